@@ -1,0 +1,1 @@
+"""Medical image segmentation that configures itself; `autoseg.pipeline` is the front door."""

@@ -1,0 +1,45 @@
+"""Every error that autoseg raises on purpose.
+
+    AutosegError            a person can act on the message; the command line prints it without a traceback
+    |- UsageError           options or arguments that do not fit together, or a file that is not there
+    |- ImageFileError       one image or label file that cannot be read or written
+    |- DatasetError         a dataset folder that cannot be used; lists every fault of every case
+    |- RecordError          a JSON file (plan, fingerprint, ...) that is damaged or edited wrongly
+    |- PlanningError        no plan fits the data and the budget
+    |- TrainingError        training cannot start or cannot go on
+    `- PredictionError      a model cannot be loaded, or a case cannot be predicted
+
+A message names the case, the file, what was found, what was expected and what to do.
+"""
+
+
+class AutosegError(Exception):
+    """A fault that the user can act on; the message is complete without a traceback."""
+
+
+class UsageError(AutosegError):
+    """Options or arguments that do not fit together, or an input that does not exist."""
+
+
+class ImageFileError(AutosegError):
+    """One image or label file that cannot be read or written; the message begins with its path."""
+
+
+class DatasetError(AutosegError):
+    """A dataset that cannot be used as it is; the message lists all faults found."""
+
+
+class RecordError(AutosegError):
+    """A JSON record that is missing, damaged, of another schema, or edited wrongly."""
+
+
+class PlanningError(AutosegError):
+    """No plan can be made from this fingerprint within this budget."""
+
+
+class TrainingError(AutosegError):
+    """Training cannot start, or cannot go on."""
+
+
+class PredictionError(AutosegError):
+    """A model cannot be loaded, or a case cannot be predicted."""

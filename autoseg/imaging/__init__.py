@@ -1,0 +1,1 @@
+"""Files, geometry and arrays: the tools between an image file and a preprocessed array."""

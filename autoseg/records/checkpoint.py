@@ -1,0 +1,44 @@
+"""A trained network on disk and how training went."""
+
+from typing import Literal
+
+from autoseg.records.files import Record
+
+
+class EpochHistory(Record):
+    """One line of history.jsonl."""
+
+    epoch: int
+    """0-based."""
+    step: int
+    """Optimiser steps done at the end of this epoch."""
+    seconds: float
+    data_wait_fraction: float
+    """Share of the epoch in which the device waited for the loader, [0, 1]."""
+    train_loss: float | None
+    validation_loss: float | None
+    pseudo_dice: dict[str, float | None]
+    """Dice over random validation patches by label: an indicator, not the fold's score. None: label not seen."""
+    learning_rate: float
+
+
+class Checkpoint(Record):
+    """The JSON beside a weights file; weights are `<stem>.safetensors`, training state `<stem>.state.safetensors`."""
+
+    schema_version: Literal[1] = 1
+    configuration: str
+    fold: str
+    """Index of the validation part as text, or `all`."""
+    epoch: int
+    """Epochs completed."""
+    step: int
+    """Optimiser steps completed."""
+    elapsed_seconds: float
+    """Training time so far, over all resumed runs."""
+    best_pseudo_dice: float | None = None
+    average_pseudo_dice: float | None = None
+    """Exponential moving average over epochs."""
+    finished: bool = False
+    seed: int = 0
+    random_state: str = ""
+    """JSON of the generators' states; empty when nothing is left to resume."""

@@ -1,0 +1,81 @@
+"""What describing a dataset found: its files, channels, labels, and every fault."""
+
+from typing import Literal
+
+from autoseg.records.files import Record
+
+OrientationName = Literal["canonical", "as_stored"]
+"""`canonical`: array axes z, y, x run towards superior, posterior, left. `as_stored`: the file's own axis order."""
+
+LabelValues = int | tuple[int, ...]
+"""A label's value in the files, or all values that make up a region."""
+
+
+class Head(Record):
+    """One output channel of the network."""
+
+    name: str
+    """The label's or region's name; `background` is the first head of a softmax."""
+    indices: tuple[int, ...]
+    """Label indices (not file values) that this head stands for."""
+    painted_index: int
+    """Label index written where this head decides the voxel; later heads are painted over earlier ones."""
+
+
+class LabelEncoding(Record):
+    """How values in label files become network outputs, and back.
+
+    Inside autoseg a label map holds indices 0..K: the position of the file's value in `values`. Voxels with the
+    ignore value get the index K + 1 = len(values).
+    """
+
+    values: tuple[int, ...]
+    """Value in the label files by index; the background's value comes first, the ignore value is not listed."""
+    ignore_value: int | None = None
+    """Value in the files of voxels without truth; None if there is none."""
+    activation: Literal["softmax", "sigmoid"]
+    """softmax: one head per label, background included. sigmoid: one head per region, no background head."""
+    heads: tuple[Head, ...]
+
+
+class CaseFiles(Record):
+    """One case: its image files, one per channel or one for all, and its label file."""
+
+    case: str
+    images: tuple[str, ...]
+    """Paths relative to the dataset folder, POSIX separators, in channel order."""
+    label: str
+    """Path relative to the dataset folder; empty for a case without label."""
+
+
+class Fault(Record):
+    """One thing that is wrong with a dataset."""
+
+    severity: Literal["error", "warning"]
+    case: str
+    """Empty when the fault concerns the whole dataset."""
+    file: str
+    """Path as given in the dataset; empty when no single file is at fault."""
+    what: str
+    """What was found, what was expected, and what to do."""
+
+
+class DatasetDescription(Record):
+    """A dataset as found on disk; cases are sorted by id."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    folder: str
+    """Dataset folder, relative to the workspace once written there, else absolute."""
+    layout: Literal["decathlon", "nnunet", "plain", "list"]
+    orientation: OrientationName
+    channel_names: tuple[str, ...]
+    labels: dict[str, LabelValues]
+    """Name -> value(s) in the files, background first; includes `ignore` when there is one."""
+    encoding: LabelEncoding
+    file_ending: str
+    """Ending of the image files, with dot: .nii.gz, .png, ..."""
+    cases: tuple[CaseFiles, ...]
+    warnings: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was guessed or assumed, one sentence each."""

@@ -1,0 +1,61 @@
+"""Facts about the training cases that planning uses."""
+
+from typing import Literal
+
+from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
+from autoseg.records.files import Record
+
+
+class IntensityStatistics(Record):
+    """Foreground intensities of one channel over the dataset, every case weighted equally."""
+
+    mean: float
+    median: float
+    std: float
+    minimum: float
+    maximum: float
+    percentile_00_5: float
+    percentile_99_5: float
+
+
+class LabelFacts(Record):
+    """One label in one case."""
+
+    voxels: int
+    volume_mm3: float
+    components: int
+    """Connected components, full connectivity (26 neighbours in 3D, 8 in 2D)."""
+
+
+class CaseFingerprint(Record):
+    """One training case."""
+
+    case: str
+    shape: tuple[int, int, int]
+    """Before cropping, voxels, (z, y, x)."""
+    cropped_shape: tuple[int, int, int]
+    """After cropping to nonzero, voxels, (z, y, x)."""
+    spacing: tuple[float, float, float]
+    """mm, (z, y, x)."""
+    channel_ranges: tuple[tuple[float, float], ...]
+    """Smallest and largest intensity per channel."""
+    labels: dict[str, LabelFacts]
+    """Foreground labels and regions by name; absent ones have 0 voxels."""
+    content_hash: str
+    """Hash of all files of the case, to notice changed data."""
+
+
+class Fingerprint(Record):
+    """The dataset's facts; cases are sorted by id."""
+
+    schema_version: Literal[1] = 1
+    dataset_name: str
+    channel_names: tuple[str, ...]
+    labels: dict[str, LabelValues]
+    encoding: LabelEncoding
+    orientation: OrientationName
+    cases: tuple[CaseFingerprint, ...]
+    intensities: tuple[IntensityStatistics, ...]
+    """One per channel."""
+    median_cropped_fraction: float
+    """Median over cases of (voxels after cropping / voxels before)."""

@@ -1,0 +1,59 @@
+"""Where everything of one run lies; every path is derived from the root, so a workspace can be moved."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one run."""
+
+    root: Path
+
+    @property
+    def dataset(self) -> Path:
+        """DatasetDescription."""
+        return self.root / "dataset.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        """Fingerprint."""
+        return self.root / "fingerprint.json"
+
+    @property
+    def plan(self) -> Path:
+        """Plan."""
+        return self.root / "plan.json"
+
+    @property
+    def splits(self) -> Path:
+        """Splits."""
+        return self.root / "splits.json"
+
+    @property
+    def selection(self) -> Path:
+        """Selection."""
+        return self.root / "selection.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """Evaluation of the selected model by cross-validation."""
+        return self.root / "evaluation.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.root / "report.html"
+
+    def preprocessed(self, configuration: str) -> Path:
+        """Folder of one configuration's preprocessed cases."""
+        return self.root / "preprocessed" / configuration
+
+    def fold(self, configuration: str, fold: str) -> Path:
+        """Folder of one trained fold; `fold` is an index as text, or `all`."""
+        return self.root / "models" / configuration / f"fold_{fold}"
+
+    def trained_folds(self, configuration: str) -> tuple[str, ...]:
+        """Folds with final weights, in order of name."""
+        finished = (self.root / "models" / configuration).glob("fold_*/checkpoint_final.safetensors")
+        return tuple(sorted(path.parent.name.removeprefix("fold_") for path in finished))

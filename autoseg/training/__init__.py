@@ -1,0 +1,1 @@
+"""The tools of training: data, losses, schedule, loop, checkpoints."""
