@@ -40,5 +40,6 @@ class Checkpoint(Record):
     """Exponential moving average over epochs."""
     finished: bool = False
     seed: int = 0
-    random_state: str = ""
-    """JSON of the generators' states; empty when nothing is left to resume."""
+    """Of the loader; batch n of a seed is always the same, so no generator state has to be stored."""
+    loss_scale: float | None = None
+    """Of the fp16 gradient scaler; None in other precisions."""

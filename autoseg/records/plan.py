@@ -7,7 +7,8 @@ from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
 
-JsonValue = str | int | float | bool | None | tuple["JsonValue", ...] | dict[str, "JsonValue"]
+Scalar = str | int | float | bool | None
+JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
 
 
 class NetworkSpec(Record):

@@ -1,0 +1,87 @@
+"""The parser; a command's own module is imported only when that command is asked for, and torch later still."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from autoseg.errors import AutosegError
+
+COMMANDS = {
+    "plan": "describe, fingerprint, plan, split and preprocess a dataset",
+    "train": "train one configuration on one fold",
+    "predict": "predict label maps for images",
+    "run": "all of it, unattended: plan, train every fold, select, report",
+    "evaluate": "compare predictions with references",
+    "select": "choose configuration and post-processing by cross-validation",
+    "report": "write one HTML page about a workspace",
+    "doctor": "what works on this machine",
+}
+
+DONE = 0
+SOME_FAILED = 1
+UNUSABLE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `autoseg COMMAND ...` and give the exit code: 0 done, 1 some cases failed, 2 wrong usage or input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _build_parser(asked=next((word for word in words if word in COMMANDS), None))
+    parsed = parser.parse_args(words)
+    if parsed.command is None:
+        parser.print_help()
+        return UNUSABLE
+    return _run(parsed)
+
+
+def plan() -> int:
+    """Run `autoseg-plan`."""
+    return main(["plan", *sys.argv[1:]])
+
+
+def train() -> int:
+    """Run `autoseg-train`."""
+    return main(["train", *sys.argv[1:]])
+
+
+def predict() -> int:
+    """Run `autoseg-predict`."""
+    return main(["predict", *sys.argv[1:]])
+
+
+def _build_parser(asked: str | None) -> argparse.ArgumentParser:
+    """Build the parser; only the command asked for gets its options, the others are listed by name."""
+    parser = argparse.ArgumentParser(prog="autoseg", description="Medical image segmentation that configures itself.")
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == asked:
+            importlib.import_module(f"autoseg.cli.{name}").add_arguments(command)
+    return parser
+
+
+class _PrintVersion(argparse.Action):
+    """Reads the package's metadata only when asked, because that takes time."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_unused: object) -> None:
+        from importlib.metadata import version
+
+        print(f"autoseg {version('autoseg')}")
+        parser.exit()
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from autoseg.cli.terminal import set_up_logging
+
+    set_up_logging(verbose=parsed.verbose, quiet=parsed.quiet)
+    try:
+        return int(importlib.import_module(f"autoseg.cli.{parsed.command}").run(parsed))
+    except AutosegError as error:
+        logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
+        print(f"autoseg {parsed.command}: {error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print(f"autoseg {parsed.command}: stopped; the same command goes on where it can", file=sys.stderr)
+        return 130

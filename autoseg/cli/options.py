@@ -1,0 +1,83 @@
+"""Options that several commands share, and the units in which people type them."""
+
+import argparse
+import re
+from pathlib import Path
+
+_SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_GIGABYTES = {"mb": 1e-3, "m": 1e-3, "gb": 1.0, "g": 1.0, "gib": 1.073741824, "tb": 1e3}
+
+
+def duration(text: str) -> float:
+    """Read a duration such as 90s, 10min or 2h as seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is not a positive number with a known unit.
+    """
+    return _quantity(text, _SECONDS, "a duration such as 90s, 10min or 2h")
+
+
+def gigabytes(text: str) -> float:
+    """Read a size such as 8GB or 500MB as gigabytes.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is not a positive number with a known unit.
+    """
+    return _quantity(text, _GIGABYTES, "a size such as 8GB")
+
+
+def _quantity(text: str, units: dict[str, float], expected: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
+    if match is None or match[2].lower() not in units or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+    return float(match[1]) * units[match[2].lower()]
+
+
+def channel_list(text: str) -> tuple[str, ...]:
+    """Read `CT,PET` as two channel names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def positive_integer(text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """Add -v and -q."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-v", "--verbose", action="store_true", help="more log lines, and tracebacks of errors")
+    group.add_argument("-q", "--quiet", action="store_true", help="errors and results only")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add -j."""
+    parser.add_argument(
+        "-j",
+        "--workers",
+        type=positive_integer,
+        default=None,
+        metavar="N",
+        help="processes for reading and computing (default: one per core)",
+    )
+
+
+def add_workspace(parser: argparse.ArgumentParser) -> None:
+    """Add the positional workspace."""
+    parser.add_argument("workspace", type=Path, help="folder written by autoseg-plan")
+
+
+def default_workspace(dataset: Path) -> Path:
+    """Give `./<dataset name>.autoseg`."""
+    return Path.cwd() / f"{dataset.resolve().stem if dataset.is_file() else dataset.resolve().name}.autoseg"

@@ -1,0 +1,60 @@
+"""`autoseg predict`: label maps for images."""
+
+import argparse
+from pathlib import Path
+
+from autoseg.cli.options import add_device, add_shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `autoseg predict`."""
+    parser.add_argument("-m", "--model", type=Path, required=True, help="a trained workspace")
+    parser.add_argument(
+        "-i", "--images", type=Path, required=True, help="an image, a folder of images, or a CSV/JSON list"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps (or one file)")
+    parser.add_argument(
+        "-c", "--configuration", default=None, help="default: what `autoseg select` chose, else what is trained"
+    )
+    parser.add_argument("-f", "--folds", nargs="+", default=None, metavar="FOLD", help="default: all trained folds")
+    parser.add_argument(
+        "--tta", choices=("full", "none"), default="full", help="average over mirrored images (default: full)"
+    )
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, metavar="FRACTION", help="of neighbouring windows (default: 0.5)"
+    )
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    parser.add_argument("--save-probabilities", action="store_true", help="also write each class's probability")
+    parser.add_argument("--skip-existing", action="store_true", help="leave cases alone that are there already")
+    add_device(parser)
+    add_shared(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict all cases; the exit code is 1 when some failed."""
+    from autoseg.cli.main import DONE, SOME_FAILED
+    from autoseg.cli.terminal import progress_bar
+    from autoseg.stages.predict import Predictor, predict_files
+
+    predictor = Predictor(
+        arguments.model,
+        configuration=arguments.configuration,
+        folds=arguments.folds,
+        device=arguments.device,
+        precision=arguments.precision,
+        mirroring=arguments.tta == "full",
+        overlap=arguments.overlap,
+    )
+    with progress_bar("predicting") as progress:
+        failures = predict_files(
+            predictor,
+            arguments.images,
+            arguments.output,
+            save_probabilities=arguments.save_probabilities,
+            skip_existing=arguments.skip_existing,
+            progress=progress,
+        )
+    for failure in failures:
+        print(f"failed: {failure}")
+    print(f"Output: {arguments.output}")
+    return SOME_FAILED if failures else DONE

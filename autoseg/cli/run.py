@@ -1,0 +1,47 @@
+"""`autoseg run`: the whole job, unattended."""
+
+import argparse
+
+from autoseg.cli.plan import add_planning_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `autoseg run`."""
+    add_planning_arguments(parser)
+    parser.add_argument(
+        "-f", "--only-folds", nargs="+", default=(), metavar="FOLD", help="train these folds only (default: all)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan, train, select, report; then print what was chosen."""
+    from rich.console import Console
+
+    from autoseg.cli.main import DONE
+    from autoseg.cli.options import default_workspace
+    from autoseg.cli.plan import make_budget, make_options, worker_count
+    from autoseg.cli.terminal import progress_bar
+    from autoseg.pipeline import run as run_pipeline
+    from autoseg.records.evaluation import Evaluation
+    from autoseg.records.files import read_record
+    from autoseg.records.workspace import Workspace
+    from autoseg.report.tables import evaluation_table
+
+    workspace = Workspace(arguments.workspace or default_workspace(arguments.dataset))
+    selection = run_pipeline(
+        arguments.dataset,
+        workspace,
+        make_budget(arguments),
+        make_options(arguments),
+        device=arguments.device,
+        folds=tuple(arguments.only_folds),
+        workers=worker_count(arguments),
+        bar=progress_bar,
+    )
+    if workspace.evaluation.exists():
+        Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation)))
+    for reason in selection.reasons:
+        print(reason)
+    print(f"Report: {workspace.report}")
+    print(f"Next: autoseg-predict -m {workspace.root} -i IMAGES -o OUTPUT")
+    return DONE

@@ -1,0 +1,69 @@
+"""Log lines and progress bars: bars on a terminal, plain lines where the output is a file or a pipe."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from autoseg.records.files import Progress
+
+SECONDS_BETWEEN_LINES = 15.0
+"""A plain log shows life without drowning the reader."""
+
+console = Console(stderr=True, highlight=False)
+"""Messages; results go to standard output."""
+
+
+def set_up_logging(*, verbose: bool, quiet: bool) -> None:
+    """Send autoseg's log lines to standard error, with a clock."""
+    logger = logging.getLogger("autoseg")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.handlers.clear()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    logger.addHandler(handler)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Give a callback (done, total) that draws a bar on a terminal and writes a line now and then elsewhere."""
+    if not console.is_terminal or logging.getLogger("autoseg").handlers[0].level > logging.INFO:
+        yield _line_progress(title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=console) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _line_progress(title: str) -> Progress:
+    started = time.monotonic()
+    last_line = started
+
+    def show(done: int, total: int) -> None:
+        nonlocal last_line
+        now = time.monotonic()
+        if done < total and now - last_line < SECONDS_BETWEEN_LINES:
+            return
+        last_line = now
+        rate = done / max(now - started, 1e-6)
+        left = (total - done) / rate if rate > 0 else 0.0
+        logging.getLogger("autoseg").info(
+            "%s: %d of %d (%.1f per second, about %.0f s left)", title, done, total, rate, left
+        )
+
+    return show

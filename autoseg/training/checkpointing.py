@@ -1,0 +1,110 @@
+"""Checkpoints on disk: weights as safetensors, everything else as JSON; nothing is pickled.
+
+`checkpoint_final` and `checkpoint_best` hold the network's weights alone. `checkpoint_last` holds what resuming
+needs in one file, so that a kill between two writes cannot pair the weights of one moment with the optimiser of
+another: names begin with `network.`, `optimizer.` or `average.`, and the record travels in the file's own metadata.
+A JSON copy of the record lies beside each file for people.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from autoseg.errors import TrainingError
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import replacing, write_record
+
+StateDict = dict[str, Tensor]
+
+_RECORD_KEY = "checkpoint"
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Everything that `checkpoint_last` gives back."""
+
+    checkpoint: Checkpoint
+    network: StateDict
+    optimizer: StateDict
+    average: StateDict
+
+
+def save_weights(weights: StateDict, checkpoint: Checkpoint, path: Path) -> None:
+    """Write `<path>.safetensors` and `<path>.json`, each atomically; `path` has no ending."""
+    _save(weights, checkpoint, path)
+
+
+def save_resume_point(
+    path: Path, checkpoint: Checkpoint, network: StateDict, optimizer: torch.optim.Optimizer, average: StateDict
+) -> None:
+    """Write weights, optimiser and weight average as one file, atomically; `path` has no ending."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.items()}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in flatten_optimizer(optimizer).items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+    _save(tensors, checkpoint, path)
+
+
+def load_resume_point(path: Path) -> ResumePoint | None:
+    """Read what `save_resume_point` wrote; None when there is no such file.
+
+    Raises:
+        TrainingError: If the file is damaged.
+    """
+    file = path.with_suffix(".safetensors")
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, framework="pt") as opened:
+            record = Checkpoint.model_validate_json((opened.metadata() or {})[_RECORD_KEY])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise TrainingError(
+            f"{file}: this checkpoint is damaged ({error}). Delete it, or train with --restart to start over."
+        ) from error
+    return ResumePoint(
+        checkpoint=record,
+        network=_strip(tensors, "network."),
+        optimizer=_strip(tensors, "optimizer."),
+        average=_strip(tensors, "average."),
+    )
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> StateDict:
+    """Name every tensor of an optimiser's state `<parameter index>.<key>`, for example `3.exp_avg`."""
+    return {
+        f"{index}.{key}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> None:
+    """Put tensors named by `flatten_optimizer` back; learning rate and other settings stay as they are."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def cpu_weights(weights: StateDict) -> StateDict:
+    """Copies of weights as contiguous float32 tensors on the CPU, detached."""
+    return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
+
+
+def _save(tensors: StateDict, checkpoint: Checkpoint, path: Path) -> None:
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {_RECORD_KEY: json.dumps(checkpoint.model_dump(mode="json"))}
+    with replacing(path.with_suffix(".safetensors")) as temporary:
+        save_file(contiguous, temporary, metadata=metadata)
+    write_record(checkpoint, path.with_suffix(".json"))
+
+
+def _strip(tensors: StateDict, prefix: str) -> StateDict:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,82 @@
+import os
+
+import pytest
+
+from autoseg.errors import RecordError
+from autoseg.records.case import Grid
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.files import read_record, replacing, write_record, write_text
+from autoseg.records.workspace import Workspace
+
+AFFINE = ((0.0, 0.0, 1.5, 0.0), (0.0, 2.0, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+GRID = Grid(shape=(3, 5, 7), spacing=(3.0, 2.0, 1.5), affine=AFFINE)
+
+
+def test_a_record_survives_its_file(tmp_path):
+    path = tmp_path / "new folder" / "grid.json"
+    write_record(GRID, path)
+    assert read_record(Grid, path) == GRID
+
+
+def test_the_file_is_plain_json_for_people(tmp_path):
+    write_record(GRID, tmp_path / "grid.json")
+    assert '"shape": [\n  3,\n  5,\n  7\n ]' in (tmp_path / "grid.json").read_text()
+
+
+def test_wrong_fields_are_all_named_with_their_path(tmp_path):
+    path = tmp_path / "grid.json"
+    path.write_text('{"shape": [3, "five", 7], "spacing": [1, 2, 3], "affine": null, "extra": 1}')
+    with pytest.raises(RecordError, match=r"grid\.json") as caught:
+        read_record(Grid, path)
+    message = str(caught.value)
+    assert "shape.1:" in message
+    assert "affine:" in message
+    assert "extra:" in message
+
+
+def test_a_number_as_text_is_refused(tmp_path):
+    path = tmp_path / "encoding.json"
+    path.write_text('{"values": ["0", 1], "activation": "softmax", "heads": []}')
+    with pytest.raises(RecordError, match=r"values\.0"):
+        read_record(LabelEncoding, path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"shape": NaN}'])
+def test_damaged_json_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "grid.json"
+    path.write_text(content)
+    with pytest.raises(RecordError, match=r"grid\.json"):
+        read_record(Grid, path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RecordError, match=r"nowhere\.json"):
+        read_record(Grid, tmp_path / "nowhere.json")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "text.txt"
+    write_text("old", path)
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        divmod(temporary.write_text("half"), 0)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["text.txt"]  # noqa: PTH208 (hidden files count)
+
+
+def test_the_temporary_name_keeps_the_ending(tmp_path):
+    with replacing(tmp_path / "image.nii.gz") as temporary:
+        assert temporary.name.endswith("image.nii.gz")
+        assert temporary.parent == tmp_path
+        temporary.touch()
+
+
+def test_workspace_paths_follow_the_root(tmp_path):
+    workspace = Workspace(tmp_path)
+    for fold in ("1", "0", "all"):
+        folder = workspace.fold("2d", fold)
+        folder.mkdir(parents=True)
+        if fold != "1":
+            (folder / "checkpoint_final.safetensors").touch()
+    assert workspace.fold("2d", "0") == tmp_path / "models" / "2d" / "fold_0"
+    assert workspace.trained_folds("2d") == ("0", "all")
+    assert workspace.trained_folds("3d_fullres") == ()
