@@ -1,0 +1,106 @@
+"""An image as read from a file: voxels, where they are, and what writing on the same grid needs.
+
+Arrays are in *stored* order: the file's axes reversed, slowest first, so (X, Y, Z) files become (Z, Y, X).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.records.case import Affine, Grid
+
+AnyArray = NDArray[Any]
+
+NIFTI_ENDINGS = (".nii.gz", ".nii", ".hdr")
+ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd", ".gipl")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS: tuple[str, ...] = NIFTI_ENDINGS + ITK_ENDINGS + PICTURE_ENDINGS
+"""Endings that can be read, lower case, with dot."""
+
+FLAT_SLICE_FACTOR = 999.0
+"""A 2D file gets a slice axis this many times as coarse as its coarsest axis, so that plans put it first."""
+
+
+@dataclass(frozen=True)
+class ItkGeometry:
+    """Geometry of an ITK image, in ITK's own terms: (x, y[, z]), left-posterior-superior, mm."""
+
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    """Row by row."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What is needed to write a label map on an image's own grid."""
+
+    ending: str
+    """Of the image file, lower case, with dot; empty for images that did not come from a file."""
+    grid: Grid
+    """Stored order."""
+    file_dimensions: int = 3
+    """Spatial axes of the file, 2 or 3."""
+    nifti_header: nibabel.Nifti1Header | None = None
+    itk_geometry: ItkGeometry | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image or a label map in stored order."""
+
+    array: AnyArray
+    """(C, Z, Y, X)."""
+    grid: Grid
+    template: Template
+    notes: tuple[str, ...] = ()
+    """What had to be assumed or left out on reading, one sentence each, the same words for every file."""
+    path: Path | None = None
+
+
+def split_ending(name: str) -> tuple[str, str]:
+    """Split a file name into stem and ending; `.nii.gz` is one ending.
+
+    Returns:
+        Stem as written, and ending in lower case with its dot (empty when there is none).
+    """
+    lowered = name.lower()
+    ending = next((known for known in IMAGE_ENDINGS if lowered.endswith(known)), Path(lowered).suffix)
+    return (name[: -len(ending)], ending) if ending else (name, "")
+
+
+def make_grid(shape: Sequence[int], spacing: Sequence[float], affine: AnyArray) -> Grid:
+    """A grid record from arrays.
+
+    Args:
+        shape: Voxels, (z, y, x).
+        spacing: mm, (z, y, x).
+        affine: (4, 4), voxel index (z, y, x, 1) -> world mm (right, anterior, superior, 1).
+    """
+    depth, height, width = (int(size) for size in shape)
+    slice_mm, row_mm, column_mm = (float(size) for size in spacing)
+    return Grid(shape=(depth, height, width), spacing=(slice_mm, row_mm, column_mm), affine=_affine_rows(affine))
+
+
+def canonical_affine(spacing: Sequence[float]) -> AnyArray:
+    """The affine of an array that lies in canonical orientation (z, y, x = superior, posterior, left), origin 0."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = spacing[0], -spacing[1], -spacing[2], 1.0
+    return affine
+
+
+def reverse_voxel_axes(affine: AnyArray) -> AnyArray:
+    """Change an affine between the index orders (x, y, z, 1) and (z, y, x, 1); its own inverse."""
+    return affine[:, [2, 1, 0, 3]]
+
+
+def _affine_rows(affine: AnyArray) -> Affine:
+    first, second, third, last = (
+        (float(row[0]), float(row[1]), float(row[2]), float(row[3])) for row in np.asarray(affine, dtype=np.float64)
+    )
+    return first, second, third, last

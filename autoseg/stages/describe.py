@@ -1,0 +1,194 @@
+"""Stage 1, describe: find the cases of a dataset, open every file once, and report all that is wrong with it."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import starmap
+from pathlib import Path
+from typing import TypeVar
+
+import joblib
+
+from autoseg.errors import DatasetError
+from autoseg.imaging.checks import CaseFacts, check_case, compare_cases
+from autoseg.imaging.labels import BACKGROUND, make_encoding, value_list
+from autoseg.imaging.layouts import FoundDataset, find_dataset
+from autoseg.imaging.volume import split_ending
+from autoseg.records.dataset import DatasetDescription, Fault, LabelValues, OrientationName
+from autoseg.records.files import Progress
+
+_Value = TypeVar("_Value", int, str)
+
+_MOST_FOUND_LABELS = 256
+"""More different values than this, and the files are taken for images put in the wrong folder."""
+
+
+def describe_dataset(
+    folder: Path,
+    *,
+    channel_names: Sequence[str] | None = None,
+    orientation: OrientationName = "canonical",
+    skip_faulty: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> DatasetDescription:
+    """Describe a dataset as it lies on disk.
+
+    Args:
+        folder: A Decathlon, nnU-Net raw or plain folder, or a CSV or JSON list of files.
+        channel_names: Override the declared or guessed names, in channel order.
+        orientation: Axis order in which all later stages see the images.
+        skip_faulty: Leave faulty cases out, with their faults as warnings, instead of raising.
+        workers: Processes that check cases; 1 checks in this process.
+        progress: Called after each checked case.
+
+    Returns:
+        Cases sorted by id, labels and their encoding, warnings, and what was guessed.
+
+    Raises:
+        DatasetError: If anything is wrong; the message lists every fault of every case.
+    """
+    found = find_dataset(folder)
+    if found.labels is not None:
+        make_encoding(found.labels, found.regions_class_order)  # refuses wrong labels before the long part
+    facts = _check_cases(found, orientation, workers, progress)
+    labels, label_notes = _labels(found, facts)
+    encoding = make_encoding(labels, found.regions_class_order)
+    num_channels = _most_common([len(case.hounsfield_channels) for case in facts if case.image_hash] or [1])
+    names, channel_notes = _channel_names(found, facts, channel_names, num_channels)
+    faults = [
+        *_first_faults(found, facts),
+        *_wrong_channel_names(names, num_channels, is_given=channel_names is not None),
+        *compare_cases(facts, encoding, labels, num_channels),
+    ]
+    kept, warnings = _keep_sound_cases(found, facts, faults, skip_faulty=skip_faulty)
+    return DatasetDescription(
+        name=found.name,
+        folder=str(found.folder),
+        layout=found.layout,
+        orientation=orientation,
+        channel_names=names,
+        labels=labels,
+        encoding=encoding,
+        file_ending=_most_common([split_ending(case.files.images[0])[1] for case in kept]),
+        cases=tuple(case.files for case in kept),
+        warnings=tuple(warnings),
+        notes=(*label_notes, *channel_notes, *_reading_notes(kept)),
+    )
+
+
+def _check_cases(
+    found: FoundDataset, orientation: OrientationName, workers: int, progress: Progress | None
+) -> list[CaseFacts]:
+    calls = [(found.folder, files, orientation) for files in found.cases]
+    if workers == 1:
+        results: Iterable[CaseFacts] = starmap(check_case, calls)
+    else:
+        parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
+        results = parallel(joblib.delayed(check_case)(*call) for call in calls)
+    facts = []
+    for case in results:
+        facts.append(case)
+        if progress is not None:
+            progress(len(facts), len(calls))
+    return facts
+
+
+def _labels(found: FoundDataset, facts: Sequence[CaseFacts]) -> tuple[dict[str, LabelValues], list[str]]:
+    """Declared labels with the background first, else one label for each value in the files."""
+    if found.labels is not None:
+        return {BACKGROUND: 0, **found.labels}, []
+    values = sorted({0, *(value for case in facts for value in case.label_voxels or ())})
+    if len(values) > _MOST_FOUND_LABELS:
+        raise DatasetError(
+            f"{found.folder}: the label files have {len(values)} different values ({value_list(values)}); "
+            "are they label maps? Expected one whole number per structure"
+        )
+    if len(values) == 1:
+        raise DatasetError(_fault_table(found, _first_faults(found, facts), "No label map has any foreground."))
+    labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
+    return labels, [f"no labels are declared; found in the label files: {value_list(values)} (0 is background)"]
+
+
+def _first_faults(found: FoundDataset, facts: Sequence[CaseFacts]) -> list[Fault]:
+    """What names and single files showed, before cases are compared."""
+    return [*found.faults, *(fault for case in facts for fault in case.faults)]
+
+
+def _channel_names(
+    found: FoundDataset, facts: Sequence[CaseFacts], given: Sequence[str] | None, num_channels: int
+) -> tuple[tuple[str, ...], list[str]]:
+    """Given names, else declared ones, else a guess from the intensities; and what was guessed."""
+    names = tuple(given) if given is not None else found.channel_names
+    if names is not None:
+        return names, []
+    usual = [case for case in facts if case.image_hash and len(case.hounsfield_channels) == num_channels]
+    if usual and all(case.is_colour_picture for case in usual):
+        return ("R", "G", "B"), ["no channel names are declared; colour pictures have the channels R, G, B"]
+    guessed = tuple(_guessed_name(index, usual) for index in range(num_channels))
+    reason = "whole numbers from about -1000 on are Hounsfield units, CT" if "CT" in guessed else "not Hounsfield units"
+    return guessed, [f"no channel names are declared; guessed from the intensities ({reason}): {', '.join(guessed)}"]
+
+
+def _wrong_channel_names(names: Sequence[str], num_channels: int, *, is_given: bool) -> list[Fault]:
+    if len(names) == num_channels:
+        return []
+    source = "were given" if is_given else "are declared"
+    what = f"{len(names)} channel names {source} ({', '.join(names)}), but the images have {num_channels} channels"
+    return [Fault(severity="error", case="", file="" if is_given else "dataset.json", what=what)]
+
+
+def _guessed_name(index: int, cases: Sequence[CaseFacts]) -> str:
+    num_hounsfield = sum(case.hounsfield_channels[index] for case in cases)
+    return "CT" if 2 * num_hounsfield > len(cases) else f"channel_{index}"
+
+
+def _keep_sound_cases(
+    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault], *, skip_faulty: bool
+) -> tuple[list[CaseFacts], list[Fault]]:
+    """Cases without errors, and warnings; raises when there are errors that may not be skipped.
+
+    Raises:
+        DatasetError: With all faults.
+    """
+    if not found.cases:
+        raise DatasetError(_fault_table(found, faults, "No cases were found."))
+    errors = [fault for fault in faults if fault.severity == "error"]
+    faulty = {fault.case for fault in errors}
+    kept = [case for case in facts if case.files.case not in faulty]
+    if not kept:
+        raise DatasetError(_fault_table(found, faults, "No case is without fault."))
+    if "" in faulty:
+        raise DatasetError(_fault_table(found, faults, "Mend the faults that concern the whole dataset first."))
+    if errors and not skip_faulty:
+        hint = f"Mend these files, or leave out the {len(faulty)} faulty cases with --skip-faulty."
+        raise DatasetError(_fault_table(found, faults, hint))
+    warnings = [
+        fault
+        if fault.severity == "warning"
+        else fault.model_copy(update={"severity": "warning", "what": f"left out: {fault.what}"})
+        for fault in faults
+    ]
+    return kept, warnings
+
+
+def _fault_table(found: FoundDataset, faults: Sequence[Fault], ending: str) -> str:
+    """All faults, errors first, as columns: severity, case, file, what."""
+    ordered = sorted(faults, key=lambda fault: fault.severity != "error")
+    rows = [(fault.severity, fault.case or "-", fault.file or "-", fault.what) for fault in ordered]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    lines = ["  ".join((*map(str.ljust, row[:3], widths), row[3])) for row in rows]
+    num_errors = sum(fault.severity == "error" for fault in faults)
+    return "\n".join(
+        [f"{found.folder}: {num_errors} errors and {len(faults) - num_errors} warnings in this dataset", *lines, ending]
+    )
+
+
+def _reading_notes(facts: Sequence[CaseFacts]) -> list[str]:
+    """What readers remarked, each once with the number of cases."""
+    count = Counter(note for case in facts for note in case.notes)
+    example = {note: case.files.case for case in reversed(facts) for note in case.notes}
+    return [f"{note} ({number} of {len(facts)} cases, the first is {example[note]})" for note, number in count.items()]
+
+
+def _most_common(values: Sequence[_Value]) -> _Value:
+    return Counter(values).most_common(1)[0][0]

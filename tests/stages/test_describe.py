@@ -1,0 +1,386 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.errors import DatasetError
+from autoseg.records.dataset import CaseFiles, DatasetDescription
+from autoseg.stages.describe import describe_dataset
+
+SHAPE_XYZ = (11, 7, 5)
+AFFINE = np.diag([-1.25, -0.5, 4.0, 1.0])
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def image(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 20, SHAPE_XYZ).astype(np.float32)
+
+
+def label(*values: int) -> np.ndarray:
+    array = np.zeros(SHAPE_XYZ, np.uint8)
+    array.reshape(-1)[: len(values)] = values
+    return array
+
+
+def make_plain(folder: Path, names: list[str], values: tuple[int, ...] = (1, 2)) -> Path:
+    for seed, name in enumerate(names):
+        save(folder / "images" / f"{name}.nii.gz", image(seed))
+        save(folder / "labels" / f"{name}.nii.gz", label(*values))
+    return folder
+
+
+def make_nnunet(folder: Path, **keys: Any) -> Path:
+    for seed, name in enumerate(["a", "b", "c"]):
+        for channel in range(2):
+            save(folder / "imagesTr" / f"{name}_{channel:04d}.nii.gz", image(10 * seed + channel))
+        save(folder / "labelsTr" / f"{name}.nii.gz", label(1, 2, 3))
+    content = {
+        "channel_names": {"0": "T1", "1": "CT"},
+        "labels": {"background": 0, "a": 1, "b": 2, "c": 3},
+        "numTraining": 3,
+        "file_ending": ".nii.gz",
+        **keys,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def whats(description: DatasetDescription) -> str:
+    return "\n".join(f"{fault.case}|{fault.file}|{fault.what}" for fault in description.warnings)
+
+
+def test_decathlon(shared, tmp_path):
+    source = shared / "data" / "msd" / "Task04_Hippocampus"
+    content = json.loads((source / "dataset.json").read_text())
+    content["training"] = content["training"][5:0:-1]
+    for entry in content["training"]:
+        for file in entry.values():
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            shutil.copy(source / file, tmp_path / file)
+    content["training"].append({"image": "./imagesTr/._hippocampus_001.nii.gz", "label": "./labelsTr/._x.nii.gz"})
+    (tmp_path / "imagesTr" / "._hippocampus_001.nii.gz").write_bytes(b"resource fork")
+    shutil.copy(tmp_path / content["training"][0]["image"], tmp_path / "imagesTr" / "hippocampus_999.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    done: list[tuple[int, int]] = []
+    description = describe_dataset(tmp_path, progress=lambda *counts: done.append(counts))
+    assert description.layout == "decathlon"
+    assert description.labels == {"background": 0, "Anterior": 1, "Posterior": 2}
+    assert description.channel_names == ("MRI",)
+    assert description.file_ending == ".nii.gz"
+    ids = [files.case for files in description.cases]
+    assert ids == [f"hippocampus_{number:03d}" for number in (3, 4, 6, 7, 8)]
+    assert description.cases[0].images == ("imagesTr/hippocampus_003.nii.gz",)
+    assert done == [(count, 5) for count in range(1, 6)]
+    assert "dataset.json|numTraining is 200, but 5 cases were found" in whats(description)
+    assert "imagesTr/hippocampus_999.nii.gz|not used" in whats(description)
+    assert len(description.warnings) == 2
+
+
+def test_workers_change_nothing(tmp_path):
+    folder = make_plain(tmp_path, ["a", "b", "c"])
+    assert describe_dataset(folder, workers=2) == describe_dataset(folder)
+
+
+def test_nnunet_raw_with_regions_and_ignore(tmp_path):
+    make_nnunet(
+        tmp_path,
+        labels={"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+        regions_class_order=[1, 2],
+    )
+    description = describe_dataset(tmp_path, orientation="as_stored")
+    assert description.layout == "nnunet"
+    assert description.orientation == "as_stored"
+    assert description.channel_names == ("T1", "CT")
+    assert description.labels == {"background": 0, "whole": (1, 2), "core": 2, "ignore": 3}
+    assert description.encoding.activation == "sigmoid"
+    assert description.encoding.ignore_value == 3
+    assert description.cases[0] == CaseFiles(
+        case="a", images=("imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"), label="labelsTr/a.nii.gz"
+    )
+    assert description.warnings == ()
+
+
+def test_nnunet_explicit_file_list(tmp_path):
+    make_nnunet(tmp_path / "elsewhere")
+    listed = {
+        case: {
+            "images": [f"../elsewhere/imagesTr/{case}_{channel:04d}.nii.gz" for channel in range(2)],
+            "label": str(tmp_path / "elsewhere" / "labelsTr" / f"{case}.nii.gz"),
+        }
+        for case in ("b", "a")
+    }
+    content = json.loads((tmp_path / "elsewhere" / "dataset.json").read_text())
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps({**content, "numTraining": 2, "dataset": listed}))
+    description = describe_dataset(tmp_path / "set")
+    assert [files.case for files in description.cases] == ["a", "b"]
+    assert description.cases[0].label == "../elsewhere/labelsTr/a.nii.gz"
+    assert description.warnings == ()
+
+
+def test_real_nnunet_folder(shared):
+    description = describe_dataset(shared / "data" / "nnunet_raw" / "Dataset027_ACDC")
+    assert len(description.cases) == 40
+    assert description.labels == {"background": 0, "RV": 1, "MLV": 2, "LVC": 3}
+    assert description.warnings == ()
+
+
+def test_plain_folder_finds_labels_and_says_so(shared):
+    description = describe_dataset(shared / "data" / "plain" / "lung_protonMR")
+    assert description.layout == "plain"
+    assert list(description.labels) == ["background", *(f"label_{value}" for value in range(1, 6))]
+    assert description.channel_names == ("channel_0",)
+    assert any("no labels are declared" in note for note in description.notes)
+    assert any("no channel names are declared" in note for note in description.notes)
+
+
+def test_pictures_with_other_label_ending(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("2", "10"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (7, 11, 4)).astype(np.uint8)).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(rng.choice([0, 255], (7, 11)).astype(np.uint8)).save(tmp_path / "labels" / f"{name}.bmp")
+    description = describe_dataset(tmp_path)
+    assert description.channel_names == ("R", "G", "B")
+    assert description.labels == {"background": 0, "label_255": 255}
+    assert description.encoding.values == (0, 255)
+    assert [files.case for files in description.cases] == ["10", "2"]
+    assert any("alpha channel was left out (2 of 2 cases, the first is 10)" in note for note in description.notes)
+
+
+def test_plain_folder_with_channel_numbers(tmp_path):
+    for case in ("p 1", "ü_0002"):
+        for channel in range(2):
+            save(tmp_path / "images" / f"{case}_{channel:04d}.nii.gz", image(channel))
+        save(tmp_path / "labels" / f"{case}.nii.gz", label(1))
+    cases = describe_dataset(tmp_path).cases
+    assert [files.case for files in cases] == ["p 1", "ü_0002"]
+    assert cases[1].images == ("images/ü_0002_0000.nii.gz", "images/ü_0002_0001.nii.gz")
+
+
+def test_equal_stems_beat_channel_numbers(tmp_path):
+    make_plain(tmp_path, ["scan_0001", "scan_0002"])
+    assert [files.case for files in describe_dataset(tmp_path).cases] == ["scan_0001", "scan_0002"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".json"])
+def test_lists(tmp_path, ending: str):
+    for seed, name in enumerate(["x", "y z"]):
+        save(tmp_path / "scans" / f"{name}_a.nii.gz", image(seed))
+        save(tmp_path / "scans" / f"{name}_b.nii.gz", image(seed + 10))
+        save(tmp_path / "truth" / f"{name}.nii.gz", label(4))
+    path = tmp_path / f"cases{ending}"
+    if ending == ".csv":
+        rows = [f"{name};scans/{name}_b.nii.gz;scans/{name}_a.nii.gz;./truth/{name}.nii.gz" for name in ("y z", "x")]
+        path.write_text("\ufeffcase;image_1;image_0;label\n" + "\n".join(rows), encoding="utf-8")
+    else:
+        entries = [
+            {
+                "case": name,
+                "image": [f"scans/{name}_a.nii.gz", f"scans/{name}_b.nii.gz"],
+                "label": f"truth/{name}.nii.gz",
+            }
+            for name in ("y z", "x")
+        ]
+        path.write_text(json.dumps(entries))
+    description = describe_dataset(path, channel_names=["T1", "T2"])
+    assert description.layout == "list"
+    assert description.name == "cases"
+    assert description.folder == str(tmp_path)
+    assert description.channel_names == ("T1", "T2")
+    assert description.cases[1] == CaseFiles(
+        case="y z", images=("scans/y z_a.nii.gz", "scans/y z_b.nii.gz"), label="truth/y z.nii.gz"
+    )
+
+
+def test_list_faults(tmp_path):
+    make_plain(tmp_path, ["a", "b"])
+    rows = ["images/a.nii.gz,labels/a.nii.gz", "images/b.nii.gz,", "images/a.nii.gz,labels/b.nii.gz"]
+    (tmp_path / "cases.csv").write_text("image,label\n" + "\n".join(rows))
+    with pytest.raises(DatasetError, match="used for several cases") as caught:
+        describe_dataset(tmp_path / "cases.csv")
+    assert "no label map is listed" in str(caught.value)
+    (tmp_path / "cases.csv").write_text("picture,mask\nx,y")
+    with pytest.raises(DatasetError, match=r"expected the columns image .* found picture, mask"):
+        describe_dataset(tmp_path / "cases.csv")
+
+
+def test_hounsfield_units_are_ct(tmp_path):
+    make_plain(tmp_path, ["a", "b", "c"])
+    for name in ("a", "b"):
+        hounsfield = np.random.default_rng(ord(name)).integers(-1024, 2500, SHAPE_XYZ).astype(np.int16)
+        hounsfield[0, 0, 0] = -1024
+        save(tmp_path / "images" / f"{name}.nii.gz", hounsfield)
+    description = describe_dataset(tmp_path)
+    assert description.channel_names == ("CT",)
+    assert any("Hounsfield" in note for note in description.notes)
+    assert describe_dataset(tmp_path, channel_names=["PET"]).channel_names == ("PET",)
+
+
+def test_wrong_number_of_channel_names(tmp_path):
+    make_plain(tmp_path, ["a", "b"])
+    with pytest.raises(DatasetError, match=r"2 channel names were given \(CT, PET\), but the images have 1"):
+        describe_dataset(tmp_path, channel_names=["CT", "PET"])
+    make_nnunet(tmp_path / "n", channel_names={"0": "T1", "1": "T2", "2": "T3"})
+    with pytest.raises(DatasetError, match="the file of channel 2 is missing"):
+        describe_dataset(tmp_path / "n")
+
+
+@pytest.fixture
+def faulty(shared: Path, tmp_path: Path) -> Path:
+    """One good pair and one case for every fault, made from the odd files."""
+    made = shared / "data" / "odd_files" / "made"
+    pairs = {
+        "good": ("image_ok", "label_ok"),
+        "copy": ("image Größe é 海馬 01", "label_ok"),
+        "empty": ("image_shear_1e-3", "label_only_background"),
+        "nan": ("image_nan", "label_ok"),
+        "constant": ("image_all_zero", "label_ok"),
+        "truncated": ("image_truncated", "label_ok"),
+        "text": ("image_is_text", "label_ok"),
+        "seven": ("image_ok", "label_value_7"),
+        "short": ("image_ok", "label_one_slice_less"),
+        "shifted": ("image_ok", "label_shifted_5mm"),
+        "half": ("image_ok", "label_float_half"),
+        "two": ("image_4d_2channels", "label_ok"),
+        "unlabelled": ("image_ok", None),
+        "unpictured": (None, "label_ok"),
+    }
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for case, (image_name, label_name) in pairs.items():
+        if image_name:
+            shutil.copy(made / f"{image_name}.nii.gz", tmp_path / "imagesTr" / f"{case}_0000.nii.gz")
+        if label_name:
+            shutil.copy(made / f"{label_name}.nii.gz", tmp_path / "labelsTr" / f"{case}.nii.gz")
+    (tmp_path / "dataset.json").write_text(
+        json.dumps(
+            {
+                "channel_names": {"0": "MR"},
+                "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
+                "numTraining": 13,
+                "file_ending": ".nii.gz",
+            }
+        )
+    )
+    return tmp_path
+
+
+FOUND = {
+    "nan": ("imagesTr/nan_0000.nii.gz", "49 voxels are NaN"),
+    "constant": ("imagesTr/constant_0000.nii.gz", "the image is constant: every voxel is 0"),
+    "truncated": ("imagesTr/truncated_0000.nii.gz", "truncated"),
+    "text": ("imagesTr/text_0000.nii.gz", "gzip"),
+    "seven": ("labelsTr/seven.nii.gz", "undeclared label values: 7 in 12 voxels; declared are 0, 1, 2"),
+    "short": ("labelsTr/short.nii.gz", "shapes differ"),
+    "shifted": ("labelsTr/shifted.nii.gz", "5 mm apart"),
+    "half": ("labelsTr/half.nii.gz", "whole numbers from 0 to 65535, found 0.5, 1.5"),
+    "two": ("imagesTr/two_0000.nii.gz", "2 channels, expected 1"),
+    "unlabelled": ("imagesTr/unlabelled_0000.nii.gz", "no label map for this image"),
+    "unpictured": ("labelsTr/unpictured.nii.gz", "no image for this label map"),
+}
+
+
+def test_all_faults_are_reported_together(faulty: Path):
+    with pytest.raises(DatasetError, match=r"11 errors and \d+ warnings") as caught:
+        describe_dataset(faulty)
+    lines = str(caught.value).splitlines()
+    for case, (file, what) in FOUND.items():
+        assert any(line.split()[:3] == ["error", case, file] and what in line for line in lines), case
+    assert any(line.startswith("warning  empty") and "no foreground" in line for line in lines)
+    assert lines[-1] == "Mend these files, or leave out the 11 faulty cases with --skip-faulty."
+
+
+def test_faulty_cases_can_be_left_out(faulty: Path):
+    description = describe_dataset(faulty, skip_faulty=True)
+    assert [files.case for files in description.cases] == ["copy", "empty", "good"]
+    left_out = {fault.case: fault for fault in description.warnings if fault.what.startswith("left out: ")}
+    assert {case: fault.file for case, fault in left_out.items()} == {case: file for case, (file, _) in FOUND.items()}
+    assert "good|imagesTr/good_0000.nii.gz|the image is the same as that of case copy" in whats(description)
+    assert all(fault.severity == "warning" for fault in description.warnings)
+
+
+def test_missing_channel_and_stray_names(tmp_path):
+    make_nnunet(tmp_path)
+    (tmp_path / "imagesTr" / "b_0001.nii.gz").unlink()
+    save(tmp_path / "imagesTr" / "stray.nii.gz", image(5))
+    (tmp_path / "imagesTr" / "notes.txt").write_text("")
+    with pytest.raises(
+        DatasetError, match=r"error +b +imagesTr/b_0001\.nii\.gz +the file of channel 1 is missing"
+    ) as caught:
+        describe_dataset(tmp_path)
+    assert "the name lacks a channel number" in str(caught.value)
+    description = describe_dataset(tmp_path, skip_faulty=True)
+    assert [files.case for files in description.cases] == ["a", "c"]
+    assert "|imagesTr/notes.txt|left alone" in whats(description)
+
+
+def test_channels_on_different_grids(tmp_path):
+    make_nnunet(tmp_path)
+    save(tmp_path / "imagesTr" / "c_0001.nii.gz", image(9), np.diag([-1.25, -0.5, 5.0, 1.0]))
+    with pytest.raises(
+        DatasetError, match=r"c_0001\.nii\.gz +not on the same grid as imagesTr/c_0000\.nii\.gz: the spacings"
+    ):
+        describe_dataset(tmp_path)
+
+
+def test_one_empty_channel_is_a_warning(tmp_path):
+    make_nnunet(tmp_path)
+    save(tmp_path / "imagesTr" / "c_0001.nii.gz", np.zeros(SHAPE_XYZ, np.float32))
+    assert "c|imagesTr/c_0001.nii.gz|the image is constant" in whats(describe_dataset(tmp_path))
+
+
+def test_unusual_spacing_and_absent_label_are_warnings(tmp_path):
+    make_plain(tmp_path, ["a", "b", "c"])
+    for kind in ("images", "labels"):
+        array = image(2) if kind == "images" else label(1, 2)
+        save(tmp_path / kind / "c.nii.gz", array, np.diag([-1.25, -0.5, 12.5, 1.0]))
+    assert "c|images/c.nii.gz|unusual spacing: 12.5, 0.5, 1.25 mm" in whats(describe_dataset(tmp_path))
+    make_nnunet(tmp_path / "n", labels={"background": 0, "a": 1, "b": 2, "c": 3, "d": 4})
+    assert "the label 'd' (4) occurs in no case" in whats(describe_dataset(tmp_path / "n"))
+
+
+def test_jpeg_label_maps_are_refused(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.arange(77, dtype=np.uint8).reshape(7, 11)).save(tmp_path / folder / "a.jpg")
+    with pytest.raises(DatasetError, match="JPEG changes label values"):
+        describe_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "gone", "does not exist; expected one of"),
+        (lambda folder: folder, "no known dataset layout; expected one of"),
+        (lambda folder: make_plain(folder, ["a"], values=()), "No label map has any foreground"),
+        (lambda folder: make_nnunet(folder, labels={"background": 0}), "no label besides the background"),
+        (lambda folder: make_nnunet(folder, labels={"background": 0, "a": [1, 2]}), "need 'regions_class_order'"),
+        (lambda folder: make_nnunet(folder, labels={"background": 0, "a": {}}), r"labels\.a"),
+    ],
+)
+def test_unusable_datasets(tmp_path, make, message: str):
+    with pytest.raises(DatasetError, match=message):
+        describe_dataset(make(tmp_path))
+
+
+def test_damaged_json_is_named(tmp_path):
+    make_nnunet(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"dataset\.json: cannot be read as JSON"):
+        describe_dataset(tmp_path)
+
+
+def test_description_survives_json(tmp_path):
+    description = describe_dataset(make_plain(tmp_path, ["a"]))
+    assert DatasetDescription.model_validate_json(description.model_dump_json()) == description
