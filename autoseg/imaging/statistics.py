@@ -1,0 +1,153 @@
+"""Intensity statistics in one pass and in bounded memory: moments, and quantiles by a sketch of fixed size.
+
+Each case hands over an `IntensitySummary`; an `IntensityPool` merges the summaries with equal weight per case, as if
+the same number of voxels had been drawn from every case. Example: a case of 10 voxels and a case of 10 million count
+the same, and 100,000 cases need no more memory than 100.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.records.fingerprint import IntensityStatistics
+
+SKETCH_POINTS = 2001
+"""Quantiles kept per case: the 0.5 percentile of a case lies on its 10th smallest of them."""
+POOL_POINTS = 16_384
+"""Quantiles the pool is thinned to; each thinning moves a rank by at most 1 / 32,768."""
+MAXIMUM_POOL_POINTS = 64 * SKETCH_POINTS
+"""The pool is thinned when it holds more points than this."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and population variance of values that together have a weight."""
+
+    weight: float
+    mean: float
+    variance: float
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Moments of both together.
+
+        References:
+            Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", pairwise update.
+        """
+        weight = self.weight + other.weight
+        if weight == 0:
+            return self
+        share = other.weight / weight
+        difference = other.mean - self.mean
+        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * difference**2
+        return Moments(weight, self.mean + share * difference, variance)
+
+
+@dataclass(frozen=True)
+class IntensitySummary:
+    """The foreground intensities of one channel of one case, in a few kilobytes."""
+
+    moments: Moments
+    """Weight 1: every case counts the same."""
+    minimum: float
+    maximum: float
+    quantiles: NDArray[np.float32]
+    """Ascending, (Q,), Q <= SKETCH_POINTS; each stands for the share 1 / Q of the voxels."""
+
+
+def compute_moments(parts: Iterable[NDArray[np.float32]]) -> Moments:
+    """Moments of all values of all parts, accumulated in float64; the weight is the number of values.
+
+    Only one part at a time is held in float64. No value at all gives weight, mean and variance 0.
+    """
+    moments = Moments(0.0, 0.0, 0.0)
+    for part in parts:
+        if part.size:
+            values = part.astype(np.float64)
+            moments = moments.merged(Moments(float(values.size), float(values.mean()), float(values.var())))
+    return moments
+
+
+def summarize_intensities(values: NDArray[np.float32]) -> IntensitySummary:
+    """Summarize the foreground of one channel of one case.
+
+    Args:
+        values: At least one value, (N,), finite.
+
+    Returns:
+        The summary; with up to SKETCH_POINTS values it keeps them all.
+    """
+    ordered = np.sort(values)
+    moments = compute_moments(np.array_split(ordered, 1 + ordered.size // 1_000_000))
+    if ordered.size > SKETCH_POINTS:
+        levels = (np.arange(SKETCH_POINTS) + 0.5) / SKETCH_POINTS
+        quantiles = ordered[(levels * ordered.size).astype(np.int64)]
+    else:
+        quantiles = ordered
+    return IntensitySummary(
+        Moments(1.0, moments.mean, moments.variance), float(ordered[0]), float(ordered[-1]), quantiles
+    )
+
+
+class IntensityPool:
+    """Merges summaries of cases with equal weight; depends on their order, so add them in a fixed one."""
+
+    def __init__(self) -> None:
+        self._moments = Moments(0.0, 0.0, 0.0)
+        self._minimum = np.inf
+        self._maximum = -np.inf
+        self._values: list[NDArray[np.float32]] = []
+        self._weights: list[NDArray[np.float64]] = []
+        self._num_points = 0
+
+    def add(self, summary: IntensitySummary) -> None:
+        """Take in one case."""
+        self._moments = self._moments.merged(summary.moments)
+        self._minimum = min(self._minimum, summary.minimum)
+        self._maximum = max(self._maximum, summary.maximum)
+        self._keep(summary.quantiles, np.full(summary.quantiles.size, 1 / summary.quantiles.size))
+        if self._num_points > MAXIMUM_POOL_POINTS:
+            self._thin()
+
+    def is_empty(self) -> bool:
+        """Whether no case was added."""
+        return self._num_points == 0
+
+    def statistics(self) -> IntensityStatistics:
+        """Statistics of the pool.
+
+        Raises:
+            ValueError: If no case was added.
+        """
+        if self.is_empty():
+            raise ValueError("no intensities to compute statistics of: the pool is empty")
+        low, median, high = self._quantiles(np.array([0.005, 0.5, 0.995]))
+        return IntensityStatistics(
+            mean=self._moments.mean,
+            median=float(median),
+            std=float(np.sqrt(self._moments.variance)),
+            minimum=self._minimum,
+            maximum=self._maximum,
+            percentile_00_5=float(low),
+            percentile_99_5=float(high),
+        )
+
+    def _keep(self, values: NDArray[np.float32], weights: NDArray[np.float64]) -> None:
+        self._values.append(values)
+        self._weights.append(weights)
+        self._num_points += values.size
+
+    def _thin(self) -> None:
+        total = sum(float(weights.sum()) for weights in self._weights)
+        values = self._quantiles((np.arange(POOL_POINTS) + 0.5) / POOL_POINTS)
+        self._values, self._weights, self._num_points = [], [], 0
+        self._keep(values.astype(np.float32), np.full(POOL_POINTS, total / POOL_POINTS))
+
+    def _quantiles(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weighted quantiles: a point of weight w sits in the middle of its share of the ranks."""
+        values, weights = np.concatenate(self._values), np.concatenate(self._weights)
+        order = np.argsort(values, kind="stable")
+        values, weights = values[order], weights[order]
+        ranks = (np.cumsum(weights) - weights / 2) / weights.sum()
+        return np.interp(levels, ranks, values)

@@ -1,0 +1,208 @@
+"""Preprocess: transpose, crop to nonzero, normalise, resample.
+
+`preprocess_dataset` is the stage; `preprocess_case` is the step for one case, shared with prediction, so that a
+network sees the same thing in both.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.errors import DatasetError, RecordError, UsageError
+from autoseg.imaging.case_parallel import work_on_cases
+from autoseg.imaging.case_reading import content_hash, read_case
+from autoseg.imaging.class_locations import draw_class_locations
+from autoseg.imaging.cropping import bounding_box, box_slices, nonzero_mask
+from autoseg.imaging.normalization import normalize_image
+from autoseg.imaging.resampling import resample_image, resample_labels, resampled_shape
+from autoseg.imaging.storage import ARRAY_ENDING, RECORD_ENDING, remove_other_cases, save_case
+from autoseg.records.case import PreprocessedCase, Spacing, Triple
+from autoseg.records.dataset import CaseFiles, DatasetDescription
+from autoseg.records.files import Progress, read_record
+from autoseg.records.plan import Plan
+from autoseg.records.workspace import Workspace
+
+OUTSIDE = -1
+"""Label index of background voxels outside the nonzero mask."""
+STORAGE_VERSION = 1
+"""Enters the content hash; raise it when the same settings begin to give other arrays."""
+
+
+def preprocess_dataset(
+    description: DatasetDescription,
+    dataset_folder: Path,
+    plan: Plan,
+    workspace: Workspace,
+    configurations: Sequence[str],
+    workers: int,
+    progress: Progress | None = None,
+) -> None:
+    """Store every case as the configurations need it; cases that are up to date are left alone.
+
+    Each case is read once for all configurations. Cascades share the arrays of the configuration they follow, so
+    they are skipped. Stored cases that the dataset no longer has are removed.
+
+    Args:
+        description: The dataset.
+        dataset_folder: Where its files are.
+        plan: What to do.
+        workspace: Where the arrays go.
+        configurations: Names in the plan.
+        workers: Processes; each holds one case in memory.
+        progress: Called after each case.
+
+    Raises:
+        UsageError: If the plan lacks a configuration.
+        DatasetError: If cases failed; names them all. The others are stored, and a later call redoes only the rest.
+    """
+    own_arrays = _configurations_to_store(plan, configurations)
+    for configuration in own_arrays:
+        remove_other_cases(workspace.preprocessed(configuration), frozenset(case.case for case in description.cases))
+    work = partial(_store_case, dataset_folder, plan, workspace, own_arrays)
+    for _ in work_on_cases(work, description.cases, task="preprocessing", workers=workers, progress=progress):
+        pass
+
+
+def preprocess_case(
+    image: NDArray[np.float32],
+    labels: NDArray[np.int16] | None,
+    spacing: Spacing,
+    *,
+    case: str,
+    plan: Plan,
+    configuration: str,
+) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, PreprocessedCase]:
+    """Transpose, crop, normalise and resample one case; the arrays passed in are not changed.
+
+    Args:
+        image: Working orientation, (C, Z, Y, X).
+        labels: Label indices on the same grid, (Z, Y, X), or None.
+        spacing: mm, (z, y, x).
+        case: Case id.
+        plan: What to do.
+        configuration: Name in the plan.
+
+    Returns:
+        The image, (C, Z, Y, X); the label indices, (Z, Y, X), -1 for background outside the nonzero mask, None
+        without labels; and what is needed to go back.
+
+    Raises:
+        DatasetError: If the channels do not fit the plan.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021, Nature Methods), preprocessing. Differs: the mask of a masked z-score
+        comes from the image alone, so that labels cannot change the image.
+    """
+    settings = plan.configurations[configuration]
+    order = plan.transpose
+    image = image.transpose(0, *(axis + 1 for axis in order))
+    spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+    mask = nonzero_mask(image)
+    box = bounding_box(mask)
+    inside = mask[box_slices(box)]
+    cropped = np.array(image[(slice(None), *box_slices(box))], dtype=np.float32, order="C")
+    normalize_image(cropped, inside, settings.normalization)
+    target_spacing = _target_spacing(spacing, settings.spacing)
+    shape = resampled_shape(_shape(inside), spacing, target_spacing)
+    resampled = resample_image(cropped, shape, spacing, target_spacing, settings.resampling)
+    resampled_labels = None
+    if labels is not None:
+        cropped_labels = _mark_outside(labels.transpose(order)[box_slices(box)], inside)
+        resampled_labels = resample_labels(cropped_labels, shape, spacing, target_spacing, settings.resampling)
+    record = PreprocessedCase(
+        case=case,
+        configuration=configuration,
+        spacing=target_spacing,
+        shape=shape,
+        original_spacing=spacing,
+        original_shape=_shape(mask),
+        crop_start=box[0],
+        crop_stop=box[1],
+        transpose=order,
+    )
+    return resampled, resampled_labels, record
+
+
+def _configurations_to_store(plan: Plan, configurations: Sequence[str]) -> tuple[str, ...]:
+    missing = [name for name in configurations if name not in plan.configurations]
+    if missing:
+        raise UsageError(f"no configuration {', '.join(missing)} in the plan; it has {', '.join(plan.configurations)}")
+    return tuple(name for name in configurations if plan.configurations[name].preprocessed_as == name)
+
+
+def _store_case(
+    dataset_folder: Path, plan: Plan, workspace: Workspace, configurations: Sequence[str], files: CaseFiles
+) -> str:
+    """Bring one case up to date in all configurations; returns its id."""
+    source = content_hash(dataset_folder, files)
+    hashes = {name: _settings_hash(source, plan, name) for name in configurations}
+    outdated = [name for name in configurations if _stored_hash(workspace, name, files.case) != hashes[name]]
+    if not outdated:
+        return files.case
+    volume = read_case(dataset_folder, files, plan.encoding, plan.orientation)
+    for name in outdated:
+        image, labels, record = preprocess_case(
+            volume.image, volume.labels, volume.grid.spacing, case=files.case, plan=plan, configuration=name
+        )
+        if labels is None:
+            raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
+        locations, annotated = draw_class_locations(labels, plan.encoding, files.case)
+        save_case(
+            workspace.preprocessed(name),
+            record.model_copy(update={"content_hash": hashes[name]}),
+            image,
+            labels,
+            locations,
+            annotated,
+            plan.configurations[name].patch_size,
+        )
+    return files.case
+
+
+def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
+    """Hash of all that decides about the voxels of a stored case."""
+    settings = plan.configurations[configuration]
+    deciding = {
+        "source": source,
+        "version": STORAGE_VERSION,
+        "orientation": plan.orientation,
+        "transpose": plan.transpose,
+        "encoding": plan.encoding.model_dump(mode="json"),
+        "spacing": settings.spacing,
+        "normalization": [spec.model_dump(mode="json") for spec in settings.normalization],
+        "resampling": settings.resampling.model_dump(mode="json"),
+    }
+    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _stored_hash(workspace: Workspace, configuration: str, case: str) -> str:
+    """Content hash of a complete stored case; empty when there is none, or its record is damaged."""
+    folder = workspace.preprocessed(configuration)
+    if not (folder / (case + ARRAY_ENDING)).exists():
+        return ""
+    try:
+        return read_record(PreprocessedCase, folder / (case + RECORD_ENDING)).content_hash
+    except RecordError:
+        return ""
+
+
+def _target_spacing(spacing: Spacing, planned: tuple[float, ...]) -> Spacing:
+    """The planned spacing; a 2D configuration leaves the first axis, that of the slices, as it is."""
+    z, y, x = planned if len(planned) == 3 else (spacing[0], *planned)
+    return z, y, x
+
+
+def _mark_outside(labels: NDArray[np.int16], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
+    """A copy in which background outside the mask is -1; foreground outside the mask keeps its label."""
+    marked = np.array(labels, dtype=np.int16, order="C")
+    marked[(marked == 0) & ~inside] = OUTSIDE
+    return marked
+
+
+def _shape(array: NDArray[np.bool_]) -> Triple:
+    return array.shape[0], array.shape[1], array.shape[2]
