@@ -1,0 +1,63 @@
+from math import sqrt
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from autoseg.networks.blocks import ConvolutionBlock, initialize_weights, stack_blocks
+
+
+def test_block_is_convolution_then_instance_normalisation_then_leaky_relu():
+    torch.manual_seed(3)
+    block = ConvolutionBlock(3, 2, 4, (1, 3, 3), (1, 2, 2))
+    image = torch.randn(2, 2, 3, 7, 11)
+    convolution = block.convolution
+    expected = F.conv3d(image, convolution.weight, convolution.bias, stride=(1, 2, 2), padding=(0, 1, 1))
+    mean = expected.mean(dim=(2, 3, 4), keepdim=True)
+    variance = expected.var(dim=(2, 3, 4), keepdim=True, unbiased=False)
+    expected = (expected - mean) / torch.sqrt(variance + 1e-5)
+    expected = torch.where(expected > 0, expected, 0.01 * expected)
+    assert expected.shape == (2, 4, 3, 4, 6)
+    torch.testing.assert_close(block(image), expected)
+
+
+def test_normalisation_is_affine_with_learnt_scale_and_shift():
+    block = ConvolutionBlock(2, 1, 3, (3, 3), (1, 1))
+    with torch.no_grad():
+        block.normalization.weight.zero_()
+        block.normalization.bias.copy_(torch.tensor([1.0, 2.0, -3.0]))
+    output = block(torch.randn(1, 1, 5, 7))
+    torch.testing.assert_close(output[0, :, 0, 0], torch.tensor([1.0, 2.0, -0.03]))
+
+
+def test_first_block_of_a_stack_changes_features_and_carries_the_stride():
+    stack = stack_blocks(2, 3, 8, (3, 5), first_stride=(2, 1), num_blocks=3)
+    convolutions = [module for module in stack.modules() if isinstance(module, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(3, 8), (8, 8), (8, 8)]
+    assert [c.stride for c in convolutions] == [(2, 1), (1, 1), (1, 1)]
+    assert [c.padding for c in convolutions] == [(1, 2)] * 3
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"),
+    [
+        (nn.Conv3d(16, 48, (1, 3, 3)), 16 * 9),
+        (nn.Conv2d(64, 40, 3), 64 * 9),
+        (nn.ConvTranspose3d(96, 32, (1, 2, 2)), 32 * 4),  # torch counts a transposed kernel's second axis
+    ],
+)
+def test_weights_start_with_hes_deviation_and_biases_with_zero(layer, fan_in):
+    torch.manual_seed(0)
+    initialize_weights(nn.Sequential(layer, nn.LeakyReLU()))
+    assert layer.bias.abs().max() == 0
+    deviation = sqrt(2 / (1 + 0.01**2) / fan_in)
+    assert layer.weight.std().item() == pytest.approx(deviation, rel=0.03)
+    assert layer.weight.mean().item() == pytest.approx(0, abs=0.03 * deviation)
+
+
+def test_normalisation_layers_start_with_one_and_zero():
+    block = ConvolutionBlock(3, 1, 5, (3, 3, 3), (1, 1, 1))
+    initialize_weights(block)
+    assert block.normalization.weight.tolist() == [1.0] * 5
+    assert block.normalization.bias.tolist() == [0.0] * 5

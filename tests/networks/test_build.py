@@ -1,0 +1,122 @@
+from math import prod
+
+import pytest
+import torch
+
+from autoseg.errors import RecordError
+from autoseg.networks.build import build_network
+from autoseg.records.plan import NetworkSpec
+
+TINY = NetworkSpec(
+    architecture="unet",
+    dimensions=2,
+    input_channels=1,
+    output_channels=2,
+    features=(2, 4),
+    strides=((1, 1), (2, 2)),
+    kernel_sizes=((3, 3), (3, 3)),
+    encoder_convolutions=(1, 1),
+    decoder_convolutions=(1,),
+)
+
+HIPPOCAMPUS = NetworkSpec(
+    architecture="unet",
+    dimensions=3,
+    input_channels=1,
+    output_channels=3,
+    features=(32, 64, 128, 256),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+    kernel_sizes=((3, 3, 3),) * 4,
+    encoder_convolutions=(2,) * 4,
+    decoder_convolutions=(2,) * 3,
+)
+
+PROSTATE = NetworkSpec(
+    architecture="unet",
+    dimensions=3,
+    input_channels=2,
+    output_channels=3,
+    features=(32, 64, 128, 256, 320, 320, 320),
+    strides=((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2)),
+    kernel_sizes=((1, 3, 3), (1, 3, 3), *((3, 3, 3),) * 5),
+    encoder_convolutions=(2,) * 7,
+    decoder_convolutions=(2,) * 6,
+)
+
+
+def count_parameters(spec: NetworkSpec) -> int:
+    with torch.device("meta"):
+        network = build_network(spec, deep_supervision=True)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_by_formula(spec: NetworkSpec) -> int:
+    """Two convolutions everywhere; a block has k in out weights, out biases, and 2 out of its normalisation."""
+    features, kernels = spec.features, [prod(kernel) for kernel in spec.kernel_sizes]
+    inputs = (spec.input_channels, *features)
+    total = 0
+    for level, (f, k) in enumerate(zip(features, kernels, strict=True)):
+        total += k * f * (inputs[level] + f) + 6 * f
+    for level in range(len(features) - 1):
+        f, k = features[level], kernels[level]
+        total += prod(spec.strides[level + 1]) * features[level + 1] * f + f
+        total += k * f * (2 * f + f) + 6 * f
+        total += spec.output_channels * (f + 1)
+    return total
+
+
+def test_tiny_network_has_the_parameters_counted_by_hand():
+    # encoder 1*2*9+2+4 = 24 and 2*4*9+4+8 = 84; up 4*2*4+2 = 34; decoder 4*2*9+2+4 = 78; head 2*2+2 = 6
+    assert count_parameters(TINY) == 226
+
+
+def test_hippocampus_network_has_the_parameters_counted_by_hand():
+    # encoder 28,704 + 166,272 + 664,320 + 2,655,744 = 3,515,040 (level 0: 27*32*(1+32) + 6*32)
+    # up 8*(64*32 + 128*64 + 256*128) + 32+64+128 = 344,288
+    # decoder 27*3*(32**2 + 64**2 + 128**2) + 6*(32+64+128) = 1,743,168; heads 3*(33 + 65 + 129) = 681
+    assert count_parameters(HIPPOCAMPUS) == 3_515_040 + 344_288 + 1_743_168 + 681
+
+
+@pytest.mark.parametrize("spec", [HIPPOCAMPUS, PROSTATE])
+def test_parameter_count_follows_the_formula(spec):
+    assert count_parameters(spec) == count_by_formula(spec)
+
+
+def test_parameter_names_are_the_checkpoint_format():
+    block = ("convolution.weight", "convolution.bias", "normalization.weight", "normalization.bias")
+    assert list(build_network(TINY, deep_supervision=False).state_dict()) == [
+        *(f"encoder.levels.0.0.{name}" for name in block),
+        *(f"encoder.levels.1.0.{name}" for name in block),
+        "decoder.levels.0.upsampling.weight",
+        "decoder.levels.0.upsampling.bias",
+        *(f"decoder.levels.0.blocks.0.{name}" for name in block),
+        "decoder.heads.0.weight",
+        "decoder.heads.0.bias",
+    ]
+
+
+def test_same_seed_gives_the_same_weights_and_supervision_does_not_matter():
+    torch.manual_seed(5)
+    first = build_network(HIPPOCAMPUS, deep_supervision=True).state_dict()
+    torch.manual_seed(5)
+    second = build_network(HIPPOCAMPUS, deep_supervision=False).state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert first.keys() == second.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": (8,)}, "1 level.*at least 2"),
+        ({"strides": ((1, 1),)}, "1 entries in `strides`, expected 2"),
+        ({"decoder_convolutions": (1, 1)}, "2 entries in `decoder_convolutions`, expected 1"),
+        ({"kernel_sizes": ((3, 3), (3, 3, 3))}, "must have 2 numbers each"),
+        ({"kernel_sizes": ((3, 3), (3, 2))}, "even sizes in `kernel_sizes`"),
+        ({"strides": ((2, 1), (2, 2))}, "first stride is"),
+        ({"encoder_convolutions": (1, 0)}, "must be at least 1"),
+        ({"strides": ((1, 1), (0, 2))}, "must be at least 1"),
+    ],
+)
+def test_spec_that_does_not_fit_together_is_refused_with_its_fault(changes, message):
+    with pytest.raises(RecordError, match=message):
+        build_network(TINY.model_copy(update=changes), deep_supervision=False)

@@ -1,0 +1,60 @@
+"""Choice of device and of the floating-point type."""
+
+import pytest
+import torch
+
+from autoseg.errors import UsageError
+from autoseg.networks.devices import choose_device, choose_dtype
+
+CPU = torch.device("cpu")
+
+
+def test_cpu_and_auto_without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto") == CPU
+
+
+def test_auto_takes_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "", "CPU", "mps"])
+def test_unknown_device(name):
+    with pytest.raises(UsageError, match="is unknown; use auto, cpu, cuda or cuda:N"):
+        choose_device(name)
+
+
+def test_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but this machine has 2 CUDA devices"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="has 0 CUDA devices"):
+        choose_device("cuda")
+
+
+def test_precision_by_name():
+    assert choose_dtype("fp32", CPU) == torch.float32
+    assert choose_dtype("bf16", CPU) == torch.bfloat16
+    assert choose_dtype("fp16", torch.device("cuda")) == torch.float16
+
+
+def test_precision_refused():
+    with pytest.raises(UsageError, match="precision 'half' is unknown"):
+        choose_dtype("half", CPU)
+    with pytest.raises(UsageError, match="'fp16' needs a CUDA device"):
+        choose_dtype("fp16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "expected"),
+    [(True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+)
+def test_automatic_precision_on_a_cpu(monkeypatch, avx512_bf16, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose_dtype("auto", CPU) == expected
