@@ -1,0 +1,47 @@
+"""The one place where a TrainingSpec becomes an optimiser."""
+
+from torch import nn, optim
+from torch.nn import Parameter
+
+from autoseg.records.plan import TrainingSpec
+
+
+def build_optimizer(network: nn.Module, spec: TrainingSpec) -> optim.Optimizer:
+    """Make the optimiser of a network's trainable parameters, with torch's fused kernels.
+
+    sgd: Nesterov momentum, weight decay on all parameters. adamw: decoupled weight decay, none on parameters of one
+    axis (biases, normalisation).
+
+    Args:
+        network: Already on its device; frozen parameters (`requires_grad` false) are left out.
+        spec: Optimiser, learning rate, momentum, weight decay.
+
+    References:
+        sgd: nnU-Net v2 (Isensee et al. 2021), as published. adamw: Loshchilov and Hutter, "Decoupled weight decay
+        regularization", 2019.
+    """
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    match spec.optimizer:
+        case "sgd":
+            return optim.SGD(
+                trainable,
+                lr=spec.learning_rate,
+                momentum=spec.momentum,
+                weight_decay=spec.weight_decay,
+                nesterov=spec.momentum > 0.0,  # torch refuses Nesterov without momentum
+                fused=True,
+            )
+        case "adamw":
+            return optim.AdamW(_decay_groups(trainable, spec.weight_decay), lr=spec.learning_rate, fused=True)
+
+
+def set_learning_rate(optimizer: optim.Optimizer, value: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def _decay_groups(parameters: list[Parameter], weight_decay: float) -> list[dict[str, object]]:
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    undecayed = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]

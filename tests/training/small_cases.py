@@ -1,0 +1,81 @@
+"""Small preprocessed cases and a configuration to load them with."""
+
+from typing import Literal
+
+import blosc2
+import numpy as np
+
+from autoseg.imaging.storage import StoredCase
+from autoseg.records.case import PreprocessedCase
+from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.records.plan import (
+    Configuration,
+    Estimates,
+    NetworkSpec,
+    NormalizationSpec,
+    ResamplingSpec,
+    TrainingSpec,
+)
+
+ENCODING = LabelEncoding(
+    values=(0, 1, 5),
+    activation="softmax",
+    heads=(
+        Head(name="background", indices=(0,), painted_index=0),
+        Head(name="rare", indices=(1,), painted_index=1),
+        Head(name="common", indices=(2,), painted_index=2),
+    ),
+)
+
+
+def make_configuration(patch_size, *, batch_size=5, channels=2, masked=(), mirror_axes=None) -> Configuration:
+    dimensions: Literal[2, 3] = 2 if len(patch_size) == 2 else 3
+    ones = (1,) * dimensions
+    return Configuration(
+        spacing=(1.0,) * dimensions,
+        median_shape=tuple(float(edge) for edge in patch_size),
+        patch_size=patch_size,
+        batch_size=batch_size,
+        network=NetworkSpec(
+            architecture="unet",
+            dimensions=dimensions,
+            input_channels=channels,
+            output_channels=3,
+            features=(4,),
+            strides=(ones,),
+            kernel_sizes=(ones,),
+            encoder_convolutions=(1,),
+            decoder_convolutions=(),
+        ),
+        normalization=tuple(NormalizationSpec(scheme="zscore", use_mask=c in masked) for c in range(channels)),
+        resampling=ResamplingSpec(),
+        training=TrainingSpec(
+            mirror_axes=tuple(range(dimensions)) if mirror_axes is None else mirror_axes, batch_dice=False
+        ),
+        estimates=Estimates(feature_map_elements=1, parameters=1, macs=1, training_memory_bytes=1),
+        preprocessed_as="test",
+    )
+
+
+def make_stored_case(case: str, shape, *, seed: int, channels=2) -> StoredCase:
+    """Noise; label 1 in one voxel, label 2 in a box, -1 in the first plane."""
+    generator = np.random.default_rng(seed)
+    array = generator.standard_normal((channels + 1, *shape)).astype(np.float32)
+    labels = np.zeros(shape, dtype=np.float32)
+    labels[:, 1:4, 2:6] = 2
+    labels[tuple(edge - 1 for edge in shape)] = 1
+    labels[:, 0] = -1
+    array[-1] = labels
+    locations = {head: np.argwhere(labels == head).astype(np.int32) for head in (1, 2)}
+    record = PreprocessedCase(
+        case=case,
+        configuration="test",
+        spacing=(1.0, 1.0, 1.0),
+        shape=shape,
+        original_spacing=(1.0, 1.0, 1.0),
+        original_shape=shape,
+        crop_start=(0, 0, 0),
+        crop_stop=shape,
+        transpose=(0, 1, 2),
+    )
+    return StoredCase(record=record, array=blosc2.asarray(array), locations=locations, annotated=None)
