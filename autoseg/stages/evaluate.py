@@ -1,0 +1,163 @@
+"""Evaluate: two folders of label maps, matched by case, become one Evaluation.
+
+Nothing is dropped silently: a reference without prediction, a prediction without reference and a case that cannot
+be compared are all named in the result.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.geometry import grid_difference
+from autoseg.imaging.reading import IMAGE_ENDINGS, read_label_map, split_ending
+from autoseg.metrics.overlap import BACKGROUND, IGNORE, score_case
+from autoseg.metrics.summary import summarize
+from autoseg.records.dataset import Fault, LabelValues
+from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.records.files import Progress
+
+_CaseOutcome = tuple[CaseScores | None, tuple[Fault, ...]]
+
+
+def evaluate_predictions(
+    predictions: Path,
+    references: Path,
+    *,
+    labels: dict[str, LabelValues] | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Evaluation, tuple[Fault, ...]]:
+    """Score every prediction that has a reference.
+
+    Args:
+        predictions: Folder of label maps; endings may differ from the references'.
+        references: Folder of label maps with equal case names, for example `labelsTr` of a dataset.
+        labels: Name -> value(s) in the files. None: every value found in the references except 0, as
+            `label_<value>`.
+        workers: Cases scored at the same time, in processes.
+        progress: Called after each case.
+
+    Returns:
+        The evaluation of all cases that could be compared, and what was wrong with the others: errors for cases
+        left out, warnings for predictions without reference and for values that no label declares.
+
+    Raises:
+        UsageError: If a folder is missing, two files of a folder have the same case name, no case is in both
+            folders, or not one case could be compared.
+    """
+    predicted, true = find_label_maps(predictions), find_label_maps(references)
+    matched = sorted(predicted.keys() & true.keys())
+    if not matched:
+        raise UsageError(
+            f"no case is in both folders: {predictions} has {_first_names(predicted)}, {references} has "
+            f"{_first_names(true)}. File names without their endings must be equal."
+        )
+    given = labels if labels is not None else _labels_in([true[case] for case in sorted(true)], workers)
+    tasks = (delayed(_score_files)(case, predicted[case], true[case], given) for case in matched)
+    outcomes: list[_CaseOutcome] = []
+    for outcome in Parallel(n_jobs=workers, return_as="generator")(tasks):
+        outcomes.append(outcome)
+        if progress is not None:
+            progress(len(outcomes), len(matched))
+    faults = [fault for _, of_case in outcomes for fault in of_case]
+    scored = [scores for scores, _ in outcomes if scores is not None]
+    if not scored:
+        listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
+        raise UsageError(f"not one case could be compared:\n{listed}")
+    names = [name for name in given if name not in (BACKGROUND, IGNORE)]
+    missing = sorted(true.keys() - predicted.keys())
+    faults += [_without_reference(case, predicted[case]) for case in sorted(predicted.keys() - true.keys())]
+    return summarize(scored, names, missing), tuple(faults)
+
+
+def find_label_maps(folder: Path) -> dict[str, Path]:
+    """Image files of a folder by case name, sorted; other files are left alone.
+
+    Raises:
+        UsageError: If the folder does not exist, or two of its files have the same case name.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder; give the folder that holds the label maps")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.name.lower().endswith(IMAGE_ENDINGS):
+            continue
+        case, _ = split_ending(path.name)
+        if case in found:
+            raise UsageError(f"{folder}: {found[case].name} and {path.name} are the same case; keep one of them")
+        found[case] = path
+    return found
+
+
+def read_pair(case: str, prediction: Path, reference: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Read a prediction and its reference, both (Z, Y, X) in stored order with the files' values.
+
+    Raises:
+        ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
+    """
+    predicted, true = read_label_map(prediction), read_label_map(reference)
+    difference = grid_difference(predicted.grid, true.grid)
+    if difference is not None:
+        raise ImageFileError(
+            f"{prediction}: case {case} does not lie on the grid of its reference {reference}: {difference}. "
+            "Write predictions on the grid of the original image."
+        )
+    return predicted.array[0], true.array[0]
+
+
+def _labels_in(references: Sequence[Path], workers: int) -> dict[str, LabelValues]:
+    found = Parallel(n_jobs=workers)(delayed(_values_in)(path) for path in references)
+    return {f"label_{value}": value for value in sorted(set().union(*found) - {0})}
+
+
+def _values_in(path: Path) -> set[int]:
+    """Integral values of a label map; none from a file that cannot be read, which scoring reports."""
+    try:
+        values = np.unique(read_label_map(path).array)
+    except ImageFileError:
+        return set()
+    return {int(value) for value in values[np.isfinite(values)] if value == np.rint(value)}
+
+
+def _score_files(case: str, prediction: Path, reference: Path, labels: dict[str, LabelValues]) -> _CaseOutcome:
+    try:
+        predicted, true = read_pair(case, prediction, reference)
+    except ImageFileError as error:
+        file = reference if str(error).startswith(f"{reference}: ") else prediction
+        what = str(error).removeprefix(f"{file}: ")
+        return None, (Fault(severity="error", case=case, file=str(file), what=what),)
+    declared = {0, *(value for group in labels.values() for value in (group if isinstance(group, tuple) else (group,)))}
+    warnings = [
+        _undeclared(case, path, values, labels)
+        for path, values in ((prediction, np.unique(predicted)), (reference, np.unique(true)))
+        if not declared.issuperset(values.tolist())
+    ]
+    return score_case(case, predicted, true, labels), tuple(warnings)
+
+
+def _undeclared(case: str, path: Path, values: NDArray[np.generic], labels: dict[str, LabelValues]) -> Fault:
+    return Fault(
+        severity="warning",
+        case=case,
+        file=str(path),
+        what=f"has the values {_shorten(values.tolist())}, but the labels are {labels}; other values were counted as "
+        "background. Give the labels that the files use.",
+    )
+
+
+def _without_reference(case: str, path: Path) -> Fault:
+    return Fault(severity="warning", case=case, file=str(path), what=f"no reference for case {case}; not scored")
+
+
+def _first_names(found: dict[str, Path]) -> str:
+    return _shorten(list(found)) if found else "no label maps"
+
+
+def _shorten(items: Sequence[object]) -> str:
+    """The first few items, and how many there are when that is not all."""
+    few = ", ".join(str(item) for item in items[:5])
+    return few if len(items) <= 5 else f"{few}, ... ({len(items)})"

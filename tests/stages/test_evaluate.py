@@ -1,0 +1,179 @@
+"""Matching, scoring and reporting of two folders of label maps, written here with SimpleITK, nibabel and Pillow."""
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from PIL import Image
+
+from autoseg.errors import ImageFileError, UsageError
+from autoseg.records.dataset import LabelValues
+from autoseg.stages.evaluate import evaluate_predictions, find_label_maps, read_pair
+
+LABELS: dict[str, LabelValues] = {"background": 0, "liver": 1, "lesion": 7}
+
+
+def write(path, array, spacing=(3.0, 0.7, 0.9)):
+    """Write (Z, Y, X) with spacing (z, y, x)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = SimpleITK.GetImageFromArray(np.asarray(array, dtype=np.uint8))
+    image.SetSpacing(spacing[::-1])
+    SimpleITK.WriteImage(image, str(path))
+
+
+def block(start, stop, value=1, shape=(5, 7, 11)):
+    """Voxels of value in planes start..stop of axis z."""
+    array = np.zeros(shape, dtype=np.uint8)
+    array[start:stop, 2:5, 1:4] = value
+    return array
+
+
+@pytest.fixture
+def folders(tmp_path):
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    write(references / "a.nii.gz", block(0, 4))
+    write(predictions / "a.nii.gz", block(2, 4))
+    write(references / "b.nii.gz", block(0, 2) + block(3, 5, 7))
+    write(predictions / "b.nrrd", block(0, 2))
+    return predictions, references
+
+
+def test_cases_are_matched_by_name_and_scored_by_label(folders):
+    calls = []
+    evaluation, faults = evaluate_predictions(
+        *folders, labels=LABELS, progress=lambda done, total: calls.append((done, total))
+    )
+
+    assert faults == ()
+    assert [case.case for case in evaluation.cases] == ["a", "b"]
+    assert evaluation.cases[0].labels["liver"].dice == pytest.approx(2 * 18 / (18 + 36))
+    assert evaluation.labels["liver"].dice == pytest.approx((2 / 3 + 1) / 2)
+    assert evaluation.labels["lesion"].dice == 0.0
+    assert evaluation.counts["lesion"].model_dump() == {"both_empty": 1, "missed": 1, "false_alarm": 0}
+    assert evaluation.mean_foreground_dice == pytest.approx(5 / 12)
+    assert calls == [(1, 2), (2, 2)]
+
+
+def test_labels_are_found_in_all_references_when_none_are_given(folders):
+    evaluation, _ = evaluate_predictions(*folders)
+    assert list(evaluation.labels) == ["label_1", "label_7"]
+    assert list(evaluation.cases[0].labels) == ["label_1", "label_7"]
+    assert evaluation.counts["label_7"].both_empty == 1
+
+
+def test_cases_in_one_folder_only_are_named(folders):
+    predictions, references = folders
+    write(references / "c.nii.gz", block(0, 4))
+    write(predictions / "d.nii.gz", block(0, 4))
+
+    evaluation, faults = evaluate_predictions(predictions, references, labels=LABELS)
+
+    assert evaluation.missing_predictions == ("c",)
+    assert [case.case for case in evaluation.cases] == ["a", "b"]
+    assert [(fault.severity, fault.case) for fault in faults] == [("warning", "d")]
+    assert "no reference for case d" in faults[0].what
+
+
+def test_a_case_that_cannot_be_compared_does_not_stop_the_others(folders):
+    predictions, references = folders
+    (predictions / "a.nii.gz").write_bytes(b"not an image")
+    write(references / "c.nii.gz", block(0, 4))
+    write(predictions / "c.nii.gz", block(0, 4), spacing=(3.0, 0.9, 0.7))
+
+    evaluation, faults = evaluate_predictions(predictions, references, labels=LABELS)
+
+    assert [case.case for case in evaluation.cases] == ["b"]
+    assert [(fault.severity, fault.case) for fault in faults] == [("error", "a"), ("error", "c")]
+    assert [fault.file for fault in faults] == [str(predictions / f"{case}.nii.gz") for case in "ac"]
+    assert "does not lie on the grid of its reference" in faults[1].what
+
+
+def test_an_unreadable_reference_is_named_as_the_file_at_fault(folders):
+    predictions, references = folders
+    (references / "a.nii.gz").write_bytes(b"not an image")
+    _, (fault,) = evaluate_predictions(predictions, references)
+    assert fault.file == str(references / "a.nii.gz")
+    assert not fault.what.startswith(fault.file)
+
+
+def test_not_one_comparable_case_is_an_error_that_lists_them(folders):
+    predictions, references = folders
+    for name in ("a.nii.gz", "b.nrrd"):
+        (predictions / name).write_bytes(b"not an image")
+    with pytest.raises(UsageError, match=r"(?s)not one case could be compared.*a\.nii\.gz.*b\.nrrd"):
+        evaluate_predictions(predictions, references, labels=LABELS)
+
+
+def test_no_common_case_is_an_error_that_shows_both_sides(folders):
+    predictions, references = folders
+    for path in list(predictions.iterdir()):
+        path.rename(path.with_name(f"case_{path.name}"))
+    with pytest.raises(UsageError, match=r"no case is in both folders: .*has case_a, case_b, .*has a, b"):
+        evaluate_predictions(predictions, references, labels=LABELS)
+
+
+def test_values_that_no_label_declares_are_warned_about(tmp_path):
+    for folder in ("predictions", "references"):
+        (tmp_path / folder).mkdir()
+        picture = np.zeros((6, 9), dtype=np.uint8)
+        picture[1:3, 2:7] = 255
+        Image.fromarray(picture).save(tmp_path / folder / "1.png")
+
+    evaluation, faults = evaluate_predictions(
+        tmp_path / "predictions", tmp_path / "references", labels={"background": 0, "membrane": 1}
+    )
+
+    assert evaluation.labels["membrane"].dice is None
+    assert [fault.severity for fault in faults] == ["warning", "warning"]
+    assert "has the values 0, 255" in faults[0].what
+    assert evaluate_predictions(tmp_path / "predictions", tmp_path / "references")[0].labels["label_255"].dice == 1.0
+
+
+def test_float_label_maps_are_compared_by_value(folders):
+    predictions, references = folders
+    stored = nibabel.load(references / "a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(stored.get_fdata(dtype=np.float32), stored.affine), references / "a.nii.gz")
+    assert evaluate_predictions(predictions, references)[0].labels["label_1"].dice == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_processes_give_the_same_result(folders):
+    assert evaluate_predictions(*folders, labels=LABELS, workers=2) == evaluate_predictions(*folders, labels=LABELS)
+
+
+def test_two_files_of_one_case_are_refused(folders):
+    predictions, _ = folders
+    write(predictions / "a.nrrd", block(0, 4))
+    with pytest.raises(UsageError, match=r"a\.nii\.gz and a\.nrrd are the same case"):
+        find_label_maps(predictions)
+
+
+def test_other_files_and_unfinished_ones_are_left_alone(folders):
+    predictions, _ = folders
+    (predictions / "evaluation.json").write_text("{}")
+    (predictions / ".1234.c.nii.gz").write_bytes(b"half")
+    assert list(find_label_maps(predictions)) == ["a", "b"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UsageError, match="nowhere: not a folder"):
+        find_label_maps(tmp_path / "nowhere")
+
+
+def test_a_pair_on_two_grids_names_both_files(folders):
+    predictions, references = folders
+    write(predictions / "a.nii.gz", np.zeros((5, 11, 7)))
+    with pytest.raises(ImageFileError, match=r"predictions/a\.nii\.gz: case a .*references/a\.nii\.gz: "):
+        read_pair("a", predictions / "a.nii.gz", references / "a.nii.gz")
+
+
+def test_real_references_agree_with_themselves(shared, tmp_path):
+    references = shared / "data" / "msd" / "Task04_Hippocampus" / "labelsTr"
+    few = sorted(references.glob("hippocampus_00*.nii.gz"))
+    for path in few:
+        (tmp_path / path.name).symlink_to(path)
+    evaluation, faults = evaluate_predictions(tmp_path, references, labels={"Anterior": 1, "Posterior": 2})
+    assert faults == ()
+    assert len(few) > 2
+    assert len(evaluation.cases) == len(few)
+    assert evaluation.mean_foreground_dice == 1.0
+    assert len(evaluation.missing_predictions) == 200 - len(few)

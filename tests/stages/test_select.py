@@ -1,0 +1,277 @@
+"""Selection on hand-made folds: every choice follows from numbers worked out by hand."""
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from autoseg.errors import UsageError
+from autoseg.metrics.overlap import score_case
+from autoseg.metrics.summary import summarize
+from autoseg.records.budget import Budget
+from autoseg.records.dataset import CaseFiles, DatasetDescription, Head, LabelEncoding, LabelValues
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Plan, Split, Splits
+from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.workspace import Workspace
+from autoseg.stages.select import select_model
+
+LABELS: dict[str, LabelValues] = {"background": 0, "one": 10, "two": 20}
+ENCODING = LabelEncoding(
+    values=(0, 10, 20),
+    activation="softmax",
+    heads=(
+        Head(name="background", indices=(0,), painted_index=0),
+        Head(name="one", indices=(1,), painted_index=1),
+        Head(name="two", indices=(2,), painted_index=2),
+    ),
+)
+REGION_LABELS: dict[str, LabelValues] = {"background": 0, "whole": (1, 2), "core": 2}
+REGIONS = LabelEncoding(
+    values=(0, 1, 2),
+    activation="sigmoid",
+    heads=(
+        Head(name="whole", indices=(1, 2), painted_index=1),
+        Head(name="core", indices=(2,), painted_index=2),
+    ),
+)
+
+
+def as_map(*rows, scale=10):
+    """A map (2, rows, columns) whose digits are times 10 the file values; the second slice is empty."""
+    plane = [[scale * int(voxel) for voxel in row] for row in rows]
+    return np.array([plane, np.zeros_like(plane)], dtype=np.uint8)
+
+
+def write_map(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing((0.7, 0.9, 3.0))
+    SimpleITK.WriteImage(image, str(path))
+
+
+class Run:
+    """A workspace with hand-made references and folds."""
+
+    def __init__(self, root, references, labels, encoding):
+        self.workspace, self.references, self.labels = Workspace(root / "w"), references, labels
+        for case, array in references.items():
+            write_map(root / "data" / "labels" / f"{case}.nii.gz", array)
+        files = tuple(
+            CaseFiles(case=case, images=(f"images/{case}.nii.gz",), label=f"labels/{case}.nii.gz")
+            for case in sorted(references)
+        )
+        shared = {"channel_names": ("MR",), "labels": labels, "encoding": encoding, "orientation": "canonical"}
+        description = DatasetDescription(
+            name="d", folder="../data", layout="plain", file_ending=".nii.gz", cases=files, **shared
+        )
+        plan = Plan(
+            dataset_name="d",
+            planner="unet",
+            budget=Budget(),
+            transpose=(0, 1, 2),
+            configurations={},
+            decisions=(),
+            **shared,
+        )
+        write_record(description, self.workspace.dataset)
+        write_record(plan, self.workspace.plan)
+        split = Split(training=(), validation=())
+        write_record(Splits(folds=(split, split), reason="by hand"), self.workspace.splits)
+
+    def train(self, configuration, fold, predictions=None):
+        folder = self.workspace.fold(configuration, fold)
+        folder.mkdir(parents=True)
+        (folder / "checkpoint_final.safetensors").touch()
+        if predictions is None:
+            return
+        for case, array in predictions.items():
+            write_map(folder / "validation" / f"{case}.nii.gz", array)
+        scores = [score_case(case, array, self.references[case], self.labels) for case, array in predictions.items()]
+        names = [name for name in self.labels if name != "background"]
+        write_record(summarize(scores, names), folder / "validation" / "evaluation.json")
+
+
+REFERENCES = {
+    "a": as_map("1110022", "1110022"),
+    "b": as_map("1100022", "1100022"),
+}
+GOOD = {
+    "a": as_map("1110022", "1110020"),
+    "b": as_map("1100022", "1100020"),
+}
+POOR = {
+    "a": as_map("1000022", "1000020"),
+    "b": as_map("1000022", "1000020"),
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path, REFERENCES, LABELS, ENCODING)
+
+
+def test_the_best_over_all_cases_of_all_folds_is_chosen(run):
+    for configuration, predictions in {"2d": POOR, "3d_fullres": GOOD}.items():
+        run.train(configuration, "0", {"a": predictions["a"]})
+        run.train(configuration, "1", {"b": predictions["b"]})
+
+    selection = select_model(run.workspace)
+
+    assert selection.configurations == ("3d_fullres",)
+    assert selection.folds == ("0", "1")
+    assert [one.configurations for one in selection.candidates] == [("3d_fullres",), ("2d",)]
+    assert selection.candidates[0].num_cases == 2
+    assert selection.mean_foreground_dice == pytest.approx((1 + 6 / 7) / 2)
+    assert selection.candidates[1].mean_foreground_dice == pytest.approx(((4 / 8 + 4 / 6) / 2 + 6 / 7) / 2)
+    assert selection.postprocessing == ()
+    assert any("3d_fullres: mean foreground Dice 0.9286 over 2 cases, the best" in text for text in selection.reasons)
+    assert read_record(Selection, run.workspace.selection) == selection
+    evaluation = read_record(Evaluation, run.workspace.evaluation)
+    assert evaluation.mean_foreground_dice == selection.mean_foreground_dice
+    assert [case.case for case in evaluation.cases] == ["a", "b"]
+
+
+def test_of_equal_scores_2d_wins_whatever_the_alphabet_says(run):
+    for configuration in ("3d_lowres", "3d_fullres", "2d", "1_own"):
+        run.train(configuration, "0", GOOD)
+    selection = select_model(run.workspace)
+    names = [one.configurations[0] for one in selection.candidates]
+    assert names == ["2d", "3d_fullres", "3d_lowres", "1_own"]
+    assert any("the first of equals wins" in text for text in selection.reasons)
+
+
+def test_configurations_are_compared_on_the_cases_that_all_of_them_have(run):
+    run.train("2d", "0", {"a": POOR["a"]})
+    run.train("2d", "1", {"b": GOOD["b"]})
+    run.train("3d_fullres", "1", {"b": as_map("1100022", "1100000")})
+
+    selection = select_model(run.workspace)
+
+    assert selection.configurations == ("2d",)
+    assert [one.num_cases for one in selection.candidates] == [1, 1]
+    assert selection.candidates[0].mean_foreground_dice == pytest.approx((1 + 6 / 7) / 2)
+    assert selection.mean_foreground_dice == pytest.approx(((4 / 8 + 1) / 2 + 6 / 7) / 2)
+    assert any("compared on the 1 shared" in text for text in selection.reasons)
+
+
+def test_without_a_common_case_that_is_said(run):
+    run.train("2d", "0", {"a": POOR["a"]})
+    run.train("3d_fullres", "1", {"b": GOOD["b"]})
+    selection = select_model(run.workspace)
+    assert selection.configurations == ("3d_fullres",)
+    assert any("share no validation case" in text for text in selection.reasons)
+
+
+def test_missing_folds_are_said_and_do_not_stop_selection(run):
+    run.train("2d", "0", GOOD)
+    run.train("3d_fullres", "0")
+    run.train("3d_fullres", "all")
+
+    selection = select_model(run.workspace)
+
+    assert selection.configurations == ("2d",)
+    assert selection.folds == ("0",)
+    assert len(selection.candidates) == 1
+    assert "2d: of 2 folds, not trained: 1." in selection.reasons
+    assert "3d_fullres: fold 0 is trained but not validated, so it was left out." in selection.reasons
+    assert "3d_fullres: fold all has no validation cases and so no score." in selection.reasons
+
+
+def test_a_fold_without_validation_is_chosen_when_nothing_else_is_there(run):
+    run.train("2d", "all")
+    run.train("3d_fullres", "all")
+    run.workspace.evaluation.write_text("{}")
+
+    selection = select_model(run.workspace)
+
+    assert (selection.configurations, selection.folds) == (("3d_fullres",), ("all",))
+    assert selection.mean_foreground_dice is None
+    assert not run.workspace.evaluation.exists()
+    assert "3d_fullres is chosen without a score: nothing was validated." in selection.reasons
+
+
+def test_nothing_trained_is_an_error(run):
+    with pytest.raises(UsageError, match="no fold is trained to its end; run autoseg-train first"):
+        select_model(run.workspace)
+
+
+def test_a_label_that_no_case_has_does_not_spoil_the_score(tmp_path):
+    run = Run(tmp_path, {"a": as_map("1110000")}, LABELS, ENCODING)
+    run.train("2d", "0", {"a": as_map("1100000")})
+    run.train("3d_fullres", "0", {"a": as_map("1110000")})
+    selection = select_model(run.workspace)
+    assert selection.configurations == ("3d_fullres",)
+    assert selection.mean_foreground_dice == 1.0
+
+
+def test_the_union_of_all_foreground_is_tried_first(run):
+    prediction = {case: array.copy() for case, array in GOOD.items()}
+    references = {"a": as_map("1122000", "1122000"), "b": as_map("1122000", "1120000")}
+    for case, array in references.items():
+        run.references[case] = array
+        write_map(run.workspace.root.parent / "data" / "labels" / f"{case}.nii.gz", array)
+        prediction[case] = array.copy()
+        prediction[case][0, 0, 5:] = (10, 20)
+    run.train("2d", "0", prediction)
+    calls = []
+
+    selection = select_model(run.workspace, progress=lambda done, total: calls.append((done, total)))
+
+    assert selection.postprocessing == (KeepLargestComponent(labels=("one", "two")),)
+    assert selection.mean_foreground_dice == 1.0
+    assert selection.candidates[0].mean_foreground_dice != 1.0
+    assert "Keep only the largest component of one: no, Dice 1.0000 before, 1.0000 after." in selection.reasons
+    assert calls == [(done, 6) for done in range(1, 7)]
+
+
+def test_one_label_gets_a_step_of_its_own_when_the_union_would_harm(run):
+    # `one` lies in two true parts, so the union and `one` must not be touched; `two` has a false spot.
+    references = {case: as_map("1101100", "0000222") for case in "ab"}
+    for case, array in references.items():
+        run.references[case] = array
+        write_map(run.workspace.root.parent / "data" / "labels" / f"{case}.nii.gz", array)
+    run.train("2d", "0", {case: as_map("1101100", "2000222") for case in "ab"})
+
+    selection = select_model(run.workspace, workers=2)
+
+    assert selection.postprocessing == (KeepLargestComponent(labels=("two",)),)
+    assert selection.mean_foreground_dice == 1.0
+    no, *_, yes = selection.reasons[-3:]
+    assert no.startswith("Keep only the largest component of all foreground: no")
+    assert "lower for one" in no
+    assert yes.startswith("Keep only the largest component of two: yes, Dice 0.8571 before, 1.0000 after")
+
+
+def test_equal_components_are_all_kept_so_nothing_is_gained(run):
+    run.train("2d", "0", {"a": REFERENCES["a"], "b": as_map("1100022", "1100022", "0000000")[:, :2]})
+    assert select_model(run.workspace).postprocessing == ()
+
+
+def test_a_step_for_one_region_must_not_harm_another(tmp_path):
+    # The smaller part of `core` is false as core (it is 1 in the reference), but right as part of `whole`:
+    # removing it would raise `core` and lower `whole`.
+    reference = as_map("2220011", "2220011", scale=1)
+    run = Run(tmp_path, {"a": reference}, REGION_LABELS, REGIONS)
+    run.train("2d", "0", {"a": as_map("2220022", "2220011", scale=1)})
+
+    selection = select_model(run.workspace)
+
+    assert selection.postprocessing == ()
+    assert "lower for whole" in selection.reasons[-1]
+    assert selection.reasons[-1].startswith("Keep only the largest component of core: no")
+
+
+def test_the_dataset_may_have_moved(run, tmp_path):
+    run.train("2d", "0", GOOD)
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="the dataset is not there; say where its folder is now"):
+        select_model(run.workspace)
+    assert select_model(run.workspace, tmp_path / "elsewhere").configurations == ("2d",)
+
+
+def test_a_lost_validation_map_is_named(run):
+    run.train("2d", "0", GOOD)
+    (run.workspace.fold("2d", "0") / "validation" / "b.nii.gz").unlink()
+    with pytest.raises(UsageError, match=r"fold_0/validation: no label map of case b; validate fold 0 again"):
+        select_model(run.workspace)
