@@ -1,0 +1,71 @@
+"""Planners of installed packages, found by the entry-point group `autoseg.planners`.
+
+autoseg's own planner is found in the same way. A package adds one by naming its function in its metadata:
+
+    [project.entry-points."autoseg.planners"]
+    mine = "my_package.planner:plan"
+
+`autoseg.testing.planner_violations` checks such a function.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+from autoseg.errors import PlanningError, UsageError
+from autoseg.records.budget import Budget
+from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.plan import Plan
+
+GROUP = "autoseg.planners"
+
+Planner = Callable[[Fingerprint, Budget], Plan]
+"""No files, no clock, no torch: equal input gives an equal plan."""
+
+
+def planner_names() -> tuple[str, ...]:
+    """Names of all installed planners, sorted."""
+    return tuple(sorted(_installed()))
+
+
+def find_planner(name: str) -> Planner:
+    """Load an installed planner.
+
+    Args:
+        name: Of the entry point.
+
+    Returns:
+        The planner's function.
+
+    Raises:
+        UsageError: If no package, or more than one, has a planner of that name.
+        PlanningError: If the package that has it cannot be imported or names something that is not there.
+    """
+    packages = _installed().get(name, {})
+    if not packages:
+        installed = ", ".join(planner_names()) or "none; install autoseg again"
+        raise UsageError(f"No planner is called '{name}'; installed: {installed}.")
+    if len(packages) > 1:
+        raise UsageError(
+            f"The planner '{name}' is in several packages: {', '.join(sorted(packages))}. Uninstall all but one."
+        )
+    [(package, entry)] = packages.items()
+    try:
+        planner = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise PlanningError(
+            f"The planner '{name}' of package '{package}' cannot be loaded from {entry.value}: {error}"
+        ) from error
+    if not callable(planner):
+        raise PlanningError(f"The planner '{name}' of package '{package}': {entry.value} is not a function.")
+    found: Planner = planner
+    return found
+
+
+def _installed() -> dict[str, dict[str, EntryPoint]]:
+    """Entry points by planner name and package."""
+    found: dict[str, dict[str, EntryPoint]] = defaultdict(dict)
+    for entry in entry_points(group=GROUP):
+        package = entry.dist.name if entry.dist is not None else "an unnamed package"
+        found[entry.name].setdefault(package, entry)
+    return found

@@ -1,0 +1,102 @@
+"""Whether a low-resolution configuration is worth training, and at which spacing.
+
+Called after `3d_fullres` was planned.
+
+Example: median shape 482 x 512 x 512 at 1 x 0.7676 x 0.7676 mm, patch 128 x 128 x 128: the patch sees 1.7 % of an
+image. The spacing grows by 3 % at a time; after 31 steps it is 2.5 x 1.919 x 1.919 mm, the image has
+193 x 205 x 205 voxels, and the patch sees a quarter of them.
+
+References:
+    nnU-Net v2 (Isensee et al., Nature Methods 2021): U-Net cascade.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.records.case import Spacing
+
+COVERED_FRACTION = 0.25
+"""A patch that sees less of the median image than this lacks context."""
+
+SPACING_FACTOR = 1.03
+"""Growth per step; smaller steps change nothing that can be seen."""
+
+SIMILAR_SPACING = 2.0
+"""Finer axes grow alone until none is finer than the coarsest by more than this factor."""
+
+SMALLEST_GAIN = 2.0
+"""With fewer than this many times fewer voxels a second resolution shows nothing new."""
+
+MOST_STEPS = 500
+"""A spacing 2.6 million times as large: reached only if something is wrong with the data."""
+
+
+@dataclass(frozen=True)
+class LowResolution:
+    """A coarser spacing and what images look like there."""
+
+    spacing: Spacing
+    median_shape: tuple[float, float, float]
+    """Rounded, voxels; at least 1."""
+    image_voxels: float
+    """Of the median image, before rounding."""
+
+
+def find_low_resolution(
+    spacing: Spacing,
+    median_shape: Sequence[float],
+    patch_size: Sequence[int],
+    choose_patch: Callable[[LowResolution], Sequence[int]],
+) -> tuple[LowResolution | None, str]:
+    """The finest spacing at which a patch covers a quarter of the median image.
+
+    Args:
+        spacing: Full resolution, (z, y, x), mm.
+        median_shape: At full resolution, voxels.
+        patch_size: At full resolution.
+        choose_patch: Patch size that fits the memory at a coarser spacing.
+
+    Returns:
+        The low resolution, or None when it is not needed or not different enough; and the reason.
+    """
+    fine, shape = np.array(spacing), np.array(median_shape)
+    image_voxels = float(np.prod(shape))
+    covered = float(np.prod(patch_size, dtype=np.float64)) / image_voxels
+    seen = f"A full-resolution patch covers {min(covered, 1.0):.0%} of the median image"
+    coarse, low = fine.copy(), None
+    for _ in range(MOST_STEPS):
+        if covered >= COVERED_FRACTION:
+            break
+        coarse = _coarser(coarse)
+        low = _at(fine, shape, coarse)
+        covered = float(np.prod(choose_patch(low), dtype=np.float64)) / low.image_voxels
+    if low is None:
+        return None, f"{seen}, no less than {COVERED_FRACTION:.0%}, so it sees enough context."
+    if image_voxels / low.image_voxels < SMALLEST_GAIN:
+        return None, (
+            f"{seen}, but the spacing at which it would cover {COVERED_FRACTION:.0%} has hardly fewer voxels "
+            f"(less than {SMALLEST_GAIN:g} times)."
+        )
+    return low, (
+        f"{seen}, less than {COVERED_FRACTION:.0%}; at {_text(low.spacing)} mm it covers {min(covered, 1.0):.0%} "
+        "and sees the context that the full resolution lacks."
+    )
+
+
+def _coarser(spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+    finer_axes = max(spacing) / spacing > SIMILAR_SPACING
+    growing = finer_axes if finer_axes.any() else np.ones(3, dtype=bool)
+    return np.where(growing, spacing * SPACING_FACTOR, spacing)
+
+
+def _at(fine: NDArray[np.float64], shape: NDArray[np.float64], coarse: NDArray[np.float64]) -> LowResolution:
+    exact = fine / coarse * shape
+    z, y, x = (float(max(round(size), 1)) for size in exact)
+    return LowResolution((float(coarse[0]), float(coarse[1]), float(coarse[2])), (z, y, x), float(np.prod(exact)))
+
+
+def _text(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in spacing)

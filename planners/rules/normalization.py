@@ -1,0 +1,83 @@
+"""How the intensities of each channel are normalised.
+
+Called once per plan; the channel's name decides.
+
+Example: channels CT and PET, images cropped to 60 % of their voxels: the CT is clipped to the 0.5 and 99.5 percentile
+of the foreground over the dataset and scaled by its mean and standard deviation; the PET gets a z-score per image,
+inside the nonzero mask.
+
+References:
+    nnU-Net v2 (Isensee et al., Nature Methods 2021): intensity normalisation by modality.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from autoseg.records.fingerprint import IntensityStatistics
+from autoseg.records.plan import NormalizationSpec
+
+Scheme = Literal["zscore", "ct", "rescale_0_1", "rgb_0_1", "none"]
+
+SCHEMES: dict[str, Scheme] = {
+    "ct": "ct",
+    "nonorm": "none",
+    "zscore": "zscore",
+    "rescale_to_0_1": "rescale_0_1",
+    "rgb_to_0_1": "rgb_0_1",
+}
+"""By channel name in lower case; every other name means a z-score, because its scale means nothing."""
+
+MASK_THRESHOLD = 0.75
+"""Below this median share of voxels left after cropping, the empty surroundings would dominate the statistics."""
+
+REASONS: dict[Scheme, str] = {
+    "ct": "CT numbers mean the same in every scan, so all cases share one clip range, mean and standard deviation",
+    "none": "the channel is called noNorm, so its values are left alone",
+    "zscore": "the intensity scale differs from image to image, so each image gets mean 0 and standard deviation 1",
+    "rescale_0_1": "the channel is called rescale_to_0_1",
+    "rgb_0_1": "the channel is called rgb_to_0_1, so its bytes are divided by 255",
+}
+
+
+def choose_normalization(
+    channel_names: Sequence[str], intensities: Sequence[IntensityStatistics], median_cropped_fraction: float
+) -> tuple[NormalizationSpec, ...]:
+    """One scheme per channel; a z-score looks inside the nonzero mask only where cropping removed much.
+
+    Args:
+        channel_names: In channel order; upper or lower case.
+        intensities: Foreground statistics over the dataset, per channel.
+        median_cropped_fraction: Median over cases of voxels left after cropping, [0, 1].
+    """
+    return tuple(
+        _normalization(name, statistics, use_mask=median_cropped_fraction < MASK_THRESHOLD)
+        for name, statistics in zip(channel_names, intensities, strict=True)
+    )
+
+
+def explain_schemes(specs: Sequence[NormalizationSpec]) -> str:
+    """One sentence: why each scheme was chosen."""
+    reasons = dict.fromkeys(f"{spec.scheme}: {REASONS[spec.scheme]}" for spec in specs)
+    return "; ".join(reasons) + "."
+
+
+def explain_mask(specs: Sequence[NormalizationSpec], median_cropped_fraction: float) -> str:
+    """One sentence: where the statistics of a z-score are taken."""
+    if all(spec.scheme != "zscore" for spec in specs):
+        return "Only a z-score could use the mask."
+    left = f"Cropping to nonzero leaves {median_cropped_fraction:.0%} of the voxels"
+    if any(spec.use_mask for spec in specs):
+        return f"{left}, less than {MASK_THRESHOLD:.0%}, so a z-score looks at voxels inside the nonzero mask only."
+    return f"{left}, at least {MASK_THRESHOLD:.0%}, so a z-score looks at the whole image."
+
+
+def _normalization(name: str, statistics: IntensityStatistics, *, use_mask: bool) -> NormalizationSpec:
+    scheme = SCHEMES.get(name.lower(), "zscore")
+    return NormalizationSpec(
+        scheme=scheme,
+        use_mask=use_mask and scheme == "zscore",
+        mean=statistics.mean,
+        std=statistics.std,
+        lower=statistics.percentile_00_5,
+        upper=statistics.percentile_99_5,
+    )

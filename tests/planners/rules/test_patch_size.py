@@ -1,0 +1,56 @@
+"""First guess and shrinking."""
+
+import math
+
+import pytest
+
+from autoseg.errors import PlanningError
+from planners.rules.patch_size import MemoryReference, choose_initial_patch, explain_patch, fit_patch
+from planners.rules.topology import Topology
+
+
+def count_voxels(topology: Topology) -> int:
+    return math.prod(topology.patch_size)
+
+
+def test_first_guess_is_a_cube_in_mm():
+    # Spacing 4 x 1 x 1: edges a, 4a, 4a with 16 a^3 = 256^3, so a = 101.6.
+    assert choose_initial_patch((4.0, 1.0, 1.0), (500, 500, 500)) == (102.0, 406.0, 406.0)
+    assert choose_initial_patch((1.0, 1.0), (3000, 3000)) == (2048.0, 2048.0)
+
+
+def test_first_guess_is_cut_to_the_median():
+    assert choose_initial_patch((1.0, 1.0, 1.0), (138.5, 300, 90)) == (138.5, 256.0, 90.0)
+
+
+def test_the_axis_longest_relative_to_the_median_shrinks():
+    # 160 x 192 x 160 is the padded median; ratios 1.159, 1.136, 1.159: the last of equals goes first. It is a
+    # multiple of 32 and would be one at 128 too, so it loses 32.
+    median = (138, 169, 138)
+    reference = MemoryReference(elements=160 * 192 * 160 - 1, batch_size=2)
+    assert fit_patch((1.0, 1.0, 1.0), median, reference, 8.0, count_voxels).patch_size == (160, 192, 128)
+
+
+def test_a_batch_of_two_must_fit():
+    half = MemoryReference(elements=64 * 64 / 12 * 2, batch_size=12)
+    assert fit_patch((1.0, 1.0), (64, 64), half, 8.0, count_voxels).patch_size == (64, 64)
+    less = MemoryReference(elements=64 * 64 / 12 * 2 - 1, batch_size=12)
+    assert fit_patch((1.0, 1.0), (64, 64), less, 8.0, count_voxels).patch_size == (64, 56)
+
+
+def test_memory_scales_the_reference():
+    assert MemoryReference(elements=560e6, batch_size=2).scaled_elements(24.0) == 1680e6
+
+
+def test_nothing_fits():
+    reference = MemoryReference(elements=1000.0, batch_size=2)
+    with pytest.raises(PlanningError, match=r"No 2D network fits in 0\.01 GB.*budget of") as caught:
+        fit_patch((1.0, 1.0), (100, 90), reference, 0.01, count_voxels)
+    needed = float(str(caught.value).split("budget of ")[1].split(" GB")[0])
+    smallest = fit_patch((1.0, 1.0), (100, 90), reference, needed, count_voxels)
+    assert smallest.levels == 2
+
+
+def test_explanations():
+    assert "memory does not limit" in explain_patch((40, 56, 40), (36, 50, 35), 8.0)
+    assert "covers 25% of the median image" in explain_patch((64, 64, 64), (128, 128, 64), 8.0)
