@@ -1,0 +1,127 @@
+"""From a workspace to networks ready to predict: which configurations and folds, and their weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from autoseg.errors import PredictionError
+from autoseg.networks.build import build_network
+from autoseg.records.files import read_record
+from autoseg.records.plan import Configuration, Plan
+from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.workspace import Workspace
+
+PREFERENCE = ("3d_fullres", "3d_lowres", "2d")
+"""Without a selection: most detailed 3D first."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to predict with."""
+
+    configurations: tuple[str, ...]
+    """One, or several whose probabilities are averaged."""
+    folds: tuple[str, ...]
+    """Asked for; empty: all that are trained."""
+    postprocessing: tuple[KeepLargestComponent, ...]
+
+
+@dataclass(frozen=True)
+class LoadedConfiguration:
+    """One configuration with the networks of its folds, on their device and in evaluation mode."""
+
+    name: str
+    configuration: Configuration
+    folds: tuple[str, ...]
+    networks: tuple[nn.Module, ...]
+
+
+def choose_recipe(
+    workspace: Workspace, plan: Plan, configuration: str | None, folds: Sequence[str] | None, checkpoint: str
+) -> Recipe:
+    """What the user asked for, else what `select` chose, else the preferred trained configuration.
+
+    Raises:
+        PredictionError: If the configuration is unknown, or nothing is trained.
+    """
+    asked = tuple(folds or ())
+    if configuration is not None:
+        if configuration not in plan.configurations:
+            raise PredictionError(
+                f"{workspace.plan}: no configuration {configuration!r}; it has {', '.join(plan.configurations)}"
+            )
+        return Recipe((configuration,), asked, ())
+    if workspace.selection.is_file():
+        selection = read_record(Selection, workspace.selection)
+        return Recipe(selection.configurations, asked or selection.folds, selection.postprocessing)
+    names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
+    for name in names:
+        if trained_folds(workspace, name, checkpoint):
+            return Recipe((name,), asked, ())
+    raise PredictionError(
+        f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
+    )
+
+
+def trained_folds(workspace: Workspace, configuration: str, checkpoint: str) -> tuple[str, ...]:
+    """Folds of a configuration that have this checkpoint, in order of name."""
+    name = f"checkpoint_{checkpoint}.safetensors"
+    found = (workspace.root / "models" / configuration).glob(f"fold_*/{name}")
+    return tuple(sorted(path.parent.name.removeprefix("fold_") for path in found))
+
+
+def load_configuration(
+    workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
+) -> LoadedConfiguration:
+    """Build the networks of a configuration's folds and load their weights.
+
+    Args:
+        workspace: Where the weights are.
+        plan: Describes the network.
+        name: Configuration.
+        folds: Empty: all trained folds except `all`, which is used when there is no other.
+        checkpoint: `final` or `best`.
+        device: Where the networks go.
+
+    Raises:
+        PredictionError: If the configuration needs another one's label maps, a fold is not trained, or a weights
+            file is damaged or belongs to another network.
+    """
+    if name not in plan.configurations:
+        raise PredictionError(f"{workspace.selection}: chooses {name!r}, which is not in {workspace.plan}")
+    configuration = plan.configurations[name]
+    if configuration.previous_configuration is not None:
+        raise PredictionError(
+            f"configuration {name!r} needs the label maps of {configuration.previous_configuration!r} as input; "
+            "predicting such a cascade is not supported, choose another configuration"
+        )
+    trained = trained_folds(workspace, name, checkpoint)
+    chosen = tuple(folds) or tuple(fold for fold in trained if fold != "all") or trained
+    missing = [fold for fold in chosen if fold not in trained]
+    if missing or not chosen:
+        raise PredictionError(
+            f"{workspace.root}: configuration {name!r} has no checkpoint_{checkpoint} for fold(s) "
+            f"{', '.join(missing) or 'any'}; trained folds: {', '.join(trained) or 'none'}"
+        )
+    networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
+    return LoadedConfiguration(name, configuration, chosen, networks)
+
+
+def _load_network(
+    workspace: Workspace, configuration: Configuration, name: str, fold: str, checkpoint: str, device: torch.device
+) -> nn.Module:
+    path = workspace.fold(name, fold) / f"checkpoint_{checkpoint}.safetensors"
+    network = build_network(configuration.network, deep_supervision=False)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise PredictionError(f"{path}: the weights cannot be read ({error}); train this fold again") from error
+    except RuntimeError as error:
+        raise PredictionError(f"{path}: the weights do not fit the network in {workspace.plan}: {error}") from error
+    layout = torch.channels_last if configuration.network.dimensions == 2 else torch.channels_last_3d
+    # the overloads of Module.to do not know layouts without a positional dtype
+    return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,95 @@
+"""A hand-built plan with an untrained network, written as a workspace, for the tests of prediction."""
+
+from pathlib import Path
+
+import torch
+
+from autoseg.imaging.labels import make_encoding
+from autoseg.networks.build import build_network
+from autoseg.records.budget import Budget
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import write_record
+from autoseg.records.plan import (
+    Configuration,
+    Estimates,
+    NetworkSpec,
+    NormalizationSpec,
+    Plan,
+    ResamplingSpec,
+    TrainingSpec,
+)
+from autoseg.records.workspace import Workspace
+from autoseg.training.checkpointing import save_weights
+
+LABELS = {"background": 0, "anterior": 3, "posterior": 300}
+REGIONS = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}
+
+
+def make_plan(
+    spacings: dict[str, tuple[float, ...]],
+    *,
+    labels=None,
+    channels=("MR",),
+    transpose=(0, 1, 2),
+    normalization="zscore",
+) -> Plan:
+    """A plan with one configuration per entry; two numbers of spacing make it two-dimensional."""
+    labels = LABELS if labels is None else labels
+    order = (1, 2, 3) if any(isinstance(value, tuple) for value in labels.values()) else None
+    encoding = make_encoding(labels, order)
+    return Plan(
+        dataset_name="made",
+        planner="unet",
+        budget=Budget(),
+        channel_names=channels,
+        labels=labels,
+        encoding=encoding,
+        orientation="canonical",
+        transpose=transpose,
+        configurations={
+            name: make_configuration(name, spacing, len(channels), len(encoding.heads), normalization)
+            for name, spacing in spacings.items()
+        },
+        decisions=(),
+    )
+
+
+def make_configuration(name, spacing, channels, heads, normalization) -> Configuration:
+    dimensions = len(spacing)
+    network = NetworkSpec(
+        architecture="unet",
+        dimensions=3 if dimensions == 3 else 2,
+        input_channels=channels,
+        output_channels=heads,
+        features=(4, 6),
+        strides=((1,) * dimensions, (2,) * dimensions),
+        kernel_sizes=((3,) * dimensions,) * 2,
+        encoder_convolutions=(1, 1),
+        decoder_convolutions=(1,),
+    )
+    patch = (12, 16, 20)[-dimensions:]
+    return Configuration(
+        spacing=spacing,
+        median_shape=tuple(float(size) for size in patch),
+        patch_size=patch,
+        batch_size=2,
+        network=network,
+        normalization=(NormalizationSpec(scheme=normalization),) * channels,
+        resampling=ResamplingSpec(),
+        training=TrainingSpec(mirror_axes=tuple(range(dimensions)), batch_dice=False),
+        estimates=Estimates(feature_map_elements=0, parameters=0, macs=0, training_memory_bytes=0),
+        preprocessed_as=name,
+    )
+
+
+def write_model(root: Path, plan: Plan, folds: dict[str, tuple[str, ...]], *, checkpoint="final") -> Workspace:
+    """Plan and random weights: `folds` names the folds by configuration."""
+    workspace = Workspace(root)
+    write_record(plan, workspace.plan)
+    for name, fold_names in folds.items():
+        for fold in fold_names:
+            torch.manual_seed(sum(map(ord, name + fold)))
+            network = build_network(plan.configurations[name].network, deep_supervision=True)
+            record = Checkpoint(configuration=name, fold=fold, epoch=1, step=1, elapsed_seconds=0.0)
+            save_weights(network.state_dict(), record, workspace.fold(name, fold) / f"checkpoint_{checkpoint}")
+    return workspace

@@ -1,0 +1,112 @@
+"""Which networks are loaded, and what is said when that fails."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from autoseg.errors import PredictionError
+from autoseg.inference.model_loading import choose_recipe, load_configuration, trained_folds
+from autoseg.records.files import write_record
+from autoseg.records.selection import KeepLargestComponent, Selection
+from tests.inference.models import make_plan, write_model
+
+SPACINGS = {"2d": (1.0, 1.0), "3d_fullres": (2.0, 1.0, 1.0), "3d_lowres": (3.0, 2.0, 2.0)}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def plan():
+    return make_plan(SPACINGS)
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [
+        (("2d", "3d_lowres", "3d_fullres"), "3d_fullres"),
+        (("2d", "3d_lowres"), "3d_lowres"),
+        (("2d",), "2d"),
+    ],
+)
+def test_preferred_configuration(tmp_path, plan, trained, expected):
+    workspace = write_model(tmp_path, plan, dict.fromkeys(trained, ("0",)))
+    assert choose_recipe(workspace, plan, None, None, "final").configurations == (expected,)
+
+
+def test_selection_is_followed_unless_something_is_asked_for(tmp_path, plan):
+    workspace = write_model(tmp_path, plan, {"2d": ("0", "1"), "3d_fullres": ("0", "1")})
+    step = KeepLargestComponent(labels=("anterior",))
+    selection = Selection(
+        configurations=("2d", "3d_fullres"), folds=("0", "1"), postprocessing=(step,), mean_foreground_dice=0.9,
+        candidates=(), reasons=(),
+    )  # fmt: skip
+    write_record(selection, workspace.selection)
+    recipe = choose_recipe(workspace, plan, None, None, "final")
+    assert recipe.configurations == ("2d", "3d_fullres")
+    assert recipe.folds == ("0", "1")
+    assert recipe.postprocessing == (step,)
+    assert choose_recipe(workspace, plan, None, ["1"], "final").folds == ("1",)
+    asked = choose_recipe(workspace, plan, "3d_fullres", None, "final")
+    assert (asked.configurations, asked.folds, asked.postprocessing) == (("3d_fullres",), (), ())
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "expected"),
+    [
+        (("0", "1", "all"), (), ("0", "1")),
+        (("all",), (), ("all",)),
+        (("0", "1", "all"), ("all", "0"), ("all", "0")),
+    ],
+)
+def test_folds(tmp_path, plan, trained, asked, expected):
+    workspace = write_model(tmp_path, plan, {"2d": trained})
+    loaded = load_configuration(workspace, plan, "2d", asked, "final", CPU)
+    assert loaded.folds == expected
+    assert len(loaded.networks) == len(expected)
+
+
+def test_weights_are_the_files_own(tmp_path, plan):
+    workspace = write_model(tmp_path, plan, {"3d_fullres": ("0", "1")})
+    loaded = load_configuration(workspace, plan, "3d_fullres", (), "final", CPU)
+    for fold, network in zip(("0", "1"), loaded.networks, strict=True):
+        stored = load_file(workspace.fold("3d_fullres", fold) / "checkpoint_final.safetensors")
+        assert not network.training
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, stored[name])
+
+
+def test_best_checkpoint(tmp_path, plan):
+    workspace = write_model(tmp_path, plan, {"2d": ("3",)}, checkpoint="best")
+    assert trained_folds(workspace, "2d", "best") == ("3",)
+    assert trained_folds(workspace, "2d", "final") == ()
+    assert load_configuration(workspace, plan, "2d", (), "best", CPU).folds == ("3",)
+
+
+def test_what_is_not_there(tmp_path, plan):
+    workspace = write_model(tmp_path, plan, {"2d": ("0",)})
+    with pytest.raises(PredictionError, match="no configuration '3d'; it has 2d, 3d_fullres, 3d_lowres"):
+        choose_recipe(workspace, plan, "3d", None, "final")
+    with pytest.raises(PredictionError, match="no configuration has a checkpoint_best"):
+        choose_recipe(workspace, plan, None, None, "best")
+    with pytest.raises(PredictionError, match=r"no checkpoint_final for fold\(s\) 4; trained folds: 0"):
+        load_configuration(workspace, plan, "2d", ("0", "4"), "final", CPU)
+    with pytest.raises(PredictionError, match=r"for fold\(s\) any; trained folds: none"):
+        load_configuration(workspace, plan, "3d_lowres", (), "final", CPU)
+
+
+def test_cascade_is_refused(tmp_path, plan):
+    cascade = plan.configurations["3d_fullres"].model_copy(update={"previous_configuration": "3d_lowres"})
+    plan = plan.model_copy(update={"configurations": {"3d_cascade_fullres": cascade}})
+    workspace = write_model(tmp_path, plan, {"3d_cascade_fullres": ("0",)})
+    with pytest.raises(PredictionError, match="needs the label maps of '3d_lowres' as input"):
+        load_configuration(workspace, plan, "3d_cascade_fullres", (), "final", CPU)
+
+
+def test_damaged_and_foreign_weights(tmp_path, plan):
+    workspace = write_model(tmp_path, plan, {"2d": ("0",), "3d_fullres": ("0",)})
+    path = workspace.fold("2d", "0") / "checkpoint_final.safetensors"
+    path.write_bytes((workspace.fold("3d_fullres", "0") / "checkpoint_final.safetensors").read_bytes())
+    with pytest.raises(PredictionError, match=r"fold_0/checkpoint_final.safetensors: the weights do not fit"):
+        load_configuration(workspace, plan, "2d", (), "final", CPU)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(PredictionError, match=r"checkpoint_final.safetensors: the weights cannot be read"):
+        load_configuration(workspace, plan, "2d", (), "final", CPU)

@@ -1,0 +1,206 @@
+"""From logits on the network's grid to label maps on the image's grid."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.transform import resize
+
+from autoseg.errors import PredictionError
+from autoseg.imaging.labels import make_encoding
+from autoseg.inference import restore
+from autoseg.inference.restore import CaseLogits, restore_labels, restore_mean_labels, restore_probabilities
+from autoseg.records.case import PreprocessedCase
+from autoseg.records.dataset import LabelValues
+from autoseg.records.plan import ResamplingSpec
+
+LABELS = make_encoding({"background": 0, "a": 5, "b": 9, "c": 11})
+REGIONS = make_encoding({"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}, (2, 1, 3))
+
+
+@pytest.fixture(autouse=True)
+def thin_slabs(monkeypatch):
+    """Several slabs even for small volumes."""
+    monkeypatch.setattr(restore, "SLAB_VOXELS", 600)
+
+
+def make_record(shape, cropped, *, spacing, original_spacing, margin=0, transpose=(0, 1, 2)):
+    return PreprocessedCase(
+        case="case",
+        configuration="3d_fullres",
+        spacing=spacing,
+        shape=shape,
+        original_spacing=original_spacing,
+        original_shape=tuple(size + 3 * margin for size in cropped),
+        crop_start=(margin,) * 3,
+        crop_stop=tuple(margin + size for size in cropped),
+        transpose=transpose,
+    )
+
+
+def smooth_logits(heads, shape, seed=0):
+    return np.random.default_rng(seed).normal(size=(heads, *shape)).astype(np.float32)
+
+
+def skimage_logits(logits, shape):
+    return np.stack([resize(head.astype(np.float64), shape, order=1, mode="edge", anti_aliasing=False)
+                     for head in logits])  # fmt: skip
+
+
+def assert_same_decision(found, resized):
+    """Equal to the argmax but for float32 ties."""
+    best = np.sort(resized, axis=0)
+    clear = best[-1] - best[-2] > 1e-4
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found[clear], resized.argmax(axis=0)[clear])
+
+
+@pytest.mark.parametrize("cropped", [(9, 13, 17), (3, 13, 6), (14, 4, 8), (5, 13, 11), (9, 7, 11), (5, 7, 19)])
+def test_linear_resize_then_argmax_equals_skimage(cropped):
+    logits = smooth_logits(4, (5, 7, 11))
+    record = make_record((5, 7, 11), cropped, spacing=(1.0, 1.0, 1.0), original_spacing=(0.9, 0.8, 1.1))
+    found = restore_labels(torch.from_numpy(logits), record, LABELS, ResamplingSpec())
+    assert found.dtype == np.int16
+    assert_same_decision(found, skimage_logits(logits, cropped))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_separate_axis_takes_the_nearest_slice(axis):
+    shape, cropped = (7, 9, 11), [13, 15, 17]
+    original = [0.5, 0.5, 0.5]
+    cropped[axis], original[axis] = 3, 4.0  # thick slices: more than three times the others
+    logits = smooth_logits(4, shape)
+    plane = [shape[i] if i == axis else cropped[i] for i in range(3)]
+    # new slice i has its centre at (i + 0.5) * old / new - 0.5, never halfway for these odd sizes
+    nearest = np.rint((np.arange(3) + 0.5) * shape[axis] / 3 - 0.5).astype(int)
+    expected = np.take(skimage_logits(logits, plane), nearest, axis=axis + 1)
+    record = make_record(shape, tuple(cropped), spacing=(1.0,) * 3, original_spacing=tuple(original))
+    assert_same_decision(restore_labels(logits, record, LABELS, ResamplingSpec()), expected)
+
+
+def test_equal_shapes_are_not_resampled():
+    logits = smooth_logits(4, (5, 7, 11))
+    record = make_record((5, 7, 11), (5, 7, 11), spacing=(2.0, 1.0, 1.0), original_spacing=(2.0, 1.0, 1.0))
+    found = restore_labels(logits, record, LABELS, ResamplingSpec())
+    np.testing.assert_array_equal(found, logits.argmax(axis=0))
+
+
+def test_crop_and_transpose_are_undone():
+    logits = smooth_logits(4, (5, 7, 11))
+    logits[0] -= 10  # no background inside the crop
+    record = make_record(
+        (5, 7, 11), (5, 7, 11), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3, margin=2, transpose=(2, 0, 1)
+    )  # fmt: skip
+    found = restore_labels(logits, record, LABELS, ResamplingSpec())
+    # transposed (11, 13, 17) with axis i = working axis (2, 0, 1)[i]: working is (13, 17, 11)
+    assert found.shape == (13, 17, 11)
+    expected = np.zeros((11, 13, 17))
+    expected[2:7, 2:9, 2:13] = logits.argmax(axis=0)
+    np.testing.assert_array_equal(found, np.moveaxis(expected, 0, 2))
+    assert (found == 0).sum() == 13 * 17 * 11 - 5 * 7 * 11
+
+
+def test_regions_are_painted_in_order():
+    probabilities = np.array([0.9, 0.8, 0.4])  # whole, core, enhancing
+    logits = np.log(probabilities / (1 - probabilities)).astype(np.float32).reshape(3, 1, 1, 1)
+    record = make_record((1, 1, 1), (1, 1, 1), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    found = restore_labels(logits, record, REGIONS, ResamplingSpec())
+    assert REGIONS.values[found[0, 0, 0]] == 1
+    nothing = restore_labels(np.full_like(logits, -1), record, REGIONS, ResamplingSpec())
+    assert nothing.item() == 0
+    for value, logit in [(3, [1, 1, 1]), (2, [1, -1, -1]), (3, [-1, -1, 1])]:
+        found = restore_labels(np.array(logit, dtype=np.float32).reshape(3, 1, 1, 1), record, REGIONS, ResamplingSpec())
+        assert REGIONS.values[found.item()] == value
+
+
+def test_regions_of_a_resized_volume():
+    logits = smooth_logits(3, (5, 7, 11))
+    record = make_record((5, 7, 11), (9, 8, 6), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    resized = skimage_logits(logits, (9, 8, 6))
+    expected = np.zeros((9, 8, 6), dtype=int)
+    for head, value in zip(resized, (2, 1, 3), strict=True):
+        expected[head > 0] = value
+    found = np.array(REGIONS.values)[restore_labels(logits, record, REGIONS, ResamplingSpec())]
+    clear = (np.abs(resized) > 1e-4).all(axis=0)
+    np.testing.assert_array_equal(found[clear], expected[clear])
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3), st.tuples(*[st.integers(1, 12)] * 3), st.permutations((0, 1, 2)),
+    st.integers(0, 3),
+)  # fmt: skip
+def test_any_shape_gives_its_own_shape_back(shape, cropped, transpose, margin):
+    record = make_record(
+        shape, cropped, spacing=(1.0,) * 3, original_spacing=(1.0,) * 3, margin=margin, transpose=tuple(transpose)
+    )
+    found = restore_labels(smooth_logits(4, shape), record, LABELS, ResamplingSpec())
+    assert [found.shape[axis] for axis in transpose] == list(record.original_shape)
+    assert 0 <= found.min() <= found.max() <= 3
+
+
+def test_probabilities_and_their_mean():
+    first, second = smooth_logits(4, (5, 7, 11), 1), smooth_logits(4, (4, 5, 6), 2)
+    cropped = (8, 9, 10)
+    members = [
+        CaseLogits(
+            torch.from_numpy(logits),
+            make_record(logits.shape[1:], cropped, spacing=(1.0,) * 3, original_spacing=(1.0,) * 3, margin=1),
+            ResamplingSpec(),
+        )
+        for logits in (first, second)
+    ]
+    resized = [np.exp(skimage_logits(logits, cropped)) for logits in (first, second)]
+    mean = sum(value / value.sum(axis=0) for value in resized) / 2
+    found = restore_probabilities(members, LABELS)
+    assert found.shape == (4, 11, 12, 13)
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found[:, 1:9, 1:10, 1:11], mean, atol=1e-3)
+    assert (found[0, 0] == 1).all()
+    assert (found[1:, 0] == 0).all()
+    labels = restore_mean_labels(members, LABELS)
+    assert_same_decision(labels[1:9, 1:10, 1:11], mean)
+
+
+def test_mean_of_region_probabilities():
+    record = make_record((1, 1, 1), (1, 1, 1), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    # the mean logit of `core` is positive, its mean probability is below one half: only `whole` is painted, with 2
+    values = ([0.9, 0.99, 0.1], [0.4, 0.3, 0.1], [0.6, 0.2, 0.1])
+    members = [CaseLogits(torch.logit(torch.tensor(p)).reshape(3, 1, 1, 1), record, ResamplingSpec()) for p in values]
+    assert REGIONS.values[restore_mean_labels(members, REGIONS).item()] == 2
+    found = restore_probabilities(members, REGIONS).reshape(3)
+    np.testing.assert_allclose(found, [1.9 / 3, 1.49 / 3, 0.1], atol=1e-3)
+
+
+def test_members_with_different_boxes_are_refused():
+    records = [make_record((2, 2, 2), (n, 3, 3), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3) for n in (3, 4)]
+    members = [CaseLogits(torch.zeros(4, 2, 2, 2), record, ResamplingSpec()) for record in records]
+    with pytest.raises(PredictionError, match="case case: its configurations were cropped to different boxes"):
+        restore_mean_labels(members, LABELS)
+
+
+def test_memory_does_not_grow_with_classes(monkeypatch):
+    """Numpy sees the label map alone; torch's allocations are counted by hand."""
+    monkeypatch.setattr(restore, "SLAB_VOXELS", 40 * 50)
+    shape, cropped = (12, 20, 25), (30, 40, 50)
+    record = make_record(shape, cropped, spacing=(1.0,) * 3, original_spacing=(0.4, 0.5, 0.5))
+    largest = []
+    for heads in (3, 90):
+        names: dict[str, LabelValues] = {"background": 0, **{f"label{value}": value for value in range(1, heads)}}
+        logits = torch.randn(heads, *shape)
+        with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            tracemalloc.start()
+            restore_labels(logits, record, make_encoding(names), ResamplingSpec())
+            numpy_peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+        held = np.cumsum([event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())])
+        largest.append(int(held.max()))
+        assert numpy_peak < 2 * np.prod(cropped) * 2 + 200_000
+    few, many = largest
+    assert many == few
+    assert many < 12 * 40 * 50 * 4
+    assert few > 0

@@ -1,0 +1,333 @@
+"""Prediction from files and objects in memory, with an untrained network."""
+
+import json
+import shutil
+
+import blosc2
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.ndimage import label as components
+
+from autoseg.errors import PredictionError, UsageError
+from autoseg.inference.case import predict_preprocessed
+from autoseg.inference.model_loading import load_configuration
+from autoseg.inference.restore import restore_labels
+from autoseg.inference.sliding_window import predict_logits
+from autoseg.records.files import write_record
+from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.workspace import Workspace
+from autoseg.stages.predict import Predictor, predict_files
+from autoseg.stages.preprocess import preprocess_case
+from tests.inference.models import LABELS, REGIONS, make_plan, write_model
+
+SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)  # (z, y, x)
+
+
+def make_image(seed=0, shape=SHAPE):
+    """Blobs on black, so that there is something to crop."""
+    blobs = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5).astype(np.float32) * 100
+    blobs[:, :3] = 0
+    return blobs
+
+
+def load(model, **options):
+    """Exact arithmetic, so that label maps can be compared voxel by voxel."""
+    return Predictor(model, device="cpu", precision="fp32", **options)
+
+
+def float_probabilities(prediction):
+    return prediction.probabilities.astype(np.float32)
+
+
+def write_nifti(array, path, spacing=SPACING):
+    """(Z, Y, X) towards superior, posterior, left -> a file with the axes left, posterior, superior."""
+    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
+    affine[:3, 3] = (10, 20, -30)
+    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2), "2d": (1.1, 0.9)})
+    folder = tmp_path_factory.mktemp("model")
+    write_model(folder, plan, {"3d_fullres": ("0", "1"), "2d": ("0",)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    return load(model)
+
+
+def test_steps_by_hand_give_the_same(model, predictor):
+    image = make_image()
+    plan = predictor.plan
+    prepared, _, record = preprocess_case(
+        image[None], None, SPACING, case="x", plan=plan, configuration="3d_fullres"
+    )  # fmt: skip
+    members = load_configuration(Workspace(model), plan, "3d_fullres", (), "final", torch.device("cpu")).networks
+    logits = torch.stack([
+        predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), 3, (0, 1, 2)) for network in members
+    ]).mean(dim=0)  # fmt: skip
+    indices = restore_labels(logits, record, plan.encoding, plan.configurations["3d_fullres"].resampling)
+    prediction = predictor.predict(image, spacing=SPACING)
+    assert prediction.labels.shape == SHAPE
+    assert prediction.labels.dtype == np.uint16
+    expected = np.array([0, 3, 300])[indices]
+    assert (prediction.labels == expected).mean() > 0.9999  # the order of sums differs
+    assert len(np.unique(prediction.labels)) == 3
+    assert set(prediction.seconds) == {"read", "preprocess", "network", "export"}
+    assert min(prediction.seconds.values()) >= 0
+    assert prediction.grid.shape == SHAPE
+    by_training = predict_preprocessed(
+        members, prepared, record, plan, "3d_fullres", device=torch.device("cpu"), dtype=torch.float32
+    )
+    np.testing.assert_array_equal(np.array([0, 3, 300])[by_training], prediction.labels)
+
+
+def test_all_kinds_of_input_agree(tmp_path, predictor):
+    image = make_image()
+    expected = predictor.predict(image, spacing=SPACING).labels
+    path = write_nifti(image, tmp_path / "image.nii.gz")
+    itk = SimpleITK.GetImageFromArray(image)
+    itk.SetSpacing(SPACING[::-1])
+    for given in (path, str(path), [path], nibabel.load(path), itk):
+        np.testing.assert_array_equal(predictor.predict(given).labels, expected)
+    np.testing.assert_array_equal(predictor.predict(image[None], spacing=SPACING).labels, expected)
+    flipped = np.diag([1.0, 1.0, -1.0, 1.0]) @ np.array(
+        [[0, 0, -SPACING[2], 0], [0, -SPACING[1], 0, 0], [SPACING[0], 0, 0, 0], [0, 0, 0, 1]]
+    )
+    upside_down = predictor.predict(image[::-1], spacing=SPACING, affine=tuple(map(tuple, flipped.tolist())))
+    np.testing.assert_array_equal(upside_down.labels[::-1], expected)
+
+
+def test_spacing_goes_with_arrays_only(tmp_path, predictor):
+    with pytest.raises(UsageError, match="an array needs spacing"):
+        predictor.predict(make_image())
+    with pytest.raises(UsageError, match="spacing and affine belong to arrays"):
+        predictor.predict(write_nifti(make_image(), tmp_path / "a.nii.gz"), spacing=SPACING)
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SRA", "PIR"])
+def test_three_orientations_give_the_same_labels_in_their_own_grid(tmp_path, predictor, axes):
+    path = write_nifti(make_image(), tmp_path / "image.nii.gz")
+    turned = nibabel.load(path)
+    change = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(turned.affine), nibabel.orientations.axcodes2ornt(axes)
+    )
+    turned = turned.as_reoriented(change)
+    nibabel.save(turned, tmp_path / "turned.nii.gz")
+    assert predict_files(predictor, path, tmp_path / "out") == []
+    assert predict_files(predictor, tmp_path / "turned.nii.gz", tmp_path / "out") == []
+    labels = nibabel.load(tmp_path / "out" / "image.nii.gz")
+    turned_labels = nibabel.load(tmp_path / "out" / "turned.nii.gz")
+    np.testing.assert_array_equal(turned_labels.affine, nibabel.load(tmp_path / "turned.nii.gz").affine)
+    np.testing.assert_array_equal(labels.affine, nibabel.load(path).affine)
+    np.testing.assert_array_equal(turned_labels.dataobj, labels.as_reoriented(change).dataobj)
+    assert len(np.unique(labels.dataobj)) == 3
+
+
+def test_orientations_of_real_files(tmp_path, shared, predictor):
+    made = shared / "data" / "odd_files" / "made"
+    names = ("image_ok", "image_flip_LPS", "image_permuted_SRA", "image_permuted_flipped_PIR")
+    labels = []
+    for name in names:
+        assert predict_files(predictor, made / f"{name}.nii.gz", tmp_path) == []
+        found, given = nibabel.load(tmp_path / f"{name}.nii.gz"), nibabel.load(made / f"{name}.nii.gz")
+        np.testing.assert_array_equal(found.affine, given.affine)
+        assert found.shape == given.shape
+        for code in ("qform_code", "sform_code", "xyzt_units", "quatern_b", "qoffset_x", "srow_x"):
+            np.testing.assert_array_equal(found.header[code], given.header[code])
+        np.testing.assert_array_equal(found.header["pixdim"][:4], given.header["pixdim"][:4])
+        labels.append(np.asarray(nibabel.as_closest_canonical(found).dataobj))
+    for other in labels[1:]:
+        np.testing.assert_array_equal(other, labels[0])
+    assert len(np.unique(labels[0])) > 1
+
+
+def test_two_dimensional_slices_do_not_see_each_other(tmp_path):
+    plan = make_plan({"2d": (1.1, 0.9)}, normalization="none")
+    write_model(tmp_path, plan, {"2d": ("0",)})
+    predictor = load(tmp_path)
+    image = make_image()
+    before = predictor.predict(image, spacing=SPACING).labels
+    assert before.shape == SHAPE
+    assert len(np.unique(before)) > 1
+    mirrored = image.copy()
+    mirrored[5:] = image[5:, :, ::-1]
+    after = predictor.predict(mirrored, spacing=SPACING).labels
+    np.testing.assert_array_equal(before[:5], after[:5])
+    assert (before[5:] != after[5:]).any()
+
+
+def test_selection_with_two_configurations_and_postprocessing(model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    step = KeepLargestComponent(labels=("anterior", "posterior"))
+    selection = Selection(
+        configurations=("3d_fullres", "2d"), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=()
+    )
+    write_record(selection, folder / "selection.json")
+    image = make_image()
+    both = load(folder).predict(image, spacing=SPACING, probabilities=True)
+    single = [
+        load(folder, configuration=name, folds=["0"]).predict(image, spacing=SPACING, probabilities=True)
+        for name in ("3d_fullres", "2d")
+    ]
+    mean = np.mean([float_probabilities(member) for member in single], axis=0)
+    np.testing.assert_allclose(float_probabilities(both), mean, atol=2e-3)
+    best = np.sort(mean, axis=0)
+    clear = best[-1] - best[-2] > 5e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(both.labels[clear], np.array([0, 3, 300])[mean.argmax(axis=0)][clear])
+    foreground, found = components(both.labels, np.ones((3, 3, 3)))
+    assert found > 1, "otherwise keeping the largest changes nothing"
+    write_record(selection.model_copy(update={"postprocessing": (step,)}), folder / "selection.json")
+    cleaned = load(folder).predict(image, spacing=SPACING).labels
+    sizes = np.bincount(foreground.ravel())[1:]
+    np.testing.assert_array_equal(cleaned, np.where(np.isin(foreground, 1 + np.flatnonzero(sizes == sizes.max())),
+                                                    both.labels, 0))  # fmt: skip
+
+
+def test_regions(tmp_path):
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, labels=REGIONS)
+    write_model(tmp_path, plan, {"3d_fullres": ("0",)})
+    prediction = load(tmp_path).predict(make_image(), spacing=SPACING, probabilities=True)
+    whole, core, enhancing = (head > 0.5 for head in float_probabilities(prediction))
+    painted = np.zeros(SHAPE, dtype=np.uint8)
+    for region, value in ((whole, 1), (core, 2), (enhancing, 3)):
+        painted[region] = value
+    close = (np.abs(float_probabilities(prediction) - 0.5) < 1e-3).any(axis=0)
+    np.testing.assert_array_equal(prediction.labels[~close], painted[~close])
+    assert prediction.labels.any()
+
+
+def test_transposed_plan(tmp_path):
+    plan = make_plan({"3d_fullres": (1.2, 2.0, 1.2)}, transpose=(1, 0, 2))
+    write_model(tmp_path, plan, {"3d_fullres": ("0",)})
+    image = make_image()
+    labels = load(tmp_path).predict(image, spacing=SPACING).labels
+    assert labels.shape == SHAPE
+    # the same network on the transposed image, planned without a transpose
+    write_model(tmp_path, plan.model_copy(update={"transpose": (0, 1, 2), "orientation": "as_stored"}),
+                {"3d_fullres": ("0",)})  # fmt: skip
+    turned = load(tmp_path).predict(image.transpose(1, 0, 2), spacing=(SPACING[1], SPACING[0], SPACING[2]))
+    np.testing.assert_array_equal(turned.labels.transpose(1, 0, 2), labels)
+
+
+def test_channels_must_fit(tmp_path, model):
+    with pytest.raises(PredictionError, match=r"image: has 2 channel\(s\), the model expects 1: MR"):
+        load(model).predict(np.zeros((2, 4, 5, 6)), spacing=(1.0, 1.0, 1.0))
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, channels=("T1", "T2"))
+    write_model(tmp_path / "two", plan, {"3d_fullres": ("0",)})
+    two = load(tmp_path / "two")
+    first = write_nifti(make_image(1), tmp_path / "first.nii.gz")
+    second = write_nifti(make_image(2), tmp_path / "second.nii.gz")
+    with pytest.raises(PredictionError, match=r"first.nii.gz: has 1 channel\(s\), the model expects 2: T1, T2"):
+        two.predict(first)
+    stacked = two.predict(np.stack([make_image(1), make_image(2)]), spacing=SPACING).labels
+    np.testing.assert_array_equal(two.predict([first, second]).labels, stacked)
+    assert (two.predict([second, first]).labels != stacked).any()
+
+
+def test_folder_with_failures(tmp_path, predictor, shared):
+    made = shared / "data" / "odd_files" / "made"
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    write_nifti(make_image(1), source / "good_0000.nii.gz")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(make_image(2)), source / "itk.nrrd")
+    for name in ("image_truncated", "image_zero_bytes", "image_is_text", "image_nan", "image_4d_2channels"):
+        shutil.copy(made / f"{name}.nii.gz", source)
+    write_nifti(make_image(3), source / "lonely_0001.nii.gz")
+    calls = []
+    failures = predict_files(predictor, source, output, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 8) for done in range(1, 9)]
+    expected = {"image_truncated", "image_zero_bytes", "image_is_text", "image_nan", "image_4d_2channels", "lonely"}
+    assert {failure.case for failure in failures} == expected
+    written = json.loads((output / "failures.json").read_text())
+    assert {entry["case"]: entry["error"] for entry in written} == {f.case: f.error for f in failures}
+    for entry in written:
+        if entry["case"] != "lonely":
+            assert f"{entry['case']}.nii.gz" in entry["error"]
+            assert entry["files"] == [str(source / f"{entry['case']}.nii.gz")]
+    by_case = {failure.case: failure.error for failure in failures}
+    assert "49 voxels are NaN or infinite" in by_case["image_nan"]
+    assert "found lonely_0001.nii.gz, the model expects lonely_0000 (MR)" in by_case["lonely"]
+    assert sorted(path.name for path in output.iterdir()) == ["failures.json", "good.nii.gz", "itk.nrrd"]
+    for path in source.iterdir():
+        if path.name not in ("good_0000.nii.gz", "itk.nrrd"):
+            path.unlink()
+    assert predict_files(predictor, source, output) == []
+    assert not (output / "failures.json").exists()
+
+
+def test_existing_outputs_can_be_kept(tmp_path, predictor):
+    source = tmp_path / "a.nii.gz"
+    write_nifti(make_image(), source)
+    target = tmp_path / "out" / "a.nii.gz"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    assert predict_files(predictor, source, tmp_path / "out", skip_existing=True) == []
+    assert target.read_bytes() == b"old"
+    assert predict_files(predictor, source, tmp_path / "out") == []
+    assert target.read_bytes() != b"old"
+
+
+def test_the_image_is_never_overwritten(tmp_path, predictor):
+    source = write_nifti(make_image(), tmp_path / "a.nii.gz")
+    before = source.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (tmp_path, source, tmp_path / "link"):
+        (failure,) = predict_files(predictor, source, output)
+        assert "the label map would overwrite the image" in failure.error
+    assert source.read_bytes() == before
+
+
+def test_single_file_to_a_named_file(tmp_path, predictor):
+    source = write_nifti(make_image(), tmp_path / "a.nii.gz")
+    assert predict_files(predictor, source, tmp_path / "deep" / "result.nii") == []
+    expected = predictor.predict(source).labels
+    np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "deep" / "result.nii").dataobj).T, expected)
+    assert predict_files(predictor, source, tmp_path / "folder", save_probabilities=True) == []
+    stored = blosc2.open(str(tmp_path / "folder" / "a_probabilities.b2nd"))[:]
+    assert stored.shape == (3, *SHAPE)
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(stored.astype(np.float32).sum(axis=0), 1, atol=2e-3)
+    assert (stored[0, :, :3] == 1).all(), "background is certain outside the crop"
+
+
+def test_pictures_give_png_and_clashing_names_are_told(tmp_path):
+    plan = make_plan({"2d": (1.0, 1.0)}, labels=LABELS, channels=("R", "G", "B"), normalization="rgb_0_1")
+    write_model(tmp_path / "model", plan, {"2d": ("0",)})
+    source = tmp_path / "in"
+    source.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, size=(30, 41, 3)).astype(np.uint8)
+    picture = SimpleITK.GetImageFromArray(pixels, isVector=True)
+    for name in ("a.jpg", "a.png", "b.bmp"):
+        SimpleITK.WriteImage(picture, source / name)
+    failures = predict_files(load(tmp_path / "model"), source, tmp_path / "out")
+    assert [failure.case for failure in failures] == ["a"]
+    assert "another case of this run has the same name" in failures[0].error
+    labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "out" / "b.png"))
+    assert labels.shape == (30, 41)
+    assert set(np.unique(labels)) <= {0, 3, 300}
+
+
+def test_not_a_model(tmp_path, model):
+    with pytest.raises(PredictionError, match=r"not a model, it has no plan\.json"):
+        load(tmp_path)
+    with pytest.raises(UsageError, match="overlap must be in"):
+        load(model, overlap=1.0)
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this CPU has no bf16")
+def test_half_precision_changes_few_voxels(model, predictor):
+    image = make_image()
+    exact = predictor.predict(image, spacing=SPACING).labels
+    coarse = Predictor(model, device="cpu", precision="bf16").predict(image, spacing=SPACING).labels
+    assert (exact == coarse).mean() > 0.9
