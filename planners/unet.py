@@ -40,10 +40,11 @@ from planners.rules.configurations import (
     choose_configurations,
 )
 from planners.rules.low_resolution import LowResolution, find_low_resolution
+from planners.rules.mirroring import choose_mirror_axes, explain_mirroring
 from planners.rules.normalization import choose_normalization, explain_mask, explain_schemes
 from planners.rules.patch_size import MemoryReference, explain_patch, fit_patch
 from planners.rules.target_spacing import choose_target_spacing, choose_transpose, median_resampled_shape
-from planners.rules.time_budget import Sized, explain_time, fit_schedule, fit_time
+from planners.rules.time_budget import Sized, explain_time, fit_schedule, fit_time, time_per_fold
 from planners.rules.topology import BASE_FEATURES, Topology, explain_levels, features_per_level
 
 NAME = "unet"
@@ -232,6 +233,9 @@ def _configure(task: _Task, outline: _Outline) -> tuple[Configuration, tuple[Dec
         "base_features": "nnU-Net's width: doubled from level to level, up to a cap that saves parameters.",
         "schedule": "nnU-Net's: long, because accuracy still rises late.",
         "batch_dice": BATCH_DICE_REASONS[outline.batch_dice],
+        "mirror_axes": explain_mirroring(
+            configuration.training.mirror_axes, limited_time=time_per_fold(budget) is not None
+        ),
         **explain_time(budget, largest, sized, configuration.training),
     }
     return configuration, _decide(outline.name, configuration, reasons)
@@ -240,7 +244,9 @@ def _configure(task: _Task, outline: _Outline) -> tuple[Configuration, tuple[Dec
 def _write_out(task: _Task, outline: _Outline, sized: Sized) -> Configuration:
     network = _network(task, sized.topology, sized.base_features)
     patch_size = sized.topology.patch_size
-    full = TrainingSpec(mirror_axes=tuple(range(network.dimensions)), batch_dice=outline.batch_dice)
+    limited_time = time_per_fold(task.budget) is not None
+    mirror_axes = choose_mirror_axes(network.dimensions, task.transpose, limited_time=limited_time)
+    full = TrainingSpec(mirror_axes=mirror_axes, batch_dice=outline.batch_dice)
     training = fit_schedule(full, task.budget, network, patch_size, sized.batch_size)
     return Configuration(
         spacing=outline.spacing,
@@ -279,6 +285,7 @@ def _decide(name: str, configuration: Configuration, reasons: dict[str, str]) ->
         "base_features": configuration.network.features[0],
         "schedule": f"{training.optimizer}, {training.epochs} epochs of {training.steps_per_epoch} steps",
         "batch_dice": training.batch_dice,
+        "mirror_axes": training.mirror_axes,
     }
     return tuple(Decision(what=f"{name}.{key}", value=value, reason=reasons[key]) for key, value in values.items())
 

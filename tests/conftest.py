@@ -1,8 +1,14 @@
 """Fixtures that every test folder shares."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+
+from autoseg.pipeline import PlanningOptions, plan_dataset
+from autoseg.records.budget import Budget, Throughput
+from autoseg.records.workspace import Workspace
+from autoseg.testing import write_phantom_dataset
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +18,30 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"real data not found beside the project: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_dataset(tmp_path_factory) -> Path:
+    """Six training volumes and two held-out ones, in nnU-Net's folder layout."""
+    folder: Path = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantom_dataset(folder, training=6, held_out=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planned_phantoms(phantom_dataset) -> Workspace:
+    """The phantoms planned for a slow CPU and preprocessed; read only, copy it before training."""
+    workspace = Workspace(phantom_dataset.parent / "phantoms.autoseg")
+    slow = tuple(Throughput(dimensions=d, base_features=8, macs_per_second=1e9) for d in (2, 3))
+    budget = Budget(device="cpu", time_per_fold_seconds=60.0, throughput=slow)
+    plan_dataset(phantom_dataset, workspace, budget, PlanningOptions(folds=3))
+    return workspace
+
+
+@pytest.fixture
+def workspace(planned_phantoms, tmp_path) -> Workspace:
+    """A copy of the planned phantoms, beside a link to their dataset, to train in."""
+    root = tmp_path / "data" / "phantoms.autoseg"
+    shutil.copytree(planned_phantoms.root, root)
+    (root.parent / "phantoms").symlink_to(planned_phantoms.root.parent / "phantoms")
+    return Workspace(root)

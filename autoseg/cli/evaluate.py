@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     for case in evaluation.missing_predictions:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:
-        print(f"not scored: {fault.case} {fault.file}: {fault.what}", file=sys.stderr)
+        print(f"{fault.severity}: {fault.case} {fault.file}: {fault.what}", file=sys.stderr)
     print(f"Written: {output}")
-    return SOME_FAILED if faults or evaluation.missing_predictions else DONE
+    failed = evaluation.missing_predictions or any(fault.severity == "error" for fault in faults)
+    return SOME_FAILED if failed else DONE

@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _build_parser(asked=next((word for word in words if word in COMMANDS), None))
     parsed = parser.parse_args(words)
+    if parsed.version:
+        _print_version()
+        return DONE
     if parsed.command is None:
         parser.print_help()
         return UNUSABLE
@@ -53,7 +56,7 @@ def predict() -> int:
 def _build_parser(asked: str | None) -> argparse.ArgumentParser:
     """Build the parser; only the command asked for gets its options, the others are listed by name."""
     parser = argparse.ArgumentParser(prog="autoseg", description="Medical image segmentation that configures itself.")
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and stop")
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -62,14 +65,11 @@ def _build_parser(asked: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-class _PrintVersion(argparse.Action):
-    """Reads the package's metadata only when asked, because that takes time."""
+def _print_version() -> None:
+    # The package's metadata is read only when asked for, because that takes time.
+    from importlib.metadata import version
 
-    def __call__(self, parser: argparse.ArgumentParser, *_unused: object) -> None:
-        from importlib.metadata import version
-
-        print(f"autoseg {version('autoseg')}")
-        parser.exit()
+    print(f"autoseg {version('autoseg')}")
 
 
 def _run(parsed: argparse.Namespace) -> int:

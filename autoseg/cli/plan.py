@@ -96,25 +96,44 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_budget(arguments: argparse.Namespace) -> Budget:
-    """Turn the options into a Budget, measuring the CPU's speed when the plan depends on it."""
+    """Turn the options into a Budget, measuring the device's speed when the plan depends on it.
+
+    A workspace that was planned with the same options keeps its measurement: the plan comes out the same, and what
+    was trained stays valid.
+    """
     import logging
     import tempfile
 
     from autoseg.cli.machine import measure_throughput, planning_budget
+    from autoseg.errors import UsageError
 
     logger = logging.getLogger("autoseg.plan")
-    _require_dataset(arguments.dataset)
+    if not arguments.dataset.exists():
+        raise UsageError(f"{arguments.dataset}: there is no such dataset folder or list file")
     budget, sentence = planning_budget(
         arguments.device, arguments.memory, arguments.time_per_fold, tuple(arguments.configurations)
     )
     logger.info("%s", sentence)
-    if budget.device == "cpu" or budget.time_per_fold_seconds is not None:
-        logger.info("measuring the speed of one training step")
-        device = budget.device if arguments.device == "auto" else arguments.device
-        with tempfile.TemporaryDirectory() as folder:
-            throughput = measure_throughput(device, Path(folder))
-        budget = budget.model_copy(update={"throughput": throughput})
-    return budget
+    if budget.device == "cuda" and budget.time_per_fold_seconds is None:
+        return budget
+    earlier = _earlier_budget(arguments)
+    if earlier is not None and earlier.model_copy(update={"throughput": ()}) == budget:
+        logger.info("keeping the speed measured for the earlier plan (delete plan.json to measure again)")
+        return earlier
+    logger.info("measuring the speed of one training step")
+    device = budget.device if arguments.device == "auto" else arguments.device
+    with tempfile.TemporaryDirectory() as folder:
+        throughput = measure_throughput(device, Path(folder))
+    return budget.model_copy(update={"throughput": throughput})
+
+
+def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+    from autoseg.records.workspace import Workspace
+
+    path = Workspace(arguments.workspace or default_workspace(arguments.dataset)).plan
+    return read_record(Plan, path).budget if path.exists() else None
 
 
 def make_options(arguments: argparse.Namespace) -> PlanningOptions:
@@ -138,13 +157,6 @@ def worker_count(arguments: argparse.Namespace) -> int:
     from autoseg.cli.machine import core_count
 
     return arguments.workers or core_count()
-
-
-def _require_dataset(dataset: Path) -> None:
-    from autoseg.errors import UsageError
-
-    if not dataset.exists():
-        raise UsageError(f"{dataset}: there is no such dataset folder or list file")
 
 
 def _print_plan(plan: Plan) -> None:

@@ -55,6 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     for failure in failures:
-        print(f"failed: {failure}")
+        print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {arguments.output}")
     return SOME_FAILED if failures else DONE

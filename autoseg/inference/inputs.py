@@ -1,6 +1,7 @@
 """What the user wants predicted: a file, a folder or a list becomes cases with their image files.
 
-In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE; any other image file is a case of its own. A
+In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE; any other image file is a case of its own, and
+so is each of several numbered files where the model has one channel. A
 list is a CSV file with a header, or a JSON array of objects, as for training but without labels: `case` (may be left
 out), and `image` with one file per case or all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are
 relative to the list's folder.
@@ -70,7 +71,11 @@ def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
             groups.setdefault((channel[0], ending), {})[channel[1]] = folder / name
         else:
             cases.append(InputCase(stem, (folder / name,)))
-    cases += [_channel_case(case, found, channel_names) for (case, _), found in groups.items()]
+    for (case, _), found in groups.items():
+        if len(channel_names) == 1 and len(found) > 1:  # there are no channels to tell apart, so these are numbers
+            cases += [InputCase(split_ending(path.name)[0], (path,)) for path in found.values()]
+        else:
+            cases.append(_channel_case(case, found, channel_names))
     return tuple(sorted(cases, key=lambda item: item.case))
 
 

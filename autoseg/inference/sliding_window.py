@@ -60,6 +60,17 @@ def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int
     return tuple(round(index * step) for index in range(num_steps + 1))
 
 
+def count_windows(shape: Triple, patch_size: Sequence[int], overlap: float = 0.5) -> int:
+    """Number of windows of an image; a 2D patch (y, x) visits every slice.
+
+    Examples:
+        >>> count_windows((9, 110, 64), (64, 64))
+        27
+    """
+    window = (1,) * (3 - len(patch_size)) + tuple(patch_size)
+    return sum(1 for _ in _window_boxes(shape, window, overlap))
+
+
 @lru_cache(maxsize=4)
 def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
     """Weight of a window's voxels: a Gaussian about its centre, so that borders, where networks err, count little.
@@ -172,7 +183,7 @@ def _pad_to_window(image: Tensor, window: Triple) -> tuple[Tensor, tuple[slice, 
     return functional.pad(image, margins), inside
 
 
-def _window_boxes(shape: Sequence[int], window: Triple, overlap: float) -> Iterator[tuple[slice, ...]]:
+def _window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -> Iterator[tuple[slice, ...]]:
     """All windows, the last axis fastest; a window of one slice visits every slice once."""
     starts = [
         range(size) if length == 1 else window_starts(size, length, overlap)

@@ -1,6 +1,5 @@
 """One fold from the first step to the final weights: epochs, history, checkpoints, resuming, stopping."""
 
-import json
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from autoseg.errors import TrainingError
 from autoseg.imaging.storage import StoredCase, open_case
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.files import Progress, write_text
+from autoseg.records.files import Progress
 from autoseg.records.plan import Configuration, Split, TrainingSpec
 from autoseg.training.batch import Batch
 from autoseg.training.checkpointing import (
@@ -30,10 +29,10 @@ from autoseg.training.checkpointing import (
     save_resume_point,
     save_weights,
 )
+from autoseg.training.history import history_line, log_line, read_history, write_history
 from autoseg.training.loading import build_loader
 from autoseg.training.loop import (
     Clock,
-    EpochResult,
     TrainingRun,
     ValidationResult,
     start_run,
@@ -49,9 +48,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 RAM_SHARE_FOR_CASES = 0.25
 """Cases stay in memory when they fit into this share of it: then no patch waits for the disk."""
-
-DATA_WAIT_WARNING = 0.05
-"""Above this share of waiting the log says what to change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +101,7 @@ def train_until_done(
     run = start_run(fold.configuration, fold.spec, fold.encoding, fold.device, fold.precision, seed=fold.seed)
     if resumed is not None:
         _restore(run, resumed, fold.folder)
-    history = _read_history(fold.folder / "history.jsonl", before=resumed.checkpoint.epoch if resumed else 0)
+    history = read_history(fold.folder / "history.jsonl", before=resumed.checkpoint.epoch if resumed else 0)
     scores = _Scores()
     elapsed = 0.0
     if resumed is not None:
@@ -122,9 +118,9 @@ def train_until_done(
             if run.stop.is_set():
                 break
             validated = _validate(run, validation)
-            history.append(_history_line(len(history), run.step, time.monotonic() - began, trained, validated))
-            _log(history[-1])
-            _write_history(history, fold.folder / "history.jsonl")
+            history.append(history_line(len(history), run.step, time.monotonic() - began, trained, validated))
+            log_line(history[-1])
+            write_history(history, fold.folder / "history.jsonl")
             after_epoch(history)
             _keep_best(fold, run, _record(fold, run, history, clock, scores), scores, history[-1])
             if time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
@@ -260,45 +256,3 @@ def _step_progress(progress: Progress | None, clock: Clock) -> Callable[[int], N
     if progress is None:
         return lambda _step: None
     return lambda step: progress(round(clock.progress(step) * clock.total_steps), clock.total_steps)
-
-
-def _history_line(
-    epoch: int, step: int, seconds: float, trained: EpochResult, validated: ValidationResult
-) -> EpochHistory:
-    return EpochHistory(
-        epoch=epoch,
-        step=step,
-        seconds=seconds,
-        data_wait_fraction=trained.data_wait_fraction,
-        train_loss=trained.mean_loss,
-        validation_loss=validated.mean_loss,
-        pseudo_dice=validated.pseudo_dice,
-        learning_rate=trained.learning_rate,
-    )
-
-
-def _log(line: EpochHistory) -> None:
-    dice = "  ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in line.pseudo_dice.items())
-    logger.info(
-        "epoch %d  step %d  loss %s  validation %s  pseudo-Dice %s  %.1f s  waiting for data: %.0f %%",
-        line.epoch, line.step, _number(line.train_loss), _number(line.validation_loss), dice, line.seconds,
-        100 * line.data_wait_fraction,
-    )  # fmt: skip
-    if line.data_wait_fraction > DATA_WAIT_WARNING and line.epoch == 0:
-        logger.info("the network waits for batches; more processes may help (--workers)")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _write_history(history: list[EpochHistory], path: Path) -> None:
-    write_text("".join(line.model_dump_json() + "\n" for line in history), path)
-
-
-def _read_history(path: Path, before: int) -> list[EpochHistory]:
-    """Lines of the epochs that the checkpoint knows; later ones will be trained again."""
-    if before == 0 or not path.exists():
-        return []
-    lines = [EpochHistory.model_validate(json.loads(text)) for text in path.read_text(encoding="utf-8").splitlines()]
-    return lines[:before]

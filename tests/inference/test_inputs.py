@@ -52,6 +52,11 @@ def test_missing_and_surplus_channels_are_faults_of_their_case(tmp_path):
     assert "found c_0000.nii.gz, c_0001.nii.gz, c_0002.nii.gz" in cases["c"].fault
 
 
+def test_numbered_files_are_cases_where_there_are_no_channels_to_tell_apart(tmp_path):
+    touch(tmp_path, "frame_0001.png", "frame_0002.png")
+    assert summary(find_inputs(tmp_path, ONE)) == {"frame_0001": ["frame_0001.png"], "frame_0002": ["frame_0002.png"]}
+
+
 def test_single_file(tmp_path):
     touch(tmp_path, "x_0000.nii.gz")
     assert find_inputs(tmp_path / "x_0000.nii.gz", ONE) == (InputCase("x", (tmp_path / "x_0000.nii.gz",)),)

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import PredictionError
-from autoseg.inference.sliding_window import choose_window_batch, importance_map, predict_logits, window_starts
+from autoseg.inference.sliding_window import (
+    choose_window_batch,
+    count_windows,
+    importance_map,
+    predict_logits,
+    window_starts,
+)
 
 
 @pytest.mark.parametrize(
@@ -167,3 +173,8 @@ def test_undefined_logits_are_refused(value):
         predict_logits(
             lambda windows: torch.cat([windows, windows * value], dim=1), torch.ones(1, 4, 4, 4), (4, 4, 4), 2
         )
+
+
+def test_windows_are_counted_per_axis_and_per_slice():
+    assert count_windows((40, 110, 30), (40, 64, 40)) == 3
+    assert count_windows((9, 110, 64), (64, 64)) == 9 * 3

@@ -1,0 +1,156 @@
+"""The front door: the whole job is these stages, in this order.
+
+    describe -> fingerprint -> plan -> preprocess -> train (every fold) -> select -> report
+
+Each stage writes its artifact into the workspace, so a run that stops goes on from the last one.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.records.budget import Budget
+from autoseg.records.dataset import DatasetDescription, OrientationName
+from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.plan import Plan, Splits
+from autoseg.records.selection import Selection
+from autoseg.records.workspace import Workspace
+from autoseg.stages.describe import describe_dataset
+from autoseg.stages.fingerprint import extract_fingerprint
+from autoseg.stages.plan import make_plan, make_splits
+from autoseg.stages.preprocess import preprocess_dataset
+
+logger = logging.getLogger("autoseg.pipeline")
+
+ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
+"""Called with a title; gives a callback (done, total) while the work goes on."""
+
+
+def no_bar(_title: str) -> AbstractContextManager[Progress | None]:
+    """Show nothing."""
+    return nullcontext(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningOptions:
+    """What a user may say about planning, besides the budget."""
+
+    planner: str = "unet"
+    orientation: OrientationName = "canonical"
+    channel_names: tuple[str, ...] | None = None
+    folds: int = 5
+    group_by: str | None = None
+    skip_faulty: bool = False
+    preprocess: bool = True
+    write: bool = True
+    """False: decide everything and write nothing."""
+
+
+def plan_dataset(
+    dataset: Path,
+    workspace: Workspace,
+    budget: Budget,
+    options: PlanningOptions,
+    *,
+    workers: int = 1,
+    bar: ProgressBar = no_bar,
+) -> Plan:
+    """Describe, fingerprint, plan, split and preprocess a dataset; does not load torch.
+
+    Raises:
+        DatasetError: If the dataset has faults; all of them are listed.
+        PlanningError: If nothing fits the budget.
+    """
+    with bar("checking") as progress:
+        description = describe_dataset(
+            dataset, channel_names=options.channel_names, orientation=options.orientation,
+            skip_faulty=options.skip_faulty, workers=workers, progress=progress,
+        )  # fmt: skip
+    folder = Path(description.folder)
+    _say(description)
+    with bar("fingerprint") as progress:
+        fingerprint = extract_fingerprint(description, folder, workers=workers, progress=progress)
+    plan = make_plan(fingerprint, budget, options.planner)
+    plan = plan.model_copy(update={"file_ending": description.file_ending})
+    splits = make_splits(fingerprint, folds=options.folds, group_by=options.group_by)
+    if not options.write:
+        return plan
+
+    relative = description.model_copy(update={"folder": os.path.relpath(folder, workspace.root)})
+    write_record(relative, workspace.dataset)
+    write_record(fingerprint, workspace.fingerprint)
+    write_record(splits, workspace.splits)
+    write_record(plan, workspace.plan)
+    if options.preprocess:
+        names = tuple(plan.configurations)
+        with bar("preprocessing") as progress:
+            preprocess_dataset(description, folder, plan, workspace, names, workers, progress)
+    return plan
+
+
+def run(
+    dataset: Path,
+    workspace: Workspace,
+    budget: Budget,
+    options: PlanningOptions,
+    *,
+    device: str = "auto",
+    folds: tuple[str, ...] = (),
+    workers: int = 1,
+    bar: ProgressBar = no_bar,
+) -> Selection:
+    """Do the whole job: plan, train every configuration on every fold, select, report.
+
+    Folds that are finished already are not trained again.
+
+    Args:
+        dataset: Folder or list file.
+        workspace: Where everything is written.
+        budget: Limits for the plan.
+        options: See PlanningOptions.
+        device: Where to train: auto, cpu, cuda or cuda:N.
+        folds: Folds to train; empty: all.
+        workers: Processes for planning and preprocessing.
+        bar: Shows progress.
+
+    Returns:
+        The chosen configuration and post-processing.
+    """
+    # Imported here, because these stages load torch and planning alone must stay light.
+    from autoseg.report.render import render_report
+    from autoseg.stages.select import select_model
+    from autoseg.stages.train import TrainingOptions, train_fold
+
+    plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
+    for configuration in trainable_configurations(plan):
+        for fold in folds or fold_names(workspace):
+            train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
+    selection = select_model(workspace)
+    render_report(workspace)
+    return selection
+
+
+def trainable_configurations(plan: Plan) -> tuple[str, ...]:
+    """Configurations that need no other configuration's predictions first."""
+    return tuple(name for name, value in plan.configurations.items() if value.previous_configuration is None)
+
+
+def fold_names(workspace: Workspace) -> tuple[str, ...]:
+    """Names of the folds in splits.json; `all` when there are too few cases to leave any out."""
+    splits = read_record(Splits, workspace.splits)
+    return tuple(str(index) for index in range(len(splits.folds))) or ("all",)
+
+
+def _say(description: DatasetDescription) -> None:
+    logger.info(
+        "%s: %d cases, channels %s, labels %s",
+        description.name, len(description.cases), ", ".join(description.channel_names),
+        ", ".join(name for name in description.labels if name != "background"),
+    )  # fmt: skip
+    for note in description.notes:
+        logger.info("note: %s", note)
+    for warning in description.warnings:
+        logger.warning("warning: %s %s: %s", warning.case, warning.file, warning.what)
