@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.errors import TrainingError
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, OrientationName
 from autoseg.records.files import Progress, read_record, write_record
@@ -118,6 +119,9 @@ def run(
 
     Returns:
         The chosen configuration and post-processing.
+
+    Raises:
+        TrainingError: If a signal stopped the training.
     """
     # Imported here, because these stages load torch and planning alone must stay light.
     from autoseg.report.render import render_report
@@ -127,7 +131,9 @@ def run(
     plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
     for configuration in trainable_configurations(plan):
         for fold in folds or fold_names(workspace):
-            train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
+            checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
+            if not checkpoint.finished:
+                raise TrainingError(f"{configuration}, fold {fold} was stopped; the same command goes on from there.")
     selection = select_model(workspace)
     render_report(workspace)
     return selection

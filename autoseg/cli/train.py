@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, validate, and print the score."""
-    from autoseg.cli.main import DONE
+    from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
     from autoseg.records.workspace import Workspace
     from autoseg.stages.train import TrainingOptions, train_fold
@@ -67,7 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
     )
     workspace = Workspace(arguments.workspace)
-    train_fold(workspace, arguments.configuration, arguments.fold, options, bar=progress_bar)
+    checkpoint = train_fold(workspace, arguments.configuration, arguments.fold, options, bar=progress_bar)
+    if not checkpoint.finished:
+        print(f"Stopped after step {checkpoint.step}; the same command goes on from there.")
+        return SOME_FAILED
     _print_validation(workspace, arguments.configuration, arguments.fold)
     print(f"Fold: {workspace.fold(arguments.configuration, arguments.fold)}")
     return DONE

@@ -220,7 +220,7 @@ def _make_figure(rows: int, columns: int, *, dark: bool) -> tuple[Figure, list[A
     paper, ink, line = PAPERS[dark]
     figure = Figure(figsize=(4.3 * columns, 2.9 * rows + 0.4), dpi=DOTS_PER_INCH, facecolor=paper)
     # Fixed margins: a layout engine would double the time of a picture that is drawn again after every epoch.
-    figure.subplots_adjust(left=0.06, right=0.985, bottom=0.15 / rows, top=0.89, hspace=0.35, wspace=0.16)
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.15 / rows, top=0.89, hspace=0.35, wspace=0.16)
     panels = []
     for position in range(rows * columns):
         panel = figure.add_subplot(rows, columns, position + 1, facecolor=paper)
