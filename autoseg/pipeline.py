@@ -80,7 +80,7 @@ def plan_dataset(
     if not options.write:
         return plan
 
-    relative = description.model_copy(update={"folder": os.path.relpath(folder, workspace.root)})
+    relative = description.model_copy(update={"folder": os.path.relpath(folder.resolve(), workspace.root.resolve())})
     write_record(relative, workspace.dataset)
     write_record(fingerprint, workspace.fingerprint)
     write_record(splits, workspace.splits)

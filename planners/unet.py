@@ -233,9 +233,7 @@ def _configure(task: _Task, outline: _Outline) -> tuple[Configuration, tuple[Dec
         "base_features": "nnU-Net's width: doubled from level to level, up to a cap that saves parameters.",
         "schedule": "nnU-Net's: long, because accuracy still rises late.",
         "batch_dice": BATCH_DICE_REASONS[outline.batch_dice],
-        "mirror_axes": explain_mirroring(
-            configuration.training.mirror_axes, limited_time=time_per_fold(budget) is not None
-        ),
+        "mirror_axes": explain_mirroring(limited_time=time_per_fold(budget) is not None),
         **explain_time(budget, largest, sized, configuration.training),
     }
     return configuration, _decide(outline.name, configuration, reasons)
@@ -244,8 +242,7 @@ def _configure(task: _Task, outline: _Outline) -> tuple[Configuration, tuple[Dec
 def _write_out(task: _Task, outline: _Outline, sized: Sized) -> Configuration:
     network = _network(task, sized.topology, sized.base_features)
     patch_size = sized.topology.patch_size
-    limited_time = time_per_fold(task.budget) is not None
-    mirror_axes = choose_mirror_axes(network.dimensions, task.transpose, limited_time=limited_time)
+    mirror_axes = choose_mirror_axes(network.dimensions, limited_time=time_per_fold(task.budget) is not None)
     full = TrainingSpec(mirror_axes=mirror_axes, batch_dice=outline.batch_dice)
     training = fit_schedule(full, task.budget, network, patch_size, sized.batch_size)
     return Configuration(

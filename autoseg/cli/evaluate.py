@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.machine import core_count
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
+    from autoseg.errors import UsageError
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
     from autoseg.records.workspace import Workspace
@@ -45,12 +46,15 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     output = arguments.output or arguments.predictions / "evaluation.json"
-    write_record(evaluation, output)
     Console().print(evaluation_table(evaluation))
     for case in evaluation.missing_predictions:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:
         print(f"{fault.severity}: {fault.case} {fault.file}: {fault.what}", file=sys.stderr)
+    try:  # last: a place that cannot be written to must not cost the figures
+        write_record(evaluation, output)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written ({error}); choose another file with -o") from error
     print(f"Written: {output}")
     failed = evaluation.missing_predictions or any(fault.severity == "error" for fault in faults)
     return SOME_FAILED if failed else DONE

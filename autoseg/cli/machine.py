@@ -31,7 +31,10 @@ def gpu_memory_gigabytes() -> float | None:
     if tool is None:
         return None
     query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:  # a driver that hangs has no GPU to offer
+        return None
     lines = answer.stdout.split()
     return float(lines[0]) * 2**20 / 1e9 if answer.returncode == 0 and lines and lines[0].isdigit() else None
 

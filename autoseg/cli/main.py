@@ -78,7 +78,7 @@ def _run(parsed: argparse.Namespace) -> int:
     set_up_logging(verbose=parsed.verbose, quiet=parsed.quiet)
     try:
         return int(importlib.import_module(f"autoseg.cli.{parsed.command}").run(parsed))
-    except AutosegError as error:
+    except (AutosegError, OSError) as error:  # OSError: a disk that is full or read-only, named by its message
         logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
         print(f"autoseg {parsed.command}: {error}", file=sys.stderr)
         return UNUSABLE

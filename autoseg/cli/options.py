@@ -49,6 +49,17 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """Read a whole number of at least 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """Add -v and -q."""
     group = parser.add_mutually_exclusive_group()
@@ -80,4 +91,7 @@ def add_workspace(parser: argparse.ArgumentParser) -> None:
 
 def default_workspace(dataset: Path) -> Path:
     """Give `./<dataset name>.autoseg`."""
-    return Path.cwd() / f"{dataset.resolve().stem if dataset.is_file() else dataset.resolve().name}.autoseg"
+    dataset = dataset.resolve()
+    if dataset.name == "dataset.json":
+        dataset = dataset.parent
+    return Path.cwd() / f"{dataset.stem if dataset.is_file() else dataset.name}.autoseg"

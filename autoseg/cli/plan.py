@@ -104,7 +104,7 @@ def make_budget(arguments: argparse.Namespace) -> Budget:
     import logging
     import tempfile
 
-    from autoseg.cli.machine import measure_throughput, planning_budget
+    from autoseg.cli.machine import gpu_memory_gigabytes, measure_throughput, planning_budget
     from autoseg.errors import UsageError
 
     logger = logging.getLogger("autoseg.plan")
@@ -120,6 +120,9 @@ def make_budget(arguments: argparse.Namespace) -> Budget:
     if earlier is not None and earlier.model_copy(update={"throughput": ()}) == budget:
         logger.info("keeping the speed measured for the earlier plan (delete plan.json to measure again)")
         return earlier
+    if budget.device == "cuda" and gpu_memory_gigabytes() is None:
+        logger.info("there is no GPU here to measure: its speed is assumed")
+        return budget
     logger.info("measuring the speed of one training step")
     device = budget.device if arguments.device == "auto" else arguments.device
     with tempfile.TemporaryDirectory() as folder:

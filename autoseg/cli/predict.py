@@ -12,11 +12,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i", "--images", type=Path, required=True, help="an image, a folder of images, or a CSV/JSON list"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps (or one file)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for the label maps (one image: or a file)"
+    )
     parser.add_argument(
         "-c", "--configuration", default=None, help="default: what `autoseg select` chose, else what is trained"
     )
-    parser.add_argument("-f", "--folds", nargs="+", default=None, metavar="FOLD", help="default: all trained folds")
+    parser.add_argument(
+        "-f", "--folds", nargs="+", default=None, metavar="FOLD",
+        help="default: the folds that were selected, else all trained folds",
+    )  # fmt: skip
     parser.add_argument(
         "--tta", choices=("full", "none"), default="full", help="average over mirrored images (default: full)"
     )

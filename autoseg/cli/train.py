@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_device, add_shared, add_workspace, duration, positive_integer
+from autoseg.cli.options import add_device, add_shared, add_workspace, count, duration, positive_integer
 
 if TYPE_CHECKING:
     from autoseg.records.workspace import Workspace
@@ -36,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     continuing = parser.add_mutually_exclusive_group()
     continuing.add_argument("--resume", action="store_true", help="go on from the last checkpoint (the default)")
     continuing.add_argument("--restart", action="store_true", help="forget earlier checkpoints of this fold")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of weights and batches (default: 0)")
     parser.add_argument(
         "-j",
         "--workers",
-        type=int,
+        type=count,
         default=None,
         metavar="N",
         help="processes that prepare batches; 0 prepares them in the training process",

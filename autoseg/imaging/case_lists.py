@@ -14,6 +14,9 @@ from autoseg.imaging.file_pairing import split_channel
 from autoseg.imaging.volume import split_ending
 from autoseg.records.dataset import CaseFiles, Fault
 
+NO_NAME = "(no name)"
+"""Stands for the id of a case that has none; always a fault."""
+
 _IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
 
 
@@ -25,12 +28,16 @@ class _Entry(BaseModel):
     label: str = ""
 
 
-def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
+def read_case_list(path: Path, *, with_labels: bool = True) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
     """Read a list of cases.
 
     CSV: a header with `image`, or `image_0`, `image_1`, ... for channels in separate files, `label`, and optionally
     `case`; separated by comma, semicolon or tab. JSON: a list of {"case": ..., "image": path or [paths],
     "label": path}. Without `case`, the case is named after its image file.
+
+    Args:
+        path: The list; its cases' paths become relative to its folder, symbolic links resolved.
+        with_labels: Whether every case needs a label map; if not, the column may be missing.
 
     Returns:
         Cases sorted by id, and faults: rows without label, names used twice, names that cannot name a file.
@@ -38,19 +45,46 @@ def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]
     Raises:
         DatasetError: If the list cannot be read or lacks the columns.
     """
-    entries = _csv_entries(path) if path.suffix.lower() == ".csv" else _json_entries(path)
+    is_csv = path.suffix.lower() == ".csv"
+    entries = _csv_entries(path, with_labels=with_labels) if is_csv else _json_entries(path)
     cases = []
     for entry in entries:
         images = [entry.image] if isinstance(entry.image, str) else entry.image
-        cases.append(
-            CaseFiles(
-                case=entry.case or _name_from_images(images),
-                images=tuple(relative_path(path.parent, image) for image in images),
-                label=relative_path(path.parent, entry.label) if entry.label else "",
-            )
-        )
+        cases.append(listed_case(path.parent, entry.case or _name_from_images(images), images, entry.label))
     cases.sort(key=lambda files: files.case)
-    return tuple(cases), tuple(_faults(cases))
+    return tuple(cases), tuple(listing_faults(cases, with_labels=with_labels))
+
+
+def listed_case(folder: Path, case: str, images: list[str], label: str) -> CaseFiles:
+    """A case from paths as they are listed, absolute or relative to the dataset folder; empty ones are left out."""
+    return CaseFiles(
+        case=case or NO_NAME,
+        images=tuple(_relative_path(folder, image) for image in images if image),
+        label=_relative_path(folder, label) if label else "",
+    )
+
+
+def listing_faults(cases: list[CaseFiles], *, with_labels: bool = True) -> list[Fault]:
+    """What is wrong with listed cases before any file is opened: names, and files that are not listed."""
+    count = Counter(files.case for files in cases)
+    channels = Counter(len(files.images) for files in cases if files.images)
+    expected = channels.most_common(1)[0][0] if channels else 0
+    faults = []
+    for files in cases:
+        what = []
+        if not files.images:
+            what.append("no image is listed for this case")
+        elif len(files.images) != expected:
+            what.append(f"{len(files.images)} image files are listed, most cases have {expected}")
+        if with_labels and not files.label:
+            what.append("no label map is listed for this case")
+        if count[files.case] > 1:
+            what.append("the name is used for several cases; give each a name of its own (lists: in a column `case`)")
+        if files.case in (NO_NAME, ".", "..") or set(files.case) & set("/\\\0"):
+            what.append("the name of a case must be usable as a file name")
+        file = files.images[0] if files.images else files.label
+        faults += [Fault(severity="error", case=files.case, file=file, what=sentence) for sentence in what]
+    return faults
 
 
 def case_name(image: str) -> str:
@@ -58,13 +92,16 @@ def case_name(image: str) -> str:
     return split_ending(PurePath(image).name)[0]
 
 
-def relative_path(folder: Path, path: str) -> str:
+def _relative_path(folder: Path, path: str) -> str:
     """A path relative to the dataset folder, POSIX separators, `./` left out; `..` where it lies outside."""
-    relative = os.path.relpath(path, folder) if Path(path).is_absolute() else os.path.normpath(path)
-    return Path(relative).as_posix()
+    listed = Path(path)
+    if listed.is_absolute():
+        # `..` leads to the parent of a link's target: relative paths hold only between folders without links.
+        listed = Path(os.path.relpath(listed.parent.resolve() / listed.name, folder.resolve()))
+    return listed.as_posix()
 
 
-def _csv_entries(path: Path) -> list[_Entry]:
+def _csv_entries(path: Path, *, with_labels: bool) -> list[_Entry]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         header = lines[0] if lines else ""
@@ -77,10 +114,9 @@ def _csv_entries(path: Path) -> list[_Entry]:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
     columns = [name.strip() for name in header.split(delimiter)]
     image_columns = sorted((name for name in columns if _IMAGE_COLUMN.fullmatch(name)), key=_column_number)
-    if not image_columns or "label" not in columns:
-        raise DatasetError(
-            f"{path}: expected the columns image (or image_0, image_1, ...) and label, found {', '.join(columns)}"
-        )
+    if not image_columns or (with_labels and "label" not in columns):
+        expected = f"image (or image_0, image_1, ...){' and label' if with_labels else ''}"
+        raise DatasetError(f"{path}: expected the columns {expected}, found {', '.join(columns)}")
     return [
         _Entry(
             case=row.get("case", ""),
@@ -116,27 +152,3 @@ def _name_from_images(images: list[str]) -> str:
     stem = case_name(images[0])
     channel = split_channel(stem) if len(images) > 1 else None
     return channel[0] if channel else stem
-
-
-def _faults(cases: list[CaseFiles]) -> list[Fault]:
-    count = Counter(files.case for files in cases)
-    channels = Counter(len(files.images) for files in cases)
-    expected = channels.most_common(1)[0][0] if cases else 0
-    faults = []
-    for files in cases:
-        what = []
-        if not files.images:
-            what.append("no image is listed for this case")
-        elif len(files.images) != expected:
-            what.append(f"{len(files.images)} image files are listed, most cases have {expected}")
-        if not files.label:
-            what.append("no label map is listed for this case")
-        if count[files.case] > 1:
-            what.append("the name is used for several cases; add a column `case` with a name for each")
-        if files.case in ("", ".", "..") or set(files.case) & set("/\\\0"):
-            what.append("the name of a case must be usable as a file name")
-        file = files.images[0] if files.images else files.label
-        faults += [
-            Fault(severity="error", case=files.case or "(no name)", file=file, what=sentence) for sentence in what
-        ]
-    return faults

@@ -1,6 +1,6 @@
 """What can be wrong with the files of one case, and with a case compared to the others.
 
-`check_case` opens every file of a case once; `compare_cases` needs only what it noted.
+`check_case` opens every file of a case once; the other checks need only what it noted.
 """
 
 import hashlib
@@ -108,23 +108,25 @@ def check_case(folder: Path, files: CaseFiles, orientation: OrientationName) -> 
     )
 
 
-def compare_cases(
-    facts: Sequence[CaseFacts], encoding: LabelEncoding, labels: Mapping[str, int | tuple[int, ...]], num_channels: int
-) -> list[Fault]:
-    """Faults that show only beside the other cases or the declared labels.
-
-    Errors: undeclared label values, another number of channels. Warnings: no foreground, equal images, an unusual
-    spacing, a label that occurs nowhere.
-    """
-    faults = [fault for case in facts for fault in _label_faults(case, encoding)]
-    faults += [
+def channel_faults(facts: Sequence[CaseFacts], num_channels: int) -> list[Fault]:
+    """Errors: images with another number of channels than expected."""
+    return [
         _fault(
             "error", case, case.files.images[0], f"{len(case.hounsfield_channels)} channels, expected {num_channels}"
         )
         for case in facts
         if case.image_hash and len(case.hounsfield_channels) != num_channels
     ]
-    return faults + _equal_images(facts) + _unusual_spacings(facts) + _absent_labels(facts, labels)
+
+
+def label_faults(facts: Sequence[CaseFacts], encoding: LabelEncoding) -> list[Fault]:
+    """Errors: undeclared label values. Warnings: label maps without foreground."""
+    return [fault for case in facts for fault in _label_faults(case, encoding)]
+
+
+def compare_cases(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
+    """Warnings that show only beside the other cases: equal images, unusual spacings, labels that occur nowhere."""
+    return _equal_images(facts) + _unusual_spacings(facts) + _absent_labels(facts, labels)
 
 
 def count_values(values: AnyArray) -> dict[int, int]:

@@ -58,7 +58,7 @@ def pair_files(
     labels, label_faults = _files_by_stem(folder, label_folder)
     if channel_numbers is None:
         channel_numbers = not set(images) & set(labels) and any(map(split_channel, images))
-    faults = [*image_faults, *label_faults]
+    faults = [*(_of_case(fault, channel_numbers) for fault in image_faults), *label_faults]
     channels: dict[str, dict[int, str]] = {}
     for stem, file in images.items():
         case, channel = (split_channel(stem) or (None, 0)) if channel_numbers else (stem, 0)
@@ -105,6 +105,12 @@ def _files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[F
         else:
             files[stem] = file
     return files, faults
+
+
+def _of_case(fault: Fault, channel_numbers: bool) -> Fault:
+    """A fault that names the stem of a channel's file, turned into one that names the case."""
+    channel = split_channel(fault.case) if channel_numbers else None
+    return fault.model_copy(update={"case": channel[0]}) if channel else fault
 
 
 def _visible_names(folder: Path) -> list[str]:

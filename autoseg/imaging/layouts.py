@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.case_lists import case_name, read_case_list, relative_path
+from autoseg.imaging.case_lists import case_name, listed_case, listing_faults, read_case_list
 from autoseg.imaging.file_pairing import PairedFiles, image_files, pair_files
 from autoseg.imaging.labels import BACKGROUND
 from autoseg.records.dataset import CaseFiles, Fault, LabelValues
@@ -45,12 +45,12 @@ class FoundDataset:
 
 
 class _TrainingEntry(BaseModel):
-    image: str | list[str]
+    image: str | list[str] = ""
     label: str = ""
 
 
 class _ExplicitCase(BaseModel):
-    images: list[str]
+    images: list[str] = []
     label: str = ""
 
 
@@ -79,7 +79,7 @@ def find_dataset(path: Path) -> FoundDataset:
     path = path.parent if path.name == "dataset.json" else path
     if path.is_file() and path.suffix.lower() in (".csv", ".json"):
         cases, faults = read_case_list(path)
-        return FoundDataset(name=path.stem, folder=path.parent, layout="list", cases=cases, faults=faults)
+        return FoundDataset(name=path.stem, folder=path.parent.resolve(), layout="list", cases=cases, faults=faults)
     if not path.is_dir():
         what = "is neither a folder nor a .csv or .json list" if path.exists() else "does not exist"
         raise DatasetError(f"{path}: {what}; {_EXPECTED}")
@@ -98,29 +98,18 @@ def _decathlon(folder: Path, declared: _DatasetJson) -> FoundDataset:
         (entry, [entry.image] if isinstance(entry.image, str) else entry.image) for entry in declared.training or []
     ]
     cases = [
-        CaseFiles(
-            case=case_name(images[0]),
-            images=tuple(relative_path(folder, image) for image in images),
-            label=relative_path(folder, entry.label) if entry.label else "",
-        )
+        listed_case(folder, case_name(images[0] if images and images[0] else entry.label), images, entry.label)
         for entry, images in entries
-        if images and not PurePosixPath(images[0]).name.startswith("._")
+        if not (images and PurePosixPath(images[0]).name.startswith("._"))
     ]
-    faults = [*_without_label(cases), *_repeated(cases), *_unlisted_files(folder, cases)]
+    faults = [*listing_faults(cases), *_unlisted_files(folder, cases)]
     return _found(folder, "decathlon", declared, cases, faults)
 
 
 def _nnunet(folder: Path, declared: _DatasetJson) -> FoundDataset:
     if declared.dataset is not None:
-        cases = [
-            CaseFiles(
-                case=case,
-                images=tuple(relative_path(folder, image) for image in entry.images),
-                label=relative_path(folder, entry.label) if entry.label else "",
-            )
-            for case, entry in declared.dataset.items()
-        ]
-        return _found(folder, "nnunet", declared, cases, _without_label(cases))
+        cases = [listed_case(folder, case, entry.images, entry.label) for case, entry in declared.dataset.items()]
+        return _found(folder, "nnunet", declared, cases, listing_faults(cases))
     missing = [name for name in ("imagesTr", "labelsTr") if not (folder / name).is_dir()]
     if missing:
         raise DatasetError(f"{folder}: the folder {' and '.join(missing)} is missing beside dataset.json; {_EXPECTED}")
@@ -186,25 +175,6 @@ def _labels(declared: _DatasetJson, folder: Path) -> dict[str, LabelValues]:
     if len(labels) != len(declared.labels):
         raise DatasetError(f"{folder / 'dataset.json'}: labels: two labels have the same name")
     return {BACKGROUND if name.lower() == BACKGROUND else name: values for name, values in labels.items()}
-
-
-def _without_label(cases: list[CaseFiles]) -> list[Fault]:
-    return [
-        Fault(severity="error", case=files.case, file=files.images[0], what="no label map is listed for this image")
-        for files in cases
-        if not files.label
-    ]
-
-
-def _repeated(cases: list[CaseFiles]) -> list[Fault]:
-    seen: set[str] = set()
-    faults = []
-    for files in cases:
-        if files.case in seen:
-            what = "another image has the same case name; rename one of them"
-            faults.append(Fault(severity="error", case=files.case, file=files.images[0], what=what))
-        seen.add(files.case)
-    return faults
 
 
 def _unlisted_files(folder: Path, cases: list[CaseFiles]) -> list[Fault]:

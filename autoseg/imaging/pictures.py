@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.volume import AnyArray, Template, Volume, canonical_affine, make_grid, split_ending
@@ -19,6 +19,7 @@ References:
 """
 
 _EXIF_ORIENTATION = 0x0112
+_TIFF_BITS_PER_SAMPLE = 258
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -34,13 +35,14 @@ def read_picture(path: Path, *, as_labels: bool) -> Volume:
         Volume with Z = 1, spacing (999, 1, 1), already in canonical orientation.
 
     Raises:
-        ImageFileError: If the file is missing, truncated, damaged or has several pages, or if a label map has
-            colours.
+        ImageFileError: If the file is missing, truncated, damaged, has several pages or 16 bits per colour, or if
+            a label map has colours.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
+                _refuse_deep_colours(picture, path)
                 array, notes = _pixels(picture, as_labels=as_labels)
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: the picture is too large: {error}; cut it into pieces") from error
@@ -50,6 +52,22 @@ def read_picture(path: Path, *, as_labels: bool) -> Volume:
     grid = make_grid(array.shape[1:], spacing, canonical_affine(spacing))
     template = Template(ending=split_ending(path.name)[1], grid=grid, file_dimensions=2)
     return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
+
+
+def _refuse_deep_colours(picture: ImageFile.ImageFile, path: Path) -> None:
+    """Pillow would cut colours of 16 bits to 8 without a word; the file's own depth is known only before decoding."""
+    if picture.mode in _GREY_MODES:
+        return
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        is_deep = max(picture.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))) > 8
+    else:
+        # Only PNG: in BMP, 16 bits are those of all three colours together.
+        is_deep = picture.format == "PNG" and any(";16" in str(tile.args) for tile in picture.tile)
+    if is_deep:
+        raise ImageFileError(
+            f"{path}: 16 bits per colour (or grey with alpha) cannot be read in full; save it with 8 bits per "
+            "colour, or each channel as a 16-bit grey picture of its own"
+        )
 
 
 def _pixels(picture: Image.Image, *, as_labels: bool) -> tuple[AnyArray, list[str]]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.geometry import grid_difference
-from autoseg.imaging.itk import read_itk, volume_from_simpleitk
+from autoseg.imaging.itk import detached_data_files, read_itk, volume_from_simpleitk
 from autoseg.imaging.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.pictures import PICTURE_SLICE_SPACING_MM, read_picture
 from autoseg.imaging.volume import (
@@ -111,12 +111,15 @@ def volume_from_array(
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
-    """The file itself, and the files beside it that hold its voxels (.hdr with .img, .mhd and .nhdr with .raw)."""
+    """The file itself, and the files that hold its voxels: .img beside .hdr, what .mhd and .nhdr name.
+
+    Raises:
+        ImageFileError: If a header that names its files cannot be read.
+    """
     if path.suffix.lower() == ".hdr":
         return path, image_data_file(path)
     if path.suffix.lower() in (".mhd", ".nhdr"):
-        siblings = (path.with_suffix(suffix) for suffix in (".raw", ".zraw", ".raw.gz"))
-        return path, *(sibling for sibling in siblings if sibling.is_file())
+        return path, *detached_data_files(path)
     return (path,)
 
 

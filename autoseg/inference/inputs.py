@@ -1,14 +1,14 @@
 """What the user wants predicted: a file, a folder or a list becomes cases with their image files.
 
 In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE; any other image file is a case of its own, and
-so is each of several numbered files where the model has one channel. A
-list is a CSV file with a header, or a JSON array of objects, as for training but without labels: `case` (may be left
-out), and `image` with one file per case or all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are
-relative to the list's folder.
+so is each numbered file whose number cannot be a channel of the model. A list is a CSV file with a header, or a JSON
+array of objects, as for training but without labels: `case` (may be left out), and `image` with one file per case or
+all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are relative to the list's folder.
 """
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from pathlib import Path
 from autoseg.errors import UsageError
 from autoseg.imaging.file_pairing import image_files, split_channel
 from autoseg.imaging.reading import IMAGE_ENDINGS, split_ending
+
+logger = logging.getLogger("autoseg.predict")
 
 LIST_ENDINGS = (".csv", ".json")
 _IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
@@ -72,11 +74,21 @@ def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
         else:
             cases.append(InputCase(stem, (folder / name,)))
     for (case, _), found in groups.items():
-        if len(channel_names) == 1 and len(found) > 1:  # there are no channels to tell apart, so these are numbers
+        if _are_cases(found, len(channel_names)):
             cases += [InputCase(split_ending(path.name)[0], (path,)) for path in found.values()]
         else:
             cases.append(_channel_case(case, found, channel_names))
     return tuple(sorted(cases, key=lambda item: item.case))
+
+
+def _are_cases(found: Mapping[int, Path], num_channels: int) -> bool:
+    """Whether the numbers of equally named files (by number) cannot be channels and so count cases."""
+    if num_channels > 1:
+        return max(found) >= num_channels
+    if 0 in found and len(found) > 1:
+        names = ", ".join(path.name for _, path in sorted(found.items()))
+        logger.warning("%s: taken as separate cases, because the model has one channel", names)
+    return list(found) != [0]
 
 
 def _channel_case(case: str, found: Mapping[int, Path], channel_names: Sequence[str]) -> InputCase:

@@ -1,7 +1,9 @@
 """From a workspace to networks ready to predict: which configurations and folds, and their weights."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -10,10 +12,13 @@ from torch import nn
 
 from autoseg.errors import PredictionError
 from autoseg.networks.build import build_network
+from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.records.plan import Configuration, Plan
+from autoseg.records.plan import Configuration, Plan, model_hash
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.predict")
 
 PREFERENCE = ("3d_fullres", "3d_lowres", "2d")
 """Without a selection: most detailed 3D first."""
@@ -57,6 +62,8 @@ def choose_recipe(
         return Recipe((configuration,), asked, ())
     if workspace.selection.is_file():
         selection = read_record(Selection, workspace.selection)
+        if not asked:
+            _warn_of_other_folds(workspace, selection, checkpoint)
         return Recipe(selection.configurations, asked or selection.folds, selection.postprocessing)
     names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
     for name in names:
@@ -65,6 +72,25 @@ def choose_recipe(
     raise PredictionError(
         f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
     )
+
+
+def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:
+    for name in selection.configurations:
+        others = [
+            fold for fold in trained_folds(workspace, name, checkpoint) if fold != "all" and fold not in selection.folds
+        ]
+        if others:
+            logger.warning(
+                "%s: chosen without fold(s) %s of %s, which are trained now and not used; run autoseg select again",
+                workspace.selection, ", ".join(others), name,
+            )  # fmt: skip
+
+
+def say_what_predicts(members: Sequence[LoadedConfiguration], steps: Sequence[KeepLargestComponent]) -> str:
+    """One sentence for the log: configurations with their folds, and post-processing."""
+    networks = " and ".join(f"{member.name} (fold(s) {', '.join(member.folds)})" for member in members)
+    kept = "; ".join(f"only the largest component of {', '.join(step.labels)}" for step in steps)
+    return f"predicting with {networks}; post-processing: {kept or 'none'}"
 
 
 def trained_folds(workspace: Workspace, configuration: str, checkpoint: str) -> tuple[str, ...]:
@@ -107,8 +133,18 @@ def load_configuration(
             f"{workspace.root}: configuration {name!r} has no checkpoint_{checkpoint} for fold(s) "
             f"{', '.join(missing) or 'any'}; trained folds: {', '.join(trained) or 'none'}"
         )
+    for fold in chosen:
+        _check_plan(workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json", plan, name)
     networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
     return LoadedConfiguration(name, configuration, chosen, networks)
+
+
+def _check_plan(path: Path, plan: Plan, name: str) -> None:
+    if read_record(Checkpoint, path).model_hash != model_hash(plan, name):
+        raise PredictionError(
+            f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). Train "
+            "it again with --restart, or bring the plan back that it was trained for."
+        )
 
 
 def _load_network(

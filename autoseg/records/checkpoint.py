@@ -23,16 +23,22 @@ class EpochHistory(Record):
 
 
 class Checkpoint(Record):
-    """The JSON beside a weights file; weights are `<stem>.safetensors`, training state `<stem>.state.safetensors`."""
+    """The JSON beside a weights file, `<stem>.safetensors`; `checkpoint_last` holds the training state as well."""
 
     schema_version: Literal[1] = 1
     configuration: str
     fold: str
     """Index of the validation part as text, or `all`."""
+    model_hash: str
+    """Of all that the plan says about the model; weights serve no other plan."""
+    cases_hash: str
+    """Of the training cases' ids: on other cases the validation would not be held out."""
     epoch: int
     """Epochs completed."""
     step: int
     """Optimiser steps completed."""
+    promised_seconds: float | None = None
+    """Wall-clock time that the fold was promised to take; None when steps decided."""
     elapsed_seconds: float
     """Training time so far, over all resumed runs."""
     best_pseudo_dice: float | None = None

@@ -1,5 +1,7 @@
 """The plan: the only configuration of a run. Data alone: enumerated words and numbers, never an import path."""
 
+import hashlib
+import json
 from typing import Literal
 
 from autoseg.records.budget import Budget
@@ -74,7 +76,8 @@ class TrainingSpec(Record):
     steps_per_epoch: int = 250
     validation_steps: int = 50
     time_per_fold_seconds: float | None = None
-    """Wall-clock promise for the fold, final validation included; progress follows the clock when it is ahead."""
+    """Wall-clock promise for the fold, final validation included. The clock then decides how many steps are done;
+    epochs and steps per epoch are what the measured speed makes of it."""
     foreground_fraction: float = 0.33
     """Share of a batch's patches that must contain foreground."""
     gradient_clip: float = 12.0
@@ -145,6 +148,23 @@ class Plan(Record):
     """Transposed axis i is working axis transpose[i]: the axis of largest spacing comes first."""
     configurations: dict[str, Configuration]
     decisions: tuple[Decision, ...]
+
+
+def model_hash(plan: Plan, configuration: str) -> str:
+    """Hash of everything in a plan that a trained model depends on: what goes in, what comes out, the network.
+
+    Schedule, batch and estimates do not enter: a training may go on with another number of epochs.
+    """
+    settings = plan.configurations[configuration].model_dump(
+        mode="json", exclude={"training", "estimates", "batch_size"}
+    )
+    shared = plan.model_dump(mode="json", include={"encoding", "orientation", "transpose", "channel_names"})
+    return hash_of([settings, shared])
+
+
+def hash_of(value: object) -> str:
+    """Short hash of a JSON value; equal values have equal hashes, whatever the order of their keys."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Split(Record):

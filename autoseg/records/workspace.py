@@ -45,6 +45,10 @@ class Workspace:
         """The HTML page."""
         return self.root / "report.html"
 
+    def dataset_folder(self, recorded: str) -> Path:
+        """Where the dataset is, from DatasetDescription.folder; links in the workspace's path are followed first."""
+        return (self.root.resolve() / recorded).resolve()
+
     def preprocessed(self, configuration: str) -> Path:
         """Folder of one configuration's preprocessed cases."""
         return self.root / "preprocessed" / configuration

@@ -118,7 +118,7 @@ def _show_cases(
     wanted = [one for one in validations if selection is None or one.configuration in selection.configurations]
     if not wanted or description is None:
         return None
-    folder = workspace.root / description.folder
+    folder = workspace.dataset_folder(description.folder)
     if folder.exists():
         pictures, notes = picture_validation(wanted[0], description, folder)
     else:

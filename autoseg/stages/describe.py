@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +10,7 @@ from typing import TypeVar
 import joblib
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.checks import CaseFacts, check_case, compare_cases
+from autoseg.imaging.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
 from autoseg.imaging.labels import BACKGROUND, make_encoding, value_list
 from autoseg.imaging.layouts import FoundDataset, find_dataset
 from autoseg.imaging.volume import split_ending
@@ -37,7 +38,8 @@ def describe_dataset(
         folder: A Decathlon, nnU-Net raw or plain folder, or a CSV or JSON list of files.
         channel_names: Override the declared or guessed names, in channel order.
         orientation: Axis order in which all later stages see the images.
-        skip_faulty: Leave faulty cases out, with their faults as warnings, instead of raising.
+        skip_faulty: Leave faulty cases out, with their faults as warnings, instead of raising; they do not count
+            for labels, channels or anything else.
         workers: Processes that check cases; 1 checks in this process.
         progress: Called after each checked case.
 
@@ -47,19 +49,20 @@ def describe_dataset(
     Raises:
         DatasetError: If anything is wrong; the message lists every fault of every case.
     """
-    found = find_dataset(folder)
-    if found.labels is not None:
-        make_encoding(found.labels, found.regions_class_order)  # refuses wrong labels before the long part
+    found = _find_cases(folder)
     facts = _check_cases(found, orientation, workers, progress)
-    labels, label_notes = _labels(found, facts)
+    faults = [*found.faults, *(fault for case in facts for fault in case.faults)]
+    counted = _counted_cases(facts, faults, skip_faulty=skip_faulty)
+    num_channels = _most_common([len(case.hounsfield_channels) for case in counted if case.image_hash] or [1])
+    faults += channel_faults(counted, num_channels)
+    counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
+    labels, label_notes = _labels(found, counted, faults)
     encoding = make_encoding(labels, found.regions_class_order)
-    num_channels = _most_common([len(case.hounsfield_channels) for case in facts if case.image_hash] or [1])
-    names, channel_notes = _channel_names(found, facts, channel_names, num_channels)
-    faults = [
-        *_first_faults(found, facts),
-        *_wrong_channel_names(names, num_channels, is_given=channel_names is not None),
-        *compare_cases(facts, encoding, labels, num_channels),
-    ]
+    faults += label_faults(counted, encoding)
+    counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
+    names, channel_notes = _channel_names(found, counted, channel_names, num_channels)
+    faults += _wrong_channel_names(names, num_channels, is_given=channel_names is not None)
+    faults += compare_cases(counted, labels)
     kept, warnings = _keep_sound_cases(found, facts, faults, skip_faulty=skip_faulty)
     return DatasetDescription(
         name=found.name,
@@ -76,6 +79,16 @@ def describe_dataset(
     )
 
 
+def _find_cases(folder: Path) -> FoundDataset:
+    """Refuses wrong labels, and datasets without any case, before the long part."""
+    found = find_dataset(folder)
+    if found.labels is not None:
+        make_encoding(found.labels, found.regions_class_order)
+    if not found.cases:
+        raise DatasetError(_fault_table(found, found.faults, "No cases were found."))
+    return found
+
+
 def _check_cases(
     found: FoundDataset, orientation: OrientationName, workers: int, progress: Progress | None
 ) -> list[CaseFacts]:
@@ -87,13 +100,31 @@ def _check_cases(
         results = parallel(joblib.delayed(check_case)(*call) for call in calls)
     facts = []
     for case in results:
-        facts.append(case)
+        facts.append(case if found.labels is not None else _refuse_intensities(case))
         if progress is not None:
             progress(len(facts), len(calls))
     return facts
 
 
-def _labels(found: FoundDataset, facts: Sequence[CaseFacts]) -> tuple[dict[str, LabelValues], list[str]]:
+def _refuse_intensities(case: CaseFacts) -> CaseFacts:
+    """Take the label map away from a case where it looks like an image, and note the fault."""
+    values = sorted(case.label_voxels or ())
+    if len(values) <= _MOST_FOUND_LABELS:
+        return case
+    what = f"{len(values)} different values ({value_list(values)}); is it a label map? Expected one per structure"
+    fault = Fault(severity="error", case=case.files.case, file=case.files.label, what=what)
+    return replace(case, faults=(*case.faults, fault), label_voxels=None)
+
+
+def _counted_cases(facts: Sequence[CaseFacts], faults: Sequence[Fault], *, skip_faulty: bool) -> list[CaseFacts]:
+    """The cases that say what the dataset is like: all, or only those without error when the others are left out."""
+    faulty = {fault.case for fault in faults if fault.severity == "error"} if skip_faulty else set()
+    return [case for case in facts if case.files.case not in faulty]
+
+
+def _labels(
+    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault]
+) -> tuple[dict[str, LabelValues], list[str]]:
     """Declared labels with the background first, else one label for each value in the files."""
     if found.labels is not None:
         return {BACKGROUND: 0, **found.labels}, []
@@ -104,14 +135,10 @@ def _labels(found: FoundDataset, facts: Sequence[CaseFacts]) -> tuple[dict[str, 
             "are they label maps? Expected one whole number per structure"
         )
     if len(values) == 1:
-        raise DatasetError(_fault_table(found, _first_faults(found, facts), "No label map has any foreground."))
+        ending = "No label map has any foreground." if facts else "No case is without fault."
+        raise DatasetError(_fault_table(found, faults, ending))
     labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
     return labels, [f"no labels are declared; found in the label files: {value_list(values)} (0 is background)"]
-
-
-def _first_faults(found: FoundDataset, facts: Sequence[CaseFacts]) -> list[Fault]:
-    """What names and single files showed, before cases are compared."""
-    return [*found.faults, *(fault for case in facts for fault in case.faults)]
 
 
 def _channel_names(
@@ -150,8 +177,6 @@ def _keep_sound_cases(
     Raises:
         DatasetError: With all faults.
     """
-    if not found.cases:
-        raise DatasetError(_fault_table(found, faults, "No cases were found."))
     errors = [fault for fault in faults if fault.severity == "error"]
     faulty = {fault.case for fault in errors}
     kept = [case for case in facts if case.files.case not in faulty]

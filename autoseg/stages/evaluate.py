@@ -4,11 +4,14 @@ Nothing is dropped silently: a reference without prediction, a prediction withou
 be compared are all named in the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
@@ -20,6 +23,11 @@ from autoseg.records.dataset import Fault, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress
 
+LARGEST_NUMBER_OF_VALUES = 256
+"""A reference with more different values is an image, not a label map."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _CaseOutcome = tuple[CaseScores | None, tuple[Fault, ...]]
 
 
@@ -47,7 +55,8 @@ def evaluate_predictions(
 
     Raises:
         UsageError: If a folder is missing, two files of a folder have the same case name, no case is in both
-            folders, or not one case could be compared.
+            folders, not one case could be compared, a worker was killed, or, without `labels`, the references have
+            no foreground or are no label maps.
     """
     predicted, true = find_label_maps(predictions), find_label_maps(references)
     matched = sorted(predicted.keys() & true.keys())
@@ -56,10 +65,10 @@ def evaluate_predictions(
             f"no case is in both folders: {predictions} has {_first_names(predicted)}, {references} has "
             f"{_first_names(true)}. File names without their endings must be equal."
         )
-    given = labels if labels is not None else _labels_in([true[case] for case in sorted(true)], workers)
-    tasks = (delayed(_score_files)(case, predicted[case], true[case], given) for case in matched)
+    given = labels if labels is not None else _labels_in(references, list(true.values()), workers)
+    pairs = [(case, predicted[case], true[case]) for case in matched]
     outcomes: list[_CaseOutcome] = []
-    for outcome in Parallel(n_jobs=workers, return_as="generator")(tasks):
+    for outcome in _in_processes(partial(_score_files, given), pairs, workers):
         outcomes.append(outcome)
         if progress is not None:
             progress(len(outcomes), len(matched))
@@ -109,21 +118,46 @@ def read_pair(case: str, prediction: Path, reference: Path) -> tuple[NDArray[np.
     return predicted.array[0], true.array[0]
 
 
-def _labels_in(references: Sequence[Path], workers: int) -> dict[str, LabelValues]:
-    found = Parallel(n_jobs=workers)(delayed(_values_in)(path) for path in references)
-    return {f"label_{value}": value for value in sorted(set().union(*found) - {0})}
+def _in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Results in the order of the items, as they come."""
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        pool = Parallel(n_jobs=workers, return_as="generator")
+    try:
+        yield from pool(delayed(work)(item) for item in items)
+    except TerminatedWorkerError as error:
+        raise UsageError(
+            "evaluation: a worker process was killed, most likely because memory ran out. "
+            f"Use fewer than {workers} workers."
+        ) from error
 
 
-def _values_in(path: Path) -> set[int]:
-    """Integral values of a label map; none from a file that cannot be read, which scoring reports."""
+def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[str, LabelValues]:
+    found = [values for values in _in_processes(_values_in, references, workers) if values is not None]
+    foreground = sorted(set().union(*found) - {0})
+    if found and not foreground:
+        raise UsageError(
+            f"{folder}: there is only background in the references, so there is no label to score; give the model "
+            "whose labels they have, or other references"
+        )
+    return {f"label_{value}": value for value in foreground}
+
+
+def _values_in(path: Path) -> set[int] | None:
+    """Integral values of a label map; None for a file that cannot be read, which scoring reports."""
     try:
         values = np.unique(read_label_map(path).array)
     except ImageFileError:
-        return set()
+        return None
+    if len(values) > LARGEST_NUMBER_OF_VALUES:
+        raise UsageError(
+            f"{path}: has more than {LARGEST_NUMBER_OF_VALUES} different values, so it is an image rather than a "
+            "label map; give the folder of reference label maps, or the model whose labels they have"
+        )
     return {int(value) for value in values[np.isfinite(values)] if value == np.rint(value)}
 
 
-def _score_files(case: str, prediction: Path, reference: Path, labels: dict[str, LabelValues]) -> _CaseOutcome:
+def _score_files(labels: dict[str, LabelValues], files: tuple[str, Path, Path]) -> _CaseOutcome:
+    case, prediction, reference = files
     try:
         predicted, true = read_pair(case, prediction, reference)
     except ImageFileError as error:

@@ -20,22 +20,25 @@ from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.reading import (
-    IMAGE_ENDINGS,
     Volume,
     read_image,
-    split_ending,
     volume_from_array,
     volume_from_nibabel,
     volume_from_simpleitk,
 )
 from autoseg.imaging.writing import write_label_map
 from autoseg.inference.case import predict_case_logits
-from autoseg.inference.inputs import InputCase, find_inputs
-from autoseg.inference.model_loading import LoadedConfiguration, choose_recipe, load_configuration
+from autoseg.inference.inputs import find_inputs
+from autoseg.inference.model_loading import (
+    LoadedConfiguration,
+    choose_recipe,
+    load_configuration,
+    say_what_predicts,
+)
 from autoseg.inference.outputs import (
+    OutputFile,
     PredictionFailure,
-    check_target,
-    label_map_name,
+    assign_outputs,
     write_failures,
     write_probabilities,
 )
@@ -83,7 +86,8 @@ class Predictor:
             model: A workspace.
             configuration: Name in the plan; None: what selection.json chose (with its folds and post-processing),
                 else what is trained, 3d_fullres before 3d_lowres before 2d.
-            folds: None: all trained ones except `all`, unless only that exists.
+            folds: None: those that selection.json names when it chose the configuration, else all trained ones
+                except `all`, unless only that exists.
             device: auto, cpu, cuda or cuda:N.
             precision: auto, fp32, bf16 or fp16.
             mirroring: Average over mirrored variants of the image: better, and 8 (2D: 4) times the work.
@@ -108,6 +112,7 @@ class Predictor:
             for name in recipe.configurations
         )
         self.postprocessing = recipe.postprocessing
+        logger.info("%s", say_what_predicts(self.members, self.postprocessing))
         self._mirroring = mirroring
         self._overlap = overlap
 
@@ -213,52 +218,48 @@ def predict_files(
     Args:
         predictor: The model.
         inputs: An image, a folder of `CASE.ext` or `CASE_0000.ext`, or a list; see `inference.inputs`.
-        output: Folder for `CASE.ext`, in the image's format (pictures: PNG); for a single image also a file name.
+        output: Folder for `CASE.ext`, in the image's format (pictures: PNG); for a single case also a file name.
         save_probabilities: Also write `CASE_probabilities.b2nd`, float16 (K, Z, Y, X) by head.
         skip_existing: Leave cases alone whose label map is there.
         progress: Called after every case.
 
     Returns:
-        The cases that failed; also written to `failures.json` beside the label maps.
+        The cases that failed; also written to `failures.json` beside the label maps, where other cases' earlier
+        entries stay.
 
     Raises:
-        UsageError: If `inputs` holds nothing to predict.
+        UsageError: If `inputs` holds nothing to predict, or `output` cannot take the label maps.
     """
     cases = find_inputs(inputs, predictor.plan.channel_names)
-    names_file = split_ending(output.name)[1] in IMAGE_ENDINGS and not output.is_dir()
-    to_one_file = names_file and [item.images for item in cases] == [(inputs,)]
-    folder = output.parent if to_one_file else output
-    taken: set[Path] = set()
+    outputs = assign_outputs(cases, output)
     failures = []
-    for done, item in enumerate(cases, start=1):
-        target = output if to_one_file else folder / label_map_name(item)
-        error = ""
-        if not (skip_existing and target.is_file()):
-            error = _predict_file(predictor, item, target, taken, save_probabilities=save_probabilities)
-        taken.add(target)
+    for done, file in enumerate(outputs, start=1):
+        item, error = file.item, file.fault
+        if not error and not (skip_existing and file.target.is_file()):
+            error = _predict_file(predictor, file, save_probabilities=save_probabilities)
         if error:
             logger.error("%s: %s", item.case, error)
             failures.append(PredictionFailure(item.case, tuple(str(path) for path in item.images), error))
         if progress is not None:
             progress(done, len(cases))
-    write_failures(failures, folder / "failures.json")
+    write_failures(failures, cases, outputs[0].target.parent / "failures.json")
     return failures
 
 
-def _predict_file(
-    predictor: Predictor, item: InputCase, target: Path, taken: set[Path], *, save_probabilities: bool
-) -> str:
+def _predict_file(predictor: Predictor, file: OutputFile, *, save_probabilities: bool) -> str:
     """Predict and write one case; the error's message when that failed, else an empty string."""
+    case, target = file.item.case, file.target
     try:
-        check_target(item, target, taken)
         start = time.perf_counter()
-        volume = read_image(item.images)
+        volume = read_image(file.item.images)
+        for note in volume.notes:
+            logger.warning("%s: %s", case, note)
         prediction = predictor.predict_volume(
-            volume, case=item.case, probabilities=save_probabilities, read_seconds=time.perf_counter() - start
+            volume, case=case, probabilities=save_probabilities, read_seconds=time.perf_counter() - start
         )
+        if prediction.probabilities is not None:  # before the label map, whose presence says that the case is done
+            write_probabilities(prediction.probabilities, target.with_name(f"{case}_probabilities.b2nd"))
         write_label_map(prediction.labels, volume.template, target)
-        if prediction.probabilities is not None:
-            write_probabilities(prediction.probabilities, target.with_name(f"{item.case}_probabilities.b2nd"))
     except (AutosegError, OSError, MemoryError, RuntimeError, ValueError) as error:
         return str(error) or type(error).__name__
     return ""

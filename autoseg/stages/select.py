@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.errors import UsageError
+from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.labels import encode_label_map
 from autoseg.metrics.comparison import format_score, rank_configurations
 from autoseg.metrics.overlap import BACKGROUND, IGNORE, score_case
@@ -78,13 +78,15 @@ def select_model(
         The selection, with its score after post-processing over all cases of the chosen folds.
 
     Raises:
-        UsageError: If nothing is trained, or a validation or reference label map is not there.
-        ImageFileError: If a label map cannot be read or does not lie on its reference's grid.
+        UsageError: If nothing is trained, a validation or reference label map is not there, or a fold was validated
+            for other labels than the plan's.
+        ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
+            reference's grid.
         RecordError: If a JSON file is missing or damaged.
     """
     plan = read_record(Plan, workspace.plan)
     trained = _trained_configurations(workspace)
-    validated, reasons = _read_folds(workspace, trained)
+    validated, reasons = _read_folds(workspace, trained, _foreground_names(plan.encoding))
     if not validated:
         return _select_unscored(workspace, trained, reasons)
     candidates, remarks = rank_configurations(
@@ -120,7 +122,7 @@ def _trained_configurations(workspace: Workspace) -> dict[str, tuple[str, ...]]:
 
 
 def _read_folds(
-    workspace: Workspace, trained: dict[str, tuple[str, ...]]
+    workspace: Workspace, trained: dict[str, tuple[str, ...]], label_names: Sequence[str]
 ) -> tuple[dict[str, list[_ValidatedFold]], list[str]]:
     """Validated folds by configuration, and one sentence for each fold that is not among them."""
     planned = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
@@ -132,7 +134,7 @@ def _read_folds(
             if fold == ALL_CASES_FOLD:
                 reasons.append(f"{configuration}: fold {fold} has no validation cases and so no score.")
             elif (folder / "evaluation.json").exists():
-                evaluation = read_record(Evaluation, folder / "evaluation.json")
+                evaluation = _read_evaluation(folder / "evaluation.json", label_names)
                 validated.setdefault(configuration, []).append(_ValidatedFold(fold, folder, evaluation))
             else:
                 reasons.append(f"{configuration}: fold {fold} is trained but not validated, so it was left out.")
@@ -140,6 +142,16 @@ def _read_folds(
         if untrained:
             reasons.append(f"{configuration}: of {planned} folds, not trained: {', '.join(untrained)}.")
     return validated, reasons
+
+
+def _read_evaluation(path: Path, label_names: Sequence[str]) -> Evaluation:
+    evaluation = read_record(Evaluation, path)
+    if set(evaluation.labels) != set(label_names):
+        raise UsageError(
+            f"{path}: scores the labels {', '.join(evaluation.labels)}, the plan has {', '.join(label_names)}; "
+            "train that fold again with --restart"
+        )
+    return evaluation
 
 
 def _select_unscored(workspace: Workspace, trained: dict[str, tuple[str, ...]], reasons: list[str]) -> Selection:
@@ -172,7 +184,7 @@ def _foreground_names(encoding: LabelEncoding) -> list[str]:
 
 def _reference_paths(workspace: Workspace, dataset_folder: Path | None) -> dict[str, Path]:
     description = read_record(DatasetDescription, workspace.dataset)
-    folder = dataset_folder or workspace.root / description.folder
+    folder = dataset_folder or workspace.dataset_folder(description.folder)
     if not folder.exists():
         raise UsageError(f"{folder}: the dataset is not there; say where its folder is now")
     return {files.case: folder / files.label for files in description.cases if files.label}
@@ -195,11 +207,19 @@ def _load_cases(
 
 
 def _load_case(case: str, prediction: Path, reference: Path, encoding: LabelEncoding) -> _CaseMaps:
-    predicted, true = (encode_label_map(values, encoding) for values in read_pair(case, prediction, reference))
+    values = read_pair(case, prediction, reference)
+    predicted, true = (_encode(*one, encoding) for one in zip((prediction, reference), values, strict=True))
     foreground = (predicted != 0) | (true != 0)
     boxes = ndimage.find_objects(foreground.view(np.uint8))
     box = boxes[0] if boxes else (slice(0, 1),) * 3
     return _measure(case, predicted[box], _compress(true[box]), encoding)
+
+
+def _encode(path: Path, values: NDArray[np.generic], encoding: LabelEncoding) -> NDArray[np.int16]:
+    try:
+        return encode_label_map(values, encoding)
+    except ValueError as error:
+        raise ImageFileError(f"{path}: {error}") from error
 
 
 def _measure(

@@ -17,7 +17,7 @@ from autoseg.imaging.case_reading import read_case
 from autoseg.imaging.geometry import restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.reading import read_label_map
-from autoseg.imaging.storage import open_case
+from autoseg.imaging.storage import open_case, stored_cases
 from autoseg.imaging.writing import label_map_ending, write_label_map
 from autoseg.inference.case import predict_preprocessed
 from autoseg.inference.model_loading import load_configuration
@@ -30,11 +30,12 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, read_record, write_record
-from autoseg.records.plan import Configuration, Plan, Split, Splits, TrainingSpec
+from autoseg.records.plan import Configuration, Plan, Split, Splits, TrainingSpec, hash_of, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.report.figures import plot_progress
 from autoseg.training.fold import FoldTraining, train_until_done
 from autoseg.training.log import fold_log
+from autoseg.training.previous import finished_earlier, forget_results
 
 logger = logging.getLogger("autoseg.train")
 
@@ -43,10 +44,6 @@ STARTUP_SECONDS = 6.0
 
 VALIDATION_MARGIN = 1.3
 """Factor on the measured time of the final validation: later cases may be larger, and the machine busier."""
-
-
-LEAST_TRAINING_SHARE = 0.5
-"""Of a promised time: a fold that trained so long was trained for this promise, not for a shorter one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +89,21 @@ def train_fold(
     """
     began = time.monotonic()
     job = _prepare(workspace, configuration, fold, options)
-    done = None if options.restart else _finished_earlier(job)
+    training = _fold_training(job, options)
+    done = None if options.restart else finished_earlier(training)
     if done is not None:
         logger.info("%s, fold %s is trained and validated; --restart trains it again", configuration, fold)
         return done
+    forget_results(job.folder, everything=options.restart)
     with fold_log(job.folder):
         logger.info(
             "training %s, fold %s: %d cases, %d for validation, on %s in %s",
             configuration, fold, len(job.split.training), len(job.split.validation), job.device, job.precision,
         )  # fmt: skip
-        limit = _training_seconds(job, already_passed=time.monotonic() - began)
+        limit = _training_seconds(job, began)
         with bar(f"{configuration} fold {fold}") as progress:
             checkpoint = train_until_done(
-                _fold_training(job, options),
+                training,
                 limit,
                 progress=progress,
                 after_epoch=lambda history: plot_progress(history, job.folder / "progress.png", _title(job)),
@@ -152,36 +151,38 @@ def _prepare(workspace: Workspace, name: str, fold: str, options: TrainingOption
             f"{name} is the second half of a cascade and needs label maps of {configuration.previous_configuration} "
             "for every case; training it is not available yet. Train 3d_fullres or 3d_lowres."
         )
+    dataset = read_record(DatasetDescription, workspace.dataset)
+    folder = workspace.dataset_folder(dataset.folder)
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: the dataset is not there, and the final validation needs its label maps. Move it back, or plan "
+            "again with the same workspace (-w); what is preprocessed and trained stays."
+        )
+    split = _find_split(workspace, fold)
+    folder = workspace.preprocessed(configuration.preprocessed_as)
+    missing = sorted({*split.training, *split.validation} - set(stored_cases(folder)))
+    if missing:
+        raise UsageError(
+            f"{folder}: {len(missing)} cases are not preprocessed, {missing[0]} first. Run autoseg-plan again with the "
+            "same workspace, without --no-preprocess."
+        )
     device = choose_device(options.device)
     return _Job(
         workspace=workspace,
-        dataset=read_record(DatasetDescription, workspace.dataset),
+        dataset=dataset,
         plan=plan,
         name=name,
         configuration=configuration,
         fold=fold,
-        split=_find_split(workspace, fold),
+        split=split,
         spec=_override(configuration.training, options),
         device=device,
         precision=choose_dtype(options.precision, device),
     )
 
 
-def _finished_earlier(job: _Job) -> Checkpoint | None:
-    """The checkpoint of a fold that has nothing left to do: same time or no more epochs, and validated."""
-    path = job.folder / "checkpoint_final.json"
-    validated = (job.folder / "validation" / "evaluation.json").exists() or not job.split.validation
-    if not path.exists() or not validated:
-        return None
-    checkpoint = read_record(Checkpoint, path)
-    promised = job.spec.time_per_fold_seconds
-    all_steps = checkpoint.step >= job.spec.epochs * job.spec.steps_per_epoch
-    all_time = promised is not None and checkpoint.elapsed_seconds >= LEAST_TRAINING_SHARE * promised
-    return checkpoint if all_steps or all_time else None
-
-
 def _override(spec: TrainingSpec, options: TrainingOptions) -> TrainingSpec:
-    """Options instead of planned values; steps that were asked for are not cut short by the plan's clock."""
+    """Options instead of planned values; steps that were asked for are not limited by the plan's clock."""
     changes: dict[str, object] = {}
     if options.epochs is not None or options.steps_per_epoch is not None:
         changes["time_per_fold_seconds"] = None
@@ -199,7 +200,7 @@ def _find_split(workspace: Workspace, fold: str) -> Split:
     if fold == "all":
         cases = tuple(files.case for files in read_record(DatasetDescription, workspace.dataset).cases)
         return Split(training=cases, validation=())
-    if not fold.isdigit() or int(fold) >= len(splits.folds):
+    if fold not in map(str, range(len(splits.folds))):
         names = ", ".join([*map(str, range(len(splits.folds))), "all"])
         raise UsageError(f"fold {fold!r} does not exist; {workspace.splits} has {names}")
     return splits.folds[int(fold)]
@@ -211,6 +212,8 @@ def _fold_training(job: _Job, options: TrainingOptions) -> FoldTraining:
         preprocessed=job.preprocessed,
         name=job.name,
         fold=job.fold,
+        model_hash=model_hash(job.plan, job.name),
+        cases_hash=hash_of(sorted(job.split.training)),
         configuration=job.configuration,
         encoding=job.plan.encoding,
         split=job.split,
@@ -223,12 +226,13 @@ def _fold_training(job: _Job, options: TrainingOptions) -> FoldTraining:
     )
 
 
-def _training_seconds(job: _Job, *, already_passed: float) -> float | None:
+def _training_seconds(job: _Job, began: float) -> float | None:
     """What is left of a promised time for training itself; None when steps alone decide."""
     promised = job.spec.time_per_fold_seconds
     if promised is None:
         return None
-    reserved = STARTUP_SECONDS + already_passed + VALIDATION_MARGIN * _estimate_validation(job)
+    validation = VALIDATION_MARGIN * _estimate_validation(job)
+    reserved = STARTUP_SECONDS + time.monotonic() - began + validation
     if reserved >= promised:
         raise TrainingError(
             f"{promised:.0f} s are too few for {job.name}: start-up and the final validation alone need "
@@ -281,7 +285,7 @@ def _validate(job: _Job, progress: Progress | None) -> Evaluation:
 
 
 def _validate_case(job: _Job, network: torch.nn.Module, files: CaseFiles, folder: Path) -> CaseScores:
-    dataset = (job.workspace.root / job.dataset.folder).resolve()
+    dataset = job.workspace.dataset_folder(job.dataset.folder)
     original = read_case(dataset, files, job.plan.encoding, job.plan.orientation)
     indices = restore_array(_predict(job, network, files.case), original.orientation)
     labels = decode_label_map(indices, job.plan.encoding)

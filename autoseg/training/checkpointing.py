@@ -91,6 +91,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> N
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # fused kernels walk memory, so moments must lie in it as their parameter does (channels last)
+                entries[key] = torch.empty_like(parameter).copy_(value)
 
 
 def cpu_weights(weights: StateDict) -> StateDict:

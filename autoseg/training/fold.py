@@ -59,6 +59,8 @@ class FoldTraining:
     preprocessed: Path
     name: str
     fold: str
+    model_hash: str
+    cases_hash: str
     configuration: Configuration
     encoding: LabelEncoding
     split: Split
@@ -91,7 +93,7 @@ def train_until_done(
     Args:
         fold: See FoldTraining.
         limit_seconds: Training time over all resumed runs; None: the planned steps.
-        progress: Called with (steps done, steps planned), or per mille of the time when that is ahead.
+        progress: Called after each step with (percent done, 100).
         after_epoch: Called with the whole history, for the plot.
 
     Returns:
@@ -100,7 +102,7 @@ def train_until_done(
     resumed = None if fold.restart else load_resume_point(fold.folder / "checkpoint_last")
     run = start_run(fold.configuration, fold.spec, fold.encoding, fold.device, fold.precision, seed=fold.seed)
     if resumed is not None:
-        _restore(run, resumed, fold.folder)
+        _restore(run, resumed, fold)
     history = read_history(fold.folder / "history.jsonl", before=resumed.checkpoint.epoch if resumed else 0)
     scores = _Scores()
     elapsed = 0.0
@@ -117,7 +119,7 @@ def train_until_done(
             trained = train_epoch(run, training, clock, _step_progress(progress, clock))
             if run.stop.is_set():
                 break
-            validated = _validate(run, validation)
+            validated = _validate(run, validation, clock)
             history.append(history_line(len(history), run.step, time.monotonic() - began, trained, validated))
             log_line(history[-1])
             write_history(history, fold.folder / "history.jsonl")
@@ -134,7 +136,13 @@ def train_until_done(
     return checkpoint
 
 
-def _restore(run: TrainingRun, resumed: ResumePoint, folder: Path) -> None:
+def _restore(run: TrainingRun, resumed: ResumePoint, fold: FoldTraining) -> None:
+    checkpoint = resumed.checkpoint
+    if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
+        raise TrainingError(
+            f"{fold.folder / 'checkpoint_last.safetensors'}: belongs to another plan or other training cases; the "
+            "workspace was planned anew since this training began. Train with --restart to start over."
+        )
     try:
         run.network.load_state_dict(resumed.network)
         restore_optimizer(run.optimizer, resumed.optimizer)
@@ -142,12 +150,12 @@ def _restore(run: TrainingRun, resumed: ResumePoint, folder: Path) -> None:
             run.average.load_state_dict(resumed.average)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
-            f"{folder / 'checkpoint_last.safetensors'}: does not fit the plan ({error}). The plan was changed after "
-            "this training began: train with --restart to start over."
+            f"{fold.folder / 'checkpoint_last.safetensors'}: does not fit the planned training ({error}). Train with "
+            "--restart to start over."
         ) from error
-    if resumed.checkpoint.loss_scale is not None:
-        run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": resumed.checkpoint.loss_scale})
-    run.step = resumed.checkpoint.step
+    if checkpoint.loss_scale is not None and run.scaler.is_enabled():
+        run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": checkpoint.loss_scale})
+    run.step = checkpoint.step
 
 
 @contextmanager
@@ -179,7 +187,15 @@ def _batches(fold: FoldTraining, step: int, epoch: int) -> Iterator[tuple[Iterat
 
 
 def _open_cases(fold: FoldTraining, cases: Sequence[str]) -> dict[str, StoredCase]:
-    return {case: open_case(fold.preprocessed, case) for case in cases}
+    opened = {case: open_case(fold.preprocessed, case) for case in cases}
+    planned = fold.configuration.spacing
+    stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
+    if stale:
+        raise TrainingError(
+            f"{fold.preprocessed}: {len(stale)} cases, {stale[0]} first, were preprocessed for another spacing than "
+            "the plan's. Run autoseg-plan again with the same workspace."
+        )
+    return opened
 
 
 def _bytes_for_cases() -> int:
@@ -205,14 +221,14 @@ def _stopping_on_signals(run: TrainingRun) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _validate(run: TrainingRun, batches: Iterator[Batch]) -> ValidationResult:
+def _validate(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
     """Validate with the averaged weights when there are any, since these are the ones that will be kept."""
     if run.average is None:
-        return validate_epoch(run, batches)
+        return validate_epoch(run, batches, clock)
     current = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
     run.network.load_state_dict(run.average.weights())
     try:
-        return validate_epoch(run, batches)
+        return validate_epoch(run, batches, clock)
     finally:
         run.network.load_state_dict(current)
 
@@ -236,8 +252,11 @@ def _record(
     return Checkpoint(
         configuration=fold.name,
         fold=fold.fold,
+        model_hash=fold.model_hash,
+        cases_hash=fold.cases_hash,
         epoch=len(history),
         step=run.step,
+        promised_seconds=fold.spec.time_per_fold_seconds,
         elapsed_seconds=clock.elapsed(),
         best_pseudo_dice=scores.best,
         average_pseudo_dice=scores.average,
@@ -255,4 +274,4 @@ def _save_last(fold: FoldTraining, run: TrainingRun, record: Checkpoint) -> None
 def _step_progress(progress: Progress | None, clock: Clock) -> Callable[[int], None]:
     if progress is None:
         return lambda _step: None
-    return lambda step: progress(round(clock.progress(step) * clock.total_steps), clock.total_steps)
+    return lambda step: progress(round(100 * clock.progress(step)), 100)

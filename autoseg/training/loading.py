@@ -6,9 +6,13 @@ number of workers. Called by the training loop, once for each of its two streams
 
 import math
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 
 import numpy as np
@@ -172,6 +176,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
         self.next_batch += thread_id
         # the workers share the cores; without this each of them would use all
         torch.set_num_threads(1)
+        _follow_parent()
 
     def generate_train_batch(self) -> Batch:
         """Make this loader's next batch.
@@ -236,6 +241,20 @@ def _compose_transforms(configuration: Configuration, rules: AugmentationRules |
         mirror_axes=configuration.training.mirror_axes,
         rules=rules,
     )
+
+
+def _follow_parent() -> None:
+    """Let a worker end when it is told to or when its parent is gone, not by the handlers that it inherited."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)  # a killed parent cannot say more
 
 
 def _deliver(augmenter: MultiThreadedAugmenter, failures: SimpleQueue[str]) -> Generator[Batch, None, None]:

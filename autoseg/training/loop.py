@@ -29,11 +29,11 @@ MAX_CONSECUTIVE_BAD_STEPS = 20
 
 @dataclass(frozen=True)
 class Clock:
-    """Progress by steps, or by time when time is ahead: so a fold ends when it was promised to end."""
+    """Progress by time where a time was promised, so that a fold ends when it was promised to; else by steps."""
 
     total_steps: int
     limit_seconds: float | None
-    """Training time allowed, over all resumed runs; None: steps alone decide."""
+    """Training time allowed, over all resumed runs; None: steps decide."""
     elapsed_before: float = 0.0
     """Training seconds of earlier runs."""
     started: float = field(default_factory=time.monotonic)
@@ -43,10 +43,9 @@ class Clock:
         return self.elapsed_before + time.monotonic() - self.started
 
     def progress(self, step: int) -> float:
-        """Share of the training that is done before `step` more steps, [0, 1]; 1 means stop."""
-        by_steps = step / self.total_steps
-        by_time = self.elapsed() / self.limit_seconds if self.limit_seconds is not None else 0.0
-        return min(max(by_steps, by_time), 1.0)
+        """Share of the training that is done after `step` steps, [0, 1]; 1 means stop."""
+        done = step / self.total_steps if self.limit_seconds is None else self.elapsed() / self.limit_seconds
+        return min(done, 1.0)
 
 
 @dataclass
@@ -89,6 +88,9 @@ def start_run(
         seed: Of the initial weights.
     """
     torch.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # pinned memory belongs to the current device
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape
     layout = torch.channels_last_3d if configuration.network.dimensions == 3 else torch.channels_last
     network = build_network(configuration.network, deep_supervision=True)
     network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
@@ -167,8 +169,8 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def validate_epoch(run: TrainingRun, batches: Iterator[Batch]) -> ValidationResult:
-    """Measure the loss and the pseudo-Dice on random patches of the validation cases."""
+def validate_epoch(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
+    """Measure the loss and the pseudo-Dice on random patches of the validation cases; one batch at least."""
     run.network.eval()
     pseudo_dice = PseudoDice(run.encoding)
     losses: list[Tensor] = []
@@ -178,6 +180,8 @@ def validate_epoch(run: TrainingRun, batches: Iterator[Batch]) -> ValidationResu
             logits = run.network(image)
         losses.append(run.loss(logits, target))
         pseudo_dice.add(logits, target)
+        if run.stop.is_set() or (clock.limit_seconds is not None and clock.progress(run.step) >= 1.0):
+            break
     return ValidationResult(mean_loss=_mean(losses), pseudo_dice=pseudo_dice.dice())
 
 
@@ -194,8 +198,10 @@ def _training_step(run: TrainingRun, batch: Batch) -> Tensor | None:
     if not run.scaler.is_enabled() and not bool(torch.isfinite(loss.detach() + norm)):
         logger.warning("step %d skipped: loss or gradient not finite on cases %s", run.step, ", ".join(batch["cases"]))
         return None
-    run.scaler.step(run.optimizer)
+    run.scaler.step(run.optimizer)  # skips the step itself when an fp16 gradient overflowed
     run.scaler.update()
+    if not bool(torch.isfinite(loss.detach())):
+        return None
     if run.average is not None:
         run.average.update(run.network)
     return loss.detach()
@@ -207,7 +213,7 @@ def _to_device(batch: Batch, run: TrainingRun) -> tuple[Tensor, Tensor]:
         image, target = image.pin_memory(), target.pin_memory()
     layout = torch.channels_last_3d if image.ndim == 5 else torch.channels_last
     image = image.to(run.device, non_blocking=True, memory_format=layout)
-    return image, target.to(run.device, torch.int64, non_blocking=True)
+    return image, target.to(run.device, non_blocking=True).long()  # widened there: fewer bytes to copy
 
 
 def _mean(losses: list[Tensor]) -> float | None:

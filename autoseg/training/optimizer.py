@@ -1,5 +1,6 @@
 """The one place where a TrainingSpec becomes an optimiser."""
 
+import torch
 from torch import nn, optim
 from torch.nn import Parameter
 
@@ -23,7 +24,7 @@ def build_optimizer(network: nn.Module, spec: TrainingSpec) -> optim.Optimizer:
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     match spec.optimizer:
         case "sgd":
-            return optim.SGD(
+            optimizer = optim.SGD(
                 trainable,
                 lr=spec.learning_rate,
                 momentum=spec.momentum,
@@ -31,6 +32,11 @@ def build_optimizer(network: nn.Module, spec: TrainingSpec) -> optim.Optimizer:
                 nesterov=spec.momentum > 0.0,  # torch refuses Nesterov without momentum
                 fused=True,
             )
+            if spec.momentum > 0.0:
+                for parameter in trainable:
+                    # the fused kernel leaves this memory as it finds it when the first fp16 step overflows
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return optimizer
         case "adamw":
             return optim.AdamW(_decay_groups(trainable, spec.weight_decay), lr=spec.learning_rate, fused=True)
 

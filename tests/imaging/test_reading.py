@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+import tifffile
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -13,6 +14,7 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.geometry import canonical_orientation, grid_difference
 from autoseg.imaging.reading import (
     IMAGE_ENDINGS,
+    data_files,
     read_image,
     read_label_map,
     split_ending,
@@ -197,6 +199,39 @@ def test_flat_sform_is_not_believed(tmp_path):
     assert volume.grid.spacing == pytest.approx((3.9, 0.5, 1.25))
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "expected"),
+    [
+        ("x.mhd", "NDims = 3\nElementDataFile = other name.raw\n", ["other name.raw"]),
+        ("x.mhd", "NDims = 3\n\nElementDataFile=sub/v.zraw", ["sub/v.zraw"]),
+        ("x.mhd", "ElementDataFile = LOCAL\nElementDataFile = no.raw\n", []),
+        ("x.mhd", "ElementDataFile = LIST 2\ns2.raw\ns1.raw\n", ["s2.raw", "s1.raw"]),
+        ("x.mhd", "ElementDataFile = s%d.raw 1 2 1\n", ["s1.raw", "s2.raw"]),
+        ("x.nhdr", "NRRD0005\r\n# a comment\r\ndata file: other name.raw\r\n", ["other name.raw"]),
+        ("x.nhdr", "NRRD0005\ndatafile: ./s%01d.raw 1 2 1 2\n\n", ["s1.raw", "s2.raw"]),
+        ("x.nhdr", "NRRD0005\ndata file: LIST\ns1.raw\ns2.raw\n", ["s1.raw", "s2.raw"]),
+        ("x.nhdr", "NRRD0005\ntype: uint8\n\ndata file: no.raw\n", []),
+    ],
+)
+def test_headers_name_their_data_files(tmp_path, name: str, header: str, expected: list[str]):
+    for neighbour in ("x.raw", "s1.raw", "s2.raw"):
+        (tmp_path / neighbour).touch()
+    (tmp_path / name).write_bytes(header.encode())
+    assert data_files(tmp_path / name) == (tmp_path / name, *(tmp_path / file for file in expected))
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+def test_data_files_are_those_that_itk_writes(tmp_path, ending: str):
+    for compressed in (False, True):
+        folder = tmp_path / str(compressed)
+        folder.mkdir()
+        image = SimpleITK.GetImageFromArray(INTENSITIES)
+        SimpleITK.WriteImage(image, str(folder / f"x{ending}"), useCompression=compressed)
+        assert sorted(data_files(folder / f"x{ending}")) == sorted(folder.iterdir())
+    with pytest.raises(ImageFileError, match=r"gone.*cannot be read"):
+        data_files(tmp_path / f"gone{ending}")
+
+
 def itk_image(array: np.ndarray, *, is_vector: bool = False) -> SimpleITK.Image:
     image = SimpleITK.GetImageFromArray(array, isVector=is_vector)
     image.SetSpacing((1.25, 0.5, 3.75))
@@ -274,6 +309,30 @@ def test_pictures(tmp_path, mode: str, name: str, num_channels: int):
     assert volume.grid.spacing == (999.0, 1.0, 1.0)
     assert canonical_orientation(volume.grid) == Orientation()
     assert any("alpha" in note for note in volume.notes) == (mode in ("RGBA", "LA"))
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "planar.tif"])
+@pytest.mark.parametrize("num_channels", [3, 4])
+def test_deep_colours_are_refused_not_cut(tmp_path, name: str, num_channels: int):
+    pixels = RNG.integers(0, 60000, (7, 11, num_channels)).astype(np.uint16)
+    if name == "planar.tif":
+        planes = np.moveaxis(pixels, -1, 0)
+        tifffile.imwrite(tmp_path / name, planes, photometric="rgb", planarconfig="separate")
+    else:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels, isVector=True), str(tmp_path / name))
+    for read in (lambda path: read_image([path]), read_label_map):
+        with pytest.raises(ImageFileError, match=rf"{name}: 16 bits per colour .* 8 bits per colour"):
+            read(tmp_path / name)
+
+
+def test_16_bits_for_all_colours_together_are_read(tmp_path):
+    """A BMP with 5 + 6 + 5 bits per pixel, bottom row first: red, green, blue, white."""
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0)
+    pixels = struct.pack("<4H", 0xF800, 0x07E0, 0x001F, 0xFFFF)
+    (tmp_path / "x.bmp").write_bytes(struct.pack("<2sIHHI", b"BM", 74, 0, 0, 66) + info + masks + pixels)
+    colours = np.moveaxis(read_image([tmp_path / "x.bmp"]).array[:, 0], 0, -1)
+    np.testing.assert_array_equal(colours, [[[0, 0, 255], [255, 255, 255]], [[255, 0, 0], [0, 255, 0]]])
 
 
 def test_palette_pictures_are_colours_as_image_and_indices_as_label_map(tmp_path):

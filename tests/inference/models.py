@@ -17,6 +17,7 @@ from autoseg.records.plan import (
     Plan,
     ResamplingSpec,
     TrainingSpec,
+    model_hash,
 )
 from autoseg.records.workspace import Workspace
 from autoseg.training.checkpointing import save_weights
@@ -90,6 +91,9 @@ def write_model(root: Path, plan: Plan, folds: dict[str, tuple[str, ...]], *, ch
         for fold in fold_names:
             torch.manual_seed(sum(map(ord, name + fold)))
             network = build_network(plan.configurations[name].network, deep_supervision=True)
-            record = Checkpoint(configuration=name, fold=fold, epoch=1, step=1, elapsed_seconds=0.0)
+            record = Checkpoint(
+                configuration=name, fold=fold, model_hash=model_hash(plan, name), cases_hash="made", epoch=1, step=1,
+                elapsed_seconds=0.0,
+            )  # fmt: skip
             save_weights(network.state_dict(), record, workspace.fold(name, fold) / f"checkpoint_{checkpoint}")
     return workspace

@@ -1,6 +1,7 @@
 """Files, folders and lists become cases."""
 
 import json
+import logging
 
 import pytest
 
@@ -44,17 +45,40 @@ def test_one_channel_file_may_hold_all_channels(tmp_path):
 
 
 def test_missing_and_surplus_channels_are_faults_of_their_case(tmp_path):
-    touch(tmp_path, "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "c_0000.nii.gz", "c_0001.nii.gz")
+    touch(tmp_path, "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "b_0002.nii.gz", "c_0000.nii.gz")
     touch(tmp_path, "c_0002.nii.gz")
-    cases = {case.case: case for case in find_inputs(tmp_path, TWO)}
+    cases = {case.case: case for case in find_inputs(tmp_path, (*TWO, "FLAIR"))}
     assert not cases["b"].fault
-    assert cases["a"].fault.startswith("found a_0001.nii.gz, the model expects a_0000 (T1), a_0001 (T2).")
-    assert "found c_0000.nii.gz, c_0001.nii.gz, c_0002.nii.gz" in cases["c"].fault
+    assert cases["a"].fault.startswith(
+        "found a_0001.nii.gz, the model expects a_0000 (T1), a_0001 (T2), a_0002 (FLAIR)."
+    )
+    assert "found c_0000.nii.gz, c_0002.nii.gz" in cases["c"].fault
 
 
-def test_numbered_files_are_cases_where_there_are_no_channels_to_tell_apart(tmp_path):
+@pytest.mark.parametrize(
+    ("channels", "names"),
+    [
+        (ONE, ("frame_0001", "frame_0002")),
+        (ONE, ("frame_0001",)),
+        (ONE, ("frame_0000", "frame_0001")),
+        (TWO, ("frame_0007",)),
+        (TWO, ("frame_0000", "frame_0001", "frame_0002")),
+    ],
+)
+def test_files_whose_numbers_cannot_be_channels_are_cases(tmp_path, channels, names):
+    touch(tmp_path, *(f"{name}.png" for name in names))
+    assert summary(find_inputs(tmp_path, channels)) == {name: [f"{name}.png"] for name in names}
+
+
+def test_numbered_files_that_look_like_channels_are_warned_about(tmp_path, caplog):
     touch(tmp_path, "frame_0001.png", "frame_0002.png")
-    assert summary(find_inputs(tmp_path, ONE)) == {"frame_0001": ["frame_0001.png"], "frame_0002": ["frame_0002.png"]}
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        find_inputs(tmp_path, ONE)
+        assert not caplog.messages
+        touch(tmp_path, "frame_0000.png")
+        find_inputs(tmp_path, ONE)
+    (message,) = caplog.messages
+    assert "frame_0000.png, frame_0001.png, frame_0002.png: taken as separate cases" in message
 
 
 def test_single_file(tmp_path):

@@ -110,3 +110,10 @@ def test_damaged_and_foreign_weights(tmp_path, plan):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(PredictionError, match=r"checkpoint_final.safetensors: the weights cannot be read"):
         load_configuration(workspace, plan, "2d", (), "final", CPU)
+
+
+def test_weights_of_another_plan_are_not_used_in_silence(tmp_path, plan):
+    workspace = write_model(tmp_path, plan, {"2d": ("0",)})
+    changed = plan.model_copy(update={"orientation": "as_stored" if plan.orientation == "canonical" else "canonical"})
+    with pytest.raises(PredictionError, match=r"checkpoint_final\.json: this fold was trained for another plan"):
+        load_configuration(workspace, changed, "2d", (), "final", CPU)

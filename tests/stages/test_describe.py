@@ -310,6 +310,106 @@ def test_faulty_cases_can_be_left_out(faulty: Path):
     assert all(fault.severity == "warning" for fault in description.warnings)
 
 
+def test_left_out_cases_decide_nothing(tmp_path):
+    """Three faulty cases against two sound ones: CT in two channels, values and images that the others lack."""
+    make_plain(tmp_path, ["good1", "good2", "bad1", "bad2", "bad3"])
+    hounsfield = np.random.default_rng(0).integers(-1024, 2500, (*SHAPE_XYZ, 2)).astype(np.int16)
+    hounsfield[0, 0, 0] = -1024
+    for case in ("bad1", "bad2", "bad3"):
+        save(tmp_path / "images" / f"{case}.nii.gz", hounsfield)
+        save(tmp_path / "labels" / f"{case}.nii.gz", label(1, 2, 9), np.diag([-1.25, -0.5, 5.0, 1.0]))
+    description = describe_dataset(tmp_path, skip_faulty=True)
+    assert [files.case for files in description.cases] == ["good1", "good2"]
+    assert description.labels == {"background": 0, "label_1": 1, "label_2": 2}
+    assert description.channel_names == ("channel_0",)
+    assert "the same as that of case" not in whats(description)
+    with pytest.raises(DatasetError, match="5 errors and 2 warnings"):
+        describe_dataset(tmp_path)
+
+
+def test_values_of_a_case_with_other_channels_are_no_labels(tmp_path):
+    make_plain(tmp_path, ["a", "b", "c"])
+    save(tmp_path / "images" / "c.nii.gz", np.stack([image(7), image(8)], axis=-1))
+    save(tmp_path / "labels" / "c.nii.gz", label(1, 2, 9))
+    assert describe_dataset(tmp_path, skip_faulty=True).labels == {"background": 0, "label_1": 1, "label_2": 2}
+
+
+def test_labels_of_left_out_cases_only_are_absent(tmp_path):
+    make_nnunet(tmp_path)
+    for case in ("a", "b"):
+        save(tmp_path / "labelsTr" / f"{case}.nii.gz", label(1, 2))
+    save(tmp_path / "labelsTr" / "c.nii.gz", label(1, 2, 3, 7))
+    assert "the label 'c' (3) occurs in no case" in whats(describe_dataset(tmp_path, skip_faulty=True))
+
+
+def test_an_image_among_the_label_maps_is_a_fault_of_its_case(tmp_path):
+    make_plain(tmp_path, ["a", "b", "c"])
+    save(tmp_path / "labels" / "b.nii.gz", np.arange(385, dtype=np.uint16).reshape(SHAPE_XYZ))
+    wrong = r"error +b +labels/b\.nii\.gz +385 different values .*is it a label map"
+    with pytest.raises(DatasetError, match=wrong):
+        describe_dataset(tmp_path)
+    description = describe_dataset(tmp_path, skip_faulty=True)
+    assert [files.case for files in description.cases] == ["a", "c"]
+    assert description.labels == {"background": 0, "label_1": 1, "label_2": 2}
+
+
+def test_no_sound_case_is_said(tmp_path):
+    make_plain(tmp_path, ["a"])
+    save(tmp_path / "images" / "a.nii.gz", np.zeros(SHAPE_XYZ, np.float32))
+    with pytest.raises(DatasetError, match=r"the image is constant.*\n.*No case is without fault"):
+        describe_dataset(tmp_path, skip_faulty=True)
+    for file in (*(tmp_path / "images").iterdir(), *(tmp_path / "labels").iterdir()):
+        file.unlink()
+    with pytest.raises(DatasetError, match="No cases were found"):
+        describe_dataset(tmp_path)
+
+
+def test_two_files_of_one_channel_leave_their_case_out(tmp_path):
+    make_nnunet(tmp_path)
+    save(tmp_path / "imagesTr" / "b_0001.nii", image(9))
+    with pytest.raises(DatasetError, match=r"error +b +imagesTr/b_0001\.nii\.gz +has the same case name as"):
+        describe_dataset(tmp_path)
+    assert [files.case for files in describe_dataset(tmp_path, skip_faulty=True).cases] == ["a", "c"]
+
+
+def test_unusable_entries_of_dataset_json_are_faults(tmp_path):
+    make_nnunet(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    images = [f"imagesTr/a_{channel:04d}.nii.gz" for channel in range(2)]
+    listed = {"a": images, "none": [], "blank": [""], "x/y": images, "..": images, "": images}
+    content["dataset"] = {
+        case: {"images": files, "label": "" if case == "none" else "labelsTr/a.nii.gz"}
+        for case, files in listed.items()
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="6 errors") as caught:
+        describe_dataset(tmp_path)
+    for expected in (
+        "error    none       -                        no image is listed for this case",
+        "error    none       -                        no label map is listed for this case",
+        "error    blank      labelsTr/a.nii.gz        no image is listed for this case",
+        "error    x/y        imagesTr/a_0000.nii.gz   the name of a case must be usable as a file name",
+        "error    ..         imagesTr/a_0000.nii.gz   the name of a case must be usable as a file name",
+        "error    (no name)  imagesTr/a_0000.nii.gz   the name of a case must be usable as a file name",
+    ):
+        assert expected.split() in [line.split() for line in str(caught.value).splitlines()]
+    assert [files.case for files in describe_dataset(tmp_path, skip_faulty=True).cases] == ["a"]
+
+
+@pytest.mark.parametrize("nothing", ["", [], [""]])
+def test_decathlon_entries_without_image_are_faults(tmp_path, nothing: str | list[str]):
+    make_plain(tmp_path, ["a", "b"])
+    training: list[dict[str, str | list[str]]] = [
+        {"image": "images/a.nii.gz", "label": "labels/a.nii.gz"},
+        {"image": nothing, "label": "labels/b.nii.gz"},
+    ]
+    content = {"labels": {"0": "background", "1": "x", "2": "y"}, "training": training}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"error +b +labels/b\.nii\.gz +no image is listed for this case"):
+        describe_dataset(tmp_path)
+    assert [files.case for files in describe_dataset(tmp_path, skip_faulty=True).cases] == ["a"]
+
+
 def test_missing_channel_and_stray_names(tmp_path):
     make_nnunet(tmp_path)
     (tmp_path / "imagesTr" / "b_0001.nii.gz").unlink()

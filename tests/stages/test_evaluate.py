@@ -1,5 +1,7 @@
 """Matching, scoring and reporting of two folders of label maps, written here with SimpleITK, nibabel and Pillow."""
 
+import os
+
 import nibabel
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.records.dataset import LabelValues
-from autoseg.stages.evaluate import evaluate_predictions, find_label_maps, read_pair
+from autoseg.stages.evaluate import _in_processes, evaluate_predictions, find_label_maps, read_pair
 
 LABELS: dict[str, LabelValues] = {"background": 0, "liver": 1, "lesion": 7}
 
@@ -102,6 +104,42 @@ def test_not_one_comparable_case_is_an_error_that_lists_them(folders):
         (predictions / name).write_bytes(b"not an image")
     with pytest.raises(UsageError, match=r"(?s)not one case could be compared.*a\.nii\.gz.*b\.nrrd"):
         evaluate_predictions(predictions, references, labels=LABELS)
+
+
+def test_unreadable_references_are_no_lack_of_foreground(folders):
+    predictions, references = folders
+    for path in references.iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(UsageError, match=r"(?s)not one case could be compared.*a\.nii\.gz"):
+        evaluate_predictions(predictions, references)
+
+
+def test_references_without_foreground_are_told(folders):
+    predictions, references = folders
+    for case in "ab":
+        write(references / f"{case}.nii.gz", block(0, 0))
+    with pytest.raises(UsageError, match="references: there is only background in the references"):
+        evaluate_predictions(predictions, references)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_given_as_references_are_told(folders, workers):
+    predictions, references = folders
+    values = np.random.default_rng(0).normal(size=(11, 7, 5)).astype(np.float32)
+    for case in "bcdefgh":
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), references / f"{case}.nii.gz")
+    with pytest.raises(UsageError, match=r"/[b-h]\.nii\.gz: has more than 256 different values, so it is an image"):
+        evaluate_predictions(predictions, references, workers=workers)
+
+
+def die(item):
+    os._exit(3)
+
+
+@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
+def test_a_killed_worker_is_explained():
+    with pytest.raises(UsageError, match=r"evaluation: a worker process was killed.*Use fewer than 2 workers"):
+        list(_in_processes(die, [1, 2, 3], workers=2))
 
 
 def test_no_common_case_is_an_error_that_shows_both_sides(folders):

@@ -1,7 +1,9 @@
 """Prediction from files and objects in memory, with an untrained network."""
 
 import json
+import logging
 import shutil
+from pathlib import Path
 
 import blosc2
 import nibabel
@@ -20,6 +22,7 @@ from autoseg.inference.sliding_window import predict_logits
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
+from autoseg.stages import predict
 from autoseg.stages.predict import Predictor, predict_files
 from autoseg.stages.preprocess import preprocess_case
 from tests.inference.models import LABELS, REGIONS, make_plan, write_model
@@ -243,25 +246,26 @@ def test_folder_with_failures(tmp_path, predictor, shared):
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(make_image(2)), source / "itk.nrrd")
     for name in ("image_truncated", "image_zero_bytes", "image_is_text", "image_nan", "image_4d_2channels"):
         shutil.copy(made / f"{name}.nii.gz", source)
-    write_nifti(make_image(3), source / "lonely_0001.nii.gz")
+    (source / "itk.nhdr").touch()
     calls = []
     failures = predict_files(predictor, source, output, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 8) for done in range(1, 9)]
-    expected = {"image_truncated", "image_zero_bytes", "image_is_text", "image_nan", "image_4d_2channels", "lonely"}
+    expected = {"image_truncated", "image_zero_bytes", "image_is_text", "image_nan", "image_4d_2channels", "itk"}
     assert {failure.case for failure in failures} == expected
     written = json.loads((output / "failures.json").read_text())
     assert {entry["case"]: entry["error"] for entry in written} == {f.case: f.error for f in failures}
     for entry in written:
-        if entry["case"] != "lonely":
+        if entry["case"] != "itk":
             assert f"{entry['case']}.nii.gz" in entry["error"]
             assert entry["files"] == [str(source / f"{entry['case']}.nii.gz")]
     by_case = {failure.case: failure.error for failure in failures}
     assert "49 voxels are NaN or infinite" in by_case["image_nan"]
-    assert "found lonely_0001.nii.gz, the model expects lonely_0000 (MR)" in by_case["lonely"]
     assert sorted(path.name for path in output.iterdir()) == ["failures.json", "good.nii.gz", "itk.nrrd"]
     for path in source.iterdir():
-        if path.name not in ("good_0000.nii.gz", "itk.nrrd"):
+        if path.name == "itk.nhdr":
             path.unlink()
+        elif path.name not in ("good_0000.nii.gz", "itk.nrrd"):
+            write_nifti(make_image(3), path)
     assert predict_files(predictor, source, output) == []
     assert not (output / "failures.json").exists()
 
@@ -283,9 +287,121 @@ def test_the_image_is_never_overwritten(tmp_path, predictor):
     before = source.read_bytes()
     (tmp_path / "link").symlink_to(tmp_path)
     for output in (tmp_path, source, tmp_path / "link"):
-        (failure,) = predict_files(predictor, source, output)
-        assert "the label map would overwrite the image" in failure.error
+        for skip_existing in (False, True):
+            (failure,) = predict_files(predictor, source, output, skip_existing=skip_existing)
+            assert "the label map would overwrite an image" in failure.error
     assert source.read_bytes() == before
+
+
+def test_the_image_of_another_case_is_never_overwritten(tmp_path, predictor):
+    first, second = (write_nifti(make_image(), tmp_path / name) for name in ("first.nii.gz", "second.nii.gz"))
+    before = second.read_bytes()
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps([{"case": "second", "image": first.name}, {"case": "x", "image": second.name}]))
+    (failure,) = predict_files(predictor, listed, tmp_path)
+    assert failure.case == "second"
+    assert "the label map would overwrite an image" in failure.error
+    assert second.read_bytes() == before
+    assert (tmp_path / "x.nii.gz").is_file()
+
+
+def test_a_picture_file_is_what_is_written(tmp_path):
+    write_model(tmp_path / "model", make_plan({"2d": (1.0, 1.0)}), {"2d": ("0",)})
+    model = load(tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 255, size=(30, 41)).astype(np.uint8)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels), tmp_path / "m.png")
+    before = (tmp_path / "m.png").read_bytes()
+    (failure,) = predict_files(model, tmp_path / "m.png", tmp_path / "m.jpg")
+    assert "m.png: the label map would overwrite an image" in failure.error
+    assert (tmp_path / "m.png").read_bytes() == before
+    target = tmp_path / "labels.png"
+    target.write_bytes(b"old")
+    assert predict_files(model, tmp_path / "m.png", tmp_path / "labels.JPG", skip_existing=True) == []
+    assert target.read_bytes() == b"old"
+
+
+def test_kept_outputs_do_not_hide_clashing_names_and_faulty_cases(tmp_path, predictor):
+    image = write_nifti(make_image(), tmp_path / "a.nii.gz").name
+    (tmp_path / "l.json").write_text(json.dumps([{"case": "a", "image": image}, {"case": "a", "image": image}]))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.nii.gz").write_bytes(b"old")
+    (failure,) = predict_files(predictor, tmp_path / "l.json", tmp_path / "out", skip_existing=True)
+    assert "another case of this run has the same name" in failure.error
+
+
+def test_no_label_map_without_its_probabilities(tmp_path, predictor, monkeypatch):
+    def fail(probabilities, path):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(predict, "write_probabilities", fail)
+    source = write_nifti(make_image(), tmp_path / "a.nii.gz")
+    (failure,) = predict_files(predictor, source, tmp_path / "out", save_probabilities=True)
+    assert failure.error == "disk full"
+    assert not (tmp_path / "out" / "a.nii.gz").exists()
+
+
+def test_outputs_that_cannot_take_the_label_maps(tmp_path, predictor):
+    source = tmp_path / "in"
+    source.mkdir()
+    write_nifti(make_image(), source / "a.nii.gz")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"notes\.txt: is a file, but not one for a label map"):
+        predict_files(predictor, source, tmp_path / "notes.txt")
+    with pytest.raises(UsageError, match=r"notes\.txt/out: cannot be written to"):
+        predict_files(predictor, source, tmp_path / "notes.txt" / "out")
+    with pytest.raises(UsageError, match="cannot be written to"):
+        predict_files(predictor, source, Path("/proc/self"))
+    shutil.copy(source / "a.nii.gz", source / "b.nii.gz")
+    with pytest.raises(UsageError, match=r"names one file for 2 cases; give a folder for several images"):
+        predict_files(predictor, source, tmp_path / "result.nii.gz")
+    assert not (tmp_path / "result.nii.gz").exists()
+
+
+def test_failures_of_other_runs_stay(tmp_path, predictor):
+    good, bad = write_nifti(make_image(), tmp_path / "good.nii.gz"), tmp_path / "bad.nii.gz"
+    bad.touch()
+    written, output = tmp_path / "out" / "failures.json", tmp_path / "out" / "result.nii.gz"
+    assert [failure.case for failure in predict_files(predictor, bad, output)] == ["bad"]
+    assert predict_files(predictor, good, output) == []
+    assert [entry["case"] for entry in json.loads(written.read_text())] == ["bad"]
+    shutil.copy(good, bad)
+    assert predict_files(predictor, bad, output) == []
+    assert not written.exists()
+    written.write_text('{"of": "another program"}')
+    assert predict_files(predictor, good, output) == []
+    assert written.read_text() == '{"of": "another program"}'
+
+
+def test_what_the_reader_notes_is_logged(tmp_path, predictor, caplog):
+    image = nibabel.Nifti1Image(make_image().transpose(2, 1, 0), None)
+    image.header.set_zooms(SPACING[::-1])
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        assert predict_files(predictor, tmp_path / "a.nii.gz", tmp_path / "out") == []
+    assert any(message.startswith("a: the header does not say how the image lies") for message in caplog.messages)
+
+
+def test_what_predicts_is_said(model, tmp_path, caplog):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    step = KeepLargestComponent(labels=("anterior", "posterior"))
+    selection = Selection(
+        configurations=("3d_fullres",), folds=("1",), postprocessing=(step,), mean_foreground_dice=None,
+        candidates=(), reasons=(),
+    )  # fmt: skip
+    write_record(selection, folder / "selection.json")
+    with caplog.at_level(logging.INFO, "autoseg.predict"):
+        load(folder)
+    warning, said = caplog.messages
+    assert "selection.json: chosen without fold(s) 0 of 3d_fullres" in warning
+    assert said == (
+        "predicting with 3d_fullres (fold(s) 1); post-processing: only the largest component of anterior, posterior"
+    )
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "autoseg.predict"):
+        load(folder, configuration="3d_fullres")
+    assert caplog.messages == ["predicting with 3d_fullres (fold(s) 0, 1); post-processing: none"]
 
 
 def test_single_file_to_a_named_file(tmp_path, predictor):

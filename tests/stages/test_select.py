@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from autoseg.errors import UsageError
+from autoseg.errors import ImageFileError, UsageError
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.budget import Budget
@@ -268,6 +268,21 @@ def test_the_dataset_may_have_moved(run, tmp_path):
     with pytest.raises(UsageError, match="the dataset is not there; say where its folder is now"):
         select_model(run.workspace)
     assert select_model(run.workspace, tmp_path / "elsewhere").configurations == ("2d",)
+
+
+def test_a_value_that_the_plan_does_not_know_names_the_file(run):
+    run.train("2d", "0", GOOD)
+    path = run.workspace.fold("2d", "0") / "validation" / "b.nii.gz"
+    write_map(path, GOOD["b"] + np.uint8(5))
+    with pytest.raises(ImageFileError, match=r"^\S+fold_0/validation/b\.nii\.gz: .*15"):
+        select_model(run.workspace)
+
+
+def test_a_fold_validated_for_other_labels_is_named(run):
+    run.labels = {"background": 0, "one": 10, "three": 20}
+    run.train("2d", "0", GOOD)
+    with pytest.raises(UsageError, match=r"fold_0/validation/evaluation\.json: .*one, three.*one, two; .*--restart"):
+        select_model(run.workspace)
 
 
 def test_a_lost_validation_map_is_named(run):

@@ -18,6 +18,7 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Splits
+from autoseg.stages import train
 from autoseg.stages.train import TrainingOptions, train_fold
 
 NAME = "3d_fullres"
@@ -132,7 +133,46 @@ def test_a_checkpoint_of_another_network_says_what_to_do(workspace):
     network = configuration.network.model_copy(update={"features": (4, 6)})
     changed = configuration.model_copy(update={"network": network})
     write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
-    with pytest.raises(TrainingError, match=r"does not fit the plan.*--restart"):
+    with pytest.raises(TrainingError, match=r"another plan.*--restart"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_a_fold_of_another_plan_is_not_taken_for_this_one(workspace):
+    train_fold(workspace, NAME, "0", SHORT)
+    plan = read_record(Plan, workspace.plan)
+    write_record(plan.model_copy(update={"orientation": "as_stored"}), workspace.plan)
+    with pytest.raises(TrainingError, match=r"another plan.*--restart"):
+        train_fold(workspace, NAME, "0", SHORT)
+    assert train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "restart": True})).finished
+
+
+def test_a_fold_of_other_training_cases_is_not_taken_for_this_one(workspace):
+    train_fold(workspace, NAME, "0", SHORT)
+    splits = read_record(Splits, workspace.splits)
+    write_record(splits.model_copy(update={"folds": splits.folds[1:]}), workspace.splits)
+    with pytest.raises(TrainingError, match=r"other training cases.*--restart"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_a_restart_forgets_the_old_results_at_once(workspace, monkeypatch):
+    train_fold(workspace, NAME, "0", SHORT)
+    monkeypatch.setattr(train, "train_until_done", lambda *_, **__: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "restart": True}))
+    assert not list(workspace.fold(NAME, "0").glob("checkpoint_*"))
+    assert not list((workspace.fold(NAME, "0") / "validation").iterdir())
+
+
+def test_a_missing_dataset_is_said_before_training(workspace):
+    (workspace.root.parent / "phantoms").unlink()
+    with pytest.raises(UsageError, match="the dataset is not there"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_cases_that_are_not_preprocessed_are_said_before_training(workspace):
+    case = read_record(Splits, workspace.splits).folds[0].training[0]
+    (workspace.preprocessed(NAME) / f"{case}.json").unlink()
+    with pytest.raises(UsageError, match=f"1 cases are not preprocessed, {case} first.*autoseg-plan"):
         train_fold(workspace, NAME, "0", SHORT)
 
 

@@ -13,7 +13,16 @@ from autoseg.training.checkpointing import (
     save_weights,
 )
 
-RECORD = Checkpoint(configuration="2d", fold="0", epoch=3, step=75, elapsed_seconds=12.5, best_pseudo_dice=0.5)
+RECORD = Checkpoint(
+    configuration="2d",
+    fold="0",
+    model_hash="m",
+    cases_hash="c",
+    epoch=3,
+    step=75,
+    elapsed_seconds=12.5,
+    best_pseudo_dice=0.5,
+)
 
 
 def trained(optimizer_type, steps=2, seed=0, **settings):
@@ -47,6 +56,35 @@ def test_a_resumed_optimiser_takes_the_very_same_steps(tmp_path, optimizer_type,
     step(other, fresh, 3)
     for expected, found in zip(network.parameters(), other.parameters(), strict=True):
         assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("optimizer_type", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_restored_optimiser_keeps_its_moments_beside_their_weights_in_memory(tmp_path, optimizer_type):
+    settings = {"momentum": 0.9} if optimizer_type is torch.optim.SGD else {}
+
+    def make(seed):
+        torch.manual_seed(seed)
+        layer = torch.nn.Conv3d(3, 5, 3)
+        layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last_3d)
+        return layer, optimizer_type(layer.parameters(), lr=0.1, fused=True, **settings)
+
+    def train(layer, optimizer):
+        optimizer.zero_grad()
+        torch.manual_seed(7)
+        layer(torch.randn(2, 3, 4, 5, 6)).square().mean().backward()
+        optimizer.step()
+
+    layer, optimizer = make(0)
+    train(layer, optimizer)
+    save_resume_point(tmp_path / "last", RECORD, cpu_weights(layer.state_dict()), optimizer, {})
+    train(layer, optimizer)
+    other, fresh = make(1)
+    point = load_resume_point(tmp_path / "last")
+    assert point is not None
+    other.load_state_dict(point.network)
+    restore_optimizer(fresh, point.optimizer)
+    train(other, fresh)
+    torch.testing.assert_close(other.weight, layer.weight, rtol=0, atol=1e-7)
 
 
 def test_record_and_average_come_back(tmp_path):

@@ -92,14 +92,19 @@ def test_training_gives_up_when_nothing_is_finite(monkeypatch):
 def test_validation_changes_nothing_and_scores_a_perfect_patch():
     run = make_run()
     before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    result = validate_epoch(run, batches())
+    result = validate_epoch(run, batches(), forever())
     assert all(torch.equal(before[name], tensor) for name, tensor in run.network.state_dict().items())
     assert result.mean_loss is not None
     assert result.pseudo_dice.keys() == {"a", "b"}
 
 
-def test_progress_is_the_larger_of_steps_and_time():
+def test_progress_is_by_time_where_a_time_was_promised():
     clock = Clock(total_steps=100, limit_seconds=10.0, elapsed_before=4.0)
-    assert clock.progress(10) == pytest.approx(0.4, abs=0.05)
-    assert clock.progress(90) == pytest.approx(0.9)
+    assert clock.progress(90) == pytest.approx(0.4, abs=0.05)
+    assert Clock(total_steps=100, limit_seconds=10.0, elapsed_before=11.0).progress(1) == 1.0
+
+
+def test_progress_is_by_steps_otherwise():
+    clock = Clock(total_steps=100, limit_seconds=None)
+    assert clock.progress(25) == 0.25
     assert clock.progress(200) == 1.0
