@@ -53,13 +53,14 @@ def progress_bar(title: str) -> Iterator[Progress]:
 def _line_progress(title: str) -> Progress:
     started = time.monotonic()
     last_line = started
+    complete = False
 
     def show(done: int, total: int) -> None:
-        nonlocal last_line
+        nonlocal last_line, complete
         now = time.monotonic()
-        if done < total and now - last_line < SECONDS_BETWEEN_LINES:
+        if complete or (done < total and now - last_line < SECONDS_BETWEEN_LINES):
             return
-        last_line = now
+        last_line, complete = now, done >= total
         rate = done / max(now - started, 1e-6)
         left = (total - done) / rate if rate > 0 else 0.0
         logging.getLogger("autoseg").info(

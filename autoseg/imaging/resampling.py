@@ -207,7 +207,8 @@ def _nearest_slices(array: NDArray[Scalar], new_size: int, axis: int) -> NDArray
     size = array.shape[axis]
     centres = size / new_size * (np.arange(new_size) + 0.5) - 0.5
     nearest = ndimage.map_coordinates(np.arange(size), centres[None], order=0, mode="nearest")
-    return np.take(array, nearest, axis=axis)
+    slices: NDArray[Scalar] = np.take(array, nearest, axis=axis)
+    return slices
 
 
 def _resize_masks(labels: NDArray[np.int16], operators: Operators) -> NDArray[np.int16]:

@@ -101,7 +101,7 @@ def train_fold(
             configuration, fold, len(job.split.training), len(job.split.validation), job.device, job.precision,
         )  # fmt: skip
         limit = _training_seconds(job, began)
-        with bar(f"{configuration} fold {fold}") as progress:
+        with bar(f"{configuration} fold {fold}, percent") as progress:
             checkpoint = train_until_done(
                 training,
                 limit,
