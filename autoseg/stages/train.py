@@ -39,7 +39,7 @@ from autoseg.training.previous import finished_earlier, forget_results
 
 logger = logging.getLogger("autoseg.train")
 
-STARTUP_SECONDS = 6.0
+STARTUP_SECONDS = 8.0
 """Share of a promised time that passes before and after what this stage can measure: loading torch, leaving."""
 
 VALIDATION_MARGIN = 1.3
