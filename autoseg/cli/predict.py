@@ -23,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the folds that were selected, else all trained folds",
     )  # fmt: skip
     parser.add_argument(
-        "--tta", choices=("full", "none"), default="full", help="average over mirrored images (default: full)"
+        "--tta",
+        choices=("full", "none"),
+        default="full",
+        help="average over images mirrored as in training (default: full)",
     )
     parser.add_argument(
         "--overlap", type=float, default=0.5, metavar="FRACTION", help="of neighbouring windows (default: 0.5)"

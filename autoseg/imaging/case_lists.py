@@ -28,7 +28,7 @@ class _Entry(BaseModel):
     label: str = ""
 
 
-def read_case_list(path: Path, *, with_labels: bool = True) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
+def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
     """Read a list of cases.
 
     CSV: a header with `image`, or `image_0`, `image_1`, ... for channels in separate files, `label`, and optionally
@@ -37,7 +37,6 @@ def read_case_list(path: Path, *, with_labels: bool = True) -> tuple[tuple[CaseF
 
     Args:
         path: The list; its cases' paths become relative to its folder, symbolic links resolved.
-        with_labels: Whether every case needs a label map; if not, the column may be missing.
 
     Returns:
         Cases sorted by id, and faults: rows without label, names used twice, names that cannot name a file.
@@ -46,13 +45,13 @@ def read_case_list(path: Path, *, with_labels: bool = True) -> tuple[tuple[CaseF
         DatasetError: If the list cannot be read or lacks the columns.
     """
     is_csv = path.suffix.lower() == ".csv"
-    entries = _csv_entries(path, with_labels=with_labels) if is_csv else _json_entries(path)
+    entries = _csv_entries(path) if is_csv else _json_entries(path)
     cases = []
     for entry in entries:
         images = [entry.image] if isinstance(entry.image, str) else entry.image
         cases.append(listed_case(path.parent, entry.case or _name_from_images(images), images, entry.label))
     cases.sort(key=lambda files: files.case)
-    return tuple(cases), tuple(listing_faults(cases, with_labels=with_labels))
+    return tuple(cases), tuple(listing_faults(cases))
 
 
 def listed_case(folder: Path, case: str, images: list[str], label: str) -> CaseFiles:
@@ -64,7 +63,7 @@ def listed_case(folder: Path, case: str, images: list[str], label: str) -> CaseF
     )
 
 
-def listing_faults(cases: list[CaseFiles], *, with_labels: bool = True) -> list[Fault]:
+def listing_faults(cases: list[CaseFiles]) -> list[Fault]:
     """What is wrong with listed cases before any file is opened: names, and files that are not listed."""
     count = Counter(files.case for files in cases)
     channels = Counter(len(files.images) for files in cases if files.images)
@@ -76,7 +75,7 @@ def listing_faults(cases: list[CaseFiles], *, with_labels: bool = True) -> list[
             what.append("no image is listed for this case")
         elif len(files.images) != expected:
             what.append(f"{len(files.images)} image files are listed, most cases have {expected}")
-        if with_labels and not files.label:
+        if not files.label:
             what.append("no label map is listed for this case")
         if count[files.case] > 1:
             what.append("the name is used for several cases; give each a name of its own (lists: in a column `case`)")
@@ -101,7 +100,7 @@ def _relative_path(folder: Path, path: str) -> str:
     return listed.as_posix()
 
 
-def _csv_entries(path: Path, *, with_labels: bool) -> list[_Entry]:
+def _csv_entries(path: Path) -> list[_Entry]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         header = lines[0] if lines else ""
@@ -114,8 +113,8 @@ def _csv_entries(path: Path, *, with_labels: bool) -> list[_Entry]:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
     columns = [name.strip() for name in header.split(delimiter)]
     image_columns = sorted((name for name in columns if _IMAGE_COLUMN.fullmatch(name)), key=_column_number)
-    if not image_columns or (with_labels and "label" not in columns):
-        expected = f"image (or image_0, image_1, ...){' and label' if with_labels else ''}"
+    if not image_columns or "label" not in columns:
+        expected = "image (or image_0, image_1, ...) and label"
         raise DatasetError(f"{path}: expected the columns {expected}, found {', '.join(columns)}")
     return [
         _Entry(

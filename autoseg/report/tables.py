@@ -77,6 +77,8 @@ def number(value: float | None) -> str:
 
 def plain_text(value: JsonValue) -> str:
     """A value from a plan as a person would write it."""
+    if value == ():
+        return "none"
     if isinstance(value, tuple):
         nested = any(isinstance(item, tuple) for item in value)
         return ("; " if nested else ", ").join(plain_text(item) for item in value)

@@ -90,7 +90,8 @@ class Predictor:
                 except `all`, unless only that exists.
             device: auto, cpu, cuda or cuda:N.
             precision: auto, fp32, bf16 or fp16.
-            mirroring: Average over mirrored variants of the image: better, and 8 (2D: 4) times the work.
+            mirroring: Average over variants of the image mirrored along the axes that training mirrored: up to 8
+                (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average.
             overlap: Least share of a window that it has in common with the next one, [0, 1).
             checkpoint: final or best.
 

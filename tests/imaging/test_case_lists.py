@@ -51,17 +51,11 @@ def test_an_image_that_is_a_link_keeps_its_name(linked: Path):
     assert faults == ()
 
 
-def test_lists_without_labels(tmp_path: Path):
+def test_missing_columns_are_named(tmp_path: Path):
     path = tmp_path / "cases.csv"
-    path.write_text("case,image_0,image_1\nb,b0.png,b1.png\na,a0.png,a1.png\n")
-    cases, faults = read_case_list(path, with_labels=False)
-    assert [(files.case, files.images, files.label) for files in cases] == [
-        ("a", ("a0.png", "a1.png"), ""),
-        ("b", ("b0.png", "b1.png"), ""),
-    ]
-    assert faults == ()
+    path.write_text("case,image_0,image_1\nb,b0.png,b1.png\n")
     with pytest.raises(DatasetError, match=r"expected the columns image .* and label, found case, image_0"):
         read_case_list(path)
     path.write_text("case,label\na,b\n")
-    with pytest.raises(DatasetError, match=r"expected the columns image \(or image_0, image_1, \.\.\.\), found"):
-        read_case_list(path, with_labels=False)
+    with pytest.raises(DatasetError, match=r"expected the columns image .* and label, found case, label"):
+        read_case_list(path)

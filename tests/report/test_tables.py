@@ -59,5 +59,6 @@ def test_values_read_as_a_person_would_write_them():
     assert plain_text(True) == "yes"
     assert plain_text(0.1 + 0.2) == "0.3"
     assert plain_text((3, 1.5)) == "3, 1.5"
+    assert plain_text(()) == "none"
     assert plain_text(((1, 1), (2, 2))) == "1, 1; 2, 2"
     assert plain_text(None) == "–"
