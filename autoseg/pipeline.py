@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.errors import TrainingError
+from autoseg.errors import PlanningError, TrainingError
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, OrientationName
 from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
@@ -46,6 +47,8 @@ class PlanningOptions:
     group_by: str | None = None
     skip_faulty: bool = False
     preprocess: bool = True
+    keep_plan: bool = False
+    """Take plan.json of the workspace as it is, edited by hand for example."""
     write: bool = True
     """False: decide everything and write nothing."""
 
@@ -63,7 +66,7 @@ def plan_dataset(
 
     Raises:
         DatasetError: If the dataset has faults; all of them are listed.
-        PlanningError: If nothing fits the budget.
+        PlanningError: If nothing fits the budget, or a plan that is kept is for other data.
     """
     with bar("checking") as progress:
         description = describe_dataset(
@@ -74,7 +77,7 @@ def plan_dataset(
     _say(description)
     with bar("fingerprint") as progress:
         fingerprint = extract_fingerprint(description, folder, workers=workers, progress=progress)
-    plan = make_plan(fingerprint, budget, options.planner)
+    plan = _kept_plan(workspace, fingerprint) if options.keep_plan else make_plan(fingerprint, budget, options.planner)
     plan = plan.model_copy(update={"file_ending": description.file_ending})
     splits = make_splits(fingerprint, folds=options.folds, group_by=options.group_by)
     if not options.write:
@@ -148,6 +151,17 @@ def fold_names(workspace: Workspace) -> tuple[str, ...]:
     """Names of the folds in splits.json; `all` when there are too few cases to leave any out."""
     splits = read_record(Splits, workspace.splits)
     return tuple(str(index) for index in range(len(splits.folds))) or ("all",)
+
+
+def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
+    plan = read_record(Plan, workspace.plan)
+    for what in ("channel_names", "encoding", "orientation"):
+        planned, found = getattr(plan, what), getattr(fingerprint, what)
+        if planned != found:
+            raise PlanningError(
+                f"{workspace.plan}: {what} is {planned}, but the dataset has {found}. Plan anew instead of keeping it."
+            )
+    return plan
 
 
 def _say(description: DatasetDescription) -> None:

@@ -15,7 +15,7 @@ import torch
 from autoseg.inference.sliding_window import choose_window_batch, predict_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
-from autoseg.records.plan import NetworkSpec
+from autoseg.records.network import NetworkSpec
 
 MIRROR_AXES = (0, 1, 2)
 NUM_HEADS = 3
@@ -69,8 +69,8 @@ def _build_network(features: int, device: torch.device) -> torch.nn.Module:
         features=(features, 2 * features, 4 * features),
         strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
         kernel_sizes=((3, 3, 3),) * 3,
-        encoder_convolutions=(2, 2, 2),
-        decoder_convolutions=(2, 2),
+        encoder_blocks=(2, 2, 2),
+        decoder_blocks=(2, 2),
     )
     network = build_network(spec, deep_supervision=False).to(device).eval()
     # the overloads of Module.to do not know a layout without a dtype

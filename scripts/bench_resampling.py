@@ -15,7 +15,7 @@ from skimage.transform import resize
 
 from autoseg.imaging.resampling import axis_operator, resample_image
 from autoseg.records.case import Triple
-from autoseg.records.plan import ResamplingSpec
+from autoseg.records.network import ResamplingSpec
 
 REPEATS = 3
 SPACING = (1.0, 1.0, 1.0)

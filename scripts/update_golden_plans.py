@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from autoseg.records.budget import Budget, Throughput
+from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.files import Record, write_text
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan
@@ -55,6 +55,7 @@ class FingerprintSummary(Record):
 class GoldenPlan(Record):
     """One file of tests/golden."""
 
+    planner: str
     fingerprint: FingerprintSummary
     budget: Budget
     plan: Plan
@@ -88,35 +89,60 @@ MIXED_SLICES = (
     *_alike((10.0, 1.5625, 1.5625), (9, 216, 256), 15),
 )
 
-CASES: dict[str, tuple[FingerprintSummary, Budget]] = {
-    "hippocampus": (HIPPOCAMPUS, Budget()),
-    "hippocampus_cpu_10min": (HIPPOCAMPUS, TEN_MINUTES),
+CASES: dict[str, tuple[str, FingerprintSummary, Budget]] = {
+    "hippocampus": ("unet", HIPPOCAMPUS, Budget()),
+    "hippocampus_cpu_10min": ("unet", HIPPOCAMPUS, TEN_MINUTES),
     "brats": (
+        "unet",
         FingerprintSummary(groups=BRATS, num_labels=4, channel_names=BRATS_CHANNELS, cropped_fraction=0.2),
         Budget(),
     ),
     "brats_regions_24gb": (
+        "unet",
         FingerprintSummary(groups=BRATS, num_labels=4, regions=True, ignore=True),
         Budget(memory_gigabytes=24.0),
     ),
-    "amos": (FingerprintSummary(groups=AMOS, num_labels=16, channel_names=("CT",)), Budget()),
-    "acdc": (ACDC, Budget()),
-    "acdc_cpu": (ACDC, Budget(device="cpu")),
-    "acdc_mixed_slices": (FingerprintSummary(groups=MIXED_SLICES, num_labels=4), Budget()),
-    "prostate": (FingerprintSummary(groups=_alike((3.6, 0.62, 0.62), (20, 320, 319), 32), num_labels=3), Budget()),
-    "heart": (FingerprintSummary(groups=_alike((1.37, 1.25, 1.25), (115, 320, 232), 20)), Budget()),
-    "liver": (LIVER, Budget()),
-    "liver_cpu_10min": (LIVER, TEN_MINUTES),
-    "lung": (FingerprintSummary(groups=LUNG, channel_names=("CT",)), Budget()),
-    "sagittal": (FingerprintSummary(groups=SAGITTAL), Budget()),
-    "pictures": (FingerprintSummary(groups=PICTURES, channel_names=("R", "G", "B")), Budget()),
+    "amos": ("unet", FingerprintSummary(groups=AMOS, num_labels=16, channel_names=("CT",)), Budget()),
+    "acdc": ("unet", ACDC, Budget()),
+    "acdc_cpu": ("unet", ACDC, Budget(device="cpu")),
+    "acdc_mixed_slices": ("unet", FingerprintSummary(groups=MIXED_SLICES, num_labels=4), Budget()),
+    "prostate": (
+        "unet",
+        FingerprintSummary(groups=_alike((3.6, 0.62, 0.62), (20, 320, 319), 32), num_labels=3),
+        Budget(),
+    ),
+    "heart": ("unet", FingerprintSummary(groups=_alike((1.37, 1.25, 1.25), (115, 320, 232), 20)), Budget()),
+    "liver": ("unet", LIVER, Budget()),
+    "liver_cpu_10min": ("unet", LIVER, TEN_MINUTES),
+    "lung": ("unet", FingerprintSummary(groups=LUNG, channel_names=("CT",)), Budget()),
+    "sagittal": ("unet", FingerprintSummary(groups=SAGITTAL), Budget()),
+    "pictures": ("unet", FingerprintSummary(groups=PICTURES, channel_names=("R", "G", "B")), Budget()),
+    "hippocampus_unext": ("unext", HIPPOCAMPUS, Budget()),
+    "hippocampus_unext_cpu_10min": ("unext", HIPPOCAMPUS, TEN_MINUTES),
+    "acdc_unext": ("unext", ACDC, Budget()),
+    "pictures_unext": ("unext", FingerprintSummary(groups=PICTURES, channel_names=("R", "G", "B")), Budget()),
+    "acdc_auto": ("auto", ACDC, Budget()),
+    "pictures_auto": ("auto", FingerprintSummary(groups=PICTURES, channel_names=("R", "G", "B")), Budget()),
+    "liver_auto_24gb": ("auto", LIVER, Budget(memory_gigabytes=24.0)),
+    "liver_auto_cpu_10min": ("auto", LIVER, TEN_MINUTES),
+    "hippocampus_auto_latency": (
+        "auto",
+        HIPPOCAMPUS,
+        Budget(device="cpu", latency_seconds=0.5, throughput=SLOW_CPU),
+    ),
+    "acdc_own_values": (
+        "resenc-m",
+        ACDC,
+        Budget(overrides=Overrides(spacing=(4.0, 1.25, 1.25), patch_size=(24, 190, 190), batch_size=3)),
+    ),
 }
 
 
 def main() -> None:
     """Write every golden plan and print what changed."""
-    for name, (summary, budget) in CASES.items():
-        golden = GoldenPlan(fingerprint=summary, budget=budget, plan=make_plan(summary.expand(), budget))
+    for name, (planner, summary, budget) in CASES.items():
+        plan = make_plan(summary.expand(), budget, planner)
+        golden = GoldenPlan(planner=planner, fingerprint=summary, budget=budget, plan=plan)
         path = FOLDER / f"{name}.json"
         new = golden.model_dump_json(indent=1) + "\n"
         old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

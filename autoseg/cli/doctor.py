@@ -1,9 +1,16 @@
 """`autoseg doctor`: what works on this machine."""
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from autoseg.cli.options import add_device, add_shared
+
+if TYPE_CHECKING:
+    from autoseg.records.network import Architecture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="FILE",
-        help="measure training steps (about 10 s) and write the result as JSON",
+        help="measure training and prediction (about 5 s per architecture) and write the result as JSON",
+    )
+    parser.add_argument(
+        "--architectures",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="networks that --measure-speed measures: unet, residual_unet, unext (default: all)",
     )
     add_device(parser)
     add_shared(parser)
@@ -27,14 +41,27 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.measure_speed is None:
         _print_machine(arguments.device)
         return DONE
+    from autoseg.report.tables import architecture_words
     from autoseg.training.probe import measure_training_speed
 
-    throughput = measure_training_speed(arguments.device)
+    throughput = measure_training_speed(arguments.device, _read_architectures(arguments.architectures))
     save_throughput(throughput, arguments.measure_speed)
     for point in throughput:
-        rate = point.macs_per_second / 1e9
-        print(f"{point.dimensions}D network of {point.base_features} features: {rate:.1f} GMAC/s in training")
+        network = f"{point.dimensions}D {architecture_words(point.architecture)} of {point.base_features} features"
+        training, prediction = point.macs_per_second / 1e9, (point.prediction_macs_per_second or 0.0) / 1e9
+        print(f"{network}: {training:.1f} GMAC/s in training, {prediction:.1f} in prediction")
     return DONE
+
+
+def _read_architectures(names: Sequence[str]) -> tuple[Architecture, ...]:
+    from autoseg.errors import UsageError
+    from autoseg.records.network import Architecture
+
+    known: tuple[Architecture, ...] = get_args(Architecture)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"--architectures {' '.join(unknown)}: unknown; there are {', '.join(known)}")
+    return tuple(name for name in known if name in names) or known
 
 
 def _print_machine(device_name: str) -> None:

@@ -4,14 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from autoseg.errors import UsageError
-from autoseg.records.budget import Budget, Throughput
+from autoseg.records.budget import Throughput
 from autoseg.records.files import Record, read_record, write_record
-
-REFERENCE_MEMORY_GIGABYTES = 8.0
-"""nnU-Net's reference: its plans are proven at this size, so a larger GPU gets the same plan unless asked."""
+from autoseg.records.network import Architecture
 
 
 class MeasuredThroughput(Record):
@@ -20,17 +21,38 @@ class MeasuredThroughput(Record):
     throughput: tuple[Throughput, ...]
 
 
+@dataclass(frozen=True)
+class PlanningDevice:
+    """What a plan is made for."""
+
+    asked: str
+    """As the user named it: auto, cpu, cuda, cuda:N."""
+    kind: Literal["cpu", "cuda"]
+    gpu_gigabytes: float | None
+    """Memory of the GPU here; None: a CPU is planned for, or the GPU is elsewhere."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine has it, so that it can be measured."""
+        return self.kind == "cpu" or self.gpu_gigabytes is not None
+
+    @property
+    def name(self) -> str:
+        """For torch."""
+        return self.kind if self.asked == "auto" else self.asked
+
+
 def core_count() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def gpu_memory_gigabytes() -> float | None:
-    """Memory of the first NVIDIA GPU by its driver's own tool; None where there is none."""
+def gpu_memory_gigabytes(index: int = 0) -> float | None:
+    """Memory of an NVIDIA GPU by its driver's own tool; None where there is no such GPU."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
-    query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    query = [tool, f"--id={index}", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
     except subprocess.TimeoutExpired:  # a driver that hangs has no GPU to offer
@@ -39,50 +61,57 @@ def gpu_memory_gigabytes() -> float | None:
     return float(lines[0]) * 2**20 / 1e9 if answer.returncode == 0 and lines and lines[0].isdigit() else None
 
 
-def planning_budget(
-    device: str, memory_gigabytes: float | None, time_per_fold_seconds: float | None, configurations: tuple[str, ...]
-) -> tuple[Budget, str]:
-    """Turn options into a budget, and say in one sentence what it was taken from.
+def find_device(asked: str) -> PlanningDevice:
+    """Find out what to plan for.
+
+    Args:
+        asked: auto (a GPU when there is one, else the CPU), cpu, cuda or cuda:N; the GPU may be elsewhere.
 
     Raises:
         UsageError: If the device's name is unknown.
     """
-    kind = device.partition(":")[0]
-    if kind not in {"auto", "cpu", "cuda"}:
-        raise UsageError(f"--device {device}: unknown; use auto, cpu, cuda or cuda:N")
-    found = gpu_memory_gigabytes() if kind == "auto" else None
-    if kind == "auto":
-        kind = "cpu" if found is None else "cuda"
-    memory = memory_gigabytes or min(found or REFERENCE_MEMORY_GIGABYTES, REFERENCE_MEMORY_GIGABYTES)
-    budget = Budget(
-        device="cuda" if kind == "cuda" else "cpu",
-        memory_gigabytes=memory,
-        time_per_fold_seconds=time_per_fold_seconds,
-        configurations=configurations,
-    )
-    return budget, _explain(device, kind, found, memory)
+    kind, _, index = asked.partition(":")
+    if kind not in {"auto", "cpu", "cuda"} or (index and not (kind == "cuda" and index.isdigit())):
+        raise UsageError(f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N")
+    found = None if kind == "cpu" else gpu_memory_gigabytes(int(index or 0))
+    is_gpu = kind == "cuda" or found is not None
+    return PlanningDevice(asked=asked, kind="cuda" if is_gpu else "cpu", gpu_gigabytes=found)
 
 
-def _explain(asked: str, kind: str, found: float | None, memory: float) -> str:
-    if asked != "auto":
-        return f"Planning for {kind} with {memory:g} GB, as asked."
-    if kind == "cuda":
-        return f"A GPU with {found:.0f} GB was found: planning for {memory:g} GB of it (--memory changes that)."
-    return "No GPU was found: planning for the CPU of this machine (--device cuda plans for a GPU elsewhere)."
+def describe_device(device: PlanningDevice, memory_gigabytes: float | None) -> str:
+    """Say in one sentence what is planned for, and with how much memory.
+
+    Args:
+        device: What was found.
+        memory_gigabytes: What the user allowed; None: left to the planner.
+    """
+    memory = "" if memory_gigabytes is None else f", with {memory_gigabytes:g} GB as asked"
+    if device.kind == "cpu":
+        hint = "" if device.asked == "cpu" else " (--device cuda plans for a GPU elsewhere)"
+        found = "Planning for the CPU" if device.asked == "cpu" else "No GPU was found: planning for the CPU"
+        return f"{found} of this machine{memory}{hint}."
+    hint = "" if memory else " (--memory says how much of it a training may use)"
+    if device.gpu_gigabytes is None:
+        return f"There is no such GPU here: planning for a GPU elsewhere{memory}{hint}."
+    return f"A GPU with {device.gpu_gigabytes:.0f} GB was found: planning for it{memory}{hint}."
 
 
-def measure_throughput(device: str, folder: Path) -> tuple[Throughput, ...]:
-    """Measure training speed in a process of its own, so that planning never loads torch.
+def measure_throughput(device: str, architectures: Sequence[Architecture], folder: Path) -> tuple[Throughput, ...]:
+    """Measure the speed of training and prediction in a process of its own, so that planning never loads torch.
 
     Args:
         device: cpu, cuda or cuda:N.
+        architectures: To be measured.
         folder: Where the measurement's file may lie for a moment.
 
     Raises:
         UsageError: If the measurement fails; the message holds its output.
     """
     result = folder / ".throughput.json"
-    command = [sys.executable, "-m", "autoseg", "doctor", "--device", device, "--measure-speed", str(result)]
+    command = [
+        sys.executable, "-m", "autoseg", "doctor",
+        "--device", device, "--measure-speed", str(result), "--architectures", *architectures,
+    ]  # fmt: skip
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise UsageError(f"measuring the speed of {device} failed:\n{answer.stdout}{answer.stderr}")

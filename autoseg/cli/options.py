@@ -49,6 +49,29 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
+def positive_number(text: str) -> float:
+    """Read a number above 0, such as 0.75.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text) is None or float(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 0.75")
+    return float(text)
+
+
+def key_and_value(text: str) -> tuple[str, str]:
+    """Read `width=base` as a key and its value.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is no key, or no equals sign.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE, such as width=base")
+    return key, value
+
+
 def count(text: str) -> int:
     """Read a whole number of at least 0.
 
@@ -95,3 +118,10 @@ def default_workspace(dataset: Path) -> Path:
     if dataset.name == "dataset.json":
         dataset = dataset.parent
     return Path.cwd() / f"{dataset.stem if dataset.is_file() else dataset.name}.autoseg"
+
+
+def worker_count(arguments: argparse.Namespace) -> int:
+    """Give -j, or one process per core."""
+    from autoseg.cli.machine import core_count
+
+    return arguments.workers or core_count()

@@ -2,7 +2,7 @@
 
 import argparse
 
-from autoseg.cli.plan import add_planning_arguments
+from autoseg.cli.planning_arguments import add_planning_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,21 +18,21 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from autoseg.cli.main import DONE
-    from autoseg.cli.options import default_workspace
-    from autoseg.cli.plan import make_budget, make_options, worker_count
+    from autoseg.cli.options import worker_count
+    from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
     from autoseg.pipeline import run as run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
-    from autoseg.records.workspace import Workspace
     from autoseg.report.tables import evaluation_table
 
-    workspace = Workspace(arguments.workspace or default_workspace(arguments.dataset))
+    workspace = find_workspace(arguments)
+    request = read_request(arguments)
     selection = run_pipeline(
         arguments.dataset,
         workspace,
-        make_budget(arguments),
-        make_options(arguments),
+        request.budget,
+        request.options,
         device=arguments.device,
         folds=tuple(arguments.only_folds),
         workers=worker_count(arguments),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.statistics import compute_moments
-from autoseg.records.plan import NormalizationSpec
+from autoseg.records.network import NormalizationSpec
 
 SMALLEST_DIVISOR = 1e-8
 """Keeps a constant image finite."""

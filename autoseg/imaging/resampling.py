@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from autoseg.imaging.cropping import bounding_box, box_slices
 from autoseg.records.case import Spacing, Triple
-from autoseg.records.plan import ResamplingSpec
+from autoseg.records.network import ResamplingSpec
 
 SPATIAL_AXES = (0, 1, 2)
 Operators = Mapping[int, NDArray[np.float32]]

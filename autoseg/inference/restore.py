@@ -21,7 +21,7 @@ from autoseg.errors import PredictionError
 from autoseg.imaging.resampling import axis_operator, separate_axis
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import ResamplingSpec
+from autoseg.records.network import ResamplingSpec
 
 SLAB_VOXELS = 2**22
 """Voxels of one resized slab, all its heads together where several are held; 16 MB in float32."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -11,29 +11,48 @@ from typing_extensions import override
 LEAKY_SLOPE: Final = 0.01
 """Slope of the activation below zero; the start values of the weights are scaled for it."""
 
+LINEAR_DEVIATION: Final = 0.02
+"""Standard deviation of a linear layer's first weights."""
+
 NORMALIZATION_EPSILON: Final = 1e-5
+
+
+NormalizationType = type[nn.InstanceNorm2d | nn.InstanceNorm3d | nn.BatchNorm2d | nn.BatchNorm3d]
 
 
 @dataclass(frozen=True)
 class LayerTypes:
     """The classes of torch that do the same thing in two and in three dimensions."""
 
+    dimensions: int
     convolution: type[nn.Conv2d] | type[nn.Conv3d]
     transposed_convolution: type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]
-    normalization: type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]
+    average_pooling: type[nn.AvgPool2d] | type[nn.AvgPool3d]
+    max_pooling: type[nn.MaxPool2d] | type[nn.MaxPool3d]
+    normalization: NormalizationType
+    interpolation: Literal["bilinear", "trilinear"]
 
 
-LAYER_TYPES: Final[Mapping[int, LayerTypes]] = MappingProxyType(
+_NORMALIZATIONS: Final[Mapping[tuple[str, int], NormalizationType]] = MappingProxyType(
     {
-        2: LayerTypes(nn.Conv2d, nn.ConvTranspose2d, nn.InstanceNorm2d),
-        3: LayerTypes(nn.Conv3d, nn.ConvTranspose3d, nn.InstanceNorm3d),
+        ("instance", 2): nn.InstanceNorm2d,
+        ("instance", 3): nn.InstanceNorm3d,
+        ("batch", 2): nn.BatchNorm2d,
+        ("batch", 3): nn.BatchNorm3d,
     }
 )
-"""By number of spatial axes."""
+
+
+def choose_layers(dimensions: Literal[2, 3], normalization: Literal["instance", "batch"] = "instance") -> LayerTypes:
+    """The layer types of a network: by its number of spatial axes, and by what its convolutions are normalised over."""
+    chosen = _NORMALIZATIONS[normalization, dimensions]
+    if dimensions == 2:
+        return LayerTypes(2, nn.Conv2d, nn.ConvTranspose2d, nn.AvgPool2d, nn.MaxPool2d, chosen, "bilinear")
+    return LayerTypes(3, nn.Conv3d, nn.ConvTranspose3d, nn.AvgPool3d, nn.MaxPool3d, chosen, "trilinear")
 
 
 class ConvolutionBlock(nn.Module):
-    """Convolution with bias, instance normalisation with affine parameters, leaky ReLU.
+    """Convolution, normalisation with affine parameters, leaky ReLU.
 
     The padding keeps the size when the stride is 1, and divides it (rounding up) by the stride otherwise.
 
@@ -42,19 +61,38 @@ class ConvolutionBlock(nn.Module):
     """
 
     def __init__(
-        self, dimensions: int, in_features: int, out_features: int, kernel_size: Sequence[int], stride: Sequence[int]
+        self,
+        layers: LayerTypes,
+        in_features: int,
+        out_features: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        *,
+        bias: bool = True,
+        activation: nn.Module | None = None,
     ) -> None:
+        """Draw torch's own start values; see `initialize_weights`.
+
+        Args:
+            layers: Types of convolution and normalisation.
+            in_features: Feature maps of the input.
+            out_features: Feature maps of the output.
+            kernel_size: Per axis, odd.
+            stride: Per axis.
+            bias: Of the convolution.
+            activation: What follows the normalisation instead of the leaky ReLU; `nn.Identity()` for nothing.
+        """
         super().__init__()
-        layers = LAYER_TYPES[dimensions]
         self.convolution = layers.convolution(
             in_features,
             out_features,
             kernel_size=tuple(kernel_size),  # type: ignore[arg-type]  # torch wants tuples of fixed length
             stride=tuple(stride),  # type: ignore[arg-type]
             padding=tuple((size - 1) // 2 for size in kernel_size),  # type: ignore[arg-type]
+            bias=bias,
         )
         self.normalization = layers.normalization(out_features, eps=NORMALIZATION_EPSILON, affine=True)
-        self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+        self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True) if activation is None else activation
 
     @override
     def forward(self, features: Tensor) -> Tensor:
@@ -64,7 +102,7 @@ class ConvolutionBlock(nn.Module):
 
 
 def stack_blocks(
-    dimensions: int,
+    layers: LayerTypes,
     in_features: int,
     out_features: int,
     kernel_size: Sequence[int],
@@ -73,11 +111,11 @@ def stack_blocks(
     num_blocks: int,
 ) -> nn.Sequential:
     """Chain convolution blocks; the first one changes the number of features and carries the stride."""
-    no_stride = (1,) * dimensions
+    no_stride = (1,) * layers.dimensions
     return nn.Sequential(
         *(
             ConvolutionBlock(
-                dimensions,
+                layers,
                 in_features if position == 0 else out_features,
                 out_features,
                 kernel_size,
@@ -89,17 +127,22 @@ def stack_blocks(
 
 
 def initialize_weights(network: nn.Module) -> None:
-    """Draw convolution weights from He's normal distribution and set their biases to zero, in place.
+    """Draw the weights of convolutions and linear layers, and set their biases to zero, in place.
 
-    Normalisation layers keep torch's start: weight 1, bias 0. Uses torch's global generator.
+    Convolutions: He's normal distribution. Linear layers: a normal distribution of deviation LINEAR_DEVIATION, cut off
+    at -2 and 2. Normalisation layers keep their start. Uses torch's global generator.
 
     References:
         He et al., "Delving deep into rectifiers", 2015, for a leaky ReLU of slope 0.01; used so by nnU-Net v2 for
-        plain and transposed convolutions alike.
+        plain and transposed convolutions alike. Linear layers as in vision transformers (Dosovitskiy et al. 2021).
     """
     convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     for module in network.modules():
         if isinstance(module, convolutions):
             nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=LINEAR_DEVIATION)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

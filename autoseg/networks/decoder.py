@@ -1,13 +1,13 @@
-"""The expanding half of the U-Net, with a segmentation head at every level."""
+"""The expanding half of a network, with segmentation heads; its levels are those of a U-Net, others are in `unext`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from autoseg.networks.blocks import LAYER_TYPES, stack_blocks
-from autoseg.records.plan import NetworkSpec
+from autoseg.networks.blocks import choose_layers, stack_blocks
+from autoseg.records.network import NetworkSpec
 
 
 class DecoderLevel(nn.Module):
@@ -19,7 +19,7 @@ class DecoderLevel(nn.Module):
 
     def __init__(self, spec: NetworkSpec, level: int) -> None:
         super().__init__()
-        layers = LAYER_TYPES[spec.dimensions]
+        layers = choose_layers(spec.dimensions, spec.normalization)
         features, features_below = spec.features[level], spec.features[level + 1]
         stride_below = spec.strides[level + 1]
         self.upsampling = layers.transposed_convolution(
@@ -29,12 +29,12 @@ class DecoderLevel(nn.Module):
             stride=stride_below,  # type: ignore[arg-type]
         )
         self.blocks = stack_blocks(
-            spec.dimensions,
+            layers,
             2 * features,
             features,
             spec.kernel_sizes[level],
             first_stride=(1,) * spec.dimensions,
-            num_blocks=spec.decoder_convolutions[level],
+            num_blocks=spec.decoder_blocks[level],
         )
 
     @override
@@ -44,27 +44,44 @@ class DecoderLevel(nn.Module):
         return merged
 
 
-class Decoder(nn.Module):
-    """All decoder levels; every one has a head, used or not, so that weights fit with and without deep supervision.
+def decoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
+    """A U-Net's decoder levels, full resolution first."""
+    return (DecoderLevel(spec, level) for level in range(len(spec.features) - 1))
 
-    Parameter names: `levels.<level>.upsampling|blocks.<block>...` and `heads.<level>`, level 0 at full resolution.
+
+class Decoder(nn.Module):
+    """All decoder levels and their heads.
+
+    With deep supervision in the spec every level has a head, used or not, so that weights fit whether training sees
+    all of them or not; otherwise only level 0 has one.
+
+    Parameter names: `levels.<level>...` (of a U-Net `upsampling|blocks.<block>...`) and `heads.<level>`, level 0 at
+    full resolution.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, levels: Iterable[nn.Module]) -> None:
+        """Make the heads.
+
+        Args:
+            spec: The network.
+            levels: Full resolution first; each takes the features of the level below and the encoder's at its own.
+        """
         super().__init__()
-        self.levels = nn.ModuleList(DecoderLevel(spec, level) for level in range(len(spec.features) - 1))
-        convolution = LAYER_TYPES[spec.dimensions].convolution
+        self.levels = nn.ModuleList(levels)
+        convolution = choose_layers(spec.dimensions).convolution
+        supervised = spec.features[:-1] if spec.deep_supervision else spec.features[:1]
         self.heads = nn.ModuleList(
-            convolution(features, spec.output_channels, kernel_size=1) for features in spec.features[:-1]
+            convolution(features, spec.output_channels, kernel_size=1) for features in supervised
         )
 
     @override
     def forward(self, maps: Sequence[Tensor], *, all_levels: bool) -> list[Tensor]:
-        """The encoder's features, full resolution first -> logits, full resolution first, of all levels or of one."""
+        """The encoder's features -> logits of all levels that have a head or of level 0; full resolution first."""
         logits: list[Tensor] = []
+        num_outputs = len(self.heads) if all_levels else 1
         features = maps[-1]
         for level in reversed(range(len(self.levels))):
             features = self.levels[level](features, maps[level])
-            if all_levels or level == 0:
+            if level < num_outputs:
                 logits.append(self.heads[level](features))
         return logits[::-1]

@@ -1,32 +1,23 @@
-"""The contracting half of the U-Net."""
+"""The contracting half of a network; its levels are plain convolutions here, others are in `residual` and `unext`."""
+
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from autoseg.networks.blocks import stack_blocks
-from autoseg.records.plan import NetworkSpec
+from autoseg.networks.blocks import choose_layers, stack_blocks
+from autoseg.records.network import NetworkSpec
 
 
 class Encoder(nn.Module):
-    """One stack of convolution blocks per level; strided convolutions lead from level to level.
+    """Levels one after the other, each of which works on the features of the one above it.
 
-    Parameter names: `levels.<level>.<block>.convolution|normalization.weight|bias`, level 0 at full resolution.
+    Parameter names: `levels.<level>...`, level 0 at full resolution.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, levels: Iterable[nn.Module]) -> None:
         super().__init__()
-        in_features = (spec.input_channels, *spec.features[:-1])
-        self.levels = nn.ModuleList(
-            stack_blocks(
-                spec.dimensions,
-                in_features[level],
-                spec.features[level],
-                spec.kernel_sizes[level],
-                first_stride=spec.strides[level],
-                num_blocks=spec.encoder_convolutions[level],
-            )
-            for level in range(len(spec.features))
-        )
+        self.levels = nn.ModuleList(levels)
 
     @override
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -37,3 +28,22 @@ class Encoder(nn.Module):
             features = level(features)
             maps.append(features)
         return maps
+
+
+def convolution_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
+    """One stack of convolution blocks per level; strided convolutions lead from level to level.
+
+    Parameter names: `<block>.convolution|normalization.weight|bias`.
+    """
+    layers = choose_layers(spec.dimensions, spec.normalization)
+    in_features = spec.input_channels
+    for level, features in enumerate(spec.features):
+        yield stack_blocks(
+            layers,
+            in_features,
+            features,
+            spec.kernel_sizes[level],
+            first_stride=spec.strides[level],
+            num_blocks=spec.encoder_blocks[level],
+        )
+        in_features = features

@@ -1,30 +1,80 @@
-"""What training may use: device, memory, time."""
+"""What a plan has to respect: device, memory, time, and what the user decided himself."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from autoseg.records.case import Triple
 from autoseg.records.files import Record
+from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
 
 
 class Throughput(Record):
-    """Measured speed of one training step of a small U-Net on the device that will train."""
+    """Measured speed of a small network on the device that will train."""
 
+    architecture: Architecture = "unet"
     dimensions: Literal[2, 3]
-    base_features: int
+    base_features: PositiveInt
     """Feature maps at full resolution of the measured network."""
-    macs_per_second: float
-    """Convolution multiply-accumulates of the forward pass, divided by the seconds of the whole step
+    macs_per_second: PositiveFloat
+    """Multiply-accumulates of the forward pass, divided by the seconds of the whole training step
     (augmentation, forward, backward, update)."""
+    prediction_macs_per_second: PositiveFloat | None = None
+    """The same, divided by the seconds of a forward pass alone; None: not measured."""
+
+
+class Overrides(Record):
+    """What the user decided himself: a planner keeps it and decides the rest."""
+
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Target spacing at full resolution, mm, (z, y, x) before the plan's transpose."""
+    patch_size: Annotated[Sizes, Field(min_length=2, max_length=3)] | None = None
+    """Voxels, axes as in the plan: a pair is meant for 2D, a triple for the 3D configurations."""
+    batch_size: PositiveInt | None = None
+    """Of every configuration."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """Settings that belong to one planner."""
+
+
+class AdoptedConfiguration(Record):
+    """One configuration of a model that training starts from."""
+
+    spacing: tuple[PositiveFloat, ...]
+    """mm, axes follow the model's transpose."""
+    patch_size: Sizes
+    network: NetworkSpec
+    resampling: ResamplingSpec
+    normalization: tuple[NormalizationSpec, ...]
+    """One per channel of the model."""
+
+
+class AdoptedModel(Record):
+    """A model whose topology, spacing and normalisation a plan takes over, so that its weights fit."""
+
+    model: str
+    """How the user named it."""
+    planner: str
+    channel_names: tuple[str, ...]
+    transpose: Triple
+    configurations: dict[str, AdoptedConfiguration]
 
 
 class Budget(Record):
-    """The limits a plan has to respect."""
+    """The limits and wishes a plan has to respect."""
 
     device: Literal["cpu", "cuda"] = "cuda"
-    memory_gigabytes: float = 8.0
-    """Training memory of the device; nnU-Net's reference is 8 GB."""
-    time_per_fold_seconds: float | None = None
+    memory_gigabytes: NonNegativeFloat | None = None
+    """Training memory to plan for; None: the planner's own, nnU-Net's presets name one each."""
+    available_gigabytes: NonNegativeFloat | None = None
+    """Memory of the device that was found; limits the planner's own; None: unknown."""
+    time_per_fold_seconds: PositiveFloat | None = None
     """Wall-clock time for one fold, its final validation included; None: the full schedule."""
+    latency_seconds: PositiveFloat | None = None
+    """Longest prediction of a median case; None: no limit."""
     throughput: tuple[Throughput, ...] = ()
     """Measured on the training device; empty: planned without a measurement."""
     configurations: tuple[str, ...] = ()
     """Configurations asked for; empty: all that make sense."""
+    overrides: Overrides = Overrides()
+    like: AdoptedModel | None = None
+    """Start from this model."""

@@ -4,9 +4,10 @@ Every file is written under a temporary name in its own folder and then renamed,
 file and a killed run never leaves one behind under the final name.
 """
 
+import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,35 @@ class Record(BaseModel):
 
 
 RecordType = TypeVar("RecordType", bound=Record)
+
+FieldPath = tuple[int | str, ...]
+"""Names and indices that lead from a record to one of its fields."""
+
+FieldFault = tuple[FieldPath, str]
+"""A field, and what is wrong with it: what was found and what was expected."""
+
+LONGEST_VALUE = 60
+"""Characters of a wrong value that a message shows."""
+
+
+class FieldFaultsError(ValueError):
+    """Fields of a record contradict each other, although each one alone is fine."""
+
+    def __init__(self, faults: tuple[FieldFault, ...]) -> None:
+        super().__init__("; ".join(f"{_dotted(path)}: {what}" for path, what in faults))
+        self.faults = faults
+
+
+def refuse_faults(faults: Iterable[FieldFault]) -> None:
+    """Called at the end of a record's own check.
+
+    Raises:
+        FieldFaultsError: If there is any fault. pydantic makes a ValidationError of it, and `read_record` a line per
+            fault, with the path from the top of the file.
+    """
+    found = tuple(faults)
+    if found:
+        raise FieldFaultsError(found)
 
 
 @contextmanager
@@ -77,12 +107,60 @@ def read_record(record_type: type[RecordType], path: Path) -> RecordType:
     try:
         return record_type.model_validate_json(text)
     except ValidationError as error:
-        faults = "\n".join(f"  {_field_path(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        faults = "\n".join(f"  {path}: {what}" for path, what in _describe_faults(error, text))
         raise RecordError(
             f"{path}: not a valid {record_type.__name__}:\n{faults}\n"
             "Mend the fields named above, or delete the file and run the step that writes it again."
         ) from error
 
 
-def _field_path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "(whole file)"
+def _describe_faults(error: ValidationError, text: str) -> Iterator[tuple[str, str]]:
+    """Dotted path and sentence of every fault; the alternatives of one field are joined."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    sentences: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
+    for fault in error.errors(include_url=False):
+        path = _existing_path(fault["loc"], content, missing=fault["type"] == "missing")
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, FieldFaultsError):
+            for inner, what in cause.faults:
+                sentences.setdefault(_dotted((*path, *inner)), []).append(what)
+            continue
+        sentences.setdefault(_dotted(path), []).append(fault["msg"])
+        if path and fault["type"] != "missing":
+            found[_dotted(path)] = f", found {_shorten(fault['input'])}"
+    for dotted, messages in sentences.items():
+        yield dotted, " or: ".join(dict.fromkeys(messages)) + found.get(dotted, "")
+
+
+def _existing_path(location: FieldPath, content: object, *, missing: bool) -> FieldPath:
+    """The location without pydantic's names of alternatives, which lead nowhere in the file."""
+    path = []
+    for depth, part in enumerate(location):
+        try:
+            content = _child(content, part)
+        except LookupError:
+            if not missing or depth < len(location) - 1:
+                continue
+        path.append(part)
+    return tuple(path)
+
+
+def _child(content: object, part: int | str) -> object:
+    if isinstance(content, list) and isinstance(part, int):
+        return content[part]
+    if isinstance(content, dict):
+        return content[part]
+    raise LookupError(part)
+
+
+def _shorten(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+
+
+def _dotted(path: FieldPath) -> str:
+    return ".".join(str(part) for part in path) or "(whole file)"

@@ -2,114 +2,75 @@
 
 import hashlib
 import json
-from typing import Literal
+import math
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
-from autoseg.records.files import Record
+from autoseg.records.files import FieldFault, Record, refuse_faults
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
 
 Scalar = str | int | float | bool | None
 JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
 
-
-class NetworkSpec(Record):
-    """A network, complete enough to build it. Sizes per axis are (z, y, x), or (y, x) for a 2D network."""
-
-    architecture: Literal["unet"]
-    dimensions: Literal[2, 3]
-    input_channels: int
-    output_channels: int
-    """Heads: see LabelEncoding."""
-    features: tuple[int, ...]
-    """Feature maps per level, full resolution first."""
-    strides: tuple[tuple[int, ...], ...]
-    """Per level, of its first convolution; all ones at level 0."""
-    kernel_sizes: tuple[tuple[int, ...], ...]
-    """Per level."""
-    encoder_convolutions: tuple[int, ...]
-    """Convolutions per level."""
-    decoder_convolutions: tuple[int, ...]
-    """Convolutions per decoder level, full resolution first; one entry fewer than levels."""
-
-
-class NormalizationSpec(Record):
-    """Intensity normalisation of one channel; the numbers are the dataset's foreground statistics, used by `ct`."""
-
-    scheme: Literal["zscore", "ct", "rescale_0_1", "rgb_0_1", "none"]
-    use_mask: bool = False
-    """zscore only: statistics inside the nonzero mask, zero outside."""
-    mean: float = 0.0
-    std: float = 1.0
-    lower: float = 0.0
-    """0.5 percentile, clipping bound of `ct`."""
-    upper: float = 0.0
-    """99.5 percentile, clipping bound of `ct`."""
-
-
-class ResamplingSpec(Record):
-    """Spline orders, and how slices far apart are treated."""
-
-    image_order: int = 3
-    label_order: int = 1
-    logits_order: int = 1
-    through_plane_order: int = 0
-    """Order along the axis that is resampled separately."""
-    separate_through_plane: Literal["auto", "always", "never"] = "auto"
-    """auto: when the largest spacing is more than `anisotropy_threshold` times the smallest."""
-    anisotropy_threshold: float = 3.0
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class TrainingSpec(Record):
     """The schedule and its constants."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.99
+    learning_rate: NonNegativeFloat = 0.01
+    momentum: Fraction = 0.99
     """sgd only, Nesterov."""
-    weight_decay: float = 3e-5
+    weight_decay: NonNegativeFloat = 3e-5
     schedule: Literal["poly", "cosine"] = "poly"
     """Learning rate over progress in [0, 1]; poly has the exponent 0.9."""
-    warmup_fraction: float = 0.0
+    warmup_fraction: Fraction = 0.0
     """Share of the progress over which the learning rate rises linearly from 0."""
-    epochs: int = 1000
-    steps_per_epoch: int = 250
-    validation_steps: int = 50
-    time_per_fold_seconds: float | None = None
+    epochs: PositiveInt = 1000
+    steps_per_epoch: PositiveInt = 250
+    validation_steps: PositiveInt = 50
+    time_per_fold_seconds: PositiveFloat | None = None
     """Wall-clock promise for the fold, final validation included. The clock then decides how many steps are done;
     epochs and steps per epoch are what the measured speed makes of it."""
-    foreground_fraction: float = 0.33
+    foreground_fraction: Fraction = 0.33
     """Share of a batch's patches that must contain foreground."""
-    gradient_clip: float = 12.0
-    mirror_axes: tuple[int, ...]
+    gradient_clip: PositiveFloat = 12.0
+    mirror_axes: tuple[NonNegativeInt, ...]
     """Spatial axes of the patch mirrored in training and at prediction; 0 is the first of `patch_size`."""
     batch_dice: bool
     """Dice over the whole batch instead of per sample."""
-    weight_average_decay: float | None = None
+    weight_average_decay: Fraction | None = None
     """Decay per step of an exponential moving average of the weights; None: no average."""
 
 
 class Estimates(Record):
     """What the network costs, computed without building it."""
 
-    feature_map_elements: int
+    feature_map_elements: NonNegativeInt
     """nnU-Net's proxy: elements of all convolution outputs, batch 1."""
-    parameters: int
-    macs: int
-    """Convolution multiply-accumulates of one forward pass, batch 1."""
-    training_memory_bytes: int
+    parameters: NonNegativeInt
+    macs: NonNegativeInt
+    """Multiply-accumulates of one forward pass, batch 1."""
+    training_memory_bytes: NonNegativeInt
     """Peak of a training step at the planned batch size."""
 
 
 class Configuration(Record):
     """One trainable set-up. 3D: triples (z, y, x); 2D: pairs (y, x); axes follow the plan's transpose."""
 
-    spacing: tuple[float, ...]
+    spacing: tuple[PositiveFloat, ...]
     """Target spacing, mm."""
-    median_shape: tuple[float, ...]
+    median_shape: tuple[PositiveFloat, ...]
     """Median over cases at the target spacing, voxels."""
-    patch_size: tuple[int, ...]
-    batch_size: int
+    patch_size: Sizes
+    """Divisible by the network's total stride."""
+    batch_size: PositiveInt
     network: NetworkSpec
     normalization: tuple[NormalizationSpec, ...]
     """One per channel."""
@@ -120,6 +81,35 @@ class Configuration(Record):
     """Name of the configuration whose preprocessed arrays this one uses (its own, but for a cascade)."""
     previous_configuration: str | None = None
     """Cascade: whose label maps are appended to the input, one channel per foreground label."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse_faults([*_find_axis_faults(self), *_find_patch_faults(self)])
+        return self
+
+
+def _find_axis_faults(configuration: Configuration) -> Iterator[FieldFault]:
+    dimensions = configuration.network.dimensions
+    for name in ("spacing", "median_shape", "patch_size"):
+        values = getattr(configuration, name)
+        if len(values) != dimensions:
+            yield (name,), f"{values}, expected {dimensions} numbers because the network is {dimensions}D"
+    axes = configuration.training.mirror_axes
+    if len(set(axes)) != len(axes) or any(axis >= dimensions for axis in axes):
+        yield ("training", "mirror_axes"), f"{axes}, expected different axes from 0 to {dimensions - 1}"
+
+
+def _find_patch_faults(configuration: Configuration) -> Iterator[FieldFault]:
+    patch_size, network = configuration.patch_size, configuration.network
+    if len(patch_size) != network.dimensions:
+        return
+    total = tuple(math.prod(strides) for strides in zip(*network.strides, strict=True))
+    fitting = tuple(math.ceil(edge / stride) * stride for edge, stride in zip(patch_size, total, strict=True))
+    if fitting != patch_size:
+        yield ("patch_size",), f"{patch_size} is not divisible by the total stride {total}; take {fitting}"
+    elif patch_size == total:
+        larger = (2 * patch_size[0], *patch_size[1:])
+        yield ("patch_size",), f"{patch_size} leaves one voxel at the lowest level; take {larger} or more"
 
 
 class Decision(Record):
@@ -149,6 +139,55 @@ class Plan(Record):
     configurations: dict[str, Configuration]
     decisions: tuple[Decision, ...]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        faults: list[FieldFault] = []
+        if sorted(self.transpose) != [0, 1, 2]:
+            faults.append((("transpose",), f"{self.transpose}, expected an order of the axes 0, 1, 2"))
+        for name, configuration in self.configurations.items():
+            path = ("configurations", name)
+            found = [*_find_channel_faults(configuration, self), *_find_reference_faults(name, configuration, self)]
+            faults += [((*path, *inner), what) for inner, what in found]
+        refuse_faults(faults)
+        return self
+
+
+def _find_channel_faults(configuration: Configuration, plan: Plan) -> Iterator[FieldFault]:
+    network, channels = configuration.network, len(plan.channel_names)
+    labels = len(plan.encoding.values) - 1 if configuration.previous_configuration is not None else 0
+    if network.input_channels != channels + labels:
+        appended = f" and {labels} foreground labels of the previous configuration" if labels else ""
+        expected = f"expected {channels + labels}: {channels} in `channel_names`{appended}"
+        yield ("network", "input_channels"), f"{network.input_channels}, {expected}"
+    heads = len(plan.encoding.heads)
+    if network.output_channels != heads:
+        yield ("network", "output_channels"), f"{network.output_channels}, expected {heads}: the heads in `encoding`"
+    if len(configuration.normalization) != channels:
+        found = len(configuration.normalization)
+        yield ("normalization",), f"{found} entries, expected {channels}: one for each of `channel_names`"
+
+
+def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) -> Iterator[FieldFault]:
+    others = [other for other in plan.configurations if other != name]
+    previous = configuration.previous_configuration
+    if previous is not None and previous not in others:
+        yield ("previous_configuration",), f"'{previous}', expected another configuration: {_list(others)}"
+    source = plan.configurations.get(configuration.preprocessed_as)
+    if source is None:
+        names = _list(list(plan.configurations))
+        yield ("preprocessed_as",), f"'{configuration.preprocessed_as}', expected a configuration of this plan: {names}"
+        return
+    for field in ("spacing", "normalization", "resampling"):
+        if getattr(configuration, field) != getattr(source, field):
+            what = (
+                f"differs from that of {configuration.preprocessed_as}, whose preprocessed arrays are used; alter both"
+            )
+            yield (field,), what
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "there is none"
+
 
 def model_hash(plan: Plan, configuration: str) -> str:
     """Hash of everything in a plan that a trained model depends on: what goes in, what comes out, the network.
@@ -172,6 +211,13 @@ class Split(Record):
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        both = sorted(set(self.training) & set(self.validation))
+        if both:
+            refuse_faults([(("validation",), f"{len(both)} cases are in `training` as well, {both[0]} first")])
+        return self
 
 
 class Splits(Record):

@@ -1,31 +1,78 @@
 """Plans and evaluations as rows of text: for the terminal here, for the page in `render`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from rich.console import RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from autoseg.records.evaluation import Evaluation
-from autoseg.records.plan import Configuration, JsonValue, Plan
+from autoseg.records.network import Architecture, NetworkSpec
+from autoseg.records.plan import Configuration, Decision, JsonValue, Plan
 
 Row = tuple[str, ...]
 
 GIGABYTE = 1e9
 """Bytes; memory limits are given to autoseg in these."""
 
+VALIDATION_STEP_COST = 1 / 3
+"""Of a training step: forward only, where the backward pass costs twice the forward pass."""
+
+_ARCHITECTURE_WORDS: dict[Architecture, str] = {
+    "unet": "plain U-Net",
+    "residual_unet": "residual encoder U-Net",
+    "unext": "UNeXt",
+}
+
+_UNEXT_WIDTHS = {8: "s", 16: "base", 32: "text"}
+"""Names of UNeXt's widths by the features at full resolution."""
+
 EVALUATION_COLUMNS = ("label", "Dice", "± sd", "IoU", "cases in mean", "missed", "false alarms", "both empty")
 
 
-def plan_tables(plan: Plan) -> list[Table]:
-    """What was decided for each configuration, then every decision with its reason."""
-    decided = Table(title=escape(f"Plan for {plan.dataset_name} (planner {plan.planner})"))
-    decided.add_column("", no_wrap=True)
-    for name in plan.configurations:
-        decided.add_column(escape(name), justify="right")
-    _fill(decided, configuration_rows(plan))
-    reasons = Table("decision", "value", "reason", title="Why")
-    _fill(reasons, decision_rows(plan))
-    return [decided, reasons]
+def plan_table(plan: Plan) -> Table:
+    """What was decided for each configuration."""
+    table = _configurations_table(f"Plan for {plan.dataset_name} (planner {plan.planner})", plan)
+    _fill(table, configuration_rows(plan))
+    return table
+
+
+def plan_explanation(plan: Plan) -> list[RenderableType]:
+    """Every decision with its reason, as paragraphs: what concerns all configurations, then each configuration."""
+    parts: list[RenderableType] = []
+    for name in ("", *plan.configurations):
+        decisions = [decision for decision in plan.decisions if _belongs_to(decision, plan) == name]
+        if decisions:
+            parts += [Text(), Text(name or "All configurations", style="bold underline")]
+        for decision in decisions:
+            what = decision.what.removeprefix(f"{name}.")
+            title = Text.assemble((what, "bold"), ": ", plain_text(decision.value))
+            parts += [_indented(title, 2), _indented(Text(decision.reason), 6)]
+    return parts
+
+
+def profile_table(plan: Plan, step_seconds: Mapping[str, float | None]) -> Table:
+    """What each configuration costs.
+
+    Args:
+        plan: For its estimates.
+        step_seconds: Measured training step by configuration, seconds; None: the memory was too small. Configurations
+            that are left out were not measured.
+    """
+    columns = []
+    for name, configuration in plan.configurations.items():
+        step = _describe_step(configuration, step_seconds[name]) if name in step_seconds else {}
+        columns.append(_describe_costs(configuration) | step)
+    table = _configurations_table("Profile", plan)
+    _fill(table, _rows(columns))
+    return table
+
+
+def architecture_words(architecture: Architecture) -> str:
+    """A kind of network as a person would call it."""
+    return _ARCHITECTURE_WORDS[architecture]
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
@@ -61,8 +108,7 @@ def evaluation_rows(evaluation: Evaluation) -> list[Row]:
 
 def configuration_rows(plan: Plan) -> list[Row]:
     """One row per property: its name, then a cell per configuration."""
-    columns = [_describe(configuration) for configuration in plan.configurations.values()]
-    return [(name, *(column[name] for column in columns)) for name in (columns[0] if columns else ())]
+    return _rows([_describe(configuration) for configuration in plan.configurations.values()])
 
 
 def decision_rows(plan: Plan) -> list[Row]:
@@ -90,31 +136,101 @@ def plain_text(value: JsonValue) -> str:
 
 
 def _describe(configuration: Configuration) -> dict[str, str]:
-    network, training, estimates = configuration.network, configuration.training, configuration.estimates
-    strides = ["x".join(map(str, stride)) for stride in network.strides]
+    network, training = configuration.network, configuration.training
+    costs = _describe_costs(configuration)
     return {
         "spacing (mm)": _times(f"{size:.4g}" for size in configuration.spacing),
         "median shape (voxels)": _times(f"{size:.0f}" for size in configuration.median_shape),
         "patch (voxels)": _times(configuration.patch_size),
         "batch": str(configuration.batch_size),
-        "network": f"{network.architecture}, {len(network.features)} levels",
+        "network": f"{_name_network(network)}, {len(network.features)} levels",
         "features": plain_text(network.features),
-        "strides": ", ".join(strides),
+        "blocks": plain_text(network.encoder_blocks),
+        "strides": ", ".join("x".join(map(str, stride)) for stride in network.strides),
         "normalisation": ", ".join(dict.fromkeys(spec.scheme for spec in configuration.normalization)),
-        "parameters": f"{estimates.parameters / 1e6:.2f} million",
-        "training memory (estimated)": f"{estimates.training_memory_bytes / GIGABYTE:.2f} GB",
+        "parameters": costs["parameters"],
+        "training memory": costs["training memory"],
         "optimiser": f"{training.optimizer}, rate {training.learning_rate:g}, {training.schedule}",
         "steps": f"{training.epochs} epochs x {training.steps_per_epoch}",
-        "time per fold": _duration(training.time_per_fold_seconds),
+        "time per fold": _limit(training.time_per_fold_seconds),
     }
+
+
+def _name_network(network: NetworkSpec) -> str:
+    width = _UNEXT_WIDTHS.get(network.features[0]) if network.architecture == "unext" else None
+    words = architecture_words(network.architecture)
+    return words if width is None else f"{words} {width}"
+
+
+def _describe_costs(configuration: Configuration) -> dict[str, str]:
+    estimates = configuration.estimates
+    return {
+        "parameters": f"{estimates.parameters / 1e6:.2f} million",
+        "computation per patch": f"{estimates.macs / 1e9:.3g} GMAC",
+        "training memory": f"about {_memory(estimates.training_memory_bytes)}",
+    }
+
+
+def _describe_step(configuration: Configuration, seconds: float | None) -> dict[str, str]:
+    """Time of a step, and of the fold's planned steps at that speed."""
+    training = configuration.training
+    if seconds is None:
+        return {"training step": "memory too small"}
+    steps = training.epochs * (training.steps_per_epoch + VALIDATION_STEP_COST * training.validation_steps)
+    return {
+        "training step": f"{seconds:.3g} s",
+        "steps per second": f"{1 / seconds:.3g}",
+        "planned steps take": _duration(steps * seconds),
+        "time per fold": _limit(training.time_per_fold_seconds),
+    }
+
+
+def _belongs_to(decision: Decision, plan: Plan) -> str:
+    """Name of the one configuration that a decision concerns; empty: all."""
+    name, dot, _ = decision.what.partition(".")
+    return name if dot and name in plan.configurations else ""
+
+
+def _indented(text: Text, columns: int) -> Padding:
+    return Padding(text, (0, 0, 0, columns), expand=False)
+
+
+def _configurations_table(title: str, plan: Plan) -> Table:
+    table = Table(title=escape(title))
+    table.add_column("", no_wrap=True)
+    for name in plan.configurations:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    return table
+
+
+def _rows(columns: Sequence[dict[str, str]]) -> list[Row]:
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, *(column.get(name, "–") for column in columns)) for name in names]
 
 
 def _times(sizes: Iterable[object]) -> str:
     return " x ".join(str(size) for size in sizes)
 
 
-def _duration(seconds: float | None) -> str:
-    return "not limited" if seconds is None else f"{seconds / 60:.3g} min"
+def _memory(num_bytes: int) -> str:
+    """In GB, or in MB below a tenth of one."""
+    return f"{num_bytes / 1e6:.3g} MB" if num_bytes < GIGABYTE / 10 else f"{num_bytes / GIGABYTE:.2f} GB"
+
+
+def _limit(seconds: float | None) -> str:
+    return "not limited" if seconds is None else _duration(seconds)
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit that there is at least one of.
+
+    Examples:
+        >>> _duration(30.0), _duration(600.0), _duration(7200.0), _duration(400000.0)
+        ('30 s', '10 min', '2 h', '4.63 days')
+    """
+    sizes = {"days": 86400.0, "h": 3600.0, "min": 60.0}
+    unit, size = next(((unit, size) for unit, size in sizes.items() if seconds >= size), ("s", 1.0))
+    return f"{seconds / size:.3g} {unit}"
 
 
 def _fill(table: Table, rows: Sequence[Row]) -> None:

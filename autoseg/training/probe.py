@@ -1,16 +1,20 @@
-"""How fast this machine trains: a few steps of small networks, so that a plan can promise a time.
+"""How fast this machine trains and predicts: a few steps of small networks, so that a plan can promise a time.
 
-The whole step is measured as training does it: drawing and augmenting a batch, forward, backward, update.
+The whole training step is measured as training does it: drawing and augmenting a batch, forward, backward, update. A
+prediction is measured from windows in memory to logits in memory.
 """
 
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import SimpleQueue
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from torch import Tensor, nn
 
@@ -18,17 +22,34 @@ from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.plan import Configuration, Estimates, NetworkSpec, NormalizationSpec, ResamplingSpec, TrainingSpec
+from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.augmentation.parameters import AugmentationRules
 from autoseg.training.batch import Batch
-from autoseg.training.loading import PatchLoader, TrainingCase
-from autoseg.training.loop import Clock, start_run, train_epoch
+from autoseg.training.loading import BATCHES_AHEAD_PER_WORKER, PatchLoader, TrainingCase
+from autoseg.training.loop import Clock, TrainingRun, start_run, train_epoch
 
 MEASURED_FEATURES = (8, 32)
 """Base features of the measured networks: the narrowest that is planned, and nnU-Net's own."""
 
-SECONDS_PER_MEASUREMENT = 0.7
-MINIMUM_STEPS = 1
+SECONDS_PER_TRAINING = 0.6
+SECONDS_PER_PREDICTION = 0.2
+SECONDS_PER_PLANNED_STEP = 2.0
+"""A step of a planned network is shown to a user, so it is measured for longer."""
+
+PREDICTION_BATCH = 8
+"""Windows per network pass that prediction takes for patches of the measured size."""
+
+MOST_WORKERS = 12
+"""Processes that prepare batches for a GPU, as in training; a CPU trains without any."""
+
+VOXELS_WITH_LABEL = 1000
+"""Of the invented volume, drawn at random for the sampling of foreground."""
+
+LEVELS = 4
+
+UNEXT_FEATURES = {8: (8, 8, 64, 128), 32: (32, 32, 160, 256)}
+"""By base features: two convolution levels and the two token levels of the widths s and text."""
 
 _ENCODING = LabelEncoding(
     values=(0, 1, 2),
@@ -39,91 +60,179 @@ _ENCODING = LabelEncoding(
 )
 
 
-def measure_training_speed(device_name: str) -> tuple[Throughput, ...]:
-    """Measure 2D and 3D networks of several widths, about a second each.
+def measure_training_speed(
+    device_name: str, architectures: Sequence[Architecture] = get_args(Architecture)
+) -> tuple[Throughput, ...]:
+    """Measure 2D and 3D networks of several widths in training and in prediction, about a second each.
 
     Args:
         device_name: auto, cpu, cuda or cuda:N.
+        architectures: To be measured.
 
     Raises:
         UsageError: If the device is not there.
     """
     device = choose_device(device_name)
-    precision = choose_dtype("auto", device)
     dimensions: tuple[Literal[2, 3], ...] = (3, 2)
     return tuple(
-        _measure(number, features, device, precision) for number in dimensions for features in MEASURED_FEATURES
+        _measure(_configuration(number, features, architecture), device)
+        for architecture in architectures
+        for number in dimensions
+        for features in MEASURED_FEATURES
     )
 
 
-def _measure(dimensions: Literal[2, 3], base_features: int, device: torch.device, precision: torch.dtype) -> Throughput:
-    configuration = _configuration(dimensions, base_features)
-    run = start_run(configuration, configuration.training, _ENCODING, device, precision, seed=0)
-    batches = _batches(configuration)
-    clock = Clock(total_steps=1_000_000, limit_seconds=None)
-    train_epoch(run, batches, clock, lambda _step: None)  # sets up kernels
-    began, steps = time.monotonic(), 0
-    while steps < MINIMUM_STEPS or time.monotonic() - began < SECONDS_PER_MEASUREMENT:
-        train_epoch(run, batches, clock, lambda _step: None)  # mean of the loss waits for a GPU to finish
-        steps += 1
-    seconds = (time.monotonic() - began) / steps
-    macs = _forward_macs(configuration) * configuration.batch_size
-    return Throughput(dimensions=dimensions, base_features=base_features, macs_per_second=macs / seconds)
+def measure_step(configuration: Configuration, encoding: LabelEncoding, device_name: str) -> float | None:
+    """Seconds of one training step of a planned configuration, on invented images.
+
+    Args:
+        configuration: To be measured; its learning rate is not, so that no weight can grow without bound.
+        encoding: Labels of the dataset.
+        device_name: auto, cpu, cuda or cuda:N.
+
+    Returns:
+        The mean over a few steps; None when the device's memory is too small.
+
+    Raises:
+        UsageError: If the device is not there.
+    """
+    device = choose_device(device_name)
+    try:
+        return _training_seconds(configuration, encoding, device, SECONDS_PER_PLANNED_STEP)[0]
+    except torch.OutOfMemoryError:
+        return None
+
+
+def describe_torch_device(device_name: str) -> str:
+    """The device that a name stands for, and its precision, for a user.
+
+    Raises:
+        UsageError: If the device is not there.
+    """
+    device = choose_device(device_name)
+    precision = str(choose_dtype("auto", device)).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    return f"the CPU, threads: {torch.get_num_threads()}, {precision}"
+
+
+def _measure(configuration: Configuration, device: torch.device) -> Throughput:
+    network = configuration.network
+    step_seconds, run = _training_seconds(configuration, _ENCODING, device, SECONDS_PER_TRAINING)
+    windows = torch.zeros((PREDICTION_BATCH, network.input_channels, *configuration.patch_size))
+    macs = _forward_macs(configuration)
+    return Throughput(
+        architecture=network.architecture,
+        dimensions=network.dimensions,
+        base_features=network.features[0],
+        macs_per_second=macs * configuration.batch_size / step_seconds,
+        prediction_macs_per_second=macs * PREDICTION_BATCH / _prediction_seconds(run, windows),
+    )
+
+
+def _training_seconds(
+    configuration: Configuration, encoding: LabelEncoding, device: torch.device, at_least_seconds: float
+) -> tuple[float, TrainingRun]:
+    """Seconds per step, at least one step and so many seconds long, and what was trained."""
+    # the rate stays near zero: noise cannot be learned, and the values stay finite
+    spec = configuration.training.model_copy(update={"steps_per_epoch": 1, "warmup_fraction": 1.0})
+    clock = Clock(total_steps=1_000_000_000, limit_seconds=None)
+    run = start_run(configuration, spec, encoding, device, choose_dtype("auto", device), seed=0)
+    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if device.type == "cuda" else 0
+    with _batches(configuration, encoding, workers) as batches:
+        for _ in range(1 + BATCHES_AHEAD_PER_WORKER * workers):  # sets up kernels, and uses up what was ready
+            train_epoch(run, batches, clock, _ignore)
+        began, steps = time.monotonic(), 0
+        while steps == 0 or time.monotonic() - began < at_least_seconds:
+            train_epoch(run, batches, clock, _ignore)  # mean of the loss waits for a GPU to finish
+            steps += 1
+        return (time.monotonic() - began) / steps, run
+
+
+@torch.inference_mode()
+def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
+    """Seconds of one network pass; the logits' way back to the CPU waits for a GPU to finish."""
+    run.network.eval()
+    layout = torch.channels_last_3d if windows.ndim == 5 else torch.channels_last
+    began, passes = time.monotonic(), -1
+    while passes < 1 or time.monotonic() - began < SECONDS_PER_PREDICTION:
+        with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+            logits = run.network(windows.to(run.device, memory_format=layout))
+        logits.to("cpu", torch.float32)
+        passes += 1
+        if passes == 0:  # the first one sets up kernels
+            began = time.monotonic()
+    return (time.monotonic() - began) / passes
 
 
 def _forward_macs(configuration: Configuration) -> int:
-    """Convolution multiply-accumulates of one sample, from the shapes of a network that computes nothing."""
-    network = build_network(configuration.network, deep_supervision=False).to("meta")
+    """Multiply-accumulates of one sample, from the shapes of a network that computes nothing."""
+    with torch.device("meta"):
+        network = build_network(configuration.network, deep_supervision=False).eval()
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        # a transposed convolution multiplies each input voxel, an ordinary one gathers for each output voxel
+        # a transposed convolution multiplies each input voxel, the others gather for each output voxel
         voxels = inputs[0] if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d) else output
         total += voxels.numel() * layer.get_parameter("weight")[0].numel()
 
     for layer in network.modules():
-        if isinstance(layer, nn.modules.conv._ConvNd):
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             layer.register_forward_hook(count)
     network(torch.empty((1, configuration.network.input_channels, *configuration.patch_size), device="meta"))
     return total
 
 
-def _batches(configuration: Configuration) -> Iterator[Batch]:
-    """Augmented batches of one noisy volume with two labels."""
-    generator = np.random.default_rng(0)
-    shape = (24, 64, 72) if configuration.network.dimensions == 3 else (8, 224, 208)
-    array = generator.normal(size=(2, *shape)).astype(np.float32)
-    array[1] = np.clip(np.round(array[1]), 0, 2)
-    locations = {head: np.argwhere(array[1] == head)[:1000].astype(np.int32) for head in (1, 2)}
-    case = TrainingCase(case="noise", array=array, locations=locations, annotated=None)
+@contextmanager
+def _batches(configuration: Configuration, encoding: LabelEncoding, workers: int) -> Iterator[Iterator[Batch]]:
+    """Augmented batches of one invented case, prepared as in training."""
     loader = PatchLoader(
-        [case], configuration, rules=AugmentationRules(), seed=(0,), first_batch=0, stride=1, failures=SimpleQueue()
+        [_invent_case(configuration, encoding)],
+        configuration,
+        rules=AugmentationRules(),
+        seed=(0,),
+        first_batch=0,
+        stride=max(workers, 1),
+        failures=SimpleQueue(),
     )
-    return iter(SingleThreadedAugmenter(loader, None))
+    if workers == 0:
+        yield iter(SingleThreadedAugmenter(loader, None))
+        return
+    augmenter = MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER)
+    try:
+        yield iter(augmenter)
+    finally:
+        augmenter._finish()  # batchgenerators has no public way to end its workers
 
 
-def _configuration(dimensions: Literal[2, 3], base_features: int) -> Configuration:
-    """A U-Net of four levels on a patch of the size that short trainings use."""
+def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> TrainingCase:
+    """Noise with random labels, a quarter longer than the patch along each of its axes; 2D: eight slices."""
+    generator = np.random.default_rng(0)
+    shape = [math.ceil(1.25 * edge) for edge in configuration.patch_size]
+    if len(shape) == 2:
+        shape = [8, *shape]
+    array = generator.standard_normal((configuration.network.input_channels + 1, *shape), dtype=np.float32)
+    array[-1] = generator.integers(len(encoding.values), size=shape)
+    voxels = generator.integers(shape, size=(VOXELS_WITH_LABEL, 3)).astype(np.int32)
+    labels = array[-1][tuple(voxels.T)]
+    locations = {
+        head: voxels[np.isin(labels, spec.indices)]
+        for head, spec in enumerate(encoding.heads)
+        if set(spec.indices) != {0} and np.isin(labels, spec.indices).any()
+    }
+    return TrainingCase(case="noise", array=array, locations=locations, annotated=None)
+
+
+def _configuration(dimensions: Literal[2, 3], base_features: int, architecture: Architecture = "unet") -> Configuration:
+    """A network of four levels on a patch of the size that short trainings use."""
     patch = (32, 48, 48) if dimensions == 3 else (160, 160)
-    levels = 4
-    ones, twos, kernel = (1,) * dimensions, (2,) * dimensions, (3,) * dimensions
     return Configuration(
         spacing=tuple(1.0 for _ in patch),
         median_shape=tuple(float(size) for size in patch),
         patch_size=patch,
         batch_size=2 if dimensions == 3 else 4,
-        network=NetworkSpec(
-            architecture="unet",
-            dimensions=dimensions,
-            input_channels=1,
-            output_channels=len(_ENCODING.heads),
-            features=tuple(base_features * 2**level for level in range(levels)),
-            strides=(ones, *(twos,) * (levels - 1)),
-            kernel_sizes=(kernel,) * levels,
-            encoder_convolutions=(2,) * levels,
-            decoder_convolutions=(2,) * (levels - 1),
-        ),
+        network=_network(dimensions, base_features, architecture),
         normalization=(NormalizationSpec(scheme="zscore"),),
         resampling=ResamplingSpec(),
         training=TrainingSpec(
@@ -132,3 +241,26 @@ def _configuration(dimensions: Literal[2, 3], base_features: int) -> Configurati
         estimates=Estimates(feature_map_elements=0, parameters=0, macs=math.prod(patch), training_memory_bytes=0),
         preprocessed_as="noise",
     )
+
+
+def _network(dimensions: Literal[2, 3], base_features: int, architecture: Architecture) -> NetworkSpec:
+    ones, twos, kernel = (1,) * dimensions, (2,) * dimensions, (3,) * dimensions
+    doubled = tuple(base_features * 2**level for level in range(LEVELS))
+    encoder_blocks = {"unet": (2,) * LEVELS, "residual_unet": (1, 3, 4, 6), "unext": (1,) * LEVELS}
+    return NetworkSpec(
+        architecture=architecture,
+        dimensions=dimensions,
+        input_channels=1,
+        output_channels=len(_ENCODING.heads),
+        features=UNEXT_FEATURES[base_features] if architecture == "unext" else doubled,
+        strides=(ones, *(twos,) * (LEVELS - 1)),
+        kernel_sizes=(kernel,) * LEVELS,
+        encoder_blocks=encoder_blocks[architecture],
+        decoder_blocks=((2 if architecture == "unet" else 1),) * (LEVELS - 1),
+        token_levels=2 if architecture == "unext" else 0,
+        full_resolution_skip=architecture == "unext" and dimensions == 3,
+    )
+
+
+def _ignore(_step: int) -> None:
+    """Show no progress."""

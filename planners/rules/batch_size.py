@@ -13,6 +13,7 @@ References:
 import math
 from collections.abc import Sequence
 
+from autoseg.errors import PlanningError
 from planners.rules.patch_size import MemoryReference
 
 MINIMUM_BATCH = 2
@@ -29,6 +30,7 @@ def choose_batch_size(
     reference: MemoryReference,
     memory_gigabytes: float,
     dataset_share: float,
+    largest: int | None = None,
 ) -> tuple[int, str]:
     """Fill the memory, but cover no more than a share of the dataset, and take two patches at least.
 
@@ -36,9 +38,10 @@ def choose_batch_size(
         elements: Feature-map elements of the network, batch 1.
         patch_size: Voxels.
         dataset_voxels: Voxels of all cases at the target spacing, about.
-        reference: What fits in 8 GB.
+        reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         dataset_share: Largest part of the dataset's voxels in one batch, (0, 1]; a guard against overfitting.
+        largest: A planner's own cap; None: nnU-Net's rule, which has none.
 
     Returns:
         The batch size, and the reason.
@@ -46,6 +49,11 @@ def choose_batch_size(
     by_memory = round(reference.scaled_elements(memory_gigabytes) / elements * reference.batch_size)
     by_data = round(dataset_voxels * dataset_share / math.prod(patch_size))
     batch_size = max(min(by_memory, by_data), MINIMUM_BATCH)
+    if largest is not None and batch_size > largest:
+        return largest, (
+            f"The memory has room for {by_memory}, but more than {largest} patches per step teach hardly more and cost "
+            f"in proportion (nnU-Net's rule gives {batch_size})."
+        )
     if batch_size > by_data:
         reason = f"{MINIMUM_BATCH} patches at least, although they cover more than {dataset_share:.0%} of the dataset."
     elif batch_size < by_memory:
@@ -57,3 +65,18 @@ def choose_batch_size(
             " nnU-Net's rule; far more than useful, because such patches are small: a smaller batch trains as well."
         )
     return batch_size, reason
+
+
+def take_batch_size(asked: int, elements: int, reference: MemoryReference, memory_gigabytes: float) -> tuple[int, str]:
+    """The user's own batch size.
+
+    Raises:
+        PlanningError: If it does not fit the memory; names the memory that would do.
+    """
+    share = elements / reference.batch_size * asked
+    if share > reference.scaled_elements(memory_gigabytes):
+        raise PlanningError(
+            f"--batch-size {asked} does not fit in {memory_gigabytes:g} GB: it needs a memory budget of "
+            f"{reference.needed_gigabytes(share):.10g} GB. Take fewer, or plan with a larger --memory."
+        )
+    return asked, "Asked for."

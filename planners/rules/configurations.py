@@ -9,7 +9,7 @@ References:
     nnU-Net v2 (Isensee et al., Nature Methods 2021): 2D, 3D full resolution, 3D cascade.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autoseg.errors import PlanningError
 
@@ -23,6 +23,7 @@ SPACING_REASONS = {
 }
 
 SINGLE_SLICE_REASON = "The images have a single slice, so there is no third dimension to look along."
+CASCADE_LATENCY_REASON = "Two networks in a row take twice as long, and the prediction time is limited."
 CASCADE_REASON = "A second network at full resolution refines the label maps of 3d_lowres, which saw more context."
 
 BATCH_DICE_REASONS = {
@@ -31,12 +32,15 @@ BATCH_DICE_REASONS = {
 }
 
 
-def choose_configurations(available: Sequence[str], asked: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Those asked for, with what the cascade needs; all when nothing is asked for.
+def choose_configurations(
+    available: Sequence[str], asked: Sequence[str], left_out: Mapping[str, str]
+) -> tuple[tuple[str, ...], str]:
+    """Those asked for, with what the cascade needs; when nothing is asked for all but those that are left out.
 
     Args:
         available: What makes sense for the data, in the order of the plan.
         asked: By the budget; empty for all.
+        left_out: What the planner would rather not train, and why; ignored where nothing else would remain.
 
     Returns:
         Names in the order of the plan, and the reason.
@@ -50,8 +54,16 @@ def choose_configurations(available: Sequence[str], asked: Sequence[str]) -> tup
             f"Configuration {', '.join(missing)} is not available for this data; available: {', '.join(available)}."
         )
     if not asked:
-        return tuple(available), "All configurations that make sense for the data."
+        return _all_but(available, left_out)
     if "3d_cascade_fullres" in asked and not set(asked).issuperset(CASCADE_NEEDS):
         names = tuple(name for name in available if name in {*asked, *CASCADE_NEEDS})
         return names, "Asked for; the cascade also needs 3d_lowres for its label maps, and the arrays of 3d_fullres."
     return tuple(name for name in available if name in asked), "Only these were asked for."
+
+
+def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    kept = tuple(name for name in available if name not in left_out)
+    if not kept or len(kept) == len(available):
+        return tuple(available), "All configurations that make sense for the data."
+    reasons = " ".join(f"{name} is left out: {left_out[name]}" for name in available if name in left_out)
+    return kept, f"{reasons} -c asks for it all the same."

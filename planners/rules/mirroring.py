@@ -17,7 +17,7 @@ def choose_mirror_axes(dimensions: int, *, limited_time: bool) -> tuple[int, ...
 
     Args:
         dimensions: 2 or 3.
-        limited_time: Whether a time per fold is promised.
+        limited_time: Whether a time per fold or a prediction time is promised.
 
     Examples:
         >>> choose_mirror_axes(3, limited_time=False), choose_mirror_axes(3, limited_time=True)

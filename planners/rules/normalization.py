@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from autoseg.records.fingerprint import IntensityStatistics
-from autoseg.records.plan import NormalizationSpec
+from autoseg.records.network import NormalizationSpec
 
 Scheme = Literal["zscore", "ct", "rescale_0_1", "rgb_0_1", "none"]
 

@@ -22,22 +22,25 @@ from planners.rules.topology import Topology, compute_topology, pad_to_two_level
 INITIAL_VOXELS = {2: 2048**2, 3: 256**3}
 """Voxels of the first guess by dimension: more than any device of today takes."""
 
-REFERENCE_GIGABYTES = 8.0
-"""The memory for which the references were measured; others scale linearly."""
-
 
 @dataclass(frozen=True)
 class MemoryReference:
-    """What fits in 8 GB: a network with so many feature-map elements at such a batch size."""
+    """What fits in a memory: a network with so many feature-map elements at such a batch size."""
 
     elements: float
     batch_size: int
+    gigabytes: float = 8.0
+    """The memory for which it was measured; others scale linearly."""
     guaranteed_batch: int = 2
     """Smallest batch that must fit; the patch shrinks until it does."""
 
     def scaled_elements(self, memory_gigabytes: float) -> float:
         """Elements that fit in another memory at the reference batch size."""
-        return self.elements * (memory_gigabytes / REFERENCE_GIGABYTES)
+        return self.elements * (memory_gigabytes / self.gigabytes)
+
+    def needed_gigabytes(self, share: float) -> float:
+        """Memory in which so many elements at the reference batch size fit, rounded up to a thousandth."""
+        return math.ceil(share / self.elements * self.gigabytes * 1000) / 1000
 
     def share(self, elements: int) -> float:
         """Elements of the smallest batch, counted in reference batches."""
@@ -66,15 +69,17 @@ def fit_patch(
     reference: MemoryReference,
     memory_gigabytes: float,
     count_elements: Callable[[Topology], int],
+    most_levels: int | None = None,
 ) -> Topology:
     """Shrink the first guess until the smallest batch fits in memory.
 
     Args:
         spacing: (z, y, x) or (y, x), mm.
         median_shape: Same axes, voxels at that spacing.
-        reference: What fits in 8 GB.
+        reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         count_elements: Feature-map elements of the network with a given topology, batch 1.
+        most_levels: As deep as the network is meant to be; None: no limit.
 
     Returns:
         The first topology on the way down that fits.
@@ -84,7 +89,7 @@ def fit_patch(
     """
     limit = reference.scaled_elements(memory_gigabytes)
     initial = choose_initial_patch(spacing, median_shape)
-    topology: Topology | None = compute_topology(spacing, pad_to_two_levels(spacing, initial))
+    topology: Topology | None = compute_topology(spacing, pad_to_two_levels(spacing, initial), most_levels)
     smallest = math.inf
     seen: set[tuple[int, ...]] = set()
     while topology is not None:
@@ -93,12 +98,49 @@ def fit_patch(
             return topology
         smallest = min(smallest, share)
         seen.add(topology.patch_size)
-        topology = _shrink(spacing, median_shape, topology, seen)
-    needed = math.ceil(smallest / reference.elements * REFERENCE_GIGABYTES * 1000) / 1000
+        topology = _shrink(spacing, median_shape, topology, seen, most_levels)
     raise PlanningError(
         f"No {len(spacing)}D network fits in {memory_gigabytes:g} GB: the smallest one needs a memory budget of "
-        f"{needed:g} GB. Plan with a larger --memory."
+        f"{reference.needed_gigabytes(smallest):.10g} GB. Plan with a larger --memory."
     )
+
+
+def take_patch(
+    asked: Sequence[int],
+    spacing: Sequence[float],
+    reference: MemoryReference,
+    memory_gigabytes: float,
+    count_elements: Callable[[Topology], int],
+    most_levels: int | None = None,
+) -> Topology:
+    """The user's own patch, enlarged to what its network can divide.
+
+    Args:
+        asked: (z, y, x) or (y, x), voxels.
+        spacing: Same axes, mm.
+        reference: What fits in its memory.
+        memory_gigabytes: Training memory of the device.
+        count_elements: Feature-map elements of the network with a given topology, batch 1.
+        most_levels: As deep as the network is meant to be; None: no limit.
+
+    Raises:
+        PlanningError: If it is too small for a network of two levels, or its smallest batch does not fit; names the
+            memory that would do.
+    """
+    topology = compute_topology(spacing, asked, most_levels)
+    if topology.levels < 2:
+        raise PlanningError(
+            f"--patch-size {_text(asked)} is too small: no axis is long enough to be pooled. "
+            f"At least {_text([math.ceil(edge) for edge in pad_to_two_levels(spacing, asked)])} is needed."
+        )
+    share = reference.share(count_elements(topology))
+    if share > reference.scaled_elements(memory_gigabytes):
+        raise PlanningError(
+            f"--patch-size {_text(asked)} does not fit in {memory_gigabytes:g} GB at batch "
+            f"{reference.guaranteed_batch}: it needs a memory budget of {reference.needed_gigabytes(share):.10g} GB. "
+            "Take a smaller patch, or plan with a larger --memory."
+        )
+    return topology
 
 
 def explain_patch(patch_size: Sequence[int], median_shape: Sequence[float], memory_gigabytes: float) -> str:
@@ -112,19 +154,34 @@ def explain_patch(patch_size: Sequence[int], median_shape: Sequence[float], memo
     )
 
 
+def explain_asked_patch(asked: Sequence[int], patch_size: Sequence[int]) -> str:
+    """One sentence: that the user chose it, and what was added."""
+    if tuple(asked) == tuple(patch_size):
+        return "Asked for."
+    return f"Asked for {_text(asked)}; enlarged to a multiple of the network's total stride."
+
+
+def _text(sizes: Sequence[int]) -> str:
+    return " ".join(str(size) for size in sizes)
+
+
 def _shrink(
-    spacing: Sequence[float], median_shape: Sequence[float], topology: Topology, seen: set[tuple[int, ...]]
+    spacing: Sequence[float],
+    median_shape: Sequence[float],
+    topology: Topology,
+    seen: set[tuple[int, ...]],
+    most_levels: int | None,
 ) -> Topology | None:
     """Shorten the axis that is longest relative to the median, the last of equals; the next one where it cannot be."""
     ratios = [edge / size for edge, size in zip(topology.patch_size, median_shape, strict=True)]
     for axis in sorted(range(len(ratios)), key=lambda axis: (ratios[axis], axis), reverse=True):
-        shorter = _shorten(spacing, topology, axis)
+        shorter = _shorten(spacing, topology, axis, most_levels)
         if shorter is not None and shorter.patch_size not in seen:
             return shorter
     return None
 
 
-def _shorten(spacing: Sequence[float], topology: Topology, axis: int) -> Topology | None:
+def _shorten(spacing: Sequence[float], topology: Topology, axis: int, most_levels: int | None) -> Topology | None:
     """Take one divisor off an axis; None when nothing would be left to pool.
 
     The divisor is that of the shorter patch: a shorter axis pools less often, so its sizes lie closer together.
@@ -132,8 +189,8 @@ def _shorten(spacing: Sequence[float], topology: Topology, axis: int) -> Topolog
     patch_size = list(topology.patch_size)
     tentative = list(patch_size)
     tentative[axis] -= topology.divisors[axis]
-    patch_size[axis] -= compute_topology(spacing, tentative).divisors[axis]
+    patch_size[axis] -= compute_topology(spacing, tentative, most_levels).divisors[axis]
     if patch_size[axis] < 1:
         return None
-    shorter = compute_topology(spacing, patch_size)
+    shorter = compute_topology(spacing, patch_size, most_levels)
     return shorter if shorter.levels > 1 else None

@@ -51,11 +51,12 @@ def choose_target_spacing(spacings: Sequence[Spacing], shapes: Sequence[Triple])
         lowered = float(np.percentile(table[:, coarse], ANISOTROPIC_PERCENTILE))
         if lowered < largest_other:
             lowered = largest_other + SPACING_MARGIN_MM
-        reason = (
-            f"Median spacing in plane; {lowered:.4g} mm (10th percentile) through plane instead of the median "
-            f"{target[coarse]:.4g} mm, because slices are more than {ANISOTROPY_THRESHOLD:g} times as far apart as "
-            "pixels and the thinner slices would lose detail."
-        )
+        if lowered != target[coarse]:
+            reason = (
+                f"Median spacing in plane; {lowered:.4g} mm (10th percentile) through plane instead of the median "
+                f"{target[coarse]:.4g} mm, because slices are more than {ANISOTROPY_THRESHOLD:g} times as far apart as "
+                "pixels and the thinner slices would lose detail."
+            )
         target[coarse] = lowered
     return _triple(target), reason
 
@@ -91,13 +92,15 @@ def median_resampled_shape(
 ) -> tuple[float, float, float]:
     """Median over cases of the shape at the target spacing, voxels; may end in a half. At least one voxel.
 
-    Halves are rounded to even per case, as Python and nnU-Net do.
+    Halves are rounded to even per case, as Python and nnU-Net do. Along an axis on which most cases have a single
+    slice the result is 1, whatever its spacing: there is nothing to interpolate.
     """
+    single = np.median(np.array(shapes), axis=0) <= 1
     resampled = [
         [max(round(old / new * size), 1) for old, new, size in zip(spacing, target, shape, strict=True)]
         for spacing, shape in zip(spacings, shapes, strict=True)
     ]
-    return _triple(np.median(np.array(resampled), axis=0))
+    return _triple(np.where(single, 1.0, np.median(np.array(resampled), axis=0)))
 
 
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -1,7 +1,7 @@
 """How wide a network, how large a patch and how many steps fit in a given time.
 
-Called once per configuration when the budget names a time per fold, and always for a CPU; starts from the patch and
-batch that the memory rules chose and only ever makes them smaller.
+Called once per configuration when the budget names a time per fold or a latency, and always for a CPU; starts from the
+patch and batch that the memory rules chose and only ever makes them smaller.
 
 Example: 600 s per fold, of which 480 s are for training; a network of 8 feature maps and batch 4 needs
 4 * 1.5e9 multiply-accumulates per step, and the device does 2e10 per second: 0.3 s per step, 1,600 steps before
@@ -12,22 +12,20 @@ References:
     Own rule. The shape of the network follows nnU-Net v2 (Isensee et al., Nature Methods 2021) at every width.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoseg.errors import PlanningError
-from autoseg.records.budget import Budget, Throughput
-from autoseg.records.plan import NetworkSpec, TrainingSpec
-from planners.compute import forward_macs
+from autoseg.records.budget import Budget
+from autoseg.records.network import NetworkSpec
+from autoseg.records.plan import Configuration, TrainingSpec
+from planners.rules.latency import explain_latency, keeps_latency, needed_latency, prediction_seconds
+from planners.rules.speed import FORWARD_SHARE, is_measured, step_seconds
 from planners.rules.topology import MINIMUM_EDGE, Topology, compute_topology
 
 DEFAULT_CPU_SECONDS_PER_FOLD = 3600.0
 """For a CPU without a stated time: nnU-Net's full schedule would take weeks there."""
-
-WIDTHS = (32, 24, 16, 8)
-"""Feature maps at full resolution, best first; the widest is nnU-Net's, below 8 a U-Net hardly learns."""
 
 WANTED_STEPS = 1500
 """A wider network is taken only if it gets so many steps: with fewer, a narrower one trained longer is better."""
@@ -56,12 +54,6 @@ VALIDATION_SHARE = 0.1
 """Validation steps per training step."""
 
 FEWEST_VALIDATION_STEPS = 4
-VALIDATION_STEP_COST = 1 / 3
-"""Of a training step: forward only, where the backward pass costs twice the forward pass."""
-
-ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12}
-"""Without a measurement: what two slow cores, or a small graphics card, do in a whole step."""
-
 FAST_TRAINING = {
     "optimizer": "adamw",
     "learning_rate": 3e-3,
@@ -82,6 +74,28 @@ class Sized:
     batch_size: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What may be made smaller when time is short, and what for."""
+
+    widths: tuple[int, ...]
+    """Feature maps at full resolution, best first."""
+    network_for: Callable[[Topology, int], NetworkSpec]
+    """Network of a topology and a number of base features."""
+    spacing: tuple[float, ...]
+    """(z, y, x) or (y, x), mm."""
+    median_shape: tuple[float, ...]
+    """Same axes, voxels."""
+    image_shape: tuple[float, float, float]
+    """Median image at that spacing, all axes."""
+    most_levels: int | None = None
+    """As deep as the network is meant to be; None: no limit."""
+    fixed_patch: bool = False
+    """The user chose the patch."""
+    fixed_batch: bool = False
+    """The user chose the batch size."""
+
+
 def time_per_fold(budget: Budget) -> float | None:
     """Seconds of one fold, or None for the full schedule; a CPU always has a limit."""
     if budget.time_per_fold_seconds is None and budget.device == "cpu":
@@ -89,35 +103,54 @@ def time_per_fold(budget: Budget) -> float | None:
     return budget.time_per_fold_seconds
 
 
-def fit_time(
-    largest: Sized,
-    budget: Budget,
-    spacing: Sequence[float],
-    median_shape: Sequence[float],
-    network_for: Callable[[Topology, int], NetworkSpec],
-) -> Sized:
+def is_limited(budget: Budget) -> bool:
+    """Whether time decides, in training or at prediction."""
+    return time_per_fold(budget) is not None or budget.latency_seconds is not None
+
+
+def fit_time(largest: Sized, budget: Budget, room: Room) -> Sized:
     """The widest network that gets the wanted steps; else the narrowest with a batch and patch that get the minimum.
 
     Candidates are tried in one fixed order, from the most to the least expensive, so more time never gives a
-    smaller network. The last candidate is taken when none gets its steps.
+    smaller network. A candidate that predicts too slowly is passed over. The last one is taken when none gets its
+    steps.
 
     Args:
         largest: What fits the memory; returned as it is when time is not limited.
-        budget: Its time, device and measured throughput.
-        spacing: (z, y, x) or (y, x), mm.
-        median_shape: Same axes, voxels.
-        network_for: Network of a topology and a number of base features.
+        budget: Its times, device and measured throughput.
+        room: What may be made smaller.
+
+    Raises:
+        PlanningError: If none predicts a median case fast enough; names the latency that would do.
     """
+    if not is_limited(budget):
+        return largest
+    chosen, fastest = None, math.inf
+    for candidate, required_steps in _candidates(largest, budget, room):
+        network = room.network_for(candidate.topology, candidate.base_features)
+        patch_size = candidate.topology.patch_size
+        prediction = prediction_seconds(budget, network, patch_size, room.image_shape, passes=1)
+        fastest = min(fastest, prediction)
+        if not keeps_latency(budget, prediction):
+            continue
+        chosen = candidate
+        if expected_steps(budget, network, patch_size, candidate.batch_size) >= required_steps:
+            break
+    if chosen is None:
+        raise PlanningError(
+            f"No {len(room.spacing)}D network of this planner predicts a median case within "
+            f"{budget.latency_seconds:g} s: the fastest needs {needed_latency(fastest):.10g} s. Give more with "
+            "--latency, or take the unext planner."
+        )
+    return chosen
+
+
+def expected_steps(budget: Budget, network: NetworkSpec, patch_size: Sequence[int], batch_size: int) -> float:
+    """Training steps in the time of a fold; no end of them without a limit."""
     seconds = time_per_fold(budget)
     if seconds is None:
-        return largest
-    chosen = largest
-    for chosen, required_steps in _candidates(largest, spacing, median_shape):
-        network = network_for(chosen.topology, chosen.base_features)
-        step = step_seconds(budget, network, chosen.topology.patch_size, chosen.batch_size)
-        if affordable_steps(seconds, step) >= required_steps:
-            break
-    return chosen
+        return math.inf
+    return affordable_steps(seconds, step_seconds(budget, network, patch_size, batch_size))
 
 
 def fit_schedule(
@@ -141,7 +174,7 @@ def fit_schedule(
     step = step_seconds(budget, network, patch_size, batch_size)
     steps_per_epoch = max(int(affordable_steps(seconds, step) / NOMINAL_EPOCHS), FEWEST_STEPS_PER_EPOCH)
     validation_steps = max(round(steps_per_epoch * VALIDATION_SHARE), FEWEST_VALIDATION_STEPS)
-    epoch_seconds = (steps_per_epoch + validation_steps * VALIDATION_STEP_COST) * step
+    epoch_seconds = (steps_per_epoch + validation_steps * FORWARD_SHARE) * step
     epochs = min(int(seconds * (1 - RESERVED_FRACTION) / epoch_seconds), MOST_STEPS // steps_per_epoch)
     if epochs == 0:
         needed = math.floor(epoch_seconds / (1 - RESERVED_FRACTION)) + 1
@@ -160,20 +193,15 @@ def fit_schedule(
     )
 
 
-def explain_time(budget: Budget, largest: Sized, chosen: Sized, training: TrainingSpec) -> dict[str, str]:
-    """Reasons for what the time decided, by the decision's name; empty when time is not limited."""
-    if training.time_per_fold_seconds is None:
-        return {}
-    steps = training.epochs * training.steps_per_epoch
-    measured = "measured" if _measured(budget, len(chosen.topology.patch_size)) else "assumed, not measured"
-    by_default = " (the default for a CPU)" if budget.time_per_fold_seconds is None else ""
-    schedule = (
-        f"{training.time_per_fold_seconds:g} s per fold{by_default}, {RESERVED_FRACTION:.0%} of them kept for start-up "
-        f"and final validation, leave {steps} steps at the {measured} speed; AdamW needs fewer steps than SGD."
-    )
-    if steps < MINIMUM_STEPS:
-        schedule += f" That is too few to learn well (at least {MINIMUM_STEPS} are wanted): give more time."
-    reasons = {"schedule": schedule, "base_features": _explain_width(chosen)}
+def explain_time(
+    budget: Budget, largest: Sized, chosen: Sized, configuration: Configuration, room: Room
+) -> dict[str, str]:
+    """Reasons for what time decided, by the decision's name; empty when time is not limited."""
+    reasons = {}
+    if configuration.training.time_per_fold_seconds is not None:
+        reasons["schedule"] = _explain_schedule(budget, configuration)
+    if is_limited(budget):
+        reasons["base_features"] = _explain_width(budget, chosen, configuration.network, room)
     if chosen.batch_size != largest.batch_size:
         reasons["batch_size"] = (
             f"With little time more steps teach more than larger batches; memory allows {largest.batch_size}."
@@ -186,41 +214,78 @@ def explain_time(budget: Budget, largest: Sized, chosen: Sized, training: Traini
     return reasons
 
 
-def _explain_width(chosen: Sized) -> str:
-    if chosen.base_features == WIDTHS[-1]:
+def _explain_schedule(budget: Budget, configuration: Configuration) -> str:
+    training = configuration.training
+    steps = training.epochs * training.steps_per_epoch
+    measured = "measured" if is_measured(budget, configuration.network) else "assumed, not measured"
+    by_default = " (the default for a CPU)" if budget.time_per_fold_seconds is None else ""
+    sentence = (
+        f"{training.time_per_fold_seconds:g} s per fold{by_default}, {RESERVED_FRACTION:.0%} of them kept for start-up "
+        f"and final validation, leave {steps} steps at the {measured} speed; AdamW needs fewer steps than SGD."
+    )
+    if steps < MINIMUM_STEPS:
+        sentence += f" That is too few to learn well (at least {MINIMUM_STEPS} are wanted): give more time."
+    return sentence
+
+
+def _explain_width(budget: Budget, chosen: Sized, network: NetworkSpec, room: Room) -> str:
+    reasons = []
+    if time_per_fold(budget) is not None:
+        reasons.append(_explain_steps(chosen.base_features, room.widths))
+    if budget.latency_seconds is not None:
+        seconds = prediction_seconds(budget, network, chosen.topology.patch_size, room.image_shape, passes=1)
+        reasons.append(explain_latency(budget, seconds))
+    return " ".join(reasons)
+
+
+def _explain_steps(base_features: int, widths: Sequence[int]) -> str:
+    if len(widths) == 1:
+        return "The only width that was allowed."
+    if base_features == widths[-1]:
         return f"The narrowest network; wider ones would get fewer than {WANTED_STEPS} steps."
-    if chosen.base_features == WIDTHS[0]:
-        return f"nnU-Net's width: even so at least {WANTED_STEPS} steps fit the time."
+    if base_features == widths[0]:
+        return f"The full width: even so at least {WANTED_STEPS} steps fit the time."
     return f"The widest network that gets at least {WANTED_STEPS} steps in the time."
 
 
-def _candidates(largest: Sized, spacing: Sequence[float], median_shape: Sequence[float]) -> Iterator[tuple[Sized, int]]:
-    """Sizes and the steps they must get; first narrower, then smaller batches, then smaller patches."""
-    dimensions = len(spacing)
-    batch_size = min(largest.batch_size, LARGEST_BATCH[dimensions])
-    for base_features in WIDTHS[:-1]:
+def _candidates(largest: Sized, budget: Budget, room: Room) -> Iterator[tuple[Sized, int]]:
+    """Sizes and the steps they must get; first narrower, then smaller batches, then smaller patches.
+
+    Without a time per fold only the width is left to vary: batch and patch do not make prediction faster.
+    """
+    dimensions, narrowest = len(room.spacing), room.widths[-1]
+    if time_per_fold(budget) is None:
+        yield from ((replace(largest, base_features=width), MINIMUM_STEPS) for width in room.widths)
+        return
+    batch_size = largest.batch_size
+    if not room.fixed_batch:
+        batch_size = min(batch_size, LARGEST_BATCH[dimensions])
+    for base_features in room.widths[:-1]:
         yield Sized(largest.topology, base_features, batch_size), WANTED_STEPS
-    yield Sized(largest.topology, WIDTHS[-1], batch_size), MINIMUM_STEPS
-    while batch_size // 2 >= SMALLEST_BATCH[dimensions]:
+    yield Sized(largest.topology, narrowest, batch_size), MINIMUM_STEPS
+    while not room.fixed_batch and batch_size // 2 >= SMALLEST_BATCH[dimensions]:
         batch_size //= 2
-        yield Sized(largest.topology, WIDTHS[-1], batch_size), MINIMUM_STEPS
-    topology = _halve(spacing, median_shape, largest.topology)
+        yield Sized(largest.topology, narrowest, batch_size), MINIMUM_STEPS
+    topology = None if room.fixed_patch else _halve(room, largest.topology)
     while topology is not None:
-        yield Sized(topology, WIDTHS[-1], batch_size), MINIMUM_STEPS
-        topology = _halve(spacing, median_shape, topology)
+        yield Sized(topology, narrowest, batch_size), MINIMUM_STEPS
+        topology = _halve(room, topology)
 
 
-def _halve(spacing: Sequence[float], median_shape: Sequence[float], topology: Topology) -> Topology | None:
+def _halve(room: Room, topology: Topology) -> Topology | None:
     """Halve the axis that is longest relative to the median; None when no axis can be halved any more.
 
-    No axis ever grows: an axis whose halving would make another one be padded further is passed over.
+    The other axes lose padding that a shallower network does not need. No axis ever grows: one whose halving would
+    make another one be padded further is passed over.
     """
     old = topology.patch_size
-    ratios = [edge / size for edge, size in zip(old, median_shape, strict=True)]
+    ratios = [edge / size for edge, size in zip(old, room.median_shape, strict=True)]
+    unpadded = [min(edge, size) for edge, size in zip(old, room.median_shape, strict=True)]
     for axis in sorted(range(len(old)), key=lambda axis: (ratios[axis], axis), reverse=True):
         if old[axis] < 2 * MINIMUM_EDGE:
             continue
-        halved = compute_topology(spacing, [edge / 2 if i == axis else edge for i, edge in enumerate(old)])
+        edges = [old[i] / 2 if i == axis else edge for i, edge in enumerate(unpadded)]
+        halved = compute_topology(room.spacing, edges, room.most_levels)
         grows = any(new > edge for new, edge in zip(halved.patch_size, old, strict=True))
         if halved.levels > 1 and halved.patch_size != old and not grows:
             return halved
@@ -229,34 +294,5 @@ def _halve(spacing: Sequence[float], median_shape: Sequence[float], topology: To
 
 def affordable_steps(seconds: float, seconds_per_step: float) -> float:
     """Training steps in the time of a fold, validation after each epoch paid for."""
-    with_validation = seconds_per_step * (1 + VALIDATION_SHARE * VALIDATION_STEP_COST)
+    with_validation = seconds_per_step * (1 + VALIDATION_SHARE * FORWARD_SHARE)
     return min(seconds * (1 - RESERVED_FRACTION) / with_validation, MOST_STEPS)
-
-
-def step_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int], batch_size: int) -> float:
-    """Expected time of one training step."""
-    macs = forward_macs(network, patch_size) * batch_size
-    return macs / macs_per_second(budget, network.dimensions, network.features[0])
-
-
-def macs_per_second(budget: Budget, dimensions: int, base_features: int) -> float:
-    """Throughput at a width: interpolated between measured widths in the logarithm of the width.
-
-    Beyond the widest measured network it stays as there; below the narrowest it falls in proportion to the width,
-    because narrow convolutions use a device badly. An assumed figure where nothing was measured.
-    """
-    measured = _measured(budget, dimensions)
-    if not measured:
-        return ASSUMED_MACS_PER_SECOND[budget.device]
-    if base_features <= measured[0].base_features:
-        return measured[0].macs_per_second * base_features / measured[0].base_features
-    for low, high in itertools.pairwise(measured):
-        if low.base_features < base_features <= high.base_features:
-            position = math.log(base_features / low.base_features) / math.log(high.base_features / low.base_features)
-            return low.macs_per_second + position * (high.macs_per_second - low.macs_per_second)
-    return measured[-1].macs_per_second
-
-
-def _measured(budget: Budget, dimensions: int) -> list[Throughput]:
-    points = [point for point in budget.throughput if point.dimensions == dimensions]
-    return sorted(points, key=lambda point: (point.base_features, point.macs_per_second))

@@ -5,7 +5,7 @@ import pytest
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.normalization import normalize_image
-from autoseg.records.plan import NormalizationSpec
+from autoseg.records.network import NormalizationSpec
 
 EVERYWHERE = np.ones((1, 2, 2), dtype=bool)
 

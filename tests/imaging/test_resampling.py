@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from autoseg.imaging.resampling import axis_operator, resample_image, resample_labels, resampled_shape, separate_axis
-from autoseg.records.plan import ResamplingSpec
+from autoseg.records.network import ResamplingSpec
 
 SPEC = ResamplingSpec()
 CUBE = (1.0, 1.0, 1.0)

@@ -9,16 +9,8 @@ from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import write_record
-from autoseg.records.plan import (
-    Configuration,
-    Estimates,
-    NetworkSpec,
-    NormalizationSpec,
-    Plan,
-    ResamplingSpec,
-    TrainingSpec,
-    model_hash,
-)
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.training.checkpointing import save_weights
 
@@ -65,8 +57,8 @@ def make_configuration(name, spacing, channels, heads, normalization) -> Configu
         features=(4, 6),
         strides=((1,) * dimensions, (2,) * dimensions),
         kernel_sizes=((3,) * dimensions,) * 2,
-        encoder_convolutions=(1, 1),
-        decoder_convolutions=(1,),
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1,),
     )
     patch = (12, 16, 20)[-dimensions:]
     return Configuration(

@@ -15,7 +15,7 @@ from autoseg.inference import restore
 from autoseg.inference.restore import CaseLogits, restore_labels, restore_mean_labels, restore_probabilities
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelValues
-from autoseg.records.plan import ResamplingSpec
+from autoseg.records.network import ResamplingSpec
 
 LABELS = make_encoding({"background": 0, "a": 5, "b": 9, "c": 11})
 REGIONS = make_encoding({"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}, (2, 1, 3))

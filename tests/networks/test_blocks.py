@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoseg.networks.blocks import ConvolutionBlock, initialize_weights, stack_blocks
+from autoseg.networks.blocks import ConvolutionBlock, choose_layers, initialize_weights, stack_blocks
 
 
 def test_block_is_convolution_then_instance_normalisation_then_leaky_relu():
     torch.manual_seed(3)
-    block = ConvolutionBlock(3, 2, 4, (1, 3, 3), (1, 2, 2))
+    block = ConvolutionBlock(choose_layers(3), 2, 4, (1, 3, 3), (1, 2, 2))
     image = torch.randn(2, 2, 3, 7, 11)
     convolution = block.convolution
     expected = F.conv3d(image, convolution.weight, convolution.bias, stride=(1, 2, 2), padding=(0, 1, 1))
@@ -22,8 +22,24 @@ def test_block_is_convolution_then_instance_normalisation_then_leaky_relu():
     torch.testing.assert_close(block(image), expected)
 
 
+def test_block_with_batch_normalisation_is_normalised_over_the_batch_too():
+    torch.manual_seed(4)
+    block = ConvolutionBlock(choose_layers(2, "batch"), 2, 3, (3, 5), (1, 1), activation=nn.Identity())
+    image = torch.randn(4, 2, 5, 7) + torch.arange(4.0).view(4, 1, 1, 1)
+    expected = F.conv2d(image, block.convolution.weight, block.convolution.bias, padding=(1, 2))
+    mean = expected.mean(dim=(0, 2, 3), keepdim=True)
+    variance = expected.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
+    torch.testing.assert_close(block(image), (expected - mean) / torch.sqrt(variance + 1e-5))
+
+
+def test_block_without_bias_and_with_another_activation():
+    block = ConvolutionBlock(choose_layers(2), 1, 2, (1, 1), (1, 1), bias=False, activation=nn.ReLU())
+    assert block.convolution.bias is None
+    assert block(torch.randn(1, 1, 5, 7)).min() == 0
+
+
 def test_normalisation_is_affine_with_learnt_scale_and_shift():
-    block = ConvolutionBlock(2, 1, 3, (3, 3), (1, 1))
+    block = ConvolutionBlock(choose_layers(2), 1, 3, (3, 3), (1, 1))
     with torch.no_grad():
         block.normalization.weight.zero_()
         block.normalization.bias.copy_(torch.tensor([1.0, 2.0, -3.0]))
@@ -32,7 +48,7 @@ def test_normalisation_is_affine_with_learnt_scale_and_shift():
 
 
 def test_first_block_of_a_stack_changes_features_and_carries_the_stride():
-    stack = stack_blocks(2, 3, 8, (3, 5), first_stride=(2, 1), num_blocks=3)
+    stack = stack_blocks(choose_layers(2), 3, 8, (3, 5), first_stride=(2, 1), num_blocks=3)
     convolutions = [module for module in stack.modules() if isinstance(module, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels) for c in convolutions] == [(3, 8), (8, 8), (8, 8)]
     assert [c.stride for c in convolutions] == [(2, 1), (1, 1), (1, 1)]
@@ -56,8 +72,17 @@ def test_weights_start_with_hes_deviation_and_biases_with_zero(layer, fan_in):
     assert layer.weight.mean().item() == pytest.approx(0, abs=0.03 * deviation)
 
 
+def test_linear_layers_start_with_small_weights_and_zero_biases():
+    torch.manual_seed(0)
+    layer = nn.Linear(70, 110)
+    initialize_weights(nn.Sequential(layer))
+    assert layer.bias.abs().max() == 0
+    assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert layer.weight.mean().item() == pytest.approx(0, abs=0.001)
+
+
 def test_normalisation_layers_start_with_one_and_zero():
-    block = ConvolutionBlock(3, 1, 5, (3, 3, 3), (1, 1, 1))
+    block = ConvolutionBlock(choose_layers(3), 1, 5, (3, 3, 3), (1, 1, 1))
     initialize_weights(block)
     assert block.normalization.weight.tolist() == [1.0] * 5
     assert block.normalization.bias.tolist() == [0.0] * 5

@@ -3,9 +3,8 @@ from math import prod
 import pytest
 import torch
 
-from autoseg.errors import RecordError
 from autoseg.networks.build import build_network
-from autoseg.records.plan import NetworkSpec
+from autoseg.records.network import NetworkSpec
 
 TINY = NetworkSpec(
     architecture="unet",
@@ -15,8 +14,8 @@ TINY = NetworkSpec(
     features=(2, 4),
     strides=((1, 1), (2, 2)),
     kernel_sizes=((3, 3), (3, 3)),
-    encoder_convolutions=(1, 1),
-    decoder_convolutions=(1,),
+    encoder_blocks=(1, 1),
+    decoder_blocks=(1,),
 )
 
 HIPPOCAMPUS = NetworkSpec(
@@ -27,8 +26,8 @@ HIPPOCAMPUS = NetworkSpec(
     features=(32, 64, 128, 256),
     strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
     kernel_sizes=((3, 3, 3),) * 4,
-    encoder_convolutions=(2,) * 4,
-    decoder_convolutions=(2,) * 3,
+    encoder_blocks=(2,) * 4,
+    decoder_blocks=(2,) * 3,
 )
 
 PROSTATE = NetworkSpec(
@@ -39,8 +38,8 @@ PROSTATE = NetworkSpec(
     features=(32, 64, 128, 256, 320, 320, 320),
     strides=((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2)),
     kernel_sizes=((1, 3, 3), (1, 3, 3), *((3, 3, 3),) * 5),
-    encoder_convolutions=(2,) * 7,
-    decoder_convolutions=(2,) * 6,
+    encoder_blocks=(2,) * 7,
+    decoder_blocks=(2,) * 6,
 )
 
 
@@ -104,19 +103,22 @@ def test_same_seed_gives_the_same_weights_and_supervision_does_not_matter():
     assert first.keys() == second.keys()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"features": (8,)}, "1 level.*at least 2"),
-        ({"strides": ((1, 1),)}, "1 entries in `strides`, expected 2"),
-        ({"decoder_convolutions": (1, 1)}, "2 entries in `decoder_convolutions`, expected 1"),
-        ({"kernel_sizes": ((3, 3), (3, 3, 3))}, "must have 2 numbers each"),
-        ({"kernel_sizes": ((3, 3), (3, 2))}, "even sizes in `kernel_sizes`"),
-        ({"strides": ((2, 1), (2, 2))}, "first stride is"),
-        ({"encoder_convolutions": (1, 0)}, "must be at least 1"),
-        ({"strides": ((1, 1), (0, 2))}, "must be at least 1"),
-    ],
-)
-def test_spec_that_does_not_fit_together_is_refused_with_its_fault(changes, message):
-    with pytest.raises(RecordError, match=message):
-        build_network(TINY.model_copy(update=changes), deep_supervision=False)
+def test_without_deep_supervision_in_the_spec_there_is_one_head():
+    spec = HIPPOCAMPUS.model_copy(update={"deep_supervision": False})
+    names = [name for name in build_network(spec, deep_supervision=True).state_dict() if "heads" in name]
+    assert names == ["decoder.heads.0.weight", "decoder.heads.0.bias"]
+    assert count_parameters(HIPPOCAMPUS) - count_parameters(spec) == 3 * (65 + 129)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "residual_unet", "unext"])
+def test_every_architecture_can_be_normalised_over_the_batch(architecture):
+    spec = NetworkSpec.model_validate(
+        {**TINY.model_dump(), "architecture": architecture, "features": (4, 4), "normalization": "batch"}
+    )
+    network = build_network(spec, deep_supervision=True)
+    kinds = {type(module).__name__ for module in network.modules() if "Norm" in type(module).__name__}
+    assert kinds == {"BatchNorm2d"}
+    network(torch.randn(2, 1, 6, 10))
+    means = [value for name, value in network.state_dict().items() if name.endswith("running_mean")]
+    assert len(means) >= 1
+    assert all(mean.abs().max() > 0 for mean in means)

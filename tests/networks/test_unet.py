@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.networks.build import build_network
-from autoseg.records.plan import NetworkSpec
+from autoseg.records.network import NetworkSpec
 
 ANISOTROPIC = NetworkSpec(
     architecture="unet",
@@ -20,8 +20,8 @@ ANISOTROPIC = NetworkSpec(
     features=(3, 5, 7, 4),
     strides=((1, 1, 1), (1, 2, 2), (2, 2, 3), (1, 2, 1)),
     kernel_sizes=((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 1)),
-    encoder_convolutions=(1, 2, 2, 1),
-    decoder_convolutions=(3, 1, 2),
+    encoder_blocks=(1, 2, 2, 1),
+    decoder_blocks=(3, 1, 2),
 )
 
 FLAT = NetworkSpec(
@@ -32,8 +32,8 @@ FLAT = NetworkSpec(
     features=(4, 6, 8),
     strides=((1, 1), (2, 2), (2, 1)),
     kernel_sizes=((3, 3), (3, 3), (3, 3)),
-    encoder_convolutions=(2, 2, 2),
-    decoder_convolutions=(2, 2),
+    encoder_blocks=(2, 2, 2),
+    decoder_blocks=(2, 2),
 )
 
 IMAGES = {3: torch.Size((2, 2, 4, 16, 12)), 2: torch.Size((2, 1, 12, 10))}
@@ -62,7 +62,7 @@ def straightforward_logits(weights: dict[str, Tensor], spec: NetworkSpec, image:
 
     skips = []
     x = image
-    for level, count in enumerate(spec.encoder_convolutions):
+    for level, count in enumerate(spec.encoder_blocks):
         for i in range(count):
             x = block(x, f"encoder.levels.{level}.{i}", spec.strides[level] if i == 0 else 1)
         skips.append(x)
@@ -73,7 +73,7 @@ def straightforward_logits(weights: dict[str, Tensor], spec: NetworkSpec, image:
             x, weights[f"{name}.upsampling.weight"], weights[f"{name}.upsampling.bias"], spec.strides[level + 1]
         )
         x = torch.cat([up, skips[level]], dim=1)
-        for i in range(spec.decoder_convolutions[level]):
+        for i in range(spec.decoder_blocks[level]):
             x = block(x, f"{name}.blocks.{i}", 1)
         head = f"decoder.heads.{level}"
         logits.insert(0, convolve(x, weights[f"{head}.weight"], weights[f"{head}.bias"]))
@@ -122,6 +122,18 @@ def test_one_tensor_without_deep_supervision_or_outside_training():
     torch.testing.assert_close(network(image), full_resolution)
     network.deep_supervision = True
     assert isinstance(network(image), list)
+
+
+def test_one_tensor_always_when_the_spec_has_no_deep_supervision():
+    spec = ANISOTROPIC.model_copy(update={"deep_supervision": False})
+    network = build_network(spec, deep_supervision=True).train()
+    image = torch.randn(IMAGES[3])
+    logits = network(image)
+    assert logits.shape == (2, 3, 4, 16, 12)
+    weights = dict(network.named_parameters())
+    with_all_heads = build_network(ANISOTROPIC, deep_supervision=True)
+    with_all_heads.load_state_dict(weights, strict=False)
+    torch.testing.assert_close(with_all_heads(image)[0], logits)
 
 
 def test_gradients_reach_every_parameter_that_the_outputs_depend_on():
@@ -189,8 +201,8 @@ def peer_spec(folder: Path, weights: dict[str, Tensor]) -> NetworkSpec:
         features=tuple(arguments["features_per_stage"]),
         strides=tuple(tuple(stride) for stride in arguments["strides"]),
         kernel_sizes=tuple(tuple(kernel) for kernel in arguments["kernel_sizes"]),
-        encoder_convolutions=tuple(arguments["n_conv_per_stage"]),
-        decoder_convolutions=tuple(arguments["n_conv_per_stage_decoder"])[::-1],
+        encoder_blocks=tuple(arguments["n_conv_per_stage"]),
+        decoder_blocks=tuple(arguments["n_conv_per_stage_decoder"])[::-1],
     )
 
 

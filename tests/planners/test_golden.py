@@ -34,7 +34,7 @@ def test_every_case_of_the_script_has_a_file(script):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_plan_is_the_golden_one(path, script):
     golden = read_record(script.GoldenPlan, path)
-    made = make_plan(golden.fingerprint.expand(), golden.budget)
+    made = make_plan(golden.fingerprint.expand(), golden.budget, golden.planner)
     old, new = golden.plan.model_dump(mode="json"), made.model_dump(mode="json")
     assert script.differences(old, new, path.stem) == []
     assert made == golden.plan

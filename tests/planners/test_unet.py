@@ -100,8 +100,8 @@ def test_prostate_has_seven_levels_and_flat_kernels_first():
     )  # fmt: skip
     assert network.kernel_sizes == ((1, 3, 3), (1, 3, 3), *((3, 3, 3),) * 5)
     assert network.features == (32, 64, 128, 256, 320, 320, 320)
-    assert network.encoder_convolutions == (2,) * 7
-    assert network.decoder_convolutions == (2,) * 6
+    assert network.encoder_blocks == (2,) * 7
+    assert network.decoder_blocks == (2,) * 6
 
 
 def test_features_of_a_2d_network_go_up_to_512():

@@ -13,16 +13,8 @@ from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.dataset import CaseFiles, DatasetDescription, Fault, Head, LabelEncoding, LabelValues
 from autoseg.records.files import write_record, write_text
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
-from autoseg.records.plan import (
-    Configuration,
-    Decision,
-    Estimates,
-    NetworkSpec,
-    NormalizationSpec,
-    Plan,
-    ResamplingSpec,
-    TrainingSpec,
-)
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Decision, Estimates, Plan, TrainingSpec
 from autoseg.records.selection import Candidate, KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 
@@ -68,8 +60,8 @@ def plan():
             features=(8, 16),
             strides=((1, 1, 1), (1, 2, 2)),
             kernel_sizes=((1, 3, 3), (3, 3, 3)),
-            encoder_convolutions=(2, 2),
-            decoder_convolutions=(2,),
+            encoder_blocks=(2, 2),
+            decoder_blocks=(2,),
         ),
         normalization=(NormalizationSpec(scheme="ct"),),
         resampling=ResamplingSpec(),

@@ -1,4 +1,4 @@
-"""Stage plan finds the planner; what the planner decides is tested in tests/planners."""
+"""Stage plan finds the planner and holds it to what the user decided; the rest is tested in tests/planners."""
 
 import subprocess
 import sys
@@ -6,12 +6,14 @@ import sys
 import pytest
 
 from autoseg.errors import PlanningError, UsageError
-from autoseg.records.budget import Budget
+from autoseg.plugins import find_planner
+from autoseg.records.budget import AdoptedModel, Budget, Overrides
 from autoseg.stages import plan as stage
-from autoseg.stages.plan import make_plan
+from autoseg.stages.plan import adopt_model, make_plan
 from autoseg.testing import synthetic_fingerprint
 
 FINGERPRINT = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 3, [(36, 50, 35)] * 3)
+LARGE = synthetic_fingerprint([(1.5, 0.8, 0.8)] * 3, [(400, 512, 500)] * 3, channel_names=("CT",))
 
 
 def test_default_planner():
@@ -38,3 +40,156 @@ def test_planning_does_not_load_torch():
         "make_plan(synthetic_fingerprint([(1.0, 1.0, 1.0)], [(9, 9, 9)]), Budget()); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def deaf(monkeypatch):
+    """A planner that hears nothing but the device."""
+    unet = find_planner("unet")
+    monkeypatch.setattr(stage, "find_planner", lambda _name: lambda fingerprint, _budget: unet(fingerprint, Budget()))
+    return unet(FINGERPRINT, Budget())
+
+
+def stretched(plan, **changes) -> AdoptedModel:
+    """The plan's own values as a model, with other ones in 3d_fullres (fields of the network as network__field)."""
+    model = adopt_model(plan, "old")
+    full = model.configurations["3d_fullres"]
+    inner = {name.removeprefix("network__"): value for name, value in changes.items() if "__" in name}
+    outer = {name: value for name, value in changes.items() if "__" not in name}
+    full = full.model_copy(update={**outer, "network": full.network.model_copy(update=inner)})
+    return model.model_copy(update={"configurations": {**model.configurations, "3d_fullres": full}})
+
+
+def message_of(budget) -> str:
+    with pytest.raises(
+        PlanningError, match=r"^The planner 'deaf' ignores .*\. Take another planner, or leave"
+    ) as caught:
+        make_plan(FINGERPRINT, budget, "deaf")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("budget", "sentence"),
+    [
+        (Budget(configurations=("2d", "3d_mine")), "ignores -c 3d_mine: not planned, but 2d, 3d_fullres. "),
+        (
+            Budget(overrides=Overrides(batch_size=7)),
+            "ignores --batch-size: 2d has 4, expected 7; --batch-size: 3d_fullres has 2, expected 7. ",
+        ),
+        (
+            Budget(overrides=Overrides(patch_size=(40, 56, 48))),
+            "ignores --patch-size: 3d_fullres has (40, 56, 40), expected (40, 56, 48). ",
+        ),
+        (
+            Budget(overrides=Overrides(patch_size=(56, 32))),
+            "ignores --patch-size: 2d has (56, 40), expected (56, 32). ",
+        ),
+        (
+            Budget(overrides=Overrides(patch_size=(40, 48, 40))),
+            "ignores --patch-size: 3d_fullres has (40, 56, 40), expected (40, 48, 40). ",
+        ),
+        (
+            Budget(overrides=Overrides(spacing=(1.0, 1.0, 0.5))),
+            "ignores --spacing: 2d has (1.0, 1.0), expected (1.0, 0.5); "
+            "--spacing: 3d_fullres has (1.0, 1.0, 1.0), expected (1.0, 1.0, 0.5). ",
+        ),
+        (
+            Budget(overrides=Overrides(spacing=(3.0, 1.0, 1.0))),
+            "ignores --spacing: 3d_fullres has (1.0, 1.0, 1.0), expected (3.0, 1.0, 1.0). ",
+        ),
+    ],
+)
+def test_a_planner_that_ignores_an_option(deaf, budget, sentence):
+    assert sentence in message_of(budget)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        Overrides(spacing=(1.0, 1.0, 1.0), patch_size=(40, 56, 40)),
+        Overrides(patch_size=(33, 56, 36)),  # enlarged to the next multiples of 8
+        Overrides(patch_size=(50, 35)),
+    ],
+)
+def test_what_is_kept_is_no_fault(deaf, overrides):
+    assert make_plan(FINGERPRINT, Budget(overrides=overrides, configurations=("3d_fullres",)), "deaf") == deaf
+
+
+@pytest.mark.parametrize("planner", ["unet", "resenc-m", "unext", "auto"])
+def test_overrides_pass_every_planner_and_follow_the_transpose(planner):
+    overrides = Overrides(spacing=(1.2, 2.5, 1.5), patch_size=(30, 41, 50), batch_size=3)
+    plan = make_plan(FINGERPRINT, Budget(overrides=overrides), planner)
+    assert plan.transpose == (1, 0, 2)
+    assert plan.configurations["3d_fullres"].spacing == (2.5, 1.2, 1.5)
+    assert plan.configurations["2d"].spacing == (1.2, 1.5)
+    assert {configuration.batch_size for configuration in plan.configurations.values()} == {3}
+
+
+def test_a_low_resolution_keeps_its_own_spacing():
+    plan = make_plan(LARGE, Budget(overrides=Overrides(spacing=(1.4, 0.9, 0.9))))
+    assert plan.configurations["3d_lowres"].spacing != (1.4, 0.9, 0.9)
+    assert plan.configurations["3d_cascade_fullres"].spacing == (1.4, 0.9, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"network__features": (16, 32, 64, 128)}, "network.features"),
+        ({"network__strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))}, "network.strides"),
+        ({"network__kernel_sizes": ((1, 3, 3),) * 4}, "network.kernel_sizes"),
+        ({"network__encoder_blocks": (1, 3, 4, 6)}, "network.encoder_blocks"),
+        ({"network__architecture": "residual_unet"}, "network.architecture"),
+        ({"spacing": (2.0, 1.0, 1.0)}, "spacing"),
+        ({"normalization": ()}, "normalization"),
+        ({"network__features": (1, 2, 3, 4), "spacing": (2.0, 1.0, 1.0)}, "network.features, spacing"),
+    ],
+)
+def test_a_planner_that_ignores_the_model(deaf, changes, field):
+    message = message_of(Budget(like=stretched(deaf, **changes)))
+    assert f"ignores --like old: 3d_fullres has other values in {field}. " in message
+
+
+def test_channels_may_differ_from_the_model(deaf):
+    model = stretched(deaf, network__input_channels=4, network__output_channels=9, normalization=())
+    model = model.model_copy(update={"channel_names": ("T1", "T2", "PD", "FLAIR")})
+    assert make_plan(FINGERPRINT, Budget(like=model), "deaf") == deaf
+
+
+def test_an_asked_spacing_goes_before_the_models(deaf):
+    model = stretched(deaf, spacing=(2.0, 1.0, 1.0))
+    asked = Overrides(spacing=(1.0, 1.0, 1.0))
+    assert make_plan(FINGERPRINT, Budget(like=model, overrides=asked), "deaf") == deaf
+
+
+def test_a_model_without_any_of_the_configurations(deaf):
+    model = adopt_model(deaf, "old")
+    model = model.model_copy(update={"configurations": {"3d_lowres": model.configurations["2d"]}})
+    assert "--like old: none of its configurations is planned (3d_lowres). " in message_of(Budget(like=model))
+
+
+def test_only_3d_follows_the_axis_order_of_the_model(deaf):
+    model = adopt_model(deaf, "old").model_copy(update={"transpose": (1, 0, 2)})
+    assert "ignores --like old: 3d_fullres has other values in transpose. " in message_of(Budget(like=model))
+    flat = model.model_copy(update={"configurations": {"2d": model.configurations["2d"]}})
+    assert make_plan(FINGERPRINT, Budget(like=flat), "deaf") == deaf
+
+
+def test_adopting_a_model():
+    plan = make_plan(LARGE, Budget(), "resenc-m")
+    model = adopt_model(plan, "models/old")
+    assert (model.model, model.planner, model.transpose) == ("models/old", plan.planner, plan.transpose)
+    assert model.channel_names == ("CT",)
+    assert list(model.configurations) == ["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
+    for name, configuration in plan.configurations.items():
+        adopted = model.configurations[name]
+        assert all(getattr(adopted, field) == getattr(configuration, field) for field in type(adopted).model_fields)
+    assert Budget.model_validate_json(Budget(like=model).model_dump_json()).like == model
+
+
+@pytest.mark.parametrize("planner", ["unet", "resenc-m", "unext", "auto"])
+def test_every_planner_takes_a_model_over(planner):
+    model = adopt_model(make_plan(LARGE, Budget(memory_gigabytes=10.0), "resenc-m"), "old")
+    other = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 4, [(120, 130, 110)] * 4, channel_names=("CT",), num_labels=5)
+    plan = make_plan(other, Budget(like=model, configurations=("3d_fullres",)), planner)
+    assert plan.configurations["3d_fullres"].network.output_channels == 5
+    assert plan.configurations["3d_fullres"].spacing == model.configurations["3d_fullres"].spacing

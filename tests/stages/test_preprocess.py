@@ -15,15 +15,8 @@ from autoseg.imaging.storage import open_case, stored_cases
 from autoseg.records.budget import Budget
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
-from autoseg.records.plan import (
-    Configuration,
-    Estimates,
-    NetworkSpec,
-    NormalizationSpec,
-    Plan,
-    ResamplingSpec,
-    TrainingSpec,
-)
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.stages import preprocess
 from autoseg.stages.preprocess import preprocess_case, preprocess_dataset
@@ -39,11 +32,11 @@ def configuration(name, spacing, *, use_mask=False, scheme="zscore", preprocesse
         dimensions=dimensions,
         input_channels=1,
         output_channels=3,
-        features=(8,),
-        strides=(ones,),
-        kernel_sizes=(ones,),
-        encoder_convolutions=(2,),
-        decoder_convolutions=(),
+        features=(8, 8),
+        strides=(ones, ones),
+        kernel_sizes=(ones, ones),
+        encoder_blocks=(2, 2),
+        decoder_blocks=(2,),
     )
     return Configuration(
         spacing=spacing,
@@ -60,16 +53,24 @@ def configuration(name, spacing, *, use_mask=False, scheme="zscore", preprocesse
 
 
 def plan_of(configurations, *, labels=LABELS, transpose=(0, 1, 2), orientation="as_stored"):
+    encoding = make_encoding(labels)
+    networks = {
+        name: configuration.network.model_copy(update={"output_channels": len(encoding.heads)})
+        for name, configuration in configurations.items()
+    }
     return Plan(
         dataset_name="made up",
         planner="unet",
         budget=Budget(),
         channel_names=("MR",),
         labels=labels,
-        encoding=make_encoding(labels),
+        encoding=encoding,
         orientation=orientation,
         transpose=transpose,
-        configurations=configurations,
+        configurations={
+            name: configuration.model_copy(update={"network": networks[name]})
+            for name, configuration in configurations.items()
+        },
         decisions=(),
     )
 

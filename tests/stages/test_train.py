@@ -35,8 +35,8 @@ def tiny(workspace):
             "features": (4, 8),
             "strides": ((1, 1, 1), (1, 2, 2)),
             "kernel_sizes": ((1, 3, 3), (3, 3, 3)),
-            "encoder_convolutions": (1, 1),
-            "decoder_convolutions": (1,),
+            "encoder_blocks": (1, 1),
+            "decoder_blocks": (1,),
         }
     )
     training = configuration.training.model_copy(update={"validation_steps": 1, "time_per_fold_seconds": None})

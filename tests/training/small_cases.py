@@ -8,14 +8,8 @@ import numpy as np
 from autoseg.imaging.storage import StoredCase
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.plan import (
-    Configuration,
-    Estimates,
-    NetworkSpec,
-    NormalizationSpec,
-    ResamplingSpec,
-    TrainingSpec,
-)
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 
 ENCODING = LabelEncoding(
     values=(0, 1, 5),
@@ -31,21 +25,21 @@ ENCODING = LabelEncoding(
 def make_configuration(patch_size, *, batch_size=5, channels=2, masked=(), mirror_axes=None) -> Configuration:
     dimensions: Literal[2, 3] = 2 if len(patch_size) == 2 else 3
     ones = (1,) * dimensions
-    return Configuration(
+    configuration = Configuration(
         spacing=(1.0,) * dimensions,
         median_shape=tuple(float(edge) for edge in patch_size),
-        patch_size=patch_size,
+        patch_size=(8,) * dimensions,
         batch_size=batch_size,
         network=NetworkSpec(
             architecture="unet",
             dimensions=dimensions,
             input_channels=channels,
             output_channels=3,
-            features=(4,),
-            strides=(ones,),
-            kernel_sizes=(ones,),
-            encoder_convolutions=(1,),
-            decoder_convolutions=(),
+            features=(4, 4),
+            strides=(ones, ones),
+            kernel_sizes=(ones, ones),
+            encoder_blocks=(1, 1),
+            decoder_blocks=(1,),
         ),
         normalization=tuple(NormalizationSpec(scheme="zscore", use_mask=c in masked) for c in range(channels)),
         resampling=ResamplingSpec(),
@@ -55,6 +49,7 @@ def make_configuration(patch_size, *, batch_size=5, channels=2, masked=(), mirro
         estimates=Estimates(feature_map_elements=1, parameters=1, macs=1, training_memory_bytes=1),
         preprocessed_as="test",
     )
+    return configuration.model_copy(update={"patch_size": patch_size})  # a single voxel, too, which no plan may have
 
 
 def make_stored_case(case: str, shape, *, seed: int, channels=2) -> StoredCase:

@@ -1,24 +1,135 @@
+"""Measuring speed: what is counted, what is measured, and what a measured step is made of."""
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoseg.errors import UsageError
 from autoseg.networks.build import build_network
+from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.training import probe
-from autoseg.training.probe import _configuration, _forward_macs, measure_training_speed
+from autoseg.training.probe import (
+    _batches,
+    _configuration,
+    _forward_macs,
+    _invent_case,
+    describe_torch_device,
+    measure_step,
+    measure_training_speed,
+)
+
+ARCHITECTURES = ("unet", "residual_unet", "unext")
+
+REGIONS = LabelEncoding(
+    values=(0, 4, 7, 9),
+    ignore_value=255,
+    activation="sigmoid",
+    heads=(Head(name="whole", indices=(1, 2, 3), painted_index=1), Head(name="core", indices=(3,), painted_index=3)),
+)
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """One step and one pass each."""
+    for name in ("SECONDS_PER_TRAINING", "SECONDS_PER_PREDICTION", "SECONDS_PER_PLANNED_STEP"):
+        monkeypatch.setattr(probe, name, 0.0)
+    monkeypatch.setattr(probe, "PREDICTION_BATCH", 1)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_counted_multiplications_equal_those_of_torchs_own_counter(dimensions):
-    configuration = _configuration(dimensions, 8)
+@pytest.mark.parametrize("base_features", [8, 32])
+def test_counted_multiplications_equal_those_of_torchs_own_counter(dimensions, base_features, architecture):
+    configuration = _configuration(dimensions, base_features, architecture)
     network = build_network(configuration.network, deep_supervision=False).to("meta").eval()
     with FlopCounterMode(display=False) as counter:
         network(torch.empty((1, 1, *configuration.patch_size), device="meta"))
     assert _forward_macs(configuration) == counter.get_total_flops() // 2
 
 
-def test_every_dimension_and_width_is_measured(monkeypatch):
-    monkeypatch.setattr(probe, "SECONDS_PER_MEASUREMENT", 0.0)
+def test_every_architecture_dimension_and_width_is_measured(hasty, monkeypatch):
     monkeypatch.setattr(probe, "MEASURED_FEATURES", (2, 4))
+    monkeypatch.setattr(probe, "UNEXT_FEATURES", {2: (2, 2, 3, 4), 4: (4, 4, 5, 6)})
     measured = measure_training_speed("cpu")
-    assert [(point.dimensions, point.base_features) for point in measured] == [(3, 2), (3, 4), (2, 2), (2, 4)]
-    assert all(point.macs_per_second > 0 for point in measured)
+    assert [(point.architecture, point.dimensions, point.base_features) for point in measured] == [
+        (architecture, dimensions, features)
+        for architecture in ARCHITECTURES for dimensions in (3, 2) for features in (2, 4)
+    ]  # fmt: skip
+    assert all(min(point.macs_per_second, point.prediction_macs_per_second or 0.0) > 0 for point in measured)
+
+
+def test_only_what_is_asked_for_is_measured(hasty, monkeypatch):
+    monkeypatch.setattr(probe, "MEASURED_FEATURES", (2,))
+    assert {point.architecture for point in measure_training_speed("cpu", ["residual_unet"])} == {"residual_unet"}
+
+
+def test_speed_is_work_divided_by_time(monkeypatch):
+    monkeypatch.setattr(probe, "_training_seconds", lambda *_: (4.0, None))
+    monkeypatch.setattr(probe, "_prediction_seconds", lambda *_: 0.5)
+    monkeypatch.setattr(probe, "MEASURED_FEATURES", (8,))
+    volume, _ = measure_training_speed("cpu", ["unet"])
+    macs = _forward_macs(_configuration(3, 8))
+    assert volume.macs_per_second == macs * 2 / 4.0  # batches of 2
+    assert volume.prediction_macs_per_second == macs * 8 / 0.5  # 8 windows
+
+
+def test_a_planned_step_is_measured_with_its_own_labels_and_channels(hasty):
+    planned = small_configuration(_configuration(3, 2), patch_size=(8, 16, 24), channels=3, heads=2)
+    seconds = measure_step(planned, REGIONS, "cpu")
+    assert seconds is not None
+    assert 0 < seconds < 60
+
+
+def test_a_device_whose_memory_is_too_small_gives_no_time(hasty, monkeypatch):
+    def run_out(*_arguments, **_options):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(probe, "start_run", run_out)
+    assert measure_step(_configuration(2, 2), REGIONS, "cpu") is None
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(UsageError, match="device 'cuda:77' was asked for"):
+        measure_step(_configuration(2, 2), REGIONS, "cuda:77")
+
+
+def test_the_invented_case_has_every_foreground_head_where_its_labels_are():
+    planned = small_configuration(_configuration(2, 2), patch_size=(24, 40), channels=3, heads=2)
+    case = _invent_case(planned, REGIONS)
+    assert case.array.shape == (4, 8, 30, 50)
+    [labels] = case.array[3:4,]
+    assert set(np.unique(labels)) == {0, 1, 2, 3}
+    assert set(case.locations) == {0, 1}
+    for head, voxels in case.locations.items():
+        found = labels[tuple(voxels.T)]
+        assert len(voxels) > 0
+        assert set(found) <= set(REGIONS.heads[head].indices)
+
+
+def test_the_background_is_no_head_to_look_for():
+    assert set(_invent_case(_configuration(2, 2), probe._ENCODING).locations) == {1, 2}
+
+
+def test_workers_prepare_the_same_batches():
+    planned = small_configuration(_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
+    with _batches(planned, REGIONS, 0) as alone, _batches(planned, REGIONS, 2) as helped:
+        for _ in range(3):
+            expected, batch = next(alone), next(helped)
+            np.testing.assert_array_equal(batch["image"], expected["image"])
+            np.testing.assert_array_equal(batch["target"], expected["target"])
+
+
+def test_the_device_is_described_with_its_precision():
+    assert describe_torch_device("cpu").startswith(f"the CPU, threads: {torch.get_num_threads()}, ")
+
+
+def small_configuration(configuration, *, patch_size, channels, heads):
+    network = configuration.network.model_copy(update={"input_channels": channels, "output_channels": heads})
+    return configuration.model_copy(
+        update={
+            "patch_size": patch_size,
+            "network": network,
+            "normalization": configuration.normalization * channels,
+        }
+    )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from planners.rules.batch_size import choose_batch_size
+from autoseg.errors import PlanningError
+from planners.rules.batch_size import choose_batch_size, take_batch_size
 from planners.rules.patch_size import MemoryReference
 
 REFERENCE = MemoryReference(elements=560e6, batch_size=2)
@@ -32,3 +33,29 @@ def test_halves_round_to_even():
 def test_silly_batches_are_named():
     assert "far more than useful" in choose_batch_size(650_000, (56, 40), 1e9, REFERENCE, 8.0, 0.05)[1]
     assert "far more than useful" not in choose_batch_size(30_000_000, (40, 56, 40), 1e9, REFERENCE, 5.0, 0.05)[1]
+
+
+def test_a_planners_cap_says_what_nnunet_would_take():
+    size, why = choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, REFERENCE, 8.0, 0.05, largest=8)
+    assert size == 8
+    assert "room for 58, but more than 8 patches" in why
+    assert "nnU-Net's rule gives 9" in why
+
+
+def test_a_cap_that_is_not_reached_changes_nothing():
+    free = choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, REFERENCE, 8.0, 0.05)
+    assert choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, REFERENCE, 8.0, 0.05, largest=9) == free
+
+
+@pytest.mark.parametrize("asked", [1, 3, 58])
+def test_the_users_own(asked):
+    assert take_batch_size(asked, 19_174_400, REFERENCE, 8.0) == (asked, "Asked for.")
+
+
+def test_too_large_a_batch_names_the_memory_that_would_do():
+    # 59 patches of 19.1744 million elements, 560 million per 8 GB at batch 2: 59 / 2 * 19.1744 / 70 = 8.0806 GB.
+    with pytest.raises(PlanningError, match=r"--batch-size 59 does not fit in 8 GB.* 8\.081 GB"):
+        take_batch_size(59, 19_174_400, REFERENCE, 8.0)
+    assert take_batch_size(59, 19_174_400, REFERENCE, 8.081)[0] == 59
+    with pytest.raises(PlanningError, match=r"does not fit in 8\.08 GB"):
+        take_batch_size(59, 19_174_400, REFERENCE, 8.08)

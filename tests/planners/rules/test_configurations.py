@@ -18,11 +18,27 @@ ALL = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
     ],
 )
 def test_choice_in_the_order_of_the_plan(asked, chosen):
-    names, reason = choose_configurations(ALL, asked)
+    names, reason = choose_configurations(ALL, asked, {})
     assert names == chosen
     assert reason.endswith(".")
 
 
 def test_unavailable():
     with pytest.raises(PlanningError, match="3d_lowres, 4d is not available for this data; available: 2d, 3d_fullres"):
-        choose_configurations(ALL[:2], ("2d", "3d_lowres", "4d"))
+        choose_configurations(ALL[:2], ("2d", "3d_lowres", "4d"), {})
+
+
+def test_left_out_unless_asked_for():
+    left_out = {"2d": "it is flat.", "3d_cascade_fullres": "it is long."}
+    names, reason = choose_configurations(ALL, (), left_out)
+    assert names == ("3d_fullres", "3d_lowres")
+    assert "2d is left out: it is flat. 3d_cascade_fullres is left out: it is long. -c asks for it" in reason
+    assert choose_configurations(ALL, ("2d",), left_out) == (("2d",), "Only these were asked for.")
+    assert choose_configurations(ALL, ("3d_cascade_fullres",), left_out)[0] == ALL[1:]
+
+
+@pytest.mark.parametrize("left_out", [{"2d": "it is flat."}, {"3d_fullres": "there is none."}])
+def test_never_everything_is_left_out(left_out):
+    names, reason = choose_configurations(("2d",), (), left_out)
+    assert names == ("2d",)
+    assert "left out" not in reason

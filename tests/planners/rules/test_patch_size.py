@@ -5,7 +5,14 @@ import math
 import pytest
 
 from autoseg.errors import PlanningError
-from planners.rules.patch_size import MemoryReference, choose_initial_patch, explain_patch, fit_patch
+from planners.rules.patch_size import (
+    MemoryReference,
+    choose_initial_patch,
+    explain_asked_patch,
+    explain_patch,
+    fit_patch,
+    take_patch,
+)
 from planners.rules.topology import Topology
 
 
@@ -49,6 +56,66 @@ def test_nothing_fits():
     needed = float(str(caught.value).split("budget of ")[1].split(" GB")[0])
     smallest = fit_patch((1.0, 1.0), (100, 90), reference, needed, count_voxels)
     assert smallest.levels == 2
+
+
+def test_a_guaranteed_batch_makes_the_patch_smaller():
+    # 100 x 90 is padded to 112 x 96; 12 patches of it are 129,024 voxels.
+    reference = MemoryReference(elements=112 * 96, batch_size=12, guaranteed_batch=12)
+    assert fit_patch((1.0, 1.0), (100, 90), reference, 8.0, count_voxels).patch_size == (112, 96)
+    smaller = MemoryReference(elements=112 * 96, batch_size=12, guaranteed_batch=24)
+    found = fit_patch((1.0, 1.0), (100, 90), smaller, 8.0, count_voxels).patch_size
+    assert math.prod(found) <= 112 * 96 / 2
+
+
+def test_gigabytes_of_the_reference():
+    reference = MemoryReference(elements=2.1e9, batch_size=2, gigabytes=24.0)
+    assert reference.scaled_elements(8.0) == pytest.approx(0.7e9)
+    assert reference.needed_gigabytes(2.1e9) == 24.0
+    assert reference.needed_gigabytes(2.1e9 + 1) == 24.001
+
+
+LARGE = MemoryReference(elements=1e6, batch_size=2)
+
+
+def test_the_users_own_patch():
+    topology = take_patch((64, 48), (1.0, 1.0), LARGE, 8.0, count_voxels)
+    assert topology.patch_size == (64, 48)
+    assert topology.divisors == (8, 8)
+
+
+def test_the_users_own_patch_is_enlarged_to_the_total_stride():
+    # 61 -> 31 -> 16 -> 8 and 41 -> 21 -> 11 -> 6: three times, then 8 alone is too short. Multiples of 8.
+    topology = take_patch((61, 41), (1.0, 1.0), LARGE, 8.0, count_voxels)
+    assert topology.patch_size == (64, 48)
+    assert explain_asked_patch((61, 41), (64, 48)) == (
+        "Asked for 61 41; enlarged to a multiple of the network's total stride."
+    )
+    assert explain_asked_patch((64, 48), (64, 48)) == "Asked for."
+
+
+@pytest.mark.parametrize(
+    ("spacing", "asked", "needed"),
+    [
+        ((1.0, 1.0), (7, 7), (8, 8)),
+        ((1.0, 1.0, 1.0), (4, 9, 4), (8, 9, 8)),
+        ((5.0, 1.0, 1.0), (7, 6, 7), (7, 8, 8)),
+        ((5.0, 1.0), (7, 11), (7, 12)),
+    ],
+)
+def test_too_small_a_patch_names_one_that_works(spacing, asked, needed):
+    text = " ".join(str(edge) for edge in needed)
+    with pytest.raises(PlanningError, match=f"is too small: no axis .* At least {text} is needed"):
+        take_patch(asked, spacing, LARGE, 8.0, count_voxels)
+    assert take_patch(needed, spacing, LARGE, 8.0, count_voxels).levels == 2
+
+
+def test_too_large_a_patch_names_the_memory_that_works():
+    with pytest.raises(PlanningError, match=r"--patch-size 64 48 does not fit in 0\.01 GB at batch 2") as caught:
+        take_patch((64, 48), (1.0, 1.0), LARGE, 0.01, count_voxels)
+    assert "needs a memory budget of 0.025 GB" in str(caught.value)  # 3,072 / 1e6 * 8 = 0.024576
+    assert take_patch((64, 48), (1.0, 1.0), LARGE, 0.025, count_voxels).patch_size == (64, 48)
+    with pytest.raises(PlanningError, match=r"does not fit in 0\.024 GB"):
+        take_patch((64, 48), (1.0, 1.0), LARGE, 0.024, count_voxels)
 
 
 def test_explanations():

@@ -12,13 +12,13 @@ from autoseg.records.budget import Budget, Throughput
 from autoseg.records.plan import Configuration
 from autoseg.testing import synthetic_fingerprint
 from planners.compute import forward_macs
+from planners.rules.speed import FORWARD_SHARE, macs_per_second
 from planners.rules.time_budget import (
     DEFAULT_CPU_SECONDS_PER_FOLD,
     MINIMUM_STEPS,
     RESERVED_FRACTION,
-    VALIDATION_STEP_COST,
     WANTED_STEPS,
-    macs_per_second,
+    is_limited,
     time_per_fold,
 )
 from planners.unet import plan
@@ -43,19 +43,10 @@ def test_default_time_is_for_the_cpu_only():
     assert time_per_fold(Budget(device="cuda", time_per_fold_seconds=60.0)) == 60.0
 
 
-def test_speed_between_measured_widths():
-    budget = Budget(throughput=(point(3, 32, 60e9), point(3, 8, 20e9), point(2, 8, 1e9)))
-    assert macs_per_second(budget, 3, 8) == 20e9
-    assert macs_per_second(budget, 3, 16) == pytest.approx(40e9)  # half way in the logarithm
-    assert macs_per_second(budget, 3, 32) == pytest.approx(60e9)
-    assert macs_per_second(budget, 3, 64) == 60e9
-    assert macs_per_second(budget, 3, 4) == 10e9
-    assert macs_per_second(budget, 2, 32) == 1e9
-
-
-def test_speed_without_measurement_is_assumed():
-    assert macs_per_second(Budget(device="cpu"), 3, 8) == 10e9
-    assert macs_per_second(Budget(device="cuda", throughput=(point(2, 8, 1e9),)), 3, 8) == 1e12
+def test_a_latency_limits_too():
+    assert not is_limited(Budget(device="cuda"))
+    assert is_limited(Budget(device="cuda", latency_seconds=5.0))
+    assert is_limited(Budget(device="cpu"))
 
 
 def test_fast_training_settings():
@@ -165,10 +156,10 @@ def test_more_time_never_gives_a_smaller_network_and_time_is_kept(spacing, shape
 
 def check_promise(configuration: Configuration, budget: Budget) -> None:
     network, training = configuration.network, configuration.training
-    step = step_seconds(configuration, macs_per_second(budget, network.dimensions, network.features[0]))
+    step = step_seconds(configuration, macs_per_second(budget, network))
     assert training.time_per_fold_seconds is not None
     available = training.time_per_fold_seconds * (1 - RESERVED_FRACTION)
-    validation = training.epochs * training.validation_steps * VALIDATION_STEP_COST * step
+    validation = training.epochs * training.validation_steps * FORWARD_SHARE * step
     assert training.epochs * training.steps_per_epoch * step + validation <= available * (1 + 1e-9)
     assert training.steps_per_epoch >= 10
     assert training.validation_steps >= 4

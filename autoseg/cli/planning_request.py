@@ -1,0 +1,206 @@
+"""What the options of `plan` and `run` ask for: a Budget for the planner and PlanningOptions for the pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from autoseg.cli.options import default_workspace
+
+if TYPE_CHECKING:
+    from autoseg.cli.machine import PlanningDevice
+    from autoseg.pipeline import PlanningOptions
+    from autoseg.records.budget import Budget, Overrides
+    from autoseg.records.network import Architecture
+    from autoseg.records.plan import Plan
+    from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.plan")
+
+DEFAULT_PLANNER = "auto"
+
+_DIMENSIONS = (2, 3)
+
+_DECIDING = (
+    "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
+    "planner_option", "orientation",
+)  # fmt: skip
+"""Options whose answer stands in a plan."""
+
+
+@dataclass(frozen=True)
+class PlanningRequest:
+    """What the options ask for."""
+
+    device: PlanningDevice
+    budget: Budget
+    options: PlanningOptions
+
+
+def read_request(arguments: argparse.Namespace) -> PlanningRequest:
+    """Turn the options into a budget and options for the pipeline, measuring the speed when the plan depends on it.
+
+    A workspace that was planned with the same budget keeps its measurement: the plan comes out the same, and what was
+    trained stays valid.
+
+    Raises:
+        UsageError: If options contradict each other, or a dataset, model or device that they name is not there.
+    """
+    from autoseg.cli.machine import describe_device, find_device
+    from autoseg.errors import UsageError
+    from autoseg.records.budget import Budget
+    from autoseg.stages.plan import adopt_model
+
+    if not arguments.dataset.exists():
+        raise UsageError(f"{arguments.dataset}: there is no such dataset folder or list file")
+    if arguments.keep_plan:
+        return _keep_plan(arguments)
+    device = find_device(arguments.device)
+    model = None if arguments.like is None else _read_model(arguments)
+    budget = Budget(
+        device=device.kind,
+        memory_gigabytes=arguments.memory,
+        available_gigabytes=device.gpu_gigabytes,
+        time_per_fold_seconds=arguments.time_per_fold,
+        latency_seconds=arguments.latency,
+        configurations=tuple(arguments.configurations),
+        overrides=_read_overrides(arguments),
+        like=None if model is None else adopt_model(model, str(arguments.like)),
+    )
+    logger.info("%s", describe_device(device, arguments.memory))
+    options = _read_options(arguments, model)
+    return PlanningRequest(device, _with_speed(budget, device, options.planner, arguments), options)
+
+
+def find_workspace(arguments: argparse.Namespace) -> Workspace:
+    """Give -w, or the folder named after the dataset."""
+    from autoseg.records.workspace import Workspace
+
+    return Workspace(arguments.workspace or default_workspace(arguments.dataset))
+
+
+def _keep_plan(arguments: argparse.Namespace) -> PlanningRequest:
+    """Ask for what plan.json says already."""
+    from autoseg.cli.machine import find_device
+    from autoseg.errors import UsageError
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+
+    decided = [name for name in _DECIDING if getattr(arguments, name)]
+    if decided:
+        option = decided[0].replace("_", "-")
+        raise UsageError(f"--{option} and --keep-plan contradict each other: plan.json says it; leave one of them out")
+    path = find_workspace(arguments).plan
+    if not path.exists():
+        raise UsageError(f"--keep-plan: {path} is not there; plan without --keep-plan first")
+    plan = read_record(Plan, path)
+    device = find_device(plan.budget.device if arguments.device == "auto" else arguments.device)
+    return PlanningRequest(device, plan.budget, replace(_read_options(arguments, plan), keep_plan=True))
+
+
+def _read_model(arguments: argparse.Namespace) -> Plan:
+    from autoseg.errors import UsageError
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+    from autoseg.records.workspace import Workspace
+
+    path = Workspace(arguments.like).plan
+    if not path.exists():
+        raise UsageError(f"--like {arguments.like}: there is no plan.json; name a planned workspace or a model folder")
+    return read_record(Plan, path)
+
+
+def _read_overrides(arguments: argparse.Namespace) -> Overrides:
+    from autoseg.errors import UsageError
+    from autoseg.records.budget import Overrides
+
+    patch_size = None if arguments.patch_size is None else tuple(arguments.patch_size)
+    if patch_size is not None and len(patch_size) not in _DIMENSIONS:
+        raise UsageError(
+            f"--patch-size {' '.join(map(str, patch_size))}: {len(patch_size)} number(s); give three for the 3D "
+            "configurations (z y x) or two for 2d (y x)"
+        )
+    options = dict(arguments.planner_option)
+    if len(options) < len(arguments.planner_option):
+        keys = [key for key, _ in arguments.planner_option]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise UsageError(f"--planner-option {repeated}: given {keys.count(repeated)} times; give each key once")
+    return Overrides(
+        spacing=None if arguments.spacing is None else tuple(arguments.spacing),
+        patch_size=patch_size,
+        batch_size=arguments.batch_size,
+        options=options,
+    )
+
+
+def _read_options(arguments: argparse.Namespace, model: Plan | None) -> PlanningOptions:
+    """Collect what concerns the pipeline; `run` has no --no-preprocess and no --dry-run."""
+    from autoseg.errors import UsageError
+    from autoseg.pipeline import PlanningOptions
+
+    asked = arguments.orientation and arguments.orientation.replace("-", "_")
+    if model is not None and asked not in {None, model.orientation}:
+        raise UsageError(
+            f"--orientation {arguments.orientation}: the model of --like was trained with images "
+            f"{model.orientation.replace('_', '-')}; leave --orientation out"
+        )
+    return PlanningOptions(
+        planner=arguments.planner or (DEFAULT_PLANNER if model is None else model.planner),
+        orientation=asked or ("canonical" if model is None else model.orientation),
+        channel_names=arguments.channels,
+        folds=arguments.folds,
+        group_by=arguments.group_by,
+        skip_faulty=arguments.skip_faulty,
+        preprocess=not getattr(arguments, "no_preprocess", False),
+        write=not getattr(arguments, "dry_run", False),
+    )
+
+
+def _with_speed(budget: Budget, device: PlanningDevice, planner: str, arguments: argparse.Namespace) -> Budget:
+    """The budget with the device's speed, where a limit of time needs it and it can be known."""
+    import tempfile
+
+    from autoseg.cli.machine import measure_throughput
+
+    if budget.device == "cuda" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
+        return budget
+    architectures = measured_architectures(planner, budget)
+    earlier = _earlier_budget(arguments)
+    known = set() if earlier is None else {point.architecture for point in earlier.throughput}
+    if earlier is not None and earlier.model_copy(update={"throughput": ()}) == budget and known >= set(architectures):
+        logger.info("keeping the speed measured for the earlier plan (delete plan.json to measure again)")
+        return earlier
+    if not device.is_here:
+        logger.info("there is no GPU here to measure: its speed is assumed")
+        return budget
+    logger.info("measuring the speed of training and prediction (%s)", ", ".join(architectures))
+    with tempfile.TemporaryDirectory() as folder:
+        throughput = measure_throughput(device.name, architectures, Path(folder))
+    return budget.model_copy(update={"throughput": throughput})
+
+
+def measured_architectures(planner: str, budget: Budget) -> tuple[Architecture, ...]:
+    """Architectures that a planner may choose; all where autoseg cannot know."""
+    from autoseg.records.network import Architecture
+
+    every: tuple[Architecture, ...] = get_args(Architecture)
+    if budget.like is not None:
+        adopted = {configuration.network.architecture for configuration in budget.like.configurations.values()}
+        return tuple(name for name in every if name in adopted)
+    match planner:
+        case "unet" | "unext":
+            return (planner,)
+        case "resenc-m" | "resenc-l" | "resenc-xl":
+            return ("residual_unet",)
+    return every
+
+
+def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+
+    path = find_workspace(arguments).plan
+    return read_record(Plan, path).budget if path.exists() else None

@@ -1,0 +1,120 @@
+"""The levels of a UNeXt: few, narrow convolutions, and tokenised perceptrons where the image is small.
+
+References:
+    Valanarasu and Patel, "UNeXt: MLP-based rapid medical image segmentation network", MICCAI 2022; its published code
+    where that and the text differ. Differs: strides and kernels per axis, in two and three dimensions; any number of
+    levels of either kind; heads for deep supervision; a skip at full resolution on demand.
+"""
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from autoseg.errors import RecordError
+from autoseg.networks.blocks import NORMALIZATION_EPSILON, ConvolutionBlock, choose_layers
+from autoseg.networks.tokens import PatchEmbedding, ShiftedBlock
+from autoseg.records.network import NetworkSpec
+
+
+def encoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
+    """What leads into each level: a pooled convolution, or at the token levels a patch embedding and a shifted block.
+
+    A convolution works at the resolution above its level, before it is pooled; so the one of level 1 makes the
+    features of level 0. Taking the maximum after the ReLU or before it is the same.
+
+    Parameter names: `convolution|normalization.weight|bias` at level 0; level 1 has none; below `0.` and, of the
+    shifted block, `1.`. Where level 1 holds tokens, level 0 is the image and has none either.
+    """
+    yield _finest_level(spec)
+    for level in range(1, len(spec.features)):
+        yield _token_level(spec, level) if level >= _first_token_level(spec) else _pooled_level(spec, level)
+
+
+def _finest_level(spec: NetworkSpec) -> nn.Module:
+    if _first_token_level(spec) > 1:
+        return _convolution_at(spec, 0, spec.input_channels, spec.features[0])
+    if spec.full_resolution_skip:
+        raise RecordError(
+            f"the plan's network cannot be built: with {spec.token_levels} token levels of {len(spec.features)} levels "
+            "there are no features at full resolution for `full_resolution_skip`; set it to false or lower "
+            "`token_levels`"
+        )
+    return nn.Identity()
+
+
+def _pooled_level(spec: NetworkSpec, level: int) -> nn.Module:
+    stride = spec.strides[level]
+    pooling = choose_layers(spec.dimensions).max_pooling(stride, stride)
+    if level == 1:
+        return pooling
+    return nn.Sequential(_convolution_at(spec, level - 1, spec.features[level - 1], spec.features[level]), pooling)
+
+
+def _token_level(spec: NetworkSpec, level: int) -> nn.Module:
+    layers = choose_layers(spec.dimensions)
+    inputs = spec.input_channels if level == 1 else spec.features[level - 1]
+    features, kernel_size = spec.features[level], spec.kernel_sizes[level]
+    return nn.Sequential(
+        PatchEmbedding(layers, inputs, features, kernel_size, spec.strides[level]),
+        ShiftedBlock(layers, features, kernel_size),
+    )
+
+
+def _convolution_at(spec: NetworkSpec, level: int, in_features: int, out_features: int) -> ConvolutionBlock:
+    layers = choose_layers(spec.dimensions, spec.normalization)
+    no_stride = (1,) * spec.dimensions
+    return ConvolutionBlock(
+        layers, in_features, out_features, spec.kernel_sizes[level], no_stride, activation=nn.ReLU(inplace=True)
+    )
+
+
+def _first_token_level(spec: NetworkSpec) -> int:
+    return len(spec.features) - spec.token_levels
+
+
+class DecoderLevel(nn.Module):
+    """Convolve the level below, interpolate, add the encoder's features; above a token level mix by a shifted block.
+
+    The convolution has the kernel of the level below, whose resolution it works at. Level 0 has no normalisation, and
+    adds the encoder's features only with `full_resolution_skip`.
+
+    Parameter names: `convolution`, `normalization`, and `mixing...` of the shifted block.
+    """
+
+    def __init__(self, spec: NetworkSpec, level: int) -> None:
+        super().__init__()
+        layers = choose_layers(spec.dimensions, spec.normalization)
+        features = spec.features[level]
+        kernel_below = spec.kernel_sizes[level + 1]
+        self.convolution = layers.convolution(
+            spec.features[level + 1],
+            features,
+            kernel_size=kernel_below,  # type: ignore[arg-type]  # torch wants tuples of fixed length
+            padding=tuple(size // 2 for size in kernel_below),  # type: ignore[arg-type]
+        )
+        self.normalization: nn.Module = nn.Identity()
+        if level > 0:
+            self.normalization = layers.normalization(features, eps=NORMALIZATION_EPSILON, affine=True)
+        self.mixing: nn.Module = nn.Identity()
+        if level + 1 >= _first_token_level(spec):
+            self.mixing = ShiftedBlock(layers, features, spec.kernel_sizes[level])
+        self.interpolation = layers.interpolation
+        self.adds_skip = level > 0 or spec.full_resolution_skip
+
+    @override
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """Features of the level below and of the encoder at this level, (B, F, *S) -> features of this level."""
+        features = self.normalization(self.convolution(below))
+        features = F.interpolate(features, size=skip.shape[2:], mode=self.interpolation, align_corners=False)
+        features = F.relu(features, inplace=True)
+        if self.adds_skip:
+            features = features + skip
+        mixed: Tensor = self.mixing(features)
+        return mixed
+
+
+def decoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
+    """A UNeXt's decoder levels, full resolution first."""
+    return (DecoderLevel(spec, level) for level in range(len(spec.features) - 1))

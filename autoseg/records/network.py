@@ -1,0 +1,139 @@
+"""What a trained model fixes: its network, and how images are made ready for it."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from autoseg.records.files import FieldFault, Record, refuse_faults
+
+Architecture = Literal["unet", "residual_unet", "unext"]
+
+Sizes = tuple[PositiveInt, ...]
+"""Voxels or counts, one per axis or per level; at least 1 each."""
+
+SplineOrder = Annotated[int, Field(ge=0, le=5)]
+
+FEWEST_LEVELS = 2
+"""A decoder needs a level to come from."""
+
+
+class NetworkSpec(Record):
+    """A network, complete enough to build it. Sizes per axis are (z, y, x), or (y, x) for a 2D network."""
+
+    architecture: Architecture
+    dimensions: Literal[2, 3]
+    input_channels: PositiveInt
+    output_channels: PositiveInt
+    """Heads: see LabelEncoding."""
+    features: Annotated[Sizes, Field(min_length=FEWEST_LEVELS)]
+    """Feature maps per level, full resolution first."""
+    strides: tuple[Sizes, ...]
+    """Per level, of its first convolution; all ones at level 0."""
+    kernel_sizes: tuple[Sizes, ...]
+    """Per level, odd."""
+    encoder_blocks: Sizes
+    """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet`; `unext` has one each."""
+    decoder_blocks: Sizes
+    """Blocks per decoder level, full resolution first; one entry fewer than levels. One convolution each; in `unext`
+    one convolution, and a shifted block at the token levels."""
+    normalization: Literal["instance", "batch"] = "instance"
+    """Of convolution blocks, with affine parameters."""
+    deep_supervision: bool = True
+    """Heads at every decoder level, for training; False: at full resolution only."""
+    token_levels: NonNegativeInt = 0
+    """unext: how many of the lowest levels are tokenised MLPs."""
+    full_resolution_skip: bool = False
+    """unext: add the features of level 0 before the last head, for thin structures."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse_faults([*_find_length_faults(self), *_find_size_faults(self), *_find_unext_faults(self)])
+        return self
+
+
+def _find_length_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    levels = len(network.features)
+    lengths = {
+        "strides": (len(network.strides), levels),
+        "kernel_sizes": (len(network.kernel_sizes), levels),
+        "encoder_blocks": (len(network.encoder_blocks), levels),
+        "decoder_blocks": (len(network.decoder_blocks), levels - 1),
+    }
+    for name, (found, expected) in lengths.items():
+        if found != expected:
+            yield (name,), f"{found} entries, expected {expected} because `features` has {levels} levels"
+
+
+def _find_size_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    sizes_per_level = {"strides": network.strides, "kernel_sizes": network.kernel_sizes}
+    for name, levels in sizes_per_level.items():
+        for level, sizes in enumerate(levels):
+            if len(sizes) != network.dimensions:
+                yield (
+                    (name, level),
+                    f"{sizes}, expected {network.dimensions} numbers in a {network.dimensions}D network",
+                )
+    for level, kernel in enumerate(network.kernel_sizes):
+        if any(size % 2 == 0 for size in kernel):
+            yield ("kernel_sizes", level), f"{kernel} has even numbers, only odd ones keep the grid"
+    if network.strides and set(network.strides[0]) != {1}:
+        yield ("strides", 0), f"{network.strides[0]}, expected all ones: level 0 has full resolution"
+
+
+def _find_unext_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    if network.architecture != "unext":
+        if network.token_levels:
+            yield ("token_levels",), f"{network.token_levels}, expected 0: only unext has token levels"
+        if network.full_resolution_skip:
+            yield ("full_resolution_skip",), "true, expected false: only unext can do without this skip"
+        return
+    most = len(network.features) - 1
+    if network.token_levels > most:
+        yield ("token_levels",), f"{network.token_levels}, expected 0 to {most}: level 0 is no token level"
+    if network.features[0] != network.features[1]:
+        yield ("features",), f"begins with {network.features[:2]}, expected two equal numbers in unext"
+    for name, blocks in {"encoder_blocks": network.encoder_blocks, "decoder_blocks": network.decoder_blocks}.items():
+        if set(blocks) != {1}:
+            yield (name,), f"{blocks}, expected one block per level in unext"
+
+
+class NormalizationSpec(Record):
+    """Intensity normalisation of one channel; the numbers are the dataset's foreground statistics, used by `ct`."""
+
+    scheme: Literal["zscore", "ct", "rescale_0_1", "rgb_0_1", "none"]
+    use_mask: bool = False
+    """zscore only: statistics inside the nonzero mask, zero outside."""
+    mean: float = 0.0
+    std: NonNegativeFloat = 1.0
+    lower: float = 0.0
+    """0.5 percentile, clipping bound of `ct`."""
+    upper: float = 0.0
+    """99.5 percentile, clipping bound of `ct`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.scheme == "ct":
+            refuse_faults(_find_ct_faults(self))
+        return self
+
+
+def _find_ct_faults(spec: NormalizationSpec) -> Iterator[FieldFault]:
+    if spec.lower > spec.upper:
+        yield ("lower",), f"{spec.lower:g}, expected at most `upper`, {spec.upper:g}"
+    # where all foreground is alike, nothing is left to divide after clipping
+    if spec.std == 0.0 and spec.lower != spec.upper:
+        yield ("std",), "0, expected more: intensities are divided by it"
+
+
+class ResamplingSpec(Record):
+    """Spline orders, and how slices far apart are treated."""
+
+    image_order: SplineOrder = 3
+    label_order: SplineOrder = 1
+    logits_order: SplineOrder = 1
+    through_plane_order: SplineOrder = 0
+    """Order along the axis that is resampled separately."""
+    separate_through_plane: Literal["auto", "always", "never"] = "auto"
+    """auto: when the largest spacing is more than `anisotropy_threshold` times the smallest."""
+    anisotropy_threshold: NonNegativeFloat = 3.0

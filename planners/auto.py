@@ -1,0 +1,115 @@
+"""The `auto` planner: chooses preset, caps and configurations for the device and the budget.
+
+nnU-Net's presets are plans for one size of GPU and for weeks of training. This planner takes the one that suits, caps
+batches that are larger than useful, and leaves out configurations that would only cost time.
+
+Example: 200 pictures of 512 x 512 on a GPU: nnU-Net's `resenc-m` plans a batch that fills 8 GB whatever the patch;
+here it ends at 32. On a CPU the same pictures get a plain U-Net, sized to the time.
+
+References:
+    Own rule. Isensee et al., "nnU-Net Revisited", MICCAI 2024, for the presets by memory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from autoseg.errors import PlanningError
+from autoseg.records.budget import Budget
+from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.plan import Decision, Plan
+from planners import residual_encoder, unet, unext
+from planners.composition import compose
+from planners.preset import Preset
+from planners.rules.target_spacing import choose_target_spacing
+from planners.rules.time_budget import time_per_fold
+
+NAME = "auto"
+
+LARGEST_BATCH = {2: 32, 3: 8}
+"""By dimension. A step of 250,000 need not see more: larger batches cost time in proportion and gain little."""
+
+SIMILAR_SPACING = 2.0
+"""Up to this ratio of the largest to the smallest spacing a 2D network has nothing that a 3D network lacks."""
+
+
+def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
+    """Plan for the device and the budget.
+
+    Args:
+        fingerprint: Facts about the dataset; the order of its cases does not matter.
+        budget: Device, memory, time, the user's own values. Planner options: those of the preset that is chosen.
+
+    Returns:
+        The plan; its first decision names the preset.
+
+    Raises:
+        PlanningError: See `planners.unet.plan`.
+    """
+    preset, reason = choose_preset(budget)
+    if budget.latency_seconds is not None:
+        return _plan_fast_prediction(fingerprint, budget, preset, reason)
+    return _plan(fingerprint, budget, preset, reason)
+
+
+def choose_preset(budget: Budget) -> tuple[Preset, str]:
+    """The preset for a budget, and the reason; without a look at the latency.
+
+    Raises:
+        PlanningError: If a planner option is unknown to the preset, or has a wrong value.
+    """
+    options = budget.overrides.options
+    if time_per_fold(budget) is not None:
+        return unet.make_preset(options), (
+            "With limited time a plain U-Net: it does most multiplications per second, and its width follows the time."
+        )
+    memory = budget.memory_gigabytes or 0.0
+    for name in ("resenc-xl", "resenc-l"):
+        if memory >= residual_encoder.SIZES[name].gigabytes:
+            return residual_encoder.make_preset(name, options), f"The largest preset for a memory of {memory:g} GB."
+    return residual_encoder.make_preset("resenc-m", options), (
+        "A GPU and time for the full schedule: nnU-Net's residual encoder for 8 GB is the best of its cost."
+    )
+
+
+def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Preset, reason: str) -> Plan:
+    """The first of ever smaller networks that predicts a median case fast enough."""
+    options = budget.overrides.options
+    smaller = [unet.make_preset(options)] if preset.name != unet.NAME else []
+    if not options:  # those of a U-Net mean nothing to a UNeXt
+        smaller.append(unext.make_preset({}))
+    rejected = ""
+    for candidate in smaller:
+        try:
+            return _plan(fingerprint, budget, preset, reason)
+        except PlanningError as error:
+            rejected += f"{preset.name}: {error} "
+            preset, reason = candidate, f"{rejected}So {candidate.name} is taken."
+    return _plan(fingerprint, budget, preset, reason)
+
+
+def _plan(fingerprint: Fingerprint, budget: Budget, preset: Preset, reason: str) -> Plan:
+    decision = Decision(what="planner", value=preset.name, reason=reason)
+    return compose(
+        replace(preset, largest_batch=LARGEST_BATCH),
+        fingerprint,
+        budget,
+        name=NAME,
+        left_out=leave_out(fingerprint, budget),
+        decisions=(decision,),
+    )
+
+
+def leave_out(fingerprint: Fingerprint, budget: Budget) -> Mapping[str, str]:
+    """Configurations that would only cost time, with the reason; each fold of each costs the time per fold."""
+    if time_per_fold(budget) is None or not fingerprint.cases:
+        return {}
+    left_out = {"3d_cascade_fullres": "two trainings in a row for one answer do not suit limited time."}
+    spacing = budget.overrides.spacing
+    if spacing is None:
+        spacings = [case.spacing for case in fingerprint.cases]
+        spacing, _ = choose_target_spacing(spacings, [case.cropped_shape for case in fingerprint.cases])
+    if max(spacing) <= SIMILAR_SPACING * min(spacing):
+        left_out["2d"] = (
+            f"slices are no more than {SIMILAR_SPACING:g} times as far apart as pixels, so a 3D network sees more."
+        )
+    return left_out

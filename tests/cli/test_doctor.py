@@ -1,0 +1,68 @@
+"""The doctor command."""
+
+import pytest
+
+from autoseg.cli.machine import MeasuredThroughput, measure_throughput
+from autoseg.cli.main import UNUSABLE, main
+from autoseg.errors import UsageError
+from autoseg.records.budget import Throughput
+from autoseg.records.files import read_record
+from autoseg.training import probe
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What is measured, without measuring."""
+    calls = []
+
+    def measure(device, architectures):
+        calls.append((device, architectures))
+        return tuple(
+            Throughput(
+                architecture=name, dimensions=3, base_features=8, macs_per_second=2e10, prediction_macs_per_second=5e10
+            )
+            for name in architectures
+        )
+
+    monkeypatch.setattr(probe, "measure_training_speed", measure)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("words", "architectures"),
+    [
+        ([], ("unet", "residual_unet", "unext")),
+        (["--architectures", "unext"], ("unext",)),
+        (["--architectures", "unext", "unet"], ("unet", "unext")),
+    ],
+)
+def test_speed_is_measured_and_written(asked, tmp_path, capsys, words, architectures):
+    assert main(["doctor", "--device", "cpu", "--measure-speed", str(tmp_path / "speed.json"), *words]) == 0
+    assert asked == [("cpu", architectures)]
+    written = read_record(MeasuredThroughput, tmp_path / "speed.json").throughput
+    assert tuple(point.architecture for point in written) == architectures
+    assert "3D UNeXt of 8 features: 20.0 GMAC/s in training, 50.0 in prediction" in capsys.readouterr().out
+
+
+def test_unknown_networks_are_wrong_usage(asked, tmp_path, capsys):
+    words = ["doctor", "--measure-speed", str(tmp_path / "speed.json"), "--architectures", "unet", "hrnet"]
+    assert main(words) == UNUSABLE
+    assert "--architectures hrnet: unknown; there are unet, residual_unet, unext" in capsys.readouterr().err
+    assert asked == []
+
+
+def test_a_measurement_that_fails_says_why(tmp_path):
+    with pytest.raises(UsageError, match=r"(?s)measuring the speed of cuda:77 failed.*device 'cuda:77' was asked for"):
+        measure_throughput("cuda:77", ["unet"], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_measurement_in_a_process_of_its_own(tmp_path):
+    measured = measure_throughput("cpu", ["unext"], tmp_path)
+    assert [(point.dimensions, point.base_features) for point in measured] == [(3, 8), (3, 32), (2, 8), (2, 32)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_machine_is_described(capsys):
+    assert main(["doctor", "--device", "cpu"]) == 0
+    assert "device used  cpu" in capsys.readouterr().out

@@ -1,0 +1,161 @@
+"""The plan command, as a user types it."""
+
+import json
+import shutil
+
+import pytest
+
+from autoseg.cli import machine
+from autoseg.cli.main import UNUSABLE, main
+from autoseg.records.budget import Throughput
+from autoseg.records.files import read_record
+from autoseg.records.plan import Plan
+from autoseg.records.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: None)
+
+
+@pytest.fixture
+def planned(planned_phantoms, tmp_path):
+    """A workspace with a plan and nothing else."""
+    workspace = Workspace(tmp_path / "workspace")
+    workspace.root.mkdir()
+    shutil.copy(planned_phantoms.plan, workspace.plan)
+    return workspace
+
+
+def plan(dataset, workspace, *words):
+    return main(["plan", str(dataset), "-w", str(workspace), "-j", "1", *words])
+
+
+def dry_plan(dataset, tmp_path, *words):
+    code = plan(dataset, tmp_path / "w", "--dry-run", "--device", "cuda", "--planner", "unet", *words)
+    assert not (tmp_path / "w").exists()
+    return code
+
+
+def test_a_dry_run_shows_the_plan_and_points_to_the_reasons(phantom_dataset, tmp_path, capsys):
+    assert dry_plan(phantom_dataset, tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "3d_fullres" in shown
+    assert "--explain prints the reason of each" in shown
+    assert "halving" not in shown
+
+
+def test_explain_shows_every_reason(phantom_dataset, tmp_path, capsys):
+    assert dry_plan(phantom_dataset, tmp_path, "--explain") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    workspace = tmp_path / "written"
+    assert plan(phantom_dataset, workspace, "--device", "cuda", "--planner", "unet", "--no-preprocess") == 0
+    decisions = read_record(Plan, Workspace(workspace).plan).decisions
+    assert len(decisions) > 10
+    assert [decision.what for decision in decisions if " ".join(decision.reason.split()) not in shown] == []
+
+
+def test_a_quiet_explanation_leaves_out_the_table(phantom_dataset, tmp_path, capsys):
+    assert dry_plan(phantom_dataset, tmp_path, "--explain", "-q") == 0
+    shown = capsys.readouterr()
+    assert "halving" in shown.out
+    assert "optimiser" not in shown.out
+    assert shown.err == ""
+
+
+def test_a_profile_for_a_gpu_elsewhere_has_costs_only(phantom_dataset, tmp_path, capsys):
+    assert dry_plan(phantom_dataset, tmp_path, "--profile", "-c", "2d") == 0
+    shown = capsys.readouterr().out
+    assert "No step was measured: there is no such GPU here" in shown
+    assert "GMAC" in shown
+    assert "steps per second" not in shown
+
+
+def test_a_profile_measures_a_step_here(phantom_dataset, planned, capsys, monkeypatch):
+    monkeypatch.setattr("autoseg.training.probe.SECONDS_PER_PLANNED_STEP", 0.0)
+    before = planned.plan.read_text()
+    assert plan(phantom_dataset, planned.root, "--dry-run", "--keep-plan", "--profile") == 0
+    shown = capsys.readouterr().out
+    assert "Steps were measured on the CPU, threads: " in shown
+    [rates] = [line.split("│")[2:-1] for line in shown.splitlines() if "steps per second" in line]
+    assert len(rates) == 2
+    assert all(float(rate) > 0 for rate in rates)
+    assert planned.plan.read_text() == before
+
+
+def test_own_decisions_are_kept(phantom_dataset, tmp_path):
+    words = ["--spacing", "2", "1.5", "1.5", "--patch-size", "16", "24", "32", "--batch-size", "3", "--no-preprocess"]
+    workspace = Workspace(tmp_path / "w")
+    assert plan(phantom_dataset, workspace.root, "--device", "cuda", "--planner", "unet", *words) == 0
+    made = read_record(Plan, workspace.plan)
+    full = made.configurations["3d_fullres"]
+    assert (full.spacing, full.patch_size, full.batch_size) == ((2.0, 1.5, 1.5), (16, 24, 32), 3)
+    assert made.configurations["2d"].batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--planner", "nosuch"], "No planner is called 'nosuch'"),
+        (["--planner-option", "width=base"], "--planner-option width: the planner 'unet' has no such setting"),
+        (["-c", "4d"], "4d"),
+        (["--like", "nowhere"], "--like nowhere: there is no plan.json"),
+    ],
+)
+def test_faults_are_one_message_and_exit_code_2(phantom_dataset, tmp_path, capsys, words, message):
+    assert dry_plan(phantom_dataset, tmp_path, "-q", *words) == UNUSABLE
+    error = capsys.readouterr().err
+    assert error.startswith("autoseg plan: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_planning_like_a_model_takes_its_network(phantom_dataset, planned_phantoms, tmp_path):
+    workspace = Workspace(tmp_path / "w")
+    words = ["--like", str(planned_phantoms.root), "--device", "cuda", "--no-preprocess"]
+    assert plan(phantom_dataset, workspace.root, *words) == 0
+    made, model = read_record(Plan, workspace.plan), read_record(Plan, planned_phantoms.plan)
+    assert made.planner == model.planner
+    for name, configuration in made.configurations.items():
+        assert configuration.network == model.configurations[name].network
+        assert configuration.spacing == model.configurations[name].spacing
+
+
+def test_planning_again_keeps_the_measured_speed(planned, planned_phantoms, phantom_dataset, monkeypatch):
+    monkeypatch.setattr(machine, "measure_throughput", lambda *_: pytest.fail("measured again"))
+    words = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "60s", "--folds", "3"]
+    assert plan(phantom_dataset, planned.root, *words) == 0
+    assert read_record(Plan, planned.plan) == read_record(Plan, planned_phantoms.plan)
+
+
+def test_another_time_is_measured_anew(planned, phantom_dataset, monkeypatch):
+    fast = (Throughput(dimensions=3, base_features=8, macs_per_second=7e12),)
+    monkeypatch.setattr(machine, "measure_throughput", lambda *_: fast)
+    words = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "90s"]
+    assert plan(phantom_dataset, planned.root, *words) == 0
+    assert read_record(Plan, planned.plan).budget.throughput == fast
+
+
+def edit(workspace, change):
+    content = json.loads(workspace.plan.read_text())
+    change(content)
+    workspace.plan.write_text(json.dumps(content))
+
+
+def test_a_plan_edited_by_hand_is_kept(planned, phantom_dataset):
+    edit(planned, lambda content: content["configurations"]["3d_fullres"].update(batch_size=5))
+    assert plan(phantom_dataset, planned.root, "--keep-plan") == 0
+    assert read_record(Plan, planned.plan).configurations["3d_fullres"].batch_size == 5
+    assert len(list(planned.preprocessed("3d_fullres").glob("*.b2nd"))) == 6
+
+
+def test_a_plan_edited_wrongly_is_named_by_its_field(planned, phantom_dataset, capsys):
+    edit(planned, lambda content: content["configurations"]["3d_fullres"].update(batch_size="five"))
+    assert plan(phantom_dataset, planned.root, "--keep-plan") == UNUSABLE
+    assert "configurations.3d_fullres.batch_size" in capsys.readouterr().err
+
+
+def test_a_plan_for_other_data_is_not_kept(planned, phantom_dataset, capsys):
+    edit(planned, lambda content: content.update(channel_names=["CT"]))
+    assert plan(phantom_dataset, planned.root, "--keep-plan") == UNUSABLE
+    assert "plan.json: channel_names is ('CT',), but the dataset has" in capsys.readouterr().err

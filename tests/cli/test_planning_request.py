@@ -1,0 +1,188 @@
+"""From the words that a user types to the budget and the options of a plan."""
+
+import argparse
+
+import pytest
+
+from autoseg.cli import machine
+from autoseg.cli.planning_arguments import add_planning_arguments
+from autoseg.cli.planning_request import measured_architectures, read_request
+from autoseg.errors import RecordError, UsageError
+from autoseg.records.budget import Budget, Overrides, Throughput
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Plan
+from autoseg.stages.plan import adopt_model
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """A machine with a GPU of 26 GB."""
+    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: 26.0)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Every measurement that is asked for: device and architectures."""
+    calls = []
+
+    def measure(device, architectures, _folder):
+        calls.append((device, tuple(architectures)))
+        return tuple(
+            Throughput(architecture=name, dimensions=3, base_features=8, macs_per_second=1e9) for name in architectures
+        )
+
+    monkeypatch.setattr(machine, "measure_throughput", measure)
+    return calls
+
+
+def parse(dataset, *words):
+    parser = argparse.ArgumentParser()
+    add_planning_arguments(parser)
+    return parser.parse_args([str(dataset), *words])
+
+
+def read(dataset, *words):
+    return read_request(parse(dataset, "-w", str(dataset / "nowhere"), *words))
+
+
+def test_without_options_the_planner_decides(tmp_path, measured):
+    request = read(tmp_path)
+    assert request.budget == Budget(device="cuda", available_gigabytes=26.0)
+    assert request.options.planner == "auto"
+    assert request.options.orientation == "canonical"
+    assert measured == []  # a GPU without any limit of time needs no measurement
+
+
+def test_own_decisions_reach_the_budget(tmp_path, measured):
+    words = ["--spacing", "3", "0.9", "0.7", "--patch-size", "40", "56", "48", "--batch-size", "3"]
+    request = read(tmp_path, *words, "--planner-option", "width=base", "--planner-option", "note = a=b ")
+    assert request.budget.overrides == Overrides(
+        spacing=(3.0, 0.9, 0.7), patch_size=(40, 56, 48), batch_size=3, options={"width": "base", "note": "a=b"}
+    )
+
+
+def test_a_pair_is_a_2d_patch(tmp_path):
+    assert read(tmp_path, "--patch-size", "40", "56").budget.overrides.patch_size == (40, 56)
+
+
+def test_limits_reach_the_budget(tmp_path, measured):
+    words = ("--memory", "11GB", "--time-per-fold", "10min", "--latency", "5s", "-c", "2d", "3d_fullres")
+    budget = read(tmp_path, *words, "--planner", "unet").budget
+    assert (budget.memory_gigabytes, budget.available_gigabytes) == (11.0, 26.0)
+    assert (budget.time_per_fold_seconds, budget.latency_seconds) == (600.0, 5.0)
+    assert budget.configurations == ("2d", "3d_fullres")
+    assert [point.architecture for point in budget.throughput] == ["unet"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--time-per-fold", "5min"], [("cuda", ("unet", "residual_unet", "unext"))]),
+        (["--latency", "2s", "--planner", "resenc-l"], [("cuda", ("residual_unet",))]),
+        (["--latency", "2s", "--device", "cuda:1", "--planner", "unext"], [("cuda:1", ("unext",))]),
+        (["--device", "cpu", "--planner", "unet"], [("cpu", ("unet",))]),
+        (["--memory", "4GB"], []),
+    ],
+)
+def test_speed_is_measured_where_the_plan_depends_on_it(tmp_path, measured, words, expected):
+    read(tmp_path, *words)
+    assert measured == expected
+
+
+def test_a_gpu_elsewhere_is_not_measured(tmp_path, measured, monkeypatch):
+    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: None)
+    budget = read(tmp_path, "--device", "cuda", "--time-per-fold", "5min").budget
+    assert (measured, budget.throughput, budget.available_gigabytes) == ([], (), None)
+
+
+def test_an_earlier_measurement_of_other_networks_does_not_do(planned_phantoms, phantom_dataset, measured):
+    words = ["-w", str(planned_phantoms.root), "--device", "cpu", "--time-per-fold", "60s"]
+    kept = read_request(parse(phantom_dataset, *words, "--planner", "unet"))
+    assert kept.budget == read_record(Plan, planned_phantoms.plan).budget
+    assert measured == []
+    read_request(parse(phantom_dataset, *words, "--planner", "unext"))
+    assert measured == [("cpu", ("unext",))]
+
+
+def test_all_networks_are_measured_for_a_planner_from_elsewhere():
+    assert measured_architectures("their-planner", Budget()) == ("unet", "residual_unet", "unext")
+
+
+def test_like_takes_over_planner_and_orientation(planned_phantoms, phantom_dataset, measured):
+    request = read(phantom_dataset, "--like", str(planned_phantoms.root), "--latency", "9s")
+    model = read_record(Plan, planned_phantoms.plan)
+    assert request.budget.like == adopt_model(model, str(planned_phantoms.root))
+    assert (request.options.planner, request.options.orientation) == (model.planner, "canonical")
+    read(phantom_dataset, "--like", str(planned_phantoms.root), "--latency", "9s", "--planner", "auto")
+    assert measured == [("cuda", ("unet",))] * 2  # the model's own kind of network
+
+
+def test_like_keeps_the_models_orientation(planned_phantoms, phantom_dataset, tmp_path):
+    model = read_record(Plan, planned_phantoms.plan).model_copy(update={"orientation": "as_stored"})
+    write_record(model, tmp_path / "plan.json")
+    words = ["--like", str(tmp_path)]
+    assert read(phantom_dataset, *words, "--planner", "auto").options.planner == "auto"
+    assert read(phantom_dataset, *words).options.orientation == "as_stored"
+    assert read(phantom_dataset, *words, "--orientation", "as-stored").options.orientation == "as_stored"
+    with pytest.raises(UsageError, match=r"--orientation canonical: the model of --like was trained .* as-stored"):
+        read(phantom_dataset, *words, "--orientation", "canonical")
+
+
+def test_orientation_without_a_model(tmp_path):
+    assert read(tmp_path, "--orientation", "as-stored").options.orientation == "as_stored"
+
+
+def test_like_names_what_is_missing(tmp_path):
+    with pytest.raises(UsageError, match=r"--like .*model: there is no plan.json"):
+        read(tmp_path, "--like", str(tmp_path / "model"))
+
+
+def test_like_refuses_a_damaged_plan(tmp_path):
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"plan.json: not a valid Plan"):
+        read(tmp_path, "--like", str(tmp_path))
+
+
+def test_a_plan_that_is_kept_brings_its_own_budget(planned_phantoms, phantom_dataset, measured):
+    request = read_request(parse(phantom_dataset, "-w", str(planned_phantoms.root), "--keep-plan"))
+    plan = read_record(Plan, planned_phantoms.plan)
+    assert (request.budget, request.options.planner, request.options.keep_plan) == (plan.budget, plan.planner, True)
+    assert request.device.kind == "cpu"
+    assert measured == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--patch-size", "40"], r"--patch-size 40: 1 number\(s\); give three .* or two"),
+        (["--patch-size", "1", "2", "3", "4"], r"--patch-size 1 2 3 4: 4 number\(s\)"),
+        (["--planner-option", "a=1", "--planner-option", "a=2"], "--planner-option a: given 2 times"),
+        (["--device", "tpu"], "--device tpu: unknown"),
+        (["--keep-plan"], "--keep-plan: .*plan.json is not there"),
+        (["--keep-plan", "--batch-size", "2"], "--batch-size and --keep-plan contradict each other"),
+        (["--keep-plan", "--orientation", "canonical"], "--orientation and --keep-plan contradict each other"),
+    ],
+)
+def test_what_does_not_fit_together(tmp_path, words, message):
+    with pytest.raises(UsageError, match=message):
+        read(tmp_path, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--spacing", "1", "1"], "expected 3 arguments"),
+        (["--spacing", "1", "0", "1"], "'0' is not a number above 0"),
+        (["--spacing", "1", "-2", "1"], "'-2' is not a number above 0"),
+        (["--patch-size", "40", "2.5"], "'2.5' is not a whole number of at least 1"),
+        (["--batch-size", "0"], "'0' is not a whole number of at least 1"),
+        (["--latency", "5"], "'5' is not a duration"),
+        (["--planner-option", "width"], "'width' is not of the form KEY=VALUE"),
+        (["--planner-option", "=3"], "'=3' is not of the form KEY=VALUE"),
+    ],
+)
+def test_words_that_cannot_be_read(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        parse(tmp_path, *words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

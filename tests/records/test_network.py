@@ -1,0 +1,120 @@
+"""A NetworkSpec that exists is consistent in itself; every contradiction is named by field."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from autoseg.records.files import FieldFaultsError
+from autoseg.records.network import NetworkSpec, ResamplingSpec
+
+UNET: dict[str, Any] = {
+    "architecture": "unet",
+    "dimensions": 3,
+    "input_channels": 1,
+    "output_channels": 2,
+    "features": (4, 8, 12),
+    "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    "kernel_sizes": ((1, 3, 3), (3, 3, 3), (3, 5, 3)),
+    "encoder_blocks": (2, 1, 3),
+    "decoder_blocks": (2, 1),
+}
+UNEXT = UNET | {
+    "architecture": "unext",
+    "features": (4, 4, 12),
+    "encoder_blocks": (1, 1, 1),
+    "decoder_blocks": (1, 1),
+    "token_levels": 2,
+    "full_resolution_skip": True,
+}
+
+
+def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
+    with pytest.raises(ValidationError, match="1 validation error for NetworkSpec") as caught:
+        NetworkSpec(**values)
+    [fault] = caught.value.errors()
+    cause = fault["ctx"]["error"]
+    assert isinstance(cause, FieldFaultsError)
+    return dict(cause.faults)
+
+
+@pytest.mark.parametrize("values", [UNET, UNET | {"architecture": "residual_unet"}, UNEXT])
+def test_consistent_networks_are_taken(values):
+    spec = NetworkSpec(**values)
+    assert NetworkSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize("token_levels", [0, 1, 2])
+def test_any_level_of_unext_but_the_first_may_be_a_token_level(token_levels):
+    assert NetworkSpec(**UNEXT | {"token_levels": token_levels}).token_levels == token_levels
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "path", "sentence"),
+    [
+        ("strides", UNET["strides"][:2], ("strides",), "2 entries, expected 3 because `features` has 3 levels"),
+        ("kernel_sizes", ((3, 3, 3),) * 4, ("kernel_sizes",), "4 entries, expected 3"),
+        ("encoder_blocks", (2,), ("encoder_blocks",), "1 entries, expected 3"),
+        ("decoder_blocks", (2, 1, 1), ("decoder_blocks",), "3 entries, expected 2"),
+        ("strides", ((1, 1, 1), (2, 2), (2, 2, 2)), ("strides", 1), "(2, 2), expected 3 numbers in a 3D network"),
+        ("strides", ((1, 2, 1), (2, 2, 2), (2, 2, 2)), ("strides", 0), "(1, 2, 1), expected all ones"),
+        ("kernel_sizes", ((1, 3, 3), (3, 3), (3, 3, 3)), ("kernel_sizes", 1), "(3, 3), expected 3 numbers"),
+        ("kernel_sizes", ((1, 3, 3), (3, 3, 3), (3, 4, 3)), ("kernel_sizes", 2), "(3, 4, 3) has even numbers"),
+        ("token_levels", 1, ("token_levels",), "1, expected 0: only unext has token levels"),
+        ("full_resolution_skip", True, ("full_resolution_skip",), "true, expected false"),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["unet", "residual_unet"])
+def test_contradictions(architecture, field, value, path, sentence):
+    faults = faults_of(UNET | {"architecture": architecture, field: value})
+    assert list(faults) == [path]
+    assert faults[path].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("features", (4, 8, 12), "begins with (4, 8), expected two equal numbers in unext"),
+        ("token_levels", 3, "3, expected 0 to 2: level 0 is no token level"),
+        ("encoder_blocks", (1, 2, 1), "(1, 2, 1), expected one block per level in unext"),
+        ("decoder_blocks", (2, 1), "(2, 1), expected one block per level in unext"),
+    ],
+)
+def test_contradictions_of_unext(field, value, sentence):
+    assert faults_of(UNEXT | {field: value}) == {(field,): sentence}
+
+
+def test_all_contradictions_at_once():
+    faults = faults_of(UNET | {"encoder_blocks": (1,), "kernel_sizes": ((2, 3, 3), (3, 3, 3), (3, 3))})
+    assert list(faults) == [("encoder_blocks",), ("kernel_sizes", 2), ("kernel_sizes", 0)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("features", (4, 0, 12)),
+        ("strides", ((1, 1, 1), (0, 2, 2), (2, 2, 2))),
+        ("kernel_sizes", ((1, 3, 3), (3, 3, 3), (3, -1, 3))),
+        ("encoder_blocks", (2, 0, 2)),
+        ("decoder_blocks", (0, 2)),
+        ("input_channels", 0),
+        ("output_channels", 0),
+        ("token_levels", -1),
+    ],
+)
+def test_counts_start_at_one(field, value):
+    with pytest.raises(ValidationError, match=rf"{field}.*\n  Input should be greater than"):
+        NetworkSpec(**UNEXT | {field: value})
+
+
+def test_one_level_is_no_network():
+    one = {"features": (4,), "strides": ((1, 1, 1),), "kernel_sizes": ((3, 3, 3),), "encoder_blocks": (1,)}
+    with pytest.raises(ValidationError, match=r"features\n  Tuple should have at least 2 items"):
+        NetworkSpec(**UNET | one | {"decoder_blocks": ()})
+
+
+@pytest.mark.parametrize("field", ["image_order", "label_order", "logits_order", "through_plane_order"])
+@pytest.mark.parametrize("order", [-1, 6])
+def test_spline_orders_beyond_0_to_5(field, order):
+    with pytest.raises(ValidationError, match=rf"1 validation error .*\n{field}\n  Input should be"):
+        ResamplingSpec.model_validate({field: order})

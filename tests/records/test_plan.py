@@ -1,0 +1,294 @@
+"""plan.json edited by hand: right values are taken, wrong ones named by field path with what was found and expected."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from autoseg.errors import RecordError
+from autoseg.records.budget import Budget, Overrides, Throughput
+from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.records.files import read_record, write_record
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, TrainingSpec
+
+FULL = "configurations.3d_fullres"
+CASCADE = "configurations.3d_cascade_fullres"
+
+
+def make_network(**changes) -> NetworkSpec:
+    """Three levels, total stride 2 x 4 x 4."""
+    values: dict[str, Any] = {
+        "architecture": "unet",
+        "dimensions": 3,
+        "input_channels": 2,
+        "output_channels": 3,
+        "features": (8, 16, 24),
+        "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+        "kernel_sizes": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        "encoder_blocks": (2, 2, 2),
+        "decoder_blocks": (2, 2),
+    }
+    return NetworkSpec(**(values | changes))
+
+
+FLAT = {
+    "dimensions": 2,
+    "strides": ((1, 1), (2, 2), (2, 2)),
+    "kernel_sizes": ((3, 3),) * 3,
+}
+
+
+def make_configuration(network: NetworkSpec, **changes) -> Configuration:
+    axes = network.dimensions
+    values: dict[str, Any] = {
+        "spacing": (3.0, 0.9, 0.7)[-axes:],
+        "median_shape": (20.0, 55.5, 61.0)[-axes:],
+        "patch_size": (10, 48, 64)[-axes:],
+        "batch_size": 2,
+        "network": network,
+        "normalization": (
+            NormalizationSpec(scheme="ct", mean=90.0, std=31.0, lower=-10.0, upper=240.0),
+            NormalizationSpec(scheme="zscore"),
+        ),
+        "resampling": ResamplingSpec(),
+        "training": TrainingSpec(mirror_axes=tuple(range(axes)), batch_dice=False),
+        "estimates": Estimates(feature_map_elements=1, parameters=1, macs=1, training_memory_bytes=1),
+    }
+    return Configuration(**(values | changes))
+
+
+PLAN = Plan(
+    dataset_name="by hand",
+    planner="unet",
+    budget=Budget(memory_gigabytes=8.0, throughput=(Throughput(dimensions=3, base_features=8, macs_per_second=2e9),)),
+    channel_names=("CT", "PET"),
+    labels={"background": 0, "organ": 1, "tumour": 7},
+    encoding=LabelEncoding(
+        values=(0, 1, 7),
+        activation="softmax",
+        heads=tuple(
+            Head(name=name, indices=(index,), painted_index=index)
+            for index, name in enumerate(("background", "organ", "tumour"))
+        ),
+    ),
+    orientation="canonical",
+    transpose=(0, 2, 1),
+    configurations={
+        "2d": make_configuration(make_network(**FLAT), preprocessed_as="2d"),
+        "3d_lowres": make_configuration(make_network(), spacing=(4.0, 2.0, 2.0), preprocessed_as="3d_lowres"),
+        "3d_fullres": make_configuration(make_network(), preprocessed_as="3d_fullres"),
+        "3d_cascade_fullres": make_configuration(
+            make_network(input_channels=4), preprocessed_as="3d_fullres", previous_configuration="3d_lowres"
+        ),
+    },
+    decisions=(Decision(what="2d.patch_size", value=(48, 64), reason="Because."),),
+)
+
+
+def read_edited(folder, *edits: tuple[str, object]) -> Plan:
+    """Write the plan, set the fields at the dotted paths, and read it again."""
+    content = json.loads(PLAN.model_dump_json())
+    for path, value in edits:
+        *parents, last = path.split(".")
+        target = content
+        for key in parents:
+            target = target[int(key) if isinstance(target, list) else key]
+        target[int(last) if isinstance(target, list) else last] = value
+    (folder / "plan.json").write_text(json.dumps(content))
+    return read_record(Plan, folder / "plan.json")
+
+
+def faults_of(folder, *edits: tuple[str, object]) -> list[str]:
+    with pytest.raises(RecordError, match=r"plan\.json: not a valid Plan:\n") as caught:
+        read_edited(folder, *edits)
+    return [line.strip() for line in str(caught.value).splitlines()[1:-1]]
+
+
+def test_the_plan_survives_its_file(tmp_path):
+    write_record(PLAN, tmp_path / "plan.json")
+    assert read_record(Plan, tmp_path / "plan.json") == PLAN
+
+
+def test_sensible_edits_are_taken(tmp_path):
+    plan = read_edited(
+        tmp_path,
+        (f"{FULL}.batch_size", 5),
+        (f"{FULL}.patch_size", [12, 64, 32]),
+        (f"{FULL}.training.learning_rate", 1),
+        (f"{FULL}.training.epochs", 50),
+        (f"{FULL}.training.momentum", 0.0),
+        (f"{FULL}.training.mirror_axes", [2]),
+        (f"{FULL}.spacing", [2.5, 1, 0.5]),
+        (f"{CASCADE}.spacing", [2.5, 1, 0.5]),
+        ("configurations.2d.spacing", [2, 0.5]),
+    )
+    configuration = plan.configurations["3d_fullres"]
+    assert (configuration.batch_size, configuration.patch_size) == (5, (12, 64, 32))
+    assert configuration.spacing == (2.5, 1.0, 0.5)
+    assert (configuration.training.learning_rate, configuration.training.epochs) == (1.0, 50)
+    assert plan.configurations["2d"].spacing == (2.0, 0.5)
+
+
+FAULTS: list[tuple[str, object, str]] = [
+    (
+        f"{FULL}.patch_size",
+        [40, 56, 41],
+        "(40, 56, 41) is not divisible by the total stride (2, 4, 4); take (40, 56, 44)",
+    ),
+    (f"{FULL}.patch_size", [2, 4, 4], "(2, 4, 4) leaves one voxel at the lowest level; take (4, 4, 4) or more"),
+    (f"{FULL}.patch_size", [48, 64], "(48, 64), expected 3 numbers because the network is 3D"),
+    (f"{FULL}.patch_size.1", 0, "Input should be greater than 0, found 0"),
+    (f"{FULL}.spacing", [1.0, 1.0], "(1.0, 1.0), expected 3 numbers because the network is 3D"),
+    (f"{FULL}.spacing.2", -0.7, "Input should be greater than 0, found -0.7"),
+    (f"{FULL}.median_shape", [1.0, 9.0], "(1.0, 9.0), expected 3 numbers because the network is 3D"),
+    (f"{FULL}.batch_size", 0, "Input should be greater than 0, found 0"),
+    (f"{FULL}.batch_size", "two", 'Input should be a valid integer, found "two"'),
+    *[
+        (f"{FULL}.estimates.{name}", -1, "Input should be greater than or equal to 0, found -1")
+        for name in ("feature_map_elements", "parameters", "macs", "training_memory_bytes")
+    ],
+    (f"{FULL}.training.epochs", 0, "Input should be greater than 0, found 0"),
+    (f"{FULL}.training.steps_per_epoch", 0, "Input should be greater than 0, found 0"),
+    (f"{FULL}.training.validation_steps", 0, "Input should be greater than 0, found 0"),
+    (f"{FULL}.training.learning_rate", -0.01, "Input should be greater than or equal to 0, found -0.01"),
+    (f"{FULL}.training.weight_decay", -1, "Input should be greater than or equal to 0, found -1"),
+    (f"{FULL}.training.gradient_clip", 0, "Input should be greater than 0, found 0"),
+    (f"{FULL}.training.time_per_fold_seconds", 0, "Input should be greater than 0, found 0"),
+    (f"{FULL}.training.schedule", "step", "Input should be 'poly' or 'cosine', found \"step\""),
+    *[
+        (f"{FULL}.training.{name}", 1.5, "Input should be less than or equal to 1, found 1.5")
+        for name in ("momentum", "warmup_fraction", "foreground_fraction", "weight_average_decay")
+    ],
+    (f"{FULL}.training.mirror_axes", [0, 3], "(0, 3), expected different axes from 0 to 2"),
+    (f"{FULL}.training.mirror_axes", [1, 1], "(1, 1), expected different axes from 0 to 2"),
+    ("configurations.2d.training.mirror_axes", [0, 2], "(0, 2), expected different axes from 0 to 1"),
+    (f"{FULL}.normalization.0.std", 0.0, "0, expected more: intensities are divided by it"),
+    (f"{FULL}.normalization.1.std", -1, "Input should be greater than or equal to 0, found -1"),
+    (f"{FULL}.resampling.anisotropy_threshold", -1, "Input should be greater than or equal to 0, found -1"),
+    (f"{FULL}.normalization.0.lower", 250.0, "250, expected at most `upper`, 240"),
+    (f"{FULL}.resampling.image_order", 6, "Input should be less than or equal to 5, found 6"),
+    (f"{FULL}.network.decoder_blocks", [2], "1 entries, expected 2 because `features` has 3 levels"),
+    (f"{FULL}.network.output_channels", 4, "4, expected 3: the heads in `encoding`"),
+    (f"{FULL}.network.input_channels", 1, "1, expected 2: 2 in `channel_names`"),
+    (
+        f"{CASCADE}.network.input_channels",
+        2,
+        "2, expected 4: 2 in `channel_names` and 2 foreground labels of the previous configuration",
+    ),
+    ("configurations.2d.normalization", [], "0 entries, expected 2: one for each of `channel_names`"),
+    (
+        f"{FULL}.preprocessed_as",
+        "3d",
+        "'3d', expected a configuration of this plan: 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres",
+    ),
+    (f"{CASCADE}.previous_configuration", "low", "'low', expected another configuration: 2d, 3d_lowres, 3d_fullres"),
+    (
+        f"{CASCADE}.previous_configuration",
+        "3d_cascade_fullres",
+        "'3d_cascade_fullres', expected another configuration: 2d, 3d_lowres, 3d_fullres",
+    ),
+    (
+        f"{CASCADE}.spacing",
+        [1.0, 1.0, 1.0],
+        "differs from that of 3d_fullres, whose preprocessed arrays are used; alter both",
+    ),
+    ("transpose", [0, 1, 1], "(0, 1, 1), expected an order of the axes 0, 1, 2"),
+    ("budget.memory_gigabytes", -8, "Input should be greater than or equal to 0, found -8"),
+    ("budget.available_gigabytes", -8, "Input should be greater than or equal to 0, found -8"),
+    ("budget.time_per_fold_seconds", 0, "Input should be greater than 0, found 0"),
+    ("budget.latency_seconds", 0, "Input should be greater than 0, found 0"),
+    *[
+        (f"budget.throughput.0.{name}", 0, "Input should be greater than 0, found 0")
+        for name in ("base_features", "macs_per_second", "prediction_macs_per_second")
+    ],
+    ("budget.overrides.patch_size", [64], "Tuple should have at least 2 items after validation, not 1, found [64]"),
+    ("labels.tumour", "seven", 'Input should be a valid integer or: Input should be a valid array, found "seven"'),
+    ("schema_version", 2, "Input should be 1, found 2"),
+    ("comment", "mine", 'Extra inputs are not permitted, found "mine"'),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), FAULTS)
+def test_a_wrong_edit_is_named_with_its_path(tmp_path, path, value, sentence):
+    assert f"{path}: {sentence}" in faults_of(tmp_path, (path, value))
+
+
+def test_a_contradiction_is_named_where_it_shows(tmp_path):
+    lines = faults_of(tmp_path, (f"{FULL}.network.features", [8, 16]))
+    assert lines == [
+        f"{FULL}.network.{name}: {found} entries, expected {expected} because `features` has 2 levels"
+        for name, found, expected in (
+            ("strides", 3, 2), ("kernel_sizes", 3, 2), ("encoder_blocks", 3, 2), ("decoder_blocks", 2, 1)
+        )
+    ]  # fmt: skip
+    lines = faults_of(tmp_path, (f"{CASCADE}.resampling.image_order", 1))
+    assert lines == [
+        f"{CASCADE}.resampling: differs from that of 3d_fullres, whose preprocessed arrays are used; alter both"
+    ]
+
+
+def test_faults_of_several_places_are_named_at_once(tmp_path):
+    lines = faults_of(
+        tmp_path,
+        (f"{FULL}.patch_size", [10, 48, 63]),
+        (f"{FULL}.training.mirror_axes", [5]),
+        ("configurations.2d.batch_size", 0),
+        ("configurations.3d_lowres.network.kernel_sizes.0", [2, 3, 3]),
+        ("configurations.3d_lowres.network.encoder_blocks", [2]),
+    )
+    assert [line.split(": ")[0] for line in lines] == [
+        "configurations.2d.batch_size",
+        "configurations.3d_lowres.network.encoder_blocks",
+        "configurations.3d_lowres.network.kernel_sizes.0",
+        f"{FULL}.training.mirror_axes",
+        f"{FULL}.patch_size",
+    ]
+
+
+def test_a_missing_field_is_named(tmp_path):
+    content = json.loads(PLAN.model_dump_json())
+    del content["configurations"]["2d"]["network"]["features"]
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=r"\n  configurations\.2d\.network\.features: Field required\n"):
+        read_record(Plan, tmp_path / "plan.json")
+
+
+def test_overrides_are_checked_too(tmp_path):
+    lines = faults_of(tmp_path, ("budget.overrides.spacing", [1.0, 1.0, 0.0]), ("budget.overrides.batch_size", 0))
+    assert lines == [
+        "budget.overrides.spacing.2: Input should be greater than 0, found 0.0",
+        "budget.overrides.batch_size: Input should be greater than 0, found 0",
+    ]
+
+
+def test_long_values_are_shortened(tmp_path):
+    [line] = faults_of(tmp_path, ("planner", list(range(1000))))
+    assert line.endswith("...")
+    assert len(line) < 150
+
+
+def test_a_constant_ct_is_no_fault():
+    spec = NormalizationSpec(scheme="ct", mean=7.0, std=0.0, lower=7.0, upper=7.0)
+    assert spec.std == 0.0
+
+
+def test_the_numbers_of_other_schemes_are_not_compared():
+    assert NormalizationSpec(scheme="zscore", lower=3.0, upper=-3.0, std=0.0).lower == 3.0
+
+
+def test_code_gets_the_same_faults_as_a_file():
+    with pytest.raises(ValidationError, match=r"patch_size: \(10, 48, 63\) is not divisible by the total stride"):
+        make_configuration(make_network(), patch_size=(10, 48, 63), preprocessed_as="x")
+
+
+def test_a_case_cannot_be_trained_on_and_held_out():
+    with pytest.raises(ValidationError, match=r"validation: 4 cases are in `training` as well, b first"):
+        Split(training=("a", "b", "c", "e", "f"), validation=("f", "e", "c", "d", "b"))
+
+
+def test_overrides_take_pairs_and_triples():
+    assert Overrides(patch_size=(64, 32)).patch_size == (64, 32)
+    with pytest.raises(ValidationError, match=r"at most 3 items"):
+        Overrides(patch_size=(1, 2, 3, 4))
