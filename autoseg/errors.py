@@ -6,6 +6,7 @@
     |- DatasetError         a dataset folder that cannot be used; lists every fault of every case
     |- RecordError          a JSON file (plan, fingerprint, ...) that is damaged or edited wrongly
     |- PlanningError        no plan fits the data and the budget
+    |  `- BudgetError       a limit is too small; says what would do
     |- TrainingError        training cannot start or cannot go on
     `- PredictionError      a model cannot be loaded, or a case cannot be predicted
 
@@ -35,6 +36,20 @@ class RecordError(AutosegError):
 
 class PlanningError(AutosegError):
     """No plan can be made from this fingerprint within this budget."""
+
+
+class BudgetError(PlanningError):
+    """A limit is too small for a configuration; other configurations may need still more.
+
+    Attributes:
+        limit: Option that sets it, such as `--memory`.
+        needed: What would do, in the limit's unit.
+    """
+
+    def __init__(self, message: str, limit: str, needed: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.needed = needed
 
 
 class TrainingError(AutosegError):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.errors import PlanningError, TrainingError
+from autoseg.errors import PlanningError, RecordError, TrainingError
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, OrientationName
 from autoseg.records.files import Progress, read_record, write_record
@@ -22,8 +22,9 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.plan import make_plan, make_splits
+from autoseg.stages.plan import make_plan
 from autoseg.stages.preprocess import preprocess_dataset
+from autoseg.stages.split import make_splits
 
 logger = logging.getLogger("autoseg.pipeline")
 
@@ -40,7 +41,7 @@ def no_bar(_title: str) -> AbstractContextManager[Progress | None]:
 class PlanningOptions:
     """What a user may say about planning, besides the budget."""
 
-    planner: str = "unet"
+    planner: str = "auto"
     orientation: OrientationName = "canonical"
     channel_names: tuple[str, ...] | None = None
     folds: int = 5
@@ -83,6 +84,8 @@ def plan_dataset(
     if not options.write:
         return plan
 
+    if not options.keep_plan:
+        _warn_of_edits(workspace, plan)
     relative = description.model_copy(update={"folder": os.path.relpath(folder.resolve(), workspace.root.resolve())})
     write_record(relative, workspace.dataset)
     write_record(fingerprint, workspace.fingerprint)
@@ -153,8 +156,23 @@ def fold_names(workspace: Workspace) -> tuple[str, ...]:
     return tuple(str(index) for index in range(len(splits.folds))) or ("all",)
 
 
+def _warn_of_edits(workspace: Workspace, plan: Plan) -> None:
+    """Say that a plan made for the same wishes, but with other decisions, is replaced."""
+    try:
+        earlier = read_record(Plan, workspace.plan)
+    except RecordError:  # none, of another version, or edited wrongly: nothing to keep
+        return
+    if earlier != plan and (earlier.budget, earlier.planner) == (plan.budget, plan.planner):
+        logger.warning(
+            "warning: %s is replaced; it was edited, or the data or the rules changed (--keep-plan keeps it)",
+            workspace.plan,
+        )
+
+
 def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
     plan = read_record(Plan, workspace.plan)
+    if not plan.configurations:
+        raise PlanningError(f"{workspace.plan}: has no configurations, so there is nothing to train. Plan anew.")
     for what in ("channel_names", "encoding", "orientation"):
         planned, found = getattr(plan, what), getattr(fingerprint, what)
         if planned != found:

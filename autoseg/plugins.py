@@ -1,6 +1,6 @@
 """Planners of installed packages, found by the entry-point group `autoseg.planners`.
 
-autoseg's own planner is found in the same way. A package adds one by naming its function in its metadata:
+autoseg's own planners are found in the same way. A package adds one by naming its function in its metadata:
 
     [project.entry-points."autoseg.planners"]
     mine = "my_package.planner:plan"
@@ -52,7 +52,7 @@ def find_planner(name: str) -> Planner:
     [(package, entry)] = packages.items()
     try:
         planner = entry.load()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise PlanningError(
             f"The planner '{name}' of package '{package}' cannot be loaded from {entry.value}: {error}"
         ) from error

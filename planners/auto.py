@@ -13,7 +13,7 @@ References:
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autoseg.errors import PlanningError
+from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Decision, Plan
@@ -46,6 +46,8 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         PlanningError: See `planners.unet.plan`.
     """
     preset, reason = choose_preset(budget)
+    if budget.like is not None:
+        return _plan(fingerprint, budget, preset, f"For memory and batch; the network is that of {budget.like.model}.")
     if budget.latency_seconds is not None:
         return _plan_fast_prediction(fingerprint, budget, preset, reason)
     return _plan(fingerprint, budget, preset, reason)
@@ -81,7 +83,9 @@ def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Pres
     for candidate in smaller:
         try:
             return _plan(fingerprint, budget, preset, reason)
-        except PlanningError as error:
+        except BudgetError as error:
+            if error.limit != "--latency":
+                raise
             rejected += f"{preset.name}: {error} "
             preset, reason = candidate, f"{rejected}So {candidate.name} is taken."
     return _plan(fingerprint, budget, preset, reason)

@@ -20,7 +20,7 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import NetworkSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Decision, Estimates, JsonValue, Plan, TrainingSpec
 from planners.memory import count_feature_map_elements, estimate_costs, estimate_training_memory_bytes
-from planners.outline import CASCADE, Outline, Task, available_names, look_at, outline_configurations
+from planners.outline import CASCADE, Outline, Task, available_names, for_each, look_at, outline_configurations
 from planners.preset import Preset
 from planners.rules.adoption import adopt_topology, check_adopted_memory
 from planners.rules.batch_size import MINIMUM_BATCH, choose_batch_size, take_batch_size
@@ -33,7 +33,7 @@ from planners.rules.patch_size import (
     fit_patch,
     take_patch,
 )
-from planners.rules.time_budget import Room, Sized, explain_time, fit_schedule, fit_time, is_limited
+from planners.rules.time_budget import Room, Sized, explain_time, fit_schedule, fit_time, is_limited, time_per_fold
 from planners.rules.topology import Topology, explain_levels
 
 
@@ -63,16 +63,18 @@ def compose(
         PlanningError: If there is no case, nothing fits the memory or the time, or something that was asked for does
             not exist for this data.
     """
+    _check_options_with_model(budget)
     task, facts = look_at(preset, fingerprint, budget)
-    outlines, verdicts = outline_configurations(task, lambda outline: _fit(task, outline).patch_size)
-    names, choice = choose_configurations(available_names(outlines, budget), budget.configurations, left_out or {})
+    left_out = left_out or {}
+    outlines, verdicts = outline_configurations(task, left_out, lambda outline: _fit(task, outline).patch_size)
+    names, choice = choose_configurations(available_names(outlines, budget), budget.configurations, left_out)
     chosen = [outline for outline in outlines if outline.name in names]
     _check_patch_override(budget, chosen)
     _check_adopted_memory(task, chosen)
     configurations: dict[str, Configuration] = {}
     reasons: tuple[Decision, ...] = ()
-    for outline in chosen:
-        configurations[outline.name], added = _configure(task, outline)
+    for outline, (configuration, added) in zip(chosen, for_each(partial(_configure, task), chosen), strict=True):
+        configurations[outline.name] = configuration
         reasons += added
     if CASCADE in names:
         configurations[CASCADE] = _cascade(task, configurations["3d_fullres"])
@@ -91,6 +93,14 @@ def compose(
     )
 
 
+def _check_options_with_model(budget: Budget) -> None:
+    if budget.like is not None and budget.overrides.options:
+        raise PlanningError(
+            f"--planner-option {', '.join(sorted(budget.overrides.options))}: the network is that of --like "
+            f"{budget.like.model}; leave one of them out."
+        )
+
+
 def _check_patch_override(budget: Budget, outlines: Sequence[Outline]) -> None:
     asked = budget.overrides.patch_size
     if asked is not None and all(len(asked) != len(outline.spacing) for outline in outlines):
@@ -107,7 +117,11 @@ def _check_adopted_memory(task: Task, outlines: Sequence[Outline]) -> None:
             network = _network(task, outline, topology, task.preset.widths[0])
             batch_size = task.budget.overrides.batch_size or MINIMUM_BATCH
             smallest_bytes[outline.name] = estimate_training_memory_bytes(
-                network, topology.patch_size, batch_size, mixed_precision=True, optimizer="sgd"
+                network,
+                topology.patch_size,
+                batch_size,
+                mixed_precision=task.budget.device == "cuda",
+                optimizer="sgd" if time_per_fold(task.budget) is None else "adamw",
             )
     check_adopted_memory(smallest_bytes, task.memory_gigabytes)
 
@@ -170,7 +184,8 @@ def _configure(task: Task, outline: Outline) -> tuple[Configuration, tuple[Decis
         **explain_time(task.budget, largest, sized, configuration, room),
     }
     if outline.adopted is not None and task.budget.like is not None:
-        reasons |= dict.fromkeys(("spacing", "levels", "base_features"), f"That of {task.budget.like.model}.")
+        adopted = ("levels", "base_features", *(("spacing",) if outline.spacing == outline.adopted.spacing else ()))
+        reasons |= dict.fromkeys(adopted, f"That of {task.budget.like.model}.")
     return configuration, _decide(outline.name, configuration, reasons)
 
 
@@ -191,6 +206,8 @@ def _room(task: Task, outline: Outline) -> Room:
 def _batch_size(task: Task, outline: Outline, topology: Topology) -> tuple[int, str]:
     elements, reference = _count_elements(task, outline, topology), _reference(task, outline)
     asked, caps = task.budget.overrides.batch_size, task.preset.largest_batch
+    if asked is not None and outline.adopted is not None:
+        return asked, "Asked for."  # an adopted network was held against the memory in bytes
     if asked is not None:
         return take_batch_size(asked, elements, reference, task.memory_gigabytes)
     return choose_batch_size(

@@ -1,10 +1,11 @@
 """What all configurations of a plan share, and which of them make sense: before patch, batch and network are chosen."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from autoseg.errors import PlanningError
+from autoseg.errors import BudgetError, PlanningError
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.fingerprint import Fingerprint
@@ -18,6 +19,8 @@ from planners.rules.normalization import choose_normalization, explain_mask, exp
 from planners.rules.target_spacing import choose_target_spacing, choose_transpose, median_resampled_shape
 
 CASCADE = "3d_cascade_fullres"
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -107,17 +110,41 @@ def _target_spacing(budget: Budget, spacings: Sequence[Spacing], shapes: Sequenc
     return choose_target_spacing(spacings, shapes)
 
 
+def for_each(work: Callable[[Outline], Result], outlines: Sequence[Outline]) -> list[Result]:
+    """Do it for all configurations; where limits are too small, name what would do for all of them.
+
+    Raises:
+        BudgetError: The one of the largest need, of the limit that refuses first.
+    """
+    results: list[Result] = []
+    refusals: list[BudgetError] = []
+    for outline in outlines:
+        try:
+            results.append(work(outline))
+        except BudgetError as error:
+            refusals.append(error)
+    if refusals:
+        of_one_limit = [refusal for refusal in refusals if refusal.limit == refusals[0].limit]
+        raise max(of_one_limit, key=lambda refusal: refusal.needed)
+    return results
+
+
 def outline_configurations(
-    task: Task, fit_patch: Callable[[Outline], Sequence[int]]
+    task: Task, left_out: Container[str], fit_patch: Callable[[Outline], Sequence[int]]
 ) -> tuple[tuple[Outline, ...], tuple[Decision, ...]]:
     """Which configurations make sense for the data, the cascade left aside.
 
     Args:
         task: See there.
+        left_out: Names that will not be planned unless they are asked for.
         fit_patch: Patch size that fits the memory.
+
+    Raises:
+        BudgetError: If no patch fits the memory.
     """
     if task.budget.like is not None:
-        return _adopt_outlines(task, task.budget.like), ()
+        verdicts = (_judge_cascade(task.budget),) if CASCADE in task.budget.like.configurations else ()
+        return _adopt_outlines(task, task.budget.like), verdicts
     voxels = math.prod(task.median_shape)
     flat = Outline("2d", task.spacing[1:], task.median_shape[1:], task.median_shape, voxels, batch_dice=True)
     asked = task.budget.configurations
@@ -126,8 +153,10 @@ def outline_configurations(
     if asked and set(asked) <= {"2d"}:
         return (flat,), ()
     full = Outline("3d_fullres", task.spacing, task.median_shape, task.median_shape, voxels, batch_dice=False)
+    flat_wanted = "2d" in asked if asked else "2d" not in left_out
+    patch_size, *_ = for_each(fit_patch, (full, flat) if flat_wanted else (full,))
     low, reason = find_low_resolution(
-        task.spacing, task.median_shape, fit_patch(full), lambda candidate: fit_patch(_low_outline(candidate))
+        task.spacing, task.median_shape, patch_size, lambda candidate: fit_patch(_low_outline(candidate))
     )
     verdict = Decision(what="3d_lowres", value=low is not None, reason=reason)
     if low is None:

@@ -34,7 +34,7 @@ def planned_phantoms(phantom_dataset) -> Workspace:
     workspace = Workspace(phantom_dataset.parent / "phantoms.autoseg")
     slow = tuple(Throughput(dimensions=d, base_features=8, macs_per_second=1e9) for d in (2, 3))
     budget = Budget(device="cpu", time_per_fold_seconds=60.0, throughput=slow)
-    plan_dataset(phantom_dataset, workspace, budget, PlanningOptions(folds=3))
+    plan_dataset(phantom_dataset, workspace, budget, PlanningOptions(planner="unet", folds=3))
     return workspace
 
 

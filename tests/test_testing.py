@@ -184,8 +184,8 @@ BAD = {
     ),
     "`labels` of the plan is not that of the fingerprint": altered(lambda _plan: {"labels": {"background": 0}}),
     "`budget` of the plan is not the one it was given": altered(lambda _plan: {"budget": Budget(memory_gigabytes=1.0)}),
-    "plans nothing, asked for anything": altered(lambda _plan: {"configurations": {}}),
-    "only 2d asked for: plans flat, asked for 2d": rename_configurations,
+    "small volumes: plans nothing": altered(lambda _plan: {"configurations": {}}),
+    "only 2d asked for: ignores -c 2d: not planned, but flat": rename_configurations,
     "decisions without a reason": altered(
         lambda plan: {"decisions": (plan.decisions[0].model_copy(update={"reason": " "}),)}
     ),
@@ -193,23 +193,22 @@ BAD = {
     "pictures: 2d: patch (512, 512) is larger than the padded median image (256, 320)": altered_configurations(
         patch_size=(512, 512)
     ),
-    "2d: does not promise the 600 s per fold": ignoring(time_per_fold_seconds=None),
-    "a spacing asked for: 3d_fullres: spacing (1.0, 1.0, 1.0) mm, asked for (": ignoring_override(spacing=None),
-    "a spacing asked for: 2d: spacing (1.0, 1.0) mm, asked for (": ignoring_override(spacing=None),
-    "a 3D patch asked for: 3d_fullres: patch (128, 128, 128), asked for (40, 75, 61)": ignoring_override(
+    "ignores --time-per-fold: 2d promises 3600.0 s, expected 600.0 s": ignoring(time_per_fold_seconds=None),
+    "a spacing asked for: ignores --spacing: 3d_fullres has (1.0, 1.0, 1.0)": ignoring_override(spacing=None),
+    "a spacing asked for: ignores --spacing: 2d has (1.0, 1.0), expected (": ignoring_override(spacing=None),
+    "ignores --patch-size: 3d_fullres has (128, 128, 128), expected (40, 75, 61)": ignoring_override(
         patch_size=None
     ),
-    "a 3D patch asked for: 3d_fullres: patch (32, 64, 64), asked for (40, 75, 61)": ignoring_override(
+    "a 3D patch asked for: ignores --patch-size: 3d_fullres has (32, 64, 64), expected (40, 75, 61)": ignoring_override(
         patch_size=(32, 64, 64)
     ),
-    "a 2D patch asked for: 2d: patch (256, 320), asked for (75, 130)": ignoring_override(patch_size=None),
-    "a batch asked for: 3d_fullres: batch size 2, asked for 3": ignoring_override(batch_size=None),
-    "a single patch per batch asked for: 3d_fullres: batch size 2, asked for 1": ignoring_override(batch_size=None),
-    "another model: `transpose` (1, 0, 2) is not (0, 1, 2), that of the model": ignoring(like=None),
-    "another model: 3d_fullres: the network is not that of the model": ignoring(like=None),
-    "another model: 2d: spacing (1.2, 1.2) mm is not that of the model": ignoring(like=None),
-    "another model: 2d: the normalisation is not that of the model": start_from_another_normalization,
-    "another model: flat: is not in the model to start from, which has 2d, 3d_fullres": plan_more_than_the_model_has,
+    "ignores --patch-size: 2d has (256, 320), expected (75, 130)": ignoring_override(patch_size=None),
+    "a batch asked for: ignores --batch-size: 3d_fullres has 2, expected 3": ignoring_override(batch_size=None),
+    "ignores --batch-size: 3d_fullres has 2, expected 1": ignoring_override(batch_size=None),
+    "a model of thick slices: 3d_fullres has other values in network.": ignoring(like=None),
+    "transpose, spacing": ignoring(like=None),
+    "2d has other values in normalization": start_from_another_normalization,
+    "the model has no flat, but 2d, 3d_fullres": plan_more_than_the_model_has,
 }  # fmt: skip
 
 

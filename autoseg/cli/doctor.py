@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from autoseg.cli.options import add_device, add_shared
 
 if TYPE_CHECKING:
+    from autoseg.records.budget import Throughput
     from autoseg.records.network import Architecture
 
 
@@ -37,20 +38,29 @@ def run(arguments: argparse.Namespace) -> int:
     """Print versions and resources; measure when asked."""
     from autoseg.cli.machine import save_throughput
     from autoseg.cli.main import DONE
+    from autoseg.errors import UsageError
 
     if arguments.measure_speed is None:
+        if arguments.architectures:
+            raise UsageError("--architectures says what --measure-speed measures; add --measure-speed FILE")
         _print_machine(arguments.device)
         return DONE
-    from autoseg.report.tables import architecture_words
     from autoseg.training.probe import measure_training_speed
 
     throughput = measure_training_speed(arguments.device, _read_architectures(arguments.architectures))
     save_throughput(throughput, arguments.measure_speed)
     for point in throughput:
-        network = f"{point.dimensions}D {architecture_words(point.architecture)} of {point.base_features} features"
-        training, prediction = point.macs_per_second / 1e9, (point.prediction_macs_per_second or 0.0) / 1e9
-        print(f"{network}: {training:.1f} GMAC/s in training, {prediction:.1f} in prediction")
+        print(_describe_speed(point))
     return DONE
+
+
+def _describe_speed(point: Throughput) -> str:
+    from autoseg.report.tables import architecture_words
+
+    network = f"{point.dimensions}D {architecture_words(point.architecture)} of {point.base_features} features"
+    training = f"{network}: {point.macs_per_second / 1e9:.1f} GMAC/s in training"
+    prediction = point.prediction_macs_per_second
+    return training if prediction is None else f"{training}, {prediction / 1e9:.1f} in prediction"
 
 
 def _read_architectures(names: Sequence[str]) -> tuple[Architecture, ...]:

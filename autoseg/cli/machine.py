@@ -1,6 +1,7 @@
 """What this machine has, found without torch, so that planning stays light."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,11 +71,11 @@ def find_device(asked: str) -> PlanningDevice:
     Raises:
         UsageError: If the device's name is unknown.
     """
-    kind, _, index = asked.partition(":")
-    if kind not in {"auto", "cpu", "cuda"} or (index and not (kind == "cuda" and index.isdigit())):
+    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", asked)
+    if match is None:
         raise UsageError(f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N")
-    found = None if kind == "cpu" else gpu_memory_gigabytes(int(index or 0))
-    is_gpu = kind == "cuda" or found is not None
+    found = None if asked == "cpu" else gpu_memory_gigabytes(int(match[1] or 0))
+    is_gpu = asked.startswith("cuda") or found is not None
     return PlanningDevice(asked=asked, kind="cuda" if is_gpu else "cpu", gpu_gigabytes=found)
 
 

@@ -1,6 +1,7 @@
 """Options that several commands share, and the units in which people type them."""
 
 import argparse
+import math
 import re
 from pathlib import Path
 
@@ -28,9 +29,11 @@ def gigabytes(text: str) -> float:
 
 def _quantity(text: str, units: dict[str, float], expected: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
-    if match is None or match[2].lower() not in units or float(match[1]) == 0:
+    unit = None if match is None else units.get(match[2].lower())
+    quantity = 0.0 if match is None or unit is None else float(match[1]) * unit
+    if not 0 < quantity < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-    return float(match[1]) * units[match[2].lower()]
+    return quantity
 
 
 def channel_list(text: str) -> tuple[str, ...]:
@@ -44,20 +47,25 @@ def positive_integer(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: If it is something else.
     """
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def positive_number(text: str) -> float:
-    """Read a number above 0, such as 0.75.
+    """Read a number above 0, such as 0.75, .75 or 7.5e-1.
 
     Raises:
-        argparse.ArgumentTypeError: If it is something else.
+        argparse.ArgumentTypeError: If it is something else, or not finite.
     """
-    if re.fullmatch(r"\d+(\.\d+)?", text) is None or float(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, such as 0.75")
-    return float(text)
+    message = f"{text!r} is not a number above 0, such as 0.75"
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(message) from error
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(message)
+    return number
 
 
 def key_and_value(text: str) -> tuple[str, str]:
@@ -78,7 +86,7 @@ def count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: If it is something else.
     """
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 

@@ -50,12 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
         bar=progress_bar,
     )
     _print_plan(plan, arguments)
+    if not arguments.dry_run:
+        name = "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
+        # shown at once: a measurement for the profile may exhaust the memory and end the process
+        print(f"\nWorkspace: {workspace.root}\nNext: autoseg-train {workspace.root} -c {name} -f 0", flush=True)
     if arguments.profile:
         _print_profile(plan, request.device)
-    if not arguments.dry_run:
-        print(f"\nWorkspace: {workspace.root}")
-        name = "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
-        print(f"Next: autoseg-train {workspace.root} -c {name} -f 0")
     return DONE
 
 
@@ -74,20 +74,34 @@ def _print_plan(plan: Plan, arguments: argparse.Namespace) -> None:
 
 
 def _print_profile(plan: Plan, device: PlanningDevice) -> None:
-    """Measure a training step of every configuration, where the device is here."""
+    """Show what each configuration costs, with measured steps where the device can be used here."""
     from rich.console import Console
+    from rich.markup import escape
 
+    from autoseg.errors import UsageError
     from autoseg.report.tables import profile_table
 
-    console = Console(highlight=False)
+    seconds: dict[str, float | None] = {}
+    try:
+        seconds, remark = _measure_steps(plan, device)
+    except UsageError as error:  # the driver knows a GPU that torch cannot use
+        remark = f"No step was measured: {error}."
+    Console(highlight=False).print("", profile_table(plan, seconds), escape(remark), sep="\n")
+
+
+def _measure_steps(plan: Plan, device: PlanningDevice) -> tuple[dict[str, float | None], str]:
+    """Seconds of a training step by configuration, empty for a device elsewhere; and a remark for the user.
+
+    Raises:
+        UsageError: If torch cannot use the device.
+    """
     if not device.is_here:
-        console.print("", profile_table(plan, {}), "No step was measured: there is no such GPU here.", sep="\n")
-        return
+        return {}, "No step was measured: there is no such GPU here."
     from autoseg.training.probe import describe_torch_device, measure_step
 
+    device_words = describe_torch_device(device.name)
     seconds = {}
     for name, configuration in plan.configurations.items():
         logger.info("measuring a training step of %s", name)
         seconds[name] = measure_step(configuration, plan.encoding, device.name)
-    device_words = describe_torch_device(device.name)
-    console.print("", profile_table(plan, seconds), f"Steps were measured on {device_words}.", sep="\n")
+    return seconds, f"Steps were measured on {device_words}."

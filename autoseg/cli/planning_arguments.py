@@ -63,7 +63,7 @@ def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="MODEL",
-        help="take network, spacing and normalisation over from this workspace or model folder, to start from it",
+        help="take network, spacing and normalisation over from this planned workspace, so that its weights fit",
     )
     group.add_argument(
         "--keep-plan",

@@ -109,7 +109,7 @@ def _read_model(arguments: argparse.Namespace) -> Plan:
 
     path = Workspace(arguments.like).plan
     if not path.exists():
-        raise UsageError(f"--like {arguments.like}: there is no plan.json; name a planned workspace or a model folder")
+        raise UsageError(f"--like {arguments.like}: there is no plan.json; name a planned workspace")
     return read_record(Plan, path)
 
 
@@ -193,14 +193,23 @@ def measured_architectures(planner: str, budget: Budget) -> tuple[Architecture, 
     match planner:
         case "unet" | "unext":
             return (planner,)
+        case "auto" if budget.latency_seconds is None:
+            return ("unet",)  # what it takes where time is limited
+        case "auto" if budget.device == "cpu" or budget.time_per_fold_seconds is not None:
+            return ("unet", "unext")  # the latter where prediction has to be fast
         case "resenc-m" | "resenc-l" | "resenc-xl":
             return ("residual_unet",)
     return every
 
 
 def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
+    from autoseg.errors import RecordError
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
 
     path = find_workspace(arguments).plan
-    return read_record(Plan, path).budget if path.exists() else None
+    try:
+        return read_record(Plan, path).budget if path.exists() else None
+    except RecordError as error:  # planning anew is how it is mended
+        logger.info("the earlier plan cannot be read and is replaced: %s", error)
+        return None

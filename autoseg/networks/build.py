@@ -18,9 +18,6 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet:
     Returns:
         A module (B, C, *S) -> logits (B, K, *S); with `deep_supervision`, if the spec has it too, in training mode a
         list of logits, full resolution first, one per decoder level. The parameters do not depend on the argument.
-
-    Raises:
-        RecordError: If the spec asks for a skip at full resolution from an encoder that has no features there.
     """
     encoder, decoder = _build_halves(spec)
     return UNet(spec, encoder, decoder, deep_supervision=deep_supervision)

@@ -22,13 +22,13 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    if re.fullmatch(r"cuda(:\d+)?", name) is None:
+    match = re.fullmatch(r"cuda(?::([0-9]+))?", name)
+    if match is None:
         raise UsageError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = torch.device(name)
-    if (device.index or 0) >= found:
+    if int(match[1] or 0) >= found:
         raise UsageError(f"device {name!r} was asked for, but this machine has {found} CUDA devices; use auto or cpu")
-    return device
+    return torch.device("cuda") if match[1] is None else torch.device("cuda", int(match[1]))
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from autoseg.errors import RecordError
 from autoseg.networks.blocks import NORMALIZATION_EPSILON, ConvolutionBlock, choose_layers
 from autoseg.networks.tokens import PatchEmbedding, ShiftedBlock
 from autoseg.records.network import NetworkSpec
@@ -35,12 +34,6 @@ def encoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
 def _finest_level(spec: NetworkSpec) -> nn.Module:
     if _first_token_level(spec) > 1:
         return _convolution_at(spec, 0, spec.input_channels, spec.features[0])
-    if spec.full_resolution_skip:
-        raise RecordError(
-            f"the plan's network cannot be built: with {spec.token_levels} token levels of {len(spec.features)} levels "
-            "there are no features at full resolution for `full_resolution_skip`; set it to false or lower "
-            "`token_levels`"
-        )
     return nn.Identity()
 
 

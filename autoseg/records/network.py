@@ -91,6 +91,8 @@ def _find_unext_faults(network: NetworkSpec) -> Iterator[FieldFault]:
     most = len(network.features) - 1
     if network.token_levels > most:
         yield ("token_levels",), f"{network.token_levels}, expected 0 to {most}: level 0 is no token level"
+    if network.token_levels == most and network.full_resolution_skip:
+        yield ("full_resolution_skip",), f"true, expected false: with {most} token levels nothing convolves at level 0"
     if network.features[0] != network.features[1]:
         yield ("features",), f"begins with {network.features[:2]}, expected two equal numbers in unext"
     for name, blocks in {"encoder_blocks": network.encoder_blocks, "decoder_blocks": network.decoder_blocks}.items():

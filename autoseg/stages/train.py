@@ -1,7 +1,6 @@
 """Train one configuration on one fold, then predict and score the fold's validation cases as whole volumes."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -34,6 +33,7 @@ from autoseg.records.plan import Configuration, Plan, Split, Splits, TrainingSpe
 from autoseg.records.workspace import Workspace
 from autoseg.report.figures import plot_progress
 from autoseg.training.fold import FoldTraining, train_until_done
+from autoseg.training.loading import default_workers
 from autoseg.training.log import fold_log
 from autoseg.training.previous import finished_earlier, forget_results
 
@@ -221,7 +221,7 @@ def _fold_training(job: _Job, options: TrainingOptions) -> FoldTraining:
         device=job.device,
         precision=job.precision,
         seed=options.seed,
-        workers=_default_workers(job.device) if options.workers is None else options.workers,
+        workers=default_workers(job.device) if options.workers is None else options.workers,
         restart=options.restart,
     )
 
@@ -239,11 +239,6 @@ def _training_seconds(job: _Job, began: float) -> float | None:
             f"{reserved:.0f} s. Allow more time."
         )
     return promised - reserved
-
-
-def _default_workers(device: torch.device) -> int:
-    """Processes that prepare batches: a GPU must not wait; on a CPU they would take cores from the network."""
-    return min(12, len(os.sched_getaffinity(0))) if device.type == "cuda" else 0
 
 
 def _estimate_validation(job: _Job) -> float:

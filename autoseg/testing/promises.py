@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from autoseg.errors import PlanningError
 from autoseg.plugins import Planner
-from autoseg.records.budget import AdoptedModel, Budget, Overrides
+from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
-from autoseg.stages.plan import adopt_model
+from autoseg.stages.plan import adopt_model, find_ignored_model, find_ignored_options
 from autoseg.testing.trials import THICK_SLICES, Trial, adoption_trial, make_trials
 
 SMALLEST_BATCH = 2
@@ -99,10 +99,8 @@ def _check_plan(plan: Plan, trial: Trial) -> Iterator[str]:
     if faults:
         return  # what follows counts on a valid plan
     yield from _check_input_repeated(plan, trial)
-    yield from _check_requests(plan, trial.budget)
-    yield from _check_overrides(plan, trial.budget.overrides)
-    if trial.budget.like is not None:
-        yield from _check_adoption(plan, trial.budget.like)
+    for ignored in (*find_ignored_options(plan, trial.budget), *find_ignored_model(plan, trial.budget)):
+        yield f"ignores {ignored}"
     for name, configuration in plan.configurations.items():
         for sentence in _check_sizes(configuration, trial.budget):
             yield f"{name}: {sentence}"
@@ -130,57 +128,10 @@ def _check_input_repeated(plan: Plan, trial: Trial) -> Iterator[str]:
             yield f"`{name}` of the plan is not that of the fingerprint"
     if plan.budget != trial.budget:
         yield "`budget` of the plan is not the one it was given"
+    if not plan.configurations:
+        yield "plans nothing"
     if not plan.decisions or not all(decision.reason.strip() for decision in plan.decisions):
         yield "has decisions without a reason, or none at all"
-
-
-def _check_requests(plan: Plan, budget: Budget) -> Iterator[str]:
-    asked = budget.configurations
-    if not plan.configurations or not set(asked) <= set(plan.configurations):
-        yield f"plans {', '.join(plan.configurations) or 'nothing'}, asked for {', '.join(asked) or 'anything'}"
-    limit = budget.time_per_fold_seconds
-    for name, configuration in plan.configurations.items():
-        if limit is not None and configuration.training.time_per_fold_seconds != limit:
-            yield f"{name}: does not promise the {limit:g} s per fold of the budget"
-
-
-def _check_overrides(plan: Plan, overrides: Overrides) -> Iterator[str]:
-    for name, configuration in plan.configurations.items():
-        if overrides.batch_size not in {None, configuration.batch_size}:
-            yield f"{name}: batch size {configuration.batch_size}, asked for {overrides.batch_size}"
-        if not _is_asked_patch(configuration, overrides.patch_size):
-            yield (
-                f"{name}: patch {configuration.patch_size}, asked for {overrides.patch_size}; it may only be enlarged "
-                f"to the next multiple of the total stride {_total_stride(configuration)}"
-            )
-        if overrides.spacing is not None and name != "3d_lowres":
-            asked = tuple(overrides.spacing[axis] for axis in plan.transpose)[-len(configuration.spacing) :]
-            if configuration.spacing != asked:
-                yield f"{name}: spacing {configuration.spacing} mm, asked for {asked} mm"
-
-
-def _is_asked_patch(configuration: Configuration, asked: tuple[int, ...] | None) -> bool:
-    if asked is None or len(asked) != len(configuration.patch_size):
-        return True
-    edges = zip(asked, configuration.patch_size, _total_stride(configuration), strict=True)
-    return all(wanted <= edge < wanted + stride for wanted, edge, stride in edges)
-
-
-def _check_adoption(plan: Plan, model: AdoptedModel) -> Iterator[str]:
-    if plan.transpose != model.transpose:
-        yield f"`transpose` {plan.transpose} is not {model.transpose}, that of the model to start from"
-    for name, configuration in plan.configurations.items():
-        if name not in model.configurations:
-            yield f"{name}: is not in the model to start from, which has {', '.join(model.configurations)}"
-            continue
-        adopted = model.configurations[name]
-        if configuration.spacing != adopted.spacing:
-            yield f"{name}: spacing {configuration.spacing} mm is not that of the model to start from"
-        if configuration.normalization != adopted.normalization:
-            yield f"{name}: the normalisation is not that of the model to start from"
-        heads = {"input_channels": adopted.network.input_channels, "output_channels": adopted.network.output_channels}
-        if configuration.network.model_copy(update=heads) != adopted.network:
-            yield f"{name}: the network is not that of the model to start from"
 
 
 def _check_sizes(configuration: Configuration, budget: Budget) -> Iterator[str]:

@@ -45,6 +45,9 @@ TRAINING_STREAM, VALIDATION_STREAM = 0, 1
 BATCHES_AHEAD_PER_WORKER = 2
 """How many finished batches a worker keeps ready: hides one slow batch, bounds memory."""
 
+MOST_WORKERS = 12
+"""Processes that prepare batches, unless a user asks for more."""
+
 
 @dataclass(frozen=True)
 class TrainingCase:
@@ -57,6 +60,11 @@ class TrainingCase:
     """Foreground voxels by head."""
     annotated: Locations | None
     """Locations without the ignore label; None for a dataset without one."""
+
+
+def default_workers(device: torch.device) -> int:
+    """Processes that prepare batches: a GPU must not wait; on a CPU they would take cores from the network."""
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0))) if device.type == "cuda" else 0
 
 
 def build_loader(

@@ -5,7 +5,6 @@ prediction is measured from windows in memory to logits in memory.
 """
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from torch import Tensor, nn
 
+from autoseg.errors import TrainingError
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.budget import Throughput
@@ -26,7 +26,7 @@ from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.augmentation.parameters import AugmentationRules
 from autoseg.training.batch import Batch
-from autoseg.training.loading import BATCHES_AHEAD_PER_WORKER, PatchLoader, TrainingCase
+from autoseg.training.loading import BATCHES_AHEAD_PER_WORKER, PatchLoader, TrainingCase, default_workers
 from autoseg.training.loop import Clock, TrainingRun, start_run, train_epoch
 
 MEASURED_FEATURES = (8, 32)
@@ -39,9 +39,6 @@ SECONDS_PER_PLANNED_STEP = 2.0
 
 PREDICTION_BATCH = 8
 """Windows per network pass that prediction takes for patches of the measured size."""
-
-MOST_WORKERS = 12
-"""Processes that prepare batches for a GPU, as in training; a CPU trains without any."""
 
 VOXELS_WITH_LABEL = 1000
 """Of the invented volume, drawn at random for the sampling of foreground."""
@@ -99,7 +96,9 @@ def measure_step(configuration: Configuration, encoding: LabelEncoding, device_n
     device = choose_device(device_name)
     try:
         return _training_seconds(configuration, encoding, device, SECONDS_PER_PLANNED_STEP)[0]
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError, TrainingError) as error:
+        if not _is_out_of_memory(error):
+            raise
         return None
 
 
@@ -114,6 +113,15 @@ def describe_torch_device(device_name: str) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     return f"the CPU, threads: {torch.get_num_threads()}, {precision}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is what was missing; torch has an error of its own for it on a GPU, but only words on a CPU."""
+    if isinstance(error, TrainingError) and error.__cause__ is not None:  # so the loader passes errors on
+        return _is_out_of_memory(error.__cause__)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _measure(configuration: Configuration, device: torch.device) -> Throughput:
@@ -138,7 +146,7 @@ def _training_seconds(
     spec = configuration.training.model_copy(update={"steps_per_epoch": 1, "warmup_fraction": 1.0})
     clock = Clock(total_steps=1_000_000_000, limit_seconds=None)
     run = start_run(configuration, spec, encoding, device, choose_dtype("auto", device), seed=0)
-    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if device.type == "cuda" else 0
+    workers = default_workers(device)
     with _batches(configuration, encoding, workers) as batches:
         for _ in range(1 + BATCHES_AHEAD_PER_WORKER * workers):  # sets up kernels, and uses up what was ready
             train_epoch(run, batches, clock, _ignore)

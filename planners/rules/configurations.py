@@ -51,7 +51,8 @@ def choose_configurations(
     missing = [name for name in asked if name not in available]
     if missing:
         raise PlanningError(
-            f"Configuration {', '.join(missing)} is not available for this data; available: {', '.join(available)}."
+            f"Configuration {', '.join(missing)} is not available for this data, budget or model; available: "
+            f"{', '.join(available)}."
         )
     if not asked:
         return _all_but(available, left_out)

@@ -24,7 +24,7 @@ def check_options(options: Mapping[str, str], known: Sequence[str], planner: str
     if unknown:
         raise PlanningError(
             f"--planner-option {', '.join(unknown)}: the planner '{planner}' has no such setting; it has: "
-            f"{', '.join(known) or 'none'}."
+            f"{', '.join(known) or 'none'}. Leave it out, or name the planner that has it with --planner."
         )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoseg.errors import PlanningError
+from autoseg.errors import BudgetError, PlanningError
 from planners.rules.topology import Topology, compute_topology, pad_to_two_levels
 
 INITIAL_VOXELS = {2: 2048**2, 3: 256**3}
@@ -85,7 +85,7 @@ def fit_patch(
         The first topology on the way down that fits.
 
     Raises:
-        PlanningError: If none fits; names the smallest memory that would do.
+        BudgetError: If none fits; names the smallest memory that would do.
     """
     limit = reference.scaled_elements(memory_gigabytes)
     initial = choose_initial_patch(spacing, median_shape)
@@ -99,9 +99,12 @@ def fit_patch(
         smallest = min(smallest, share)
         seen.add(topology.patch_size)
         topology = _shrink(spacing, median_shape, topology, seen, most_levels)
-    raise PlanningError(
+    needed = reference.needed_gigabytes(smallest)
+    raise BudgetError(
         f"No {len(spacing)}D network fits in {memory_gigabytes:g} GB: the smallest one needs a memory budget of "
-        f"{reference.needed_gigabytes(smallest):.10g} GB. Plan with a larger --memory."
+        f"{needed:.10g} GB. Plan with a larger --memory.",
+        "--memory",
+        needed,
     )
 
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from autoseg.errors import PlanningError
+from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget
 from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import Configuration, TrainingSpec
@@ -121,7 +121,7 @@ def fit_time(largest: Sized, budget: Budget, room: Room) -> Sized:
         room: What may be made smaller.
 
     Raises:
-        PlanningError: If none predicts a median case fast enough; names the latency that would do.
+        BudgetError: If none predicts a median case fast enough; names the latency that would do.
     """
     if not is_limited(budget):
         return largest
@@ -137,10 +137,12 @@ def fit_time(largest: Sized, budget: Budget, room: Room) -> Sized:
         if expected_steps(budget, network, patch_size, candidate.batch_size) >= required_steps:
             break
     if chosen is None:
-        raise PlanningError(
+        needed = needed_latency(fastest)
+        raise BudgetError(
             f"No {len(room.spacing)}D network of this planner predicts a median case within "
-            f"{budget.latency_seconds:g} s: the fastest needs {needed_latency(fastest):.10g} s. Give more with "
-            "--latency, or take the unext planner."
+            f"{budget.latency_seconds:g} s: the fastest needs {needed:.10g} s. Give more with --latency.",
+            "--latency",
+            needed,
         )
     return chosen
 
@@ -166,7 +168,7 @@ def fit_schedule(
         batch_size: Patches per step.
 
     Raises:
-        PlanningError: If not even one epoch fits; names the time that one needs.
+        BudgetError: If not even one epoch fits; names the time that one needs.
     """
     seconds = time_per_fold(budget)
     if seconds is None:
@@ -178,9 +180,11 @@ def fit_schedule(
     epochs = min(int(seconds * (1 - RESERVED_FRACTION) / epoch_seconds), MOST_STEPS // steps_per_epoch)
     if epochs == 0:
         needed = math.floor(epoch_seconds / (1 - RESERVED_FRACTION)) + 1
-        raise PlanningError(
+        raise BudgetError(
             f"{seconds:g} s per fold are too short to train a {network.dimensions}D network on this data: the smallest "
-            f"one needs {needed} s. Give more with --time-per-fold."
+            f"one needs {needed} s. Give more with --time-per-fold.",
+            "--time-per-fold",
+            needed,
         )
     return full.model_copy(
         update={

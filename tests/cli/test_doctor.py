@@ -51,6 +51,21 @@ def test_unknown_networks_are_wrong_usage(asked, tmp_path, capsys):
     assert asked == []
 
 
+@pytest.mark.parametrize("name", ["unext", "hrnet"])
+def test_networks_without_a_measurement_are_wrong_usage(capsys, name):
+    assert main(["doctor", "--device", "cpu", "--architectures", name]) == UNUSABLE
+    shown = capsys.readouterr()
+    assert "--architectures says what --measure-speed measures; add --measure-speed FILE" in shown.err
+    assert shown.out == ""
+
+
+def test_a_speed_that_was_not_measured_is_not_shown(tmp_path, capsys, monkeypatch):
+    training_only = (Throughput(dimensions=2, base_features=32, macs_per_second=3e9),)
+    monkeypatch.setattr(probe, "measure_training_speed", lambda *_: training_only)
+    assert main(["doctor", "--device", "cpu", "--measure-speed", str(tmp_path / "speed.json")]) == 0
+    assert capsys.readouterr().out == "2D plain U-Net of 32 features: 3.0 GMAC/s in training\n"
+
+
 def test_a_measurement_that_fails_says_why(tmp_path):
     with pytest.raises(UsageError, match=r"(?s)measuring the speed of cuda:77 failed.*device 'cuda:77' was asked for"):
         measure_throughput("cuda:77", ["unet"], tmp_path)

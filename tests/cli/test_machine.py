@@ -53,7 +53,9 @@ def test_without_a_gpu_auto_is_the_cpu(no_gpu):
     assert (device.kind, device.is_here, device.name) == ("cpu", True, "cpu")
 
 
-@pytest.mark.parametrize("asked", ["tpu", "cpu:1", "cuda:x", "auto:0", ""])
+@pytest.mark.parametrize(
+    "asked", ["tpu", "cpu:1", "cuda:x", "cuda:", "cuda:²", "cuda:١", "cuda:1\n", "auto:0", "auto:", ""]
+)
 def test_an_unknown_device(no_gpu, asked):
     with pytest.raises(UsageError, match=f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N"):
         find_device(asked)

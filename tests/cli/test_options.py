@@ -2,7 +2,18 @@ import argparse
 
 import pytest
 
-from autoseg.cli.options import channel_list, default_workspace, duration, gigabytes, positive_integer
+from autoseg.cli.options import (
+    channel_list,
+    count,
+    default_workspace,
+    duration,
+    gigabytes,
+    positive_integer,
+    positive_number,
+)
+
+HUGE = "9" * 400
+"""As a float it is infinite."""
 
 
 @pytest.mark.parametrize(
@@ -12,7 +23,7 @@ def test_durations(text, seconds):
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "10", "min", "-5min", "0s", "5 parsecs"])
+@pytest.mark.parametrize("text", ["", "10", "min", "-5min", "0s", "5 parsecs", "infs", f"{HUGE}s", f"{HUGE[:308]}d"])
 def test_no_durations(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not a duration"):
         duration(text)
@@ -23,19 +34,42 @@ def test_sizes(text, expected):
     assert gigabytes(text) == expected
 
 
-def test_no_size():
-    with pytest.raises(argparse.ArgumentTypeError, match="'8' is not a size such as 8GB"):
-        gigabytes("8")
+@pytest.mark.parametrize("text", ["8", "0GB", f"{HUGE}GB"])
+def test_no_size(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a size such as 8GB"):
+        gigabytes(text)
 
 
 def test_channels():
     assert channel_list("CT, PET") == ("CT", "PET")
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "²"])
 def test_no_count(text):
     with pytest.raises(argparse.ArgumentTypeError, match="whole number"):
         positive_integer(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "two", "1.5", "²", ""])
+def test_no_count_from_zero(text):
+    assert count("0") == 0
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number of at least 0"):
+        count(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0.75", 0.75), (".5", 0.5), ("1.", 1), ("1e0", 1), ("7.5E-1", 0.75), ("1", 1)]
+)
+def test_numbers_above_zero(text, number):
+    assert positive_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0.0", "-1", "-0", "nan", "inf", "-inf", "1e999", "1e-999", HUGE, "1mm", "²", ""]
+)
+def test_no_numbers_above_zero(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a number above 0, such as 0\.75"):
+        positive_number(text)
 
 
 def test_the_workspace_is_named_after_the_dataset(tmp_path, monkeypatch):

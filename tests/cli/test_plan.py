@@ -83,6 +83,27 @@ def test_a_profile_measures_a_step_here(phantom_dataset, planned, capsys, monkey
     assert planned.plan.read_text() == before
 
 
+def test_a_profile_on_a_gpu_that_torch_cannot_use_has_costs_only(phantom_dataset, planned, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: 26.0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert plan(phantom_dataset, planned.root, "--keep-plan", "--profile", "--device", "cuda", "--no-preprocess") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "No step was measured: device 'cuda' was asked for, but this machine has 0 CUDA devices" in shown
+    assert "GMAC" in shown
+    assert "steps per second" not in shown
+
+
+def test_the_next_command_is_shown_before_steps_are_measured(phantom_dataset, planned, capsys, monkeypatch):
+    def stop(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoseg.training.probe.measure_step", stop)
+    assert plan(phantom_dataset, planned.root, "--keep-plan", "--profile", "--no-preprocess") == 130
+    shown = capsys.readouterr().out
+    assert f"Workspace: {planned.root}\nNext: autoseg-train {planned.root} -c 3d_fullres -f 0\n" in shown
+    assert "Profile" not in shown
+
+
 def test_own_decisions_are_kept(phantom_dataset, tmp_path):
     words = ["--spacing", "2", "1.5", "1.5", "--patch-size", "16", "24", "32", "--batch-size", "3", "--no-preprocess"]
     workspace = Workspace(tmp_path / "w")
@@ -97,7 +118,10 @@ def test_own_decisions_are_kept(phantom_dataset, tmp_path):
     ("words", "message"),
     [
         (["--planner", "nosuch"], "No planner is called 'nosuch'"),
-        (["--planner-option", "width=base"], "--planner-option width: the planner 'unet' has no such setting"),
+        (
+            ["--planner-option", "width=base"],
+            "--planner-option width: the planner 'unet' has no such",
+        ),
         (["-c", "4d"], "4d"),
         (["--like", "nowhere"], "--like nowhere: there is no plan.json"),
     ],
@@ -159,3 +183,22 @@ def test_a_plan_for_other_data_is_not_kept(planned, phantom_dataset, capsys):
     edit(planned, lambda content: content.update(channel_names=["CT"]))
     assert plan(phantom_dataset, planned.root, "--keep-plan") == UNUSABLE
     assert "plan.json: channel_names is ('CT',), but the dataset has" in capsys.readouterr().err
+
+
+SLOW = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "60s", "--folds", "3"]
+
+
+def test_planning_anew_mends_a_plan_that_cannot_be_read(planned, planned_phantoms, phantom_dataset, monkeypatch):
+    measured = read_record(Plan, planned.plan).budget.throughput
+    monkeypatch.setattr(machine, "measure_throughput", lambda *_: measured)
+    edit(planned, lambda content: content["configurations"]["3d_fullres"].update(batch_size="five"))
+    assert plan(phantom_dataset, planned.root, *SLOW) == 0
+    assert read_record(Plan, planned.plan) == read_record(Plan, planned_phantoms.plan)
+
+
+def test_replacing_a_plan_that_was_edited_is_said(planned, phantom_dataset, capsys):
+    assert plan(phantom_dataset, planned.root, *SLOW) == 0
+    assert "--keep-plan keeps it" not in capsys.readouterr().err
+    edit(planned, lambda content: content["configurations"]["3d_fullres"].update(batch_size=5))
+    assert plan(phantom_dataset, planned.root, *SLOW) == 0
+    assert "plan.json is replaced; it was edited" in capsys.readouterr().err

@@ -77,7 +77,8 @@ def test_limits_reach_the_budget(tmp_path, measured):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--time-per-fold", "5min"], [("cuda", ("unet", "residual_unet", "unext"))]),
+        (["--time-per-fold", "5min"], [("cuda", ("unet",))]),
+        (["--latency", "2s"], [("cuda", ("unet", "residual_unet", "unext"))]),
         (["--latency", "2s", "--planner", "resenc-l"], [("cuda", ("residual_unet",))]),
         (["--latency", "2s", "--device", "cuda:1", "--planner", "unext"], [("cuda:1", ("unext",))]),
         (["--device", "cpu", "--planner", "unet"], [("cpu", ("unet",))]),
@@ -106,6 +107,11 @@ def test_an_earlier_measurement_of_other_networks_does_not_do(planned_phantoms, 
 
 def test_all_networks_are_measured_for_a_planner_from_elsewhere():
     assert measured_architectures("their-planner", Budget()) == ("unet", "residual_unet", "unext")
+
+
+def test_what_auto_may_choose_is_measured():
+    assert measured_architectures("auto", Budget(time_per_fold_seconds=9.0)) == ("unet",)
+    assert measured_architectures("auto", Budget(latency_seconds=9.0)) == ("unet", "residual_unet", "unext")
 
 
 def test_like_takes_over_planner_and_orientation(planned_phantoms, phantom_dataset, measured):

@@ -20,7 +20,7 @@ def test_auto_takes_the_gpu(monkeypatch):
     assert choose_device("auto") == torch.device("cuda")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "", "CPU", "mps"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:²", "cuda:١", "cuda:1\n", "", "CPU", "mps"])
 def test_unknown_device(name):
     with pytest.raises(UsageError, match="is unknown; use auto, cpu, cuda or cuda:N"):
         choose_device(name)
@@ -35,6 +35,15 @@ def test_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="has 0 CUDA devices"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["cuda:257", "cuda:99999999999"])  # torch keeps an index in 8 bits
+def test_numbers_beyond_those_of_torch_are_no_other_gpu(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match=f"{name!r} was asked for, but this machine has 2 CUDA devices"):
+        choose_device(name)
+    assert choose_device("cuda:01") == torch.device("cuda:1")
 
 
 def test_precision_by_name():

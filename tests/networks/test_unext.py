@@ -4,7 +4,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoseg.errors import RecordError
 from autoseg.networks.build import build_network
 from autoseg.networks.unet import UNet
 from autoseg.records.network import NetworkSpec
@@ -224,12 +223,6 @@ def test_skip_at_full_resolution_changes_the_logits_but_no_parameter():
     assert (first[0] - second[0]).abs().max() > 0.1
     for level in (1, 2, 3):
         torch.testing.assert_close(first[level], second[level])
-
-
-def test_skip_at_full_resolution_needs_a_convolution_there():
-    spec = FLAT.model_copy(update={"token_levels": 2, "full_resolution_skip": True})
-    with pytest.raises(RecordError, match="2 token levels of 3 levels there are no features at full resolution"):
-        build_network(spec, deep_supervision=False)
 
 
 def test_gradients_reach_every_parameter():

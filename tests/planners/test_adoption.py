@@ -122,7 +122,9 @@ def test_the_cascade_brings_what_it_needs():
 def test_no_cascade_when_the_model_has_none():
     made = unet.plan(LIVER, Budget(like=model(HEART)))
     assert tuple(made.configurations) == ("2d", "3d_fullres")
-    with pytest.raises(PlanningError, match="3d_lowres is not available for this data; available: 2d, 3d_fullres"):
+    with pytest.raises(
+        PlanningError, match="3d_lowres is not available for this data, budget or model; available: 2d, 3d_fullres"
+    ):
         unet.plan(LIVER, Budget(like=model(HEART), configurations=("3d_lowres",)))
 
 
@@ -165,7 +167,12 @@ def test_the_schedule_follows_ones_own_budget():
     assert full.network.features[0] == width
 
     speed = (Throughput(dimensions=3, base_features=32, macs_per_second=1e11),)
-    limit: dict[str, Any] = {"device": "cpu", "time_per_fold_seconds": 5000.0, "throughput": speed}
+    limit: dict[str, Any] = {
+        "device": "cpu",
+        "memory_gigabytes": 16.0,
+        "time_per_fold_seconds": 5000.0,
+        "throughput": speed,
+    }
     short = unet.plan(TWO_CHANNELS, Budget(like=model(HEART), **limit)).configurations["3d_fullres"]
     assert short.training.time_per_fold_seconds == 5000.0
     assert short.training.optimizer == "adamw"

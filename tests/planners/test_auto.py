@@ -10,6 +10,7 @@ from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Decision, Plan
+from autoseg.stages.plan import adopt_model
 from autoseg.testing import synthetic_fingerprint
 from planners import residual_encoder
 from planners.auto import choose_preset, leave_out, plan
@@ -228,7 +229,7 @@ def test_options_reach_the_preset():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": "s"}, "--planner-option width: the planner '(unet|resenc-m)' has no such setting"),
+        ({"width": "s"}, "--planner-option width: the planner '(unet|resenc-m)' has no such"),
         ({"base_features": "many"}, "base_features=many: expected a whole number"),
     ],
 )
@@ -238,11 +239,26 @@ def test_wrong_options(budget, options, message):
 
 
 def test_an_option_is_kept_or_refused_when_prediction_has_to_be_fast():
-    try:
-        made = quick(4.5, overrides=Overrides(options={"base_features": "24"}))
-    except PlanningError:
-        return
-    assert made.configurations["3d_fullres"].network.features[0] == 24
+    asked = Overrides(options={"base_features": "24"})
+    assert quick(60.0, overrides=asked).configurations["3d_fullres"].network.features[0] == 24
+    with pytest.raises(PlanningError, match=r"predicts a median case within 4\.5 s"):
+        quick(4.5, overrides=asked)
+
+
+def test_a_latency_is_no_excuse_for_too_little_memory():
+    asked = Overrides(patch_size=(160, 160, 160))
+    budget = Budget(memory_gigabytes=8.0, latency_seconds=1e6, configurations=("3d_fullres",), overrides=asked)
+    with pytest.raises(PlanningError, match="--patch-size 160 160 160 does not fit in 8 GB"):
+        plan(HEART, budget)
+
+
+def test_the_network_of_a_model_is_not_chosen():
+    like = adopt_model(residual_encoder.plan_m(HEART, Budget()), "old")
+    made = plan(HEART, Budget(device="cpu", latency_seconds=1e6, memory_gigabytes=40.0, like=like))
+    assert made.decisions[0].reason == "For memory and batch; the network is that of old."
+    assert {value.network.architecture for value in made.configurations.values()} == {"residual_unet"}
+    with pytest.raises(PlanningError, match="--planner-option base_features: the network is that of --like old"):
+        plan(HEART, Budget(like=like, overrides=Overrides(options={"base_features": "8"})))
 
 
 @settings(max_examples=20, deadline=None)

@@ -115,7 +115,10 @@ def test_width_option():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": "s"}, r"--planner-option width: the planner '{}' has no such setting; it has: base_features"),
+        (
+            {"width": "s"},
+            r"--planner-option width: the planner '{}' has no such setting; it has: base_features",
+        ),
         ({"base_features": "0"}, r"base_features=0: expected a whole number from 1 to 128"),
         ({"base_features": "129"}, r"base_features=129: expected"),
     ],

@@ -129,7 +129,10 @@ def test_full_resolution_skip_option(text, skips):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_features": "16"}, "'unext' has no such setting; it has: width, full_resolution_skip"),
+        (
+            {"base_features": "16"},
+            "'unext' has no such setting; it has: width, full_resolution_skip",
+        ),
         ({"width": "16"}, "width=16: expected one of s, base, text"),
         ({"full_resolution_skip": "no"}, "full_resolution_skip=no: expected true or false"),
     ],

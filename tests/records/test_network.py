@@ -25,7 +25,6 @@ UNEXT = UNET | {
     "encoder_blocks": (1, 1, 1),
     "decoder_blocks": (1, 1),
     "token_levels": 2,
-    "full_resolution_skip": True,
 }
 
 
@@ -38,7 +37,10 @@ def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
     return dict(cause.faults)
 
 
-@pytest.mark.parametrize("values", [UNET, UNET | {"architecture": "residual_unet"}, UNEXT])
+@pytest.mark.parametrize(
+    "values",
+    [UNET, UNET | {"architecture": "residual_unet"}, UNEXT, UNEXT | {"token_levels": 1, "full_resolution_skip": True}],
+)
 def test_consistent_networks_are_taken(values):
     spec = NetworkSpec(**values)
     assert NetworkSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -82,6 +84,13 @@ def test_contradictions(architecture, field, value, path, sentence):
 )
 def test_contradictions_of_unext(field, value, sentence):
     assert faults_of(UNEXT | {field: value}) == {(field,): sentence}
+
+
+def test_skip_at_full_resolution_needs_a_convolution_there():
+    faults = faults_of(UNEXT | {"token_levels": 2, "full_resolution_skip": True})
+    assert faults == {
+        ("full_resolution_skip",): "true, expected false: with 2 token levels nothing convolves at level 0"
+    }
 
 
 def test_all_contradictions_at_once():

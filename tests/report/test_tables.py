@@ -9,6 +9,8 @@ from autoseg.metrics.summary import summarize
 from autoseg.records.evaluation import CaseScores, OverlapScores
 from autoseg.records.plan import Decision
 from autoseg.report.tables import (
+    _UNEXT_WIDTHS,
+    VALIDATION_STEP_COST,
     configuration_rows,
     evaluation_rows,
     evaluation_table,
@@ -17,6 +19,8 @@ from autoseg.report.tables import (
     plan_table,
     profile_table,
 )
+from planners.rules.speed import FORWARD_SHARE
+from planners.unext import WIDTH_NAMES
 
 
 def show(*tables, width=160):
@@ -52,6 +56,11 @@ def test_a_plan_is_shown(plan):
 )
 def test_networks_are_named_in_words(plan, changes, expected):
     assert ("network", expected) in configuration_rows(with_network(plan, changes))
+
+
+def test_figures_repeated_here_are_those_of_the_planners():
+    assert VALIDATION_STEP_COST == FORWARD_SHARE
+    assert {name: features for features, name in _UNEXT_WIDTHS.items()} == WIDTH_NAMES
 
 
 def with_network(plan, changes):

@@ -8,6 +8,7 @@ import pytest
 from autoseg.errors import PlanningError, UsageError
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedModel, Budget, Overrides
+from autoseg.records.plan import Plan
 from autoseg.stages import plan as stage
 from autoseg.stages.plan import adopt_model, make_plan
 from autoseg.testing import synthetic_fingerprint
@@ -30,6 +31,33 @@ def test_unknown_planner():
 def test_planner_that_gives_no_plan(monkeypatch):
     monkeypatch.setattr(stage, "find_planner", lambda _name: lambda _fingerprint, _budget: {"patch": 3})
     with pytest.raises(PlanningError, match="The planner 'mine' gave a dict, not a plan"):
+        make_plan(FINGERPRINT, Budget(), "mine")
+
+
+def test_planner_that_makes_an_invalid_plan(monkeypatch):
+    def planner(fingerprint, budget):
+        return Plan(**{**find_planner("unet")(fingerprint, budget).model_dump(), "transpose": (0, 0, 1)})
+
+    monkeypatch.setattr(stage, "find_planner", lambda _name: planner)
+    with pytest.raises(PlanningError, match=r"(?s)The planner 'mine' made a plan that is none.*transpose"):
+        make_plan(FINGERPRINT, Budget(), "mine")
+
+
+def test_planner_that_fails(monkeypatch):
+    def planner(_fingerprint, _budget):
+        raise KeyError("patch")
+
+    monkeypatch.setattr(stage, "find_planner", lambda _name: planner)
+    with pytest.raises(PlanningError, match="The planner 'mine' failed with KeyError: 'patch'; ask its makers"):
+        make_plan(FINGERPRINT, Budget(), "mine")
+
+
+def test_fields_replaced_without_a_check_are_checked(monkeypatch):
+    def planner(fingerprint, budget):
+        return find_planner("unet")(fingerprint, budget).model_copy(update={"transpose": (0, 0, 1)})
+
+    monkeypatch.setattr(stage, "find_planner", lambda _name: planner)
+    with pytest.raises(PlanningError, match=r"(?s)The planner 'mine' made a plan that is none.*transpose"):
         make_plan(FINGERPRINT, Budget(), "mine")
 
 
@@ -164,14 +192,14 @@ def test_an_asked_spacing_goes_before_the_models(deaf):
 def test_a_model_without_any_of_the_configurations(deaf):
     model = adopt_model(deaf, "old")
     model = model.model_copy(update={"configurations": {"3d_lowres": model.configurations["2d"]}})
-    assert "--like old: none of its configurations is planned (3d_lowres). " in message_of(Budget(like=model))
+    assert "--like old: the model has no 2d, 3d_fullres, but 3d_lowres. " in message_of(Budget(like=model))
 
 
 def test_only_3d_follows_the_axis_order_of_the_model(deaf):
     model = adopt_model(deaf, "old").model_copy(update={"transpose": (1, 0, 2)})
     assert "ignores --like old: 3d_fullres has other values in transpose. " in message_of(Budget(like=model))
     flat = model.model_copy(update={"configurations": {"2d": model.configurations["2d"]}})
-    assert make_plan(FINGERPRINT, Budget(like=flat), "deaf") == deaf
+    assert "ignores --like old: the model has no 3d_fullres, but 2d. " in message_of(Budget(like=flat))
 
 
 def test_adopting_a_model():

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoseg.errors import UsageError
+from autoseg.errors import TrainingError, UsageError
 from autoseg.networks.build import build_network
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.training import probe
+from autoseg.training import loading, probe
+from autoseg.training.loading import default_workers
 from autoseg.training.probe import (
     _batches,
     _configuration,
@@ -81,12 +82,47 @@ def test_a_planned_step_is_measured_with_its_own_labels_and_channels(hasty):
     assert 0 < seconds < 60
 
 
-def test_a_device_whose_memory_is_too_small_gives_no_time(hasty, monkeypatch):
-    def run_out(*_arguments, **_options):
-        raise torch.OutOfMemoryError("no memory left")
+def failing(error):
+    """A function that raises."""
 
-    monkeypatch.setattr(probe, "start_run", run_out)
+    def fail(*_arguments, **_options):
+        raise error
+
+    return fail
+
+
+def test_a_gpu_whose_memory_is_too_small_gives_no_time(monkeypatch):
+    monkeypatch.setattr(probe, "start_run", failing(torch.OutOfMemoryError("no memory left")))
     assert measure_step(_configuration(2, 2), REGIONS, "cpu") is None
+
+
+def test_an_image_that_no_memory_can_hold_gives_no_time():
+    vast = small_configuration(_configuration(3, 2), patch_size=(2**17,) * 3, channels=1, heads=2)  # 2^55 bytes
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        _invent_case(vast, REGIONS)
+    assert measure_step(vast, REGIONS, "cpu") is None
+
+
+def test_a_network_that_no_memory_can_hold_gives_no_time():
+    planned = small_configuration(_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
+    network = planned.network.model_copy(update={"features": (2, 2**46, 2, 2)})  # the first wide kernel: 2^53 bytes
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        build_network(network, deep_supervision=True)
+    assert measure_step(planned.model_copy(update={"network": network}), REGIONS, "cpu") is None
+
+
+def test_memory_that_runs_out_while_a_batch_is_prepared_gives_no_time(hasty, monkeypatch):
+    monkeypatch.setattr(loading, "read_patch", failing(MemoryError()))
+    assert measure_step(_configuration(2, 2), REGIONS, "cpu") is None
+
+
+def test_other_errors_are_not_taken_for_missing_memory(hasty, monkeypatch):
+    monkeypatch.setattr(loading, "read_patch", failing(ValueError("no such axis")))
+    with pytest.raises(TrainingError, match="no such axis"):
+        measure_step(_configuration(2, 2), REGIONS, "cpu")
+    monkeypatch.setattr(probe, "start_run", failing(RuntimeError("shapes cannot be multiplied")))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        measure_step(_configuration(2, 2), REGIONS, "cpu")
 
 
 def test_a_device_that_is_not_there_is_named():
@@ -118,6 +154,19 @@ def test_workers_prepare_the_same_batches():
             expected, batch = next(alone), next(helped)
             np.testing.assert_array_equal(batch["image"], expected["image"])
             np.testing.assert_array_equal(batch["target"], expected["target"])
+
+
+def test_as_many_workers_as_in_training_prepare_batches(hasty, monkeypatch):
+    used = []
+    monkeypatch.setattr(probe, "default_workers", lambda device: used.append(device) or 0)
+    assert measure_step(_configuration(2, 2), probe._ENCODING, "cpu") is not None
+    assert used == [torch.device("cpu")]
+
+
+@pytest.mark.parametrize(("device", "cores", "workers"), [("cuda:1", 3, 3), ("cuda", 40, 12), ("cpu", 40, 0)])
+def test_workers_follow_from_the_device_and_the_cores(monkeypatch, device, cores, workers):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(cores)))
+    assert default_workers(torch.device(device)) == workers
 
 
 def test_the_device_is_described_with_its_precision():

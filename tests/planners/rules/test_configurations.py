@@ -24,7 +24,9 @@ def test_choice_in_the_order_of_the_plan(asked, chosen):
 
 
 def test_unavailable():
-    with pytest.raises(PlanningError, match="3d_lowres, 4d is not available for this data; available: 2d, 3d_fullres"):
+    with pytest.raises(
+        PlanningError, match="3d_lowres, 4d is not available for this data, budget or model; available: 2d, 3d_fullres"
+    ):
         choose_configurations(ALL[:2], ("2d", "3d_lowres", "4d"), {})
 
 

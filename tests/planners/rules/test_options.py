@@ -16,7 +16,11 @@ def test_known_options_pass():
 @pytest.mark.parametrize(
     ("options", "known", "message"),
     [
-        ({"wdth": "8", "width": "8"}, ("width", "depth"), r"wdth: the planner 'p' has no such .* has: width, depth\."),
+        (
+            {"wdth": "8", "width": "8"},
+            ("width", "depth"),
+            r"wdth: the planner 'p' has no such .* has: width, depth\.",
+        ),
         ({"z": "1", "a": "1"}, ("width",), r"--planner-option a, z: .* it has: width\."),
         ({"a": "1"}, (), r"it has: none\."),
         ({"Width": "8"}, ("width",), r"--planner-option Width: "),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autoseg.errors import UsageError
 from autoseg.records.fingerprint import Fingerprint, LabelFacts
 from autoseg.records.plan import Splits
-from autoseg.stages.plan import make_splits
+from autoseg.stages.split import make_splits
 from autoseg.testing import synthetic_fingerprint
 
 
