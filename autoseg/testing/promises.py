@@ -45,7 +45,7 @@ def planner_violations(planner: Planner) -> list[str]:
 def _adoption_trials(planner: Planner) -> Iterator[Trial]:
     """Start from a model that the planner planned itself; none where that already failed."""
     plan = _ask(planner, THICK_SLICES.model_copy(deep=True), Budget())
-    if isinstance(plan, Plan) and not list(_check_record(plan)):
+    if isinstance(plan, Plan) and plan.configurations and not list(_check_record(plan)):
         yield adoption_trial(adopt_model(plan, "a model of thick slices"))
 
 

@@ -158,7 +158,12 @@ def test_workers_prepare_the_same_batches():
 
 def test_as_many_workers_as_in_training_prepare_batches(hasty, monkeypatch):
     used = []
-    monkeypatch.setattr(probe, "default_workers", lambda device: used.append(device) or 0)
+
+    def no_workers(device: torch.device) -> int:
+        used.append(device)
+        return 0
+
+    monkeypatch.setattr(probe, "default_workers", no_workers)
     assert measure_step(_configuration(2, 2), probe._ENCODING, "cpu") is not None
     assert used == [torch.device("cpu")]
 
