@@ -1,7 +1,8 @@
 """The `unext` planner: a very small network of convolutions and shifted token MLPs, in two and three dimensions.
 
-For quick answers on small devices: a tenth of a U-Net's multiplications and less accurate than it, so never a silent
-default. The method is in `planners.composition`; here stand the widths and how they lie on the planned levels.
+For quick answers on small devices: a tenth of a U-Net's multiplications or fewer, and in a long training less accurate
+than it, so never a silent default. The method is in `planners.composition`; here stand the widths and how they lie on
+the planned levels.
 
 References:
     Valanarasu and Patel, "UNeXt: MLP-based rapid medical image segmentation network", MICCAI 2022, with the widths of
@@ -31,7 +32,8 @@ MEMORY_REFERENCES = {
     2: MemoryReference(elements=85e6 / 2, batch_size=12),
     3: MemoryReference(elements=560e6 / 2, batch_size=2),
 }
-"""Half of the plain U-Net's: besides its convolutions a UNeXt keeps interpolated maps, sums and layer norms."""
+"""Half of the plain U-Net's: besides its convolutions a UNeXt keeps interpolated maps, sums and layer norms. From the
+analytic estimate of memory, not measured on a GPU."""
 
 DATASET_SHARE = 0.05
 """A batch covers at most this part of the dataset's voxels."""
