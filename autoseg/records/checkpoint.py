@@ -3,6 +3,7 @@
 from typing import Literal
 
 from autoseg.records.files import Record
+from autoseg.records.plan import TrainingSpec
 
 
 class EpochHistory(Record):
@@ -20,6 +21,8 @@ class EpochHistory(Record):
     pseudo_dice: dict[str, float | None]
     """Dice over random validation patches by label: an indicator, not the fold's score. None: label not seen."""
     learning_rate: float
+    peak_memory_bytes: int | None = None
+    """Largest so far: of the device's allocator on a GPU, of the process else."""
 
 
 class Checkpoint(Record):
@@ -33,12 +36,14 @@ class Checkpoint(Record):
     """Of all that the plan says about the model; weights serve no other plan."""
     cases_hash: str
     """Of the training cases' ids: on other cases the validation would not be held out."""
+    training: TrainingSpec
+    """What was trained: the plan's, with the user's overrides."""
+    weights: Literal["last", "average"] = "last"
+    """Final weights: of the last step, or their moving average, whichever was better on validation patches."""
     epoch: int
     """Epochs completed."""
     step: int
     """Optimiser steps completed."""
-    promised_seconds: float | None = None
-    """Wall-clock time that the fold was promised to take; None when steps decided."""
     elapsed_seconds: float
     """Training time so far, over all resumed runs."""
     best_pseudo_dice: float | None = None

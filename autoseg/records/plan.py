@@ -17,12 +17,18 @@ from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSp
 Scalar = str | int | float | bool | None
 JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
 
+LossName = Literal[
+    "dice_ce", "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky",
+    "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
+]  # fmt: skip
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class TrainingSpec(Record):
     """The schedule and its constants."""
 
+    loss: LossName = "dice_ce"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: NonNegativeFloat = 0.01
     momentum: Fraction = 0.99

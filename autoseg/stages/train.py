@@ -2,36 +2,24 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from autoseg.errors import TrainingError, UsageError
-from autoseg.imaging.case_reading import read_case
-from autoseg.imaging.geometry import restore_array
-from autoseg.imaging.labels import decode_label_map
-from autoseg.imaging.reading import read_label_map
-from autoseg.imaging.storage import open_case, stored_cases
-from autoseg.imaging.writing import label_map_ending, write_label_map
-from autoseg.inference.case import predict_preprocessed
-from autoseg.inference.model_loading import load_configuration
-from autoseg.inference.sliding_window import count_windows
-from autoseg.metrics.overlap import score_case
-from autoseg.metrics.summary import summarize
-from autoseg.networks.build import build_network
+from autoseg.imaging.storage import stored_cases
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.dataset import CaseFiles, DatasetDescription
-from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.records.files import Progress, read_record, write_record
-from autoseg.records.plan import Configuration, Plan, Split, Splits, TrainingSpec, hash_of, model_hash
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.files import Progress, read_record
+from autoseg.records.plan import Configuration, LossName, Plan, Split, Splits, TrainingSpec, hash_of, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.report.figures import plot_progress
+from autoseg.stages.validate import Validation, estimate_validation_seconds, validate_fold
 from autoseg.training.fold import FoldTraining, train_until_done
 from autoseg.training.loading import default_workers
 from autoseg.training.log import fold_log
@@ -61,6 +49,19 @@ class TrainingOptions:
     seed: int = 0
     workers: int | None = None
     """Processes that prepare batches; 0: none besides the training process."""
+    loss: LossName | None = None
+    mirror_axes: tuple[int, ...] | None = None
+    """Spatial axes of the patch; (): none. Prediction averages over the same ones."""
+    learning_rate: float | None = None
+    optimizer: Literal["sgd", "adamw"] | None = None
+    warmup_fraction: float | None = None
+    """Share of the training over which the learning rate rises."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    pretrained: Path | None = None
+    """A workspace or a weights file's fold folder to start from; see `training.transfer`."""
+    freeze_encoder: bool = False
+    """Train the decoder alone."""
+    tracking: Literal["tensorboard", "mlflow"] | None = None
 
 
 def train_fold(
@@ -110,7 +111,7 @@ def train_fold(
             )
         if checkpoint.finished and job.split.validation:
             with bar("final validation") as progress:
-                evaluation = _validate(job, progress)
+                evaluation = validate_fold(_validation(job), progress)
             score = evaluation.mean_foreground_dice
             logger.info("whole-volume Dice of fold %s: %s", fold, "none" if score is None else f"{score:.4f}")
         logger.info("done after %.0f s", time.monotonic() - began)
@@ -231,7 +232,7 @@ def _training_seconds(job: _Job, began: float) -> float | None:
     promised = job.spec.time_per_fold_seconds
     if promised is None:
         return None
-    validation = VALIDATION_MARGIN * _estimate_validation(job)
+    validation = VALIDATION_MARGIN * estimate_validation_seconds(_validation(job))
     reserved = STARTUP_SECONDS + time.monotonic() - began + validation
     if reserved >= promised:
         raise TrainingError(
@@ -241,59 +242,18 @@ def _training_seconds(job: _Job, began: float) -> float | None:
     return promised - reserved
 
 
-def _estimate_validation(job: _Job) -> float:
-    """Seconds of the final validation: one case with an untrained network, times windows of all by windows of it."""
-    if not job.split.validation:
-        return 0.0
-    network = build_network(job.configuration.network, deep_supervision=False).to(job.device).eval()
-    shapes = [open_case(job.preprocessed, case).record.shape for case in job.split.validation]
-    windows = [count_windows(shape, job.configuration.patch_size) for shape in shapes]
-    seconds = 0.0
-    for _ in range(2):  # the first call also pays for kernels being set up
-        began = time.monotonic()
-        _predict(job, network, job.split.validation[0])
-        seconds = time.monotonic() - began
-    return seconds * sum(windows) / windows[0]
-
-
-def _predict(job: _Job, network: torch.nn.Module, case: str) -> NDArray[np.int16]:
-    stored = open_case(job.preprocessed, case)
-    image = stored.array[: len(job.plan.channel_names)]
-    return predict_preprocessed(
-        [network], image, stored.record, job.plan, job.name, device=job.device, dtype=job.precision
+def _validation(job: _Job) -> Validation:
+    return Validation(
+        workspace=job.workspace,
+        dataset=job.dataset,
+        plan=job.plan,
+        configuration=job.name,
+        fold=job.fold,
+        cases=job.split.validation,
+        device=job.device,
+        dtype=job.precision,
     )
-
-
-def _validate(job: _Job, progress: Progress | None) -> Evaluation:
-    """Predict every validation case with the final weights, write the label maps, score them on their own grid."""
-    loaded = load_configuration(job.workspace, job.plan, job.name, [job.fold], "final", job.device)
-    folder = job.folder / "validation"
-    scores = []
-    for number, files in enumerate(_files(job, job.split.validation), start=1):
-        scores.append(_validate_case(job, loaded.networks[0], files, folder))
-        if progress is not None:
-            progress(number, len(job.split.validation))
-    names = [head.name for head in job.plan.encoding.heads if head.indices != (0,)]
-    evaluation = summarize(scores, names)
-    write_record(evaluation, folder / "evaluation.json")
-    return evaluation
-
-
-def _validate_case(job: _Job, network: torch.nn.Module, files: CaseFiles, folder: Path) -> CaseScores:
-    dataset = job.workspace.dataset_folder(job.dataset.folder)
-    original = read_case(dataset, files, job.plan.encoding, job.plan.orientation)
-    indices = restore_array(_predict(job, network, files.case), original.orientation)
-    labels = decode_label_map(indices, job.plan.encoding)
-    path = folder / f"{files.case}{label_map_ending(job.dataset.file_ending)}"
-    write_label_map(labels, original.template, path)
-    reference = read_label_map(dataset / files.label).array[0]
-    return score_case(files.case, labels, reference, job.plan.labels)
 
 
 def _title(job: _Job) -> str:
     return f"{job.dataset.name}: {job.name}, fold {job.fold}"
-
-
-def _files(job: _Job, cases: Sequence[str]) -> list[CaseFiles]:
-    by_case = {files.case: files for files in job.dataset.cases}
-    return [by_case[case] for case in cases]

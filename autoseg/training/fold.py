@@ -256,7 +256,7 @@ def _record(
         cases_hash=fold.cases_hash,
         epoch=len(history),
         step=run.step,
-        promised_seconds=fold.spec.time_per_fold_seconds,
+        training=fold.spec,
         elapsed_seconds=clock.elapsed(),
         best_pseudo_dice=scores.best,
         average_pseudo_dice=scores.average,

@@ -24,7 +24,7 @@ def finished_earlier(fold: FoldTraining) -> Checkpoint | None:
             f"{path}: belongs to another plan or other training cases; the workspace was planned anew since this fold "
             "was trained. Train with --restart, or plan into another workspace (-w)."
         )
-    asked, promised = fold.spec.time_per_fold_seconds, checkpoint.promised_seconds
+    asked, promised = fold.spec.time_per_fold_seconds, checkpoint.training.time_per_fold_seconds
     if asked is None:
         return checkpoint if checkpoint.step >= fold.spec.epochs * fold.spec.steps_per_epoch else None
     return checkpoint if promised is not None and promised >= asked else None

@@ -84,8 +84,8 @@ def write_model(root: Path, plan: Plan, folds: dict[str, tuple[str, ...]], *, ch
             torch.manual_seed(sum(map(ord, name + fold)))
             network = build_network(plan.configurations[name].network, deep_supervision=True)
             record = Checkpoint(
-                configuration=name, fold=fold, model_hash=model_hash(plan, name), cases_hash="made", epoch=1, step=1,
-                elapsed_seconds=0.0,
+                configuration=name, fold=fold, model_hash=model_hash(plan, name), cases_hash="made",
+                training=plan.configurations[name].training, epoch=1, step=1, elapsed_seconds=0.0,
             )  # fmt: skip
             save_weights(network.state_dict(), record, workspace.fold(name, fold) / f"checkpoint_{checkpoint}")
     return workspace

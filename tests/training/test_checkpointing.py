@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
+from autoseg.records.plan import TrainingSpec
 from autoseg.training.checkpointing import (
     cpu_weights,
     load_resume_point,
@@ -18,6 +19,7 @@ RECORD = Checkpoint(
     fold="0",
     model_hash="m",
     cases_hash="c",
+    training=TrainingSpec(mirror_axes=(), batch_dice=False),
     epoch=3,
     step=75,
     elapsed_seconds=12.5,
