@@ -111,7 +111,8 @@ def run(
 ) -> Selection:
     """Do the whole job: plan, train every configuration on every fold, select, report.
 
-    Folds that are finished already are not trained again.
+    Folds that are finished already are not trained again. A cascade is trained after its previous stage; it is left
+    out, with a warning, when `folds` leaves that one without some fold.
 
     Args:
         dataset: Folder or list file.
@@ -135,7 +136,10 @@ def run(
     from autoseg.stages.train import TrainingOptions, train_fold
 
     plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
-    for configuration in trainable_configurations(plan):
+    for configuration in training_order(plan):
+        if untrained := _untrained_before(workspace, plan, configuration):
+            logger.warning("warning: %s is left out: %s", configuration, untrained)
+            continue
         for fold in folds or fold_names(workspace):
             checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
             if not checkpoint.finished:
@@ -145,9 +149,32 @@ def run(
     return selection
 
 
-def trainable_configurations(plan: Plan) -> tuple[str, ...]:
-    """Configurations that need no other configuration's predictions first."""
-    return tuple(name for name, value in plan.configurations.items() if value.previous_configuration is None)
+def training_order(plan: Plan) -> tuple[str, ...]:
+    """Configurations in the plan's order, but each cascade after its previous stage."""
+    order: list[str] = []
+    waiting = list(plan.configurations)
+    while waiting:
+        previous = {name: plan.configurations[name].previous_configuration for name in waiting}
+        ready = [name for name in waiting if previous[name] not in waiting]
+        if not ready:
+            raise PlanningError(
+                f"{', '.join(waiting)}: each is the other's previous configuration; mend `previous_configuration`"
+            )
+        order += ready
+        waiting = [name for name in waiting if name not in ready]
+    return tuple(order)
+
+
+def _untrained_before(workspace: Workspace, plan: Plan, name: str) -> str:
+    """Why a cascade cannot be trained, because its previous stage lacks folds; else empty."""
+    previous = plan.configurations[name].previous_configuration
+    if previous is None:
+        return ""
+    folds = fold_names(workspace)
+    if folds == ("all",):
+        return f"no fold of {previous} leaves cases out, so there are no label maps that it could learn from"
+    untrained = [fold for fold in folds if fold not in workspace.trained_folds(previous)]
+    return f"it needs every fold of {previous}; not trained: {', '.join(untrained)}" if untrained else ""
 
 
 def fold_names(workspace: Workspace) -> tuple[str, ...]:

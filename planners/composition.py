@@ -33,7 +33,7 @@ from planners.rules.patch_size import (
     fit_patch,
     take_patch,
 )
-from planners.rules.time_budget import Room, Sized, explain_time, fit_schedule, fit_time, is_limited, time_per_fold
+from planners.rules.time_budget import Room, Sized, explain_time, fit_schedule, fit_time, time_per_fold
 from planners.rules.topology import Topology, explain_levels
 
 
@@ -180,7 +180,7 @@ def _configure(task: Task, outline: Outline) -> tuple[Configuration, tuple[Decis
         "base_features": task.preset.width_reason,
         "schedule": "nnU-Net's: long, because accuracy still rises late.",
         "batch_dice": BATCH_DICE_REASONS[outline.batch_dice],
-        "mirror_axes": explain_mirroring(limited_time=is_limited(task.budget)),
+        "mirror_axes": explain_mirroring(task.fingerprint, task.budget),
         **explain_time(task.budget, largest, sized, configuration, room),
     }
     if outline.adopted is not None and task.budget.like is not None:
@@ -234,7 +234,7 @@ def _explain_patch(task: Task, outline: Outline, topology: Topology) -> str:
 def _write_out(task: Task, outline: Outline, sized: Sized) -> Configuration:
     network = _network(task, outline, sized.topology, sized.base_features)
     patch_size = sized.topology.patch_size
-    mirror_axes = choose_mirror_axes(network.dimensions, limited_time=is_limited(task.budget))
+    mirror_axes = choose_mirror_axes(network.dimensions, task.fingerprint, task.budget, task.transpose)
     full = TrainingSpec(mirror_axes=mirror_axes, batch_dice=outline.batch_dice)
     training = fit_schedule(full, task.budget, network, patch_size, sized.batch_size)
     return Configuration(

@@ -8,6 +8,7 @@ with linear interpolation instead of cubic, because autoseg interpolates linearl
 """
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -61,14 +62,15 @@ def our_sampler(volume: NDArray[np.float32], patch_size: Triple) -> Sampler:
     """One augmented sample by autoseg."""
     channels = len(volume) - 1
     transforms = compose_training_transforms(patch_size, masked_channels=(), mirror_axes=(0, 1, 2), rules=RULES)
-    generator = np.random.default_rng(0)
+    numbers = itertools.count()
 
     def draw() -> None:
+        generator = np.random.default_rng([0, next(numbers)])  # one per sample, as in the loader
         image = np.empty((1, channels, *patch_size), dtype=np.float32)
         target = np.empty((1, *patch_size), dtype=np.int16)
         corner = draw_patch_corner(volume.shape[1:], patch_size, None, generator)
         read_patch(volume, corner, draw_affine(patch_size, RULES, generator), image=image[0], labels=target[0])
-        transforms(image=image, target=target, cases=["case"], generator=generator)
+        transforms(image=image, target=target, cases=["case"], generators=[generator])
 
     return draw
 

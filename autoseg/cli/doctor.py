@@ -45,8 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError("--architectures says what --measure-speed measures; add --measure-speed FILE")
         _print_machine(arguments.device)
         return DONE
+    from autoseg.networks.devices import keep_freed_memory
     from autoseg.training.probe import measure_training_speed
 
+    keep_freed_memory()  # as training does
     throughput = measure_training_speed(arguments.device, _read_architectures(arguments.architectures))
     save_throughput(throughput, arguments.measure_speed)
     for point in throughput:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `autoseg COMMAND ...` and give the exit code: 0 done, 1 some cases failed, 2 wrong usage or input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _build_parser(asked=next((word for word in words if word in COMMANDS), None))
-    parsed = parser.parse_args(words)
+    parsed = parser.parse_args(words, argparse.Namespace(words=words))
     if parsed.version:
         _print_version()
         return DONE

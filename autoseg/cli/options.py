@@ -68,6 +68,22 @@ def positive_number(text: str) -> float:
     return number
 
 
+def fraction(text: str) -> float:
+    """Read a share from 0 up to, but below, 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    message = f"{text!r} is not a share from 0 to below 1, such as 0.05"
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(message) from error
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
 def key_and_value(text: str) -> tuple[str, str]:
     """Read `width=base` as a key and its value.
 
@@ -98,7 +114,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="errors and results only")
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add --device."""
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
 

@@ -97,8 +97,10 @@ def _measure_steps(plan: Plan, device: PlanningDevice) -> tuple[dict[str, float 
     """
     if not device.is_here:
         return {}, "No step was measured: there is no such GPU here."
+    from autoseg.networks.devices import keep_freed_memory
     from autoseg.training.probe import describe_torch_device, measure_step
 
+    keep_freed_memory()  # as training does
     device_words = describe_torch_device(device.name)
     seconds = {}
     for name, configuration in plan.configurations.items():

@@ -42,8 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict all cases; the exit code is 1 when some failed."""
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
+    from autoseg.networks.devices import keep_freed_memory
     from autoseg.stages.predict import Predictor, predict_files
 
+    keep_freed_memory()
     predictor = Predictor(
         arguments.model,
         configuration=arguments.configuration,

@@ -21,11 +21,13 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.options import worker_count
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
+    from autoseg.networks.devices import keep_freed_memory
     from autoseg.pipeline import run as run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.report.tables import evaluation_table
 
+    keep_freed_memory()
     workspace = find_workspace(arguments)
     request = read_request(arguments)
     selection = run_pipeline(

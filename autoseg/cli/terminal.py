@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from autoseg.cli.epoch_table import EpochTable
 from autoseg.records.files import Progress
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -19,13 +21,23 @@ console = Console(stderr=True, highlight=False)
 """Messages; results go to standard output."""
 
 
+class _StandardError:
+    """Standard error as it is when something is written: while a bar is shown, lines go above it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def set_up_logging(*, verbose: bool, quiet: bool) -> None:
     """Send autoseg's log lines to standard error, with a clock."""
     logger = logging.getLogger("autoseg")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     logger.handlers.clear()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_StandardError())
     handler.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     logger.addHandler(handler)
@@ -33,8 +45,12 @@ def set_up_logging(*, verbose: bool, quiet: bool) -> None:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Give a callback (done, total) that draws a bar on a terminal and writes a line now and then elsewhere."""
-    if not console.is_terminal or logging.getLogger("autoseg").handlers[0].level > logging.INFO:
+    """Give a callback (done, total) that draws a bar on a terminal and writes a line now and then elsewhere.
+
+    Above the bar, a table of epochs takes the place of their log lines.
+    """
+    handlers = logging.getLogger("autoseg").handlers
+    if not console.is_terminal or handlers[0].level > logging.INFO:
         yield _line_progress(title)
         return
     columns = (
@@ -45,9 +61,15 @@ def progress_bar(title: str) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=console) as bars:
-        task = bars.add_task(title, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+    bars, epochs = RichProgress(*columns, console=console), EpochTable()
+    task = bars.add_task(title, total=None)
+    handler = handlers[0]
+    handler.addFilter(epochs.take)
+    try:
+        with Live(get_renderable=lambda: epochs.above(bars), console=console):
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+    finally:
+        handler.removeFilter(epochs.take)
 
 
 def _line_progress(title: str) -> Progress:

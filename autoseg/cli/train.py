@@ -3,61 +3,186 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from autoseg.cli.options import add_device, add_shared, add_workspace, count, duration, positive_integer
+from autoseg.cli.options import (
+    add_device,
+    add_shared,
+    add_workspace,
+    count,
+    duration,
+    fraction,
+    positive_integer,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from autoseg.records.workspace import Workspace
+    from autoseg.training.options import TrainingOptions
+
+logger = logging.getLogger("autoseg.train")
+
+LOSSES: Final = (
+    "dice_ce", "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky",
+    "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
+)  # fmt: skip
+"""As `records.plan.LossName`, which would take too long to load for a help text."""
+
+AXES: Final = "zyx"
+"""Letters of a 3D patch's axes, in the order of `patch_size`; a 2D patch has the last two."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg train`."""
     add_workspace(parser)
-    parser.add_argument("-c", "--configuration", required=True, help="2d, 3d_fullres, 3d_lowres")
+    parser.add_argument(
+        "-c", "--configuration", required=True, metavar="NAME",
+        help="one of the plan's: 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres",
+    )  # fmt: skip
     parser.add_argument(
         "-f", "--fold", required=True, help='index of the fold, or "all" (trains on every case, validates on none)'
     )
-    parser.add_argument("--epochs", type=positive_integer, default=None, help="instead of the plan's")
-    parser.add_argument("--steps-per-epoch", type=positive_integer, default=None, help="instead of the plan's")
-    parser.add_argument(
-        "--max-time",
-        type=duration,
-        default=None,
-        metavar="TIME",
-        help="end within this time, final validation included, such as 10min",
+    _add_length(parser.add_argument_group("how long (default: as planned)"))
+    _add_recipe(parser.add_argument_group("how (default: as planned)"))
+    _add_start(parser)
+    _add_machine(parser.add_argument_group("machine"))
+    _add_watching(parser.add_argument_group("watching"))
+    add_shared(parser)
+
+
+def _add_length(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--epochs", type=positive_integer, metavar="N")
+    group.add_argument("--steps-per-epoch", type=positive_integer, metavar="N")
+    group.add_argument(
+        "--max-time", type=duration, metavar="TIME", help="end within this time, validation included, such as 10min"
     )
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        default="auto",
-        help="number format of the network (default: auto, the fastest that is safe on the device)",
+
+
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--loss", choices=LOSSES, metavar="NAME", help=", ".join(LOSSES))
+    group.add_argument("--optimizer", choices=("sgd", "adamw"))
+    group.add_argument(
+        "--lr", "--learning-rate", dest="learning_rate", type=positive_number, metavar="RATE", help="the highest"
     )
-    continuing = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--warmup",
+        type=fraction,
+        metavar="SHARE",
+        help="of the training, over which the rate rises from 0, such as .05",
+    )
+    group.add_argument(
+        "--weight-average", type=fraction, metavar="DECAY",
+        help="average the weights over steps, such as .99; kept if better on validation patches",
+    )  # fmt: skip
+    group.add_argument(
+        "--mirror-axes", type=axis_letters, metavar="AXES",
+        help="all, none, or axes of the patch such as z,y (2D: y,x); prediction averages over the same",
+    )  # fmt: skip
+
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("start")
+    continuing = group.add_mutually_exclusive_group()
     continuing.add_argument("--resume", action="store_true", help="go on from the last checkpoint (the default)")
     continuing.add_argument("--restart", action="store_true", help="forget earlier checkpoints of this fold")
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of weights and batches (default: 0)")
-    parser.add_argument(
-        "-j",
-        "--workers",
-        type=count,
-        default=None,
-        metavar="N",
-        help="processes that prepare batches; 0 prepares them in the training process",
+    group.add_argument(
+        "--pretrained", type=Path, metavar="MODEL", help="start from a workspace's weights, or from a fold's folder"
     )
-    add_device(parser)
-    add_shared(parser)
+    group.add_argument("--freeze-encoder", action="store_true", help="with --pretrained: train the decoder alone")
+    group.add_argument("--seed", type=count, default=0, metavar="N", help="of weights and batches (default: 0)")
+
+
+def _add_machine(group: argparse._ArgumentGroup) -> None:
+    add_device(group)
+    group.add_argument(
+        "--devices", type=positive_integer, default=1, metavar="N", help="GPUs, or processes on a CPU (default: 1)"
+    )
+    group.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+        help="number format of the network (default: auto, the fastest that is safe on the device)",
+    )  # fmt: skip
+    group.add_argument(
+        "--compile", choices=("auto", "on", "off"), default="auto",
+        help="compile the network first (default: auto, where it pays)",
+    )  # fmt: skip
+    group.add_argument(
+        "-j", "--workers", type=count, metavar="N",
+        help="processes that prepare batches; 0 prepares them in the training process",
+    )  # fmt: skip
+
+
+def _add_watching(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tracking", choices=("tensorboard", "mlflow"), help="record every epoch's figures there as well"
+    )
+    group.add_argument(
+        "--preview-augmentation", type=Path, metavar="FILE.png", help="draw augmented patches into a file, and stop"
+    )
+
+
+def axis_letters(text: str) -> str:
+    """Read `all`, `none` or a list of axes such as `z,y`.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else, or names an axis twice.
+    """
+    letters = text.split(",")
+    if text not in {"all", "none"} and (len(set(letters)) != len(letters) or not set(letters) <= set(AXES)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all nor none nor a list of axes such as z,y,x")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, validate, and print the score."""
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
+    from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
-    from autoseg.stages.train import TrainingOptions, train_fold
+    from autoseg.stages.train import train_fold
+    from autoseg.training.distributed import is_first_process, is_launched, launch
 
-    options = TrainingOptions(
+    workspace = Workspace(arguments.workspace)
+    if arguments.preview_augmentation is not None:
+        return _preview(workspace, arguments)
+    options = _read_options(workspace, arguments, warn=not is_launched())
+    if arguments.devices > 1 and not is_launched():
+        return launch(arguments.devices, arguments.words)
+    keep_freed_memory()
+    checkpoint = train_fold(workspace, arguments.configuration, arguments.fold, options, bar=progress_bar)
+    if not is_first_process():
+        return DONE if checkpoint.finished else SOME_FAILED
+    if not checkpoint.finished:
+        print(f"Stopped after step {checkpoint.step}; the same command goes on from there.")
+        return SOME_FAILED
+    _print_validation(workspace, arguments.configuration, arguments.fold)
+    print(f"Fold: {workspace.fold(arguments.configuration, arguments.fold)}")
+    return DONE
+
+
+def _preview(workspace: Workspace, arguments: argparse.Namespace) -> int:
+    from autoseg.cli.main import DONE
+    from autoseg.stages.preview import preview_augmentation
+
+    path = arguments.preview_augmentation
+    preview_augmentation(workspace, arguments.configuration, arguments.fold, path, seed=arguments.seed)
+    print(f"Augmented patches: {path}")
+    return DONE
+
+
+def _read_options(workspace: Workspace, arguments: argparse.Namespace, *, warn: bool) -> TrainingOptions:
+    from autoseg.errors import UsageError
+    from autoseg.training.options import TrainingOptions
+
+    if arguments.freeze_encoder and arguments.pretrained is None:
+        raise UsageError("--freeze-encoder needs --pretrained: an encoder that nobody trained must not be frozen")
+    mirror_axes = None
+    if arguments.mirror_axes is not None:
+        mirror_axes = _read_mirror_axes(workspace, arguments.configuration, arguments.mirror_axes, warn=warn)
+    return TrainingOptions(
         device=arguments.device,
+        devices=arguments.devices,
         precision=arguments.precision,
         epochs=arguments.epochs,
         steps_per_epoch=arguments.steps_per_epoch,
@@ -65,15 +190,44 @@ def run(arguments: argparse.Namespace) -> int:
         restart=arguments.restart,
         seed=arguments.seed,
         workers=arguments.workers,
+        loss=arguments.loss,
+        mirror_axes=mirror_axes,
+        learning_rate=arguments.learning_rate,
+        optimizer=arguments.optimizer,
+        warmup_fraction=arguments.warmup,
+        weight_average_decay=arguments.weight_average,
+        compile=arguments.compile,
+        pretrained=arguments.pretrained,
+        freeze_encoder=arguments.freeze_encoder,
+        tracking=arguments.tracking,
     )
-    workspace = Workspace(arguments.workspace)
-    checkpoint = train_fold(workspace, arguments.configuration, arguments.fold, options, bar=progress_bar)
-    if not checkpoint.finished:
-        print(f"Stopped after step {checkpoint.step}; the same command goes on from there.")
-        return SOME_FAILED
-    _print_validation(workspace, arguments.configuration, arguments.fold)
-    print(f"Fold: {workspace.fold(arguments.configuration, arguments.fold)}")
-    return DONE
+
+
+def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool) -> tuple[int, ...]:
+    """Letters as axes of the configuration's patch; warn where they swap the sides of labels."""
+    from autoseg.errors import UsageError
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+    from autoseg.records.sides import find_sided_names, left_right_axes
+
+    plan = read_record(Plan, workspace.plan)
+    if name not in plan.configurations:
+        raise UsageError(f"{workspace.plan}: no configuration {name!r}; it has {', '.join(plan.configurations)}")
+    dimensions = plan.configurations[name].network.dimensions
+    possible = AXES[-dimensions:]
+    letters = {"all": possible, "none": ""}.get(text, text.replace(",", ""))
+    unknown = [letter for letter in letters if letter not in possible]
+    if unknown:
+        raise UsageError(
+            f"--mirror-axes {text}: patches of {name} have no axis {unknown[0]}; those of patch_size in the plan are "
+            f"{','.join(possible)}"
+        )
+    axes = tuple(axis for axis, letter in enumerate(possible) if letter in letters)
+    sided = find_sided_names(plan.labels)
+    if warn and sided and set(axes) & set(left_right_axes(plan.transpose, dimensions, plan.orientation)):
+        which = "left and right" if plan.orientation == "canonical" else "what may be left and right"
+        logger.warning("--mirror-axes %s swaps %s, but labels have a side: %s", text, which, ", ".join(sided))
+    return axes
 
 
 def _print_validation(workspace: Workspace, configuration: str, fold: str) -> None:

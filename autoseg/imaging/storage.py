@@ -3,6 +3,8 @@
 A case is `<case>.b2nd` (blosc2: float32 image channels, the label indices as last channel, and the class locations
 as metadata) and `<case>.json` (PreprocessedCase). The record is written last: a case is complete when it has one.
 Example: a patch of 64^3 out of a volume of 300^3 decompresses the few blocks that it touches, not the volume.
+
+A cascade's label maps, what one stage passes on to the next, are stored alike, one `<case>.b2nd` each.
 """
 
 import math
@@ -29,6 +31,7 @@ COMPRESSION_LEVEL = 5
 LOCATIONS = "locations"
 LOCATION_COUNTS = "location_counts"
 ANNOTATED = "annotated"
+ORIGIN = "origin"
 VOXEL_BYTES = 4
 
 
@@ -71,14 +74,8 @@ def save_case(
     record_path.unlink(missing_ok=True)
     chunks, blocks = chunk_layout(labels.shape, patch_size)
     with replacing(folder / (record.case + ARRAY_ENDING)) as temporary:
-        array = blosc2.asarray(
-            np.concatenate([image, labels[None]], axis=0, dtype=np.float32),
-            chunks=(1, *chunks),
-            blocks=(1, *blocks),
-            cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=COMPRESSION_LEVEL, nthreads=1),
-            dparams=blosc2.DParams(nthreads=1),
-            urlpath=str(temporary),
-            mode="w",
+        array = _write_array(
+            np.concatenate([image, labels[None]], axis=0, dtype=np.float32), (1, *chunks), (1, *blocks), temporary
         )
         _write_locations(array, locations, annotated)
     write_record(record, record_path)
@@ -94,7 +91,7 @@ def open_case(folder: Path, case: str) -> StoredCase:
     record = read_record(PreprocessedCase, folder / (case + RECORD_ENDING))
     path = folder / (case + ARRAY_ENDING)
     try:
-        array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
+        array = _open_array(path)
         locations, annotated = _read_locations(array)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DatasetError(f"{path}: case {case}: missing or damaged ({error}). {_ADVICE}") from error
@@ -114,6 +111,36 @@ def stored_cases(folder: Path) -> tuple[str, ...]:
             if not path.name.startswith(".") and path.with_name(_array_name(path)).exists()
         )
     )
+
+
+def save_label_map(path: Path, labels: NDArray[np.int16], patch_size: tuple[int, ...], origin: str) -> None:
+    """Write a label map on a preprocessed grid, atomically.
+
+    Args:
+        path: Ends in ARRAY_ENDING; its folder is made when missing.
+        labels: Label indices, (Z, Y, X).
+        patch_size: Of the configuration that reads it, (z, y, x) or (y, x), voxels.
+        origin: Says what the map was made from; comes back from `open_label_map`.
+    """
+    with replacing(path) as temporary:
+        array = _write_array(np.ascontiguousarray(labels), *chunk_layout(labels.shape, patch_size), temporary)
+        array.schunk.vlmeta[ORIGIN] = origin
+
+
+def open_label_map(path: Path) -> tuple[blosc2.NDArray, str]:
+    """Open what `save_label_map` wrote; reads no voxels.
+
+    Returns:
+        Label indices (Z, Y, X), int16, mapped into memory: index them with slices; and their origin.
+
+    Raises:
+        DatasetError: If the file is missing or damaged.
+    """
+    try:
+        array = _open_array(path)
+        return array, str(array.schunk.vlmeta[ORIGIN])
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise DatasetError(f"{path}: this label map is missing or damaged ({error})") from error
 
 
 def remove_other_cases(folder: Path, cases: frozenset[str]) -> None:
@@ -158,6 +185,24 @@ def chunk_layout(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[T
         if not fitting:
             return (chunk[0], chunk[1], chunk[2]), (block[0], block[1], block[2])
         chunk = fitting[0]
+
+
+def _write_array(
+    values: NDArray[np.generic], chunks: tuple[int, ...], blocks: tuple[int, ...], path: Path
+) -> blosc2.NDArray:
+    return blosc2.asarray(
+        values,
+        chunks=chunks,
+        blocks=blocks,
+        cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=COMPRESSION_LEVEL, nthreads=1),
+        dparams=blosc2.DParams(nthreads=1),
+        urlpath=str(path),
+        mode="w",
+    )
+
+
+def _open_array(path: Path) -> blosc2.NDArray:
+    return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
 
 
 def _write_locations(array: blosc2.NDArray, locations: dict[int, Locations], annotated: Locations | None) -> None:

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -20,8 +21,8 @@ from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.predict")
 
-PREFERENCE = ("3d_fullres", "3d_lowres", "2d")
-"""Without a selection: most detailed 3D first."""
+PREFERENCE = ("3d_cascade_fullres", "3d_fullres", "3d_lowres", "2d")
+"""Without a selection: most detailed 3D first, with context before without."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class LoadedConfiguration:
     configuration: Configuration
     folds: tuple[str, ...]
     networks: tuple[nn.Module, ...]
+    mirror_axes: tuple[int, ...]
+    """Spatial axes of the patch that the training of every fold mirrored."""
+    previous: Self | None = None
+    """Cascade: what makes the label maps that its networks take as input; None where these come from elsewhere."""
 
 
 def choose_recipe(
@@ -67,11 +72,17 @@ def choose_recipe(
         return Recipe(selection.configurations, asked or selection.folds, selection.postprocessing)
     names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
     for name in names:
-        if trained_folds(workspace, name, checkpoint):
+        if all(trained_folds(workspace, stage, checkpoint) for stage in _stages(plan, name)):
             return Recipe((name,), asked, ())
     raise PredictionError(
         f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
     )
+
+
+def _stages(plan: Plan, name: str) -> tuple[str, ...]:
+    """A configuration and, of a cascade, all that come before it."""
+    previous = plan.configurations[name].previous_configuration
+    return (name,) if previous is None else (*_stages(plan, previous), name)
 
 
 def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:
@@ -88,9 +99,14 @@ def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint:
 
 def say_what_predicts(members: Sequence[LoadedConfiguration], steps: Sequence[KeepLargestComponent]) -> str:
     """One sentence for the log: configurations with their folds, and post-processing."""
-    networks = " and ".join(f"{member.name} (fold(s) {', '.join(member.folds)})" for member in members)
+    networks = " and ".join(_name_stages(member) for member in members)
     kept = "; ".join(f"only the largest component of {', '.join(step.labels)}" for step in steps)
     return f"predicting with {networks}; post-processing: {kept or 'none'}"
+
+
+def _name_stages(member: LoadedConfiguration) -> str:
+    stage = f"{member.name} (fold(s) {', '.join(member.folds)})"
+    return stage if member.previous is None else f"{stage} after {_name_stages(member.previous)}"
 
 
 def trained_folds(workspace: Workspace, configuration: str, checkpoint: str) -> tuple[str, ...]:
@@ -100,10 +116,36 @@ def trained_folds(workspace: Workspace, configuration: str, checkpoint: str) -> 
     return tuple(sorted(path.parent.name.removeprefix("fold_") for path in found))
 
 
+def load_with_previous(
+    workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
+) -> LoadedConfiguration:
+    """Load a configuration and, of a cascade, the stages before it; arguments as for `load_configuration`.
+
+    The previous stage predicts with the same folds, so that a case which these held out is new to both stages; where
+    none of these is trained, with all that are.
+
+    Raises:
+        PredictionError: As `load_configuration`; also if the previous stage has no trained fold.
+    """
+    loaded = load_configuration(workspace, plan, name, folds, checkpoint, device)
+    previous = loaded.configuration.previous_configuration
+    if previous is None:
+        return loaded
+    trained = trained_folds(workspace, previous, checkpoint)
+    if not trained:
+        raise PredictionError(
+            f"{workspace.root}: {name} takes the label maps of {previous} as input, which has no trained fold "
+            f"(checkpoint_{checkpoint}). Run autoseg-train {workspace.root} -c {previous} -f FOLD, or predict with "
+            "another configuration."
+        )
+    same = [fold for fold in loaded.folds if fold in trained]
+    return replace(loaded, previous=load_with_previous(workspace, plan, previous, same, checkpoint, device))
+
+
 def load_configuration(
     workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
 ) -> LoadedConfiguration:
-    """Build the networks of a configuration's folds and load their weights.
+    """Build the networks of a configuration's folds and load their weights; of a cascade, those of this stage alone.
 
     Args:
         workspace: Where the weights are.
@@ -114,17 +156,11 @@ def load_configuration(
         device: Where the networks go.
 
     Raises:
-        PredictionError: If the configuration needs another one's label maps, a fold is not trained, or a weights
-            file is damaged or belongs to another network.
+        PredictionError: If a fold is not trained, or a weights file is damaged or belongs to another network.
     """
     if name not in plan.configurations:
         raise PredictionError(f"{workspace.selection}: chooses {name!r}, which is not in {workspace.plan}")
     configuration = plan.configurations[name]
-    if configuration.previous_configuration is not None:
-        raise PredictionError(
-            f"configuration {name!r} needs the label maps of {configuration.previous_configuration!r} as input; "
-            "predicting such a cascade is not supported, choose another configuration"
-        )
     trained = trained_folds(workspace, name, checkpoint)
     chosen = tuple(folds) or tuple(fold for fold in trained if fold != "all") or trained
     missing = [fold for fold in chosen if fold not in trained]
@@ -133,18 +169,32 @@ def load_configuration(
             f"{workspace.root}: configuration {name!r} has no checkpoint_{checkpoint} for fold(s) "
             f"{', '.join(missing) or 'any'}; trained folds: {', '.join(trained) or 'none'}"
         )
-    for fold in chosen:
-        _check_plan(workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json", plan, name)
+    paths = [workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json" for fold in chosen]
+    axes = _common_mirror_axes(name, [_read_checkpoint(path, plan, name) for path in paths])
     networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
-    return LoadedConfiguration(name, configuration, chosen, networks)
+    return LoadedConfiguration(name, configuration, chosen, networks, axes)
 
 
-def _check_plan(path: Path, plan: Plan, name: str) -> None:
-    if read_record(Checkpoint, path).model_hash != model_hash(plan, name):
+def _read_checkpoint(path: Path, plan: Plan, name: str) -> Checkpoint:
+    record = read_record(Checkpoint, path)
+    if record.model_hash != model_hash(plan, name):
         raise PredictionError(
             f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). Train "
             "it again with --restart, or bring the plan back that it was trained for."
         )
+    return record
+
+
+def _common_mirror_axes(name: str, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
+    """Axes that every fold mirrored; the folds' logits are averaged before those of mirrored variants."""
+    axes = [set(record.training.mirror_axes) for record in checkpoints]
+    common = tuple(sorted(set.intersection(*axes)))
+    if any(one != set(common) for one in axes):
+        logger.info(
+            "the folds of %s were not all mirrored alike in training; mirroring at prediction: %s",
+            name, f"axes {', '.join(map(str, common))}" if common else "none",
+        )  # fmt: skip
+    return common
 
 
 def _load_network(

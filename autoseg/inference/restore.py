@@ -1,8 +1,9 @@
 """From logits on the network's grid to labels on the image's own grid, slab by slab.
 
 Logits are resized, decided (running argmax, or regions painted in order), pasted into the uncropped box, and the
-plan's transpose is undone. A slab holds some slices of one head at a time, so memory beyond the logits depends
-neither on the number of heads nor on the image's size.
+plan's transpose is undone; or, in a cascade, they are resized to the next stage's grid and decided there. A slab holds
+some slices of one head at a time, so memory beyond the logits depends neither on the number of heads nor on the
+image's size.
 
     logits (K, z, y, x) --resize slab, head by head--> label slab (n, Y, X) --paste, transpose back--> (Z, Y, X)
 """
@@ -19,12 +20,20 @@ from torch.nn import functional
 
 from autoseg.errors import PredictionError
 from autoseg.imaging.resampling import axis_operator, separate_axis
-from autoseg.records.case import PreprocessedCase, Triple
+from autoseg.records.case import PreprocessedCase, Spacing, Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.network import ResamplingSpec
 
 SLAB_VOXELS = 2**22
 """Voxels of one resized slab, all its heads together where several are held; 16 MB in float32."""
+
+
+@dataclass(frozen=True)
+class _Resize:
+    """To which size, and with which spline order along each axis."""
+
+    shape: Triple
+    orders: Triple
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,34 @@ def restore_labels(
         nnU-Net v2 (Isensee et al. 2021), export: logits resized linearly, then argmax, or regions painted in order
         where the sigmoid exceeds one half. Differs: slab by slab.
     """
-    case = CaseLogits(torch.as_tensor(logits), record, spec)
-    decide = _largest_head if encoding.activation == "softmax" else _painted_regions
     labels, cropped = _empty_volume(record, np.dtype(np.int16))
-    for start, stop in _slabs(_cropped_shape(record)):
-        heads = (_resized(case, head, start, stop) for head in case.logits)
-        cropped[start:stop] = decide(heads, encoding).numpy()
+    _decide_slabs(torch.as_tensor(logits), _to_cropped_box(record, spec), encoding, cropped)
+    return labels
+
+
+def restore_on_grid(case: CaseLogits, grid: PreprocessedCase, encoding: LabelEncoding) -> NDArray[np.int16]:
+    """Label map on another configuration's preprocessed grid: what a cascade's next stage gets.
+
+    Args:
+        case: Logits of the previous stage.
+        grid: What preprocessing for the next stage did to the same case.
+        encoding: Which label index each head stands for.
+
+    Returns:
+        Label indices, shape `grid.shape`. Where two heads are equal, the first wins.
+
+    Raises:
+        PredictionError: If the two configurations were cropped to different boxes; else one resize is all that lies
+            between their grids.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), cascade: logits resized linearly to the next stage's shape, then argmax.
+        Differs: slab by slab; at prediction too, where nnU-Net resamples the label map of the whole image.
+    """
+    _check_same_box([case.record, grid], "the label map cannot be passed on; preprocess both again")
+    labels = np.empty(grid.shape, dtype=np.int16)
+    resize = _Resize(grid.shape, _orders(case.record.spacing, grid.spacing, case.resampling))
+    _decide_slabs(case.logits, resize, encoding, labels)
     return labels
 
 
@@ -97,6 +128,14 @@ def restore_probabilities(members: Sequence[CaseLogits], encoding: LabelEncoding
     return volume
 
 
+def _decide_slabs(logits: Tensor, resize: _Resize, encoding: LabelEncoding, labels: NDArray[np.int16]) -> None:
+    """Fill `labels`, of shape `resize.shape`."""
+    decide = _largest_head if encoding.activation == "softmax" else _painted_regions
+    for start, stop in _slabs(resize.shape):
+        heads = (_resized(head, resize, start, stop) for head in logits)
+        labels[start:stop] = decide(heads, encoding).numpy()
+
+
 def _largest_head(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
     best = next(heads).clone()
     labels = torch.full(best.shape, encoding.heads[0].painted_index, dtype=torch.int16)
@@ -120,7 +159,8 @@ def _mean_probability_slabs(
     members: Sequence[CaseLogits], encoding: LabelEncoding
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Start and stop within the cropped box, and the mean probabilities (K, n, Y, X) between them."""
-    _check_same_box(members)
+    consequence = "their probabilities cannot be averaged; predict with one configuration"
+    _check_same_box([member.record for member in members], consequence)
     for start, stop in _slabs(_cropped_shape(members[0].record), heads=len(encoding.heads)):
         slabs = (_probabilities(member, encoding, start, stop) for member in members)
         total = next(slabs)
@@ -130,14 +170,14 @@ def _mean_probability_slabs(
 
 
 def _probabilities(member: CaseLogits, encoding: LabelEncoding, start: int, stop: int) -> Tensor:
-    heads = torch.stack([_resized(member, head, start, stop) for head in member.logits])
+    resize = _to_cropped_box(member.record, member.resampling)
+    heads = torch.stack([_resized(head, resize, start, stop) for head in member.logits])
     return heads.softmax(dim=0) if encoding.activation == "softmax" else heads.sigmoid_()
 
 
-def _resized(case: CaseLogits, head: Tensor, start: int, stop: int) -> Tensor:
-    """Slices start..stop of one head (z, y, x), resized to the cropped box: (stop - start, Y, X), float32."""
-    shape = _cropped_shape(case.record)
-    orders = _orders(case.record, case.resampling)
+def _resized(head: Tensor, resize: _Resize, start: int, stop: int) -> Tensor:
+    """Slices start..stop of one head (z, y, x) at its new size (Z, Y, X): (stop - start, Y, X), float32."""
+    shape, orders = resize.shape, resize.orders
     if head.shape[0] == shape[0]:
         return _resized_in_plane(head[start:stop].float(), shape, orders)
     rows = _operator(head.shape[0], shape[0], orders[0])[start:stop]
@@ -172,9 +212,13 @@ def _operator(size: int, new_size: int, order: int) -> Tensor:
     return torch.from_numpy(axis_operator(size, new_size, order).astype(np.float32))
 
 
-def _orders(record: PreprocessedCase, spec: ResamplingSpec) -> Triple:
-    """Spline order by axis, from the preprocessed spacing back to the original one."""
-    separate = separate_axis(record.spacing, record.original_spacing, spec)
+def _to_cropped_box(record: PreprocessedCase, spec: ResamplingSpec) -> _Resize:
+    return _Resize(_cropped_shape(record), _orders(record.spacing, record.original_spacing, spec))
+
+
+def _orders(spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec) -> Triple:
+    """Spline order by axis."""
+    separate = separate_axis(spacing, target_spacing, spec)
     first, second, third = (spec.through_plane_order if axis == separate else spec.logits_order for axis in range(3))
     return first, second, third
 
@@ -204,10 +248,10 @@ def _slabs(shape: Triple, heads: int = 1) -> Iterator[tuple[int, int]]:
         yield start, min(start + thickness, shape[0])
 
 
-def _check_same_box(members: Sequence[CaseLogits]) -> None:
-    boxes = {(m.record.original_shape, m.record.crop_start, m.record.crop_stop, m.record.transpose) for m in members}
+def _check_same_box(records: Sequence[PreprocessedCase], consequence: str) -> None:
+    boxes = {(record.original_shape, record.crop_start, record.crop_stop, record.transpose) for record in records}
     if len(boxes) != 1:
         raise PredictionError(
-            f"case {members[0].record.case}: its configurations were cropped to different boxes ({sorted(boxes)}), "
-            "so their probabilities cannot be averaged; predict with one configuration"
+            f"case {records[0].case}: its configurations were cropped to different boxes ({sorted(boxes)}), "
+            f"so {consequence}"
         )

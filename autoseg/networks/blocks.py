@@ -8,6 +8,8 @@ from typing import Final, Literal
 from torch import Tensor, nn
 from typing_extensions import override
 
+from autoseg.networks.normalization import InstanceNormalization
+
 LEAKY_SLOPE: Final = 0.01
 """Slope of the activation below zero; the start values of the weights are scaled for it."""
 
@@ -17,7 +19,7 @@ LINEAR_DEVIATION: Final = 0.02
 NORMALIZATION_EPSILON: Final = 1e-5
 
 
-NormalizationType = type[nn.InstanceNorm2d | nn.InstanceNorm3d | nn.BatchNorm2d | nn.BatchNorm3d]
+NormalizationType = type[InstanceNormalization | nn.BatchNorm2d | nn.BatchNorm3d]
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class LayerTypes:
 
 _NORMALIZATIONS: Final[Mapping[tuple[str, int], NormalizationType]] = MappingProxyType(
     {
-        ("instance", 2): nn.InstanceNorm2d,
-        ("instance", 3): nn.InstanceNorm3d,
+        ("instance", 2): InstanceNormalization,
+        ("instance", 3): InstanceNormalization,
         ("batch", 2): nn.BatchNorm2d,
         ("batch", 3): nn.BatchNorm3d,
     }
@@ -91,7 +93,7 @@ class ConvolutionBlock(nn.Module):
             padding=tuple((size - 1) // 2 for size in kernel_size),  # type: ignore[arg-type]
             bias=bias,
         )
-        self.normalization = layers.normalization(out_features, eps=NORMALIZATION_EPSILON, affine=True)
+        self.normalization = layers.normalization(out_features, eps=NORMALIZATION_EPSILON)
         self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True) if activation is None else activation
 
     @override

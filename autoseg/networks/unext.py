@@ -89,7 +89,7 @@ class DecoderLevel(nn.Module):
         )
         self.normalization: nn.Module = nn.Identity()
         if level > 0:
-            self.normalization = layers.normalization(features, eps=NORMALIZATION_EPSILON, affine=True)
+            self.normalization = layers.normalization(features, eps=NORMALIZATION_EPSILON)
         self.mixing: nn.Module = nn.Identity()
         if level + 1 >= _first_token_level(spec):
             self.mixing = ShiftedBlock(layers, features, spec.kernel_sizes[level])

@@ -51,7 +51,7 @@ class TrainingSpec(Record):
     """Spatial axes of the patch mirrored in training and at prediction; 0 is the first of `patch_size`."""
     batch_dice: bool
     """Dice over the whole batch instead of per sample."""
-    weight_average_decay: Fraction | None = None
+    weight_average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Decay per step of an exponential moving average of the weights; None: no average."""
 
 

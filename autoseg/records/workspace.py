@@ -57,6 +57,10 @@ class Workspace:
         """Folder of one trained fold; `fold` is an index as text, or `all`."""
         return self.root / "models" / configuration / f"fold_{fold}"
 
+    def next_stage(self, configuration: str, fold: str, next_configuration: str) -> Path:
+        """Folder of a fold's label maps for its validation cases, on the grid of the cascade's next stage."""
+        return self.fold(configuration, fold) / "next_stage" / next_configuration
+
     def trained_folds(self, configuration: str) -> tuple[str, ...]:
         """Folds with final weights, in order of name."""
         finished = (self.root / "models" / configuration).glob("fold_*/checkpoint_final.safetensors")

@@ -1,8 +1,9 @@
 """Pictures of a training run and of cases. Colours can be told apart by colour-blind people; nothing uses pyplot."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,8 @@ class CasePicture:
 def plot_progress(history: Sequence[EpochHistory], path: Path, title: str) -> None:
     """Draw how a fold's training went so far: loss, pseudo-Dice, learning rate, time; replace `path` at once."""
     figure, panels = _make_figure(rows=2, columns=2, dark=False)
-    figure.suptitle(title)
+    figure.suptitle(title, y=0.985)
+    figure.text(0.5, 0.935, _say_extent(history), ha="center", fontsize=9)
     epochs = [line.epoch for line in history]
     loss, dice, rate, seconds = panels
     _draw_lines(
@@ -84,12 +86,12 @@ def plot_progress(history: Sequence[EpochHistory], path: Path, title: str) -> No
 def draw_folds(histories: Mapping[str, Sequence[EpochHistory]], *, dark: bool = False) -> Figure:
     """Draw all folds of a configuration side by side: both losses and the mean pseudo-Dice, one line per fold."""
     figure, panels = _make_figure(rows=1, columns=3, dark=dark)
-    for panel, title, values in zip(
-        panels,
-        ("training loss", "validation loss", "mean pseudo-Dice (random patches)"),
-        (_train_loss, _validation_loss, _mean_pseudo_dice),
-        strict=True,
-    ):
+    curves: dict[str, Callable[[EpochHistory], float | None]] = {
+        "training loss": attrgetter("train_loss"),
+        "validation loss": attrgetter("validation_loss"),
+        "mean pseudo-Dice (random patches)": _mean_pseudo_dice,
+    }
+    for panel, (title, values) in zip(panels, curves.items(), strict=True):
         panel.set_title(title)
         for colour, (fold, history) in zip(_colours(), histories.items(), strict=False):
             _draw_line(panel, [line.epoch for line in history], map(values, history), f"fold {fold}", colour)
@@ -259,8 +261,11 @@ def _draw_pseudo_dice(panel: Axes, epochs: Sequence[int], history: Sequence[Epoc
         colour = COLOURS[position] if few else "#A0A0A0"
         values = [line.pseudo_dice.get(name) for line in history]
         _draw_line(panel, epochs, values, name if few else "_hidden", colour, 1.2)
-    if len(names) > 1:
-        _draw_line(panel, epochs, map(_mean_pseudo_dice, history), "mean", "#222222", 2.2)
+    if len(names) > 1:  # behind the labels when these can be told apart, else before them
+        _draw_line(
+            panel, epochs, map(_mean_pseudo_dice, history), "mean", "#BBBBBB" if few else "#222222", 4 if few else 2
+        )
+        panel.lines[-1].set_zorder(1 if few else 3)
     panel.set_ylim(0, 1)
     if names:
         _add_legend(panel)
@@ -276,12 +281,12 @@ def _colours() -> Iterable[str]:
         yield from COLOURS
 
 
-def _train_loss(line: EpochHistory) -> float | None:
-    return line.train_loss
-
-
-def _validation_loss(line: EpochHistory) -> float | None:
-    return line.validation_loss
+def _say_extent(history: Sequence[EpochHistory]) -> str:
+    if not history:
+        return "no epoch yet"
+    minutes, memory = sum(line.seconds for line in history) / 60, history[-1].peak_memory_bytes
+    said = f"{len(history)} epoch{'s' * (len(history) > 1)}, {history[-1].step} steps, {minutes:.3g} min"
+    return said if memory is None else f"{said}, peak memory {memory / 1e9:.1f} GB"
 
 
 def _mean_pseudo_dice(line: EpochHistory) -> float | None:

@@ -1,6 +1,8 @@
 """Predict: from images to label maps on their own grids.
 
 read -> working orientation -> preprocess -> network -> labels on the image's grid -> post-process -> write
+
+A cascade preprocesses twice, and the label map of its first network goes into the second one, all in memory.
 """
 
 import logging
@@ -8,31 +10,23 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
 
-import nibabel
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError, PredictionError, UsageError
 from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
 from autoseg.imaging.labels import decode_label_map
-from autoseg.imaging.reading import (
-    Volume,
-    read_image,
-    volume_from_array,
-    volume_from_nibabel,
-    volume_from_simpleitk,
-)
+from autoseg.imaging.reading import Volume, read_image
 from autoseg.imaging.writing import write_label_map
 from autoseg.inference.case import predict_case_logits
+from autoseg.inference.images import Image, as_volume
 from autoseg.inference.inputs import find_inputs
 from autoseg.inference.model_loading import (
     LoadedConfiguration,
     choose_recipe,
-    load_configuration,
+    load_with_previous,
     say_what_predicts,
 )
 from autoseg.inference.outputs import (
@@ -42,7 +36,13 @@ from autoseg.inference.outputs import (
     write_failures,
     write_probabilities,
 )
-from autoseg.inference.restore import CaseLogits, restore_labels, restore_mean_labels, restore_probabilities
+from autoseg.inference.restore import (
+    CaseLogits,
+    restore_labels,
+    restore_mean_labels,
+    restore_on_grid,
+    restore_probabilities,
+)
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Affine, Spacing
@@ -53,11 +53,6 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages.preprocess import preprocess_case
 
 logger = logging.getLogger("autoseg.predict")
-
-Image: TypeAlias = (
-    Path | str | Sequence[Path | str] | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]
-)
-"""One file, one file per channel, an image object, or an array (Z, Y, X) or (C, Z, Y, X)."""
 
 
 class Predictor:
@@ -85,7 +80,8 @@ class Predictor:
         Args:
             model: A workspace.
             configuration: Name in the plan; None: what selection.json chose (with its folds and post-processing),
-                else what is trained, 3d_fullres before 3d_lowres before 2d.
+                else what is trained: 3d_cascade_fullres, 3d_fullres, 3d_lowres, 2d, whichever comes first. A
+                cascade brings its previous stage along.
             folds: None: those that selection.json names when it chose the configuration, else all trained ones
                 except `all`, unless only that exists.
             device: auto, cpu, cuda or cuda:N.
@@ -109,7 +105,7 @@ class Predictor:
         self.dtype = choose_dtype(precision, self.device)
         recipe = choose_recipe(workspace, self.plan, configuration, folds, checkpoint)
         self.members: tuple[LoadedConfiguration, ...] = tuple(
-            load_configuration(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
+            load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
             for name in recipe.configurations
         )
         self.postprocessing = recipe.postprocessing
@@ -128,7 +124,7 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: See Image.
+            image: See `inference.images.Image`.
             spacing: Of an array, mm, (z, y, x); needed for arrays, not allowed otherwise.
             affine: Of an array, voxel index (z, y, x, 1) to world mm; None: the array is in canonical orientation.
             probabilities: Also give probabilities by head; they need heads x voxels x 2 bytes.
@@ -142,7 +138,7 @@ class Predictor:
             UsageError: If spacing is missing, or given for something that knows its own.
         """
         start = time.perf_counter()
-        volume = _as_volume(image, spacing, affine)
+        volume = as_volume(image, spacing, affine)
         return self.predict_volume(volume, probabilities=probabilities, read_seconds=time.perf_counter() - start)
 
     def predict_volume(
@@ -160,7 +156,8 @@ class Predictor:
         seconds = {"read": read_seconds, "preprocess": 0.0, "network": 0.0, "export": 0.0}
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         grid = orient_grid(volume.grid, orientation)
-        members = self._predict_members(orient_array(volume.array, orientation), grid.spacing, case, seconds)
+        image = orient_array(volume.array, orientation)
+        members = [self._predict_logits(member, image, grid.spacing, case, seconds) for member in self.members]
         encoding = self.plan.encoding
         with _timed(seconds, "export"):
             if len(members) == 1:
@@ -173,23 +170,26 @@ class Predictor:
             maps = restore_array(restore_probabilities(members, encoding), orientation) if probabilities else None
         return Prediction(labels=np.ascontiguousarray(values), grid=volume.grid, probabilities=maps, seconds=seconds)
 
-    def _predict_members(
-        self, image: NDArray[np.float32], spacing: Spacing, case: str, seconds: dict[str, float]
-    ) -> list[CaseLogits]:
-        """Logits of every configuration; the image is (C, Z, Y, X) in working orientation."""
-        answers = []
-        for member in self.members:
-            with _timed(seconds, "preprocess"):
-                prepared, _, record = preprocess_case(
-                    image, None, spacing, case=case, plan=self.plan, configuration=member.name
-                )
-            with _timed(seconds, "network"):
-                logits = predict_case_logits(
-                    member.networks, prepared, member.configuration,
-                    device=self.device, dtype=self.dtype, mirroring=self._mirroring, overlap=self._overlap,
-                )  # fmt: skip
-            answers.append(CaseLogits(logits, record, member.configuration.resampling))
-        return answers
+    def _predict_logits(
+        self, member: LoadedConfiguration, image: NDArray[np.float32], spacing: Spacing, case: str,
+        seconds: dict[str, float],
+    ) -> CaseLogits:  # fmt: skip
+        """Logits of one configuration; the image is (C, Z, Y, X) in working orientation."""
+        earlier = None
+        if member.previous is not None:
+            earlier = self._predict_logits(member.previous, image, spacing, case, seconds)
+        with _timed(seconds, "preprocess"):
+            prepared, _, record = preprocess_case(
+                image, None, spacing, case=case, plan=self.plan, configuration=member.name
+            )
+            labels = None if earlier is None else restore_on_grid(earlier, record, self.plan.encoding)
+        del earlier  # logits are large; they are gone before the second network runs
+        with _timed(seconds, "network"):
+            logits = predict_case_logits(
+                member, prepared, labels,
+                device=self.device, dtype=self.dtype, mirroring=self._mirroring, overlap=self._overlap,
+            )  # fmt: skip
+        return CaseLogits(logits, record, member.configuration.resampling)
 
     def _check_image(self, volume: Volume, case: str) -> None:
         expected = self.plan.channel_names
@@ -264,21 +264,6 @@ def _predict_file(predictor: Predictor, file: OutputFile, *, save_probabilities:
     except (AutosegError, OSError, MemoryError, RuntimeError, ValueError) as error:
         return str(error) or type(error).__name__
     return ""
-
-
-def _as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> Volume:
-    if isinstance(image, np.ndarray):
-        if spacing is None:
-            raise UsageError("an array needs spacing=(z, y, x) in mm")
-        return volume_from_array(image, spacing, affine)
-    if spacing is not None or affine is not None:
-        raise UsageError("spacing and affine belong to arrays; files and image objects have their own")
-    if isinstance(image, SimpleITK.Image):
-        return volume_from_simpleitk(image)
-    if isinstance(image, nibabel.spatialimages.SpatialImage):
-        return volume_from_nibabel(image)
-    paths = [image] if isinstance(image, str | Path) else image
-    return read_image([Path(path) for path in paths])
 
 
 @contextmanager

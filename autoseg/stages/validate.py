@@ -1,6 +1,7 @@
 """Predict a trained fold's validation cases as whole volumes, on their own grids, and score them.
 
-Called at the end of a fold's training: these are the figures that `select` and the report rest on.
+Called at the end of a fold's training: these are the figures that `select` and the report rest on. In a cascade the
+first stage's folds also leave label maps for the second stage, see `inference.previous_stage`.
 """
 
 import time
@@ -10,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from autoseg.imaging.case_reading import read_case
 from autoseg.imaging.geometry import restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.reading import read_label_map
-from autoseg.imaging.storage import open_case
+from autoseg.imaging.storage import StoredCase, open_case
 from autoseg.imaging.writing import label_map_ending, write_label_map
-from autoseg.inference.case import predict_preprocessed
-from autoseg.inference.model_loading import load_configuration
+from autoseg.inference.case import predict_case_logits
+from autoseg.inference.model_loading import LoadedConfiguration, load_configuration
+from autoseg.inference.previous_stage import NextStage, load_previous, next_stages
+from autoseg.inference.restore import CaseLogits, restore_labels
 from autoseg.inference.sliding_window import count_windows
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
@@ -50,56 +52,86 @@ class Validation:
         return self.plan.configurations[self.configuration]
 
     @property
-    def _preprocessed(self) -> Path:
-        return self.workspace.preprocessed(self._configuration.preprocessed_as)
+    def _next_stages(self) -> tuple[NextStage, ...]:
+        return next_stages(self.workspace, self.plan, self.configuration, self.fold)
+
+    def _open(self, case: str) -> StoredCase:
+        return open_case(self.workspace.preprocessed(self._configuration.preprocessed_as), case)
 
 
 def validate_fold(validation: Validation, progress: Progress | None = None) -> Evaluation:
     """Predict every validation case with the final weights, write the label maps, score them on their own grid.
 
-    Writes `validation/<case><ending>` and `validation/evaluation.json` in the fold's folder.
+    Writes `validation/<case><ending>` and, last, `validation/evaluation.json` in the fold's folder; for each cascade
+    that builds on this configuration also `next_stage/<cascade>/<case>.b2nd`.
 
     Args:
         validation: At least one case; the fold has final weights.
         progress: Called after every case.
+
+    Raises:
+        TrainingError: If this is a cascade and label maps of its previous stage are missing or outdated.
     """
-    loaded = load_configuration(
-        validation.workspace, validation.plan, validation.configuration, [validation.fold], "final", validation.device
-    )
-    folder = validation.workspace.fold(validation.configuration, validation.fold) / "validation"
+    workspace, plan, name = validation.workspace, validation.plan, validation.configuration
+    loaded = load_configuration(workspace, plan, name, [validation.fold], "final", validation.device)
+    is_cascade = loaded.configuration.previous_configuration is not None
+    previous = load_previous(workspace, plan, name, validation.cases) if is_cascade else {}
+    folder = workspace.fold(name, validation.fold) / "validation"
     by_case = {files.case: files for files in validation.dataset.cases}
     scores = []
     for number, case in enumerate(validation.cases, start=1):
-        scores.append(_validate_case(validation, loaded.networks[0], by_case[case], folder))
+        labels = previous[case][:] if is_cascade else None
+        scores.append(_validate_case(validation, loaded, by_case[case], labels, folder))
         if progress is not None:
             progress(number, len(validation.cases))
-    names = [head.name for head in validation.plan.encoding.heads if head.indices != (0,)]
-    evaluation = summarize(scores, names)
+    evaluation = summarize(scores, [head.name for head in plan.encoding.heads if head.indices != (0,)])
     write_record(evaluation, folder / "evaluation.json")
     return evaluation
 
 
-def estimate_validation_seconds(validation: Validation) -> float:
-    """Seconds of `validate_fold`: one case with an untrained network, times windows of all by windows of it."""
+def lacks_next_stage(validation: Validation) -> bool:
+    """Whether a cascade needs label maps of this fold that are missing or outdated; `validate_fold` writes them."""
+    return any(stage.find_fault(case) for stage in validation._next_stages for case in validation.cases)
+
+
+def estimate_validation_seconds(validation: Validation, mirror_axes: tuple[int, ...] | None = None) -> float:
+    """Seconds of `validate_fold`: one case with an untrained network, times windows of all by windows of it.
+
+    Args:
+        validation: The fold needs no weights yet, and a cascade no label maps.
+        mirror_axes: Of the training to come; None: as planned.
+    """
     if not validation.cases:
         return 0.0
-    configuration = validation._configuration
+    name, configuration = validation.configuration, validation._configuration
+    axes = configuration.training.mirror_axes if mirror_axes is None else mirror_axes
     network = build_network(configuration.network, deep_supervision=False).to(validation.device).eval()
-    shapes = [open_case(validation._preprocessed, case).record.shape for case in validation.cases]
+    untrained = LoadedConfiguration(name, configuration, (), (network,), axes)
+    shapes = [validation._open(case).record.shape for case in validation.cases]
     windows = [count_windows(shape, configuration.patch_size) for shape in shapes]
+    previous = None if configuration.previous_configuration is None else np.zeros(shapes[0], dtype=np.int16)
     seconds = 0.0
     for _ in range(2):  # the first call also pays for kernels being set up
         began = time.monotonic()
-        _predict(validation, network, validation.cases[0])
+        _restore(validation, _predict(validation, untrained, validation.cases[0], previous))
         seconds = time.monotonic() - began
     return seconds * sum(windows) / windows[0]
 
 
-def _validate_case(validation: Validation, network: nn.Module, files: CaseFiles, folder: Path) -> CaseScores:
+def _validate_case(
+    validation: Validation,
+    loaded: LoadedConfiguration,
+    files: CaseFiles,
+    previous: NDArray[np.int16] | None,
+    folder: Path,
+) -> CaseScores:
+    answer = _predict(validation, loaded, files.case, previous)
+    for stage in validation._next_stages:
+        stage.write(answer)
     dataset = validation.workspace.dataset_folder(validation.dataset.folder)
     plan = validation.plan
     original = read_case(dataset, files, plan.encoding, plan.orientation)
-    indices = restore_array(_predict(validation, network, files.case), original.orientation)
+    indices = restore_array(_restore(validation, answer), original.orientation)
     labels = decode_label_map(indices, plan.encoding)
     path = folder / f"{files.case}{label_map_ending(validation.dataset.file_ending)}"
     write_label_map(labels, original.template, path)
@@ -107,10 +139,15 @@ def _validate_case(validation: Validation, network: nn.Module, files: CaseFiles,
     return score_case(files.case, labels, reference, plan.labels)
 
 
-def _predict(validation: Validation, network: nn.Module, case: str) -> NDArray[np.int16]:
-    stored = open_case(validation._preprocessed, case)
+def _predict(
+    validation: Validation, loaded: LoadedConfiguration, case: str, previous: NDArray[np.int16] | None
+) -> CaseLogits:
+    """Logits of one case; a cascade also gets its previous stage's label indices."""
+    stored = validation._open(case)
     image = stored.array[: len(validation.plan.channel_names)]
-    return predict_preprocessed(
-        [network], image, stored.record, validation.plan, validation.configuration,
-        device=validation.device, dtype=validation.dtype,
-    )  # fmt: skip
+    logits = predict_case_logits(loaded, image, previous, device=validation.device, dtype=validation.dtype)
+    return CaseLogits(logits, stored.record, loaded.configuration.resampling)
+
+
+def _restore(validation: Validation, answer: CaseLogits) -> NDArray[np.int16]:
+    return restore_labels(answer.logits, answer.record, validation.plan.encoding, answer.resampling)

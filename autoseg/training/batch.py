@@ -1,24 +1,59 @@
 """What the loader hands to the training loop, and what its transforms hand to each other."""
 
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+@dataclass(frozen=True)
+class Share:
+    """One process's part of every batch, when several processes train one network.
+
+    Worked example: of a batch of 5 samples, 3 processes get the samples 0 and 1, 2 and 3, and 4.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+
+    def samples(self, batch_size: int) -> range:
+        """Positions in the whole batch; shares differ by one sample at most, larger ones first.
+
+        Raises:
+            ValueError: If this process would get none.
+        """
+        size, larger = divmod(batch_size, self.ranks)
+        start = self.rank * size + min(self.rank, larger)
+        stop = start + size + (self.rank < larger)
+        if not 0 <= start < stop <= batch_size:
+            raise ValueError(f"process {self.rank} of {self.ranks} has no part of a batch of {batch_size}")
+        return range(start, stop)
+
+
+WHOLE_BATCH = Share()
+"""The only process has all of it."""
+
+
 class Batch(TypedDict):
-    """One batch, as the training loop gets it."""
+    """One batch, or one process's share of it, as the training loop gets it."""
 
     image: NDArray[np.float32]
-    """(B, C, Z, Y, X), or (B, C, Y, X) for a 2D configuration; contiguous."""
+    """(B, C, Z, Y, X), or (B, C, Y, X) for a 2D configuration; contiguous. In a cascade the previous configuration's
+    label maps are the last channels, one per foreground label, 0 or 1."""
     target: NDArray[np.int16]
-    """Label indices, (B, Z, Y, X) or (B, Y, X); background where the case has no voxel, the ignore index kept."""
+    """Label indices, (B, Z, Y, X) or (B, Y, X); the ignore index is kept. Where the case has no voxel: background, or
+    -1 if augmentation goes on on the device."""
     cases: list[str]
     """Case id by sample."""
+    seeds: NotRequired[NDArray[np.int64]]
+    """(B,), not negative: of the augmentation on the device, where it goes on there."""
 
 
 class DrawnBatch(Batch):
     """A batch on its way through the transforms; here `target` still is -1 outside the nonzero mask."""
 
-    generator: np.random.Generator
-    """The only source of randomness: every transform draws from it, in order, sample by sample."""
+    generators: list[np.random.Generator]
+    """One per sample, the only source of randomness: a sample does not depend on what else is in its batch."""
+    previous: NotRequired[NDArray[np.int16]]
+    """Label indices by the cascade's previous configuration, shaped as `target`; 0 outside the volume."""

@@ -85,11 +85,19 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> StateDict:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> None:
-    """Put tensors named by `flatten_optimizer` back; learning rate and other settings stay as they are."""
+    """Put tensors named by `flatten_optimizer` back; learning rate and other settings stay as they are.
+
+    Raises:
+        ValueError: If they belong to other parameters, because others are frozen for example.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
+        fits = int(index) < len(parameters) and tensor.shape in (torch.Size(), parameters[int(index)].shape)
+        if not fits:
+            raise ValueError(f"the optimiser's entry {name} is of another parameter; are others frozen now?")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():

@@ -1,25 +1,18 @@
 """One fold from the first step to the final weights: epochs, history, checkpoints, resuming, stopping."""
 
 import logging
-import os
-import signal
-import threading
+import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.storage import StoredCase, open_case
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
-from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import Progress
-from autoseg.records.plan import Configuration, Split, TrainingSpec
 from autoseg.training.batch import Batch
 from autoseg.training.checkpointing import (
     ResumePoint,
@@ -29,56 +22,37 @@ from autoseg.training.checkpointing import (
     save_resume_point,
     save_weights,
 )
+from autoseg.training.compiling import pays_to_compile
+from autoseg.training.final_weights import averaged_weights, choose_final_weights
+from autoseg.training.fold_batches import augmentation_on_device, open_training_batches, open_validation_batches
+from autoseg.training.fold_training import FoldTraining
 from autoseg.training.history import history_line, log_line, read_history, write_history
-from autoseg.training.loading import build_loader
-from autoseg.training.loop import (
-    Clock,
-    TrainingRun,
-    ValidationResult,
-    start_run,
-    train_epoch,
-    validate_epoch,
-)
+from autoseg.training.loop import Clock, TrainingRun, ValidationResult, agree, train_epoch, validate_epoch
 from autoseg.training.pseudo_dice import mean_dice, moving_average
+from autoseg.training.starting import start_run
+from autoseg.training.stopping import stopping_on_signals
+from autoseg.training.transfer import freeze_encoder, load_pretrained
 
 logger = logging.getLogger("autoseg.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """A kill costs at most this much work, and an epoch; writing costs well under a second."""
 
-RAM_SHARE_FOR_CASES = 0.25
-"""Cases stay in memory when they fit into this share of it: then no patch waits for the disk."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldTraining:
-    """What to train, decided before the first step."""
-
-    folder: Path
-    """models/<configuration>/fold_<k>."""
-    preprocessed: Path
-    name: str
-    fold: str
-    model_hash: str
-    cases_hash: str
-    configuration: Configuration
-    encoding: LabelEncoding
-    split: Split
-    spec: TrainingSpec
-    """The configuration's, with the user's overrides."""
-    device: torch.device
-    precision: torch.dtype
-    seed: int
-    workers: int
-    restart: bool
+COMPARISON_SHARE = 0.01
+"""Of a promised training time, kept for choosing between last and averaged weights."""
 
 
 @dataclass
-class _Scores:
-    """What decides about checkpoint_best."""
+class _Progress:
+    """Where a fold's training is."""
 
-    average: float | None = None
-    best: float | None = None
+    run: TrainingRun
+    clock: Clock
+    history: list[EpochHistory]
+    average_dice: float | None = None
+    """Moving average over epochs."""
+    best_dice: float | None = None
+    saved: float = field(default_factory=time.monotonic)
 
 
 def train_until_done(
@@ -90,59 +64,94 @@ def train_until_done(
 ) -> Checkpoint:
     """Train, or go on with, a fold; write history and checkpoints on the way.
 
+    Of several processes that train together all call it, and the first one writes.
+
     Args:
         fold: See FoldTraining.
         limit_seconds: Training time over all resumed runs; None: the planned steps.
         progress: Called after each step with (percent done, 100).
-        after_epoch: Called with the whole history, for the plot.
+        after_epoch: Called with the whole history, for the plot; in the first process only.
 
     Returns:
         The record of the final weights, or of the last checkpoint when a signal stopped the training.
     """
-    resumed = None if fold.restart else load_resume_point(fold.folder / "checkpoint_last")
-    run = start_run(fold.configuration, fold.spec, fold.encoding, fold.device, fold.precision, seed=fold.seed)
-    if resumed is not None:
-        _restore(run, resumed, fold)
-    history = read_history(fold.folder / "history.jsonl", before=resumed.checkpoint.epoch if resumed else 0)
-    scores = _Scores()
-    elapsed = 0.0
-    if resumed is not None:
-        scores = _Scores(resumed.checkpoint.average_pseudo_dice, resumed.checkpoint.best_pseudo_dice)
-        elapsed = resumed.checkpoint.elapsed_seconds
-        logger.info("going on after epoch %d, step %d", resumed.checkpoint.epoch, run.step)
-    total = fold.spec.epochs * fold.spec.steps_per_epoch
-    clock = Clock(total_steps=total, limit_seconds=limit_seconds, elapsed_before=elapsed)
-    saved = time.monotonic()
-    with _batches(fold, run.step, len(history)) as (training, validation), _stopping_on_signals(run):
-        while clock.progress(run.step) < 1.0 and not run.stop.is_set():
-            began = time.monotonic()
-            trained = train_epoch(run, training, clock, _step_progress(progress, clock))
-            if run.stop.is_set():
-                break
-            validated = _validate(run, validation, clock)
-            history.append(history_line(len(history), run.step, time.monotonic() - began, trained, validated))
-            log_line(history[-1])
-            write_history(history, fold.folder / "history.jsonl")
-            after_epoch(history)
-            _keep_best(fold, run, _record(fold, run, history, clock, scores), scores, history[-1])
-            if time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
-                _save_last(fold, run, _record(fold, run, history, clock, scores))
-                saved = time.monotonic()
-    finished = not run.stop.is_set()
-    checkpoint = _record(fold, run, history, clock, scores).model_copy(update={"finished": finished})
-    _save_last(fold, run, checkpoint)
-    if finished:
-        save_weights(_final_weights(run), checkpoint, fold.folder / "checkpoint_final")
+    state = _begin(fold, limit_seconds)
+    run, clock = state.run, state.clock
+    with stopping_on_signals(run.stop):
+        _train(fold, state, _step_progress(progress, clock), after_epoch)
+        if run.ranks.is_first:
+            _save_last(fold, run, _record(fold, state))
+        if run.stopped.is_set():
+            return _record(fold, state)
+        end = Clock(clock.total_steps, limit_seconds, clock.elapsed_before, clock.started)
+        with _comparison_batches(fold) as batches:
+            chosen, weights = choose_final_weights(run, batches, end)
+        if run.stopped.is_set():
+            return _record(fold, state)
+        checkpoint = _record(fold, state).model_copy(update={"finished": True, "weights": chosen})
+        if run.ranks.is_first:
+            save_weights(cpu_weights(weights), checkpoint, fold.folder / "checkpoint_final")
     return checkpoint
+
+
+def _begin(fold: FoldTraining, limit_seconds: float | None) -> _Progress:
+    """Build everything, and go on from the last checkpoint if there is one."""
+    began = time.monotonic()
+    resumed = None if fold.restart else load_resume_point(fold.folder / "checkpoint_last")
+    if resumed is not None:
+        _check_resumable(resumed.checkpoint, fold)
+    steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
+    run = start_run(
+        fold.configuration, spec, fold.plan.encoding, fold.device, fold.precision,
+        seed=fold.seed, ranks=fold.ranks, augmentation=augmentation_on_device(fold.configuration, fold.device),
+        compiled=pays_to_compile(fold.compile, fold.device, steps, limit_seconds),
+        prepare=lambda network: _prepare_network(network, fold, fresh=resumed is None),
+    )  # fmt: skip
+    if limit_seconds is not None and spec.weight_average_decay is not None:
+        limit_seconds *= 1.0 - COMPARISON_SHARE
+    if resumed is None:
+        return _Progress(run, Clock(steps, limit_seconds, started=began), [])
+    _restore(run, resumed, fold)
+    checkpoint = resumed.checkpoint
+    logger.info("going on after epoch %d, step %d", checkpoint.epoch, run.step)
+    return _Progress(
+        run,
+        Clock(steps, limit_seconds, elapsed_before=checkpoint.elapsed_seconds, started=began),
+        read_history(fold.folder / "history.jsonl", before=checkpoint.epoch),
+        average_dice=checkpoint.average_pseudo_dice,
+        best_dice=checkpoint.best_pseudo_dice,
+    )
+
+
+def _prepare_network(network: nn.Module, fold: FoldTraining, *, fresh: bool) -> None:
+    """Take over another model's weights, at the very start only, and freeze what is not to be trained."""
+    if fold.pretrained is not None and fresh:
+        for line in load_pretrained(network, fold.plan, fold.name, fold.pretrained).lines():
+            logger.info("%s", line)
+    if fold.freeze_encoder:
+        freeze_encoder(network)
+
+
+def _check_resumable(checkpoint: Checkpoint, fold: FoldTraining) -> None:
+    """Raise TrainingError if the checkpoint's training was another one; steps, times and rates may differ."""
+    path = fold.folder / "checkpoint_last.safetensors"
+    if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
+        raise TrainingError(
+            f"{path}: belongs to another plan or other training cases; the workspace was planned anew since this "
+            "training began. Train with --restart to start over."
+        )
+    trained = checkpoint.training
+    for name in ("loss", "optimizer", "weight_average_decay"):
+        before, now = getattr(trained, name), getattr(fold.spec, name)
+        if before != now:
+            raise TrainingError(
+                f"{path}: was trained with {name} {before}, and {now} is asked for now. Train with {before}, or with "
+                "--restart to start over."
+            )
 
 
 def _restore(run: TrainingRun, resumed: ResumePoint, fold: FoldTraining) -> None:
     checkpoint = resumed.checkpoint
-    if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
-        raise TrainingError(
-            f"{fold.folder / 'checkpoint_last.safetensors'}: belongs to another plan or other training cases; the "
-            "workspace was planned anew since this training began. Train with --restart to start over."
-        )
     try:
         run.network.load_state_dict(resumed.network)
         restore_optimizer(run.optimizer, resumed.optimizer)
@@ -158,71 +167,30 @@ def _restore(run: TrainingRun, resumed: ResumePoint, fold: FoldTraining) -> None
     run.step = checkpoint.step
 
 
-@contextmanager
-def _batches(fold: FoldTraining, step: int, epoch: int) -> Iterator[tuple[Iterator[Batch], Iterator[Batch]]]:
-    """Open both loaders at the batch where they stopped; without validation cases the training cases stand in."""
-    held_out = fold.split.validation or fold.split.training
-    training = build_loader(
-        _open_cases(fold, fold.split.training),
-        fold.configuration,
-        fold.encoding,
-        training=True,
-        seed=fold.seed,
-        workers=fold.workers,
-        ram_bytes=_bytes_for_cases(),
-        start_batch=step,
-    )
-    validation = build_loader(
-        _open_cases(fold, held_out),
-        fold.configuration,
-        fold.encoding,
-        training=False,
-        seed=fold.seed,
-        workers=0,
-        ram_bytes=_bytes_for_cases(),
-        start_batch=epoch * fold.spec.validation_steps,
-    )
+def _train(
+    fold: FoldTraining,
+    state: _Progress,
+    after_step: Callable[[int], None],
+    after_epoch: Callable[[list[EpochHistory]], None],
+) -> None:
+    """Epoch after epoch until the clock has run out or all have agreed to stop."""
+    run, clock, history = state.run, state.clock, state.history
+    training = open_training_batches(fold, run.step)
+    validation = open_validation_batches(fold, len(history) * fold.spec.validation_steps)
     with closing(training), closing(validation):
-        yield training, validation
-
-
-def _open_cases(fold: FoldTraining, cases: Sequence[str]) -> dict[str, StoredCase]:
-    opened = {case: open_case(fold.preprocessed, case) for case in cases}
-    planned = fold.configuration.spacing
-    stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
-    if stale:
-        raise TrainingError(
-            f"{fold.preprocessed}: {len(stale)} cases, {stale[0]} first, were preprocessed for another spacing than "
-            "the plan's. Run autoseg-plan again with the same workspace."
-        )
-    return opened
-
-
-def _bytes_for_cases() -> int:
-    return int(RAM_SHARE_FOR_CASES * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-@contextmanager
-def _stopping_on_signals(run: TrainingRun) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the training after the current step, so that the checkpoint can be written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-
-    def request_stop(number: int, _frame: FrameType | None) -> None:
-        logger.warning("%s: stopping after this step and writing a checkpoint", signal.Signals(number).name)
-        run.stop.set()
-
-    previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        while agree(run, clock) < 1.0 and not run.stopped.is_set():
+            began = time.monotonic()
+            trained = train_epoch(run, training, clock, after_step)
+            if run.stopped.is_set():
+                return
+            validated = _validate(run, validation, clock)
+            line = history_line(len(history), run.step, time.monotonic() - began, trained, validated)
+            history.append(line.model_copy(update={"peak_memory_bytes": _peak_memory_bytes(run.device)}))
+            _keep(fold, state, after_epoch)
 
 
 def _validate(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
-    """Validate with the averaged weights when there are any, since these are the ones that will be kept."""
+    """Validate with the averaged weights when there are any, since these are the ones that `best` keeps."""
     if run.average is None:
         return validate_epoch(run, batches, clock)
     current = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
@@ -233,33 +201,54 @@ def _validate(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> Valid
         run.network.load_state_dict(current)
 
 
-def _final_weights(run: TrainingRun) -> dict[str, Tensor]:
-    return cpu_weights(run.network.state_dict() if run.average is None else run.average.weights())
+def _keep(fold: FoldTraining, state: _Progress, after_epoch: Callable[[list[EpochHistory]], None]) -> None:
+    """Write what the epoch gave: history, the weights if they were never better, the resume point if it is time."""
+    run, line = state.run, state.history[-1]
+    state.average_dice = moving_average(state.average_dice, mean_dice(line.pseudo_dice))
+    is_best = state.average_dice is not None and (state.best_dice is None or state.average_dice > state.best_dice)
+    if is_best:
+        state.best_dice = state.average_dice
+    if not run.ranks.is_first:
+        return
+    log_line(
+        line,
+        earlier=state.history[:-1],
+        workers=fold.workers,
+        remaining_seconds=state.clock.remaining_seconds(run.step),
+    )
+    write_history(state.history, fold.folder / "history.jsonl")
+    after_epoch(state.history)
+    if is_best:
+        save_weights(cpu_weights(averaged_weights(run)), _record(fold, state), fold.folder / "checkpoint_best")
+    if time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        _save_last(fold, run, _record(fold, state))
+        state.saved = time.monotonic()
 
 
-def _keep_best(fold: FoldTraining, run: TrainingRun, record: Checkpoint, scores: _Scores, line: EpochHistory) -> None:
-    """Update the moving average, and keep the weights when it has never been better."""
-    scores.average = moving_average(scores.average, mean_dice(line.pseudo_dice))
-    if scores.average is not None and (scores.best is None or scores.average > scores.best):
-        scores.best = scores.average
-        update = {"best_pseudo_dice": scores.best, "average_pseudo_dice": scores.average}
-        save_weights(_final_weights(run), record.model_copy(update=update), fold.folder / "checkpoint_best")
+@contextmanager
+def _comparison_batches(fold: FoldTraining) -> Iterator[Iterator[Batch] | None]:
+    """The first validation patches; None where there is nothing to compare or to compare on."""
+    if fold.spec.weight_average_decay is None or not fold.split.validation:
+        yield None
+        return
+    with closing(open_validation_batches(fold, 0)) as batches:
+        yield batches
 
 
-def _record(
-    fold: FoldTraining, run: TrainingRun, history: list[EpochHistory], clock: Clock, scores: _Scores
-) -> Checkpoint:
+def _record(fold: FoldTraining, state: _Progress) -> Checkpoint:
+    run = state.run
     return Checkpoint(
         configuration=fold.name,
         fold=fold.fold,
         model_hash=fold.model_hash,
         cases_hash=fold.cases_hash,
-        epoch=len(history),
+        epoch=len(state.history),
         step=run.step,
         training=fold.spec,
-        elapsed_seconds=clock.elapsed(),
-        best_pseudo_dice=scores.best,
-        average_pseudo_dice=scores.average,
+        weights="last" if run.average is None else "average",
+        elapsed_seconds=state.clock.elapsed(),
+        best_pseudo_dice=state.best_dice,
+        average_pseudo_dice=state.average_dice,
         seed=fold.seed,
         loss_scale=run.scaler.get_scale() if run.scaler.is_enabled() else None,
     )
@@ -269,6 +258,12 @@ def _save_last(fold: FoldTraining, run: TrainingRun, record: Checkpoint) -> None
     average = {} if run.average is None else run.average.state_dict()
     weights = cpu_weights(run.network.state_dict())
     save_resume_point(fold.folder / "checkpoint_last", record, weights, run.optimizer, average)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def _step_progress(progress: Progress | None, clock: Clock) -> Callable[[int], None]:

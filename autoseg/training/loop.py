@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,20 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import TrainingError
-from autoseg.networks.build import build_network
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import Configuration, TrainingSpec
+from autoseg.records.plan import TrainingSpec
+from autoseg.training.augmentation.on_device import DeviceAugmentation
 from autoseg.training.averaging import WeightAverage
 from autoseg.training.batch import Batch
-from autoseg.training.losses import SegmentationLoss, build_loss
-from autoseg.training.optimizer import build_optimizer, set_learning_rate
+from autoseg.training.distributed import Ranks
+from autoseg.training.feeding import DeviceBatch, DeviceFeed
+from autoseg.training.losses import SegmentationLoss
+from autoseg.training.optimizer import set_learning_rate, step_unless
 from autoseg.training.pseudo_dice import PseudoDice
 from autoseg.training.schedule import learning_rate
 
 logger = logging.getLogger("autoseg.train")
 
 MAX_CONSECUTIVE_BAD_STEPS = 20
-"""Steps with a non-finite loss or gradient in a row before training gives up: one is bad luck, twenty a diagnosis."""
+"""Steps with a non-finite loss or gradient in a row before training gives up: one is bad luck, twenty a diagnosis. A
+first fp16 scale of 65,536 may be halved 16 times for good reason."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,22 @@ class Clock:
         done = step / self.total_steps if self.limit_seconds is None else self.elapsed() / self.limit_seconds
         return min(done, 1.0)
 
+    def remaining_seconds(self, step: int) -> float | None:
+        """Training seconds still to come, if the rest goes as fast as before; None at the very start."""
+        if self.limit_seconds is not None:
+            return max(self.limit_seconds - self.elapsed(), 0.0)
+        progress = self.progress(step)
+        return self.elapsed() * (1.0 - progress) / progress if progress > 0.0 else None
+
 
 @dataclass
 class TrainingRun:
-    """The moving parts of one fold's training."""
+    """The moving parts of one fold's training; made by `start_run`."""
 
     network: nn.Module
+    """Owns the weights; its state dict is what checkpoints hold."""
+    training_call: nn.Module
+    """The network as a training step calls it: compiled, in parallel with other processes, or as it is."""
     loss: SegmentationLoss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -62,50 +76,17 @@ class TrainingRun:
     encoding: LabelEncoding
     device: torch.device
     precision: torch.dtype
+    ranks: Ranks
+    augmentation: DeviceAugmentation | None
+    """What the loader leaves to the device."""
     step: int = 0
     """Optimiser steps done."""
+    bad_steps: int = 0
+    """Of the last steps, how many in a row were not finite."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set from outside (a signal) to stop after the current step."""
-
-
-def start_run(
-    configuration: Configuration,
-    spec: TrainingSpec,
-    encoding: LabelEncoding,
-    device: torch.device,
-    precision: torch.dtype,
-    *,
-    seed: int,
-) -> TrainingRun:
-    """Build network, loss and optimiser for the first step.
-
-    Args:
-        configuration: Describes the network.
-        spec: The configuration's schedule, with the user's overrides.
-        encoding: Labels of the dataset.
-        device: Where to compute.
-        precision: Type of autocast; float32: none.
-        seed: Of the initial weights.
-    """
-    torch.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # pinned memory belongs to the current device
-        torch.backends.cudnn.benchmark = True  # every batch has the same shape
-    layout = torch.channels_last_3d if configuration.network.dimensions == 3 else torch.channels_last
-    network = build_network(configuration.network, deep_supervision=True)
-    network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-    num_outputs = len(configuration.network.features) - 1
-    return TrainingRun(
-        network=network,
-        loss=build_loss(encoding, batch_dice=spec.batch_dice, num_outputs=num_outputs),
-        optimizer=build_optimizer(network, spec),
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
-        average=None if spec.weight_average_decay is None else WeightAverage(network, spec.weight_average_decay),
-        spec=spec,
-        encoding=encoding,
-        device=device,
-        precision=precision,
-    )
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set when all processes have agreed to stop."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +106,24 @@ class ValidationResult:
     pseudo_dice: dict[str, float | None]
 
 
+@dataclass(frozen=True)
+class _QueuedStep:
+    """A step whose figures are still on the device, perhaps not yet computed."""
+
+    number: int
+    cases: list[str]
+    loss_and_norm: Tensor
+    """Loss and length of the gradient, (2,)."""
+
+
+def agree(run: TrainingRun, clock: Clock) -> float:
+    """The first process's progress, for all; a stop asked of any process stops all of them."""
+    progress, stop = run.ranks.agree(clock.progress(run.step), stop=run.stop.is_set())
+    if stop:
+        run.stopped.set()
+    return progress
+
+
 def train_epoch(
     run: TrainingRun, batches: Iterator[Batch], clock: Clock, after_step: Callable[[int], None]
 ) -> EpochResult:
@@ -139,32 +138,28 @@ def train_epoch(
     Raises:
         TrainingError: If too many steps in a row have a non-finite loss or gradient.
     """
-    run.network.train()
-    began, waited = time.monotonic(), 0.0
-    losses: list[Tensor] = []
-    bad_steps, rate = 0, 0.0
-    for _ in range(run.spec.steps_per_epoch):
-        progress = clock.progress(run.step)
-        if progress >= 1.0 or run.stop.is_set():
+    run.training_call.train()
+    feed = DeviceFeed(batches, run.device, run.augmentation)
+    most_queued = 1 if run.device.type == "cuda" else 0  # a GPU computes the next step while this one's loss is read
+    began, rate = time.monotonic(), 0.0
+    losses: list[float] = []
+    queued: deque[_QueuedStep] = deque()
+    for remaining in reversed(range(run.spec.steps_per_epoch)):
+        progress = agree(run, clock)
+        if progress >= 1.0 or run.stopped.is_set():
             break
-        asked = time.monotonic()
-        batch = next(batches)
-        waited += time.monotonic() - asked
+        batch = feed.take()
         rate = learning_rate(progress, run.spec)
         set_learning_rate(run.optimizer, rate)
-        loss = _training_step(run, batch)
+        queued.append(_queue_step(run, batch, progress))
         run.step += 1
         after_step(run.step)
-        bad_steps = bad_steps + 1 if loss is None else 0
-        if loss is not None:
-            losses.append(loss)
-        elif bad_steps >= MAX_CONSECUTIVE_BAD_STEPS:
-            raise TrainingError(
-                f"{bad_steps} training steps in a row gave a loss or gradient that is not finite, the last on the "
-                f"cases {', '.join(batch['cases'])}. Look at these images for extreme values, or train with "
-                "--precision fp32."
-            )
-    seconds = max(time.monotonic() - began, 1e-9)
+        if remaining:
+            feed.fetch_next()
+        while len(queued) > most_queued:
+            losses.append(_look_at(run, queued.popleft()))
+    losses += [_look_at(run, step) for step in queued]
+    waited, seconds = feed.waited_seconds(), max(time.monotonic() - began, 1e-9)
     return EpochResult(mean_loss=_mean(losses), learning_rate=rate, data_wait_fraction=min(waited / seconds, 1.0))
 
 
@@ -172,53 +167,74 @@ def train_epoch(
 def validate_epoch(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
     """Measure the loss and the pseudo-Dice on random patches of the validation cases; one batch at least."""
     run.network.eval()
+    feed = DeviceFeed(batches, run.device)
     pseudo_dice = PseudoDice(run.encoding)
     losses: list[Tensor] = []
-    for _ in range(run.spec.validation_steps):
-        image, target = _to_device(next(batches), run)
-        with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
-            logits = run.network(image)
-        losses.append(run.loss(logits, target))
-        pseudo_dice.add(logits, target)
-        if run.stop.is_set() or (clock.limit_seconds is not None and clock.progress(run.step) >= 1.0):
+    progress = agree(run, clock)
+    for remaining in reversed(range(run.spec.validation_steps)):
+        batch = feed.take()
+        logits = predict_patches(run, run.network, batch.image)
+        losses.append(run.loss(logits, batch.target, progress=progress))
+        pseudo_dice.add(logits, batch.target)
+        progress = agree(run, clock)
+        if run.stopped.is_set() or (clock.limit_seconds is not None and progress >= 1.0):
             break
-    return ValidationResult(mean_loss=_mean(losses), pseudo_dice=pseudo_dice.dice())
+        if remaining:
+            feed.fetch_next()
+    pseudo_dice.sum_over(run.ranks)
+    return ValidationResult(mean_loss=_mean(torch.stack(losses).tolist()), pseudo_dice=pseudo_dice.dice())
 
 
-def _training_step(run: TrainingRun, batch: Batch) -> Tensor | None:
-    """Do one optimiser step; give the loss, or None when it was skipped because something was not finite."""
-    image, target = _to_device(batch, run)
+def predict_patches(run: TrainingRun, network: nn.Module, image: Tensor) -> Tensor:
+    """Logits at full resolution, in the training's precision; the network is in evaluation mode."""
+    with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+        logits: Tensor = network(image)
+    return logits
+
+
+def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> _QueuedStep:
+    """Give the device one optimiser step, which changes nothing when the loss or the gradient is not finite."""
+    buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
     run.optimizer.zero_grad(set_to_none=True)
     with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
-        outputs = run.network(image)
-    loss = run.loss(outputs, target)
+        outputs = run.training_call(batch.image)
+    loss = run.loss(outputs, batch.target, progress=progress)
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
-    if not run.scaler.is_enabled() and not bool(torch.isfinite(loss.detach() + norm)):
-        logger.warning("step %d skipped: loss or gradient not finite on cases %s", run.step, ", ".join(batch["cases"]))
-        return None
-    run.scaler.step(run.optimizer)  # skips the step itself when an fp16 gradient overflowed
-    run.scaler.update()
-    if not bool(torch.isfinite(loss.detach())):
-        return None
+    is_bad = ~torch.isfinite(loss.detach() + norm)
+    step_unless(is_bad, run.optimizer, run.scaler)
+    for buffer, before in buffers:  # running statistics
+        buffer.copy_(torch.where(is_bad, before, buffer))
     if run.average is not None:
         run.average.update(run.network)
-    return loss.detach()
+    return _QueuedStep(run.step, batch.cases, torch.stack((loss.detach(), norm)))
 
 
-def _to_device(batch: Batch, run: TrainingRun) -> tuple[Tensor, Tensor]:
-    image, target = torch.from_numpy(batch["image"]), torch.from_numpy(batch["target"])
-    if run.device.type == "cuda":
-        image, target = image.pin_memory(), target.pin_memory()
-    layout = torch.channels_last_3d if image.ndim == 5 else torch.channels_last
-    image = image.to(run.device, non_blocking=True, memory_format=layout)
-    return image, target.to(run.device, non_blocking=True).long()  # widened there: fewer bytes to copy
+def _look_at(run: TrainingRun, step: _QueuedStep) -> float:
+    """Read a step's loss; say it when the step was skipped, and give up when too many were.
+
+    Raises:
+        TrainingError: See `train_epoch`.
+    """
+    loss, norm = step.loss_and_norm.tolist()
+    if math.isfinite(loss + norm):
+        run.bad_steps = 0
+        return float(loss)
+    run.bad_steps += 1
+    cases = ", ".join(step.cases)
+    is_overflow = run.scaler.is_enabled() and math.isfinite(loss)  # the scale was too large, and is smaller now
+    level = logging.DEBUG if is_overflow else logging.WARNING
+    logger.log(level, "step %d skipped: loss or gradient not finite on cases %s", step.number, cases)
+    if run.bad_steps >= MAX_CONSECUTIVE_BAD_STEPS:
+        raise TrainingError(
+            f"{run.bad_steps} training steps in a row gave a loss or gradient that is not finite, the last on the "
+            f"cases {cases}. Look at these images for extreme values, or train with --precision fp32."
+        )
+    return float(loss)
 
 
-def _mean(losses: list[Tensor]) -> float | None:
+def _mean(losses: list[float]) -> float | None:
     """Mean of the finite losses; None when there is none."""
-    if not losses:
-        return None
-    mean = float(torch.stack(losses).float().nanmean())
-    return mean if math.isfinite(mean) else None
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return sum(finite) / len(finite) if finite else None

@@ -1,7 +1,7 @@
 """The one place where a TrainingSpec becomes an optimiser."""
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from torch.nn import Parameter
 
 from autoseg.records.plan import TrainingSpec
@@ -45,6 +45,20 @@ def set_learning_rate(optimizer: optim.Optimizer, value: float) -> None:
     """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+def step_unless(is_bad: Tensor, optimizer: optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Do one step, or leave weights and moments as they are; decided on the device, so that nothing waits for it.
+
+    Args:
+        is_bad: One boolean, on the weights' device.
+        optimizer: Made by `build_optimizer`; its fused kernels look at the flag.
+        scaler: In fp16 it skips the step itself where a gradient is not finite, and takes a smaller scale.
+    """
+    if not scaler.is_enabled():
+        optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]  # the flag that GradScaler sets as well
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def _decay_groups(parameters: list[Parameter], weight_decay: float) -> list[dict[str, object]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.training.fold import FoldTraining
+from autoseg.training.fold_training import FoldTraining
 
 
 def finished_earlier(fold: FoldTraining) -> Checkpoint | None:

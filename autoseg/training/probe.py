@@ -27,7 +27,8 @@ from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.augmentation.parameters import AugmentationRules
 from autoseg.training.batch import Batch
 from autoseg.training.loading import BATCHES_AHEAD_PER_WORKER, PatchLoader, TrainingCase, default_workers
-from autoseg.training.loop import Clock, TrainingRun, start_run, train_epoch
+from autoseg.training.loop import Clock, TrainingRun, train_epoch
+from autoseg.training.starting import start_run
 
 MEASURED_FEATURES = (8, 32)
 """Base features of the measured networks: the narrowest that is planned, and nnU-Net's own."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
+from autoseg.training.distributed import Ranks
 from autoseg.training.targets import region_target
 
 MOVING_AVERAGE_DECAY: Final = 0.9
@@ -37,6 +38,10 @@ class PseudoDice:
             target: Label indices, len(encoding.values) on ignored voxels, (B, *S), integer.
         """
         self.counts += self._count(logits, target).cpu()
+
+    def sum_over(self, ranks: Ranks) -> None:
+        """Take in what the other processes have counted on their parts of the batches."""
+        self.counts = ranks.sum(self.counts)
 
     def dice(self) -> dict[str, float | None]:
         """2 TP / (2 TP + FP + FN) by name, [0, 1]; None for a label neither present nor predicted."""

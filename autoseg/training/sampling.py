@@ -5,7 +5,7 @@ configuration has one slice, (1, y, x). One worked example: in a volume of 5 x 7
 start at z = 0 or 1, at y = -1 (one voxel of padding on both sides) and at x = 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -29,11 +29,26 @@ class SliceableArray(Protocol):
         """Read a box."""
 
 
+class SliceableLabels(Protocol):
+    """A label map in memory or on disk: (Z, Y, X) int16."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels."""
+
+    def __getitem__(self, box: tuple[slice, ...], /) -> NDArray[np.int16]:
+        """Read a box."""
+
+
+Slices = tuple[slice, ...]
+"""One per spatial axis."""
+
+
 def is_forced_foreground(sample: int, batch_size: int, fraction: float) -> bool:
     """Whether a sample's patch must be placed around a foreground voxel: the last ones of each batch are.
 
     Args:
-        sample: 0-based position in the batch.
+        sample: 0-based position in the whole batch, not in a process's share of it.
         batch_size: At least 1.
         fraction: Share of the batch to force, [0, 1]; a batch of 2 gets one forced sample at 0.33.
 
@@ -43,7 +58,7 @@ def is_forced_foreground(sample: int, batch_size: int, fraction: float) -> bool:
     return sample >= round(batch_size * (1 - fraction))
 
 
-def corner_range(shape: Triple, patch_size: Triple) -> tuple[Triple, Triple]:
+def corner_range(shape: Sequence[int], patch_size: Triple) -> tuple[Triple, Triple]:
     """Smallest and largest lower corner, both allowed.
 
     A patch lies inside the volume along each axis where it fits. Where it does not, it contains the whole volume, with
@@ -61,13 +76,13 @@ def corner_range(shape: Triple, patch_size: Triple) -> tuple[Triple, Triple]:
 
 
 def draw_patch_corner(
-    shape: Triple, patch_size: Triple, voxel: NDArray[np.integer] | None, generator: np.random.Generator
+    shape: Sequence[int], patch_size: Triple, voxel: NDArray[np.integer] | None, generator: np.random.Generator
 ) -> Triple:
     """Lower corner of a patch around a voxel, or anywhere.
 
     Args:
-        shape: Of the volume, voxels.
-        patch_size: Locations.
+        shape: Of the volume, (z, y, x), voxels.
+        patch_size: Voxels.
         voxel: Becomes the centre as far as `corner_range` allows; None: uniform over that range.
         generator: Source of randomness.
 
@@ -120,20 +135,47 @@ def cut_box(array: SliceableArray, corner: Triple, size: Triple) -> NDArray[np.f
     Args:
         array: (C + 1, Z, Y, X), labels last.
         corner: Lower corner, may be negative.
-        size: Locations.
+        size: Voxels.
 
     Returns:
         (C + 1, *size); a view where the box is inside an array in memory, so do not write to it.
     """
-    shape = array.shape[1:]
-    start = [min(max(low, 0), full) for low, full in zip(corner, shape, strict=True)]
-    stop = [min(max(low + edge, 0), full) for low, edge, full in zip(corner, size, shape, strict=True)]
-    inside = (slice(None), *map(slice, start, stop))
-    if all(high - low == edge for low, high, edge in zip(start, stop, size, strict=True)):
-        return array[inside]
+    source, filled = _overlap(array.shape[1:], corner, size)
+    if filled is None:
+        return array[(slice(None), *source)]
     box = np.zeros((array.shape[0], *size), dtype=np.float32)
     box[-1] = OUTSIDE_LABEL
-    if all(low < high for low, high in zip(start, stop, strict=True)):
-        filled = [slice(low - origin, high - origin) for low, high, origin in zip(start, stop, corner, strict=True)]
-        box[(slice(None), *filled)] = array[inside]
+    if all(part.start < part.stop for part in source):
+        box[(slice(None), *filled)] = array[(slice(None), *source)]
     return box
+
+
+def cut_label_box(labels: SliceableLabels, corner: Triple, size: Triple) -> NDArray[np.int16]:
+    """Read a box of a label map that may hang over the border; background there.
+
+    Args:
+        labels: (Z, Y, X).
+        corner: Lower corner, may be negative.
+        size: Voxels.
+
+    Returns:
+        Of shape `size`; a view where the box is inside a map in memory, so do not write to it.
+    """
+    source, filled = _overlap(labels.shape, corner, size)
+    if filled is None:
+        return labels[source]
+    box = np.zeros(size, dtype=np.int16)
+    if all(part.start < part.stop for part in source):
+        box[filled] = labels[source]
+    return box
+
+
+def _overlap(shape: Sequence[int], corner: Triple, size: Triple) -> tuple[Slices, Slices | None]:
+    """Where a box overlaps a volume, in the volume's and in the box's voxels; None: all of the box."""
+    start = [min(max(low, 0), full) for low, full in zip(corner, shape, strict=True)]
+    stop = [min(max(low + edge, 0), full) for low, edge, full in zip(corner, size, shape, strict=True)]
+    source = tuple(map(slice, start, stop))
+    if all(high - low == edge for low, high, edge in zip(start, stop, size, strict=True)):
+        return source, None
+    filled = tuple(slice(low - origin, high - origin) for low, high, origin in zip(start, stop, corner, strict=True))
+    return source, filled

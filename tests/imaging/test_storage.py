@@ -13,8 +13,10 @@ from autoseg.imaging.storage import (
     MAXIMUM_CHUNK_BYTES,
     chunk_layout,
     open_case,
+    open_label_map,
     remove_other_cases,
     save_case,
+    save_label_map,
     stored_cases,
 )
 from autoseg.records.case import PreprocessedCase
@@ -157,3 +159,32 @@ def test_layout_by_hand():
     chunks, blocks = chunk_layout((300, 512, 512), (128, 128, 128))
     assert blocks == (32, 32, 32)
     assert math.prod(chunks) == 48 * 32**3
+
+
+def test_a_label_map_comes_back_with_its_origin(tmp_path):
+    labels = arrays()[1]
+    path = tmp_path / "next" / "Fälle 7.b2nd"
+    save_label_map(path, labels.transpose(2, 0, 1), (8, 16, 16), "weights of Monday")
+    array, origin = open_label_map(path)
+    assert origin == "weights of Monday"
+    assert array.dtype == np.int16
+    assert array.shape == (23, 9, 17)
+    np.testing.assert_array_equal(array[3:9, :, 5:], labels.transpose(2, 0, 1)[3:9, :, 5:])
+    assert [entry.name for entry in path.parent.iterdir()] == ["Fälle 7.b2nd"]
+    save_label_map(path, labels, (16, 16), "weights of Tuesday")
+    assert open_label_map(path)[1] == "weights of Tuesday"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an array"])
+def test_a_damaged_label_map_says_so(tmp_path, content):
+    path = tmp_path / "a.b2nd"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.b2nd: this label map is missing or damaged"):
+        open_label_map(path)
+
+
+def test_an_array_of_another_kind_is_no_label_map(tmp_path):
+    save(tmp_path)
+    with pytest.raises(DatasetError, match="missing or damaged"):
+        open_label_map(tmp_path / "a.b2nd")

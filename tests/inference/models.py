@@ -15,6 +15,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.training.checkpointing import save_weights
 
 LABELS = {"background": 0, "anterior": 3, "posterior": 300}
+CASCADE = "3d_cascade_fullres"
 REGIONS = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}
 
 
@@ -47,6 +48,22 @@ def make_plan(
     )
 
 
+def make_cascade_plan(low_spacing, spacing, *, labels=None, channels=("MR",), transpose=(0, 1, 2)) -> Plan:
+    """3d_lowres, 3d_fullres, and the cascade that follows the first and shares the arrays of the second."""
+    plan = make_plan(
+        {"3d_lowres": low_spacing, "3d_fullres": spacing}, labels=labels, channels=channels, transpose=transpose
+    )
+    full = plan.configurations["3d_fullres"]
+    inputs = len(channels) + len(plan.encoding.values) - 1
+    cascade = full.model_copy(
+        update={
+            "network": full.network.model_copy(update={"input_channels": inputs}),
+            "previous_configuration": "3d_lowres",
+        }
+    )
+    return Plan.model_validate(plan.model_copy(update={"configurations": {**plan.configurations, CASCADE: cascade}}))
+
+
 def make_configuration(name, spacing, channels, heads, normalization) -> Configuration:
     dimensions = len(spacing)
     network = NetworkSpec(
@@ -75,17 +92,20 @@ def make_configuration(name, spacing, channels, heads, normalization) -> Configu
     )
 
 
-def write_model(root: Path, plan: Plan, folds: dict[str, tuple[str, ...]], *, checkpoint="final") -> Workspace:
-    """Plan and random weights: `folds` names the folds by configuration."""
+def write_model(
+    root: Path, plan: Plan, folds: dict[str, tuple[str, ...]], *, checkpoint="final", **training
+) -> Workspace:
+    """Plan and random weights: `folds` names the folds by configuration, `training` how it departed from the plan."""
     workspace = Workspace(root)
     write_record(plan, workspace.plan)
     for name, fold_names in folds.items():
         for fold in fold_names:
             torch.manual_seed(sum(map(ord, name + fold)))
             network = build_network(plan.configurations[name].network, deep_supervision=True)
+            spec = plan.configurations[name].training.model_copy(update=training)
             record = Checkpoint(
                 configuration=name, fold=fold, model_hash=model_hash(plan, name), cases_hash="made",
-                training=plan.configurations[name].training, epoch=1, step=1, elapsed_seconds=0.0,
+                training=spec, epoch=1, step=1, elapsed_seconds=0.0,
             )  # fmt: skip
             save_weights(network.state_dict(), record, workspace.fold(name, fold) / f"checkpoint_{checkpoint}")
     return workspace

@@ -1,14 +1,16 @@
 """Which networks are loaded, and what is said when that fails."""
 
+import logging
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
-from autoseg.inference.model_loading import choose_recipe, load_configuration, trained_folds
+from autoseg.inference.model_loading import choose_recipe, load_configuration, load_with_previous, trained_folds
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
-from tests.inference.models import make_plan, write_model
+from tests.inference.models import CASCADE, make_cascade_plan, make_plan, write_model
 
 SPACINGS = {"2d": (1.0, 1.0), "3d_fullres": (2.0, 1.0, 1.0), "3d_lowres": (3.0, 2.0, 2.0)}
 CPU = torch.device("cpu")
@@ -93,12 +95,57 @@ def test_what_is_not_there(tmp_path, plan):
         load_configuration(workspace, plan, "3d_lowres", (), "final", CPU)
 
 
-def test_cascade_is_refused(tmp_path, plan):
-    cascade = plan.configurations["3d_fullres"].model_copy(update={"previous_configuration": "3d_lowres"})
-    plan = plan.model_copy(update={"configurations": {"3d_cascade_fullres": cascade}})
-    workspace = write_model(tmp_path, plan, {"3d_cascade_fullres": ("0",)})
-    with pytest.raises(PredictionError, match="needs the label maps of '3d_lowres' as input"):
-        load_configuration(workspace, plan, "3d_cascade_fullres", (), "final", CPU)
+@pytest.fixture
+def cascade():
+    return make_cascade_plan((3.0, 2.0, 2.0), (2.0, 1.0, 1.0))
+
+
+def test_a_cascade_comes_first_when_both_stages_are_trained(tmp_path, cascade):
+    workspace = write_model(tmp_path, cascade, {"3d_fullres": ("0",), CASCADE: ("0",)})
+    assert choose_recipe(workspace, cascade, None, None, "final").configurations == ("3d_fullres",)
+    write_model(tmp_path, cascade, {"3d_lowres": ("1",)})
+    assert choose_recipe(workspace, cascade, None, None, "final").configurations == (CASCADE,)
+
+
+@pytest.mark.parametrize(
+    ("low", "asked", "expected"),
+    [
+        (("0", "1", "2"), (), ("0", "1")),
+        (("0", "1", "2"), ("1",), ("1",)),
+        (("2", "3", "all"), (), ("2", "3")),
+        (("0", "all"), ("all",), ("all",)),
+    ],
+)
+def test_the_previous_stage_has_the_same_folds_or_all(tmp_path, cascade, low, asked, expected):
+    workspace = write_model(tmp_path, cascade, {"3d_lowres": low, CASCADE: ("0", "1", "all")})
+    loaded = load_with_previous(workspace, cascade, CASCADE, asked, "final", CPU)
+    assert loaded.name == CASCADE
+    assert loaded.previous is not None
+    assert (loaded.previous.name, loaded.previous.folds) == ("3d_lowres", expected)
+    assert loaded.previous.previous is None
+    assert load_configuration(workspace, cascade, CASCADE, asked, "final", CPU).previous is None
+
+
+def test_a_cascade_without_its_previous_stage_says_what_to_train(tmp_path, cascade):
+    workspace = write_model(tmp_path, cascade, {CASCADE: ("0",)})
+    message = r"3d_lowres as input, which has no trained fold .checkpoint_final.*autoseg-train .* -c 3d_lowres -f FOLD"
+    with pytest.raises(PredictionError, match=message):
+        load_with_previous(workspace, cascade, CASCADE, (), "final", CPU)
+
+
+def test_mirroring_is_what_every_fold_was_trained_with(tmp_path, plan, caplog):
+    workspace = write_model(tmp_path, plan, {"3d_fullres": ("0",)}, mirror_axes=(2, 0))
+    assert load_configuration(workspace, plan, "3d_fullres", (), "final", CPU).mirror_axes == (0, 2)
+    write_model(tmp_path, plan, {"3d_fullres": ("1",)}, mirror_axes=(1, 2))
+    caplog.set_level(logging.INFO, "autoseg.predict")
+    assert load_configuration(workspace, plan, "3d_fullres", ("1",), "final", CPU).mirror_axes == (1, 2)
+    assert not caplog.messages
+    assert load_configuration(workspace, plan, "3d_fullres", (), "final", CPU).mirror_axes == (2,)
+    (said,) = caplog.messages
+    assert said == "the folds of 3d_fullres were not all mirrored alike in training; mirroring at prediction: axes 2"
+    write_model(tmp_path, plan, {"3d_fullres": ("2",)}, mirror_axes=())
+    assert load_configuration(workspace, plan, "3d_fullres", (), "final", CPU).mirror_axes == ()
+    assert caplog.messages[-1].endswith("mirroring at prediction: none")
 
 
 def test_damaged_and_foreign_weights(tmp_path, plan):

@@ -12,7 +12,13 @@ from skimage.transform import resize
 from autoseg.errors import PredictionError
 from autoseg.imaging.labels import make_encoding
 from autoseg.inference import restore
-from autoseg.inference.restore import CaseLogits, restore_labels, restore_mean_labels, restore_probabilities
+from autoseg.inference.restore import (
+    CaseLogits,
+    restore_labels,
+    restore_mean_labels,
+    restore_on_grid,
+    restore_probabilities,
+)
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
@@ -180,6 +186,50 @@ def test_members_with_different_boxes_are_refused():
     members = [CaseLogits(torch.zeros(4, 2, 2, 2), record, ResamplingSpec()) for record in records]
     with pytest.raises(PredictionError, match="case case: its configurations were cropped to different boxes"):
         restore_mean_labels(members, LABELS)
+
+
+BOX = (18, 26, 34)
+
+
+@pytest.mark.parametrize("shape", [(9, 13, 17), (3, 13, 6), (14, 4, 8), (5, 7, 11), (5, 13, 11)])
+def test_a_label_map_on_the_next_grid_is_resized_logits_decided(shape):
+    logits = smooth_logits(4, (5, 7, 11))
+    own = make_record((5, 7, 11), BOX, spacing=(1.8, 1.9, 2.0), original_spacing=(0.5, 0.5, 0.6), margin=2)
+    grid = make_record(shape, BOX, spacing=(0.9, 0.8, 1.1), original_spacing=(0.5, 0.5, 0.6), margin=2)
+    found = restore_on_grid(CaseLogits(torch.from_numpy(logits), own, ResamplingSpec()), grid, LABELS)
+    assert found.dtype == np.int16
+    assert_same_decision(found, skimage_logits(logits, shape))
+
+
+def test_thick_slices_of_the_next_grid_are_the_nearest_ones():
+    logits = smooth_logits(4, (7, 9, 11))
+    own = make_record((7, 9, 11), BOX, spacing=(1.0, 1.0, 1.0), original_spacing=(1.0, 1.0, 1.0))
+    grid = make_record((3, 15, 17), BOX, spacing=(4.0, 0.5, 0.5), original_spacing=(1.0, 1.0, 1.0))
+    # new slice i has its centre at (i + 0.5) * 7 / 3 - 0.5: 0.67, 3, 5.33
+    expected = skimage_logits(logits, (7, 15, 17))[:, [1, 3, 5]]
+    assert_same_decision(
+        restore_on_grid(CaseLogits(torch.from_numpy(logits), own, ResamplingSpec()), grid, LABELS), expected
+    )
+
+
+def test_regions_on_the_next_grid_are_painted():
+    logits = smooth_logits(3, (5, 7, 11))
+    own = make_record((5, 7, 11), BOX, spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    grid = make_record((9, 8, 6), BOX, spacing=(0.9,) * 3, original_spacing=(1.0,) * 3)
+    resized = skimage_logits(logits, (9, 8, 6))
+    expected = np.zeros((9, 8, 6), dtype=int)
+    for head, value in zip(resized, (2, 1, 3), strict=True):
+        expected[head > 0] = value
+    found = restore_on_grid(CaseLogits(torch.from_numpy(logits), own, ResamplingSpec()), grid, REGIONS)
+    clear = (np.abs(resized) > 1e-4).all(axis=0)
+    np.testing.assert_array_equal(np.array(REGIONS.values)[found][clear], expected[clear])
+
+
+def test_a_label_map_is_not_passed_on_to_another_box():
+    own = make_record((2, 2, 2), (3, 3, 3), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    grid = make_record((4, 4, 4), (3, 3, 4), spacing=(0.5,) * 3, original_spacing=(1.0,) * 3)
+    with pytest.raises(PredictionError, match=r"case case: .*different boxes.*cannot be passed on; preprocess both"):
+        restore_on_grid(CaseLogits(torch.zeros(4, 2, 2, 2), own, ResamplingSpec()), grid, LABELS)
 
 
 def test_memory_does_not_grow_with_classes(monkeypatch):

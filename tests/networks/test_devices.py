@@ -1,10 +1,15 @@
 """Choice of device and of the floating-point type."""
 
+import ctypes
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.networks.devices import choose_device, choose_dtype, keep_freed_memory
 
 CPU = torch.device("cpu")
 
@@ -67,3 +72,42 @@ def test_automatic_precision_on_a_cpu(monkeypatch, avx512_bf16, amx, expected):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert choose_dtype("auto", CPU) == expected
+
+
+FREEING = """
+import resource, sys
+import numpy as np
+from autoseg.networks.devices import keep_freed_memory
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for _ in range(2):
+    np.ones(2**23)
+before = page_faults()
+for _ in range(4):
+    np.ones(2**23)
+print(page_faults() - before)
+"""
+
+
+def faults_of_four_arrays(mode):
+    ran = subprocess.run([sys.executable, "-c", FREEING, mode], capture_output=True, text=True, check=True)
+    return int(ran.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_used_again_without_asking_the_system():
+    assert faults_of_four_arrays("keep") < 50 < faults_of_four_arrays("return")
+
+
+def test_other_systems_keep_their_ways(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_freed_memory()
+
+
+def test_c_library_without_the_option(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    assert not keep_freed_memory()

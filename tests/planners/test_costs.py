@@ -188,9 +188,8 @@ def check_saved_elements(spec: NetworkSpec, patch: tuple[int, ...]) -> None:
     floats, positions = saved_by_autograd(spec, patch)
     operations = list_operations(spec, patch)
     assert positions == sum(operation.elements for operation in operations if operation.kind == "max_pool")
-    # left out of the count: mean and deviation, and instance norm's own copy of its scale
-    per_feature = {"instance": 3, "batch": 2}[spec.normalization]
-    statistics = sum(per_feature * operation.outputs for operation in operations if operation.kind == "norm")
+    # left out of the count: mean and deviation
+    statistics = sum(2 * operation.outputs for operation in operations if operation.kind == "norm")
     statistics += sum(2 * operation.voxels for operation in operations if operation.kind == "layer_norm")
     assert count_saved_elements(spec, patch) == floats - statistics
 

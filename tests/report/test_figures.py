@@ -35,6 +35,28 @@ def test_many_labels_are_drawn_without_a_legend_of_each(tmp_path):
     assert (tmp_path / "progress.png").exists()
 
 
+def test_progress_says_how_far_it_is(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("autoseg.report.figures._write", lambda figure, _path: written.append(figure))
+    epochs = [make_epoch(epoch, seconds=36.0, peak_memory_bytes=2_100_000_000) for epoch in range(5)]
+    plot_progress(epochs, tmp_path / "progress.png", "fold 0")
+    plot_progress(epochs[:1], tmp_path / "progress.png", "fold 0")
+    plot_progress([make_epoch(0)], tmp_path / "progress.png", "fold 0")
+    said = [figure.texts[-1].get_text() for figure in written]
+    assert said[0] == "5 epochs, 50 steps, 3 min, peak memory 2.1 GB"
+    assert said[2] == "1 epoch, 10 steps, 0.133 min"
+
+
+def test_no_label_is_hidden_by_their_mean(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("autoseg.report.figures._write", lambda figure, _path: written.append(figure))
+    plot_progress([make_epoch(0), make_epoch(1)], tmp_path / "progress.png", "fold 0")
+    lines = {line.get_label(): line for line in written[0].axes[1].lines}
+    assert lines.keys() == {"liver", "lesion", "mean"}
+    assert lines["mean"].get_zorder() < min(lines["liver"].get_zorder(), lines["lesion"].get_zorder())
+    np.testing.assert_allclose(np.asarray(lines["mean"].get_ydata(), dtype=np.float64), [0.5, 0.6])
+
+
 def test_folds_are_lines_side_by_side():
     figure = draw_folds({"0": [make_epoch(0), make_epoch(1)], "1": [make_epoch(0)]})
     train, validation, dice = figure.axes

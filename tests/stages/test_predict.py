@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import weakref
 from pathlib import Path
 
 import blosc2
@@ -15,9 +16,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
 
 from autoseg.errors import PredictionError, UsageError
-from autoseg.inference.case import predict_preprocessed
+from autoseg.inference.case import predict_case_logits
 from autoseg.inference.model_loading import load_configuration
-from autoseg.inference.restore import restore_labels
+from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
@@ -25,7 +26,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages import predict
 from autoseg.stages.predict import Predictor, predict_files
 from autoseg.stages.preprocess import preprocess_case
-from tests.inference.models import LABELS, REGIONS, make_plan, write_model
+from tests.inference.models import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, write_model
 
 SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)  # (z, y, x)
 
@@ -87,10 +88,6 @@ def test_steps_by_hand_give_the_same(model, predictor):
     assert set(prediction.seconds) == {"read", "preprocess", "network", "export"}
     assert min(prediction.seconds.values()) >= 0
     assert prediction.grid.shape == SHAPE
-    by_training = predict_preprocessed(
-        members, prepared, record, plan, "3d_fullres", device=torch.device("cpu"), dtype=torch.float32
-    )
-    np.testing.assert_array_equal(np.array([0, 3, 300])[by_training], prediction.labels)
 
 
 def test_all_kinds_of_input_agree(tmp_path, predictor):
@@ -208,6 +205,75 @@ def test_regions(tmp_path):
     close = (np.abs(float_probabilities(prediction) - 0.5) < 1e-3).any(axis=0)
     np.testing.assert_array_equal(prediction.labels[~close], painted[~close])
     assert prediction.labels.any()
+
+
+def one_hot(indices, labels):
+    return np.stack([indices == index for index in range(1, labels + 1)]).astype(np.float32)
+
+
+def cascade_by_hand(model, plan, image):
+    """Both stages one after the other; probabilities by head on the image's grid."""
+    cpu, workspace = torch.device("cpu"), Workspace(model)
+    heads = len(plan.encoding.heads)
+    answers: list[CaseLogits] = []
+    for name in ("3d_lowres", CASCADE):
+        prepared, _, record = preprocess_case(image, None, SPACING, case="x", plan=plan, configuration=name)
+        if name == CASCADE:
+            indices = restore_on_grid(answers[-1], record, plan.encoding)
+            assert len(np.unique(indices)) > 2, "otherwise a wrong channel order goes unseen"
+            channels = one_hot(indices, len(plan.encoding.values) - 1)
+            prepared = np.concatenate([prepared, channels])
+        networks = load_configuration(workspace, plan, name, (), "final", cpu).networks
+        logits = torch.stack([
+            predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), heads, (0, 1, 2)) for network in networks
+        ]).mean(dim=0)  # fmt: skip
+        answers.append(CaseLogits(logits, record, plan.configurations[name].resampling))
+    return restore_labels(answers[1].logits, answers[1].record, plan.encoding, answers[1].resampling)
+
+
+@pytest.mark.parametrize("labels", [LABELS, REGIONS])
+def test_a_cascade_is_both_stages_by_hand(tmp_path, labels):
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), labels=labels, channels=("T1", "T2"))
+    write_model(tmp_path, plan, {"3d_lowres": ("0", "1"), CASCADE: ("0", "1")})
+    image = np.stack([make_image(1), make_image(2)])
+    expected = np.array(plan.encoding.values)[cascade_by_hand(tmp_path, plan, image)]
+    prediction = load(tmp_path).predict(image, spacing=SPACING, probabilities=True)
+    assert (prediction.labels == expected).mean() > 0.9999  # the order of sums differs
+    assert len(np.unique(prediction.labels)) > 2
+    assert prediction.probabilities.shape == (len(plan.encoding.heads), *SHAPE)
+    if labels is LABELS:
+        probabilities = float_probabilities(prediction)
+        clear = np.sort(probabilities, axis=0)[-1] - np.sort(probabilities, axis=0)[-2] > 5e-3
+        np.testing.assert_array_equal(prediction.labels[clear], np.array([0, 3, 300])[probabilities.argmax(0)][clear])
+
+
+def test_the_first_stage_matters_and_its_logits_are_gone_before_the_second(tmp_path, monkeypatch):
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2))
+    write_model(tmp_path, plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
+    earlier: list[weakref.ref[torch.Tensor]] = []
+
+    def watch(loaded, *arguments, **options):
+        assert [reference() for reference in earlier] == [None] * len(earlier)
+        logits = predict_case_logits(loaded, *arguments, **options)
+        earlier.append(weakref.ref(logits))
+        return logits
+
+    monkeypatch.setattr(predict, "predict_case_logits", watch)
+    before = load(tmp_path).predict(make_image(), spacing=SPACING).labels
+    assert len(earlier) == 2
+    monkeypatch.setattr(predict, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16))
+    earlier.clear()
+    assert (load(tmp_path).predict(make_image(), spacing=SPACING).labels != before).any()
+
+
+def test_a_cascade_says_both_its_stages(tmp_path, caplog):
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2))
+    write_model(tmp_path, plan, {"3d_lowres": ("0", "1", "2"), "3d_fullres": ("0",), CASCADE: ("0", "1")})
+    with caplog.at_level(logging.INFO, "autoseg.predict"):
+        load(tmp_path)
+    assert caplog.messages == [
+        "predicting with 3d_cascade_fullres (fold(s) 0, 1) after 3d_lowres (fold(s) 0, 1); post-processing: none"
+    ]
 
 
 def test_transposed_plan(tmp_path):

@@ -132,6 +132,14 @@ def test_the_best_over_all_cases_of_all_folds_is_chosen(run):
     assert [case.case for case in evaluation.cases] == ["a", "b"]
 
 
+def test_a_cascade_may_win(run):
+    for configuration, predictions in {"3d_lowres": POOR, "3d_fullres": POOR, "3d_cascade_fullres": GOOD}.items():
+        run.train(configuration, "0", predictions)
+    selection = select_model(run.workspace)
+    assert selection.configurations == ("3d_cascade_fullres",)
+    assert read_record(Selection, run.workspace.selection).folds == ("0",)
+
+
 def test_of_equal_scores_2d_wins_whatever_the_alphabet_says(run):
     for configuration in ("3d_lowres", "3d_fullres", "2d", "1_own"):
         run.train(configuration, "0", GOOD)

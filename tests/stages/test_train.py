@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -20,6 +23,7 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Splits
 from autoseg.stages import train
 from autoseg.stages.train import TrainingOptions, train_fold
+from autoseg.training.distributed import Ranks
 
 NAME = "3d_fullres"
 SHORT = TrainingOptions(device="cpu", precision="fp32", epochs=2, steps_per_epoch=3, workers=0)
@@ -181,6 +185,116 @@ def test_a_time_that_cannot_be_kept_is_refused_before_training(workspace):
         train_fold(workspace, NAME, "0", TrainingOptions(device="cpu", max_time_seconds=1.0))
 
 
+def change_schedule(workspace, **changes):
+    plan = read_record(Plan, workspace.plan)
+    configuration = plan.configurations[NAME]
+    training = configuration.training.model_copy(update=changes)
+    changed = configuration.model_copy(update={"training": training})
+    write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
+
+
+def test_the_checkpoint_says_how_it_was_really_trained(workspace):
+    options = TrainingOptions(**{**vars(SHORT), "loss": "tversky", "mirror_axes": (1,), "optimizer": "adamw"})
+    trained = train_fold(workspace, NAME, "0", options).training
+    assert (trained.loss, trained.mirror_axes, trained.optimizer) == ("tversky", (1,), "adamw")
+    assert trained.learning_rate == 3e-3
+    assert read_record(Checkpoint, workspace.fold(NAME, "0") / "checkpoint_final.json").training == trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "ce"}, r"trained with loss dice_ce, and ce is asked for now.*--restart"),
+        ({"optimizer": "sgd"}, r"trained with optimizer adamw, and sgd is asked for now"),
+        ({"freeze_encoder": True}, r"another parameter; are others frozen now\?\).*--restart"),
+    ],
+)
+def test_another_training_does_not_go_on_from_a_checkpoint(workspace, changes, message):
+    change_schedule(workspace, optimizer="adamw")
+    train_fold(workspace, NAME, "0", SHORT)
+    with pytest.raises(TrainingError, match=message):
+        train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "epochs": 3, **changes}))
+
+
+def test_the_checkpoint_says_which_weights_it_holds(workspace):
+    change_schedule(workspace, weight_average_decay=0.5)
+    checkpoint = train_fold(workspace, NAME, "0", SHORT)
+    folder = workspace.fold(NAME, "0")
+    last = {
+        name.removeprefix("network."): value
+        for name, value in load_file(folder / "checkpoint_last.safetensors").items()
+        if name.startswith("network.")
+    }
+    assert "with the last weights" in (folder / "log.txt").read_text()
+    assert equal(last, weights(workspace)) is (checkpoint.weights == "last")
+    assert read_record(Checkpoint, folder / "checkpoint_final.json").weights == checkpoint.weights
+    assert train_fold(workspace, NAME, "all", SHORT).weights == "average"
+
+
+def test_history_knows_the_peak_memory(workspace):
+    train_fold(workspace, NAME, "0", SHORT)
+    lines = [json.loads(line) for line in (workspace.fold(NAME, "0") / "history.jsonl").read_text().splitlines()]
+    assert all(50e6 < line["peak_memory_bytes"] < 50e9 for line in lines)
+
+
+def test_a_training_may_begin_with_the_weights_of_another(workspace):
+    train_fold(workspace, NAME, "1", SHORT)
+    options = {**vars(SHORT), "pretrained": workspace.fold(NAME, "1"), "learning_rate": 0.0}
+    train_fold(workspace, NAME, "0", TrainingOptions(**options))
+    assert equal(weights(workspace, "1"), weights(workspace, "0"))
+
+
+def test_a_frozen_encoder_stays_as_it_was(workspace):
+    train_fold(workspace, NAME, "1", SHORT)
+    options = {**vars(SHORT), "pretrained": workspace.fold(NAME, "1"), "freeze_encoder": True}
+    train_fold(workspace, NAME, "0", TrainingOptions(**options))
+    first, second = weights(workspace, "1"), weights(workspace, "0")
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"decoder"}
+
+
+def add_cascade(workspace):
+    """A second stage on the same grid: one channel more for each of the three labels."""
+    plan = read_record(Plan, workspace.plan)
+    first = plan.configurations[NAME]
+    network = first.network.model_copy(update={"input_channels": first.network.input_channels + 3})
+    second = first.model_copy(update={"network": network, "previous_configuration": NAME, "preprocessed_as": NAME})
+    configurations = {NAME: first, "3d_cascade_fullres": second}
+    write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
+
+
+def test_a_cascade_names_the_folds_that_it_needs_before_training(workspace):
+    add_cascade(workspace)
+    train_fold(workspace, NAME, "1", SHORT)
+    with pytest.raises(TrainingError, match=r"(?s)3d_cascade_fullres takes the label maps.*-f 0.*-f 2"):
+        train_fold(workspace, "3d_cascade_fullres", "0", SHORT)
+    assert not workspace.fold("3d_cascade_fullres", "0").exists()
+
+
+def test_a_cascade_learns_from_the_label_maps_of_all_folds(workspace):
+    train_fold(workspace, NAME, "0", SHORT)
+    add_cascade(workspace)
+    for fold in ("0", "1", "2"):  # fold 0 is trained, and only makes its label maps now
+        train_fold(workspace, NAME, fold, SHORT)
+    checkpoint = train_fold(workspace, "3d_cascade_fullres", "0", SHORT)
+    assert checkpoint.finished
+    trained = load_file(workspace.fold("3d_cascade_fullres", "0") / "checkpoint_final.safetensors")
+    first = next(value for name, value in trained.items() if name.startswith("encoder") and value.ndim == 5)
+    assert first.shape[1] == 4
+    assert (workspace.fold("3d_cascade_fullres", "0") / "validation" / "evaluation.json").exists()
+
+
+def test_more_devices_than_processes_are_refused(workspace):
+    with pytest.raises(UsageError, match=r"2 devices are asked for, but 1 process.*--devices 2"):
+        train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "devices": 2}))
+
+
+def test_a_batch_cannot_be_shared_by_more_processes_than_it_has_samples(workspace, monkeypatch):
+    monkeypatch.setattr(train, "join_ranks", lambda _device: nullcontext(Ranks(0, 3)))
+    with pytest.raises(UsageError, match="3 devices cannot share a batch of 2 samples"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -188,42 +302,120 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages.train import TrainingOptions, train_fold
 from autoseg.training import fold
 fold.SECONDS_BETWEEN_CHECKPOINTS = 0.0
-options = TrainingOptions(device="cpu", precision="fp32", epochs=12, steps_per_epoch=3, workers=0)
-checkpoint = train_fold(Workspace(Path(sys.argv[1])), "3d_fullres", "0", options)
-sys.exit(0 if checkpoint.finished else 1)
+options = TrainingOptions(device="cpu", precision="fp32", epochs=12, steps_per_epoch=3, workers=int(sys.argv[2]))
+if __name__ == "__main__":
+    checkpoint = train_fold(Workspace(Path(sys.argv[1])), "3d_fullres", "0", options)
+    sys.exit(0 if checkpoint.finished else 1)
 """
 
 
-def run_script(workspace):
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(workspace.root)], stderr=subprocess.PIPE, text=True)
+def run_script(workspace, workers=0):
+    command = [sys.executable, "-c", SCRIPT, str(workspace.root), str(workers)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def run_devices(workspace, count, *options):
+    command = [
+        sys.executable, "-m", "autoseg", "train", str(workspace.root), "-c", NAME, "-f", "0", "--device", "cpu",
+        "--precision", "fp32", "--devices", str(count), "-j", "0", "--steps-per-epoch", "3", "--epochs", "6", *options,
+    ]  # fmt: skip
+    pipe, same = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.Popen(command, stdout=pipe, stderr=same, text=True, start_new_session=True)
 
 
 def wait_for_history(workspace, lines):
     path = workspace.fold(NAME, "0") / "history.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 180
     while not path.exists() or len(path.read_text().splitlines()) < lines:
         assert time.monotonic() < deadline, "the training never got this far"
         time.sleep(0.01)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_training_goes_on_to_the_very_same_weights(workspace, number):
-    process = run_script(workspace)
+@pytest.mark.parametrize(
+    ("number", "workers", "decay", "lines"),
+    [(signal.SIGKILL, 0, None, 4), (signal.SIGTERM, 0, None, 4), (signal.SIGKILL, 2, 0.9, None)],
+)
+def test_a_killed_training_goes_on_to_the_very_same_weights(workspace, number, workers, decay, lines):
+    change_schedule(workspace, weight_average_decay=decay)
+    process = run_script(workspace, workers)
     process.communicate()
     assert process.returncode == 0
     whole = weights(workspace)
     for path in sorted(workspace.fold(NAME, "0").glob("*.*")):
         path.unlink()
 
-    process = run_script(workspace)
-    wait_for_history(workspace, 4)
+    process = run_script(workspace, workers)
+    if lines is None:  # at a random moment
+        wait_for_history(workspace, 1)
+        time.sleep(random.SystemRandom().uniform(0.0, 1.0))
+    else:
+        wait_for_history(workspace, lines)
     os.kill(process.pid, number)
     process.communicate()
-    assert process.returncode in (-signal.SIGKILL, 1)
-    assert not (workspace.fold(NAME, "0") / "checkpoint_final.safetensors").exists()
+    if lines is not None:
+        assert process.returncode in (-signal.SIGKILL, 1)
+        assert not (workspace.fold(NAME, "0") / "checkpoint_final.safetensors").exists()
 
-    process = run_script(workspace)
+    process = run_script(workspace, workers)
     _, log = process.communicate()
     assert process.returncode == 0, log
     assert equal(whole, weights(workspace))
+
+
+def first_child(process):
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("find", "number", "code"),
+    [
+        (lambda process: process.pid, signal.SIGTERM, 1),
+        (lambda process: process.pid, signal.SIGKILL, -signal.SIGKILL),
+        (first_child, signal.SIGKILL, 1),
+    ],
+    ids=["launcher-SIGTERM", "launcher-SIGKILL", "process-SIGKILL"],
+)
+def test_several_processes_are_stopped_and_one_goes_on(workspace, find, number, code):
+    process = run_devices(workspace, 2, "--epochs", "500")
+    wait_for_history(workspace, 2)
+    os.kill(find(process), number)
+    log, _ = process.communicate(timeout=120)  # its children have ended as well: they hold the same pipe
+    assert process.returncode == code, log
+    folder = workspace.fold(NAME, "0")
+    assert not (folder / "checkpoint_final.json").exists()
+    if find is not first_child:
+        stopped = read_record(Checkpoint, folder / "checkpoint_last.json")
+        assert stopped.step >= 6, log
+    assert (folder / "log.txt").read_text().count("training 3d_fullres, fold 0") == 1
+
+    process = run_devices(workspace, 1, "--epochs", "2")
+    log, _ = process.communicate()
+    assert process.returncode == 0, log
+    assert read_record(Checkpoint, folder / "checkpoint_final.json").step >= 6
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_weights_of_one(workspace):
+    sgd = ("--optimizer", "sgd", "--lr", "0.01")  # Adam's steps grow out of gradients that are zero but for rounding
+    process = run_devices(workspace, 1, *sgd)
+    log, _ = process.communicate()
+    assert process.returncode == 0, log
+    alone = weights(workspace)
+    process = run_devices(workspace, 2, "--restart", *sgd)
+    log, _ = process.communicate()
+    assert process.returncode == 0, log
+    together = weights(workspace)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=0, atol=1e-4)
+    assert (workspace.fold(NAME, "0") / "validation" / "evaluation.json").exists()
+    assert len((workspace.fold(NAME, "0") / "history.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.slow
+def test_wrong_use_of_several_processes_has_the_exit_code_of_one(workspace):
+    process = run_devices(workspace, 3)
+    log, _ = process.communicate()
+    assert process.returncode == 2, log
+    assert "3 devices cannot share a batch of 2 samples" in log

@@ -11,6 +11,8 @@ from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 
+SHAPES = {"b": (11, 13, 17), "a": (9, 14, 10), "c": (6, 9, 12)}
+
 ENCODING = LabelEncoding(
     values=(0, 1, 5),
     activation="softmax",

@@ -1,20 +1,20 @@
 """Batches: content, determinism, failures."""
 
 import dataclasses
-import inspect
-import multiprocessing
 from itertools import islice
 
+import blosc2
 import numpy as np
 import pytest
+import torch
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.storage import open_case, save_case
 from autoseg.training.augmentation.parameters import AugmentationRules
-from autoseg.training.loading import build_loader, training_cases
-from tests.training.small_cases import ENCODING, make_configuration, make_stored_case
+from autoseg.training.batch import Share
+from autoseg.training.loading import build_loader, default_workers, training_cases
+from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case
 
-SHAPES = {"b": (11, 13, 17), "a": (9, 14, 10), "c": (6, 9, 12)}
 PATCH = (6, 8, 10)
 
 
@@ -104,6 +104,99 @@ def test_same_batches_with_workers_and_after_a_restart_and_from_disk(cases):
     assert_equal(load(dict(reversed(cases.items())), 7), alone)
 
 
+@pytest.mark.parametrize("options", [{}, {"training": False}, {"workers": 2}, {"intensity_on_device": True}])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_shares_of_all_processes_make_up_the_whole_batch(cases, ranks, options):
+    whole = load(cases, 3, **options)
+
+    shares = [load(cases, 3, share=Share(rank, ranks), **options) for rank in range(ranks)]
+
+    assert [len(share[0]["cases"]) for share in shares] == {2: [3, 2], 3: [2, 2, 1]}[ranks]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert [case for part in parts for case in part["cases"]] == batch["cases"]
+        for name in sorted(set(batch) - {"cases"}):
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), batch[name])
+
+
+def test_process_without_a_sample_is_refused(cases):
+    with pytest.raises(ValueError, match="process 2 of 3 has no part of a batch of 2"):
+        load(cases, 1, batch_size=2, share=Share(2, 3))
+
+
+def test_on_the_device_goes_on_from_what_was_read_and_a_seed_per_sample(cases):
+    batches, complete = load(cases, 4, intensity_on_device=True), load(cases, 4)
+    gentle = AugmentationRules(rotation_probability=0, scaling_probability=0)
+    (as_it_lies,) = load(cases, 1, intensity_on_device=True, rules=gentle)
+
+    for batch, other in zip(batches, complete, strict=True):
+        assert batch["cases"] == other["cases"]
+        assert batch["seeds"].shape == (5,)
+        assert "seeds" not in other
+    assert len({seed for batch in batches for seed in batch["seeds"].tolist()}) == 20
+    assert any((batch["target"] == -1).any() for batch in batches)
+    for image, case in zip(as_it_lies["image"], as_it_lies["cases"], strict=True):
+        assert np.isin(image[image != 0], cases[case].array[:-1]).all()  # no intensity was changed
+
+
+def test_samples_of_a_batch_are_drawn_apart(cases):
+    (batch,) = load({"a": cases["a"]}, 1, patch=(3, 3, 3), training=False)
+
+    assert len({image.tobytes() for image in batch["image"]}) == 5
+
+
+def coded_labels(case):
+    """A map from which the place can be told: every label is where the array's first channel is large."""
+    return np.digitize(case.array[:][0], (0.0, 1.0)).astype(np.int16)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_previous_label_maps_are_appended_where_the_image_is(cases, on_disk):
+    previous = {case: coded_labels(stored) for case, stored in cases.items()}
+    if on_disk:
+        previous = {case: blosc2.asarray(labels) for case, labels in previous.items()}
+
+    patch = (8, 9, 10)  # case c has too few slices, a too few columns
+
+    batches = load(cases, 3, patch=patch, training=False, previous=previous, ram_bytes=0 if on_disk else 10**9)
+
+    plain = load(cases, 3, patch=patch, training=False)
+    for batch, other in zip(batches, plain, strict=True):
+        assert batch["image"].shape == (5, 4, *patch)
+        assert batch["image"].dtype == np.float32
+        np.testing.assert_array_equal(batch["image"][:, :2], other["image"])
+        is_inside = (batch["image"][:, :2] != 0).all(axis=1)
+        for label in (1, 2):
+            expected = is_inside & (np.digitize(batch["image"][:, 0], (0.0, 1.0)) == label)
+            np.testing.assert_array_equal(batch["image"][:, 1 + label], expected)
+    assert any((batch["image"][:, :2] == 0).all(axis=1).any() for batch in batches)
+
+
+@pytest.mark.parametrize("options", [{}, {"intensity_on_device": True}])
+def test_previous_label_maps_are_turned_and_mirrored_as_the_labels_are(cases, options):
+    previous = {case: stored.array[:][-1].clip(0).astype(np.int16) for case, stored in cases.items()}
+    rules = AugmentationRules(
+        rotation_probability=1, scaling_probability=1, noise_probability=1, morphology_probability=0,
+        removal_probability=0,
+    )  # fmt: skip
+
+    batches = load(cases, 4, previous=previous, rules=rules, **options)
+
+    for batch in batches:
+        differs = batch["image"][:, 3] != (batch["target"] == 2)
+        assert batch["image"][:, 3].any()
+        assert differs.mean() < 0.005  # next to -1, which has weight where the previous map has background
+    assert_equal(load(cases, 4, previous=previous, rules=rules, workers=2, **options), batches)
+
+
+@pytest.mark.parametrize(("cores", "ranks", "expected"), [(4, 1, 4), (30, 1, 12), (30, 4, 7), (2, 3, 1)])
+def test_training_processes_of_a_machine_share_its_cores(monkeypatch, cores, ranks, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(cores)))
+
+    assert default_workers(torch.device("cuda"), ranks_here=ranks) == expected
+    assert default_workers(torch.device("cpu"), ranks_here=ranks) == 0
+
+
 def test_seeds_and_streams_differ(cases):
     training, validation = load(cases, 1), load(cases, 1, training=False)
 
@@ -142,10 +235,17 @@ def test_cases_are_kept_in_memory_only_when_all_fit(cases):
 
     in_memory = training_cases(cases, ENCODING, ram_bytes=total)
     on_disk = training_cases(cases, ENCODING, ram_bytes=total - 1)
+    previous = {case: blosc2.asarray(coded_labels(stored)) for case, stored in cases.items()}
+    map_bytes = sum(2 * int(np.prod(shape)) for shape in SHAPES.values())
+    with_maps = training_cases(cases, ENCODING, ram_bytes=total + map_bytes, previous=previous)
+    maps_too_many = training_cases(cases, ENCODING, ram_bytes=total + map_bytes - 1, previous=previous)
 
     assert [case.case for case in in_memory] == ["a", "b", "c"]
     assert all(isinstance(case.array, np.ndarray) for case in in_memory)
     assert not any(isinstance(case.array, np.ndarray) for case in on_disk)
+    assert all(isinstance(case.previous, np.ndarray) for case in with_maps)
+    assert not any(isinstance(case.array, np.ndarray) for case in maps_too_many)
+    assert [case.previous is previous[case.case] for case in maps_too_many] == [True] * 3
 
 
 def test_background_head_is_never_a_reason_to_place_a_patch(cases):
@@ -189,45 +289,11 @@ def test_error_in_a_case_names_it(cases, workers, capfd):
         load(broken, 1, workers=workers, ram_bytes=0)
 
 
-def test_error_in_a_transform_names_the_batch(cases):
+def test_error_in_a_transform_names_the_cases(cases):
     impossible = AugmentationRules(noise_probability=1, noise_std_range=(1.0, float("inf")))
 
-    with pytest.raises(TrainingError, match=r"Augmenting batch 4 \(cases ., ., ., ., .\) failed: OverflowError"):
+    with pytest.raises(TrainingError, match=r"Augmenting patches of the cases ., ., ., ., . failed: OverflowError"):
         load(cases, 1, start_batch=4, rules=impossible)
-
-
-def workers():
-    """The loader's processes; other tests may have left idle ones of a pool behind."""
-    return {child for child in multiprocessing.active_children() if child.name.startswith("Process-")}
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_killed_worker_ends_training_with_a_message(cases):
-    batches = build_loader(
-        cases, make_configuration(PATCH), ENCODING, training=True, seed=1, workers=2, ram_bytes=10**9
-    )
-    next(batches)
-    next(iter(workers())).kill()
-
-    with pytest.raises(TrainingError, match=r"worker that prepares batches was killed.*memory.*--workers"):
-        list(islice(batches, 50))
-
-    assert not workers()
-
-
-def test_closing_ends_the_workers(cases):
-    batches = build_loader(
-        cases, make_configuration(PATCH), ENCODING, training=True, seed=1, workers=2, ram_bytes=10**9
-    )
-    next(batches)
-    assert len(workers()) == 2
-    # as a traceback would; without a reference batchgenerators ends its workers when it is deleted
-    kept_alive = dict(inspect.getgeneratorlocals(batches))
-
-    batches.close()
-
-    assert not workers()
-    assert "augmenter" in kept_alive
 
 
 def test_masked_channels_of_the_plan_stay_zero_outside(cases):

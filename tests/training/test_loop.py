@@ -8,9 +8,10 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.training import loop
 from autoseg.training.batch import Batch
-from autoseg.training.loop import Clock, start_run, train_epoch, validate_epoch
+from autoseg.training.loop import Clock, train_epoch, validate_epoch
 from autoseg.training.probe import _ENCODING as ENCODING
 from autoseg.training.probe import _configuration
+from autoseg.training.starting import start_run
 
 CPU = torch.device("cpu")
 
@@ -108,3 +109,65 @@ def test_progress_is_by_steps_otherwise():
     clock = Clock(total_steps=100, limit_seconds=None)
     assert clock.progress(25) == 0.25
     assert clock.progress(200) == 1.0
+
+
+def test_after_a_bad_step_training_goes_on_as_if_it_had_not_been():
+    """Weights, moments and the average; the first step's momentum is the hard case."""
+    for optimizer in ("sgd", "adamw"):
+        runs = [make_run(optimizer=optimizer, steps_per_epoch=1, weight_average_decay=0.5) for _ in range(2)]
+        train_epoch(runs[1], batches(math.nan), forever(), lambda _step: None)
+        for run in runs:
+            run.step = 0
+            for _ in range(3):
+                train_epoch(run, batches(), forever(), lambda _step: None)
+        expected, found = (run.network.state_dict() for run in runs)
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+        assert runs[1].bad_steps == 0
+
+
+def test_running_statistics_survive_a_bad_step():
+    configuration = _configuration(2, 4)
+    network = configuration.network.model_copy(update={"normalization": "batch"})
+    configuration = configuration.model_copy(update={"network": network})
+    run = start_run(configuration, configuration.training, ENCODING, CPU, torch.float32, seed=0)
+    before = {name: buffer.clone() for name, buffer in run.network.named_buffers()}
+    assert before
+    train_epoch(run, batches(math.nan), forever(), lambda _step: None)
+    assert all(torch.equal(before[name], buffer) for name, buffer in run.network.named_buffers())
+    train_epoch(run, batches(), forever(), lambda _step: None)
+    assert any(not torch.equal(before[name], buffer) for name, buffer in run.network.named_buffers())
+
+
+def test_bad_steps_are_counted_over_short_epochs(monkeypatch):
+    monkeypatch.setattr(loop, "MAX_CONSECUTIVE_BAD_STEPS", 5)
+    run = make_run(steps_per_epoch=2)
+    train_epoch(run, batches(math.nan), forever(), lambda _step: None)
+    train_epoch(run, batches(math.nan), forever(), lambda _step: None)
+    with pytest.raises(TrainingError, match="5 training steps in a row"):
+        train_epoch(run, batches(math.nan), forever(), lambda _step: None)
+
+
+def test_an_overflow_in_fp16_is_no_news_and_lowers_the_scale(caplog):
+    run = make_run(torch.float16, steps_per_epoch=1)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # overflows in a gradient, not in the loss
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    result = train_epoch(run, batches(), forever(), lambda _step: None)
+    assert result.mean_loss is not None
+    assert run.scaler.get_scale() == 2.0**39
+    assert run.bad_steps == 1
+    assert not caplog.messages
+    assert all(torch.equal(before[name], tensor) for name, tensor in run.network.state_dict().items())
+    for _ in range(18):
+        train_epoch(run, batches(), forever(), lambda _step: None)
+    run.scaler.update(2.0)
+    train_epoch(run, batches(), forever(), lambda _step: None)
+    assert run.bad_steps == 0
+    assert not all(torch.equal(before[name], tensor) for name, tensor in run.network.state_dict().items())
+
+
+def test_the_remaining_time_follows_the_clock_or_the_steps():
+    by_time = Clock(total_steps=9, limit_seconds=100.0, elapsed_before=40.0)
+    assert by_time.remaining_seconds(5) == pytest.approx(60.0, rel=0.01)
+    by_steps = Clock(total_steps=10, limit_seconds=None, elapsed_before=40.0)
+    assert by_steps.remaining_seconds(4) == pytest.approx(60.0, rel=0.01)
+    assert by_steps.remaining_seconds(0) is None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from autoseg.training.sampling import (
     corner_range,
     cut_box,
+    cut_label_box,
     draw_centre_voxel,
     draw_patch_corner,
     is_forced_foreground,
@@ -102,3 +103,5 @@ def test_box_equals_the_padded_volume(corner, size):
     window = tuple(slice(30 + low, 30 + low + edge) for low, edge in zip(corner, size, strict=True))
 
     np.testing.assert_array_equal(cut_box(array, corner, size), expected[(slice(None), *window)])
+    labels = (array[-1] * 100).astype(np.int16)
+    np.testing.assert_array_equal(cut_label_box(labels, corner, size), np.pad(labels, 30)[window])

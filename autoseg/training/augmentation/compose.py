@@ -1,4 +1,4 @@
-"""The order of the transforms, for training and for validation.
+"""The order of the transforms, for training, with or without a device that goes on, and for validation.
 
 Rotation and scaling come before everything here: the loader applies them while it reads (`spatial.read_patch`).
 """
@@ -10,6 +10,7 @@ from typing import Unpack
 import numpy as np
 from batchgenerators.transforms.abstract_transforms import AbstractTransform, Compose
 
+from autoseg.records.plan import Configuration
 from autoseg.training.augmentation.intensity import (
     ChangeImages,
     add_noise,
@@ -20,6 +21,7 @@ from autoseg.training.augmentation.intensity import (
     lower_resolution,
 )
 from autoseg.training.augmentation.parameters import AugmentationRules, is_dummy_2d
+from autoseg.training.augmentation.previous_stage import AppendPreviousStage, DistortPreviousStage
 from autoseg.training.augmentation.spatial import Mirror
 from autoseg.training.batch import DrawnBatch
 
@@ -47,8 +49,51 @@ class OutsideToBackground(AbstractTransform):  # type: ignore[misc]  # batchgene
         return batch
 
 
+class DrawSeeds(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no type hints
+    """Give each sample the seed from which the device draws what happens to it."""
+
+    def __call__(self, **batch: Unpack[DrawnBatch]) -> DrawnBatch:
+        """Add `seeds`."""
+        largest = np.iinfo(np.int64).max
+        batch["seeds"] = np.array([generator.integers(largest) for generator in batch["generators"]], dtype=np.int64)
+        return batch
+
+
+def compose_transforms(
+    configuration: Configuration,
+    rules: AugmentationRules | None,
+    *,
+    num_previous_labels: int = 0,
+    intensity_on_device: bool = False,
+) -> Compose:
+    """Everything between reading a batch and handing it over.
+
+    Args:
+        configuration: Patch, mirror axes, channels with a mask.
+        rules: Probabilities and ranges; None: no augmentation, as in validation.
+        num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
+        intensity_on_device: The device goes on with `DeviceAugmentation`.
+    """
+    if rules is None:
+        return compose_validation_transforms(num_previous_labels=num_previous_labels)
+    if intensity_on_device:
+        return compose_transforms_before_device(rules=rules, num_previous_labels=num_previous_labels)
+    return compose_training_transforms(
+        configuration.patch_size,
+        masked_channels=[channel for channel, spec in enumerate(configuration.normalization) if spec.use_mask],
+        mirror_axes=configuration.training.mirror_axes,
+        rules=rules,
+        num_previous_labels=num_previous_labels,
+    )
+
+
 def compose_training_transforms(
-    patch_size: Sequence[int], *, masked_channels: Sequence[int], mirror_axes: Sequence[int], rules: AugmentationRules
+    patch_size: Sequence[int],
+    *,
+    masked_channels: Sequence[int],
+    mirror_axes: Sequence[int],
+    rules: AugmentationRules,
+    num_previous_labels: int = 0,
 ) -> Compose:
     """Everything between reading a training batch and the loss.
 
@@ -57,6 +102,7 @@ def compose_training_transforms(
         masked_channels: Channels that were normalised inside the nonzero mask, and are 0 outside.
         mirror_axes: Spatial axes of the patch that may be mirrored.
         rules: Probabilities and ranges.
+        num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
 
     References:
         nnU-Net v2 (order, probabilities and ranges as published).
@@ -67,13 +113,37 @@ def compose_training_transforms(
             Mirror(mirror_axes, probability=rules.mirror_axis_probability),
             ZeroOutsideMask(masked_channels),
             OutsideToBackground(),
+            *_previous_stage_transforms(num_previous_labels, rules),
         ]
     )
 
 
-def compose_validation_transforms() -> Compose:
-    """Everything between reading a validation batch and the loss: no augmentation."""
-    return Compose([OutsideToBackground()])
+def compose_transforms_before_device(*, rules: AugmentationRules, num_previous_labels: int = 0) -> Compose:
+    """What is done to a training batch before the device goes on with `DeviceAugmentation`.
+
+    A cascade's label maps are appended before they are mirrored there, which gives the same distribution.
+
+    Args:
+        rules: Probabilities and ranges.
+        num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
+    """
+    return Compose([*_previous_stage_transforms(num_previous_labels, rules), DrawSeeds()])
+
+
+def compose_validation_transforms(*, num_previous_labels: int = 0) -> Compose:
+    """Everything between reading a validation batch and the loss: no augmentation.
+
+    Args:
+        num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
+    """
+    return Compose([OutsideToBackground(), *_previous_stage_transforms(num_previous_labels, None)])
+
+
+def _previous_stage_transforms(num_labels: int, rules: AugmentationRules | None) -> list[AbstractTransform]:
+    if num_labels == 0:
+        return []
+    distortions = [] if rules is None else [DistortPreviousStage(num_labels, rules)]
+    return [*distortions, AppendPreviousStage(num_labels)]
 
 
 def _intensity_transforms(patch_size: Sequence[int], rules: AugmentationRules) -> list[ChangeImages]:

@@ -34,9 +34,9 @@ class ChangeImages(AbstractTransform):  # type: ignore[misc]  # batchgenerators 
 
     def __call__(self, **batch: Unpack[DrawnBatch]) -> DrawnBatch:
         """Change images in place."""
-        for image in batch["image"]:
-            if batch["generator"].random() < self.probability:
-                self.change(image, batch["generator"])
+        for image, generator in zip(batch["image"], batch["generators"], strict=True):
+            if generator.random() < self.probability:
+                self.change(image, generator)
         return batch
 
 

@@ -53,6 +53,15 @@ class AugmentationRules:
     gamma_probability: float = 0.3
     gamma_range: tuple[float, float] = (0.7, 1.5)
     mirror_axis_probability: float = 0.5
+    morphology_probability: float = 0.4
+    """This and all below: of a cascade's label maps by the previous configuration."""
+    morphology_label_probability: float = 0.5
+    morphology_radius_range_voxels: tuple[int, int] = (1, 8)
+    """Whole numbers, both ends included."""
+    removal_probability: float = 0.2
+    removal_label_probability: float = 0.5
+    removed_share_of_patch: float = 0.15
+    """Components of this size or larger are never removed."""
 
 
 def is_dummy_2d(patch_size: Sequence[int]) -> bool:

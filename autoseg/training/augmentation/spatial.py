@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from autoseg.records.case import Triple
 from autoseg.training.augmentation.parameters import AugmentationRules, rotation_range_degrees, spatial_dimensions
 from autoseg.training.batch import DrawnBatch
-from autoseg.training.sampling import SliceableArray, cut_box
+from autoseg.training.sampling import SliceableArray, SliceableLabels, cut_box, cut_label_box
 
 Matrix = NDArray[np.float64]
 """(D, D), offset from the patch's centre in the output -> in the source, voxels; D = 2 maps within slices."""
@@ -114,6 +114,27 @@ def read_patch(
     mapped = size[-len(matrix) :]
     image[...] = sample_image(box[:-1].reshape(-1, *mapped), coordinates).reshape(image.shape)
     labels[...] = sample_labels(box[-1].astype(np.int16).reshape(-1, *mapped), coordinates).reshape(labels.shape)
+
+
+def read_label_patch(
+    labels: SliceableLabels, corner: Triple, matrix: Matrix | None, patch_size: Triple
+) -> NDArray[np.int16]:
+    """Read the patch of a label map that `read_patch` reads of its case.
+
+    Args:
+        labels: On the case's grid, (Z, Y, X).
+        corner: As for `read_patch`.
+        matrix: As for `read_patch`.
+        patch_size: Voxels.
+
+    Returns:
+        Of shape `patch_size`, background outside the volume; do not write to it.
+    """
+    if matrix is None:
+        return cut_label_box(labels, corner, patch_size)
+    start, size, coordinates = _source_box(corner, patch_size, matrix)
+    box = cut_label_box(labels, start, size)
+    return sample_labels(box.reshape(-1, *size[-len(matrix) :]), coordinates).reshape(patch_size)
 
 
 def _source_box(corner: Triple, patch_size: Triple, matrix: Matrix) -> tuple[Triple, Triple, Coordinates]:
@@ -238,9 +259,12 @@ class Mirror(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no
 
     def __call__(self, **batch: Unpack[DrawnBatch]) -> DrawnBatch:
         """Mirror in place; axis 0 is the first spatial axis."""
-        for image, target in zip(batch["image"], batch["target"], strict=True):
-            chosen = [axis for axis in self.axes if batch["generator"].random() < self.probability]
+        label_maps = [batch["target"], batch["previous"]] if "previous" in batch else [batch["target"]]
+        for sample, generator in enumerate(batch["generators"]):
+            chosen = tuple(axis for axis in self.axes if generator.random() < self.probability)
             if chosen:
+                image = batch["image"][sample]
                 image[...] = np.flip(image, tuple(axis + 1 for axis in chosen))
-                target[...] = np.flip(target, tuple(chosen))
+                for labels in label_maps:
+                    labels[sample] = np.flip(labels[sample], chosen)
         return batch

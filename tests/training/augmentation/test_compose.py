@@ -5,9 +5,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from autoseg.training.augmentation.compose import compose_training_transforms, compose_validation_transforms
+from autoseg.training.augmentation.compose import (
+    compose_training_transforms,
+    compose_transforms,
+    compose_transforms_before_device,
+    compose_validation_transforms,
+)
 from autoseg.training.augmentation.intensity import ChangeImages
 from autoseg.training.augmentation.parameters import AugmentationRules
+from tests.training.small_cases import make_configuration
 
 
 def compose(patch, rules, masked_channels=()):
@@ -21,7 +27,7 @@ def make_batch(patch, samples=4, seed=0):
         "image": generator.standard_normal((samples, 2, *patch)).astype(np.float32),
         "target": generator.integers(-1, 4, size=(samples, *patch)).astype(np.int16),
         "cases": ["case"] * samples,
-        "generator": np.random.default_rng(seed + 1),
+        "generators": [np.random.default_rng([seed, sample]) for sample in range(samples)],
     }
 
 
@@ -66,6 +72,17 @@ def test_masked_channel_is_zero_outside_and_labels_end_at_background(patch):
     assert np.isfinite(result["image"]).all()
 
 
+def test_sample_does_not_depend_on_the_others_of_its_batch():
+    always = AugmentationRules(noise_probability=1, blur_probability=1)
+    whole, last = make_batch((8, 9, 10)), make_batch((8, 9, 10))
+    last = {name: value[2:] for name, value in last.items()}
+
+    result, part = compose((8, 9, 10), always)(**whole), compose((8, 9, 10), always)(**last)
+
+    np.testing.assert_array_equal(result["image"][2:], part["image"])
+    np.testing.assert_array_equal(result["target"][2:], part["target"])
+
+
 def test_flat_patch_keeps_its_resolution_across_slices():
     lowered = AugmentationRules(
         low_resolution_probability=1, low_resolution_channel_probability=1, low_resolution_range=(0.5, 0.5),
@@ -78,6 +95,64 @@ def test_flat_patch_keeps_its_resolution_across_slices():
     result = compose((4, 16, 13), lowered)(**batch)
 
     np.testing.assert_allclose(result["image"][0, 0, :, 0, 0], np.arange(4), atol=1e-6)
+
+
+def make_cascade_batch():
+    batch = make_batch((8, 9, 10))
+    batch["previous"] = np.random.default_rng(9).integers(0, 4, size=batch["target"].shape).astype(np.int16)
+    return batch
+
+
+def test_label_maps_of_the_previous_configuration_are_changed_last_and_nothing_else_touches_them():
+    rules = AugmentationRules(
+        noise_probability=1, brightness_probability=1, gamma_probability=1, morphology_probability=0,
+        removal_probability=0, mirror_axis_probability=0,
+    )  # fmt: skip
+    batch = make_cascade_batch()
+    previous = batch["previous"].copy()
+    composed = compose_training_transforms(
+        (8, 9, 10), masked_channels=(0, 1), mirror_axes=(0, 1, 2), rules=rules, num_previous_labels=3
+    )
+
+    image = composed(**batch)["image"]
+
+    assert [described(transform) for transform in composed.transforms][-2:] == [
+        "DistortPreviousStage",
+        "AppendPreviousStage",
+    ]
+    assert image.shape == (4, 5, 8, 9, 10)
+    assert image.flags.c_contiguous
+    for label in (1, 2, 3):
+        np.testing.assert_array_equal(image[:, 1 + label], previous == label)
+
+
+def test_before_the_device_only_label_maps_change_and_each_sample_gets_a_seed():
+    batch = make_cascade_batch()
+    image, target = batch["image"].copy(), batch["target"].copy()
+
+    result = compose_transforms_before_device(rules=AugmentationRules(), num_previous_labels=3)(**batch)
+
+    np.testing.assert_array_equal(result["image"][:, :2], image)
+    np.testing.assert_array_equal(result["target"], target)
+    assert result["image"].shape[1] == 5
+    assert result["seeds"].dtype == np.int64
+    assert len(set(result["seeds"].tolist())) == 4
+    assert (result["seeds"] >= 0).all()
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_configuration_tells_masked_channels_mirror_axes_and_patch(is_training):
+    configuration = make_configuration((4, 16, 13), masked=(1,), mirror_axes=(2,))
+
+    composed = compose_transforms(configuration, AugmentationRules() if is_training else None, num_previous_labels=2)
+
+    names = [described(transform) for transform in composed.transforms]
+    if not is_training:
+        assert names == ["OutsideToBackground", "AppendPreviousStage"]
+        return
+    mirror, zero = composed.transforms[7:9]
+    assert (mirror.axes, mirror.probability, zero.channels) == ((2,), 0.5, (1,))
+    assert composed.transforms[4].change.keywords["kept_axes"] == (0,)
 
 
 def test_validation_only_turns_outside_into_background():

@@ -159,7 +159,7 @@ def test_change_is_applied_to_some_samples_in_place():
         sample += 1
 
     batch = ChangeImages(mark, probability=0.15)(
-        image=image, target=np.zeros((2000, 2, 2), np.int16), cases=[], generator=same_generator()
+        image=image, target=np.zeros((2000, 2, 2), np.int16), cases=[], generators=[same_generator()] * 2000
     )
 
     assert batch["image"] is image

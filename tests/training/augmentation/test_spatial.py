@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from autoseg.training.augmentation.parameters import AugmentationRules
-from autoseg.training.augmentation.spatial import Mirror, draw_affine, read_patch, rotation_matrix
+from autoseg.training.augmentation.spatial import (
+    Mirror,
+    draw_affine,
+    read_label_patch,
+    read_patch,
+    rotation_matrix,
+)
 
 
 def make_volume(shape, *, num_labels=3, channels=2, seed=0):
@@ -114,6 +120,21 @@ def test_agrees_with_scipy_on_image_and_per_label_masks(angles, factor, corner, 
     assert np.isin(labels, present).all()
 
 
+@pytest.mark.parametrize("matrix", [None, rotation_matrix([0.3, -0.2, 0.4]) * 0.9, rotation_matrix([1.2])])
+@pytest.mark.parametrize("corner", [(2, 3, 1), (-3, -2, 7), (50, 0, 0)])
+def test_label_map_is_read_with_the_box_and_the_map_of_the_labels(matrix, corner):
+    array, patch = make_volume((9, 12, 11)).clip(0), (5, 7, 6)
+    margin = 60
+    padded = np.pad(array, [(0, 0)] + [(margin, margin)] * 3)  # outside: background, not -1
+    z, y, x = corner
+    _, expected = read(padded, (z + margin, y + margin, x + margin), patch, matrix)
+
+    previous = read_label_patch(array[-1].astype(np.int16), corner, matrix, patch)
+
+    assert previous.dtype == np.int16
+    np.testing.assert_array_equal(previous, expected)
+
+
 def test_source_outside_the_volume_is_zero_and_minus_one():
     array = np.ones((2, 4, 5, 6), dtype=np.float32)
 
@@ -156,8 +177,13 @@ def test_mirror_flips_image_and_labels_alike_along_allowed_axes_half_of_the_time
     image = np.tile(np.arange(24, dtype=np.float32).reshape(1, 1, 2, 3, 4), (1000, 2, 1, 1, 1))
     target = image[:, 0].astype(np.int16)
 
-    Mirror((0, 2), probability=0.5)(image=image, target=target, cases=[], generator=generator)
+    previous = target + np.int16(100)
 
+    Mirror((0, 2), probability=0.5)(
+        image=image, target=target, previous=previous, cases=[], generators=[generator] * 1000
+    )
+
+    np.testing.assert_array_equal(previous, target + 100)
     np.testing.assert_array_equal(image[:, 0], target)
     np.testing.assert_array_equal(image[:, 1], target)
     first = target[:, 0, 0, 0]

@@ -1,0 +1,40 @@
+"""What `Predictor.predict` takes for an image: files, image objects, arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import nibabel
+import numpy as np
+import SimpleITK
+from numpy.typing import NDArray
+
+from autoseg.errors import UsageError
+from autoseg.imaging.reading import Volume, read_image, volume_from_array, volume_from_nibabel, volume_from_simpleitk
+from autoseg.records.case import Affine, Spacing
+
+Image: TypeAlias = (
+    Path | str | Sequence[Path | str] | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]
+)
+"""One file, one file per channel, an image object, or an array (Z, Y, X) or (C, Z, Y, X)."""
+
+
+def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> Volume:
+    """Read files, or take over what an object holds; arguments as for `Predictor.predict`.
+
+    Raises:
+        ImageFileError: If a file cannot be read.
+        UsageError: If spacing is missing, or given for something that knows its own.
+    """
+    if isinstance(image, np.ndarray):
+        if spacing is None:
+            raise UsageError("an array needs spacing=(z, y, x) in mm")
+        return volume_from_array(image, spacing, affine)
+    if spacing is not None or affine is not None:
+        raise UsageError("spacing and affine belong to arrays; files and image objects have their own")
+    if isinstance(image, SimpleITK.Image):
+        return volume_from_simpleitk(image)
+    if isinstance(image, nibabel.spatialimages.SpatialImage):
+        return volume_from_nibabel(image)
+    paths = [image] if isinstance(image, str | Path) else image
+    return read_image([Path(path) for path in paths])

@@ -1,0 +1,113 @@
+"""Show what augmentation makes of a fold's training patches, before any time is spent on training."""
+
+from multiprocessing import SimpleQueue
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.errors import UsageError
+from autoseg.imaging.storage import open_case, stored_cases
+from autoseg.inference.previous_stage import load_previous
+from autoseg.records.files import read_record
+from autoseg.records.plan import Configuration, Plan, Splits
+from autoseg.records.workspace import Workspace
+from autoseg.report.mosaic import PatchVersions, plot_versions
+from autoseg.training.augmentation.parameters import AugmentationRules
+from autoseg.training.batch import Batch
+from autoseg.training.loading import PatchLoader, TrainingCase, training_cases
+
+MOST_PATCHES = 4
+"""Rows of the picture, each of another case."""
+
+AUGMENTED_VERSIONS = 5
+"""Columns of the picture beside the patch as it lies."""
+
+
+def preview_augmentation(workspace: Workspace, configuration: str, fold: str, path: Path, *, seed: int = 0) -> None:
+    """Write a PNG: for some training cases a patch as it lies, and versions of it as training would see them.
+
+    Args:
+        workspace: Planned and preprocessed.
+        configuration: Name in the plan.
+        fold: Index in splits.json as text, or `all`.
+        path: Of the picture; its folder is made when missing.
+        seed: Another one gives other patches and versions.
+
+    Raises:
+        UsageError: If configuration or fold do not exist, or no case is preprocessed.
+        TrainingError: If the configuration is a cascade and label maps of its previous configuration are missing.
+    """
+    plan = read_record(Plan, workspace.plan)
+    if configuration not in plan.configurations:
+        raise UsageError(
+            f"{workspace.plan}: no configuration {configuration!r}; it has {', '.join(plan.configurations)}"
+        )
+    cases = _draw_cases(workspace, plan, configuration, fold, np.random.default_rng(seed))
+    rows = [
+        _augment(case, plan, plan.configurations[configuration], [seed, number]) for number, case in enumerate(cases)
+    ]
+    names = {head.painted_index: head.name for head in plan.encoding.heads if head.painted_index > 0}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_versions(rows, dict(sorted(names.items())), path)
+
+
+def _draw_cases(
+    workspace: Workspace, plan: Plan, name: str, fold: str, generator: np.random.Generator
+) -> tuple[TrainingCase, ...]:
+    configuration = plan.configurations[name]
+    folder = workspace.preprocessed(configuration.preprocessed_as)
+    ready = stored_cases(folder)
+    splits = read_record(Splits, workspace.splits)
+    if fold != "all":
+        if fold not in map(str, range(len(splits.folds))):
+            known = ", ".join([*map(str, range(len(splits.folds))), "all"])
+            raise UsageError(f"fold {fold!r} does not exist; {workspace.splits} has {known}")
+        ready = tuple(sorted(set(ready) & set(splits.folds[int(fold)].training)))
+    if not ready:
+        raise UsageError(
+            f"{folder}: no training case of fold {fold} is preprocessed. Run autoseg-plan again with the same "
+            "workspace, without --no-preprocess."
+        )
+    places = generator.choice(len(ready), size=min(MOST_PATCHES, len(ready)), replace=False)
+    drawn = [ready[place] for place in sorted(places)]
+    previous = None if configuration.previous_configuration is None else load_previous(workspace, plan, name, drawn)
+    opened = {case: open_case(folder, case) for case in drawn}
+    return training_cases(opened, plan.encoding, ram_bytes=0, previous=previous)
+
+
+def _augment(case: TrainingCase, plan: Plan, configuration: Configuration, seed: list[int]) -> PatchVersions:
+    """One patch around foreground, as it lies and augmented."""
+    generators = [np.random.default_rng([*seed, version]) for version in range(1 + AUGMENTED_VERSIONS)]
+    plain, augmenting = (
+        PatchLoader(
+            [case],
+            configuration,
+            rules=rules,
+            seed=(),
+            first_batch=0,
+            stride=1,
+            failures=SimpleQueue(),
+            num_previous_labels=0 if case.previous is None else len(plan.encoding.values) - 1,
+        )
+        for rules in (None, AugmentationRules())
+    )
+    corner = plain.draw_corner(case, generators[0], forced=True)
+    as_it_lies = plain.make_batch([case], [corner], generators[:1])
+    versions = augmenting.make_batch([case] * AUGMENTED_VERSIONS, [corner] * AUGMENTED_VERSIONS, generators[1:])
+    height, width = configuration.spacing[-2:]
+    return PatchVersions(
+        title=f"{case.case}: a patch as it lies, then as training sees it",
+        images=np.concatenate([batch["image"][:, 0] for batch in (as_it_lies, versions)]),
+        labels=np.concatenate([batch["target"] for batch in (as_it_lies, versions)]),
+        previous=_previous_labels(plan, as_it_lies, versions) if case.previous is not None else None,
+        pixel_aspect=height / width,
+    )
+
+
+def _previous_labels(plan: Plan, *batches: Batch) -> NDArray[np.int16]:
+    """Label indices from the one-hot channels behind the image's."""
+    channels = np.concatenate([batch["image"][:, len(plan.channel_names) :] for batch in batches])
+    indices = np.arange(1, channels.shape[1] + 1)
+    labels: NDArray[np.int16] = np.einsum("bc...,c->b...", channels, indices).astype(np.int16)
+    return labels

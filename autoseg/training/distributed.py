@@ -1,0 +1,195 @@
+"""Several processes that train one network together: who they are, and what they tell each other.
+
+torchrun starts them, on one machine through `launch` or on several by its own command. Each one takes its share of
+every batch; sums that the loss is made of, and everything that has to be decided alike, go through `Ranks`.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from typing_extensions import override
+
+from autoseg.errors import UsageError
+
+STOPPED = 1
+"""Exit code after a signal, the same as of a single process that a signal stopped."""
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""A process looks so often whether torchrun is still there."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together, seen from one of them; the default stands for a process alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes, logs and decides for all."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes, differentiable.
+
+        The gradient is exact on one condition: every process makes the same use of the sum, so that the gradients
+        coming back are equal everywhere. After the mean over processes that DistributedDataParallel takes, the
+        parameters then have the gradient of the global batch.
+        """
+        if self.count == 1:
+            return tensor
+        total: Tensor = _Sum.apply(tensor, self.count)  # type: ignore[no-untyped-call]
+        return total
+
+    def broadcast_numbers(self, numbers: Sequence[float]) -> list[float]:
+        """Give every process the numbers of the first one; the other processes' count only by how many they are."""
+        if self.count == 1:
+            return list(numbers)
+        message = torch.tensor(numbers, dtype=torch.float64)
+        dist.broadcast(message, src=0)
+        received: list[float] = message.tolist()
+        return received
+
+    def agree(self, progress: float, *, stop: bool) -> tuple[float, bool]:
+        """The first process's progress, and whether any process was asked to stop: the same answer everywhere."""
+        if self.count == 1:
+            return progress, stop
+        message = torch.tensor([progress if self.is_first else 0.0, float(stop)], dtype=torch.float64)
+        dist.all_reduce(message)
+        return float(message[0]), bool(message[1] > 0)
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.agree(0.0, stop=False)
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce; backward multiplies by the number of processes instead of summing equal gradients over them."""
+
+    @staticmethod
+    @override
+    def forward(ctx: FunctionCtx, tensor: Tensor, count: int) -> Tensor:
+        ctx.count = count  # type: ignore[attr-defined]
+        total = tensor.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @override
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.count, None  # type: ignore[attr-defined]
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process."""
+    return dist.is_torchelastic_launched()
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks to the user; also known before and after the processes are joined."""
+    return not is_launched() or int(os.environ["RANK"]) == 0  # torchrun's own name for it
+
+
+def device_of_process(device: torch.device) -> torch.device:
+    """The device of this process: on a GPU machine its own one, by its number among the machine's processes.
+
+    Raises:
+        UsageError: If several processes are to share one GPU.
+    """
+    if not is_launched() or device.type == "cpu":
+        return device
+    if str(device) != device.type:
+        raise UsageError(f"device {device} names one GPU, but several processes need one each; use --device cuda")
+    local_rank, found = dist.get_node_local_rank(), torch.cuda.device_count()
+    if local_rank >= found:
+        raise UsageError(
+            f"process {local_rank + 1} of this machine has no GPU of its own; it has {found}. Use as many --devices, "
+            "or --device cpu."
+        )
+    return torch.device(device.type, local_rank)
+
+
+@contextmanager
+def join_ranks(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that torchrun started; a process alone gets `Ranks()`.
+
+    Messages on the CPU go through gloo, gradients on a GPU through nccl.
+
+    Args:
+        device: Of this process.
+    """
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+        return
+    if not is_launched():
+        yield Ranks()
+        return
+    threading.Thread(target=_stop_without_launcher, args=(os.getppid(),), daemon=True).start()
+    dist.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl")
+    try:
+        with warnings.catch_warnings():
+            # kernels of one voxel lie in memory as they should, only torch has two descriptions of it
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+            yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def _stop_without_launcher(launcher: int) -> None:
+    """Ask this process to stop when the one that started it is gone; else it would train on unseen."""
+    while os.getppid() == launcher:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Start `python -m autoseg ARGUMENTS` several times on this machine, wait, and give the exit code.
+
+    SIGTERM and SIGINT are passed on; the processes then have 30 s to finish their step and to write a checkpoint.
+
+    Args:
+        count: Processes, one per device.
+        arguments: Command and options, without the program's name.
+
+    Returns:
+        0 if every process succeeded, else the exit code of the first one that failed; STOPPED after a signal.
+
+    Raises:
+        UsageError: If torchrun started this process, which would start more without end.
+    """
+    if is_launched():
+        raise UsageError("torchrun has started this process already; it cannot start others")
+    # as torchrun's own command does, but with all cores instead of one per process
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",  # any free port
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "autoseg", *arguments)
+    except SignalException:
+        return STOPPED
+    except ChildFailedError as error:
+        return max(error.get_first_failure()[1].exitcode, STOPPED)  # negative: the number of a signal
+    return 0

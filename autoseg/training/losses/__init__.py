@@ -1,0 +1,5 @@
+"""How far logits are from the truth: fourteen losses by name, for labels and for regions, at one or several levels."""
+
+from autoseg.training.losses.build import Reduce, SegmentationLoss, build_loss, deep_supervision_weights
+
+__all__ = ["Reduce", "SegmentationLoss", "build_loss", "deep_supervision_weights"]

@@ -1,0 +1,217 @@
+"""Which terms a loss has, and how they are added up over terms, levels and processes.
+
+All losses compute in float32 whatever the type of the logits, in autocast too, which leaves their operations alone.
+Terms of overlap (Dice, Tversky, boundary) leave out the background of a softmax, terms of entropy include it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.plan import LossName
+from autoseg.training.losses.boundary import BoundaryTerm
+from autoseg.training.losses.entropy import (
+    ClassWeightedTerm,
+    EntropyTerm,
+    HardestVoxelsTerm,
+    balancing_weights,
+    exp_log_entropy,
+    focal,
+    foreground_weights,
+    plain,
+    rarity_weights,
+)
+from autoseg.training.losses.level import Term, build_level
+from autoseg.training.losses.overlap import (
+    OverlapTerm,
+    dice_index,
+    exp_log_dice_loss,
+    exp_log_index,
+    focal_tversky_loss,
+    generalized_dice_index,
+    one_minus,
+    tversky_index,
+)
+
+SMALLEST_REGIONAL_WEIGHT: Final = 0.01
+"""Weight of Dice and cross-entropy in the boundary loss at the end; Kervadec et al. (2019)."""
+
+EXP_LOG_DICE_WEIGHT: Final = 0.8
+"""Cross-entropy has the rest; Wong et al. (2018)."""
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sum a tensor over all processes, differentiably; every process gets the same sum."""
+
+SingleTermName = Literal[
+    "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky", "generalized_dice"
+]
+
+
+@dataclass(frozen=True)
+class WeightedTerm:
+    """A term and its weight, which moves in a straight line over the training."""
+
+    term: Term
+    first_weight: float = 1.0
+    last_weight: float = 1.0
+
+    def weight(self, progress: float) -> float:
+        """Weight at a progress in [0, 1]."""
+        return self.first_weight + progress * (self.last_weight - self.first_weight)
+
+
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """A loss for a dataset's label encoding, summed over the network's outputs; made by `build_loss`."""
+
+    encoding: LabelEncoding
+    terms: tuple[WeightedTerm, ...]
+    level_weights: tuple[float, ...]
+    """Per output, full resolution first."""
+    across_ranks: Reduce
+
+    def __call__(self, outputs: Tensor | Sequence[Tensor], target: Tensor, progress: float = 1.0) -> Tensor:
+        """Compare logits with label indices.
+
+        Args:
+            outputs: Logits, full resolution first, (B, K, *S) each; one tensor alone counts as full resolution
+                with weight 1, whatever `level_weights` says.
+            target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
+            progress: Share of the training that is done, [0, 1]; only the boundary loss depends on it.
+
+        Returns:
+            The loss of the global batch, the same in all processes, a float32 scalar; outputs of weight 0 get no
+            gradient.
+
+        Raises:
+            ValueError: If the number of outputs is not the number of weights.
+        """
+        if isinstance(outputs, Tensor):
+            return self._weighted([(outputs, 1.0)], target, progress)
+        if len(outputs) != len(self.level_weights):
+            raise ValueError(
+                f"{len(outputs)} outputs of the network, but {len(self.level_weights)} weights of the loss"
+            )
+        pairs = zip(outputs, self.level_weights, strict=True)
+        return self._weighted([(logits, weight) for logits, weight in pairs if weight > 0.0], target, progress)
+
+    def _weighted(self, outputs: Sequence[tuple[Tensor, float]], target: Tensor, progress: float) -> Tensor:
+        levels = [build_level(logits, target, self.encoding) for logits, _ in outputs]
+        sums = self._gather([weighted.term.sums(level) for level in levels for weighted in self.terms])
+        totals = []
+        for _, level_weight in outputs:
+            terms = (weighted.weight(progress) * weighted.term.value(next(sums)) for weighted in self.terms)
+            totals.append(level_weight * reduce(add, terms))
+        return torch.stack(totals).sum()
+
+    def _gather(self, sums: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Sum over processes, all tensors in one go."""
+        gathered = self.across_ranks(torch.cat([tensor.flatten() for tensor in sums]))
+        parts = torch.split(gathered, [tensor.numel() for tensor in sums])
+        return (part.view_as(tensor) for part, tensor in zip(parts, sums, strict=True))
+
+
+def keep_local(sums: Tensor) -> Tensor:
+    """Give the sums back: this process is alone."""
+    return sums
+
+
+def build_loss(
+    encoding: LabelEncoding,
+    *,
+    name: LossName = "dice_ce",
+    batch_dice: bool,
+    num_outputs: int,
+    across_ranks: Reduce = keep_local,
+) -> SegmentationLoss:
+    """Make a loss by name.
+
+    Args:
+        encoding: Labels (softmax) or regions (sigmoid).
+        name: dice_ce: cross-entropy minus Dice, as published with nnU-Net v2 (Isensee et al. 2021; for regions with
+            an ignore label, the cross-entropy is a mean over regions too). All others are 0 at best, but for boundary.
+            dice_topk, dice_focal: plain sums. exp_log, boundary: as weighted by Wong et al. (2018) and, for Dice and
+            cross-entropy as the regional part, Kervadec et al. (2019).
+        batch_dice: Indices of overlap over the whole batch instead of per sample.
+        num_outputs: Outputs of the network, 1 without deep supervision.
+        across_ranks: Called once per call of the loss, with all sums that it needs. The gradient is that of the
+            global batch's loss with respect to this process's logits, times what `across_ranks` makes of it.
+    """
+    return SegmentationLoss(
+        encoding, _build_terms(name, batch_dice=batch_dice), deep_supervision_weights(num_outputs), across_ranks
+    )
+
+
+def _build_terms(name: LossName, *, batch_dice: bool) -> tuple[WeightedTerm, ...]:
+    dice = OverlapTerm(dice_index, one_minus, batch_dice)
+    match name:
+        case "dice_ce":
+            minus_dice = OverlapTerm(dice_index, torch.neg, batch_dice)
+            return WeightedTerm(EntropyTerm(plain)), WeightedTerm(minus_dice)
+        case "dice_topk":
+            return WeightedTerm(dice), WeightedTerm(HardestVoxelsTerm())
+        case "dice_focal":
+            return WeightedTerm(dice), WeightedTerm(EntropyTerm(focal))
+        case "exp_log":
+            log_dice = OverlapTerm(exp_log_index, exp_log_dice_loss, batch_dice)
+            log_entropy = ClassWeightedTerm(exp_log_entropy, rarity_weights)
+            rest = 1.0 - EXP_LOG_DICE_WEIGHT
+            return (
+                WeightedTerm(log_dice, EXP_LOG_DICE_WEIGHT, EXP_LOG_DICE_WEIGHT),
+                WeightedTerm(log_entropy, rest, rest),
+            )
+        case "boundary":
+            return (
+                WeightedTerm(dice, 1.0, SMALLEST_REGIONAL_WEIGHT),
+                WeightedTerm(EntropyTerm(plain), 1.0, SMALLEST_REGIONAL_WEIGHT),
+                WeightedTerm(BoundaryTerm(), 0.0, 1.0 - SMALLEST_REGIONAL_WEIGHT),
+            )
+        case _:
+            return (WeightedTerm(_build_single_term(name, batch_dice=batch_dice)),)
+
+
+def _build_single_term(name: SingleTermName, *, batch_dice: bool) -> Term:
+    match name:
+        case "dice":
+            return OverlapTerm(dice_index, one_minus, batch_dice)
+        case "tversky":
+            return OverlapTerm(tversky_index, one_minus, batch_dice)
+        case "focal_tversky":
+            return OverlapTerm(tversky_index, focal_tversky_loss, batch_dice)
+        case "generalized_dice":
+            return OverlapTerm(generalized_dice_index, one_minus, batch_dice)
+        case "ce":
+            return EntropyTerm(plain)
+        case "focal":
+            return EntropyTerm(focal)
+        case "weighted_ce":
+            return ClassWeightedTerm(plain, foreground_weights)
+        case "balanced_ce":
+            return ClassWeightedTerm(plain, balancing_weights)
+        case "topk_ce":
+            return HardestVoxelsTerm()
+
+
+def deep_supervision_weights(num_outputs: int) -> tuple[float, ...]:
+    """Weights of the outputs' losses, full resolution first: halved from level to level, none for the lowest, sum 1.
+
+    Five outputs: 1, 1/2, 1/4, 1/8, 0, divided by 1.875 = 0.533, 0.267, 0.133, 0.067, 0. One output: 1.
+
+    Raises:
+        ValueError: If there is no output.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021). Differs: a single output keeps its weight instead of losing it as the lowest.
+    """
+    if num_outputs < 1:
+        raise ValueError(f"a network has at least one output, not {num_outputs}")
+    if num_outputs == 1:
+        return (1.0,)
+    raw = [0.5**level for level in range(num_outputs - 1)]
+    return (*(weight / sum(raw) for weight in raw), 0.0)

@@ -1,0 +1,104 @@
+"""One output of the network beside its truth, in the form that every term of a loss starts from."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from autoseg.records.dataset import LabelEncoding
+from autoseg.training.targets import downsample_target, region_target
+
+
+@dataclass(frozen=True)
+class Level:
+    """Logits of one level and what they should say, float32, the V voxels of a patch in one row.
+
+    Labels: F = K - 1 foreground classes, and one decision (D = 1) between the C = K classes at each voxel. Regions:
+    F = R regions, and one decision between C = 2 classes, outside and inside, for each of the D = R regions.
+    """
+
+    probabilities: Tensor
+    """Of the foreground classes or regions, 0 on ignored voxels, (B, F, V)."""
+    reference: Tensor
+    """Where they are, zero on ignored voxels, (B, F, V) bool (labels) or float32 (regions)."""
+    negative_log_likelihood: Tensor
+    """-ln of the true class' probability, 0 on ignored voxels, (B, D, V)."""
+    classes: Tensor
+    """True class, 0..C - 1, of each decision; meaningless on ignored voxels, (B, D, V) int64 or float32."""
+    num_classes: int
+    """C."""
+    annotated: Tensor | None
+    """False on ignored voxels, (B, 1, V) bool; None: every voxel counts."""
+    spatial_shape: tuple[int, ...]
+
+    def annotated_per_sample(self) -> Tensor:
+        """Count the voxels with a truth, (B,) int64."""
+        if self.annotated is not None:
+            return self.annotated.sum(dim=(1, 2))
+        batch, _, voxels = self.probabilities.shape
+        return torch.full((batch,), voxels, device=self.probabilities.device)
+
+
+class Term(Protocol):
+    """One summand of a loss, as a function of sums over voxels and samples.
+
+    Sums of several processes can be added up before `value` is taken, which makes it the value of the global batch.
+    """
+
+    def sums(self, level: Level) -> Tensor:
+        """Sum over this process's samples, float32; any shape that does not depend on their number."""
+
+    def value(self, sums: Tensor) -> Tensor:
+        """Make a scalar of the sums."""
+
+
+def mean_of(sums: Tensor) -> Tensor:
+    """Divide a sum by the count beside it, (2,); 0 when nothing was counted."""
+    return sums[0] / sums[1].clamp_min(1.0)
+
+
+def build_level(logits: Tensor, target: Tensor, encoding: LabelEncoding) -> Level:
+    """Bring the target to the size of the logits and take softmax or sigmoid.
+
+    Args:
+        logits: (B, K, *S), any floating type.
+        target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
+        encoding: Says what the heads stand for.
+    """
+    target = downsample_target(target, logits.shape[2:])
+    match encoding.activation:
+        case "softmax":
+            return _label_level(logits, target, None if encoding.ignore_value is None else len(encoding.values))
+        case "sigmoid":
+            return _region_level(logits, *region_target(target, encoding))
+
+
+def _label_level(logits: Tensor, target: Tensor, ignore_index: int | None) -> Level:
+    log_probabilities = F.log_softmax(logits.float().flatten(2), dim=1)  # (B, K, V)
+    classes = target.long().flatten(1).unsqueeze(1)  # (B, 1, V)
+    foreground = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1)
+    # Equality with each class leaves ignored voxels out by itself; booleans are a quarter of a float one-hot map.
+    reference = classes == foreground  # (B, K - 1, V)
+    probabilities = log_probabilities[:, 1:].exp()
+    annotated = None
+    if ignore_index is None:
+        own = log_probabilities.gather(1, classes)
+    else:
+        annotated = classes != ignore_index
+        mask = annotated.to(log_probabilities.dtype)  # multiplies faster than booleans do
+        own = log_probabilities.gather(1, classes * annotated) * mask
+        probabilities = probabilities * mask
+    return Level(probabilities, reference, -own, classes, logits.shape[1], annotated, tuple(logits.shape[2:]))
+
+
+def _region_level(logits: Tensor, regions: Tensor, mask: Tensor | None) -> Level:
+    regions, rows = regions.flatten(2), logits.float().flatten(2)  # (B, R, V)
+    probabilities = torch.sigmoid(rows)
+    own = F.binary_cross_entropy_with_logits(rows, regions, reduction="none")
+    annotated = None
+    if mask is not None:
+        mask = mask.flatten(2)
+        own, probabilities, annotated = own * mask, probabilities * mask, mask > 0.0
+    return Level(probabilities, regions, own, regions, 2, annotated, tuple(logits.shape[2:]))

@@ -1,0 +1,98 @@
+"""What a user may say about one training, and what it makes of the planned schedule."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import ValidationError
+
+from autoseg.errors import UsageError
+from autoseg.records.plan import Configuration, LossName
+
+CompileChoice = Literal["auto", "on", "off"]
+OptimizerName = Literal["sgd", "adamw"]
+
+USUAL_RATES: Final = {
+    "sgd": {"learning_rate": 1e-2, "weight_decay": 3e-5},
+    "adamw": {"learning_rate": 3e-3, "weight_decay": 1e-2},
+}
+"""For an optimiser that was not planned: the planned rates are meant for the other one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What a user may say about one training; None: as planned."""
+
+    device: str = "auto"
+    devices: int = 1
+    """Processes that train together, started by torchrun; 1: also as many as torchrun started."""
+    precision: str = "auto"
+    epochs: int | None = None
+    steps_per_epoch: int | None = None
+    max_time_seconds: float | None = None
+    """Wall-clock limit for the fold, final validation included."""
+    restart: bool = False
+    """False: go on from the last checkpoint when there is one."""
+    seed: int = 0
+    workers: int | None = None
+    """Processes that prepare batches; 0: none besides the training process."""
+    loss: LossName | None = None
+    mirror_axes: tuple[int, ...] | None = None
+    """Spatial axes of the patch; (): none. Prediction averages over the same ones."""
+    learning_rate: float | None = None
+    optimizer: OptimizerName | None = None
+    warmup_fraction: float | None = None
+    """Share of the training over which the learning rate rises."""
+    weight_average_decay: float | None = None
+    """Of a moving average of the weights, per step."""
+    compile: CompileChoice = "auto"
+    pretrained: Path | None = None
+    """A workspace or a weights file's fold folder to start from; see `training.transfer`."""
+    freeze_encoder: bool = False
+    """Train the decoder alone."""
+    tracking: Literal["tensorboard", "mlflow"] | None = None
+
+
+_FIELDS = (
+    "epochs", "steps_per_epoch", "loss", "mirror_axes", "learning_rate", "optimizer", "warmup_fraction",
+    "weight_average_decay",
+)  # fmt: skip
+"""Options that have the name of the planned value they replace."""
+
+
+def apply_options(configuration: Configuration, options: TrainingOptions) -> Configuration:
+    """The configuration with the user's options instead of planned values.
+
+    Steps that were asked for are not limited by the plan's clock. Another optimiser brings its usual rates along.
+
+    Raises:
+        UsageError: If a value is outside its range, or an axis is not the patch's.
+    """
+    spec = configuration.training
+    changes: dict[str, object] = {}
+    if options.optimizer is not None and options.optimizer != spec.optimizer:
+        changes |= USUAL_RATES[options.optimizer]
+    if options.epochs is not None or options.steps_per_epoch is not None:
+        changes["time_per_fold_seconds"] = None
+    if options.max_time_seconds is not None:
+        changes["time_per_fold_seconds"] = options.max_time_seconds
+    for name in _FIELDS:
+        value = getattr(options, name)
+        if value is not None:
+            changes[name] = value
+    if not changes:
+        return configuration
+    content = configuration.model_dump()
+    content["training"] |= changes
+    try:
+        return Configuration.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"These options do not fit the plan: {_faults(error)}") from error
+
+
+def _faults(error: ValidationError) -> str:
+    """Name of the option, what was given, what is wrong with it."""
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])).removeprefix('training.') or 'training'}: {fault['msg']}"
+        for fault in error.errors(include_url=False)
+    )

@@ -1,0 +1,257 @@
+"""Start a training from the weights of another one.
+
+Tensors are matched by their names and shapes; the heads by the names of what they stand for, and the inputs of the
+first convolution by the names of the channels. So a model goes on where the new task shares something with the old
+one, whatever the order or the number of its labels and channels. Called once, before the first step.
+
+References:
+    nnU-Net v2 (Isensee et al. 2021) loads pretrained weights of the same topology without the heads. Differs: heads,
+    inputs and parts that fit are taken over as well.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autoseg.errors import UsageError
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import read_record
+from autoseg.records.plan import Configuration, Plan, model_hash
+from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.train")
+
+WEIGHTS = "checkpoint_final.safetensors"
+
+HEADS = "decoder.heads."
+"""How the names of the heads' tensors begin."""
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What became of every tensor of the network, by name."""
+
+    source: Path
+    """Folder of the fold that the weights come from."""
+    loaded: tuple[str, ...]
+    """Taken over as they are."""
+    adapted: tuple[str, ...]
+    """Heads and first convolution, taken over in part or in another order."""
+    skipped: tuple[str, ...]
+    """Not in the source, or of another shape; they keep their fresh start."""
+    notes: tuple[str, ...] = ()
+    """What may spoil the transfer, one sentence each."""
+
+    def lines(self) -> tuple[str, ...]:
+        """Counts and notes, for the log."""
+        in_encoder = sum(name.startswith("encoder.") for name in self.skipped)
+        where = f" ({in_encoder} of them in the encoder)" if in_encoder else ""
+        counts = (
+            f"pretrained weights of {self.source}: {len(self.loaded)} tensors loaded, {len(self.adapted)} adapted, "
+            f"{len(self.skipped)} skipped{where}"
+        )
+        return (counts, *(f"note: {note}" for note in self.notes))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A plan, and which of its configurations."""
+
+    plan: Plan
+    name: str
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.plan.configurations[self.name]
+
+    def heads(self) -> list[str]:
+        return [head.name.casefold() for head in self.plan.encoding.heads]
+
+    def channels(self) -> list[str]:
+        return [name.casefold() for name in self.plan.channel_names]
+
+    def label_channels(self) -> list[str]:
+        """Labels of the previous configuration that follow the image's channels; a value without a name is named so."""
+        if self.configuration.previous_configuration is None:
+            return []
+        names = {value if isinstance(value, int) else value[0]: name.casefold()
+                 for name, value in self.plan.labels.items() if isinstance(value, int) or len(value) == 1}  # fmt: skip
+        return [names.get(value, f"value {value}") for value in self.plan.encoding.values[1:]]
+
+
+def load_pretrained(network: nn.Module, plan: Plan, configuration: str, source: Path) -> TransferReport:
+    """Put a trained model's weights into a fresh network, as far as they fit; level DEBUG logs the names.
+
+    A head that the source does not have keeps its fresh row. A channel that it does not have gets the mean of its
+    channels, and then all kernels are scaled by the old number of channels over the new one, so that the response keeps
+    its size. A label channel of a cascade that it does not have gets zeros.
+
+    Args:
+        network: Built from the plan; changed in place.
+        plan: Of the training that begins.
+        configuration: Name in the plan.
+        source: A workspace, of which the fold with the most steps is taken: of the configuration of the same name if
+            one is trained, else of those with as many dimensions. Or a fold's folder, models/<configuration>/fold_<k>
+            in a workspace.
+
+    Raises:
+        UsageError: If there are no trained weights or their plan has changed since, or no layer below the heads fits.
+    """
+    new = _Model(plan, configuration)
+    folder = source if (source / WEIGHTS).is_file() else _choose_fold(source, new)
+    old = _read_model(folder)
+    taken, adapted = _match(_read_tensors(folder / WEIGHTS), network.state_dict(), old, new)
+    if not any(tensor.ndim > 1 and not name.startswith(HEADS) for name, tensor in taken.items()):
+        raise UsageError(f"--pretrained {folder}: no layer fits. {_list_differences(old, new)}")
+    skipped = tuple(name for name in network.state_dict() if name not in taken)
+    network.load_state_dict(taken, strict=False)
+    report = TransferReport(
+        source=folder,
+        loaded=tuple(name for name in taken if name not in adapted),
+        adapted=adapted,
+        skipped=skipped,
+        notes=tuple(_find_notes(old, new)),
+    )
+    for what in ("loaded", "adapted", "skipped"):
+        logger.debug("%s: %s", what, ", ".join(getattr(report, what)) or "none")
+    return report
+
+
+def freeze_encoder(network: nn.Module) -> None:
+    """Keep the encoder's weights as they are: no gradients, no optimiser steps."""
+    network.get_submodule("encoder").requires_grad_(requires_grad=False)
+
+
+def _choose_fold(source: Path, new: _Model) -> Path:
+    workspace = Workspace(source)
+    if not workspace.plan.is_file():
+        raise UsageError(
+            f"--pretrained {source}: neither a workspace nor a fold's folder with final weights; name a folder with "
+            f"plan.json, or one such as models/{new.name}/fold_0 with {WEIGHTS}"
+        )
+    plan = read_record(Plan, workspace.plan)
+    dimensions = new.configuration.network.dimensions
+    alike = [name for name, value in plan.configurations.items() if value.network.dimensions == dimensions]
+    for names in ([new.name] if new.name in alike else [], alike):
+        folders = [workspace.fold(name, fold) for name in names for fold in workspace.trained_folds(name)]
+        if folders:
+            return max(folders, key=lambda folder: _read_checkpoint(folder).step)
+    trained = ", ".join(name for name in plan.configurations if workspace.trained_folds(name)) or "none"
+    raise UsageError(
+        f"--pretrained {source}: no fold of a {dimensions}D configuration has final weights, which {new.name} needs; "
+        f"trained configurations: {trained}"
+    )
+
+
+def _read_checkpoint(folder: Path) -> Checkpoint:
+    return read_record(Checkpoint, (folder / WEIGHTS).with_suffix(".json"))
+
+
+def _read_model(folder: Path) -> _Model:
+    checkpoint = _read_checkpoint(folder)
+    path = Workspace(folder.resolve().parents[2]).plan
+    plan = read_record(Plan, path)
+    name = checkpoint.configuration
+    if name not in plan.configurations or model_hash(plan, name) != checkpoint.model_hash:
+        raise UsageError(
+            f"--pretrained {folder}: {path} was planned anew since, so it is not known what the weights mean. Bring "
+            "the plan back that they were trained for."
+        )
+    return _Model(plan, name)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"--pretrained: {path} cannot be read ({error}); train that fold again") from error
+    return tensors
+
+
+def _match(
+    found: Mapping[str, Tensor], fresh: Mapping[str, Tensor], old: _Model, new: _Model
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors for the network by name, and which of them are not as they were found."""
+    first = next(name for name in fresh if name.endswith(".convolution.weight"))
+    same_heads = old.heads() == new.heads()
+    same_inputs = (old.channels(), old.label_channels()) == (new.channels(), new.label_channels())
+    taken, adapted = {}, []
+    for name, start in fresh.items():
+        source = found.get(name)
+        if source is None or source.ndim != start.ndim:
+            continue
+        if name.startswith(HEADS) and not same_heads:
+            tensor = _adapt_heads(source, start.to(source.device), old.heads(), new.heads())
+            adapted.append(name)
+        elif name == first and not same_inputs:
+            tensor = _adapt_inputs(source, old, new)
+            adapted.append(name)
+        else:
+            tensor = source
+        if tensor is not None and tensor.shape == start.shape:
+            taken[name] = tensor
+    return taken, tuple(name for name in adapted if name in taken)
+
+
+def _adapt_heads(source: Tensor, start: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor | None:
+    """Rows by the names of the heads, (K_old, ...) -> (K_new, ...); None: no row fits."""
+    if source.shape[1:] != start.shape[1:] or not set(old) & set(new):
+        return None
+    rows = [source[old.index(name)] if name in old else start[row] for row, name in enumerate(new)]
+    return torch.stack(rows)
+
+
+def _adapt_inputs(source: Tensor, old: _Model, new: _Model) -> Tensor:
+    """Kernels by the names of the channels, (F, C_old, *K) -> (F, C_new, *K)."""
+    old_channels, old_labels = old.channels(), old.label_channels()
+    images, labels = source[:, : len(old_channels)], source[:, len(old_channels) :]
+    mean = images.mean(dim=1)
+    kernels = [images[:, old_channels.index(name)] if name in old_channels else mean for name in new.channels()]
+    if not set(new.channels()) <= set(old_channels):
+        kernels = [kernel * (len(old_channels) / len(kernels)) for kernel in kernels]
+    kernels += [
+        labels[:, old_labels.index(name)] if name in old_labels else torch.zeros_like(mean)
+        for name in new.label_channels()
+    ]
+    return torch.stack(kernels, dim=1)
+
+
+def _list_differences(old: _Model, new: _Model) -> str:
+    there, here = old.configuration.network, new.configuration.network
+    fields = [name for name in type(here).model_fields if getattr(here, name) != getattr(there, name)]
+    differences = "; ".join(f"{name} is {getattr(there, name)} there, {getattr(here, name)} here" for name in fields)
+    return (
+        f"Its network differs: {differences or 'in nothing that the plan says'}. Plan with --like to build the same "
+        "network, or name another model."
+    )
+
+
+def _find_notes(old: _Model, new: _Model) -> Iterator[str]:
+    """What the plans say otherwise about the images that the networks see."""
+    there, here = old.configuration, new.configuration
+    differing = []
+    if there.spacing != here.spacing:
+        differing.append(f"spacing ({_millimetres(there.spacing)} there, {_millimetres(here.spacing)} here)")
+    schemes = dict(zip(old.channels(), there.normalization, strict=True))
+    own = zip(new.channels(), here.normalization, strict=True)
+    others = [name for name, scheme in own if schemes.get(name, scheme) != scheme]
+    if others:
+        differing.append(f"normalization of {', '.join(others)}")
+    differing += [name for name in ("orientation", "transpose") if getattr(old.plan, name) != getattr(new.plan, name)]
+    if differing:
+        yield f"the model was trained with another {', '.join(differing)}; a plan made with --like keeps the model's"
+    if old.plan.dataset_name == new.plan.dataset_name:
+        yield (
+            f"the model was trained on {old.plan.dataset_name}, too; if it saw validation cases of this fold, their "
+            "scores will be too good"
+        )
+
+
+def _millimetres(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{edge:.4g}" for edge in spacing) + " mm"

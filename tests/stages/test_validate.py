@@ -1,0 +1,149 @@
+"""Final validation on phantoms with untrained networks: label maps, scores, and what a cascade passes on."""
+
+import blosc2
+import nibabel
+import numpy as np
+import pytest
+import torch
+from skimage.transform import resize
+
+from autoseg.errors import TrainingError
+from autoseg.imaging.storage import open_case
+from autoseg.inference.case import predict_case_logits
+from autoseg.inference.model_loading import load_configuration
+from autoseg.inference.sliding_window import predict_logits
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Split, Splits
+from autoseg.records.workspace import Workspace
+from autoseg.stages import validate
+from autoseg.stages.describe import describe_dataset
+from autoseg.stages.predict import Predictor
+from autoseg.stages.preprocess import preprocess_dataset
+from autoseg.stages.validate import Validation, estimate_validation_seconds, lacks_next_stage, validate_fold
+from autoseg.testing import write_phantom_dataset
+from autoseg.testing.phantoms import PHANTOM_LABELS
+from tests.inference.models import CASCADE, make_cascade_plan, write_model
+
+FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
+MIRROR_AXES = (0, 2)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantom_dataset(folder, training=3, held_out=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plan():
+    """Not a multiple of the phantoms' spacing (2.2 to 2.6, 1, 1) mm, and transposed."""
+    return make_cascade_plan((3.0, 4.1, 3.3), (1.7, 2.6, 1.9), labels=PHANTOM_LABELS, transpose=(1, 0, 2))
+
+
+@pytest.fixture(scope="module")
+def validated(dataset, plan, tmp_path_factory) -> Workspace:
+    """Folds of both stages, all validated; mirrored along other axes than planned."""
+    root = tmp_path_factory.mktemp("run") / "w"
+    folds = tuple(FOLDS)
+    workspace = write_model(root, plan, {"3d_lowres": folds, CASCADE: folds}, mirror_axes=MIRROR_AXES)
+    description = describe_dataset(dataset)
+    write_record(description, workspace.dataset)
+    preprocess_dataset(description, dataset, plan, workspace, tuple(plan.configurations), 1)
+    cases = [files.case for files in description.cases]
+    splits = tuple(
+        Split(training=tuple(case for case in cases if case not in held_out), validation=held_out)
+        for held_out in FOLDS.values()
+    )
+    write_record(Splits(folds=splits, reason="by hand"), workspace.splits)
+    for name in ("3d_lowres", CASCADE):
+        for fold in folds:
+            validate_fold(validation_of(workspace, plan, name, fold))
+    return workspace
+
+
+def validation_of(workspace, plan, name, fold):
+    return Validation(
+        workspace=workspace, dataset=read_record(DatasetDescription, workspace.dataset), plan=plan,
+        configuration=name, fold=fold, cases=FOLDS[fold], device=torch.device("cpu"), dtype=torch.float32,
+    )  # fmt: skip
+
+
+def validated_map(workspace, name, fold, case):
+    image = nibabel.load(workspace.fold(name, fold) / "validation" / f"{case}.nii.gz")
+    return np.asarray(image.dataobj).T
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_maps_for_the_next_stage_are_resized_logits_decided(validated, plan, fold):
+    (network,) = load_configuration(validated, plan, "3d_lowres", [fold], "final", torch.device("cpu")).networks
+    for case in FOLDS[fold]:
+        low = open_case(validated.preprocessed("3d_lowres"), case)
+        shape = open_case(validated.preprocessed("3d_fullres"), case).record.shape
+        logits = predict_logits(network, torch.from_numpy(low.array[:1]), (12, 16, 20), 4, MIRROR_AXES).numpy()
+        resized = np.stack([resize(head, shape, order=1, mode="edge", anti_aliasing=False) for head in logits])
+        found = blosc2.open(str(validated.next_stage("3d_lowres", fold, CASCADE) / f"{case}.b2nd"), mode="r")
+        assert found.dtype == np.int16
+        clear = np.sort(resized, axis=0)[-1] - np.sort(resized, axis=0)[-2] > 1e-4
+        assert clear.mean() > 0.95
+        assert len(np.unique(found[:])) > 2
+        np.testing.assert_array_equal(found[:][clear], resized.argmax(axis=0)[clear])
+
+
+@pytest.mark.parametrize("name", ["3d_lowres", CASCADE])
+@pytest.mark.parametrize("fold", FOLDS)
+def test_validation_and_prediction_from_the_file_agree(validated, dataset, name, fold):
+    """For the cascade: from maps on disk here, both stages in memory there, with the same fold of each."""
+    predictor = Predictor(validated.root, configuration=name, folds=[fold], device="cpu", precision="fp32")
+    for case in FOLDS[fold]:
+        expected = predictor.predict(dataset / "imagesTr" / f"{case}_0000.nii.gz").labels
+        found = validated_map(validated, name, fold, case)
+        assert len(np.unique(found)) > 1
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_scores_are_of_the_maps_that_were_written(validated, dataset):
+    evaluation = read_record(Evaluation, validated.fold(CASCADE, "0") / "validation" / "evaluation.json")
+    assert tuple(scores.case for scores in evaluation.cases) == FOLDS["0"]
+    for scores in evaluation.cases:
+        found = validated_map(validated, CASCADE, "0", scores.case) == 1
+        reference = np.asarray(nibabel.load(dataset / "labelsTr" / f"{scores.case}.nii.gz").dataobj).T == 1
+        both = np.count_nonzero(found & reference)
+        dice = 2 * both / (np.count_nonzero(found) + np.count_nonzero(reference))
+        assert scores.labels["body"].dice == pytest.approx(dice)
+
+
+def test_missing_maps_are_noticed_and_written_again(validated, plan):
+    low, cascade = (validation_of(validated, plan, name, "1") for name in ("3d_lowres", CASCADE))
+    assert not lacks_next_stage(low)
+    assert not lacks_next_stage(cascade)
+    path = validated.next_stage("3d_lowres", "1", CASCADE) / "phantom_001.b2nd"
+    before = path.read_bytes()
+    path.unlink()
+    assert lacks_next_stage(low)
+    with pytest.raises(TrainingError, match=r"(?s)fold 1 has not written its label maps.*-c 3d_lowres -f 1"):
+        validate_fold(cascade)
+    validate_fold(low)
+    assert path.read_bytes() == before
+    assert not lacks_next_stage(low)
+
+
+def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "w")
+    (workspace.root).mkdir()
+    (workspace.root / "preprocessed").symlink_to(validated.root / "preprocessed")
+    write_record(read_record(DatasetDescription, validated.dataset), workspace.dataset)
+    axes = []
+
+    def watch(loaded, *arguments, **options):
+        axes.append(loaded.mirror_axes)
+        return predict_case_logits(loaded, *arguments, **options)
+
+    monkeypatch.setattr(validate, "predict_case_logits", watch)
+    for name in ("3d_lowres", CASCADE):
+        validation = validation_of(workspace, plan, name, "0")
+        assert estimate_validation_seconds(validation) > 0
+        assert estimate_validation_seconds(validation, ()) > 0
+    assert axes == [(0, 1, 2), (0, 1, 2), (), ()] * 2
