@@ -7,7 +7,7 @@ Each stage writes its artifact into the workspace, so a run that stops goes on f
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.plan import make_plan
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.split import make_splits
+from autoseg.stages.split import find_split, make_splits
 
 logger = logging.getLogger("autoseg.pipeline")
 
@@ -112,7 +112,8 @@ def run(
     """Do the whole job: plan, train every configuration on every fold, select, report.
 
     Folds that are finished already are not trained again. A cascade is trained after its previous stage; it is left
-    out, with a warning, when `folds` leaves that one without some fold.
+    out, with a warning, when label maps of that one are missing or outdated, for example because `folds` leaves
+    some out.
 
     Args:
         dataset: Folder or list file.
@@ -136,11 +137,12 @@ def run(
     from autoseg.stages.train import TrainingOptions, train_fold
 
     plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
+    folds = folds or fold_names(workspace)
     for configuration in training_order(plan):
-        if untrained := _untrained_before(workspace, plan, configuration):
-            logger.warning("warning: %s is left out: %s", configuration, untrained)
+        if fault := _find_missing_maps(workspace, plan, configuration, folds):
+            logger.warning("warning: %s is left out: %s", configuration, fault)
             continue
-        for fold in folds or fold_names(workspace):
+        for fold in folds:
             checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
             if not checkpoint.finished:
                 raise TrainingError(f"{configuration}, fold {fold} was stopped; the same command goes on from there.")
@@ -151,30 +153,28 @@ def run(
 
 def training_order(plan: Plan) -> tuple[str, ...]:
     """Configurations in the plan's order, but each cascade after its previous stage."""
-    order: list[str] = []
-    waiting = list(plan.configurations)
-    while waiting:
-        previous = {name: plan.configurations[name].previous_configuration for name in waiting}
-        ready = [name for name in waiting if previous[name] not in waiting]
-        if not ready:
-            raise PlanningError(
-                f"{', '.join(waiting)}: each is the other's previous configuration; mend `previous_configuration`"
-            )
-        order += ready
-        waiting = [name for name in waiting if name not in ready]
-    return tuple(order)
+
+    def depth(name: str) -> int:
+        previous = plan.configurations[name].previous_configuration
+        return 0 if previous is None else 1 + depth(previous)
+
+    return tuple(sorted(plan.configurations, key=depth))
 
 
-def _untrained_before(workspace: Workspace, plan: Plan, name: str) -> str:
-    """Why a cascade cannot be trained, because its previous stage lacks folds; else empty."""
-    previous = plan.configurations[name].previous_configuration
-    if previous is None:
+def _find_missing_maps(workspace: Workspace, plan: Plan, name: str, folds: Sequence[str]) -> str:
+    """Why these folds of a cascade cannot be trained, because of its previous stage's label maps; else empty."""
+    from autoseg.inference.previous_stage import load_previous
+
+    if plan.configurations[name].previous_configuration is None:
         return ""
-    folds = fold_names(workspace)
-    if folds == ("all",):
-        return f"no fold of {previous} leaves cases out, so there are no label maps that it could learn from"
-    untrained = [fold for fold in folds if fold not in workspace.trained_folds(previous)]
-    return f"it needs every fold of {previous}; not trained: {', '.join(untrained)}" if untrained else ""
+    dataset = read_record(DatasetDescription, workspace.dataset)
+    splits = [find_split(workspace, dataset, fold) for fold in folds]
+    try:
+        for split in splits:
+            load_previous(workspace, plan, name, [*split.training, *split.validation])
+    except TrainingError as error:
+        return str(error)
+    return ""
 
 
 def fold_names(workspace: Workspace) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Fixtures that every test folder shares."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,16 @@ from autoseg.pipeline import PlanningOptions, plan_dataset
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.workspace import Workspace
 from autoseg.testing import write_phantom_dataset
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was():
+    """What a command sets up for its log lines must not reach the next test."""
+    logger = logging.getLogger("autoseg")
+    before = logger.level, logger.propagate, [*logger.handlers]
+    yield
+    level, logger.propagate, logger.handlers[:] = before
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

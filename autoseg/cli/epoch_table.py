@@ -1,8 +1,10 @@
 """How a training goes, as a table that a terminal shows while it runs."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +16,16 @@ MOST_EPOCHS = 10
 
 MOST_CLASSES = 5
 """Columns for classes; more are shown as their mean and their lowest."""
+
+FIRST_TO_GO = ("peak memory", "step", "waiting for data", "learning rate", "seconds per epoch")
+"""Columns that a narrow terminal has no room for, in this order."""
+
+MOST_GONE_FOR_CLASSES = 3
+"""So many of them make room for the classes, as a line of the log speaks of waiting when it matters; then the classes
+become their mean and their lowest."""
+
+COLUMN_GAP = 2
+"""Characters between two columns."""
 
 
 class EpochTable:
@@ -32,50 +44,102 @@ class EpochTable:
         self._remaining_seconds = getattr(record, "remaining_seconds", None)
         return False
 
-    def above(self, bar: RenderableType) -> RenderableType:
-        """The table and the bar; the bar alone before the first epoch has ended."""
+    def above(self, bar: RenderableType, width: int) -> RenderableType:
+        """The table and the bar; the bar alone before the first epoch has ended.
+
+        Args:
+            bar: Goes below the table.
+            width: Of the terminal, characters.
+        """
         if not self._lines:
             return bar
-        return Group(draw_epochs(self._lines, self._remaining_seconds), bar)
+        return Group(draw_epochs(self._lines, self._remaining_seconds, width), bar)
 
 
-def draw_epochs(lines: list[EpochHistory], remaining_seconds: float | None) -> Table:
-    """One row per epoch.
+def draw_epochs(lines: Sequence[EpochHistory], remaining_seconds: float | None, width: int) -> Table:
+    """One row per epoch; columns are left out rather than figures cut.
 
     Args:
         lines: At least one.
         remaining_seconds: Until training will end; None: not known.
+        width: Of the terminal, characters.
     """
-    names = list(lines[-1].pseudo_dice)
-    few = len(names) <= MOST_CLASSES
-    caption = "pseudo: Dice over random validation patches, not the fold's score"
+    caption = "pseudo: Dice over validation patches, not the fold's score"
     if remaining_seconds is not None:
         minutes, seconds = divmod(round(remaining_seconds), 60)
         caption = f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left; {caption}"
-    table = Table(box=None, padding=(0, 1), header_style="bold", caption=caption, caption_justify="left")
-    classes = [f"pseudo\n{name}" for name in names] if few else ["pseudo\nmean", "pseudo\nlowest"]
-    headers = ["\nepoch", "\nstep", "loss\ntraining", "loss\nvalidation", *classes]
-    headers += ["learning\nrate", "seconds\nper epoch", "waiting\nfor data", "peak\nmemory"]
-    for header in headers:
-        table.add_column(Text(header), justify="right")
-    for line in lines:
-        known = [value for value in line.pseudo_dice.values() if value is not None]
-        summary = [sum(known) / len(known), min(known)] if known else [None, None]
-        table.add_row(*_cells(line, [line.pseudo_dice.get(name) for name in names] if few else summary))
+    table = Table(
+        box=None, padding=(0, COLUMN_GAP, 0, 0), pad_edge=False, header_style="bold", caption=caption,
+        caption_justify="left",
+    )  # fmt: skip
+    columns = _choose_columns(lines, width)
+    for column in columns:
+        table.add_column(Text(f"{column.above}\n{column.name}"), justify="right")
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*row)
     return table
 
 
-def _cells(line: EpochHistory, dice: Iterable[float | None]) -> list[str]:
-    memory = line.peak_memory_bytes
+@dataclass(frozen=True)
+class _Column:
+    above: str
+    """First line of the header."""
+    name: str
+    """Second line of the header."""
+    cells: tuple[str, ...]
+    """One per epoch."""
+
+    @property
+    def width(self) -> int:
+        return max(map(cell_len, (self.above, self.name, *self.cells)))
+
+
+def _choose_columns(lines: Sequence[EpochHistory], width: int) -> list[_Column]:
+    """The fullest choice that fits; the leanest one where none does."""
+    classes, summary = _class_columns(lines), _summary_columns(lines)
+    choices = [(summary, FIRST_TO_GO[:gone]) for gone in range(len(FIRST_TO_GO) + 1)]
+    if len(classes) <= MOST_CLASSES:
+        choices = [(classes, FIRST_TO_GO[:gone]) for gone in range(MOST_GONE_FOR_CLASSES + 1)] + choices
+    before, after = _columns_before(lines), _columns_after(lines)
+    columns: list[_Column] = []
+    for dice, gone in choices:
+        columns = [column for column in (*before, *dice, *after) if f"{column.above} {column.name}".strip() not in gone]
+        if sum(column.width + COLUMN_GAP for column in columns) - COLUMN_GAP <= width:
+            break
+    return columns
+
+
+def _columns_before(lines: Sequence[EpochHistory]) -> list[_Column]:
     return [
-        str(line.epoch),
-        str(line.step),
-        *(_number(loss, 4) for loss in (line.train_loss, line.validation_loss)),
-        *(_number(value, 3) for value in dice),
-        f"{line.learning_rate:.2g}",
-        f"{line.seconds:.1f}",
-        f"{100 * line.data_wait_fraction:.0f} %",
-        "-" if memory is None else f"{memory / 1e9:.1f} GB",
+        _Column("", "epoch", tuple(str(line.epoch) for line in lines)),
+        _Column("", "step", tuple(str(line.step) for line in lines)),
+        _Column("loss", "training", tuple(_number(line.train_loss, 4) for line in lines)),
+        _Column("loss", "validation", tuple(_number(line.validation_loss, 4) for line in lines)),
+    ]
+
+
+def _class_columns(lines: Sequence[EpochHistory]) -> list[_Column]:
+    return [
+        _Column("pseudo", name, tuple(_number(line.pseudo_dice.get(name), 3) for line in lines))
+        for name in lines[-1].pseudo_dice
+    ]
+
+
+def _summary_columns(lines: Sequence[EpochHistory]) -> list[_Column]:
+    known = [[value for value in line.pseudo_dice.values() if value is not None] for line in lines]
+    return [
+        _Column("pseudo", "mean", tuple(_number(sum(dice) / len(dice) if dice else None, 3) for dice in known)),
+        _Column("pseudo", "lowest", tuple(_number(min(dice, default=None), 3) for dice in known)),
+    ]
+
+
+def _columns_after(lines: Sequence[EpochHistory]) -> list[_Column]:
+    memory = (line.peak_memory_bytes for line in lines)
+    return [
+        _Column("learning", "rate", tuple(f"{line.learning_rate:.2g}" for line in lines)),
+        _Column("seconds", "per epoch", tuple(f"{line.seconds:.1f}" for line in lines)),
+        _Column("waiting", "for data", tuple(f"{100 * line.data_wait_fraction:.0f} %" for line in lines)),
+        _Column("peak", "memory", tuple("-" if size is None else f"{size / 1e9:.1f} GB" for size in memory)),
     ]
 
 

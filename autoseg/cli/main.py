@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, UsageError
 
 COMMANDS = {
     "plan": "describe, fingerprint, plan, split and preprocess a dataset",
@@ -80,8 +80,18 @@ def _run(parsed: argparse.Namespace) -> int:
         return int(importlib.import_module(f"autoseg.cli.{parsed.command}").run(parsed))
     except (AutosegError, OSError) as error:  # OSError: a disk that is full or read-only, named by its message
         logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
-        print(f"autoseg {parsed.command}: {error}", file=sys.stderr)
+        if not _is_said_by_another(error, parsed.command):
+            print(f"autoseg {parsed.command}: {error}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
         print(f"autoseg {parsed.command}: stopped; the same command goes on where it can", file=sys.stderr)
         return 130
+
+
+def _is_said_by_another(error: Exception, command: str) -> bool:
+    """Whether the first of several processes says the same: all of them meet wrong usage, other errors only some."""
+    if command != "train" or not isinstance(error, UsageError):
+        return False
+    from autoseg.training.distributed import is_first_process  # other commands do not wait for torch
+
+    return not is_first_process()

@@ -9,8 +9,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg run`."""
     add_planning_arguments(parser)
     parser.add_argument(
-        "-f", "--only-folds", nargs="+", default=(), metavar="FOLD", help="train these folds only (default: all)"
-    )
+        "-f", "--only-folds", nargs="+", default=(), metavar="FOLD",
+        help="train these folds only (default: all); a cascade needs all folds of its first stage",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
     handler = handlers[0]
     handler.addFilter(epochs.take)
     try:
-        with Live(get_renderable=lambda: epochs.above(bars), console=console):
+        with Live(get_renderable=lambda: epochs.above(bars, console.width), console=console):
             yield lambda done, total: bars.update(task, completed=done, total=total)
     finally:
         handler.removeFilter(epochs.take)
@@ -83,10 +83,7 @@ def _line_progress(title: str) -> Progress:
         if complete or (done < total and now - last_line < SECONDS_BETWEEN_LINES):
             return
         last_line, complete = now, done >= total
-        rate = done / max(now - started, 1e-6)
-        left = (total - done) / rate if rate > 0 else 0.0
-        logging.getLogger("autoseg").info(
-            "%s: %d of %d (%.1f per second, about %.0f s left)", title, done, total, rate, left
-        )
+        left = f", about {(now - started) * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        logging.getLogger("autoseg").info("%s: %d of %d%s", title, done, total, left)
 
     return show

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--fold", required=True, help='index of the fold, or "all" (trains on every case, validates on none)'
     )
-    _add_length(parser.add_argument_group("how long (default: as planned)"))
-    _add_recipe(parser.add_argument_group("how (default: as planned)"))
+    _add_length(parser.add_argument_group("how long (what is not given is as planned)"))
+    _add_recipe(parser.add_argument_group("recipe (what is not given is as planned)"))
     _add_start(parser)
     _add_machine(parser.add_argument_group("machine"))
     _add_watching(parser.add_argument_group("watching"))
@@ -53,32 +53,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_length(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--epochs", type=positive_integer, metavar="N")
-    group.add_argument("--steps-per-epoch", type=positive_integer, metavar="N")
     group.add_argument(
-        "--max-time", type=duration, metavar="TIME", help="end within this time, validation included, such as 10min"
+        "--epochs", type=positive_integer, metavar="N", help="end after so many epochs, however long they take"
     )
+    group.add_argument(
+        "--steps-per-epoch", type=positive_integer, metavar="N",
+        help="an epoch's optimiser steps; validation on patches and a checkpoint follow",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-time", type=duration, metavar="TIME",
+        help="instead of --epochs: end within this time, final validation included, such as 10min",
+    )  # fmt: skip
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--loss", choices=LOSSES, metavar="NAME", help=", ".join(LOSSES))
-    group.add_argument("--optimizer", choices=("sgd", "adamw"))
+    group.add_argument("--loss", choices=LOSSES, metavar="NAME", help=f"one of {', '.join(LOSSES)}")
     group.add_argument(
-        "--lr", "--learning-rate", dest="learning_rate", type=positive_number, metavar="RATE", help="the highest"
+        "--optimizer", choices=("sgd", "adamw"), help="one that was not planned comes with its usual learning rate"
     )
     group.add_argument(
-        "--warmup",
-        type=fraction,
-        metavar="SHARE",
-        help="of the training, over which the rate rises from 0, such as .05",
-    )
+        "--lr", "--learning-rate", dest="learning_rate", type=positive_number, metavar="RATE",
+        help="highest learning rate, such as 0.003",
+    )  # fmt: skip
+    group.add_argument(
+        "--warmup", type=fraction, metavar="SHARE",
+        help="share of the training over which the learning rate rises from 0, such as .05",
+    )  # fmt: skip
     group.add_argument(
         "--weight-average", type=fraction, metavar="DECAY",
         help="average the weights over steps, such as .99; kept if better on validation patches",
     )  # fmt: skip
     group.add_argument(
         "--mirror-axes", type=axis_letters, metavar="AXES",
-        help="all, none, or axes of the patch such as z,y (2D: y,x); prediction averages over the same",
+        help="all, none, or axes of the patch such as z,y (2d: y,x); prediction averages over the same",
     )  # fmt: skip
 
 
@@ -88,10 +95,13 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     continuing.add_argument("--resume", action="store_true", help="go on from the last checkpoint (the default)")
     continuing.add_argument("--restart", action="store_true", help="forget earlier checkpoints of this fold")
     group.add_argument(
-        "--pretrained", type=Path, metavar="MODEL", help="start from a workspace's weights, or from a fold's folder"
+        "--pretrained", type=Path, metavar="MODEL", help="start from the weights of this workspace or fold's folder"
     )
-    group.add_argument("--freeze-encoder", action="store_true", help="with --pretrained: train the decoder alone")
-    group.add_argument("--seed", type=count, default=0, metavar="N", help="of weights and batches (default: 0)")
+    group.add_argument(
+        "--freeze-encoder", action="store_true",
+        help="with --pretrained: train the decoder alone; give both again to go on",
+    )  # fmt: skip
+    group.add_argument("--seed", type=count, default=0, metavar="N", help="of first weights and batches (default: 0)")
 
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
@@ -109,17 +119,30 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "-j", "--workers", type=count, metavar="N",
-        help="processes that prepare batches; 0 prepares them in the training process",
+        help="processes that prepare batches (default: 0 on a CPU, by the number of cores for a GPU)",
     )  # fmt: skip
 
 
 def _add_watching(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--tracking", choices=("tensorboard", "mlflow"), help="record every epoch's figures there as well"
-    )
+        "--tracking", choices=("tensorboard", "mlflow"),
+        help="record every epoch's figures there as well (default: in the fold's history.jsonl alone)",
+    )  # fmt: skip
     group.add_argument(
-        "--preview-augmentation", type=Path, metavar="FILE.png", help="draw augmented patches into a file, and stop"
-    )
+        "--preview-augmentation", type=png_file, metavar="FILE.png",
+        help="draw augmented patches into this file instead of training",
+    )  # fmt: skip
+
+
+def png_file(text: str) -> Path:
+    """Read the path of a picture to be written.
+
+    Raises:
+        argparse.ArgumentTypeError: If it does not end with .png; so no other file is overwritten by mistake.
+    """
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end with .png")
+    return Path(text)
 
 
 def axis_letters(text: str) -> str:
@@ -144,29 +167,56 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.training.distributed import is_first_process, is_launched, launch
 
     workspace = Workspace(arguments.workspace)
+    starts_others = arguments.devices > 1 and not is_launched()
+    options = _read_options(workspace, arguments, warn=is_first_process() and not starts_others)
     if arguments.preview_augmentation is not None:
-        return _preview(workspace, arguments)
-    options = _read_options(workspace, arguments, warn=not is_launched())
-    if arguments.devices > 1 and not is_launched():
+        return _preview(workspace, arguments, options)
+    if starts_others:
+        _check_devices(workspace, arguments.configuration, options)
         return launch(arguments.devices, arguments.words)
     keep_freed_memory()
     checkpoint = train_fold(workspace, arguments.configuration, arguments.fold, options, bar=progress_bar)
     if not is_first_process():
         return DONE if checkpoint.finished else SOME_FAILED
     if not checkpoint.finished:
-        print(f"Stopped after step {checkpoint.step}; the same command goes on from there.")
+        command = "the same command without --restart" if arguments.restart else "the same command"
+        print(f"Stopped after step {checkpoint.step}; {command} goes on from there.")
         return SOME_FAILED
     _print_validation(workspace, arguments.configuration, arguments.fold)
     print(f"Fold: {workspace.fold(arguments.configuration, arguments.fold)}")
     return DONE
 
 
-def _preview(workspace: Workspace, arguments: argparse.Namespace) -> int:
+def _check_devices(workspace: Workspace, name: str, options: TrainingOptions) -> None:
+    """Refuse in one line what each of the processes would refuse once they are all started."""
+    import torch
+
+    from autoseg.errors import UsageError
+    from autoseg.networks.devices import choose_device
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+    from autoseg.stages.plan import find_configuration
+    from autoseg.training.options import apply_options
+
+    configuration = apply_options(find_configuration(read_record(Plan, workspace.plan), name, workspace.plan), options)
+    if options.devices > configuration.batch_size:
+        raise UsageError(
+            f"--devices {options.devices}: a batch of {name} has {configuration.batch_size} samples, one device needs "
+            "one at least; use fewer devices, or plan a larger batch"
+        )
+    if choose_device(options.device).type == "cuda" and options.devices > torch.cuda.device_count():
+        raise UsageError(
+            f"--devices {options.devices}: this machine has {torch.cuda.device_count()} GPUs; use fewer devices, or "
+            "--device cpu"
+        )
+
+
+def _preview(workspace: Workspace, arguments: argparse.Namespace, options: TrainingOptions) -> int:
     from autoseg.cli.main import DONE
     from autoseg.stages.preview import preview_augmentation
 
     path = arguments.preview_augmentation
-    preview_augmentation(workspace, arguments.configuration, arguments.fold, path, seed=arguments.seed)
+    preview_augmentation(workspace, arguments.configuration, arguments.fold, path, options)
     print(f"Augmented patches: {path}")
     return DONE
 
@@ -209,11 +259,10 @@ def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool)
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
     from autoseg.records.sides import find_sided_names, left_right_axes
+    from autoseg.stages.plan import find_configuration
 
     plan = read_record(Plan, workspace.plan)
-    if name not in plan.configurations:
-        raise UsageError(f"{workspace.plan}: no configuration {name!r}; it has {', '.join(plan.configurations)}")
-    dimensions = plan.configurations[name].network.dimensions
+    dimensions = find_configuration(plan, name, workspace.plan).network.dimensions
     possible = AXES[-dimensions:]
     letters = {"all": possible, "none": ""}.get(text, text.replace(",", ""))
     unknown = [letter for letter in letters if letter not in possible]

@@ -138,9 +138,14 @@ def open_label_map(path: Path) -> tuple[blosc2.NDArray, str]:
     """
     try:
         array = _open_array(path)
-        return array, str(array.schunk.vlmeta[ORIGIN])
+        return array, label_map_origin(array)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DatasetError(f"{path}: this label map is missing or damaged ({error})") from error
+
+
+def label_map_origin(array: blosc2.NDArray) -> str:
+    """What `save_label_map` was told about where a label map comes from."""
+    return str(array.schunk.vlmeta[ORIGIN])
 
 
 def remove_other_cases(folder: Path, cases: frozenset[str]) -> None:

@@ -72,7 +72,7 @@ def choose_recipe(
         return Recipe(selection.configurations, asked or selection.folds, selection.postprocessing)
     names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
     for name in names:
-        if all(trained_folds(workspace, stage, checkpoint) for stage in _stages(plan, name)):
+        if all(workspace.trained_folds(stage, checkpoint) for stage in _stages(plan, name)):
             return Recipe((name,), asked, ())
     raise PredictionError(
         f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
@@ -88,7 +88,7 @@ def _stages(plan: Plan, name: str) -> tuple[str, ...]:
 def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:
     for name in selection.configurations:
         others = [
-            fold for fold in trained_folds(workspace, name, checkpoint) if fold != "all" and fold not in selection.folds
+            fold for fold in workspace.trained_folds(name, checkpoint) if fold != "all" and fold not in selection.folds
         ]
         if others:
             logger.warning(
@@ -109,13 +109,6 @@ def _name_stages(member: LoadedConfiguration) -> str:
     return stage if member.previous is None else f"{stage} after {_name_stages(member.previous)}"
 
 
-def trained_folds(workspace: Workspace, configuration: str, checkpoint: str) -> tuple[str, ...]:
-    """Folds of a configuration that have this checkpoint, in order of name."""
-    name = f"checkpoint_{checkpoint}.safetensors"
-    found = (workspace.root / "models" / configuration).glob(f"fold_*/{name}")
-    return tuple(sorted(path.parent.name.removeprefix("fold_") for path in found))
-
-
 def load_with_previous(
     workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
 ) -> LoadedConfiguration:
@@ -131,7 +124,7 @@ def load_with_previous(
     previous = loaded.configuration.previous_configuration
     if previous is None:
         return loaded
-    trained = trained_folds(workspace, previous, checkpoint)
+    trained = workspace.trained_folds(previous, checkpoint)
     if not trained:
         raise PredictionError(
             f"{workspace.root}: {name} takes the label maps of {previous} as input, which has no trained fold "
@@ -161,7 +154,7 @@ def load_configuration(
     if name not in plan.configurations:
         raise PredictionError(f"{workspace.selection}: chooses {name!r}, which is not in {workspace.plan}")
     configuration = plan.configurations[name]
-    trained = trained_folds(workspace, name, checkpoint)
+    trained = workspace.trained_folds(name, checkpoint)
     chosen = tuple(folds) or tuple(fold for fold in trained if fold != "all") or trained
     missing = [fold for fold in chosen if fold not in trained]
     if missing or not chosen:

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 import blosc2
+import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError, TrainingError
 from autoseg.imaging.storage import ARRAY_ENDING, RECORD_ENDING, open_label_map, save_label_map
@@ -47,9 +49,12 @@ class NextStage:
             PredictionError: If the case was cropped differently for the cascade.
         """
         grid = self._grid(answer.record.case)
-        labels = restore_on_grid(answer, grid, self.plan.encoding)
         patch_size = self.plan.configurations[self.cascade].patch_size
-        save_label_map(self._path(grid.case), labels, patch_size, self._origin(grid))
+        save_label_map(self._path(grid.case), self.restore(answer), patch_size, self._origin(grid))
+
+    def restore(self, answer: CaseLogits) -> NDArray[np.int16]:
+        """Label indices (Z, Y, X) on the cascade's preprocessed grid; raises as `write` does."""
+        return restore_on_grid(answer, self._grid(answer.record.case), self.plan.encoding)
 
     def open(self, case: str) -> blosc2.NDArray:
         """Label indices (Z, Y, X), int16, mapped into memory; see `find_fault`."""

@@ -35,7 +35,8 @@ class Checkpoint(Record):
     model_hash: str
     """Of all that the plan says about the model; weights serve no other plan."""
     cases_hash: str
-    """Of the training cases' ids: on other cases the validation would not be held out."""
+    """Of the training cases' ids: on other cases the validation would not be held out. A cascade: of the origins of its
+    label maps too."""
     training: TrainingSpec
     """What was trained: the plan's, with the user's overrides."""
     weights: Literal["last", "average"] = "last"
@@ -54,3 +55,5 @@ class Checkpoint(Record):
     """Of the loader; batch n of a seed is always the same, so no generator state has to be stored."""
     loss_scale: float | None = None
     """Of the fp16 gradient scaler; None in other precisions."""
+    loss_scale_steps: int = 0
+    """Steps since that scale was last changed."""

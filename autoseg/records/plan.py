@@ -178,6 +178,9 @@ def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) 
     previous = configuration.previous_configuration
     if previous is not None and previous not in others:
         yield ("previous_configuration",), f"'{previous}', expected another configuration: {_list(others)}"
+    elif name in (stages := _previous_stages(name, plan)):
+        way = " -> ".join([name, *stages])
+        yield ("previous_configuration",), f"'{previous}' leads back to {name} ({way}); one of them must have none"
     source = plan.configurations.get(configuration.preprocessed_as)
     if source is None:
         names = _list(list(plan.configurations))
@@ -189,6 +192,18 @@ def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) 
                 f"differs from that of {configuration.preprocessed_as}, whose preprocessed arrays are used; alter both"
             )
             yield (field,), what
+
+
+def _previous_stages(name: str, plan: Plan) -> list[str]:
+    """Configurations before this one, nearest first, as far as they exist; one that leads in a circle ends the list."""
+    stages: list[str] = []
+    while name in plan.configurations:
+        previous = plan.configurations[name].previous_configuration
+        if previous is None or previous in stages:
+            break
+        stages.append(previous)
+        name = previous
+    return stages
 
 
 def _list(names: list[str]) -> str:

@@ -61,7 +61,7 @@ class Workspace:
         """Folder of a fold's label maps for its validation cases, on the grid of the cascade's next stage."""
         return self.fold(configuration, fold) / "next_stage" / next_configuration
 
-    def trained_folds(self, configuration: str) -> tuple[str, ...]:
-        """Folds with final weights, in order of name."""
-        finished = (self.root / "models" / configuration).glob("fold_*/checkpoint_final.safetensors")
-        return tuple(sorted(path.parent.name.removeprefix("fold_") for path in finished))
+    def trained_folds(self, configuration: str, checkpoint: str = "final") -> tuple[str, ...]:
+        """Folds with these weights, `final` or `best`, in order of name."""
+        found = (self.root / "models" / configuration).glob(f"fold_*/checkpoint_{checkpoint}.safetensors")
+        return tuple(sorted(path.parent.name.removeprefix("fold_") for path in found))

@@ -5,10 +5,11 @@ Writes nothing; the pipeline writes plan.json.
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from autoseg.errors import PlanningError
+from autoseg.errors import PlanningError, UsageError
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.fingerprint import Fingerprint
@@ -44,6 +45,22 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str = "unet") -
         what = "; ".join(ignored)
         raise PlanningError(f"The planner '{planner}' ignores {what}. Take another planner, or leave the option out.")
     return made
+
+
+def find_configuration(plan: Plan, name: str, path: Path) -> Configuration:
+    """The configuration of this name.
+
+    Args:
+        plan: Has it, or not.
+        name: As the user gave it.
+        path: Of the plan, for the message.
+
+    Raises:
+        UsageError: If the plan has no such configuration; lists those that it has.
+    """
+    if name not in plan.configurations:
+        raise UsageError(f"{path}: no configuration {name!r}; it has {', '.join(plan.configurations)}")
+    return plan.configurations[name]
 
 
 def _ask(planner: str, fingerprint: Fingerprint, budget: Budget) -> Plan:

@@ -2,6 +2,7 @@
 
 from multiprocessing import SimpleQueue
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +10,17 @@ from numpy.typing import NDArray
 from autoseg.errors import UsageError
 from autoseg.imaging.storage import open_case, stored_cases
 from autoseg.inference.previous_stage import load_previous
+from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
-from autoseg.records.plan import Configuration, Plan, Splits
+from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.mosaic import PatchVersions, plot_versions
+from autoseg.stages.plan import find_configuration
+from autoseg.stages.split import find_split
 from autoseg.training.augmentation.parameters import AugmentationRules
 from autoseg.training.batch import Batch
 from autoseg.training.loading import PatchLoader, TrainingCase, training_cases
+from autoseg.training.options import TrainingOptions, apply_options
 
 MOST_PATCHES = 4
 """Rows of the picture, each of another case."""
@@ -23,8 +28,12 @@ MOST_PATCHES = 4
 AUGMENTED_VERSIONS = 5
 """Columns of the picture beside the patch as it lies."""
 
+AS_PLANNED: Final = TrainingOptions()
 
-def preview_augmentation(workspace: Workspace, configuration: str, fold: str, path: Path, *, seed: int = 0) -> None:
+
+def preview_augmentation(
+    workspace: Workspace, configuration: str, fold: str, path: Path, options: TrainingOptions = AS_PLANNED
+) -> None:
     """Write a PNG: for some training cases a patch as it lies, and versions of it as training would see them.
 
     Args:
@@ -32,21 +41,16 @@ def preview_augmentation(workspace: Workspace, configuration: str, fold: str, pa
         configuration: Name in the plan.
         fold: Index in splits.json as text, or `all`.
         path: Of the picture; its folder is made when missing.
-        seed: Another one gives other patches and versions.
+        options: As for the training, which decide on mirroring; another seed gives other patches and versions.
 
     Raises:
-        UsageError: If configuration or fold do not exist, or no case is preprocessed.
+        UsageError: If configuration or fold do not exist, options do not fit the plan, or no case is preprocessed.
         TrainingError: If the configuration is a cascade and label maps of its previous configuration are missing.
     """
     plan = read_record(Plan, workspace.plan)
-    if configuration not in plan.configurations:
-        raise UsageError(
-            f"{workspace.plan}: no configuration {configuration!r}; it has {', '.join(plan.configurations)}"
-        )
-    cases = _draw_cases(workspace, plan, configuration, fold, np.random.default_rng(seed))
-    rows = [
-        _augment(case, plan, plan.configurations[configuration], [seed, number]) for number, case in enumerate(cases)
-    ]
+    effective = apply_options(find_configuration(plan, configuration, workspace.plan), options)
+    cases = _draw_cases(workspace, plan, configuration, fold, np.random.default_rng(options.seed))
+    rows = [_augment(case, plan, effective, [options.seed, number]) for number, case in enumerate(cases)]
     names = {head.painted_index: head.name for head in plan.encoding.heads if head.painted_index > 0}
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_versions(rows, dict(sorted(names.items())), path)
@@ -57,13 +61,8 @@ def _draw_cases(
 ) -> tuple[TrainingCase, ...]:
     configuration = plan.configurations[name]
     folder = workspace.preprocessed(configuration.preprocessed_as)
-    ready = stored_cases(folder)
-    splits = read_record(Splits, workspace.splits)
-    if fold != "all":
-        if fold not in map(str, range(len(splits.folds))):
-            known = ", ".join([*map(str, range(len(splits.folds))), "all"])
-            raise UsageError(f"fold {fold!r} does not exist; {workspace.splits} has {known}")
-        ready = tuple(sorted(set(ready) & set(splits.folds[int(fold)].training)))
+    training = find_split(workspace, read_record(DatasetDescription, workspace.dataset), fold).training
+    ready = sorted(set(stored_cases(folder)) & set(training))
     if not ready:
         raise UsageError(
             f"{folder}: no training case of fold {fold} is preprocessed. Run autoseg-plan again with the same "

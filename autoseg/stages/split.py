@@ -1,4 +1,4 @@
-"""Stage split: from case ids to the cross-validation.
+"""Stage split: from case ids to the cross-validation, and from a fold's name to its cases.
 
 Writes nothing; the pipeline writes splits.json.
 """
@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from autoseg.errors import UsageError
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Split, Splits
+from autoseg.records.workspace import Workspace
 
 SPLIT_SEED = 12345
 """nnU-Net's, so that the same ids give the same folds."""
@@ -67,6 +70,26 @@ def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | Non
     fewer = f" (only {number} for {folds} asked for)" if number < folds else ""
     units = "groups" if len(names) < len(cases) else "cases"
     return Splits(folds=splits, reason=f"{number} folds{fewer} of {len(names)} {units}{grouping}, {method}.")
+
+
+def find_split(workspace: Workspace, dataset: DatasetDescription, fold: str) -> Split:
+    """Cases of a fold.
+
+    Args:
+        workspace: Has splits.json.
+        dataset: Its cases are those of fold `all`.
+        fold: Index in splits.json as text, or `all`: every case trains, none validates.
+
+    Raises:
+        UsageError: If there is no such fold; lists those that there are.
+    """
+    if fold == "all":
+        return Split(training=tuple(files.case for files in dataset.cases), validation=())
+    folds = read_record(Splits, workspace.splits).folds
+    names = [str(index) for index in range(len(folds))]
+    if fold not in names:
+        raise UsageError(f"fold {fold!r} does not exist; {workspace.splits} has {', '.join([*names, 'all'])}")
+    return folds[names.index(fold)]
 
 
 def _split(cases: Sequence[str], left_out: Sequence[str]) -> Split:

@@ -2,32 +2,29 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-
-import torch
+from dataclasses import dataclass, replace
 
 from autoseg.errors import TrainingError, UsageError
-from autoseg.imaging.storage import stored_cases
+from autoseg.imaging.storage import label_map_origin, stored_cases
 from autoseg.inference.previous_stage import load_previous
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import Progress, read_record
-from autoseg.records.plan import Configuration, Plan, Split, Splits, hash_of, model_hash
+from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.figures import plot_progress
+from autoseg.stages.plan import find_configuration
+from autoseg.stages.split import find_split
 from autoseg.stages.validate import Validation, estimate_validation_seconds, lacks_next_stage, validate_fold
-from autoseg.training.distributed import Ranks, device_of_process, join_ranks
+from autoseg.training.distributed import device_of_process, join_ranks
 from autoseg.training.fold import train_until_done
 from autoseg.training.fold_training import FoldTraining
-from autoseg.training.loading import default_workers
 from autoseg.training.log import fold_log
 from autoseg.training.options import TrainingOptions, apply_options
-from autoseg.training.previous import finished_earlier, forget_results
-from autoseg.training.sampling import SliceableLabels
+from autoseg.training.previous import describe_departures, finished_earlier, list_ignored
 from autoseg.training.tracking import track
 
 __all__ = ["TrainingOptions", "train_fold"]
@@ -71,61 +68,51 @@ def train_fold(
     """
     began = time.monotonic()
     job = _prepare(workspace, configuration, fold, options)
-    with join_ranks(job.device) as ranks:
-        _check_ranks(job, options, ranks)
-        training = _fold_training(job, options, ranks)
-        done = None if options.restart else finished_earlier(training)
-        ranks.barrier()  # all have looked before the first one changes anything
-        checkpoint = done or _train(job, training, options, began, bar)
+    with join_ranks(job.training.device) as ranks:
+        job = replace(job, training=replace(job.training, ranks=ranks))
+        _check_ranks(job.training)
+        done = None if options.restart else finished_earlier(job.training)
+        _, one_has_work = ranks.agree(0.0, stop=done is None)  # then all of them train, or find out that they cannot
+        checkpoint = _train(job, began, bar) if done is None or one_has_work else done
     if ranks.is_first and checkpoint.finished:
-        _validate(job, bar, trained=done is None)
+        if done is None or one_has_work:
+            _validate(job, bar)
+        else:
+            _leave(job, bar, done)
     return checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """Everything that is decided before the processes are joined."""
+    """A fold's training, and what its validation needs besides."""
 
     workspace: Workspace
     dataset: DatasetDescription
-    plan: Plan
-    name: str
-    configuration: Configuration
-    """With the user's options in its schedule."""
-    fold: str
-    split: Split
-    previous: Mapping[str, SliceableLabels] | None
-    """Cascade: label maps by case."""
-    device: torch.device
-    precision: torch.dtype
+    training: FoldTraining
 
     @property
-    def folder(self) -> Path:
-        return self.workspace.fold(self.name, self.fold)
-
-    @property
-    def preprocessed(self) -> Path:
-        return self.workspace.preprocessed(self.configuration.preprocessed_as)
+    def title(self) -> str:
+        return f"{self.training.name}, fold {self.training.fold}"
 
     @property
     def validation(self) -> Validation:
+        training = self.training
         return Validation(
             workspace=self.workspace,
             dataset=self.dataset,
-            plan=self.plan,
-            configuration=self.name,
-            fold=self.fold,
-            cases=self.split.validation,
-            device=self.device,
-            dtype=self.precision,
+            plan=training.plan,
+            configuration=training.name,
+            fold=training.fold,
+            cases=training.split.validation,
+            device=training.device,
+            dtype=training.precision,
         )
 
 
 def _prepare(workspace: Workspace, name: str, fold: str, options: TrainingOptions) -> _Job:
+    """Decide everything that one process can decide alone."""
     plan = read_record(Plan, workspace.plan)
-    if name not in plan.configurations:
-        raise UsageError(f"{workspace.plan}: no configuration {name!r}; it has {', '.join(plan.configurations)}")
-    configuration = apply_options(plan.configurations[name], options)
+    configuration = apply_options(find_configuration(plan, name, workspace.plan), options)
     dataset = read_record(DatasetDescription, workspace.dataset)
     folder = workspace.dataset_folder(dataset.folder)
     if not folder.is_dir():
@@ -133,141 +120,120 @@ def _prepare(workspace: Workspace, name: str, fold: str, options: TrainingOption
             f"{folder}: the dataset is not there, and the final validation needs its label maps. Move it back, or plan "
             "again with the same workspace (-w); what is preprocessed and trained stays."
         )
-    split = _find_split(workspace, dataset, fold)
-    cases = sorted({*split.training, *split.validation})
-    _check_preprocessed(workspace.preprocessed(configuration.preprocessed_as), cases)
+    split = find_split(workspace, dataset, fold)
+    cases = [*split.training, *split.validation]
+    _check_preprocessed(workspace, name, configuration, cases)
+    for next_name, following in plan.configurations.items():
+        if following.previous_configuration == name:  # the validation makes label maps on its grid
+            _check_preprocessed(workspace, next_name, following, split.validation)
     is_cascade = configuration.previous_configuration is not None
+    previous = load_previous(workspace, plan, name, cases) if is_cascade else None
     device = device_of_process(choose_device(options.device))
-    return _Job(
-        workspace=workspace,
-        dataset=dataset,
+    training = FoldTraining(
+        folder=workspace.fold(name, fold),
+        preprocessed=workspace.preprocessed(configuration.preprocessed_as),
         plan=plan,
         name=name,
         configuration=configuration,
         fold=fold,
         split=split,
-        previous=load_previous(workspace, plan, name, cases) if is_cascade else None,
+        previous=previous,
+        previous_origins=tuple(label_map_origin(previous[case]) for case in sorted(previous)) if previous else (),
+        options=options,
         device=device,
         precision=choose_dtype(options.precision, device),
     )
+    return _Job(workspace=workspace, dataset=dataset, training=training)
 
 
-def _find_split(workspace: Workspace, dataset: DatasetDescription, fold: str) -> Split:
-    splits = read_record(Splits, workspace.splits)
-    if fold == "all":
-        return Split(training=tuple(files.case for files in dataset.cases), validation=())
-    if fold not in map(str, range(len(splits.folds))):
-        names = ", ".join([*map(str, range(len(splits.folds))), "all"])
-        raise UsageError(f"fold {fold!r} does not exist; {workspace.splits} has {names}")
-    return splits.folds[int(fold)]
-
-
-def _check_preprocessed(folder: Path, cases: list[str]) -> None:
+def _check_preprocessed(workspace: Workspace, name: str, configuration: Configuration, cases: Sequence[str]) -> None:
+    folder = workspace.preprocessed(configuration.preprocessed_as)
     missing = sorted(set(cases) - set(stored_cases(folder)))
     if missing:
         raise UsageError(
-            f"{folder}: {len(missing)} cases are not preprocessed, {missing[0]} first. Run autoseg-plan again with the "
-            "same workspace, without --no-preprocess."
+            f"{folder}: {len(missing)} cases are not preprocessed for {name}, {missing[0]} first. Run autoseg-plan "
+            "again with the same workspace, without --no-preprocess."
         )
 
 
-def _check_ranks(job: _Job, options: TrainingOptions, ranks: Ranks) -> None:
-    if options.devices not in (1, ranks.count):
+def _check_ranks(training: FoldTraining) -> None:
+    devices, count, batch_size = training.options.devices, training.ranks.count, training.configuration.batch_size
+    if devices not in (1, count):
         raise UsageError(
-            f"{options.devices} devices are asked for, but {ranks.count} process(es) run. Use autoseg train --devices "
-            f"{options.devices}, or torchrun with as many processes."
+            f"{devices} devices are asked for, but {count} process(es) run. Use autoseg train --devices {devices}, or "
+            "torchrun with as many processes."
         )
-    if ranks.count > job.configuration.batch_size:
+    if count > batch_size:
         raise UsageError(
-            f"{ranks.count} devices cannot share a batch of {job.configuration.batch_size} samples; use at most "
-            f"{job.configuration.batch_size} devices, or plan a larger batch."
+            f"{count} devices cannot share a batch of {batch_size} samples; use at most {batch_size} devices, or plan "
+            "a larger batch."
         )
 
 
-def _fold_training(job: _Job, options: TrainingOptions, ranks: Ranks) -> FoldTraining:
-    return FoldTraining(
-        folder=job.folder,
-        preprocessed=job.preprocessed,
-        plan=job.plan,
-        name=job.name,
-        configuration=job.configuration,
-        fold=job.fold,
-        model_hash=model_hash(job.plan, job.name),
-        cases_hash=hash_of(sorted(job.split.training)),
-        split=job.split,
-        previous=job.previous,
-        device=job.device,
-        precision=job.precision,
-        ranks=ranks,
-        compile=options.compile,
-        seed=options.seed,
-        workers=default_workers(job.device) if options.workers is None else options.workers,
-        restart=options.restart,
-        pretrained=options.pretrained,
-        freeze_encoder=options.freeze_encoder,
-    )
-
-
-def _train(job: _Job, training: FoldTraining, options: TrainingOptions, began: float, bar: ProgressBar) -> Checkpoint:
+def _train(job: _Job, began: float, bar: ProgressBar) -> Checkpoint:
     """Train in the time that is left, showing and tracking how it goes."""
-    ranks = training.ranks
-    if ranks.is_first:
-        forget_results(job.folder, everything=options.restart)
-    ranks.barrier()
-    if not ranks.is_first:
+    training = job.training
+    if not training.ranks.is_first:
         with _warnings_only():
-            return train_until_done(training, _training_seconds(job, began, ranks))
-    title = f"{job.name} fold {job.fold}"
-    with fold_log(job.folder), track(options.tracking, job.folder, title) as tell:
+            return train_until_done(training, _training_seconds(job, began))
+    with fold_log(training.folder), track(training.options.tracking, training.folder, job.title) as tell:
 
         def show(history: list[EpochHistory]) -> None:
             tell(history[-1])
-            plot_progress(history, job.folder / "progress.png", f"{job.dataset.name}: {job.name}, fold {job.fold}")
+            plot_progress(history, training.folder / "progress.png", f"{job.dataset.name}: {job.title}")
 
         logger.info(
-            "training %s, fold %s: %d cases, %d for validation, on %s in %s, processes: %d",
-            job.name, job.fold, len(job.split.training), len(job.split.validation), job.device, job.precision,
-            ranks.count,
+            "training %s: %d cases, %d for validation, on %s in %s, processes: %d",
+            job.title, len(training.split.training), len(training.split.validation), training.device,
+            training.precision, training.ranks.count,
         )  # fmt: skip
-        limit = _training_seconds(job, began, ranks)
-        with bar(f"{title}, percent") as progress:
+        limit = _training_seconds(job, began)
+        with bar(f"{job.title}, percent") as progress:
             checkpoint = train_until_done(training, limit, progress=progress, after_epoch=show)
         logger.info("trained after %.0f s", time.monotonic() - began)
     return checkpoint
 
 
-def _training_seconds(job: _Job, began: float, ranks: Ranks) -> float | None:
+def _training_seconds(job: _Job, began: float) -> float | None:
     """What is left of a promised time for training itself; None when steps alone decide.
 
     The first process measures for all.
     """
-    promised = job.configuration.training.time_per_fold_seconds
+    spec, ranks = job.training.spec, job.training.ranks
+    promised = spec.time_per_fold_seconds
     if promised is None:
         return None
     reserved = 0.0
     if ranks.is_first:
-        axes = job.configuration.training.mirror_axes
-        validation = VALIDATION_MARGIN * estimate_validation_seconds(job.validation, axes)
+        validation = VALIDATION_MARGIN * estimate_validation_seconds(job.validation, spec.mirror_axes)
         reserved = STARTUP_SECONDS + time.monotonic() - began + validation
     (reserved,) = ranks.broadcast_numbers([reserved])
     if reserved >= promised:
         raise TrainingError(
-            f"{promised:.0f} s are too few for {job.name}: start-up and the final validation alone need "
+            f"{promised:.0f} s are too few for {job.training.name}: start-up and the final validation alone need "
             f"{reserved:.0f} s. Allow more time."
         )
     return promised - reserved
 
 
-def _validate(job: _Job, bar: ProgressBar, *, trained: bool) -> None:
-    """Score the fold after its training, or make what a cascade that was planned later needs of it."""
-    if not trained and not lacks_next_stage(job.validation):
-        logger.info("%s, fold %s is trained and validated; --restart trains it again", job.name, job.fold)
+def _leave(job: _Job, bar: ProgressBar, done: Checkpoint) -> None:
+    """Say what is not done to a fold that was trained earlier; make what a cascade that was planned later needs."""
+    if lacks_next_stage(job.validation):
+        _validate(job, bar)
+    logger.info("%s is trained and validated; --restart trains it again", job.title)
+    if departures := describe_departures(done, job.training):
+        logger.info("it stays as it was trained, with %s", departures)
+    for sentence in list_ignored(done, job.training):
+        logger.warning("%s", sentence)
+
+
+def _validate(job: _Job, bar: ProgressBar) -> None:
+    if not job.training.split.validation:
         return
-    if not job.split.validation:
-        return
-    with fold_log(job.folder), bar("final validation") as progress:
+    with fold_log(job.training.folder), bar("final validation") as progress:
         score = validate_fold(job.validation, progress).mean_foreground_dice
-        logger.info("whole-volume Dice of fold %s: %s", job.fold, "none" if score is None else f"{score:.4f}")
+        dice = "none" if score is None else f"{score:.4f}"
+        logger.info("whole-volume Dice of fold %s: %s", job.training.fold, dice)
 
 
 @contextmanager

@@ -113,7 +113,10 @@ def estimate_validation_seconds(validation: Validation, mirror_axes: tuple[int, 
     seconds = 0.0
     for _ in range(2):  # the first call also pays for kernels being set up
         began = time.monotonic()
-        _restore(validation, _predict(validation, untrained, validation.cases[0], previous))
+        answer = _predict(validation, untrained, validation.cases[0], previous)
+        _restore(validation, answer)
+        for stage in validation._next_stages:
+            stage.restore(answer)
         seconds = time.monotonic() - began
     return seconds * sum(windows) / windows[0]
 

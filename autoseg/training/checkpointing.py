@@ -107,7 +107,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> N
 
 
 def cpu_weights(weights: StateDict) -> StateDict:
-    """Copies of weights as contiguous float32 tensors on the CPU, detached."""
+    """Weights as contiguous float32 tensors on the CPU, detached; those that are so already share their memory."""
     return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
 
 
@@ -115,7 +115,10 @@ def _save(tensors: StateDict, checkpoint: Checkpoint, path: Path) -> None:
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {_RECORD_KEY: json.dumps(checkpoint.model_dump(mode="json"))}
     with replacing(path.with_suffix(".safetensors")) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(contiguous, temporary, metadata=metadata)
+        temporary.chmod(mode)  # safetensors gives a file to its owner alone; colleagues are to read it as any other
     write_record(checkpoint, path.with_suffix(".json"))
 
 

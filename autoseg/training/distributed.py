@@ -32,6 +32,9 @@ STOPPED = 1
 SECONDS_BETWEEN_LOOKS = 1.0
 """A process looks so often whether torchrun is still there."""
 
+_PROCESSES_HERE = "LOCAL_WORLD_SIZE"
+"""torchrun's own name for how many processes it started on this machine."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -39,6 +42,8 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    count_here: int = 1
+    """Those that share this machine's cores and memory."""
 
     @property
     def is_first(self) -> bool:
@@ -116,13 +121,13 @@ def device_of_process(device: torch.device) -> torch.device:
         return device
     if str(device) != device.type:
         raise UsageError(f"device {device} names one GPU, but several processes need one each; use --device cuda")
-    local_rank, found = dist.get_node_local_rank(), torch.cuda.device_count()
-    if local_rank >= found:
+    processes, found = int(os.environ.get(_PROCESSES_HERE, "1")), torch.cuda.device_count()
+    if processes > found:  # said by each of them, since only the first one's errors are shown
         raise UsageError(
-            f"process {local_rank + 1} of this machine has no GPU of its own; it has {found}. Use as many --devices, "
-            "or --device cpu."
+            f"{processes} processes of this machine need a GPU each, and it has {found}. Start as many, or use "
+            "--device cpu."
         )
-    return torch.device(device.type, local_rank)
+    return torch.device(device.type, dist.get_node_local_rank())
 
 
 @contextmanager
@@ -135,7 +140,7 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
         device: Of this process.
     """
     if dist.is_initialized():
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield _joined_ranks()
         return
     if not is_launched():
         yield Ranks()
@@ -146,9 +151,15 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
         with warnings.catch_warnings():
             # kernels of one voxel lie in memory as they should, only torch has two descriptions of it
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
-            yield Ranks(dist.get_rank(), dist.get_world_size())
+            yield _joined_ranks()
     finally:
         dist.destroy_process_group()
+
+
+def _joined_ranks() -> Ranks:
+    """Of the processes that are joined; torchrun says how many of them are here, other starters keep them together."""
+    count = dist.get_world_size()
+    return Ranks(dist.get_rank(), count, int(os.environ.get(_PROCESSES_HERE, count)))
 
 
 def _stop_without_launcher(launcher: int) -> None:

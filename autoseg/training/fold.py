@@ -28,6 +28,7 @@ from autoseg.training.fold_batches import augmentation_on_device, open_training_
 from autoseg.training.fold_training import FoldTraining
 from autoseg.training.history import history_line, log_line, read_history, write_history
 from autoseg.training.loop import Clock, TrainingRun, ValidationResult, agree, train_epoch, validate_epoch
+from autoseg.training.previous import check_same_training, forget_results
 from autoseg.training.pseudo_dice import mean_dice, moving_average
 from autoseg.training.starting import start_run
 from autoseg.training.stopping import stopping_on_signals
@@ -36,7 +37,7 @@ from autoseg.training.transfer import freeze_encoder, load_pretrained
 logger = logging.getLogger("autoseg.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""A kill costs at most this much work, and an epoch; writing costs well under a second."""
+"""A kill costs at most this much work, and a step; writing costs well under a second."""
 
 COMPARISON_SHARE = 0.01
 """Of a promised training time, kept for choosing between last and averaged weights."""
@@ -86,6 +87,7 @@ def train_until_done(
         end = Clock(clock.total_steps, limit_seconds, clock.elapsed_before, clock.started)
         with _comparison_batches(fold) as batches:
             chosen, weights = choose_final_weights(run, batches, end)
+        agree(run, end)  # a stop that was asked for since the last step
         if run.stopped.is_set():
             return _record(fold, state)
         checkpoint = _record(fold, state).model_copy(update={"finished": True, "weights": chosen})
@@ -97,23 +99,28 @@ def train_until_done(
 def _begin(fold: FoldTraining, limit_seconds: float | None) -> _Progress:
     """Build everything, and go on from the last checkpoint if there is one."""
     began = time.monotonic()
-    resumed = None if fold.restart else load_resume_point(fold.folder / "checkpoint_last")
+    path = fold.folder / "checkpoint_last"
+    resumed = None if fold.options.restart else load_resume_point(path)
     if resumed is not None:
-        _check_resumable(resumed.checkpoint, fold)
+        check_same_training(resumed.checkpoint, fold, path.with_suffix(".safetensors"))
     steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
     run = start_run(
         fold.configuration, spec, fold.plan.encoding, fold.device, fold.precision,
-        seed=fold.seed, ranks=fold.ranks, augmentation=augmentation_on_device(fold.configuration, fold.device),
-        compiled=pays_to_compile(fold.compile, fold.device, steps, limit_seconds),
+        seed=fold.options.seed, ranks=fold.ranks, augmentation=augmentation_on_device(fold.configuration, fold.device),
+        compiled=pays_to_compile(fold.options.compile, fold.device, steps, limit_seconds),
         prepare=lambda network: _prepare_network(network, fold, fresh=resumed is None),
     )  # fmt: skip
     if limit_seconds is not None and spec.weight_average_decay is not None:
         limit_seconds *= 1.0 - COMPARISON_SHARE
+    if resumed is not None:
+        _restore(run, resumed, fold)
+    _check_same_step(run)
     if resumed is None:
         return _Progress(run, Clock(steps, limit_seconds, started=began), [])
-    _restore(run, resumed, fold)
     checkpoint = resumed.checkpoint
     logger.info("going on after epoch %d, step %d", checkpoint.epoch, run.step)
+    if fold.options.pretrained is not None and run.ranks.is_first:
+        logger.warning("--pretrained is ignored: going on after step %d; --restart begins anew", run.step)
     return _Progress(
         run,
         Clock(steps, limit_seconds, elapsed_before=checkpoint.elapsed_seconds, started=began),
@@ -125,29 +132,12 @@ def _begin(fold: FoldTraining, limit_seconds: float | None) -> _Progress:
 
 def _prepare_network(network: nn.Module, fold: FoldTraining, *, fresh: bool) -> None:
     """Take over another model's weights, at the very start only, and freeze what is not to be trained."""
-    if fold.pretrained is not None and fresh:
-        for line in load_pretrained(network, fold.plan, fold.name, fold.pretrained).lines():
+    source = fold.options.pretrained
+    if source is not None and fresh:
+        for line in load_pretrained(network, fold.plan, fold.name, source).lines():
             logger.info("%s", line)
-    if fold.freeze_encoder:
+    if fold.options.freeze_encoder:
         freeze_encoder(network)
-
-
-def _check_resumable(checkpoint: Checkpoint, fold: FoldTraining) -> None:
-    """Raise TrainingError if the checkpoint's training was another one; steps, times and rates may differ."""
-    path = fold.folder / "checkpoint_last.safetensors"
-    if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
-        raise TrainingError(
-            f"{path}: belongs to another plan or other training cases; the workspace was planned anew since this "
-            "training began. Train with --restart to start over."
-        )
-    trained = checkpoint.training
-    for name in ("loss", "optimizer", "weight_average_decay"):
-        before, now = getattr(trained, name), getattr(fold.spec, name)
-        if before != now:
-            raise TrainingError(
-                f"{path}: was trained with {name} {before}, and {now} is asked for now. Train with {before}, or with "
-                "--restart to start over."
-            )
 
 
 def _restore(run: TrainingRun, resumed: ResumePoint, fold: FoldTraining) -> None:
@@ -163,8 +153,18 @@ def _restore(run: TrainingRun, resumed: ResumePoint, fold: FoldTraining) -> None
             "--restart to start over."
         ) from error
     if checkpoint.loss_scale is not None and run.scaler.is_enabled():
-        run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": checkpoint.loss_scale})
+        state = {"scale": checkpoint.loss_scale, "_growth_tracker": checkpoint.loss_scale_steps}
+        run.scaler.load_state_dict({**run.scaler.state_dict(), **state})
     run.step = checkpoint.step
+
+
+def _check_same_step(run: TrainingRun) -> None:
+    (first,) = run.ranks.broadcast_numbers([run.step])
+    if first != run.step:
+        raise TrainingError(
+            f"the first process goes on after step {first:.0f}, process {run.ranks.rank + 1} after step {run.step}: "
+            "they see different checkpoints. Processes on several machines need one workspace that all of them see."
+        )
 
 
 def _train(
@@ -177,16 +177,36 @@ def _train(
     run, clock, history = state.run, state.clock, state.history
     training = open_training_batches(fold, run.step)
     validation = open_validation_batches(fold, len(history) * fold.spec.validation_steps)
+    _forget_earlier(fold)
+
+    def finish_step(step: int) -> None:
+        after_step(step)
+        _save_now_and_then(fold, state)
+
     with closing(training), closing(validation):
         while agree(run, clock) < 1.0 and not run.stopped.is_set():
             began = time.monotonic()
-            trained = train_epoch(run, training, clock, after_step)
+            trained = train_epoch(run, training, clock, finish_step)
             if run.stopped.is_set():
                 return
             validated = _validate(run, validation, clock)
             line = history_line(len(history), run.step, time.monotonic() - began, trained, validated)
             history.append(line.model_copy(update={"peak_memory_bytes": _peak_memory_bytes(run.device)}))
             _keep(fold, state, after_epoch)
+
+
+def _save_now_and_then(fold: FoldTraining, state: _Progress) -> None:
+    """Write the resume point after a step, in the midst of a long epoch too."""
+    if state.run.ranks.is_first and time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        _save_last(fold, state.run, _record(fold, state))
+        state.saved = time.monotonic()
+
+
+def _forget_earlier(fold: FoldTraining) -> None:
+    """Remove outdated results: now that nothing can refuse any more, and all processes have read what they need."""
+    fold.ranks.barrier()
+    if fold.ranks.is_first:
+        forget_results(fold.folder, everything=fold.options.restart)
 
 
 def _validate(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
@@ -202,7 +222,7 @@ def _validate(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> Valid
 
 
 def _keep(fold: FoldTraining, state: _Progress, after_epoch: Callable[[list[EpochHistory]], None]) -> None:
-    """Write what the epoch gave: history, the weights if they were never better, the resume point if it is time."""
+    """Write what the epoch gave: history, and the weights if they were never better."""
     run, line = state.run, state.history[-1]
     state.average_dice = moving_average(state.average_dice, mean_dice(line.pseudo_dice))
     is_best = state.average_dice is not None and (state.best_dice is None or state.average_dice > state.best_dice)
@@ -220,9 +240,6 @@ def _keep(fold: FoldTraining, state: _Progress, after_epoch: Callable[[list[Epoc
     after_epoch(state.history)
     if is_best:
         save_weights(cpu_weights(averaged_weights(run)), _record(fold, state), fold.folder / "checkpoint_best")
-    if time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
-        _save_last(fold, run, _record(fold, state))
-        state.saved = time.monotonic()
 
 
 @contextmanager
@@ -249,8 +266,9 @@ def _record(fold: FoldTraining, state: _Progress) -> Checkpoint:
         elapsed_seconds=state.clock.elapsed(),
         best_pseudo_dice=state.best_dice,
         average_pseudo_dice=state.average_dice,
-        seed=fold.seed,
+        seed=fold.options.seed,
         loss_scale=run.scaler.get_scale() if run.scaler.is_enabled() else None,
+        loss_scale_steps=run.scaler.state_dict().get("_growth_tracker", 0),
     )
 
 

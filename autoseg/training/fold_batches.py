@@ -16,6 +16,9 @@ from autoseg.training.loading import build_loader
 RAM_SHARE_FOR_CASES = 0.25
 """Cases stay in memory when they fit into this share of it: then no patch waits for the disk."""
 
+LOADERS = 2
+"""That each process keeps cases for: training and validation."""
+
 
 def augmentation_on_device(configuration: Configuration, device: torch.device) -> DeviceAugmentation | None:
     """What the training loader leaves to the device: nothing to a CPU, which the loader uses as well."""
@@ -29,9 +32,9 @@ def open_training_batches(fold: FoldTraining, start_batch: int) -> Generator[Bat
         fold.configuration,
         fold.plan.encoding,
         training=True,
-        seed=fold.seed,
+        seed=fold.options.seed,
         workers=fold.workers,
-        ram_bytes=_bytes_for_cases(),
+        ram_bytes=_bytes_for_cases(fold),
         start_batch=start_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
         intensity_on_device=fold.device.type == "cuda",
@@ -46,9 +49,9 @@ def open_validation_batches(fold: FoldTraining, start_batch: int) -> Generator[B
         fold.configuration,
         fold.plan.encoding,
         training=False,
-        seed=fold.seed,
+        seed=fold.options.seed,
         workers=0,
-        ram_bytes=_bytes_for_cases(),
+        ram_bytes=_bytes_for_cases(fold),
         start_batch=start_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
         previous=fold.previous,
@@ -67,5 +70,7 @@ def _open_cases(fold: FoldTraining, cases: Sequence[str]) -> dict[str, StoredCas
     return opened
 
 
-def _bytes_for_cases() -> int:
-    return int(RAM_SHARE_FOR_CASES * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+def _bytes_for_cases(fold: FoldTraining) -> int:
+    """This machine's share, divided among the loaders of all processes here."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(RAM_SHARE_FOR_CASES * memory / (LOADERS * fold.ranks.count_here))

@@ -204,11 +204,18 @@ def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> _Queue
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
     is_bad = ~torch.isfinite(loss.detach() + norm)
     step_unless(is_bad, run.optimizer, run.scaler)
-    for buffer, before in buffers:  # running statistics
-        buffer.copy_(torch.where(is_bad, before, buffer))
+    for buffer, before in buffers:
+        _settle_statistics(run, buffer, before, is_bad)
     if run.average is not None:
         run.average.update(run.network)
     return _QueuedStep(run.step, batch.cases, torch.stack((loss.detach(), norm)))
+
+
+def _settle_statistics(run: TrainingRun, buffer: Tensor, before: Tensor, is_bad: Tensor) -> None:
+    """Take back what a bad step did to batch normalisation; the mean over processes, so that all validate the same."""
+    buffer.copy_(torch.where(is_bad, before, buffer))
+    if run.ranks.count > 1 and buffer.is_floating_point():
+        buffer.copy_(run.ranks.sum(buffer) / run.ranks.count)
 
 
 def _look_at(run: TrainingRun, step: _QueuedStep) -> float:
@@ -222,7 +229,7 @@ def _look_at(run: TrainingRun, step: _QueuedStep) -> float:
         run.bad_steps = 0
         return float(loss)
     run.bad_steps += 1
-    cases = ", ".join(step.cases)
+    cases = ", ".join(step.cases) + (" or those of the other processes" if run.ranks.count > 1 else "")
     is_overflow = run.scaler.is_enabled() and math.isfinite(loss)  # the scale was too large, and is smaller now
     level = logging.DEBUG if is_overflow else logging.WARNING
     logger.log(level, "step %d skipped: loss or gradient not finite on cases %s", step.number, cases)

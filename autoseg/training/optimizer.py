@@ -53,9 +53,13 @@ def step_unless(is_bad: Tensor, optimizer: optim.Optimizer, scaler: torch.amp.Gr
     Args:
         is_bad: One boolean, on the weights' device.
         optimizer: Made by `build_optimizer`; its fused kernels look at the flag.
-        scaler: In fp16 it skips the step itself where a gradient is not finite, and takes a smaller scale.
+        scaler: In fp16 it has unscaled the gradients; it skips a bad step itself, and takes a smaller scale.
     """
-    if not scaler.is_enabled():
+    if scaler.is_enabled():
+        # gradients may be finite where the loss or their length is not; torch has no public way to tell the scaler
+        for found in scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values():
+            found.copy_(torch.maximum(found, is_bad.float()))
+    else:
         optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]  # the flag that GradScaler sets as well
     scaler.step(optimizer)
     scaler.update()

@@ -30,7 +30,7 @@ class TrainingOptions:
     epochs: int | None = None
     steps_per_epoch: int | None = None
     max_time_seconds: float | None = None
-    """Wall-clock limit for the fold, final validation included."""
+    """Wall-clock limit for the fold, final validation included; it then decides instead of `epochs`."""
     restart: bool = False
     """False: go on from the last checkpoint when there is one."""
     seed: int = 0
@@ -66,8 +66,10 @@ def apply_options(configuration: Configuration, options: TrainingOptions) -> Con
     Steps that were asked for are not limited by the plan's clock. Another optimiser brings its usual rates along.
 
     Raises:
-        UsageError: If a value is outside its range, or an axis is not the patch's.
+        UsageError: If a value is outside its range, an axis is not the patch's, or two options contradict each other.
     """
+    if options.epochs is not None and options.max_time_seconds is not None:
+        raise UsageError("--epochs and --max-time both say when the training ends; give one")
     spec = configuration.training
     changes: dict[str, object] = {}
     if options.optimizer is not None and options.optimizer != spec.optimizer:

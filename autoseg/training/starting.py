@@ -51,8 +51,7 @@ def start_run(
     """
     torch.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # pinned memory belongs to the current device
-        torch.backends.cudnn.benchmark = True  # every batch has the same shape
+        use_gpu(device)
     ranks = ranks or Ranks()
     layout = torch.channels_last_3d if configuration.network.dimensions == 3 else torch.channels_last
     network: nn.Module = build_network(configuration.network, deep_supervision=True)
@@ -80,6 +79,13 @@ def start_run(
         ranks=ranks,
         augmentation=augmentation,
     )
+
+
+def use_gpu(device: torch.device) -> None:
+    """Make a GPU the current one, to which pinned memory belongs; let cuDNN try its ways for the one batch shape."""
+    if device.index is not None:  # without a number it means the current one, and torch refuses to set it
+        torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True
 
 
 def _training_call(

@@ -18,9 +18,13 @@ from autoseg.training.batch import Batch
 
 
 def follow_parent() -> None:
-    """Let this worker end when it is told to or when its parent is gone, not by the handlers that it inherited."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    """Let this worker end when its parent says so or is gone, not by the handlers that it inherited.
+
+    A signal to the whole group of processes (a terminal's, torchrun's, a batch system's) is the parent's to answer: it
+    finishes its step, for which it may need one more batch, and ends its workers.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
@@ -45,8 +49,10 @@ def deliver(augmenter: MultiThreadedAugmenter, failures: SimpleQueue[str]) -> Ge
                 raise TrainingError(_failure_message(failures)) from error
             yield batch
     finally:
-        # batchgenerators has no public way to end its workers
-        augmenter._finish()
+        processes = list(augmenter._processes)
+        augmenter._finish()  # batchgenerators has no public way to end its workers
+        for process in processes:
+            process.kill()  # one that did not end in time ignores the signal that batchgenerators then sends
 
 
 def _failure_message(failures: SimpleQueue[str]) -> str:

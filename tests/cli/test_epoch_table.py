@@ -13,10 +13,14 @@ from autoseg.training.history import log_line
 from tests.training.test_history import make_line
 
 
-def show(lines, remaining_seconds=None):
+def draw(lines, width, remaining_seconds=None):
     page = io.StringIO()
-    Console(file=page, width=160).print(draw_epochs(lines, remaining_seconds))
-    return [line.split() for line in page.getvalue().splitlines()]
+    Console(file=page, width=width).print(draw_epochs(lines, remaining_seconds, width))
+    return page.getvalue().splitlines()
+
+
+def show(lines, remaining_seconds=None):
+    return [line.split() for line in draw(lines, 160, remaining_seconds)]
 
 
 def test_a_row_has_an_epochs_figures():
@@ -35,6 +39,66 @@ def test_many_classes_are_their_mean_and_the_lowest():
     assert second[4:6] == ["mean", "lowest"]
     assert row[4:6] == ["0.400", "0.000"]
     assert show([make_line(pseudo_dice=dict.fromkeys(dice))])[2][4:6] == ["-", "-"]
+
+
+NAMES = {
+    "few": ("liver", "lesion"),
+    "short": ("body", "core", "rod", "tip"),
+    "four": ("left atrium", "right ventricle", "myocardium", "aorta"),
+    "long": ("pulmonary artery, left branch", "pulmonary artery, right branch", "left atrial appendage", "aorta"),
+    "wide": ("左心室心肌", "右心室心肌", "主动脉瓣", "二尖瓣"),
+    "many": tuple(f"label {number}" for number in range(117)),
+    "none": (),
+}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_figures_are_whole_on_every_terminal(names):
+    for width in range(60, 161):
+        check_figures(names, width)
+
+
+def check_figures(names, width):
+    changes = {"train_loss": -0.4321, "validation_loss": 12.8765, "peak_memory_bytes": 139_000_000_000}
+    lines = [
+        make_line(epoch, step=250 * epoch, pseudo_dice=dict.fromkeys(names, epoch / 1000), **changes)
+        for epoch in (998, 999)
+    ]
+
+    page = draw(lines, width, 359_999.0)
+
+    rows = [line.split() for line in page if "12.8765" in line]
+    assert [row[0] for row in rows] == ["998", "999"]
+    assert all("-0.4321" in row for row in rows)
+    assert page[2:4] == [line for line in page if "12.8765" in line]  # one line per epoch, below two of headers
+    assert "…" not in "".join(page)
+    assert ["0.998" in rows[0], "0.999" in rows[1]] == [bool(names)] * 2
+    assert page[-1].startswith("99:59:59 left; pseudo: Dice over") or width < 80
+
+
+def test_headers_are_cut_before_figures_where_nothing_fits():
+    page = draw([make_line(epoch) for epoch in (8, 9)], 40)
+    assert [line.split() for line in page[2:4]] == [[epoch, "0.5000", "-", "0.500", "0.500"] for epoch in "89"]
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "header"),
+    [
+        ("few", 80, "epoch training validation liver lesion rate per epoch for data"),
+        ("few", 150, "epoch step training validation liver lesion rate per epoch for data memory"),
+        ("short", 80, "epoch training validation body core rod tip rate per epoch"),
+        ("short", 79, "epoch training validation mean lowest rate per epoch for data"),
+        ("four", 80, "epoch training validation mean lowest rate per epoch for data"),
+        ("four", 112, "epoch training validation left atrium right ventricle myocardium aorta rate per epoch for data"),
+        ("long", 140, "epoch step training validation mean lowest rate per epoch for data memory"),
+        ("four", 60, "epoch training validation mean lowest per epoch"),
+        ("four", 20, "epoch training validation mean lowest"),
+    ],
+)
+def test_step_and_memory_make_room_for_classes_and_classes_for_the_rest(names, width, header):
+    line = make_line(99, step=25_000, pseudo_dice=dict.fromkeys(NAMES[names], 0.5), peak_memory_bytes=10**9)
+    columns = draw_epochs([line], None, width).columns
+    assert " ".join(str(column.header).splitlines()[1] for column in columns) == header
 
 
 @pytest.fixture

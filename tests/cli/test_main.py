@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from autoseg.cli.main import main
@@ -20,6 +23,17 @@ def test_a_missing_dataset_is_one_line_without_traceback(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "nowhere: there is no such dataset" in error
     assert "Traceback" not in error
+
+
+def test_planning_refuses_without_torch(tmp_path):
+    code = (
+        "import sys; from autoseg.cli.main import main; "
+        f"assert main(['plan', {str(tmp_path / 'nowhere')!r}, '--device', 'cuda']) == 2; "
+        "assert 'torch' not in sys.modules"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.count("there is no such dataset") == 1
 
 
 def test_verbose_shows_the_traceback(tmp_path, capsys):

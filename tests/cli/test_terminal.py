@@ -15,8 +15,7 @@ def lines(monkeypatch):
     logging.getLogger("autoseg").addHandler(handler)
     now = [100.0]
     monkeypatch.setattr("autoseg.cli.terminal.time.monotonic", lambda: now[0])
-    yield found, now
-    logging.getLogger("autoseg").handlers.clear()
+    return found, now
 
 
 def test_a_pipe_gets_a_line_now_and_then_and_one_at_the_end(lines):
@@ -27,9 +26,16 @@ def test_a_pipe_gets_a_line_now_and_then_and_one_at_the_end(lines):
             progress(done, 4)
         progress(4, 4)
     assert found == [
-        "reading: 2 of 4 (0.1 per second, about 20 s left)",
-        "reading: 4 of 4 (0.1 per second, about 0 s left)",
+        "reading: 2 of 4, about 20 s left",
+        "reading: 4 of 4",
     ]
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+def test_what_a_test_sets_up_does_not_reach_the_next(turn):
+    logger = logging.getLogger("autoseg")
+    assert (logger.level, logger.propagate, logger.handlers) == (logging.NOTSET, True, []), turn
+    set_up_logging(verbose=False, quiet=False)
 
 
 def test_quiet_says_nothing_but_warnings(capsys):
@@ -39,4 +45,3 @@ def test_quiet_says_nothing_but_warnings(capsys):
     error = capsys.readouterr().err
     assert "but this" in error
     assert "not this" not in error
-    logging.getLogger("autoseg").handlers.clear()

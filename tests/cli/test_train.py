@@ -1,15 +1,16 @@
 """What the options of `autoseg train` become; the training itself is played by a stand-in."""
 
 import argparse
-import logging
 import sys
 import typing
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from autoseg.cli.main import main
 from autoseg.cli.train import LOSSES, axis_letters
+from autoseg.errors import TrainingError, UsageError
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import LossName, Plan
 
@@ -75,6 +76,7 @@ def test_what_is_not_asked_for_is_left_to_the_plan(workspace, asked):
         (["--lr", "0"], "'0' is not a number above 0"),
         (["--devices", "0"], "'0' is not a whole number of at least 1"),
         (["--resume", "--restart"], "not allowed with"),
+        (["--preview-augmentation", "plan.json"], "'plan.json' does not end with .png"),
     ],
 )
 def test_wrong_words_are_refused(workspace, asked, capsys, words, told):
@@ -174,6 +176,26 @@ def test_several_devices_start_as_many_processes_with_the_same_words(workspace, 
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--devices", "99"], "--devices 99: a batch of 3d_fullres has"),
+        (["--devices", "2", "--device", "tpu"], "device 'tpu' is unknown"),
+        (["--devices", "2", "--device", "cuda"], "--devices 2: this machine has 1 GPUs"),
+        (["--devices", "2", "--epochs", "1", "--max-time", "1h"], "give one"),
+        (["--devices", "2", "-c", "3d"], "no configuration '3d'"),
+    ],
+)
+def test_wrong_words_are_refused_before_others_are_started(workspace, monkeypatch, capsys, words, told):
+    monkeypatch.setattr("autoseg.training.distributed.launch", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert train(workspace, *words) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
 def test_a_started_process_trains_and_leaves_the_talking_to_the_first(workspace, asked, monkeypatch, capsys):
     monkeypatch.setattr("autoseg.training.distributed.is_launched", lambda: True)
     monkeypatch.setattr("autoseg.training.distributed.is_first_process", lambda: False)
@@ -183,14 +205,53 @@ def test_a_started_process_trains_and_leaves_the_talking_to_the_first(workspace,
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("error", "is_first", "lines"), [(UsageError, True, 1), (UsageError, False, 0), (TrainingError, False, 1)]
+)
+def test_of_several_processes_one_says_what_all_meet(workspace, monkeypatch, capsys, error, is_first, lines):
+    def refuse(*_arguments, **_bar):
+        raise error("no")
+
+    monkeypatch.setattr("autoseg.stages.train.train_fold", refuse)
+    monkeypatch.setattr("autoseg.training.distributed.is_launched", lambda: True)
+    monkeypatch.setattr("autoseg.training.distributed.is_first_process", lambda: is_first)
+    assert train(workspace) == 2
+    assert capsys.readouterr().err.splitlines() == ["autoseg train: no"] * lines
+
+
+def test_sides_are_warned_of_once_by_the_process_that_trains(workspace, asked, monkeypatch, capsys):
+    plan = read_record(Plan, workspace.plan)
+    write_record(plan.model_copy(update={"labels": {"background": 0, "kidney left": 1}}), workspace.plan)
+    words = ["--mirror-axes", "all", "--devices", "2"]
+    monkeypatch.setattr("autoseg.training.distributed.launch", lambda *_: 0)
+    assert train(workspace, *words) == 0  # starts the others
+    monkeypatch.setattr("autoseg.training.distributed.is_launched", lambda: True)
+    monkeypatch.setattr("autoseg.training.distributed.is_first_process", lambda: False)
+    assert train(workspace, *words) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("autoseg.training.distributed.is_first_process", lambda: True)
+    assert train(workspace, *words) == 0
+    assert capsys.readouterr().err.count("labels have a side: kidney left") == 1
+
+
 def test_a_preview_is_drawn_instead_of_training(workspace, asked, monkeypatch, tmp_path, capsys):
     drawn = []
-    preview = SimpleNamespace(preview_augmentation=lambda *arguments, seed: drawn.append((*arguments[1:], seed)))
+    preview = SimpleNamespace(preview_augmentation=lambda *arguments: drawn.append(arguments[1:]))
     monkeypatch.setitem(sys.modules, "autoseg.stages.preview", preview)
-    assert train(workspace, "--preview-augmentation", str(tmp_path / "a.png"), "--seed", "3") == 0
-    assert drawn == [("3d_fullres", "0", tmp_path / "a.png", 3)]
+    words = ["--preview-augmentation", str(tmp_path / "a.png"), "--seed", "3", "--mirror-axes", "z,x"]
+    assert train(workspace, *words) == 0
+    ((*where, options),) = drawn
+    assert where == ["3d_fullres", "0", tmp_path / "a.png"]
+    assert (options.seed, options.mirror_axes) == (3, (0, 2))
     assert str(tmp_path / "a.png") in capsys.readouterr().out
     assert asked == []
+
+
+def test_a_preview_has_the_same_options_refused_as_the_training(workspace, asked, monkeypatch, tmp_path, capsys):
+    preview = SimpleNamespace(preview_augmentation=lambda *_: pytest.fail("drawn"))
+    monkeypatch.setitem(sys.modules, "autoseg.stages.preview", preview)
+    assert train(workspace, "--preview-augmentation", str(tmp_path / "a.png"), "--freeze-encoder") == 2
+    assert "--freeze-encoder needs --pretrained" in capsys.readouterr().err
 
 
 def test_a_stopped_training_says_how_to_go_on(workspace, monkeypatch, capsys):
@@ -198,4 +259,5 @@ def test_a_stopped_training_says_how_to_go_on(workspace, monkeypatch, capsys):
     monkeypatch.setattr("autoseg.stages.train.train_fold", lambda *_arguments, **_bar: stopped)
     assert train(workspace) == 1
     assert "Stopped after step 7; the same command goes on" in capsys.readouterr().out
-    assert logging.getLogger("autoseg").handlers
+    assert train(workspace, "--restart") == 1  # which would wipe the checkpoint if it were given again
+    assert "Stopped after step 7; the same command without --restart goes on" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
-from autoseg.inference.model_loading import choose_recipe, load_configuration, load_with_previous, trained_folds
+from autoseg.inference.model_loading import choose_recipe, load_configuration, load_with_previous
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
 from tests.inference.models import CASCADE, make_cascade_plan, make_plan, write_model
@@ -78,8 +78,8 @@ def test_weights_are_the_files_own(tmp_path, plan):
 
 def test_best_checkpoint(tmp_path, plan):
     workspace = write_model(tmp_path, plan, {"2d": ("3",)}, checkpoint="best")
-    assert trained_folds(workspace, "2d", "best") == ("3",)
-    assert trained_folds(workspace, "2d", "final") == ()
+    assert workspace.trained_folds("2d", "best") == ("3",)
+    assert workspace.trained_folds("2d") == ()
     assert load_configuration(workspace, plan, "2d", (), "best", CPU).folds == ("3",)
 
 

@@ -1,15 +1,17 @@
 """In which order `run` trains, and what it leaves out; the stages themselves are stood in for."""
 
-import logging
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
 from autoseg import pipeline
-from autoseg.errors import PlanningError
+from autoseg.errors import TrainingError
+from autoseg.inference import previous_stage
 from autoseg.pipeline import PlanningOptions, training_order
 from autoseg.records.budget import Budget
+from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
@@ -46,63 +48,81 @@ def test_a_cascade_of_three_stages():
     assert training_order(plan) == ("3d_fullres", "3d_lowres", CASCADE)
 
 
-def test_stages_that_wait_for_each_other_are_refused():
-    plan = plan_in_order(CASCADE, "3d_lowres", "3d_fullres", **{"3d_lowres": CASCADE})
-    with pytest.raises(PlanningError, match=f"{CASCADE}, 3d_lowres: each is the other's previous configuration"):
-        training_order(plan)
-
-
 @pytest.fixture
-def trained(monkeypatch):
-    """What `run` trains, in order."""
-    calls = []
+def done(monkeypatch):
+    """What `run` does after planning, in order; training leaves nothing behind."""
+    calls: list[object] = []
 
-    def train_fold(workspace, configuration, fold, _options, *, bar):
+    def train_fold(_workspace, configuration, fold, _options, *, bar):
         assert isinstance(bar("title"), nullcontext)
-        folder = workspace.fold(configuration, fold)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "checkpoint_final.safetensors").touch()
         calls.append((configuration, fold))
         return SimpleNamespace(finished=True)
 
     monkeypatch.setattr(train, "train_fold", train_fold)
-    monkeypatch.setattr(select, "select_model", lambda _workspace: None)
-    monkeypatch.setattr(render, "render_report", lambda _workspace: None)
+    monkeypatch.setattr(select, "select_model", lambda _workspace: calls.append("select"))
+    monkeypatch.setattr(render, "render_report", lambda _workspace: calls.append("report"))
     return calls
 
 
+@pytest.fixture
+def maps_of_every_fold(monkeypatch, done):
+    """A previous stage has label maps of the cases that its trained folds hold out."""
+
+    def load_previous(_workspace, plan, name, cases):
+        previous = plan.configurations[name].previous_configuration
+        if missing := [case for case in cases if (previous, case) not in done]:
+            raise TrainingError(f"no label maps of {', '.join(missing)}")
+
+    monkeypatch.setattr(previous_stage, "load_previous", load_previous)
+
+
 def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):
+    """Fold k holds the case of the same name out."""
     workspace = Workspace(tmp_path / "w")
-    split = Split(training=("a",), validation=("b",))
-    write_record(Splits(folds=(split,) * num_folds, reason="by hand"), workspace.splits)
+    cases = [str(number) for number in range(max(num_folds, 1))]
+    splits = [Split(training=tuple(other for other in cases if other != case), validation=(case,)) for case in cases]
+    write_record(Splits(folds=tuple(splits[:num_folds]), reason="by hand"), workspace.splits)
     plan = plan_in_order(CASCADE, "3d_fullres", "3d_lowres")
+    files = tuple(CaseFiles(case=case, images=(f"{case}.nii",), label=f"{case}_label.nii") for case in cases)
+    description = DatasetDescription(
+        name="made", folder=".", layout="plain", orientation="canonical", channel_names=plan.channel_names,
+        labels=plan.labels, encoding=plan.encoding, file_ending=".nii", cases=files,
+    )  # fmt: skip
+    write_record(description, workspace.dataset)
     monkeypatch.setattr(pipeline, "plan_dataset", lambda *_, **__: plan)
     pipeline.run(tmp_path, workspace, Budget(), PlanningOptions(), folds=folds)
 
 
-def test_run_trains_every_fold_of_every_configuration(tmp_path, monkeypatch, trained):
+@pytest.mark.usefixtures("maps_of_every_fold")
+def test_run_trains_every_fold_of_every_configuration(tmp_path, monkeypatch, done):
     run(tmp_path, monkeypatch)
-    assert trained == [(name, fold) for name in ("3d_fullres", "3d_lowres", CASCADE) for fold in ("0", "1")]
+    trained = [(name, fold) for name in ("3d_fullres", "3d_lowres", CASCADE) for fold in ("0", "1")]
+    assert done == [*trained, "select", "report"]
 
 
-def test_run_leaves_a_cascade_out_when_folds_of_its_previous_stage_are_not_wanted(
-    tmp_path, monkeypatch, trained, caplog
-):
-    caplog.set_level(logging.WARNING, "autoseg.pipeline")
+@pytest.mark.usefixtures("maps_of_every_fold")
+def test_run_trains_some_folds_of_a_cascade_when_its_previous_stage_has_all(tmp_path, monkeypatch, done, caplog):
     run(tmp_path, monkeypatch, num_folds=3, folds=("1",))
-    assert trained == [("3d_fullres", "1"), ("3d_lowres", "1")]
-    assert caplog.messages == [
-        "warning: 3d_cascade_fullres is left out: it needs every fold of 3d_lowres; not trained: 0, 2"
-    ]
-    trained.clear()
-    run(tmp_path, monkeypatch, num_folds=3)
-    trained.clear()
-    run(tmp_path, monkeypatch, num_folds=3, folds=("1",))  # now its previous stage has all folds
-    assert (CASCADE, "1") in trained
+    assert done == [("3d_fullres", "1"), ("3d_lowres", "1"), "select", "report"]
+    assert caplog.messages == ["warning: 3d_cascade_fullres is left out: no label maps of 0, 2"]
+    done += [("3d_lowres", "0"), ("3d_lowres", "2")]
+    run(tmp_path, monkeypatch, num_folds=3, folds=("1",))
+    assert (CASCADE, "1") in done
 
 
-def test_run_leaves_a_cascade_out_when_no_cases_are_held_out(tmp_path, monkeypatch, trained, caplog):
-    caplog.set_level(logging.WARNING, "autoseg.pipeline")
-    run(tmp_path, monkeypatch, num_folds=0)
-    assert trained == [("3d_fullres", "all"), ("3d_lowres", "all")]
-    assert "no fold of 3d_lowres leaves cases out" in caplog.messages[0]
+@pytest.mark.parametrize(
+    ("num_folds", "reason"),
+    [
+        (3, r"missing or outdated:.*fold 0 is not trained.*fold 2 is not .*Run first:.* -c 3d_lowres -f 0"),
+        (0, "1 cases, 0 first, are in the validation part of no fold.*Plan with more folds"),
+    ],
+)
+def test_run_ends_without_a_cascade_that_lacks_label_maps_and_says_why(
+    tmp_path, monkeypatch, done, caplog, num_folds, reason
+):
+    run(tmp_path, monkeypatch, num_folds=num_folds)
+    assert not any(call[0] == CASCADE for call in done)
+    assert ("3d_lowres", "all" if num_folds == 0 else "2") in done
+    assert done[-2:] == ["select", "report"]
+    (message,) = caplog.messages
+    assert re.search(f"warning: 3d_cascade_fullres is left out: .*{reason}", message, re.DOTALL)

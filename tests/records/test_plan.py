@@ -159,8 +159,9 @@ FAULTS: list[tuple[str, object, str]] = [
     (f"{FULL}.training.schedule", "step", "Input should be 'poly' or 'cosine', found \"step\""),
     *[
         (f"{FULL}.training.{name}", 1.5, "Input should be less than or equal to 1, found 1.5")
-        for name in ("momentum", "warmup_fraction", "foreground_fraction", "weight_average_decay")
+        for name in ("momentum", "warmup_fraction", "foreground_fraction")
     ],
+    (f"{FULL}.training.weight_average_decay", 1.0, "Input should be less than 1, found 1.0"),
     (f"{FULL}.training.mirror_axes", [0, 3], "(0, 3), expected different axes from 0 to 2"),
     (f"{FULL}.training.mirror_axes", [1, 1], "(1, 1), expected different axes from 0 to 2"),
     ("configurations.2d.training.mirror_axes", [0, 2], "(0, 2), expected different axes from 0 to 1"),
@@ -208,6 +209,21 @@ FAULTS: list[tuple[str, object, str]] = [
     ("schema_version", 2, "Input should be 1, found 2"),
     ("comment", "mine", 'Extra inputs are not permitted, found "mine"'),
 ]
+
+
+def test_configurations_that_wait_for_each_other_are_named_with_their_way(tmp_path):
+    low, full = "configurations.3d_lowres", "configurations.3d_fullres"
+    names = ["3d_cascade_fullres", "3d_lowres", "3d_fullres"]
+    edits = [(f"{low}.previous_configuration", "3d_fullres"), (f"{low}.network.input_channels", 4)]
+    chain = read_edited(tmp_path, *edits)  # three stages, the first of which is 3d_fullres
+    assert [chain.configurations[name].previous_configuration for name in names] == ["3d_lowres", "3d_fullres", None]
+    edits += [(f"{full}.previous_configuration", "3d_lowres"), (f"{full}.network.input_channels", 4)]
+    assert faults_of(tmp_path, *edits) == [  # the cascade waits for them, but they do not wait for it
+        f"{low}.previous_configuration: '3d_fullres' leads back to 3d_lowres (3d_lowres -> 3d_fullres -> 3d_lowres); "
+        "one of them must have none",
+        f"{full}.previous_configuration: '3d_lowres' leads back to 3d_fullres (3d_fullres -> 3d_lowres -> 3d_fullres); "
+        "one of them must have none",
+    ]
 
 
 @pytest.mark.parametrize(("path", "value", "sentence"), FAULTS)

@@ -7,11 +7,14 @@ from PIL import Image
 from autoseg.errors import UsageError
 from autoseg.imaging.storage import save_case
 from autoseg.records.budget import Budget
+from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import write_record
 from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.stages import preview
 from autoseg.stages.preview import preview_augmentation
+from autoseg.training.augmentation.parameters import AugmentationRules
+from autoseg.training.options import TrainingOptions
 from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case
 
 PATCH = (4, 8, 6)
@@ -35,10 +38,25 @@ def make_plan():
     )
 
 
+def make_dataset():
+    return DatasetDescription(
+        name="Preview",
+        folder="elsewhere",
+        layout="list",
+        orientation="canonical",
+        channel_names=("CT", "PET"),
+        labels={"background": 0, "rare": 1, "common": 5},
+        encoding=ENCODING,
+        file_ending=".nii.gz",
+        cases=tuple(CaseFiles(case=case, images=(), label="") for case in sorted(SHAPES)),
+    )
+
+
 @pytest.fixture
 def workspace(tmp_path):
     workspace = Workspace(tmp_path / "w")
     write_record(make_plan(), workspace.plan)
+    write_record(make_dataset(), workspace.dataset)
     write_record(Splits(folds=(Split(training=("a", "c"), validation=("b",)),), reason="by hand"), workspace.splits)
     for seed, (case, shape) in enumerate(SHAPES.items()):
         stored = make_stored_case(case, shape, seed=seed)
@@ -86,13 +104,42 @@ def test_rows_are_training_cases_first_as_they_lie(workspace, tmp_path, drawn):
 
 def test_all_cases_when_the_fold_is_all_and_other_patches_with_another_seed(workspace, tmp_path, drawn):
     for seed in (0, 0, 1):
-        preview_augmentation(workspace, "test", "all", tmp_path / "preview.png", seed=seed)
+        preview_augmentation(workspace, "test", "all", tmp_path / "preview.png", TrainingOptions(seed=seed))
 
     first, same, other = (rows for rows, _, _ in drawn)
     assert [row.title.split(":")[0] for row in first] == ["a", "b", "c"]
     for row, again, different in zip(first, same, other, strict=True):
         np.testing.assert_array_equal(row.images, again.images)
         assert (row.images != different.images).any()
+
+
+def test_the_seed_chooses_the_cases(workspace, tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(preview, "MOST_PATCHES", 1)
+    for seed in (0, 0, 0, 0, 0, 1, 2, 3, 4):
+        preview_augmentation(workspace, "test", "all", tmp_path / "preview.png", TrainingOptions(seed=seed))
+
+    titles = [row.title for (row,), _, _ in drawn]
+    assert len(set(titles[:5])) == 1
+    assert len(set(titles)) > 1
+
+
+@pytest.mark.parametrize("axes", [(), (2,)])
+def test_patches_are_mirrored_as_the_options_say(workspace, tmp_path, drawn, monkeypatch, axes):
+    rules = AugmentationRules(mirror_axis_probability=1.0, rotation_probability=0.0, scaling_probability=0.0)
+    monkeypatch.setattr(preview, "AugmentationRules", lambda: rules)
+
+    preview_augmentation(workspace, "test", "0", tmp_path / "preview.png", TrainingOptions(mirror_axes=axes))
+
+    ((rows, _, _),) = drawn
+    for row in rows:
+        for labels in row.labels[1:]:
+            np.testing.assert_array_equal(labels, np.flip(row.labels[0], axes))
+
+
+def test_options_that_do_not_fit_are_refused(workspace, tmp_path):
+    with pytest.raises(UsageError, match=r"These options do not fit the plan: .*mirror_axes"):
+        preview_augmentation(workspace, "test", "0", tmp_path / "preview.png", TrainingOptions(mirror_axes=(3,)))
+    assert not (tmp_path / "preview.png").exists()
 
 
 def test_cascade_shows_the_previous_labels(workspace, tmp_path, drawn, monkeypatch):

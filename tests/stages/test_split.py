@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import UsageError
+from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
+from autoseg.records.files import write_record
 from autoseg.records.fingerprint import Fingerprint, LabelFacts
-from autoseg.records.plan import Splits
-from autoseg.stages.split import make_splits
+from autoseg.records.plan import Split, Splits
+from autoseg.records.workspace import Workspace
+from autoseg.stages.split import find_split, make_splits
 from autoseg.testing import synthetic_fingerprint
 
 
@@ -328,3 +331,20 @@ def test_labels_that_share_no_case_are_always_spread(label_of, folds):
     for label, members in cases.items():
         present = sum(count > 0 for count in folds_with(splits, labels, label))
         assert present >= (len(splits.folds) if len(members) >= len(splits.folds) else min(len(members), 2))
+
+
+def test_a_fold_is_found_by_its_name(tmp_path):
+    files = tuple(CaseFiles(case=case, images=(f"{case}.nii",), label=f"{case}_label.nii") for case in "abc")
+    encoding = LabelEncoding(values=(0, 1), activation="softmax", heads=())
+    dataset = DatasetDescription(
+        name="made", folder=".", layout="plain", orientation="canonical", channel_names=("CT",),
+        labels={"background": 0, "organ": 1}, encoding=encoding, file_ending=".nii", cases=files,
+    )  # fmt: skip
+    workspace = Workspace(tmp_path)
+    folds = tuple(Split(training=tuple(sorted(set("abc") - {case})), validation=(case,)) for case in "ca")
+    write_record(Splits(folds=folds, reason="by hand"), workspace.splits)
+    assert find_split(workspace, dataset, "1") == Split(training=("b", "c"), validation=("a",))
+    assert find_split(workspace, dataset, "all") == Split(training=("a", "b", "c"), validation=())
+    for fold in ("2", "-1", "01", "first"):
+        with pytest.raises(UsageError, match=rf"fold '{fold}' does not exist; .*splits\.json has 0, 1, all"):
+            find_split(workspace, dataset, fold)

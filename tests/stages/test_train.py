@@ -1,13 +1,17 @@
 """A fold on the phantoms: artifacts, resuming, stopping. Networks are tiny; what they learn is not the point here."""
 
 import json
+import logging
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import nibabel
@@ -23,6 +27,7 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Splits
 from autoseg.stages import train
 from autoseg.stages.train import TrainingOptions, train_fold
+from autoseg.training import fold as fold_module
 from autoseg.training.distributed import Ranks
 
 NAME = "3d_fullres"
@@ -48,6 +53,10 @@ def tiny(workspace):
         update={"network": network, "training": training, "patch_size": (8, 16, 16), "batch_size": 2}
     )
     write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
+
+
+def short(**changes):
+    return TrainingOptions(**{**vars(SHORT), **changes})
 
 
 def weights(workspace, fold="0"):
@@ -160,11 +169,95 @@ def test_a_fold_of_other_training_cases_is_not_taken_for_this_one(workspace):
 
 def test_a_restart_forgets_the_old_results_at_once(workspace, monkeypatch):
     train_fold(workspace, NAME, "0", SHORT)
-    monkeypatch.setattr(train, "train_until_done", lambda *_, **__: pytest.fail("killed"))
-    with pytest.raises(pytest.fail.Exception):
+    monkeypatch.setattr(fold_module, "train_epoch", lambda *_: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
         train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "restart": True}))
     assert not list(workspace.fold(NAME, "0").glob("checkpoint_*"))
     assert not list((workspace.fold(NAME, "0") / "validation").iterdir())
+
+
+def snapshot(folder):
+    """Content of every file but the log."""
+    return {path: path.read_bytes() for path in folder.rglob("*.*") if path.name != "log.txt"}
+
+
+def test_a_refused_command_leaves_a_finished_fold_as_it_is(workspace, monkeypatch, tmp_path):
+    train_fold(workspace, NAME, "0", SHORT)
+    folder = workspace.fold(NAME, "0")
+    before = snapshot(folder)
+    assert {"checkpoint_final.safetensors", "checkpoint_last.safetensors", "evaluation.json", "history.jsonl"} <= {
+        path.name for path in before
+    }
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
+    refused: Mapping[str, TrainingOptions] = {
+        "--tracking needs a package": short(restart=True, tracking="tensorboard"),
+        "1 s are too few": TrainingOptions(device="cpu", restart=True, max_time_seconds=1.0),
+        "neither a workspace nor a fold's folder": short(restart=True, pretrained=tmp_path),
+        "was trained with loss dice_ce, and ce is asked for now": short(epochs=50, loss="ce"),
+    }
+    for message, options in refused.items():
+        with pytest.raises((UsageError, TrainingError), match=message):
+            train_fold(workspace, NAME, "0", options)
+        assert snapshot(folder) == before, message
+
+    plan = read_record(Plan, workspace.plan)
+    spacing = tuple(2 * edge for edge in plan.configurations[NAME].spacing)
+    changed = plan.configurations[NAME].model_copy(update={"spacing": spacing})
+    write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
+    with pytest.raises(TrainingError, match="preprocessed for another spacing"):
+        train_fold(workspace, NAME, "0", short(restart=True))
+    assert snapshot(folder) == before
+
+
+OTHER_TRAININGS: list[tuple[dict[str, object], str]] = [
+    ({"loss": "ce"}, r"with loss dice_ce, and ce is asked for now"),
+    ({"optimizer": "sgd"}, r"with optimizer adamw, and sgd is asked for now"),
+    ({"mirror_axes": ()}, r"with mirror_axes \(1, 2\), and \(\) is asked for now"),
+    ({"weight_average_decay": 0.5}, r"with weight_average_decay None, and 0.5 is asked for now"),
+    ({"seed": 1, "loss": "ce"}, r"with loss .* asked for now; with seed 0, and 1 is asked for now"),
+]
+
+
+@pytest.fixture
+def trained_otherwise(workspace, caplog):
+    """A finished fold whose plan has changed since: what was trained is not what would be trained now."""
+    change_schedule(workspace, optimizer="adamw", mirror_axes=(1, 2), learning_rate=0.01, warmup_fraction=0.0)
+    train_fold(workspace, NAME, "0", SHORT)
+    caplog.set_level(logging.INFO, "autoseg.train")
+    caplog.clear()
+    return workspace
+
+
+def test_another_training_is_not_taken_for_the_one_that_was(trained_otherwise):
+    for epochs, (changes, message) in product((1, 2, 3), OTHER_TRAININGS):  # fewer, as many, and more than were trained
+        with pytest.raises(TrainingError, match=rf"was trained {message}.*--restart"):
+            train_fold(trained_otherwise, NAME, "0", short(epochs=epochs, **changes))
+
+
+def test_what_the_plan_says_now_matters_to_an_unfinished_fold_only(trained_otherwise, caplog):
+    change_schedule(trained_otherwise, optimizer="sgd", mirror_axes=())
+    before = snapshot(trained_otherwise.fold(NAME, "0"))
+    assert train_fold(trained_otherwise, NAME, "0", SHORT).training.optimizer == "adamw"
+    assert snapshot(trained_otherwise.fold(NAME, "0")) == before
+    assert caplog.messages == [
+        "3d_fullres, fold 0 is trained and validated; --restart trains it again",
+        "it stays as it was trained, with optimizer adamw (now it would be sgd), "
+        "mirror_axes (1, 2) (now it would be ())",
+    ]
+    with pytest.raises(TrainingError, match=r"with optimizer adamw, .*; with mirror_axes \(1, 2\), and \(\) is asked"):
+        train_fold(trained_otherwise, NAME, "0", short(epochs=3))
+
+
+def test_options_that_come_too_late_are_said(trained_otherwise, caplog, tmp_path):
+    train_fold(trained_otherwise, NAME, "0", short(learning_rate=0.5, warmup_fraction=0.0, pretrained=tmp_path))
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "learning_rate 0.5 is ignored: the fold is trained to its end with 0.01; --restart begins anew",
+        "--pretrained is ignored: the fold is trained to its end; --restart begins anew",
+    ]
+    caplog.clear()
+    train_fold(trained_otherwise, NAME, "0", short(epochs=3, learning_rate=0.5, pretrained=tmp_path))
+    assert "--pretrained is ignored: going on after step 6; --restart begins anew" in caplog.messages
+    assert not any(message.startswith("learning_rate") for message in caplog.messages)
 
 
 def test_a_missing_dataset_is_said_before_training(workspace):
@@ -176,7 +269,7 @@ def test_a_missing_dataset_is_said_before_training(workspace):
 def test_cases_that_are_not_preprocessed_are_said_before_training(workspace):
     case = read_record(Splits, workspace.splits).folds[0].training[0]
     (workspace.preprocessed(NAME) / f"{case}.json").unlink()
-    with pytest.raises(UsageError, match=f"1 cases are not preprocessed, {case} first.*autoseg-plan"):
+    with pytest.raises(UsageError, match=f"1 cases are not preprocessed for {NAME}, {case} first.*autoseg-plan"):
         train_fold(workspace, NAME, "0", SHORT)
 
 
@@ -201,19 +294,11 @@ def test_the_checkpoint_says_how_it_was_really_trained(workspace):
     assert read_record(Checkpoint, workspace.fold(NAME, "0") / "checkpoint_final.json").training == trained
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"loss": "ce"}, r"trained with loss dice_ce, and ce is asked for now.*--restart"),
-        ({"optimizer": "sgd"}, r"trained with optimizer adamw, and sgd is asked for now"),
-        ({"freeze_encoder": True}, r"another parameter; are others frozen now\?\).*--restart"),
-    ],
-)
-def test_another_training_does_not_go_on_from_a_checkpoint(workspace, changes, message):
+def test_other_parameters_do_not_go_on_from_a_checkpoint(workspace):
     change_schedule(workspace, optimizer="adamw")
     train_fold(workspace, NAME, "0", SHORT)
-    with pytest.raises(TrainingError, match=message):
-        train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "epochs": 3, **changes}))
+    with pytest.raises(TrainingError, match=r"another parameter; are others frozen now\?\).*--restart"):
+        train_fold(workspace, NAME, "0", short(epochs=3, freeze_encoder=True))
 
 
 def test_the_checkpoint_says_which_weights_it_holds(workspace):
@@ -271,6 +356,20 @@ def test_a_cascade_names_the_folds_that_it_needs_before_training(workspace):
     assert not workspace.fold("3d_cascade_fullres", "0").exists()
 
 
+def test_cases_are_preprocessed_for_the_next_stage_before_the_first_one_is_trained(workspace):
+    add_cascade(workspace)
+    plan = read_record(Plan, workspace.plan)
+    cascade = plan.configurations["3d_cascade_fullres"].model_copy(update={"preprocessed_as": "3d_cascade_fullres"})
+    configurations = {NAME: plan.configurations[NAME], "3d_cascade_fullres": cascade}
+    write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
+    case = read_record(Splits, workspace.splits).folds[0].validation[0]
+    with pytest.raises(UsageError, match=f"2 cases are not preprocessed for 3d_cascade_fullres, {case} first"):
+        train_fold(workspace, NAME, "0", SHORT)
+    assert not workspace.fold(NAME, "0").exists()
+    assert train_fold(workspace, NAME, "all", SHORT).finished  # makes no label maps
+
+
+@pytest.mark.slow
 def test_a_cascade_learns_from_the_label_maps_of_all_folds(workspace):
     train_fold(workspace, NAME, "0", SHORT)
     add_cascade(workspace)
@@ -302,15 +401,16 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages.train import TrainingOptions, train_fold
 from autoseg.training import fold
 fold.SECONDS_BETWEEN_CHECKPOINTS = 0.0
-options = TrainingOptions(device="cpu", precision="fp32", epochs=12, steps_per_epoch=3, workers=int(sys.argv[2]))
+workers, epochs = map(int, sys.argv[2:])
+options = TrainingOptions(device="cpu", precision="fp32", epochs=epochs, steps_per_epoch=3, workers=workers)
 if __name__ == "__main__":
     checkpoint = train_fold(Workspace(Path(sys.argv[1])), "3d_fullres", "0", options)
     sys.exit(0 if checkpoint.finished else 1)
 """
 
 
-def run_script(workspace, workers=0):
-    command = [sys.executable, "-c", SCRIPT, str(workspace.root), str(workers)]
+def run_script(workspace, workers, epochs):
+    command = [sys.executable, "-c", SCRIPT, str(workspace.root), str(workers), str(epochs)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -323,44 +423,46 @@ def run_devices(workspace, count, *options):
     return subprocess.Popen(command, stdout=pipe, stderr=same, text=True, start_new_session=True)
 
 
-def wait_for_history(workspace, lines):
+def wait_for_history(process, workspace, lines):
     path = workspace.fold(NAME, "0") / "history.jsonl"
     deadline = time.monotonic() + 180
     while not path.exists() or len(path.read_text().splitlines()) < lines:
+        assert process.poll() is None, f"the training ended with {process.returncode}"
         assert time.monotonic() < deadline, "the training never got this far"
         time.sleep(0.01)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "workers", "decay", "lines"),
-    [(signal.SIGKILL, 0, None, 4), (signal.SIGTERM, 0, None, 4), (signal.SIGKILL, 2, 0.9, None)],
+    ("workers", "decay", "epochs", "stops"),
+    [
+        pytest.param(0, None, 18, [(4, signal.SIGTERM, 1), (8, signal.SIGKILL, -signal.SIGKILL)], id="twice"),
+        pytest.param(2, 0.9, 30, [(1, signal.SIGKILL, -signal.SIGKILL)], id="at-any-moment"),
+    ],
 )
-def test_a_killed_training_goes_on_to_the_very_same_weights(workspace, number, workers, decay, lines):
+def test_a_killed_training_goes_on_to_the_very_same_weights(workspace, workers, decay, epochs, stops):
     change_schedule(workspace, weight_average_decay=decay)
-    process = run_script(workspace, workers)
-    process.communicate()
-    assert process.returncode == 0
+    process = run_script(workspace, workers, epochs)
+    _, log = process.communicate()
+    assert process.returncode == 0, log
     whole = weights(workspace)
     for path in sorted(workspace.fold(NAME, "0").glob("*.*")):
         path.unlink()
 
-    process = run_script(workspace, workers)
-    if lines is None:  # at a random moment
-        wait_for_history(workspace, 1)
-        time.sleep(random.SystemRandom().uniform(0.0, 1.0))
-    else:
-        wait_for_history(workspace, lines)
-    os.kill(process.pid, number)
-    process.communicate()
-    if lines is not None:
-        assert process.returncode in (-signal.SIGKILL, 1)
+    seed = random.SystemRandom().randrange(10**6)
+    for lines, number, code in stops:
+        process = run_script(workspace, workers, epochs)
+        wait_for_history(process, workspace, lines)
+        time.sleep(random.Random(seed).uniform(0.0, 0.7) if len(stops) == 1 else 0.0)
+        os.kill(process.pid, number)
+        process.communicate()
+        assert process.returncode == code, f"seed of the delay: {seed}"
         assert not (workspace.fold(NAME, "0") / "checkpoint_final.safetensors").exists()
 
-    process = run_script(workspace, workers)
+    process = run_script(workspace, workers, epochs)
     _, log = process.communicate()
     assert process.returncode == 0, log
-    assert equal(whole, weights(workspace))
+    assert equal(whole, weights(workspace)), f"seed of the delay: {seed}"
 
 
 def first_child(process):
@@ -369,31 +471,47 @@ def first_child(process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("find", "number", "code"),
+    ("find", "number", "code", "devices"),
     [
-        (lambda process: process.pid, signal.SIGTERM, 1),
-        (lambda process: process.pid, signal.SIGKILL, -signal.SIGKILL),
-        (first_child, signal.SIGKILL, 1),
+        (lambda process: process.pid, signal.SIGTERM, 1, 1),
+        (lambda process: process.pid, signal.SIGKILL, -signal.SIGKILL, 2),
+        (first_child, signal.SIGKILL, 1, 1),
     ],
     ids=["launcher-SIGTERM", "launcher-SIGKILL", "process-SIGKILL"],
 )
-def test_several_processes_are_stopped_and_one_goes_on(workspace, find, number, code):
+def test_several_processes_are_stopped_and_others_go_on(workspace, find, number, code, devices):
     process = run_devices(workspace, 2, "--epochs", "500")
-    wait_for_history(workspace, 2)
+    wait_for_history(process, workspace, 2)
     os.kill(find(process), number)
     log, _ = process.communicate(timeout=120)  # its children have ended as well: they hold the same pipe
     assert process.returncode == code, log
     folder = workspace.fold(NAME, "0")
     assert not (folder / "checkpoint_final.json").exists()
-    if find is not first_child:
-        stopped = read_record(Checkpoint, folder / "checkpoint_last.json")
-        assert stopped.step >= 6, log
     assert (folder / "log.txt").read_text().count("training 3d_fullres, fold 0") == 1
+    stopped = 0  # a process that is killed itself writes nothing more
+    if find is not first_child:
+        stopped = read_record(Checkpoint, folder / "checkpoint_last.json").step
+        assert stopped >= 6, log
 
-    process = run_devices(workspace, 1, "--epochs", "2")
-    log, _ = process.communicate()
+    epochs = stopped // 3 + 2
+    process = run_devices(workspace, devices, "--epochs", str(epochs))
+    log, _ = process.communicate(timeout=120)
     assert process.returncode == 0, log
-    assert read_record(Checkpoint, folder / "checkpoint_final.json").step >= 6
+    assert (f"going on after epoch {stopped // 3}, step {stopped}" in log) is (stopped > 0)
+    assert read_record(Checkpoint, folder / "checkpoint_final.json").step == 3 * epochs > stopped
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mlflow") is not None, reason="mlflow is installed, so nothing is refused")
+def test_what_the_first_process_alone_refuses_leaves_no_process_waiting(workspace):
+    train_fold(workspace, NAME, "0", SHORT)
+    folder = workspace.fold(NAME, "0")
+    before = snapshot(folder)
+    process = run_devices(workspace, 2, "--restart", "--tracking", "mlflow")
+    log, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, log
+    assert "--tracking needs a package that is not installed" in log
+    assert snapshot(folder) == before
 
 
 @pytest.mark.slow

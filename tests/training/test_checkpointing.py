@@ -117,3 +117,10 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, content):
     (tmp_path / "last.safetensors").write_bytes(content)
     with pytest.raises(TrainingError, match=r"last\.safetensors.*damaged.*--restart"):
         load_resume_point(tmp_path / "last")
+
+
+def test_weights_are_readable_for_whom_other_files_are(tmp_path):
+    save_weights({"a": torch.zeros(2)}, RECORD, tmp_path / "weights")
+    (tmp_path / "other").touch()
+    modes = {path.suffix: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes[".safetensors"] == modes[".json"] == modes[""]

@@ -132,14 +132,28 @@ def test_a_process_alone_needs_nobody():
     assert distributed.is_first_process()
 
 
+def test_processes_know_how_many_of_them_share_the_machine(monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 5)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # torchrun's: two machines
+    with join_ranks(CPU) as ranks:
+        assert ranks == Ranks(rank=5, count=6, count_here=4)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    with join_ranks(CPU) as ranks:
+        assert ranks.count_here == 6
+    assert Ranks().count_here == 1
+
+
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(distributed, "is_launched", lambda: True)
     monkeypatch.setattr(dist, "get_node_local_rank", lambda: 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert device_of_process(torch.device("cuda")) == torch.device("cuda:1")
     assert device_of_process(CPU) == CPU
     with pytest.raises(UsageError, match=r"cuda:0 names one GPU.*--device cuda"):
         device_of_process(torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="process 2 of this machine has no GPU of its own; it has 1"):
+    with pytest.raises(UsageError, match="2 processes of this machine need a GPU each, and it has 1"):
         device_of_process(torch.device("cuda"))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from autoseg.records.plan import TrainingSpec
-from autoseg.training.optimizer import build_optimizer, set_learning_rate
+from autoseg.training.optimizer import build_optimizer, set_learning_rate, step_unless
 
 
 def spec(**changes) -> TrainingSpec:
@@ -92,3 +92,18 @@ def test_learning_rate_is_set_in_every_group():
     set_learning_rate(optimizer, 0.125)
     assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [3e-5, 0.0]
+
+
+@pytest.mark.parametrize("optimizer_type", ["sgd", "adamw"])
+@pytest.mark.parametrize("is_bad", [False, True])
+def test_in_fp16_a_step_is_skipped_although_its_gradients_are_finite(optimizer_type, is_bad):
+    network = small_network()
+    optimizer = build_optimizer(network, spec(optimizer=optimizer_type))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    scaler.scale(network(torch.randn(1, 2, 4, 5, 6)).square().mean()).backward()
+    scaler.unscale_(optimizer)
+    step_unless(torch.tensor(is_bad), optimizer, scaler)
+    stayed = [torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True)]
+    assert all(stayed) == is_bad
+    assert scaler.get_scale() == (4.0 if is_bad else 8.0)

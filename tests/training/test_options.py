@@ -40,10 +40,12 @@ def test_no_mirroring_is_not_the_same_as_the_planned_mirroring():
     assert apply_options(planned(), TrainingOptions(mirror_axes=())).training.mirror_axes == ()
 
 
-def test_steps_that_are_asked_for_take_their_time_and_a_time_limits_them():
+def test_steps_that_are_asked_for_take_their_time_and_a_time_limits_epochs_of_any_length():
     assert apply_options(planned(), TrainingOptions(epochs=3)).training.time_per_fold_seconds is None
-    both = apply_options(planned(), TrainingOptions(epochs=3, max_time_seconds=9.0)).training
-    assert (both.epochs, both.time_per_fold_seconds) == (3, 9.0)
+    both = apply_options(planned(), TrainingOptions(steps_per_epoch=3, max_time_seconds=9.0)).training
+    assert (both.steps_per_epoch, both.time_per_fold_seconds) == (3, 9.0)
+    with pytest.raises(UsageError, match="--epochs and --max-time both say when the training ends; give one"):
+        apply_options(planned(), TrainingOptions(epochs=3, max_time_seconds=9.0))
 
 
 def test_another_optimiser_brings_its_own_rates_along():

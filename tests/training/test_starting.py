@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from autoseg.training.probe import _ENCODING as ENCODING
 from autoseg.training.probe import _configuration
-from autoseg.training.starting import start_run
+from autoseg.training.starting import start_run, use_gpu
 
 CPU = torch.device("cpu")
 
@@ -43,3 +44,13 @@ def test_what_is_frozen_beforehand_is_not_optimised():
     optimised = {id(value) for group in run.optimizer.param_groups for value in group["params"]}
     assert optimised
     assert not any(id(value) in optimised for value in run.network.get_submodule("encoder").parameters())
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("cuda", []), ("cuda:1", [1])])
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch, name, numbers):
+    chosen = []
+    # what set_device does first; the rest of it needs a GPU
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(_get_device_index(device)))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    use_gpu(torch.device(name))
+    assert chosen == numbers

@@ -2,6 +2,8 @@
 
 import inspect
 import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -50,3 +52,18 @@ def test_closing_ends_the_workers(cases):
 
     assert not workers()
     assert "augmenter" in kept_alive
+
+
+def test_a_signal_to_the_whole_group_is_left_to_the_parent(cases):
+    batches = build_loader(
+        cases, make_configuration(PATCH), ENCODING, training=True, seed=1, workers=2, ram_bytes=10**9
+    )
+    list(islice(batches, 4))  # both have started
+    for worker in workers():
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+
+    assert len(list(islice(batches, 20))) == 20
+    assert len(workers()) == 2
+    batches.close()
+    assert not workers()
