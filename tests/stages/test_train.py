@@ -536,4 +536,4 @@ def test_wrong_use_of_several_processes_has_the_exit_code_of_one(workspace):
     process = run_devices(workspace, 3)
     log, _ = process.communicate()
     assert process.returncode == 2, log
-    assert "3 devices cannot share a batch of 2 samples" in log
+    assert "--devices 3: a batch of 3d_fullres has 2 samples" in log
