@@ -1,6 +1,8 @@
 """Processes that train together: two of them on the CPU do what one does with the whole batch."""
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -13,7 +15,7 @@ from autoseg.errors import UsageError
 from autoseg.records.network import NetworkSpec
 from autoseg.training import distributed
 from autoseg.training.batch import Share
-from autoseg.training.distributed import Ranks, device_of_process, join_ranks
+from autoseg.training.distributed import Ranks, device_of_process, join_ranks, leave
 from autoseg.training.loading import build_loader
 from autoseg.training.loop import Clock, train_epoch, validate_epoch
 from autoseg.training.starting import start_run
@@ -71,6 +73,7 @@ def in_process(rank, count, folder, function, *arguments):
             function(ranks, folder, *arguments)
     finally:
         dist.destroy_process_group()
+    leave(0)  # as the command does; an exception goes up to `spawn`
 
 
 def read_figures(folder, rank, count):
@@ -117,6 +120,15 @@ def test_processes_agree_on_the_first_ones_clock_and_on_anybodys_stop(tmp_path):
     heard = [json.loads((tmp_path / f"heard_{rank}.json").read_text()) for rank in range(2)]
     assert [answer.pop("first") for answer in heard] == [True, False]
     assert heard[0] == heard[1] == {"sum": [3.0, 30.0], "numbers": [4.0, 0.5], "agreed": [0.25, True]}
+
+
+def test_leaving_says_everything_and_runs_nothing_more():
+    script = (
+        "import atexit, sys; from autoseg.training.distributed import leave; atexit.register(print, 'too late');"
+        "print('last words', end=''); print('and errors', end='', file=sys.stderr); leave(3)"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (3, "last words", "and errors")
 
 
 def test_a_process_alone_needs_nobody():
