@@ -96,6 +96,7 @@ def make_configuration(
             preprocessed_as=name,
             previous_configuration=planned.previous_stage,
             previous_labels="logits" if planned.previous_stage is None else "label_map",
+            logits_precision="float16",
         )
     except (ValidationError, KeyError, TypeError, ValueError) as error:
         raise InteropError(f"{where}: does not make a configuration of autoseg: {error}") from error

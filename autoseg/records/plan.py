@@ -90,6 +90,9 @@ class Configuration(Record):
     previous_labels: Literal["logits", "label_map"] = "logits"
     """Cascade: what is brought to this configuration's grid at prediction. logits: decided there, after one resize.
     label_map: decided on the image's own grid, and cropped and resampled from there, as nnU-Net does."""
+    logits_precision: Literal["float32", "float16"] = "float32"
+    """Of finished logits, before they are resized and decided. float16, as in nnU-Net: close heads become equal, and
+    the first of equals wins."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -216,11 +219,11 @@ def _list(names: list[str]) -> str:
 def model_hash(plan: Plan, configuration: str) -> str:
     """Hash of everything in a plan that a trained model depends on: what goes in, what comes out, the network.
 
-    Schedule, batch and estimates do not enter: a training may go on with another number of epochs. Nor does
-    previous_labels, which concerns prediction alone.
+    Schedule, batch and estimates do not enter: a training may go on with another number of epochs. Nor do
+    previous_labels and logits_precision, which concern prediction alone.
     """
     settings = plan.configurations[configuration].model_dump(
-        mode="json", exclude={"training", "estimates", "batch_size", "previous_labels"}
+        mode="json", exclude={"training", "estimates", "batch_size", "previous_labels", "logits_precision"}
     )
     shared = plan.model_dump(mode="json", include={"encoding", "orientation", "transpose", "channel_names"})
     return hash_of([settings, shared])
