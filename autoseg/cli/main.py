@@ -5,6 +5,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from autoseg.errors import AutosegError, UsageError
 
@@ -16,6 +17,7 @@ COMMANDS = {
     "evaluate": "compare predictions with references",
     "select": "choose configuration and post-processing by cross-validation",
     "report": "write one HTML page about a workspace",
+    "import-nnunet": "make a model of nnU-Net v2 one of autoseg",
     "doctor": "what works on this machine",
 }
 
@@ -61,8 +63,12 @@ def _build_parser(asked: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == asked:
-            importlib.import_module(f"autoseg.cli.{name}").add_arguments(command)
+            _module_of(name).add_arguments(command)
     return parser
+
+
+def _module_of(command: str) -> ModuleType:
+    return importlib.import_module(f"autoseg.cli.{command.replace('-', '_')}")
 
 
 def _print_version() -> None:
@@ -77,7 +83,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
     set_up_logging(verbose=parsed.verbose, quiet=parsed.quiet)
     try:
-        return int(importlib.import_module(f"autoseg.cli.{parsed.command}").run(parsed))
+        return int(_module_of(parsed.command).run(parsed))
     except (AutosegError, OSError) as error:  # OSError: a disk that is full or read-only, named by its message
         logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
         if not _is_said_by_another(error, parsed.command):

@@ -274,7 +274,7 @@ def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool)
     axes = tuple(axis for axis, letter in enumerate(possible) if letter in letters)
     sided = find_sided_names(plan.labels)
     if warn and sided and set(axes) & set(left_right_axes(plan.transpose, dimensions, plan.orientation)):
-        which = "left and right" if plan.orientation == "canonical" else "what may be left and right"
+        which = "left and right" if plan.orientation != "as_stored" else "what may be left and right"
         logger.warning("--mirror-axes %s swaps %s, but labels have a side: %s", text, which, ", ".join(sided))
     return axes
 

@@ -40,7 +40,7 @@ def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientati
         folder: Dataset folder, to which the paths in `files` are relative.
         files: The case; an empty label gives no label map.
         encoding: Of the dataset.
-        orientation: `canonical` re-orients by permuting and flipping, `as_stored` leaves the axes alone.
+        orientation: `as_stored` leaves the axes alone; the others permute and flip, never resample.
 
     Raises:
         ImageFileError: If a file cannot be read, the grids differ, or the label map has undeclared values.
@@ -68,7 +68,13 @@ def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientati
 
 def choose_orientation(grid: Grid, name: OrientationName) -> Orientation:
     """The orientation from stored to working axes under the dataset's choice."""
-    return canonical_orientation(grid) if name == "canonical" else Orientation()
+    if name == "as_stored":
+        return Orientation()
+    canonical = canonical_orientation(grid)
+    if name == "canonical":
+        return canonical
+    flip_z, flip_y, flip_x = canonical.flips
+    return Orientation(axes=canonical.axes, flips=(flip_z, not flip_y, not flip_x))
 
 
 def content_hash(folder: Path, files: CaseFiles) -> str:

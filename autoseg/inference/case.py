@@ -33,14 +33,18 @@ def predict_case_logits(
         overlap: Least share of a window that it has in common with the next one, [0, 1).
 
     Returns:
-        (K, Z, Y, X), float32, on the CPU.
+        (K, Z, Y, X), on the CPU, in the configuration's `logits_precision`.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021) keeps logits in float16. Differs, where a plan asks for it: windows are summed
+        in float32, and only the finished logits are rounded; those beyond float16's range become its largest.
     """
     configuration = loaded.configuration
     forward = mean_forward(loaded.networks)
     if previous is not None:
         forward = expand_label_map(forward, configuration.network.input_channels - len(image))
         image = append_label_map(image, previous)
-    return predict_logits(
+    logits = predict_logits(
         forward,
         torch.from_numpy(image),
         configuration.patch_size,
@@ -50,3 +54,7 @@ def predict_case_logits(
         device=device,
         dtype=dtype,
     )
+    if configuration.logits_precision == "float32":
+        return logits
+    largest = torch.finfo(torch.float16).max
+    return logits.clamp_(-largest, largest).to(torch.float16)

@@ -51,6 +51,9 @@ class Checkpoint(Record):
     average_pseudo_dice: float | None = None
     """Exponential moving average over epochs."""
     finished: bool = False
+    imported_from: str = ""
+    """What another project's weights came from. It did not record cases_hash, step and, where that is 0,
+    elapsed_seconds: they are empty or 0, and the training cannot go on. Empty: trained here."""
     seed: int = 0
     """Of the loader; batch n of a seed is always the same, so no generator state has to be stored."""
     loss_scale: float | None = None

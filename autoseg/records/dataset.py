@@ -4,8 +4,9 @@ from typing import Literal
 
 from autoseg.records.files import Record
 
-OrientationName = Literal["canonical", "as_stored"]
-"""`canonical`: array axes z, y, x run towards superior, posterior, left. `as_stored`: the file's own axis order."""
+OrientationName = Literal["canonical", "canonical_ras", "as_stored"]
+"""`canonical`: array axes z, y, x run towards superior, posterior, left. `canonical_ras`: towards superior, anterior,
+right, as some models of nnU-Net were trained. `as_stored`: the file's own axis order."""
 
 LabelValues = int | tuple[int, ...]
 """A label's value in the files, or all values that make up a region."""

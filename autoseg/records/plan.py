@@ -63,8 +63,8 @@ class Estimates(Record):
     parameters: NonNegativeInt
     macs: NonNegativeInt
     """Multiply-accumulates of one forward pass, batch 1."""
-    training_memory_bytes: NonNegativeInt
-    """Peak of a training step at the planned batch size."""
+    training_memory_bytes: NonNegativeInt | None
+    """Peak of a training step at the planned batch size; None: not estimated, the plan was imported."""
 
 
 class Configuration(Record):
@@ -87,6 +87,12 @@ class Configuration(Record):
     """Name of the configuration whose preprocessed arrays this one uses (its own, but for a cascade)."""
     previous_configuration: str | None = None
     """Cascade: whose label maps are appended to the input, one channel per foreground label."""
+    previous_labels: Literal["logits", "label_map"] = "logits"
+    """Cascade: what is brought to this configuration's grid at prediction. logits: decided there, after one resize.
+    label_map: decided on the image's own grid, and cropped and resampled from there, as nnU-Net does."""
+    logits_precision: Literal["float32", "float16"] = "float32"
+    """Of finished logits, before they are resized and decided. float16, as in nnU-Net: close heads become equal, and
+    the first of equals wins."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -213,10 +219,11 @@ def _list(names: list[str]) -> str:
 def model_hash(plan: Plan, configuration: str) -> str:
     """Hash of everything in a plan that a trained model depends on: what goes in, what comes out, the network.
 
-    Schedule, batch and estimates do not enter: a training may go on with another number of epochs.
+    Schedule, batch and estimates do not enter: a training may go on with another number of epochs. Nor do
+    previous_labels and logits_precision, which concern prediction alone.
     """
     settings = plan.configurations[configuration].model_dump(
-        mode="json", exclude={"training", "estimates", "batch_size"}
+        mode="json", exclude={"training", "estimates", "batch_size", "previous_labels", "logits_precision"}
     )
     shared = plan.model_dump(mode="json", include={"encoding", "orientation", "transpose", "channel_names"})
     return hash_of([settings, shared])

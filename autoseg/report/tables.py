@@ -164,10 +164,11 @@ def _name_network(network: NetworkSpec) -> str:
 
 def _describe_costs(configuration: Configuration) -> dict[str, str]:
     estimates = configuration.estimates
+    memory = estimates.training_memory_bytes
     return {
         "parameters": f"{estimates.parameters / 1e6:.2f} million",
         "computation per patch": f"{estimates.macs / 1e9:.3g} GMAC",
-        "training memory": f"about {_memory(estimates.training_memory_bytes)}",
+        "training memory": "not estimated" if memory is None else f"about {_memory(memory)}",
     }
 
 

@@ -175,15 +175,18 @@ class Predictor:
         seconds: dict[str, float],
     ) -> CaseLogits:  # fmt: skip
         """Logits of one configuration; the image is (C, Z, Y, X) in working orientation."""
-        earlier = None
+        earlier, label_map = None, None
         if member.previous is not None:
             earlier = self._predict_logits(member.previous, image, spacing, case, seconds)
+            if member.configuration.previous_labels == "label_map":
+                label_map = restore_labels(earlier.logits, earlier.record, self.plan.encoding, earlier.resampling)
         with _timed(seconds, "preprocess"):
-            prepared, _, record = preprocess_case(
-                image, None, spacing, case=case, plan=self.plan, configuration=member.name
+            prepared, labels, record = preprocess_case(
+                image, label_map, spacing, case=case, plan=self.plan, configuration=member.name
             )
-            labels = None if earlier is None else restore_on_grid(earlier, record, self.plan.encoding)
-        del earlier  # logits are large; they are gone before the second network runs
+            if earlier is not None and label_map is None:
+                labels = restore_on_grid(earlier, record, self.plan.encoding)
+        del earlier, label_map  # logits are large; they are gone before the second network runs
         with _timed(seconds, "network"):
             logits = predict_case_logits(
                 member, prepared, labels,

@@ -1,0 +1,113 @@
+"""nnU-Net's checkpoints, read without running code from them.
+
+A `.pth` file is a pickle, and unpickling may call whatever the file names. Only names that nnU-Net's own trainers
+write are let through: tensors, numbers, strings, containers, torch devices, and numpy's scalars and arrays (logged
+Dice). A file that names anything else is refused before anything of it is built.
+"""
+
+import math
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from autoseg.errors import InteropError
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What data-parallel and compiled networks put before the names of their parameters."""
+
+
+@dataclass(frozen=True)
+class NnunetCheckpoint:
+    """What a prediction needs to know, and how training went."""
+
+    weights: dict[str, Tensor]
+    """By nnU-Net's names, without prefixes, on the CPU; they may share the file's memory."""
+    configuration: str
+    trainer: str
+    fold: str
+    mirror_axes: tuple[int, ...]
+    """Spatial axes of the patch; none where the checkpoint says nothing, as in nnU-Net."""
+    epochs: int
+    """Completed."""
+    seconds: float
+    """Sum over the logged epochs; 0 where there are none."""
+    best_dice: float | None
+    """Largest moving average of the pseudo Dice."""
+
+
+def read_checkpoint(path: Path) -> NnunetCheckpoint:
+    """Read a `checkpoint_*.pth`.
+
+    Args:
+        path: Written by an nnU-Net v2 trainer.
+
+    Raises:
+        InteropError: If the file is damaged, names a class or function that no nnU-Net checkpoint holds (it is named
+            in the message and not called), or lacks what an nnU-Net checkpoint has.
+    """
+    content = _unpickle(path)
+    try:
+        arguments = content["init_args"]
+        best = content.get("_best_ema")
+        return NnunetCheckpoint(
+            weights={_without_prefixes(name): tensor for name, tensor in content["network_weights"].items()},
+            configuration=str(arguments["configuration"]),
+            trainer=str(content["trainer_name"]),
+            fold=str(arguments["fold"]),
+            mirror_axes=tuple(sorted(int(axis) for axis in content.get("inference_allowed_mirroring_axes") or ())),
+            epochs=int(content["current_epoch"]),
+            seconds=_training_seconds(content.get("logging") or {}),
+            best_dice=float(best) if best is not None and math.isfinite(best) else None,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InteropError(
+            f"{path}: not a checkpoint that nnU-Net v2 wrote: {type(error).__name__} {error} in it; found "
+            f"{', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__}"
+        ) from error
+
+
+def _unpickle(path: Path) -> Any:  # noqa: ANN401 (what a pickle holds)
+    try:
+        if not zipfile.is_zipfile(path):
+            raise InteropError(f"{path}: not a checkpoint of torch, or its copy was cut off; get it again")
+        with safe_globals([*_numpy_names()]):
+            named = sorted(get_unsafe_globals_in_checkpoint(path))
+            if named:
+                raise InteropError(
+                    f"{path}: names {', '.join(named)}, which no nnU-Net checkpoint holds and which could run any code "
+                    "when it is loaded, so it is refused. Only if you trust its author: load it with torch yourself, "
+                    "keep network_weights, init_args, trainer_name, current_epoch and "
+                    "inference_allowed_mirroring_axes, and save it again."
+                )
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise InteropError(f"{path}: cannot be read as a checkpoint ({reason}); get it again") from error
+
+
+def _numpy_names() -> Iterator[Any]:
+    """Numpy's own part in a pickle: scalars, arrays, and their types; numpy 1 called the module `numpy.core`."""
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]  # numpy pickles by this private name
+    for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        yield multiarray.scalar, f"{module}.scalar"
+        yield multiarray._reconstruct, f"{module}._reconstruct"
+    yield from (np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"))
+
+
+def _training_seconds(logging: Mapping[str, Any]) -> float:
+    starts, ends = logging.get("epoch_start_timestamps") or (), logging.get("epoch_end_timestamps") or ()
+    return float(sum(end - start for start, end in zip(starts, ends, strict=False)))
+
+
+def _without_prefixes(name: str) -> str:
+    while found := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
+        name = name.removeprefix(found)
+    return name

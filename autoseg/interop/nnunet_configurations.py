@@ -1,0 +1,195 @@
+"""From nnU-Net's plans.json and dataset.json to a plan: preprocessing, resampling, labels, and what a network costs.
+
+References:
+    nnU-Net v2 (Isensee et al. 2021): planning, preprocessing and resampling, as its plans record them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoseg.errors import InteropError
+from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint
+from autoseg.interop.nnunet_files import DatasetFile, PlannedConfiguration, PlansFile, Resampling
+from autoseg.interop.nnunet_network import describe_network
+from autoseg.networks.build import build_network
+from autoseg.records.dataset import LabelEncoding, OrientationName
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Estimates, TrainingSpec
+
+Scheme = Literal["zscore", "ct", "rescale_0_1", "rgb_0_1", "none"]
+
+SCHEMES: Mapping[str, Scheme] = {
+    "ZScoreNormalization": "zscore",
+    "CTNormalization": "ct",
+    "NoNormalization": "none",
+    "RescaleTo01Normalization": "rescale_0_1",
+    "RGBTo01Normalization": "rgb_0_1",
+}
+RESAMPLING_FUNCTION = "resample_data_or_seg_to_shape"
+"""The one that all plans have unless asked otherwise: splines by scikit-image and scipy."""
+
+ORIENTATIONS: Mapping[str, OrientationName] = {
+    "SimpleITKIO": "as_stored",
+    "NibabelIO": "as_stored",
+    "NaturalImage2DIO": "as_stored",
+    "NibabelIOWithReorient": "canonical_ras",
+}
+"""How nnU-Net's readers lay axes out."""
+
+
+def choose_orientation_name(plans: PlansFile, where: str) -> OrientationName:
+    """How the reader that a model was trained with lays out its axes.
+
+    Raises:
+        InteropError: If it is a reader whose arrays autoseg does not reproduce.
+    """
+    reader = plans.image_reader_writer
+    if reader not in ORIENTATIONS:
+        raise InteropError(
+            f"{where}: images were read by {reader}, whose arrays autoseg cannot reproduce; importable are models "
+            f"trained with {', '.join(ORIENTATIONS)}. Predict with nnU-Net, or convert the images and train anew."
+        )
+    return ORIENTATIONS[reader]
+
+
+def make_configuration(
+    name: str,
+    planned: PlannedConfiguration,
+    plans: PlansFile,
+    dataset: DatasetFile,
+    encoding: LabelEncoding,
+    checkpoint: NnunetCheckpoint,
+    where: str,
+) -> Configuration:
+    """One configuration of the plan.
+
+    Args:
+        name: Of the configuration.
+        planned: The same in plans.json, with what it inherits.
+        plans: plans.json.
+        dataset: dataset.json.
+        encoding: Of its labels.
+        checkpoint: Of one fold: weights and mirroring.
+        where: plans.json and the configuration, for messages.
+
+    Raises:
+        InteropError: If something of it is not among what autoseg does; names it.
+    """
+    inputs = len(dataset.channels) + (len(encoding.values) - 1 if planned.previous_stage is not None else 0)
+    try:
+        network = describe_network(planned, inputs, len(encoding.heads), checkpoint.weights, where)
+        return Configuration(
+            spacing=planned.spacing,
+            median_shape=planned.median_image_size_in_voxels,
+            patch_size=planned.patch_size,
+            batch_size=planned.batch_size,
+            network=network,
+            normalization=_normalization(planned, plans, len(dataset.channels), where),
+            resampling=_resampling(planned, where),
+            training=training_of(checkpoint, batch_dice=planned.batch_dice),
+            estimates=measure_network(network, planned.patch_size),
+            preprocessed_as=name,
+            previous_configuration=planned.previous_stage,
+            previous_labels="logits" if planned.previous_stage is None else "label_map",
+            logits_precision="float16",
+        )
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        raise InteropError(f"{where}: does not make a configuration of autoseg: {error}") from error
+
+
+def training_of(checkpoint: NnunetCheckpoint, *, batch_dice: bool) -> TrainingSpec:
+    """What nnU-Net's default trainer does, with the epochs and the mirroring that the checkpoint records."""
+    return TrainingSpec(epochs=max(1, checkpoint.epochs), mirror_axes=checkpoint.mirror_axes, batch_dice=batch_dice)
+
+
+def measure_network(network: NetworkSpec, patch_size: Sequence[int]) -> Estimates:
+    """Count parameters, multiply-accumulates and convolution outputs of one patch; nothing is computed.
+
+    The training memory is left open: it depends on what trains, and only planners estimate that.
+    """
+    elements = 0
+
+    def count(_: nn.Module, __: object, output: Tensor) -> None:
+        nonlocal elements
+        elements += output.numel()
+
+    with torch.device("meta"):
+        built = build_network(network, deep_supervision=False).eval()
+        image = torch.empty(1, network.input_channels, *patch_size)
+    for module in built.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            module.register_forward_hook(count)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        built(image)
+    return Estimates(
+        feature_map_elements=elements,
+        parameters=sum(parameter.numel() for parameter in built.parameters()),
+        macs=counter.get_total_flops() // 2,
+        training_memory_bytes=None,
+    )
+
+
+def _normalization(
+    planned: PlannedConfiguration, plans: PlansFile, channels: int, where: str
+) -> tuple[NormalizationSpec, ...]:
+    foreign = [scheme for scheme in planned.normalization_schemes if scheme not in SCHEMES]
+    if foreign:
+        raise InteropError(
+            f"{where}: images were normalised by {', '.join(dict.fromkeys(foreign))}, which is not part of nnU-Net; "
+            f"importable are {', '.join(SCHEMES)}. Predict with the nnU-Net that has it."
+        )
+    specs = []
+    for index, (scheme, mask) in enumerate(zip(planned.normalization_schemes, planned.use_mask_for_norm, strict=True)):
+        facts = plans.foreground_intensity_properties_per_channel.get(str(index))
+        if facts is None and SCHEMES[scheme] == "ct":
+            raise InteropError(f"{where}: no foreground intensities of channel {index}, which CTNormalization needs")
+        numbers = {} if facts is None else {
+            "mean": facts.mean, "std": facts.std, "lower": facts.percentile_00_5, "upper": facts.percentile_99_5
+        }  # fmt: skip
+        use_mask = mask and SCHEMES[scheme] == "zscore"
+        specs.append(NormalizationSpec(scheme=SCHEMES[scheme], use_mask=use_mask, **numbers))
+    if len(specs) != channels:
+        raise InteropError(f"{where}: {len(specs)} normalisation schemes for {channels} channels of dataset.json")
+    return tuple(specs)
+
+
+def _resampling(planned: PlannedConfiguration, where: str) -> ResamplingSpec:
+    """One rule about slices far apart for everything that is resampled; label maps count in a cascade only."""
+    used = {
+        "data": (planned.resampling_fn_data, planned.resampling_fn_data_kwargs),
+        "probabilities": (planned.resampling_fn_probabilities, planned.resampling_fn_probabilities_kwargs),
+    }
+    if planned.previous_stage is not None:
+        used["seg"] = planned.resampling_fn_seg, planned.resampling_fn_seg_kwargs
+    foreign = {f"resampling_fn_{what} = {function}" for what, (function, _) in used.items()
+               if function != RESAMPLING_FUNCTION}  # fmt: skip
+    if foreign:
+        raise InteropError(
+            f"{where}: {', '.join(sorted(foreign))}; only nnU-Net's default, {RESAMPLING_FUNCTION}, can be imported. "
+            "Predict with nnU-Net."
+        )
+    rules = {what: _separation(arguments) for what, (_, arguments) in used.items()}
+    if len(set(rules.values())) != 1:
+        raise InteropError(
+            f"{where}: the resampling of {' and '.join(rules)} differs in order_z, force_separate_z or its threshold "
+            f"({rules}); autoseg has one rule for all. Predict with nnU-Net."
+        )
+    first = planned.resampling_fn_data_kwargs
+    forced = first.force_separate_z
+    return ResamplingSpec(
+        image_order=first.order,
+        label_order=planned.resampling_fn_seg_kwargs.order,
+        logits_order=planned.resampling_fn_probabilities_kwargs.order,
+        through_plane_order=first.order_z,
+        separate_through_plane="auto" if forced is None else "always" if forced else "never",
+        anisotropy_threshold=first.separate_z_anisotropy_threshold,
+    )
+
+
+def _separation(arguments: Resampling) -> tuple[int, bool | None, float]:
+    return arguments.order_z, arguments.force_separate_z, arguments.separate_z_anisotropy_threshold

@@ -1,0 +1,266 @@
+"""Import: from a model of nnU-Net v2 to a folder that `Predictor` loads as it loads a workspace.
+
+    FOLDER or ZIP --find--> plans.json, dataset.json, fold_k/checkpoint_*.pth
+        --translate--> plan.json, models/<configuration>/fold_<k>/checkpoint_*.{safetensors,json}, selection.json
+
+The result has no fingerprint.json and no dataset.json: nnU-Net's own do not say which cases there were.
+"""
+
+import logging
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors.torch import save_file
+
+from autoseg.errors import DatasetError, InteropError
+from autoseg.imaging.labels import make_encoding
+from autoseg.interop.archives import extract_safely
+from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint, read_checkpoint
+from autoseg.interop.nnunet_configurations import choose_orientation_name, make_configuration, training_of
+from autoseg.interop.nnunet_files import DatasetFile, PlansFile, planned_configuration, read_json
+from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders
+from autoseg.interop.nnunet_network import rename_weights
+from autoseg.interop.nnunet_selection import read_selection
+from autoseg.interop.nnunet_trainers import describe_trainer
+from autoseg.records.budget import Budget
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.files import Progress, write_record
+from autoseg.records.plan import Configuration, Decision, Plan, model_hash
+from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.import")
+
+PLANNER = "nnU-Net"
+"""Who made the plan; no planner of ours."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One configuration as found."""
+
+    folder: ModelFolder
+    plans: PlansFile
+    dataset: DatasetFile
+    first: NnunetCheckpoint
+    """Of the first fold."""
+
+
+def import_nnunet(
+    source: Path, target: Path, *, trained_as: str | None = None, progress: Progress | None = None
+) -> Plan:
+    """Translate a trained model; the source is only read.
+
+    Args:
+        source: A model folder (`Trainer__Plans__configuration`), a folder above it with several configurations, or a
+            zip of either, such as nnUNetv2_export_model_to_zip makes.
+        target: Folder to make; one that is there has to be empty.
+        trained_as: `<trainer>__<plans>`, where the source holds several.
+        progress: Called after each checkpoint.
+
+    Returns:
+        The plan that was written.
+
+    Raises:
+        InteropError: If the source is no model, a file of it is damaged or not to be trusted, or something decides
+            its predictions that autoseg does not have; names it. Nothing is left behind.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InteropError(f"{target}: is there already; choose another folder with -o, or remove it first")
+    with _opened(source, target) as root, _made(target) as made:
+        models = _read_models(find_model_folders(root, source, trained_as))
+        plan = _make_plan(models, source)
+        workspace = Workspace(made)
+        selection, reason = read_selection({name: model.folder for name, model in models.items()}, plan.encoding)
+        plan = plan.model_copy(
+            update={
+                "decisions": (*plan.decisions, Decision(what="selection", value=selection is not None, reason=reason))
+            }
+        )
+        write_record(plan, workspace.plan)
+        if selection is not None:
+            write_record(selection, workspace.selection)
+        _write_weights(models, plan, workspace, source, progress)
+    return plan
+
+
+@contextmanager
+def _opened(source: Path, target: Path) -> Iterator[Path]:
+    """The source as a folder; a zip is unpacked beside the target, where the disk has room for a model."""
+    if source.is_dir():
+        yield source
+        return
+    if not source.is_file():
+        raise InteropError(f"{source}: no such file or folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        extract_safely(source, Path(folder))
+        yield Path(folder)
+
+
+@contextmanager
+def _made(target: Path) -> Iterator[Path]:
+    """A temporary folder beside the target that takes its place on success and is removed on failure."""
+    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.replace(target)  # also takes the place of an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
+    """By configuration, which the checkpoints name; stages come before the cascades that follow them."""
+    models: dict[str, _Model] = {}
+    for folder in folders:
+        fold = folder.folds[0]
+        first = read_checkpoint(fold.checkpoints["final"])
+        if first.configuration in models:
+            raise InteropError(
+                f"{folder.path}: {models[first.configuration].folder.path.name} is of configuration "
+                f"{first.configuration} too; give one of the two folders"
+            )
+        plans, dataset = read_json(folder.plans, PlansFile), read_json(folder.dataset, DatasetFile)
+        models[first.configuration] = _Model(folder, plans, dataset, first)
+    return models
+
+
+def _make_plan(models: Mapping[str, _Model], source: Path) -> Plan:
+    first = next(iter(models.values()))
+    _check_same(models, first)
+    encoding = _encoding(first)
+    configurations = {name: _configuration(name, model, models, encoding) for name, model in models.items()}
+    where = str(first.folder.plans)
+    try:
+        return Plan(
+            dataset_name=first.plans.dataset_name,
+            planner=PLANNER,
+            budget=Budget(),
+            channel_names=first.dataset.channels,
+            labels=first.dataset.labels,
+            encoding=encoding,
+            orientation=choose_orientation_name(first.plans, where),
+            file_ending=first.dataset.file_ending,
+            transpose=first.plans.transpose_forward,
+            configurations=configurations,
+            decisions=tuple(_decisions(models, source)),
+        )
+    except ValidationError as error:
+        raise InteropError(f"{where}: does not make a plan of autoseg: {error}") from error
+
+
+def _check_same(models: Mapping[str, _Model], first: _Model) -> None:
+    """What one plan says once has to be the same for all configurations."""
+    for name, model in models.items():
+        for what in ("dataset_name", "plans_name", "transpose_forward", "image_reader_writer"):
+            mine, theirs = getattr(model.plans, what), getattr(first.plans, what)
+            if mine != theirs:
+                raise InteropError(
+                    f"{model.folder.plans}: {what} of {name} is {mine}, of {first.first.configuration} {theirs}; "
+                    "import them one by one"
+                )
+        if model.dataset != first.dataset:
+            raise InteropError(
+                f"{model.folder.dataset}: differs from {first.folder.dataset} in channels or labels; import them one "
+                "by one"
+            )
+
+
+def _encoding(model: _Model) -> LabelEncoding:
+    if model.plans.label_manager != "LabelManager":
+        raise InteropError(
+            f"{model.folder.plans}: labels are decided by {model.plans.label_manager}, which is not part of nnU-Net; "
+            "importable is LabelManager. Predict with the nnU-Net that has it."
+        )
+    try:
+        return make_encoding(model.dataset.labels, model.dataset.regions_class_order)
+    except DatasetError as error:
+        raise InteropError(f"{model.folder.dataset}: {error}") from error
+
+
+def _configuration(name: str, model: _Model, models: Mapping[str, _Model], encoding: LabelEncoding) -> Configuration:
+    planned = planned_configuration(model.plans, name, model.folder.plans)
+    previous = planned.previous_stage
+    if previous is not None and previous not in models:
+        raise InteropError(
+            f"{model.folder.path}: {name} takes the label maps of {previous} as input, and that is not there; give "
+            "the dataset's folder, which holds both, or a zip with both"
+        )
+    where = f"{model.folder.plans}: configuration {name}"
+    return make_configuration(name, planned, model.plans, model.dataset, encoding, model.first, where)
+
+
+def _decisions(models: Mapping[str, _Model], source: Path) -> Iterator[Decision]:
+    first = next(iter(models.values()))
+    yield Decision(
+        what="origin",
+        value=f"{first.plans.dataset_name}, {first.plans.plans_name}",
+        reason=f"Imported from nnU-Net ({source.name}), plans {first.plans.plans_name} made by "
+        f"{first.plans.experiment_planner_used or 'an unnamed planner'}; autoseg decided nothing.",
+    )
+    for name, model in models.items():
+        trainer = describe_trainer(model.first.trainer)
+        if trainer.warning:
+            logger.warning("%s: %s", name, trainer.warning)
+        yield Decision(
+            what=f"{name}.training",
+            value=model.first.trainer,
+            reason="Epochs and mirrored axes are those of nnU-Net's checkpoint; it records no other constants of the "
+            f"training, so nnU-Net's defaults stand here. {trainer.sentence}",
+        )
+        if model.plans.configurations.get(name, {}).get("previous_stage"):
+            yield Decision(
+                what=f"{name}.previous_labels",
+                value="label_map",
+                reason="nnU-Net brings the previous stage's label map from the image's grid to this one.",
+            )
+
+
+def _write_weights(
+    models: Mapping[str, _Model], plan: Plan, workspace: Workspace, source: Path, progress: Progress | None
+) -> None:
+    jobs = [
+        (name, model, fold.fold, kind, path)
+        for name, model in models.items()
+        for fold in model.folder.folds
+        for kind, path in fold.checkpoints.items()
+    ]
+    for done, (name, model, fold, kind, path) in enumerate(jobs, start=1):
+        read = read_checkpoint(path)
+        if (read.configuration, read.trainer) != (name, model.first.trainer):
+            raise InteropError(
+                f"{path}: is of configuration {read.configuration} by {read.trainer}, the other folds are of {name} "
+                f"by {model.first.trainer}; put the right file there"
+            )
+        configuration = plan.configurations[name]
+        weights = rename_weights(read.weights, configuration.network, f"{path}, {read.trainer}")
+        record = Checkpoint(
+            configuration=name,
+            fold=fold,
+            model_hash=model_hash(plan, name),
+            cases_hash="",
+            training=training_of(read, batch_dice=configuration.training.batch_dice),
+            epoch=read.epochs,
+            step=0,
+            elapsed_seconds=read.seconds,
+            best_pseudo_dice=read.best_dice,
+            finished=kind == "final",
+            imported_from=f"nnU-Net, {source.name}, {path.parent.name}/{path.name}",
+        )
+        folder = workspace.fold(name, fold)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"checkpoint_{kind}.safetensors"
+        file.touch()
+        mode = file.stat().st_mode
+        save_file({key: tensor.contiguous() for key, tensor in weights.items()}, file)
+        file.chmod(mode)  # safetensors gives a file to its owner alone; colleagues are to read it as any other
+        write_record(record, folder / f"checkpoint_{kind}.json")
+        if progress is not None:
+            progress(done, len(jobs))
