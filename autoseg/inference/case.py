@@ -1,27 +1,32 @@
 """One preprocessed case and one configuration: logits on the network's grid. Used at prediction and by training."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.imaging.volume import AnyArray
 from autoseg.inference.ensemble import mean_forward
-from autoseg.inference.label_channels import append_label_map, expand_label_map
+from autoseg.inference.label_channels import expand_label_map
+from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.model_loading import LoadedConfiguration
-from autoseg.inference.sliding_window import predict_logits
+from autoseg.inference.sliding_window import stream_logits
 
 
-def predict_case_logits(
+def stream_case_logits(
     loaded: LoadedConfiguration,
     image: NDArray[np.float32],
-    previous: NDArray[np.int16] | None = None,
+    previous: AnyArray | None = None,
     *,
     device: torch.device,
     dtype: torch.dtype,
     mirroring: bool = True,
     overlap: float = 0.5,
-) -> Tensor:
-    """Mean logits of one configuration's networks.
+    storage: SlabStorage | None = None,
+) -> Iterator[Tensor]:
+    """Mean logits of one configuration's networks, slice by slice.
 
     Args:
         loaded: Networks on `device`.
@@ -31,22 +36,25 @@ def predict_case_logits(
         dtype: The type of autocast; float32: none.
         mirroring: Average over mirrored variants.
         overlap: Least share of a window that it has in common with the next one, [0, 1).
+        storage: Of the sums of windows; None: float32 in RAM.
 
     Returns:
-        (K, Z, Y, X), float32, on the CPU.
+        Z times (K, Y, X), float32, on the CPU, first to last. The networks run while these are asked for.
     """
     configuration = loaded.configuration
     forward = mean_forward(loaded.networks)
+    channels = list(image)
     if previous is not None:
         forward = expand_label_map(forward, configuration.network.input_channels - len(image))
-        image = append_label_map(image, previous)
-    return predict_logits(
+        channels.append(previous)
+    return stream_logits(
         forward,
-        torch.from_numpy(image),
+        channels,
         configuration.patch_size,
         configuration.network.output_channels,
         loaded.mirror_axes if mirroring else (),
         overlap=overlap,
         device=device,
         dtype=dtype,
+        storage=storage,
     )

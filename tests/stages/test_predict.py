@@ -16,14 +16,16 @@ from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
 
 from autoseg.errors import PredictionError, UsageError
-from autoseg.inference.case import predict_case_logits
+from autoseg.inference import sliding_window
+from autoseg.inference.logit_slab import LogitSlab
 from autoseg.inference.model_loading import load_configuration
+from autoseg.inference.probabilities import ProbabilityVolume
 from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages import predict
+from autoseg.stages import predict_case
 from autoseg.stages.predict import Predictor, predict_files
 from autoseg.stages.preprocess import preprocess_case
 from tests.inference.models import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, write_model
@@ -78,7 +80,8 @@ def test_steps_by_hand_give_the_same(model, predictor):
     logits = torch.stack([
         predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), 3, (0, 1, 2)) for network in members
     ]).mean(dim=0)  # fmt: skip
-    indices = restore_labels(logits, record, plan.encoding, plan.configurations["3d_fullres"].resampling)
+    answer = CaseLogits(logits.unbind(1), record, plan.configurations["3d_fullres"].resampling)
+    indices = restore_labels([answer], plan.encoding)
     prediction = predictor.predict(image, spacing=SPACING)
     assert prediction.labels.shape == SHAPE
     assert prediction.labels.dtype == np.uint16
@@ -227,8 +230,8 @@ def cascade_by_hand(model, plan, image):
         logits = torch.stack([
             predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), heads, (0, 1, 2)) for network in networks
         ]).mean(dim=0)  # fmt: skip
-        answers.append(CaseLogits(logits, record, plan.configurations[name].resampling))
-    return restore_labels(answers[1].logits, answers[1].record, plan.encoding, answers[1].resampling)
+        answers.append(CaseLogits(logits.unbind(1), record, plan.configurations[name].resampling))
+    return restore_labels(answers[1:], plan.encoding)
 
 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS])
@@ -247,21 +250,23 @@ def test_a_cascade_is_both_stages_by_hand(tmp_path, labels):
         np.testing.assert_array_equal(prediction.labels[clear], np.array([0, 3, 300])[probabilities.argmax(0)][clear])
 
 
-def test_the_first_stage_matters_and_its_logits_are_gone_before_the_second(tmp_path, monkeypatch):
+def test_the_first_stage_matters_and_is_gone_before_the_second(tmp_path, monkeypatch):
     plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2))
     write_model(tmp_path, plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
-    earlier: list[weakref.ref[torch.Tensor]] = []
+    earlier: list[weakref.ref[LogitSlab]] = []
 
-    def watch(loaded, *arguments, **options):
-        assert [reference() for reference in earlier] == [None] * len(earlier)
-        logits = predict_case_logits(loaded, *arguments, **options)
-        earlier.append(weakref.ref(logits))
-        return logits
+    class WatchedSlab(LogitSlab):
+        def __init__(self, *arguments):
+            assert [reference() for reference in earlier] == [None] * len(earlier)
+            super().__init__(*arguments)
+            earlier.append(weakref.ref(self))
 
-    monkeypatch.setattr(predict, "predict_case_logits", watch)
+    monkeypatch.setattr(sliding_window, "LogitSlab", WatchedSlab)
     before = load(tmp_path).predict(make_image(), spacing=SPACING).labels
     assert len(earlier) == 2
-    monkeypatch.setattr(predict, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16))
+    monkeypatch.setattr(
+        predict_case, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16)
+    )
     earlier.clear()
     assert (load(tmp_path).predict(make_image(), spacing=SPACING).labels != before).any()
 
@@ -396,14 +401,14 @@ def test_kept_outputs_do_not_hide_clashing_names_and_faulty_cases(tmp_path, pred
 
 
 def test_no_label_map_without_its_probabilities(tmp_path, predictor, monkeypatch):
-    def fail(probabilities, path):
+    def fail(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr(predict, "write_probabilities", fail)
+    monkeypatch.setattr(ProbabilityVolume, "write", fail)
     source = write_nifti(make_image(), tmp_path / "a.nii.gz")
     (failure,) = predict_files(predictor, source, tmp_path / "out", save_probabilities=True)
     assert failure.error == "disk full"
-    assert not (tmp_path / "out" / "a.nii.gz").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["failures.json"]
 
 
 def test_outputs_that_cannot_take_the_label_maps(tmp_path, predictor):
