@@ -65,8 +65,6 @@ class StageSizes:
     members: tuple[MemberSizes, ...]
     labels: int
     """Bytes of the label map that they fill."""
-    probabilities: int = 0
-    """Bytes of probabilities that are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,6 @@ def case_stages(
     mirroring: bool,
     overlap: float,
     overwrite: bool,
-    keep_probabilities: bool,
 ) -> tuple[StageSizes, ...]:
     """Reckon a case: its configurations side by side, and before them every earlier stage of a cascade.
 
@@ -100,7 +97,6 @@ def case_stages(
         mirroring: Whether windows are mirrored.
         overlap: Of windows.
         overwrite: Whether the last configuration may normalise the image where it lies.
-        keep_probabilities: Whether probabilities are held in memory, float16.
     """
 
     def sizes(member: LoadedConfiguration, *, overwrite: bool) -> MemberSizes:
@@ -108,7 +104,7 @@ def case_stages(
 
     voxels = math.prod(shapes.image)
     last = tuple(sizes(member, overwrite=overwrite and member is members[-1]) for member in members)
-    stages = [StageSizes(last, label_bytes * voxels, 2 * num_heads * voxels if keep_probabilities else 0)]
+    stages = [StageSizes(last, label_bytes * voxels)]
     waiting = [member.previous for member in members]
     while waiting:
         if (member := waiting.pop()) is not None:
@@ -159,8 +155,8 @@ def estimate_peak(stages: Sequence[StageSizes], storage: SlabStorage, resident: 
         windows = max(member.windows for member in stage.members)
         restoring = sum(member.restoring for member in stage.members)
         preprocessing = images + max(member.preprocessing for member in stage.members)
-        streaming = images + slabs + windows + restoring + stage.labels + stage.probabilities
-        peak = max(peak, preprocessing, streaming, 2 * stage.labels + stage.probabilities)
+        streaming = images + slabs + windows + restoring + stage.labels
+        peak = max(peak, preprocessing, streaming, 2 * stage.labels)
     return resident + peak
 
 

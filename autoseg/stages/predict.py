@@ -157,9 +157,8 @@ class Predictor:
             read_seconds: Time that reading took, for Prediction.seconds.
         """
         self._check_image(volume, case)
-        return self._case_predictor.predict(
-            volume, case=case, probabilities=probabilities, overwrite=overwrite, read_seconds=read_seconds
-        )
+        prepared = self._case_predictor.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
+        return self._case_predictor.predict(prepared, probabilities)
 
     def _check_image(self, volume: Volume, case: str) -> None:
         expected = self.plan.channel_names

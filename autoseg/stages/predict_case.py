@@ -31,13 +31,28 @@ from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
 from autoseg.inference.room import measure_room
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Orientation, Spacing, Triple
+from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing, Triple
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
 from autoseg.records.selection import KeepLargestComponent
 from autoseg.stages.preprocess import preprocess_case
 
 logger = logging.getLogger("autoseg.predict")
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """An image, preprocessed for all networks; predicted once."""
+
+    grid: Grid
+    """Stored order."""
+    orientation: Orientation
+    """From stored to working axes."""
+    storage: SlabStorage
+    inputs: dict[str, tuple[NDArray[np.float32], PreprocessedCase]]
+    """By configuration, the earlier stages of cascades too."""
+    seconds: dict[str, float]
+    """By step, so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,102 +69,87 @@ class CasePredictor:
     max_memory: int | None
     """Bytes of the whole process; None: what the machine has free."""
 
-    def predict(
-        self, volume: Volume, *, case: str, probabilities: bool | Path, overwrite: bool, read_seconds: float
-    ) -> Prediction:
-        """Segment an image; arguments as for `Predictor.predict_volume`, which has checked it."""
+    def prepare(self, volume: Volume, *, case: str, overwrite: bool, read_seconds: float) -> "PreparedCase":
+        """Preprocess an image for every network; arguments as for `Predictor.predict_volume`, which has checked it.
+
+        Raises:
+            PredictionError: If more memory is needed than is allowed.
+        """
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         image = orient_array(volume.array, orientation)
         spacing = orient_grid(volume.grid, orientation).spacing
-        storage = self._choose_storage(image, spacing, case, overwrite=overwrite, keep=probabilities is True)
+        storage = self._choose_storage(image, spacing, case, overwrite=overwrite)
         seconds = {"read": read_seconds, "preprocess": 0.0, "network": 0.0, "export": 0.0}
-        work = _CaseWork(case, spacing, storage, seconds)
-        last = len(self.members) - 1
-        answers = [
-            self._stream(member, image, work, overwrite=overwrite and index == last)
-            for index, member in enumerate(self.members)
-        ]
-        shape = (len(self.plan.encoding.heads), *volume.grid.shape)
-        with _timed(seconds, "export"), self._probabilities(probabilities, shape, orientation) as array:
-            labels = self._restore(answers, array, orientation)
-            kept = apply_postprocessing(labels, self.postprocessing, self.plan.encoding)
-            del labels
-            values = decode_label_map(restore_array(kept, orientation), self.plan.encoding)
+        names = list(dict.fromkeys(name for member in self.members for name in _stages(member)))
+        inputs = {}
+        with _timed(seconds, "preprocess"):
+            for name in names:
+                prepared, _, record = preprocess_case(
+                    image, None, spacing,
+                    case=case, plan=self.plan, configuration=name, overwrite=overwrite and name == names[-1],
+                )  # fmt: skip
+                inputs[name] = prepared, record
+        return PreparedCase(volume.grid, orientation, storage, inputs, seconds)
+
+    def predict(self, case: "PreparedCase", probabilities: bool | Path = False) -> Prediction:
+        """Run the networks and restore the label map; lets the preprocessed images go."""
+        encoding, orientation = self.plan.encoding, case.orientation
+        with _timed(case.seconds, "export"), self._probabilities(probabilities, case) as array:
+            volume = None if array is None else ProbabilityVolume(array, encoding, orientation)
+            labels = restore_labels([self._stream(member, case) for member in self.members], encoding, volume)
+            case.inputs.clear()
+            labels = apply_postprocessing(labels, self.postprocessing, encoding)
+            values = decode_label_map(restore_array(labels, orientation), encoding)
         maps = array if isinstance(array, np.ndarray) else None
-        return Prediction(labels=values, grid=volume.grid, probabilities=maps, seconds=seconds)
+        return Prediction(labels=values, grid=case.grid, probabilities=maps, seconds=case.seconds)
 
-    def _restore(
-        self, answers: list[CaseLogits], array: NDArray[np.float16] | blosc2.NDArray | None, orientation: Orientation
-    ) -> NDArray[np.unsignedinteger]:
-        """Label indices in working orientation; `array` gets the probabilities. Lets the streams and images go."""
-        encoding = self.plan.encoding
-        volume = None if array is None else ProbabilityVolume(array, encoding, orientation)
-        labels = restore_labels(answers, encoding, volume)
-        answers.clear()
-        return labels
-
-    def _stream(
-        self, member: LoadedConfiguration, image: NDArray[np.float32], work: "_CaseWork", *, overwrite: bool
-    ) -> CaseLogits:
-        """Logits of one configuration, to be read once; the image is (C, Z, Y, X) in working orientation."""
-        earlier = None
-        if member.previous is not None:
-            earlier = self._stream(member.previous, image, work, overwrite=False)
-        with _timed(work.seconds, "preprocess"):
-            prepared, _, record = preprocess_case(
-                image, None, work.spacing,
-                case=work.case, plan=self.plan, configuration=member.name, overwrite=overwrite,
-            )  # fmt: skip
+    def _stream(self, member: LoadedConfiguration, case: "PreparedCase") -> CaseLogits:
+        """Logits of one configuration, to be read once; the stages before it run here."""
+        image, record = case.inputs[member.name]
         labels = None
-        if earlier is not None:
-            with _timed(work.seconds, "export"):
-                labels = restore_on_grid(earlier, record, self.plan.encoding)
+        if member.previous is not None:
+            labels = restore_on_grid(self._stream(member.previous, case), record, self.plan.encoding)
         slices = stream_case_logits(
-            member, prepared, labels,
-            device=self.device, dtype=self.dtype, mirroring=self.mirroring, overlap=self.overlap, storage=work.storage,
+            member, image, labels,
+            device=self.device, dtype=self.dtype, mirroring=self.mirroring, overlap=self.overlap, storage=case.storage,
         )  # fmt: skip
-        return CaseLogits(_timed_slices(slices, work.seconds), record, member.configuration.resampling)
+        return CaseLogits(_timed_slices(slices, case.seconds), record, member.configuration.resampling)
 
     @contextmanager
     def _probabilities(
-        self, wanted: bool | Path, shape: tuple[int, ...], orientation: Orientation
+        self, wanted: bool | Path, case: "PreparedCase"
     ) -> Iterator[NDArray[np.float16] | blosc2.NDArray | None]:
-        """Zeros of the shape in memory (True) or in a file (its path); nothing (False)."""
+        """Zeros (K, Z, Y, X) in memory (True) or in a file (its path); nothing (False)."""
+        shape = (len(self.plan.encoding.heads), *case.grid.shape)
         if isinstance(wanted, Path):
-            with probability_file(wanted, shape, orientation.axes[self.plan.transpose[0]]) as file:
+            with probability_file(wanted, shape, case.orientation.axes[self.plan.transpose[0]]) as file:
                 yield file
         else:
             yield np.zeros(shape, dtype=np.float16) if wanted else None
 
     def _choose_storage(
-        self, image: NDArray[np.float32], spacing: Spacing, work_on: str, *, overwrite: bool, keep: bool
+        self, image: NDArray[np.float32], spacing: Spacing, case: str, *, overwrite: bool
     ) -> SlabStorage:
-        """Where sums of windows lie; logs the estimate of the memory. `keep`: probabilities stay in memory."""
+        """Where sums of windows lie; logs the estimate of the memory."""
         encoding = self.plan.encoding
         stages = case_stages(
             self.members, _case_shapes(image, spacing, self.plan.transpose), len(encoding.heads),
             np.min_scalar_type(max(encoding.values)).itemsize,
-            mirroring=self.mirroring, overlap=self.overlap, overwrite=overwrite, keep_probabilities=keep,
+            mirroring=self.mirroring, overlap=self.overlap, overwrite=overwrite,
         )  # fmt: skip
         room = measure_room(self.max_memory, self.device, image.nbytes)
-        storage, peak = choose_storage(stages, room, work_on)
+        storage, peak = choose_storage(stages, room, case)
         limit = "" if room.limit is None else f" of {room.limit / 1e9:.2f} GB"
         logger.info(
             "%s: about %.2f GB of memory at the peak%s; sums of windows %s",
-            work_on, peak / 1e9, limit, storage.describe(),
+            case, peak / 1e9, limit, storage.describe(),
         )  # fmt: skip
         return storage
 
 
-@dataclass(frozen=True)
-class _CaseWork:
-    """What all configurations of one case share."""
-
-    case: str
-    spacing: Spacing
-    """Working orientation, mm."""
-    storage: SlabStorage
-    seconds: dict[str, float]
+def _stages(member: LoadedConfiguration) -> tuple[str, ...]:
+    """A configuration and, before it, all that come before it in a cascade."""
+    return (member.name,) if member.previous is None else (*_stages(member.previous), member.name)
 
 
 def _case_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:

@@ -54,7 +54,6 @@ def test_configurations_side_by_side_and_stages_one_after_the_other():
     assert estimate_peak([STAGE, STAGE], RAM, 0) == estimate_peak([STAGE], RAM, 0)
     thirsty = StageSizes((replace(MEMBER, preprocessing=9000),), labels=80)
     assert estimate_peak([STAGE, thirsty], RAM, 0) == 9300
-    assert estimate_peak([replace(STAGE, probabilities=7)], RAM, 0) == estimate_peak([STAGE], RAM, 0) + 7
     assert estimate_peak([replace(STAGE, labels=9000)], RAM, 0) == 2 * 9000  # indices, and values in the file
 
 
@@ -63,7 +62,7 @@ def loaded(plan, name, previous=None):
 
 
 def stages_of(members, shapes, **changes):
-    options = {"mirroring": True, "overlap": 0.5, "overwrite": False, "keep_probabilities": False} | changes
+    options = {"mirroring": True, "overlap": 0.5, "overwrite": False} | changes
     return case_stages(members, shapes, 3, 2, **options)
 
 
@@ -76,7 +75,6 @@ def test_sizes_of_a_case():
     assert member.image == 4 * 20 * 60 * 80
     assert member.slab == 4 * 3 * 16 * 60 * 80  # windows 12 deep start at 0, 4, 8; eight go together
     assert member.preprocessing == 4 * 3 * 40 * 60 * 80  # the copy, and twice the larger grid
-    assert stages_of([loaded(plan, "3d_fullres")], shapes, keep_probabilities=True)[0].probabilities == 6 * 50 * 70 * 90
 
 
 def test_an_image_that_is_given_away_is_not_copied():
