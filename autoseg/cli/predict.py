@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared
+from autoseg.cli.options import add_device, add_shared, gigabytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlap", type=float, default=0.5, metavar="FRACTION", help="of neighbouring windows (default: 0.5)"
     )
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    parser.add_argument(
+        "--max-memory", type=gigabytes, default=None, metavar="SIZE",
+        help="what the process may hold, such as 3GB (default: what is free); the label map stays the same",
+    )  # fmt: skip
     parser.add_argument("--save-probabilities", action="store_true", help="also write each class's probability")
     parser.add_argument("--skip-existing", action="store_true", help="leave cases alone that are there already")
     add_device(parser)
@@ -45,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.stages.predict import Predictor, predict_files
 
-    keep_freed_memory()
+    limit = arguments.max_memory
+    if limit is None:
+        keep_freed_memory()  # sooner, but what is freed still counts
     predictor = Predictor(
         arguments.model,
         configuration=arguments.configuration,
@@ -54,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         mirroring=arguments.tta == "full",
         overlap=arguments.overlap,
+        max_memory=None if limit is None else round(limit * 1e9),
     )
     with progress_bar("predicting") as progress:
         failures = predict_files(

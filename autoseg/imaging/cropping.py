@@ -1,5 +1,7 @@
 """Where a case has content: the nonzero mask and the box around it. Used by the fingerprint and by preprocessing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -30,6 +32,30 @@ def nonzero_mask(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     return mask
 
 
+def content_box(image: NDArray[np.float32]) -> Box:
+    """The bounding box of `nonzero_mask`, without the mask: filled holes do not reach beyond it.
+
+    Goes plane by plane along the axis that lies farthest apart in memory, which holds one plane at a time.
+
+    Args:
+        image: (C, Z, Y, X).
+
+    Returns:
+        Start and stop, (z, y, x), voxels; the full box for an image of zeros.
+    """
+    occupied = [np.zeros(size, dtype=np.bool_) for size in image.shape[1:]]
+    slowest = max(range(3), key=lambda axis: abs(image.strides[axis + 1]))
+    first, second = (axis for axis in range(3) if axis != slowest)
+    for index, planes in enumerate(np.moveaxis(image, slowest + 1, 0)):
+        plane = (planes != 0).any(axis=0)
+        occupied[slowest][index] = plane.any()
+        occupied[first] |= plane.any(axis=1)
+        occupied[second] |= plane.any(axis=0)
+    if not occupied[0].any():
+        return (0, 0, 0), (image.shape[1], image.shape[2], image.shape[3])
+    return _box_of(occupied)
+
+
 def bounding_box(mask: NDArray[np.bool_]) -> Box:
     """The smallest half-open box that holds every True voxel; the full box when there is none.
 
@@ -41,15 +67,20 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box:
     """
     if not mask.any():
         return (0, 0, 0), (mask.shape[0], mask.shape[1], mask.shape[2])
-    occupied = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-    z, y, x = ((int(indices[0]), int(indices[-1]) + 1) for indices in occupied)
-    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
+    return _box_of([np.any(mask, axis=others) for others in ((1, 2), (0, 2), (0, 1))])
 
 
 def box_slices(box: Box) -> tuple[slice, slice, slice]:
     """The box as an index into a (Z, Y, X) array."""
     start, stop = box
     return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+
+
+def _box_of(occupied: Sequence[NDArray[np.bool_]]) -> Box:
+    """The box from the planes of each axis that hold anything."""
+    indices = [np.flatnonzero(planes) for planes in occupied]
+    z, y, x = ((int(found[0]), int(found[-1]) + 1) for found in indices)
+    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
 
 
 def _fill_holes(mask: NDArray[np.bool_]) -> None:

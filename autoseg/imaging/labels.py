@@ -92,10 +92,15 @@ def encode_label_map(values: AnyArray, encoding: LabelEncoding) -> NDArray[np.in
 
 
 def decode_label_map(indices: AnyArray, encoding: LabelEncoding) -> NDArray[np.unsignedinteger]:
-    """Label indices to values in the files, in the smallest unsigned type that holds all of them."""
+    """Label indices (Z, Y, X) to values in the files, in the smallest unsigned type that holds all of them.
+
+    Plane by plane, because an array as index is first copied with 8 bytes a voxel.
+    """
     values = [*encoding.values, *([] if encoding.ignore_value is None else [encoding.ignore_value])]
     table = np.array(values, dtype=np.min_scalar_type(max(values)))
-    decoded: NDArray[np.unsignedinteger] = table[indices]
+    decoded: NDArray[np.unsignedinteger] = np.empty(indices.shape, dtype=table.dtype)
+    for number, plane in enumerate(indices):
+        decoded[number] = table[plane]
     return decoded
 
 

@@ -1,23 +1,24 @@
 """NIfTI files: .nii, .nii.gz and .hdr/.img pairs, NIfTI-1 and NIfTI-2.
 
-Bytes are read whole and unpacked before anything is believed: a truncated or damaged gzip stream fails its own
-checksum, which readers that stream voxels do not look at.
+Voxels are unpacked in parts, straight into the array that is handed on, so that neither the file's bytes nor its own
+number type are held beside it. A gzip stream is read to its end, where its checksum is: damage is noticed, which
+readers that stop behind the last voxel do not see.
 """
 
 import gzip
-import io
 import logging
 import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
 from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from autoseg.errors import ImageFileError
@@ -35,12 +36,22 @@ from autoseg.imaging.volume import (
 _CIFTI_INTENTS = range(3000, 3100)
 """CIFTI-2 stores matrices over brain surfaces in NIfTI-2 files and marks them with these intent codes."""
 
+_PART_BYTES = 2**22
+"""Unpacked at once."""
+
+_LARGEST_GZIP_RATIO = 1032
+"""Bytes that one byte of a deflate stream can stand for at most (RFC 1951: 258 bytes in 2 bits)."""
+
 _SMALLEST_VOLUME_RATIO = 1e-6
 """An affine whose determinant is below this share of the product of its column lengths has axes in one plane."""
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
     """Read a NIfTI file; 4D files become channels, scl_slope and scl_inter are applied.
+
+    Args:
+        path: The file; of a pair the .hdr file.
+        as_float32: Convert while reading; colours keep their type.
 
     Returns:
         Volume in stored order with the file's own values (float64 when they are scaled).
@@ -48,10 +59,17 @@ def read_nifti(path: Path) -> Volume:
     Raises:
         ImageFileError: If the file is missing, truncated, damaged, or holds something else than voxels in space.
     """
+    notes: list[str] = []
+    is_pair = path.suffix.lower() == ".hdr"
     try:
-        header, stream, notes = _open(path)
         with np.errstate(all="ignore"):  # damaged numbers in the header are looked at, not computed with
-            array = np.asanyarray(ArrayProxy(stream, header, mmap=False))
+            with _open(path) as stream:
+                header = _read_header(stream, is_pair=is_pair, notes=notes)
+                array = None if is_pair else _read_voxels(stream, path, header, as_float32=as_float32)
+            if array is None:
+                data = image_data_file(path)
+                with _open(data) as stream:
+                    array = _read_voxels(stream, data, header, as_float32=as_float32)
             return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
     except (EOFError, zlib.error) as error:
         raise ImageFileError(f"{path}: the file is truncated or damaged: {error}. Copy it again.") from error
@@ -87,30 +105,73 @@ def image_data_file(path: Path) -> Path:
     return packed if packed.exists() and not plain.exists() else plain
 
 
-def _open(path: Path) -> tuple[Nifti1Header, io.BytesIO, list[str]]:
-    """The checked header, the stream that holds the voxels, and what was mended in the header."""
-    stream = io.BytesIO(_read_bytes(path))
-    header_class = _header_class(stream, is_pair=path.suffix.lower() == ".hdr")
-    header = header_class.from_fileobj(stream, check=False)
-    notes: list[str] = []
+def _open(path: Path) -> BinaryIO:
+    """The unpacked bytes of a file."""
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty (0 bytes)")
+    return cast("BinaryIO", gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
+
+
+def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1Header:
+    """The checked header; notes what was mended in it."""
+    start = stream.read(4)
+    stream.seek(0)
+    header = _header_class(start, is_pair=is_pair).from_fileobj(stream, check=False)
     header.check_fix(logger=_recording_logger(notes), error_level=logging.ERROR)
     if int(header["intent_code"]) in _CIFTI_INTENTS:
         raise ValueError("this is a CIFTI matrix over brain surfaces, not an image; export it as a volume first")
-    if path.suffix.lower() == ".hdr":
-        stream = io.BytesIO(_read_bytes(image_data_file(path)))
-    _refuse_truncated(header, stream)
-    return header, stream, notes
+    return header
 
 
-def _refuse_truncated(header: Nifti1Header, stream: io.BytesIO) -> None:
+def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, *, as_float32: bool) -> AnyArray:
+    """All voxels, scaled, (X, Y[, Z[, further axes]]); the stream is read to its end."""
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    _refuse_truncated(stream, path, header)
+    slope, inter = header.get_slope_inter()
+    converts = as_float32 and dtype.names is None and dtype.kind != "c"
+    array = np.empty(math.prod(shape), dtype=np.float32 if converts else dtype)
+    step = max(1, _PART_BYTES // dtype.itemsize)
+    stream.seek(int(header.get_data_offset()))
+    for first in range(0, len(array), step):
+        part = np.empty(min(step, len(array) - first), dtype=dtype)
+        found = _fill(stream, part)
+        if found < part.nbytes:
+            raise EOFError(
+                f"{first * dtype.itemsize + found} bytes of voxels found, {len(array) * dtype.itemsize} expected"
+            )
+        array[first : first + len(part)] = apply_read_scaling(part, slope, inter) if converts else part
+    while stream.read(_PART_BYTES):
+        pass
+    if not converts and dtype.names is None:
+        array = apply_read_scaling(array, slope, inter)
+    return array.reshape(shape, order="F")
+
+
+def _fill(stream: BinaryIO, array: AnyArray) -> int:
+    """Read as many bytes as the array has, or as there are; returns how many."""
+    content = memoryview(array.view(np.uint8))
+    found = 0
+    while found < len(content):
+        count = stream.readinto(content[found:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        found += count
+    return found
+
+
+def _refuse_truncated(stream: BinaryIO, path: Path, header: Nifti1Header) -> None:
     """Compare sizes before any memory is taken for voxels: a damaged header may promise terabytes."""
     shape = header.get_data_shape()
     if any(size < 1 for size in shape):
         raise ValueError(f"the header gives the shape {shape}, which has no voxels")
-    expected_bytes = int(header.get_data_offset()) + math.prod(shape) * header.get_data_dtype().itemsize
-    found_bytes = stream.getbuffer().nbytes
-    if found_bytes < expected_bytes:
-        raise EOFError(f"{found_bytes} bytes found, {expected_bytes} expected")
+    expected = int(header.get_data_offset()) + math.prod(shape) * header.get_data_dtype().itemsize
+    packed = path.stat().st_size
+    is_packed = path.suffix.lower() == ".gz"
+    if expected <= packed * (_LARGEST_GZIP_RATIO if is_packed else 1):
+        return
+    while is_packed and stream.read(_PART_BYTES):
+        pass
+    raise EOFError(f"{stream.tell() if is_packed else packed} bytes found, {expected} expected")
 
 
 def _recording_logger(notes: list[str]) -> logging.Logger:
@@ -126,16 +187,8 @@ def _recording_logger(notes: list[str]) -> logging.Logger:
     return logger
 
 
-def _read_bytes(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not content:
-        raise ValueError(f"{path.name} is empty (0 bytes)")
-    return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
-
-
-def _header_class(stream: io.BytesIO, *, is_pair: bool) -> type[Nifti1Header]:
+def _header_class(start: bytes, *, is_pair: bool) -> type[Nifti1Header]:
     """NIfTI-1 headers are 348 bytes long, NIfTI-2 headers 540; the first number in the file says so."""
-    start = stream.getvalue()[:4]
     sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
     classes: dict[int, type[Nifti1Header]] = {
         348: Nifti1PairHeader if is_pair else Nifti1Header,

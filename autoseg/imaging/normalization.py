@@ -13,12 +13,14 @@ SMALLEST_DIVISOR = 1e-8
 """Keeps a constant image finite."""
 
 
-def normalize_image(image: NDArray[np.float32], inside: NDArray[np.bool_], specs: Sequence[NormalizationSpec]) -> None:
+def normalize_image(
+    image: NDArray[np.float32], inside: NDArray[np.bool_] | None, specs: Sequence[NormalizationSpec]
+) -> None:
     """Normalise every channel; overwrites `image`.
 
     Args:
         image: (C, Z, Y, X).
-        inside: The nonzero mask on the same grid, (Z, Y, X); used by channels whose spec says so.
+        inside: The nonzero mask on the same grid, (Z, Y, X); None is enough when no spec uses it.
         specs: One per channel.
 
     Raises:

@@ -126,7 +126,7 @@ def data_files(path: Path) -> tuple[Path, ...]:
 def _read(path: Path, *, as_labels: bool) -> Volume:
     ending = split_ending(path.name)[1]
     if ending in NIFTI_ENDINGS:
-        return read_nifti(path)
+        return read_nifti(path, as_float32=not as_labels)
     if ending in ITK_ENDINGS:
         return read_itk(path)
     if ending in PICTURE_ENDINGS:

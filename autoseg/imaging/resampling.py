@@ -40,6 +40,18 @@ def resampled_shape(shape: Triple, spacing: Spacing, target_spacing: Spacing) ->
     return z, y, x
 
 
+def preprocessed_grid(shape: Triple, spacing: Spacing, planned: Sequence[float]) -> tuple[Spacing, Triple]:
+    """Spacing, mm, and shape of a case once it is resampled as planned.
+
+    Args:
+        shape: Of the cropped image, (z, y, x), voxels.
+        spacing: Of the image, mm, (z, y, x).
+        planned: mm, (z, y, x), or (y, x) of a 2D configuration, which leaves the first axis, that of the slices.
+    """
+    z, y, x = planned if len(planned) == 3 else (spacing[0], *planned)
+    return (z, y, x), resampled_shape(shape, spacing, (z, y, x))
+
+
 def separate_axis(spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec) -> int | None:
     """The axis to treat apart from the plane of the two others, or None when all three are treated alike.
 

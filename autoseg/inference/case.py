@@ -1,27 +1,34 @@
 """One preprocessed case and one configuration: logits on the network's grid. Used at prediction and by training."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.imaging.volume import AnyArray
 from autoseg.inference.ensemble import mean_forward
-from autoseg.inference.label_channels import append_label_map, expand_label_map
+from autoseg.inference.label_channels import expand_label_map
+from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.model_loading import LoadedConfiguration
-from autoseg.inference.sliding_window import predict_logits
+from autoseg.inference.sliding_window import stream_logits
+
+LARGEST_FLOAT16 = torch.finfo(torch.float16).max
 
 
-def predict_case_logits(
+def stream_case_logits(
     loaded: LoadedConfiguration,
     image: NDArray[np.float32],
-    previous: NDArray[np.int16] | None = None,
+    previous: AnyArray | None = None,
     *,
     device: torch.device,
     dtype: torch.dtype,
     mirroring: bool = True,
     overlap: float = 0.5,
-) -> Tensor:
-    """Mean logits of one configuration's networks.
+    storage: SlabStorage | None = None,
+) -> Iterator[Tensor]:
+    """Mean logits of one configuration's networks, slice by slice.
 
     Args:
         loaded: Networks on `device`.
@@ -31,9 +38,11 @@ def predict_case_logits(
         dtype: The type of autocast; float32: none.
         mirroring: Average over mirrored variants.
         overlap: Least share of a window that it has in common with the next one, [0, 1).
+        storage: Of the sums of windows; None: float32 in RAM.
 
     Returns:
-        (K, Z, Y, X), on the CPU, in the configuration's `logits_precision`.
+        Z times (K, Y, X), on the CPU, first to last, in the configuration's `logits_precision`. The networks run while
+        these are asked for.
 
     References:
         nnU-Net v2 (Isensee et al. 2021) keeps logits in float16. Differs, where a plan asks for it: windows are summed
@@ -41,20 +50,21 @@ def predict_case_logits(
     """
     configuration = loaded.configuration
     forward = mean_forward(loaded.networks)
+    channels = list(image)
     if previous is not None:
         forward = expand_label_map(forward, configuration.network.input_channels - len(image))
-        image = append_label_map(image, previous)
-    logits = predict_logits(
+        channels.append(previous)
+    slices = stream_logits(
         forward,
-        torch.from_numpy(image),
+        channels,
         configuration.patch_size,
         configuration.network.output_channels,
         loaded.mirror_axes if mirroring else (),
         overlap=overlap,
         device=device,
         dtype=dtype,
+        storage=storage,
     )
     if configuration.logits_precision == "float32":
-        return logits
-    largest = torch.finfo(torch.float16).max
-    return logits.clamp_(-largest, largest).to(torch.float16)
+        return slices
+    return (logits.clamp_(-LARGEST_FLOAT16, LARGEST_FLOAT16).to(torch.float16) for logits in slices)

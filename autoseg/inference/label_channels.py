@@ -1,20 +1,13 @@
 """A cascade's second network sees, beside the image, the label map of the first, one channel per foreground label.
 
-The map travels as one channel of label indices, with the image, and becomes many channels window by window: a volume
-of one channel per label never exists.
+The map travels as one channel of label indices, beside the image's, and becomes many channels window by window: a
+volume of one channel per label never exists.
 """
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.inference.mirroring import Forward
-
-
-def append_label_map(image: NDArray[np.float32], labels: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Join an image (C, Z, Y, X) and label indices (Z, Y, X) to what `expand_label_map` takes: (C + 1, Z, Y, X)."""
-    return np.concatenate([image, labels[None]], axis=0, dtype=np.float32)
 
 
 def expand_label_map(forward: Forward, num_labels: int) -> Forward:

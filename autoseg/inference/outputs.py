@@ -7,16 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import blosc2
-import numpy as np
-from numpy.typing import NDArray
-
 from autoseg.errors import UsageError
 from autoseg.imaging.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.volume import PICTURE_ENDINGS
 from autoseg.imaging.writing import label_map_ending
 from autoseg.inference.inputs import InputCase
-from autoseg.records.files import replacing, write_text
+from autoseg.records.files import write_text
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -65,12 +61,6 @@ def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile
     targets = [_written_path(output) if names_file else output / _label_map_name(item) for item in cases]
     faults = _find_faults(cases, targets)
     return tuple(OutputFile(*parts) for parts in zip(cases, targets, faults, strict=True))
-
-
-def write_probabilities(probabilities: NDArray[np.float16], path: Path) -> None:
-    """Write probabilities (K, Z, Y, X) as a chunked, compressed blosc2 array (.b2nd), atomically."""
-    with replacing(path) as temporary:
-        blosc2.asarray(np.ascontiguousarray(probabilities), urlpath=str(temporary), mode="w")
 
 
 def write_failures(failures: Sequence[PredictionFailure], cases: Sequence[InputCase], path: Path) -> None:

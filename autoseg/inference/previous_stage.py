@@ -14,11 +14,10 @@ from pathlib import Path
 
 import blosc2
 import numpy as np
-from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError, TrainingError
 from autoseg.imaging.storage import ARRAY_ENDING, RECORD_ENDING, open_label_map, save_label_map
-from autoseg.inference.restore import CaseLogits, restore_on_grid
+from autoseg.inference.restore import LabelIndices
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
@@ -41,20 +40,19 @@ class NextStage:
     """Of the cascade's previous configuration."""
     cascade: str
 
-    def write(self, answer: CaseLogits) -> None:
-        """Write the label map of one case, on the cascade's preprocessed grid, from the fold's logits.
+    def write(self, grid: PreprocessedCase, labels: LabelIndices) -> None:
+        """Write the label map of one case, (Z, Y, X) on the grid that `grid` gave, made from the fold's logits."""
+        patch_size = self.plan.configurations[self.cascade].patch_size
+        save_label_map(self._path(grid.case), labels.astype(np.int16), patch_size, self._origin(grid))
+
+    def grid(self, case: str) -> PreprocessedCase:
+        """The cascade's preprocessed grid of one case.
 
         Raises:
             RecordError: If the case is not preprocessed for the cascade.
-            PredictionError: If the case was cropped differently for the cascade.
         """
-        grid = self._grid(answer.record.case)
-        patch_size = self.plan.configurations[self.cascade].patch_size
-        save_label_map(self._path(grid.case), self.restore(answer), patch_size, self._origin(grid))
-
-    def restore(self, answer: CaseLogits) -> NDArray[np.int16]:
-        """Label indices (Z, Y, X) on the cascade's preprocessed grid; raises as `write` does."""
-        return restore_on_grid(answer, self._grid(answer.record.case), self.plan.encoding)
+        folder = self.workspace.preprocessed(self.plan.configurations[self.cascade].preprocessed_as)
+        return read_record(PreprocessedCase, folder / (case + RECORD_ENDING))
 
     def open(self, case: str) -> blosc2.NDArray:
         """Label indices (Z, Y, X), int16, mapped into memory; see `find_fault`."""
@@ -66,7 +64,7 @@ class NextStage:
             return UNTRAINED
         if self._checkpoint.model_hash != model_hash(self.plan, self._previous):
             return OTHER_PLAN
-        grid = self._grid(case)
+        grid = self.grid(case)
         try:
             array, origin = open_label_map(self._path(case))
         except DatasetError:
@@ -86,10 +84,6 @@ class NextStage:
 
     def _path(self, case: str) -> Path:
         return self.workspace.next_stage(self._previous, self.fold, self.cascade) / (case + ARRAY_ENDING)
-
-    def _grid(self, case: str) -> PreprocessedCase:
-        folder = self.workspace.preprocessed(self.plan.configurations[self.cascade].preprocessed_as)
-        return read_record(PreprocessedCase, folder / (case + RECORD_ENDING))
 
     def _origin(self, grid: PreprocessedCase) -> str:
         weights = None if self._checkpoint is None else self._checkpoint.model_dump(mode="json")

@@ -1,80 +1,78 @@
-"""From logits on the network's grid to labels on the image's own grid, slab by slab.
+"""From logits on the network's grid to labels on the image's own grid, slab by slab, while the logits stream past.
 
 Logits are resized, decided (running argmax, or regions painted in order), pasted into the uncropped box, and the
-plan's transpose is undone; or, in a cascade, they are resized to the next stage's grid and decided there. A slab holds
-some slices of one head at a time, so memory beyond the logits depends neither on the number of heads nor on the
-image's size.
+plan's transpose is undone; or, in a cascade, they are resized to the next stage's grid and decided there. Several
+configurations stream side by side. A slab holds some rows of one head at a time, so memory beyond the stream depends
+neither on the number of heads nor on the image's size.
 
-    logits (K, z, y, x) --resize slab, head by head--> label slab (n, Y, X) --paste, transpose back--> (Z, Y, X)
+    slices (K, y, x) --resize some rows, head by head--> label slab (n, Y, X) --paste, transpose back--> (Z, Y, X)
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from autoseg.errors import PredictionError
-from autoseg.imaging.resampling import axis_operator, separate_axis
-from autoseg.records.case import PreprocessedCase, Spacing, Triple
+from autoseg.inference.probabilities import ProbabilityVolume
+from autoseg.inference.resizing import Resize, ResizedLogits, make_resize
+from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.network import ResamplingSpec
 
 SLAB_VOXELS = 2**22
 """Voxels of one resized slab, all its heads together where several are held; 16 MB in float32."""
 
-
-@dataclass(frozen=True)
-class _Resize:
-    """To which size, and with which spline order along each axis."""
-
-    shape: Triple
-    orders: Triple
+LabelIndices = NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True)
 class CaseLogits:
-    """One configuration's answer to one case."""
+    """One configuration's answer to one case, which can be read once."""
 
-    logits: Tensor
-    """(K, Z, Y, X) on the preprocessed grid."""
+    slices: Iterable[Tensor]
+    """(K, Y, X) for every slice of the preprocessed grid, first to last."""
     record: PreprocessedCase
     resampling: ResamplingSpec
 
 
 def restore_labels(
-    logits: Tensor | NDArray[np.float32], record: PreprocessedCase, encoding: LabelEncoding, spec: ResamplingSpec
-) -> NDArray[np.int16]:
-    """Label map of a case from its logits.
+    answers: Sequence[CaseLogits], encoding: LabelEncoding, probabilities: ProbabilityVolume | None = None
+) -> LabelIndices:
+    """Label map of a case from the logits of one configuration, or the mean probabilities of several.
 
     Args:
-        logits: (K, Z, Y, X) on the preprocessed grid.
-        record: What preprocessing did.
+        answers: Of the configurations to combine; streams are read slice by slice, side by side.
         encoding: Which label index each head stands for.
-        spec: Order of the resize, and the rule for slices far apart.
+        probabilities: Also gets the mean probabilities.
 
     Returns:
-        Label indices (Z, Y, X) in working orientation, before the crop and the plan's transpose; background outside
-        the crop. Where two heads are equal, the first wins.
+        Label indices (Z, Y, X) in working orientation, before the crop and the plan's transpose, in the smallest
+        unsigned type; background outside the crop. Where two heads are equal, the first wins.
+
+    Raises:
+        PredictionError: If the configurations were cropped to different boxes.
 
     References:
         nnU-Net v2 (Isensee et al. 2021), export: logits resized linearly, then argmax, or regions painted in order
-        where the sigmoid exceeds one half. Differs: slab by slab.
+        where the sigmoid exceeds one half; configurations are combined by their mean probabilities. Differs: slab by
+        slab.
     """
-    labels, cropped = _empty_volume(record, np.dtype(np.int16))
-    _decide_slabs(torch.as_tensor(logits), _to_cropped_box(record, spec), encoding, cropped)
+    labels, cropped = _empty_volume(answers[0].record, encoding)
+    for _ in _fill_box(answers, encoding, cropped, probabilities):
+        pass
     return labels
 
 
-def restore_on_grid(case: CaseLogits, grid: PreprocessedCase, encoding: LabelEncoding) -> NDArray[np.int16]:
+def restore_on_grid(answer: CaseLogits, grid: PreprocessedCase, encoding: LabelEncoding) -> LabelIndices:
     """Label map on another configuration's preprocessed grid: what a cascade's next stage gets.
 
     Args:
-        case: Logits of the previous stage.
+        answer: Logits of the previous stage.
         grid: What preprocessing for the next stage did to the same case.
         encoding: Which label index each head stands for.
 
@@ -89,56 +87,114 @@ def restore_on_grid(case: CaseLogits, grid: PreprocessedCase, encoding: LabelEnc
         nnU-Net v2 (Isensee et al. 2021), cascade: logits resized linearly to the next stage's shape, then argmax.
         Differs: slab by slab; at prediction too, where nnU-Net resamples the label map of the whole image.
     """
-    _check_same_box([case.record, grid], "the label map cannot be passed on; preprocess both again")
-    labels = np.empty(grid.shape, dtype=np.int16)
-    resize = _Resize(grid.shape, _orders(case.record.spacing, grid.spacing, case.resampling))
-    _decide_slabs(case.logits, resize, encoding, labels)
+    labels = np.empty(grid.shape, dtype=_index_type(encoding))
+    for _ in _fill_grid(answer, grid, encoding, labels):
+        pass
     return labels
 
 
-def restore_mean_labels(members: Sequence[CaseLogits], encoding: LabelEncoding) -> NDArray[np.int16]:
-    """Label map from the mean of the probabilities of several configurations; else as `restore_labels`.
+def restore_with_grids(
+    answer: CaseLogits, grids: Sequence[PreprocessedCase], encoding: LabelEncoding
+) -> tuple[LabelIndices, tuple[LabelIndices, ...]]:
+    """Both of the above from one stream: the label map of the case, and one on each grid.
 
-    References:
-        nnU-Net v2 (Isensee et al. 2021): configurations are combined by their mean probabilities.
+    All advance at the same pace, so that few slices wait for the slowest.
     """
-    labels, cropped = _empty_volume(members[0].record, np.dtype(np.int16))
-    decide = _largest_head if encoding.activation == "softmax" else _painted_regions
-    for start, stop, probabilities in _mean_probability_slabs(members, encoding):
-        # painting asks for values above zero, which is a probability above one half
-        heads = iter(probabilities if encoding.activation == "softmax" else probabilities.sub_(0.5))
-        cropped[start:stop] = decide(heads, encoding).numpy()
-    return labels
+    labels, cropped = _empty_volume(answer.record, encoding)
+    on_grids = tuple(np.empty(grid.shape, dtype=_index_type(encoding)) for grid in grids)
+    own, *copies = (
+        CaseLogits(slices, answer.record, answer.resampling) for slices in tee(answer.slices, 1 + len(grids))
+    )
+    fillings = [_fill_box([own], encoding, cropped, None)]
+    fillings += [
+        _fill_grid(copy, grid, encoding, target) for copy, grid, target in zip(copies, grids, on_grids, strict=True)
+    ]
+    _advance_together(fillings)
+    return labels, on_grids
 
 
-def restore_probabilities(members: Sequence[CaseLogits], encoding: LabelEncoding) -> NDArray[np.float16]:
-    """Mean probabilities by head.
+def _advance_together(fillings: Sequence[Iterator[float]]) -> None:
+    """Run to the end; the one that is least far goes next."""
+    shares = dict.fromkeys(fillings, 0.0)
+    while shares:
+        slowest = min(shares, key=shares.__getitem__)
+        share = next(slowest, None)
+        if share is None:
+            del shares[slowest]
+        else:
+            shares[slowest] = share
 
-    Returns:
-        (K, Z, Y, X) in working orientation, before the crop; outside it background has 1, regions have 0.
-    """
-    record = members[0].record
+
+def _fill_grid(
+    answer: CaseLogits, grid: PreprocessedCase, encoding: LabelEncoding, labels: LabelIndices
+) -> Iterator[float]:
+    """Fill `labels`, of shape `grid.shape`; gives the share that is filled, after every slab."""
+    _check_same_box([answer.record, grid], "the label map cannot be passed on; preprocess both again")
+    record = answer.record
+    resize = make_resize(record.shape, grid.shape, record.spacing, grid.spacing, answer.resampling)
+    return _fill_by_head(answer, resize, encoding, labels)
+
+
+def _fill_box(
+    answers: Sequence[CaseLogits],
+    encoding: LabelEncoding,
+    labels: LabelIndices,
+    probabilities: ProbabilityVolume | None,
+) -> Iterator[float]:
+    """Fill `labels`, the cropped box with the plan's axes; gives the share that is filled, after every slab."""
+    consequence = "their probabilities cannot be averaged; predict with one configuration"
+    _check_same_box([answer.record for answer in answers], consequence)
+    resizes = [_to_cropped_box(answer) for answer in answers]
+    if len(answers) == 1 and probabilities is None:
+        return _fill_by_head(answers[0], resizes[0], encoding, labels)
+    return _fill_by_probability(answers, resizes, encoding, labels, probabilities)
+
+
+def _fill_by_head(answer: CaseLogits, resize: Resize, encoding: LabelEncoding, labels: LabelIndices) -> Iterator[float]:
+    resized = ResizedLogits(iter(answer.slices), resize)
+    for start, stop in resize.row_groups(len(encoding.heads), SLAB_VOXELS):
+        labels[start:stop] = _decide(resized.heads(start, stop), encoding).numpy()
+        yield stop / len(labels)
+
+
+def _fill_by_probability(
+    answers: Sequence[CaseLogits],
+    resizes: Sequence[Resize],
+    encoding: LabelEncoding,
+    labels: LabelIndices,
+    probabilities: ProbabilityVolume | None,
+) -> Iterator[float]:
+    """Holds all heads of a slab; one configuration alone decides by its logits."""
+    members = [ResizedLogits(iter(answer.slices), resize) for answer, resize in zip(answers, resizes, strict=True)]
     heads = len(encoding.heads)
-    volume = np.zeros((heads, *_working_shape(record)), dtype=np.float16)
-    if encoding.activation == "softmax":
-        volume[0] = 1
-    cropped = volume.transpose(0, *(axis + 1 for axis in record.transpose))[:, *_crop_box(record)]
-    for start, stop, probabilities in _mean_probability_slabs(members, encoding):
-        cropped[:, start:stop] = probabilities.to(torch.float16).numpy()
-    return volume
+    groups = min((list(resize.row_groups(heads, SLAB_VOXELS // heads)) for resize in resizes), key=lambda g: g[0][1])
+    is_softmax = encoding.activation == "softmax"
+    for start, stop in groups:
+        logits = torch.stack(list(members[0].heads(start, stop)))
+        if len(members) == 1:
+            labels[start:stop] = _decide(iter(logits), encoding).numpy()
+        mean = _activate(logits, is_softmax=is_softmax)
+        for member in members[1:]:
+            mean += _activate(torch.stack(list(member.heads(start, stop))), is_softmax=is_softmax)
+        mean /= len(members)
+        if len(members) > 1:  # painting asks for values above zero, which is a probability above one half
+            labels[start:stop] = _decide(iter(mean if is_softmax else mean - 0.5), encoding).numpy()
+        if probabilities is not None:
+            probabilities.write(answers[0].record, start, stop, mean)
+        yield stop / len(labels)
 
 
-def _decide_slabs(logits: Tensor, resize: _Resize, encoding: LabelEncoding, labels: NDArray[np.int16]) -> None:
-    """Fill `labels`, of shape `resize.shape`."""
-    decide = _largest_head if encoding.activation == "softmax" else _painted_regions
-    for start, stop in _slabs(resize.shape):
-        heads = (_resized(head, resize, start, stop) for head in logits)
-        labels[start:stop] = decide(heads, encoding).numpy()
+def _activate(logits: Tensor, *, is_softmax: bool) -> Tensor:
+    return logits.softmax(dim=0) if is_softmax else logits.sigmoid()
+
+
+def _decide(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
+    return _largest_head(heads, encoding) if encoding.activation == "softmax" else _painted_regions(heads, encoding)
 
 
 def _largest_head(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
     best = next(heads).clone()
-    labels = torch.full(best.shape, encoding.heads[0].painted_index, dtype=torch.int16)
+    labels = torch.full(best.shape, encoding.heads[0].painted_index, dtype=torch.int32)
     for description, values in zip(encoding.heads[1:], heads, strict=True):
         labels.masked_fill_(values > best, description.painted_index)
         torch.maximum(best, values, out=best)
@@ -148,104 +204,33 @@ def _largest_head(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
 def _painted_regions(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
     labels: Tensor | None = None
     for description, values in zip(encoding.heads, heads, strict=True):
-        labels = torch.zeros(values.shape, dtype=torch.int16) if labels is None else labels
+        labels = torch.zeros(values.shape, dtype=torch.int32) if labels is None else labels
         labels.masked_fill_(values > 0, description.painted_index)  # sigmoid above one half
     if labels is None:
         raise ValueError("the label encoding has no heads")
     return labels
 
 
-def _mean_probability_slabs(
-    members: Sequence[CaseLogits], encoding: LabelEncoding
-) -> Iterator[tuple[int, int, Tensor]]:
-    """Start and stop within the cropped box, and the mean probabilities (K, n, Y, X) between them."""
-    consequence = "their probabilities cannot be averaged; predict with one configuration"
-    _check_same_box([member.record for member in members], consequence)
-    for start, stop in _slabs(_cropped_shape(members[0].record), heads=len(encoding.heads)):
-        slabs = (_probabilities(member, encoding, start, stop) for member in members)
-        total = next(slabs)
-        for slab in slabs:
-            total += slab
-        yield start, stop, total.div_(len(members))
+def _to_cropped_box(answer: CaseLogits) -> Resize:
+    record = answer.record
+    return make_resize(record.shape, _cropped_shape(record), record.spacing, record.original_spacing, answer.resampling)
 
 
-def _probabilities(member: CaseLogits, encoding: LabelEncoding, start: int, stop: int) -> Tensor:
-    resize = _to_cropped_box(member.record, member.resampling)
-    heads = torch.stack([_resized(head, resize, start, stop) for head in member.logits])
-    return heads.softmax(dim=0) if encoding.activation == "softmax" else heads.sigmoid_()
+def _index_type(encoding: LabelEncoding) -> np.dtype[np.unsignedinteger]:
+    return np.min_scalar_type(max(head.painted_index for head in encoding.heads))
 
 
-def _resized(head: Tensor, resize: _Resize, start: int, stop: int) -> Tensor:
-    """Slices start..stop of one head (z, y, x) at its new size (Z, Y, X): (stop - start, Y, X), float32."""
-    shape, orders = resize.shape, resize.orders
-    if head.shape[0] == shape[0]:
-        return _resized_in_plane(head[start:stop].float(), shape, orders)
-    rows = _operator(head.shape[0], shape[0], orders[0])[start:stop]
-    (used,) = torch.nonzero(rows.any(dim=0), as_tuple=True)
-    first, last = int(used[0]), int(used[-1]) + 1
-    rows, source = rows[:, first:last], head[first:last].float()
-    if len(source) < stop - start:  # whichever leaves fewer slices to resize in their plane
-        return _weighted_slices(rows, _resized_in_plane(source, shape, orders))
-    return _resized_in_plane(_weighted_slices(rows, source), shape, orders)
-
-
-def _weighted_slices(rows: Tensor, slices: Tensor) -> Tensor:
-    """(n, z) times (z, Y, X) -> (n, Y, X)."""
-    flat = torch.mm(rows, slices.reshape(len(slices), -1))
-    return flat.reshape(len(rows), *slices.shape[1:])
-
-
-def _resized_in_plane(slices: Tensor, shape: Triple, orders: Triple) -> Tensor:
-    """(n, y, x) -> (n, Y, X)."""
-    if slices.shape[1:] == shape[1:]:
-        return slices
-    if orders[1:] == (1, 1):  # the same numbers as the operators give, several times sooner
-        return functional.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
-    if slices.shape[1] != shape[1]:
-        slices = torch.matmul(_operator(slices.shape[1], shape[1], orders[1]), slices)
-    if slices.shape[2] != shape[2]:
-        slices = torch.matmul(slices, _operator(slices.shape[2], shape[2], orders[2]).T)
-    return slices
-
-
-def _operator(size: int, new_size: int, order: int) -> Tensor:
-    return torch.from_numpy(axis_operator(size, new_size, order).astype(np.float32))
-
-
-def _to_cropped_box(record: PreprocessedCase, spec: ResamplingSpec) -> _Resize:
-    return _Resize(_cropped_shape(record), _orders(record.spacing, record.original_spacing, spec))
-
-
-def _orders(spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec) -> Triple:
-    """Spline order by axis."""
-    separate = separate_axis(spacing, target_spacing, spec)
-    first, second, third = (spec.through_plane_order if axis == separate else spec.logits_order for axis in range(3))
-    return first, second, third
-
-
-def _empty_volume(record: PreprocessedCase, dtype: np.dtype[np.int16]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+def _empty_volume(record: PreprocessedCase, encoding: LabelEncoding) -> tuple[LabelIndices, LabelIndices]:
     """Background in working orientation, and a view of the cropped box with transposed axes."""
-    volume = np.zeros(_working_shape(record), dtype=dtype)
-    return volume, volume.transpose(record.transpose)[_crop_box(record)]
-
-
-def _working_shape(record: PreprocessedCase) -> tuple[int, ...]:
-    return tuple(record.original_shape[position] for position in np.argsort(record.transpose))
-
-
-def _crop_box(record: PreprocessedCase) -> tuple[slice, ...]:
-    return tuple(slice(start, stop) for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
+    working = [record.original_shape[position] for position in np.argsort(record.transpose)]
+    volume = np.zeros(working, dtype=_index_type(encoding))
+    box = tuple(slice(start, stop) for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
+    return volume, volume.transpose(record.transpose)[box]
 
 
 def _cropped_shape(record: PreprocessedCase) -> Triple:
     depth, height, width = (stop - start for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
     return depth, height, width
-
-
-def _slabs(shape: Triple, heads: int = 1) -> Iterator[tuple[int, int]]:
-    thickness = max(1, SLAB_VOXELS // (heads * math.prod(shape[1:])))
-    for start in range(0, shape[0], thickness):
-        yield start, min(start + thickness, shape[0])
 
 
 def _check_same_box(records: Sequence[PreprocessedCase], consequence: str) -> None:

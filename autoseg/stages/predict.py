@@ -7,20 +7,14 @@ A cascade preprocesses twice, and the label map of its first network goes into t
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError, PredictionError, UsageError
-from autoseg.imaging.case_reading import choose_orientation
-from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
-from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.reading import Volume, read_image
 from autoseg.imaging.writing import write_label_map
-from autoseg.inference.case import predict_case_logits
 from autoseg.inference.images import Image, as_volume
 from autoseg.inference.inputs import find_inputs
 from autoseg.inference.model_loading import (
@@ -34,23 +28,14 @@ from autoseg.inference.outputs import (
     PredictionFailure,
     assign_outputs,
     write_failures,
-    write_probabilities,
-)
-from autoseg.inference.restore import (
-    CaseLogits,
-    restore_labels,
-    restore_mean_labels,
-    restore_on_grid,
-    restore_probabilities,
 )
 from autoseg.networks.devices import choose_device, choose_dtype
-from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
 from autoseg.records.workspace import Workspace
-from autoseg.stages.preprocess import preprocess_case
+from autoseg.stages.predict_case import CasePredictor
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -74,6 +59,7 @@ class Predictor:
         mirroring: bool = True,
         overlap: float = 0.5,
         checkpoint: str = "final",
+        max_memory: int | None = None,
     ) -> None:
         """Load the networks of all folds.
 
@@ -90,6 +76,9 @@ class Predictor:
                 (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average.
             overlap: Least share of a window that it has in common with the next one, [0, 1).
             checkpoint: final or best.
+            max_memory: Bytes that the whole process may hold, from reading to writing, about; None: what the machine
+                has free. Where RAM does not suffice, sums of windows lie in a temporary file (in TMPDIR); label maps
+                do not depend on it.
 
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
@@ -110,8 +99,10 @@ class Predictor:
         )
         self.postprocessing = recipe.postprocessing
         logger.info("%s", say_what_predicts(self.members, self.postprocessing))
-        self._mirroring = mirroring
-        self._overlap = overlap
+        self._case_predictor = CasePredictor(
+            plan=self.plan, members=self.members, postprocessing=self.postprocessing,
+            device=self.device, dtype=self.dtype, mirroring=mirroring, overlap=overlap, max_memory=max_memory,
+        )  # fmt: skip
 
     def predict(
         self,
@@ -139,60 +130,35 @@ class Predictor:
         """
         start = time.perf_counter()
         volume = as_volume(image, spacing, affine)
-        return self.predict_volume(volume, probabilities=probabilities, read_seconds=time.perf_counter() - start)
+        return self.predict_volume(
+            volume,
+            probabilities=probabilities,
+            overwrite=isinstance(image, str | Path | list | tuple),  # from files: nobody else has the array
+            read_seconds=time.perf_counter() - start,
+        )
 
     def predict_volume(
-        self, volume: Volume, *, case: str = "image", probabilities: bool = False, read_seconds: float = 0.0
+        self,
+        volume: Volume,
+        *,
+        case: str = "image",
+        probabilities: bool | Path = False,
+        overwrite: bool = False,
+        read_seconds: float = 0.0,
     ) -> Prediction:
         """Segment an image that was read already; see `predict`.
 
         Args:
             volume: (C, Z, Y, X) in stored order, with its grid.
             case: Name for messages.
-            probabilities: Also give probabilities by head.
+            probabilities: Also give probabilities by head; a path: write them there instead, as a chunked, compressed
+                blosc2 array (.b2nd), float16 (K, Z, Y, X).
+            overwrite: The volume's array is not needed any more: it may be changed, which saves a copy.
             read_seconds: Time that reading took, for Prediction.seconds.
         """
         self._check_image(volume, case)
-        seconds = {"read": read_seconds, "preprocess": 0.0, "network": 0.0, "export": 0.0}
-        orientation = choose_orientation(volume.grid, self.plan.orientation)
-        grid = orient_grid(volume.grid, orientation)
-        image = orient_array(volume.array, orientation)
-        members = [self._predict_logits(member, image, grid.spacing, case, seconds) for member in self.members]
-        encoding = self.plan.encoding
-        with _timed(seconds, "export"):
-            if len(members) == 1:
-                (only,) = members
-                labels = restore_labels(only.logits, only.record, encoding, only.resampling)
-            else:
-                labels = restore_mean_labels(members, encoding)
-            kept = apply_postprocessing(labels, self.postprocessing, encoding)
-            values = decode_label_map(restore_array(kept, orientation), encoding)
-            maps = restore_array(restore_probabilities(members, encoding), orientation) if probabilities else None
-        return Prediction(labels=np.ascontiguousarray(values), grid=volume.grid, probabilities=maps, seconds=seconds)
-
-    def _predict_logits(
-        self, member: LoadedConfiguration, image: NDArray[np.float32], spacing: Spacing, case: str,
-        seconds: dict[str, float],
-    ) -> CaseLogits:  # fmt: skip
-        """Logits of one configuration; the image is (C, Z, Y, X) in working orientation."""
-        earlier, label_map = None, None
-        if member.previous is not None:
-            earlier = self._predict_logits(member.previous, image, spacing, case, seconds)
-            if member.configuration.previous_labels == "label_map":
-                label_map = restore_labels(earlier.logits, earlier.record, self.plan.encoding, earlier.resampling)
-        with _timed(seconds, "preprocess"):
-            prepared, labels, record = preprocess_case(
-                image, label_map, spacing, case=case, plan=self.plan, configuration=member.name
-            )
-            if earlier is not None and label_map is None:
-                labels = restore_on_grid(earlier, record, self.plan.encoding)
-        del earlier, label_map  # logits are large; they are gone before the second network runs
-        with _timed(seconds, "network"):
-            logits = predict_case_logits(
-                member, prepared, labels,
-                device=self.device, dtype=self.dtype, mirroring=self._mirroring, overlap=self._overlap,
-            )  # fmt: skip
-        return CaseLogits(logits, record, member.configuration.resampling)
+        prepared = self._case_predictor.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
+        return self._case_predictor.predict(prepared, probabilities)
 
     def _check_image(self, volume: Volume, case: str) -> None:
         expected = self.plan.channel_names
@@ -201,7 +167,9 @@ class Predictor:
                 f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(expected)}: "
                 f"{', '.join(expected)}. Give one file with that many channels, or one file per channel."
             )
-        undefined = sum(int(np.count_nonzero(~np.isfinite(channel))) for channel in volume.array)
+        undefined = sum(  # plane by plane: the answer takes a byte per voxel
+            int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
+        )
         if undefined:
             raise PredictionError(
                 f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
@@ -258,21 +226,15 @@ def _predict_file(predictor: Predictor, file: OutputFile, *, save_probabilities:
         volume = read_image(file.item.images)
         for note in volume.notes:
             logger.warning("%s: %s", case, note)
+        # probabilities are there before the label map, whose presence says that the case is done
         prediction = predictor.predict_volume(
-            volume, case=case, probabilities=save_probabilities, read_seconds=time.perf_counter() - start
+            volume,
+            case=case,
+            probabilities=save_probabilities and target.with_name(f"{case}_probabilities.b2nd"),
+            overwrite=True,
+            read_seconds=time.perf_counter() - start,
         )
-        if prediction.probabilities is not None:  # before the label map, whose presence says that the case is done
-            write_probabilities(prediction.probabilities, target.with_name(f"{case}_probabilities.b2nd"))
         write_label_map(prediction.labels, volume.template, target)
     except (AutosegError, OSError, MemoryError, RuntimeError, ValueError) as error:
         return str(error) or type(error).__name__
     return ""
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[step] += time.perf_counter() - start

@@ -17,13 +17,14 @@ from autoseg.errors import DatasetError, RecordError, UsageError
 from autoseg.imaging.case_parallel import work_on_cases
 from autoseg.imaging.case_reading import content_hash, read_case
 from autoseg.imaging.class_locations import draw_class_locations
-from autoseg.imaging.cropping import bounding_box, box_slices, nonzero_mask
+from autoseg.imaging.cropping import bounding_box, box_slices, content_box, nonzero_mask
 from autoseg.imaging.normalization import normalize_image
-from autoseg.imaging.resampling import resample_image, resample_labels, resampled_shape
+from autoseg.imaging.resampling import preprocessed_grid, resample_image, resample_labels
 from autoseg.imaging.storage import ARRAY_ENDING, RECORD_ENDING, remove_other_cases, save_case
 from autoseg.records.case import PreprocessedCase, Spacing, Triple
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import Progress, read_record
+from autoseg.records.network import ResamplingSpec
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 
@@ -76,8 +77,9 @@ def preprocess_case(
     case: str,
     plan: Plan,
     configuration: str,
+    overwrite: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, PreprocessedCase]:
-    """Transpose, crop, normalise and resample one case; the arrays passed in are not changed.
+    """Transpose, crop, normalise and resample one case.
 
     Args:
         image: Working orientation, (C, Z, Y, X).
@@ -86,6 +88,8 @@ def preprocess_case(
         case: Case id.
         plan: What to do.
         configuration: Name in the plan.
+        overwrite: The image is normalised where it lies, and may come back as a view of itself; otherwise it stays
+            as it is, as labels always do.
 
     Returns:
         The image, (C, Z, Y, X); the label indices, (Z, Y, X), -1 for background outside the nonzero mask, None
@@ -102,16 +106,21 @@ def preprocess_case(
     order = plan.transpose
     image = image.transpose(0, *(axis + 1 for axis in order))
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
-    mask = nonzero_mask(image)
-    box = bounding_box(mask)
-    inside = mask[box_slices(box)]
-    cropped = np.array(image[(slice(None), *box_slices(box))], dtype=np.float32, order="C")
+    inside = None
+    if labels is not None or any(spec.use_mask for spec in settings.normalization):
+        mask = nonzero_mask(image)
+        box = bounding_box(mask)
+        inside = mask[box_slices(box)]
+    else:
+        box = content_box(image)  # nothing but its box is asked of the mask, which costs 5 bytes a voxel
+    cropped = image[(slice(None), *box_slices(box))]
+    if not (overwrite and cropped.dtype == np.float32 and cropped.flags.writeable):
+        cropped = np.array(cropped, dtype=np.float32, order="C")
     normalize_image(cropped, inside, settings.normalization)
-    target_spacing = _target_spacing(spacing, settings.spacing)
-    shape = resampled_shape(_shape(inside), spacing, target_spacing)
+    target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
     resampled = resample_image(cropped, shape, spacing, target_spacing, settings.resampling)
     resampled_labels = None
-    if labels is not None:
+    if labels is not None and inside is not None:
         cropped_labels = _mark_outside(labels.transpose(order)[box_slices(box)], inside)
         resampled_labels = resample_labels(cropped_labels, shape, spacing, target_spacing, settings.resampling)
     record = PreprocessedCase(
@@ -120,12 +129,33 @@ def preprocess_case(
         spacing=target_spacing,
         shape=shape,
         original_spacing=spacing,
-        original_shape=_shape(mask),
+        original_shape=_shape(image[0]),
         crop_start=box[0],
         crop_stop=box[1],
         transpose=order,
     )
     return resampled, resampled_labels, record
+
+
+def labels_on_grid(
+    labels: NDArray[np.unsignedinteger], grid: PreprocessedCase, spec: ResamplingSpec
+) -> NDArray[np.int16]:
+    """Bring a label map of the whole image to a preprocessed grid: transpose, crop and resample it.
+
+    Args:
+        labels: Label indices, working orientation, (Z, Y, X).
+        grid: What preprocessing did to the same case.
+        spec: Of the configuration whose grid it is.
+
+    Returns:
+        Label indices, shape `grid.shape`.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), prediction with a cascade: the previous stage's label map is preprocessed
+        with the image.
+    """
+    cropped = labels.transpose(grid.transpose)[box_slices((grid.crop_start, grid.crop_stop))].astype(np.int16)
+    return resample_labels(cropped, grid.shape, grid.original_spacing, grid.spacing, spec)
 
 
 def _configurations_to_store(plan: Plan, configurations: Sequence[str]) -> tuple[str, ...]:
@@ -191,12 +221,6 @@ def _stored_hash(workspace: Workspace, configuration: str, case: str) -> str:
         return ""
 
 
-def _target_spacing(spacing: Spacing, planned: tuple[float, ...]) -> Spacing:
-    """The planned spacing; a 2D configuration leaves the first axis, that of the slices, as it is."""
-    z, y, x = planned if len(planned) == 3 else (spacing[0], *planned)
-    return z, y, x
-
-
 def _mark_outside(labels: NDArray[np.int16], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
     """A copy in which background outside the mask is -1; foreground outside the mask keeps its label."""
     marked = np.array(labels, dtype=np.int16, order="C")
@@ -204,5 +228,5 @@ def _mark_outside(labels: NDArray[np.int16], inside: NDArray[np.bool_]) -> NDArr
     return marked
 
 
-def _shape(array: NDArray[np.bool_]) -> Triple:
+def _shape(array: NDArray[np.generic]) -> Triple:
     return array.shape[0], array.shape[1], array.shape[2]

@@ -18,10 +18,10 @@ from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.reading import read_label_map
 from autoseg.imaging.storage import StoredCase, open_case
 from autoseg.imaging.writing import label_map_ending, write_label_map
-from autoseg.inference.case import predict_case_logits
+from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import LoadedConfiguration, load_configuration
 from autoseg.inference.previous_stage import NextStage, load_previous, next_stages
-from autoseg.inference.restore import CaseLogits, restore_labels
+from autoseg.inference.restore import CaseLogits, LabelIndices, restore_with_grids
 from autoseg.inference.sliding_window import count_windows
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
@@ -113,10 +113,7 @@ def estimate_validation_seconds(validation: Validation, mirror_axes: tuple[int, 
     seconds = 0.0
     for _ in range(2):  # the first call also pays for kernels being set up
         began = time.monotonic()
-        answer = _predict(validation, untrained, validation.cases[0], previous)
-        _restore(validation, answer)
-        for stage in validation._next_stages:
-            stage.restore(answer)
+        _label_maps(validation, untrained, validation.cases[0], previous)
         seconds = time.monotonic() - began
     return seconds * sum(windows) / windows[0]
 
@@ -128,29 +125,29 @@ def _validate_case(
     previous: NDArray[np.int16] | None,
     folder: Path,
 ) -> CaseScores:
-    answer = _predict(validation, loaded, files.case, previous)
-    for stage in validation._next_stages:
-        stage.write(answer)
+    own, next_maps = _label_maps(validation, loaded, files.case, previous)
+    for stage, labels in zip(validation._next_stages, next_maps, strict=True):
+        stage.write(stage.grid(files.case), labels)
     dataset = validation.workspace.dataset_folder(validation.dataset.folder)
     plan = validation.plan
     original = read_case(dataset, files, plan.encoding, plan.orientation)
-    indices = restore_array(_restore(validation, answer), original.orientation)
-    labels = decode_label_map(indices, plan.encoding)
+    values = decode_label_map(restore_array(own, original.orientation), plan.encoding)
     path = folder / f"{files.case}{label_map_ending(validation.dataset.file_ending)}"
-    write_label_map(labels, original.template, path)
+    write_label_map(values, original.template, path)
     reference = read_label_map(dataset / files.label).array[0]
-    return score_case(files.case, labels, reference, plan.labels)
+    return score_case(files.case, values, reference, plan.labels)
 
 
-def _predict(
+def _label_maps(
     validation: Validation, loaded: LoadedConfiguration, case: str, previous: NDArray[np.int16] | None
-) -> CaseLogits:
-    """Logits of one case; a cascade also gets its previous stage's label indices."""
+) -> tuple[LabelIndices, tuple[LabelIndices, ...]]:
+    """Label indices of one case, in working orientation, and on the grid of every cascade that builds on it.
+
+    Both come from one pass of the network; a cascade's own second stage gets its previous stage's label indices.
+    """
     stored = validation._open(case)
     image = stored.array[: len(validation.plan.channel_names)]
-    logits = predict_case_logits(loaded, image, previous, device=validation.device, dtype=validation.dtype)
-    return CaseLogits(logits, stored.record, loaded.configuration.resampling)
-
-
-def _restore(validation: Validation, answer: CaseLogits) -> NDArray[np.int16]:
-    return restore_labels(answer.logits, answer.record, validation.plan.encoding, answer.resampling)
+    slices = stream_case_logits(loaded, image, previous, device=validation.device, dtype=validation.dtype)
+    answer = CaseLogits(slices, stored.record, loaded.configuration.resampling)
+    grids = [stage.grid(case) for stage in validation._next_stages]
+    return restore_with_grids(answer, grids, validation.plan.encoding)

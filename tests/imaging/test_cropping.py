@@ -4,9 +4,10 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
-from autoseg.imaging.cropping import bounding_box, box_slices, nonzero_mask
+from autoseg.imaging.cropping import bounding_box, box_slices, content_box, nonzero_mask
 
 
 def test_mask_is_nonzero_in_any_channel_and_negative_counts():
@@ -50,6 +51,16 @@ def test_image_of_zeros_keeps_its_full_box():
     mask = nonzero_mask(np.zeros((2, 3, 5, 7), dtype=np.float32))
     assert not mask.any()
     assert bounding_box(mask) == ((0, 0, 0), (3, 5, 7))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    hnp.arrays(np.float32, (2, 4, 5, 6), elements=st.sampled_from([0.0, -1.0]), fill=st.just(0.0)),
+    st.permutations((1, 2, 3)), st.tuples(*[st.sampled_from([1, -1])] * 3),
+)  # fmt: skip
+def test_content_box_is_the_box_of_the_mask_in_any_memory_order(image, order, steps):
+    view = image.transpose(0, *order)[:, :: steps[0], :: steps[1], :: steps[2]]
+    assert content_box(view) == bounding_box(nonzero_mask(view))
 
 
 @settings(deadline=None, max_examples=60)

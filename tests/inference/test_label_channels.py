@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.inference.label_channels import append_label_map, expand_label_map
-from autoseg.inference.sliding_window import predict_logits
+from autoseg.imaging.volume import AnyArray
+from autoseg.inference.label_channels import expand_label_map
+from autoseg.inference.sliding_window import predict_logits, stream_logits
 
 
 def identity(windows):
@@ -25,9 +26,9 @@ def test_indices_become_one_channel_each(spatial):
 
 def test_large_indices_are_not_rounded():
     labels = np.array([[[32767, 32766, 0]]], dtype=np.int16)
-    joined = append_label_map(np.zeros((1, 1, 1, 3), dtype=np.float32), labels)
-    assert joined.dtype == np.float32
-    np.testing.assert_array_equal(joined[1], labels)
+    channels: list[AnyArray] = [np.zeros((1, 1, 3), dtype=np.float32), labels]
+    (found,) = stream_logits(identity, channels, (1, 1, 3), 2)
+    np.testing.assert_array_equal(found[1], labels[0])
 
 
 def test_a_whole_image_sees_the_same_as_with_channels_of_its_own():
@@ -38,6 +39,6 @@ def test_a_whole_image_sees_the_same_as_with_channels_of_its_own():
     labels = torch.randint(0, 4, (9, 5, 13), generator=generator)
     channels = torch.stack([labels == index for index in (1, 2, 3)]).float()
     expected = predict_logits(network, torch.cat([image, channels]), (6, 8, 6), 2, (0, 2))
-    joined = torch.from_numpy(append_label_map(image.numpy(), labels.numpy().astype(np.int16)))
-    found = predict_logits(expand_label_map(network, 3), joined, (6, 8, 6), 2, (0, 2))
-    torch.testing.assert_close(found, expected)
+    joined = [image[0].numpy(), labels.numpy().astype(np.uint8)]
+    found = stream_logits(expand_label_map(network, 3), joined, (6, 8, 6), 2, (0, 2))
+    torch.testing.assert_close(torch.stack(list(found), dim=1), expected)

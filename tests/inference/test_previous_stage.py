@@ -4,18 +4,16 @@ import re
 
 import numpy as np
 import pytest
-import torch
 
 from autoseg.errors import TrainingError
 from autoseg.inference.previous_stage import NextStage, load_previous, next_stages
-from autoseg.inference.restore import CaseLogits
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Split, Splits
 from tests.inference.models import CASCADE, make_cascade_plan, write_model
 
-LOW_SHAPE, SHAPE = (4, 5, 6), (9, 8, 11)
+SHAPE = (9, 8, 11)
 CASES = ("a", "b", "c", "d")
 HELD_OUT = {"0": ("a", "d"), "1": ("b", "c")}
 
@@ -26,14 +24,6 @@ def make_record(case, configuration, shape, spacing):
         original_shape=(10, 10, 12), crop_start=(0, 0, 0), crop_stop=(10, 10, 12), transpose=(0, 1, 2),
         content_hash=f"content of {case}",
     )  # fmt: skip
-
-
-def answer_of(plan, case):
-    """Logits whose decision is the label index `ord(case) % 3` everywhere."""
-    logits = torch.zeros(3, *LOW_SHAPE)
-    logits[ord(case) % 3] = 1
-    record = make_record(case, "3d_lowres", LOW_SHAPE, (2.0, 2.0, 2.0))
-    return CaseLogits(logits, record, plan.configurations["3d_lowres"].resampling)
 
 
 @pytest.fixture
@@ -61,7 +51,7 @@ def workspace(tmp_path, plan):
 def write_maps(workspace, plan, fold):
     (stage,) = next_stages(workspace, plan, "3d_lowres", fold)
     for case in HELD_OUT[fold]:
-        stage.write(answer_of(plan, case))
+        stage.write(stage.grid(case), np.full(SHAPE, ord(case) % 3, dtype=np.uint8))
 
 
 def refused(workspace, plan, *found, commands):

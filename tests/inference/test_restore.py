@@ -12,14 +12,9 @@ from skimage.transform import resize
 from autoseg.errors import PredictionError
 from autoseg.imaging.labels import make_encoding
 from autoseg.inference import restore
-from autoseg.inference.restore import (
-    CaseLogits,
-    restore_labels,
-    restore_mean_labels,
-    restore_on_grid,
-    restore_probabilities,
-)
-from autoseg.records.case import PreprocessedCase
+from autoseg.inference.probabilities import ProbabilityVolume
+from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
+from autoseg.records.case import Orientation, PreprocessedCase
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
 
@@ -47,6 +42,22 @@ def make_record(shape, cropped, *, spacing, original_spacing, margin=0, transpos
     )
 
 
+def answer_of(logits, record):
+    return CaseLogits(torch.as_tensor(logits).unbind(1), record, ResamplingSpec())
+
+
+def restored(logits, record, encoding):
+    return restore_labels([answer_of(logits, record)], encoding)
+
+
+def with_probabilities(answers, encoding):
+    """Label map and probabilities of the whole image, axes as in working orientation."""
+    shape = [answers[0].record.original_shape[axis] for axis in np.argsort(answers[0].record.transpose)]
+    array = np.zeros((len(encoding.heads), *shape), dtype=np.float16)
+    labels = restore_labels(answers, encoding, ProbabilityVolume(array, encoding, Orientation()))
+    return labels, array
+
+
 def smooth_logits(heads, shape, seed=0):
     return np.random.default_rng(seed).normal(size=(heads, *shape)).astype(np.float32)
 
@@ -68,8 +79,8 @@ def assert_same_decision(found, resized):
 def test_linear_resize_then_argmax_equals_skimage(cropped):
     logits = smooth_logits(4, (5, 7, 11))
     record = make_record((5, 7, 11), cropped, spacing=(1.0, 1.0, 1.0), original_spacing=(0.9, 0.8, 1.1))
-    found = restore_labels(torch.from_numpy(logits), record, LABELS, ResamplingSpec())
-    assert found.dtype == np.int16
+    found = restored(torch.from_numpy(logits), record, LABELS)
+    assert found.dtype == np.uint8
     assert_same_decision(found, skimage_logits(logits, cropped))
 
 
@@ -84,13 +95,13 @@ def test_separate_axis_takes_the_nearest_slice(axis):
     nearest = np.rint((np.arange(3) + 0.5) * shape[axis] / 3 - 0.5).astype(int)
     expected = np.take(skimage_logits(logits, plane), nearest, axis=axis + 1)
     record = make_record(shape, tuple(cropped), spacing=(1.0,) * 3, original_spacing=tuple(original))
-    assert_same_decision(restore_labels(logits, record, LABELS, ResamplingSpec()), expected)
+    assert_same_decision(restored(logits, record, LABELS), expected)
 
 
 def test_equal_shapes_are_not_resampled():
     logits = smooth_logits(4, (5, 7, 11))
     record = make_record((5, 7, 11), (5, 7, 11), spacing=(2.0, 1.0, 1.0), original_spacing=(2.0, 1.0, 1.0))
-    found = restore_labels(logits, record, LABELS, ResamplingSpec())
+    found = restored(logits, record, LABELS)
     np.testing.assert_array_equal(found, logits.argmax(axis=0))
 
 
@@ -100,7 +111,7 @@ def test_crop_and_transpose_are_undone():
     record = make_record(
         (5, 7, 11), (5, 7, 11), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3, margin=2, transpose=(2, 0, 1)
     )  # fmt: skip
-    found = restore_labels(logits, record, LABELS, ResamplingSpec())
+    found = restored(logits, record, LABELS)
     # transposed (11, 13, 17) with axis i = working axis (2, 0, 1)[i]: working is (13, 17, 11)
     assert found.shape == (13, 17, 11)
     expected = np.zeros((11, 13, 17))
@@ -113,12 +124,12 @@ def test_regions_are_painted_in_order():
     probabilities = np.array([0.9, 0.8, 0.4])  # whole, core, enhancing
     logits = np.log(probabilities / (1 - probabilities)).astype(np.float32).reshape(3, 1, 1, 1)
     record = make_record((1, 1, 1), (1, 1, 1), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
-    found = restore_labels(logits, record, REGIONS, ResamplingSpec())
+    found = restored(logits, record, REGIONS)
     assert REGIONS.values[found[0, 0, 0]] == 1
-    nothing = restore_labels(np.full_like(logits, -1), record, REGIONS, ResamplingSpec())
+    nothing = restored(np.full_like(logits, -1), record, REGIONS)
     assert nothing.item() == 0
     for value, logit in [(3, [1, 1, 1]), (2, [1, -1, -1]), (3, [-1, -1, 1])]:
-        found = restore_labels(np.array(logit, dtype=np.float32).reshape(3, 1, 1, 1), record, REGIONS, ResamplingSpec())
+        found = restored(np.array(logit, dtype=np.float32).reshape(3, 1, 1, 1), record, REGIONS)
         assert REGIONS.values[found.item()] == value
 
 
@@ -129,7 +140,7 @@ def test_regions_of_a_resized_volume():
     expected = np.zeros((9, 8, 6), dtype=int)
     for head, value in zip(resized, (2, 1, 3), strict=True):
         expected[head > 0] = value
-    found = np.array(REGIONS.values)[restore_labels(logits, record, REGIONS, ResamplingSpec())]
+    found = np.array(REGIONS.values)[restored(logits, record, REGIONS)]
     clear = (np.abs(resized) > 1e-4).all(axis=0)
     np.testing.assert_array_equal(found[clear], expected[clear])
 
@@ -143,7 +154,7 @@ def test_any_shape_gives_its_own_shape_back(shape, cropped, transpose, margin):
     record = make_record(
         shape, cropped, spacing=(1.0,) * 3, original_spacing=(1.0,) * 3, margin=margin, transpose=tuple(transpose)
     )
-    found = restore_labels(smooth_logits(4, shape), record, LABELS, ResamplingSpec())
+    found = restored(smooth_logits(4, shape), record, LABELS)
     assert [found.shape[axis] for axis in transpose] == list(record.original_shape)
     assert 0 <= found.min() <= found.max() <= 3
 
@@ -152,40 +163,39 @@ def test_probabilities_and_their_mean():
     first, second = smooth_logits(4, (5, 7, 11), 1), smooth_logits(4, (4, 5, 6), 2)
     cropped = (8, 9, 10)
     members = [
-        CaseLogits(
-            torch.from_numpy(logits),
+        answer_of(
+            logits,
             make_record(logits.shape[1:], cropped, spacing=(1.0,) * 3, original_spacing=(1.0,) * 3, margin=1),
-            ResamplingSpec(),
         )
         for logits in (first, second)
     ]
     resized = [np.exp(skimage_logits(logits, cropped)) for logits in (first, second)]
     mean = sum(value / value.sum(axis=0) for value in resized) / 2
-    found = restore_probabilities(members, LABELS)
+    labels, found = with_probabilities(members, LABELS)
     assert found.shape == (4, 11, 12, 13)
     assert found.dtype == np.float16
     np.testing.assert_allclose(found[:, 1:9, 1:10, 1:11], mean, atol=1e-3)
     assert (found[0, 0] == 1).all()
     assert (found[1:, 0] == 0).all()
-    labels = restore_mean_labels(members, LABELS)
     assert_same_decision(labels[1:9, 1:10, 1:11], mean)
+    np.testing.assert_array_equal(restore_labels(members, LABELS), labels)
 
 
 def test_mean_of_region_probabilities():
     record = make_record((1, 1, 1), (1, 1, 1), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
     # the mean logit of `core` is positive, its mean probability is below one half: only `whole` is painted, with 2
     values = ([0.9, 0.99, 0.1], [0.4, 0.3, 0.1], [0.6, 0.2, 0.1])
-    members = [CaseLogits(torch.logit(torch.tensor(p)).reshape(3, 1, 1, 1), record, ResamplingSpec()) for p in values]
-    assert REGIONS.values[restore_mean_labels(members, REGIONS).item()] == 2
-    found = restore_probabilities(members, REGIONS).reshape(3)
-    np.testing.assert_allclose(found, [1.9 / 3, 1.49 / 3, 0.1], atol=1e-3)
+    members = [answer_of(torch.logit(torch.tensor(p)).reshape(3, 1, 1, 1), record) for p in values]
+    labels, found = with_probabilities(members, REGIONS)
+    assert REGIONS.values[labels.item()] == 2
+    np.testing.assert_allclose(found.reshape(3), [1.9 / 3, 1.49 / 3, 0.1], atol=1e-3)
 
 
 def test_members_with_different_boxes_are_refused():
     records = [make_record((2, 2, 2), (n, 3, 3), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3) for n in (3, 4)]
-    members = [CaseLogits(torch.zeros(4, 2, 2, 2), record, ResamplingSpec()) for record in records]
+    members = [answer_of(torch.zeros(4, 2, 2, 2), record) for record in records]
     with pytest.raises(PredictionError, match="case case: its configurations were cropped to different boxes"):
-        restore_mean_labels(members, LABELS)
+        restore_labels(members, LABELS)
 
 
 BOX = (18, 26, 34)
@@ -196,8 +206,8 @@ def test_a_label_map_on_the_next_grid_is_resized_logits_decided(shape):
     logits = smooth_logits(4, (5, 7, 11))
     own = make_record((5, 7, 11), BOX, spacing=(1.8, 1.9, 2.0), original_spacing=(0.5, 0.5, 0.6), margin=2)
     grid = make_record(shape, BOX, spacing=(0.9, 0.8, 1.1), original_spacing=(0.5, 0.5, 0.6), margin=2)
-    found = restore_on_grid(CaseLogits(torch.from_numpy(logits), own, ResamplingSpec()), grid, LABELS)
-    assert found.dtype == np.int16
+    found = restore_on_grid(answer_of(logits, own), grid, LABELS)
+    assert found.dtype == np.uint8
     assert_same_decision(found, skimage_logits(logits, shape))
 
 
@@ -207,9 +217,7 @@ def test_thick_slices_of_the_next_grid_are_the_nearest_ones():
     grid = make_record((3, 15, 17), BOX, spacing=(4.0, 0.5, 0.5), original_spacing=(1.0, 1.0, 1.0))
     # new slice i has its centre at (i + 0.5) * 7 / 3 - 0.5: 0.67, 3, 5.33
     expected = skimage_logits(logits, (7, 15, 17))[:, [1, 3, 5]]
-    assert_same_decision(
-        restore_on_grid(CaseLogits(torch.from_numpy(logits), own, ResamplingSpec()), grid, LABELS), expected
-    )
+    assert_same_decision(restore_on_grid(answer_of(logits, own), grid, LABELS), expected)
 
 
 def test_regions_on_the_next_grid_are_painted():
@@ -220,7 +228,7 @@ def test_regions_on_the_next_grid_are_painted():
     expected = np.zeros((9, 8, 6), dtype=int)
     for head, value in zip(resized, (2, 1, 3), strict=True):
         expected[head > 0] = value
-    found = restore_on_grid(CaseLogits(torch.from_numpy(logits), own, ResamplingSpec()), grid, REGIONS)
+    found = restore_on_grid(answer_of(logits, own), grid, REGIONS)
     clear = (np.abs(resized) > 1e-4).all(axis=0)
     np.testing.assert_array_equal(np.array(REGIONS.values)[found][clear], expected[clear])
 
@@ -229,7 +237,7 @@ def test_a_label_map_is_not_passed_on_to_another_box():
     own = make_record((2, 2, 2), (3, 3, 3), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
     grid = make_record((4, 4, 4), (3, 3, 4), spacing=(0.5,) * 3, original_spacing=(1.0,) * 3)
     with pytest.raises(PredictionError, match=r"case case: .*different boxes.*cannot be passed on; preprocess both"):
-        restore_on_grid(CaseLogits(torch.zeros(4, 2, 2, 2), own, ResamplingSpec()), grid, LABELS)
+        restore_on_grid(answer_of(torch.zeros(4, 2, 2, 2), own), grid, LABELS)
 
 
 def test_memory_does_not_grow_with_classes(monkeypatch):
@@ -243,7 +251,7 @@ def test_memory_does_not_grow_with_classes(monkeypatch):
         logits = torch.randn(heads, *shape)
         with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             tracemalloc.start()
-            restore_labels(logits, record, make_encoding(names), ResamplingSpec())
+            restored(logits, record, make_encoding(names))
             numpy_peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]

@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import PredictionError
+from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.sliding_window import (
     choose_window_batch,
     count_windows,
     importance_map,
     predict_logits,
+    slab_depth,
+    stream_logits,
     window_starts,
 )
 
@@ -112,6 +115,78 @@ def test_blend_in_3d_equals_window_by_window(axes, batch):
     found = predict_logits(convolution, image, (5, 6, 7), 3, axes, window_batch=batch)
     assert found.shape == (3, 9, 4, 13)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def whole_volume(forward, image, window, heads, overlap):
+    """Sums in arrays of the whole padded volume, window by window in float32, divided at the end."""
+    lack = [max(0, length - size) for length, size in zip(window, image.shape[1:], strict=True)]
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), *((n // 2, n - n // 2) for n in lack)]))
+    weights = torch.from_numpy(importance_map(window).copy())
+    total, norm = torch.zeros(heads, *padded.shape[1:]), torch.zeros(padded.shape[1:])
+    starts = [window_starts(size, length, overlap) for size, length in zip(padded.shape[1:], window, strict=True)]
+    for corner in itertools.product(*starts):
+        box = tuple(slice(first, first + length) for first, length in zip(corner, window, strict=True))
+        total[:, *box] += forward(padded[None, :, *box])[0] * weights
+        norm[box] += weights
+    return (total / norm)[:, *(slice(n // 2, n // 2 + s) for n, s in zip(lack, image.shape[1:], strict=True))]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.tuples(*[st.integers(1, 14)] * 3), st.tuples(*[st.integers(2, 6)] * 3), st.sampled_from([0.0, 0.3, 0.5, 0.8]),
+    st.integers(1, 9), st.sampled_from(["ram", "file"]),
+)  # fmt: skip
+def test_slices_are_those_of_the_whole_volume_to_the_bit(shape, window, overlap, batch, place):
+    def forward(windows):
+        return torch.cat([windows, windows**2], dim=1)
+
+    image = torch.randn(1, *shape)
+    found = predict_logits(forward, image, window, 2, overlap=overlap, window_batch=batch, storage=SlabStorage(place))
+    assert torch.equal(found, whole_volume(forward, image, window, 2, overlap))
+
+
+def test_half_precision_sums_are_close():
+    image = torch.randn(1, 13, 11, 9) * 10
+    options = {"overlap": 0.5, "window_batch": 2}
+    exact = predict_logits(lambda windows: windows**2, image, (4, 5, 6), 1, **options)
+    half = predict_logits(
+        lambda windows: windows**2, image, (4, 5, 6), 1, storage=SlabStorage("ram", torch.float16), **options
+    )
+    assert 0 < float((half - exact).abs().max()) < 2e-3 * float(exact.abs().max())
+
+
+def test_slices_come_as_soon_as_no_window_reaches_them():
+    seen = []
+
+    def forward(windows):
+        seen.append(len(windows))
+        return windows
+
+    stream = stream_logits(forward, [np.zeros((10, 4, 6), dtype=np.float32)], (4, 4, 4), 1, window_batch=1)
+    next(stream)
+    assert len(seen) == 2  # both windows at z = 0 (the next start at 2), none at 2
+    next(stream)
+    assert len(seen) == 2
+    next(stream)
+    assert len(seen) == 4
+    assert len(list(stream)) == 7
+    assert len(seen) == 8
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 12)] * 3), st.sampled_from([0.0, 0.5, 0.7]),
+    st.integers(1, 7), st.booleans(),
+)  # fmt: skip
+def test_the_slab_is_as_deep_as_what_a_pass_opens(shape, window, overlap, batch, flat):
+    patch = window[1:] if flat else window
+    depth = slab_depth(shape, patch, overlap, batch)
+    starts = [range(s) if flat and not axis else window_starts(s, (1, *patch)[axis] if flat else patch[axis], overlap)
+              for axis, s in enumerate(shape)]  # fmt: skip
+    first = [corner[0] for corner in itertools.product(*starts)]
+    reach = 1 if flat else window[0]
+    spans = [min(shape[0], max(first[i : i + batch]) + reach) - first[i] for i in range(0, len(first), batch)]
+    assert depth == max(spans)
 
 
 def test_blend_in_2d_equals_window_by_window():

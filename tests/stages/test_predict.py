@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -14,16 +15,20 @@ import SimpleITK
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
+from skimage.transform import resize
 
 from autoseg.errors import PredictionError, UsageError
-from autoseg.inference.case import predict_case_logits
+from autoseg.imaging.resampling import separate_axis
+from autoseg.inference import memory, restore, sliding_window
+from autoseg.inference.logit_slab import LogitSlab, SlabStorage
 from autoseg.inference.model_loading import load_configuration
+from autoseg.inference.probabilities import ProbabilityVolume
 from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages import predict
+from autoseg.stages import predict_case
 from autoseg.stages.predict import Predictor, predict_files
 from autoseg.stages.preprocess import preprocess_case
 from tests.inference.models import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, write_model
@@ -78,7 +83,8 @@ def test_steps_by_hand_give_the_same(model, predictor):
     logits = torch.stack([
         predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), 3, (0, 1, 2)) for network in members
     ]).mean(dim=0)  # fmt: skip
-    indices = restore_labels(logits, record, plan.encoding, plan.configurations["3d_fullres"].resampling)
+    answer = CaseLogits(logits.unbind(1), record, plan.configurations["3d_fullres"].resampling)
+    indices = restore_labels([answer], plan.encoding)
     prediction = predictor.predict(image, spacing=SPACING)
     assert prediction.labels.shape == SHAPE
     assert prediction.labels.dtype == np.uint16
@@ -130,6 +136,61 @@ def test_three_orientations_give_the_same_labels_in_their_own_grid(tmp_path, pre
     np.testing.assert_array_equal(labels.affine, nibabel.load(path).affine)
     np.testing.assert_array_equal(turned_labels.dataobj, labels.as_reoriented(change).dataobj)
     assert len(np.unique(labels.dataobj)) == 3
+
+
+OBLIQUE = np.array([[0.94, -0.2, 0.28], [0.25, 0.96, -0.15], [-0.24, 0.21, 0.95]])
+"""About 20 degrees off every axis; made orthonormal below."""
+
+UNCHANGED_FIELDS = (
+    "sizeof_hdr", "dim_info", "dim", "intent_code", "intent_name", "pixdim", "xyzt_units", "descrip", "aux_file",
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z", "slice_code", "slice_duration", "toffset", "magic", "vox_offset",
+)  # fmt: skip
+"""Of a NIfTI header: all but what says of which type the voxels are, and how to scale and show them."""
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "SRA", "PIR", "ILP", "ASL"])
+@pytest.mark.parametrize("oblique", [False, True])
+def test_any_orientation_gives_the_same_labels_under_its_own_header(tmp_path, predictor, axes, oblique):
+    rotation = np.linalg.svd(OBLIQUE)[0] @ np.linalg.svd(OBLIQUE)[2] if oblique else np.eye(3)
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag([-SPACING[2], -SPACING[1], SPACING[0]])
+    affine[:3, 3] = (10.25, 20, -30)
+    image = nibabel.Nifti1Image(make_image().transpose(2, 1, 0), affine)
+    change = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(axes)
+    )
+    turned = image.as_reoriented(change)
+    turned.header.set_qform(turned.affine, 1)
+    turned.header.set_sform(turned.affine, 2)
+    turned.header["descrip"], turned.header["slice_duration"] = b"by hand", 0.125
+    nibabel.save(turned, tmp_path / "turned.nii.gz")
+    assert predict_files(predictor, tmp_path / "turned.nii.gz", tmp_path / "out") == []
+    given, found = nibabel.load(tmp_path / "turned.nii.gz"), nibabel.load(tmp_path / "out" / "turned.nii.gz")
+    for field in UNCHANGED_FIELDS:
+        assert given.header[field].tobytes() == found.header[field].tobytes(), field
+    expected = predictor.predict(make_image(), spacing=SPACING).labels.transpose(2, 1, 0)
+    assert len(np.unique(expected)) == 3
+    np.testing.assert_array_equal(
+        np.asarray(found.dataobj), nibabel.Nifti1Image(expected, affine).as_reoriented(change).dataobj
+    )
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_an_oblique_itk_image_keeps_its_geometry(tmp_path, predictor, ending):
+    """To the bit in MetaImage; NRRD stores direction times spacing, which ITK rounds when it takes them apart."""
+    image = SimpleITK.GetImageFromArray(make_image())
+    image.SetSpacing(SPACING[::-1])
+    image.SetOrigin((1 / 3, -2.7, 1e-3))
+    image.SetDirection((np.linalg.svd(OBLIQUE)[0] @ np.linalg.svd(OBLIQUE)[2]).ravel().tolist())
+    SimpleITK.WriteImage(image, tmp_path / f"a{ending}")
+    assert predict_files(predictor, tmp_path / f"a{ending}", tmp_path / "out") == []
+    given, found = (SimpleITK.ReadImage(folder / f"a{ending}") for folder in (tmp_path, tmp_path / "out"))
+    tolerance = 0 if ending == ".mha" else 1e-15
+    for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(found, name)(), getattr(given, name)(), rtol=0, atol=tolerance)
+    expected = predictor.predict(make_image(), spacing=SPACING).labels
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found), expected)
 
 
 def test_orientations_of_real_files(tmp_path, shared, predictor):
@@ -227,8 +288,8 @@ def cascade_by_hand(model, plan, image):
         logits = torch.stack([
             predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), heads, (0, 1, 2)) for network in networks
         ]).mean(dim=0)  # fmt: skip
-        answers.append(CaseLogits(logits, record, plan.configurations[name].resampling))
-    return restore_labels(answers[1].logits, answers[1].record, plan.encoding, answers[1].resampling)
+        answers.append(CaseLogits(logits.unbind(1), record, plan.configurations[name].resampling))
+    return restore_labels(answers[1:], plan.encoding)
 
 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS])
@@ -247,21 +308,23 @@ def test_a_cascade_is_both_stages_by_hand(tmp_path, labels):
         np.testing.assert_array_equal(prediction.labels[clear], np.array([0, 3, 300])[probabilities.argmax(0)][clear])
 
 
-def test_the_first_stage_matters_and_its_logits_are_gone_before_the_second(tmp_path, monkeypatch):
+def test_the_first_stage_matters_and_is_gone_before_the_second(tmp_path, monkeypatch):
     plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2))
     write_model(tmp_path, plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
-    earlier: list[weakref.ref[torch.Tensor]] = []
+    earlier: list[weakref.ref[LogitSlab]] = []
 
-    def watch(loaded, *arguments, **options):
-        assert [reference() for reference in earlier] == [None] * len(earlier)
-        logits = predict_case_logits(loaded, *arguments, **options)
-        earlier.append(weakref.ref(logits))
-        return logits
+    class WatchedSlab(LogitSlab):
+        def __init__(self, *arguments):
+            assert [reference() for reference in earlier] == [None] * len(earlier)
+            super().__init__(*arguments)
+            earlier.append(weakref.ref(self))
 
-    monkeypatch.setattr(predict, "predict_case_logits", watch)
+    monkeypatch.setattr(sliding_window, "LogitSlab", WatchedSlab)
     before = load(tmp_path).predict(make_image(), spacing=SPACING).labels
     assert len(earlier) == 2
-    monkeypatch.setattr(predict, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16))
+    monkeypatch.setattr(
+        predict_case, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16)
+    )
     earlier.clear()
     assert (load(tmp_path).predict(make_image(), spacing=SPACING).labels != before).any()
 
@@ -287,6 +350,122 @@ def test_transposed_plan(tmp_path):
                 {"3d_fullres": ("0",)})  # fmt: skip
     turned = load(tmp_path).predict(image.transpose(1, 0, 2), spacing=(SPACING[1], SPACING[0], SPACING[2]))
     np.testing.assert_array_equal(turned.labels.transpose(1, 0, 2), labels)
+
+
+def full_array_reference(model, plan, image, spacing):
+    """Everything in arrays of the whole volume: network windows, float64 resize, decision, crop, transpose."""
+    configuration = plan.configurations["3d_fullres"]
+    prepared, _, record = preprocess_case(image, None, spacing, case="x", plan=plan, configuration="3d_fullres")
+    (network,) = load_configuration(Workspace(model), plan, "3d_fullres", (), "final", torch.device("cpu")).networks
+    logits = predict_logits(network, torch.from_numpy(prepared), configuration.patch_size, len(plan.encoding.heads))
+    shape = [stop - start for start, stop in zip(record.crop_start, record.crop_stop, strict=True)]
+    separate = separate_axis(record.spacing, record.original_spacing, configuration.resampling)
+    plane = [record.shape[axis] if axis == separate else shape[axis] for axis in range(3)]
+    resized = np.stack([resize(head.astype(np.float64), plane, order=1, mode="edge", anti_aliasing=False)
+                        for head in logits.numpy()])  # fmt: skip
+    if separate is not None:
+        old, new = record.shape[separate], shape[separate]
+        nearest = np.rint((np.arange(new) + 0.5) * old / new - 0.5 - 1e-9).astype(int)
+        resized = np.take(resized, nearest, axis=1 + separate)
+    cropped, clear = decide(resized, plan.encoding)
+    labels, known = np.zeros(record.original_shape, dtype=int), np.ones(record.original_shape, dtype=bool)
+    box = tuple(slice(start, stop) for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
+    labels[box], known[box] = cropped, clear
+    order = np.argsort(record.transpose)
+    return np.array(plan.encoding.values)[labels.transpose(order)], known.transpose(order), separate
+
+
+def decide(resized, encoding):
+    """Label indices, and where float32 cannot change the decision."""
+    if encoding.activation == "softmax":
+        best = np.sort(resized, axis=0)
+        return resized.argmax(axis=0), best[-1] - best[-2] > 1e-4
+    painted = np.zeros(resized.shape[1:], dtype=int)
+    for head, description in zip(resized, encoding.heads, strict=True):
+        painted[head > 0] = description.painted_index
+    return painted, (np.abs(resized) > 1e-4).all(axis=0)
+
+
+MANY = {"background": 0} | {f"part_{value}": value for value in range(1, 105)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "spacing", "planned", "transpose"),
+    [
+        (LABELS, (2.0, 1.0, 0.8), (1.7, 1.2, 1.2), (0, 1, 2)),
+        (MANY, (1.0, 1.0, 1.0), (1.5, 2.1, 2.1), (0, 1, 2)),
+        (LABELS, (5.0, 1.0, 0.8), (1.2, 1.1, 1.0), (0, 1, 2)),
+        (LABELS, (1.0, 0.8, 5.0), (5.1, 1.2, 1.2), (2, 0, 1)),
+        (REGIONS, (2.0, 1.0, 0.8), (1.4, 1.9, 1.2), (1, 2, 0)),
+        (REGIONS, (6.0, 1.0, 0.8), (2.0, 1.2, 1.2), (0, 2, 1)),
+    ],
+)
+def test_every_slab_gives_the_label_map_of_full_arrays(tmp_path, monkeypatch, labels, spacing, planned, transpose):
+    plan = make_plan({"3d_fullres": planned}, labels=labels, transpose=transpose)
+    write_model(tmp_path, plan, {"3d_fullres": ("0",)})
+    image = make_image(shape=(19, 31, 28))
+    expected, clear, separate = full_array_reference(tmp_path, plan, image[None], spacing)
+    assert clear.mean() > 0.99
+    assert (separate is None) == (max(spacing) < 3)
+    monkeypatch.setattr(restore, "SLAB_VOXELS", 2000)
+    found = []
+    for storage in memory.CHOICES:
+        monkeypatch.setattr(
+            memory, "CHOICES", (SlabStorage("ram", storage.dtype) if storage.place == "device" else storage,)
+        )
+        found.append(load(tmp_path, mirroring=False).predict(image, spacing=spacing).labels)
+    exact, in_file, half = found[1:]
+    np.testing.assert_array_equal(in_file, exact)
+    np.testing.assert_array_equal(exact[clear], expected[clear])
+    assert len(np.unique(exact)) > 2
+    assert (half == exact).mean() > 0.97
+
+
+def test_memory_is_said_and_its_limit_kept(tmp_path, model, caplog):
+    image = write_nifti(make_image(), tmp_path / "a.nii.gz")
+    with caplog.at_level(logging.INFO, "autoseg.predict"):
+        assert predict_files(load(model, max_memory=10**12), image, tmp_path / "out") == []
+    (said,) = [message for message in caplog.messages if message.startswith("a: ")]
+    assert re.fullmatch(
+        r"a: about \d\.\d\d GB of memory at the peak of 1000\.00 GB; sums of windows in RAM, float32", said
+    )
+    (failure,) = predict_files(load(model, max_memory=10**7), image, tmp_path / "out")
+    assert re.match(r"case a: needs about \d\.\d\d GB of memory.*; 0\.01 GB are allowed", failure.error)
+
+
+def test_the_callers_array_stays(tmp_path):
+    plan = make_plan({"3d_fullres": SPACING})  # not resampled, so that it could be normalised in place
+    write_model(tmp_path, plan, {"3d_fullres": ("0",)})
+    image = make_image()
+    before = image.copy()
+    labels = load(tmp_path).predict(image, spacing=SPACING).labels
+    np.testing.assert_array_equal(image, before)
+    path = write_nifti(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(load(tmp_path).predict(path).labels, labels)
+
+
+@pytest.mark.parametrize("labels", [LABELS, REGIONS])
+@pytest.mark.parametrize("axes", ["LPS", "SRA"])
+def test_probabilities_in_a_file_are_those_in_memory(tmp_path, labels, axes):
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2), "2d": (1.1, 0.9)}, labels=labels, transpose=(1, 0, 2))
+    write_model(tmp_path, plan, {"3d_fullres": ("0",), "2d": ("0",)})
+    selection = Selection(
+        configurations=("3d_fullres", "2d"), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=()
+    )
+    write_record(selection, tmp_path / "selection.json")
+    image = nibabel.load(write_nifti(make_image(), tmp_path / "a.nii.gz"))
+    codes = nibabel.orientations.axcodes2ornt(axes)
+    change = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), codes)
+    nibabel.save(image.as_reoriented(change), tmp_path / "turned.nii.gz")
+    predictor = load(tmp_path)
+    expected = predictor.predict(tmp_path / "turned.nii.gz", probabilities=True)
+    assert expected.probabilities is not None
+    assert predict_files(predictor, tmp_path / "turned.nii.gz", tmp_path / "out", save_probabilities=True) == []
+    stored = blosc2.open(str(tmp_path / "out" / "turned_probabilities.b2nd"), mode="r")
+    np.testing.assert_array_equal(stored[:], expected.probabilities)
+    values = stored[:].astype(np.float32)
+    assert (values.sum(axis=0) < 1 - 2e-3).any() == (labels is REGIONS)
+    assert float(values.max()) <= 1
 
 
 def test_channels_must_fit(tmp_path, model):
@@ -396,14 +575,14 @@ def test_kept_outputs_do_not_hide_clashing_names_and_faulty_cases(tmp_path, pred
 
 
 def test_no_label_map_without_its_probabilities(tmp_path, predictor, monkeypatch):
-    def fail(probabilities, path):
+    def fail(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr(predict, "write_probabilities", fail)
+    monkeypatch.setattr(ProbabilityVolume, "write", fail)
     source = write_nifti(make_image(), tmp_path / "a.nii.gz")
     (failure,) = predict_files(predictor, source, tmp_path / "out", save_probabilities=True)
     assert failure.error == "disk full"
-    assert not (tmp_path / "out" / "a.nii.gz").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["failures.json"]
 
 
 def test_outputs_that_cannot_take_the_label_maps(tmp_path, predictor):

@@ -217,6 +217,25 @@ def test_callers_arrays_stay_as_they_are():
     np.testing.assert_array_equal(full, full_before)
 
 
+@pytest.mark.parametrize("use_mask", [False, True])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.8)])
+def test_an_image_that_is_given_away_gives_the_same(use_mask, spacing):
+    image, _ = box_case()
+    plan = plan_of({"c": configuration("c", (1.0, 1.0, 1.0), use_mask=use_mask)}, transpose=(2, 0, 1))
+    options = {"case": "x", "plan": plan, "configuration": "c"}
+    flipped = image[:, :, ::-1]
+    kept, _, record = preprocess_case(flipped, None, spacing, **options)
+    given = flipped.copy()[:, ::-1][:, ::-1]
+    made, _, same = preprocess_case(given, None, spacing, **options, overwrite=True)
+    assert same == record
+    np.testing.assert_allclose(made, kept, rtol=1e-6, atol=1e-6)
+    assert np.shares_memory(made, given) == (spacing == (1.0, 1.0, 1.0))
+    read_only = flipped.copy()
+    read_only.setflags(write=False)
+    made, _, _ = preprocess_case(read_only, None, spacing, **options, overwrite=True)
+    np.testing.assert_array_equal(made, kept)
+
+
 def test_the_image_does_not_depend_on_labels():
     image, labels = box_case()
     labels[0, 0, 0] = 1

@@ -9,7 +9,7 @@ from skimage.transform import resize
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.storage import open_case
-from autoseg.inference.case import predict_case_logits
+from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import load_configuration
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.records.dataset import DatasetDescription
@@ -139,9 +139,9 @@ def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, t
 
     def watch(loaded, *arguments, **options):
         axes.append(loaded.mirror_axes)
-        return predict_case_logits(loaded, *arguments, **options)
+        return stream_case_logits(loaded, *arguments, **options)
 
-    monkeypatch.setattr(validate, "predict_case_logits", watch)
+    monkeypatch.setattr(validate, "stream_case_logits", watch)
     for name in ("3d_lowres", CASCADE):
         validation = validation_of(workspace, plan, name, "0")
         assert estimate_validation_seconds(validation) > 0

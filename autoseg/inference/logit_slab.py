@@ -1,0 +1,120 @@
+"""Sums of blended windows for the slices that windows still reach: a slab that moves along the first axis.
+
+Windows come in the order of the first axis, so slices before the next window are final and leave the slab. It is as
+deep as the windows of one network pass reach, whatever the depth of the volume; slice z lies at z modulo its depth.
+"""
+
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from autoseg.errors import PredictionError
+
+Place = Literal["device", "ram", "file"]
+
+
+@dataclass(frozen=True)
+class SlabStorage:
+    """Where the sums lie, and in which type."""
+
+    place: Place = "ram"
+    """`device`: beside the network; `file`: a temporary file, mapped into memory."""
+    dtype: torch.dtype = torch.float32
+    """float32 holds sums, float16 the mean so far: a Gaussian's tails underflow in it, logits do not."""
+
+    def describe(self) -> str:
+        """Say it, for the log."""
+        where = {"device": "on the device", "ram": "in RAM", "file": f"in a file in {tempfile.gettempdir()}"}
+        return f"{where[self.place]}, {str(self.dtype).removeprefix('torch.')}"
+
+
+class LogitSlab:
+    """Weighted mean of windows, slice by slice.
+
+    Float32 sums are added in the order of the windows and divided once, as in a volume of full size: the numbers are
+    the same to the bit. In a file, memory holds no more than one slice of what was last touched.
+    """
+
+    def __init__(
+        self, num_heads: int, depth: int, plane: tuple[int, int], storage: SlabStorage, device: torch.device
+    ) -> None:
+        """Take the memory.
+
+        Args:
+            num_heads: K.
+            depth: Slices; at least as many as are open at a time.
+            plane: (Y, X) of the image, voxels.
+            storage: Where it lies.
+            device: Of the network; for the place `device`.
+
+        Raises:
+            PredictionError: If the temporary file cannot have the size.
+        """
+        self.device = device if storage.place == "device" else torch.device("cpu")
+        self._depth = depth
+        self._is_mean = storage.dtype != torch.float32
+        self._mapping: mmap.mmap | None = None
+        shape = (depth, num_heads, *plane)
+        if storage.place == "file":
+            self._mapping = _map_temporary_file(torch.Size(shape).numel() * storage.dtype.itemsize)
+            self._values = torch.frombuffer(self._mapping, dtype=storage.dtype).reshape(shape)
+        else:
+            self._values = torch.zeros(shape, dtype=storage.dtype, device=self.device)
+        self._weights = torch.zeros((depth, *plane), device=self.device)
+
+    def add(self, logits: Tensor, weights: Tensor, start: int, rows: slice, columns: slice) -> None:
+        """Blend one window in.
+
+        Args:
+            logits: (K, z, y, x), float32, on `self.device`; overwritten.
+            weights: (z, y, x).
+            start: First slice.
+            rows: y within the image.
+            columns: x within the image.
+        """
+        if not self._is_mean:
+            logits.mul_(weights)
+        for index in range(logits.shape[1]):
+            position = (start + index) % self._depth
+            values, total = self._values[position, :, rows, columns], self._weights[position, rows, columns]
+            total += weights[index]
+            if self._is_mean:
+                values.copy_(torch.lerp(values.float(), logits[:, index], weights[index] / total))
+            else:
+                values += logits[:, index]
+            self._let_go()
+
+    def pop(self, index: int) -> Tensor:
+        """The mean (K, Y, X) of a slice that no later window reaches, float32, on the CPU; makes room for another."""
+        values, total = self._values[index % self._depth], self._weights[index % self._depth]
+        mean = values.to("cpu", torch.float32, copy=True) if self._is_mean else (values / total).cpu()
+        values.zero_()
+        total.zero_()
+        self._let_go()
+        return mean
+
+    def _let_go(self) -> None:
+        """Hand pages of the file back to the system, which keeps their content."""
+        if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _map_temporary_file(size: int) -> mmap.mmap:
+    """A file of zeros without a name: it is gone with the mapping, even when the process is killed."""
+    with tempfile.TemporaryFile(prefix="autoseg-") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is noticed here, not by a signal later
+            else:
+                file.truncate(size)
+            return mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise PredictionError(
+                f"{tempfile.gettempdir()}: no temporary file of {size / 1e9:.2f} GB for logits ({error}). Free disk "
+                "space there, name another folder in TMPDIR, or allow more memory."
+            ) from error

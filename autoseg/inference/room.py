@@ -1,0 +1,84 @@
+"""How much memory and disk this process has and may still take."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+DEVICE_SHARE = 0.9
+"""Of a GPU's free memory that is counted on; the rest is lost between blocks."""
+
+PROGRAM_BYTES = 600_000_000
+"""Interpreter and libraries, where the system does not say what the process holds."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that there are."""
+
+    resident: int
+    """What the process holds before a case: program, weights, and the image as it was read."""
+    limit: int | None
+    """For the whole process; None: not known."""
+    is_limit_set: bool
+    """By the user; else it is what the machine can give."""
+    device: int | None
+    """Free memory of a GPU; None without one."""
+    disk: int
+    """Free in the folder of temporary files."""
+
+
+def measure_room(max_memory: int | None, device: torch.device, image_bytes: int) -> Room:
+    """Ask the system.
+
+    Args:
+        max_memory: Bytes that the process may hold; None: what the machine has free, where the system says it.
+        device: Of the networks.
+        image_bytes: Of the image as read, counted where the system does not say what the process holds.
+    """
+    resident = _resident_bytes()
+    if resident is None:
+        resident = PROGRAM_BYTES + image_bytes
+    available = _available_bytes()
+    return Room(
+        resident=resident,
+        limit=max_memory if max_memory is not None or available is None else resident + available,
+        is_limit_set=max_memory is not None,
+        device=int(DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
+        disk=shutil.disk_usage(tempfile.gettempdir()).free,
+    )
+
+
+def _resident_bytes() -> int | None:
+    """Linux: pages of this process in memory."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _available_bytes() -> int | None:
+    """Linux: what can be had without swapping, in the machine and in the container."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    available = 1024 * kilobytes["MemAvailable"]
+    container = _container_bytes()
+    return available if container is None else min(available, container)
+
+
+def _container_bytes() -> int | None:
+    """What the control group (version 2) has left; None without a limit. File caches count as taken: they are small."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        maximum = (folder / "memory.max").read_text(encoding="ascii").strip()
+        current = int((folder / "memory.current").read_text(encoding="ascii"))
+    except OSError:
+        return None
+    return None if maximum == "max" else max(0, int(maximum) - current)
