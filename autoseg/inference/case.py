@@ -8,6 +8,7 @@ from torch import Tensor
 from autoseg.inference.ensemble import mean_forward
 from autoseg.inference.label_channels import append_label_map, expand_label_map
 from autoseg.inference.model_loading import LoadedConfiguration
+from autoseg.inference.network_pass import trial_forward
 from autoseg.inference.sliding_window import predict_logits
 
 
@@ -36,7 +37,7 @@ def predict_case_logits(
         (K, Z, Y, X), float32, on the CPU.
     """
     configuration = loaded.configuration
-    forward = mean_forward(loaded.networks)
+    forward = trial_forward(mean_forward(loaded.networks), loaded.trials)
     if previous is not None:
         forward = expand_label_map(forward, configuration.network.input_channels - len(image))
         image = append_label_map(image, previous)

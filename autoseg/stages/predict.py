@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError, PredictionError, UsageError
@@ -28,6 +29,7 @@ from autoseg.inference.model_loading import (
     choose_recipe,
     load_with_previous,
     say_what_predicts,
+    with_precision_trial,
 )
 from autoseg.inference.outputs import (
     OutputFile,
@@ -85,7 +87,8 @@ class Predictor:
             folds: None: those that selection.json names when it chose the configuration, else all trained ones
                 except `all`, unless only that exists.
             device: auto, cpu, cuda or cuda:N.
-            precision: auto, fp32, bf16 or fp16.
+            precision: auto, fp32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and the first
+                windows' label maps agree with those of float32 (`inference.network_pass`).
             mirroring: Average over variants of the image mirrored along the axes that training mirrored: up to 8
                 (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average.
             overlap: Least share of a window that it has in common with the next one, [0, 1).
@@ -108,6 +111,14 @@ class Predictor:
             load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
             for name in recipe.configurations
         )
+        if precision == "auto" and self.dtype != torch.float32:
+            self.members = tuple(
+                with_precision_trial(member, self.dtype, self.plan.encoding, mirroring=mirroring)
+                for member in self.members
+            )
+            self.dtype = torch.float32  # until a trial says otherwise
+        elif precision == "auto":
+            logger.info("precision float32: this device does not compute in 16 bits")
         self.postprocessing = recipe.postprocessing
         logger.info("%s", say_what_predicts(self.members, self.postprocessing))
         self._mirroring = mirroring
