@@ -9,19 +9,21 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.errors import AutosegError, PredictionError, UsageError
+from autoseg.errors import PredictionError, UsageError
 from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
 from autoseg.imaging.labels import decode_label_map
-from autoseg.imaging.reading import Volume, read_image
+from autoseg.imaging.reading import Template, Volume, read_image
 from autoseg.imaging.writing import write_label_map
 from autoseg.inference.case import predict_case_logits
+from autoseg.inference.case_pipeline import CaseSteps, run_cases
 from autoseg.inference.images import Image, as_volume
 from autoseg.inference.inputs import find_inputs
 from autoseg.inference.model_loading import (
@@ -47,7 +49,7 @@ from autoseg.inference.restore import (
 )
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Affine, Spacing
+from autoseg.records.case import Affine, Grid, Orientation, PreprocessedCase, Spacing
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
@@ -55,6 +57,17 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages.preprocess import preprocess_case
 
 logger = logging.getLogger("autoseg.predict")
+
+
+@dataclass(frozen=True)
+class _PreparedVolume:
+    """An image, preprocessed for all networks."""
+
+    grid: Grid
+    orientation: Orientation
+    inputs: dict[str, tuple[NDArray[np.float32], PreprocessedCase]]
+    """By configuration."""
+    seconds: dict[str, float]
 
 
 class Predictor:
@@ -163,41 +176,56 @@ class Predictor:
             probabilities: Also give probabilities by head.
             read_seconds: Time that reading took, for Prediction.seconds.
         """
+        return self._predict_prepared(self._prepare(volume, case, read_seconds), probabilities=probabilities)
+
+    def _prepare(self, volume: Volume, case: str, read_seconds: float) -> "_PreparedVolume":
+        """Check an image and preprocess it for every network, the first stages of cascades too."""
         self._check_image(volume, case)
-        seconds = {"read": read_seconds, "preprocess": 0.0, "network": 0.0, "export": 0.0}
+        start = time.perf_counter()
         orientation = choose_orientation(volume.grid, self.plan.orientation)
-        grid = orient_grid(volume.grid, orientation)
+        spacing = orient_grid(volume.grid, orientation).spacing
         image = orient_array(volume.array, orientation)
-        members = [self._predict_logits(member, image, grid.spacing, case, seconds) for member in self.members]
+        inputs = {}
+        for member in self.members:
+            stage: LoadedConfiguration | None = member
+            while stage is not None:
+                if stage.name not in inputs:
+                    prepared, _, record = preprocess_case(
+                        image, None, spacing, case=case, plan=self.plan, configuration=stage.name
+                    )
+                    inputs[stage.name] = prepared, record
+                stage = stage.previous
+        seconds = {"read": read_seconds, "preprocess": time.perf_counter() - start, "network": 0.0, "export": 0.0}
+        return _PreparedVolume(volume.grid, orientation, inputs, seconds)
+
+    def _predict_prepared(self, case: "_PreparedVolume", *, probabilities: bool) -> Prediction:
+        members = [self._predict_logits(member, case) for member in self.members]
         encoding = self.plan.encoding
-        with _timed(seconds, "export"):
+        with _timed(case.seconds, "export"):
             if len(members) == 1:
                 (only,) = members
                 labels = restore_labels(only.logits, only.record, encoding, only.resampling)
             else:
                 labels = restore_mean_labels(members, encoding)
             kept = apply_postprocessing(labels, self.postprocessing, encoding)
-            values = decode_label_map(restore_array(kept, orientation), encoding)
-            maps = restore_array(restore_probabilities(members, encoding), orientation) if probabilities else None
-        return Prediction(labels=np.ascontiguousarray(values), grid=volume.grid, probabilities=maps, seconds=seconds)
+            values = decode_label_map(restore_array(kept, case.orientation), encoding)
+            maps = None
+            if probabilities:
+                maps = restore_array(restore_probabilities(members, encoding), case.orientation)
+        return Prediction(labels=np.ascontiguousarray(values), grid=case.grid, probabilities=maps, seconds=case.seconds)
 
-    def _predict_logits(
-        self, member: LoadedConfiguration, image: NDArray[np.float32], spacing: Spacing, case: str,
-        seconds: dict[str, float],
-    ) -> CaseLogits:  # fmt: skip
-        """Logits of one configuration; the image is (C, Z, Y, X) in working orientation."""
-        earlier = None
+    def _predict_logits(self, member: LoadedConfiguration, case: "_PreparedVolume") -> CaseLogits:
+        """Logits of one configuration; its preprocessed image is let go."""
+        image, record = case.inputs[member.name]
+        labels = None
         if member.previous is not None:
-            earlier = self._predict_logits(member.previous, image, spacing, case, seconds)
-        with _timed(seconds, "preprocess"):
-            prepared, _, record = preprocess_case(
-                image, None, spacing, case=case, plan=self.plan, configuration=member.name
-            )
-            labels = None if earlier is None else restore_on_grid(earlier, record, self.plan.encoding)
-        del earlier  # logits are large; they are gone before the second network runs
-        with _timed(seconds, "network"):
+            earlier = self._predict_logits(member.previous, case)
+            with _timed(case.seconds, "preprocess"):
+                labels = restore_on_grid(earlier, record, self.plan.encoding)
+            del earlier  # logits are large; they are gone before the second network runs
+        with _timed(case.seconds, "network"):
             logits = predict_case_logits(
-                member, prepared, labels,
+                member, image, labels,
                 device=self.device, dtype=self.dtype, mirroring=self._mirroring, overlap=self._overlap,
             )  # fmt: skip
         return CaseLogits(logits, record, member.configuration.resampling)
@@ -244,37 +272,46 @@ def predict_files(
     """
     cases = find_inputs(inputs, predictor.plan.channel_names)
     outputs = assign_outputs(cases, output)
+    steps = CaseSteps(
+        prepare=lambda file: _prepare_file(predictor, file, skip_existing=skip_existing),
+        predict=lambda _, case: (
+            None if case is None else (case[0], predictor._predict_prepared(case[1], probabilities=save_probabilities))
+        ),
+        finish=_write_prediction,
+    )
     failures = []
-    for done, file in enumerate(outputs, start=1):
-        item, error = file.item, file.fault
-        if not error and not (skip_existing and file.target.is_file()):
-            error = _predict_file(predictor, file, save_probabilities=save_probabilities)
+    for done, (file, error) in enumerate(zip(outputs, run_cases(outputs, steps), strict=True), start=1):
         if error:
-            logger.error("%s: %s", item.case, error)
-            failures.append(PredictionFailure(item.case, tuple(str(path) for path in item.images), error))
+            logger.error("%s: %s", file.item.case, error)
+            failures.append(PredictionFailure(file.item.case, tuple(str(path) for path in file.item.images), error))
         if progress is not None:
             progress(done, len(cases))
     write_failures(failures, cases, outputs[0].target.parent / "failures.json")
     return failures
 
 
-def _predict_file(predictor: Predictor, file: OutputFile, *, save_probabilities: bool) -> str:
-    """Predict and write one case; the error's message when that failed, else an empty string."""
-    case, target = file.item.case, file.target
-    try:
-        start = time.perf_counter()
-        volume = read_image(file.item.images)
-        for note in volume.notes:
-            logger.warning("%s: %s", case, note)
-        prediction = predictor.predict_volume(
-            volume, case=case, probabilities=save_probabilities, read_seconds=time.perf_counter() - start
-        )
-        if prediction.probabilities is not None:  # before the label map, whose presence says that the case is done
-            write_probabilities(prediction.probabilities, target.with_name(f"{case}_probabilities.b2nd"))
-        write_label_map(prediction.labels, volume.template, target)
-    except (AutosegError, OSError, MemoryError, RuntimeError, ValueError) as error:
-        return str(error) or type(error).__name__
-    return ""
+def _prepare_file(
+    predictor: Predictor, file: OutputFile, *, skip_existing: bool
+) -> tuple[Template, _PreparedVolume] | None:
+    """Read and preprocess one case; None when its label map is there already."""
+    if file.fault:
+        raise PredictionError(file.fault)
+    if skip_existing and file.target.is_file():
+        return None
+    start = time.perf_counter()
+    volume = read_image(file.item.images)
+    for note in volume.notes:
+        logger.warning("%s: %s", file.item.case, note)
+    return volume.template, predictor._prepare(volume, file.item.case, time.perf_counter() - start)
+
+
+def _write_prediction(file: OutputFile, answer: tuple[Template, Prediction] | None) -> None:
+    if answer is None:
+        return
+    template, prediction = answer
+    if prediction.probabilities is not None:  # before the label map, whose presence says that the case is done
+        write_probabilities(prediction.probabilities, file.target.with_name(f"{file.item.case}_probabilities.b2nd"))
+    write_label_map(prediction.labels, template, file.target)
 
 
 @contextmanager
