@@ -4,7 +4,6 @@ Bytes are read whole and unpacked before anything is believed: a truncated or da
 checksum, which readers that stream voxels do not look at.
 """
 
-import gzip
 import io
 import logging
 import math
@@ -21,6 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.compression import decompress_gzip
 from autoseg.imaging.geometry import CORNER_TOLERANCE, SPACING_TOLERANCE, corner_distance_mm
 from autoseg.imaging.volume import (
     FLAT_SLICE_FACTOR,
@@ -130,7 +130,7 @@ def _read_bytes(path: Path) -> bytes:
     content = path.read_bytes()
     if not content:
         raise ValueError(f"{path.name} is empty (0 bytes)")
-    return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    return decompress_gzip(content) if path.suffix.lower() == ".gz" else content
 
 
 def _header_class(stream: io.BytesIO, *, is_pair: bool) -> type[Nifti1Header]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.compression import open_gzip
 from autoseg.imaging.itk import geometry_of_grid
 from autoseg.imaging.volume import (
     IMAGE_ENDINGS,
@@ -89,7 +90,11 @@ def _write_nifti(labels: AnyArray, template: Template, path: Path, ending: str) 
     else:
         image = (Nifti1Pair if is_pair else Nifti1Image)(voxels, None, header)
     with _replacing_with_data_file(path) if is_pair else replacing(path) as temporary:
-        image.to_filename(temporary)
+        if ending == ".nii.gz":
+            with open_gzip(temporary) as stream:
+                image.to_stream(stream)
+        else:
+            image.to_filename(temporary)
 
 
 def _nifti_header(template: Template) -> Nifti1Header:
