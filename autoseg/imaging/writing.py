@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
 from nibabel.filebasedimages import ImageFileError as NibabelError
 from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
 from nibabel.nifti2 import Nifti2Header, Nifti2Image, Nifti2Pair
@@ -121,6 +120,8 @@ def _single_file_header(header: Nifti1Header) -> Nifti1Header:
 
 
 def _write_itk(labels: AnyArray, template: Template, path: Path, ending: str) -> None:
+    import SimpleITK  # slow to import, and many data sets are NIfTI alone
+
     geometry = template.itk_geometry or geometry_of_grid(template.grid)
     if ending == ".gipl" and not np.array_equal(geometry.direction, np.eye(len(geometry.spacing)).ravel()):
         raise ImageFileError(f"{path}: GIPL cannot store the direction of this image's axes; use .nrrd")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,6 +68,8 @@ def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile
 
 def write_probabilities(probabilities: NDArray[np.float16], path: Path) -> None:
     """Write probabilities (K, Z, Y, X) as a chunked, compressed blosc2 array (.b2nd), atomically."""
+    import blosc2  # slow to import, and needed for this alone
+
     with replacing(path) as temporary:
         blosc2.asarray(np.ascontiguousarray(probabilities), urlpath=str(temporary), mode="w")
 
