@@ -312,6 +312,8 @@ def _write_prediction(file: OutputFile, answer: tuple[Template, Prediction] | No
     if prediction.probabilities is not None:  # before the label map, whose presence says that the case is done
         write_probabilities(prediction.probabilities, file.target.with_name(f"{file.item.case}_probabilities.b2nd"))
     write_label_map(prediction.labels, template, file.target)
+    steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())
+    logger.debug("%s: %s", file.item.case, steps)
 
 
 @contextmanager
