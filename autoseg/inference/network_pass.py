@@ -46,8 +46,10 @@ class BatchTrial:
     def next_size(self, num_windows: int) -> int:
         """The size to use for a call of this many windows."""
         largest = 1 << (num_windows.bit_length() - 1)
-        if self.chosen is not None and largest <= max(self._seconds):
-            return self.chosen
+        if self.chosen is not None:
+            if largest <= max(self._seconds):
+                return self.chosen
+            self.chosen = None  # calls were smaller so far
         size = largest
         while size > 1 and len(self._seconds.get(size, ())) > TIMED_CALLS:
             size //= 2
