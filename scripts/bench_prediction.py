@@ -1,80 +1,112 @@
 #!/usr/bin/env python3
-"""Windows in batches against windows one by one: seconds of the sliding window, as a ratio.
+"""`autoseg predict` and nnU-Net's `nnUNetv2_predict` side by side: seconds, peak memory, label maps.
 
-Both are measured in one run, alternating, on an untrained U-Net and noise; label maps do not depend on the choice.
+Both run as processes of their own on the CPU, start-up included, with the same images, folds, mirroring and overlap;
+the fastest of several runs counts. Windows in batches alone: bench_windows.py.
 
-    python scripts/bench_prediction.py --patch 40 56 40 --shape 80 112 80 --features 16 --precision auto
+    python scripts/bench_prediction.py MODEL IMAGES --against-nnunet VENV --nnunet-model FOLDER --folds 0 1
 """
 
 import argparse
-import statistics
-import time
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
 
-import torch
+import numpy as np
+from process_memory import Usage, measure
 
-from autoseg.inference.sliding_window import choose_window_batch, predict_logits
-from autoseg.networks.build import build_network
-from autoseg.networks.devices import choose_device, choose_dtype
-from autoseg.records.network import NetworkSpec
+from autoseg.imaging.reading import read_label_map
 
-MIRROR_AXES = (0, 1, 2)
-NUM_HEADS = 3
+STEP = re.compile(r"(read|preprocess|network|export) ([0-9.]+) s")
 
 
 def main() -> None:
-    """Print one line per window batch, and the ratios to one window at a time."""
+    """Measure, compare, print."""
     options = _parse_options()
-    torch.manual_seed(0)
-    device = choose_device(options.device)
-    dtype = choose_dtype(options.precision, device)
-    network = _build_network(options.features, device)
-    image = torch.randn(1, *options.shape)
-    chosen = choose_window_batch(options.patch)
-    batches = sorted({1, chosen, *options.batches})
-    seconds: dict[int, list[float]] = {batch: [] for batch in batches}
-    print(f"{torch.get_num_threads()} threads, {device}, {dtype}, patch {options.patch}, image {options.shape}")
-    for repeat in range(options.repeats + 1):
-        for batch in batches:
-            start = time.perf_counter()
-            predict_logits(
-                network, image, options.patch, NUM_HEADS, MIRROR_AXES, window_batch=batch, device=device, dtype=dtype
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = Path(folder) / "autoseg", Path(folder) / "nnunet"
+        runs, nnunet_runs = [], []
+        for _ in range(options.repeats):
+            runs.append(_run_autoseg(options, ours))
+            if options.against_nnunet:
+                nnunet_runs.append(_run_nnunet(options, theirs, Path(folder)))
+        best = min(runs, key=lambda usage: usage.seconds)
+        _print_usage("autoseg", best)
+        _print_steps(best)
+        if nnunet_runs:
+            peer = min(nnunet_runs, key=lambda usage: usage.seconds)
+            _print_usage("nnU-Net", peer)
+            print(
+                f"{'ratio':>8}: {best.seconds / peer.seconds:9.3f}     {best.peak_bytes / peer.peak_bytes:9.3f}"
+                f"     (nnU-Net takes {peer.seconds / best.seconds:.1f} times as long)"
             )
-            if repeat:  # the first round warms up
-                seconds[batch].append(time.perf_counter() - start)
-    one_by_one = statistics.median(seconds[1])
-    for batch in batches:
-        median = statistics.median(seconds[batch])
-        mark = "  <- chosen by the patch's size" if batch == chosen else ""
-        print(f"window batch {batch:3d}: {median:8.3f} s, {one_by_one / median:5.2f} times one by one{mark}")
+            _print_differences(ours, theirs)
 
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patch", type=int, nargs=3, default=(40, 56, 40), help="voxels, z y x")
-    parser.add_argument("--shape", type=int, nargs=3, default=(60, 84, 60), help="voxels, z y x")
-    parser.add_argument("--features", type=int, default=8, help="feature maps at full resolution")
-    parser.add_argument("--batches", type=int, nargs="*", default=[2, 4, 8])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
-    return parser.parse_args()
+    parser.add_argument("model", type=Path, help="an autoseg model")
+    parser.add_argument("images", type=Path, help="a folder in nnU-Net's naming")
+    parser.add_argument("--against-nnunet", type=Path, metavar="VENV", help="environment that holds nnU-Net v2")
+    parser.add_argument("--nnunet-model", type=Path, metavar="FOLDER", help="the same model as nnU-Net wrote it")
+    parser.add_argument("--folds", nargs="+", default=["0"])
+    parser.add_argument("--tta", choices=("full", "none"), default="full")
+    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="fp32")
+    parser.add_argument("--repeats", type=int, default=1)
+    options = parser.parse_args()
+    if (options.against_nnunet is None) != (options.nnunet_model is None):
+        parser.error("--against-nnunet and --nnunet-model go together")
+    return options
 
 
-def _build_network(features: int, device: torch.device) -> torch.nn.Module:
-    spec = NetworkSpec(
-        architecture="unet",
-        dimensions=3,
-        input_channels=1,
-        output_channels=NUM_HEADS,
-        features=(features, 2 * features, 4 * features),
-        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-        kernel_sizes=((3, 3, 3),) * 3,
-        encoder_blocks=(2, 2, 2),
-        decoder_blocks=(2, 2),
-    )
-    network = build_network(spec, deep_supervision=False).to(device).eval()
-    # the overloads of Module.to do not know a layout without a dtype
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+def _run_autoseg(options: argparse.Namespace, output: Path) -> Usage:
+    command = [
+        sys.executable, "-m", "autoseg", "predict", "-v", "--device", "cpu",
+        "-m", str(options.model), "-i", str(options.images), "-o", str(output),
+        "-f", *options.folds, "--tta", options.tta, "--overlap", str(options.overlap),
+        "--precision", options.precision,
+    ]  # fmt: skip
+    return measure(command, os.environ)
+
+
+def _run_nnunet(options: argparse.Namespace, output: Path, scratch: Path) -> Usage:
+    command = [
+        str(options.against_nnunet / "bin" / "nnUNetv2_predict_from_modelfolder"), "-device", "cpu",
+        "-m", str(options.nnunet_model), "-i", str(options.images), "-o", str(output),
+        "-f", *options.folds, "-step_size", str(1 - options.overlap),
+        *(["--disable_tta"] if options.tta == "none" else []),
+    ]  # fmt: skip
+    folders = {name: str(scratch / "unused") for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    return measure(command, {**os.environ, **folders, "nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"})
+
+
+def _print_usage(name: str, usage: Usage) -> None:
+    print(f"{name:>8}: {usage.seconds:9.2f} s   {usage.peak_bytes / 1e6:9.0f} MB peak, all processes")
+
+
+def _print_steps(usage: Usage) -> None:
+    """Where autoseg's time went; reading, preprocessing and writing run beside the network."""
+    totals: dict[str, float] = {}
+    for step, seconds in STEP.findall(usage.output):
+        totals[step] = totals.get(step, 0.0) + float(seconds)
+    parts = ", ".join(f"{step} {seconds:.2f} s ({seconds / usage.seconds:.0%})" for step, seconds in totals.items())
+    print(f"          of which {parts}")
+
+
+def _print_differences(ours: Path, theirs: Path) -> None:
+    differing, voxels, worst = 0, 0, (1.0, "no label")
+    for path in sorted(theirs.glob("*.nii.gz")):
+        first, second = (read_label_map(folder / path.name).array for folder in (ours, theirs))
+        differing += int(np.count_nonzero(first != second))
+        voxels += first.size
+        for label in np.union1d(first, second)[1:]:
+            sizes = np.count_nonzero(first == label), np.count_nonzero(second == label)
+            dice = 2 * np.count_nonzero((first == label) & (second == label)) / sum(sizes)
+            worst = min(worst, (dice, f"label {label} of {path.name}"))
+    print(f"label maps: {differing} of {voxels} voxels differ, lowest Dice {worst[0]:.5f} ({worst[1]})")
 
 
 if __name__ == "__main__":

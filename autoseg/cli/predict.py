@@ -1,6 +1,9 @@
 """`autoseg predict`: label maps for images."""
 
 import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from autoseg.cli.options import add_device, add_shared, gigabytes
@@ -62,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         overlap=arguments.overlap,
         max_memory=None if limit is None else round(limit * 1e9),
     )
-    with progress_bar("predicting") as progress:
+    with _stopping_on_sigterm(), progress_bar("predicting") as progress:
         failures = predict_files(
             predictor,
             arguments.images,
@@ -75,3 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {arguments.output}")
     return SOME_FAILED if failures else DONE
+
+
+@contextmanager
+def _stopping_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: no file is left half written."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.volume import (
@@ -26,6 +26,9 @@ from autoseg.imaging.volume import (
     split_ending,
 )
 from autoseg.records.case import Grid
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 _GIPL_HEADER_BYTES = 256
 
@@ -44,6 +47,8 @@ def read_itk(path: Path) -> Volume:
     Raises:
         ImageFileError: If the file is missing, truncated, damaged or not an image in space.
     """
+    import SimpleITK  # slow to import, and many data sets are NIfTI alone
+
     if not path.is_file():
         raise ImageFileError(f"{path}: there is no such file")
     try:
@@ -60,7 +65,7 @@ def read_itk(path: Path) -> Volume:
         raise ImageFileError(f"{path}: {error}") from error
 
 
-def volume_from_simpleitk(image: SimpleITK.Image) -> Volume:
+def volume_from_simpleitk(image: "SimpleITK.Image") -> Volume:
     """A volume from an ITK image in memory, 2D to 4D (vector pixels or the fourth axis become channels).
 
     Raises:
@@ -117,6 +122,8 @@ def geometry_of_grid(grid: Grid) -> ItkGeometry:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Keep ITK's warnings off the terminal."""
+    import SimpleITK
+
     shown = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -125,14 +132,18 @@ def _silent() -> Iterator[None]:
         SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def _refuse_truncated_gipl(image: SimpleITK.Image, path: Path) -> None:
+def _refuse_truncated_gipl(image: "SimpleITK.Image", path: Path) -> None:
     """ITK fills what a GIPL file lacks with whatever is in memory; every other format notices."""
+    import SimpleITK
+
     expected_bytes = _GIPL_HEADER_BYTES + SimpleITK.GetArrayViewFromImage(image).nbytes
     if path.stat().st_size < expected_bytes:
         raise ValueError(f"the file is truncated: {path.stat().st_size} bytes, expected {expected_bytes}")
 
 
-def _volume(image: SimpleITK.Image, *, ending: str, path: Path | None) -> Volume:
+def _volume(image: "SimpleITK.Image", *, ending: str, path: Path | None) -> Volume:
+    import SimpleITK
+
     dimensions = image.GetDimension()
     array = _channels_first(SimpleITK.GetArrayFromImage(image), dimensions, image.GetNumberOfComponentsPerPixel())
     if array.dtype.kind == "c":

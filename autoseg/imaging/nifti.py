@@ -5,11 +5,9 @@ number type are held beside it. A gzip stream is read to its end, where its chec
 readers that stop behind the last voxel do not see.
 """
 
-import gzip
 import logging
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,6 +20,7 @@ from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.compression import GZIP_DAMAGES, read_gzip
 from autoseg.imaging.geometry import CORNER_TOLERANCE, SPACING_TOLERANCE, corner_distance_mm
 from autoseg.imaging.volume import (
     FLAT_SLICE_FACTOR,
@@ -71,7 +70,7 @@ def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
                 with _open(data) as stream:
                     array = _read_voxels(stream, data, header, as_float32=as_float32)
             return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
-    except (EOFError, zlib.error) as error:
+    except GZIP_DAMAGES as error:
         raise ImageFileError(f"{path}: the file is truncated or damaged: {error}. Copy it again.") from error
     except (OSError, ValueError, struct.error, HeaderDataError, WrapStructError) as error:
         raise ImageFileError(f"{path}: cannot be read as NIfTI: {error}") from error
@@ -109,7 +108,7 @@ def _open(path: Path) -> BinaryIO:
     """The unpacked bytes of a file."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name} is empty (0 bytes)")
-    return cast("BinaryIO", gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
+    return cast("BinaryIO", read_gzip(path) if path.suffix.lower() == ".gz" else path.open("rb"))
 
 
 def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1Header:

@@ -10,8 +10,8 @@ A cascade's label maps, what one stage passes on to the next, are stored alike, 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +19,9 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.class_locations import Locations
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.files import read_record, replacing, write_record
+
+if TYPE_CHECKING:
+    import blosc2
 
 ARRAY_ENDING = ".b2nd"
 RECORD_ENDING = ".json"
@@ -40,7 +43,7 @@ class StoredCase:
     """A preprocessed case, opened for reading patches."""
 
     record: PreprocessedCase
-    array: blosc2.NDArray
+    array: "blosc2.NDArray"
     """(C + 1, Z, Y, X) float32, mapped into memory: index it with slices. The last channel holds the
     label indices, -1 outside the nonzero mask."""
     locations: dict[int, Locations]
@@ -127,7 +130,7 @@ def save_label_map(path: Path, labels: NDArray[np.int16], patch_size: tuple[int,
         array.schunk.vlmeta[ORIGIN] = origin
 
 
-def open_label_map(path: Path) -> tuple[blosc2.NDArray, str]:
+def open_label_map(path: Path) -> "tuple[blosc2.NDArray, str]":
     """Open what `save_label_map` wrote; reads no voxels.
 
     Returns:
@@ -143,7 +146,7 @@ def open_label_map(path: Path) -> tuple[blosc2.NDArray, str]:
         raise DatasetError(f"{path}: this label map is missing or damaged ({error})") from error
 
 
-def label_map_origin(array: blosc2.NDArray) -> str:
+def label_map_origin(array: "blosc2.NDArray") -> str:
     """What `save_label_map` was told about where a label map comes from."""
     return str(array.schunk.vlmeta[ORIGIN])
 
@@ -194,7 +197,9 @@ def chunk_layout(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[T
 
 def _write_array(
     values: NDArray[np.generic], chunks: tuple[int, ...], blocks: tuple[int, ...], path: Path
-) -> blosc2.NDArray:
+) -> "blosc2.NDArray":
+    import blosc2  # slow to import, and prediction does without
+
     return blosc2.asarray(
         values,
         chunks=chunks,
@@ -206,11 +211,13 @@ def _write_array(
     )
 
 
-def _open_array(path: Path) -> blosc2.NDArray:
+def _open_array(path: Path) -> "blosc2.NDArray":
+    import blosc2
+
     return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
 
 
-def _write_locations(array: blosc2.NDArray, locations: dict[int, Locations], annotated: Locations | None) -> None:
+def _write_locations(array: "blosc2.NDArray", locations: dict[int, Locations], annotated: Locations | None) -> None:
     """Blosc2 holds 16 metadata entries at most, so all heads share one: their voxels one after another."""
     voxels = np.concatenate([np.zeros((0, 3), dtype=np.int32), *locations.values()])
     array.schunk.vlmeta[LOCATIONS] = np.ascontiguousarray(voxels, dtype="<i4").tobytes()
@@ -219,7 +226,7 @@ def _write_locations(array: blosc2.NDArray, locations: dict[int, Locations], ann
         array.schunk.vlmeta[ANNOTATED] = np.ascontiguousarray(annotated, dtype="<i4").tobytes()
 
 
-def _read_locations(array: blosc2.NDArray) -> tuple[dict[int, Locations], Locations | None]:
+def _read_locations(array: "blosc2.NDArray") -> tuple[dict[int, Locations], Locations | None]:
     metadata = array.schunk.vlmeta
     counts = {int(head): count for head, count in metadata[LOCATION_COUNTS].items()}
     voxels = _voxels(metadata[LOCATIONS])

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
 from nibabel.filebasedimages import ImageFileError as NibabelError
 from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1Pair
 from nibabel.nifti2 import Nifti2Header, Nifti2Image, Nifti2Pair
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.compression import open_gzip
 from autoseg.imaging.itk import geometry_of_grid
 from autoseg.imaging.volume import (
     IMAGE_ENDINGS,
@@ -89,7 +89,11 @@ def _write_nifti(labels: AnyArray, template: Template, path: Path, ending: str) 
     else:
         image = (Nifti1Pair if is_pair else Nifti1Image)(voxels, None, header)
     with _replacing_with_data_file(path) if is_pair else replacing(path) as temporary:
-        image.to_filename(temporary)
+        if ending == ".nii.gz":
+            with open_gzip(temporary) as stream:
+                image.to_stream(stream)
+        else:
+            image.to_filename(temporary)
 
 
 def _nifti_header(template: Template) -> Nifti1Header:
@@ -116,6 +120,8 @@ def _single_file_header(header: Nifti1Header) -> Nifti1Header:
 
 
 def _write_itk(labels: AnyArray, template: Template, path: Path, ending: str) -> None:
+    import SimpleITK  # slow to import, and many data sets are NIfTI alone
+
     geometry = template.itk_geometry or geometry_of_grid(template.grid)
     if ending == ".gipl" and not np.array_equal(geometry.direction, np.eye(len(geometry.spacing)).ravel()):
         raise ImageFileError(f"{path}: GIPL cannot store the direction of this image's axes; use .nrrd")

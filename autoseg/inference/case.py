@@ -12,6 +12,7 @@ from autoseg.inference.ensemble import mean_forward
 from autoseg.inference.label_channels import expand_label_map
 from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.model_loading import LoadedConfiguration
+from autoseg.inference.network_pass import trial_forward
 from autoseg.inference.sliding_window import stream_logits
 
 LARGEST_FLOAT16 = torch.finfo(torch.float16).max
@@ -49,7 +50,7 @@ def stream_case_logits(
         in float32, and only the finished logits are rounded; those beyond float16's range become its largest.
     """
     configuration = loaded.configuration
-    forward = mean_forward(loaded.networks)
+    forward = trial_forward(mean_forward(loaded.networks), loaded.trials)
     channels = list(image)
     if previous is not None:
         forward = expand_label_map(forward, configuration.network.input_channels - len(image))

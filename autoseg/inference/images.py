@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import nibabel
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
 from autoseg.imaging.reading import Volume, read_image, volume_from_array, volume_from_nibabel, volume_from_simpleitk
 from autoseg.records.case import Affine, Spacing
 
+if TYPE_CHECKING:
+    import SimpleITK
+
 Image: TypeAlias = (
-    Path | str | Sequence[Path | str] | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]
+    "Path | str | Sequence[Path | str] | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]"
 )
 """One file, one file per channel, an image object, or an array (Z, Y, X) or (C, Z, Y, X)."""
 
@@ -32,9 +34,12 @@ def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> V
         return volume_from_array(image, spacing, affine)
     if spacing is not None or affine is not None:
         raise UsageError("spacing and affine belong to arrays; files and image objects have their own")
-    if isinstance(image, SimpleITK.Image):
-        return volume_from_simpleitk(image)
     if isinstance(image, nibabel.spatialimages.SpatialImage):
         return volume_from_nibabel(image)
-    paths = [image] if isinstance(image, str | Path) else image
-    return read_image([Path(path) for path in paths])
+    if isinstance(image, str | Path):
+        return read_image([Path(image)])
+    import SimpleITK  # slow to import, and files of other formats do without
+
+    if isinstance(image, SimpleITK.Image):
+        return volume_from_simpleitk(image)
+    return read_image([Path(path) for path in image])

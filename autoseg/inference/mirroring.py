@@ -33,14 +33,31 @@ def mean_mirrored_logits(
     References:
         nnU-Net v2 (Isensee et al. 2021): mirroring along all axes mirrored in training, logits averaged.
     """
-    flips = [tuple(axis + 2 for axis in variant) for variant in variants]
     total: Tensor | None = None
-    for first in range(0, len(flips), variants_per_pass):
-        group = flips[first : first + variants_per_pass]
-        logits = forward(torch.cat([torch.flip(windows, axes) for axes in group]) if group != [()] else windows)
-        for axes, part in zip(group, logits.float().chunk(len(group)), strict=True):
-            unmirrored = torch.flip(part, axes) if axes else part
-            total = unmirrored if total is None else total.add_(unmirrored)
+    for first in range(0, len(variants), variants_per_pass):
+        group = variants[first : first + variants_per_pass]
+        batch = torch.cat([_mirror(windows, variant) for variant in group]) if tuple(group) != ((),) else windows
+        answer = sum_unmirrored(forward(batch), group)
+        total = answer if total is None else total.add_(answer)
     if total is None:
         raise ValueError("there must be at least one variant; the empty one means no mirroring")
-    return total.div_(len(flips))
+    return total.div_(len(variants))
+
+
+def sum_unmirrored(logits: Tensor, variants: Sequence[tuple[int, ...]]) -> Tensor:
+    """Sum over mirrored variants, each mirrored back: (variants * B, K, *spatial) -> (B, K, *spatial), float32.
+
+    Args:
+        logits: All of the first variant, then all of the second, and so on.
+        variants: See `mean_mirrored_logits`.
+    """
+    first, *others = logits.chunk(len(variants))
+    total = _mirror(first, variants[0]).to(torch.float32, copy=not variants[0])
+    for variant, part in zip(variants[1:], others, strict=True):
+        total += _mirror(part, variant)
+    return total
+
+
+def _mirror(tensor: Tensor, variant: tuple[int, ...]) -> Tensor:
+    """A copy with the spatial axes flipped; the tensor itself where there is none."""
+    return torch.flip(tensor, [axis + 2 for axis in variant]) if variant else tensor

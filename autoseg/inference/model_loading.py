@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autoseg.errors import PredictionError
+from autoseg.inference.network_pass import PassTrials, PrecisionTrial
 from autoseg.networks.build import build_network
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, model_hash
 from autoseg.records.selection import KeepLargestComponent, Selection
@@ -48,6 +50,8 @@ class LoadedConfiguration:
     """Spatial axes of the patch that the training of every fold mirrored."""
     previous: Self | None = None
     """Cascade: what makes the label maps that its networks take as input; None where these come from elsewhere."""
+    trials: PassTrials = field(default_factory=PassTrials, compare=False)
+    """What the first windows teach about batch and precision."""
 
 
 def choose_recipe(
@@ -133,6 +137,25 @@ def load_with_previous(
         )
     same = [fold for fold in loaded.folds if fold in trained]
     return replace(loaded, previous=load_with_previous(workspace, plan, previous, same, checkpoint, device))
+
+
+def with_precision_trial(
+    loaded: LoadedConfiguration, candidate: torch.dtype, encoding: LabelEncoding, *, mirroring: bool
+) -> LoadedConfiguration:
+    """Let the first windows decide whether this configuration, and the stages before it, compute in 16 bits.
+
+    Args:
+        loaded: Networks.
+        candidate: bfloat16 or float16.
+        encoding: Whether the largest head decides, or every region on its own.
+        mirroring: Whether prediction averages over mirrored variants.
+    """
+    axes = loaded.mirror_axes if mirroring else ()
+    trial = PrecisionTrial(candidate, is_softmax=encoding.activation == "softmax", mirror_axes=axes)
+    previous = loaded.previous
+    if previous is not None:
+        previous = with_precision_trial(previous, candidate, encoding, mirroring=mirroring)
+    return replace(loaded, trials=PassTrials(precision=trial), previous=previous)
 
 
 def load_configuration(

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from autoseg.errors import AutosegError, PredictionError, UsageError
-from autoseg.imaging.reading import Volume, read_image
+from autoseg.errors import PredictionError, UsageError
+from autoseg.imaging.reading import Template, Volume, read_image
 from autoseg.imaging.writing import write_label_map
+from autoseg.inference.case_pipeline import CaseSteps, run_cases
 from autoseg.inference.images import Image, as_volume
 from autoseg.inference.inputs import find_inputs
 from autoseg.inference.model_loading import (
@@ -22,6 +24,7 @@ from autoseg.inference.model_loading import (
     choose_recipe,
     load_with_previous,
     say_what_predicts,
+    with_precision_trial,
 )
 from autoseg.inference.outputs import (
     OutputFile,
@@ -35,9 +38,12 @@ from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
 from autoseg.records.workspace import Workspace
-from autoseg.stages.predict_case import CasePredictor
+from autoseg.stages.predict_case import CasePredictor, PreparedCase
 
 logger = logging.getLogger("autoseg.predict")
+
+
+_PreparedFile = tuple[Template, PreparedCase]
 
 
 class Predictor:
@@ -71,7 +77,8 @@ class Predictor:
             folds: None: those that selection.json names when it chose the configuration, else all trained ones
                 except `all`, unless only that exists.
             device: auto, cpu, cuda or cuda:N.
-            precision: auto, fp32, bf16 or fp16.
+            precision: auto, fp32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and the first
+                windows' label maps agree with those of float32 (`inference.network_pass`).
             mirroring: Average over variants of the image mirrored along the axes that training mirrored: up to 8
                 (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average.
             overlap: Least share of a window that it has in common with the next one, [0, 1).
@@ -97,6 +104,14 @@ class Predictor:
             load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
             for name in recipe.configurations
         )
+        if precision == "auto" and self.dtype != torch.float32:
+            self.members = tuple(
+                with_precision_trial(member, self.dtype, self.plan.encoding, mirroring=mirroring)
+                for member in self.members
+            )
+            self.dtype = torch.float32  # until a trial says otherwise
+        elif precision == "auto":
+            logger.info("precision float32: this device does not compute in 16 bits")
         self.postprocessing = recipe.postprocessing
         logger.info("%s", say_what_predicts(self.members, self.postprocessing))
         self._case_predictor = CasePredictor(
@@ -156,9 +171,19 @@ class Predictor:
             overwrite: The volume's array is not needed any more: it may be changed, which saves a copy.
             read_seconds: Time that reading took, for Prediction.seconds.
         """
+        prepared = self.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
+        return self.predict_prepared(prepared, probabilities=probabilities)
+
+    def prepare(
+        self, volume: Volume, *, case: str = "image", overwrite: bool = False, read_seconds: float = 0.0
+    ) -> PreparedCase:
+        """The first half of `predict_volume`: check an image and preprocess it for every network."""
         self._check_image(volume, case)
-        prepared = self._case_predictor.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
-        return self._case_predictor.predict(prepared, probabilities)
+        return self._case_predictor.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
+
+    def predict_prepared(self, case: PreparedCase, *, probabilities: bool | Path = False) -> Prediction:
+        """The second half; lets what was prepared go."""
+        return self._case_predictor.predict(case, probabilities)
 
     def _check_image(self, volume: Volume, case: str) -> None:
         expected = self.plan.channel_names
@@ -204,37 +229,51 @@ def predict_files(
     """
     cases = find_inputs(inputs, predictor.plan.channel_names)
     outputs = assign_outputs(cases, output)
+    steps = CaseSteps(
+        prepare=lambda file: _prepare_file(predictor, file, skip_existing=skip_existing),
+        predict=lambda file, case: _predict_file(predictor, file, case, save_probabilities=save_probabilities),
+        finish=_write_prediction,
+    )
     failures = []
-    for done, file in enumerate(outputs, start=1):
-        item, error = file.item, file.fault
-        if not error and not (skip_existing and file.target.is_file()):
-            error = _predict_file(predictor, file, save_probabilities=save_probabilities)
+    for done, (file, error) in enumerate(zip(outputs, run_cases(outputs, steps), strict=True), start=1):
         if error:
-            logger.error("%s: %s", item.case, error)
-            failures.append(PredictionFailure(item.case, tuple(str(path) for path in item.images), error))
+            logger.error("%s: %s", file.item.case, error)
+            failures.append(PredictionFailure(file.item.case, tuple(str(path) for path in file.item.images), error))
         if progress is not None:
             progress(done, len(cases))
     write_failures(failures, cases, outputs[0].target.parent / "failures.json")
     return failures
 
 
-def _predict_file(predictor: Predictor, file: OutputFile, *, save_probabilities: bool) -> str:
-    """Predict and write one case; the error's message when that failed, else an empty string."""
-    case, target = file.item.case, file.target
-    try:
-        start = time.perf_counter()
-        volume = read_image(file.item.images)
-        for note in volume.notes:
-            logger.warning("%s: %s", case, note)
-        # probabilities are there before the label map, whose presence says that the case is done
-        prediction = predictor.predict_volume(
-            volume,
-            case=case,
-            probabilities=save_probabilities and target.with_name(f"{case}_probabilities.b2nd"),
-            overwrite=True,
-            read_seconds=time.perf_counter() - start,
-        )
-        write_label_map(prediction.labels, volume.template, target)
-    except (AutosegError, OSError, MemoryError, RuntimeError, ValueError) as error:
-        return str(error) or type(error).__name__
-    return ""
+def _prepare_file(predictor: Predictor, file: OutputFile, *, skip_existing: bool) -> _PreparedFile | None:
+    """Read and preprocess one case; None when its label map is there already."""
+    if file.fault:
+        raise PredictionError(file.fault)
+    if skip_existing and file.target.is_file():
+        return None
+    start = time.perf_counter()
+    case, volume = file.item.case, read_image(file.item.images)
+    for note in volume.notes:
+        logger.warning("%s: %s", case, note)
+    read_seconds = time.perf_counter() - start
+    return volume.template, predictor.prepare(volume, case=case, overwrite=True, read_seconds=read_seconds)
+
+
+def _predict_file(
+    predictor: Predictor, file: OutputFile, case: _PreparedFile | None, *, save_probabilities: bool
+) -> tuple[Template, Prediction] | None:
+    """Run the networks; probabilities are written here, before the label map, whose presence says that all is done."""
+    if case is None:
+        return None
+    template, prepared = case
+    path = file.target.with_name(f"{file.item.case}_probabilities.b2nd")
+    return template, predictor.predict_prepared(prepared, probabilities=save_probabilities and path)
+
+
+def _write_prediction(file: OutputFile, answer: tuple[Template, Prediction] | None) -> None:
+    if answer is None:
+        return
+    template, prediction = answer
+    write_label_map(prediction.labels, template, file.target)
+    steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())
+    logger.debug("%s: %s", file.item.case, steps)

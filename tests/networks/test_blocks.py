@@ -86,3 +86,16 @@ def test_normalisation_layers_start_with_one_and_zero():
     initialize_weights(block)
     assert block.normalization.weight.tolist() == [1.0] * 5
     assert block.normalization.bias.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_single_small_image_is_convolved_as_in_training(dimensions):
+    layers = choose_layers(dimensions)
+    kernel, stride = (3, 1, 3)[-dimensions:], (2, 1, 2)[-dimensions:]
+    block = ConvolutionBlock(layers, 3, 5, kernel, stride)
+    image = torch.randn(1, 3, *(8, 6, 7)[-dimensions:])
+    expected = block(image)
+    for layout in (torch.contiguous_format, torch.channels_last if dimensions == 2 else torch.channels_last_3d):
+        with torch.inference_mode():
+            found = block(image.contiguous(memory_format=layout))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

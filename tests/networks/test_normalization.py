@@ -116,7 +116,23 @@ def test_prediction_gives_what_training_gives(shape, layout):
     features = features.contiguous(memory_format=layout)
     expected = ours(features)
     with torch.inference_mode():
-        assert torch.equal(ours.eval()(features), expected)
+        found = ours.eval()(features)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 7), (1, 8, 6, 4, 5), (3, 5, 1, 6, 3), (2, 1, 4, 3), (2, 32, 6, 1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 0.02), (torch.float64, 1e-9)])
+def test_prediction_gives_what_torchs_layer_gives_in_double_precision(shape, dtype, tolerance):
+    ours, oracle, features, _ = both(shape, dtype)
+    before = features.clone()
+    with torch.inference_mode():
+        found = ours(features.contiguous(memory_format=LAYOUTS[len(shape)]))
+        expected = oracle(features.double())
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=LAYOUTS[len(shape)])
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+    assert torch.equal(features, before)
 
 
 def test_two_runs_give_the_same_bits():
