@@ -114,7 +114,7 @@ def _made(target: Path) -> Iterator[Path]:
 
 
 def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
-    """By configuration, which the checkpoints name; stages come before the cascades that follow them."""
+    """By configuration, which the checkpoints name."""
     models: dict[str, _Model] = {}
     for folder in folders:
         fold = folder.folds[0]

@@ -2,7 +2,10 @@
 
 The surface band of a label map is the set of its voxels that have another label among their 26 neighbours. What differs
 lies there: nnU-Net sums windows in float16, whose rounding decides where two heads are nearly equal. The same rounding
-is largest where float16 cannot hold its Gaussian, in the corners of the image, of which no probabilities are compared.
+is largest where float16 cannot hold its Gaussian, in the corners of the image, of which no probabilities are compared:
+of acdc_3d_resampled 441 of 552,960 voxels, all within 5 voxels of the border, differ by more than 2e-2 there, at most
+by 7.6e-2. Over all cases 4 voxels of hippocampus_3d_two_folds (0.0067 % of the band, 12 cases) and 27 of acdc_2d
+(0.018 %, 6 cases) have another label. Few cases are enough here; the first one of acdc_2d has the most differences.
 """
 
 from itertools import product
@@ -69,8 +72,8 @@ def check_probabilities(ours, theirs):
 @pytest.mark.parametrize(
     ("model", "cases"),
     [
-        ("hippocampus_3d_two_folds", ("001", "003", "004", "007", "011", "020")),
-        ("acdc_2d", ("001_frame01", "081_frame07", "082_frame07")),
+        ("hippocampus_3d_two_folds", ("001", "003", "004")),
+        ("acdc_2d", ("001_frame01", "081_frame01", "082_frame01")),
     ],
 )
 def test_label_maps_and_probabilities_are_nnunets(shared, tmp_path, model, cases):
@@ -88,7 +91,7 @@ def test_label_maps_and_probabilities_are_nnunets(shared, tmp_path, model, cases
         band += int(surface_band(expected).sum())
         if stored.exists():
             check_probabilities(prediction.probabilities, np.load(stored)["probabilities"])
-    assert band > 20_000
+    assert band > 15_000
     assert differing <= LARGEST_SHARE * band
 
 
@@ -97,6 +100,10 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
     folder = shared / "peer_models" / "acdc_3d_resampled"
     predictor = load_imported(folder, tmp_path)
     (member,) = predictor.members
+
+    def network(windows):
+        return member.networks[0](windows.contiguous(memory_format=torch.channels_last_3d))
+
     case = "patient001_frame01"
     stored = nibabel.load(folder / "images" / f"{case}_0000.nii.gz")
     image = np.asarray(stored.dataobj, dtype=np.float32).T[None]
@@ -107,22 +114,19 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
     assert record.shape != record.original_shape
     assert record.shape[0] != record.original_shape[0]  # nearest slices
     patch = member.configuration.patch_size
-    middle = tuple(slice(None) if axis == 0 else slice(size // 2 - 20, size // 2 + 20)
-                   for axis, size in enumerate(record.shape))  # fmt: skip
+    starts = [window_starts(size, edge) for size, edge in zip(record.shape, patch, strict=True)]
+    # two windows along y and along x reach the middle: behind the first window's end, before the fourth one's start
+    middle = (
+        slice(0, record.shape[0]),
+        *(slice(own[0] + edge, own[3]) for own, edge in zip(starts[1:], patch[1:], strict=True)),
+    )
     logits, total = torch.zeros(4, *record.shape), torch.zeros(record.shape)
     weights = torch.from_numpy(importance_map(patch).copy())
-    padded = [max(size, edge) for size, edge in zip(record.shape, patch, strict=True)]
-    assert tuple(padded) == record.shape
-    for corner in product(*map(window_starts, record.shape, patch)):
+    for corner in product(starts[0], starts[1][1:3], starts[2][1:3]):
         box = tuple(slice(start, start + edge) for start, edge in zip(corner, patch, strict=True))
-        if any(
-            inner.start is not None and (own.stop <= inner.start or own.start >= inner.stop)
-            for own, inner in zip(box, middle, strict=True)
-        ):
-            continue
         with torch.inference_mode():
             window = torch.from_numpy(prepared[:, *box].copy())[None]
-            (answer,) = mean_mirrored_logits(member.networks[0], window, mirror_variants(member.mirror_axes), 8)
+            (answer,) = mean_mirrored_logits(network, window, mirror_variants(member.mirror_axes), 8)
         logits[:, *box] += answer * weights
         total[box] += weights
     logits /= total.clamp(min=1e-30)
@@ -134,6 +138,7 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
     labels = restore_labels(answered.logits, record, predictor.plan.encoding, answered.resampling)[inside]
     expected = their_labels(folder, case)[inside]
     assert (expected > 0).sum() > 500
+    assert (expected == 0).sum() > 500
     assert (labels != expected).sum() <= 1
     theirs = np.load(folder / "nnunet_probabilities" / f"{case}.npz")["probabilities"]
     ours = restore_probabilities([answered], predictor.plan.encoding)
