@@ -140,6 +140,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
     """Collect what concerns the pipeline; `run` has no --no-preprocess and no --dry-run."""
     from autoseg.errors import UsageError
     from autoseg.pipeline import PlanningOptions
+    from autoseg.records.plan import IMPORTED
 
     asked = arguments.orientation and arguments.orientation.replace("-", "_")
     if model is not None and asked not in {None, model.orientation}:
@@ -148,7 +149,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
             f"{model.orientation.replace('_', '-')}; leave --orientation out"
         )
     return PlanningOptions(
-        planner=arguments.planner or (DEFAULT_PLANNER if model is None else model.planner),
+        planner=arguments.planner or (DEFAULT_PLANNER if model is None or model.planner == IMPORTED else model.planner),
         orientation=asked or ("canonical" if model is None else model.orientation),
         channel_names=arguments.channels,
         folds=arguments.folds,

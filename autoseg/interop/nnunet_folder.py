@@ -65,7 +65,8 @@ def find_model_folders(root: Path, source: Path, trained_as: str | None) -> tupl
         InteropError: If there is no model, or more than one dataset, trainer or plans, or a model folder is
             incomplete.
     """
-    folders = [_read_model_folder(path, source, root) for path in sorted(set(_candidates(root, DEEPEST)))]
+    found = sorted(_with_folds(root, DEEPEST)) or [root] * (root / "plans.json").is_file()
+    folders = [_read_model_folder(path, source, root) for path in found]
     if not folders:
         raise InteropError(_say_nothing_found(root, source))
     if trained_as is not None:
@@ -75,23 +76,21 @@ def find_model_folders(root: Path, source: Path, trained_as: str | None) -> tupl
         raise InteropError(f"{source}: holds models of several datasets ({', '.join(datasets)}); give one of them")
     kinds = sorted({folder.trained_as for folder in folders})
     if len(kinds) != 1:
-        found = sorted({folder.trained_as or folder.path.name for folder in folders}) or ["no such model"]
+        names = sorted({folder.trained_as or folder.path.name for folder in folders}) or ["no such model"]
         raise InteropError(
-            f"{source}: holds {', '.join(found)}; a model has one trainer and one set of plans. Name one with "
+            f"{source}: holds {', '.join(names)}; a model has one trainer and one set of plans. Name one with "
             "--trained-as TRAINER__PLANS."
         )
     return tuple(folders)
 
 
-def _candidates(root: Path, levels: int) -> Iterator[Path]:
-    """Folders with a plans.json or with folds."""
-    if not root.is_dir():
-        return
-    if ((root / "plans.json").is_file() and (root / "dataset.json").is_file()) or any(_fold_folders(root)):
+def _with_folds(root: Path, levels: int) -> Iterator[Path]:
+    """Folders with folds; others with a plans.json hold predictions or ensembles."""
+    if any(_fold_folders(root)):
         yield root
-    elif levels:
+    elif levels and root.is_dir():
         for child in root.iterdir():
-            yield from _candidates(child, levels - 1)
+            yield from _with_folds(child, levels - 1)
 
 
 def _fold_folders(path: Path) -> Sequence[Path]:

@@ -32,13 +32,10 @@ from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import Progress, write_record
-from autoseg.records.plan import Configuration, Decision, Plan, model_hash
+from autoseg.records.plan import IMPORTED, Configuration, Decision, Plan, model_hash
 from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.import")
-
-PLANNER = "nnU-Net"
-"""Who made the plan; no planner of ours."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def _made(target: Path) -> Iterator[Path]:
 
 
 def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
-    """By configuration, which the checkpoints name; stages come before the cascades that follow them."""
+    """By configuration, which the checkpoints name."""
     models: dict[str, _Model] = {}
     for folder in folders:
         fold = folder.folds[0]
@@ -141,7 +138,7 @@ def _make_plan(models: Mapping[str, _Model], source: Path) -> Plan:
     try:
         return Plan(
             dataset_name=first.plans.dataset_name,
-            planner=PLANNER,
+            planner=IMPORTED,
             budget=Budget(),
             channel_names=first.dataset.channels,
             labels=first.dataset.labels,

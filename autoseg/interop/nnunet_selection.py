@@ -35,7 +35,7 @@ def read_selection(folders: Mapping[str, ModelFolder], encoding: LabelEncoding) 
     """
     first = next(iter(folders.values()))
     path = first.path.parent / "inference_information.json"
-    if path.is_file():
+    if first.trained_as and path.is_file():  # else the folder above is not nnU-Net's
         information = read_json(path, InferenceFile)
         chosen = information.best_model_or_ensemble.selected_model_or_models
         missing = [

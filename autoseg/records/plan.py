@@ -124,6 +124,10 @@ def _find_patch_faults(configuration: Configuration) -> Iterator[FieldFault]:
         yield ("patch_size",), f"{patch_size} leaves one voxel at the lowest level; take {larger} or more"
 
 
+IMPORTED = "nnU-Net"
+"""`Plan.planner` of a plan that none of our planners made, because the model was imported."""
+
+
 class Decision(Record):
     """One decision of the planner, with one sentence of reason."""
 

@@ -24,7 +24,7 @@ from autoseg.postprocessing import indices_of, keep_largest_component
 from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, read_record, write_record
-from autoseg.records.plan import Plan, Splits
+from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.evaluate import find_label_maps, read_pair
@@ -78,8 +78,8 @@ def select_model(
         The selection, with its score after post-processing over all cases of the chosen folds.
 
     Raises:
-        UsageError: If nothing is trained, a validation or reference label map is not there, or a fold was validated
-            for other labels than the plan's.
+        UsageError: If nothing is trained, a validation or reference label map is not there, a fold was validated
+            for other labels than the plan's, or the model was imported.
         ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
             reference's grid.
         RecordError: If a JSON file is missing or damaged.
@@ -87,6 +87,8 @@ def select_model(
     plan = read_record(Plan, workspace.plan)
     trained = _trained_configurations(workspace)
     validated, reasons = _read_folds(workspace, trained, _foreground_names(plan.encoding))
+    if not validated and plan.planner == IMPORTED:
+        raise UsageError(f"{workspace.root}: imported without validation cases, so there is nothing to choose by")
     if not validated:
         return _select_unscored(workspace, trained, reasons)
     candidates, remarks = rank_configurations(

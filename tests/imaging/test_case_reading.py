@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.case_reading import content_hash, read_case
+from autoseg.imaging.case_reading import choose_orientation, content_hash, read_case
+from autoseg.imaging.geometry import orient_array
 from autoseg.imaging.labels import make_encoding
-from autoseg.records.case import Orientation
+from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import CaseFiles
 
 ENCODING = make_encoding({"background": 0, "Anterior": 1, "Posterior": 2})
@@ -74,3 +75,16 @@ def test_content_hash_sees_the_voxels_of_pairs(tmp_path):
     before = content_hash(tmp_path, files("a.hdr", ""))
     nibabel.Nifti1Pair(np.ones((5, 4, 3), np.uint8), np.eye(4)).to_filename(tmp_path / "a.hdr")
     assert content_hash(tmp_path, files("a.hdr", "")) != before
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SRA", "PIR"])
+def test_canonical_ras_against_nibabels_reorientation(axes):
+    stored = nibabel.Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.diag([1.5, 2.0, 3.0, 1.0]))
+    change = nibabel.orientations.axcodes2ornt(tuple(axes))
+    turned = stored.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(stored.affine), change))
+    affine = tuple(map(tuple, turned.affine[:, [2, 1, 0, 3]].tolist()))
+    z, y, x = turned.header.get_zooms()[::-1]
+    grid = Grid(shape=turned.shape[::-1], spacing=(float(z), float(y), float(x)), affine=affine)
+    orientation = choose_orientation(grid, "canonical_ras")
+    expected = np.asarray(nibabel.as_closest_canonical(turned).dataobj).T
+    np.testing.assert_array_equal(orient_array(np.asarray(turned.dataobj).T, orientation), expected)

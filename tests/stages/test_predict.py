@@ -26,6 +26,7 @@ from autoseg.inference.probabilities import ProbabilityVolume
 from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.records.files import write_record
+from autoseg.records.network import ResamplingSpec
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages import predict_case
@@ -34,6 +35,7 @@ from autoseg.stages.preprocess import preprocess_case
 from tests.inference.models import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, write_model
 
 SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)  # (z, y, x)
+TIMES = ("read", "preprocess", "network", "export")
 
 
 def make_image(seed=0, shape=SHAPE):
@@ -327,6 +329,39 @@ def test_the_first_stage_matters_and_is_gone_before_the_second(tmp_path, monkeyp
     )
     earlier.clear()
     assert (load(tmp_path).predict(make_image(), spacing=SPACING).labels != before).any()
+
+
+def test_a_plan_may_bring_the_label_map_of_the_whole_image_to_the_next_stage(tmp_path, monkeypatch):
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2))
+    rule = ResamplingSpec(separate_through_plane="never")
+    changes = {"previous_labels": "label_map", "resampling": rule, "preprocessed_as": CASCADE}
+    cascade = plan.configurations[CASCADE].model_copy(update=changes)
+    plan = plan.model_copy(update={"configurations": {**plan.configurations, CASCADE: cascade}})
+    write_model(tmp_path, plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
+    seen = []
+
+    def watch(loaded, image, previous, **options):
+        seen.append(previous)
+        return predict_case_logits(loaded, image, previous, **options)
+
+    monkeypatch.setattr(predict, "predict_case_logits", watch)
+    load(tmp_path, configuration=CASCADE).predict(make_image(), spacing=SPACING)
+    first, brought = seen
+    assert first is None
+    values = load(tmp_path, configuration="3d_lowres").predict(make_image(), spacing=SPACING).labels
+    cropped = values[:, 3:]  # what the image leaves black
+    shares = [
+        resize((cropped == value).astype(float), brought.shape, order=1, mode="edge", anti_aliasing=False)
+        for value in (0, 3, 300)
+    ]
+    clear = np.sort(shares, axis=0)[-1] - np.sort(shares, axis=0)[-2] > 1e-6  # ties may fall either way
+    assert clear.mean() > 0.95
+    np.testing.assert_array_equal(brought[clear], np.argmax(shares, axis=0)[clear])
+    monkeypatch.setattr(predict, "predict_case_logits", predict_case_logits)
+    earlier = load(tmp_path, configuration="3d_lowres")
+    logits = earlier._predict_logits(earlier.members[0], make_image()[None], SPACING, "x", dict.fromkeys(TIMES, 0.0))
+    _, _, grid = preprocess_case(make_image()[None], None, SPACING, case="x", plan=plan, configuration=CASCADE)
+    assert (restore_on_grid(logits, grid, plan.encoding)[clear] != brought[clear]).any()
 
 
 def test_a_cascade_says_both_its_stages(tmp_path, caplog):

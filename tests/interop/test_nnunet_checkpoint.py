@@ -1,0 +1,88 @@
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.errors import InteropError
+from autoseg.interop.nnunet_checkpoint import read_checkpoint
+from tests.interop.nnunet_models import architecture, checkpoint, weights
+
+
+class Planted:
+    """Runs a function of the author's choice when it is unpickled the ordinary way."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture
+def content():
+    return checkpoint(weights(architecture()["arch_kwargs"], 2, 3))
+
+
+def test_what_a_trainer_writes_is_read(content, tmp_path):
+    content["logging"]["mean_fg_dice"] = [np.float64(0.5), np.array([1.0, 2.0], np.float32), np.int64(3), np.bool_(0)]
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    found = read_checkpoint(tmp_path / "checkpoint_final.pth")
+    assert (found.configuration, found.trainer, found.fold) == ("3d_fullres", "nnUNetTrainer", "0")
+    assert (found.mirror_axes, found.epochs, found.seconds, found.best_dice) == ((0, 1, 2), 2, 18.0, 0.625)
+    name = "decoder.seg_layers.0.bias"
+    torch.testing.assert_close(found.weights[name], content["network_weights"][name])
+
+
+def test_names_of_numpy_1_are_let_through(content, tmp_path):
+    path = tmp_path / "checkpoint_final.pth"
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, whole in members.items():
+            older = whole.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            assert (older != whole) == name.endswith("data.pkl")
+            archive.writestr(name, older)
+    assert read_checkpoint(path).best_dice == 0.625
+
+
+@pytest.mark.parametrize("place", ["optimizer_state", "logging", "network_weights"])
+def test_a_checkpoint_that_names_another_class_is_refused_and_the_class_not_called(content, tmp_path, place):
+    content[place] = {"planted": Planted(tmp_path / "ran")}
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    with pytest.raises(InteropError, match=r"names (_io|io)\.open, which no nnU-Net checkpoint holds"):
+        read_checkpoint(tmp_path / "checkpoint_final.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_plain_pickle_is_refused_unread(tmp_path):
+    (tmp_path / "checkpoint_final.pth").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
+    with pytest.raises(InteropError, match=r"checkpoint_final\.pth: not a checkpoint of torch"):
+        read_checkpoint(tmp_path / "checkpoint_final.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_file_is_said_to_be_one(content, tmp_path, share):
+    path = tmp_path / "checkpoint_final.pth"
+    torch.save(content, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InteropError, match=r"checkpoint_final\.pth: .*get it again"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("missing", ["network_weights", "init_args", "trainer_name", "current_epoch"])
+def test_a_checkpoint_of_something_else_is_said_to_lack_a_part(content, tmp_path, missing):
+    del content[missing]
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    with pytest.raises(InteropError, match=f"not a checkpoint that nnU-Net v2 wrote: KeyError '{missing}'"):
+        read_checkpoint(tmp_path / "checkpoint_final.pth")
+
+
+def test_without_recorded_axes_nothing_is_mirrored(content, tmp_path):
+    del content["inference_allowed_mirroring_axes"]
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    assert read_checkpoint(tmp_path / "checkpoint_final.pth").mirror_axes == ()
