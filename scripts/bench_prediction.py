@@ -33,16 +33,15 @@ def main() -> None:
             if options.against_nnunet:
                 nnunet_runs.append(_run_nnunet(options, theirs, Path(folder)))
         best = min(runs, key=lambda usage: usage.seconds)
+        print(f"{'':>20}{'seconds':>12}{'of CPU':>12}{'peak MB':>12}   all processes")
         _print_usage("autoseg", best)
-        _print_steps(best)
         if nnunet_runs:
             peer = min(nnunet_runs, key=lambda usage: usage.seconds)
             _print_usage("nnU-Net", peer)
-            print(
-                f"{'ratio':>8}: {best.seconds / peer.seconds:9.3f}     {best.peak_bytes / peer.peak_bytes:9.3f}"
-                f"     (nnU-Net takes {peer.seconds / best.seconds:.1f} times as long)"
-            )
+            pairs = zip(_figures(peer), _figures(best), strict=True)
+            print(f"{'nnU-Net / autoseg':>20}" + "".join(f"{more / less:12.2f}" for more, less in pairs))
             _print_differences(ours, theirs)
+        _print_steps(best)
 
 
 def _parse_options() -> argparse.Namespace:
@@ -83,8 +82,12 @@ def _run_nnunet(options: argparse.Namespace, output: Path, scratch: Path) -> Usa
     return measure(command, {**os.environ, **folders, "nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"})
 
 
+def _figures(usage: Usage) -> tuple[float, float, float]:
+    return usage.seconds, usage.cpu_seconds, usage.peak_bytes / 1e6
+
+
 def _print_usage(name: str, usage: Usage) -> None:
-    print(f"{name:>8}: {usage.seconds:9.2f} s   {usage.peak_bytes / 1e6:9.0f} MB peak, all processes")
+    print(f"{name:>20}" + "".join(f"{figure:12.1f}" for figure in _figures(usage)))
 
 
 def _print_steps(usage: Usage) -> None:
@@ -93,7 +96,7 @@ def _print_steps(usage: Usage) -> None:
     for step, seconds in STEP.findall(usage.output):
         totals[step] = totals.get(step, 0.0) + float(seconds)
     parts = ", ".join(f"{step} {seconds:.2f} s ({seconds / usage.seconds:.0%})" for step, seconds in totals.items())
-    print(f"          of which {parts}")
+    print(f"autoseg's time: {parts}")
 
 
 def _print_differences(ours: Path, theirs: Path) -> None:

@@ -1,5 +1,6 @@
 """Wall time and peak memory of a command, its child processes included; Linux."""
 
+import resource
 import subprocess
 import threading
 import time
@@ -16,6 +17,8 @@ class Usage:
     """What a command took."""
 
     seconds: float
+    cpu_seconds: float
+    """Of all its processes, user and system."""
     peak_bytes: int
     """Largest sample of the proportional set sizes (shared pages divided among those who share them), summed."""
     output: str
@@ -29,7 +32,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Usage:
         SystemExit: If it fails; shows its output.
     """
     peak = 0
-    began = time.perf_counter()
+    began, cpu_before = time.perf_counter(), _cpu_seconds_of_children()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
@@ -43,7 +46,12 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Usage:
         reader.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{''.join(lines[-40:])}")
-    return Usage(seconds, peak, "".join(lines))
+    return Usage(seconds, _cpu_seconds_of_children() - cpu_before, peak, "".join(lines))
+
+
+def _cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _tree_bytes(root: int) -> int:

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 try:
     from isal import igzip
@@ -38,7 +37,7 @@ def read_gzip(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def open_gzip(path: Path) -> Iterator[IO[bytes]]:
+def open_gzip(path: Path) -> Iterator[gzip.GzipFile]:
     """Open a new gzip file for writing; equal content gives equal bytes, because no time and no name are stored.
 
     Raises:
@@ -46,7 +45,9 @@ def open_gzip(path: Path) -> Iterator[IO[bytes]]:
     """
     with path.open("wb") as file:
         if igzip is not None:
-            stream: IO[bytes] = igzip.IGzipFile(filename="", mode="wb", compresslevel=ISAL_LEVEL, fileobj=file, mtime=0)
+            stream: gzip.GzipFile = igzip.IGzipFile(
+                filename="", mode="wb", compresslevel=ISAL_LEVEL, fileobj=file, mtime=0
+            )
         else:
             stream = gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=file, mtime=0)
         with stream:

@@ -152,10 +152,10 @@ def with_precision_trial(
     """
     axes = loaded.mirror_axes if mirroring else ()
     trial = PrecisionTrial(candidate, is_softmax=encoding.activation == "softmax", mirror_axes=axes)
-    previous = loaded.previous
-    if previous is not None:
-        previous = with_precision_trial(previous, candidate, encoding, mirroring=mirroring)
-    return replace(loaded, trials=PassTrials(precision=trial), previous=previous)
+    loaded = replace(loaded, trials=PassTrials(precision=trial))
+    if loaded.previous is None:
+        return loaded
+    return replace(loaded, previous=with_precision_trial(loaded.previous, candidate, encoding, mirroring=mirroring))
 
 
 def load_configuration(

@@ -182,4 +182,4 @@ def _timed_pass(forward: Forward, windows: Tensor, size: int, dtype: torch.dtype
 def _in_batches(forward: Forward, windows: Tensor, size: int) -> Tensor:
     if len(windows) <= size:
         return forward(windows)
-    return torch.cat([forward(part) for part in windows.split(size)])
+    return torch.cat([forward(part) for part in torch.split(windows, size)])

@@ -61,7 +61,8 @@ def convolve(convolution: nn.Conv2d | nn.Conv3d, features: Tensor) -> Tensor:
     take several times longer (a whole 40 x 56 x 40 U-Net of 8 features: 5 times).
     """
     if not _is_small_image(features):
-        return convolution(features)
+        convolved: Tensor = convolution(features)
+        return convolved
     return torch.mkldnn_convolution(
         features, convolution.weight, convolution.bias,
         convolution.padding, convolution.stride, convolution.dilation, convolution.groups,  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def _is_small_image(features: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     )
 
 

@@ -6,7 +6,6 @@ import threading
 import pytest
 import torch
 
-from autoseg.inference import network_pass
 from autoseg.inference.network_pass import BatchTrial, PassTrials, PrecisionTrial, trial_forward
 
 
@@ -92,7 +91,7 @@ class TypedNetwork:
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(network_pass.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("autoseg.inference.network_pass.time.perf_counter", lambda: now[0])
     return now
 
 
