@@ -8,7 +8,8 @@
     |- PlanningError        no plan fits the data and the budget
     |  `- BudgetError       a limit is too small; says what would do
     |- TrainingError        training cannot start or cannot go on
-    `- PredictionError      a model cannot be loaded, or a case cannot be predicted
+    |- PredictionError      a model cannot be loaded, or a case cannot be predicted
+    `- InteropError         a foreign model cannot be brought in, or a model cannot be handed on
 
 A message names the case, the file, what was found, what was expected and what to do.
 """
@@ -58,3 +59,7 @@ class TrainingError(AutosegError):
 
 class PredictionError(AutosegError):
     """A model cannot be loaded, or a case cannot be predicted."""
+
+
+class InteropError(AutosegError):
+    """A model of another project cannot be brought in, or a model cannot be handed on."""

@@ -1,0 +1,1 @@
+"""Models of other projects come in here, and ours go out."""

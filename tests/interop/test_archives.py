@@ -1,0 +1,77 @@
+import stat
+import zipfile
+
+import pytest
+
+from autoseg.errors import InteropError
+from autoseg.interop.archives import extract_safely
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def test_members_arrive_with_their_folders_and_content(tmp_path):
+    archive = write_zip(tmp_path / "model.zip", [("a/", b""), ("a/b/plans.json", b"{}"), ("top.txt", b"words")])
+    extract_safely(archive, tmp_path / "out")
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {"a/b/plans.json", "top.txt"}
+    assert (tmp_path / "out" / "top.txt").read_bytes() == b"words"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("../escaped.txt", "leaves the folder"),
+        ("a/../../escaped.txt", "leaves the folder"),
+        ("/tmp/escaped.txt", "absolute path"),
+        ("C:/escaped.txt", "absolute path"),
+        ("..\\escaped.txt", "backslash"),
+    ],
+)
+def test_a_member_that_leaves_the_folder_is_refused_before_anything_is_written(tmp_path, name, fault):
+    archive = write_zip(tmp_path / "model.zip", [("good.txt", b"1"), (name, b"2")])
+    with pytest.raises(InteropError, match=fault):
+        extract_safely(archive, tmp_path / "inner" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"), [(stat.S_IFLNK, "symbolic link"), (stat.S_IFCHR, "neither a file nor a folder")]
+)
+def test_links_and_devices_are_refused(tmp_path, kind, fault):
+    member = zipfile.ZipInfo("weights")
+    member.create_system = 3  # UNIX
+    member.external_attr = (kind | 0o777) << 16
+    archive = write_zip(tmp_path / "model.zip", [(member, b"/etc")])
+    with pytest.raises(InteropError, match=f"'weights' is (a )?{fault}"):
+        extract_safely(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_member_that_is_there_twice_is_refused(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive = write_zip(tmp_path / "model.zip", [("plans.json", b"1"), ("plans.json", b"2")])
+    with pytest.raises(InteropError, match=r"'plans.json' is there 2 times"):
+        extract_safely(archive, tmp_path / "out")
+
+
+def test_what_is_no_zip_file_or_is_cut_off_or_damaged_is_said(tmp_path):
+    (tmp_path / "text.zip").write_text("no archive")
+    archive = write_zip(tmp_path / "model.zip", [("a.txt", b"x" * 1000)])
+    whole = archive.read_bytes()
+    (tmp_path / "short.zip").write_bytes(whole[:500])
+    (tmp_path / "flipped.zip").write_bytes(whole.replace(b"xxxxxxxx", b"xxxxyxxx", 1))
+    for name in ("text.zip", "short.zip", "flipped.zip"):
+        with pytest.raises(InteropError, match=f"{name}: not a zip file that can be read"):
+            extract_safely(tmp_path / name, tmp_path / "out")
+
+
+def test_a_member_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
+    archive = write_zip(tmp_path / "model.zip", [("a.txt", b"x" * 1000)])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 999}))
+    with pytest.raises(InteropError, match=r"need 0\.0 GB unpacked"):
+        extract_safely(archive, tmp_path / "out")
