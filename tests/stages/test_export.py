@@ -79,15 +79,15 @@ def make_dataset(plan, folder):
 
 
 def make_selection(**changes):
-    values = {
-        "configurations": ("3d_fullres",), "folds": ("0", "1"), "mean_foreground_dice": 0.75, "reasons": ("Best.",),
-        "postprocessing": (KeepLargestComponent(labels=("anterior", "posterior")),),
-        "candidates": (
+    selection = Selection(
+        configurations=("3d_fullres",), folds=("0", "1"), mean_foreground_dice=0.75, reasons=("Best.",),
+        postprocessing=(KeepLargestComponent(labels=("anterior", "posterior")),),
+        candidates=(
             Candidate(configurations=("3d_fullres",), folds=("0", "1"), num_cases=3, mean_foreground_dice=0.7),
             Candidate(configurations=("2d",), folds=("0",), num_cases=3, mean_foreground_dice=0.6),
         ),
-    }  # fmt: skip
-    return Selection(**(values | changes))
+    )  # fmt: skip
+    return selection.model_copy(update=changes)
 
 
 @pytest.fixture
@@ -180,6 +180,7 @@ def test_nothing_tells_patients_or_places(model, tmp_path):
         hidden = content.replace(b'"dataset_name": "made"', b"")  # `made` is the hash of the cases' ids, too
         assert [word for word in secrets if word.encode() in hidden] == [], name
     plan = read_record(Plan, tmp_path / "folder" / "plan.json")
+    assert plan.budget.like is not None
     assert (plan.budget.like.model, plan.decisions[0].reason) == ("older.autoseg", "That of older.autoseg.")
 
 
