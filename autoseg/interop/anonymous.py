@@ -1,10 +1,15 @@
 """What leaves the house with a model: nothing that names a case, a patient or a place on the exporter's disk."""
 
-from pathlib import PurePath, PureWindowsPath
+import re
+from typing import Final
 
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan
+from autoseg.records.selection import Selection
+
+ABSOLUTE_PATH: Final = re.compile(r"(?<![\w./\\])(?:/|[A-Za-z]:[/\\]|\\\\)[^\s'\"(),;]+")
+"""In a sentence: from a root, drive or server up to the next space or punctuation."""
 
 
 def anonymous_fingerprint(fingerprint: Fingerprint) -> Fingerprint:
@@ -24,19 +29,17 @@ def _anonymous_case(case: CaseFingerprint, number: str) -> CaseFingerprint:
 
 
 def anonymous_plan(plan: Plan) -> Plan:
-    """The plan without the path of a model that it was made like; only that model's name stays."""
+    """The plan without paths: of a model that it was made like, only the name stays."""
     like = plan.budget.like
-    if like is None:
-        return plan
-    name = _last_part(like.model)
-    budget = plan.budget.model_copy(update={"like": like.model_copy(update={"model": name})})
+    asked = "" if like is None else like.model
+    budget = plan.budget
+    if like is not None:
+        budget = budget.model_copy(update={"like": like.model_copy(update={"model": _last_part(asked)})})
     decisions = tuple(
         decision.model_copy(
             update={
-                "reason": decision.reason.replace(like.model, name),
-                "value": decision.value.replace(like.model, name)
-                if isinstance(decision.value, str)
-                else decision.value,
+                "reason": _without_paths(decision.reason, asked),
+                "value": _without_paths(decision.value, asked) if isinstance(decision.value, str) else decision.value,
             }
         )
         for decision in plan.decisions
@@ -44,10 +47,20 @@ def anonymous_plan(plan: Plan) -> Plan:
     return plan.model_copy(update={"budget": budget, "decisions": decisions})
 
 
+def anonymous_selection(selection: Selection) -> Selection:
+    """The recipe with reasons that name no paths."""
+    return selection.model_copy(update={"reasons": tuple(map(_without_paths, selection.reasons))})
+
+
+def _without_paths(text: str, known: str = "") -> str:
+    """Only the last part of the known path, which may have spaces and be relative, and of all absolute ones."""
+    text = text.replace(known, _last_part(known)) if known else text
+    return ABSOLUTE_PATH.sub(lambda found: _last_part(found[0]), text)
+
+
 def _last_part(path: str) -> str:
-    """The file name of a path of either system; `.` for one that has none."""
-    kind = PureWindowsPath if "\\" in path else PurePath
-    return kind(path).name or "."
+    """The last name of a path of either system; `.` for one that has none."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or "."
 
 
 def anonymous_checkpoint(checkpoint: Checkpoint) -> Checkpoint:

@@ -28,26 +28,28 @@ def _before(plan: Plan, configuration: Configuration) -> Iterator[str]:
         "holes that they enclose (face neighbours). Without any, nothing is cropped."
     )
     yield (
-        "Normalise each channel by `normalization`: zscore subtracts the mean and divides by the population standard "
-        "deviation, with use_mask inside the nonzero mask and zero outside; ct clips to [lower, upper], subtracts mean "
-        "and divides by std; rescale_0_1 maps the smallest value to 0 and the largest to 1; rgb_0_1 divides by 255. No "
-        "divisor is smaller than `smallest_divisor`."
+        "Normalise each channel by `settings.normalization`: zscore subtracts the mean and divides by the population "
+        "standard deviation, with use_mask inside the nonzero mask and zero outside; ct clips to [lower, upper], "
+        "subtracts mean and divides by std; rescale_0_1 maps the smallest value to 0 and the largest to 1; rgb_0_1 "
+        "divides by 255; none does nothing. No divisor is smaller than `smallest_divisor`."
     )
     kept = "" if configuration.network.dimensions == 3 else " along y and x; slices stay"
     yield (
-        f"Resample to `spacing`{kept}: new size round(old size * old spacing / spacing), at least 1 (half to even); "
-        "voxels are areas, so the image's outer borders stay. Spline of order image_order, edge values beyond the "
-        "border, each channel clipped to its own range. With separate_through_plane auto, where the largest spacing is "
-        "more than anisotropy_threshold times the smallest (of the image, else of the target), that axis, if it is "
-        "alone in this, is resampled after the others with through_plane_order, and values are clipped slice by slice."
+        f"Resample to `settings.spacing`{kept} by `settings.resampling`: new size round(old size * old spacing / "
+        "spacing), at least 1 (half to even); voxels are areas, so the image's outer borders stay. Spline of order "
+        "image_order, edge values beyond the border, each channel clipped to its own range. With "
+        "separate_through_plane auto, where the largest spacing is more than anisotropy_threshold times the smallest "
+        "(of the image, else of the target), that axis, if it is alone in this, is resampled after the others with "
+        "through_plane_order, and values are clipped slice by slice; always: the axis of the image's largest spacing; "
+        "never: none."
     )
 
 
 def _network(configuration: Configuration) -> Iterator[str]:
     if configuration.previous_configuration is not None:
         yield (
-            "Predict with the networks of `previous_configuration` first, resample their logits to this grid (orders "
-            "as below), decide, and append one 0/1 channel for each of `previous_label_indices`."
+            "Predict with the networks of `settings.previous_configuration` first, resample their logits to this grid "
+            "(orders as below), decide, and append one 0/1 channel for each of `previous_label_indices`."
         )
     yield "Pad axes shorter than the patch with zeros on both sides, the odd voxel at the end."
     yield (

@@ -5,7 +5,8 @@ from typing import Literal
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
-from autoseg.records.network import NormalizationSpec, ResamplingSpec, Sizes
+from autoseg.records.network import Sizes
+from autoseg.records.plan import Configuration
 from autoseg.records.selection import KeepLargestComponent
 
 
@@ -68,20 +69,15 @@ class OnnxNetwork(Record):
     output: TensorFacts
     channel_names: tuple[str, ...]
     """First channels of the input, in this order."""
-    previous_configuration: str | None
-    """Cascade: whose label map follows the image's channels; None: no cascade."""
     previous_label_indices: tuple[int, ...]
-    """Cascade: one 0/1 channel for each of these label indices, in this order."""
+    """Cascade: after the image's channels, one 0/1 channel for each of these label indices, in this order."""
     orientation: OrientationName
     transpose: Triple
     """Transposed axis i is axis transpose[i] of the oriented image."""
-    spacing: tuple[float, ...]
-    """Target spacing, mm, transposed axes; two numbers: in plane, slices stay as they are."""
-    normalization: tuple[NormalizationSpec, ...]
-    """One per channel of the image."""
+    settings: Configuration
+    """As planned, axes transposed: spacing, normalisation, resampling, previous stage, network; and the training."""
     smallest_divisor: float
     """Floor of what intensities are divided by."""
-    resampling: ResamplingSpec
     windows: WindowConstants
     labels: dict[str, LabelValues]
     encoding: LabelEncoding

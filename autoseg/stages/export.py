@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
 from autoseg.inference.model_loading import LoadedConfiguration, Recipe, choose_recipe, load_with_previous
-from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan
+from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
 from autoseg.interop.manifests import describe_files
 from autoseg.interop.models import open_model, read_manifest
 from autoseg.interop.packing import refuse_output, staged_output
@@ -147,7 +147,7 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ChosenModel:
     return ChosenModel(
         workspace=workspace,
         plan=anonymous_plan(plan),
-        selection=selection,
+        selection=anonymous_selection(selection),
         members=members,
         options=options,
         earlier=earlier,

@@ -85,7 +85,7 @@ def _describe(chosen: ChosenModel, stage: LoadedConfiguration, fold: str, writte
     plan, configuration = chosen.plan, stage.configuration
     network = configuration.network
     inputs, heads = network.input_channels, network.output_channels
-    previous = configuration.previous_configuration
+    is_cascade = configuration.previous_configuration is not None
     return OnnxNetwork(
         file=_file_name(stage.name, fold),
         dataset_name=plan.dataset_name,
@@ -98,14 +98,11 @@ def _describe(chosen: ChosenModel, stage: LoadedConfiguration, fold: str, writte
         input=TensorFacts(name=INPUT, shape=(BATCH, inputs, *configuration.patch_size)),
         output=TensorFacts(name=OUTPUT, shape=(BATCH, heads, *configuration.patch_size)),
         channel_names=plan.channel_names,
-        previous_configuration=previous,
-        previous_label_indices=() if previous is None else tuple(range(1, len(plan.encoding.values))),
+        previous_label_indices=tuple(range(1, len(plan.encoding.values))) if is_cascade else (),
         orientation=plan.orientation,
         transpose=plan.transpose,
-        spacing=configuration.spacing,
-        normalization=configuration.normalization,
+        settings=configuration,
         smallest_divisor=SMALLEST_DIVISOR,
-        resampling=configuration.resampling,
         windows=WindowConstants(
             patch_size=configuration.patch_size,
             overlap=OVERLAP,

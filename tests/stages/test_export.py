@@ -80,7 +80,8 @@ def make_dataset(plan, folder):
 
 def make_selection(**changes):
     selection = Selection(
-        configurations=("3d_fullres",), folds=("0", "1"), mean_foreground_dice=0.75, reasons=("Best.",),
+        configurations=("3d_fullres",), folds=("0", "1"), mean_foreground_dice=0.75,
+        reasons=("Best by /secret/scores.json",),
         postprocessing=(KeepLargestComponent(labels=("anterior", "posterior")),),
         candidates=(
             Candidate(configurations=("3d_fullres",), folds=("0", "1"), num_cases=3, mean_foreground_dice=0.7),
@@ -96,7 +97,12 @@ def model(tmp_path):
     plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2), "2d": (1.1, 0.9)})
     where = str(tmp_path / "secret" / "older.autoseg")
     budget = Budget(like=adopt_model(plan, where))
-    decisions = (Decision(what="spacing", value=where, reason=f"That of {where}."),)
+    decisions = (
+        Decision(what="spacing", value=where, reason=f"That of {where}."),
+        Decision(
+            what="origin", value=r"C:\secret\x.zip", reason=r"Made from (/secret/other), \\secret\y; 3/4, and/or."
+        ),
+    )
     plan = plan.model_copy(update={"budget": budget, "decisions": decisions})
     workspace = write_model(
         tmp_path / "secret" / "made.autoseg", plan, {"3d_fullres": ("0", "1", "2"), "2d": ("0",)}, mirror_axes=(0,)
@@ -166,6 +172,8 @@ def test_plan_and_weights_are_all_a_model_needs(tmp_path):
     manifest = export_model(workspace.root, tmp_path / "model.zip")
     assert (manifest.configurations, manifest.mean_foreground_dice) == ({"2d": ("all",)}, None)
     assert_same_prediction(workspace.root, tmp_path / "model.zip")
+    with open_model(tmp_path / "model.zip") as opened:
+        assert read_record(Selection, opened.selection).folds == ("all",)
 
 
 def test_nothing_tells_patients_or_places(model, tmp_path):
@@ -182,6 +190,7 @@ def test_nothing_tells_patients_or_places(model, tmp_path):
     plan = read_record(Plan, tmp_path / "folder" / "plan.json")
     assert plan.budget.like is not None
     assert (plan.budget.like.model, plan.decisions[0].reason) == ("older.autoseg", "That of older.autoseg.")
+    assert (plan.decisions[1].value, plan.decisions[1].reason) == ("x.zip", "Made from (other), y; 3/4, and/or.")
 
 
 def test_the_fingerprint_keeps_grids_and_intensities(model, tmp_path):

@@ -1,6 +1,7 @@
 """The exported files suffice: a predictor of scipy, scikit-image and ONNX Runtime, from them alone."""
 
 import json
+from inspect import signature
 from itertools import chain, combinations, product
 from math import ceil
 
@@ -69,17 +70,17 @@ class FilesPredictor:
     def logits(self, record):
         """On the network's grid, and its spacing."""
         cropped = self.image[:, *self.box].astype(np.float64)
-        for channel, spec in zip(cropped, record["normalization"], strict=True):
+        for channel, spec in zip(cropped, record["settings"]["normalization"], strict=True):
             if spec["scheme"] == "ct":
                 channel[:] = (channel.clip(spec["lower"], spec["upper"]) - spec["mean"]) / spec["std"]
             else:
                 assert (spec["scheme"], spec["use_mask"]) == ("zscore", False)
                 channel[:] = (channel - channel.mean()) / channel.std()
-        target = [self.spacing[0]][: 3 - len(record["spacing"])] + record["spacing"]
+        target = [self.spacing[0]][: 3 - len(record["settings"]["spacing"])] + record["settings"]["spacing"]
         shape = [round(n * old / new) for n, old, new in zip(cropped.shape[1:], self.spacing, target, strict=True)]
         grid = resample(cropped, shape, self.spacing, target, record, "image_order")
-        if record["previous_configuration"] is not None:
-            earlier = self.record_of(record["previous_configuration"])
+        if record["settings"]["previous_configuration"] is not None:
+            earlier = self.record_of(record["settings"]["previous_configuration"])
             logits, spacing = self.logits(earlier)
             labels = decide(resample(logits, shape, spacing, target, earlier, "logits_order"), earlier)
             grid = np.concatenate([grid, *(labels[None] == index for index in record["previous_label_indices"])])
@@ -135,7 +136,7 @@ def gaussian(windows):
 
 def resample(array, shape, spacing, target, record, order_name):
     """(C, Z, Y, X), clipped to the range of what is resampled together, as scikit-image does it."""
-    rules = record["resampling"]
+    rules = record["settings"]["resampling"]
     order, threshold = rules[order_name], rules["anisotropy_threshold"]
     assert rules["separate_through_plane"] == "auto"
     separate = None
@@ -203,7 +204,9 @@ def test_the_files_suffice_to_predict_the_same_label_map(runtime, tmp_path, make
     expected = Predictor(workspace.root, device="cpu", precision="fp32").predict(image, spacing=SPACING).labels
     found = FilesPredictor(tmp_path / "onnx", runtime).predict(image, SPACING)
     assert len(np.unique(expected)) > 1
-    assert np.mean(found != expected) < 1e-3
+    assert np.count_nonzero(found != expected) <= 1  # float32 sums of another order may decide a tie
+    (record, *_) = FilesPredictor(tmp_path / "onnx", runtime).records
+    assert record["windows"]["overlap"] == signature(Predictor.__init__).parameters["overlap"].default
     written = Manifest.model_validate_json((tmp_path / "onnx" / "manifest.json").read_text())
     assert (written, written.format, written.license) == (manifest, "onnx", "MIT")
     names = {path.name for path in (tmp_path / "onnx").iterdir()}
