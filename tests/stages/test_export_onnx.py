@@ -113,7 +113,7 @@ class FilesPredictor:
         answers = []
         for file in record["fold_files"]:
             for subset in subsets:
-                flipped = [axis + 1 for axis in subset]
+                flipped = tuple(axis + 1 for axis in subset)
                 patch = np.ascontiguousarray(np.flip(window, flipped))[None]
                 (logits,) = self.sessions[file].run(["logits"], {"image": patch})
                 answers.append(np.flip(logits[0], flipped))
