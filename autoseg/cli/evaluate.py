@@ -14,7 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, default=None, help="where to write (default: evaluation.json beside predictions)"
     )
     parser.add_argument(
-        "-m", "--model", type=Path, default=None, help="a workspace, for the names of labels and regions"
+        "-m",
+        "--model",
+        type=Path,
+        default=None,
+        help="a workspace or exported model, for the names of labels and regions",
     )
     add_workers(parser)
     add_shared(parser)
@@ -30,13 +34,16 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
+    from autoseg.interop.models import open_model
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
-    from autoseg.records.workspace import Workspace
     from autoseg.report.tables import evaluation_table
     from autoseg.stages.evaluate import evaluate_predictions
 
-    labels = read_record(Plan, Workspace(arguments.model).plan).labels if arguments.model else None
+    labels = None
+    if arguments.model is not None:
+        with open_model(arguments.model) as model:
+            labels = read_record(Plan, model.plan).labels
     with progress_bar("evaluating") as progress:
         evaluation, faults = evaluate_predictions(
             arguments.predictions,

@@ -63,7 +63,7 @@ def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="MODEL",
-        help="take network, spacing and normalisation over from this planned workspace, so that its weights fit",
+        help="network, spacing and normalisation of this planned workspace or exported model, so that its weights fit",
     )
     group.add_argument(
         "--keep-plan",

@@ -103,14 +103,16 @@ def _keep_plan(arguments: argparse.Namespace) -> PlanningRequest:
 
 def _read_model(arguments: argparse.Namespace) -> Plan:
     from autoseg.errors import UsageError
+    from autoseg.interop.models import open_model
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
-    from autoseg.records.workspace import Workspace
 
-    path = Workspace(arguments.like).plan
-    if not path.exists():
-        raise UsageError(f"--like {arguments.like}: there is no plan.json; name a planned workspace")
-    return read_record(Plan, path)
+    with open_model(arguments.like) as model:
+        if not model.plan.exists():
+            raise UsageError(
+                f"--like {arguments.like}: there is no plan.json; name a planned workspace or an exported model"
+            )
+        return read_record(Plan, model.plan)
 
 
 def _read_overrides(arguments: argparse.Namespace) -> Overrides:

@@ -11,7 +11,7 @@ from autoseg.cli.options import add_device, add_shared, gigabytes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg predict`."""
-    parser.add_argument("-m", "--model", type=Path, required=True, help="a trained workspace")
+    parser.add_argument("-m", "--model", type=Path, required=True, help="a trained workspace, or an exported model")
     parser.add_argument(
         "-i", "--images", type=Path, required=True, help="an image, a folder of images, or a CSV/JSON list"
     )

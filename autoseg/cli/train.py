@@ -95,7 +95,10 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     continuing.add_argument("--resume", action="store_true", help="go on from the last checkpoint (the default)")
     continuing.add_argument("--restart", action="store_true", help="forget earlier checkpoints of this fold")
     group.add_argument(
-        "--pretrained", type=Path, metavar="MODEL", help="start from the weights of this workspace or fold's folder"
+        "--pretrained",
+        type=Path,
+        metavar="MODEL",
+        help="start from the weights of this workspace, exported model or fold's folder",
     )
     group.add_argument(
         "--freeze-encoder", action="store_true",

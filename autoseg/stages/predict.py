@@ -32,12 +32,12 @@ from autoseg.inference.outputs import (
     assign_outputs,
     write_failures,
 )
+from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
-from autoseg.records.workspace import Workspace
 from autoseg.stages.predict_case import CasePredictor, PreparedCase
 
 logger = logging.getLogger("autoseg.predict")
@@ -70,7 +70,7 @@ class Predictor:
         """Load the networks of all folds.
 
         Args:
-            model: A workspace.
+            model: A workspace, or what `autoseg export` wrote: a folder or a zip file.
             configuration: Name in the plan; None: what selection.json chose (with its folds and post-processing),
                 else what is trained: 3d_cascade_fullres, 3d_fullres, 3d_lowres, 2d, whichever comes first. A
                 cascade brings its previous stage along.
@@ -89,21 +89,24 @@ class Predictor:
 
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
+            InteropError: If an exported model is damaged or was altered.
             UsageError: If device or precision are not to be had here.
         """
-        workspace = Workspace(Path(model))
-        if not workspace.plan.is_file():
-            raise PredictionError(f"{model}: not a model, it has no plan.json; give the folder that autoseg-plan made")
         if not 0 <= overlap < 1:
             raise UsageError(f"overlap must be in [0, 1), not {overlap}")
-        self.plan = read_record(Plan, workspace.plan)
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
-        recipe = choose_recipe(workspace, self.plan, configuration, folds, checkpoint)
-        self.members: tuple[LoadedConfiguration, ...] = tuple(
-            load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
-            for name in recipe.configurations
-        )
+        with open_model(Path(model)) as workspace:
+            if not workspace.plan.is_file():
+                raise PredictionError(
+                    f"{model}: not a model, it has no plan.json; give a folder that autoseg-plan made"
+                )
+            self.plan = read_record(Plan, workspace.plan)
+            recipe = choose_recipe(workspace, self.plan, configuration, folds, checkpoint)
+            self.members: tuple[LoadedConfiguration, ...] = tuple(
+                load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
+                for name in recipe.configurations
+            )
         if precision == "auto" and self.dtype != torch.float32:
             self.members = tuple(
                 with_precision_trial(member, self.dtype, self.plan.encoding, mirroring=mirroring)

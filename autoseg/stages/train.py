@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.storage import label_map_origin, stored_cases
 from autoseg.inference.previous_stage import load_previous
+from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
@@ -142,8 +144,16 @@ def _prepare(workspace: Workspace, name: str, fold: str, options: TrainingOption
         options=options,
         device=device,
         precision=choose_dtype(options.precision, device),
+        open_pretrained=_open_pretrained,
     )
     return _Job(workspace=workspace, dataset=dataset, training=training)
+
+
+@contextmanager
+def _open_pretrained(source: Path) -> Iterator[Path]:
+    """The folder of a model or fold whose weights are taken over."""
+    with open_model(source) as model:
+        yield model.root
 
 
 def _check_preprocessed(workspace: Workspace, name: str, configuration: Configuration, cases: Sequence[str]) -> None:

@@ -134,7 +134,9 @@ def _prepare_network(network: nn.Module, fold: FoldTraining, *, fresh: bool) -> 
     """Take over another model's weights, at the very start only, and freeze what is not to be trained."""
     source = fold.options.pretrained
     if source is not None and fresh:
-        for line in load_pretrained(network, fold.plan, fold.name, source).lines():
+        with fold.open_pretrained(source) as folder:
+            report = load_pretrained(network, fold.plan, fold.name, folder)
+        for line in report.lines():
             logger.info("%s", line)
     if fold.options.freeze_encoder:
         freeze_encoder(network)

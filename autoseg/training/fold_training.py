@@ -1,6 +1,7 @@
 """What one fold's training consists of, decided before the first step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class FoldTraining:
     device: torch.device
     precision: torch.dtype
     ranks: Ranks = field(default_factory=Ranks)
+    open_pretrained: Callable[[Path], AbstractContextManager[Path]] = nullcontext
+    """From what `options.pretrained` names to a folder with its weights; an exported model is unpacked meanwhile."""
 
     @property
     def spec(self) -> TrainingSpec:

@@ -47,7 +47,7 @@ class TrainingOptions:
     """Of a moving average of the weights, per step."""
     compile: CompileChoice = "auto"
     pretrained: Path | None = None
-    """A workspace or a weights file's fold folder to start from; see `training.transfer`."""
+    """A workspace, an exported model or a weights file's fold folder to start from; see `training.transfer`."""
     freeze_encoder: bool = False
     """Train the decoder alone."""
     tracking: Literal["tensorboard", "mlflow"] | None = None

@@ -1,0 +1,68 @@
+"""What leaves the house with a model: nothing that names a case, a patient or a place on the exporter's disk."""
+
+import re
+from typing import Final
+
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
+from autoseg.records.plan import Plan
+from autoseg.records.selection import Selection
+
+ABSOLUTE_PATH: Final = re.compile(r"(?<![\w./\\])(?:/|[A-Za-z]:[/\\]|\\\\)[^\s'\"(),;]+")
+"""In a sentence: from a root, drive or server up to the next space or punctuation."""
+
+
+def anonymous_fingerprint(fingerprint: Fingerprint) -> Fingerprint:
+    """The grids and intensities that a model was trained on, without telling whose they were.
+
+    Case ids become numbers, in order of the grids' sizes, so that the order of the ids is gone too. What was measured
+    in each case's labels goes, and so do the hashes of the files, by which a known file could be looked up.
+    """
+    ordered = sorted(fingerprint.cases, key=lambda case: (case.shape, case.spacing, case.channel_ranges))
+    width = len(str(len(ordered)))
+    cases = tuple(_anonymous_case(case, f"{number:0{width}d}") for number, case in enumerate(ordered, start=1))
+    return fingerprint.model_copy(update={"cases": cases})
+
+
+def _anonymous_case(case: CaseFingerprint, number: str) -> CaseFingerprint:
+    return case.model_copy(update={"case": number, "labels": {}, "content_hash": ""})
+
+
+def anonymous_plan(plan: Plan) -> Plan:
+    """The plan without paths: of a model that it was made like, only the name stays."""
+    like = plan.budget.like
+    asked = "" if like is None else like.model
+    budget = plan.budget
+    if like is not None:
+        budget = budget.model_copy(update={"like": like.model_copy(update={"model": _last_part(asked)})})
+    decisions = tuple(
+        decision.model_copy(
+            update={
+                "reason": _without_paths(decision.reason, asked),
+                "value": _without_paths(decision.value, asked) if isinstance(decision.value, str) else decision.value,
+            }
+        )
+        for decision in plan.decisions
+    )
+    return plan.model_copy(update={"budget": budget, "decisions": decisions})
+
+
+def anonymous_selection(selection: Selection) -> Selection:
+    """The recipe with reasons that name no paths."""
+    return selection.model_copy(update={"reasons": tuple(map(_without_paths, selection.reasons))})
+
+
+def _without_paths(text: str, known: str = "") -> str:
+    """Only the last part of the known path, which may have spaces and be relative, and of all absolute ones."""
+    text = text.replace(known, _last_part(known)) if known else text
+    return ABSOLUTE_PATH.sub(lambda found: _last_part(found[0]), text)
+
+
+def _last_part(path: str) -> str:
+    """The last name of a path of either system; `.` for one that has none."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or "."
+
+
+def anonymous_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
+    """The record without the hash of the training cases' ids, by which a guessed list of them could be confirmed."""
+    return checkpoint.model_copy(update={"cases_hash": ""})

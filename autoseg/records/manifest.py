@@ -1,0 +1,65 @@
+"""What an exported model says about itself, and how a reader knows that nothing in it was altered."""
+
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from autoseg.records.dataset import LabelValues
+from autoseg.records.files import FieldFault, Record, refuse_faults
+
+MANIFEST_NAME = "manifest.json"
+"""At the top of an exported model."""
+
+
+class FileFacts(Record):
+    """Size and content of one file."""
+
+    bytes: NonNegativeInt
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(Record):
+    """The first file to read of an exported model; it lists all the others."""
+
+    schema_version: Literal[1] = 1
+    format: Literal["autoseg", "onnx"]
+    """autoseg: laid out as a workspace; onnx: one network file and one JSON file per configuration and fold."""
+    created: str
+    """Date in UTC, YYYY-MM-DD."""
+    license: str
+    """As stated by who exported the model; empty: not stated."""
+    autoseg_version: str
+    torch_version: str
+    numpy_version: str
+    dataset_name: str
+    channel_names: tuple[str, ...]
+    labels: dict[str, LabelValues]
+    """Name -> value(s) in label maps."""
+    configurations: dict[str, tuple[str, ...]]
+    """Folds by configuration, previous stages of cascades included."""
+    selected: tuple[str, ...]
+    """Configurations that predict when nothing else is asked for; the probabilities of several are averaged."""
+    checkpoint: Literal["final", "best"]
+    """Which weights of the training these are; in the exported model they are called final."""
+    mean_foreground_dice: float | None
+    """Cross-validated, of what is selected; None: not known."""
+    label_dice: dict[str, float | None]
+    """Cross-validated by label or region, after post-processing; empty: not known."""
+    files: dict[str, FileFacts]
+    """By path relative to this file, POSIX separators; all but this one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse_faults(_find_path_faults(self.files))
+        return self
+
+
+def _find_path_faults(files: dict[str, FileFacts]) -> list[FieldFault]:
+    return [(("files", name), "leaves the model's folder") for name in files if _leaves_folder(name)]
+
+
+def _leaves_folder(name: str) -> bool:
+    path = PurePosixPath(name)
+    is_absolute = path.is_absolute() or bool(PureWindowsPath(name).drive)
+    return not path.parts or is_absolute or "\\" in name or ".." in path.parts

@@ -1,0 +1,221 @@
+"""Export: hand a trained model on, to another machine with autoseg or to other programs.
+
+workspace --choose recipe--> networks --copy without names and paths--> plan, weights, recipe, manifest --> zip
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from autoseg.errors import PredictionError
+from autoseg.inference.model_loading import LoadedConfiguration, Recipe, choose_recipe, load_with_previous
+from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
+from autoseg.interop.manifests import describe_files
+from autoseg.interop.models import open_model, read_manifest
+from autoseg.interop.packing import refuse_output, staged_output
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.manifest import MANIFEST_NAME, Manifest
+from autoseg.records.plan import Plan
+from autoseg.records.selection import Selection
+from autoseg.records.workspace import Workspace
+from autoseg.training.checkpointing import save_weights
+
+FINAL = "checkpoint_final"
+"""What the exported weights are called, whichever they were: prediction and training look for this name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What of a model is exported, and how."""
+
+    configurations: tuple[str, ...] = ()
+    """Empty: what prediction takes when nothing is asked for. The probabilities of several are averaged."""
+    folds: tuple[str, ...] = ()
+    """Empty: those that prediction takes."""
+    checkpoint: Literal["final", "best"] = "final"
+    license: str | None = None
+    """None: not stated, or as in the manifest of a model that is exported again."""
+    overwrite: bool = False
+    """Replace an earlier export."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenModel:
+    """What is exported."""
+
+    workspace: Workspace
+    plan: Plan
+    selection: Selection
+    members: tuple[LoadedConfiguration, ...]
+    """Of the selected configurations, previous stages within them; their weights fit their networks."""
+    options: ExportOptions
+    earlier: Manifest | None
+    """Of a model that was exported before."""
+    label_dice: dict[str, float | None]
+    """Cross-validated, of this selection; empty: not known."""
+
+    @property
+    def license(self) -> str:
+        """As stated now, else earlier; empty: not stated."""
+        stated = "" if self.earlier is None else self.earlier.license
+        return stated if self.options.license is None else self.options.license
+
+    @property
+    def checkpoint(self) -> Literal["final", "best"]:
+        """Which weights of the training these are; an exported model calls all of them final."""
+        return self.options.checkpoint if self.earlier is None else self.earlier.checkpoint
+
+    def stages(self) -> Iterator[LoadedConfiguration]:
+        """Every configuration, each followed by the stages before it in its cascade."""
+        for member in self.members:
+            stage: LoadedConfiguration | None = member
+            while stage is not None:
+                yield stage
+                stage = stage.previous
+
+    def folds(self) -> dict[str, tuple[str, ...]]:
+        """Folds by configuration; one that is needed twice, alone and in a cascade say, has the folds of both."""
+        found: dict[str, set[str]] = {}
+        for stage in self.stages():
+            found.setdefault(stage.name, set()).update(stage.folds)
+        return {name: tuple(sorted(folds)) for name, folds in found.items()}
+
+
+def export_model(
+    model: Path, output: Path, options: ExportOptions | None = None, progress: Progress | None = None
+) -> Manifest:
+    """Write a model that predicts wherever autoseg is installed, as the model itself does with the same options.
+
+    It has the layout of a workspace: plan, recipe, weights, and the fingerprint with numbered cases; no pickles, no
+    paths of this machine, no images, splits, logs or results of single cases.
+
+    Args:
+        model: A workspace, or an exported model.
+        output: A zip file if it ends with .zip, else a folder; there complete or not at all.
+        options: See ExportOptions; None: all defaults.
+        progress: Called after each network.
+
+    Returns:
+        The manifest, as written to manifest.json.
+
+    Raises:
+        PredictionError: If nothing is trained, or a weights file is damaged or belongs to another plan.
+        InteropError: If the model cannot be opened, or the output may not be replaced.
+        RecordError: If one of the model's JSON files is damaged.
+    """
+    options = options or ExportOptions()
+    refuse_output(output, model, overwrite=options.overwrite)
+    with open_model(model) as workspace:
+        chosen = choose_model(workspace, options)
+        with staged_output(output) as folder:
+            copy = Workspace(folder)
+            write_record(chosen.plan, copy.plan)
+            write_record(chosen.selection, copy.selection)
+            if workspace.fingerprint.is_file():
+                write_record(anonymous_fingerprint(read_record(Fingerprint, workspace.fingerprint)), copy.fingerprint)
+            _copy_weights(chosen, copy, progress)
+            return write_manifest(chosen, folder, "autoseg")
+
+
+def choose_model(workspace: Workspace, options: ExportOptions) -> ChosenModel:
+    """Decide what is exported, and load it, which checks it.
+
+    Raises:
+        PredictionError: See `export_model`.
+    """
+    if not workspace.plan.is_file():
+        raise PredictionError(f"{workspace.root}: not a model, it has no plan.json; give the folder of a trained model")
+    plan = read_record(Plan, workspace.plan)
+    recipe = _choose_recipe(workspace, plan, options)
+    members = tuple(
+        load_with_previous(workspace, plan, name, recipe.folds, options.checkpoint, torch.device("cpu"))
+        for name in recipe.configurations
+    )
+    stated = read_record(Selection, workspace.selection) if workspace.selection.is_file() else None
+    selection = _make_selection(recipe, members, stated)
+    earlier = read_manifest(workspace.root)
+    return ChosenModel(
+        workspace=workspace,
+        plan=anonymous_plan(plan),
+        selection=anonymous_selection(selection),
+        members=members,
+        options=options,
+        earlier=earlier,
+        label_dice=_read_label_dice(workspace, earlier) if selection == stated else {},
+    )
+
+
+def write_manifest(chosen: ChosenModel, folder: Path, form: Literal["autoseg", "onnx"]) -> Manifest:
+    """Describe all files of the folder; the last step of an export."""
+    manifest = Manifest(
+        format=form,
+        created=datetime.now(UTC).date().isoformat(),
+        license=chosen.license,
+        autoseg_version=version("autoseg"),
+        torch_version=torch.__version__,
+        numpy_version=np.__version__,
+        dataset_name=chosen.plan.dataset_name,
+        channel_names=chosen.plan.channel_names,
+        labels=chosen.plan.labels,
+        configurations=chosen.folds(),
+        selected=chosen.selection.configurations,
+        checkpoint=chosen.checkpoint,
+        mean_foreground_dice=chosen.selection.mean_foreground_dice,
+        label_dice=chosen.label_dice,
+        files=describe_files(folder),
+    )
+    write_record(manifest, folder / MANIFEST_NAME)
+    return manifest
+
+
+def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> Recipe:
+    asked = options.configurations or (None,)
+    recipes = [choose_recipe(workspace, plan, name, options.folds, options.checkpoint) for name in asked]
+    names = dict.fromkeys(name for recipe in recipes for name in recipe.configurations)
+    return Recipe(tuple(names), recipes[0].folds, recipes[0].postprocessing)
+
+
+def _make_selection(recipe: Recipe, members: Sequence[LoadedConfiguration], stated: Selection | None) -> Selection:
+    """The recipe as selection.json: the model's own where it says the same, so that its scores and reasons stay."""
+    if stated is not None and recipe == Recipe(stated.configurations, stated.folds, stated.postprocessing):
+        return stated
+    first = members[0].folds
+    folds = first if all(member.folds == first for member in members) else ()  # empty: all that are there
+    candidates = () if stated is None else stated.candidates
+    known = [one for one in candidates if (one.configurations, one.folds) == (recipe.configurations, folds)]
+    is_scored = bool(known) and not recipe.postprocessing  # candidates are compared before post-processing
+    return Selection(
+        configurations=recipe.configurations,
+        folds=folds,
+        postprocessing=recipe.postprocessing,
+        mean_foreground_dice=known[0].mean_foreground_dice if is_scored else None,
+        candidates=tuple(known),
+        reasons=("Chosen at export.",),
+    )
+
+
+def _read_label_dice(workspace: Workspace, earlier: Manifest | None) -> dict[str, float | None]:
+    if workspace.evaluation.is_file():
+        evaluation = read_record(Evaluation, workspace.evaluation)
+        return {name: summary.dice for name, summary in evaluation.labels.items()}
+    return {} if earlier is None else earlier.label_dice
+
+
+def _copy_weights(chosen: ChosenModel, copy: Workspace, progress: Progress | None) -> None:
+    networks = [(name, fold) for name, folds in chosen.folds().items() for fold in folds]
+    for done, (name, fold) in enumerate(networks, start=1):
+        source = chosen.workspace.fold(name, fold) / f"checkpoint_{chosen.options.checkpoint}"
+        record = anonymous_checkpoint(read_record(Checkpoint, source.with_suffix(".json")))
+        save_weights(load_file(source.with_suffix(".safetensors")), record, copy.fold(name, fold) / FINAL)
+        if progress is not None:
+            progress(done, len(networks))

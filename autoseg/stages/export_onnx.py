@@ -1,0 +1,119 @@
+"""Export as ONNX: networks for other programs, each with a JSON file that says how to use it."""
+
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from autoseg.imaging.normalization import SMALLEST_DIVISOR
+from autoseg.inference.model_loading import LoadedConfiguration
+from autoseg.inference.sliding_window import SMALLEST_IMPORTANCE
+from autoseg.interop.models import open_model
+from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, OnnxFile, check_packages, write_onnx
+from autoseg.interop.onnx_steps import list_steps
+from autoseg.interop.packing import refuse_output, staged_output
+from autoseg.records.files import Progress, write_record
+from autoseg.records.manifest import Manifest
+from autoseg.records.onnx_network import OnnxNetwork, TensorFacts, WindowConstants
+from autoseg.stages.export import ChosenModel, ExportOptions, choose_model, write_manifest
+
+OVERLAP: Final = 0.5
+"""What `Predictor` takes when nothing is asked for."""
+
+SIGMAS_PER_PATCH: Final = 8
+"""See `inference.sliding_window.importance_map`."""
+
+GAUSSIAN_TRUNCATION: Final = 4.0
+"""Sigmas; scipy's own, which `importance_map` leaves as it is."""
+
+
+def export_onnx(
+    model: Path, output: Path, options: ExportOptions | None = None, progress: Progress | None = None
+) -> Manifest:
+    """Write `<configuration>_fold_<fold>.onnx` and `.json` for each network, and manifest.json.
+
+    Patches have the planned size, batches any. Each file is compared with its network before it is kept.
+
+    Args:
+        model: A workspace, or an exported model.
+        output: A folder, or a zip file if it ends with .zip; there complete or not at all.
+        options: See ExportOptions; None: all defaults.
+        progress: Called after each network.
+
+    Returns:
+        The manifest, as written to manifest.json.
+
+    Raises:
+        UsageError: If a package of the extra `onnx` is not installed.
+        PredictionError: If nothing is trained, or a weights file is damaged or belongs to another plan.
+        InteropError: If the model cannot be opened, the output may not be replaced, or a network's logits come out
+            otherwise.
+        RecordError: If one of the model's JSON files is damaged.
+    """
+    options = options or ExportOptions()
+    check_packages()
+    refuse_output(output, model, overwrite=options.overwrite)
+    with open_model(model) as workspace:
+        chosen = choose_model(workspace, options)
+        networks = _list_networks(chosen)
+        with staged_output(output) as folder:
+            for done, ((name, fold), (stage, network)) in enumerate(networks.items(), start=1):
+                path = folder / _file_name(name, fold)
+                configuration = stage.configuration
+                written = write_onnx(network, (configuration.network.input_channels, *configuration.patch_size), path)
+                record = _describe(chosen, stage, fold, written)
+                write_record(record, path.with_suffix(".json"))
+                if progress is not None:
+                    progress(done, len(networks))
+            return write_manifest(chosen, folder, "onnx")
+
+
+def _list_networks(chosen: ChosenModel) -> dict[tuple[str, str], tuple[LoadedConfiguration, nn.Module]]:
+    """By configuration and fold."""
+    return {
+        (stage.name, fold): (stage, network)
+        for stage in chosen.stages()
+        for fold, network in zip(stage.folds, stage.networks, strict=True)
+    }
+
+
+def _file_name(name: str, fold: str) -> str:
+    return f"{name}_fold_{fold}.onnx"
+
+
+def _describe(chosen: ChosenModel, stage: LoadedConfiguration, fold: str, written: OnnxFile) -> OnnxNetwork:
+    plan, configuration = chosen.plan, stage.configuration
+    network = configuration.network
+    inputs, heads = network.input_channels, network.output_channels
+    is_cascade = configuration.previous_configuration is not None
+    return OnnxNetwork(
+        file=_file_name(stage.name, fold),
+        dataset_name=plan.dataset_name,
+        license=chosen.license,
+        configuration=stage.name,
+        fold=fold,
+        fold_files=tuple(_file_name(stage.name, other) for other in stage.folds),
+        selected=chosen.selection.configurations,
+        opset=written.opset,
+        input=TensorFacts(name=INPUT, shape=(BATCH, inputs, *configuration.patch_size)),
+        output=TensorFacts(name=OUTPUT, shape=(BATCH, heads, *configuration.patch_size)),
+        channel_names=plan.channel_names,
+        previous_label_indices=tuple(range(1, len(plan.encoding.values))) if is_cascade else (),
+        orientation=plan.orientation,
+        transpose=plan.transpose,
+        settings=configuration,
+        smallest_divisor=SMALLEST_DIVISOR,
+        windows=WindowConstants(
+            patch_size=configuration.patch_size,
+            overlap=OVERLAP,
+            gaussian_sigma=tuple(edge / SIGMAS_PER_PATCH for edge in configuration.patch_size),
+            gaussian_truncation=GAUSSIAN_TRUNCATION,
+            smallest_weight=SMALLEST_IMPORTANCE,
+            mirror_axes=stage.mirror_axes,
+        ),
+        labels=plan.labels,
+        encoding=plan.encoding,
+        postprocessing=chosen.selection.postprocessing,
+        steps=list_steps(plan, configuration, chosen.selection),
+        parity=written.parity,
+    )
