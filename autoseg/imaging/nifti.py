@@ -9,7 +9,7 @@ import logging
 import math
 import struct
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
@@ -108,7 +108,7 @@ def _open(path: Path) -> BinaryIO:
     """The unpacked bytes of a file."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name} is empty (0 bytes)")
-    return cast("BinaryIO", read_gzip(path) if path.suffix.lower() == ".gz" else path.open("rb"))
+    return read_gzip(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1Header:

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from autoseg.inference.mirroring import mean_mirrored_logits, mirror_variants
-from autoseg.inference.restore import CaseLogits, restore_labels, restore_probabilities
+from autoseg.inference.probabilities import ProbabilityVolume
+from autoseg.inference.restore import CaseLogits, restore_labels
 from autoseg.inference.sliding_window import importance_map, window_starts
 from autoseg.interop.nnunet_import import import_nnunet
+from autoseg.records.case import Orientation
 from autoseg.stages.predict import Predictor
 from autoseg.stages.preprocess import preprocess_case
 
@@ -107,7 +109,8 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
     case = "patient001_frame01"
     stored = nibabel.load(folder / "images" / f"{case}_0000.nii.gz")
     image = np.asarray(stored.dataobj, dtype=np.float32).T[None]
-    spacing = tuple(float(size) for size in stored.header.get_zooms()[::-1])
+    depth_mm, height_mm, width_mm = (float(size) for size in stored.header.get_zooms()[::-1])
+    spacing = (depth_mm, height_mm, width_mm)
     prepared, _, record = preprocess_case(
         image, None, spacing, case=case, plan=predictor.plan, configuration="3d_fullres"
     )
@@ -130,16 +133,17 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
         logits[:, *box] += answer * weights
         total[box] += weights
     logits /= total.clamp(min=1e-30)
-    answered = CaseLogits(logits.half(), record, member.configuration.resampling)
-    inside = (slice(None), *(
+    answered = CaseLogits(logits.half().unbind(1), record, member.configuration.resampling)
+    inside = (slice(None), slice(None), *(
         slice(int(np.ceil(part.start * old / new)) + 2, int(part.stop * old / new) - 2)
         for part, old, new in zip(middle[1:], record.original_shape[1:], record.shape[1:], strict=True)
     ))  # fmt: skip
-    labels = restore_labels(answered.logits, record, predictor.plan.encoding, answered.resampling)[inside]
-    expected = their_labels(folder, case)[inside]
+    ours = np.zeros((4, *record.original_shape), dtype=np.float16)
+    encoding = predictor.plan.encoding
+    labels = restore_labels([answered], encoding, ProbabilityVolume(ours, encoding, Orientation()))[inside[1:]]
+    expected = their_labels(folder, case)[inside[1:]]
     assert (expected > 0).sum() > 500
     assert (expected == 0).sum() > 500
     assert (labels != expected).sum() <= 1
     theirs = np.load(folder / "nnunet_probabilities" / f"{case}.npz")["probabilities"]
-    ours = restore_probabilities([answered], predictor.plan.encoding)
-    check_probabilities(ours[:, *inside], theirs[:, *inside])
+    check_probabilities(ours[inside], theirs[inside])

@@ -20,6 +20,7 @@ from skimage.transform import resize
 from autoseg.errors import PredictionError, UsageError
 from autoseg.imaging.resampling import separate_axis
 from autoseg.inference import memory, restore, sliding_window
+from autoseg.inference.case import stream_case_logits
 from autoseg.inference.logit_slab import LogitSlab, SlabStorage
 from autoseg.inference.model_loading import load_configuration
 from autoseg.inference.probabilities import ProbabilityVolume
@@ -342,9 +343,9 @@ def test_a_plan_may_bring_the_label_map_of_the_whole_image_to_the_next_stage(tmp
 
     def watch(loaded, image, previous, **options):
         seen.append(previous)
-        return predict_case_logits(loaded, image, previous, **options)
+        return stream_case_logits(loaded, image, previous, **options)
 
-    monkeypatch.setattr(predict, "predict_case_logits", watch)
+    monkeypatch.setattr(predict_case, "stream_case_logits", watch)
     load(tmp_path, configuration=CASCADE).predict(make_image(), spacing=SPACING)
     first, brought = seen
     assert first is None
@@ -357,11 +358,12 @@ def test_a_plan_may_bring_the_label_map_of_the_whole_image_to_the_next_stage(tmp
     clear = np.sort(shares, axis=0)[-1] - np.sort(shares, axis=0)[-2] > 1e-6  # ties may fall either way
     assert clear.mean() > 0.95
     np.testing.assert_array_equal(brought[clear], np.argmax(shares, axis=0)[clear])
-    monkeypatch.setattr(predict, "predict_case_logits", predict_case_logits)
-    earlier = load(tmp_path, configuration="3d_lowres")
-    logits = earlier._predict_logits(earlier.members[0], make_image()[None], SPACING, "x", dict.fromkeys(TIMES, 0.0))
-    _, _, grid = preprocess_case(make_image()[None], None, SPACING, case="x", plan=plan, configuration=CASCADE)
-    assert (restore_on_grid(logits, grid, plan.encoding)[clear] != brought[clear]).any()
+    changes = {"previous_labels": "logits"}
+    cascade = cascade.model_copy(update=changes)
+    plan = plan.model_copy(update={"configurations": {**plan.configurations, CASCADE: cascade}})
+    write_model(tmp_path, plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
+    load(tmp_path, configuration=CASCADE).predict(make_image(), spacing=SPACING)
+    assert (seen[-1][clear] != brought[clear]).any()
 
 
 def test_a_cascade_says_both_its_stages(tmp_path, caplog):
