@@ -8,9 +8,10 @@ neither on the number of heads nor on the image's size.
     slices (K, y, x) --resize some rows, head by head--> label slab (n, Y, X) --paste, transpose back--> (Z, Y, X)
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import tee
+from itertools import islice
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def restore_with_grids(
     labels, cropped = _empty_volume(answer.record, encoding)
     on_grids = tuple(np.empty(grid.shape, dtype=_index_type(encoding)) for grid in grids)
     own, *copies = (
-        CaseLogits(slices, answer.record, answer.resampling) for slices in tee(answer.slices, 1 + len(grids))
+        CaseLogits(slices, answer.record, answer.resampling) for slices in _share(answer.slices, 1 + len(grids))
     )
     fillings = [_fill_box([own], encoding, cropped, None)]
     fillings += [
@@ -111,6 +112,25 @@ def restore_with_grids(
     ]
     _advance_together(fillings)
     return labels, on_grids
+
+
+def _share(slices: Iterable[Tensor], count: int) -> list[Iterator[Tensor]]:
+    """One stream for several readers; a slice is let go when all have it (itertools.tee lets go 57 at a time)."""
+    source = iter(slices)
+    waiting: list[deque[Tensor]] = [deque() for _ in range(count)]
+
+    def read(own: deque[Tensor]) -> Iterator[Tensor]:
+        while True:
+            if not own:
+                for values in islice(source, 1):
+                    for queue in waiting:
+                        queue.append(values)
+                    del values
+            if not own:
+                return
+            yield own.popleft()
+
+    return [read(queue) for queue in waiting]
 
 
 def _advance_together(fillings: Sequence[Iterator[float]]) -> None:

@@ -1,6 +1,7 @@
 """From logits on the network's grid to label maps on the image's grid."""
 
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from autoseg.errors import PredictionError
 from autoseg.imaging.labels import make_encoding
 from autoseg.inference import restore
 from autoseg.inference.probabilities import ProbabilityVolume
-from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
+from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid, restore_with_grids
 from autoseg.records.case import Orientation, PreprocessedCase
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
@@ -209,6 +210,40 @@ def test_a_label_map_on_the_next_grid_is_resized_logits_decided(shape):
     found = restore_on_grid(answer_of(logits, own), grid, LABELS)
     assert found.dtype == np.uint8
     assert_same_decision(found, skimage_logits(logits, shape))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(*[st.integers(1, 30)] * 3), max_size=3))
+def test_several_grids_from_one_stream_are_each_as_from_its_own(shapes):
+    logits = smooth_logits(4, (12, 7, 11))
+    own = make_record((12, 7, 11), BOX, spacing=(1.8, 1.9, 2.0), original_spacing=(1.0, 1.0, 1.0), margin=2)
+    grids = [make_record(s, BOX, spacing=(0.9, 0.8, 1.1), original_spacing=(1.0,) * 3, margin=2) for s in shapes]
+    labels, maps = restore_with_grids(answer_of(logits, own), grids, LABELS)
+    np.testing.assert_array_equal(labels, restored(logits, own, LABELS))
+    assert len(maps) == len(grids)
+    for found, grid in zip(maps, grids, strict=True):
+        np.testing.assert_array_equal(found, restore_on_grid(answer_of(logits, own), grid, LABELS))
+
+
+def test_several_grids_advance_together():
+    """Few slices wait for the slowest consumer; all would, if one were filled after the other."""
+    shape = (60, 7, 11)
+    own = make_record(shape, (40, 9, 9), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    grid = make_record((90, 9, 9), (40, 9, 9), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    counts = []
+
+    def stream():
+        for _ in range(shape[0]):
+            counts.append(sum(reference() is not None for reference in alive))
+            values = torch.randn(4, *shape[1:])
+            alive.append(weakref.ref(values))
+            yield values
+            del values
+
+    restore_with_grids(CaseLogits(stream(), own, ResamplingSpec()), [grid], LABELS)
+    assert len(counts) == 60
+    assert max(counts) < 25
 
 
 def test_thick_slices_of_the_next_grid_are_the_nearest_ones():
