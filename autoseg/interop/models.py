@@ -3,9 +3,11 @@
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from autoseg.errors import InteropError
 from autoseg.interop.archives import extract_safely
@@ -13,6 +15,10 @@ from autoseg.interop.manifests import check_files, refuse_altered
 from autoseg.records.files import read_record
 from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.workspace import Workspace
+
+Owner = TypeVar("Owner")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 LARGEST_MANIFEST = 16 * 2**20
 """Bytes; a manifest has about 200 for each file."""
@@ -47,6 +53,23 @@ def open_model(path: Path) -> Iterator[Workspace]:
         _unpack(path, folder)
         _check_folder(folder, path)
         yield Workspace(folder)
+
+
+def opening_model(
+    load: Callable[Concatenate[Owner, Path, Parameters], Result],
+) -> Callable[Concatenate[Owner, Path, Parameters], Result]:
+    """Decorate a method that loads a model from a folder: it takes an exported zip file as well; see `open_model`.
+
+    Args:
+        load: Its first argument is the folder, from which it reads all that it needs before it returns.
+    """
+
+    @wraps(load)
+    def opened(self: Owner, model: Path, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        with open_model(Path(model)) as workspace:
+            return load(self, workspace.root, *args, **options)
+
+    return opened  # type: ignore[return-value]  # the model may be given by name as well, which no type can say
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -43,13 +43,14 @@ from autoseg.inference.restore import (
     restore_on_grid,
     restore_probabilities,
 )
-from autoseg.interop.models import open_model
+from autoseg.interop.models import opening_model
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
+from autoseg.records.workspace import Workspace
 from autoseg.stages.preprocess import preprocess_case
 
 logger = logging.getLogger("autoseg.predict")
@@ -63,6 +64,7 @@ class Predictor:
         labels = predictor.predict("patient.nii.gz").labels
     """
 
+    @opening_model
     def __init__(
         self,
         model: Path,
@@ -93,24 +95,21 @@ class Predictor:
 
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
-            InteropError: If an exported model is damaged or was altered.
             UsageError: If device or precision are not to be had here.
         """
+        workspace = Workspace(Path(model))
+        if not workspace.plan.is_file():
+            raise PredictionError(f"{model}: not a model, it has no plan.json; give the folder that autoseg-plan made")
         if not 0 <= overlap < 1:
             raise UsageError(f"overlap must be in [0, 1), not {overlap}")
+        self.plan = read_record(Plan, workspace.plan)
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
-        with open_model(Path(model)) as workspace:
-            if not workspace.plan.is_file():
-                raise PredictionError(
-                    f"{model}: not a model, it has no plan.json; give a folder that autoseg-plan made"
-                )
-            self.plan = read_record(Plan, workspace.plan)
-            recipe = choose_recipe(workspace, self.plan, configuration, folds, checkpoint)
-            self.members: tuple[LoadedConfiguration, ...] = tuple(
-                load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
-                for name in recipe.configurations
-            )
+        recipe = choose_recipe(workspace, self.plan, configuration, folds, checkpoint)
+        self.members: tuple[LoadedConfiguration, ...] = tuple(
+            load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
+            for name in recipe.configurations
+        )
         self.postprocessing = recipe.postprocessing
         logger.info("%s", say_what_predicts(self.members, self.postprocessing))
         self._mirroring = mirroring
