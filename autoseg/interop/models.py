@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar, cast
 
 from autoseg.errors import InteropError
 from autoseg.interop.archives import extract_safely
@@ -16,9 +16,7 @@ from autoseg.records.files import read_record
 from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.workspace import Workspace
 
-Owner = TypeVar("Owner")
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+Load = TypeVar("Load", bound=Callable[..., object])
 
 LARGEST_MANIFEST = 16 * 2**20
 """Bytes; a manifest has about 200 for each file."""
@@ -55,9 +53,7 @@ def open_model(path: Path) -> Iterator[Workspace]:
         yield Workspace(folder)
 
 
-def opening_model(
-    load: Callable[Concatenate[Owner, Path, Parameters], Result],
-) -> Callable[Concatenate[Owner, Path, Parameters], Result]:
+def opening_model(load: Load) -> Load:
     """Decorate a method that loads a model from a folder: it takes an exported zip file as well; see `open_model`.
 
     Args:
@@ -65,11 +61,11 @@ def opening_model(
     """
 
     @wraps(load)
-    def opened(self: Owner, model: Path, *args: Parameters.args, **options: Parameters.kwargs) -> Result:
+    def opened(self: object, model: Path, *arguments: object, **options: object) -> object:
         with open_model(Path(model)) as workspace:
-            return load(self, workspace.root, *args, **options)
+            return load(self, workspace.root, *arguments, **options)
 
-    return opened  # type: ignore[return-value]  # the model may be given by name as well, which no type can say
+    return cast("Load", opened)
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -168,8 +168,7 @@ def test_a_cascade_brings_its_previous_stage(tmp_path):
 
 def test_a_model_may_be_given_by_name(model, tmp_path):
     export_model(model.root, tmp_path / "model.zip")
-    options = {"model": tmp_path / "model.zip", "device": "cpu"}
-    assert Predictor(**options).plan.dataset_name == "made"
+    assert Predictor(model=tmp_path / "model.zip", device="cpu").plan.dataset_name == "made"
 
 
 def test_plan_and_weights_are_all_a_model_needs(tmp_path):
