@@ -166,6 +166,11 @@ def test_a_cascade_brings_its_previous_stage(tmp_path):
     assert_same_prediction(workspace.root, tmp_path / "model.zip", channels=2)
 
 
+def test_a_model_may_be_given_by_name(model, tmp_path):
+    export_model(model.root, tmp_path / "model.zip")
+    assert Predictor(model=tmp_path / "model.zip", device="cpu").plan.dataset_name == "made"
+
+
 def test_plan_and_weights_are_all_a_model_needs(tmp_path):
     """As an imported one is: no dataset.json, splits.json, fingerprint.json or selection.json."""
     workspace = write_model(tmp_path / "model", make_plan({"2d": (1.1, 0.9)}), {"2d": ("all",)})
