@@ -139,6 +139,12 @@ def load_with_previous(
     return replace(loaded, previous=load_with_previous(workspace, plan, previous, same, checkpoint, device))
 
 
+def with_first_folds(loaded: LoadedConfiguration, most: int | None) -> LoadedConfiguration:
+    """The same with no more than the first `most` folds, in the stages before it as well; None: with all."""
+    previous = None if loaded.previous is None else with_first_folds(loaded.previous, most)
+    return replace(loaded, folds=loaded.folds[:most], networks=loaded.networks[:most], previous=previous)
+
+
 def with_precision_trial(
     loaded: LoadedConfiguration, candidate: torch.dtype, encoding: LabelEncoding, *, mirroring: bool
 ) -> LoadedConfiguration:

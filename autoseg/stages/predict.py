@@ -22,8 +22,10 @@ from autoseg.inference.inputs import find_inputs
 from autoseg.inference.model_loading import (
     LoadedConfiguration,
     choose_recipe,
+    load_configuration,
     load_with_previous,
     say_what_predicts,
+    with_first_folds,
     with_precision_trial,
 )
 from autoseg.inference.outputs import (
@@ -38,6 +40,7 @@ from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
+from autoseg.records.workspace import Workspace
 from autoseg.stages.predict_case import CasePredictor, PreparedCase
 
 logger = logging.getLogger("autoseg.predict")
@@ -66,6 +69,8 @@ class Predictor:
         overlap: float = 0.5,
         checkpoint: str = "final",
         max_memory: int | None = None,
+        most_folds: int | None = None,
+        region_of_interest: bool = False,
     ) -> None:
         """Load the networks of all folds.
 
@@ -86,6 +91,10 @@ class Predictor:
             max_memory: Bytes that the whole process may hold, from reading to writing, about; None: what the machine
                 has free. Where RAM does not suffice, sums of windows lie in a temporary file (in TMPDIR); label maps
                 do not depend on it.
+            most_folds: Use no more than the first so many of the folds.
+            region_of_interest: Let a cheap pass (3d_lowres if it is trained, else the halved image) find the
+                foreground, and look closely at its surroundings only. Saves most of the work where foreground fills
+                little of the image; a structure that the cheap pass misses altogether is lost.
 
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
@@ -103,10 +112,14 @@ class Predictor:
                 )
             self.plan = read_record(Plan, workspace.plan)
             recipe = choose_recipe(workspace, self.plan, configuration, folds, checkpoint)
-            self.members: tuple[LoadedConfiguration, ...] = tuple(
+            members = tuple(
                 load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
                 for name in recipe.configurations
             )
+            locator = self._load_locator(workspace, members, checkpoint) if region_of_interest else None
+        self.members: tuple[LoadedConfiguration, ...] = tuple(
+            with_first_folds(member, most_folds) for member in members
+        )
         if precision == "auto" and self.dtype != torch.float32:
             self.members = tuple(
                 with_precision_trial(member, self.dtype, self.plan.encoding, mirroring=mirroring)
@@ -120,7 +133,18 @@ class Predictor:
         self._case_predictor = CasePredictor(
             plan=self.plan, members=self.members, postprocessing=self.postprocessing,
             device=self.device, dtype=self.dtype, mirroring=mirroring, overlap=overlap, max_memory=max_memory,
+            is_regional=region_of_interest, locator=locator,
         )  # fmt: skip
+
+    def _load_locator(
+        self, workspace: Workspace, members: Sequence[LoadedConfiguration], checkpoint: str
+    ) -> LoadedConfiguration | None:
+        """One network of 3d_lowres for the cheap pass, where that is trained and no member is coarse already."""
+        is_coarse = any(member.name == "3d_lowres" or member.previous is not None for member in members)
+        trained = workspace.trained_folds("3d_lowres", checkpoint)
+        if is_coarse or "3d_lowres" not in self.plan.configurations or not trained:
+            return None
+        return load_configuration(workspace, self.plan, "3d_lowres", trained[:1], checkpoint, self.device)
 
     def predict(
         self,

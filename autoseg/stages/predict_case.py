@@ -28,6 +28,7 @@ from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
+from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
 from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
 from autoseg.inference.room import measure_room
 from autoseg.postprocessing import apply_postprocessing
@@ -68,6 +69,10 @@ class CasePredictor:
     overlap: float
     max_memory: int | None
     """Bytes of the whole process; None: what the machine has free."""
+    is_regional: bool = False
+    """Whether a cheap pass finds the foreground first, and networks look at its surroundings only."""
+    locator: LoadedConfiguration | None = None
+    """A coarser configuration for the cheap pass; None: the configuration itself, on the halved image."""
 
     def prepare(self, volume: Volume, *, case: str, overwrite: bool, read_seconds: float) -> "PreparedCase":
         """Preprocess an image for every network; arguments as for `Predictor.predict_volume`, which has checked it.
@@ -81,6 +86,8 @@ class CasePredictor:
         storage = self._choose_storage(image, spacing, case, overwrite=overwrite)
         seconds = {"read": read_seconds, "preprocess": 0.0, "network": 0.0, "export": 0.0}
         names = list(dict.fromkeys(name for member in self.members for name in _stages(member)))
+        if self.locator is not None and self.locator.name not in names:
+            names.insert(0, self.locator.name)
         inputs = {}
         with _timed(seconds, "preprocess"):
             for name in names:
@@ -103,17 +110,53 @@ class CasePredictor:
         maps = array if isinstance(array, np.ndarray) else None
         return Prediction(labels=values, grid=case.grid, probabilities=maps, seconds=case.seconds)
 
-    def _stream(self, member: LoadedConfiguration, case: "PreparedCase") -> CaseLogits:
-        """Logits of one configuration, to be read once; the stages before it run here."""
+    def _stream(self, member: LoadedConfiguration, case: "PreparedCase", *, everywhere: bool = False) -> CaseLogits:
+        """Logits of one configuration, to be read once; the stages before it run here, and look everywhere."""
         image, record = case.inputs[member.name]
         labels = None
         if member.previous is not None:
-            labels = self._label_map_for(member, self._stream(member.previous, case), record)
+            labels = self._label_map_for(member, self._stream(member.previous, case, everywhere=True), record)
+        box = self._region(member, case, labels) if self.is_regional and not everywhere else None
+        if box is not None:
+            image, labels = image[:, *box], None if labels is None else labels[box]
         slices = stream_case_logits(
             member, image, labels,
             device=self.device, dtype=self.dtype, mirroring=self.mirroring, overlap=self.overlap, storage=case.storage,
         )  # fmt: skip
+        if box is not None:
+            heads = len(self.plan.encoding.heads)
+            slices = surround(slices, box, record.shape, heads, is_softmax=self.plan.encoding.activation == "softmax")
         return CaseLogits(_timed_slices(slices, case.seconds), record, member.configuration.resampling)
+
+    def _region(
+        self, member: LoadedConfiguration, case: "PreparedCase", labels: NDArray[np.integer] | None
+    ) -> Box | None:
+        """Where a configuration has to look, on its own grid; None: everywhere. `labels`: of the stage before."""
+        shape = case.inputs[member.name][1].shape
+        is_flat = member.configuration.network.dimensions == 2
+        window = (1,) * is_flat + member.configuration.patch_size
+        if all(edge >= size for edge, size in zip(window[is_flat:], shape[is_flat:], strict=True)):
+            return None  # one window sees it all
+        if labels is not None:
+            found, found_on = find_in_labels(labels), shape
+        else:
+            found, found_on = self._find_cheaply(member, case, flat=is_flat)
+        return None if found is None else enlarge(found, found_on, shape, window)
+
+    def _find_cheaply(
+        self, member: LoadedConfiguration, case: "PreparedCase", *, flat: bool
+    ) -> tuple[Box | None, tuple[int, ...]]:
+        """The box of the foreground and the grid that it is on."""
+        locator = self.locator or member
+        with _timed(case.seconds, "network"):
+            image = case.inputs[locator.name][0]
+            if self.locator is None:
+                image = halve(image, flat=flat)
+            found = find_by_network(
+                locator, image, is_softmax=self.plan.encoding.activation == "softmax",
+                device=self.device, dtype=self.dtype,
+            )  # fmt: skip
+        return found, image.shape[1:]
 
     def _label_map_for(
         self, member: LoadedConfiguration, earlier: CaseLogits, grid: PreprocessedCase
