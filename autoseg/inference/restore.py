@@ -104,7 +104,7 @@ def restore_mean_labels(members: Sequence[CaseLogits], encoding: LabelEncoding) 
     """
     labels, cropped = _empty_volume(members[0].record, np.dtype(np.int16))
     decide = _largest_head if encoding.activation == "softmax" else _painted_regions
-    for start, stop, probabilities in _mean_probability_slabs(members, encoding):
+    for start, stop, probabilities in mean_probability_slabs(members, encoding):
         # painting asks for values above zero, which is a probability above one half
         heads = iter(probabilities if encoding.activation == "softmax" else probabilities.sub_(0.5))
         cropped[start:stop] = decide(heads, encoding).numpy()
@@ -123,7 +123,7 @@ def restore_probabilities(members: Sequence[CaseLogits], encoding: LabelEncoding
     if encoding.activation == "softmax":
         volume[0] = 1
     cropped = volume.transpose(0, *(axis + 1 for axis in record.transpose))[:, *_crop_box(record)]
-    for start, stop, probabilities in _mean_probability_slabs(members, encoding):
+    for start, stop, probabilities in mean_probability_slabs(members, encoding):
         cropped[:, start:stop] = probabilities.to(torch.float16).numpy()
     return volume
 
@@ -155,9 +155,7 @@ def _painted_regions(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor
     return labels
 
 
-def _mean_probability_slabs(
-    members: Sequence[CaseLogits], encoding: LabelEncoding
-) -> Iterator[tuple[int, int, Tensor]]:
+def mean_probability_slabs(members: Sequence[CaseLogits], encoding: LabelEncoding) -> Iterator[tuple[int, int, Tensor]]:
     """Start and stop within the cropped box, and the mean probabilities (K, n, Y, X) between them."""
     consequence = "their probabilities cannot be averaged; predict with one configuration"
     _check_same_box([member.record for member in members], consequence)
