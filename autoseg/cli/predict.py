@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared
+from autoseg.cli.options import add_device, add_shared, part_of_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,21 +33,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     parser.add_argument("--save-probabilities", action="store_true", help="also write each class's probability")
+    parser.add_argument("--save-uncertainty", action="store_true", help="also write maps of entropy and disagreement")
+    parser.add_argument(
+        "--statistics", action="store_true", help="also write statistics.csv: volumes, mean intensities"
+    )
+    parser.add_argument("--colors", action="store_true", help="also write label names and colours for viewers")
     parser.add_argument("--skip-existing", action="store_true", help="leave cases alone that are there already")
+    parser.add_argument(
+        "--part", type=part_of_all, default=None, metavar="K/N", help="every N-th case from the K-th on"
+    )
+    parser.add_argument("--scheduler", default=None, metavar="ADDRESS", help="predict on a Dask cluster")
     add_device(parser)
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict all cases; the exit code is 1 when some failed."""
+    from functools import partial
+
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
+    from autoseg.inference.cluster import Cluster
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.stages.predict import Predictor, predict_files
 
     keep_freed_memory()
-    predictor = Predictor(
-        arguments.model,
+    load = partial(
+        Predictor,
+        arguments.model.absolute(),
         configuration=arguments.configuration,
         folds=arguments.folds,
         device=arguments.device,
@@ -55,13 +68,20 @@ def run(arguments: argparse.Namespace) -> int:
         mirroring=arguments.tta == "full",
         overlap=arguments.overlap,
     )
+    on_cluster = arguments.scheduler is not None
+    predictor = load(device="cpu", precision="fp32") if on_cluster else load()
     with progress_bar("predicting") as progress:
         failures = predict_files(
             predictor,
-            arguments.images,
-            arguments.output,
+            arguments.images.absolute() if on_cluster else arguments.images,
+            arguments.output.absolute() if on_cluster else arguments.output,
             save_probabilities=arguments.save_probabilities,
+            save_uncertainty=arguments.save_uncertainty,
+            statistics=arguments.statistics,
+            colors=arguments.colors,
             skip_existing=arguments.skip_existing,
+            part=arguments.part,
+            cluster=Cluster(arguments.scheduler, load) if on_cluster else None,
             progress=progress,
         )
     for failure in failures:
