@@ -4,9 +4,10 @@ import argparse
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared, gigabytes
+from autoseg.cli.options import add_device, add_shared, gigabytes, part_of_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,53 +26,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--folds", nargs="+", default=None, metavar="FOLD",
         help="default: the folds that were selected, else all trained folds",
     )  # fmt: skip
-    parser.add_argument(
-        "--tta",
-        choices=("full", "none"),
-        default="full",
-        help="average over images mirrored as in training (default: full)",
-    )
-    parser.add_argument(
-        "--overlap", type=float, default=0.5, metavar="FRACTION", help="of neighbouring windows (default: 0.5)"
-    )
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
-    parser.add_argument(
-        "--max-memory", type=gigabytes, default=None, metavar="SIZE",
-        help="what the process may hold, such as 3GB (default: what is free); the label map stays the same",
-    )  # fmt: skip
-    parser.add_argument("--save-probabilities", action="store_true", help="also write each class's probability")
-    parser.add_argument("--skip-existing", action="store_true", help="leave cases alone that are there already")
-    add_device(parser)
+    _add_care(parser.add_argument_group("care and speed"))
+    _add_outputs(parser.add_argument_group("what else to write"))
+    _add_work(parser.add_argument_group("work"))
     add_shared(parser)
+
+
+def _add_care(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--speed", choices=("best", "balanced", "fast"), default="best",
+        help="best: all folds, mirrored; balanced: not mirrored; fast: one fold, fewer windows (default: best)",
+    )  # fmt: skip
+    group.add_argument(
+        "--tta", choices=("full", "none"), default=None,
+        help="average over images mirrored as in training (default: as --speed says)",
+    )  # fmt: skip
+    group.add_argument(
+        "--overlap", type=float, default=None, metavar="FRACTION",
+        help="of neighbouring windows, such as 0.5 (default: as --speed says)",
+    )  # fmt: skip
+    group.add_argument(
+        "--roi", action="store_true",
+        help="find the foreground in a coarse pass first, and look closely there only",
+    )  # fmt: skip
+    group.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+        help="number format of the networks (default: auto, 16 bits where label maps stay the same)",
+    )  # fmt: skip
+
+
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--save-probabilities", action="store_true", help="each class's probability")
+    group.add_argument("--save-uncertainty", action="store_true", help="maps of entropy and disagreement")
+    group.add_argument("--statistics", action="store_true", help="statistics.csv: volumes, mean intensities")
+    group.add_argument("--colors", action="store_true", help="label names and colours for viewers")
+
+
+def _add_work(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--skip-existing", action="store_true", help="leave cases alone that are there already")
+    group.add_argument("--part", type=part_of_all, default=None, metavar="K/N", help="every N-th case from the K-th on")
+    group.add_argument("--scheduler", default=None, metavar="ADDRESS", help="predict on a Dask cluster")
+    group.add_argument(
+        "--max-memory", type=gigabytes, default=None, metavar="SIZE",
+        help="what the process may hold, such as 3GB, one case at a time (default: what is free)",
+    )  # fmt: skip
+    add_device(group)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict all cases; the exit code is 1 when some failed."""
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
+    from autoseg.inference.cluster import Cluster
+    from autoseg.inference.speed import speed_settings
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.stages.predict import Predictor, predict_files
 
-    limit = arguments.max_memory
+    limit, speed = arguments.max_memory, speed_settings(arguments.speed)
     if limit is None:
         keep_freed_memory()  # sooner, but what is freed still counts
-    predictor = Predictor(
-        arguments.model,
+    load = partial(
+        Predictor,
+        arguments.model.absolute(),
         configuration=arguments.configuration,
         folds=arguments.folds,
         device=arguments.device,
         precision=arguments.precision,
-        mirroring=arguments.tta == "full",
-        overlap=arguments.overlap,
+        mirroring=speed.mirroring if arguments.tta is None else arguments.tta == "full",
+        overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
+        most_folds=speed.most_folds if arguments.folds is None else None,
+        region_of_interest=arguments.roi,
         max_memory=None if limit is None else round(limit * 1e9),
     )
+    on_cluster = arguments.scheduler is not None
+    predictor = load(device="cpu", precision="fp32") if on_cluster else load()
     with _stopping_on_sigterm(), progress_bar("predicting") as progress:
         failures = predict_files(
             predictor,
-            arguments.images,
-            arguments.output,
+            arguments.images.absolute() if on_cluster else arguments.images,
+            arguments.output.absolute() if on_cluster else arguments.output,
             save_probabilities=arguments.save_probabilities,
+            save_uncertainty=arguments.save_uncertainty,
+            statistics=arguments.statistics,
+            colors=arguments.colors,
             skip_existing=arguments.skip_existing,
+            part=arguments.part,
+            cluster=Cluster(arguments.scheduler, load) if on_cluster else None,
             progress=progress,
         )
     for failure in failures:

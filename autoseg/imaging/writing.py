@@ -4,6 +4,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,20 +60,51 @@ def write_label_map(labels: NDArray[np.unsignedinteger], template: Template, pat
     """
     if labels.shape != template.grid.shape:
         raise ValueError(f"{path}: a label map of shape {labels.shape} does not fit the grid {template.grid.shape}")
-    stem, ending = split_ending(path.name)
     smallest = np.ascontiguousarray(labels, dtype=np.min_scalar_type(int(labels.max(initial=0))))
+    return _write(smallest, template, path)
+
+
+def write_share_map(shares: NDArray[np.floating], template: Template, path: Path) -> Path:
+    """Write a map of shares, such as an uncertainty, atomically, on the template's grid.
+
+    Args:
+        shares: (Z, Y, X) in stored order, in [0, 1]; stored as float32. PNG has no fractions: 16 bits, 65535 for 1.
+        template: Of the image; its header is kept as for `write_label_map`, but for the range that viewers show.
+        path: As for `write_label_map`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ImageFileError: If the ending is not supported, or the map does not fit into the format.
+        ValueError: If the shape is not the template's.
+    """
+    if shares.shape != template.grid.shape:
+        raise ValueError(f"{path}: a map of shape {shares.shape} does not fit the grid {template.grid.shape}")
+    if split_ending(path.name)[1] in PICTURE_ENDINGS:
+        return _write(np.rint(shares * np.float32(65535)).astype(np.uint16), template, path)
+    if template.nifti_header is not None:
+        header = template.nifti_header.copy()
+        header["cal_min"], header["cal_max"] = 0, 1
+        template = replace(template, nifti_header=header)
+    return _write(np.ascontiguousarray(shares, dtype=np.float32), template, path)
+
+
+def _write(voxels: AnyArray, template: Template, path: Path) -> Path:
+    """Choose the format by the path's ending; voxels are (Z, Y, X), of the type to be stored."""
+    stem, ending = split_ending(path.name)
     try:
         if ending in NIFTI_ENDINGS:
-            _write_nifti(smallest, template, path, ending)
+            _write_nifti(voxels, template, path, ending)
         elif ending in ITK_ENDINGS:
-            _write_itk(smallest, template, path, ending)
+            _write_itk(voxels, template, path, ending)
         elif ending in PICTURE_ENDINGS:
             path = path.with_name(stem + label_map_ending(ending))
-            _write_png(smallest, path)
+            _write_png(voxels, path)
         else:
             raise ImageFileError(f"{path}: cannot write files ending in {ending}; use one of {' '.join(IMAGE_ENDINGS)}")
     except (OSError, RuntimeError, HeaderDataError, NibabelError) as error:
-        raise ImageFileError(f"{path}: the label map cannot be written: {error}") from error
+        raise ImageFileError(f"{path}: cannot be written: {error}") from error
     return path
 
 

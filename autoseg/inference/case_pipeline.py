@@ -17,6 +17,7 @@ from autoseg.errors import AutosegError
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Answer = TypeVar("Answer")
+Done = TypeVar("Done")
 Result = TypeVar("Result")
 Given = TypeVar("Given")
 
@@ -25,12 +26,12 @@ CASE_ERRORS = (AutosegError, OSError, MemoryError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
-class CaseSteps(Generic[Item, Prepared, Answer]):
+class CaseSteps(Generic[Item, Prepared, Answer, Done]):
     """What is done with a case; each step may raise one of CASE_ERRORS."""
 
     prepare: Callable[[Item], Prepared]
     predict: Callable[[Item, Prepared], Answer]
-    finish: Callable[[Item, Answer], None]
+    finish: Callable[[Item, Answer], Done]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class _Outcome(Generic[Result]):
     error: str = ""
 
 
-def run_cases(items: Sequence[Item], steps: CaseSteps[Item, Prepared, Answer]) -> Iterator[str]:
+def run_cases(
+    items: Sequence[Item], steps: CaseSteps[Item, Prepared, Answer, Done], *, side_by_side: bool = True
+) -> Iterator[Done | str]:
     """Work on all cases.
 
     When the caller's thread is interrupted, or stops asking, the case that is being finished is finished, so that no
@@ -50,14 +53,19 @@ def run_cases(items: Sequence[Item], steps: CaseSteps[Item, Prepared, Answer]) -
     Args:
         items: The cases.
         steps: `prepare` and `finish` run in threads of their own, one case at a time each.
+        side_by_side: False: one case after the other, all in the caller's thread, so that one is in memory at a time.
 
     Yields:
-        For every case, in order, an empty string once it is finished, or the message of its error.
+        For every case, in order, what `finish` gave, or the message of the error that ended it.
 
     Raises:
         Exception: What is not one of CASE_ERRORS, as it comes.
     """
-    behind: Future[_Outcome[None]] | None = None
+    if not side_by_side:
+        for item in items:
+            yield _told(_attempt_next(steps.finish, item, _attempt_next(steps.predict, item, _attempt(steps.prepare, item))))
+        return
+    behind: Future[_Outcome[Done]] | None = None
     ahead = _start(_attempt, steps.prepare, items[0]) if items else None
     try:
         for index, item in enumerate(items):
@@ -65,13 +73,17 @@ def run_cases(items: Sequence[Item], steps: CaseSteps[Item, Prepared, Answer]) -
             ahead = _start(_attempt, steps.prepare, items[index + 1]) if index + 1 < len(items) else None
             answer = _attempt_next(steps.predict, item, prepared)
             if behind is not None:
-                yield behind.result().error
+                yield _told(behind.result())
             behind = _start(_attempt_next, steps.finish, item, answer)
         if behind is not None:
-            yield behind.result().error
+            yield _told(behind.result())
     finally:
         if behind is not None:
             wait([behind])
+
+
+def _told(outcome: _Outcome[Result]) -> Result | str:
+    return outcome.error or outcome.result.pop()
 
 
 def _attempt(step: Callable[..., Result], *arguments: object) -> _Outcome[Result]:

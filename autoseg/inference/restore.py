@@ -9,7 +9,7 @@ neither on the number of heads nor on the image's size.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import PredictionError
-from autoseg.inference.probabilities import ProbabilityVolume
 from autoseg.inference.resizing import Resize, ResizedLogits, make_resize
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.dataset import LabelEncoding
@@ -29,6 +28,9 @@ SLAB_VOXELS = 2**22
 """Voxels of one resized slab, all its heads together where several are held; 16 MB in float32."""
 
 LabelIndices = NDArray[np.unsignedinteger]
+
+ProbabilitySink = Callable[[PreprocessedCase, int, int, Tensor], None]
+"""Takes mean probabilities (K, n, Y, X) of some rows of the cropped box: record, first row, behind the last one."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ class CaseLogits:
 
 
 def restore_labels(
-    answers: Sequence[CaseLogits], encoding: LabelEncoding, probabilities: ProbabilityVolume | None = None
+    answers: Sequence[CaseLogits], encoding: LabelEncoding, sinks: Sequence[ProbabilitySink] = ()
 ) -> LabelIndices:
     """Label map of a case from the logits of one configuration, or the mean probabilities of several.
 
     Args:
         answers: Of the configurations to combine; streams are read slice by slice, side by side.
         encoding: Which label index each head stands for.
-        probabilities: Also gets the mean probabilities.
+        sinks: Also get the mean probabilities, slab by slab.
 
     Returns:
         Label indices (Z, Y, X) in working orientation, before the crop and the plan's transpose, in the smallest
@@ -64,7 +66,7 @@ def restore_labels(
         slab.
     """
     labels, cropped = _empty_volume(answers[0].record, encoding)
-    for _ in _fill_box(answers, encoding, cropped, probabilities):
+    for _ in _fill_box(answers, encoding, cropped, sinks):
         pass
     return labels
 
@@ -106,7 +108,7 @@ def restore_with_grids(
     own, *copies = (
         CaseLogits(slices, answer.record, answer.resampling) for slices in _share(answer.slices, 1 + len(grids))
     )
-    fillings = [_fill_box([own], encoding, cropped, None)]
+    fillings = [_fill_box([own], encoding, cropped, ())]
     fillings += [
         _fill_grid(copy, grid, encoding, target) for copy, grid, target in zip(copies, grids, on_grids, strict=True)
     ]
@@ -159,15 +161,15 @@ def _fill_box(
     answers: Sequence[CaseLogits],
     encoding: LabelEncoding,
     labels: LabelIndices,
-    probabilities: ProbabilityVolume | None,
+    sinks: Sequence[ProbabilitySink],
 ) -> Iterator[float]:
     """Fill `labels`, the cropped box with the plan's axes; gives the share that is filled, after every slab."""
     consequence = "their probabilities cannot be averaged; predict with one configuration"
     _check_same_box([answer.record for answer in answers], consequence)
     resizes = [_to_cropped_box(answer) for answer in answers]
-    if len(answers) == 1 and probabilities is None:
+    if len(answers) == 1 and not sinks:
         return _fill_by_head(answers[0], resizes[0], encoding, labels)
-    return _fill_by_probability(answers, resizes, encoding, labels, probabilities)
+    return _fill_by_probability(answers, resizes, encoding, labels, sinks)
 
 
 def _fill_by_head(answer: CaseLogits, resize: Resize, encoding: LabelEncoding, labels: LabelIndices) -> Iterator[float]:
@@ -182,7 +184,7 @@ def _fill_by_probability(
     resizes: Sequence[Resize],
     encoding: LabelEncoding,
     labels: LabelIndices,
-    probabilities: ProbabilityVolume | None,
+    sinks: Sequence[ProbabilitySink],
 ) -> Iterator[float]:
     """Holds all heads of a slab; one configuration alone decides by its logits."""
     members = [ResizedLogits(iter(answer.slices), resize) for answer, resize in zip(answers, resizes, strict=True)]
@@ -199,8 +201,8 @@ def _fill_by_probability(
         mean /= len(members)
         if len(members) > 1:  # painting asks for values above zero, which is a probability above one half
             labels[start:stop] = _decide(iter(mean if is_softmax else mean - 0.5), encoding).numpy()
-        if probabilities is not None:
-            probabilities.write(answers[0].record, start, stop, mean)
+        for sink in sinks:
+            sink(answers[0].record, start, stop, mean)
         yield stop / len(labels)
 
 

@@ -72,12 +72,12 @@ def convolve(convolution: nn.Conv2d | nn.Conv3d, features: Tensor) -> Tensor:
 def _is_small_image(features: Tensor) -> bool:
     """A single image of float32 on a CPU, forward only, outside autocast and compilers, where oneDNN is to be had."""
     return (
-        len(features) == 1
+        not torch.compiler.is_compiling()  # first: an exporter would take the batch of its example for a fixed size
+        and len(features) == 1
         and features.device.type == "cpu"
         and features.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     )
 

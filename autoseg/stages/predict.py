@@ -7,16 +7,16 @@ A cascade preprocesses twice, and the label map of its first network goes into t
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from autoseg.errors import PredictionError, UsageError
-from autoseg.imaging.reading import Template, Volume, read_image
-from autoseg.imaging.writing import write_label_map
+from autoseg.imaging.volume import Volume
 from autoseg.inference.case_pipeline import CaseSteps, run_cases
+from autoseg.inference.cluster import Cluster
 from autoseg.inference.images import Image, as_volume
 from autoseg.inference.inputs import find_inputs
 from autoseg.inference.model_loading import (
@@ -28,12 +28,11 @@ from autoseg.inference.model_loading import (
     with_first_folds,
     with_precision_trial,
 )
-from autoseg.inference.outputs import (
-    OutputFile,
-    PredictionFailure,
-    assign_outputs,
-    write_failures,
-)
+from autoseg.inference.outputs import OutputFile, PredictionFailure, assign_outputs
+from autoseg.inference.parts import Part
+from autoseg.inference.run_lists import keep_lists
+from autoseg.inference.side_files import CaseOutcome, OutputChoices, refuse_clashes
+from autoseg.inference.training_range import read_training_range
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.case import Affine, Spacing
@@ -41,12 +40,10 @@ from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
 from autoseg.records.workspace import Workspace
-from autoseg.stages.predict_case import CasePredictor, PreparedCase
+from autoseg.stages.predict_case import CasePredictor
+from autoseg.stages.predict_file import finish_file, predict_file, prepare_file, process_file
 
 logger = logging.getLogger("autoseg.predict")
-
-
-_PreparedFile = tuple[Template, PreparedCase]
 
 
 class Predictor:
@@ -116,6 +113,7 @@ class Predictor:
                 load_with_previous(workspace, self.plan, name, recipe.folds, checkpoint, self.device)
                 for name in recipe.configurations
             )
+            training_range = read_training_range(workspace.fingerprint)
             locator = self._load_locator(workspace, members, checkpoint) if region_of_interest else None
         self.members: tuple[LoadedConfiguration, ...] = tuple(
             with_first_folds(member, most_folds) for member in members
@@ -130,10 +128,10 @@ class Predictor:
             logger.info("precision float32: this device does not compute in 16 bits")
         self.postprocessing = recipe.postprocessing
         logger.info("%s", say_what_predicts(self.members, self.postprocessing))
-        self._case_predictor = CasePredictor(
+        self.case_predictor = CasePredictor(
             plan=self.plan, members=self.members, postprocessing=self.postprocessing,
             device=self.device, dtype=self.dtype, mirroring=mirroring, overlap=overlap, max_memory=max_memory,
-            is_regional=region_of_interest, locator=locator,
+            training_range=training_range, is_regional=region_of_interest, locator=locator,
         )  # fmt: skip
 
     def _load_locator(
@@ -153,6 +151,7 @@ class Predictor:
         spacing: Spacing | None = None,
         affine: Affine | None = None,
         probabilities: bool = False,
+        uncertainty: bool = False,
     ) -> Prediction:
         """Segment one image.
 
@@ -161,6 +160,7 @@ class Predictor:
             spacing: Of an array, mm, (z, y, x); needed for arrays, not allowed otherwise.
             affine: Of an array, voxel index (z, y, x, 1) to world mm; None: the array is in canonical orientation.
             probabilities: Also give probabilities by head; they need heads x voxels x 2 bytes.
+            uncertainty: Also give entropy and, of several networks, their disagreement: these run twice then.
 
         Returns:
             Labels on the image's own grid, axes (z, y, x): a file's or nibabel image's axes reversed.
@@ -175,6 +175,7 @@ class Predictor:
         return self.predict_volume(
             volume,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             overwrite=isinstance(image, str | Path | list | tuple),  # from files: nobody else has the array
             read_seconds=time.perf_counter() - start,
         )
@@ -185,6 +186,7 @@ class Predictor:
         *,
         case: str = "image",
         probabilities: bool | Path = False,
+        uncertainty: bool = False,
         overwrite: bool = False,
         read_seconds: float = 0.0,
     ) -> Prediction:
@@ -195,37 +197,12 @@ class Predictor:
             case: Name for messages.
             probabilities: Also give probabilities by head; a path: write them there instead, as a chunked, compressed
                 blosc2 array (.b2nd), float16 (K, Z, Y, X).
+            uncertainty: Also give entropy and disagreement.
             overwrite: The volume's array is not needed any more: it may be changed, which saves a copy.
             read_seconds: Time that reading took, for Prediction.seconds.
         """
-        prepared = self.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
-        return self.predict_prepared(prepared, probabilities=probabilities)
-
-    def prepare(
-        self, volume: Volume, *, case: str = "image", overwrite: bool = False, read_seconds: float = 0.0
-    ) -> PreparedCase:
-        """The first half of `predict_volume`: check an image and preprocess it for every network."""
-        self._check_image(volume, case)
-        return self._case_predictor.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
-
-    def predict_prepared(self, case: PreparedCase, *, probabilities: bool | Path = False) -> Prediction:
-        """The second half; lets what was prepared go."""
-        return self._case_predictor.predict(case, probabilities)
-
-    def _check_image(self, volume: Volume, case: str) -> None:
-        expected = self.plan.channel_names
-        if len(volume.array) != len(expected):
-            raise PredictionError(
-                f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(expected)}: "
-                f"{', '.join(expected)}. Give one file with that many channels, or one file per channel."
-            )
-        undefined = sum(  # plane by plane: the answer takes a byte per voxel
-            int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
-        )
-        if undefined:
-            raise PredictionError(
-                f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
-            )
+        prepared = self.case_predictor.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
+        return self.case_predictor.predict(prepared, probabilities, uncertainty=uncertainty)
 
 
 def predict_files(
@@ -234,73 +211,74 @@ def predict_files(
     output: Path,
     *,
     save_probabilities: bool = False,
+    save_uncertainty: bool = False,
+    statistics: bool = False,
+    colors: bool = False,
     skip_existing: bool = False,
+    part: Part | None = None,
+    cluster: Cluster[Predictor] | None = None,
     progress: Progress | None = None,
 ) -> list[PredictionFailure]:
     """Predict files; a case that fails does not stop the others.
 
     Args:
-        predictor: The model.
+        predictor: The model; with a cluster, only its plan is used.
         inputs: An image, a folder of `CASE.ext` or `CASE_0000.ext`, or a list; see `inference.inputs`.
         output: Folder for `CASE.ext`, in the image's format (pictures: PNG); for a single case also a file name.
         save_probabilities: Also write `CASE_probabilities.b2nd`, float16 (K, Z, Y, X) by head.
+        save_uncertainty: Also write `CASE_uncertainty.ext` and, of several networks, `CASE_disagreement.ext`.
+        statistics: Also write `statistics.csv`; see `inference.label_statistics`.
+        colors: Also name and colour the labels; see `inference.label_colors`.
         skip_existing: Leave cases alone whose label map is there.
+        part: The cases that this process takes, when several share the work; None: all.
+        cluster: Where the cases are predicted, with absolute paths; None: here.
         progress: Called after every case.
 
     Returns:
         The cases that failed; also written to `failures.json` beside the label maps, where other cases' earlier
-        entries stay.
+        entries stay. A part has lists of its own: see `inference.parts`.
 
     Raises:
-        UsageError: If `inputs` holds nothing to predict, or `output` cannot take the label maps.
+        UsageError: If `inputs` holds nothing to predict, or `output` cannot take what is to be written.
     """
-    cases = find_inputs(inputs, predictor.plan.channel_names)
-    outputs = assign_outputs(cases, output)
-    steps = CaseSteps(
-        prepare=lambda file: _prepare_file(predictor, file, skip_existing=skip_existing),
-        predict=lambda file, case: _predict_file(predictor, file, case, save_probabilities=save_probabilities),
-        finish=_write_prediction,
+    choices = OutputChoices(
+        probabilities=save_probabilities, uncertainty=save_uncertainty, statistics=statistics, colors=colors
     )
-    failures = []
-    for done, (file, error) in enumerate(zip(outputs, run_cases(outputs, steps), strict=True), start=1):
-        if error:
-            logger.error("%s: %s", file.item.case, error)
-            failures.append(PredictionFailure(file.item.case, tuple(str(path) for path in file.item.images), error))
-        if progress is not None:
-            progress(done, len(cases))
-    write_failures(failures, cases, outputs[0].target.parent / "failures.json")
-    return failures
+    part = part or Part()
+    cases = find_inputs(inputs, predictor.plan.channel_names)
+    outputs = part.take(refuse_clashes(assign_outputs(cases, output), choices))
+    if not outputs:
+        logger.warning("part %d of %d has nothing to do: there are %d cases", part.number, part.count, len(cases))
+        return []
+    faulty = [index for index, file in enumerate(outputs) if file.fault]
+    kept = [i for i, file in enumerate(outputs) if not file.fault and skip_existing and file.target.is_file()]
+    pending = sorted({*range(len(outputs))} - {*faulty, *kept})
+    files = [outputs[index] for index in pending]
+    with keep_lists(outputs, kept, predictor.plan, choices, part, progress) as lists:
+        for index in faulty:
+            lists.add(index, CaseOutcome(outputs[index].fault))
+        if cluster is None:
+            answers = enumerate(_predict_here(predictor, files, choices))
+        else:
+            answers = cluster.work(partial(_process_file, choices=choices), files)
+        for position, answer in answers:
+            lists.add(pending[position], CaseOutcome(answer) if isinstance(answer, str) else answer)
+    return lists.failures
 
 
-def _prepare_file(predictor: Predictor, file: OutputFile, *, skip_existing: bool) -> _PreparedFile | None:
-    """Read and preprocess one case; None when its label map is there already."""
-    if file.fault:
-        raise PredictionError(file.fault)
-    if skip_existing and file.target.is_file():
-        return None
-    start = time.perf_counter()
-    case, volume = file.item.case, read_image(file.item.images)
-    for note in volume.notes:
-        logger.warning("%s: %s", case, note)
-    read_seconds = time.perf_counter() - start
-    return volume.template, predictor.prepare(volume, case=case, overwrite=True, read_seconds=read_seconds)
+def _predict_here(
+    predictor: Predictor, files: Sequence[OutputFile], choices: OutputChoices
+) -> Iterator[CaseOutcome | str]:
+    """Read the next file while this one is predicted and the last one written, unless memory is limited."""
+    case_predictor = predictor.case_predictor
+    steps = CaseSteps(
+        prepare=lambda file: prepare_file(case_predictor, file, choices),
+        predict=lambda file, prepared: predict_file(case_predictor, file, prepared, choices),
+        finish=lambda file, predicted: finish_file(case_predictor, file, predicted, choices),
+    )
+    return run_cases(files, steps, side_by_side=case_predictor.max_memory is None)
 
 
-def _predict_file(
-    predictor: Predictor, file: OutputFile, case: _PreparedFile | None, *, save_probabilities: bool
-) -> tuple[Template, Prediction] | None:
-    """Run the networks; probabilities are written here, before the label map, whose presence says that all is done."""
-    if case is None:
-        return None
-    template, prepared = case
-    path = file.target.with_name(f"{file.item.case}_probabilities.b2nd")
-    return template, predictor.predict_prepared(prepared, probabilities=save_probabilities and path)
-
-
-def _write_prediction(file: OutputFile, answer: tuple[Template, Prediction] | None) -> None:
-    if answer is None:
-        return
-    template, prediction = answer
-    write_label_map(prediction.labels, template, file.target)
-    steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())
-    logger.debug("%s: %s", file.item.case, steps)
+def _process_file(predictor: Predictor, file: OutputFile, *, choices: OutputChoices) -> CaseOutcome:
+    """What a cluster's process does."""
+    return process_file(predictor.case_predictor, file, choices)

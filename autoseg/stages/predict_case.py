@@ -7,9 +7,9 @@ A cascade's first stage streams into the label map of its second one before that
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import blosc2
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.errors import PredictionError
 from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.cropping import content_box
 from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
@@ -29,8 +30,10 @@ from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
-from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
+from autoseg.inference.restore import CaseLogits, ProbabilitySink, restore_labels, restore_on_grid
 from autoseg.inference.room import measure_room
+from autoseg.inference.training_range import TrainingRange, describe_departures, intensity_ranges
+from autoseg.inference.uncertainty import EntropyVolume, fold_disagreement, single_networks
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing, Triple
 from autoseg.records.plan import Plan
@@ -52,6 +55,8 @@ class PreparedCase:
     storage: SlabStorage
     inputs: dict[str, tuple[NDArray[np.float32], PreprocessedCase]]
     """By configuration, the earlier stages of cascades too."""
+    warnings: tuple[str, ...]
+    """How the image departs from the training images."""
     seconds: dict[str, float]
     """By step, so far."""
 
@@ -69,17 +74,21 @@ class CasePredictor:
     overlap: float
     max_memory: int | None
     """Bytes of the whole process; None: what the machine has free."""
+    training_range: TrainingRange | None = None
+    """Of the training images; None where the model does not know it."""
     is_regional: bool = False
     """Whether a cheap pass finds the foreground first, and networks look at its surroundings only."""
     locator: LoadedConfiguration | None = None
     """A coarser configuration for the cheap pass; None: the configuration itself, on the halved image."""
 
-    def prepare(self, volume: Volume, *, case: str, overwrite: bool, read_seconds: float) -> "PreparedCase":
-        """Preprocess an image for every network; arguments as for `Predictor.predict_volume`, which has checked it.
+    def prepare(self, volume: Volume, *, case: str, overwrite: bool, read_seconds: float) -> PreparedCase:
+        """Check an image and preprocess it for every network; arguments as for `Predictor.predict_volume`.
 
         Raises:
-            PredictionError: If more memory is needed than is allowed.
+            PredictionError: If the image does not fit the model, or more memory is needed than is allowed.
         """
+        _check_image(volume, case, self.plan.channel_names)
+        warnings = self._describe_departures(volume)
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         image = orient_array(volume.array, orientation)
         spacing = orient_grid(volume.grid, orientation).spacing
@@ -96,21 +105,60 @@ class CasePredictor:
                     case=case, plan=self.plan, configuration=name, overwrite=overwrite and name == names[-1],
                 )  # fmt: skip
                 inputs[name] = prepared, record
-        return PreparedCase(volume.grid, orientation, storage, inputs, seconds)
+        return PreparedCase(volume.grid, orientation, storage, inputs, warnings, seconds)
 
-    def predict(self, case: "PreparedCase", probabilities: bool | Path = False) -> Prediction:
+    def predict(
+        self, case: PreparedCase, probabilities: bool | Path = False, *, uncertainty: bool = False
+    ) -> Prediction:
         """Run the networks and restore the label map; lets the preprocessed images go."""
         encoding, orientation = self.plan.encoding, case.orientation
-        with _timed(case.seconds, "export"), self._probabilities(probabilities, case) as array:
-            volume = None if array is None else ProbabilityVolume(array, encoding, orientation)
-            labels = restore_labels([self._stream(member, case) for member in self.members], encoding, volume)
-            case.inputs.clear()
-            labels = apply_postprocessing(labels, self.postprocessing, encoding)
-            values = decode_label_map(restore_array(labels, orientation), encoding)
-        maps = array if isinstance(array, np.ndarray) else None
-        return Prediction(labels=values, grid=case.grid, probabilities=maps, seconds=case.seconds)
+        entropy = EntropyVolume(orient_grid(case.grid, orientation).shape, encoding) if uncertainty else None
+        with self._probabilities(probabilities, case) as array:
+            sinks = [] if array is None else [ProbabilityVolume(array, encoding, orientation).write]
+            sinks += [] if entropy is None else [entropy.write]
+            labels = self._labels(case, sinks, keep=uncertainty)
+        return Prediction(
+            labels=labels,
+            grid=case.grid,
+            probabilities=array if isinstance(array, np.ndarray) else None,
+            uncertainty=None if entropy is None else restore_array(entropy.values, orientation),
+            disagreement=self._disagreement(labels, case) if uncertainty else None,
+            warnings=case.warnings,
+            seconds=case.seconds,
+        )
 
-    def _stream(self, member: LoadedConfiguration, case: "PreparedCase", *, everywhere: bool = False) -> CaseLogits:
+    def _labels(
+        self, case: PreparedCase, sinks: Sequence[ProbabilitySink] = (), *, keep: bool
+    ) -> NDArray[np.unsignedinteger]:
+        """Label map on the image's own grid; the preprocessed images are let go unless they are to be kept."""
+        encoding = self.plan.encoding
+        with _timed(case.seconds, "export"):
+            labels = restore_labels([self._stream(member, case) for member in self.members], encoding, sinks)
+            if not keep:
+                case.inputs.clear()
+            kept = apply_postprocessing(labels, self.postprocessing, encoding)
+            del labels
+            return decode_label_map(restore_array(kept, case.orientation), encoding)
+
+    def _disagreement(
+        self, labels: NDArray[np.unsignedinteger], case: PreparedCase
+    ) -> NDArray[np.float16] | None:
+        """Run every network on its own; a model of one network cannot disagree with itself."""
+        networks = single_networks(self.members)
+        if len(networks) == 1:
+            return None
+        own = (replace(self, members=(network,))._labels(case, keep=True) for network in networks)
+        return fold_disagreement(labels, own)
+
+    def _describe_departures(self, volume: Volume) -> tuple[str, ...]:
+        if self.training_range is None:
+            return ()
+        grid = orient_grid(volume.grid, choose_orientation(volume.grid, self.plan.orientation))
+        schemes = self.members[0].configuration.normalization
+        ranges = intensity_ranges(volume.array)
+        return tuple(describe_departures(self.training_range, grid, ranges, self.plan.channel_names, schemes))
+
+    def _stream(self, member: LoadedConfiguration, case: PreparedCase, *, everywhere: bool = False) -> CaseLogits:
         """Logits of one configuration, to be read once; the stages before it run here, and look everywhere."""
         image, record = case.inputs[member.name]
         labels = None
@@ -129,7 +177,7 @@ class CasePredictor:
         return CaseLogits(_timed_slices(slices, case.seconds), record, member.configuration.resampling)
 
     def _region(
-        self, member: LoadedConfiguration, case: "PreparedCase", labels: NDArray[np.integer] | None
+        self, member: LoadedConfiguration, case: PreparedCase, labels: NDArray[np.integer] | None
     ) -> Box | None:
         """Where a configuration has to look, on its own grid; None: everywhere. `labels`: of the stage before."""
         shape = case.inputs[member.name][1].shape
@@ -144,7 +192,7 @@ class CasePredictor:
         return None if found is None else enlarge(found, found_on, shape, window)
 
     def _find_cheaply(
-        self, member: LoadedConfiguration, case: "PreparedCase", *, flat: bool
+        self, member: LoadedConfiguration, case: PreparedCase, *, flat: bool
     ) -> tuple[Box | None, tuple[int, ...]]:
         """The box of the foreground and the grid that it is on."""
         locator = self.locator or member
@@ -169,7 +217,7 @@ class CasePredictor:
 
     @contextmanager
     def _probabilities(
-        self, wanted: bool | Path, case: "PreparedCase"
+        self, wanted: bool | Path, case: PreparedCase
     ) -> Iterator[NDArray[np.float16] | blosc2.NDArray | None]:
         """Zeros (K, Z, Y, X) in memory (True) or in a file (its path); nothing (False)."""
         shape = (len(self.plan.encoding.heads), *case.grid.shape)
@@ -197,6 +245,21 @@ class CasePredictor:
             case, peak / 1e9, limit, storage.describe(),
         )  # fmt: skip
         return storage
+
+
+def _check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
+    if len(volume.array) != len(channel_names):
+        raise PredictionError(
+            f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
+            f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
+        )
+    undefined = sum(  # plane by plane: the answer takes a byte per voxel
+        int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
+    )
+    if undefined:
+        raise PredictionError(
+            f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
+        )
 
 
 def _stages(member: LoadedConfiguration) -> tuple[str, ...]:

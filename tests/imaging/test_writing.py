@@ -8,9 +8,9 @@ from PIL import Image
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.geometry import grid_difference
-from autoseg.imaging.reading import read_image, read_label_map, volume_from_array
+from autoseg.imaging.reading import read_image, read_label_map, volume_from_array, volume_from_simpleitk
 from autoseg.imaging.volume import IMAGE_ENDINGS, PICTURE_ENDINGS
-from autoseg.imaging.writing import label_map_ending, write_label_map
+from autoseg.imaging.writing import label_map_ending, write_label_map, write_share_map
 
 RNG = np.random.default_rng(0)
 MEDICAL_ENDINGS = tuple(sorted(set(IMAGE_ENDINGS) - set(PICTURE_ENDINGS)))
@@ -177,6 +177,57 @@ def test_a_failed_write_leaves_nothing_behind(nifti: Path, tmp_path):
     with pytest.raises(ValueError, match="does not fit the grid"):
         write_label_map(labels[1:], volume.template, tmp_path / "out" / "x.nii.gz")
     (tmp_path / "out" / "x.nrrd").mkdir()
-    with pytest.raises(ImageFileError, match=r"x\.nrrd: the label map cannot be written"):
+    with pytest.raises(ImageFileError, match=r"x\.nrrd: cannot be written"):
         write_label_map(labels, volume.template, tmp_path / "out" / "x.nrrd")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.nrrd"]
+
+
+def shares_like(shape: tuple[int, int, int]) -> np.ndarray:
+    shares = RNG.random(shape).astype(np.float16)
+    shares.flat[:2] = 0, 1
+    return shares
+
+
+def test_shares_on_the_grid_of_a_nifti_image(nifti: Path, tmp_path):
+    template = read_image([nifti]).template
+    shares = shares_like(template.grid.shape)
+    written = nibabel.load(write_share_map(shares, template, tmp_path / "shares.nii.gz"))
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), shares.transpose(2, 1, 0).astype(np.float32))
+    assert written.get_data_dtype() == np.float32
+    assert (written.header["cal_min"], written.header["cal_max"]) == (0, 1)
+    np.testing.assert_array_equal(written.affine, nibabel.load(nifti).affine)
+    assert template.nifti_header is not None
+    assert template.nifti_header["cal_max"] == 0, "the template serves the label map too"
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd", ".nii", ".hdr", ".gipl"])
+def test_shares_in_other_formats(tmp_path, ending):
+    volume = volume_from_array(RNG.normal(size=(5, 7, 11)), (3.9, 0.5, 1.25), ending=ending)
+    if ending == ".gipl":  # which has no directions
+        volume = read_image([write_label_map(labels_like((5, 7, 11)), identity_template(), tmp_path / "image.gipl")])
+    shares = shares_like((5, 7, 11))
+    written = read_image([write_share_map(shares, volume.template, tmp_path / f"shares{ending}")])
+    np.testing.assert_allclose(written.array[0], shares, atol=1e-6)
+    assert grid_difference(written.grid, volume.grid) is None
+
+
+def identity_template():
+    image = SimpleITK.GetImageFromArray(np.zeros((5, 7, 11), dtype=np.uint8))
+    return volume_from_simpleitk(image).template
+
+
+def test_shares_of_a_picture_have_sixteen_bits(tmp_path):
+    Image.fromarray(np.zeros((7, 11), dtype=np.uint8)).save(tmp_path / "image.jpg")
+    template = read_image([tmp_path / "image.jpg"]).template
+    shares = shares_like((1, 7, 11))
+    path = write_share_map(shares, template, tmp_path / "shares.jpg")
+    assert path == tmp_path / "shares.png"
+    found = np.asarray(Image.open(path))
+    assert (found.flat[0], found.flat[1]) == (0, 65535)
+    np.testing.assert_allclose(found / 65535, shares[0], atol=1e-5)
+
+
+def test_shares_of_another_shape_are_refused(nifti: Path, tmp_path):
+    template = read_image([nifti]).template
+    with pytest.raises(ValueError, match="does not fit the grid"):
+        write_share_map(shares_like((5, 7, 10)), template, tmp_path / "shares.nii.gz")

@@ -8,15 +8,16 @@ from autoseg.imaging.labels import make_encoding
 from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import LabelValues
 from autoseg.records.files import write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.training.checkpointing import save_weights
 
-LABELS = {"background": 0, "anterior": 3, "posterior": 300}
+LABELS: dict[str, LabelValues] = {"background": 0, "anterior": 3, "posterior": 300}
 CASCADE = "3d_cascade_fullres"
-REGIONS = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}
+REGIONS: dict[str, LabelValues] = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}
 
 
 def make_plan(

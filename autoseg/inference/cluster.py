@@ -1,0 +1,138 @@
+"""Cases on a Dask cluster: every worker process loads the model once and predicts one case at a time.
+
+Workers read the images and write the results themselves, so both folders, and the model, must be reachable from them
+under the same paths. Needs the extra `cluster`.
+"""
+
+import importlib
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from autoseg.errors import UsageError
+
+Tool = TypeVar("Tool")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+CONNECTING_SECONDS = 20.0
+
+ANSWER_SECONDS = 30.0
+"""Finished results are small and come at once, unless the worker died in the moment after: then, maybe never."""
+
+
+@dataclass(frozen=True)
+class Cluster(Generic[Tool]):
+    """A running cluster, and what its processes load to work with."""
+
+    address: str
+    """Of the scheduler, such as `tcp://node1:8786`."""
+    load: Callable[[], Tool]
+    """Makes what the work needs, once in every process; picklable."""
+
+    def work(self, work: Callable[[Tool, Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result | str]]:
+        """See `work_on_cluster`."""
+        return work_on_cluster(self.address, self.load, work, items)
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""A worker with several threads holds one case in memory all the same."""
+
+
+def work_on_cluster(
+    address: str, load: Callable[[], Tool], work: Callable[[Tool, Item], Result], items: Sequence[Item]
+) -> Iterator[tuple[int, Result | str]]:
+    """Do the same work for every item, on all workers of a running cluster.
+
+    Args:
+        address: Of the scheduler, such as `tcp://node1:8786`.
+        load: Makes what the work needs, once in every process; picklable.
+        work: Picklable; what it raises becomes a message, and the other items go on.
+        items: Picklable.
+
+    Yields:
+        Index of the item, and its result; or a sentence when that failed or its worker died. As they are finished.
+
+    Raises:
+        UsageError: If the package is missing, or no scheduler answers at the address.
+    """
+    distributed = _import_distributed()
+    key = secrets.token_hex(8)
+    with _connect(distributed, address) as client:
+        futures = client.map(
+            _work_in_worker, [*items], key=None, token=key, load=load, work=work, pure=False, retries=0
+        )
+        position = {future.key: index for index, future in enumerate(futures)}
+        try:
+            for future in distributed.as_completed(futures):
+                yield position[future.key], _answer(future)
+                future.release()
+        finally:
+            client.cancel(futures)
+            client.run(forget_tools, on_error="ignore")  # a worker may have died since
+
+
+def forget_tools() -> None:
+    """Free what `load` made in this process."""
+    _loaded.cache_clear()
+
+
+def _work_in_worker(
+    item: Item, *, token: str, load: Callable[[], Tool], work: Callable[[Tool, Item], Result]
+) -> Result:
+    with _ONE_AT_A_TIME:
+        return work(_loaded(_Loading(token, load)), item)
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """How to load a tool; equal within one run, so that each process loads it once."""
+
+    token: str
+    load: Callable[[], Any] = field(compare=False)
+
+
+@lru_cache(maxsize=1)
+def _loaded(loading: _Loading) -> Any:  # noqa: ANN401 (whatever `load` makes)
+    return loading.load()
+
+
+def _answer(future: Any) -> Any:  # noqa: ANN401 (whatever `work` gives)
+    """The result; or a sentence, also where a finished result was lost with its worker and could not be had again."""
+    try:
+        return future.result(timeout=ANSWER_SECONDS)
+    except Exception as error:  # noqa: BLE001 (of any kind: it was raised by the work, in another process)
+        return _sentence(error)
+
+
+def _sentence(error: BaseException) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return (
+            "the worker processes died that tried this case or one beside it, most likely because memory ran out; "
+            "give workers more memory and run again with --skip-existing"
+        )
+    if isinstance(error, TimeoutError):
+        return "its worker died just afterwards and could not tell what came of it; run again with --skip-existing"
+    return str(error) or type(error).__name__
+
+
+def _connect(distributed: Any, address: str) -> Any:  # noqa: ANN401 (the package need not be installed)
+    try:
+        return distributed.Client(address, timeout=CONNECTING_SECONDS)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--scheduler {address}: no Dask scheduler answers there ({error}); start one with `dask scheduler`, and "
+            "give the address that it prints"
+        ) from error
+
+
+def _import_distributed() -> Any:  # noqa: ANN401 (the package need not be installed)
+    try:
+        return importlib.import_module("distributed")
+    except ImportError as error:
+        raise UsageError(
+            f"--scheduler needs a package that is not installed ({error}); pip install autoseg[cluster]"
+        ) from error

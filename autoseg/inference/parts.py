@@ -1,0 +1,63 @@
+"""Several processes share one folder of images: each takes every n-th case, and has its own lists beside the results.
+
+No list is shared, so nothing has to be locked: parts may run at the same time, on file systems of any kind. A run over
+all cases afterwards (`--skip-existing` keeps what is there) does what is missing and brings the lists together.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number` of `count`; 1 of 1 is everything.
+
+    Examples:
+        >>> Part(2, 3).take("abcdefgh")
+        'beh'
+        >>> Part(2, 3).file_name("failures.json"), Part().file_name("failures.json")
+        ('failures_part_2_of_3.json', 'failures.json')
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"part {self.number} of {self.count}: expected 1 to {self.count}, of at least 1")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is everything."""
+        return self.count == 1
+
+    def take(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every `count`-th item from the `number`-th on; all parts together have every item once.
+
+        References:
+            nnU-Net v2 (Isensee et al. 2021), prediction from folders in several parts; its parts count from 0.
+        """
+        return items[self.number - 1 :: self.count]
+
+    def file_name(self, name: str) -> str:
+        """The part's own name of a list that a run writes."""
+        if self.is_whole:
+            return name
+        stem, dot, ending = name.partition(".")
+        return f"{stem}_part_{self.number}_of_{self.count}{dot}{ending}"
+
+
+def part_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """The lists of this name that parts of a run left in a folder, in order of name.
+
+    Examples:
+        `part_files(folder, "failures.json")` finds `failures_part_1_of_2.json` and `failures_part_2_of_2.json`.
+    """
+    stem, dot, ending = name.partition(".")
+    pattern = re.compile(re.escape(f"{stem}_part_") + r"\d+_of_\d+" + re.escape(dot + ending))
+    return tuple(sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name)))

@@ -1,0 +1,122 @@
+"""`Predictor` as a library: every kind of image, several threads, no files, times."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from autoseg.stages.predict import Predictor
+from tests.inference.models import CASCADE, make_cascade_plan, make_plan, write_model
+from tests.stages.test_predict import SHAPE, SPACING, make_image, write_nifti
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, channels=("T1", "T2"))
+    workspace = write_model(tmp_path_factory.mktemp("model"), plan, {"3d_fullres": ("0", "1")})
+    return Predictor(workspace.root, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory):
+    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2), channels=("T1", "T2"))
+    workspace = write_model(tmp_path_factory.mktemp("cascade"), plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
+    return Predictor(workspace.root, configuration=CASCADE, device="cpu", precision="fp32")
+
+
+def two_channels(seed=0):
+    return np.stack([make_image(seed), make_image(seed + 100)])
+
+
+def test_every_kind_of_image_with_two_channels_gives_the_same_labels(predictor, tmp_path):
+    image = two_channels()
+    expected = predictor.predict(image, spacing=SPACING).labels
+    assert len(np.unique(expected)) == 3
+    first, second = (write_nifti(channel, tmp_path / f"x_{c}.nii.gz") for c, channel in enumerate(image))
+    affine = nibabel.load(first).affine
+    four_axes = nibabel.Nifti1Image(image.transpose(3, 2, 1, 0), affine)
+    vectors = SimpleITK.GetImageFromArray(np.moveaxis(image, 0, -1), isVector=True)
+    vectors.SetSpacing(SPACING[::-1])
+    SimpleITK.WriteImage(vectors, tmp_path / "vectors.nrrd")
+    nibabel.save(four_axes, tmp_path / "four_axes.nii")
+    by_z_y_x = tuple(map(tuple, affine[:, [2, 1, 0, 3]].tolist()))
+    found = {
+        "one file per channel": predictor.predict([first, str(second)]),
+        "4D file": predictor.predict(tmp_path / "four_axes.nii"),
+        "file of vectors": predictor.predict(str(tmp_path / "vectors.nrrd")),
+        "nibabel": predictor.predict(four_axes),
+        "SimpleITK": predictor.predict(vectors),
+        "array with affine": predictor.predict(image, spacing=SPACING, affine=by_z_y_x),
+        "whole numbers of another type": predictor.predict(image.astype(np.float64), spacing=SPACING),
+    }
+    for kind, prediction in found.items():
+        np.testing.assert_array_equal(prediction.labels, expected, err_msg=kind)
+        assert prediction.grid.shape == SHAPE, kind
+        assert prediction.grid.spacing == pytest.approx(SPACING), kind
+
+
+def test_the_callers_image_is_left_as_it_was(predictor):
+    image = two_channels()
+    nifti = nibabel.Nifti1Image(image.transpose(3, 2, 1, 0).copy(), np.diag([*SPACING[::-1], 1]))
+    itk = SimpleITK.GetImageFromArray(np.moveaxis(image, 0, -1), isVector=True)
+    given = image.copy()
+    for one in (given, nifti, itk):
+        predictor.predict(one, spacing=SPACING if one is given else None)
+    np.testing.assert_array_equal(given, image)
+    np.testing.assert_array_equal(nifti.dataobj, image.transpose(3, 2, 1, 0))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(itk), np.moveaxis(image, 0, -1))
+
+
+@pytest.mark.parametrize("name", ["predictor", "cascade"])
+def test_threads_give_what_one_gives(name, request):
+    model = request.getfixturevalue(name)
+    images = [two_channels(seed) for seed in range(4)]
+    serial = [model.predict(image, spacing=SPACING, probabilities=True, uncertainty=True) for image in images]
+    assert len({labels.labels.tobytes() for labels in serial}) == 4, "otherwise mixed-up answers go unseen"
+    together = Barrier(2)
+
+    def predict(thread):
+        together.wait(timeout=60)
+        return [
+            model.predict(images[index], spacing=SPACING, probabilities=True, uncertainty=True)
+            for index in ((0, 1, 2, 3), (3, 2, 1, 0))[thread]
+        ]
+
+    with ThreadPoolExecutor(2) as pool:
+        forwards, backwards = pool.map(predict, range(2))
+    for answers in (forwards, backwards[::-1]):
+        for answer, expected in zip(answers, serial, strict=True):
+            np.testing.assert_array_equal(answer.labels, expected.labels)
+            np.testing.assert_array_equal(answer.probabilities, expected.probabilities)
+            np.testing.assert_array_equal(answer.uncertainty, expected.uncertainty)
+
+
+def test_no_file_is_written(predictor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    predictor.predict(two_channels(), spacing=SPACING, probabilities=True, uncertainty=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_is_asked_for_is_given(predictor):
+    plain = predictor.predict(two_channels(), spacing=SPACING)
+    assert (plain.probabilities, plain.uncertainty, plain.disagreement, plain.warnings) == (None, None, None, ())
+    full = predictor.predict(two_channels(), spacing=SPACING, uncertainty=True)
+    np.testing.assert_array_equal(full.labels, plain.labels)
+    for shares in (full.uncertainty, full.disagreement):
+        assert shares.shape == SHAPE
+        assert shares.dtype == np.float16
+        assert 0 <= shares.min() < shares.max() <= 1
+
+
+def test_times_add_up_to_no_more_than_passed(predictor):
+    start = time.perf_counter()
+    seconds = predictor.predict(two_channels(), spacing=SPACING, uncertainty=True).seconds
+    passed = time.perf_counter() - start
+    assert set(seconds) == {"read", "preprocess", "network", "export", "disagreement"}
+    assert all(value >= 0 for value in seconds.values())
+    assert 0 < sum(seconds.values()) <= passed
