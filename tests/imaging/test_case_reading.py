@@ -6,7 +6,8 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.case_reading import choose_orientation, content_hash, read_case
 from autoseg.imaging.geometry import orient_array
 from autoseg.imaging.labels import make_encoding
-from autoseg.records.case import Grid, Orientation
+from autoseg.imaging.volume import make_grid
+from autoseg.records.case import Orientation
 from autoseg.records.dataset import CaseFiles
 
 ENCODING = make_encoding({"background": 0, "Anterior": 1, "Posterior": 2})
@@ -82,9 +83,7 @@ def test_canonical_ras_against_nibabels_reorientation(axes):
     stored = nibabel.Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.diag([1.5, 2.0, 3.0, 1.0]))
     change = nibabel.orientations.axcodes2ornt(tuple(axes))
     turned = stored.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(stored.affine), change))
-    affine = tuple(map(tuple, turned.affine[:, [2, 1, 0, 3]].tolist()))
-    z, y, x = turned.header.get_zooms()[::-1]
-    grid = Grid(shape=turned.shape[::-1], spacing=(float(z), float(y), float(x)), affine=affine)
+    grid = make_grid(turned.shape[::-1], turned.header.get_zooms()[::-1], turned.affine[:, [2, 1, 0, 3]])
     orientation = choose_orientation(grid, "canonical_ras")
     expected = np.asarray(nibabel.as_closest_canonical(turned).dataobj).T
     np.testing.assert_array_equal(orient_array(np.asarray(turned.dataobj).T, orientation), expected)

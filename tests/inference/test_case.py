@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+from typing_extensions import override
 
 from autoseg.inference.case import predict_case_logits
 from autoseg.inference.model_loading import LoadedConfiguration
@@ -11,6 +12,7 @@ IMAGE = np.random.default_rng(3).normal(size=(1, 12, 16, 20)).astype(np.float32)
 class Scaled(torch.nn.Module):
     """Three heads, simple functions of the voxel."""
 
+    @override
     def forward(self, image):
         return torch.cat([image, image * (1 + 1e-4), image * 1e9], dim=1)
 

@@ -20,7 +20,8 @@ DATASET = {
     "file_ending": ".nii.gz",
 }
 
-REGIONS = {"labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3}, "regions_class_order": [1, 2, 3]}
+REGION_LABELS: dict[str, int | list[int]] = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3}
+REGIONS = {"labels": REGION_LABELS, "regions_class_order": [1, 2, 3]}
 
 
 def architecture(name="PlainConvUNet", **changes):

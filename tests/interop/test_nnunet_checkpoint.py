@@ -4,6 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from typing_extensions import override
 
 from autoseg.errors import InteropError
 from autoseg.interop.nnunet_checkpoint import read_checkpoint
@@ -16,6 +17,7 @@ class Planted:
     def __init__(self, path):
         self.path = path
 
+    @override
     def __reduce__(self):
         return open, (str(self.path), "w")
 

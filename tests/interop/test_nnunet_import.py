@@ -17,6 +17,7 @@ from autoseg.stages.predict import Predictor
 from tests.interop.nnunet_models import (
     DATASET,
     OLD_KEYS,
+    REGION_LABELS,
     REGIONS,
     architecture,
     changed,
@@ -54,10 +55,9 @@ def test_the_plan_says_what_plans_json_says(model, tmp_path):
     assert plan.labels == {"background": 0, "a": 1, "b": 2}
     assert (found.spacing, found.patch_size, found.batch_size) == ((2.5, 1.0, 1.25), (8, 16, 12), 2)
     assert found.median_shape == (9.0, 20.5, 15.0)
-    numbers = {"mean": 51.0, "std": 20.0, "lower": -8.0, "upper": 99.0}
     assert found.normalization == (
-        NormalizationSpec(scheme="zscore", use_mask=True, **numbers),
-        NormalizationSpec(scheme="ct", **numbers),
+        NormalizationSpec(scheme="zscore", use_mask=True, mean=51.0, std=20.0, lower=-8.0, upper=99.0),
+        NormalizationSpec(scheme="ct", mean=51.0, std=20.0, lower=-8.0, upper=99.0),
     )
     assert found.resampling == ResamplingSpec()
     network = found.network
@@ -181,7 +181,7 @@ def test_plans_from_before_architecture_are_read(tmp_path):
 
 
 def test_regions_and_the_ignore_label_decide_the_heads(tmp_path):
-    dataset = {**DATASET, **REGIONS, "labels": {**REGIONS["labels"], "ignore": 4}}
+    dataset = {**DATASET, **REGIONS, "labels": {**REGION_LABELS, "ignore": 4}}
     plan = read_record(Plan, imported(write_model(tmp_path / "made", dataset=dataset), tmp_path).plan)
     assert plan.encoding.activation == "sigmoid"
     assert [(head.name, head.painted_index) for head in plan.encoding.heads] == [("whole", 1), ("core", 2), ("rim", 3)]
@@ -198,7 +198,9 @@ def test_a_cascade_brings_both_stages_and_nnunets_rule_between_them(tmp_path):
     assert cascade.spacing == (2.5, 1.0, 1.25)
     assert plan.configurations["3d_lowres"].spacing == (4.0, 2.0, 2.0)
     predictor = Predictor(workspace.root, device="cpu", precision="fp32")
-    assert predictor.members[0].previous.folds == ("0", "1")
+    (member,) = predictor.members
+    assert member.previous is not None
+    assert member.previous.folds == ("0", "1")
 
 
 def test_a_zip_of_a_dataset_is_a_model_too(tmp_path):

@@ -6,11 +6,11 @@ from autoseg.errors import InteropError
 from autoseg.imaging.labels import make_encoding
 from autoseg.interop.nnunet_folder import FoldFolder, ModelFolder
 from autoseg.interop.nnunet_selection import KEEP_LARGEST, read_selection
-from tests.interop.nnunet_models import REGIONS
+from tests.interop.nnunet_models import REGION_LABELS
 
 LABELS = make_encoding({"background": 0, "a": 1, "b": 2, "c": 3})
 OVERLAPPING = make_encoding(
-    {name: tuple(value) if isinstance(value, list) else value for name, value in REGIONS["labels"].items()}, (1, 2, 3)
+    {name: tuple(value) if isinstance(value, list) else value for name, value in REGION_LABELS.items()}, (1, 2, 3)
 )
 
 
@@ -57,6 +57,7 @@ def test_the_chosen_configuration_comes_with_its_folds_and_post_processing(tmp_p
     )
     write_postprocessing(folders["2d"].path / "crossval_results_folds_0_1" / "postprocessing.json", 1)
     selection, reason = read_selection(folders, LABELS)
+    assert selection is not None
     assert (selection.configurations, selection.folds) == (("3d_fullres",), ("0", "1"))
     assert [step.labels for step in selection.postprocessing] == [("a", "b", "c"), ("b",)]
     assert selection.mean_foreground_dice == 0.8
@@ -70,6 +71,7 @@ def test_an_ensemble_comes_with_the_post_processing_of_the_ensemble(tmp_path):
     write_information(tmp_path, "2d", "3d_fullres", source=source)
     write_postprocessing(tmp_path / "Dataset901" / "ensembles" / source / "postprocessing.json", 3)
     selection, _ = read_selection(folders, LABELS)
+    assert selection is not None
     assert (selection.configurations, selection.folds) == (("2d", "3d_fullres"), ("1",))
     assert [step.labels for step in selection.postprocessing] == [("c",)]
     assert "Of these folds 1 were imported." in selection.reasons
@@ -88,6 +90,7 @@ def test_one_configuration_alone_has_its_own_post_processing_from_most_folds(tmp
     write_postprocessing(only.path / "crossval_results_folds_0" / "postprocessing.json", 1)
     write_postprocessing(only.path / "crossval_results_folds_0_1" / "postprocessing.json", 2)
     selection, reason = read_selection({"2d": only}, LABELS)
+    assert selection is not None
     assert [step.labels for step in selection.postprocessing] == [("b",)]
     assert selection.mean_foreground_dice == 0.75
     assert "crossval_results_folds_0_1/postprocessing.json" in reason
@@ -105,6 +108,7 @@ def test_regions_are_named_by_their_labels(tmp_path):
     only = folder(tmp_path, "2d")
     write_postprocessing(only.path / "postprocessing.json", [1, 2, 3], [2, 3], 3)
     selection, _ = read_selection({"2d": only}, OVERLAPPING)
+    assert selection is not None
     assert [step.labels for step in selection.postprocessing] == [("whole",), ("core",), ("rim",)]
 
 

@@ -109,10 +109,9 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
     case = "patient001_frame01"
     stored = nibabel.load(folder / "images" / f"{case}_0000.nii.gz")
     image = np.asarray(stored.dataobj, dtype=np.float32).T[None]
-    depth_mm, height_mm, width_mm = (float(size) for size in stored.header.get_zooms()[::-1])
-    spacing = (depth_mm, height_mm, width_mm)
+    x, y, z = map(float, stored.header.get_zooms())
     prepared, _, record = preprocess_case(
-        image, None, spacing, case=case, plan=predictor.plan, configuration="3d_fullres"
+        image, None, (z, y, x), case=case, plan=predictor.plan, configuration="3d_fullres"
     )
     assert record.shape != record.original_shape
     assert record.shape[0] != record.original_shape[0]  # nearest slices
@@ -140,9 +139,10 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
     ))  # fmt: skip
     ours = np.zeros((4, *record.original_shape), dtype=np.float16)
     encoding = predictor.plan.encoding
-    labels = restore_labels([answered], encoding, ProbabilityVolume(ours, encoding, Orientation()))[inside[1:]]
+    sink = ProbabilityVolume(ours, encoding, Orientation()).write
+    labels = restore_labels([answered], encoding, [sink])[inside[1:]]
     expected = their_labels(folder, case)[inside[1:]]
-    assert (expected > 0).sum() > 500
+    assert (expected > 0).sum() > 50
     assert (expected == 0).sum() > 500
     assert (labels != expected).sum() <= 1
     theirs = np.load(folder / "nnunet_probabilities" / f"{case}.npz")["probabilities"]
