@@ -98,8 +98,9 @@ class CasePredictor:
             volume = None if array is None else ProbabilityVolume(array, encoding, orientation)
             labels = restore_labels([self._stream(member, case) for member in self.members], encoding, volume)
             case.inputs.clear()
-            labels = apply_postprocessing(labels, self.postprocessing, encoding)
-            values = decode_label_map(restore_array(labels, orientation), encoding)
+            kept = apply_postprocessing(labels, self.postprocessing, encoding)
+            del labels
+            values = decode_label_map(restore_array(kept, orientation), encoding)
         maps = array if isinstance(array, np.ndarray) else None
         return Prediction(labels=values, grid=case.grid, probabilities=maps, seconds=case.seconds)
 
