@@ -109,7 +109,7 @@ def _write_image(path: Path, shape: tuple[int, int, int]) -> None:
 
 def _write_model(root: Path, trial: Trial) -> None:
     """A plan of one configuration, and random weights of its network."""
-    labels: dict[str, LabelValues] = {"background": 0} | {f"part_{n}": n for n in range(1, trial.num_heads)}
+    labels: dict[str, LabelValues] = {"background": 0, **{f"part_{n}": n for n in range(1, trial.num_heads)}}
     spec = NetworkSpec(
         architecture="unet", dimensions=3, input_channels=1, output_channels=trial.num_heads, features=trial.features,
         strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 2, encoder_blocks=(1, 1), decoder_blocks=(1,),

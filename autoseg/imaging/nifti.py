@@ -148,7 +148,7 @@ def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, *, as_float
 
 def _fill(stream: BinaryIO, array: AnyArray) -> int:
     """Read as many bytes as the array has, or as there are; returns how many."""
-    content = memoryview(array.view(np.uint8))
+    content = array.view(np.uint8).data
     found = 0
     while found < len(content):
         count = stream.readinto(content[found:])  # type: ignore[attr-defined]

@@ -55,14 +55,19 @@ def read_image(paths: Sequence[Path]) -> Volume:
     Raises:
         ImageFileError: If a file cannot be read, or the files' grids differ; the message begins with the path.
     """
-    volumes = [_read(Path(path), as_labels=False) for path in paths]
+    volumes: list[Volume] = []
+    arrays: list[AnyArray] = []
+    for path in paths:
+        volume = _read(Path(path), as_labels=False)
+        arrays.append(_as_float32(volume.array))
+        volumes.append(replace(volume, array=arrays[-1][:0].copy()))
+        del volume
     first = volumes[0]
     for other in volumes[1:]:
         difference = grid_difference(first.grid, other.grid)
         if difference is not None:
             raise ImageFileError(f"{other.path}: not on the same grid as {first.path}: {difference}")
-    arrays = [_as_float32(volume.array) for volume in volumes]
-    array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    array = arrays[0] if len(arrays) == 1 else _join_channels(arrays)
     notes = tuple(dict.fromkeys(note for volume in volumes for note in volume.notes))
     return replace(first, array=array, notes=notes)
 
@@ -135,6 +140,17 @@ def _read(path: Path, *, as_labels: bool) -> Volume:
         f"{path}: files ending in {ending or '(nothing)'} are not supported; convert it to one of "
         f"{' '.join(IMAGE_ENDINGS)}"
     )
+
+
+def _join_channels(arrays: list[AnyArray]) -> AnyArray:
+    """Concatenate, and let each array go once it is copied: no two copies of all channels."""
+    joined = np.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), dtype=np.float32)
+    end = len(joined)
+    while arrays:
+        channels = arrays.pop()
+        joined[end - len(channels) : end] = channels
+        end -= len(channels)
+    return joined
 
 
 def _as_float32(array: AnyArray) -> AnyArray:

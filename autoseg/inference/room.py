@@ -47,9 +47,16 @@ def measure_room(max_memory: int | None, device: torch.device, image_bytes: int)
         resident=resident,
         limit=max_memory if max_memory is not None or available is None else resident + available,
         is_limit_set=max_memory is not None,
-        device=int(DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
+        device=_free_device_bytes(device) if device.type == "cuda" else None,
         disk=shutil.disk_usage(tempfile.gettempdir()).free,
     )
+
+
+def _free_device_bytes(device: torch.device) -> int:
+    """What nobody has, and what this process has reserved and does not use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(DEVICE_SHARE * (free + unused))
 
 
 def _resident_bytes() -> int | None:

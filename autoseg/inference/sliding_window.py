@@ -251,7 +251,7 @@ def _window_groups(shape: Sequence[int], window: Sequence[int], overlap: float, 
 
 
 def _open_slices(groups: Sequence[Sequence[Box]], size: int) -> int:
-    depths = [min(size, group[-1][0].stop) - max(0, group[0][0].start) for group in groups]
+    depths: list[int] = [min(size, group[-1][0].stop) - max(0, group[0][0].start) for group in groups]
     return max(depths)
 
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import PredictionError
-from autoseg.inference import logit_slab
 from autoseg.inference.logit_slab import LogitSlab, SlabStorage
 
 CPU = torch.device("cpu")
@@ -30,12 +29,13 @@ def windows_of_a_volume(draw):
     return (starts[-1] + depth, draw(st.integers(1, 4)), draw(st.integers(1, 5))), depth, starts
 
 
-def blend(shape, depth, starts, storage, heads=2):
+def blend(volume, storage, heads=2):
     """Slices as the slab gives them, and the volume summed in one piece."""
+    shape, depth, starts = volume
     generator = torch.Generator().manual_seed(len(starts))
     slab = LogitSlab(heads, depth, shape[1:], storage, CPU)
     total, norm = torch.zeros(heads, *shape), torch.zeros(shape)
-    found = []
+    found: list[torch.Tensor] = []
     for start in starts:
         logits = torch.randn(heads, depth, *shape[1:], generator=generator) * 20
         weights = torch.rand(depth, *shape[1:], generator=generator) + 1e-6
@@ -51,7 +51,7 @@ def blend(shape, depth, starts, storage, heads=2):
 @settings(deadline=None, max_examples=40)
 @given(windows_of_a_volume())
 def test_float32_is_the_whole_volume_to_the_bit(storage, volume):
-    found, expected = blend(*volume, storage)
+    found, expected = blend(volume, storage)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
 
@@ -60,7 +60,7 @@ def test_float32_is_the_whole_volume_to_the_bit(storage, volume):
 @settings(deadline=None, max_examples=20)
 @given(windows_of_a_volume())
 def test_float16_rounds_the_mean_so_far(storage, volume):
-    found, expected = blend(*volume, storage)
+    found, expected = blend(volume, storage)
     assert found.dtype == torch.float32
     windows = len(volume[2])
     torch.testing.assert_close(found, expected, rtol=0, atol=0.03 * windows)
@@ -101,7 +101,7 @@ def test_a_full_disk_is_told(monkeypatch):
     def refuse(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logit_slab.os, "posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
     with pytest.raises(PredictionError, match=r"no temporary file of 0\.48 GB for logits .*No space left.*TMPDIR"):
         LogitSlab(10, 12, (1000, 1000), SlabStorage("file"), CPU)
 

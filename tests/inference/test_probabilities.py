@@ -1,7 +1,5 @@
 """Probabilities on the image's own grid, in memory and in a file."""
 
-from itertools import permutations, product
-
 import blosc2
 import numpy as np
 import pytest
@@ -11,16 +9,15 @@ from autoseg.imaging.geometry import orient_array, restore_array
 from autoseg.imaging.labels import make_encoding
 from autoseg.inference import probabilities
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
-from autoseg.records.case import Orientation, PreprocessedCase
+from autoseg.records.case import Orientation, PreprocessedCase, Triple
 
 LABELS = make_encoding({"background": 0, "a": 5, "b": 9})
 REGIONS = make_encoding({"background": 0, "whole": (1, 2), "core": 2}, (1, 2))
 STORED = (4, 5, 7)
+ORDERS: list[Triple] = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
 ORIENTATIONS = [
-    (Orientation(axes=axes, flips=flips), transpose)
-    for axes, flips, transpose in zip(
-        permutations(range(3)), product((False, True), repeat=3), [*permutations(range(3))][::-1], strict=False
-    )
+    (Orientation(axes=axes, flips=(bool(number & 1), bool(number & 2), bool(number & 4))), transpose)
+    for number, (axes, transpose) in enumerate(zip(ORDERS, ORDERS[::-1], strict=True), start=1)
 ]
 
 
