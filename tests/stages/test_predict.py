@@ -729,3 +729,35 @@ def test_half_precision_changes_few_voxels(model, predictor):
     exact = predictor.predict(image, spacing=SPACING).labels
     coarse = Predictor(model, device="cpu", precision="bf16").predict(image, spacing=SPACING).labels
     assert (exact == coarse).mean() > 0.9
+
+
+@pytest.mark.parametrize("has_16_bits", [True, False])
+def test_precision_auto_begins_with_float32(tmp_path, monkeypatch, caplog, has_16_bits):
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2))
+    write_model(tmp_path, plan, {"3d_lowres": ("0",), "3d_fullres": ("0",), CASCADE: ("0",)})
+    monkeypatch.setattr("autoseg.networks.devices._cpu_computes_bf16", lambda: has_16_bits)
+    with caplog.at_level(logging.INFO, "autoseg.predict"):
+        predictor = Predictor(tmp_path, configuration=CASCADE, device="cpu")
+    assert predictor.dtype == torch.float32
+    assert ("precision float32: this device does not compute in 16 bits" in caplog.messages) is not has_16_bits
+    (member,) = predictor.members
+    assert member.previous is not None
+    trials = [stage.trials.precision for stage in (member, member.previous)]
+    assert [trial and trial.candidate for trial in trials] == [torch.bfloat16 if has_16_bits else None] * 2
+    exact = Predictor(tmp_path, configuration=CASCADE, device="cpu", precision="fp32")
+    image = make_image()
+    agreement = predictor.predict(image, spacing=SPACING).labels == exact.predict(image, spacing=SPACING).labels
+    assert agreement.mean() > 0.999
+
+
+def test_files_give_what_images_give_whatever_their_order(tmp_path, predictor):
+    source = tmp_path / "in"
+    source.mkdir()
+    expected = {}
+    for seed in range(4):
+        path = write_nifti(make_image(seed, (9 + seed, 21 - seed, 26)), source / f"case{seed}.nii.gz")
+        expected[path.name] = predictor.predict(path).labels
+    assert predict_files(predictor, source, tmp_path / "out") == []
+    for name, labels in expected.items():
+        written = np.asarray(nibabel.load(tmp_path / "out" / name).dataobj).T
+        np.testing.assert_array_equal(written, labels)
