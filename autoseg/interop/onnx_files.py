@@ -71,8 +71,8 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> On
     check_packages()
     plain = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # see model_loading
     with replacing(path) as temporary:
-        opset = _export(plain, input_shape, temporary)
-        parity = _compare(plain, input_shape, temporary)
+        opset = _export(plain, input_shape, temporary, path.name)
+        parity = _compare(plain, input_shape, temporary, path.name)
         if not parity.largest_difference <= parity.tolerance:  # also for NaN
             raise InteropError(
                 f"{path.name}: logits of ONNX Runtime differ by up to {parity.largest_difference:.3g} from the "
@@ -82,8 +82,8 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> On
     return OnnxFile(opset, parity)
 
 
-def _export(network: nn.Module, input_shape: Sequence[int], path: Path) -> int:
-    """Write the file; its opset."""
+def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: str) -> int:
+    """Write the file; its opset. `name` is for messages, the path is temporary."""
     example = torch.zeros(2, *input_shape)  # a batch of one would be taken for a constant
     try:
         with _quiet():
@@ -92,11 +92,11 @@ def _export(network: nn.Module, input_shape: Sequence[int], path: Path) -> int:
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},), external_data=False,
             )  # fmt: skip
             if program is None:
-                raise InteropError(f"{path.name}: torch gave no program")
+                raise InteropError(f"{name}: torch gave no program")
             _import("onnx_ir.passes.common").ClearMetadataAndDocStringPass()(program.model)
             program.save(path, external_data=False)
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
-        raise InteropError(f"{path.name}: torch cannot express this network in ONNX: {error}") from error
+        raise InteropError(f"{name}: torch cannot express this network in ONNX: {error}") from error
     return int(program.model.opset_imports[""])
 
 
@@ -115,9 +115,15 @@ def _quiet() -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _compare(network: nn.Module, input_shape: Sequence[int], path: Path) -> ParityCheck:
+def _compare(network: nn.Module, input_shape: Sequence[int], path: Path, name: str) -> ParityCheck:
     runtime = _import("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (described,) = session.get_inputs()
+    if list(described.shape) != [BATCH, *input_shape]:
+        raise InteropError(
+            f"{name}: the input came out as {described.shape}, expected {[BATCH, *input_shape]}: something in the "
+            "network depends on the number of patches; report it"
+        )
     generator = torch.Generator().manual_seed(PARITY_SEED)
     difference, largest = 0.0, 0.0
     for batch in PARITY_BATCHES:
