@@ -63,7 +63,8 @@ def run_cases(
     """
     if not side_by_side:
         for item in items:
-            yield _told(_attempt_next(steps.finish, item, _attempt_next(steps.predict, item, _attempt(steps.prepare, item))))
+            predicted = _attempt_next(steps.predict, item, _attempt(steps.prepare, item))
+            yield _told(_attempt_next(steps.finish, item, predicted))
         return
     behind: Future[_Outcome[Done]] | None = None
     ahead = _start(_attempt, steps.prepare, items[0]) if items else None
@@ -82,8 +83,10 @@ def run_cases(
             wait([behind])
 
 
-def _told(outcome: _Outcome[Result]) -> Result | str:
-    return outcome.error or outcome.result.pop()
+def _told(outcome: _Outcome[Done]) -> Done | str:
+    if outcome.error:
+        return outcome.error
+    return outcome.result.pop()
 
 
 def _attempt(step: Callable[..., Result], *arguments: object) -> _Outcome[Result]:

@@ -41,7 +41,14 @@ from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
 from autoseg.records.workspace import Workspace
 from autoseg.stages.predict_case import CasePredictor
-from autoseg.stages.predict_file import finish_file, predict_file, prepare_file, process_file
+from autoseg.stages.predict_file import (
+    PredictedFile,
+    PreparedFile,
+    finish_file,
+    predict_file,
+    prepare_file,
+    process_file,
+)
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -257,6 +264,7 @@ def predict_files(
     with keep_lists(outputs, kept, predictor.plan, choices, part, progress) as lists:
         for index in faulty:
             lists.add(index, CaseOutcome(outputs[index].fault))
+        answers: Iterator[tuple[int, CaseOutcome | str]]
         if cluster is None:
             answers = enumerate(_predict_here(predictor, files, choices))
         else:
@@ -271,7 +279,7 @@ def _predict_here(
 ) -> Iterator[CaseOutcome | str]:
     """Read the next file while this one is predicted and the last one written, unless memory is limited."""
     case_predictor = predictor.case_predictor
-    steps = CaseSteps(
+    steps: CaseSteps[OutputFile, PreparedFile, PredictedFile, CaseOutcome] = CaseSteps(
         prepare=lambda file: prepare_file(case_predictor, file, choices),
         predict=lambda file, prepared: predict_file(case_predictor, file, prepared, choices),
         finish=lambda file, predicted: finish_file(case_predictor, file, predicted, choices),

@@ -140,9 +140,7 @@ class CasePredictor:
             del labels
             return decode_label_map(restore_array(kept, case.orientation), encoding)
 
-    def _disagreement(
-        self, labels: NDArray[np.unsignedinteger], case: PreparedCase
-    ) -> NDArray[np.float16] | None:
+    def _disagreement(self, labels: NDArray[np.unsignedinteger], case: PreparedCase) -> NDArray[np.float16] | None:
         """Run every network on its own; a model of one network cannot disagree with itself."""
         networks = single_networks(self.members)
         if len(networks) == 1:
@@ -186,10 +184,10 @@ class CasePredictor:
         if all(edge >= size for edge, size in zip(window[is_flat:], shape[is_flat:], strict=True)):
             return None  # one window sees it all
         if labels is not None:
-            found, found_on = find_in_labels(labels), shape
-        else:
-            found, found_on = self._find_cheaply(member, case, flat=is_flat)
-        return None if found is None else enlarge(found, found_on, shape, window)
+            found = find_in_labels(labels)
+            return None if found is None else enlarge(found, shape, shape, window)
+        found, grid = self._find_cheaply(member, case, flat=is_flat)
+        return None if found is None else enlarge(found, grid, shape, window)
 
     def _find_cheaply(
         self, member: LoadedConfiguration, case: PreparedCase, *, flat: bool

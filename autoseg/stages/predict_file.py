@@ -1,6 +1,6 @@
 """One file of a run over files, in three steps that may run beside those of other files, or in one on a cluster.
 
-    read, check, preprocess --> networks, label map --> statistics, maps on disk
+read, check, preprocess --> networks, label map --> statistics, maps on disk
 """
 
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from autoseg.imaging.reading import Volume, read_image
 from autoseg.imaging.volume import Template
 from autoseg.inference.case_pipeline import CASE_ERRORS
-from autoseg.inference.label_statistics import measure_labels
+from autoseg.inference.label_statistics import LabelStatistics, measure_labels
 from autoseg.inference.outputs import OutputFile
 from autoseg.inference.side_files import CaseOutcome, OutputChoices, write_maps
 from autoseg.records.prediction import Prediction
@@ -49,15 +49,13 @@ def prepare_file(predictor: CasePredictor, file: OutputFile, choices: OutputChoi
         overwrite=not choices.statistics,
         read_seconds=time.perf_counter() - start,
     )
-    return PreparedFile(
-        case, volume.template, volume if choices.statistics else None, (*volume.notes, *case.warnings)
-    )
+    return PreparedFile(case, volume.template, volume if choices.statistics else None, (*volume.notes, *case.warnings))
 
 
 def predict_file(
     predictor: CasePredictor, file: OutputFile, prepared: PreparedFile, choices: OutputChoices
 ) -> PredictedFile:
-    """Run the networks. Probabilities are written here, as they come: before the label map, which says that all is done."""
+    """Run the networks; write probabilities as they come, before the label map, which says that all is done."""
     path = file.target.with_name(f"{file.item.case}_probabilities.b2nd")
     prediction = predictor.predict(prepared.case, choices.probabilities and path, uncertainty=choices.uncertainty)
     return PredictedFile(prepared, prediction)
@@ -68,7 +66,7 @@ def finish_file(
 ) -> CaseOutcome:
     """Measure and write."""
     prepared, prediction = predicted.prepared, predicted.prediction
-    rows = ()
+    rows: tuple[LabelStatistics, ...] = ()
     if prepared.volume is not None:
         rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
     write_maps(prediction, prepared.template, file, predictor.plan.encoding, colors=choices.colors)

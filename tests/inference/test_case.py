@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from autoseg.inference.case import predict_case_logits
+from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import LoadedConfiguration
 from tests.inference.models import make_plan
 
@@ -21,7 +21,8 @@ def predicted(precision):
     configuration = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}).configurations["3d_fullres"]
     configuration = configuration.model_copy(update={"logits_precision": precision})
     loaded = LoadedConfiguration("3d_fullres", configuration, ("0",), (Scaled(),), ())
-    return predict_case_logits(loaded, IMAGE, device=torch.device("cpu"), dtype=torch.float32)
+    slices = stream_case_logits(loaded, IMAGE, device=torch.device("cpu"), dtype=torch.float32)
+    return torch.stack(list(slices), dim=1)
 
 
 def test_finished_logits_are_rounded_where_the_plan_says_so():

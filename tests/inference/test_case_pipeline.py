@@ -53,7 +53,7 @@ class Record:
 @pytest.mark.parametrize("seconds", [(0.0, 0.0, 0.0), (0.03, 0.0, 0.0), (0.0, 0.03, 0.0), (0.0, 0.0, 0.03)])
 def test_every_case_goes_through_all_steps_in_order(seconds):
     record = Record(seconds)
-    assert list(run_cases(range(5), record.steps())) == [""] * 5
+    assert list(run_cases(range(5), record.steps())) == [None] * 5
     for step in ("prepare", "predict", "finish"):
         done = [item for what, name, item in record.events if (what, name) == ("end", step)]
         assert done == list(range(5))
@@ -70,11 +70,19 @@ def test_steps_of_different_cases_overlap():
     assert record.events.index(("begin", "finish", 0)) < record.events.index(("end", "predict", 1))
 
 
-def test_a_failed_case_does_not_stop_the_others():
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_a_failed_case_does_not_stop_the_others(side_by_side):
     record = Record(failing={("prepare", 0), ("predict", 2), ("finish", 3)})
-    assert list(run_cases(range(5), record.steps())) == [
-        "case 0 cannot prepare", "", "case 2 cannot predict", "case 3 cannot finish", "",
+    assert list(run_cases(range(5), record.steps(), side_by_side=side_by_side)) == [
+        "case 0 cannot prepare", None, "case 2 cannot predict", "case 3 cannot finish", None,
     ]  # fmt: skip
+
+
+def test_one_case_after_the_other_is_one_in_memory_at_a_time():
+    record = Record()
+    assert list(run_cases(range(3), record.steps(), side_by_side=False)) == [None] * 3
+    assert record.most == 1
+    assert all(threads == {threading.get_ident()} for threads in record.threads.values())
 
 
 def test_no_cases():

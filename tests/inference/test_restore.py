@@ -55,7 +55,7 @@ def with_probabilities(answers, encoding):
     """Label map and probabilities of the whole image, axes as in working orientation."""
     shape = [answers[0].record.original_shape[axis] for axis in np.argsort(answers[0].record.transpose)]
     array = np.zeros((len(encoding.heads), *shape), dtype=np.float16)
-    labels = restore_labels(answers, encoding, ProbabilityVolume(array, encoding, Orientation()))
+    labels = restore_labels(answers, encoding, [ProbabilityVolume(array, encoding, Orientation()).write])
     return labels, array
 
 

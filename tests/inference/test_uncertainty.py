@@ -8,9 +8,10 @@ import torch
 from autoseg.imaging.labels import make_encoding
 from autoseg.inference import restore
 from autoseg.inference.model_loading import load_with_previous
-from autoseg.inference.restore import CaseLogits, mean_probability_slabs, restore_probabilities
+from autoseg.inference.probabilities import ProbabilityVolume
+from autoseg.inference.restore import CaseLogits, restore_labels
 from autoseg.inference.uncertainty import EntropyVolume, fold_disagreement, normalized_entropy, single_networks
-from autoseg.records.case import PreprocessedCase
+from autoseg.records.case import Orientation, PreprocessedCase
 from autoseg.records.network import ResamplingSpec
 from tests.inference.models import CASCADE, LABELS, REGIONS, make_cascade_plan, write_model
 
@@ -26,7 +27,7 @@ def case_logits(encoding, seed=0, transpose=(0, 1, 2)):
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn((len(encoding.heads), *PREPROCESSED), generator=generator)
-    return CaseLogits(logits, record, ResamplingSpec())
+    return CaseLogits(logits.unbind(1), record, ResamplingSpec())
 
 
 def test_softmax_entropy_is_scipys():
@@ -60,10 +61,10 @@ def test_entropy_is_that_of_the_mean_probabilities(monkeypatch, encoding, transp
     members = [case_logits(encoding, seed, transpose) for seed in (0, 1)]
     depth, height, width = (ORIGINAL[axis] for axis in np.argsort(transpose))
     volume = EntropyVolume((depth, height, width), encoding)
-    for start, stop, slab in mean_probability_slabs(members, encoding):
-        volume.write(members[0].record, start, stop, slab)
+    stored = np.zeros((len(encoding.heads), depth, height, width), dtype=np.float16)
+    restore_labels(members, encoding, [volume.write, ProbabilityVolume(stored, encoding, Orientation()).write])
     entropy = volume.values
-    probabilities = restore_probabilities(members, encoding).astype(np.float64)
+    probabilities = stored.astype(np.float64)
     if encoding is SOFTMAX:
         expected = scipy.stats.entropy(probabilities, base=3, axis=0)
     else:
