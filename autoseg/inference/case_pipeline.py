@@ -41,6 +41,10 @@ class _Outcome(Generic[Result]):
     result: list[Result]
     error: str = ""
 
+    def told(self) -> Result | str:
+        """The message if there is one, else the result."""
+        return self.error if self.error else self.result.pop()
+
 
 def run_cases(
     items: Sequence[Item], steps: CaseSteps[Item, Prepared, Answer, Done], *, side_by_side: bool = True
@@ -64,7 +68,7 @@ def run_cases(
     if not side_by_side:
         for item in items:
             predicted = _attempt_next(steps.predict, item, _attempt(steps.prepare, item))
-            yield _told(_attempt_next(steps.finish, item, predicted))
+            yield _attempt_next(steps.finish, item, predicted).told()
         return
     behind: Future[_Outcome[Done]] | None = None
     ahead = _start(_attempt, steps.prepare, items[0]) if items else None
@@ -74,19 +78,13 @@ def run_cases(
             ahead = _start(_attempt, steps.prepare, items[index + 1]) if index + 1 < len(items) else None
             answer = _attempt_next(steps.predict, item, prepared)
             if behind is not None:
-                yield _told(behind.result())
+                yield behind.result().told()
             behind = _start(_attempt_next, steps.finish, item, answer)
         if behind is not None:
-            yield _told(behind.result())
+            yield behind.result().told()
     finally:
         if behind is not None:
             wait([behind])
-
-
-def _told(outcome: _Outcome[Done]) -> Done | str:
-    if outcome.error:
-        return outcome.error
-    return outcome.result.pop()
 
 
 def _attempt(step: Callable[..., Result], *arguments: object) -> _Outcome[Result]:

@@ -145,8 +145,12 @@ class CasePredictor:
         networks = single_networks(self.members)
         if len(networks) == 1:
             return None
-        own = (replace(self, members=(network,))._labels(case, keep=True) for network in networks)
-        return fold_disagreement(labels, own)
+        start = time.perf_counter()
+        again = replace(case, seconds=dict.fromkeys(case.seconds, 0.0))
+        own = (replace(self, members=(network,))._labels(again, keep=True) for network in networks)
+        disagreement = fold_disagreement(labels, own)
+        case.seconds["disagreement"] = time.perf_counter() - start
+        return disagreement
 
     def _describe_departures(self, volume: Volume) -> tuple[str, ...]:
         if self.training_range is None:

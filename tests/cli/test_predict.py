@@ -228,7 +228,7 @@ def test_an_image_unlike_the_training_images_is_told_and_predicted(model, images
     assert predict(copy, images / "a.nii.gz", tmp_path / "out") == 0
     depth, height, width = (size * spacing for size, spacing in zip(SHAPE, SPACING, strict=True))
     told = [line.partition("  ")[2] for line in capsys.readouterr().err.splitlines()]
-    assert [line for line in told if line.startswith("a: ")] == [
+    assert [line for line in told if line.startswith("a: the ")] == [
         "a: the spacing 2.5 x 1 x 0.8 mm (z, y, x) is unlike that of the training images, 1 x 1 x 1 mm",
         f"a: the field of view {depth:g} x {height:g} x {width:g} mm (z, y, x) is unlike that of the training images, "
         "40 x 50 x 60 mm",
