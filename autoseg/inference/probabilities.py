@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from autoseg.records.case import Orientation, PreprocessedCase, Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import replacing
+
+if TYPE_CHECKING:
+    import blosc2
 
 CHUNK_BYTES = 2**22
 """Of one head. A chunk is compressed at once, and again for every slab that it shares with another one."""
@@ -25,7 +28,7 @@ class ProbabilityVolume:
     """Probabilities (K, Z, Y, X), float16, axes in stored order; outside the crop background has 1, regions have 0."""
 
     def __init__(
-        self, array: NDArray[np.float16] | blosc2.NDArray, encoding: LabelEncoding, orientation: Orientation
+        self, array: "NDArray[np.float16] | blosc2.NDArray", encoding: LabelEncoding, orientation: Orientation
     ) -> None:
         """Take over an array of zeros.
 
@@ -64,7 +67,7 @@ class ProbabilityVolume:
 
 
 @contextmanager
-def probability_file(path: Path, shape: tuple[int, ...], slab_axis: int) -> Iterator[blosc2.NDArray]:
+def probability_file(path: Path, shape: tuple[int, ...], slab_axis: int) -> "Iterator[blosc2.NDArray]":
     """A chunked, compressed blosc2 array (.b2nd) of zeros to fill, float16; it appears when it is complete.
 
     Args:
@@ -75,6 +78,8 @@ def probability_file(path: Path, shape: tuple[int, ...], slab_axis: int) -> Iter
     Yields:
         The array, open for writing.
     """
+    import blosc2  # slow to import, and most predictions do without
+
     with replacing(path) as temporary:
         yield blosc2.zeros(
             shape, dtype=np.float16, urlpath=str(temporary), mode="w", chunks=(1, *_chunk(shape[1:], slab_axis)),

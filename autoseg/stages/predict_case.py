@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import blosc2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
 from autoseg.records.selection import KeepLargestComponent
 from autoseg.stages.preprocess import labels_on_grid, preprocess_case
+
+if TYPE_CHECKING:
+    import blosc2
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -220,7 +223,7 @@ class CasePredictor:
     @contextmanager
     def _probabilities(
         self, wanted: bool | Path, case: PreparedCase
-    ) -> Iterator[NDArray[np.float16] | blosc2.NDArray | None]:
+    ) -> "Iterator[NDArray[np.float16] | blosc2.NDArray | None]":
         """Zeros (K, Z, Y, X) in memory (True) or in a file (its path); nothing (False)."""
         shape = (len(self.plan.encoding.heads), *case.grid.shape)
         if isinstance(wanted, Path):

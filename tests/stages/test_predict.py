@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import blosc2
@@ -16,6 +17,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
 from skimage.transform import resize
+from typing_extensions import override
 
 from autoseg.errors import PredictionError, UsageError
 from autoseg.imaging.resampling import separate_axis
@@ -761,3 +763,70 @@ def test_files_give_what_images_give_whatever_their_order(tmp_path, predictor):
     for name, labels in expected.items():
         written = np.asarray(nibabel.load(tmp_path / "out" / name).dataobj).T
         np.testing.assert_array_equal(written, labels)
+
+
+def bright_ball(shape=(40, 44, 48)):
+    """Noise, and a bright ball of 5 voxels' radius away from the middle."""
+    axes = np.ogrid[tuple(map(slice, shape))]
+    distance = sum((axis - centre) ** 2 for axis, centre in zip(axes, (12, 30, 14), strict=True))
+    noise = np.random.default_rng(1).normal(size=shape)
+    return (noise + 40 * (distance < 25)).astype(np.float32)
+
+
+class Threshold(torch.nn.Module):
+    """Bright voxels are the first label, whatever the resolution."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    @override
+    def forward(self, image):
+        self.seen.append(len(image) * image[0].numel())
+        return torch.cat([2.0 - image, image - 2.0, torch.full_like(image, -9.0)], dim=1)
+
+
+@pytest.mark.parametrize("low_resolution", [False, True])
+def test_a_cheap_pass_finds_where_to_look(tmp_path, low_resolution):
+    spacings = {"3d_fullres": (1.0, 1.0, 1.0)}
+    folds = {"3d_fullres": ("0",)}
+    if low_resolution:
+        spacings, folds = {"3d_lowres": (2.0, 2.0, 2.0), **spacings}, {"3d_lowres": ("0",), **folds}
+    write_model(tmp_path, make_plan(spacings), folds)
+    answers, voxels = [], []
+    for regional in (False, True):
+        seen: list[int] = []
+        predictor = load(tmp_path, configuration="3d_fullres", region_of_interest=regional)
+        parts = predictor.case_predictor
+        members = tuple(replace(member, networks=(Threshold(seen),)) for member in parts.members)
+        locator = None if parts.locator is None else replace(parts.locator, networks=(Threshold(seen),))
+        predictor.case_predictor = replace(parts, members=members, locator=locator)
+        assert (locator is not None) == (regional and low_resolution)
+        answers.append(predictor.predict(bright_ball(), spacing=(1.0, 1.0, 1.0)).labels)
+        voxels.append(sum(seen))
+    assert 300 < (answers[0] > 0).sum() < 800
+    np.testing.assert_array_equal(*answers)
+    assert voxels[1] < voxels[0] / 2
+
+
+def test_nothing_found_is_looked_for_everywhere(tmp_path):
+    write_model(tmp_path, make_plan({"3d_fullres": (1.0, 1.0, 1.0)}), {"3d_fullres": ("0",)})
+    image = np.random.default_rng(1).normal(size=(30, 34, 38)).astype(np.float32)
+    answers = []
+    for regional in (False, True):
+        predictor = load(tmp_path, region_of_interest=regional)
+        parts = predictor.case_predictor
+        members = tuple(replace(member, networks=(Threshold([]),)) for member in parts.members)
+        predictor.case_predictor = replace(parts, members=members)
+        answers.append(predictor.predict(image, spacing=(1.0, 1.0, 1.0)).labels)
+    assert answers[0].any()  # single bright voxels, which the halved image does not show
+    np.testing.assert_array_equal(*answers)
+
+
+def test_no_more_folds_than_allowed(tmp_path):
+    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2))
+    write_model(tmp_path, plan, {"3d_lowres": ("0", "1", "2"), CASCADE: ("0", "1", "2")})
+    (member,) = load(tmp_path, configuration=CASCADE, most_folds=2).members
+    assert (member.folds, len(member.networks)) == (("0", "1"), 2)
+    assert member.previous is not None
+    assert (member.previous.folds, len(member.previous.networks)) == (("0", "1"), 2)
