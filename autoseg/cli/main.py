@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command is None:
         parser.print_help()
         return UNUSABLE
-    return _end(parsed.command, _run(parsed))
+    return _run(parsed)
 
 
 def plan() -> int:
@@ -93,16 +93,6 @@ def _run(parsed: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"autoseg {parsed.command}: stopped; the same command goes on where it can", file=sys.stderr)
         return 130
-
-
-def _end(command: str, code: int) -> int:
-    """Give the exit code; a process that torchrun started does not come back, see `distributed.leave`."""
-    if command == "train":
-        from autoseg.training.distributed import is_launched, leave  # other commands do not wait for torch
-
-        if is_launched():
-            leave(code)
-    return code
 
 
 def _is_said_by_another(error: Exception, command: str) -> bool:
