@@ -14,12 +14,12 @@ from autoseg.testing import write_phantom_dataset
 
 @pytest.fixture(autouse=True)
 def log_as_it_was():
-    """What a command sets up for its log lines must not reach the next test."""
-    logger = logging.getLogger("autoseg")
-    before = logger.level, logger.propagate, [*logger.handlers]
+    """What a command sets up for its log lines, in a test or a fixture, must not reach the next test."""
     yield
-    level, logger.propagate, logger.handlers[:] = before
-    logger.setLevel(level)
+    logger = logging.getLogger("autoseg")
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
+    logger.handlers.clear()
 
 
 @pytest.fixture(scope="session")
