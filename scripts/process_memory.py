@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS_BETWEEN_SAMPLES = 0.1
+SECONDS_BETWEEN_SAMPLES = 0.2
 
 
 @dataclass(frozen=True)
