@@ -22,6 +22,11 @@ def _before(plan: Plan, configuration: Configuration) -> Iterator[str]:
             "Permute and flip the axes, without resampling, so that z runs towards superior, y towards posterior, x "
             "towards left."
         )
+    elif plan.orientation == "canonical_ras":
+        yield (
+            "Permute and flip the axes, without resampling, so that z runs towards superior, y towards anterior, x "
+            "towards right."
+        )
     yield "Transpose: new axis i is axis `transpose[i]`; the spacing likewise. All that follows is in this order."
     yield (
         "Crop to the bounding box of voxels that are nonzero in any channel; the nonzero mask is these voxels and the "
@@ -46,7 +51,13 @@ def _before(plan: Plan, configuration: Configuration) -> Iterator[str]:
 
 
 def _network(configuration: Configuration) -> Iterator[str]:
-    if configuration.previous_configuration is not None:
+    if configuration.previous_configuration is not None and configuration.previous_labels == "label_map":
+        yield (
+            "Predict the label map of the whole image with the networks of `settings.previous_configuration` first, "
+            "transpose and crop it as the image, resample it to this grid (each label's mask by label_order, the "
+            "largest share decides), and append one 0/1 channel for each of `previous_label_indices`."
+        )
+    elif configuration.previous_configuration is not None:
         yield (
             "Predict with the networks of `settings.previous_configuration` first, resample their logits to this grid "
             "(orders as below), decide, and append one 0/1 channel for each of `previous_label_indices`."
@@ -65,6 +76,8 @@ def _network(configuration: Configuration) -> Iterator[str]:
         "`windows.gaussian_sigma`, centred at patch_size // 2, zero beyond gaussian_truncation sigmas, scaled to a "
         "largest value of 1, then not smaller than smallest_weight. Remove the padding."
     )
+    if configuration.logits_precision == "float16":
+        yield "Round the blended logits to float16."
 
 
 def _after(plan: Plan, configuration: Configuration, selection: Selection) -> Iterator[str]:

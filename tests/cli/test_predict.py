@@ -204,6 +204,19 @@ def test_a_part_without_cases(model, images, tmp_path, capsys):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "folds"),
+    [
+        (("--speed", "balanced"), "0, 1, 2"),
+        (("--speed", "fast"), "0"),
+        (("--speed", "fast", "-f", "1", "2"), "1, 2"),  # what is asked for counts more
+    ],
+)
+def test_speed_decides_what_was_not_asked_for(model, images, tmp_path, capsys, options, folds):
+    assert predict(model, images / "a.nii.gz", tmp_path, *options) == 0
+    assert f"predicting with 3d_fullres (fold(s) {folds})" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"])
 def test_no_such_part(model, images, tmp_path, part, capsys):
     with pytest.raises(SystemExit) as stopped:

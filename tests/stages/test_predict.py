@@ -789,10 +789,9 @@ class Threshold(torch.nn.Module):
 @pytest.mark.parametrize("low_resolution", [False, True])
 def test_a_cheap_pass_finds_where_to_look(tmp_path, low_resolution):
     spacings = {"3d_fullres": (1.0, 1.0, 1.0)}
-    folds = {"3d_fullres": ("0",)}
     if low_resolution:
-        spacings, folds = {"3d_lowres": (2.0, 2.0, 2.0), **spacings}, {"3d_lowres": ("0",), **folds}
-    write_model(tmp_path, make_plan(spacings), folds)
+        spacings["3d_lowres"] = (2.0, 2.0, 2.0)
+    write_model(tmp_path, make_plan(spacings), {name: ("0",) for name in spacings})
     answers, voxels = [], []
     for regional in (False, True):
         seen: list[int] = []

@@ -1,0 +1,33 @@
+"""What the sentences beside an ONNX network say depends on the plan."""
+
+import pytest
+
+from autoseg.interop.onnx_steps import list_steps
+from autoseg.records.selection import Selection
+from tests.inference.models import CASCADE, make_cascade_plan
+
+
+def steps_of(plan_changes=None, **changes):
+    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2)).model_copy(update=plan_changes or {})
+    configuration = plan.configurations[CASCADE].model_copy(update=changes)
+    selection = Selection(
+        configurations=(CASCADE,), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=()
+    )  # fmt: skip
+    return list_steps(plan, configuration, selection)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "words"), [("canonical", "y towards posterior"), ("canonical_ras", "y towards anterior")]
+)
+def test_the_axes_are_those_of_the_plan(orientation, words):
+    assert sum(words in step for step in steps_of({"orientation": orientation})) == 1
+    assert not any(words in step for step in steps_of({"orientation": "as_stored"}))
+
+
+def test_a_cascade_names_its_rule():
+    assert any("resample their logits to this grid" in step for step in steps_of())
+    imported = steps_of(previous_labels="label_map", logits_precision="float16")
+    assert any("Predict the label map of the whole image" in step for step in imported)
+    assert not any("resample their logits to this grid" in step for step in imported)
+    assert "Round the blended logits to float16." in imported
+    assert "Round the blended logits to float16." not in steps_of()
