@@ -788,10 +788,11 @@ class Threshold(torch.nn.Module):
 
 @pytest.mark.parametrize("low_resolution", [False, True])
 def test_a_cheap_pass_finds_where_to_look(tmp_path, low_resolution):
-    spacings = {"3d_fullres": (1.0, 1.0, 1.0)}
+    spacings: dict[str, tuple[float, ...]] = {"3d_fullres": (1.0, 1.0, 1.0)}
     if low_resolution:
         spacings["3d_lowres"] = (2.0, 2.0, 2.0)
-    write_model(tmp_path, make_plan(spacings), {name: ("0",) for name in spacings})
+    folds: dict[str, tuple[str, ...]] = dict.fromkeys(spacings, ("0",))
+    write_model(tmp_path, make_plan(spacings), folds)
     answers, voxels = [], []
     for regional in (False, True):
         seen: list[int] = []
