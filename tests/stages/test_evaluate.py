@@ -56,6 +56,16 @@ def test_cases_are_matched_by_name_and_scored_by_label(folders):
     assert calls == [(1, 2), (2, 2)]
 
 
+def test_maps_of_uncertainty_are_no_predictions(folders):
+    predictions, _ = folders
+    for name in ("a_uncertainty", "a_disagreement", "c_uncertainty"):
+        write(predictions / f"{name}.nii.gz", block(0, 4))
+    assert list(find_label_maps(predictions)) == ["a", "b", "c_uncertainty"]  # the last is a case of that name
+    evaluation, faults = evaluate_predictions(*folders, labels=LABELS)
+    assert [case.case for case in evaluation.cases] == ["a", "b"]
+    assert [fault.case for fault in faults] == ["c_uncertainty"]
+
+
 def test_labels_are_found_in_all_references_when_none_are_given(folders):
     evaluation, _ = evaluate_predictions(*folders)
     assert list(evaluation.labels) == ["label_1", "label_7"]
