@@ -281,7 +281,10 @@ def test_a_signal_ends_prediction_and_leaves_whole_files_alone(tmp_path, number)
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "in" / f"case{case:02d}.nii.gz")
     out = tmp_path / "out"
     command = ["predict", "-m", tmp_path / "model", "-i", tmp_path / "in", "-o", out, "--device", "cpu"]
+    # a shell's background job ignores SIGINT, and so would every program that the tests start
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([sys.executable, "-m", "autoseg", *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE)
+    signal.signal(signal.SIGINT, before)
     with process:
         while not list(out.glob("case*.nii.gz")) and process.poll() is None:
             time.sleep(0.01)
