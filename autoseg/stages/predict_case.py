@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.errors import PredictionError
 from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.cropping import content_box
 from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.volume import Volume
 from autoseg.inference.case import stream_case_logits
+from autoseg.inference.images import check_image
 from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
 from autoseg.inference.model_loading import LoadedConfiguration
@@ -90,7 +90,7 @@ class CasePredictor:
         Raises:
             PredictionError: If the image does not fit the model, or more memory is needed than is allowed.
         """
-        _check_image(volume, case, self.plan.channel_names)
+        check_image(volume, case, self.plan.channel_names)
         warnings = self._describe_departures(volume)
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         image = orient_array(volume.array, orientation)
@@ -250,21 +250,6 @@ class CasePredictor:
             case, peak / 1e9, limit, storage.describe(),
         )  # fmt: skip
         return storage
-
-
-def _check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
-    if len(volume.array) != len(channel_names):
-        raise PredictionError(
-            f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
-            f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
-        )
-    undefined = sum(  # plane by plane: the answer takes a byte per voxel
-        int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
-    )
-    if undefined:
-        raise PredictionError(
-            f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
-        )
 
 
 def _stages(member: LoadedConfiguration) -> tuple[str, ...]:
