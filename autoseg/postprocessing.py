@@ -9,14 +9,14 @@ from skimage.measure import label as label_components
 
 from autoseg.errors import RecordError
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.selection import KeepLargestComponent
+from autoseg.records.postprocessing import PostprocessingStep
 
 LabelIndices = NDArray[np.integer]
 """(Z, Y, X), indices of a LabelEncoding; 0 is background."""
 
 
 def apply_postprocessing(
-    labels: LabelIndices, steps: Sequence[KeepLargestComponent], encoding: LabelEncoding
+    labels: LabelIndices, steps: Sequence[PostprocessingStep], encoding: LabelEncoding
 ) -> LabelIndices:
     """Apply the steps of a recipe in their order.
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from autoseg.errors import RecordError
 from autoseg.postprocessing import apply_postprocessing, indices_of, keep_largest_component
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.selection import KeepLargestComponent
+from autoseg.records.postprocessing import KeepLargestComponent
 
 LABELS = LabelEncoding(
     values=(0, 10, 20),

@@ -18,7 +18,8 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, model_hash
-from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.postprocessing import PostprocessingStep
+from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.predict")
@@ -35,7 +36,7 @@ class Recipe:
     """One, or several whose probabilities are averaged."""
     folds: tuple[str, ...]
     """Asked for; empty: all that are trained."""
-    postprocessing: tuple[KeepLargestComponent, ...]
+    postprocessing: tuple[PostprocessingStep, ...]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint:
             )  # fmt: skip
 
 
-def say_what_predicts(members: Sequence[LoadedConfiguration], steps: Sequence[KeepLargestComponent]) -> str:
+def say_what_predicts(members: Sequence[LoadedConfiguration], steps: Sequence[PostprocessingStep]) -> str:
     """One sentence for the log: configurations with their folds, and post-processing."""
     networks = " and ".join(_name_stages(member) for member in members)
     kept = "; ".join(f"only the largest component of {', '.join(step.labels)}" for step in steps)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.records.dataset import LabelValues
-from autoseg.records.evaluation import CaseScores, OverlapScores
+from autoseg.records.evaluation import CaseScores, LabelScores
 
 BACKGROUND = "background"
 """Name of the label that is never scored."""
@@ -72,14 +72,14 @@ def _positions(values: NDArray[np.generic], known: NDArray[np.generic]) -> NDArr
     return np.where(found, positions, len(known))
 
 
-def _score_label(counts: NDArray[np.int64], positions: NDArray[np.intp]) -> OverlapScores:
+def _score_label(counts: NDArray[np.int64], positions: NDArray[np.intp]) -> LabelScores:
     reference_voxels = int(counts[positions].sum())
     predicted_voxels = int(counts[:, positions].sum())
     true_positives = int(counts[np.ix_(positions, positions)].sum())
     false_positives = predicted_voxels - true_positives
     false_negatives = reference_voxels - true_positives
     union = true_positives + false_positives + false_negatives
-    return OverlapScores(
+    return LabelScores(
         dice=2 * true_positives / (predicted_voxels + reference_voxels) if union else None,
         iou=true_positives / union if union else None,
         true_positives=true_positives,

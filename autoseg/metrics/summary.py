@@ -7,7 +7,7 @@ missed or invented scores 0 and stays in. All three are counted, so nothing disa
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from autoseg.records.evaluation import CaseScores, EmptyCounts, Evaluation, LabelSummary, OverlapScores
+from autoseg.records.evaluation import CaseScores, EmptyCounts, Evaluation, LabelScores, LabelSummary
 
 
 def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: Sequence[str] = ()) -> Evaluation:
@@ -51,13 +51,13 @@ def case_dice(case: CaseScores) -> float | None:
     return mean_of_known(scores.dice for scores in case.labels.values())
 
 
-def _scores_of(case: CaseScores, name: str) -> OverlapScores:
+def _scores_of(case: CaseScores, name: str) -> LabelScores:
     if name not in case.labels:
         raise ValueError(f"case {case.case} was not scored for label {name!r}, only for {', '.join(case.labels)}")
     return case.labels[name]
 
 
-def _summarize_label(scores: Sequence[OverlapScores]) -> LabelSummary:
+def _summarize_label(scores: Sequence[LabelScores]) -> LabelSummary:
     """Means over the cases with a value; the standard deviation is the sample's, None below two cases."""
     known = [score.dice for score in scores if score.dice is not None]
     return LabelSummary(
@@ -68,7 +68,7 @@ def _summarize_label(scores: Sequence[OverlapScores]) -> LabelSummary:
     )
 
 
-def _count_empty(scores: Sequence[OverlapScores]) -> EmptyCounts:
+def _count_empty(scores: Sequence[LabelScores]) -> EmptyCounts:
     empty = [(score.reference_voxels == 0, score.predicted_voxels == 0) for score in scores]
     return EmptyCounts(
         both_empty=empty.count((True, True)),

@@ -2,10 +2,12 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from autoseg.records.files import Record
 
 
-class OverlapScores(Record):
+class LabelScores(Record):
     """One label in one case; voxels with the ignore value are left out of every count."""
 
     dice: float | None
@@ -17,13 +19,51 @@ class OverlapScores(Record):
     false_negatives: int
     predicted_voxels: int
     reference_voxels: int
+    pixel_accuracy: float | None = None
+    """(TP + TN) / all counted voxels, [0, 1]."""
+    precision: float | None = None
+    """TP / (TP + FP), [0, 1]; None when nothing is predicted."""
+    recall: float | None = None
+    """TP / (TP + FN), [0, 1]; None when the reference is empty."""
+    volume_overlap_error: float | None = None
+    """1 - IoU, [0, 1]; None when both are empty."""
+    relative_volume_difference: float | None = None
+    """(predicted - reference) / reference, positive when too much is predicted; None when the reference is empty."""
+    volume_error_ml: float | None = None
+    """Predicted minus reference volume, positive when too much is predicted."""
+    average_surface_distance_mm: float | None = None
+    """Symmetric (ASD = ASSD), both surfaces weighted by area; None when either map is empty."""
+    hausdorff_mm: float | None = None
+    """Largest distance between the surfaces (MSD); None when either map is empty."""
+    hausdorff_95_mm: float | None = None
+    """The larger of both directions' 95th percentiles, weighted by area; None when either map is empty."""
+    surface_dice: float | None = None
+    """Share of both surfaces within the tolerance, [0, 1]: 0 when one map is empty, None when both are."""
+    lesion_f1: float | None = None
+    """F1 of components matched at IoU > 0.5 (recognition quality), [0, 1]; None when both are empty."""
+    panoptic_quality: float | None = None
+    """F1 times the mean IoU of matched components, [0, 1]; None when both are empty."""
 
 
 class CaseScores(Record):
     """One case."""
 
     case: str
-    labels: dict[str, OverlapScores]
+    labels: dict[str, LabelScores]
+
+
+class MetricSummary(Record):
+    """One metric of one label over all cases."""
+
+    mean: float | None
+    """Over the cases in which it is defined; None when there is none."""
+    interval: tuple[float, float] | None = None
+    """95 % bootstrap interval of the mean over cases; None below two cases."""
+    num_cases: int
+    """Cases that entered the mean."""
+    mean_with_misses: float | None = None
+    """The mean when a missed or invented structure enters with the worst value there is; None where this makes no
+    difference in kind (a missed structure has the value 0 already)."""
 
 
 class LabelSummary(Record):
@@ -35,6 +75,8 @@ class LabelSummary(Record):
     dice_std: float | None
     num_cases: int
     """Cases that entered the mean."""
+    metrics: dict[str, MetricSummary] = Field(default_factory=dict)
+    """By name of the metric, as in LabelScores: every metric that was computed, Dice and IoU too."""
 
 
 class EmptyCounts(Record):
@@ -54,6 +96,10 @@ class Evaluation(Record):
     schema_version: Literal[1] = 1
     mean_foreground_dice: float | None
     """Mean over labels of their mean over cases; labels without any value are left out. [0, 1]."""
+    mean_foreground_dice_interval: tuple[float, float] | None = None
+    """95 % bootstrap interval over cases; None below two cases."""
+    surface_tolerance_mm: float | None = None
+    """Of the surface Dice; None when surfaces were not measured."""
     labels: dict[str, LabelSummary]
     cases: tuple[CaseScores, ...]
     counts: dict[str, EmptyCounts]

@@ -7,7 +7,7 @@ from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
 from autoseg.records.network import Sizes
 from autoseg.records.plan import Configuration
-from autoseg.records.selection import KeepLargestComponent
+from autoseg.records.postprocessing import PostprocessingStep
 
 
 class TensorFacts(Record):
@@ -82,7 +82,7 @@ class OnnxNetwork(Record):
     labels: dict[str, LabelValues]
     encoding: LabelEncoding
     """Heads in the order of the output, which is that of painting; activation; value in the file by label index."""
-    postprocessing: tuple[KeepLargestComponent, ...]
+    postprocessing: tuple[PostprocessingStep, ...]
     """Of the selected model, in this order, on its label map."""
     steps: tuple[str, ...]
     parity: ParityCheck

@@ -1,25 +1,26 @@
 """The recipe that prediction follows when nothing else is asked for."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from autoseg.records.files import Record
+from autoseg.records.postprocessing import PostprocessingStep
 
-
-class KeepLargestComponent(Record):
-    """Keep only the largest connected component(s) of the union of some labels; equal sizes are all kept."""
-
-    operation: Literal["keep_largest_component"] = "keep_largest_component"
-    labels: tuple[str, ...]
-    """Names whose union is looked at; what is removed becomes background."""
+Interval = tuple[float, float]
+"""Lower and upper bound; 95 % of bootstrap samples of the cases lie between them."""
 
 
 class Candidate(Record):
     """One thing that could have been selected, and its cross-validated score."""
 
     configurations: tuple[str, ...]
+    """One, or a pair whose probabilities are averaged."""
     folds: tuple[str, ...]
     num_cases: int
     mean_foreground_dice: float | None
+    interval: Interval | None = None
+    """Of the mean foreground Dice; None: not known."""
 
 
 class Selection(Record):
@@ -29,8 +30,12 @@ class Selection(Record):
     configurations: tuple[str, ...]
     """One, or several whose probabilities are averaged."""
     folds: tuple[str, ...]
-    postprocessing: tuple[KeepLargestComponent, ...] = ()
+    region_thresholds: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(default_factory=dict)
+    """Region -> probability above which a voxel belongs to it; regions that are not named: one half."""
+    postprocessing: tuple[PostprocessingStep, ...] = ()
     mean_foreground_dice: float | None
     """Cross-validated, after post-processing."""
+    interval: Interval | None = None
+    """Of the mean foreground Dice; None: not known."""
     candidates: tuple[Candidate, ...]
     reasons: tuple[str, ...]

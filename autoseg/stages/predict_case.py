@@ -37,8 +37,8 @@ from autoseg.inference.uncertainty import EntropyVolume, fold_disagreement, sing
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing, Triple
 from autoseg.records.plan import Plan
+from autoseg.records.postprocessing import PostprocessingStep
 from autoseg.records.prediction import Prediction
-from autoseg.records.selection import KeepLargestComponent
 from autoseg.stages.preprocess import labels_on_grid, preprocess_case
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class CasePredictor:
 
     plan: Plan
     members: tuple[LoadedConfiguration, ...]
-    postprocessing: tuple[KeepLargestComponent, ...]
+    postprocessing: tuple[PostprocessingStep, ...]
     device: torch.device
     dtype: torch.dtype
     mirroring: bool

@@ -3,12 +3,12 @@
 import pytest
 
 from autoseg.metrics.summary import case_dice, summarize
-from autoseg.records.evaluation import CaseScores, OverlapScores
+from autoseg.records.evaluation import CaseScores, LabelScores
 
 
 def scores(true_positives, false_positives=0, false_negatives=0):
     union = true_positives + false_positives + false_negatives
-    return OverlapScores(
+    return LabelScores(
         dice=2 * true_positives / (union + true_positives) if union else None,
         iou=true_positives / union if union else None,
         true_positives=true_positives,

@@ -15,7 +15,8 @@ from autoseg.records.files import write_record, write_text
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Decision, Estimates, Plan, TrainingSpec
-from autoseg.records.selection import Candidate, KeepLargestComponent, Selection
+from autoseg.records.postprocessing import KeepLargestComponent
+from autoseg.records.selection import Candidate, Selection
 from autoseg.records.workspace import Workspace
 
 LABELS: dict[str, LabelValues] = {"background": 0, "<b>liver</b>": 10, "lesion": 20}

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from autoseg.metrics.summary import summarize
-from autoseg.records.evaluation import CaseScores, OverlapScores
+from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.records.plan import Decision
 from autoseg.report.tables import (
     _UNEXT_WIDTHS,
@@ -33,7 +33,7 @@ def show(*tables, width=160):
 
 def make_scores(dice):
     counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
-    return OverlapScores(dice=dice, iou=dice, predicted_voxels=2, reference_voxels=2, **counts)
+    return LabelScores(dice=dice, iou=dice, predicted_voxels=2, reference_voxels=2, **counts)
 
 
 def test_a_plan_is_shown(plan):

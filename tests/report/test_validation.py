@@ -4,7 +4,7 @@ import pytest
 
 from autoseg.errors import RecordError
 from autoseg.metrics.summary import summarize
-from autoseg.records.evaluation import CaseScores, OverlapScores
+from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.report.validation import choose_cases, read_cross_validations, read_histories
 
 
@@ -12,7 +12,7 @@ def make_evaluation(*dices):
     counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
     counts |= {"predicted_voxels": 2, "reference_voxels": 2}
     cases = [
-        CaseScores(case=str(index), labels={"liver": OverlapScores(dice=dice, iou=dice, **counts)})
+        CaseScores(case=str(index), labels={"liver": LabelScores(dice=dice, iou=dice, **counts)})
         for index, dice in enumerate(dices)
     ]
     return summarize(cases, ["liver"])

@@ -30,7 +30,8 @@ from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_gri
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.records.files import write_record
 from autoseg.records.network import ResamplingSpec
-from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.postprocessing import KeepLargestComponent
+from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages import predict_case
 from autoseg.stages.predict import Predictor, predict_files

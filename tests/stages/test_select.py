@@ -12,7 +12,8 @@ from autoseg.records.dataset import CaseFiles, DatasetDescription, Head, LabelEn
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Split, Splits
-from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.postprocessing import KeepLargestComponent
+from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.select import select_model
 
