@@ -2,8 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_shared, add_workers
+from autoseg.cli.options import add_shared, add_workers, positive_number
+
+if TYPE_CHECKING:
+    from autoseg.records.evaluation import Evaluation
+    from autoseg.records.files import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("predictions", type=Path, help="folder of predicted label maps")
     parser.add_argument("references", type=Path, help="folder of reference label maps, same names")
     parser.add_argument(
-        "-o", "--output", type=Path, default=None, help="where to write (default: evaluation.json beside predictions)"
-    )
+        "-o", "--output", type=Path, default=None,
+        help="where to write (default: evaluation.json beside predictions); a table of all cases, .csv, goes beside it",
+    )  # fmt: skip
     parser.add_argument(
         "-m",
         "--model",
@@ -20,24 +26,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="a workspace or exported model, for the names of labels and regions",
     )
+    parser.add_argument(
+        "--metrics", choices=("all", "fast"), default="all",
+        help="all (default); fast: overlap and volume only, without surfaces and lesions",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tolerance", type=positive_number, default=None, metavar="MM",
+        help="distance within which surface Dice calls surfaces equal, mm, pixels for pictures (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compare", type=Path, default=None, metavar="OTHER",
+        help="other predictions of the same cases, a folder or their evaluation.json: paired differences, "
+        "first minus other, written as <output>_comparison.json",
+    )  # fmt: skip
     add_workers(parser)
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, print the table, write evaluation.json; the exit code is 1 when some cases could not be scored."""
-    import sys
-
+    """Evaluate, print the table, write the files; the exit code is 1 when some cases could not be scored."""
     from rich.console import Console
 
-    from autoseg.cli.machine import core_count
     from autoseg.cli.main import DONE, SOME_FAILED
-    from autoseg.cli.terminal import progress_bar
-    from autoseg.errors import UsageError
-    from autoseg.interop.models import open_model
-    from autoseg.records.files import read_record, write_record
-    from autoseg.records.plan import Plan
+    from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
+    from autoseg.report.evaluation_tables import comparison_table, evaluation_details_table
     from autoseg.report.tables import evaluation_table
+
+    _refuse_contradictions(arguments)
+    evaluation, is_complete = _evaluate(arguments, arguments.predictions)
+    console = Console()
+    console.print(evaluation_table(evaluation))
+    if arguments.verbose:
+        console.print(evaluation_details_table(evaluation))
+    output = arguments.output or arguments.predictions / "evaluation.json"
+    records: dict[Path, Record] = {output: evaluation}
+    if arguments.compare is not None:
+        other, is_other_complete = _read_other(arguments)
+        is_complete = is_complete and is_other_complete
+        comparison = compare_evaluations(
+            NamedEvaluation(str(arguments.predictions), evaluation), NamedEvaluation(str(arguments.compare), other)
+        )
+        console.print(comparison_table(comparison))
+        for remark in comparison.remarks:
+            print(remark)
+        records[output.with_name(f"{output.stem}_comparison.json")] = comparison
+    _write(records, evaluation, output)
+    return DONE if is_complete else SOME_FAILED
+
+
+def _refuse_contradictions(arguments: argparse.Namespace) -> None:
+    from autoseg.errors import UsageError
+
+    if arguments.metrics == "fast" and arguments.tolerance is not None:
+        raise UsageError("--tolerance is of the surface Dice, which --metrics fast leaves out: give one of them")
+    if arguments.output is not None and arguments.output.suffix.lower() == ".csv":
+        raise UsageError(f"-o {arguments.output}: name the .json file; the table of all cases is written beside it")
+    if arguments.compare is not None and not arguments.compare.exists():
+        raise UsageError(f"--compare {arguments.compare}: there is no such folder or file")
+
+
+def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evaluation, bool]":
+    """The evaluation, and whether every case could be scored."""
+    import sys
+
+    from autoseg.cli.options import worker_count
+    from autoseg.cli.terminal import progress_bar
+    from autoseg.interop.models import open_model
+    from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
     from autoseg.stages.evaluate import evaluate_predictions
 
     labels = None
@@ -46,22 +103,40 @@ def run(arguments: argparse.Namespace) -> int:
             labels = read_record(Plan, model.plan).labels
     with progress_bar("evaluating") as progress:
         evaluation, faults = evaluate_predictions(
-            arguments.predictions,
+            predictions,
             arguments.references,
             labels=labels,
-            workers=arguments.workers or core_count(),
+            tolerance_mm=None if arguments.metrics == "fast" else arguments.tolerance or DEFAULT_TOLERANCE_MM,
+            workers=worker_count(arguments),
             progress=progress,
         )
-    output = arguments.output or arguments.predictions / "evaluation.json"
-    Console().print(evaluation_table(evaluation))
     for case in evaluation.missing_predictions:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:
         print(f"{fault.severity}: {fault.case} {fault.file}: {fault.what}", file=sys.stderr)
-    try:  # last: a place that cannot be written to must not cost the figures
-        write_record(evaluation, output)
+    return evaluation, not evaluation.missing_predictions and all(fault.severity != "error" for fault in faults)
+
+
+def _read_other(arguments: argparse.Namespace) -> "tuple[Evaluation, bool]":
+    from autoseg.records.evaluation import Evaluation
+    from autoseg.records.files import read_record
+
+    if arguments.compare.is_dir():
+        return _evaluate(arguments, arguments.compare)
+    return read_record(Evaluation, arguments.compare), True
+
+
+def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path) -> None:
+    """Last: a place that cannot be written to must not cost the figures."""
+    from autoseg.errors import UsageError
+    from autoseg.records.files import write_record
+    from autoseg.report.case_table import write_case_table
+
+    table = output.with_suffix(".csv")
+    try:
+        for path, record in records.items():
+            write_record(record, path)
+        write_case_table(evaluation, table)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written ({error}); choose another file with -o") from error
-    print(f"Written: {output}")
-    failed = evaluation.missing_predictions or any(fault.severity == "error" for fault in faults)
-    return SOME_FAILED if failed else DONE
+    print(f"Written: {', '.join(str(path) for path in (*records, table))}")

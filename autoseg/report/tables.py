@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from autoseg.records.evaluation import Evaluation
+from autoseg.records.evaluation import EmptyCounts, Evaluation, LabelSummary, MetricSummary
 from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Configuration, Decision, JsonValue, Plan
+from autoseg.records.selection import Interval
 
 Row = tuple[str, ...]
 
@@ -29,7 +31,19 @@ _ARCHITECTURE_WORDS: dict[Architecture, str] = {
 _UNEXT_WIDTHS = {8: "s", 16: "base", 32: "text"}
 """Names of UNeXt's widths by the features at full resolution."""
 
-EVALUATION_COLUMNS = ("label", "Dice", "± sd", "IoU", "cases in mean", "missed", "false alarms", "both empty")
+EVALUATION_COLUMNS = (
+    "label",
+    "Dice",
+    "95\N{NO-BREAK SPACE}% interval",
+    "IoU",
+    "HD95 mm",
+    "ASSD mm",
+    "surface Dice",
+    "volume ml",
+    "cases",
+    "missed, false, empty",
+)
+"""Of the table that everybody sees. Distances are those with misses; a dash: not measured."""
 
 
 def plan_table(plan: Plan) -> Table:
@@ -76,16 +90,15 @@ def architecture_words(architecture: Architecture) -> str:
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """One line per label, then the mean over labels; how often structures were missed or invented stands beside."""
-    table = Table(title=f"{len(evaluation.cases)} cases", show_footer=True)
-    footer = (f"mean of {len(evaluation.labels)} labels", number(evaluation.mean_foreground_dice))
-    for position, name in enumerate(EVALUATION_COLUMNS):
-        table.add_column(
-            name,
-            justify="left" if position == 0 else "right",
-            footer=footer[position] if position < len(footer) else "",
-        )
-    _fill(table, evaluation_rows(evaluation))
+    """One line per label, then the mean over labels; how often structures were missed or invented stands beside.
+
+    Columns without any value, those of surfaces after a quick evaluation, are left out.
+    """
+    mean = ("mean", *_dice_cells(evaluation))
+    rows = evaluation_rows(evaluation)
+    table = scores_table(EVALUATION_COLUMNS, rows, footer=mean)
+    table.title = f"{len(evaluation.cases)} cases"
+    table.caption = _describe_surfaces(evaluation)
     return table
 
 
@@ -95,15 +108,33 @@ def evaluation_rows(evaluation: Evaluation) -> list[Row]:
         (
             name,
             number(summary.dice),
-            number(summary.dice_std),
+            interval(metric_summary(summary, "dice").interval),
             number(summary.iou),
+            number(metric_summary(summary, "hausdorff_95_mm").mean_with_misses, 2),
+            number(metric_summary(summary, "average_surface_distance_mm").mean_with_misses, 2),
+            number(metric_summary(summary, "surface_dice").mean),
+            signed(metric_summary(summary, "volume_error_ml").mean),
             str(summary.num_cases),
-            str(evaluation.counts[name].missed),
-            str(evaluation.counts[name].false_alarm),
-            str(evaluation.counts[name].both_empty),
+            _count_cell(evaluation.counts[name]),
         )
         for name, summary in evaluation.labels.items()
     ]
+
+
+def scores_table(columns: Row, rows: Sequence[Row], footer: Row = ()) -> Table:
+    """Label by label, narrow enough for a terminal of 80 columns; columns without any value are left out."""
+    shown = [number for number in range(len(columns)) if not rows or any(row[number] != "–" for row in rows)]
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=bool(footer))
+    for position in shown:
+        table.add_column(
+            columns[position].replace(" ", "\n"),
+            justify="left" if position == 0 else "right",
+            footer=footer[position] if position < len(footer) else "",
+            no_wrap=position > 0,  # only names of labels are broken where the terminal is narrow
+            overflow="fold",
+        )
+    _fill(table, [tuple(row[position] for position in shown) for row in rows])
+    return table
 
 
 def configuration_rows(plan: Plan) -> list[Row]:
@@ -116,9 +147,24 @@ def decision_rows(plan: Plan) -> list[Row]:
     return [(decision.what, plain_text(decision.value), decision.reason) for decision in plan.decisions]
 
 
-def number(value: float | None) -> str:
+def metric_summary(summary: LabelSummary, name: str) -> MetricSummary:
+    """One metric of a label; without any value where it was not computed."""
+    return summary.metrics.get(name, MetricSummary(mean=None, num_cases=0))
+
+
+def number(value: float | None, decimals: int = 3) -> str:
     """Three decimals; a dash where there is no value."""
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def signed(value: float | None) -> str:
+    """Three significant digits with a sign; a dash where there is no value."""
+    return "–" if value is None else f"{value:+.3g}"
+
+
+def interval(bounds: Interval | None) -> str:
+    """Lower and upper bound; a dash where they are not known."""
+    return "–" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
 
 
 def plain_text(value: JsonValue) -> str:
@@ -133,6 +179,23 @@ def plain_text(value: JsonValue) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "–" if value is None else str(value)
+
+
+def _count_cell(counts: EmptyCounts) -> str:
+    return f"{counts.missed} / {counts.false_alarm} / {counts.both_empty}"
+
+
+def _dice_cells(evaluation: Evaluation) -> tuple[str, str]:
+    return number(evaluation.mean_foreground_dice), interval(evaluation.mean_foreground_dice_interval)
+
+
+def _describe_surfaces(evaluation: Evaluation) -> str | None:
+    if evaluation.surface_tolerance_mm is None:
+        return None
+    return (
+        f"surface Dice at {evaluation.surface_tolerance_mm:g} mm; HD95, ASSD: a missed or invented structure counts "
+        "as the diagonal of the image; volume: predicted minus reference"
+    )
 
 
 def _describe(configuration: Configuration) -> dict[str, str]:

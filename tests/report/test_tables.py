@@ -171,14 +171,16 @@ def test_a_plan_has_one_cell_per_configuration(plan):
 def test_an_evaluation_is_shown_by_label_with_its_mean():
     cases = [CaseScores(case=name, labels={"liver": make_scores(dice)}) for name, dice in (("a", 0.5), ("b", 1.0))]
     evaluation = summarize(cases, ["liver"])
-    assert evaluation_rows(evaluation) == [("liver", "0.750", "0.354", "0.750", "2", "0", "0", "0")]
+    assert evaluation_rows(evaluation) == [
+        ("liver", "0.750", "0.500–1.000", "0.750", "–", "–", "–", "–", "2", "0 / 0 / 0")
+    ]
     text = show(evaluation_table(evaluation))
     assert "2 cases" in text
-    assert "mean of 1 labels" in text
+    assert "0.500–1.000" in text.splitlines()[-2]  # the mean over labels
 
 
 def test_labels_without_any_score_show_a_dash():
-    assert evaluation_rows(summarize([], ["liver"])) == [("liver", "–", "–", "–", "0", "0", "0", "0")]
+    assert evaluation_rows(summarize([], ["liver"])) == [("liver", *["–"] * 7, "0", "0 / 0 / 0")]
 
 
 def test_brackets_in_names_are_no_markup():
