@@ -1,5 +1,7 @@
 """Overlap of one predicted label map with its reference: exact voxel counts and what follows from them alone."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,7 +65,7 @@ def sorted_values(value: LabelValues) -> list[int]:
 
 
 def _joint_counts(
-    prediction: NDArray[np.generic], reference: NDArray[np.generic], known: NDArray[np.generic]
+    prediction: NDArray[np.generic], reference: NDArray[np.generic], known: NDArray[np.integer]
 ) -> NDArray[np.int64]:
     """Voxels by (reference, prediction), both as position in `known`; the last position is any other value."""
     size = len(known) + 1
@@ -74,13 +76,14 @@ def _joint_counts(
     return counts.reshape(size, size)
 
 
-def find_positions(values: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:
+def find_positions(values: NDArray[Any], known: NDArray[np.integer]) -> NDArray[np.int64]:
     """Position of each value in the sorted `known`; len(known) where it is not there."""
-    if values.dtype.kind in "ui" and values.size and values.min() >= 0 and values.max() <= LARGEST_IN_TABLE:
-        table = np.full(int(values.max()) + 1, len(known))
+    if values.dtype.kind in "ui" and values.size and 0 <= int(values.min()) <= int(values.max()) <= LARGEST_IN_TABLE:
+        table = np.full(int(values.max()) + 1, len(known), dtype=np.int64)
         listed = np.flatnonzero((known >= 0) & (known < len(table)))
-        table[known[listed].astype(np.int64)] = listed
-        return table[values]
+        table[known[listed]] = listed
+        looked_up: NDArray[np.int64] = table[values]
+        return looked_up
     positions = np.searchsorted(known, values)
     found = known.take(positions, mode="clip") == values
     return np.where(found, positions, len(known))

@@ -49,12 +49,12 @@ def compare_evaluations(first: NamedEvaluation, second: NamedEvaluation) -> Eval
     cases, labels = _common_cases(first, second), _common_labels(first, second)
     remarks = _remarks(first, second, cases)
     metrics = [metric for metric in METRICS if metric != "surface_dice" or _has_one_tolerance(first, second)]
-    pairs = list(zip(*(_scores_of(one, cases) for one in (first, second)), strict=True))
+    pairs = list(zip(_scores_of(first, cases), _scores_of(second, cases), strict=True))
     by_label = {}
     for label in labels:
         compared = {metric: _compare(_differences(pairs, [label], metric)) for metric in metrics}
         by_label[label] = {metric: one for metric, one in compared.items() if one is not None}
-        num_unpaired = sum(_is_unpaired(*pair, label) for pair in pairs)
+        num_unpaired = sum(_is_unpaired(one, other, label) for one, other in pairs)
         if num_unpaired:
             remarks.append(
                 f"{label}: {num_unpaired} cases without this structure are left out, because only one of the two "
