@@ -56,6 +56,24 @@ def test_cases_are_matched_by_name_and_scored_by_label(folders):
     assert calls == [(1, 2), (2, 2)]
 
 
+def test_distances_are_in_millimetres_of_the_file(folders):
+    evaluation, _ = evaluate_predictions(*folders, labels=LABELS, tolerance_mm=2.5)
+    liver = evaluation.cases[0].labels["liver"]  # planes 0 and 1 are missing, 3 mm each
+    assert liver.hausdorff_mm == pytest.approx(6.0)
+    assert liver.volume_error_ml == pytest.approx(-18 * 3.0 * 0.7 * 0.9 / 1000)
+    assert evaluation.surface_tolerance_mm == 2.5
+    diagonal = np.linalg.norm([5 * 3.0, 7 * 0.7, 11 * 0.9])
+    hausdorff = evaluation.labels["lesion"].metrics["hausdorff_mm"]
+    assert (hausdorff.mean, hausdorff.num_cases) == (None, 0)
+    assert hausdorff.mean_with_misses == pytest.approx(diagonal)
+
+
+def test_without_tolerance_surfaces_are_not_measured(folders):
+    evaluation, _ = evaluate_predictions(*folders, labels=LABELS, tolerance_mm=None)
+    assert evaluation.surface_tolerance_mm is None
+    assert evaluation.cases[0].labels["liver"].hausdorff_mm is None
+
+
 def test_maps_of_uncertainty_are_no_predictions(folders):
     predictions, _ = folders
     for name in ("a_uncertainty", "a_disagreement", "c_uncertainty"):

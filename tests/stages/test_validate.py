@@ -113,6 +113,8 @@ def test_scores_are_of_the_maps_that_were_written(validated, dataset):
         both = np.count_nonzero(found & reference)
         dice = 2 * both / (np.count_nonzero(found) + np.count_nonzero(reference))
         assert scores.labels["body"].dice == pytest.approx(dice)
+        assert scores.labels["body"].surface_dice is not None  # whole metrics, not counts alone
+        assert scores.largest_distance_mm is not None
 
 
 def test_missing_maps_are_noticed_and_written_again(validated, plan):
