@@ -120,10 +120,10 @@ def _find_ignored(reference: Values, labels: Mapping[str, LabelValues]) -> Mask 
 
 def _encode(values: Values, known: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
     """Position in `known` plus 1; 0 for any other value. Plane by plane, because positions take 8 bytes a voxel."""
-    coded: NDArray[np.unsignedinteger] = np.zeros(values.shape, dtype=np.min_scalar_type(len(known)))
+    coded: NDArray[np.unsignedinteger] = np.empty(values.shape, dtype=np.min_scalar_type(len(known)))
+    numbers = np.append(np.arange(1, len(known) + 1), 0).astype(coded.dtype)
     for number, plane in enumerate(values):
-        positions = find_positions(plane, known)
-        coded[number] = np.where(positions < len(known), positions + 1, 0)
+        coded[number] = numbers[find_positions(plane, known)]
     return coded
 
 

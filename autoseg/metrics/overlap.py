@@ -71,22 +71,25 @@ def _joint_counts(
     size = len(known) + 1
     counts = np.zeros(size * size, dtype=np.int64)
     for predicted, true in zip(prediction, reference, strict=True):  # slice by slice: 8 bytes per voxel of a slice
-        joint = find_positions(true, known) * size + find_positions(predicted, known)
+        joint = find_positions(true, known).astype(np.int64) * size + find_positions(predicted, known)
         counts += np.bincount(joint.ravel(), minlength=size * size)
     return counts.reshape(size, size)
 
 
-def find_positions(values: NDArray[Any], known: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Position of each value in the sorted `known`; len(known) where it is not there."""
+def find_positions(values: NDArray[Any], known: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
+    """Position of each value in the sorted `known`; len(known) where it is not there; in the smallest type."""
+    smallest = np.min_scalar_type(len(known))
+    positions: NDArray[np.unsignedinteger]
     if values.dtype.kind in "ui" and values.size and 0 <= int(values.min()) <= int(values.max()) <= LARGEST_IN_TABLE:
-        table = np.full(int(values.max()) + 1, len(known), dtype=np.int64)
+        table = np.full(int(values.max()) + 1, len(known), dtype=smallest)
         listed = np.flatnonzero((known >= 0) & (known < len(table)))
         table[known[listed]] = listed
-        looked_up: NDArray[np.int64] = table[values]
-        return looked_up
-    positions = np.searchsorted(known, values)
-    found = known.take(positions, mode="clip") == values
-    return np.where(found, positions, len(known))
+        positions = table[values]
+        return positions
+    sorted_in = np.searchsorted(known, values)
+    found = known.take(sorted_in, mode="clip") == values
+    positions = np.where(found, sorted_in, len(known)).astype(smallest)
+    return positions
 
 
 def _score_label(counts: NDArray[np.int64], positions: NDArray[np.intp]) -> LabelScores:

@@ -110,8 +110,8 @@ def test_the_slice_may_lie_across_any_axis(axis):
     prediction, reference = (np.moveaxis(generator.random((1, 6, 9)) < 0.4, 0, axis) for _ in range(2))
     spacing = (0.7, 1.1)
     lifted = (*spacing[:axis], 50.0, *spacing[axis:])
-    expected = (mask.squeeze(axis)[np.newaxis] for mask in (prediction, reference))
-    assert all_metrics(prediction, reference, lifted) == all_metrics(*expected, (3.0, *spacing))
+    first, second = (mask.squeeze(axis)[np.newaxis] for mask in (prediction, reference))
+    assert all_metrics(prediction, reference, lifted) == all_metrics(first, second, (3.0, *spacing))
     assert largest_distance_mm(reference.shape, lifted) == pytest.approx(np.hypot(6 * 0.7, 9 * 1.1))
 
 
