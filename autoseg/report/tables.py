@@ -94,9 +94,9 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
     Columns without any value, those of surfaces after a quick evaluation, are left out.
     """
-    mean = ("mean", *_dice_cells(evaluation))
-    rows = evaluation_rows(evaluation)
-    table = scores_table(EVALUATION_COLUMNS, rows, footer=mean)
+    bounds = interval(evaluation.mean_foreground_dice_interval)
+    mean = ("mean", number(evaluation.mean_foreground_dice), bounds)
+    table = scores_table(EVALUATION_COLUMNS, evaluation_rows(evaluation), footer=mean)
     table.title = f"{len(evaluation.cases)} cases"
     table.caption = _describe_surfaces(evaluation)
     return table
@@ -183,10 +183,6 @@ def plain_text(value: JsonValue) -> str:
 
 def _count_cell(counts: EmptyCounts) -> str:
     return f"{counts.missed} / {counts.false_alarm} / {counts.both_empty}"
-
-
-def _dice_cells(evaluation: Evaluation) -> tuple[str, str]:
-    return number(evaluation.mean_foreground_dice), interval(evaluation.mean_foreground_dice_interval)
 
 
 def _describe_surfaces(evaluation: Evaluation) -> str | None:
