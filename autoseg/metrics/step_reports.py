@@ -66,6 +66,14 @@ def describe_sweep(sweep: Sweep) -> str:
 def _describe_step(kind: str, report: StepReport, verdict: Verdict) -> str:
     answer = "yes" if verdict.is_accepted else "no"
     remark = f"{report.remark}, " if report.remark else ""
-    figures = f"Dice {format_score(verdict.before)} before, {format_score(verdict.after)} after"
+    figures = f"Dice {format_score(verdict.before)} before, {_after(verdict)} after"
     fallen = f"; lower for {', '.join(verdict.fallen)}" if verdict.fallen else ""
     return f"{kind} of {report.subject}: {answer}, {remark}{figures}{fallen}."
+
+
+def _after(verdict: Verdict) -> str:
+    """The score; where its four decimals do not show the difference, the difference."""
+    before, after = verdict.before, verdict.after
+    if before is None or after is None or before == after or format_score(before) != format_score(after):
+        return format_score(after)
+    return f"{after - before:+.1g}"
