@@ -15,7 +15,7 @@ from skimage.measure import label as label_by_skimage
 
 from autoseg.errors import RecordError
 from autoseg.records.case import Spacing
-from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.records.dataset import LabelEncoding
 from autoseg.records.postprocessing import (
     FillHoles,
     KeepLargestComponent,
@@ -72,8 +72,8 @@ def apply_postprocessing(
                 smallest = smallest_kept_voxels(step.min_volume_mm3, spacing)
                 labels = remove_small_components(labels, indices_of(step.labels, encoding), smallest)
             case FillHoles():
-                (head,) = _heads_of((step.label,), encoding)
-                labels = fill_holes(labels, head.indices, head.painted_index)
+                indices = indices_of((step.label,), encoding)
+                labels = fill_holes(labels, indices, _painted_index(step.label, encoding))
     return labels
 
 
@@ -101,7 +101,7 @@ def refuse_unknown_labels(steps: Sequence[PostprocessingStep], encoding: LabelEn
         RecordError: If one does not.
     """
     for step in steps:
-        _heads_of((step.label,) if isinstance(step, FillHoles) else step.labels, encoding)
+        indices_of((step.label,) if isinstance(step, FillHoles) else step.labels, encoding)
 
 
 def shorten_names(names: Sequence[str]) -> str:
@@ -116,7 +116,14 @@ def indices_of(names: Sequence[str], encoding: LabelEncoding) -> tuple[int, ...]
     Raises:
         RecordError: If a name is not in the encoding.
     """
-    return tuple(sorted({index for head in _heads_of(names, encoding) for index in head.indices}))
+    known = {head.name: head.indices for head in encoding.heads}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RecordError(
+            f"post-processing names labels that the model does not have: {', '.join(unknown)}; it has "
+            f"{', '.join(known)}. Mend the recipe (selection.json), or run `autoseg select` again."
+        )
+    return tuple(sorted({index for name in names for index in known[name]}))
 
 
 def keep_largest_component(labels: LabelIndices, indices: Sequence[int]) -> LabelIndices:
@@ -263,12 +270,5 @@ def _find_union(labels: LabelIndices, indices: Sequence[int]) -> tuple[NDArray[n
     return mask, boxes[0] if boxes else None
 
 
-def _heads_of(names: Sequence[str], encoding: LabelEncoding) -> list[Head]:
-    known = {head.name: head for head in encoding.heads}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise RecordError(
-            f"post-processing names labels that the model does not have: {', '.join(unknown)}; it has "
-            f"{', '.join(known)}. Mend the recipe (selection.json), or run `autoseg select` again."
-        )
-    return [known[name] for name in names]
+def _painted_index(name: str, encoding: LabelEncoding) -> int:
+    return next(head.painted_index for head in encoding.heads if head.name == name)

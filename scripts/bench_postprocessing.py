@@ -9,6 +9,7 @@ Rounds alternate, so that other load on the machine hits all alike; processor ti
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +84,8 @@ def main() -> None:
             compare(
                 ("scikit-image", "cc3d"),
                 [
-                    lambda faces_only=faces_only: label_components(mask, faces_only=faces_only, library="scikit-image"),
-                    lambda faces_only=faces_only: label_components(mask, faces_only=faces_only, library="cc3d"),
+                    partial(label_components, mask, faces_only=faces_only, library="scikit-image"),
+                    partial(label_components, mask, faces_only=faces_only, library="cc3d"),
                 ],
                 options.rounds,
             )
@@ -92,7 +93,7 @@ def main() -> None:
         raise SystemExit("the table and the runs disagree")
     compare(
         (f"{len(SMALLEST)} runs", "one table"),
-        [lambda: sweep_by_runs(prediction, reference), lambda: sweep_by_table(prediction, reference)],
+        [partial(sweep_by_runs, prediction, reference), partial(sweep_by_table, prediction, reference)],
         options.rounds,
     )
 

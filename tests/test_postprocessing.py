@@ -22,7 +22,7 @@ from autoseg.postprocessing import (
     smallest_kept_voxels,
 )
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
+from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
 
 SPACING = (3.0, 0.9, 0.7)  # 1.89 mm³ a voxel
 
@@ -145,7 +145,7 @@ def test_a_volume_counts_voxels_of_the_spacing():
 
 @pytest.mark.parametrize("voxels", [1, 2, 3, 7, 10, 1001, 123456])
 def test_rounding_does_not_remove_a_component_of_exactly_the_volume(voxels):
-    for spacing in (SPACING, (0.1, 0.1, 0.1), tuple(map(float, np.float32([0.3, 0.7, 1.1])))):
+    for spacing in (SPACING, (0.1, 0.1, 0.1), tuple(np.array([0.3, 0.7, 1.1], dtype=np.float32).tolist())):
         volume = float(f"{voxels * np.prod(spacing):.12g}")
         assert smallest_kept_voxels(volume, spacing) == voxels
         assert smallest_kept_voxels(volume * (1 + 2e-6), spacing) == voxels + 1
@@ -212,7 +212,7 @@ def test_a_hole_of_a_region_gets_its_painted_value():
 
 def test_voxels_without_truth_are_never_changed():
     labels = as_map("1111", "1501", "1111", "5000")  # 5: beyond all indices
-    steps = [
+    steps: list[PostprocessingStep] = [
         FillHoles(label="one"),
         KeepLargestComponent(labels=("one", "two")),
         RemoveSmallComponents(labels=("one", "two"), min_volume_mm3=1e6),

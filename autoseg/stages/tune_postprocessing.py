@@ -27,7 +27,7 @@ from autoseg.metrics.component_overlap import ComponentTable, no_components, tab
 from autoseg.metrics.component_removal import CaseComponents, Means, Verdict, judge, remove_below, sweep_volumes
 from autoseg.metrics.overlap import BACKGROUND, IGNORE, score_case
 from autoseg.metrics.step_reports import StepReport, describe_steps, describe_sweep
-from autoseg.metrics.summary import summarize
+from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
 from autoseg.records.case import Spacing
 from autoseg.records.dataset import LabelEncoding, LabelValues
@@ -109,22 +109,17 @@ def tune_postprocessing(
     total = len(maps) + 3 * len(alone) + 2 * len(all_foreground)
     search = _Search(encoding, workers, _counter(progress, total))
     search.load(maps)
-    before = search.evaluation
+    before = search.evaluate()
     search.run("Keep only the largest component", search.keep_largest, [*all_foreground, *alone])
     search.run("Remove small components", search.remove_small, [*alone, *all_foreground])
     search.run("Fill holes", search.fill_holes, alone)
-    return TunedPostprocessing(tuple(search.steps), search.evaluation, tuple(search.reasons), before)
+    return TunedPostprocessing(tuple(search.steps), search.evaluate(), tuple(search.reasons), before)
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
     """Called once for every piece of work that is done."""
     done = count(1)
-
-    def advance() -> None:
-        if progress is not None:
-            progress(next(done), total)
-
-    return advance
+    return lambda: None if progress is None else progress(next(done), total)
 
 
 def foreground_names(encoding: LabelEncoding) -> list[str]:
@@ -139,7 +134,8 @@ class _Search:
         self.encoding, self.workers, self.progress = encoding, workers, progress
         self.names = foreground_names(encoding)
         self.cases: list[_CaseMaps] = []
-        self.evaluation = summarize([], self.names)
+        self.means: Means = {}
+        """Dice by label."""
         self.tables: dict[tuple[int, ...], list[ComponentTable]] = {}
         """By indices of a union, by case, of the maps as they are now."""
         self.steps: list[PostprocessingStep] = []
@@ -150,7 +146,11 @@ class _Search:
         for case in self._on_each(partial(_load_case, encoding=self.encoding), maps):
             self.cases.append(case)
             self.progress()
-        self.evaluation = summarize([case.scores for case in self.cases], self.names)
+        self.means = self._means_of(self.cases)
+
+    def evaluate(self) -> Evaluation:
+        """The maps as they are now."""
+        return summarize([case.scores for case in self.cases], self.names)
 
     def run(
         self, kind: str, attempt: Callable[[tuple[str, ...]], StepReport], unions: Sequence[tuple[str, ...]]
@@ -169,14 +169,14 @@ class _Search:
         removal = remove_below(cases, largest)
         if not removal.is_change:
             return StepReport(self._subject(labels), None)
-        expected = judge(self._means(), {**self._means(), **removal.means}, self._own(labels))
+        expected = judge(self.means, {**self.means, **removal.means}, self._own(labels))
         step = KeepLargestComponent(labels=labels)
         return StepReport(self._subject(labels), self._carry_out(step, labels) if expected.is_accepted else expected)
 
     def remove_small(self, labels: tuple[str, ...]) -> StepReport:
         """Of a union of labels, below the best of several volumes."""
         cases = self._components_of(labels)
-        sweep = sweep_volumes(cases, self._means(), self._own(labels), smallest_kept_voxels)
+        sweep = sweep_volumes(cases, self.means, self._own(labels), smallest_kept_voxels)
         if not sweep.tried:
             return StepReport(self._subject(labels), None)
         verdict = sweep.verdict
@@ -193,27 +193,24 @@ class _Search:
         changed = list(self._on_each(partial(_apply_step, step=step, encoding=self.encoding), self.cases))
         if all(new is old for new, old in zip(changed, self.cases, strict=True)):
             return None
-        attempt = summarize([case.scores for case in changed], self.names)
-        verdict = judge(self._means(), _means_of(attempt), self._own(labels))
+        means = self._means_of(changed)
+        verdict = judge(self.means, means, self._own(labels))
         if verdict.is_accepted:
             self.steps.append(step)
-            self.cases, self.evaluation = changed, attempt
+            self.cases, self.means = changed, means
             touched = set(indices_of(labels, self.encoding))
             self.tables = {union: of for union, of in self.tables.items() if touched.isdisjoint(union)}
         return verdict
 
     def _components_of(self, labels: tuple[str, ...]) -> list[CaseComponents]:
         indices = indices_of(labels, self.encoding)
-        heads = {
-            head.name: head.indices
-            for head in self.encoding.heads
-            if head.name in self.names and not set(head.indices).isdisjoint(indices)
-        }
+        every = {head.name: head.indices for head in self.encoding.heads}
+        sharing = {name: every[name] for name in self.names if not set(every[name]).isdisjoint(indices)}
         if indices not in self.tables:
-            work = partial(_tabulate, indices=indices, heads=list(heads.values()), encoding=self.encoding)
+            work = partial(_tabulate, indices=indices, labels=list(sharing.values()), encoding=self.encoding)
             self.tables[indices] = list(self._on_each(work, self.cases))
         return [
-            CaseComponents(table, {name: case.scores.labels[name] for name in heads}, case.spacing)
+            CaseComponents(table, {name: case.scores.labels[name] for name in sharing}, case.spacing)
             for case, table in zip(self.cases, self.tables[indices], strict=True)
         ]
 
@@ -223,8 +220,8 @@ class _Search:
         results: Iterator[Result] = pool(delayed(work)(item) for item in items)
         return results
 
-    def _means(self) -> Means:
-        return _means_of(self.evaluation)
+    def _means_of(self, cases: Sequence[_CaseMaps]) -> Means:
+        return {name: mean_of_known(case.scores.labels[name].dice for case in cases) for name in self.names}
 
     def _own(self, labels: tuple[str, ...]) -> str | None:
         """The label whose score has to rise; None for all foreground."""
@@ -232,10 +229,6 @@ class _Search:
 
     def _subject(self, labels: tuple[str, ...]) -> str:
         return labels[0] if len(labels) == 1 else "all foreground"
-
-
-def _means_of(evaluation: Evaluation) -> Means:
-    return {name: label.dice for name, label in evaluation.labels.items()}
 
 
 def _load_case(files: CaseMapFiles, encoding: LabelEncoding) -> _CaseMaps:
@@ -294,13 +287,13 @@ def _apply_step(case: _CaseMaps, step: PostprocessingStep, encoding: LabelEncodi
 
 
 def _tabulate(
-    case: _CaseMaps, indices: tuple[int, ...], heads: Sequence[tuple[int, ...]], encoding: LabelEncoding
+    case: _CaseMaps, indices: tuple[int, ...], labels: Sequence[tuple[int, ...]], encoding: LabelEncoding
 ) -> ComponentTable:
     """Components of a union, counted for the labels or regions that share voxels with it."""
     prediction = case.prediction[:]
     found = find_components(prediction, indices)
     if found is None:
-        return no_components(len(heads))
+        return no_components(len(labels))
     box, components = found
     ignore = None if encoding.ignore_value is None else len(encoding.values)
-    return tabulate_components(components, prediction[box], case.reference[:][box], heads, ignore)
+    return tabulate_components(components, prediction[box], case.reference[:][box], labels, ignore)

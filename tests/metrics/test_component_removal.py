@@ -10,9 +10,10 @@ from scipy import ndimage
 from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
 from autoseg.metrics.component_removal import CaseComponents, judge, remove_below, sweep_volumes
 from autoseg.metrics.overlap import score_case
+from autoseg.records.dataset import LabelValues
 from autoseg.records.evaluation import LabelScores
 
-REGIONS = {"whole": (1, 2, 3), "core": (2, 3), "rim": 1}
+REGIONS: dict[str, LabelValues] = {"whole": (1, 2, 3), "core": (2, 3), "rim": 1}
 IGNORE = 4
 SPACING = (2.0, 1.0, 0.5)  # 1 mm³ a voxel
 
