@@ -86,7 +86,7 @@ def describe_step(step: PostprocessingStep) -> str:
     """
     match step:
         case KeepLargestComponent():
-            return f"keep only the largest component of {shorten_names(step.labels)}"
+            return f"keep the largest component of {shorten_names(step.labels)}"
         case RemoveSmallComponents():
             volume = f"{step.min_volume_mm3:g} mm³ (2D: mm² or pixels)"
             return f"remove components of {shorten_names(step.labels)} below {volume}"

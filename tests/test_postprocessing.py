@@ -285,9 +285,9 @@ def test_the_fast_library_is_taken_where_it_is_installed():
 
 
 def test_steps_in_words():
-    assert describe_step(KeepLargestComponent(labels=("a", "b"))) == "keep only the largest component of a, b"
+    assert describe_step(KeepLargestComponent(labels=("a", "b"))) == "keep the largest component of a, b"
     many = KeepLargestComponent(labels=tuple("abcdefghij"))
-    assert describe_step(many) == "keep only the largest component of a, b, c, d, e, f, g, h, ... (10 labels)"
+    assert describe_step(many) == "keep the largest component of a, b, c, d, e, f, g, h, ... (10 labels)"
     assert describe_step(FillHoles(label="liver")) == "fill holes of liver"
     small = RemoveSmallComponents(labels=("liver", "tumour"), min_volume_mm3=50.0)
     assert describe_step(small) == "remove components of liver, tumour below 50 mm³ (2D: mm² or pixels)"
