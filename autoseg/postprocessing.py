@@ -229,7 +229,11 @@ def label_components(
     """
     if library == "cc3d":
         neighbours = 6 if faces_only else 26
-        numbered: NDArray[np.integer] = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=neighbours)
+        inside = tuple(slice(size) for size in mask.shape)
+        # cc3d 4.1.1 makes too little room for the numbers of many small components where axes have odd lengths.
+        padded = np.zeros([size + 1 for size in mask.shape], dtype=bool)
+        padded[inside] = mask
+        numbered: NDArray[np.integer] = cc3d.connected_components(padded, connectivity=neighbours)[inside]
         return numbered
     by_skimage: NDArray[np.integer] = label_by_skimage(mask, connectivity=1 if faces_only else mask.ndim)
     return by_skimage

@@ -279,6 +279,19 @@ def test_both_libraries_find_the_same_components(labels, faces_only):
     np.testing.assert_array_equal(np.sort(component_sizes(ours)), np.sort(component_sizes(theirs)))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5, 9), (3, 5, 7), (2, 4, 6)])
+def test_as_many_components_as_fit_are_found(shape):
+    """More than cc3d 4.1.1 makes room for where axes have odd lengths."""
+    pytest.importorskip("cc3d", reason="connected-components-3d is not installed (extra `fast`)")
+    places = np.indices(shape)
+    apart = (places % 2 == 0).all(axis=0)
+    checkers = places.sum(axis=0) % 2 == 0
+    for mask, faces_only in ((apart, False), (checkers, True)):
+        found = label_components(mask, faces_only=faces_only, library="cc3d")
+        assert sorted(found[mask]) == list(range(1, 1 + int(mask.sum())))
+        assert found.shape == mask.shape
+
+
 def test_the_fast_library_is_taken_where_it_is_installed():
     pytest.importorskip("cc3d", reason="connected-components-3d is not installed (extra `fast`)")
     assert INSTALLED_LIBRARY == "cc3d"
