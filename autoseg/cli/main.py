@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "all of it, unattended: plan, train every fold, select, report",
     "evaluate": "compare predictions with references",
     "select": "choose configuration and post-processing by cross-validation",
+    "postprocess": "apply a recipe of post-processing to label maps",
     "export": "hand a trained model on: one file without pickles, or ONNX networks",
     "report": "write one HTML page about a workspace",
     "import-nnunet": "make a model of nnU-Net v2 one of autoseg",

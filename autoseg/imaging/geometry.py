@@ -5,12 +5,13 @@ as the world axis nearest to it.
 """
 
 from itertools import permutations, product
+from math import isclose
 from types import EllipsisType
 
 import numpy as np
 
-from autoseg.imaging.volume import AnyArray, make_grid
-from autoseg.records.case import Grid, Orientation, Triple
+from autoseg.imaging.volume import FLAT_SLICE_FACTOR, AnyArray, make_grid
+from autoseg.records.case import Grid, Orientation, Spacing, Triple
 
 SPACING_TOLERANCE = 1e-3
 """Relative; headers store float32, and tools round."""
@@ -77,6 +78,23 @@ def orient_grid(grid: Grid, orientation: Orientation) -> Grid:
         [grid.spacing[axis] for axis in orientation.axes],
         np.array(grid.affine) @ stored_from_working,
     )
+
+
+def measurable_spacing(grid: Grid) -> Spacing:
+    """The spacing whose product is a voxel's volume, mm, in the order of the grid's axes.
+
+    A file of two axes gets a slice spacing that is made up, 999 times its coarsest one. Here it is 1, so that the
+    product is the area of a pixel: mm², and 1 in pictures, whose pixels count as 1 mm.
+    """
+    first, second, third = (
+        1.0 if size == 1 and _is_made_up(spacing, grid.spacing) else spacing
+        for size, spacing in zip(grid.shape, grid.spacing, strict=True)
+    )
+    return first, second, third
+
+
+def _is_made_up(spacing: float, of_grid: Spacing) -> bool:
+    return isclose(spacing, FLAT_SLICE_FACTOR * sorted(of_grid)[1], rel_tol=SPACING_TOLERANCE)
 
 
 def grid_difference(a: Grid, b: Grid) -> str | None:

@@ -14,6 +14,7 @@ from torch import nn
 from autoseg.errors import PredictionError
 from autoseg.inference.network_pass import PassTrials, PrecisionTrial
 from autoseg.networks.build import build_network
+from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
@@ -105,8 +106,8 @@ def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint:
 def say_what_predicts(members: Sequence[LoadedConfiguration], steps: Sequence[PostprocessingStep]) -> str:
     """One sentence for the log: configurations with their folds, and post-processing."""
     networks = " and ".join(_name_stages(member) for member in members)
-    kept = "; ".join(f"only the largest component of {', '.join(step.labels)}" for step in steps)
-    return f"predicting with {networks}; post-processing: {kept or 'none'}"
+    recipe = "; ".join(map(describe_step, steps))
+    return f"predicting with {networks}; post-processing: {recipe or 'none'}"
 
 
 def _name_stages(member: LoadedConfiguration) -> str:

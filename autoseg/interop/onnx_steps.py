@@ -3,6 +3,12 @@
 from collections.abc import Iterator
 
 from autoseg.records.plan import Configuration, Plan
+from autoseg.records.postprocessing import (
+    FillHoles,
+    KeepLargestComponent,
+    PostprocessingStep,
+    RemoveSmallComponents,
+)
 from autoseg.records.selection import Selection
 
 
@@ -97,8 +103,27 @@ def _after(plan: Plan, configuration: Configuration, selection: Selection) -> It
         )
     yield "Put the box back into a volume of background, undo the transpose, and then the change of orientation."
     for step in selection.postprocessing:
-        yield (
-            f"Keep only the largest connected component (26 neighbours) of the union of {', '.join(step.labels)}; "
-            "equal ones stay; the rest becomes background."
-        )
+        yield _postprocessing(step)
     yield "Write encoding.values[index] for each label index."
+
+
+def _postprocessing(step: PostprocessingStep) -> str:
+    match step:
+        case KeepLargestComponent():
+            return (
+                "Keep only the largest connected component (26 neighbours) of the union of "
+                f"{', '.join(step.labels)}; equal ones stay; the rest becomes background."
+            )
+        case RemoveSmallComponents():
+            return (
+                f"Make background of every connected component (26 neighbours) of the union of "
+                f"{', '.join(step.labels)} whose volume is below {step.min_volume_mm3:g} mm³; equal ones stay. A "
+                "voxel's volume is the product of the image's spacings; of a file with two axes it is the area of a "
+                "pixel in mm², of a picture 1."
+            )
+        case FillHoles():
+            return (
+                f"Give {step.label} (its head's painted_index) the background that it encloses: of what does not "
+                "belong to it, the components by faces (6 neighbours, 4 in a single slice) that do not reach the "
+                "border; other labels in there stay."
+            )

@@ -9,6 +9,7 @@ from statistics import median
 
 from autoseg.metrics.comparison import format_score
 from autoseg.metrics.summary import case_dice
+from autoseg.postprocessing import describe_step
 from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
@@ -190,12 +191,11 @@ def _rank(case: CaseScores) -> tuple[bool, float, str]:
 
 def describe_selection(selection: Selection) -> SelectionSection:
     """The recipe, and how it came about."""
-    steps = [f"keep the largest component of {', '.join(step.labels)}" for step in selection.postprocessing]
     return SelectionSection(
         facts=[
             ("configuration", ", ".join(selection.configurations)),
             ("folds", ", ".join(selection.folds)),
-            ("post-processing", "; ".join(steps) or "none"),
+            ("post-processing", "; ".join(map(describe_step, selection.postprocessing)) or "none"),
             ("mean foreground Dice, cross-validated", format_score(selection.mean_foreground_dice)),
         ],
         reasons=selection.reasons,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.cropping import content_box
-from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
+from autoseg.imaging.geometry import measurable_spacing, orient_array, orient_grid, restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.volume import Volume
 from autoseg.inference.case import stream_case_logits
@@ -139,7 +139,8 @@ class CasePredictor:
             labels = restore_labels([self._stream(member, case) for member in self.members], encoding, sinks)
             if not keep:
                 case.inputs.clear()
-            kept = apply_postprocessing(labels, self.postprocessing, encoding)
+            spacing = measurable_spacing(orient_grid(case.grid, case.orientation))
+            kept = apply_postprocessing(labels, self.postprocessing, encoding, spacing)
             del labels
             return decode_label_map(restore_array(kept, case.orientation), encoding)
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY_FOR_HELP = ("torch", "numpy", "scipy", "pydantic", "rich", "SimpleITK", "nibabel", "joblib")
-COMMANDS = ("plan", "train", "predict", "run", "evaluate", "select", "export", "report", "doctor")
+COMMANDS = ("plan", "train", "predict", "run", "evaluate", "select", "postprocess", "export", "report", "doctor")
 
 
 def loaded_after(statement: str) -> set[str]:

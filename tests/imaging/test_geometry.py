@@ -1,6 +1,7 @@
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -8,12 +9,13 @@ from scipy.spatial.transform import Rotation
 from autoseg.imaging.geometry import (
     canonical_orientation,
     grid_difference,
+    measurable_spacing,
     orient_array,
     orient_grid,
     restore_array,
 )
 from autoseg.imaging.reading import read_image
-from autoseg.imaging.volume import make_grid
+from autoseg.imaging.volume import canonical_affine, make_grid
 from autoseg.records.case import Grid, Orientation
 
 SHAPE = (5, 7, 11)
@@ -124,3 +126,27 @@ def test_grid_difference_names_what_differs():
 def test_a_small_rotation_shows_at_the_far_corner():
     turned = rotated_grid((0, 0, 2.0))
     assert "apart in space" in str(grid_difference(rotated_grid((0, 0, 0)), turned))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected"),
+    [
+        ((1, 8, 9), (999.0, 1.0, 1.0), (1.0, 1.0, 1.0)),  # a picture: pixels
+        ((8, 1, 9), (0.5, 499.5, 0.25), (0.5, 1.0, 0.25)),  # a file of two axes, turned: mm²
+        ((1, 8, 9), (5.0, 0.5, 0.5), (5.0, 0.5, 0.5)),  # a single slice has its thickness
+        ((2, 8, 9), (999.0, 1.0, 1.0), (999.0, 1.0, 1.0)),  # two slices have their distance
+        ((1, 1, 9), (999.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
+    ],
+)
+def test_a_slice_spacing_that_was_made_up_does_not_count(shape, spacing, expected):
+    assert measurable_spacing(make_grid(shape, spacing, canonical_affine(spacing))) == expected
+
+
+def test_files_of_two_axes_have_pixels_of_their_area(tmp_path):
+    for name, spacing in (("a.png", None), ("b.nii", (0.5, 0.25)), ("c.nrrd", (0.5, 0.25))):
+        image = SimpleITK.GetImageFromArray(np.eye(5, 7, dtype=np.uint8))
+        if spacing is not None:
+            image.SetSpacing(spacing)
+        SimpleITK.WriteImage(image, str(tmp_path / name))
+        area = np.prod(measurable_spacing(read_image([tmp_path / name]).grid))
+        assert area == pytest.approx(1.0 if spacing is None else 0.125)

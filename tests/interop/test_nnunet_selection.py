@@ -6,6 +6,7 @@ from autoseg.errors import InteropError
 from autoseg.imaging.labels import make_encoding
 from autoseg.interop.nnunet_folder import FoldFolder, ModelFolder
 from autoseg.interop.nnunet_selection import KEEP_LARGEST, read_selection
+from autoseg.records.postprocessing import KeepLargestComponent
 from tests.interop.nnunet_models import REGION_LABELS
 
 LABELS = make_encoding({"background": 0, "a": 1, "b": 2, "c": 3})
@@ -18,6 +19,10 @@ def folder(tmp_path, name, folds=("0", "1")) -> ModelFolder:
     path = tmp_path / "Dataset901" / f"nnUNetTrainer__nnUNetPlans__{name}"
     path.mkdir(parents=True, exist_ok=True)
     return ModelFolder(path, tuple(FoldFolder(fold, {}) for fold in folds))
+
+
+def keep_largest(*unions):
+    return tuple(KeepLargestComponent(labels=labels) for labels in unions)
 
 
 def write_postprocessing(path, *labels, function=KEEP_LARGEST, **more):
@@ -59,7 +64,7 @@ def test_the_chosen_configuration_comes_with_its_folds_and_post_processing(tmp_p
     selection, reason = read_selection(folders, LABELS)
     assert selection is not None
     assert (selection.configurations, selection.folds) == (("3d_fullres",), ("0", "1"))
-    assert [step.labels for step in selection.postprocessing] == [("a", "b", "c"), ("b",)]
+    assert selection.postprocessing == keep_largest(*[("a", "b", "c"), ("b",)])
     assert selection.mean_foreground_dice == 0.8
     assert reason == "inference_information.json of nnU-Net chose 3d_fullres, folds 0, 1."
     assert "nnUNetTrainer__nnUNetPlans__2d: mean foreground Dice 0.5" in selection.reasons
@@ -73,7 +78,7 @@ def test_an_ensemble_comes_with_the_post_processing_of_the_ensemble(tmp_path):
     selection, _ = read_selection(folders, LABELS)
     assert selection is not None
     assert (selection.configurations, selection.folds) == (("2d", "3d_fullres"), ("1",))
-    assert [step.labels for step in selection.postprocessing] == [("c",)]
+    assert selection.postprocessing == keep_largest(*[("c",)])
     assert "Of these folds 1 were imported." in selection.reasons
 
 
@@ -91,7 +96,7 @@ def test_one_configuration_alone_has_its_own_post_processing_from_most_folds(tmp
     write_postprocessing(only.path / "crossval_results_folds_0_1" / "postprocessing.json", 2)
     selection, reason = read_selection({"2d": only}, LABELS)
     assert selection is not None
-    assert [step.labels for step in selection.postprocessing] == [("b",)]
+    assert selection.postprocessing == keep_largest(*[("b",)])
     assert selection.mean_foreground_dice == 0.75
     assert "crossval_results_folds_0_1/postprocessing.json" in reason
 
@@ -109,7 +114,7 @@ def test_regions_are_named_by_their_labels(tmp_path):
     write_postprocessing(only.path / "postprocessing.json", [1, 2, 3], [2, 3], 3)
     selection, _ = read_selection({"2d": only}, OVERLAPPING)
     assert selection is not None
-    assert [step.labels for step in selection.postprocessing] == [("whole",), ("core",), ("rim",)]
+    assert selection.postprocessing == keep_largest(*[("whole",), ("core",), ("rim",)])
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@
 import pytest
 
 from autoseg.interop.onnx_steps import list_steps
+from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from autoseg.records.selection import Selection
 from tests.inference.models import CASCADE, make_cascade_plan
 
 
-def steps_of(plan_changes=None, **changes):
+def steps_of(plan_changes=None, postprocessing=(), **changes):
     plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2)).model_copy(update=plan_changes or {})
     configuration = plan.configurations[CASCADE].model_copy(update=changes)
     selection = Selection(
-        configurations=(CASCADE,), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=()
+        configurations=(CASCADE,), folds=("0",), postprocessing=postprocessing, mean_foreground_dice=None,
+        candidates=(), reasons=(),
     )  # fmt: skip
     return list_steps(plan, configuration, selection)
 
@@ -31,3 +33,16 @@ def test_a_cascade_names_its_rule():
     assert not any("resample their logits to this grid" in step for step in imported)
     assert "Round the blended logits to float16." in imported
     assert "Round the blended logits to float16." not in steps_of()
+
+
+def test_every_kind_of_post_processing_is_said_in_order():
+    recipe = (
+        FillHoles(label="anterior"),
+        RemoveSmallComponents(labels=("anterior", "posterior"), min_volume_mm3=12.5),
+        KeepLargestComponent(labels=("posterior",)),
+    )
+    *_, filled, removed, kept, last = steps_of(postprocessing=recipe)
+    assert filled.startswith("Give anterior (its head's painted_index) the background that it encloses")
+    assert "of the union of anterior, posterior whose volume is below 12.5 mm³; equal ones stay" in removed
+    assert kept.startswith("Keep only the largest connected component (26 neighbours) of the union of posterior")
+    assert last == "Write encoding.values[index] for each label index."

@@ -681,7 +681,7 @@ def test_what_predicts_is_said(model, tmp_path, caplog):
     warning, said = caplog.messages
     assert "selection.json: chosen without fold(s) 0 of 3d_fullres" in warning
     assert said == (
-        "predicting with 3d_fullres (fold(s) 1); post-processing: only the largest component of anterior, posterior"
+        "predicting with 3d_fullres (fold(s) 1); post-processing: keep the largest component of anterior, posterior"
     )
     caplog.clear()
     with caplog.at_level(logging.INFO, "autoseg.predict"):

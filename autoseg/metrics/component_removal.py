@@ -1,0 +1,197 @@
+"""What removing components would do to the scores of all cases, and from which volume on it helps most.
+
+Everything follows from tables of components (`component_overlap`); no label map is touched.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from math import floor, log10, prod, sqrt
+from statistics import fmean, stdev
+
+from autoseg.metrics.component_overlap import ComponentTable
+from autoseg.metrics.summary import mean_of_known
+from autoseg.records.case import Spacing
+from autoseg.records.evaluation import LabelScores
+
+ROUND_NUMBERS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+"""Volumes that are tried, times a power of ten: few, so that a sweep cannot fit a volume to single components."""
+
+ROUNDING = 1e-9
+"""Relative; of sums of floats that would be equal on paper."""
+
+Means = Mapping[str, float | None]
+"""Mean Dice over cases by label; None without any score."""
+
+
+@dataclass(frozen=True)
+class CaseComponents:
+    """Components of one union of labels in one case, and what takes part in them."""
+
+    table: ComponentTable
+    scores: Mapping[str, LabelScores]
+    """Of the labels or regions that share voxels with the union, in the order of the table's columns."""
+    spacing: Spacing
+    """mm; its product is a voxel's volume."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """All cases without their small components."""
+
+    dice: Mapping[str, tuple[float | None, ...]]
+    """By label, by case; labels that share no voxel with the union are not listed."""
+    is_change: bool
+    """Whether there is anything to remove."""
+    is_loss: bool
+    """Whether a structure that was found, at least in part, is missed altogether afterwards."""
+
+    @property
+    def means(self) -> Means:
+        """By label."""
+        return {name: mean_of_known(of_label) for name, of_label in self.dice.items()}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a step is worth it, and the figures that decide."""
+
+    is_accepted: bool
+    before: float | None
+    after: float | None
+    fallen: tuple[str, ...]
+    """Labels whose mean Dice gets lower."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Volumes tried on one union of labels."""
+
+    tried: tuple[float, ...]
+    """mm³, ascending; only those that remove something different."""
+    volume_mm3: float | None
+    """The one chosen; None: none is accepted."""
+    best_mm3: float | None
+    """The one with the highest score, of the accepted ones if there are any."""
+    verdict: Verdict | None
+    """On the chosen volume, else on the best; None when nothing was tried."""
+    is_loss: bool = False
+    """Whether the best volume is refused because a structure would be missed altogether."""
+
+
+def judge(before: Means, after: Means, own_label: str | None) -> Verdict:
+    """Whether a step is accepted: its own score rises, and no label's mean Dice falls.
+
+    Args:
+        before: By label.
+        after: The same labels.
+        own_label: Whose mean Dice has to rise; None: the mean over labels.
+
+    Returns:
+        The verdict. A label without any score afterwards, since all its false alarms are gone, has neither risen nor
+        fallen.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), post-processing. Differs: a step for one label must not harm another, which
+        it can when regions overlap.
+    """
+    old, new = (mean_of_known(one.values()) if own_label is None else one[own_label] for one in (before, after))
+    fallen = tuple(name for name in before if _is_less(after[name], before[name]))
+    return Verdict(_is_less(old, new) and not fallen, old, new, fallen)
+
+
+def remove_below(cases: Sequence[CaseComponents], smallest: Sequence[int]) -> Removal:
+    """Score all cases without their components of fewer than `smallest` voxels, given by case."""
+    dice: dict[str, list[float | None]] = {name: [] for case in cases[:1] for name in case.scores}
+    is_change = is_loss = False
+    for case, voxels in zip(cases, smallest, strict=True):
+        is_change |= bool((case.table.sizes < voxels).any())
+        for (name, scores), predicted, shared in zip(case.scores.items(), *case.table.below(voxels), strict=True):
+            true_positives = scores.true_positives - int(shared)
+            voxels_of_both = scores.predicted_voxels - int(predicted) + scores.reference_voxels
+            dice[name].append(2 * true_positives / voxels_of_both if voxels_of_both else None)
+            is_loss |= true_positives == 0 < scores.true_positives
+    return Removal({name: tuple(of_label) for name, of_label in dice.items()}, is_change, is_loss)
+
+
+def sweep_volumes(
+    cases: Sequence[CaseComponents],
+    before: Means,
+    own_label: str | None,
+    smallest_kept: Callable[[float, Spacing], int],
+) -> Sweep:
+    """Find the volume below which components are best removed.
+
+    Tried are round numbers (1, 1.5, 2, 3, 5, 7 times powers of ten) from the smallest component of any case to the
+    first above the largest, but none above the smallest true structure of any case (`own_label`, or any label), and
+    none that removes the same as a smaller one. Acceptable is what `judge` accepts and by which no structure that was
+    found is lost altogether. Of these the smallest is chosen that is as good as the best within noise: the mean
+    difference over cases is not above its standard error, as for example when a single case makes all of it.
+
+    Args:
+        cases: All of them.
+        before: Mean Dice of all labels.
+        own_label: Whose score counts; None: the mean over labels.
+        smallest_kept: Gives the voxels of the smallest component that is kept, for a volume in mm³ and a spacing.
+    """
+    tried: dict[float, Removal] = {}
+    seen: set[tuple[int, ...]] = set()
+    for volume in _candidates(cases, own_label):
+        smallest = [smallest_kept(volume, case.spacing) for case in cases]
+        effect = tuple(int((case.table.sizes < voxels).sum()) for case, voxels in zip(cases, smallest, strict=True))
+        if any(effect) and effect not in seen:
+            seen.add(effect)
+            tried[volume] = remove_below(cases, smallest)
+    verdicts = {volume: judge(before, {**before, **one.means}, own_label) for volume, one in tried.items()}
+    accepted = [volume for volume in tried if verdicts[volume].is_accepted and not tried[volume].is_loss]
+    if not tried:
+        return Sweep((), None, None, None)
+    best = max(accepted or tried, key=lambda volume: _score(verdicts[volume]))  # the first, smallest, of equals
+    if not accepted:
+        return Sweep(tuple(tried), None, best, verdicts[best], tried[best].is_loss)
+    values = {volume: _values(tried[volume], own_label) for volume in accepted}
+    chosen = next(volume for volume in accepted if _is_noise(values[best], values[volume]))
+    return Sweep(tuple(tried), chosen, best, verdicts[chosen])
+
+
+def _candidates(cases: Sequence[CaseComponents], own_label: str | None) -> Iterator[float]:
+    """Round volumes, mm³, ascending."""
+    found = [case for case in cases if len(case.table.sizes)]
+    sizes = [float(size) * prod(case.spacing) for case in found for size in case.table.sizes[[0, -1]]]
+    structures = [
+        scores.reference_voxels * prod(case.spacing)
+        for case in cases
+        for name, scores in case.scores.items()
+        if own_label in (None, name) and scores.reference_voxels > 0
+    ]
+    if not sizes or not structures:
+        return
+    for exponent in count(floor(log10(min(sizes)))):
+        for number in ROUND_NUMBERS:
+            volume = float(f"{number}e{exponent}")
+            if volume > min(structures):
+                return
+            yield volume
+            if volume > max(sizes):
+                return
+
+
+def _score(verdict: Verdict) -> float:
+    return -1.0 if verdict.after is None else verdict.after
+
+
+def _values(removal: Removal, own_label: str | None) -> list[float]:
+    """One number per case; a label that is rightly empty counts as perfect."""
+    labels = list(removal.dice.values()) if own_label is None else [removal.dice[own_label]]
+    return [fmean(1.0 if dice is None else dice for dice in of_case) for of_case in zip(*labels, strict=True)]
+
+
+def _is_noise(best: Sequence[float], other: Sequence[float]) -> bool:
+    differences = [high - low for high, low in zip(best, other, strict=True)]
+    error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return fmean(differences) <= error * (1 + ROUNDING)
+
+
+def _is_less(first: float | None, second: float | None) -> bool:
+    """Whether both are known and the first is smaller."""
+    return first is not None and second is not None and first < second

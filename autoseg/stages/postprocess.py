@@ -1,0 +1,140 @@
+"""Post-process: the recipe of a model, or one on its own, applied to label maps in files.
+
+read -> label indices -> steps -> values of the file -> write on the same grid
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.geometry import measurable_spacing
+from autoseg.imaging.labels import decode_label_map, encode_label_map, make_encoding
+from autoseg.imaging.reading import read_label_map, split_ending
+from autoseg.imaging.writing import write_label_map
+from autoseg.inference.case_pipeline import CASE_ERRORS
+from autoseg.inference.inputs import InputCase
+from autoseg.inference.outputs import OutputFile, PredictionFailure, assign_outputs, write_failures
+from autoseg.postprocessing import apply_postprocessing, refuse_unknown_labels
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.files import Progress, read_record
+from autoseg.records.plan import Plan
+from autoseg.records.postprocessing import PostprocessingRecipe, PostprocessingStep
+from autoseg.records.selection import Selection
+from autoseg.records.workspace import Workspace
+from autoseg.stages.evaluate import find_label_maps
+
+
+def recipe_of_model(workspace: Workspace) -> PostprocessingRecipe:
+    """The post-processing that a model's selection.json holds, with its labels, so that it can be used without it.
+
+    Raises:
+        UsageError: If nothing was selected.
+        RecordError: If a JSON file is missing or damaged.
+    """
+    if not workspace.selection.is_file():
+        raise UsageError(
+            f"{workspace.root}: has no selection.json, so there is no recipe; run autoseg select first, or give one "
+            "with --recipe"
+        )
+    plan = read_record(Plan, workspace.plan)
+    encoding = plan.encoding
+    is_regional = encoding.activation == "sigmoid"
+    painted = tuple(encoding.values[head.painted_index] for head in encoding.heads)
+    return PostprocessingRecipe(
+        labels=plan.labels,
+        regions_class_order=painted if is_regional else None,
+        steps=read_record(Selection, workspace.selection).postprocessing,
+    )
+
+
+def postprocess_files(
+    recipe: PostprocessingRecipe,
+    inputs: Path,
+    output: Path,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[PredictionFailure]:
+    """Apply a recipe to label maps; one that fails does not stop the others.
+
+    Args:
+        recipe: Steps, and values of the labels in the files.
+        inputs: A label map, or a folder of them; maps of uncertainty beside them are left alone.
+        output: Folder for files of the same names and formats (pictures: PNG); for a single label map also a file
+            name. Headers stay as they are.
+        workers: Label maps worked on at the same time, in processes.
+        progress: Called after every label map.
+
+    Returns:
+        The label maps that failed; also written to `failures.json` beside the others.
+
+    Raises:
+        UsageError: If `inputs` holds no label map, `output` cannot be written to or would replace an input, or a
+            worker was killed.
+        DatasetError: If the labels of the recipe contradict each other.
+        RecordError: If a step names a label that the recipe does not have.
+    """
+    encoding = make_encoding(recipe.labels, recipe.regions_class_order)
+    refuse_unknown_labels(recipe.steps, encoding)
+    cases = [InputCase(case, (path,)) for case, path in _find_maps(inputs).items()]
+    files = assign_outputs(cases, output)
+    faults = [file.fault for file in files if file.fault]
+    if faults:
+        raise UsageError("\n".join(faults))
+    failures = []
+    work = partial(_attempt, steps=recipe.steps, encoding=encoding)
+    for done, (file, error) in enumerate(zip(files, _in_processes(work, files, workers), strict=True), start=1):
+        if error:
+            failures.append(PredictionFailure(file.item.case, tuple(map(str, file.item.images)), error))
+        if progress is not None:
+            progress(done, len(files))
+    write_failures(failures, cases, files[0].target.parent / "failures.json")
+    return failures
+
+
+def _find_maps(inputs: Path) -> dict[str, Path]:
+    """By case."""
+    if inputs.is_file():
+        return {split_ending(inputs.name)[0]: inputs}
+    found = find_label_maps(inputs)
+    if not found:
+        raise UsageError(f"{inputs}: no label maps here; give a folder of them, or one file")
+    return found
+
+
+def _in_processes(work: Callable[[OutputFile], str], files: Sequence[OutputFile], workers: int) -> Iterator[str]:
+    """Messages of errors, in the order of the files; empty where all went well."""
+    if workers == 1 or len(files) == 1:
+        yield from map(work, files)
+        return
+    try:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            yield from Parallel(n_jobs=workers, return_as="generator")(delayed(work)(file) for file in files)
+    except TerminatedWorkerError as error:
+        raise UsageError(
+            "post-processing: a worker process was killed, most likely because memory ran out. "
+            f"Use fewer than {workers} workers."
+        ) from error
+
+
+def _attempt(file: OutputFile, steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> str:
+    try:
+        _postprocess_file(file, steps, encoding)
+    except CASE_ERRORS as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _postprocess_file(file: OutputFile, steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> None:
+    (path,) = file.item.images
+    volume = read_label_map(path)
+    try:
+        labels = encode_label_map(volume.array[0], encoding)
+    except ValueError as error:
+        raise ImageFileError(f"{path}: {error}. Give label maps with the values of the recipe's labels.") from error
+    kept = apply_postprocessing(labels, steps, encoding, measurable_spacing(volume.grid))
+    write_label_map(decode_label_map(kept, encoding), volume.template, file.target)
