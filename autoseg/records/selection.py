@@ -23,6 +23,16 @@ class Candidate(Record):
     """Of the mean foreground Dice; None: not known."""
 
 
+class EnsembleOrigin(Record):
+    """The JSON beside validation label maps of an ensemble: what they were made from."""
+
+    schema_version: Literal[1] = 1
+    configurations: tuple[str, ...]
+    fold: str
+    origin: str
+    """Hash of the weights of all members and stages, and of the cases."""
+
+
 class Selection(Record):
     """What was chosen, and why."""
 
@@ -38,4 +48,5 @@ class Selection(Record):
     interval: Interval | None = None
     """Of the mean foreground Dice; None: not known."""
     candidates: tuple[Candidate, ...]
+    """The chosen one first, then by score."""
     reasons: tuple[str, ...]

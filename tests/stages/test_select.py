@@ -1,5 +1,7 @@
 """Selection on hand-made folds: every choice follows from numbers worked out by hand."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -15,7 +17,13 @@ from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages.select import select_model
+from autoseg.stages import select
+
+
+def select_model(workspace, dataset_folder=None, **options):
+    """Of single configurations: hand-made folds have no networks."""
+    return select.select_model(workspace, dataset_folder, ensembles=False, device="cpu", **options)
+
 
 LABELS: dict[str, LabelValues] = {"background": 0, "one": 10, "two": 20}
 ENCODING = LabelEncoding(
@@ -225,13 +233,20 @@ def test_the_union_of_all_foreground_is_tried_first(run):
     run.train("2d", "0", prediction)
     calls = []
 
-    selection = select_model(run.workspace, progress=lambda done, total: calls.append((done, total)))
+    titles = []
+
+    def bar(title):
+        titles.append(title)
+        return nullcontext(lambda done, total: calls.append((done, total)))
+
+    selection = select_model(run.workspace, bar=bar)
 
     assert selection.postprocessing == (KeepLargestComponent(labels=("one", "two")),)
     assert selection.mean_foreground_dice == 1.0
     assert selection.candidates[0].mean_foreground_dice != 1.0
     assert "Keep only the largest component of one: no, Dice 1.0000 before, 1.0000 after." in selection.reasons
     assert calls == [(done, 6) for done in range(1, 7)]
+    assert titles == ["post-processing"]
 
 
 def test_one_label_gets_a_step_of_its_own_when_the_union_would_harm(run):
