@@ -18,6 +18,7 @@ from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages import select
+from autoseg.stages.validate_ensembles import ValidatedFold
 
 
 def select_model(workspace, dataset_folder=None, **options):
@@ -117,7 +118,7 @@ POOR = {
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path, REFERENCES, LABELS, ENCODING)
+    return Run(tmp_path, dict(REFERENCES), LABELS, ENCODING)
 
 
 def test_the_best_over_all_cases_of_all_folds_is_chosen(run):
@@ -284,6 +285,72 @@ def test_a_step_for_one_region_must_not_harm_another(tmp_path):
     assert selection.postprocessing == ()
     assert "lower for whole" in selection.reasons[-1]
     assert selection.reasons[-1].startswith("Keep only the largest component of core: no")
+
+
+PAIR = ("2d", "3d_fullres")
+
+
+def combine(run, monkeypatch, predictions):
+    """The pair of both configurations has these label maps in fold 0; where they come from is tested elsewhere."""
+    asked = []
+
+    def validate_pairs(_run, singles, _progress):
+        asked.append(tuple(singles))
+        folder = run.workspace.validation(PAIR, "0")
+        for case, array in predictions.items():
+            write_map(folder / f"{case}.nii.gz", array)
+        scores = [score_case(case, array, run.references[case], run.labels) for case, array in predictions.items()]
+        names = [name for name in run.labels if name != "background"]
+        return {PAIR: [ValidatedFold("0", folder, summarize(scores, names))]}
+
+    monkeypatch.setattr(select, "validate_pairs", validate_pairs)
+    return asked
+
+
+def test_a_better_pair_is_chosen_and_its_own_maps_are_post_processed(run, monkeypatch):
+    run.train("3d_fullres", "0", GOOD)
+    run.train("2d", "0", POOR)
+    spot = {case: array.copy() for case, array in REFERENCES.items()}
+    for array in spot.values():
+        array[0, 0, 3] = 10  # one voxel too much; it touches the others in `a` only
+    assert combine(run, monkeypatch, spot) == []
+
+    selection = select.select_model(run.workspace, device="cpu")
+
+    assert selection.configurations == PAIR
+    assert selection.folds == ("0",)
+    assert [one.configurations for one in selection.candidates] == [PAIR, ("3d_fullres",), ("2d",)]
+    assert selection.candidates[0].mean_foreground_dice == pytest.approx(((12 / 13 + 8 / 9) / 2 + 1) / 2)
+    assert selection.candidates[1].mean_foreground_dice == pytest.approx((1 + 6 / 7) / 2)
+    assert selection.postprocessing == (KeepLargestComponent(labels=("one",)),)
+    assert selection.mean_foreground_dice == pytest.approx(((12 / 13 + 1) / 2 + 1) / 2)
+    assert read_record(Selection, run.workspace.selection) == selection
+    evaluation = read_record(Evaluation, run.workspace.evaluation)
+    assert evaluation.mean_foreground_dice == selection.mean_foreground_dice
+    low, high = selection.interval
+    assert low <= selection.mean_foreground_dice <= high
+
+
+def test_a_pair_below_the_margin_is_listed_and_not_chosen(run, monkeypatch):
+    for name in PAIR:
+        run.train(name, "0", GOOD)
+    asked = combine(run, monkeypatch, GOOD)
+    selection = select.select_model(run.workspace, device="cpu")
+    assert asked == [PAIR]
+    assert selection.configurations == ("2d",)
+    assert [one.configurations for one in selection.candidates] == [("2d",), ("3d_fullres",), PAIR]
+    assert any("2d + 3d_fullres, against the best alone, 2d: Dice +0.0000" in text for text in selection.reasons)
+
+
+def test_without_two_configurations_or_a_common_case_no_pair_is_predicted(run, monkeypatch):
+    asked = combine(run, monkeypatch, GOOD)
+    run.train("2d", "0", {"a": GOOD["a"]})
+    alone = select.select_model(run.workspace, device="cpu")
+    run.train("3d_fullres", "1", {"b": GOOD["b"]})
+    apart = select.select_model(run.workspace, device="cpu")
+    assert asked == []
+    assert "No ensemble was tried: it takes two validated configurations." in alone.reasons
+    assert "No ensemble was tried: there is no case to compare it on." in apart.reasons
 
 
 def test_the_dataset_may_have_moved(run, tmp_path):
