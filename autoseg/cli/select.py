@@ -16,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-ensembles", action="store_true",
         help="compare single configurations only; pairs of them need every validation case to be predicted again",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-thresholds", action="store_true",
+        help="regions begin where their probability exceeds one half; other thresholds are not tried",
+    )  # fmt: skip
     add_device(parser)
     add_workers(parser)
     add_shared(parser)
@@ -39,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         workspace,
         arguments.dataset,
         ensembles=not arguments.no_ensembles,
+        thresholds=not arguments.no_thresholds,
         device=arguments.device,
         workers=arguments.workers or core_count(),
         bar=progress_bar,

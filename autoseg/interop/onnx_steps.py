@@ -95,6 +95,11 @@ def _after(plan: Plan, configuration: Configuration, selection: Selection) -> It
             "Start with index 0. In the order of the heads, write the head's painted_index where its logit is above 0 "
             "(probability above one half)."
         )
+    if selection.region_thresholds:
+        yield (
+            "For the selected model, regions in `region_thresholds` are written where their probability is above that "
+            "value p instead: their logit above log(p / (1 - p))."
+        )
     yield "Put the box back into a volume of background, undo the transpose, and then the change of orientation."
     for step in selection.postprocessing:
         yield (

@@ -33,6 +33,18 @@ class EnsembleOrigin(Record):
     """Hash of the weights of all members and stages, and of the cases."""
 
 
+class ThresholdSweep(Record):
+    """What a sweep over the thresholds of regions has found; kept, so that it is not repeated for the same weights."""
+
+    schema_version: Literal[1] = 1
+    origin: str
+    """Hash of the weights and of the sweep's settings."""
+    finished: bool
+    """False: probabilities are still being looked at."""
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+
+
 class Selection(Record):
     """What was chosen, and why."""
 

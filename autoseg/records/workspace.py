@@ -63,6 +63,11 @@ class Workspace:
             return self.fold(configurations[0], fold) / "validation"
         return self.root / "models" / "ensembles" / "+".join(configurations) / f"fold_{fold}"
 
+    def thresholds(self, configurations: tuple[str, ...], fold: str) -> Path:
+        """Folder of a fold's validation label maps by other thresholds of regions than one half."""
+        folder = self.validation(configurations, fold)
+        return (folder.parent if len(configurations) == 1 else folder) / "thresholds"
+
     def next_stage(self, configuration: str, fold: str, next_configuration: str) -> Path:
         """Folder of a fold's label maps for its validation cases, on the grid of the cascade's next stage."""
         return self.fold(configuration, fold) / "next_stage" / next_configuration

@@ -23,6 +23,7 @@ from autoseg.records.selection import Candidate, Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.evaluate import find_label_maps
 from autoseg.stages.tune_postprocessing import CaseMapFiles, foreground_names, tune_postprocessing
+from autoseg.stages.tune_thresholds import TunedThresholds, tune_thresholds
 from autoseg.stages.validate_ensembles import CrossValidation, ValidatedFold, validate_pairs
 
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -41,6 +42,7 @@ def select_model(
     dataset_folder: Path | None = None,
     *,
     ensembles: bool = True,
+    thresholds: bool = True,
     device: str = "auto",
     workers: int = 1,
     bar: ProgressBar = lambda _title: nullcontext(None),
@@ -52,13 +54,15 @@ def select_model(
     `metrics.comparison.ENSEMBLE_MARGIN`. Missing folds are reported as reasons, not as errors. Without any validated
     fold (only fold `all`, say) there is no score, no post-processing and no evaluation.json.
 
-    Writes selection.json, evaluation.json, and the pairs' label maps in models/ensembles: those are not made again as
-    long as the weights stay the same.
+    Writes selection.json, evaluation.json, the pairs' label maps in models/ensembles, and those of other thresholds
+    in the folds' folders: they are not made again as long as the weights stay the same.
 
     Args:
         workspace: With a plan and at least one trained fold; for pairs also with preprocessed cases.
         dataset_folder: Where the reference label maps are; None: the folder that dataset.json names.
         ensembles: Also try pairs; predicts validation cases again, once with each configuration.
+        thresholds: Also try other thresholds than one half where the model has regions; predicts the winner's cases
+            again.
         device: Where to predict for that: auto, cpu, cuda or cuda:N.
         workers: Cases worked on at the same time, in threads, where no network is involved.
         bar: Shows progress.
@@ -90,20 +94,26 @@ def select_model(
         with bar("ensembles") as progress:
             validated.update(validate_pairs(run, singles, progress))
     candidates, remarks = _rank(validated, names)
-    folds = validated[candidates[0].configurations]
+    winner = candidates[0].configurations
+    swept = TunedThresholds({}, tuple(validated[winner]), ())
+    if thresholds and plan.encoding.activation == "sigmoid":
+        with bar("thresholds") as progress:
+            swept = tune_thresholds(run, winner, validated[winner], progress)
+    folds = swept.folds
     with bar("post-processing") as progress:
         tuned = tune_postprocessing(_find_maps(run, folds), plan.encoding, workers=workers, progress=progress)
     evaluation = tuned.evaluation
     selection = Selection(
-        configurations=candidates[0].configurations,
+        configurations=winner,
         folds=candidates[0].folds,
+        region_thresholds=swept.thresholds,
         postprocessing=tuned.steps,
         mean_foreground_dice=evaluation.mean_foreground_dice,
         interval=_interval(evaluation),
         candidates=candidates,
-        reasons=(*reasons, *remarks, *tuned.reasons),
+        reasons=(*reasons, *remarks, *swept.reasons, *tuned.reasons),
     )
-    missing = tuple(case for fold in folds for case in fold.evaluation.missing_predictions)
+    missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
     write_record(selection, workspace.selection)
     return selection

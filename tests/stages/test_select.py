@@ -23,7 +23,7 @@ from autoseg.stages.validate_ensembles import ValidatedFold
 
 def select_model(workspace, dataset_folder=None, **options):
     """Of single configurations: hand-made folds have no networks."""
-    return select.select_model(workspace, dataset_folder, ensembles=False, device="cpu", **options)
+    return select.select_model(workspace, dataset_folder, ensembles=False, thresholds=False, device="cpu", **options)
 
 
 LABELS: dict[str, LabelValues] = {"background": 0, "one": 10, "two": 20}
