@@ -87,7 +87,7 @@ def select_model(
     if not singles:
         return _select_unscored(workspace, trained, reasons)
     run = _cross_validation(workspace, plan, dataset_folder, device, workers)
-    validated: dict[Names, Sequence[ValidatedFold]] = {(name,): folds for name, folds in singles.items()}
+    validated: dict[Names, list[ValidatedFold]] = {(name,): folds for name, folds in singles.items()}
     if ensembles and (fault := _why_no_pairs(singles)):
         reasons += fault
     elif ensembles:

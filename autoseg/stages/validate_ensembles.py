@@ -26,6 +26,7 @@ from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import LoadedConfiguration, load_configuration
 from autoseg.inference.previous_stage import load_previous
 from autoseg.inference.restore import CaseLogits, LabelIndices, restore_combinations
+from autoseg.metrics.comparison import Names
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.checkpoint import Checkpoint
@@ -81,7 +82,7 @@ class _PairFold:
 
 def validate_pairs(
     run: CrossValidation, validated: Mapping[str, Sequence[ValidatedFold]], progress: Progress | None = None
-) -> dict[tuple[str, str], list[ValidatedFold]]:
+) -> dict[Names, list[ValidatedFold]]:
     """Predict and score every pair of configurations on the validation cases that both have in the same fold.
 
     Args:
@@ -108,7 +109,7 @@ def validate_pairs(
     pending = {fold: _pending_cases(wanted, fold) for fold in dict.fromkeys(one.fold for one in wanted)}
     total = sum(map(len, pending.values()))
     done = 0
-    found: dict[tuple[str, str], list[ValidatedFold]] = {one.pair: [] for one in wanted}
+    found: dict[Names, list[ValidatedFold]] = {one.pair: [] for one in wanted}
     for fold, cases in pending.items():
         for _ in _predict_fold(run, fold, cases):
             done += 1

@@ -232,6 +232,23 @@ def test_combinations_equal_means_of_whole_arrays(encoding):
         np.testing.assert_array_equal(inside[clear], expected[clear])
 
 
+@pytest.mark.parametrize("with_sink", [False, True])
+@pytest.mark.parametrize("num_members", [1, 2])
+def test_thresholds_of_regions(num_members, with_sink):
+    shape, thresholds = (5, 7, 11), {"whole": 0.3, "enhancing": 0.85}  # core: one half
+    members = [smooth_logits(3, shape, seed) for seed in range(num_members)]
+    record = make_record(shape, shape, spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    mean = np.mean([1 / (1 + np.exp(-one.astype(np.float64))) for one in members], axis=0)
+    expected = np.zeros(shape, dtype=int)
+    for region, limit, value in zip(mean, (0.3, 0.5, 0.85), (2, 1, 3), strict=True):
+        expected[region > limit] = value
+    sinks = [lambda *_arguments: None] if with_sink else []
+    labels = restore_labels([answer_of(one, record) for one in members], REGIONS, sinks, thresholds)
+    np.testing.assert_array_equal(np.array(REGIONS.values)[labels], expected)
+    halves = restore_labels([answer_of(one, record) for one in members], REGIONS, sinks)
+    assert (halves != labels).any()
+
+
 def test_members_with_different_boxes_are_refused():
     records = [make_record((2, 2, 2), (n, 3, 3), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3) for n in (3, 4)]
     members = [answer_of(torch.zeros(4, 2, 2, 2), record) for record in records]

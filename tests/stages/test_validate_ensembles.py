@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autoseg.errors import UsageError
+from autoseg.inference.case import stream_case_logits
 from autoseg.metrics.overlap import score_case
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
@@ -80,11 +81,10 @@ def workspace(validated, tmp_path):
 def passes(monkeypatch):
     """Names of the configurations that run, in order."""
     calls = []
-    real = validate_ensembles.stream_case_logits
 
     def watch(loaded, *arguments, **options):
         calls.append(loaded.name)
-        return real(loaded, *arguments, **options)
+        return stream_case_logits(loaded, *arguments, **options)
 
     monkeypatch.setattr(validate_ensembles, "stream_case_logits", watch)
     return calls
@@ -146,7 +146,9 @@ def test_scores_are_of_the_label_maps(workspace, dataset):
         assert read_record(Evaluation, one.folder / "evaluation.json") == one.evaluation
         for scores in one.evaluation.cases:
             reference = read_map(dataset / "labelsTr" / f"{scores.case}.nii.gz")
-            again = score_case(scores.case, read_map(one.folder / f"{scores.case}.nii.gz"), reference, PHANTOM_LABELS)
+            again = score_case(
+                scores.case, read_map(one.folder / f"{scores.case}.nii.gz"), reference, dict(PHANTOM_LABELS)
+            )
             assert scores.model_dump() == again.model_dump()
 
 
