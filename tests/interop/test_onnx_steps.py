@@ -4,14 +4,15 @@ import pytest
 
 from autoseg.interop.onnx_steps import list_steps
 from autoseg.records.selection import Selection
-from tests.inference.models import CASCADE, make_cascade_plan
+from tests.inference.models import CASCADE, REGIONS, make_cascade_plan
 
 
-def steps_of(plan_changes=None, **changes):
-    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2)).model_copy(update=plan_changes or {})
+def steps_of(plan_changes=None, *, labels=None, thresholds=None, **changes):
+    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2), labels=labels).model_copy(update=plan_changes or {})
     configuration = plan.configurations[CASCADE].model_copy(update=changes)
     selection = Selection(
-        configurations=(CASCADE,), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=()
+        configurations=(CASCADE,), folds=("0",), region_thresholds=thresholds or {}, mean_foreground_dice=None,
+        candidates=(), reasons=(),
     )  # fmt: skip
     return list_steps(plan, configuration, selection)
 
@@ -31,3 +32,9 @@ def test_a_cascade_names_its_rule():
     assert not any("resample their logits to this grid" in step for step in imported)
     assert "Round the blended logits to float16." in imported
     assert "Round the blended logits to float16." not in steps_of()
+
+
+def test_thresholds_of_regions_are_said_where_there_are_any():
+    words = "where its probability is above that value p instead: its logit above log(p / (1 - p))"
+    assert sum(words in step for step in steps_of(labels=REGIONS, thresholds={"core": 0.4})) == 1
+    assert not any(words in step for step in steps_of(labels=REGIONS))
