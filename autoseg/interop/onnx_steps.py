@@ -97,8 +97,8 @@ def _after(plan: Plan, configuration: Configuration, selection: Selection) -> It
         )
     if selection.region_thresholds:
         yield (
-            "In the final label map, not in what a next stage gets, a region in `region_thresholds` is written where its "
-            "probability is above that value p instead: its logit above log(p / (1 - p))."
+            "In the final label map, not in what a next stage gets, a region in `region_thresholds` is written where "
+            "its probability is above that value p instead: its logit above log(p / (1 - p))."
         )
     yield "Put the box back into a volume of background, undo the transpose, and then the change of orientation."
     for step in selection.postprocessing:
