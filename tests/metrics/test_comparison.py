@@ -38,8 +38,8 @@ A, B, C, AB, AC, BC = ("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c")
 )
 def test_an_ensemble_must_be_ahead_by_the_margin(gain, expected):
     assert ENSEMBLE_MARGIN == 0.002
-    for level in (0.1, 0.3, 0.7, 0.9):  # binary fractions: 0.7 + 0.002 - 0.7 is not 0.002
-        cases = {A: flat(level, level), B: flat(0.05, 0.05), AB: flat(level + gain, level + gain)}
+    for level in (0.02, 0.3, 0.7, 0.9):  # binary fractions: 0.02 + 0.002 - 0.02 falls short of 0.002
+        cases = {A: flat(level, level), B: flat(0.0, 0.0), AB: flat(level + gain, level + gain)}
         assert chosen(cases) == expected
 
 
