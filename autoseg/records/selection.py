@@ -21,6 +21,8 @@ class Candidate(Record):
     mean_foreground_dice: float | None
     interval: Interval | None = None
     """Of the mean foreground Dice; None: not known."""
+    relative_cost: float | None = None
+    """Of predicting a typical case with one fold, counted in multiplications; 1: the cheapest candidate."""
 
 
 class EnsembleOrigin(Record):

@@ -7,10 +7,10 @@ from autoseg.records.selection import Interval, Selection
 
 
 def candidate_table(selection: Selection) -> Table:
-    """One line per candidate, the chosen one first; scores are of before post-processing."""
+    """One line per candidate, the chosen one first; scores are of before post-processing, cost is of prediction."""
     table = Table(title="Candidates, before post-processing; the first is chosen")
     table.add_column("configuration")
-    for column in ("mean Dice", "95 % interval", "cases", "folds"):
+    for column in ("mean Dice", "95 % interval", "cases", "folds", "cost"):
         table.add_column(column, justify="right")
     for one in selection.candidates:
         table.add_row(
@@ -19,6 +19,7 @@ def candidate_table(selection: Selection) -> Table:
             format_interval(one.interval),
             str(one.num_cases),
             " ".join(one.folds),
+            "" if one.relative_cost is None else f"{one.relative_cost:.3g} x",
         )
     return table
 

@@ -12,12 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from autoseg.errors import UsageError
+from autoseg.inference.cost import prediction_macs
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.comparison import Names, dice_table, rank_candidates
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Selection
 from autoseg.records.workspace import Workspace
@@ -94,6 +96,7 @@ def select_model(
         with bar("ensembles") as progress:
             validated.update(validate_pairs(run, singles, progress))
     candidates, remarks = _rank(validated, names)
+    candidates = _with_costs(run, candidates)
     winner = candidates[0].configurations
     swept = TunedThresholds({}, tuple(validated[winner]), ())
     if thresholds and plan.encoding.activation == "sigmoid":
@@ -148,6 +151,21 @@ def _rank(
         {names: [case for fold in folds for case in fold.evaluation.cases] for names, folds in validated.items()},
         {names: tuple(fold.fold for fold in folds) for names, folds in validated.items()},
         label_names,
+    )
+
+
+def _with_costs(run: CrossValidation, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Candidates that know their relative cost, where plan and fingerprint tell it."""
+    names = {name for one in candidates for name in one.configurations}
+    if not run.workspace.fingerprint.exists() or not names <= run.plan.configurations.keys():
+        return tuple(candidates)
+    fingerprint = read_record(Fingerprint, run.workspace.fingerprint)
+    of_name = {name: prediction_macs(run.plan, fingerprint, name) for name in names}
+    costs = [sum(of_name[name] for name in one.configurations) for one in candidates]
+    if min(of_name.values()) == 0:
+        return tuple(candidates)
+    return tuple(
+        one.model_copy(update={"relative_cost": cost / min(costs)}) for one, cost in zip(candidates, costs, strict=True)
     )
 
 
