@@ -22,7 +22,7 @@ def prediction_macs(plan: Plan, fingerprint: Fingerprint, name: str) -> int:
     configuration = plan.configurations[name]
     ranked = sorted(fingerprint.cases, key=lambda case: math.prod(case.cropped_shape))
     shape = _planned_shape(ranked[len(ranked) // 2], plan.transpose, configuration.spacing)
-    windows = count_windows(shape, configuration.patch_size) * 2 ** len(configuration.training.mirror_axes)
+    windows = count_windows(shape, configuration.patch_size) << len(configuration.training.mirror_axes)
     previous = configuration.previous_configuration
     earlier = 0 if previous is None else prediction_macs(plan, fingerprint, previous)
     return earlier + windows * configuration.estimates.macs

@@ -101,7 +101,8 @@ def _label_means(draws: NDArray[np.float64], scores: Scores) -> Scores:
     known = ~np.isnan(scores)
     sums = draws @ np.where(known, scores, 0.0)
     counts = draws @ known.astype(np.float64)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    means: Scores = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return means
 
 
 def _mean_of_known(means: Scores) -> NDArray[np.float64]:
@@ -109,4 +110,5 @@ def _mean_of_known(means: Scores) -> NDArray[np.float64]:
     known = ~np.isnan(means)
     counts = np.count_nonzero(known, axis=1)
     sums = np.where(known, means, 0.0).sum(axis=1)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    of_labels: Scores = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return of_labels

@@ -215,7 +215,9 @@ def _load_previous(
     try:
         return load_previous(run.workspace, run.plan, member.name, cases)
     except TrainingError as error:
-        raise UsageError(f"{error}\nOr select without ensembles: autoseg select --no-ensembles") from error
+        raise UsageError(
+            f"{error}\nOr select without what needs them: autoseg select --no-ensembles --no-thresholds"
+        ) from error
 
 
 def _answer(
@@ -226,7 +228,7 @@ def _answer(
         raise UsageError(
             f"{folder}: case {case} is not preprocessed (any more), and its networks have to look at it again. Run "
             f"autoseg-plan with the same options and -w {run.workspace.root}; or select without what needs it: "
-            "autoseg select --no-ensembles"
+            "autoseg select --no-ensembles --no-thresholds"
         )
     stored = open_case(folder, case)
     image = stored.array[: len(run.plan.channel_names)]

@@ -39,7 +39,9 @@ def test_the_interval_is_that_of_resampled_means_in_a_plain_loop():
 
 def test_the_interval_of_a_mean_is_as_wide_as_theory_says():
     scores = np.random.default_rng(1).normal(0.8, 0.05, size=(400, 1))
-    low, high = bootstrap_interval(scores)
+    interval = bootstrap_interval(scores)
+    assert interval is not None
+    low, high = interval
     half_width = 1.96 * scores.std() / 400**0.5
     assert low == pytest.approx(scores.mean() - half_width, abs=0.1 * half_width)
     assert high == pytest.approx(scores.mean() + half_width, abs=0.1 * half_width)

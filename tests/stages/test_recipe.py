@@ -44,6 +44,7 @@ def test_thresholds_of_regions_decide(workspace, image):
     predictor = Predictor(workspace.root, device="cpu", precision="fp32")
     assert [(member.name, member.folds) for member in predictor.members] == [("2d", ("0", "2")), (CASCADE, ("0", "2"))]
     prediction = predictor.predict(image, spacing=SPACING, probabilities=True)
+    assert prediction.probabilities is not None
     probabilities = prediction.probabilities.astype(np.float32)
     expected, halves = (np.zeros(image.shape, dtype=int) for _ in range(2))
     limits = np.array([0.44, 0.5, 0.58])
