@@ -146,7 +146,7 @@ def run(
             checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
             if not checkpoint.finished:
                 raise TrainingError(f"{configuration}, fold {fold} was stopped; the same command goes on from there.")
-    selection = select_model(workspace)
+    selection = select_model(workspace, device=device, workers=workers, bar=bar)
     render_report(workspace)
     return selection
 

@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.pipeline import run as run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
+    from autoseg.report.candidates import candidate_table
     from autoseg.report.tables import evaluation_table
 
     keep_freed_memory()
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if workspace.evaluation.exists():
         Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation)))
+    Console().print(candidate_table(selection))
     for reason in selection.reasons:
         print(reason)
     print(f"Report: {workspace.report}")

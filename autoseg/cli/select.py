@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from autoseg.cli.options import add_shared, add_workers, add_workspace
+from autoseg.cli.options import add_device, add_shared, add_workers, add_workspace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,23 +12,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", type=Path, default=None, help="where the dataset is now, if it is not where it was planned"
     )
+    parser.add_argument(
+        "--no-ensembles", action="store_true",
+        help="compare single configurations only; pairs of them need every validation case to be predicted again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-thresholds", action="store_true",
+        help="regions begin where their probability exceeds one half; other thresholds are not tried",
+    )  # fmt: skip
+    add_device(parser)
     add_workers(parser)
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Select, and print why."""
+    """Select; print what was compared, and why."""
+    from rich.console import Console
+
     from autoseg.cli.machine import core_count
     from autoseg.cli.main import DONE
     from autoseg.cli.terminal import progress_bar
+    from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
+    from autoseg.report.candidates import candidate_table
     from autoseg.stages.select import select_model
 
+    keep_freed_memory()
     workspace = Workspace(arguments.workspace)
-    with progress_bar("post-processing") as progress:
-        selection = select_model(
-            workspace, arguments.dataset, workers=arguments.workers or core_count(), progress=progress
-        )
+    selection = select_model(
+        workspace,
+        arguments.dataset,
+        ensembles=not arguments.no_ensembles,
+        thresholds=not arguments.no_thresholds,
+        device=arguments.device,
+        workers=arguments.workers or core_count(),
+        bar=progress_bar,
+    )
+    Console().print(candidate_table(selection))
     for reason in selection.reasons:
         print(reason)
     print(f"Written: {workspace.selection}")

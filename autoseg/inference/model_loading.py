@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autoseg.errors import PredictionError
+from autoseg.inference.deciding import ONE_HALF, Thresholds
 from autoseg.inference.network_pass import PassTrials, PrecisionTrial
 from autoseg.networks.build import build_network
 from autoseg.postprocessing import describe_step
@@ -38,6 +39,7 @@ class Recipe:
     folds: tuple[str, ...]
     """Asked for; empty: all that are trained."""
     postprocessing: tuple[PostprocessingStep, ...]
+    region_thresholds: Thresholds = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,21 @@ def choose_recipe(
         selection = read_record(Selection, workspace.selection)
         if not asked:
             _warn_of_other_folds(workspace, selection, checkpoint)
-        return Recipe(selection.configurations, asked or selection.folds, selection.postprocessing)
+        recipe = follow_selection(selection)
+        return replace(recipe, folds=asked or recipe.folds)
     names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
     for name in names:
         if all(workspace.trained_folds(stage, checkpoint) for stage in _stages(plan, name)):
             return Recipe((name,), asked, ())
     raise PredictionError(
         f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
+    )
+
+
+def follow_selection(selection: Selection) -> Recipe:
+    """What `select` chose."""
+    return Recipe(
+        selection.configurations, selection.folds, selection.postprocessing, dict(selection.region_thresholds)
     )
 
 
@@ -103,11 +113,14 @@ def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint:
             )  # fmt: skip
 
 
-def say_what_predicts(members: Sequence[LoadedConfiguration], steps: Sequence[PostprocessingStep]) -> str:
-    """One sentence for the log: configurations with their folds, and post-processing."""
+def say_what_predicts(
+    members: Sequence[LoadedConfiguration], steps: Sequence[PostprocessingStep], thresholds: Thresholds = ONE_HALF
+) -> str:
+    """One sentence for the log: configurations with their folds, thresholds of regions, and post-processing."""
     networks = " and ".join(_name_stages(member) for member in members)
     recipe = "; ".join(map(describe_step, steps))
-    return f"predicting with {networks}; post-processing: {recipe or 'none'}"
+    limits = "".join(f"; {region} where its probability exceeds {limit:g}" for region, limit in thresholds.items())
+    return f"predicting with {networks}{limits}; post-processing: {recipe or 'none'}"
 
 
 def _name_stages(member: LoadedConfiguration) -> str:

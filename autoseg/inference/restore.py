@@ -19,6 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import PredictionError
+from autoseg.inference.deciding import (
+    ONE_HALF,
+    Thresholds,
+    activate,
+    decide_logits,
+    decide_probabilities,
+    mean_probabilities,
+)
 from autoseg.inference.resizing import Resize, ResizedLogits, make_resize
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.dataset import LabelEncoding
@@ -44,7 +52,10 @@ class CaseLogits:
 
 
 def restore_labels(
-    answers: Sequence[CaseLogits], encoding: LabelEncoding, sinks: Sequence[ProbabilitySink] = ()
+    answers: Sequence[CaseLogits],
+    encoding: LabelEncoding,
+    sinks: Sequence[ProbabilitySink] = (),
+    thresholds: Thresholds = ONE_HALF,
 ) -> LabelIndices:
     """Label map of a case from the logits of one configuration, or the mean probabilities of several.
 
@@ -52,6 +63,7 @@ def restore_labels(
         answers: Of the configurations to combine; streams are read slice by slice, side by side.
         encoding: Which label index each head stands for.
         sinks: Also get the mean probabilities, slab by slab.
+        thresholds: Of regions.
 
     Returns:
         Label indices (Z, Y, X) in working orientation, before the crop and the plan's transpose, in the smallest
@@ -63,12 +75,39 @@ def restore_labels(
     References:
         nnU-Net v2 (Isensee et al. 2021), export: logits resized linearly, then argmax, or regions painted in order
         where the sigmoid exceeds one half; configurations are combined by their mean probabilities. Differs: slab by
-        slab.
+        slab; a region may have another threshold.
     """
     labels, cropped = _empty_volume(answers[0].record, encoding)
-    for _ in _fill_box(answers, encoding, cropped, sinks):
+    for _ in _fill_box(answers, encoding, cropped, sinks, thresholds):
         pass
     return labels
+
+
+def restore_combinations(
+    answers: Sequence[CaseLogits], combinations: Sequence[tuple[int, ...]], encoding: LabelEncoding
+) -> tuple[LabelIndices, ...]:
+    """Label maps of several combinations of configurations, each stream read once.
+
+    Args:
+        answers: Of every configuration that is in a combination.
+        combinations: Positions in `answers`, in the order in which probabilities are summed.
+        encoding: Which label index each head stands for.
+
+    Returns:
+        One for each combination, as `restore_labels` gives it.
+
+    Raises:
+        PredictionError: If the configurations were cropped to different boxes.
+    """
+    resizes = _common_box(answers)
+    members = _resized(answers, resizes)
+    restored = [_empty_volume(answers[0].record, encoding) for _ in combinations]
+    for start, stop in _row_groups(resizes, len(encoding.heads) * len(members)):
+        probabilities = [activate(torch.stack(list(member.heads(start, stop))), encoding) for member in members]
+        for combination, (_, cropped) in zip(combinations, restored, strict=True):
+            mean = mean_probabilities([probabilities[position] for position in combination])
+            cropped[start:stop] = decide_probabilities(mean, encoding).numpy()
+    return tuple(labels for labels, _ in restored)
 
 
 def restore_on_grid(answer: CaseLogits, grid: PreprocessedCase, encoding: LabelEncoding) -> LabelIndices:
@@ -108,7 +147,7 @@ def restore_with_grids(
     own, *copies = (
         CaseLogits(slices, answer.record, answer.resampling) for slices in _share(answer.slices, 1 + len(grids))
     )
-    fillings = [_fill_box([own], encoding, cropped, ())]
+    fillings = [_fill_box([own], encoding, cropped, (), ONE_HALF)]
     fillings += [
         _fill_grid(copy, grid, encoding, target) for copy, grid, target in zip(copies, grids, on_grids, strict=True)
     ]
@@ -154,7 +193,7 @@ def _fill_grid(
     _check_same_box([answer.record, grid], "the label map cannot be passed on; preprocess both again")
     record = answer.record
     resize = make_resize(record.shape, grid.shape, record.spacing, grid.spacing, answer.resampling)
-    return _fill_by_head(answer, resize, encoding, labels)
+    return _fill_by_head(answer, resize, encoding, labels, ONE_HALF)
 
 
 def _fill_box(
@@ -162,20 +201,21 @@ def _fill_box(
     encoding: LabelEncoding,
     labels: LabelIndices,
     sinks: Sequence[ProbabilitySink],
+    thresholds: Thresholds,
 ) -> Iterator[float]:
     """Fill `labels`, the cropped box with the plan's axes; gives the share that is filled, after every slab."""
-    consequence = "their probabilities cannot be averaged; predict with one configuration"
-    _check_same_box([answer.record for answer in answers], consequence)
-    resizes = [_to_cropped_box(answer) for answer in answers]
+    resizes = _common_box(answers)
     if len(answers) == 1 and not sinks:
-        return _fill_by_head(answers[0], resizes[0], encoding, labels)
-    return _fill_by_probability(answers, resizes, encoding, labels, sinks)
+        return _fill_by_head(answers[0], resizes[0], encoding, labels, thresholds)
+    return _fill_by_probability(answers, resizes, encoding, labels, sinks, thresholds)
 
 
-def _fill_by_head(answer: CaseLogits, resize: Resize, encoding: LabelEncoding, labels: LabelIndices) -> Iterator[float]:
+def _fill_by_head(
+    answer: CaseLogits, resize: Resize, encoding: LabelEncoding, labels: LabelIndices, thresholds: Thresholds
+) -> Iterator[float]:
     resized = ResizedLogits(iter(answer.slices), resize)
     for start, stop in resize.row_groups(len(encoding.heads), SLAB_VOXELS):
-        labels[start:stop] = _decide(resized.heads(start, stop), encoding).numpy()
+        labels[start:stop] = decide_logits(resized.heads(start, stop), encoding, thresholds).numpy()
         yield stop / len(labels)
 
 
@@ -185,52 +225,40 @@ def _fill_by_probability(
     encoding: LabelEncoding,
     labels: LabelIndices,
     sinks: Sequence[ProbabilitySink],
+    thresholds: Thresholds,
 ) -> Iterator[float]:
     """Holds all heads of a slab; one configuration alone decides by its logits."""
-    members = [ResizedLogits(iter(answer.slices), resize) for answer, resize in zip(answers, resizes, strict=True)]
-    heads = len(encoding.heads)
-    groups = min((list(resize.row_groups(heads, SLAB_VOXELS // heads)) for resize in resizes), key=lambda g: g[0][1])
-    is_softmax = encoding.activation == "softmax"
-    for start, stop in groups:
+    members = _resized(answers, resizes)
+    for start, stop in _row_groups(resizes, len(encoding.heads)):
         logits = torch.stack(list(members[0].heads(start, stop)))
         if len(members) == 1:
-            labels[start:stop] = _decide(iter(logits), encoding).numpy()
-        mean = _activate(logits, is_softmax=is_softmax)
+            labels[start:stop] = decide_logits(iter(logits), encoding, thresholds).numpy()
+        mean = activate(logits, encoding)
         for member in members[1:]:
-            mean += _activate(torch.stack(list(member.heads(start, stop))), is_softmax=is_softmax)
+            mean += activate(torch.stack(list(member.heads(start, stop))), encoding)
         mean /= len(members)
-        if len(members) > 1:  # painting asks for values above zero, which is a probability above one half
-            labels[start:stop] = _decide(iter(mean if is_softmax else mean - 0.5), encoding).numpy()
+        if len(members) > 1:
+            labels[start:stop] = decide_probabilities(mean, encoding, thresholds).numpy()
         for sink in sinks:
             sink(answers[0].record, start, stop, mean)
         yield stop / len(labels)
 
 
-def _activate(logits: Tensor, *, is_softmax: bool) -> Tensor:
-    return logits.softmax(dim=0) if is_softmax else logits.sigmoid()
+def _row_groups(resizes: Sequence[Resize], num_heads: int) -> list[tuple[int, int]]:
+    """The thinnest of all groups of rows, so that `num_heads` heads of a slab, and all that is held, stay small."""
+    groups = (list(resize.row_groups(num_heads, SLAB_VOXELS // num_heads)) for resize in resizes)
+    return min(groups, key=lambda group: group[0][1])
 
 
-def _decide(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
-    return _largest_head(heads, encoding) if encoding.activation == "softmax" else _painted_regions(heads, encoding)
+def _resized(answers: Sequence[CaseLogits], resizes: Sequence[Resize]) -> list[ResizedLogits]:
+    return [ResizedLogits(iter(answer.slices), resize) for answer, resize in zip(answers, resizes, strict=True)]
 
 
-def _largest_head(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
-    best = next(heads).clone()
-    labels = torch.full(best.shape, encoding.heads[0].painted_index, dtype=torch.int32)
-    for description, values in zip(encoding.heads[1:], heads, strict=True):
-        labels.masked_fill_(values > best, description.painted_index)
-        torch.maximum(best, values, out=best)
-    return labels
-
-
-def _painted_regions(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
-    labels: Tensor | None = None
-    for description, values in zip(encoding.heads, heads, strict=True):
-        labels = torch.zeros(values.shape, dtype=torch.int32) if labels is None else labels
-        labels.masked_fill_(values > 0, description.painted_index)  # sigmoid above one half
-    if labels is None:
-        raise ValueError("the label encoding has no heads")
-    return labels
+def _common_box(answers: Sequence[CaseLogits]) -> list[Resize]:
+    """From each configuration's grid to the cropped box that they share."""
+    consequence = "their probabilities cannot be averaged; predict with one configuration"
+    _check_same_box([answer.record for answer in answers], consequence)
+    return [_to_cropped_box(answer) for answer in answers]
 
 
 def _to_cropped_box(answer: CaseLogits) -> Resize:

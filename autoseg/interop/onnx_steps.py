@@ -101,6 +101,11 @@ def _after(plan: Plan, configuration: Configuration, selection: Selection) -> It
             "Start with index 0. In the order of the heads, write the head's painted_index where its logit is above 0 "
             "(probability above one half)."
         )
+    if selection.region_thresholds:
+        yield (
+            "In the final label map, not in what a next stage gets, a region in `region_thresholds` is written where "
+            "its probability is above that value p instead: its logit above log(p / (1 - p))."
+        )
     yield "Put the box back into a volume of background, undo the transpose, and then the change of orientation."
     for step in selection.postprocessing:
         yield _postprocessing(step)

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
@@ -82,6 +84,8 @@ class OnnxNetwork(Record):
     labels: dict[str, LabelValues]
     encoding: LabelEncoding
     """Heads in the order of the output, which is that of painting; activation; value in the file by label index."""
+    region_thresholds: dict[str, float] = Field(default_factory=dict)
+    """Of the selected model: region -> probability above which a voxel belongs to it; others: one half."""
     postprocessing: tuple[PostprocessingStep, ...]
     """Of the selected model, in this order, on its label map."""
     steps: tuple[str, ...]

@@ -21,6 +21,30 @@ class Candidate(Record):
     mean_foreground_dice: float | None
     interval: Interval | None = None
     """Of the mean foreground Dice; None: not known."""
+    relative_cost: float | None = None
+    """Of predicting a typical case with one fold, counted in multiplications; 1: the cheapest candidate."""
+
+
+class EnsembleOrigin(Record):
+    """The JSON beside validation label maps of an ensemble: what they were made from."""
+
+    schema_version: Literal[1] = 1
+    configurations: tuple[str, ...]
+    fold: str
+    origin: str
+    """Hash of the weights of all members and stages, and of the cases."""
+
+
+class ThresholdSweep(Record):
+    """What a sweep over the thresholds of regions has found; kept, so that it is not repeated for the same weights."""
+
+    schema_version: Literal[1] = 1
+    origin: str
+    """Hash of the weights and of the sweep's settings."""
+    finished: bool
+    """False: probabilities are still being looked at."""
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
 
 
 class Selection(Record):
@@ -38,4 +62,5 @@ class Selection(Record):
     interval: Interval | None = None
     """Of the mean foreground Dice; None: not known."""
     candidates: tuple[Candidate, ...]
+    """The chosen one first, then by score."""
     reasons: tuple[str, ...]

@@ -57,6 +57,17 @@ class Workspace:
         """Folder of one trained fold; `fold` is an index as text, or `all`."""
         return self.root / "models" / configuration / f"fold_{fold}"
 
+    def validation(self, configurations: tuple[str, ...], fold: str) -> Path:
+        """Folder of a fold's validation label maps and their evaluation.json, of one configuration or an ensemble."""
+        if len(configurations) == 1:
+            return self.fold(configurations[0], fold) / "validation"
+        return self.root / "models" / "ensembles" / "+".join(configurations) / f"fold_{fold}"
+
+    def thresholds(self, configurations: tuple[str, ...], fold: str) -> Path:
+        """Folder of a fold's validation label maps by other thresholds of regions than one half."""
+        folder = self.validation(configurations, fold)
+        return (folder.parent if len(configurations) == 1 else folder) / "thresholds"
+
     def next_stage(self, configuration: str, fold: str, next_configuration: str) -> Path:
         """Folder of a fold's label maps for its validation cases, on the grid of the cascade's next stage."""
         return self.fold(configuration, fold) / "next_stage" / next_configuration

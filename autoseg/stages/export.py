@@ -4,7 +4,7 @@ workspace --choose recipe--> networks --copy without names and paths--> plan, we
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
-from autoseg.inference.model_loading import LoadedConfiguration, Recipe, choose_recipe, load_with_previous
+from autoseg.inference.model_loading import (
+    LoadedConfiguration,
+    Recipe,
+    choose_recipe,
+    follow_selection,
+    load_with_previous,
+)
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
 from autoseg.interop.manifests import describe_files
 from autoseg.interop.models import open_model, read_manifest
@@ -182,23 +188,26 @@ def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> 
     asked = options.configurations or (None,)
     recipes = [choose_recipe(workspace, plan, name, options.folds, options.checkpoint) for name in asked]
     names = dict.fromkeys(name for recipe in recipes for name in recipe.configurations)
-    return Recipe(tuple(names), recipes[0].folds, recipes[0].postprocessing)
+    return replace(recipes[0], configurations=tuple(names))
 
 
 def _make_selection(recipe: Recipe, members: Sequence[LoadedConfiguration], stated: Selection | None) -> Selection:
     """The recipe as selection.json: the model's own where it says the same, so that its scores and reasons stay."""
-    if stated is not None and recipe == Recipe(stated.configurations, stated.folds, stated.postprocessing):
+    if stated is not None and recipe == follow_selection(stated):
         return stated
     first = members[0].folds
     folds = first if all(member.folds == first for member in members) else ()  # empty: all that are there
     candidates = () if stated is None else stated.candidates
     known = [one for one in candidates if (one.configurations, one.folds) == (recipe.configurations, folds)]
-    is_scored = bool(known) and not recipe.postprocessing  # candidates are compared before post-processing
+    # candidates are compared before anything is done to their label maps
+    is_scored = bool(known) and not recipe.postprocessing and not recipe.region_thresholds
     return Selection(
         configurations=recipe.configurations,
         folds=folds,
+        region_thresholds=dict(recipe.region_thresholds),
         postprocessing=recipe.postprocessing,
         mean_foreground_dice=known[0].mean_foreground_dice if is_scored else None,
+        interval=known[0].interval if is_scored else None,
         candidates=tuple(known),
         reasons=("Chosen at export.",),
     )

@@ -113,6 +113,7 @@ def _describe(chosen: ChosenModel, stage: LoadedConfiguration, fold: str, writte
         ),
         labels=plan.labels,
         encoding=plan.encoding,
+        region_thresholds=chosen.selection.region_thresholds,
         postprocessing=chosen.selection.postprocessing,
         steps=list_steps(plan, configuration, chosen.selection),
         parity=written.parity,

@@ -134,11 +134,12 @@ class Predictor:
         elif precision == "auto":
             logger.info("precision float32: this device does not compute in 16 bits")
         self.postprocessing = recipe.postprocessing
-        logger.info("%s", say_what_predicts(self.members, self.postprocessing))
+        logger.info("%s", say_what_predicts(self.members, self.postprocessing, recipe.region_thresholds))
         self.case_predictor = CasePredictor(
             plan=self.plan, members=self.members, postprocessing=self.postprocessing,
             device=self.device, dtype=self.dtype, mirroring=mirroring, overlap=overlap, max_memory=max_memory,
             training_range=training_range, is_regional=region_of_interest, locator=locator,
+            region_thresholds=recipe.region_thresholds,
         )  # fmt: skip
 
     def _load_locator(

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from autoseg.imaging.geometry import measurable_spacing, orient_array, orient_gr
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.volume import Volume
 from autoseg.inference.case import stream_case_logits
+from autoseg.inference.deciding import Thresholds
 from autoseg.inference.images import check_image
 from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
@@ -81,6 +82,7 @@ class CasePredictor:
     """Of the training images; None where the model does not know it."""
     is_regional: bool = False
     """Whether a cheap pass finds the foreground first, and networks look at its surroundings only."""
+    region_thresholds: Thresholds = field(default_factory=dict)
     locator: LoadedConfiguration | None = None
     """A coarser configuration for the cheap pass; None: the configuration itself, on the halved image."""
 
@@ -136,7 +138,8 @@ class CasePredictor:
         """Label map on the image's own grid; the preprocessed images are let go unless they are to be kept."""
         encoding = self.plan.encoding
         with _timed(case.seconds, "export"):
-            labels = restore_labels([self._stream(member, case) for member in self.members], encoding, sinks)
+            answers = [self._stream(member, case) for member in self.members]
+            labels = restore_labels(answers, encoding, sinks, self.region_thresholds)
             if not keep:
                 case.inputs.clear()
             spacing = measurable_spacing(orient_grid(case.grid, case.orientation))

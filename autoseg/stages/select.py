@@ -1,24 +1,32 @@
 """Select: from cross-validated folds to one recipe that prediction follows.
 
-Which configuration, with which folds and which post-processing: `select_model` reads the evaluations that training
-wrote, compares configurations on the cases that all of them validated, and tries nnU-Net's keep-largest-component
-rule on the winner's label maps.
+Which configuration or pair of them, with which folds, thresholds and post-processing: `select_model` reads the
+evaluations that training wrote, has pairs predict the same cases, compares all on the cases that they share, and tries
+what can be done to the winner's label maps.
+
+    evaluations of folds + pairs' (validate_ensembles) --compare--> winner --post-process--> selection.json
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.metrics.comparison import rank_configurations
+from autoseg.inference.cost import prediction_macs
+from autoseg.metrics.bootstrap import bootstrap_interval
+from autoseg.metrics.comparison import Names, dice_table, rank_candidates
+from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
-from autoseg.records.selection import Candidate, Selection
+from autoseg.records.selection import Candidate, Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.evaluate import find_label_maps
 from autoseg.stages.tune_postprocessing import CaseMapFiles, foreground_names, tune_postprocessing
+from autoseg.stages.tune_thresholds import TunedThresholds, tune_thresholds
+from autoseg.stages.validate_ensembles import CrossValidation, ValidatedFold, validate_pairs
 
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """Of equal scores the first wins, as in nnU-Net: the cheaper one. Other names follow, by alphabet."""
@@ -27,72 +35,145 @@ UNSCORED_CHOICE = "3d_fullres"
 ALL_CASES_FOLD = "all"
 """Trained on every case: nothing is left to validate, so it has no score."""
 
-
-@dataclass(frozen=True)
-class _ValidatedFold:
-    fold: str
-    folder: Path
-    """Validation label maps."""
-    evaluation: Evaluation
+ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
+"""Called with a title; gives a callback (done, total) while the work goes on."""
 
 
 def select_model(
     workspace: Workspace,
     dataset_folder: Path | None = None,
     *,
+    ensembles: bool = True,
+    thresholds: bool = True,
+    device: str = "auto",
     workers: int = 1,
-    progress: Progress | None = None,
+    bar: ProgressBar = lambda _title: nullcontext(None),
 ) -> Selection:
-    """Choose configuration, folds and post-processing by cross-validation; write selection.json and evaluation.json.
+    """Choose configuration or ensemble, folds and post-processing by cross-validation.
 
-    A configuration's score is its mean foreground Dice over the validation cases of all its trained folds that every
-    other candidate validated too. Missing folds are reported as reasons, not as errors. Without any validated fold
-    (only fold `all`, say) there is no score, no post-processing and no evaluation.json.
+    A candidate's score is its mean foreground Dice over the validation cases of all its trained folds that every
+    other candidate validated too; a pair must be ahead of the best single configuration by
+    `metrics.comparison.ENSEMBLE_MARGIN`. Missing folds are reported as reasons, not as errors. Without any validated
+    fold (only fold `all`, say) there is no score, no post-processing and no evaluation.json.
+
+    Writes selection.json, evaluation.json, the pairs' label maps in models/ensembles, and those of other thresholds
+    in the folds' folders: they are not made again as long as the weights stay the same.
 
     Args:
-        workspace: With a plan and at least one trained fold.
+        workspace: With a plan and at least one trained fold; for pairs also with preprocessed cases.
         dataset_folder: Where the reference label maps are; None: the folder that dataset.json names.
-        workers: Cases worked on at the same time, in threads.
-        progress: Called after each validation case of each post-processing step.
+        ensembles: Also try pairs; predicts validation cases again, once with each configuration.
+        thresholds: Also try other thresholds than one half where the model has regions; predicts the winner's cases
+            again.
+        device: Where to predict for that: auto, cpu, cuda or cuda:N.
+        workers: Cases worked on at the same time, in threads, where no network is involved.
+        bar: Shows progress.
 
     Returns:
         The selection, with its score after post-processing over all cases of the chosen folds.
 
     Raises:
-        UsageError: If nothing is trained, a validation or reference label map is not there, a fold was validated
-            for other labels than the plan's, or the model was imported.
-        ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
-            reference's grid.
+        UsageError: If nothing is trained, a validation or reference label map or, for pairs, a preprocessed case is
+            not there, a fold was validated for other labels than the plan's, or the model was imported.
+        ImageFileError: If an image or label map cannot be read, has values that no label declares, or does not lie on
+            its reference's grid.
+        PredictionError: If weights that are needed again are damaged.
         RecordError: If a JSON file is missing or damaged.
     """
     plan = read_record(Plan, workspace.plan)
     trained = _trained_configurations(workspace)
-    validated, reasons = _read_folds(workspace, trained, foreground_names(plan.encoding))
-    if not validated and plan.planner == IMPORTED:
+    names = foreground_names(plan.encoding)
+    singles, reasons = _read_folds(workspace, trained, names)
+    if not singles and plan.planner == IMPORTED:
         raise UsageError(f"{workspace.root}: imported without validation cases, so there is nothing to choose by")
-    if not validated:
+    if not singles:
         return _select_unscored(workspace, trained, reasons)
-    candidates, remarks = rank_configurations(
-        {name: [case for fold in folds for case in fold.evaluation.cases] for name, folds in validated.items()},
-        {name: tuple(fold.fold for fold in folds) for name, folds in validated.items()},
-        foreground_names(plan.encoding),
-    )
-    folds = validated[candidates[0].configurations[0]]
-    maps = _find_maps(folds, _reference_paths(workspace, dataset_folder))
-    tuned = tune_postprocessing(maps, plan.encoding, workers=workers, progress=progress)
+    run = _cross_validation(workspace, plan, dataset_folder, device, workers)
+    validated: dict[Names, list[ValidatedFold]] = {(name,): folds for name, folds in singles.items()}
+    if ensembles and (fault := _why_no_pairs(singles)):
+        reasons += fault
+    elif ensembles:
+        with bar("ensembles") as progress:
+            validated.update(validate_pairs(run, singles, progress))
+    candidates, remarks = _rank(validated, names)
+    candidates = _with_costs(run, candidates)
+    winner = candidates[0].configurations
+    swept = TunedThresholds({}, tuple(validated[winner]), ())
+    if thresholds and plan.encoding.activation == "sigmoid":
+        with bar("thresholds") as progress:
+            swept = tune_thresholds(run, winner, validated[winner], progress)
+    folds = swept.folds
+    with bar("post-processing") as progress:
+        tuned = tune_postprocessing(_find_maps(run, folds), plan.encoding, workers=workers, progress=progress)
     evaluation = tuned.evaluation
-    missing = tuple(case for fold in folds for case in fold.evaluation.missing_predictions)
     selection = Selection(
-        configurations=candidates[0].configurations,
+        configurations=winner,
         folds=candidates[0].folds,
+        region_thresholds=swept.thresholds,
         postprocessing=tuned.steps,
         mean_foreground_dice=evaluation.mean_foreground_dice,
+        interval=_interval(evaluation),
         candidates=candidates,
-        reasons=(*reasons, *remarks, *tuned.reasons),
+        reasons=(*reasons, *remarks, *swept.reasons, *tuned.reasons),
     )
+    missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
     write_record(selection, workspace.selection)
     return selection
+
+
+def _cross_validation(
+    workspace: Workspace, plan: Plan, dataset_folder: Path | None, device: str, workers: int
+) -> CrossValidation:
+    dataset = read_record(DatasetDescription, workspace.dataset)
+    folder = dataset_folder or workspace.dataset_folder(dataset.folder)
+    if not folder.exists():
+        raise UsageError(f"{folder}: the dataset is not there; say where its folder is now")
+    place = choose_device(device)
+    return CrossValidation(
+        workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
+        device=place, dtype=choose_dtype("auto", place), workers=workers,
+    )  # fmt: skip
+
+
+def _why_no_pairs(singles: Mapping[str, Sequence[ValidatedFold]]) -> list[str]:
+    """One sentence if there is nothing to compare pairs by; else none."""
+    if len(singles) < 2:
+        return ["No ensemble was tried: it takes two validated configurations."]
+    cases = [{scores.case for fold in folds for scores in fold.evaluation.cases} for folds in singles.values()]
+    return [] if set.intersection(*cases) else ["No ensemble was tried: there is no case to compare it on."]
+
+
+def _rank(
+    validated: Mapping[Names, Sequence[ValidatedFold]], label_names: Sequence[str]
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    return rank_candidates(
+        {names: [case for fold in folds for case in fold.evaluation.cases] for names, folds in validated.items()},
+        {names: tuple(fold.fold for fold in folds) for names, folds in validated.items()},
+        label_names,
+    )
+
+
+def _with_costs(run: CrossValidation, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Candidates that know their relative cost, where plan and fingerprint tell it."""
+    names = {name for one in candidates for name in one.configurations}
+    if not run.workspace.fingerprint.exists() or not names <= run.plan.configurations.keys():
+        return tuple(candidates)
+    fingerprint = read_record(Fingerprint, run.workspace.fingerprint)
+    of_name = {name: prediction_macs(run.plan, fingerprint, name) for name in names}
+    costs = [sum(of_name[name] for name in one.configurations) for one in candidates]
+    if min(of_name.values()) == 0:
+        return tuple(candidates)
+    return tuple(
+        one.model_copy(update={"relative_cost": cost / min(costs)}) for one, cost in zip(candidates, costs, strict=True)
+    )
+
+
+def _interval(evaluation: Evaluation) -> Interval | None:
+    """Of the mean foreground Dice."""
+    if evaluation.mean_foreground_dice_interval is not None:
+        return evaluation.mean_foreground_dice_interval
+    return bootstrap_interval(dice_table(evaluation.cases, list(evaluation.labels)))
 
 
 def _trained_configurations(workspace: Workspace) -> dict[str, tuple[str, ...]]:
@@ -107,10 +188,10 @@ def _trained_configurations(workspace: Workspace) -> dict[str, tuple[str, ...]]:
 
 def _read_folds(
     workspace: Workspace, trained: dict[str, tuple[str, ...]], label_names: Sequence[str]
-) -> tuple[dict[str, list[_ValidatedFold]], list[str]]:
+) -> tuple[dict[str, list[ValidatedFold]], list[str]]:
     """Validated folds by configuration, and one sentence for each fold that is not among them."""
     planned = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
-    validated: dict[str, list[_ValidatedFold]] = {}
+    validated: dict[str, list[ValidatedFold]] = {}
     reasons = []
     for configuration, folds in trained.items():
         for fold in folds:
@@ -119,7 +200,7 @@ def _read_folds(
                 reasons.append(f"{configuration}: fold {fold} has no validation cases and so no score.")
             elif (folder / "evaluation.json").exists():
                 evaluation = _read_evaluation(folder / "evaluation.json", label_names)
-                validated.setdefault(configuration, []).append(_ValidatedFold(fold, folder, evaluation))
+                validated.setdefault(configuration, []).append(ValidatedFold(fold, folder, evaluation))
             else:
                 reasons.append(f"{configuration}: fold {fold} is trained but not validated, so it was left out.")
         untrained = [str(fold) for fold in range(planned) if str(fold) not in folds]
@@ -162,15 +243,8 @@ def _select_unscored(workspace: Workspace, trained: dict[str, tuple[str, ...]], 
     return selection
 
 
-def _reference_paths(workspace: Workspace, dataset_folder: Path | None) -> dict[str, Path]:
-    description = read_record(DatasetDescription, workspace.dataset)
-    folder = dataset_folder or workspace.dataset_folder(description.folder)
-    if not folder.exists():
-        raise UsageError(f"{folder}: the dataset is not there; say where its folder is now")
-    return {files.case: folder / files.label for files in description.cases if files.label}
-
-
-def _find_maps(folds: Sequence[_ValidatedFold], references: dict[str, Path]) -> list[CaseMapFiles]:
+def _find_maps(run: CrossValidation, folds: Sequence[ValidatedFold]) -> list[CaseMapFiles]:
+    references = {files.case: run.dataset_folder / files.label for files in run.dataset.cases if files.label}
     found = []
     for fold in folds:
         predictions = find_label_maps(fold.folder)

@@ -14,7 +14,13 @@ from autoseg.errors import PredictionError
 from autoseg.imaging.labels import make_encoding
 from autoseg.inference import restore
 from autoseg.inference.probabilities import ProbabilityVolume
-from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid, restore_with_grids
+from autoseg.inference.restore import (
+    CaseLogits,
+    restore_combinations,
+    restore_labels,
+    restore_on_grid,
+    restore_with_grids,
+)
 from autoseg.records.case import Orientation, PreprocessedCase
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
@@ -192,11 +198,64 @@ def test_mean_of_region_probabilities():
     np.testing.assert_allclose(found.reshape(3), [1.9 / 3, 1.49 / 3, 0.1], atol=1e-3)
 
 
+@pytest.mark.parametrize("encoding", [LABELS, REGIONS])
+def test_combinations_equal_means_of_whole_arrays(encoding):
+    cropped, heads = (8, 9, 10), len(encoding.heads)
+    shapes = [(8, 13, 6), (5, 7, 11), (4, 5, 6)]  # the first is resampled in its planes only
+    arrays = [3 * smooth_logits(heads, shape, seed) for seed, shape in enumerate(shapes)]
+    records = [
+        make_record(shape, cropped, spacing=spacing, original_spacing=(2.0, 0.8, 1.1), margin=1, transpose=(1, 2, 0))
+        for shape, spacing in zip(shapes, [(2.0, 0.5, 1.9), (3.0, 1.1, 1.0), (4.0, 1.5, 1.9)], strict=True)
+    ]
+    resized = [skimage_logits(logits, cropped) for logits in arrays]
+    if encoding is LABELS:
+        probabilities = [np.exp(one) / np.exp(one).sum(axis=0) for one in resized]
+    else:
+        probabilities = [1 / (1 + np.exp(-one)) for one in resized]
+    combinations = [(0, 1), (0, 2), (1, 2), (2,), (0, 1, 2)]
+    answers = [answer_of(logits, record) for logits, record in zip(arrays, records, strict=True)]
+
+    found = restore_combinations(answers, combinations, encoding)
+
+    assert len(found) == len(combinations)
+    for labels, combination in zip(found, combinations, strict=True):
+        mean = np.mean([probabilities[position] for position in combination], axis=0)
+        inside = labels.transpose(1, 2, 0)[1:9, 1:10, 1:11]
+        assert labels.sum() == inside.sum() > 0
+        if encoding is LABELS:
+            assert_same_decision(inside, mean)
+            continue
+        expected = np.zeros(cropped, dtype=int)
+        for region, head in zip(mean, REGIONS.heads, strict=True):
+            expected[region > 0.5] = head.painted_index
+        clear = (np.abs(mean - 0.5) > 1e-4).all(axis=0)
+        np.testing.assert_array_equal(inside[clear], expected[clear])
+
+
+@pytest.mark.parametrize("with_sink", [False, True])
+@pytest.mark.parametrize("num_members", [1, 2])
+def test_thresholds_of_regions(num_members, with_sink):
+    shape, thresholds = (5, 7, 11), {"whole": 0.3, "enhancing": 0.85}  # core: one half
+    members = [smooth_logits(3, shape, seed) for seed in range(num_members)]
+    record = make_record(shape, shape, spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    mean = np.mean([1 / (1 + np.exp(-one.astype(np.float64))) for one in members], axis=0)
+    expected = np.zeros(shape, dtype=int)
+    for region, limit, value in zip(mean, (0.3, 0.5, 0.85), (2, 1, 3), strict=True):
+        expected[region > limit] = value
+    sinks = [lambda *_arguments: None] if with_sink else []
+    labels = restore_labels([answer_of(one, record) for one in members], REGIONS, sinks, thresholds)
+    np.testing.assert_array_equal(np.array(REGIONS.values)[labels], expected)
+    halves = restore_labels([answer_of(one, record) for one in members], REGIONS, sinks)
+    assert (halves != labels).any()
+
+
 def test_members_with_different_boxes_are_refused():
     records = [make_record((2, 2, 2), (n, 3, 3), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3) for n in (3, 4)]
     members = [answer_of(torch.zeros(4, 2, 2, 2), record) for record in records]
     with pytest.raises(PredictionError, match="case case: its configurations were cropped to different boxes"):
         restore_labels(members, LABELS)
+    with pytest.raises(PredictionError, match="case case: its configurations were cropped to different boxes"):
+        restore_combinations(members, [(0, 1)], LABELS)
 
 
 BOX = (18, 26, 34)

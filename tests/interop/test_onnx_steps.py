@@ -5,14 +5,15 @@ import pytest
 from autoseg.interop.onnx_steps import list_steps
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from autoseg.records.selection import Selection
-from tests.inference.models import CASCADE, make_cascade_plan
+from tests.inference.models import CASCADE, REGIONS, make_cascade_plan
 
 
-def steps_of(plan_changes=None, postprocessing=(), **changes):
-    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2)).model_copy(update=plan_changes or {})
+def steps_of(plan_changes=None, postprocessing=(), *, labels=None, thresholds=None, **changes):
+    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2), labels=labels).model_copy(update=plan_changes or {})
     configuration = plan.configurations[CASCADE].model_copy(update=changes)
     selection = Selection(
-        configurations=(CASCADE,), folds=("0",), postprocessing=postprocessing, mean_foreground_dice=None,
+        configurations=(CASCADE,), folds=("0",), region_thresholds=thresholds or {}, postprocessing=postprocessing,
+        mean_foreground_dice=None,
         candidates=(), reasons=(),
     )  # fmt: skip
     return list_steps(plan, configuration, selection)
@@ -46,3 +47,9 @@ def test_every_kind_of_post_processing_is_said_in_order():
     assert "of the union of anterior, posterior whose volume is below 12.5 mm³; equal ones stay" in removed
     assert kept.startswith("Keep only the largest connected component (26 neighbours) of the union of posterior")
     assert last == "Write encoding.values[index] for each label index."
+
+
+def test_thresholds_of_regions_are_said_where_there_are_any():
+    words = "where its probability is above that value p instead: its logit above log(p / (1 - p))"
+    assert sum(words in step for step in steps_of(labels=REGIONS, thresholds={"core": 0.4})) == 1
+    assert not any(words in step for step in steps_of(labels=REGIONS))

@@ -1,5 +1,7 @@
 """Selection on hand-made folds: every choice follows from numbers worked out by hand."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -15,7 +17,14 @@ from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages.select import select_model
+from autoseg.stages import select
+from autoseg.stages.validate_ensembles import ValidatedFold
+
+
+def select_model(workspace, dataset_folder=None, **options):
+    """Of single configurations: hand-made folds have no networks."""
+    return select.select_model(workspace, dataset_folder, ensembles=False, thresholds=False, device="cpu", **options)
+
 
 LABELS: dict[str, LabelValues] = {"background": 0, "one": 10, "two": 20}
 ENCODING = LabelEncoding(
@@ -109,7 +118,7 @@ POOR = {
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path, REFERENCES, LABELS, ENCODING)
+    return Run(tmp_path, dict(REFERENCES), LABELS, ENCODING)
 
 
 def test_the_best_over_all_cases_of_all_folds_is_chosen(run):
@@ -225,13 +234,20 @@ def test_the_union_of_all_foreground_is_tried_first(run):
     run.train("2d", "0", prediction)
     calls = []
 
-    selection = select_model(run.workspace, progress=lambda done, total: calls.append((done, total)))
+    titles = []
+
+    def bar(title):
+        titles.append(title)
+        return nullcontext(lambda done, total: calls.append((done, total)))
+
+    selection = select_model(run.workspace, bar=bar)
 
     assert selection.postprocessing == (KeepLargestComponent(labels=("one", "two")),)
     assert selection.mean_foreground_dice == 1.0
     assert selection.candidates[0].mean_foreground_dice != 1.0
     assert "Keep only the largest component of one, two: no, nothing would change." in selection.reasons
     assert calls == [(done, 10) for done in range(1, 11)]  # 2 cases read, 3 + 3 + 2 steps tried
+    assert titles == ["post-processing"]
 
 
 def test_one_label_gets_a_step_of_its_own_when_the_union_would_harm(run):
@@ -269,6 +285,73 @@ def test_a_step_for_one_region_must_not_harm_another(tmp_path):
     assert selection.postprocessing == ()
     (reason,) = [one for one in selection.reasons if one.startswith("Keep only the largest component of core: no")]
     assert "lower for whole" in reason
+
+
+PAIR = ("2d", "3d_fullres")
+
+
+def combine(run, monkeypatch, predictions):
+    """The pair of both configurations has these label maps in fold 0; where they come from is tested elsewhere."""
+    asked = []
+
+    def validate_pairs(_run, singles, _progress):
+        asked.append(tuple(singles))
+        folder = run.workspace.validation(PAIR, "0")
+        for case, array in predictions.items():
+            write_map(folder / f"{case}.nii.gz", array)
+        scores = [score_case(case, array, run.references[case], run.labels) for case, array in predictions.items()]
+        names = [name for name in run.labels if name != "background"]
+        return {PAIR: [ValidatedFold("0", folder, summarize(scores, names))]}
+
+    monkeypatch.setattr(select, "validate_pairs", validate_pairs)
+    return asked
+
+
+def test_a_better_pair_is_chosen_and_its_own_maps_are_post_processed(run, monkeypatch):
+    run.train("3d_fullres", "0", GOOD)
+    run.train("2d", "0", POOR)
+    spot = {case: array.copy() for case, array in REFERENCES.items()}
+    for array in spot.values():
+        array[0, 0, 3] = 10  # one voxel too much; it touches the others in `a` only
+    assert combine(run, monkeypatch, spot) == []
+
+    selection = select.select_model(run.workspace, device="cpu")
+
+    assert selection.configurations == PAIR
+    assert selection.folds == ("0",)
+    assert [one.configurations for one in selection.candidates] == [PAIR, ("3d_fullres",), ("2d",)]
+    assert selection.candidates[0].mean_foreground_dice == pytest.approx(((12 / 13 + 8 / 9) / 2 + 1) / 2)
+    assert selection.candidates[1].mean_foreground_dice == pytest.approx((1 + 6 / 7) / 2)
+    assert selection.postprocessing == (KeepLargestComponent(labels=("one",)),)
+    assert selection.mean_foreground_dice == pytest.approx(((12 / 13 + 1) / 2 + 1) / 2)
+    assert read_record(Selection, run.workspace.selection) == selection
+    evaluation = read_record(Evaluation, run.workspace.evaluation)
+    assert evaluation.mean_foreground_dice == selection.mean_foreground_dice
+    assert selection.interval is not None
+    low, high = selection.interval
+    assert low <= ((12 / 13 + 1) / 2 + 1) / 2 <= high
+
+
+def test_a_pair_below_the_margin_is_listed_and_not_chosen(run, monkeypatch):
+    for name in PAIR:
+        run.train(name, "0", GOOD)
+    asked = combine(run, monkeypatch, GOOD)
+    selection = select.select_model(run.workspace, device="cpu")
+    assert asked == [PAIR]
+    assert selection.configurations == ("2d",)
+    assert [one.configurations for one in selection.candidates] == [("2d",), ("3d_fullres",), PAIR]
+    assert any("2d + 3d_fullres, against the best alone, 2d: Dice +0.0000" in text for text in selection.reasons)
+
+
+def test_without_two_configurations_or_a_common_case_no_pair_is_predicted(run, monkeypatch):
+    asked = combine(run, monkeypatch, GOOD)
+    run.train("2d", "0", {"a": GOOD["a"]})
+    alone = select.select_model(run.workspace, device="cpu")
+    run.train("3d_fullres", "1", {"b": GOOD["b"]})
+    apart = select.select_model(run.workspace, device="cpu")
+    assert asked == []
+    assert "No ensemble was tried: it takes two validated configurations." in alone.reasons
+    assert "No ensemble was tried: there is no case to compare it on." in apart.reasons
 
 
 def test_the_dataset_may_have_moved(run, tmp_path):

@@ -1,0 +1,55 @@
+"""`autoseg select`: what is asked for, and what is shown."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from autoseg.cli.main import main
+from autoseg.records.selection import Candidate, Selection
+from autoseg.stages import select
+
+SELECTION = Selection(
+    configurations=("2d", "3d_fullres"), folds=("0", "1"), mean_foreground_dice=0.83, interval=(0.8, 0.85),
+    candidates=(
+        Candidate(
+            configurations=("2d", "3d_fullres"), folds=("0", "1"), num_cases=12, mean_foreground_dice=0.81234,
+            interval=(0.80001, 0.82999), relative_cost=4.56,
+        ),
+        Candidate(configurations=("2d",), folds=("0", "1"), num_cases=12, mean_foreground_dice=None),
+    ),
+    reasons=("Because of this.", "And of that."),
+)  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    calls = []
+
+    def select_model(workspace, dataset, **options):
+        with options.pop("bar")("title"):
+            calls.append((workspace.root.name, dataset, options))
+        return SELECTION
+
+    monkeypatch.setattr(select, "select_model", select_model)
+    monkeypatch.setattr("autoseg.cli.terminal.progress_bar", lambda _title: nullcontext())
+    return calls
+
+
+def test_candidates_and_reasons_are_shown(asked, tmp_path, capsys):
+    assert main(["select", str(tmp_path / "w"), "--device", "cpu", "-j", "3"]) == 0
+    assert asked == [("w", None, {"ensembles": True, "thresholds": True, "device": "cpu", "workers": 3})]
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if "2d + 3d_fullres" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        "2d + 3d_fullres", "0.8123", "0.8000 to 0.8300", "12", "0 1", "4.56 x",
+    ]  # fmt: skip
+    alone = next(line for line in shown.splitlines() if "2d  " in line)
+    assert [cell.strip() for cell in alone.split("│")[1:-1]] == ["2d", "none", "", "12", "0 1", ""]
+    assert "Because of this.\nAnd of that.\nWritten: " in shown
+    assert "selection.json" in shown
+
+
+def test_what_costs_a_pass_of_the_networks_can_be_left_out(asked, tmp_path):
+    assert main(["select", str(tmp_path / "w"), "--no-ensembles", "--no-thresholds"]) == 0
+    ((_, _, options),) = asked
+    assert (options["ensembles"], options["thresholds"], options["device"]) == (False, False, "auto")
