@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.measure import label as label_components
 
 from autoseg.errors import RecordError
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, indices_by_label
 from autoseg.records.postprocessing import PostprocessingStep
 
 LabelIndices = NDArray[np.integer]
@@ -42,7 +42,7 @@ def indices_of(names: Sequence[str], encoding: LabelEncoding) -> tuple[int, ...]
     Raises:
         RecordError: If a name is not in the encoding.
     """
-    known = {head.name: head.indices for head in encoding.heads}
+    known = indices_by_label(encoding)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise RecordError(

@@ -5,8 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.inference.uncertainty import label_probabilities
 from autoseg.records.case import PreprocessedCase, Triple
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, indices_by_label
 
 
 class WinningProbability:
@@ -58,11 +59,10 @@ def winning_probability(probabilities: Tensor, encoding: LabelEncoding) -> Tenso
         for head in probabilities:
             winning = torch.where(head > 0.5, head, winning)
         return winning
-    values = torch.tensor([encoding.values[head.painted_index] for head in encoding.heads])
-    if len(values.unique()) == len(values):
+    labels = label_probabilities(probabilities, encoding)
+    if labels is probabilities:
         return probabilities.amax(dim=0)
-    decided = values[probabilities.argmax(dim=0)]
-    winning = torch.zeros(probabilities.shape[1:])
-    for value, head in zip(values, probabilities, strict=True):
-        winning += torch.where(decided == value, head, 0)
-    return winning.clamp_(0, 1)
+    names = [*indices_by_label(encoding)]
+    label_of_head = torch.tensor([names.index(head.part_of or head.name) for head in encoding.heads])
+    decided = label_of_head[probabilities.argmax(dim=0)]
+    return labels.gather(0, decided[None])[0].clamp_(0, 1)

@@ -32,7 +32,7 @@ from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
-from autoseg.inference.restore import CaseLogits, LabelIndices, ProbabilitySink, restore_labels, restore_on_grid
+from autoseg.inference.restore import CaseLogits, ProbabilitySink, restore_labels, restore_on_grid
 from autoseg.inference.room import measure_room
 from autoseg.inference.side_files import value_names
 from autoseg.inference.training_range import TrainingRange, describe_departures, intensity_ranges
@@ -157,7 +157,7 @@ class CasePredictor:
         winning: WinningProbability | None = None,
         *,
         keep: bool,
-    ) -> LabelIndices:
+    ) -> NDArray[np.integer]:
         """Post-processed, in working orientation; the preprocessed images are let go unless they are to be kept."""
         encoding = self.plan.encoding
         with _timed(case.seconds, "export"):
@@ -169,7 +169,9 @@ class CasePredictor:
                 winning.forget(kept != labels)
             return kept
 
-    def _find_instances(self, indices: LabelIndices, winning: WinningProbability, case: PreparedCase) -> Instances:
+    def _find_instances(
+        self, indices: NDArray[np.integer], winning: WinningProbability, case: PreparedCase
+    ) -> Instances:
         encoding, orientation = self.plan.encoding, case.orientation
         ids, owners = find_instances(indices, encoding, orient_grid(case.grid, orientation).spacing)
         ids, probabilities = restore_array(ids, orientation), restore_array(winning.values, orientation)

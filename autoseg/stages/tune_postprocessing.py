@@ -19,7 +19,7 @@ from autoseg.metrics.comparison import format_score
 from autoseg.metrics.overlap import BACKGROUND, IGNORE, score_case
 from autoseg.metrics.summary import summarize
 from autoseg.postprocessing import indices_of, keep_largest_component
-from autoseg.records.dataset import LabelEncoding, LabelValues
+from autoseg.records.dataset import LabelEncoding, LabelValues, indices_by_label
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress
 from autoseg.records.postprocessing import KeepLargestComponent, PostprocessingStep
@@ -106,7 +106,7 @@ def tune_postprocessing(
 
 def foreground_names(encoding: LabelEncoding) -> list[str]:
     """Labels or regions that are scored, in declaration order."""
-    return [head.name for head in encoding.heads if head.name != BACKGROUND]
+    return [name for name in indices_by_label(encoding) if name != BACKGROUND]
 
 
 def _load_case(case: str, prediction: Path, reference: Path, encoding: LabelEncoding) -> _CaseMaps:
@@ -128,7 +128,7 @@ def _encode(path: Path, values: NDArray[np.generic], encoding: LabelEncoding) ->
 def _measure(
     case: str, prediction: NDArray[np.integer], reference: blosc2.NDArray, encoding: LabelEncoding
 ) -> _CaseMaps:
-    labels: dict[str, LabelValues] = {head.name: head.indices for head in encoding.heads}
+    labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
     if encoding.ignore_value is not None:
         labels[IGNORE] = len(encoding.values)
     return _CaseMaps(case, _compress(prediction), reference, score_case(case, prediction, reference[:], labels))

@@ -7,17 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from autoseg.imaging.border_core import divide_encoding
 from autoseg.imaging.instances import find_instances, grow_cores, label_components
 from autoseg.imaging.labels import make_encoding
-from autoseg.records.dataset import Head, LabelEncoding
 
 TWO = make_encoding({"cell": 7, "nerve": 300})
-DIVIDED = LabelEncoding(
-    values=(0, 255, 255),
-    activation="softmax",
-    heads=tuple(Head(name=name, indices=(index,), painted_index=index) for index, name in enumerate("bcd")),
-)
-"""Core and border of one label."""
+DIVIDED = divide_encoding(make_encoding({"cell": 255}))
 
 
 def test_components_of_each_label_by_hand():
