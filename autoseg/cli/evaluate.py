@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from autoseg.cli.instance_evaluation import add_instance_arguments, run_instances
 from autoseg.cli.options import add_shared, add_workers
 
 
@@ -20,12 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="a workspace or exported model, for the names of labels and regions",
     )
+    add_instance_arguments(parser)
     add_workers(parser)
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write evaluation.json; the exit code is 1 when some cases could not be scored."""
+    if arguments.instances:
+        return run_instances(arguments)
     import sys
 
     from rich.console import Console
