@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.spatial.distance import cdist
@@ -100,6 +100,7 @@ def deepest_by_hand(ids, spacing):
     return depth.reshape(ids.shape)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     mask=arrays.arrays(np.bool_, (3, 6, 7), elements=st.sampled_from([True, True, True, False])),
     spacing=st.sampled_from([(1.0, 1.0, 1.0), (2.5, 1.0, 0.8)]),
@@ -138,6 +139,7 @@ def test_small_pieces_of_a_core_are_border():
         assert cores[0, 3:17, 3:17].all()
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     values=arrays.arrays(np.uint8, (3, 7, 8), elements=st.sampled_from([0, 9, 255, 255, 255, 77])),
     width=st.sampled_from([1.0, 1.5, 2.3]),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -38,6 +38,7 @@ def test_numbers_get_the_type_that_they_need():
     assert ids.dtype == np.uint16
 
 
+@settings(deadline=None, max_examples=60)
 @given(arrays.arrays(np.uint8, (3, 6, 7), elements=st.integers(0, 2)))
 def test_components_are_those_of_simpleitk(labels):
     ids, owners = find_instances(labels, TWO, (3.0, 1.0, 0.5))
@@ -112,6 +113,7 @@ def test_border_that_no_core_reaches_is_an_instance_of_its_own():
 
 
 @pytest.mark.parametrize("encoding", [TWO, DIVIDED])
+@settings(deadline=None, max_examples=60)
 @given(labels=arrays.arrays(np.uint8, (3, 5, 6), elements=st.integers(0, 2)))
 def test_every_foreground_voxel_is_in_one_instance_of_its_label(encoding, labels):
     ids, owners = find_instances(labels, encoding, (2.0, 1.0, 0.7))
