@@ -45,7 +45,39 @@ def measure_instances(
     Returns:
         By number.
     """
-    size = len(owners) + 1
+    voxels, positions, shares = _add_up(ids, len(owners), probabilities)
+    affine = np.array(grid.affine)
+    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+    found = []
+    for number, (owner, box) in enumerate(zip(owners, ndimage.find_objects(ids), strict=True), start=1):
+        center = positions[:, number] / voxels[number]
+        world = affine @ [*center, 1.0]
+        found.append(
+            Instance(
+                id=number,
+                label=names[owner],
+                value=owner,
+                voxels=int(voxels[number]),
+                volume_mm3=None if is_flat else float(voxels[number]) * voxel_mm3,
+                mean_probability=None if np.isnan(shares[number]) else float(shares[number]),
+                touches_border=any(
+                    length > 1 and (edge.start == 0 or edge.stop == length)
+                    for edge, length in zip(box, ids.shape, strict=True)
+                ),
+                center=(float(center[0]), float(center[1]), float(center[2])),
+                center_mm=None if is_flat else (float(world[0]), float(world[1]), float(world[2])),
+                start=(box[0].start, box[1].start, box[2].start),
+                stop=(box[0].stop, box[1].stop, box[2].stop),
+            )
+        )
+    return tuple(found)
+
+
+def _add_up(
+    ids: NDArray[np.unsignedinteger], count: int, probabilities: NDArray[np.floating] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """By number: voxels (N,), sums of their indices (3, N), mean probability (N,), NaN where it is not known."""
+    size = count + 1
     voxels, known, total = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64), np.zeros(size)
     positions = np.zeros((3, size))
     rows, columns = (axis.ravel() for axis in np.indices(ids.shape[1:]))
@@ -61,31 +93,8 @@ def measure_instances(
             given = ~np.isnan(shares)
             known += np.bincount(flat[given], minlength=size)
             total += np.bincount(flat[given], weights=shares[given], minlength=size)
-    affine = np.array(grid.affine)
-    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
-    found = []
-    for number, (owner, box) in enumerate(zip(owners, ndimage.find_objects(ids), strict=True), start=1):
-        center = positions[:, number] / voxels[number]
-        world = affine @ [*center, 1.0]
-        found.append(
-            Instance(
-                id=number,
-                label=names[owner],
-                value=owner,
-                voxels=int(voxels[number]),
-                volume_mm3=None if is_flat else float(voxels[number]) * voxel_mm3,
-                mean_probability=float(total[number]) / int(known[number]) if known[number] else None,
-                touches_border=any(
-                    length > 1 and (edge.start == 0 or edge.stop == length)
-                    for edge, length in zip(box, ids.shape, strict=True)
-                ),
-                center=(float(center[0]), float(center[1]), float(center[2])),
-                center_mm=None if is_flat else (float(world[0]), float(world[1]), float(world[2])),
-                start=(box[0].start, box[1].start, box[2].start),
-                stop=(box[0].stop, box[1].stop, box[2].stop),
-            )
-        )
-    return tuple(found)
+    unknown = np.full(size, np.nan)
+    return voxels, positions, np.divide(total, known, out=unknown, where=known > 0)
 
 
 def instance_table(path: Path) -> CaseTable:

@@ -121,6 +121,7 @@ def test_from_the_command_line(tmp_path, capsys):
     plan = make_plan({"2d": (1.0, 1.0)}, labels=LABELS)
     model = tmp_path / "model"
     words = ["evaluate", str(predictions), str(references), "--instances", "-m", str(model), "--workers", "1"]
+    written = {}
     for target, width, connectivity in (("labels", None, "full"), ("border_core", 1.5, "face")):
         write_record(plan.model_copy(update={"target": target, "border_width_mm": width}), model / "plan.json")
         assert main(words) == 0
