@@ -17,12 +17,12 @@ from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, OrientationName
 from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.plan import Plan, Splits
+from autoseg.records.plan import Plan, Splits, Target
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.plan import make_plan
+from autoseg.stages.plan import encode_target, make_plan
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.split import find_split, make_splits
 
@@ -42,6 +42,7 @@ class PlanningOptions:
     """What a user may say about planning, besides the budget."""
 
     planner: str = "auto"
+    target: Target = "labels"
     orientation: OrientationName = "canonical"
     channel_names: tuple[str, ...] | None = None
     folds: int = 5
@@ -78,7 +79,10 @@ def plan_dataset(
     _say(description)
     with bar("fingerprint") as progress:
         fingerprint = extract_fingerprint(description, folder, workers=workers, progress=progress)
-    plan = _kept_plan(workspace, fingerprint) if options.keep_plan else make_plan(fingerprint, budget, options.planner)
+    if options.keep_plan:
+        plan = _kept_plan(workspace, fingerprint)
+    else:
+        plan = make_plan(fingerprint, budget, options.planner, options.target)
     plan = plan.model_copy(update={"file_ending": description.file_ending})
     splits = make_splits(fingerprint, folds=options.folds, group_by=options.group_by)
     if not options.write:
@@ -200,8 +204,9 @@ def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
     plan = read_record(Plan, workspace.plan)
     if not plan.configurations:
         raise PlanningError(f"{workspace.plan}: has no configurations, so there is nothing to train. Plan anew.")
+    expected = encode_target(fingerprint, plan.target)
     for what in ("channel_names", "encoding", "orientation"):
-        planned, found = getattr(plan, what), getattr(fingerprint, what)
+        planned, found = getattr(plan, what), getattr(expected, what)
         if planned != found:
             raise PlanningError(
                 f"{workspace.plan}: {what} is {planned}, but the dataset has {found}. Plan anew instead of keeping it."

@@ -15,7 +15,7 @@ from skimage.measure import label as label_by_skimage
 
 from autoseg.errors import RecordError
 from autoseg.records.case import Spacing
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, indices_by_label
 from autoseg.records.postprocessing import (
     FillHoles,
     KeepLargestComponent,
@@ -116,7 +116,7 @@ def indices_of(names: Sequence[str], encoding: LabelEncoding) -> tuple[int, ...]
     Raises:
         RecordError: If a name is not in the encoding.
     """
-    known = {head.name: head.indices for head in encoding.heads}
+    known = indices_by_label(encoding)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise RecordError(
@@ -275,4 +275,5 @@ def _find_union(labels: LabelIndices, indices: Sequence[int]) -> tuple[NDArray[n
 
 
 def _painted_index(name: str, encoding: LabelEncoding) -> int:
-    return next(head.painted_index for head in encoding.heads if head.name == name)
+    """Of a label with core and border: its core's."""
+    return next(head.painted_index for head in encoding.heads if name in (head.name, head.part_of))

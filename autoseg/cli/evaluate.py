@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.cli.instance_evaluation import add_instance_arguments, run_instances
 from autoseg.cli.options import add_shared, add_workers, positive_number
 
 if TYPE_CHECKING:
@@ -39,12 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other predictions of the same cases, a folder or their evaluation.json: paired differences, "
         "first minus other, written as <output>_comparison.json",
     )  # fmt: skip
+    add_instance_arguments(parser)
     add_workers(parser)
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write the files; the exit code is 1 when some cases could not be scored."""
+    if arguments.instances:
+        return run_instances(arguments)
     from rich.console import Console
 
     from autoseg.cli.main import DONE, SOME_FAILED

@@ -59,6 +59,13 @@ def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--configurations", nargs="+", default=(), metavar="NAME", help="2d 3d_fullres 3d_lowres ..."
     )
     group.add_argument(
+        "--target",
+        choices=("labels", "border-core"),
+        default=None,
+        help="what networks learn: labels (default), or core and border of each object, so that touching ones stay "
+        "apart (predict --instances)",
+    )
+    group.add_argument(
         "--like",
         type=Path,
         default=None,

@@ -26,7 +26,7 @@ _DIMENSIONS = (2, 3)
 
 _DECIDING = (
     "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
-    "planner_option", "orientation",
+    "planner_option", "orientation", "target",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
 
@@ -152,6 +152,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         )
     return PlanningOptions(
         planner=arguments.planner or (DEFAULT_PLANNER if model is None or model.planner == IMPORTED else model.planner),
+        target="border_core" if arguments.target == "border-core" else "labels",
         orientation=asked or ("canonical" if model is None else model.orientation),
         channel_names=arguments.channels,
         folds=arguments.folds,

@@ -59,6 +59,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--save-probabilities", action="store_true", help="each class's probability")
     group.add_argument("--save-uncertainty", action="store_true", help="maps of entropy and disagreement")
     group.add_argument("--statistics", action="store_true", help="statistics.csv: volumes, mean intensities")
+    group.add_argument("--instances", action="store_true", help="CASE_instances, instances.csv: separate objects")
     group.add_argument("--colors", action="store_true", help="label names and colours for viewers")
 
 
@@ -109,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
             save_uncertainty=arguments.save_uncertainty,
             statistics=arguments.statistics,
             colors=arguments.colors,
+            instances=arguments.instances,
             skip_existing=arguments.skip_existing,
             part=arguments.part,
             cluster=Cluster(arguments.scheduler, load) if on_cluster else None,

@@ -73,14 +73,15 @@ def encode_label_map(values: AnyArray, encoding: LabelEncoding) -> NDArray[np.in
         encoding: Of the dataset.
 
     Returns:
-        Indices 0..K, K + 1 for the ignore value; same shape.
+        Indices 0..K, K + 1 for the ignore value; same shape. The core's, where a label is divided.
 
     Raises:
         ValueError: If a value is not whole or not declared; the message names the values.
     """
     whole = _whole_numbers(values)
     table = np.full(LARGEST_VALUE + 1, -1, dtype=np.int16)
-    table[list(encoding.values)] = np.arange(len(encoding.values))
+    for index, value in reversed([*enumerate(encoding.values)]):
+        table[value] = index
     if encoding.ignore_value is not None:
         table[encoding.ignore_value] = len(encoding.values)
     if whole.size and (whole.min() < 0 or whole.max() > LARGEST_VALUE):

@@ -79,7 +79,9 @@ def name_label_values(encoding: LabelEncoding) -> tuple[LabelColor, ...]:
     names: dict[int, list[str]] = {}
     for head in encoding.heads:
         if head.painted_index:
-            names.setdefault(encoding.values[head.painted_index], []).append(head.name)
+            of_value = names.setdefault(encoding.values[head.painted_index], [])
+            name = head.part_of or head.name
+            of_value += [name] if name not in of_value else []  # core and border have one name
     return tuple(
         LabelColor(value, "/".join(names[value]), label_color(position)) for position, value in enumerate(sorted(names))
     )

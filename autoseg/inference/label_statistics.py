@@ -4,28 +4,20 @@ One row per case and label, in the order of case names and, within a case, of th
 like a label and counts every voxel whose value belongs to it, so that nested regions count a voxel more than once.
 """
 
-import csv
-import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.errors import UsageError
 from autoseg.imaging.labels import BACKGROUND, IGNORE
 from autoseg.imaging.reading import Volume
+from autoseg.inference.case_table import CaseTable
 from autoseg.records.dataset import LabelValues
-from autoseg.records.files import write_text
 
 STATISTICS_FILE = "statistics.csv"
-
-SECONDS_BETWEEN_WRITES = 30.0
-"""The whole table is replaced at a time, so not after every case of thousands; a killed run loses no more than this,
-and measures it again when it goes on."""
 
 _COLUMNS = ("case", "label", "values", "voxels", "volume_ml")
 
@@ -87,88 +79,26 @@ def _voxel_ml(volume: Volume) -> float | None:
     return abs(float(np.linalg.det(np.array(volume.grid.affine)[:3, :3]))) / 1000
 
 
-class StatisticsTable:
-    """The rows of a file, old and new ones."""
+def statistics_table(
+    path: Path, channel_names: Sequence[str], *, clock: Callable[[], float] = time.monotonic
+) -> CaseTable:
+    """The table in a file, which need not exist.
 
-    def __init__(
-        self, path: Path, channel_names: Sequence[str], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Take over the rows that the file has already.
+    Args:
+        path: The CSV file.
+        channel_names: Of the model; each has a column.
+        clock: Seconds.
 
-        Args:
-            path: The CSV file; need not exist.
-            channel_names: Of the model; each has a column.
-            clock: Seconds.
-
-        Raises:
-            UsageError: If the file is there, and is no table of these channels.
-        """
-        self._path = path
-        self._columns = (*_COLUMNS, *(f"mean_{name}" for name in channel_names))
-        self._clock = clock
-        self._written = clock()
-        self._rows = self._read(path)
-
-    def __contains__(self, case: str) -> bool:
-        """Whether there are rows of this case."""
-        return case in self._rows
-
-    def take_over(self, cases: Iterable[str], others: Iterable[Path]) -> None:
-        """Take rows of these cases from other tables, such as those of the parts of a run; what is known stays.
-
-        Raises:
-            UsageError: As on opening.
-        """
-        wanted = set(cases) - set(self._rows)
-        for path in others:
-            self._rows |= {case: rows for case, rows in self._read(path).items() if case in wanted}
-
-    def add(self, rows: Sequence[LabelStatistics]) -> None:
-        """Take in one case, in place of what was known of it; the file follows within `SECONDS_BETWEEN_WRITES`."""
-        if not rows:
-            return
-        self._rows[rows[0].case] = [dict(zip(self._columns, _cells(row), strict=True)) for row in rows]
-        if self._clock() - self._written >= SECONDS_BETWEEN_WRITES:
-            self.write()
-
-    def write(self) -> None:
-        """Replace the file."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
-        writer.writeheader()
-        for _, rows in sorted(self._rows.items()):
-            writer.writerows(rows)
-        write_text(text.getvalue(), self._path)
-        self._written = self._clock()
-
-    def _read(self, path: Path) -> dict[str, list[dict[str, str]]]:
-        if not path.exists():
-            return {}
-        try:
-            reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), strict=True)
-            found = tuple(reader.fieldnames or ())
-            rows = [*reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"{path}: cannot be read as a table of statistics ({error}); move it away") from error
-        if found != self._columns:
-            raise UsageError(
-                f"{path}: has the columns {', '.join(found) or '(none)'}, expected {', '.join(self._columns)}; it is "
-                "of another model or program. Move it away, or choose another output folder"
-            )
-        by_case: dict[str, list[dict[str, str]]] = {}
-        for row in rows:
-            by_case.setdefault(row["case"], []).append(row)
-        return by_case
+    Raises:
+        UsageError: If the file is there, and is no table of these channels.
+    """
+    columns = (*_COLUMNS, *(f"mean_{name}" for name in channel_names))
+    return CaseTable(path, columns, "statistics", clock=clock)
 
 
-@contextmanager
-def open_statistics(path: Path, channel_names: Sequence[str]) -> Iterator[StatisticsTable]:
-    """A table that is written at the end, also when the run is stopped by an error or by Ctrl-C."""
-    table = StatisticsTable(path, channel_names)
-    try:
-        yield table
-    finally:
-        table.write()
+def statistics_rows(rows: Sequence[LabelStatistics]) -> list[tuple[str, ...]]:
+    """Cells of a case's rows."""
+    return [_cells(row) for row in rows]
 
 
 def _cells(row: LabelStatistics) -> tuple[str, ...]:

@@ -1,16 +1,20 @@
-"""The lists that a run over files keeps beside its label maps: failures, statistics, colours."""
+"""The lists that a run over files keeps beside its label maps: failures, statistics, instances, colours."""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from autoseg.errors import ImageFileError
+from autoseg.inference.case_table import CaseTable, written_at_the_end
 from autoseg.inference.inputs import InputCase
+from autoseg.inference.instance_table import INSTANCES_FILE, instance_rows, instance_table
 from autoseg.inference.label_colors import name_label_values, write_color_tables
-from autoseg.inference.label_statistics import STATISTICS_FILE, StatisticsTable, open_statistics
+from autoseg.inference.label_statistics import STATISTICS_FILE, statistics_rows, statistics_table
 from autoseg.inference.outputs import OutputFile, PredictionFailure, write_failures
 from autoseg.inference.parts import Part, part_files
-from autoseg.inference.side_files import CaseOutcome, OutputChoices, measure_written
+from autoseg.inference.side_files import CaseOutcome, OutputChoices, measure_written, measure_written_instances
 from autoseg.records.files import Progress
 from autoseg.records.plan import Plan
 
@@ -19,17 +23,32 @@ logger = logging.getLogger("autoseg.predict")
 FAILURES_FILE = "failures.json"
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """Those that are wanted."""
+
+    statistics: CaseTable | None = None
+    instances: CaseTable | None = None
+
+    def put(self, case: str, outcome: CaseOutcome) -> None:
+        """Take in what was measured."""
+        if self.statistics is not None and outcome.statistics:
+            self.statistics.put(case, statistics_rows(outcome.statistics))
+        if self.instances is not None and outcome.instances is not None:
+            self.instances.put(case, instance_rows(case, outcome.instances))
+
+
 class RunLists:
     """Takes what came of each case, in any order; see `keep_lists`."""
 
-    def __init__(self, outputs: Sequence[OutputFile], table: StatisticsTable | None, progress: Progress | None) -> None:
+    def __init__(self, outputs: Sequence[OutputFile], tables: _Tables, progress: Progress | None) -> None:
         self._outputs = outputs
-        self._table = table
+        self._tables = tables
         self._progress = progress
         self._done: dict[int, str] = {}
 
     def add(self, index: int, outcome: CaseOutcome) -> None:
-        """Log a case's notes, and its error if it failed; take in its statistics.
+        """Log a case's notes, and its error if it failed; take in its rows of tables.
 
         Args:
             index: Of the case among those of the run.
@@ -40,8 +59,8 @@ class RunLists:
             logger.warning("%s: %s", case, note)
         if outcome.error:
             logger.error("%s: %s", case, outcome.error)
-        elif self._table is not None:
-            self._table.add(outcome.statistics)
+        else:
+            self._tables.put(case, outcome)
         self._done[index] = outcome.error
         if self._progress is not None:
             self._progress(len(self._done), len(self._outputs))
@@ -72,8 +91,8 @@ def keep_lists(
 ) -> Iterator[RunLists]:
     """Keep the lists of a run; when it is stopped, they tell what was done until then.
 
-    Of a case that is kept, statistics are taken from the table that is there or, in a run over all cases, from tables
-    of earlier parts; else its label map is measured. A run over all cases takes its cases out of the parts' lists of
+    Of a case that is kept, rows are taken from the table that is there or, in a run over all cases, from tables of
+    earlier parts; else its maps are measured. A run over all cases takes its cases out of the parts' lists of
     failures.
 
     Args:
@@ -90,14 +109,15 @@ def keep_lists(
     folder = outputs[0].target.parent
     if choices.colors:
         write_color_tables(name_label_values(plan.encoding), plan.encoding.values[0], folder)
-    path = folder / part.file_name(STATISTICS_FILE)
-    with open_statistics(path, plan.channel_names) if choices.statistics else nullcontext() as table:
-        lists = RunLists(outputs, table, progress)
+    with _open_tables(folder, plan, choices, part) as tables:
+        lists = RunLists(outputs, tables, progress)
         try:
-            if table is not None and part.is_whole:
-                table.take_over([outputs[index].item.case for index in kept], part_files(folder, STATISTICS_FILE))
+            cases = [outputs[index].item.case for index in kept]
+            for table, name in ((tables.statistics, STATISTICS_FILE), (tables.instances, INSTANCES_FILE)):
+                if table is not None and part.is_whole:
+                    table.take_over(cases, part_files(folder, name))
             for index in kept:
-                lists.add(index, _outcome_of_kept(outputs[index], table, plan))
+                lists.add(index, _outcome_of_kept(outputs[index], tables, plan))
             yield lists
         finally:
             write_failures(lists.failures, lists.done, folder / part.file_name(FAILURES_FILE))
@@ -105,10 +125,27 @@ def keep_lists(
                 write_failures([], lists.done, path)
 
 
-def _outcome_of_kept(file: OutputFile, table: StatisticsTable | None, plan: Plan) -> CaseOutcome:
-    if table is None or file.item.case in table:
-        return CaseOutcome()
+@contextmanager
+def _open_tables(folder: Path, plan: Plan, choices: OutputChoices, part: Part) -> Iterator[_Tables]:
+    with ExitStack() as stack:
+        statistics = instances = None
+        if choices.statistics:
+            table = statistics_table(folder / part.file_name(STATISTICS_FILE), plan.channel_names)
+            statistics = stack.enter_context(written_at_the_end(table))
+        if choices.instances:
+            table = instance_table(folder / part.file_name(INSTANCES_FILE))
+            instances = stack.enter_context(written_at_the_end(table))
+        yield _Tables(statistics, instances)
+
+
+def _outcome_of_kept(file: OutputFile, tables: _Tables, plan: Plan) -> CaseOutcome:
+    outcome = CaseOutcome()
     try:
-        return CaseOutcome(statistics=measure_written(file, plan))
+        if tables.statistics is not None and file.item.case not in tables.statistics:
+            outcome = replace(outcome, statistics=measure_written(file, plan))
+        if tables.instances is not None and file.item.case not in tables.instances:
+            outcome = replace(outcome, instances=measure_written_instances(file, plan))
     except (ImageFileError, OSError, ValueError) as error:
-        return CaseOutcome(notes=(f"no statistics of the label map that is there: {error}",))
+        what = "statistics" if tables.statistics is not None and not outcome.statistics else "rows of instances"
+        return replace(outcome, notes=(f"no {what} of the label map that is there: {error}",))
+    return outcome

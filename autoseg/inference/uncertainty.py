@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.records.case import PreprocessedCase, Triple
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, indices_by_label
 
 
 class EntropyVolume:
@@ -46,7 +46,7 @@ def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor
     """Entropy as a share of the largest that is possible.
 
     Args:
-        probabilities: (K, ...) by head.
+        probabilities: (K, ...) by head; core and border of a label count together.
         encoding: softmax: Shannon's entropy of the K labels, divided by log K. sigmoid: the mean over regions of each
             region's binary entropy in bits.
 
@@ -57,6 +57,7 @@ def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor
     References:
         Shannon 1948, "A mathematical theory of communication".
     """
+    probabilities = label_probabilities(probabilities, encoding)
     total = torch.zeros(probabilities.shape[1:])
     for head in probabilities:
         total += torch.special.entr(head)
@@ -65,6 +66,18 @@ def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor
     heads = len(probabilities)
     largest = math.log(heads) if encoding.activation == "softmax" else heads * math.log(2)
     return total.div_(largest).clamp_(0, 1)
+
+
+def label_probabilities(probabilities: Tensor, encoding: LabelEncoding) -> Tensor:
+    """Probabilities (K, ...) by head as those of labels: core and border of a label are summed.
+
+    Returns:
+        In the order of `indices_by_label`; `probabilities` itself where no label is divided.
+    """
+    groups = indices_by_label(encoding)
+    if len(groups) == len(encoding.heads):
+        return probabilities
+    return torch.stack([probabilities[list(indices)].sum(dim=0) for indices in groups.values()])
 
 
 def fold_disagreement(labels: NDArray[np.integer], own: Iterable[NDArray[np.integer]]) -> NDArray[np.float16]:

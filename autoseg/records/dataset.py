@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from autoseg.records.files import Record
 
 OrientationName = Literal["canonical", "canonical_ras", "as_stored"]
@@ -21,13 +23,16 @@ class Head(Record):
     """Label indices (not file values) that this head stands for."""
     painted_index: int
     """Label index written where this head decides the voxel; later heads are painted over earlier ones."""
+    part_of: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Name of the label whose core or border this is, the core first; None: the head is a label or region itself."""
 
 
 class LabelEncoding(Record):
     """How values in label files become network outputs, and back.
 
     Inside autoseg a label map holds indices 0..K: the position of the file's value in `values`. Voxels with the
-    ignore value get the index K + 1 = len(values).
+    ignore value get the index K + 1 = len(values). A label that is divided into core and border has two indices in a
+    row with the same value.
     """
 
     values: tuple[int, ...]
@@ -37,6 +42,18 @@ class LabelEncoding(Record):
     activation: Literal["softmax", "sigmoid"]
     """softmax: one head per label, background included. sigmoid: one head per region, no background head."""
     heads: tuple[Head, ...]
+
+
+def indices_by_label(encoding: LabelEncoding) -> dict[str, tuple[int, ...]]:
+    """Label indices that each label or region stands for, by its name in the dataset, in the order of the heads.
+
+    Core and border of a label count together; a softmax begins with its background, (0,).
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for head in encoding.heads:
+        name = head.part_of or head.name
+        found[name] = (*found.get(name, ()), *head.indices)
+    return found
 
 
 class CaseFiles(Record):

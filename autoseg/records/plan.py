@@ -22,6 +22,9 @@ LossName = Literal[
     "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
 ]  # fmt: skip
 
+Target = Literal["labels", "border_core"]
+"""What networks learn: labels as they are, or the core and the border of each label's objects."""
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -152,6 +155,9 @@ class Plan(Record):
     """Of the training images."""
     transpose: Triple
     """Transposed axis i is working axis transpose[i]: the axis of largest spacing comes first."""
+    target: Target = Field(default="labels", exclude_if=lambda value: value == "labels")
+    border_width_mm: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of the border of each object; for border_core alone."""
     configurations: dict[str, Configuration]
     decisions: tuple[Decision, ...]
 
@@ -160,6 +166,9 @@ class Plan(Record):
         faults: list[FieldFault] = []
         if sorted(self.transpose) != [0, 1, 2]:
             faults.append((("transpose",), f"{self.transpose}, expected an order of the axes 0, 1, 2"))
+        if (self.target == "border_core") != (self.border_width_mm is not None):
+            expected = "a width" if self.target == "border_core" else "none"
+            faults.append((("border_width_mm",), f"{self.border_width_mm}, expected {expected} for {self.target}"))
         for name, configuration in self.configurations.items():
             path = ("configurations", name)
             found = [*_find_channel_faults(configuration, self), *_find_reference_faults(name, configuration, self)]
@@ -220,6 +229,9 @@ def _list(names: list[str]) -> str:
     return ", ".join(names) or "there is none"
 
 
+_SHARED_FIELDS = {"encoding", "orientation", "transpose", "channel_names", "border_width_mm"}
+
+
 def model_hash(plan: Plan, configuration: str) -> str:
     """Hash of everything in a plan that a trained model depends on: what goes in, what comes out, the network.
 
@@ -229,7 +241,7 @@ def model_hash(plan: Plan, configuration: str) -> str:
     settings = plan.configurations[configuration].model_dump(
         mode="json", exclude={"training", "estimates", "batch_size", "previous_labels", "logits_precision"}
     )
-    shared = plan.model_dump(mode="json", include={"encoding", "orientation", "transpose", "channel_names"})
+    shared = plan.model_dump(mode="json", include=_SHARED_FIELDS)
     return hash_of([settings, shared])
 
 

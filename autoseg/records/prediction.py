@@ -5,7 +5,42 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.records.case import Grid
+from autoseg.records.case import Grid, Triple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One object; triples are (z, y, x) in the image's own axis order."""
+
+    id: int
+    """Its number in the map of instances, from 1 on."""
+    label: str
+    value: int
+    """Of its label, in the label map."""
+    voxels: int
+    volume_mm3: float | None
+    """From the affine; None for a two-dimensional image, which has no thickness."""
+    mean_probability: float | None
+    """Of its label, over those of its voxels that the networks decided; None where it is not known."""
+    touches_border: bool
+    """Whether it reaches the first or last voxel of the image, along any axis of more than one."""
+    center: tuple[float, float, float]
+    """Mean position of its voxels, as voxel index."""
+    center_mm: tuple[float, float, float] | None
+    """The same in the world (x, y, z towards right, anterior, superior), mm; None for a two-dimensional image."""
+    start: Triple
+    stop: Triple
+    """Half-open bounding box, voxel indices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instances:
+    """The objects of one image."""
+
+    ids: NDArray[np.unsignedinteger]
+    """(Z, Y, X), 1 to n, on the image's own grid; 0 where the label map has background."""
+    table: tuple[Instance, ...]
+    """By number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +56,8 @@ class Prediction:
     """(Z, Y, X) in [0, 1], only when asked for: normalised entropy of the probabilities, before post-processing."""
     disagreement: NDArray[np.float16] | None = None
     """(Z, Y, X) in [0, 1], with the uncertainty and only of several networks: share of them that say otherwise."""
+    instances: Instances | None = None
+    """Only when asked for."""
     warnings: tuple[str, ...] = ()
     """How the image departs from the training images, one sentence each; empty where the model does not know them."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.geometry import grid_difference
 from autoseg.imaging.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
-from autoseg.inference.side_files import DISAGREEMENT, UNCERTAINTY
+from autoseg.inference.side_files import SIDE_MAPS
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.overlap import BACKGROUND, IGNORE
 from autoseg.metrics.summary import summarize
@@ -88,7 +88,7 @@ def evaluate_predictions(
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by case name, sorted; other files, and maps of uncertainty beside them, are left alone.
+    """Image files of a folder by case name, sorted; other files, and maps of uncertainty or instances, are left alone.
 
     Raises:
         UsageError: If the folder does not exist, or two of its files have the same case name.
@@ -109,7 +109,7 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
 def _is_share_map(case: str, found: Mapping[str, Path]) -> bool:
     """Whether prediction wrote this file beside a case's label map."""
     stem, _, kind = case.rpartition("_")
-    return kind in (UNCERTAINTY, DISAGREEMENT) and stem in found
+    return kind in SIDE_MAPS and stem in found
 
 
 def read_pair(case: str, prediction: Path, reference: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:

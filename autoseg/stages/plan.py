@@ -10,10 +10,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from autoseg.errors import PlanningError, UsageError
+from autoseg.imaging.border_core import choose_border_width, divide_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.plan import Configuration, Plan
+from autoseg.records.plan import Configuration, Decision, Plan, Target
 
 FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
 """Configurations whose spacing a user may decide."""
@@ -22,13 +23,15 @@ FREE_FIELDS = {"input_channels", "output_channels", "deep_supervision"}
 """Of a network: may differ from those of a model whose weights it starts from."""
 
 
-def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str = "unet") -> Plan:
+def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str = "unet", target: Target = "labels") -> Plan:
     """Decide how to train.
 
     Args:
         fingerprint: Facts about the dataset.
         budget: Device, memory, time, configurations, and what the user decided himself.
         planner: Name of an installed planner.
+        target: What the networks learn. For border_core the planner is given a fingerprint whose encoding has two
+            heads per label; width and reason are recorded in the plan.
 
     Returns:
         The plan. Equal input gives an equal plan.
@@ -38,13 +41,38 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str = "unet") -
         PlanningError: If nothing fits data and budget, the planner does not give a valid plan, or its plan does not
             keep what the user decided; names the option.
     """
-    made = _ask(planner, fingerprint, budget)
+    made = _ask(planner, encode_target(fingerprint, target), budget)
     _check_not_empty(made, f"the planner '{planner}'")
     ignored = [*find_ignored_options(made, budget), *find_ignored_model(made, budget)]
     if ignored:
         what = "; ".join(ignored)
         raise PlanningError(f"The planner '{planner}' ignores {what}. Take another planner, or leave the option out.")
-    return made
+    return made if target == "labels" else _with_borders(made, fingerprint)
+
+
+def encode_target(fingerprint: Fingerprint, target: Target) -> Fingerprint:
+    """The fingerprint with the encoding of what the networks learn.
+
+    Raises:
+        PlanningError: If the labels are regions and cannot be divided.
+    """
+    if target == "labels":
+        return fingerprint
+    return fingerprint.model_copy(update={"encoding": divide_encoding(fingerprint.encoding)})
+
+
+def _with_borders(plan: Plan, fingerprint: Fingerprint) -> Plan:
+    width_mm, reason = choose_border_width(fingerprint)
+    decisions = (
+        Decision(
+            what="target",
+            value="border_core",
+            reason="Asked for: networks learn core and border of each object, so that touching objects are told apart.",
+        ),
+        Decision(what="border_width_mm", value=width_mm, reason=reason),
+    )
+    changes = {"target": "border_core", "border_width_mm": width_mm, "decisions": (*decisions, *plan.decisions)}
+    return plan.model_copy(update=changes)
 
 
 def find_configuration(plan: Plan, name: str, path: Path) -> Configuration:

@@ -31,7 +31,7 @@ from autoseg.inference.model_loading import (
 from autoseg.inference.outputs import OutputFile, PredictionFailure, assign_outputs
 from autoseg.inference.parts import Part
 from autoseg.inference.run_lists import keep_lists
-from autoseg.inference.side_files import CaseOutcome, OutputChoices, refuse_clashes
+from autoseg.inference.side_files import CaseOutcome, OutputChoices, is_done, refuse_clashes
 from autoseg.inference.training_range import read_training_range
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
@@ -160,6 +160,7 @@ class Predictor:
         affine: Affine | None = None,
         probabilities: bool = False,
         uncertainty: bool = False,
+        instances: bool = False,
     ) -> Prediction:
         """Segment one image.
 
@@ -169,6 +170,7 @@ class Predictor:
             affine: Of an array, voxel index (z, y, x, 1) to world mm; None: the array is in canonical orientation.
             probabilities: Also give probabilities by head; they need heads x voxels x 2 bytes.
             uncertainty: Also give entropy and, of several networks, their disagreement: these run twice then.
+            instances: Also give the objects of each label; see `imaging.instances`.
 
         Returns:
             Labels on the image's own grid, axes (z, y, x): a file's or nibabel image's axes reversed.
@@ -184,6 +186,7 @@ class Predictor:
             volume,
             probabilities=probabilities,
             uncertainty=uncertainty,
+            instances=instances,
             overwrite=isinstance(image, str | Path | list | tuple),  # from files: nobody else has the array
             read_seconds=time.perf_counter() - start,
         )
@@ -195,6 +198,7 @@ class Predictor:
         case: str = "image",
         probabilities: bool | Path = False,
         uncertainty: bool = False,
+        instances: bool = False,
         overwrite: bool = False,
         read_seconds: float = 0.0,
     ) -> Prediction:
@@ -206,11 +210,12 @@ class Predictor:
             probabilities: Also give probabilities by head; a path: write them there instead, as a chunked, compressed
                 blosc2 array (.b2nd), float16 (K, Z, Y, X).
             uncertainty: Also give entropy and disagreement.
+            instances: Also give the objects of each label.
             overwrite: The volume's array is not needed any more: it may be changed, which saves a copy.
             read_seconds: Time that reading took, for Prediction.seconds.
         """
         prepared = self.case_predictor.prepare(volume, case=case, overwrite=overwrite, read_seconds=read_seconds)
-        return self.case_predictor.predict(prepared, probabilities, uncertainty=uncertainty)
+        return self.case_predictor.predict(prepared, probabilities, uncertainty=uncertainty, instances=instances)
 
 
 def predict_files(
@@ -222,6 +227,7 @@ def predict_files(
     save_uncertainty: bool = False,
     statistics: bool = False,
     colors: bool = False,
+    instances: bool = False,
     skip_existing: bool = False,
     part: Part | None = None,
     cluster: Cluster[Predictor] | None = None,
@@ -237,7 +243,8 @@ def predict_files(
         save_uncertainty: Also write `CASE_uncertainty.ext` and, of several networks, `CASE_disagreement.ext`.
         statistics: Also write `statistics.csv`; see `inference.label_statistics`.
         colors: Also name and colour the labels; see `inference.label_colors`.
-        skip_existing: Leave cases alone whose label map is there.
+        instances: Also write `CASE_instances.ext` and `instances.csv`; see `inference.instance_table`.
+        skip_existing: Leave cases alone whose label map (and, with `instances`, map of instances) is there.
         part: The cases that this process takes, when several share the work; None: all.
         cluster: Where the cases are predicted, with absolute paths; None: here.
         progress: Called after every case.
@@ -250,8 +257,9 @@ def predict_files(
         UsageError: If `inputs` holds nothing to predict, or `output` cannot take what is to be written.
     """
     choices = OutputChoices(
-        probabilities=save_probabilities, uncertainty=save_uncertainty, statistics=statistics, colors=colors
-    )
+        probabilities=save_probabilities, uncertainty=save_uncertainty, statistics=statistics, colors=colors,
+        instances=instances,
+    )  # fmt: skip
     part = part or Part()
     cases = find_inputs(inputs, predictor.plan.channel_names)
     outputs = part.take(refuse_clashes(assign_outputs(cases, output), choices))
@@ -259,7 +267,7 @@ def predict_files(
         logger.warning("part %d of %d has nothing to do: there are %d cases", part.number, part.count, len(cases))
         return []
     faulty = [index for index, file in enumerate(outputs) if file.fault]
-    kept = [i for i, file in enumerate(outputs) if not file.fault and skip_existing and file.target.is_file()]
+    kept = [i for i, file in enumerate(outputs) if not file.fault and skip_existing and is_done(file, choices)]
     pending = sorted({*range(len(outputs))} - {*faulty, *kept})
     files = [outputs[index] for index in pending]
     with keep_lists(outputs, kept, predictor.plan, choices, part, progress) as lists:

@@ -21,11 +21,13 @@ from torch import Tensor
 from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.cropping import content_box
 from autoseg.imaging.geometry import measurable_spacing, orient_array, orient_grid, restore_array
+from autoseg.imaging.instances import find_instances
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.volume import Volume
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.deciding import Thresholds
 from autoseg.inference.images import check_image
+from autoseg.inference.instance_table import measure_instances
 from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
 from autoseg.inference.model_loading import LoadedConfiguration
@@ -33,13 +35,15 @@ from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
 from autoseg.inference.restore import CaseLogits, ProbabilitySink, restore_labels, restore_on_grid
 from autoseg.inference.room import measure_room
+from autoseg.inference.side_files import value_names
 from autoseg.inference.training_range import TrainingRange, describe_departures, intensity_ranges
 from autoseg.inference.uncertainty import EntropyVolume, fold_disagreement, single_networks
+from autoseg.inference.winning_probability import WinningProbability
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing, Triple
 from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingStep
-from autoseg.records.prediction import Prediction
+from autoseg.records.prediction import Instances, Prediction
 from autoseg.stages.preprocess import labels_on_grid, preprocess_case
 
 if TYPE_CHECKING:
@@ -61,6 +65,8 @@ class PreparedCase:
     """By configuration, the earlier stages of cascades too."""
     warnings: tuple[str, ...]
     """How the image departs from the training images."""
+    is_flat: bool
+    """Two-dimensional, and so without volumes."""
     seconds: dict[str, float]
     """By step, so far."""
 
@@ -110,32 +116,51 @@ class CasePredictor:
                     case=case, plan=self.plan, configuration=name, overwrite=overwrite and name == names[-1],
                 )  # fmt: skip
                 inputs[name] = prepared, record
-        return PreparedCase(volume.grid, orientation, storage, inputs, warnings, seconds)
+        is_flat = volume.template.file_dimensions == 2
+        return PreparedCase(volume.grid, orientation, storage, inputs, warnings, is_flat, seconds)
 
     def predict(
-        self, case: PreparedCase, probabilities: bool | Path = False, *, uncertainty: bool = False
+        self,
+        case: PreparedCase,
+        probabilities: bool | Path = False,
+        *,
+        uncertainty: bool = False,
+        instances: bool = False,
     ) -> Prediction:
         """Run the networks and restore the label map; lets the preprocessed images go."""
         encoding, orientation = self.plan.encoding, case.orientation
-        entropy = EntropyVolume(orient_grid(case.grid, orientation).shape, encoding) if uncertainty else None
+        shape = orient_grid(case.grid, orientation).shape
+        entropy = EntropyVolume(shape, encoding) if uncertainty else None
+        winning = WinningProbability(shape, encoding) if instances else None
         with self._probabilities(probabilities, case) as array:
             sinks = [] if array is None else [ProbabilityVolume(array, encoding, orientation).write]
             sinks += [] if entropy is None else [entropy.write]
-            labels = self._labels(case, sinks, keep=uncertainty)
+            sinks += [] if winning is None else [winning.write]
+            indices = self._label_indices(case, sinks, winning, keep=uncertainty)
+        with _timed(case.seconds, "export"):
+            labels = decode_label_map(restore_array(indices, orientation), encoding)
+            found = None if winning is None else self._find_instances(indices, winning, case)
+            del indices
         return Prediction(
             labels=labels,
             grid=case.grid,
             probabilities=array if isinstance(array, np.ndarray) else None,
             uncertainty=None if entropy is None else restore_array(entropy.values, orientation),
             disagreement=self._disagreement(labels, case) if uncertainty else None,
+            instances=found,
             warnings=case.warnings,
             seconds=case.seconds,
         )
 
-    def _labels(
-        self, case: PreparedCase, sinks: Sequence[ProbabilitySink] = (), *, keep: bool
-    ) -> NDArray[np.unsignedinteger]:
-        """Label map on the image's own grid; the preprocessed images are let go unless they are to be kept."""
+    def _label_indices(
+        self,
+        case: PreparedCase,
+        sinks: Sequence[ProbabilitySink] = (),
+        winning: WinningProbability | None = None,
+        *,
+        keep: bool,
+    ) -> NDArray[np.integer]:
+        """Post-processed, in working orientation; the preprocessed images are let go unless they are to be kept."""
         encoding = self.plan.encoding
         with _timed(case.seconds, "export"):
             answers = [self._stream(member, case) for member in self.members]
@@ -144,8 +169,20 @@ class CasePredictor:
                 case.inputs.clear()
             spacing = measurable_spacing(orient_grid(case.grid, case.orientation))
             kept = apply_postprocessing(labels, self.postprocessing, encoding, spacing)
-            del labels
-            return decode_label_map(restore_array(kept, case.orientation), encoding)
+            if winning is not None and kept is not labels:
+                winning.forget(kept != labels)
+            return kept
+
+    def _find_instances(
+        self, indices: NDArray[np.integer], winning: WinningProbability, case: PreparedCase
+    ) -> Instances:
+        encoding, orientation = self.plan.encoding, case.orientation
+        ids, owners = find_instances(indices, encoding, orient_grid(case.grid, orientation).spacing)
+        ids, probabilities = restore_array(ids, orientation), restore_array(winning.values, orientation)
+        table = measure_instances(
+            ids, owners, value_names(encoding), case.grid, probabilities, is_flat=case.is_flat
+        )  # fmt: skip
+        return Instances(ids=ids, table=table)
 
     def _disagreement(self, labels: NDArray[np.unsignedinteger], case: PreparedCase) -> NDArray[np.float16] | None:
         """Run every network on its own; a model of one network cannot disagree with itself."""
@@ -154,8 +191,9 @@ class CasePredictor:
             return None
         start = time.perf_counter()
         again = replace(case, seconds=dict.fromkeys(case.seconds, 0.0))
-        own = (replace(self, members=(network,))._labels(again, keep=True) for network in networks)
-        disagreement = fold_disagreement(labels, own)
+        own = (replace(self, members=(network,))._label_indices(again, keep=True) for network in networks)
+        restored = (restore_array(indices, case.orientation) for indices in own)
+        disagreement = fold_disagreement(labels, (decode_label_map(one, self.plan.encoding) for one in restored))
         case.seconds["disagreement"] = time.perf_counter() - start
         return disagreement
 

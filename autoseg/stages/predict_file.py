@@ -57,7 +57,9 @@ def predict_file(
 ) -> PredictedFile:
     """Run the networks; write probabilities as they come, before the label map, which says that all is done."""
     path = file.target.with_name(f"{file.item.case}_probabilities.b2nd")
-    prediction = predictor.predict(prepared.case, choices.probabilities and path, uncertainty=choices.uncertainty)
+    prediction = predictor.predict(
+        prepared.case, choices.probabilities and path, uncertainty=choices.uncertainty, instances=choices.instances
+    )
     return PredictedFile(prepared, prediction)
 
 
@@ -72,7 +74,8 @@ def finish_file(
     write_maps(prediction, prepared.template, file, predictor.plan.encoding, colors=choices.colors)
     steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())
     logger.debug("%s: %s", file.item.case, steps)
-    return CaseOutcome("", prepared.notes, rows)
+    instances = None if prediction.instances is None else prediction.instances.table
+    return CaseOutcome("", prepared.notes, rows, instances)
 
 
 def process_file(predictor: CasePredictor, file: OutputFile, choices: OutputChoices) -> CaseOutcome:

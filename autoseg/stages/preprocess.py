@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError, RecordError, UsageError
+from autoseg.imaging.border_core import divide_labels
 from autoseg.imaging.case_parallel import work_on_cases
-from autoseg.imaging.case_reading import content_hash, read_case
+from autoseg.imaging.case_reading import CaseVolume, content_hash, read_case
 from autoseg.imaging.class_locations import draw_class_locations
 from autoseg.imaging.cropping import bounding_box, box_slices, content_box, nonzero_mask
 from autoseg.imaging.normalization import normalize_image
@@ -175,9 +176,10 @@ def _store_case(
     if not outdated:
         return files.case
     volume = read_case(dataset_folder, files, plan.encoding, plan.orientation)
+    divided = _divide(volume, plan)
     for name in outdated:
         image, labels, record = preprocess_case(
-            volume.image, volume.labels, volume.grid.spacing, case=files.case, plan=plan, configuration=name
+            volume.image, divided, volume.grid.spacing, case=files.case, plan=plan, configuration=name
         )
         if labels is None:
             raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
@@ -194,6 +196,13 @@ def _store_case(
     return files.case
 
 
+def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
+    """The label map that networks learn: core and border, where the plan says so."""
+    if volume.labels is None or plan.border_width_mm is None:
+        return volume.labels
+    return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
+
+
 def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
     """Hash of all that decides about the voxels of a stored case."""
     settings = plan.configurations[configuration]
@@ -207,6 +216,8 @@ def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
         "normalization": [spec.model_dump(mode="json") for spec in settings.normalization],
         "resampling": settings.resampling.model_dump(mode="json"),
     }
+    if plan.border_width_mm is not None:
+        deciding["border_width_mm"] = plan.border_width_mm
     return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -30,7 +30,7 @@ from autoseg.metrics.step_reports import StepReport, describe_steps, describe_sw
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
 from autoseg.records.case import Spacing
-from autoseg.records.dataset import LabelEncoding, LabelValues
+from autoseg.records.dataset import LabelEncoding, LabelValues, indices_by_label
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
@@ -124,7 +124,7 @@ def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
 
 def foreground_names(encoding: LabelEncoding) -> list[str]:
     """Labels or regions that are scored, in declaration order."""
-    return [head.name for head in encoding.heads if head.name != BACKGROUND]
+    return [name for name in indices_by_label(encoding) if name != BACKGROUND]
 
 
 class _Search:
@@ -204,7 +204,7 @@ class _Search:
 
     def _components_of(self, labels: tuple[str, ...]) -> list[CaseComponents]:
         indices = indices_of(labels, self.encoding)
-        every = {head.name: head.indices for head in self.encoding.heads}
+        every = indices_by_label(self.encoding)
         sharing = {name: every[name] for name in self.names if not set(every[name]).isdisjoint(indices)}
         if indices not in self.tables:
             work = partial(_tabulate, indices=indices, labels=list(sharing.values()), encoding=self.encoding)
@@ -266,7 +266,7 @@ def _measure(
     spacing: Spacing,
     encoding: LabelEncoding,
 ) -> _CaseMaps:
-    labels: dict[str, LabelValues] = {head.name: head.indices for head in encoding.heads}
+    labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
     if encoding.ignore_value is not None:
         labels[IGNORE] = len(encoding.values)
     scores = score_case(case, prediction, reference[:], labels)

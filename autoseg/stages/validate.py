@@ -26,7 +26,7 @@ from autoseg.inference.sliding_window import count_windows
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
-from autoseg.records.dataset import CaseFiles, DatasetDescription
+from autoseg.records.dataset import CaseFiles, DatasetDescription, indices_by_label
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, write_record
 from autoseg.records.plan import Configuration, Plan
@@ -84,7 +84,9 @@ def validate_fold(validation: Validation, progress: Progress | None = None) -> E
         scores.append(_validate_case(validation, loaded, by_case[case], labels, folder))
         if progress is not None:
             progress(number, len(validation.cases))
-    evaluation = summarize(scores, [head.name for head in plan.encoding.heads if head.indices != (0,)])
+    evaluation = summarize(
+        scores, [name for name, indices in indices_by_label(plan.encoding).items() if indices != (0,)]
+    )
     write_record(evaluation, folder / "evaluation.json")
     return evaluation
 

@@ -37,6 +37,7 @@ from autoseg.records.plan import Plan, hash_of
 from autoseg.records.selection import EnsembleOrigin
 from autoseg.records.workspace import Workspace
 from autoseg.stages.evaluate import find_label_maps, read_pair
+from autoseg.stages.tune_postprocessing import foreground_names
 
 ORIGIN_FILE = "origin.json"
 
@@ -245,7 +246,7 @@ def _evaluate(run: CrossValidation, one: _PairFold) -> Evaluation:
     predictions = find_label_maps(one.folder)
     tasks = (delayed(_score)(run, case, predictions[case]) for case in one.cases)
     scores: list[CaseScores] = Parallel(n_jobs=run.workers, prefer="threads")(tasks)
-    evaluation = summarize(scores, [head.name for head in run.plan.encoding.heads if head.indices != (0,)])
+    evaluation = summarize(scores, foreground_names(run.plan.encoding))
     write_record(evaluation, path)
     return evaluation
 

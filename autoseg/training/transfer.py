@@ -82,7 +82,9 @@ class _Model:
             return []
         names = {value if isinstance(value, int) else value[0]: name.casefold()
                  for name, value in self.plan.labels.items() if isinstance(value, int) or len(value) == 1}  # fmt: skip
-        return [names.get(value, f"value {value}") for value in self.plan.encoding.values[1:]]
+        parts = {head.painted_index: head.name.casefold() for head in self.plan.encoding.heads if head.part_of}
+        values = enumerate(self.plan.encoding.values[1:], start=1)
+        return [parts.get(index) or names.get(value, f"value {value}") for index, value in values]
 
 
 def load_pretrained(network: nn.Module, plan: Plan, configuration: str, source: Path) -> TransferReport:

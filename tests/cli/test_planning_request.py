@@ -192,3 +192,11 @@ def test_words_that_cannot_be_read(tmp_path, capsys, words, message):
         parse(tmp_path, *words)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_target_reaches_the_options(tmp_path, measured):
+    assert read(tmp_path).options.target == "labels"
+    assert read(tmp_path, "--target", "labels").options.target == "labels"
+    assert read(tmp_path, "--target", "border-core").options.target == "border_core"
+    with pytest.raises(UsageError, match="--target and --keep-plan contradict each other"):
+        read_request(parse(tmp_path, "--target", "border-core", "--keep-plan"))

@@ -14,6 +14,7 @@ import blosc2
 import nibabel
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.stats
 import SimpleITK
 
@@ -296,3 +297,78 @@ def test_a_signal_ends_prediction_and_leaves_whole_files_alone(tmp_path, number)
     assert 1 <= len(written) < 30
     for name in written:
         assert read_label_map(out / name).array.shape == (1, 40, 50, 60)
+
+
+def instances_by_hand(path):
+    """Components of each label of a label map, anterior first, with full connectivity."""
+    labels = np.asanyarray(nibabel.load(path).dataobj).T
+    parts = [scipy.ndimage.label(labels == LABELS[name], np.ones((3, 3, 3))) for name in ("anterior", "posterior")]
+    return labels, parts
+
+
+def test_instances_of_a_folder_and_when_a_run_goes_on(model, images, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for case in "ab":
+        shutil.copy(images / f"{case}.nii.gz", source)
+    assert predict(model, source, output) == 0
+    (output / "b_instances.nii.gz").write_bytes(b"")  # b is taken for done, a lacks its instances
+    before = [(output / f"{case}.nii.gz").stat().st_mtime_ns for case in "ab"]
+    assert predict(model, source, output, "--instances", "--skip-existing") == 0
+    after = [(output / f"{case}.nii.gz").stat().st_mtime_ns for case in "ab"]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, True]
+    assert {row["case"] for row in rows_of(output / "instances.csv")} == {"a"}
+    assert predict(model, source, output, "--instances") == 0
+    assert names(output) == ["a.nii.gz", "a_instances.nii.gz", "b.nii.gz", "b_instances.nii.gz", "instances.csv"]
+    rows = rows_of(output / "instances.csv")
+    for case in "ab":
+        labels, parts = instances_by_hand(output / f"{case}.nii.gz")
+        written = nibabel.load(output / f"{case}_instances.nii.gz")
+        ids = np.asanyarray(written.dataobj).T
+        assert written.header["pixdim"].tobytes() == nibabel.load(images / f"{case}.nii.gz").header["pixdim"].tobytes()
+        assert ids.dtype == np.min_scalar_type(ids.max())
+        of_case = [row for row in rows if row["case"] == case]
+        assert len(of_case) == ids.max() == sum(count for _, count in parts)
+        np.testing.assert_array_equal(ids > 0, labels > 0)
+        for row in of_case:
+            mask = ids == int(row["id"])
+            components, _ = parts[("anterior", "posterior").index(row["label"])]
+            assert len(np.unique(components[mask])) == 1
+            assert int(row["voxels"]) == mask.sum() == (components == components[mask][0]).sum()
+            assert 1 / 3 <= float(row["mean_probability"]) <= 1
+    table = output / "instances.csv"
+    known = table.read_text()
+    assert predict(model, source, output, "--instances", "--skip-existing") == 0
+    assert table.read_text() == known
+    table.unlink()
+    assert predict(model, source, output, "--instances", "--skip-existing") == 0
+    assert rows_of(table) == [row | {"mean_probability": ""} for row in rows]
+
+
+def test_instances_of_parts_come_together(model, images, tmp_path):
+    for part in ("1/2", "2/2"):
+        assert predict(model, images, tmp_path / "out", "--part", part, "--instances") == 0
+    assert predict(model, images, tmp_path / "out", "--skip-existing", "--instances", "--statistics") == 0
+    assert predict(model, images, tmp_path / "whole", "--instances", "--statistics") == 0
+    for name in ("instances.csv", "statistics.csv"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_instances_that_do_not_fit_the_label_map_are_told(model, images, tmp_path, capsys):
+    assert predict(model, images / "a.nii.gz", tmp_path, "--instances") == 0
+    (tmp_path / "instances.csv").unlink()
+    other = nibabel.Nifti1Image(np.ones(SHAPE[::-1], dtype=np.uint8), nibabel.load(tmp_path / "a.nii.gz").affine)
+    nibabel.save(other, tmp_path / "a_instances.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros(SHAPE[::-1], np.uint8), other.affine), tmp_path / "a.nii.gz")
+    assert predict(model, images / "a.nii.gz", tmp_path, "--instances", "--skip-existing") == 0
+    assert "no rows of instances of the label map that is there" in capsys.readouterr().err
+    assert rows_of(tmp_path / "instances.csv") == []
+
+
+def test_instances_that_would_overwrite_a_label_map_are_refused(model, images, tmp_path):
+    for name in ("a", "a_instances"):
+        shutil.copy(images / "a.nii.gz", tmp_path / f"{name}.nii.gz")
+    assert predict(model, tmp_path, tmp_path / "out", "--instances") == 1
+    (entry,) = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert "a_instances.nii.gz: the instances would overwrite" in entry["error"]
+    assert predict(model, tmp_path, tmp_path / "other", "--save-uncertainty") == 0

@@ -11,7 +11,7 @@ from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.files import read_record, write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, TrainingSpec
+from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, TrainingSpec, model_hash
 
 FULL = "configurations.3d_fullres"
 CASCADE = "configurations.3d_cascade_fullres"
@@ -308,3 +308,14 @@ def test_overrides_take_pairs_and_triples():
     assert Overrides(patch_size=(64, 32)).patch_size == (64, 32)
     with pytest.raises(ValidationError, match=r"at most 3 items"):
         Overrides(patch_size=(1, 2, 3, 4))
+
+
+def test_a_plan_without_borders_is_written_as_ever_and_one_with_them_needs_a_width(tmp_path):
+    text = PLAN.model_dump_json()
+    assert not any(word in text for word in ("target", "border_width_mm", "part_of"))
+    divided = PLAN.model_copy(update={"target": "border_core", "border_width_mm": 1.5})
+    write_record(divided, tmp_path / "divided.json")
+    assert read_record(Plan, tmp_path / "divided.json") == divided
+    assert model_hash(PLAN, "3d_fullres") != model_hash(divided, "3d_fullres")
+    assert faults_of(tmp_path, ("target", "border_core")) == ["border_width_mm: None, expected a width for border_core"]
+    assert faults_of(tmp_path, ("border_width_mm", 2.0)) == ["border_width_mm: 2.0, expected none for labels"]

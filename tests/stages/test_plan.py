@@ -8,6 +8,7 @@ import pytest
 from autoseg.errors import PlanningError, UsageError
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedModel, Budget, Overrides
+from autoseg.records.fingerprint import LabelFacts
 from autoseg.records.plan import Plan
 from autoseg.stages import plan as stage
 from autoseg.stages.plan import adopt_model, make_plan
@@ -221,3 +222,47 @@ def test_every_planner_takes_a_model_over(planner):
     plan = make_plan(other, Budget(like=model, configurations=("3d_fullres",)), planner)
     assert plan.configurations["3d_fullres"].network.output_channels == 5
     assert plan.configurations["3d_fullres"].spacing == model.configurations["3d_fullres"].spacing
+
+
+def objects(voxels=4000):
+    facts = LabelFacts(voxels=voxels, volume_mm3=float(voxels), components=2)
+    cases = tuple(case.model_copy(update={"labels": {"label1": facts}}) for case in FINGERPRINT.cases)
+    return FINGERPRINT.model_copy(update={"cases": cases})
+
+
+@pytest.mark.parametrize("planner", ["unet", "auto", "resenc-m", "unext"])
+def test_border_core_is_planned_by_every_planner_and_recorded(planner):
+    fingerprint = objects()
+    plain = make_plan(fingerprint, Budget(), planner)
+    divided = make_plan(fingerprint, Budget(), planner, "border_core")
+    assert (plain.target, plain.border_width_mm) == ("labels", None)
+    assert (divided.target, divided.border_width_mm) == ("border_core", 1.5)
+    target, width, *others = divided.decisions
+    assert (target.what, target.value, width.what, width.value) == ("target", "border_core", "border_width_mm", 1.5)
+    assert "median object" in width.reason
+    assert [decision.what for decision in others] == [decision.what for decision in plain.decisions]
+    labels = len(plain.encoding.heads) - 1
+    assert [head.name for head in divided.encoding.heads[:3]] == ["background", "label1 core", "label1 border"]
+    for name, configuration in divided.configurations.items():
+        assert configuration.network.output_channels == 1 + 2 * labels
+        same = plain.configurations[name].network.model_copy(update={"output_channels": 1 + 2 * labels})
+        assert configuration.network == same
+    assert (divided.labels, divided.budget) == (plain.labels, plain.budget)
+    assert Plan.model_validate_json(divided.model_dump_json()) == divided
+
+
+def test_a_cascade_gets_cores_and_borders_of_its_previous_stage():
+    large = LARGE.model_copy(update={"cases": tuple(
+        case.model_copy(update={"labels": {"label1": LabelFacts(voxels=9, volume_mm3=8e3, components=1)}})
+        for case in LARGE.cases
+    )})  # fmt: skip
+    plan = make_plan(large, Budget(), "unet", "border_core")
+    assert plan.configurations["3d_cascade_fullres"].network.input_channels == 1 + 2 * (len(plan.labels) - 1)
+
+
+def test_regions_and_empty_labels_have_no_borders():
+    regions = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 3, [(36, 50, 35)] * 3, num_labels=3, regions=True)
+    with pytest.raises(PlanningError, match="regions, which overlap"):
+        make_plan(regions, Budget(), "unet", "border_core")
+    with pytest.raises(PlanningError, match="no label has a voxel"):
+        make_plan(FINGERPRINT, Budget(), "unet", "border_core")

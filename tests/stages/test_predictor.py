@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from autoseg.stages import predict_case
 from autoseg.stages.predict import Predictor
 from tests.inference.models import CASCADE, make_cascade_plan, make_plan, write_model
 from tests.stages.test_predict import SHAPE, SPACING, make_image, write_nifti
@@ -120,3 +121,60 @@ def test_times_add_up_to_no_more_than_passed(predictor):
     assert set(seconds) == {"read", "preprocess", "network", "export", "disagreement"}
     assert all(value >= 0 for value in seconds.values())
     assert 0 < sum(seconds.values()) <= passed
+
+
+def test_instances_in_memory(predictor):
+    plain = predictor.predict(two_channels(), spacing=SPACING, probabilities=True)
+    assert plain.instances is None
+    found = predictor.predict(two_channels(), spacing=SPACING, instances=True)
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    ids, table = found.instances.ids, found.instances.table
+    np.testing.assert_array_equal(ids > 0, plain.labels > 0)
+    winning = plain.probabilities.max(axis=0).astype(np.float64)
+    assert [one.id for one in table] == list(range(1, ids.max() + 1))
+    for one in table:
+        mask = ids == one.id
+        assert set(plain.labels[mask]) == {one.value}
+        assert one.mean_probability == pytest.approx(winning[mask].mean(), abs=2e-3)
+        assert one.volume_mm3 == pytest.approx(mask.sum() * np.prod(SPACING))
+
+
+def test_instances_lie_the_same_whatever_the_orientation(predictor, tmp_path):
+    """Numbers and places in the world stay when the file's axes are turned."""
+    paths = [write_nifti(channel, tmp_path / f"x_{c}.nii.gz") for c, channel in enumerate(two_channels())]
+    straight = predictor.predict(paths, instances=True).instances
+    codes = nibabel.orientations.axcodes2ornt("PIR")
+    turned = []
+    for path in paths:
+        image = nibabel.load(path)
+        change = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), codes)
+        nibabel.save(image.as_reoriented(change), path.with_name(f"turned_{path.name}"))
+        turned.append(path.with_name(f"turned_{path.name}"))
+    other = predictor.predict(turned, instances=True).instances
+    assert len(other.table) == len(straight.table) > 1
+    for one, same in zip(straight.table, other.table, strict=True):
+        assert (one.voxels, one.label, one.touches_border) == (same.voxels, same.label, same.touches_border)
+        assert one.center_mm == pytest.approx(same.center_mm, abs=1e-3)
+        assert one.mean_probability == pytest.approx(same.mean_probability)
+
+
+def test_postprocessed_voxels_have_no_probability(predictor, monkeypatch):
+    """Post-processing is replaced by one that fills a slice that the networks left empty."""
+
+    before = predictor.predict(two_channels(), spacing=SPACING, instances=True)
+    assert not before.labels[:, :3].any()
+    beside = 1 if (before.labels[:, 3] == 3).any() else 2  # an index that the next slice has
+
+    def fill(labels, steps, encoding):
+        filled = labels.copy()
+        filled[:, :3] = beside
+        return filled
+
+    monkeypatch.setattr(predict_case, "apply_postprocessing", fill)
+    after = predictor.predict(two_channels(), spacing=SPACING, instances=True, probabilities=True)
+    winning = after.probabilities.max(axis=0).astype(np.float64)
+    (largest,) = [one for one in after.instances.table if after.instances.ids[0, 0, 0] == one.id]
+    mask = after.instances.ids == largest.id
+    mask[:, :3] = False
+    assert mask.any()
+    assert largest.mean_probability == pytest.approx(winning[mask].mean(), abs=2e-3)

@@ -1,0 +1,195 @@
+"""Evaluate instances: predicted objects against those of references, by panoptic quality.
+
+Objects are read from `CASE_instances.ext` where that lies beside a label map; else they are the connected components
+of each label.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.geometry import grid_difference
+from autoseg.imaging.instances import Connectivity, label_components
+from autoseg.imaging.reading import Volume, read_label_map, split_ending
+from autoseg.inference.side_files import INSTANCES
+from autoseg.metrics.detection import panoptic_quality
+from autoseg.metrics.overlap import BACKGROUND, IGNORE
+from autoseg.records.dataset import Fault, LabelValues
+from autoseg.records.files import Progress
+from autoseg.records.instance_evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
+from autoseg.stages.evaluate import find_label_maps
+
+OBJECT = "object"
+"""Name of the only label where references tell objects apart, but no labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceOptions:
+    """What objects are."""
+
+    labels: Mapping[str, LabelValues] | None = None
+    """Name -> value(s) in the files; None: all foreground is one label, `object`."""
+    connectivity: Connectivity = "full"
+    """Of components, where there is no map of instances."""
+    reference_ids: bool = False
+    """References are maps with a number for each object, not label maps; labels do not count then."""
+
+
+def evaluate_instances(
+    predictions: Path,
+    references: Path,
+    options: InstanceOptions,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[InstanceEvaluation, tuple[Fault, ...]]:
+    """Match the objects of every prediction that has a reference.
+
+    Args:
+        predictions: Folder of label maps, with or without maps of instances.
+        references: Folder of label maps (with or without maps of instances), or of maps of instances alone; equal
+            case names.
+        options: What objects are.
+        workers: Cases scored at the same time, in processes.
+        progress: Called after each case.
+
+    Returns:
+        The evaluation, and an error for each case that could not be compared.
+
+    Raises:
+        UsageError: If a folder is missing, no case is in both, or not one could be compared.
+    """
+    predicted, true = find_label_maps(predictions), find_label_maps(references)
+    matched = sorted(predicted.keys() & true.keys())
+    if not matched:
+        raise UsageError(f"no case is in both folders, {predictions} and {references}; file names must be equal")
+    tasks = (delayed(partial(_score_case, options))(case, predicted[case], true[case]) for case in matched)
+    outcomes: list[CaseInstanceScores | Fault] = []
+    for outcome in Parallel(n_jobs=workers, return_as="generator")(tasks):
+        outcomes.append(outcome)
+        if progress is not None:
+            progress(len(outcomes), len(matched))
+    faults = tuple(outcome for outcome in outcomes if isinstance(outcome, Fault))
+    cases = tuple(outcome for outcome in outcomes if isinstance(outcome, CaseInstanceScores))
+    if not cases:
+        listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
+        raise UsageError(f"not one case could be compared:\n{listed}")
+    names = cases[0].labels.keys()
+    evaluation = InstanceEvaluation(
+        connectivity=options.connectivity,
+        labels={name: pool_scores(case.labels[name] for case in cases) for name in names},
+        cases=cases,
+        missing_predictions=tuple(sorted(true.keys() - predicted.keys())),
+    )
+    return evaluation, faults
+
+
+def pool_scores(scores: Iterable[InstanceScores]) -> InstanceScores:
+    """One label over all cases, as if they were one.
+
+    References:
+        Kirillov et al. 2019, Panoptic Segmentation, section 4: counts are of the whole dataset.
+    """
+    given = list(scores)
+    matched = sum(one.true_positives for one in given)
+    return _rate(
+        sum(one.sum_iou for one in given),
+        matched,
+        sum(one.false_positives for one in given),
+        sum(one.false_negatives for one in given),
+    )
+
+
+def _rate(sum_iou: float, matched: int, invented: int, missed: int) -> InstanceScores:
+    objects = matched + (invented + missed) / 2
+    return InstanceScores(
+        true_positives=matched,
+        false_positives=invented,
+        false_negatives=missed,
+        sum_iou=sum_iou,
+        segmentation_quality=sum_iou / matched if matched else None,
+        recognition_quality=matched / objects if objects else None,
+        panoptic_quality=sum_iou / objects if objects else None,
+    )
+
+
+def _score_case(options: InstanceOptions, case: str, prediction: Path, reference: Path) -> CaseInstanceScores | Fault:
+    try:
+        predicted, true = read_label_map(prediction), read_label_map(reference)
+        _check_grid(predicted, true)
+        predicted_ids, true_ids = _read_ids(predicted), _read_ids(true)
+        if options.reference_ids:
+            true_ids = true.array[0]
+        if true_ids is not None and true_ids.dtype.kind not in "ui":
+            raise ImageFileError(f"{true.path}: has {true_ids.dtype} values; maps of instances have whole numbers")
+    except ImageFileError as error:
+        return Fault(severity="error", case=case, file=str(prediction), what=str(error))
+    scores = {}
+    for name, values in _groups(options).items():
+        inside = _mask(predicted.array[0], values), _mask(true.array[0], values)
+        ids = [
+            _objects(mask, given, options.connectivity)
+            for mask, given in zip(inside, (predicted_ids, true_ids), strict=True)
+        ]
+        for one in ids:
+            one[_ignored(true.array[0], options)] = 0
+        found = panoptic_quality(*ids)
+        matched = found.true_positives
+        sum_iou = matched * (found.segmentation_quality or 0.0)
+        scores[name] = _rate(sum_iou, matched, found.false_positives, found.false_negatives)
+    return CaseInstanceScores(case=case, labels=scores)
+
+
+def _groups(options: InstanceOptions) -> dict[str, tuple[int, ...] | None]:
+    """Values of each label; None: all but 0."""
+    if options.labels is None or options.reference_ids:
+        return {OBJECT: None}
+    return {
+        name: values if isinstance(values, tuple) else (values,)
+        for name, values in options.labels.items()
+        if name not in (BACKGROUND, IGNORE)
+    }
+
+
+def _mask(labels: NDArray[np.generic], values: tuple[int, ...] | None) -> NDArray[np.bool_]:
+    return labels != 0 if values is None else np.isin(labels, values)
+
+
+def _ignored(reference: NDArray[np.generic], options: InstanceOptions) -> NDArray[np.bool_]:
+    if options.labels is None or options.reference_ids or IGNORE not in options.labels:
+        return np.zeros(reference.shape, dtype=np.bool_)
+    return np.isin(reference, options.labels[IGNORE])
+
+
+def _objects(
+    mask: NDArray[np.bool_], ids: NDArray[np.integer] | None, connectivity: Connectivity
+) -> NDArray[np.integer]:
+    return label_components(mask, connectivity) if ids is None else np.where(mask, ids, 0)
+
+
+def _read_ids(labels: Volume) -> NDArray[np.integer] | None:
+    """The map of instances beside a label map; None where there is none."""
+    if labels.path is None:
+        return None
+    stem, ending = split_ending(labels.path.name)
+    path = labels.path.with_name(f"{stem}_{INSTANCES}{ending}")
+    if not path.is_file():
+        return None
+    found = read_label_map(path)
+    _check_grid(found, labels)
+    ids: NDArray[np.integer] = found.array[0]
+    if ids.dtype.kind not in "ui":
+        raise ImageFileError(f"{path}: has {ids.dtype} values; maps of instances have whole numbers")
+    return ids
+
+
+def _check_grid(one: Volume, other: Volume) -> None:
+    difference = grid_difference(one.grid, other.grid)
+    if difference is not None:
+        raise ImageFileError(f"{one.path}: does not lie on the grid of {other.path}: {difference}")

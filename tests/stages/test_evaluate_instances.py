@@ -1,0 +1,136 @@
+"""Objects of predictions and references, worked out by hand."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.cli.main import main
+from autoseg.errors import UsageError
+from autoseg.records.files import write_record
+from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
+from tests.inference.models import make_plan
+
+LABELS = {"background": 0, "cell": 3, "nerve": 5, "ignore": 9}
+
+REFERENCE = np.array([
+    [3, 3, 0, 5, 5, 5, 5],
+    [3, 3, 0, 5, 5, 5, 5],
+    [0, 0, 3, 0, 0, 0, 9],
+    [0, 0, 0, 3, 3, 0, 9],
+    [3, 3, 0, 3, 3, 0, 0],
+])  # fmt: skip
+PREDICTION = np.array([
+    [3, 3, 0, 5, 5, 5, 0],
+    [3, 0, 0, 5, 5, 5, 0],
+    [0, 0, 0, 0, 0, 0, 3],
+    [0, 0, 0, 3, 3, 0, 3],
+    [0, 0, 0, 3, 3, 0, 0],
+])  # fmt: skip
+
+
+def write(folder, **maps):
+    folder.mkdir(exist_ok=True)
+    for name, values in maps.items():
+        Image.fromarray(np.asarray(values, dtype=np.uint16)).save(folder / f"{name}.png")
+    return folder
+
+
+def counts(scores):
+    return scores.true_positives, scores.false_positives, scores.false_negatives
+
+
+def test_components_by_hand(tmp_path):
+    predictions, references = write(tmp_path / "p", a=PREDICTION), write(tmp_path / "r", a=REFERENCE)
+    face, faults = evaluate_instances(predictions, references, InstanceOptions(labels=LABELS, connectivity="face"))
+    assert faults == ()
+    cell, nerve = face.labels["cell"], face.labels["nerve"]
+    # what lies on ignored voxels does not count; one corner of three voxels, one square, two objects missed
+    assert counts(cell) == (2, 0, 2)
+    assert cell.sum_iou == pytest.approx(3 / 4 + 1)
+    assert cell.segmentation_quality == pytest.approx(1.75 / 2)
+    assert cell.recognition_quality == pytest.approx(2 / 3)
+    assert cell.panoptic_quality == pytest.approx(1.75 / 3)
+    assert counts(nerve) == (1, 0, 0)
+    assert nerve.panoptic_quality == pytest.approx(6 / 8)
+    full, _ = evaluate_instances(predictions, references, InstanceOptions(labels=LABELS))
+    # in the reference the corner voxel joins square, single voxel and square: one object of nine voxels
+    assert counts(full.labels["cell"]) == (0, 2, 2)
+    assert full.labels["cell"].panoptic_quality == 0
+    assert full.labels["cell"].segmentation_quality is None
+
+
+def test_maps_of_instances_are_taken_before_components(tmp_path):
+    touching = np.array([[3, 3, 3, 3, 0, 3, 3]])
+    ids = np.array([[7, 7, 2, 2, 0, 300, 300]])
+    references = write(tmp_path / "r", a=touching, a_instances=ids)
+    options = InstanceOptions(labels=LABELS, connectivity="face")
+    merged, _ = evaluate_instances(write(tmp_path / "p", a=touching), references, options)
+    assert counts(merged.labels["cell"]) == (1, 1, 2)  # half of the pair is no match
+    same, _ = evaluate_instances(write(tmp_path / "s", a=touching, a_instances=ids), references, options)
+    assert counts(same.labels["cell"]) == (3, 0, 0)
+    assert counts(same.labels["nerve"]) == (0, 0, 0)
+    assert same.labels["nerve"].panoptic_quality is None
+
+
+def test_references_with_numbers_alone(tmp_path):
+    ids = np.array([[11, 11, 40, 40, 0, 1000, 1000, 9]])
+    predictions = write(tmp_path / "p", a=ids > 0, a_instances=[[1, 1, 2, 2, 0, 3, 3, 0]])
+    found, _ = evaluate_instances(predictions, write(tmp_path / "r", a=ids), InstanceOptions(reference_ids=True))
+    assert counts(found.labels["object"]) == (3, 0, 1)
+
+
+def test_cases_are_pooled_by_their_objects(tmp_path):
+    one, two = np.array([[3, 0, 3, 0, 3]]), np.array([[3, 3, 3, 0, 0]])
+    predictions = write(tmp_path / "p", a=one, b=[[3, 3, 0, 0, 0]])
+    found, _ = evaluate_instances(
+        predictions, write(tmp_path / "r", a=one, b=two, c=two), InstanceOptions(labels={"cell": 3})
+    )
+    assert [case.case for case in found.cases] == ["a", "b"]
+    assert found.missing_predictions == ("c",)
+    assert counts(found.labels["cell"]) == (4, 0, 0)
+    assert found.labels["cell"].panoptic_quality == pytest.approx((3 + 2 / 3) / 4)
+
+
+def test_what_cannot_be_compared_is_named(tmp_path):
+    predictions = write(tmp_path / "p", a=PREDICTION, b=PREDICTION[:, :5], c=PREDICTION)
+    references = write(tmp_path / "r", a=REFERENCE, b=REFERENCE, c=REFERENCE, c_instances=REFERENCE[1:])
+    found, faults = evaluate_instances(predictions, references, InstanceOptions(labels=LABELS))
+    assert [case.case for case in found.cases] == ["a"]
+    assert [fault.case for fault in faults] == ["b", "c"]
+    assert all("does not lie on the grid of" in fault.what for fault in faults)
+    with pytest.raises(UsageError, match="not one case could be compared"):
+        evaluate_instances(write(tmp_path / "q", b=PREDICTION[1:]), references, InstanceOptions(labels=LABELS))
+    with pytest.raises(UsageError, match="no case is in both folders"):
+        evaluate_instances(write(tmp_path / "s", z=PREDICTION), references, InstanceOptions(labels=LABELS))
+
+
+def test_numbers_that_are_not_whole_are_refused(tmp_path):
+    for folder in ("p", "r"):
+        (tmp_path / folder).mkdir()
+        for name, values in (("a", np.ones((3, 4, 5), np.uint8)), ("a_instances", np.full((3, 4, 5), 0.5, np.float32))):
+            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / folder / f"{name}.nii.gz")
+    with pytest.raises(UsageError, match="maps of instances have whole numbers"):
+        evaluate_instances(tmp_path / "p", tmp_path / "r", InstanceOptions())
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    predictions, references = write(tmp_path / "p", a=PREDICTION), write(tmp_path / "r", a=REFERENCE)
+    plan = make_plan({"2d": (1.0, 1.0)}, labels=LABELS)
+    model = tmp_path / "model"
+    words = ["evaluate", str(predictions), str(references), "--instances", "-m", str(model), "--workers", "1"]
+    written = {}
+    for target, width, connectivity in (("labels", None, "full"), ("border_core", 1.5, "face")):
+        write_record(plan.model_copy(update={"target": target, "border_width_mm": width}), model / "plan.json")
+        assert main(words) == 0
+        written = json.loads((predictions / "instance_evaluation.json").read_text())
+        assert written["connectivity"] == connectivity
+    assert written["labels"]["cell"]["panoptic_quality"] == pytest.approx(1.75 / 3)
+    shown = capsys.readouterr().out
+    assert "0.583" in shown
+    assert "invented" in shown
+    assert main([*words, "--connectivity", "full", "-o", str(tmp_path / "e.json")]) == 0
+    assert json.loads((tmp_path / "e.json").read_text())["labels"]["cell"]["panoptic_quality"] == 0
+    assert main(["evaluate", str(predictions), str(references), "--instances", "--workers", "1"]) == 0

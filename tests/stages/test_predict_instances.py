@@ -1,0 +1,122 @@
+"""Touching objects through the whole of prediction: merged by components, apart by core and border."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typing_extensions import override
+
+from autoseg.imaging.border_core import divide_encoding
+from autoseg.imaging.reading import read_label_map
+from autoseg.records.postprocessing import KeepLargestComponent
+from autoseg.stages.predict import Predictor, predict_files
+from tests.inference.models import make_configuration, make_plan, write_model
+from tests.stages.test_predict import write_nifti
+
+SPACING = (2.5, 1.0, 0.8)
+SHAPE = (14, 40, 60)
+LABELS = {"background": 0, "cell": 255}
+
+
+class FromIntensity(torch.nn.Module):
+    """Above 2: core; above 1: border, else background. With two heads: above 1 is the label."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = heads
+
+    @override
+    def forward(self, image):
+        if self.heads == 2:
+            return torch.cat([1 - image, image - 1], dim=1)
+        return torch.cat([1 - image, image - 2, 0.5 - (image - 1.5).abs()], dim=1)
+
+
+def predictor_of(folder, *, divided, **changes):
+    plan = make_plan({"3d_fullres": SPACING}, labels=LABELS, normalization="none")
+    if divided:
+        encoding = divide_encoding(plan.encoding)
+        configuration = make_configuration("3d_fullres", SPACING, 1, 3, "none")
+        plan = plan.model_copy(update={
+            "encoding": encoding, "configurations": {"3d_fullres": configuration},
+            "target": "border_core", "border_width_mm": 1.5,
+        })  # fmt: skip
+    write_model(folder, plan, {"3d_fullres": ("0",)})
+    predictor = Predictor(folder, device="cpu", precision="fp32", mirroring=False)
+    parts = predictor.case_predictor
+    network = FromIntensity(len(plan.encoding.heads))
+    members = tuple(replace(member, networks=(network,)) for member in parts.members)
+    predictor.case_predictor = replace(parts, members=members, **changes)
+    return predictor
+
+
+def touching_balls():
+    """Distances in mm to the centres of two balls of radius 11 mm that overlap by 2 mm, and a small one apart."""
+    places = [axis * spacing for axis, spacing in zip(np.ogrid[tuple(map(slice, SHAPE))], SPACING, strict=True)]
+    centers = ((17.0, 16.0, 13.0), (17.0, 16.0, 33.0), (17.0, 34.0, 40.0))
+    return [
+        np.sqrt(sum((place - middle) ** 2 for place, middle in zip(places, center, strict=True))) for center in centers
+    ]
+
+
+def image_of(distances):
+    """0.1 so that nothing is cropped; 1.5 in the border, 3 in the core; the small ball has no core."""
+    first, second, small = distances
+    image = np.full(SHAPE, 0.1, dtype=np.float32)
+    image[(first < 11) | (second < 11) | (small < 3)] = 1.5
+    image[(first < 8) | (second < 8)] = 3
+    return image
+
+
+def test_touching_balls_are_two_and_a_ball_without_a_core_is_one(tmp_path):
+    distances = touching_balls()
+    image = image_of(distances)
+    plain = predictor_of(tmp_path / "plain", divided=False).predict(image, spacing=SPACING, instances=True)
+    found = predictor_of(tmp_path / "divided", divided=True).predict(image, spacing=SPACING, instances=True)
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    np.testing.assert_array_equal(found.labels, np.where(image > 1, 255, 0))
+    assert len(plain.instances.table) == 2
+    assert len(found.instances.table) == 3
+    first, second, small = distances
+    ids = found.instances.ids
+    left, right, alone = (ids[np.unravel_index(one.argmin(), SHAPE)] for one in distances)
+    assert {left, right, alone} == {1, 2, 3}
+    np.testing.assert_array_equal(ids == alone, small < 3)
+    clear = (np.abs(first - second) > 1.5) & ((first < 11) | (second < 11))
+    np.testing.assert_array_equal(ids[clear], np.where(first < second, left, right)[clear])
+    one = found.instances.table[left - 1]
+    assert one.label == "cell"
+    assert one.value == 255
+    assert one.volume_mm3 == pytest.approx(4 / 3 * np.pi * 11**3, rel=0.05)
+    assert one.center_mm == pytest.approx((-13, -16, 17), abs=0.3)  # towards left, posterior, superior
+
+
+def test_postprocessing_sees_the_label_and_not_its_parts(tmp_path):
+    step = KeepLargestComponent(labels=("cell",))
+    image = image_of(touching_balls())
+    predictor = predictor_of(tmp_path, divided=True, postprocessing=(step,))
+    found = predictor.predict(image, spacing=SPACING, instances=True)
+    assert [one.label for one in found.instances.table] == ["cell"] * 2
+    assert found.labels.any()
+    assert set(np.unique(found.labels)) == {0, 255}
+
+
+def test_files_tables_and_colors_name_the_label(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_nifti(image_of(touching_balls()), tmp_path / "in" / "a.nii.gz", SPACING)
+    predictor = predictor_of(tmp_path / "model", divided=True)
+    out = tmp_path / "out"
+    assert predict_files(
+        predictor, tmp_path / "in", out, instances=True, statistics=True, colors=True, save_uncertainty=True
+    ) == []  # fmt: skip
+    assert (out / "labels.ctbl").read_text().splitlines()[-1].startswith("255 cell ")
+    with (out / "statistics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    labels, ids = (read_label_map(out / f"a{kind}.nii.gz").array[0] for kind in ("", "_instances"))
+    assert (row["label"], int(row["voxels"])) == ("cell", (labels == 255).sum())
+    with (out / "instances.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["voxels"]) for row in rows] == np.bincount(ids.ravel())[1:].tolist()
+    assert len(rows) == 3
