@@ -112,17 +112,12 @@ def _is_share_map(case: str, found: Mapping[str, Path]) -> bool:
     return kind in SIDE_MAPS and stem in found
 
 
-def read_pair(case: str, prediction: Path, reference: Path) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    """Read a prediction and its reference, both (Z, Y, X) in stored order with the files' values.
+def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volume, Volume]:
+    """Read a prediction and its reference, in stored order with the files' values.
 
     Raises:
         ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
     """
-    predicted, true = _read_on_one_grid(case, prediction, reference)
-    return predicted.array[0], true.array[0]
-
-
-def _read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volume, Volume]:
     predicted, true = read_label_map(prediction), read_label_map(reference)
     difference = grid_difference(predicted.grid, true.grid)
     if difference is not None:
@@ -176,7 +171,7 @@ def _score_files(
 ) -> _CaseOutcome:
     case, prediction, reference = files
     try:
-        volumes = _read_on_one_grid(case, prediction, reference)
+        volumes = read_on_one_grid(case, prediction, reference)
     except ImageFileError as error:
         file = reference if str(error).startswith(f"{reference}: ") else prediction
         what = str(error).removeprefix(f"{file}: ")

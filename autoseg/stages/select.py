@@ -23,8 +23,9 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Selection
 from autoseg.records.workspace import Workspace
+from autoseg.stages.case_maps import CaseMapFiles, foreground_names
 from autoseg.stages.evaluate import find_label_maps
-from autoseg.stages.tune_postprocessing import CaseMapFiles, foreground_names, tune_postprocessing
+from autoseg.stages.tune_postprocessing import tune_postprocessing
 from autoseg.stages.tune_thresholds import TunedThresholds, tune_thresholds
 from autoseg.stages.validate_ensembles import CrossValidation, ValidatedFold, validate_pairs
 

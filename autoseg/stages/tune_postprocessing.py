@@ -10,42 +10,31 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import TypeVar
 
-import blosc2
 import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
-from scipy import ndimage
 
-from autoseg.errors import ImageFileError
-from autoseg.imaging.geometry import grid_difference, measurable_spacing
-from autoseg.imaging.labels import encode_label_map
-from autoseg.imaging.reading import Volume, read_label_map
 from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
 from autoseg.metrics.component_removal import CaseComponents, Means, Verdict, judge, remove_below, sweep_volumes
-from autoseg.metrics.overlap import BACKGROUND, IGNORE, score_case
 from autoseg.metrics.step_reports import StepReport, describe_steps, describe_sweep
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
-from autoseg.records.case import Spacing
-from autoseg.records.dataset import LabelEncoding, LabelValues, indices_by_label
-from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.records.dataset import LabelEncoding, indices_by_label
+from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import Progress
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
+from autoseg.stages.case_maps import (
+    CaseMapFiles,
+    CaseMaps,
+    foreground_names,
+    load_case_maps,
+    measure_case_maps,
+    replace_prediction,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class CaseMapFiles:
-    """Label maps of one validation case."""
-
-    case: str
-    prediction: Path
-    reference: Path
 
 
 @dataclass(frozen=True)
@@ -55,23 +44,11 @@ class TunedPostprocessing:
     steps: tuple[PostprocessingStep, ...]
     """In the order in which they were accepted."""
     evaluation: Evaluation
-    """After all steps."""
+    """After all steps, every metric."""
     reasons: tuple[str, ...]
     """A sentence per step tried; steps that would change nothing share one."""
     before: Evaluation
-    """Before any step."""
-
-
-@dataclass(frozen=True)
-class _CaseMaps:
-    """One validation case in memory: label indices (Z, Y, X), compressed, cut to the surroundings of all foreground."""
-
-    case: str
-    prediction: blosc2.NDArray
-    reference: blosc2.NDArray
-    spacing: Spacing
-    """mm, of the arrays' axes; its product is a voxel's volume."""
-    scores: CaseScores
+    """Before any step: Dice and what else follows from counts."""
 
 
 def tune_postprocessing(
@@ -109,7 +86,7 @@ def tune_postprocessing(
     total = len(maps) + 3 * len(alone) + 2 * len(all_foreground)
     search = _Search(encoding, workers, _counter(progress, total))
     search.load(maps)
-    before = search.evaluate()
+    before = search.overlap()
     search.run("Keep only the largest component", search.keep_largest, [*all_foreground, *alone])
     search.run("Remove small components", search.remove_small, [*alone, *all_foreground])
     search.run("Fill holes", search.fill_holes, alone)
@@ -122,18 +99,13 @@ def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
     return lambda: None if progress is None else progress(next(done), total)
 
 
-def foreground_names(encoding: LabelEncoding) -> list[str]:
-    """Labels or regions that are scored, in declaration order."""
-    return [name for name in indices_by_label(encoding) if name != BACKGROUND]
-
-
 class _Search:
     """The maps of all cases after the steps accepted so far, and what was found."""
 
     def __init__(self, encoding: LabelEncoding, workers: int, progress: Callable[[], None]) -> None:
         self.encoding, self.workers, self.progress = encoding, workers, progress
         self.names = foreground_names(encoding)
-        self.cases: list[_CaseMaps] = []
+        self.cases: list[CaseMaps] = []
         self.means: Means = {}
         """Dice by label."""
         self.tables: dict[tuple[int, ...], list[ComponentTable]] = {}
@@ -143,14 +115,19 @@ class _Search:
 
     def load(self, maps: Sequence[CaseMapFiles]) -> None:
         """Read and score all cases."""
-        for case in self._on_each(partial(_load_case, encoding=self.encoding), maps):
+        for case in self._on_each(partial(load_case_maps, encoding=self.encoding), maps):
             self.cases.append(case)
             self.progress()
         self.means = self._means_of(self.cases)
 
-    def evaluate(self) -> Evaluation:
-        """The maps as they are now."""
+    def overlap(self) -> Evaluation:
+        """Of the maps as they are now: Dice and what else follows from counts."""
         return summarize([case.scores for case in self.cases], self.names)
+
+    def evaluate(self) -> Evaluation:
+        """Every metric of the maps as they are now."""
+        measured = self._on_each(partial(measure_case_maps, encoding=self.encoding), self.cases)
+        return summarize(list(measured), self.names)
 
     def run(
         self, kind: str, attempt: Callable[[tuple[str, ...]], StepReport], unions: Sequence[tuple[str, ...]]
@@ -220,7 +197,7 @@ class _Search:
         results: Iterator[Result] = pool(delayed(work)(item) for item in items)
         return results
 
-    def _means_of(self, cases: Sequence[_CaseMaps]) -> Means:
+    def _means_of(self, cases: Sequence[CaseMaps]) -> Means:
         return {name: mean_of_known(case.scores.labels[name].dice for case in cases) for name in self.names}
 
     def _own(self, labels: tuple[str, ...]) -> str | None:
@@ -231,63 +208,17 @@ class _Search:
         return labels[0] if len(labels) == 1 else "all foreground"
 
 
-def _load_case(files: CaseMapFiles, encoding: LabelEncoding) -> _CaseMaps:
-    prediction, reference = (read_label_map(path) for path in (files.prediction, files.reference))
-    difference = grid_difference(prediction.grid, reference.grid)
-    if difference is not None:
-        raise ImageFileError(
-            f"{files.prediction}: case {files.case} does not lie on the grid of its reference {files.reference}: "
-            f"{difference}. Validate that fold again."
-        )
-    predicted, true = (_encode(volume, encoding) for volume in (prediction, reference))
-    box = _surroundings((predicted != 0) | (true != 0))
-    spacing = measurable_spacing(prediction.grid)
-    return _measure(files.case, predicted[box], _compress(true[box]), spacing, encoding)
-
-
-def _encode(volume: Volume, encoding: LabelEncoding) -> NDArray[np.int16]:
-    try:
-        return encode_label_map(volume.array[0], encoding)
-    except ValueError as error:
-        raise ImageFileError(f"{volume.path}: {error}") from error
-
-
-def _surroundings(foreground: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The box of the foreground and a voxel around it, so that nothing but the array's border touches the box's."""
-    boxes = ndimage.find_objects(foreground.view(np.uint8))
-    box = boxes[0] if boxes else (slice(0, 1),) * 3
-    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
-
-
-def _measure(
-    case: str,
-    prediction: NDArray[np.integer],
-    reference: blosc2.NDArray,
-    spacing: Spacing,
-    encoding: LabelEncoding,
-) -> _CaseMaps:
-    labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
-    if encoding.ignore_value is not None:
-        labels[IGNORE] = len(encoding.values)
-    scores = score_case(case, prediction, reference[:], labels)
-    return _CaseMaps(case, _compress(prediction), reference, spacing, scores)
-
-
-def _compress(labels: NDArray[np.integer]) -> blosc2.NDArray:
-    return blosc2.asarray(np.ascontiguousarray(labels))
-
-
-def _apply_step(case: _CaseMaps, step: PostprocessingStep, encoding: LabelEncoding) -> _CaseMaps:
+def _apply_step(case: CaseMaps, step: PostprocessingStep, encoding: LabelEncoding) -> CaseMaps:
     """The case after a step; the same object when nothing changes."""
     before = case.prediction[:]
     after = apply_postprocessing(before, [step], encoding, case.spacing)
     if np.array_equal(before, after):
         return case
-    return _measure(case.case, after, case.reference, case.spacing, encoding)
+    return replace_prediction(case, after, encoding)
 
 
 def _tabulate(
-    case: _CaseMaps, indices: tuple[int, ...], labels: Sequence[tuple[int, ...]], encoding: LabelEncoding
+    case: CaseMaps, indices: tuple[int, ...], labels: Sequence[tuple[int, ...]], encoding: LabelEncoding
 ) -> ComponentTable:
     """Components of a union, counted for the labels or regions that share voxels with it."""
     prediction = case.prediction[:]

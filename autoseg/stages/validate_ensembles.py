@@ -26,8 +26,8 @@ from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import LoadedConfiguration, load_configuration
 from autoseg.inference.previous_stage import load_previous
 from autoseg.inference.restore import CaseLogits, LabelIndices, restore_combinations
+from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.comparison import Names
-from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import CaseFiles, DatasetDescription
@@ -36,8 +36,8 @@ from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.plan import Plan, hash_of
 from autoseg.records.selection import EnsembleOrigin
 from autoseg.records.workspace import Workspace
-from autoseg.stages.evaluate import find_label_maps, read_pair
-from autoseg.stages.tune_postprocessing import foreground_names
+from autoseg.stages.case_maps import foreground_names
+from autoseg.stages.evaluate import find_label_maps, read_on_one_grid
 
 ORIGIN_FILE = "origin.json"
 
@@ -252,8 +252,8 @@ def _evaluate(run: CrossValidation, one: _PairFold) -> Evaluation:
 
 
 def _score(run: CrossValidation, case: str, prediction: Path) -> CaseScores:
-    values, reference = read_pair(case, prediction, run.dataset_folder / run.files(case).label)
-    return score_case(case, values, reference, run.plan.labels)
+    predicted, true = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
+    return measure_case(case, predicted.array[0], true.array[0], run.plan.labels, true.grid.spacing)
 
 
 def _stages(plan: Plan, name: str) -> tuple[str, ...]:

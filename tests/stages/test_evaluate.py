@@ -10,7 +10,7 @@ from PIL import Image
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.records.dataset import LabelValues
-from autoseg.stages.evaluate import _in_processes, evaluate_predictions, find_label_maps, read_pair
+from autoseg.stages.evaluate import _in_processes, evaluate_predictions, find_label_maps, read_on_one_grid
 
 LABELS: dict[str, LabelValues] = {"background": 0, "liver": 1, "lesion": 7}
 
@@ -229,7 +229,7 @@ def test_a_pair_on_two_grids_names_both_files(folders):
     predictions, references = folders
     write(predictions / "a.nii.gz", np.zeros((5, 11, 7)))
     with pytest.raises(ImageFileError, match=r"predictions/a\.nii\.gz: case a .*references/a\.nii\.gz: "):
-        read_pair("a", predictions / "a.nii.gz", references / "a.nii.gz")
+        read_on_one_grid("a", predictions / "a.nii.gz", references / "a.nii.gz")
 
 
 def test_real_references_agree_with_themselves(shared, tmp_path):

@@ -75,7 +75,10 @@ def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeyp
         for case in cases:
             stored = nibabel.load(workspace.thresholds(selection.configurations, fold) / f"{case}.nii.gz")
             indices = encode_label_map(np.asarray(stored.dataobj).T, encoding)
-            kept = decode_label_map(apply_postprocessing(indices, selection.postprocessing, encoding), encoding)
+            spacing = stored.header.get_zooms()[::-1]
+            kept = decode_label_map(
+                apply_postprocessing(indices, selection.postprocessing, encoding, spacing), encoding
+            )
             assert len(np.unique(kept)) > 1
             found = predictor.predict(dataset / "imagesTr" / f"{case}_0000.nii.gz").labels
             np.testing.assert_array_equal(found, kept)
