@@ -121,7 +121,7 @@ def picture_case(
         Three planes, or one when there is only one slice; each cut to the foreground with as much again around it.
     """
     foreground = (reference != 0) | (prediction != 0)
-    box, middle = _box_around(foreground)
+    box, middle = box_around(foreground)
     names = ("axial", "coronal", "sagittal") if image.shape[1] > 1 else ("slice",)
     planes = []
     for axis, name in enumerate(names):
@@ -193,7 +193,7 @@ def _draw_contour(panel: Axes, mask: NDArray[np.bool_], colour: str, width: floa
         panel.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=[width], linestyles=[style])
 
 
-def _box_around(foreground: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[int, ...]]:
+def box_around(foreground: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[int, ...]]:
     """The foreground's box with a margin of half its size, and the middle voxel of the foreground."""
     box: list[slice] = []
     middle: list[int] = []

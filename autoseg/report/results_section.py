@@ -1,0 +1,115 @@
+"""Results: every configuration and the selected model, compared by figures and charts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.selection import Selection
+from autoseg.report.charts import Figure
+from autoseg.report.distributions import Estimate, Row, draw_boxes, draw_estimates
+from autoseg.report.metrics_table import METRIC_NAMES, DataTable, metric_values, tabulate_cases, tabulate_labels
+from autoseg.report.validation import CrossValidation
+
+BOXED_METRICS = {"dice": (0.0, 1.0), "hausdorff_95_mm": None}
+"""With their bounds."""
+MOST_BOXES = 60
+"""Rows of one chart; beyond, only the first evaluation is drawn."""
+
+
+@dataclass(frozen=True)
+class NamedEvaluation:
+    """An evaluation, and what was evaluated."""
+
+    title: str
+    short: str
+    """For rows of charts."""
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation as tables."""
+
+    title: str
+    summary: str
+    labels: DataTable
+    cases: DataTable
+    missing: tuple[str, ...]
+    tolerance: str
+
+
+@dataclass(frozen=True)
+class ResultsSection:
+    """All evaluations."""
+
+    results: list[Result]
+    figures: list[Figure]
+    legend: list[tuple[str, int]]
+    """Name and series of every evaluation in the box plots."""
+
+
+def describe_results(
+    selection: Selection | None, selected: Evaluation | None, validations: Sequence[CrossValidation]
+) -> ResultsSection:
+    """The selected model after post-processing first, then every configuration as it was validated."""
+    named = []
+    if selection is not None and selected is not None:
+        name = " + ".join(selection.configurations)
+        named.append(NamedEvaluation(f"Selected: {name} with its post-processing", "selected", selected))
+    for one in validations:
+        folds = f"{one.configuration}, fold{'s' if len(one.folds) > 1 else ''} {', '.join(one.folds)}"
+        named.append(NamedEvaluation(f"{folds}, no post-processing", one.configuration, one.evaluation))
+    figures = [figure for figure in (_compare(named, selection), *_box_plots(named)) if figure is not None]
+    legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
+    return ResultsSection([_tabulate(one) for one in named], figures, legend)
+
+
+def _tabulate(one: NamedEvaluation) -> Result:
+    evaluation = one.evaluation
+    score = "–" if evaluation.mean_foreground_dice is None else f"{evaluation.mean_foreground_dice:.3f}"
+    interval = evaluation.mean_foreground_dice_interval
+    between = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
+    tolerance = evaluation.surface_tolerance_mm
+    return Result(
+        title=one.title,
+        summary=f"Mean foreground Dice {score}{between}, {len(evaluation.cases)} cases.",
+        labels=tabulate_labels(evaluation),
+        cases=tabulate_cases(evaluation),
+        missing=evaluation.missing_predictions,
+        tolerance="" if tolerance is None else f"Surface Dice: within {tolerance:g} mm.",
+    )
+
+
+def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> Figure | None:
+    """Mean Dice of everything that has one, ensembles among the candidates too; the selected model first."""
+    estimates = [
+        Estimate(one.short, one.evaluation.mean_foreground_dice, one.evaluation.mean_foreground_dice_interval, series)
+        for series, one in enumerate(named)
+        if one.evaluation.mean_foreground_dice is not None
+    ]
+    pairs = () if selection is None else (one for one in selection.candidates if len(one.configurations) > 1)
+    estimates += [
+        Estimate(" + ".join(one.configurations), one.mean_foreground_dice, one.interval, len(named))
+        for one in pairs
+        if one.mean_foreground_dice is not None
+    ]
+    if len(estimates) < 2:
+        return None
+    return draw_estimates("Mean foreground Dice, cross-validated", estimates, "Dice; bars: 95 % interval, where known")
+
+
+def _box_plots(named: Sequence[NamedEvaluation]) -> list[Figure]:
+    """A row per label and evaluation."""
+    figures = []
+    for metric, bounds in BOXED_METRICS.items():
+        labels = list(dict.fromkeys(label for one in named for label in one.evaluation.labels))
+        drawn = named if len(labels) * len(named) <= MOST_BOXES else named[:1]
+        rows = []
+        for label in labels:
+            for series, one in enumerate(drawn):
+                values = metric_values(one.evaluation.cases, label, metric)
+                rows.append(Row(label if series == 0 else "", values, series))
+        if any(row.values for row in rows):
+            words = METRIC_NAMES[metric]
+            figures.append(draw_boxes(f"{words} of every case, by label", rows, words, bounds=bounds))
+    return figures
