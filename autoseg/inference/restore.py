@@ -102,7 +102,7 @@ def restore_with_grids(
     encoding: LabelEncoding,
     sinks: Sequence[ProbabilitySink] = (),
 ) -> tuple[LabelIndices, tuple[LabelIndices, ...]]:
-    """Both of the above from one stream: the label map of the case, whose probabilities sinks get, and one on each grid.
+    """Both of the above from one stream: the label map of the case, with its probabilities for sinks, and one per grid.
 
     All advance at the same pace, so that few slices wait for the slowest.
     """

@@ -18,11 +18,11 @@ from autoseg.metrics.summary import case_dice
 from autoseg.records.case import Spacing
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.report.figures import VISIBLE_RANGE, box_around
 from autoseg.report.slices import (
     QUALITY,
     Outline,
     SlicePicture,
+    box_around,
     display_image,
     make_slice,
     say_place,
@@ -35,6 +35,8 @@ from autoseg.report.validation import CrossValidation
 NUM_WORST = 3
 MOST_STACKED = 48
 """Slices of a stack; of more, evenly spaced ones are taken."""
+MOST_STACK_CHARACTERS = 600_000
+"""Of a stack's contours; with more, slices are left out."""
 STACK_EDGE = 224
 """Pixels of the longer edge of a stack's slices."""
 MOST_SHOWN_LABELS = 6
@@ -135,9 +137,7 @@ def _read(folder: Path, files: CaseFiles, prediction: Path, encoding: LabelEncod
 
 def _make_card(word: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
     box, middle = box_around((volumes.reference != 0) | (volumes.prediction != 0))
-    cut = _Volumes(
-        volumes.image[(slice(None), *box)], volumes.reference[box], volumes.prediction[box], volumes.spacing
-    )
+    cut = _Volumes(volumes.image[(slice(None), *box)], volumes.reference[box], volumes.prediction[box], volumes.spacing)
     offsets = [part.start or 0 for part in box]
     within = [place - offset for place, offset in zip(middle, offsets, strict=True)]
     shape = volumes.reference.shape
@@ -176,10 +176,13 @@ def _make_stack(title: str, volumes: _Volumes, axis: int, first: int, place: tup
     """All slices along an axis, with one grey range; `place` is the box's start and the image's size along it."""
     count = volumes.reference.shape[axis]
     chosen = sorted({first, *(round(one) for one in np.linspace(0, count - 1, min(count, MOST_STACKED - 1)))})
-    planes = [_plane(volumes, axis, one) for one in chosen]
-    grey = to_unit_range(np.stack([image[0] for image, _, _ in planes]), VISIBLE_RANGE)
-    height, width = planes[0][1].shape
-    outlines = tuple((trace_labels(reference), trace_labels(prediction)) for _, reference, prediction in planes)
+    traced = {one: tuple(trace_labels(labels) for labels in _plane(volumes, axis, one)[1:]) for one in chosen}
+    characters = sum(len(outline.path) for both in traced.values() for labels in both for outline in labels)
+    thinned = chosen[:: -(-characters // MOST_STACK_CHARACTERS) or 1]
+    chosen = sorted({first, *thinned})
+    grey = to_unit_range(np.stack([_plane(volumes, axis, one)[0][0] for one in chosen]))
+    height, width = _plane(volumes, axis, first)[1].shape
+    outlines = tuple((reference, prediction) for reference, prediction in (traced[one] for one in chosen))
     shown = chosen.index(first)
     picture = SlicePicture(
         caption="most disagreement",

@@ -35,10 +35,16 @@ class Figure:
 
     title: str
     drawing: Markup
+    legend: tuple[str, ...] = ()
+    """Names of series, where the page has no legend for several charts."""
 
 
 def draw_curves(
-    title: str, curves: Mapping[str, Sequence[float | None]], *, label: str = "epoch", bounds: tuple[float, float] | None
+    title: str,
+    curves: Mapping[str, Sequence[float | None]],
+    *,
+    label: str = "epoch",
+    bounds: tuple[float, float] | None,
 ) -> Figure:
     """One line per name over 0, 1, 2, ...; names have the colours of their position.
 
@@ -64,7 +70,9 @@ def draw_curves(
     return Figure(title, chart(parts, HEIGHT, f"{title} over {label}s: {ends}"))
 
 
-def draw_histogram(title: str, edges: NDArray[np.float64], counts: Mapping[str, NDArray[np.int64]], label: str) -> Figure:
+def draw_histogram(
+    title: str, edges: NDArray[np.float64], counts: Mapping[str, NDArray[np.int64]], label: str
+) -> Figure:
     """Outlines of histograms with common bins; each is scaled to its own highest bin, as areas differ widely.
 
     Args:
@@ -83,7 +91,7 @@ def draw_histogram(title: str, edges: NDArray[np.float64], counts: Mapping[str, 
         corners.append((x(edges[-1]), BOTTOM))
         parts.append(polyline(corners, f"area {series_class(position)}"))
     parts.append(line(x.start, BOTTOM, RIGHT, BOTTOM, "axis"))
-    return Figure(title, chart(parts, HEIGHT, f"Histogram: {title}, {label}; {', '.join(counts)}"))
+    return Figure(title, chart(parts, HEIGHT, f"Histogram: {title}, {label}; {', '.join(counts)}"), tuple(counts))
 
 
 def draw_reliability(

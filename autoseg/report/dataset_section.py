@@ -14,15 +14,17 @@ from autoseg.records.workspace import Workspace
 from autoseg.report.charts import Figure, draw_histogram
 from autoseg.report.distributions import Row as BoxRow
 from autoseg.report.distributions import draw_boxes, draw_ranges
-from autoseg.report.outliers import MM3_PER_ML, Outlier, find_outliers
+from autoseg.report.outliers import MM3_PER_ML, OutlierGroup, find_outliers, flagged_cases, group_outliers
 from autoseg.report.samples import Sample, read_samples
 from autoseg.report.slices import NUM_LABEL_COLOURS
+from autoseg.report.svg import say_figure
 from autoseg.report.tables import Row
 
 MOST_CHANNELS = 8
 """With charts of their own."""
-MOST_OUTLIERS = 30
-"""Rows of the table."""
+MOST_NAMED = 6
+"""Unusual cases that are named in a row of the table."""
+NUM_COLOURS = 3
 NUM_BINS = 60
 """Of histograms."""
 COMMON_SCALE_RATIO = 10.0
@@ -44,9 +46,12 @@ class DatasetSection:
     figures: list[Figure]
     notes: tuple[str, ...]
     warnings: list[Row]
-    outliers: list[Outlier]
-    num_outliers: int
+    outliers: list[Row]
+    """What, usual value, cases with theirs."""
+    reasons: dict[str, str]
+    """The worst of what is unusual about a case, by case."""
     legend: list[tuple[str, int]]
+    in_colour: bool
 
 
 def describe_dataset_section(
@@ -54,7 +59,8 @@ def describe_dataset_section(
 ) -> DatasetSection:
     """Read sample cases and describe everything."""
     outliers = () if fingerprint is None else find_outliers(fingerprint)
-    flagged = list(dict.fromkeys(one.case for one in outliers))
+    groups = group_outliers(outliers)
+    flagged = flagged_cases(groups)
     samples, notes = read_samples(workspace, description, fingerprint, plan, flagged)
     unit, rows = _label_rows(description.labels, fingerprint)
     return DatasetSection(
@@ -70,9 +76,11 @@ def describe_dataset_section(
         ],
         notes=description.notes,
         warnings=[(fault.case, fault.file, fault.what) for fault in description.warnings],
-        outliers=list(outliers[:MOST_OUTLIERS]),
-        num_outliers=len(outliers),
+        outliers=[_outlier_row(group) for group in groups],
+        reasons={one.case: f"{one.what} {one.found}, usually {one.usual}" for one in reversed(outliers)},
         legend=label_legend(description.encoding),
+        in_colour=len(description.channel_names) == NUM_COLOURS
+        and is_flat_data(fingerprint.cases if fingerprint else ()),
     )
 
 
@@ -83,6 +91,12 @@ def label_legend(encoding: LabelEncoding) -> list[tuple[str, int]]:
         (names.get(index, f"value {encoding.values[index]}"), (index - 1) % NUM_LABEL_COLOURS)
         for index in range(1, len(encoding.values))
     ]
+
+
+def _outlier_row(group: OutlierGroup) -> Row:
+    named = ", ".join(f"{one.case} ({one.found})" for one in group.outliers[:MOST_NAMED])
+    others = len(group.outliers) - MOST_NAMED
+    return group.what, group.usual, f"{named}, and {others} more" if others > 0 else named
 
 
 def _facts(description: DatasetDescription, fingerprint: Fingerprint | None) -> list[Row]:
@@ -102,7 +116,7 @@ def _channel_rows(fingerprint: Fingerprint) -> list[Row]:
     return [
         (
             name,
-            *(f"{value:.4g}" for value in (one.mean, one.std, one.percentile_00_5, one.median, one.percentile_99_5)),
+            *(say_figure(value) for value in (one.mean, one.std, one.percentile_00_5, one.median, one.percentile_99_5)),
         )
         for name, one in zip(fingerprint.channel_names, fingerprint.intensities, strict=True)
     ]
@@ -119,7 +133,7 @@ def _label_rows(labels: dict[str, LabelValues], fingerprint: Fingerprint | None)
         if not sizes:
             figures: Row = ("0" if cases else "–", "–", "–", "–", "–")
         else:
-            shown = (f"{size:.4g}" for size in (median(sizes), min(sizes), max(sizes)))
+            shown = (say_figure(size) for size in (median(sizes), min(sizes), max(sizes)))
             figures = (str(len(sizes)), *shown, f"{median(one.components for one in facts):g}")
         if name not in ("background", "ignore"):
             rows.append((name, str(value), *figures))
@@ -162,7 +176,9 @@ def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figu
     for channel, name in list(enumerate(fingerprint.channel_names))[:MOST_CHANNELS]:
         known = {case.case: case.channel_ranges[channel] for case in cases if channel < len(case.channel_ranges)}
         if len(known) > 1 and len(set(known.values())) > 1:
-            title = f"{name}: smallest to largest intensity, a bar per case"
+            title = f"{name}: smallest to largest intensity of every case" + (
+                ", unusual ones in orange" if set(flagged) & set(known) else ""
+            )
             figures.append(draw_ranges(title, known, flagged, "intensity"))
     return figures
 
@@ -200,4 +216,4 @@ def _histogram(
         kind: np.sum([np.histogram(pair[side], edges)[0] for pair in parts], axis=0)
         for side, kind in enumerate(("inside labels", "outside"))
     }
-    return draw_histogram(f"{name}: intensities in the slices above", edges, counts, label)
+    return draw_histogram(f"{name}: intensities in the sample slices", edges, counts, label)

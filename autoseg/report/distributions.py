@@ -121,9 +121,7 @@ def draw_ranges(title: str, ranges: Mapping[str, tuple[float, float]], flagged: 
         start = x(first)
         kind = "range flagged" if case in flagged else "range c0"
         said = f"{case}: {first:.4g} to {last:.4g}"
-        parts.append(
-            rectangle(start, 4 + place * step, max(x(last) - start, 1.0), max(0.8 * step, 0.5), kind, said)
-        )
+        parts.append(rectangle(start, 4 + place * step, max(x(last) - start, 1.0), max(0.8 * step, 0.5), kind, said))
     return Figure(title, chart(parts, height + 42, f"{title}: {len(ordered)} cases from {low:.4g} to {high:.4g}"))
 
 

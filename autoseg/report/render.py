@@ -60,19 +60,23 @@ def render_report(workspace: Workspace) -> Path:
     selected = _read_if_there(Evaluation, workspace.evaluation) if selection is not None else None
     validations = read_cross_validations(workspace)
     interval = None if selected is None else selected.mean_foreground_dice_interval
-    page = _environment().get_template("page.html").render(
-        name=description.name if description is not None else plan.dataset_name if plan is not None else "",
-        headline=describe_headline(workspace, description, plan, selection, validations, interval),
-        dataset=None
-        if description is None
-        else describe_dataset_section(workspace, description, fingerprint, plan),
-        plan=None if plan is None else describe_plan_section(plan, _read_if_there(Splits, workspace.splits)),
-        curves=describe_curves(read_histories(workspace)),
-        results=describe_results(selection, selected, validations) if validations or selected else None,
-        cases=_show_cases(workspace, description, _shown(selection, validations)),
-        calibration=_calibrate(workspace, _shown(selection, validations)),
-        selection=describe_selection(selection) if selection is not None else None,
-        versions=describe_versions(workspace),
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            name=description.name if description is not None else plan.dataset_name if plan is not None else "",
+            headline=describe_headline(workspace, description, plan, selection, validations, interval),
+            dataset=None
+            if description is None
+            else describe_dataset_section(workspace, description, fingerprint, plan),
+            plan=None if plan is None else describe_plan_section(plan, _read_if_there(Splits, workspace.splits)),
+            curves=describe_curves(read_histories(workspace)),
+            results=describe_results(selection, selected, validations) if validations or selected else None,
+            cases=_show_cases(workspace, description, _shown(selection, validations)),
+            calibration=_calibrate(workspace, _shown(selection, validations)),
+            selection=describe_selection(selection) if selection is not None else None,
+            versions=describe_versions(workspace),
+        )
     )
     write_text(page, workspace.report)
     return workspace.report
@@ -93,8 +97,10 @@ def _read_if_there(record_type: type[RecordType], path: Path) -> RecordType | No
 
 
 def _shown(selection: Selection | None, validations: list[CrossValidation]) -> list[CrossValidation]:
-    """The validated configurations of the selected model, else all of them."""
-    return [one for one in validations if selection is None or one.configuration in selection.configurations]
+    """The validated configurations of the selected model, else all of them, the best first."""
+    if selection is not None:
+        return [one for one in validations if one.configuration in selection.configurations]
+    return sorted(validations, key=lambda one: -(one.evaluation.mean_foreground_dice or 0.0))
 
 
 def _show_cases(

@@ -13,7 +13,7 @@ from autoseg.metrics.comparison import format_score
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
-from autoseg.records.plan import Plan, Splits
+from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts import Figure, draw_curves
@@ -22,6 +22,8 @@ from autoseg.report.tables import Row, configuration_rows, decision_rows, number
 from autoseg.report.validation import CrossValidation
 
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
+FIRST_TRAINED = "3d_fullres"
+"""What a user who has trained nothing yet should begin with, as planning says too."""
 HASH_CHUNK_BYTES = 1 << 20
 SHOWN_DIGITS = 16
 """Of a SHA-256."""
@@ -126,10 +128,10 @@ def _next_command(workspace: Workspace, plan: Plan | None, selection: Selection 
     root = workspace.root.name if workspace.root.name else str(workspace.root)
     if plan is None:
         return "autoseg-plan DATASET", "makes a plan"
-    if selection is not None:
-        return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segments new images with the selected model"
+    if selection is not None or plan.planner == IMPORTED:
+        return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segments new images with this model"
     folds = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
-    for name in plan.configurations:
+    for name in sorted(plan.configurations, key=lambda name: name != FIRST_TRAINED):
         trained = workspace.trained_folds(name)
         missing = [str(fold) for fold in range(folds) if str(fold) not in trained]
         if missing or not trained:
@@ -142,7 +144,7 @@ def describe_plan_section(plan: Plan, splits: Splits | None) -> PlanSection:
     """Configurations side by side, then decisions."""
     facts: list[Row] = [("planner", plan.planner), ("device", plan.budget.device)]
     if splits is not None:
-        facts.append(("folds", f"{len(splits.folds)}. {splits.reason}"))
+        facts.append(("folds", splits.reason))
     return PlanSection(list(plan.configurations), configuration_rows(plan), decision_rows(plan), facts)
 
 

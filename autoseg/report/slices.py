@@ -22,6 +22,8 @@ PICTURE_MAXIMUM = 255
 """Of pictures with 8 bits."""
 THICK_SLICES = 1.2
 """Times the spacing along z; beyond, another axis has the thick slices."""
+SMALLEST_MARGIN = 0.1
+"""Of the image, around a foreground that is shown; small structures need their surroundings."""
 NUM_LABEL_COLOURS = 21
 """Classes `l0` to `l20` in style.css: seven hues, plain, light and dark."""
 
@@ -128,7 +130,7 @@ def display_image(image: NDArray[np.float32], *, in_colour: bool) -> NDArray[np.
         return to_unit_range(image[0])
     colours = np.moveaxis(image, 0, -1)
     low, high = float(colours.min()), float(colours.max())
-    if 0 <= low and high <= PICTURE_MAXIMUM:
+    if low >= 0 and high <= PICTURE_MAXIMUM:
         return colours / np.float32(PICTURE_MAXIMUM if high > 1 else 1)
     return to_unit_range(colours)
 
@@ -143,3 +145,22 @@ def through_plane_axis(shape: Triple, spacing: Spacing) -> int:
 def say_place(axis: int, place: int, count: int) -> str:
     """Which slice it is, counted from 1."""
     return "slice" if count == 1 else f"{('axial', 'coronal', 'sagittal')[axis]} slice {place + 1} of {count}"
+
+
+def box_around(foreground: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[int, ...]]:
+    """The foreground's box with a margin of half its size, and the middle voxel of the foreground."""
+    box: list[slice] = []
+    middle: list[int] = []
+    for axis, size in enumerate(foreground.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        counts = foreground.sum(axis=others)
+        found = np.flatnonzero(counts)
+        if len(found) == 0:
+            box.append(slice(0, size))
+            middle.append(size // 2)
+            continue
+        first, last = int(found[0]), int(found[-1])
+        margin = max((last + 1 - first) // 2, round(SMALLEST_MARGIN * size), 1)
+        box.append(slice(max(first - margin, 0), min(last + 1 + margin, size)))
+        middle.append(int(np.searchsorted(np.cumsum(counts), counts.sum() / 2)))
+    return tuple(box), tuple(middle)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 WIDTH = 360.0
 """Of a chart, user units; a phone shows them as CSS pixels."""
@@ -94,6 +94,19 @@ def tick_text(value: float) -> str:
     return f"{value:.4g}"
 
 
+def say_figure(value: float) -> str:
+    """Four significant digits without an exponent, as people read quantities.
+
+    Examples:
+        >>> say_figure(1704123.0), say_figure(35.0), say_figure(0.012345), say_figure(1e-9)
+        ('1,704,000', '35', '0.01235', '1e-09')
+    """
+    if abs(value) < 1000:
+        return f"{value:.4g}"
+    digits = math.floor(math.log10(abs(value))) - 3
+    return f"{round(value, -digits):,.0f}"
+
+
 def text(x: float, y: float, words: str, *, anchor: str = "middle", classes: str = "") -> Markup:
     """Words at a point; `anchor` is start, middle or end."""
     kind = Markup(' class="{}"').format(classes) if classes else ""
@@ -175,8 +188,3 @@ def chart(parts: Sequence[Markup], height: float, description: str) -> Markup:
 def series_class(position: int) -> str:
     """Class of the position's colour; they repeat after NUM_SERIES."""
     return f"c{position % NUM_SERIES}"
-
-
-def plain(value: object) -> Markup:
-    """Escaped text."""
-    return escape(value)

@@ -12,6 +12,7 @@ from autoseg.imaging.storage import open_case
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import load_configuration
 from autoseg.inference.sliding_window import predict_logits
+from autoseg.records.calibration import Calibration
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
@@ -147,3 +148,23 @@ def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, t
         assert estimate_validation_seconds(validation) > 0
         assert estimate_validation_seconds(validation, ()) > 0
     assert axes == [(0, 1, 2), (0, 1, 2), (), ()] * 2
+
+
+def test_calibration_agrees_with_the_probabilities_of_prediction(validated, dataset, plan):
+    """Both before post-processing; prediction keeps probabilities in float16, so a few voxels change bins."""
+    counted = read_record(Calibration, validated.fold("3d_lowres", "0") / "validation" / "calibration.json")
+    predictor = Predictor(validated.root, configuration="3d_lowres", folds=["0"], device="cpu", precision="fp32")
+    voxels, true, total = 0, 0, 0.0
+    for case in FOLDS["0"]:
+        file = dataset / "imagesTr" / f"{case}_0000.nii.gz"
+        probabilities = predictor.predict(file, probabilities=True).probabilities
+        reference = np.asarray(nibabel.load(dataset / "labelsTr" / f"{case}.nii.gz").dataobj).T == 1
+        body = probabilities[1].astype(np.float64)
+        voxels += np.count_nonzero(body >= 0.05)
+        true += np.count_nonzero(reference & (body >= 0.05))
+        total += body[body >= 0.05].sum()
+    found = counted.labels["body"]
+    assert voxels > 1000
+    assert sum(found.voxels) == pytest.approx(voxels, rel=2e-3)
+    assert sum(found.label_voxels) == pytest.approx(true, rel=2e-3)
+    assert sum(found.probability_sums) == pytest.approx(total, rel=2e-3)
