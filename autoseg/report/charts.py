@@ -111,7 +111,8 @@ def draw_reliability(
     largest = max(counts, default=1)
     for probability, count in zip(probabilities, counts, strict=True):
         height = 0.22 * (BOTTOM - TOP) * count / largest
-        parts.append(rectangle(x(probability) - 5, BOTTOM - height, 10, height, "bar", f"{count:,} voxels"))
+        left = min(x(probability) - 5, RIGHT - 10)
+        parts.append(rectangle(left, BOTTOM - height, 10, height, "bar", f"{count:,} voxels"))
     parts.append(line(x(0), y(0), x(1), y(1), "diagonal"))
     points = [(x(p), y(f)) for p, f in zip(probabilities, frequencies, strict=True)]
     parts.append(polyline(points, "curve c0"))

@@ -1,11 +1,11 @@
 """A recipe in words."""
 
-from autoseg.records.postprocessing import PostprocessingStep
+from autoseg.records.files import Record
 from autoseg.records.selection import Selection
 
 
-def say_step(step: PostprocessingStep) -> str:
-    """One post-processing step as a person would say it."""
+def say_step(step: Record) -> str:
+    """One post-processing step as a person would say it; known by its `operation`."""
     values = step.model_dump()
     labels = ", ".join(values["labels"]) if "labels" in values else str(values.get("label", ""))
     match str(values["operation"]):

@@ -46,6 +46,8 @@ class ResultsSection:
     figures: list[Figure]
     legend: list[tuple[str, int]]
     """Name and series of every evaluation in the box plots."""
+    postprocessing: list[tuple[str, ...]]
+    """Label, Dice before and after post-processing, difference; empty where that is not known."""
 
 
 def describe_results(
@@ -61,7 +63,24 @@ def describe_results(
         named.append(NamedEvaluation(f"{folds}, no post-processing", one.configuration, one.evaluation))
     figures = [figure for figure in (_compare(named, selection), *_box_plots(named)) if figure is not None]
     legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
-    return ResultsSection([_tabulate(one) for one in named], figures, legend)
+    before = None
+    if selection is not None and selection.postprocessing and len(selection.configurations) == 1:
+        before = next((one for one in validations if one.configuration == selection.configurations[0]), None)
+    rows = [] if before is None or selected is None else _before_and_after(before.evaluation, selected)
+    return ResultsSection([_tabulate(one) for one in named], figures, legend, rows)
+
+
+def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, ...]]:
+    if {case.case for case in before.cases} != {case.case for case in after.cases}:
+        return []
+    pairs = {name: (one.dice, after.labels[name].dice) for name, one in before.labels.items() if name in after.labels}
+    if len(pairs) > 1:
+        pairs["mean of labels"] = before.mean_foreground_dice, after.mean_foreground_dice
+    return [
+        (name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
+        for name, (old, new) in pairs.items()
+        if old is not None and new is not None
+    ]
 
 
 def _tabulate(one: NamedEvaluation) -> Result:
@@ -82,8 +101,14 @@ def _tabulate(one: NamedEvaluation) -> Result:
 
 def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> Figure | None:
     """Mean Dice of everything that has one, ensembles among the candidates too; the selected model first."""
+    counts = {len(one.evaluation.cases) for one in named}
     estimates = [
-        Estimate(one.short, one.evaluation.mean_foreground_dice, one.evaluation.mean_foreground_dice_interval, series)
+        Estimate(
+            one.short if len(counts) == 1 else f"{one.short}, {len(one.evaluation.cases)} cases",
+            one.evaluation.mean_foreground_dice,
+            one.evaluation.mean_foreground_dice_interval,
+            series,
+        )
         for series, one in enumerate(named)
         if one.evaluation.mean_foreground_dice is not None
     ]
@@ -95,7 +120,8 @@ def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> F
     ]
     if len(estimates) < 2:
         return None
-    return draw_estimates("Mean foreground Dice, cross-validated", estimates, "Dice; bars: 95 % interval, where known")
+    has_bars = any(one.interval is not None for one in estimates)
+    return draw_estimates("Mean foreground Dice", estimates, "Dice with 95 % interval" if has_bars else "Dice")
 
 
 def _box_plots(named: Sequence[NamedEvaluation]) -> list[Figure]:

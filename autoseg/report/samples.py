@@ -178,9 +178,9 @@ def read_samples(
         why = (
             f"The dataset is not at {description.folder} any more"
             if not place.exists()
-            else "They are too large to be read as a whole, and they are not preprocessed"
+            else "Their images are too large to be read as a whole, and they are not preprocessed"
         )
-        notes.append(f"{missing} sample cases have no picture. {why}.")
+        notes.append(f"Sample cases without a picture: {missing}. {why}.")
     return samples, notes
 
 

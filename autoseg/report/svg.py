@@ -13,6 +13,8 @@ from markupsafe import Markup
 WIDTH = 360.0
 """Of a chart, user units; a phone shows them as CSS pixels."""
 NUM_SERIES = 7
+SAME = 1e-9
+"""Values closer than this, relative and absolute, get an axis around them."""
 CHARACTER_WIDTH = 6.0
 """Of axis text, user units, a little more than the mean of common fonts."""
 
@@ -50,7 +52,7 @@ class Scale:
 
 def linear_scale(low: float, high: float, start: float, end: float, most: int = 6) -> Scale:
     """A scale whose ends are round and enclose the values."""
-    if high <= low:
+    if high - low <= max(SAME * max(abs(low), abs(high)), SAME):
         low, high = low - max(abs(low), 1.0) / 10, high + max(abs(high), 1.0) / 10
     step = _round_step((high - low) / most)
     return Scale(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end)

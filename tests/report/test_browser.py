@@ -45,7 +45,7 @@ window.addEventListener("load", () => {
     faults: window.faults,
     pictures: Array.from(document.images, (image) => image.naturalWidth),
     unnamed: Array.from(document.images).filter((image) => !image.alt).length,
-    fetched: performance.getEntriesByType("resource").map((one) => one.name).filter((name) => !name.startsWith("data:")),
+    fetched: performance.getEntriesByType("resource").map((one) => one.name).filter((name) => !/^data:/.test(name)),
     overflow: document.documentElement.scrollWidth - innerWidth,
     wide: wide.map((one) => one.outerHTML.slice(0, 80)),
     paper: getComputedStyle(document.body).backgroundColor,

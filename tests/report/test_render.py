@@ -112,7 +112,7 @@ def test_a_dataset_that_has_gone_is_said_and_does_not_stop_the_page(selected, tm
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     text = Page(render_report(selected)).text
     assert "The dataset is not at ../data any more, so there are no pictures" in text
-    assert "2 sample cases have no picture. The dataset is not at ../data any more." in text
+    assert "Sample cases without a picture: 2. The dataset is not at ../data any more." in text
 
 
 def test_a_case_that_cannot_be_read_is_named_and_the_others_are_shown(selected, tmp_path):
