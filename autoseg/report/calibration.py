@@ -31,7 +31,9 @@ def describe_calibration(workspace: Workspace, models: Sequence[tuple[str, Seque
         workspace: With validated folds.
         models: Configurations with their folds.
     """
-    figures, rows, missing = [], [], []
+    figures: list[Figure] = []
+    rows: list[Row] = []
+    missing: list[str] = []
     for name, folds in models:
         by_label = {label: one for label, one in read_calibration(workspace, name, folds).items() if sum(one.voxels)}
         if not by_label:

@@ -210,7 +210,7 @@ def describe_versions(workspace: Workspace) -> VersionsSection:
 
 
 def _fold_rows(workspace: Workspace) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for path in sorted((workspace.root / "models").glob("*/fold_*/checkpoint_final.json")):
         checkpoint = read_record(Checkpoint, path)
         weights = path.with_suffix(".safetensors")

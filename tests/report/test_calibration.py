@@ -11,11 +11,9 @@ from autoseg.report.validation import read_calibration
 
 def make_counts(bins):
     """From bin -> (voxels, sum of probabilities, voxels with the label)."""
-    columns = [[0] * NUM_BINS, [0.0] * NUM_BINS, [0] * NUM_BINS]
+    voxels, sums, true = [0] * NUM_BINS, [0.0] * NUM_BINS, [0] * NUM_BINS
     for place, values in bins.items():
-        for column, value in zip(columns, values, strict=True):
-            column[place] = value
-    voxels, sums, true = columns
+        voxels[place], sums[place], true[place] = values
     return CalibrationCounts(voxels=tuple(voxels), probability_sums=tuple(sums), label_voxels=tuple(true))
 
 

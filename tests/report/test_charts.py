@@ -126,7 +126,7 @@ def test_estimates_show_mean_and_interval():
 def test_ranges_are_ordered_and_unusual_ones_stand_out():
     ranges = {"a": (0.0, 5.0), "b": (0.0, 3.0), "c": (0.0, 9000.0)}
     bars = elements(draw_ranges("CT", ranges, ["c"], "intensity"), "rect", "range")
-    assert [(bar.find("title").text or "").split(":")[0] for bar in bars] == ["b", "a", "c"]  # type: ignore[union-attr]
+    assert [(bar.find("title").text or "").split(":")[0] for bar in bars] == ["b", "a", "c"]
     assert ["flagged" in bar.get("class", "") for bar in bars] == [False, False, True]
 
 

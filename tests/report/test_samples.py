@@ -15,13 +15,9 @@ from tests.report.conftest import make_image, make_reference
 
 
 def read(workspace, flagged=()):
-    records = [
-        read_record(kind, path)
-        for kind, path in (
-            (DatasetDescription, workspace.dataset), (Fingerprint, workspace.fingerprint), (Plan, workspace.plan),
-        )
-    ]  # fmt: skip
-    return read_samples(workspace, *records, flagged)
+    description = read_record(DatasetDescription, workspace.dataset)
+    fingerprint, plan = read_record(Fingerprint, workspace.fingerprint), read_record(Plan, workspace.plan)
+    return read_samples(workspace, description, fingerprint, plan, flagged)
 
 
 def test_unusual_cases_are_among_the_samples_and_others_are_spread():
