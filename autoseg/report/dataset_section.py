@@ -90,6 +90,7 @@ def label_legend(encoding: LabelEncoding) -> list[tuple[str, int]]:
     return [
         (names.get(index, f"value {encoding.values[index]}"), (index - 1) % NUM_LABEL_COLOURS)
         for index in range(1, len(encoding.values))
+        if encoding.values[index] not in encoding.values[:index]  # parts of one label count once
     ]
 
 

@@ -12,9 +12,9 @@ METRIC_NAMES = {
     "dice": "Dice",
     "iou": "IoU",
     "surface_dice": "surface Dice",
-    "hausdorff_95_mm": "HD95 (mm)",
-    "average_surface_distance_mm": "ASSD (mm)",
-    "hausdorff_mm": "Hausdorff (mm)",
+    "hausdorff_95_mm": "HD95 ({unit})",
+    "average_surface_distance_mm": "ASSD ({unit})",
+    "hausdorff_mm": "Hausdorff ({unit})",
     "precision": "precision",
     "recall": "recall",
     "volume_error_ml": "volume error (ml)",
@@ -45,10 +45,15 @@ class DataTable:
     footer: tuple[Cell, ...] = ()
 
 
-def tabulate_labels(evaluation: Evaluation) -> DataTable:
+def say_metric(name: str, unit: str) -> str:
+    """Name of a metric for people; distances are in mm, of pictures in pixels."""
+    return METRIC_NAMES[name].format(unit=unit)
+
+
+def tabulate_labels(evaluation: Evaluation, unit: str = "mm") -> DataTable:
     """One row per label; metrics that no label has are left out, counts of empty structures come last."""
     names = [name for name in METRIC_NAMES if any(_mean(one, name) for one in evaluation.labels.values())]
-    columns = ("label", *(METRIC_NAMES[name] for name in names), "cases", "missed", "false alarms", "both empty")
+    columns = ("label", *(say_metric(name, unit) for name in names), "cases", "missed", "false alarms", "both empty")
     rows = []
     for label, summary in evaluation.labels.items():
         counts = evaluation.counts[label]
@@ -69,7 +74,7 @@ def _mean(summary: LabelSummary, name: str) -> Cell | None:
     known = summary.metrics.get(name)
     if known is not None:
         cell = figure_cell(known.mean, known.interval)
-        if known.mean_with_misses is None:
+        if known.mean_with_misses is None or known.mean_with_misses == known.mean:
             return cell
         return Cell(cell.text, f"{cell.detail}; {short(known.mean_with_misses)} with misses".lstrip("; "), cell.order)
     if name == "dice" and summary.dice is not None:
@@ -84,7 +89,7 @@ def figure_cell(value: float | None, interval: tuple[float, float] | None = None
     return Cell(short(value), between, value)
 
 
-def tabulate_cases(evaluation: Evaluation) -> DataTable:
+def tabulate_cases(evaluation: Evaluation, unit: str = "mm") -> DataTable:
     """One row per case, the worst first, cases without any score last."""
     labels = list(evaluation.labels)
     few = len(labels) <= MOST_LABEL_COLUMNS
@@ -93,7 +98,7 @@ def tabulate_cases(evaluation: Evaluation) -> DataTable:
         columns += [(f"{label}, Dice", _getter(label, "dice")) for label in labels]
     for metric in ("hausdorff_95_mm", "volume_error_ml"):
         if few and any(value_of(case, label, metric) is not None for case in evaluation.cases for label in labels):
-            columns += [(f"{label}, {METRIC_NAMES[metric]}", _getter(label, metric)) for label in labels]
+            columns += [(f"{label}, {say_metric(metric, unit)}", _getter(label, metric)) for label in labels]
     rows = [
         (Cell(case.case), *(figure_cell(value(case)) for _, value in columns))
         for case in sorted(evaluation.cases, key=_rank)

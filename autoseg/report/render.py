@@ -16,7 +16,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.calibration import CalibrationSection, describe_calibration
 from autoseg.report.case_pictures import CaseCard, picture_validation
-from autoseg.report.dataset_section import describe_dataset_section
+from autoseg.report.dataset_section import describe_dataset_section, is_flat_data
 from autoseg.report.results_section import describe_results
 from autoseg.report.sections import (
     describe_curves,
@@ -59,6 +59,7 @@ def render_report(workspace: Workspace) -> Path:
     fingerprint = _read_if_there(Fingerprint, workspace.fingerprint)
     selected = _read_if_there(Evaluation, workspace.evaluation) if selection is not None else None
     validations = read_cross_validations(workspace)
+    unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
     interval = None if selected is None else selected.mean_foreground_dice_interval
     page = (
         _environment()
@@ -71,7 +72,7 @@ def render_report(workspace: Workspace) -> Path:
             else describe_dataset_section(workspace, description, fingerprint, plan),
             plan=None if plan is None else describe_plan_section(plan, _read_if_there(Splits, workspace.splits)),
             curves=describe_curves(read_histories(workspace)),
-            results=describe_results(selection, selected, validations) if validations or selected else None,
+            results=describe_results(selection, selected, validations, unit) if validations or selected else None,
             cases=_show_cases(workspace, description, _shown(selection, validations)),
             calibration=_calibrate(workspace, _shown(selection, validations)),
             selection=describe_selection(selection) if selection is not None else None,

@@ -7,7 +7,7 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.selection import Selection
 from autoseg.report.charts import Figure
 from autoseg.report.distributions import Estimate, Row, draw_boxes, draw_estimates
-from autoseg.report.metrics_table import METRIC_NAMES, DataTable, metric_values, tabulate_cases, tabulate_labels
+from autoseg.report.metrics_table import DataTable, metric_values, say_metric, tabulate_cases, tabulate_labels
 from autoseg.report.validation import CrossValidation
 
 BOXED_METRICS = {"dice": (0.0, 1.0), "hausdorff_95_mm": None}
@@ -51,9 +51,19 @@ class ResultsSection:
 
 
 def describe_results(
-    selection: Selection | None, selected: Evaluation | None, validations: Sequence[CrossValidation]
+    selection: Selection | None,
+    selected: Evaluation | None,
+    validations: Sequence[CrossValidation],
+    unit: str = "mm",
 ) -> ResultsSection:
-    """The selected model after post-processing first, then every configuration as it was validated."""
+    """The selected model after post-processing first, then every configuration as it was validated.
+
+    Args:
+        selection: None: nothing is selected.
+        selected: Of the selected model, after post-processing; None: not there.
+        validations: Validated folds by configuration.
+        unit: Of distances.
+    """
     named = []
     if selection is not None and selected is not None:
         name = " + ".join(selection.configurations)
@@ -61,13 +71,13 @@ def describe_results(
     for one in validations:
         folds = f"{one.configuration}, fold{'s' if len(one.folds) > 1 else ''} {', '.join(one.folds)}"
         named.append(NamedEvaluation(f"{folds}, no post-processing", one.configuration, one.evaluation))
-    figures = [figure for figure in (_compare(named, selection), *_box_plots(named)) if figure is not None]
+    figures = [figure for figure in (_compare(named, selection), *_box_plots(named, unit)) if figure is not None]
     legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
     before = None
     if selection is not None and selection.postprocessing and len(selection.configurations) == 1:
         before = next((one for one in validations if one.configuration == selection.configurations[0]), None)
     rows = [] if before is None or selected is None else _before_and_after(before.evaluation, selected)
-    return ResultsSection([_tabulate(one) for one in named], figures, legend, rows)
+    return ResultsSection([_tabulate(one, unit) for one in named], figures, legend, rows)
 
 
 def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, ...]]:
@@ -83,7 +93,7 @@ def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, 
     ]
 
 
-def _tabulate(one: NamedEvaluation) -> Result:
+def _tabulate(one: NamedEvaluation, unit: str) -> Result:
     evaluation = one.evaluation
     score = "–" if evaluation.mean_foreground_dice is None else f"{evaluation.mean_foreground_dice:.3f}"
     interval = evaluation.mean_foreground_dice_interval
@@ -92,10 +102,10 @@ def _tabulate(one: NamedEvaluation) -> Result:
     return Result(
         title=one.title,
         summary=f"Mean foreground Dice {score}{between}, {len(evaluation.cases)} cases.",
-        labels=tabulate_labels(evaluation),
-        cases=tabulate_cases(evaluation),
+        labels=tabulate_labels(evaluation, unit),
+        cases=tabulate_cases(evaluation, unit),
         missing=evaluation.missing_predictions,
-        tolerance="" if tolerance is None else f"Surface Dice: within {tolerance:g} mm.",
+        tolerance="" if tolerance is None else f"Surface Dice: within {tolerance:g} {unit}.",
     )
 
 
@@ -124,7 +134,7 @@ def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> F
     return draw_estimates("Mean foreground Dice", estimates, "Dice with 95 % interval" if has_bars else "Dice")
 
 
-def _box_plots(named: Sequence[NamedEvaluation]) -> list[Figure]:
+def _box_plots(named: Sequence[NamedEvaluation], unit: str) -> list[Figure]:
     """A row per label and evaluation."""
     figures = []
     for metric, bounds in BOXED_METRICS.items():
@@ -136,6 +146,6 @@ def _box_plots(named: Sequence[NamedEvaluation]) -> list[Figure]:
                 values = metric_values(one.evaluation.cases, label, metric)
                 rows.append(Row(label if series == 0 else "", values, series))
         if any(row.values for row in rows):
-            words = METRIC_NAMES[metric]
+            words = say_metric(metric, unit)
             figures.append(draw_boxes(f"{words} of every case, by label", rows, words, bounds=bounds))
     return figures

@@ -81,3 +81,20 @@ def test_certainty_falls_into_the_last_bin():
     counts = counter.counts().labels["a"]
     assert counts.voxels[-1] == counts.label_voxels[-1] == 7 * 6 * 5
     assert sum(counter.counts().labels["b"].voxels) == 0
+
+
+def test_parts_of_one_label_are_counted_together():
+    """Two heads for the same value, as core and border of it; the truth knows one of their indices only."""
+    heads = (
+        Head(name="background", indices=(0,), painted_index=0),
+        Head(name="core", indices=(1,), painted_index=1),
+        Head(name="border", indices=(2,), painted_index=2),
+    )
+    encoding = LabelEncoding(values=(0, 5, 5), activation="softmax", heads=heads)
+    whole = RECORD.model_copy(update={"crop_start": (0, 0, 0), "crop_stop": (7, 6, 5)})
+    probabilities = torch.tensor([0.25, 0.25, 0.5]).reshape(3, 1, 1, 1).expand(3, 7, 6, 5)
+    counter = CalibrationCounter(encoding)
+    counter.add(np.ones((6, 5, 7), dtype=np.int16), whole, 0, 7, probabilities)
+    ((name, counts),) = counter.counts().labels.items()
+    assert name == "core"
+    assert counts.voxels[15] == counts.label_voxels[15] == 7 * 6 * 5

@@ -58,6 +58,10 @@ def test_metrics_come_with_their_interval_and_with_misses():
     assert table.rows[1][3].text == "–"
 
 
+def test_distances_of_pictures_are_in_pixels():
+    assert tabulate_cases(make_evaluation(hausdorff_95_mm=3.0), "pixels").columns[-1] == "y, HD95 (pixels)"
+
+
 def test_cases_are_ordered_from_the_worst_and_carry_what_they_are_sorted_by():
     table = tabulate_cases(make_evaluation(hausdorff_95_mm=3.0))
     assert table.columns == ("case", "mean Dice", "x, Dice", "y, Dice", "x, HD95 (mm)", "y, HD95 (mm)")
