@@ -153,8 +153,8 @@ def _make_card(word: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
         planes = [axis]
     for plane in planes:
         place = say_place(plane, offsets[plane] + within[plane], shape[plane])
-        words = place if shape[axis] == 1 else f"middle: {place}"
-        pictures.append(_cut_plane(words, f"{title}: {words}", cut, plane, within[plane]))
+        words = "" if shape[axis] == 1 else f"middle: {place}"
+        pictures.append(_cut_plane(words, f"{title}: {words or place}", cut, plane, within[plane]))
     dice = sorted((one.dice, name) for name, one in scores.labels.items() if one.dice is not None)
     labels = tuple((name, f"{value:.3f}") for value, name in dice[:MOST_SHOWN_LABELS]) if len(scores.labels) > 1 else ()
     return CaseCard(word, scores.case, f"{case_dice(scores):.3f}", labels, stack, tuple(pictures))

@@ -56,7 +56,10 @@
       draw(stack.querySelector(".prediction"), data.outlines[place][1]);
     };
     slider.addEventListener("input", show);
+    // The wheel scrolls the page until the picture is clicked: then it and the arrow keys scroll through slices.
+    stack.querySelector(".cell").addEventListener("click", () => slider.focus());
     stack.querySelector(".cell").addEventListener("wheel", (event) => {
+      if (document.activeElement !== slider) return;
       event.preventDefault();
       slider.value = Number(slider.value) + Math.sign(event.deltaY);
       show();
