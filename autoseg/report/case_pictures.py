@@ -32,7 +32,6 @@ from autoseg.report.slices import (
 )
 from autoseg.report.validation import CrossValidation
 
-NUM_WORST = 3
 MOST_STACKED = 48
 """Slices of a stack; of more, evenly spaced ones are taken."""
 MOST_STACK_CHARACTERS = 600_000
