@@ -136,9 +136,12 @@ def restore_on_grid(answer: CaseLogits, grid: PreprocessedCase, encoding: LabelE
 
 
 def restore_with_grids(
-    answer: CaseLogits, grids: Sequence[PreprocessedCase], encoding: LabelEncoding
+    answer: CaseLogits,
+    grids: Sequence[PreprocessedCase],
+    encoding: LabelEncoding,
+    sinks: Sequence[ProbabilitySink] = (),
 ) -> tuple[LabelIndices, tuple[LabelIndices, ...]]:
-    """Both of the above from one stream: the label map of the case, and one on each grid.
+    """Both of the above from one stream: the label map of the case, with its probabilities for sinks, and one per grid.
 
     All advance at the same pace, so that few slices wait for the slowest.
     """
@@ -147,7 +150,7 @@ def restore_with_grids(
     own, *copies = (
         CaseLogits(slices, answer.record, answer.resampling) for slices in _share(answer.slices, 1 + len(grids))
     )
-    fillings = [_fill_box([own], encoding, cropped, (), ONE_HALF)]
+    fillings = [_fill_box([own], encoding, cropped, sinks, ONE_HALF)]
     fillings += [
         _fill_grid(copy, grid, encoding, target) for copy, grid, target in zip(copies, grids, on_grids, strict=True)
     ]

@@ -1,48 +1,45 @@
-"""The page's sections as plain rows and texts: what is said, not how it looks."""
+"""The page's other sections as plain rows and texts: what is said, not how it looks."""
 
 import hashlib
+import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from statistics import median
+from operator import attrgetter
+from pathlib import Path
 
 from autoseg.metrics.comparison import format_score
-from autoseg.metrics.summary import case_dice
-from autoseg.postprocessing import describe_step
-from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues
-from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
-from autoseg.records.plan import Plan
-from autoseg.records.selection import Selection
+from autoseg.records.checkpoint import Checkpoint, EpochHistory
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.files import read_record
+from autoseg.records.plan import IMPORTED, Plan, Splits
+from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
-from autoseg.report.figures import COLOURS
-from autoseg.report.tables import (
-    EVALUATION_COLUMNS,
-    Row,
-    configuration_rows,
-    decision_rows,
-    evaluation_rows,
-    number,
-)
+from autoseg.report.charts import Figure, draw_curves
+from autoseg.report.recipe import say_recipe
+from autoseg.report.tables import Row, configuration_rows, decision_rows, number, say_duration
 from autoseg.report.validation import CrossValidation
 
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
-MM3_PER_ML = 1000.0
-MOST_CASE_COLUMNS = 12
-"""With more labels, the table of cases shows their mean only."""
+FIRST_TRAINED = "3d_fullres"
+"""What a user who has trained nothing yet should begin with, as planning says too."""
+HASH_CHUNK_BYTES = 1 << 20
+SHOWN_DIGITS = 16
+"""Of a SHA-256."""
 
 
 @dataclass(frozen=True)
-class DatasetSection:
-    """The dataset at a glance."""
+class Headline:
+    """What a reader wants first."""
 
-    facts: list[Row]
-    label_columns: Row
-    labels: list[Row]
-    channels: list[Row]
-    notes: tuple[str, ...]
-    warnings: list[Row]
+    state: str
+    score: str
+    score_name: str
+    interval: str
+    tiles: list[Row]
+    command: str
+    command_does: str
 
 
 @dataclass(frozen=True)
@@ -52,178 +49,185 @@ class PlanSection:
     configurations: list[str]
     properties: list[Row]
     decisions: list[Row]
+    facts: list[Row]
 
 
 @dataclass(frozen=True)
-class ResultSection:
-    """One evaluation."""
+class CurvesSection:
+    """Training of one configuration."""
 
-    title: str
-    columns: Row
-    labels: list[Row]
-    mean: Row
-    case_columns: Row
-    cases: list[Row]
-    missing: tuple[str, ...]
+    configuration: str
+    folds: list[str]
+    figures: list[Figure]
 
 
 @dataclass(frozen=True)
 class SelectionSection:
     """What was selected, and why."""
 
-    facts: list[Row]
+    recipe: list[str]
+    score: str
     reasons: tuple[str, ...]
     candidates: list[Row]
 
 
-def describe_tiles(
+@dataclass(frozen=True)
+class VersionsSection:
+    """What made the model and this page."""
+
+    software: list[Row]
+    files: list[Row]
+    folds: list[Row]
+    """Configuration, fold, steps, time, weights' hash."""
+
+
+def describe_headline(
+    workspace: Workspace,
     description: DatasetDescription | None,
     plan: Plan | None,
     selection: Selection | None,
     validations: Sequence[CrossValidation],
-) -> list[Row]:
-    """The few figures that a reader wants first."""
+    interval: Interval | None,
+) -> Headline:
+    """State, score with interval, counts, and the next command to type.
+
+    Args:
+        workspace: For what is trained.
+        description: None: not there.
+        plan: None: not there.
+        selection: None: not selected yet; then the best validated configuration's score is shown.
+        validations: Validated folds by configuration.
+        interval: Of the selected model's score.
+    """
     tiles: list[Row] = []
+    best = max(validations, key=lambda one: one.evaluation.mean_foreground_dice or 0.0, default=None)
+    score, name = None, ""
     if selection is not None:
-        tiles.append(("mean foreground Dice", number(selection.mean_foreground_dice)))
-        tiles.append(("selected", ", ".join(selection.configurations)))
+        state = f"Selected: {' + '.join(selection.configurations)}"
+        score, name = selection.mean_foreground_dice, "mean foreground Dice, cross-validated"
+        interval = selection.interval or interval
+    elif best is not None:
+        state = f"Trained, not selected yet; best so far: {best.configuration}"
+        score, interval = best.evaluation.mean_foreground_dice, best.evaluation.mean_foreground_dice_interval
+        name = f"mean foreground Dice, fold{'s' if len(best.folds) > 1 else ''} {', '.join(best.folds)}"
     else:
-        tiles += [
-            (f"mean foreground Dice, {one.configuration}", number(one.evaluation.mean_foreground_dice))
-            for one in validations
-        ]
+        state = "Planned, not trained yet" if plan is not None else "Described, not planned yet"
     if description is not None:
         tiles.append(("cases", str(len(description.cases))))
+        tiles.append(("labels", str(sum(label not in ("background", "ignore") for label in description.labels))))
         tiles.append(("warnings", str(len(description.warnings))))
     if plan is not None:
-        tiles.append(("planned", ", ".join(plan.configurations)))
-    return tiles
+        tiles.append(("configurations", ", ".join(plan.configurations)))
+    command, does = _next_command(workspace, plan, selection)
+    between = "" if interval is None else f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
+    return Headline(state, "" if score is None else f"{score:.3f}", name, between, tiles, command, does)
 
 
-def describe_dataset_section(description: DatasetDescription, fingerprint: Fingerprint | None) -> DatasetSection:
-    """Cases, channels, geometry, labels with their volumes, warnings."""
-    facts: list[Row] = [
-        ("cases", str(len(description.cases))),
-        ("channels", ", ".join(description.channel_names)),
-        ("layout", f"{description.layout}, {description.file_ending} files, orientation {description.orientation}"),
-    ]
-    channels: list[Row] = []
-    if fingerprint is not None:
-        facts.append(("shape (z, y, x), voxels", _ranges(case.shape for case in fingerprint.cases)))
-        facts.append(("spacing (z, y, x), mm", _ranges(case.spacing for case in fingerprint.cases)))
-        channels = [
-            (
-                name,
-                *(
-                    f"{value:.4g}"
-                    for value in (one.mean, one.std, one.percentile_00_5, one.median, one.percentile_99_5)
-                ),
-            )
-            for name, one in zip(fingerprint.channel_names, fingerprint.intensities, strict=True)
-        ]
-    unit, rows = _label_rows(description.labels, fingerprint)
-    return DatasetSection(
-        facts=facts,
-        label_columns=("label", "value", "in cases", f"median {unit}", "smallest", "largest", "median parts"),
-        labels=rows,
-        channels=channels,
-        notes=description.notes,
-        warnings=[(fault.case, fault.file, fault.what) for fault in description.warnings],
-    )
+def _next_command(workspace: Workspace, plan: Plan | None, selection: Selection | None) -> tuple[str, str]:
+    """A command, and what it does."""
+    root = workspace.root.name if workspace.root.name else str(workspace.root)
+    if plan is None:
+        return "autoseg-plan DATASET", "makes a plan"
+    if selection is not None or plan.planner == IMPORTED:
+        return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segments new images with this model"
+    folds = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
+    for name in sorted(plan.configurations, key=lambda name: name != FIRST_TRAINED):
+        trained = workspace.trained_folds(name)
+        missing = [str(fold) for fold in range(folds) if str(fold) not in trained]
+        if missing or not trained:
+            fold = missing[0] if missing else "0"
+            return f"autoseg-train {root} -c {name} -f {fold}", f"trains {name}, fold {fold}, the next that is missing"
+    return f"autoseg select {root}", "chooses among what is trained"
 
 
-def _label_rows(labels: dict[str, LabelValues], fingerprint: Fingerprint | None) -> tuple[str, list[Row]]:
-    """Unit of the sizes, and a row per foreground label; sizes are over the cases that have the label."""
-    cases: tuple[CaseFingerprint, ...] = fingerprint.cases if fingerprint is not None else ()
-    is_flat = all(min(case.shape) == 1 for case in cases)
-    rows: list[Row] = []
-    for name, value in labels.items():
-        facts = [case.labels[name] for case in cases if name in case.labels and case.labels[name].voxels > 0]
-        sizes = [float(one.voxels) if is_flat else one.volume_mm3 / MM3_PER_ML for one in facts]
-        if not sizes:
-            figures: Row = ("0" if cases else "–", "–", "–", "–", "–")
-        else:
-            shown = (f"{size:.4g}" for size in (median(sizes), min(sizes), max(sizes)))
-            figures = (str(len(sizes)), *shown, f"{median(one.components for one in facts):g}")
-        if name not in ("background", "ignore"):
-            rows.append((name, str(value), *figures))
-    return ("pixels" if is_flat else "volume (ml)"), rows
-
-
-def _ranges(triples: Iterable[Sequence[float]]) -> str:
-    """Smallest, median and largest value along each axis."""
-    axes = list(zip(*triples, strict=True))
-    return "; ".join(
-        f"{min(axis):.4g}"
-        if min(axis) == max(axis)
-        else f"{min(axis):.4g} to {max(axis):.4g}, median {median(axis):.4g}"
-        for axis in axes
-    )
-
-
-def describe_plan_section(plan: Plan) -> PlanSection:
+def describe_plan_section(plan: Plan, splits: Splits | None) -> PlanSection:
     """Configurations side by side, then decisions."""
-    return PlanSection(list(plan.configurations), configuration_rows(plan), decision_rows(plan))
+    facts: list[Row] = [("planner", plan.planner), ("device", plan.budget.device)]
+    if splits is not None:
+        facts.append(("folds", splits.reason))
+    return PlanSection(list(plan.configurations), configuration_rows(plan), decision_rows(plan), facts)
 
 
-def describe_result(title: str, evaluation: Evaluation) -> ResultSection:
-    """Table by label, and all cases, worst first."""
-    names = list(evaluation.labels) if len(evaluation.labels) <= MOST_CASE_COLUMNS else []
-    ranked = sorted(evaluation.cases, key=_rank)
-    return ResultSection(
-        title=f"{title}: mean foreground Dice {number(evaluation.mean_foreground_dice)}, {len(evaluation.cases)} cases",
-        columns=EVALUATION_COLUMNS,
-        labels=evaluation_rows(evaluation),
-        mean=("mean of labels", number(evaluation.mean_foreground_dice), *[""] * (len(EVALUATION_COLUMNS) - 2)),
-        case_columns=("case", "mean Dice", *names),
-        cases=[
-            (case.case, number(case_dice(case)), *(number(case.labels[name].dice) for name in names)) for case in ranked
-        ],
-        missing=evaluation.missing_predictions,
-    )
+def describe_curves(histories: Mapping[str, Mapping[str, Sequence[EpochHistory]]]) -> list[CurvesSection]:
+    """Losses, pseudo-Dice and learning rate of every fold, by configuration."""
+    sections = []
+    for configuration, folds in histories.items():
+        training, validation, rate = (
+            {f"fold {fold}": [getter(line) for line in lines] for fold, lines in folds.items()}
+            for getter in map(attrgetter, ("train_loss", "validation_loss", "learning_rate"))
+        )
+        dice = {f"fold {fold}": [_mean_pseudo_dice(line) for line in lines] for fold, lines in folds.items()}
+        figures = [
+            draw_curves("Training loss", training, bounds=None),
+            draw_curves("Validation loss", validation, bounds=None),
+            draw_curves("Mean pseudo-Dice", dice, bounds=(0.0, 1.0)),
+            draw_curves("Learning rate", rate, bounds=None),
+        ]
+        sections.append(CurvesSection(configuration, list(training), figures))
+    return sections
 
 
-def _rank(case: CaseScores) -> tuple[bool, float, str]:
-    """Worst first, cases without any score last."""
-    dice = case_dice(case)
-    return (True, 0.0, case.case) if dice is None else (False, dice, case.case)
+def _mean_pseudo_dice(line: EpochHistory) -> float | None:
+    known = [value for value in line.pseudo_dice.values() if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def describe_selection(selection: Selection) -> SelectionSection:
     """The recipe, and how it came about."""
     return SelectionSection(
-        facts=[
-            ("configuration", ", ".join(selection.configurations)),
-            ("folds", ", ".join(selection.folds)),
-            ("post-processing", "; ".join(map(describe_step, selection.postprocessing)) or "none"),
-            ("mean foreground Dice, cross-validated", format_score(selection.mean_foreground_dice)),
-        ],
+        recipe=say_recipe(selection),
+        score=format_score(selection.mean_foreground_dice),
         reasons=selection.reasons,
         candidates=[
-            (", ".join(one.configurations), ", ".join(one.folds), str(one.num_cases), number(one.mean_foreground_dice))
+            (
+                " + ".join(one.configurations),
+                ", ".join(one.folds),
+                str(one.num_cases),
+                number(one.mean_foreground_dice),
+                "–" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
+            )
             for one in selection.candidates
         ],
     )
 
 
-def label_legend(encoding: LabelEncoding) -> list[Row]:
-    """Name and colour of each label index in the pictures; a value of regions only is given as value."""
-    names = {head.indices[0]: head.name for head in encoding.heads if len(head.indices) == 1}
-    return [
-        (names.get(index, f"value {encoding.values[index]}"), COLOURS[(index - 1) % len(COLOURS)])
-        for index in range(1, len(encoding.values))
-    ]
+def describe_versions(workspace: Workspace) -> VersionsSection:
+    """Versions of what made this page, hashes of the files that it is about, and how long each fold took.
 
-
-def describe_versions(workspace: Workspace) -> list[Row]:
-    """Versions of what made this page, and short hashes of the files that it is about."""
-    rows: list[Row] = [("Python", platform.python_version()), ("system", platform.platform())]
+    Raises:
+        RecordError: If a checkpoint's record is damaged.
+    """
+    software: list[Row] = [("Python", platform.python_version())]
     for package in SHOWN_PACKAGES:
         try:
-            rows.append((package, version(package)))
+            software.append((package, version(package)))
         except PackageNotFoundError:
-            rows.append((package, "not installed"))
-    for path in (workspace.dataset, workspace.plan, workspace.selection):
-        if path.exists():
-            rows.append((f"{path.name}, SHA-256", hashlib.sha256(path.read_bytes()).hexdigest()[:16]))
+            software.append((package, "not installed"))
+    software.append(("machine", f"{platform.platform()}, {os.cpu_count()} cores"))
+    records = (workspace.dataset, workspace.fingerprint, workspace.plan, workspace.splits, workspace.selection)
+    files: list[Row] = [(path.name, _hash_file(path)) for path in records if path.exists()]
+    return VersionsSection(software, files, _fold_rows(workspace))
+
+
+def _fold_rows(workspace: Workspace) -> list[Row]:
+    rows: list[Row] = []
+    for path in sorted((workspace.root / "models").glob("*/fold_*/checkpoint_final.json")):
+        checkpoint = read_record(Checkpoint, path)
+        weights = path.with_suffix(".safetensors")
+        row = (
+            checkpoint.configuration,
+            checkpoint.fold,
+            f"{checkpoint.step:,}",
+            say_duration(checkpoint.elapsed_seconds),
+            _hash_file(weights) if weights.exists() else "not there",
+        )
+        rows.append(row)
     return rows
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()[:SHOWN_DIGITS]

@@ -240,7 +240,7 @@ def _describe_step(configuration: Configuration, seconds: float | None) -> dict[
     return {
         "training step": f"{seconds:.3g} s",
         "steps per second": f"{1 / seconds:.3g}",
-        "planned steps take": _duration(steps * seconds),
+        "planned steps take": say_duration(steps * seconds),
         "time per fold": _limit(training.time_per_fold_seconds),
     }
 
@@ -278,14 +278,14 @@ def _memory(num_bytes: int) -> str:
 
 
 def _limit(seconds: float | None) -> str:
-    return "not limited" if seconds is None else _duration(seconds)
+    return "not limited" if seconds is None else say_duration(seconds)
 
 
-def _duration(seconds: float) -> str:
+def say_duration(seconds: float) -> str:
     """In the largest unit that there is at least one of.
 
     Examples:
-        >>> _duration(30.0), _duration(600.0), _duration(7200.0), _duration(400000.0)
+        >>> say_duration(30.0), say_duration(600.0), say_duration(7200.0), say_duration(400000.0)
         ('30 s', '10 min', '2 h', '4.63 days')
     """
     sizes = {"days": 86400.0, "h": 3600.0, "min": 60.0}

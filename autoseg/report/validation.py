@@ -1,24 +1,19 @@
-"""What the folds of a workspace left behind: curves, scores, and label maps to look at."""
+"""What the folds of a workspace left behind: curves, scores, calibration, and where their label maps are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from autoseg.errors import ImageFileError, RecordError
-from autoseg.imaging.geometry import canonical_orientation, grid_difference, orient_array, orient_grid
-from autoseg.imaging.labels import encode_label_map
-from autoseg.imaging.reading import read_image, read_label_map, split_ending
-from autoseg.metrics.summary import case_dice, summarize
+from autoseg.errors import RecordError
+from autoseg.metrics.summary import summarize
+from autoseg.records.calibration import Calibration, CalibrationCounts
 from autoseg.records.checkpoint import EpochHistory
-from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
-from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record
 from autoseg.records.workspace import Workspace
-from autoseg.report.figures import CasePicture, picture_case
-
-MOST_LABELS_IN_TITLE = 4
 
 
 @dataclass(frozen=True)
@@ -81,63 +76,25 @@ def _read_history(path: Path) -> list[EpochHistory]:
         raise RecordError(f"{path}: not a valid training history: {error}") from error
 
 
-def choose_cases(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
-    """The three worst cases, the median and the best by mean Dice, each once and with its word; unscored ones never."""
-    scored = [(dice, case) for case in evaluation.cases if (dice := case_dice(case)) is not None]
-    ranked = [case for _, case in sorted(scored, key=lambda pair: (pair[0], pair[1].case))]
-    last = len(ranked) - 1
-    words = {2: "third worst", 1: "second worst", len(ranked) // 2: "median", last: "best", 0: "worst"}
-    return [(words[rank], ranked[rank]) for rank in sorted(words) if 0 <= rank <= last]
+def read_calibration(workspace: Workspace, configuration: str, folds: Sequence[str]) -> dict[str, CalibrationCounts]:
+    """A configuration's counts by label, added up over the folds that have them; empty when none has.
 
-
-def picture_validation(
-    validation: CrossValidation, description: DatasetDescription, folder: Path
-) -> tuple[list[CasePicture], list[str]]:
-    """Pictures of the chosen cases, and a sentence for each that could not be shown.
-
-    Args:
-        validation: Of the configuration to show.
-        description: Knows the cases' files.
-        folder: The dataset's.
+    Raises:
+        RecordError: If a file is damaged.
     """
-    files = {one.case: one for one in description.cases}
-    pictures, notes = [], []
-    for word, scores in choose_cases(validation.evaluation):
-        prediction = _find_label_map(validation.folders[scores.case], scores.case)
-        if prediction is None or scores.case not in files:
-            notes.append(f"{scores.case} cannot be shown: its predicted label map or its image is not there.")
-            continue
-        try:
-            picture = _picture(_title(word, scores), folder, files[scores.case], prediction, description.encoding)
-        except (ImageFileError, ValueError) as error:
-            notes.append(f"{scores.case} cannot be shown: {error}")
-        else:
-            pictures.append(picture)
-    return pictures, notes
+    totals: dict[str, CalibrationCounts] = {}
+    for fold in folds:
+        path = workspace.fold(configuration, fold) / "validation" / "calibration.json"
+        if path.exists():
+            for name, counts in read_record(Calibration, path).labels.items():
+                totals[name] = add_counts(totals[name], counts) if name in totals else counts
+    return totals
 
 
-def _picture(title: str, folder: Path, files: CaseFiles, prediction: Path, encoding: LabelEncoding) -> CasePicture:
-    image = read_image([folder / name for name in files.images])
-    maps = [read_label_map(path) for path in (folder / files.label, prediction)]
-    for label_map in maps:
-        difference = grid_difference(label_map.grid, image.grid)
-        if difference is not None:
-            raise ImageFileError(f"{label_map.path}: not on the grid of the image: {difference}")
-    orientation = canonical_orientation(image.grid)
-    reference, predicted = (encode_label_map(orient_array(one.array, orientation)[0], encoding) for one in maps)
-    reference[reference == len(encoding.values)] = 0  # ignored voxels have no contour
-    spacing = orient_grid(image.grid, orientation).spacing
-    return picture_case(title, orient_array(image.array, orientation), reference, predicted, spacing)
-
-
-def _find_label_map(folder: Path, case: str) -> Path | None:
-    candidates = (path for path in sorted(folder.glob("*")) if path.suffix != ".json")
-    return next((path for path in candidates if split_ending(path.name)[0] == case), None)
-
-
-def _title(word: str, scores: CaseScores) -> str:
-    title = f"{word}: {scores.case}\nDice {case_dice(scores):.3f}"
-    if 1 < len(scores.labels) <= MOST_LABELS_IN_TITLE:
-        parts = (f"{name} {'–' if one.dice is None else f'{one.dice:.3f}'}" for name, one in scores.labels.items())
-        title += f"   ({', '.join(parts)})"
-    return title
+def add_counts(one: CalibrationCounts, other: CalibrationCounts) -> CalibrationCounts:
+    """Bin by bin."""
+    return CalibrationCounts(
+        voxels=tuple(map(add, one.voxels, other.voxels)),
+        probability_sums=tuple(map(add, one.probability_sums, other.probability_sums)),
+        label_voxels=tuple(map(add, one.label_voxels, other.label_voxels)),
+    )

@@ -5,23 +5,26 @@ first stage's folds also leave label maps for the second stage, see `inference.p
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.imaging.case_reading import read_case
-from autoseg.imaging.geometry import restore_array
-from autoseg.imaging.labels import decode_label_map
+from autoseg.imaging.case_reading import choose_orientation, read_case
+from autoseg.imaging.geometry import orient_array, restore_array
+from autoseg.imaging.labels import decode_label_map, encode_label_map
 from autoseg.imaging.reading import read_label_map
 from autoseg.imaging.storage import StoredCase, open_case
 from autoseg.imaging.writing import label_map_ending, write_label_map
+from autoseg.inference.calibration import CalibrationCounter
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import LoadedConfiguration, load_configuration
 from autoseg.inference.previous_stage import NextStage, load_previous, next_stages
-from autoseg.inference.restore import CaseLogits, LabelIndices, restore_with_grids
+from autoseg.inference.restore import CaseLogits, LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sliding_window import count_windows
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
@@ -31,6 +34,8 @@ from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, write_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
+
+CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +67,8 @@ class Validation:
 def validate_fold(validation: Validation, progress: Progress | None = None) -> Evaluation:
     """Predict every validation case with the final weights, write the label maps, score them on their own grid.
 
-    Writes `validation/<case><ending>` and, last, `validation/evaluation.json` in the fold's folder; for each cascade
-    that builds on this configuration also `next_stage/<cascade>/<case>.b2nd`.
+    Writes `validation/<case><ending>`, `validation/calibration.json` and, last, `validation/evaluation.json` in the
+    fold's folder; for each cascade that builds on this configuration also `next_stage/<cascade>/<case>.b2nd`.
 
     Args:
         validation: At least one case; the fold has final weights.
@@ -78,15 +83,16 @@ def validate_fold(validation: Validation, progress: Progress | None = None) -> E
     previous = load_previous(workspace, plan, name, validation.cases) if is_cascade else {}
     folder = workspace.fold(name, validation.fold) / "validation"
     by_case = {files.case: files for files in validation.dataset.cases}
-    scores = []
+    scores, counter = [], CalibrationCounter(plan.encoding)
     for number, case in enumerate(validation.cases, start=1):
         labels = previous[case][:] if is_cascade else None
-        scores.append(_validate_case(validation, loaded, by_case[case], labels, folder))
+        scores.append(_validate_case(validation, loaded, by_case[case], labels, folder, counter))
         if progress is not None:
             progress(number, len(validation.cases))
     evaluation = summarize(
         scores, [name for name, indices in indices_by_label(plan.encoding).items() if indices != (0,)]
     )
+    write_record(counter.counts(), folder / CALIBRATION_FILE)
     write_record(evaluation, folder / "evaluation.json")
     return evaluation
 
@@ -126,22 +132,29 @@ def _validate_case(
     files: CaseFiles,
     previous: NDArray[np.int16] | None,
     folder: Path,
+    counter: CalibrationCounter,
 ) -> CaseScores:
-    own, next_maps = _label_maps(validation, loaded, files.case, previous)
+    dataset, plan = validation.workspace.dataset_folder(validation.dataset.folder), validation.plan
+    reference = read_label_map(dataset / files.label)
+    orientation = choose_orientation(reference.grid, plan.orientation)
+    truth = orient_array(encode_label_map(reference.array[0], plan.encoding), orientation)
+    own, next_maps = _label_maps(validation, loaded, files.case, previous, [partial(counter.add, truth)])
+    del truth
     for stage, labels in zip(validation._next_stages, next_maps, strict=True):
         stage.write(stage.grid(files.case), labels)
-    dataset = validation.workspace.dataset_folder(validation.dataset.folder)
-    plan = validation.plan
     original = read_case(dataset, files, plan.encoding, plan.orientation)
     values = decode_label_map(restore_array(own, original.orientation), plan.encoding)
     path = folder / f"{files.case}{label_map_ending(validation.dataset.file_ending)}"
     write_label_map(values, original.template, path)
-    reference = read_label_map(dataset / files.label).array[0]
-    return measure_case(files.case, values, reference, plan.labels, original.template.grid.spacing)
+    return measure_case(files.case, values, reference.array[0], plan.labels, original.template.grid.spacing)
 
 
 def _label_maps(
-    validation: Validation, loaded: LoadedConfiguration, case: str, previous: NDArray[np.int16] | None
+    validation: Validation,
+    loaded: LoadedConfiguration,
+    case: str,
+    previous: NDArray[np.int16] | None,
+    sinks: Sequence[ProbabilitySink] = (),
 ) -> tuple[LabelIndices, tuple[LabelIndices, ...]]:
     """Label indices of one case, in working orientation, and on the grid of every cascade that builds on it.
 
@@ -152,4 +165,4 @@ def _label_maps(
     slices = stream_case_logits(loaded, image, previous, device=validation.device, dtype=validation.dtype)
     answer = CaseLogits(slices, stored.record, loaded.configuration.resampling)
     grids = [stage.grid(case) for stage in validation._next_stages]
-    return restore_with_grids(answer, grids, validation.plan.encoding)
+    return restore_with_grids(answer, grids, validation.plan.encoding, sinks)

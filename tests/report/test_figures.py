@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.report.figures import draw_cases, draw_folds, encode_png, picture_case, plot_cases, plot_progress
+from autoseg.report.figures import CasePicture, Plane, draw_cases, plot_progress
 from tests.report.conftest import make_epoch
 
 
@@ -57,89 +57,26 @@ def test_no_label_is_hidden_by_their_mean(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.asarray(lines["mean"].get_ydata(), dtype=np.float64), [0.5, 0.6])
 
 
-def test_folds_are_lines_side_by_side():
-    figure = draw_folds({"0": [make_epoch(0), make_epoch(1)], "1": [make_epoch(0)]})
-    train, validation, dice = figure.axes
-    assert dice.get_title() == "mean pseudo-Dice (random patches)"
-    assert [line.get_label() for line in train.lines] == ["fold 0", "fold 1"]
-    heights = [np.asarray(panel.lines[0].get_ydata(), dtype=np.float64) for panel in (train, validation, dice)]
-    np.testing.assert_allclose(heights, [[1.0, 0.5], [np.nan, 0.6], [0.5, 0.6]])
-
-
-def make_case(shape=(5, 11, 7), channels=1):
-    image = np.zeros((channels, *shape), dtype=np.float32)
-    image[:] = np.arange(shape[0], dtype=np.float32).reshape(-1, 1, 1)
+def make_case(shape=(11, 7)):
     reference, prediction = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.int16)
-    reference[:, 4:7, 2:4] = 1
-    reference[-1, 4, 2:4] = 2
-    prediction[:, 4:7, 2:4] = 1
-    return image, reference, prediction
-
-
-def test_planes_lie_as_radiologists_expect():
-    image, reference, prediction = make_case()
-    axial, coronal, sagittal = picture_case("a", image, reference, prediction, (3.0, 0.9, 0.7)).planes
-
-    assert [plane.name for plane in (axial, coronal, sagittal)] == ["axial", "coronal", "sagittal"]
-    assert axial.pixel_aspect == pytest.approx(0.9 / 0.7)
-    assert coronal.pixel_aspect == pytest.approx(3.0 / 0.7)
-    assert sagittal.pixel_aspect == pytest.approx(3.0 / 0.9)
-    # z is 0..4 upwards, so the brightest slice is the first row
-    assert coronal.image[0, 0] == 1.0
-    assert coronal.image[-1, 0] == 0.0
-    # anterior (small y) stays the first column; the top slice holds label 2
-    assert (sagittal.reference == 2).any() == (sagittal.reference[0] == 2).any()
-    assert coronal.reference.shape[0] == sagittal.reference.shape[0] == 5
-
-
-def test_slices_go_through_the_middle_of_the_foreground_and_are_cut_to_it():
-    image = np.zeros((1, 9, 40, 50), dtype=np.float32)
-    reference = np.zeros((9, 40, 50), dtype=np.int16)
-    reference[2:5, 10:20, 30:38] = 1
-    image[0, 3] = 5.0
-    axial, coronal, _ = picture_case("a", image, reference, np.zeros_like(reference), (3.0, 1.0, 1.0)).planes
-    assert axial.reference.shape == (10 + 2 * 5, 8 + 2 * 5)
-    assert axial.reference.sum() == 80
-    assert coronal.reference.shape == (5, 18)
-    assert coronal.reference.sum() == 24
-
-
-def test_a_single_slice_gives_one_plane_and_colour_when_it_has_three_channels():
-    image, reference, prediction = make_case((1, 11, 7), channels=3)
-    (plane,) = picture_case("a", image, reference, prediction, (999.0, 1.0, 1.0)).planes
-    assert plane.image.ndim == 3
-    assert plane.image.shape[2] == 3
-    assert plane.pixel_aspect == 1.0
-
-
-def test_without_any_foreground_the_whole_image_is_shown():
-    image, reference, _ = make_case()
-    empty = np.zeros_like(reference)
-    axial, *_ = picture_case("a", image, empty, empty, (3.0, 0.9, 0.7)).planes
-    assert axial.image.shape == (11, 7)
+    reference[4:7, 2:4] = 1
+    reference[4, 2:4] = 2
+    prediction[4:7, 2:4] = 1
+    return CasePicture("case a", (Plane("slice", np.zeros(shape, dtype=np.float32), reference, prediction, 1.3),))
 
 
 def test_contours_are_solid_for_the_reference_and_dashed_for_the_prediction():
-    image, reference, prediction = make_case()
-    figure = draw_cases([picture_case("case a", image, reference, prediction, (3.0, 0.9, 0.7))])
+    figure = draw_cases([make_case()])
     assert figure.texts[0].get_text() == "case a"
-    coronal = figure.axes[1]
-    dashes = [contour.get_linestyle()[0][1] for contour in coronal.collections]  # type: ignore[index]
+    (panel,) = figure.axes
+    dashes = [contour.get_linestyle()[0][1] for contour in panel.collections]  # type: ignore[index]
     assert len(dashes) >= 2
     assert dashes[0] is None
     assert dashes[1] is not None
 
 
-def test_a_mosaic_is_written_whole(tmp_path):
-    image, reference, prediction = make_case()
-    rows = [picture_case(name, image, reference, prediction, (3.0, 0.9, 0.7)) for name in ("a", "b")]
-    plot_cases(rows, tmp_path / "cases.png")
-    assert (tmp_path / "cases.png").read_bytes() == encode_png(draw_cases(rows))
-
-
 def test_single_slices_are_laid_side_by_side_without_overlap():
-    image, reference, prediction = make_case((1, 11, 7))
-    cases = [picture_case(name, image, reference, prediction, (999.0, 1.0, 1.0)) for name in "abcde"]
+    cases = [make_case()] * 5
     figure = draw_cases(cases)
     boxes = [panel.get_position(original=True) for panel in figure.axes]
     assert len({round(box.x0, 3) for box in boxes}) == 3

@@ -1,9 +1,12 @@
 """The page: what it says at every stage, and that it is complete in itself."""
 
 import base64
+import re
 from html.parser import HTMLParser
+from io import BytesIO
 
 import pytest
+from PIL import Image
 from typing_extensions import override
 
 from autoseg.errors import UsageError
@@ -14,7 +17,7 @@ from autoseg.report.render import render_report
 class Page(HTMLParser):
     """Text, links and the balance of tags."""
 
-    EMPTY = ("meta", "img", "source")
+    EMPTY = ("meta", "link", "img", "input", "br")
 
     def __init__(self, path):
         super().__init__()
@@ -85,15 +88,18 @@ def test_a_selected_workspace_shows_everything(selected):
 
 def test_the_page_needs_nothing_besides_itself(selected):
     page = Page(render_report(selected))
-    pictures = [link for link in page.links if link.startswith("data:image/png;base64,")]
-    assert len(pictures) == 3
+    pictures = [link for link in page.links if link.startswith("data:image/webp;base64,")]
+    assert len(pictures) == 2 + 2 * 4  # samples; a stack and three planes of both cases
     for picture in pictures:
-        assert base64.b64decode(picture.partition(",")[2]).startswith(b"\x89PNG")
+        with Image.open(BytesIO(base64.b64decode(picture.partition(",")[2]))) as image:
+            image.load()
     others = [link for link in page.links if link not in pictures]
-    assert others
-    assert all(link.startswith("#") and link[1:] in page.ids for link in others)
-    assert "<script" not in page.html
+    assert "data:," in others
+    assert all(link.startswith("#") and link[1:] in page.ids for link in others if link != "data:,")
     assert "@import" not in page.html
+    assert "url(" not in page.html
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", page.html))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never fetched
 
 
 def test_worst_cases_are_those_of_the_selected_configuration(selected):
@@ -104,14 +110,16 @@ def test_worst_cases_are_those_of_the_selected_configuration(selected):
 
 def test_a_dataset_that_has_gone_is_said_and_does_not_stop_the_page(selected, tmp_path):
     (tmp_path / "data").rename(tmp_path / "elsewhere")
-    assert "The dataset is not at ../data any more" in Page(render_report(selected)).text
+    text = Page(render_report(selected)).text
+    assert "The dataset is not at ../data any more, so there are no pictures" in text
+    assert "Sample cases without a picture: 2. The dataset is not at ../data any more." in text
 
 
 def test_a_case_that_cannot_be_read_is_named_and_the_others_are_shown(selected, tmp_path):
     (tmp_path / "data" / "images" / "a.nii.gz").write_bytes(b"half")
     page = Page(render_report(selected))
-    assert "a cannot be shown:" in page.text
-    assert len([link for link in page.links if link.startswith("data:")]) == 3
+    assert page.text.count("a cannot be shown:") == 2
+    assert len([link for link in page.links if link.startswith("data:image")]) == 1 + 4
 
 
 def test_a_folder_that_is_no_workspace_is_refused(tmp_path):

@@ -1,5 +1,9 @@
 """Final validation on phantoms with untrained networks: label maps, scores, and what a cascade passes on."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import blosc2
 import nibabel
 import numpy as np
@@ -12,6 +16,7 @@ from autoseg.imaging.storage import open_case
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.model_loading import load_configuration
 from autoseg.inference.sliding_window import predict_logits
+from autoseg.records.calibration import Calibration
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
@@ -149,3 +154,38 @@ def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, t
         assert estimate_validation_seconds(validation) > 0
         assert estimate_validation_seconds(validation, ()) > 0
     assert axes == [(0, 1, 2), (0, 1, 2), (), ()] * 2
+
+
+def test_calibration_agrees_with_the_probabilities_of_prediction(validated, dataset, plan):
+    """Both before post-processing; prediction keeps probabilities in float16, so a few voxels change bins."""
+    counted = read_record(Calibration, validated.fold("3d_lowres", "0") / "validation" / "calibration.json")
+    predictor = Predictor(validated.root, configuration="3d_lowres", folds=["0"], device="cpu", precision="fp32")
+    bodies, references = [], []
+    for case in FOLDS["0"]:
+        file = dataset / "imagesTr" / f"{case}_0000.nii.gz"
+        probabilities = predictor.predict(file, probabilities=True).probabilities
+        assert probabilities is not None
+        bodies.append(probabilities[1].astype(np.float64).ravel())
+        references.append(np.asarray(nibabel.load(dataset / "labelsTr" / f"{case}.nii.gz").dataobj).T.ravel() == 1)
+    body, reference = np.concatenate(bodies), np.concatenate(references)
+    likely, found = body >= 0.05, counted.labels["body"]
+    assert np.count_nonzero(likely) > 1000
+    assert sum(found.voxels) == pytest.approx(np.count_nonzero(likely), rel=2e-3)
+    assert sum(found.label_voxels) == pytest.approx(np.count_nonzero(reference & likely), rel=2e-3)
+    assert sum(found.probability_sums) == pytest.approx(body[likely].sum(), rel=2e-3)
+
+
+def test_calibration_does_not_depend_on_how_files_are_stored(validated, dataset, plan, tmp_path):
+    """The same cases, stored with other axes: truth is brought to where the network's answer lies."""
+    workspace = Workspace(tmp_path / "w")
+    shutil.copytree(validated.root, workspace.root)
+    for path in dataset.glob("*/*.nii.gz"):
+        turned = nibabel.load(path).as_reoriented([[1, -1], [2, 1], [0, -1]])
+        (tmp_path / "turned" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        nibabel.save(turned, tmp_path / "turned" / path.parent.name / path.name)
+    validation = validation_of(workspace, plan, "3d_lowres", "0")
+    moved = validation.dataset.model_copy(update={"folder": "../turned"})
+    validate_fold(replace(validation, dataset=moved))
+    file = Path("validation", "calibration.json")
+    before, after = (read_record(Calibration, one.fold("3d_lowres", "0") / file) for one in (validated, workspace))
+    assert after == before

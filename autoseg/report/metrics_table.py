@@ -1,0 +1,135 @@
+"""Evaluations as tables of the page: every metric that was computed, with intervals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from autoseg.metrics.summary import case_dice
+from autoseg.records.evaluation import CaseScores, Evaluation, LabelScores, LabelSummary
+
+MOST_LABEL_COLUMNS = 8
+"""With more labels, the table of cases shows means only."""
+METRIC_NAMES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "surface_dice": "surface Dice",
+    "hausdorff_95_mm": "HD95 ({unit})",
+    "average_surface_distance_mm": "ASSD ({unit})",
+    "hausdorff_mm": "Hausdorff ({unit})",
+    "precision": "precision",
+    "recall": "recall",
+    "volume_error_ml": "volume error (ml)",
+    "relative_volume_difference": "relative volume difference",
+    "lesion_f1": "F1 of parts",
+    "panoptic_quality": "panoptic quality",
+}
+"""Shown, in this order; what says the same as another (1 - IoU) or is always near 1 (pixel accuracy) is left out."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, and what it is sorted by."""
+
+    text: str
+    detail: str = ""
+    """Small print: the interval."""
+    order: float | None = None
+    """None: sorted last."""
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """Columns, rows, and the rows below the line."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    footer: tuple[Cell, ...] = ()
+
+
+def say_metric(name: str, unit: str) -> str:
+    """Name of a metric for people; distances are in mm, of pictures in pixels."""
+    return METRIC_NAMES[name].format(unit=unit)
+
+
+def tabulate_labels(evaluation: Evaluation, unit: str = "mm") -> DataTable:
+    """One row per label; metrics that no label has are left out, counts of empty structures come last."""
+    names = [name for name in METRIC_NAMES if any(_mean(one, name) for one in evaluation.labels.values())]
+    columns = ("label", *(say_metric(name, unit) for name in names), "cases", "missed", "false alarms", "both empty")
+    rows = []
+    for label, summary in evaluation.labels.items():
+        counts = evaluation.counts[label]
+        figures = (summary.num_cases, counts.missed, counts.false_alarm, counts.both_empty)
+        rows.append(
+            (
+                Cell(label),
+                *(_mean(summary, name) or Cell("–") for name in names),
+                *(Cell(str(figure), order=figure) for figure in figures),
+            )
+        )
+    mean = figure_cell(evaluation.mean_foreground_dice, evaluation.mean_foreground_dice_interval)
+    footer = (Cell("mean of labels"), mean, *(Cell("") for _ in columns[2:])) if len(evaluation.labels) > 1 else ()
+    return DataTable(columns, tuple(rows), footer)
+
+
+def _mean(summary: LabelSummary, name: str) -> Cell | None:
+    known = summary.metrics.get(name)
+    if known is not None:
+        cell = figure_cell(known.mean, known.interval)
+        if known.mean_with_misses is None or known.mean_with_misses == known.mean:
+            return cell
+        return Cell(cell.text, f"{cell.detail}; {short(known.mean_with_misses)} with misses".lstrip("; "), cell.order)
+    if name == "dice" and summary.dice is not None:
+        spread = "" if summary.dice_std is None else f"± {summary.dice_std:.3f}"
+        return Cell(short(summary.dice), spread, summary.dice)
+    return figure_cell(summary.iou) if name == "iou" else None
+
+
+def figure_cell(value: float | None, interval: tuple[float, float] | None = None) -> Cell:
+    """A figure with its 95 % interval."""
+    between = "" if interval is None else f"{short(interval[0])} to {short(interval[1])}"
+    return Cell(short(value), between, value)
+
+
+def tabulate_cases(evaluation: Evaluation, unit: str = "mm") -> DataTable:
+    """One row per case, the worst first, cases without any score last."""
+    labels = list(evaluation.labels)
+    few = len(labels) <= MOST_LABEL_COLUMNS
+    columns: list[tuple[str, Callable[[CaseScores], float | None]]] = [("mean Dice", case_dice)]
+    if few and len(labels) > 1:
+        columns += [(f"{label}, Dice", _getter(label, "dice")) for label in labels]
+    for metric in ("hausdorff_95_mm", "volume_error_ml"):
+        if few and any(value_of(case, label, metric) is not None for case in evaluation.cases for label in labels):
+            columns += [(f"{label}, {say_metric(metric, unit)}", _getter(label, metric)) for label in labels]
+    rows = [
+        (Cell(case.case), *(figure_cell(value(case)) for _, value in columns))
+        for case in sorted(evaluation.cases, key=_rank)
+    ]
+    return DataTable(("case", *(name for name, _ in columns)), tuple(rows))
+
+
+def _getter(label: str, metric: str) -> Callable[[CaseScores], float | None]:
+    return lambda case: value_of(case, label, metric)
+
+
+def value_of(case: CaseScores, label: str, metric: str) -> float | None:
+    """One metric of one label in one case; None where it is not defined or was not computed."""
+    scores: LabelScores | None = case.labels.get(label)
+    value: float | None = None if scores is None else getattr(scores, metric)
+    return value
+
+
+def metric_values(cases: Sequence[CaseScores], label: str, metric: str) -> dict[str, float]:
+    """A metric's known values by case."""
+    values = {case.case: value_of(case, label, metric) for case in cases}
+    return {case: value for case, value in values.items() if value is not None}
+
+
+def short(value: float | None) -> str:
+    """Three decimals below ten, else three significant digits; a dash where there is no value."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
+
+
+def _rank(case: CaseScores) -> tuple[bool, float, str]:
+    dice = case_dice(case)
+    return (True, 0.0, case.case) if dice is None else (False, dice, case.case)

@@ -1,0 +1,15 @@
+"""A recipe in words."""
+
+from autoseg.postprocessing import describe_step
+from autoseg.records.selection import Selection
+
+
+def say_recipe(selection: Selection) -> list[str]:
+    """What prediction will do, step by step."""
+    networks = " and ".join(selection.configurations)
+    folds = f"fold{'s' if len(selection.folds) > 1 else ''} {', '.join(selection.folds)}"
+    averaged = len(selection.configurations) * len(selection.folds) > 1
+    steps = [f"predict with {networks}, {folds}" + (", and average their probabilities" if averaged else "")]
+    steps += [f"{name}: from probability {at:g}" for name, at in selection.region_thresholds.items()]
+    steps += [describe_step(step) for step in selection.postprocessing]
+    return steps if selection.postprocessing else [*steps, "no post-processing: none helped"]

@@ -1,0 +1,166 @@
+"""Slices of images for the page: small pictures with their contours as vector paths on top, sharp at any size."""
+
+from base64 import b64encode
+from dataclasses import dataclass
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.measure import approximate_polygon, find_contours
+
+from autoseg.records.case import Spacing, Triple
+
+LARGEST_EDGE = 320
+"""Pixels of a picture's longer edge; bounds the page's size."""
+CONTOUR_TOLERANCE = 0.25
+"""Pixels that a contour may deviate from the pixel-exact one; saves most of its points."""
+QUALITY = 82
+"""Of WebP: half of JPEG's size at the same look, and a tenth of PNG's on noisy images."""
+PICTURE_MAXIMUM = 255
+"""Of pictures with 8 bits."""
+THICK_SLICES = 1.2
+"""Times the spacing along z; beyond, another axis has the thick slices."""
+SMALLEST_MARGIN = 0.1
+"""Of the image, around a foreground that is shown; small structures need their surroundings."""
+NUM_LABEL_COLOURS = 21
+"""Classes `l0` to `l20` in style.css: seven hues, plain, light and dark."""
+
+Labels = NDArray[np.integer]
+
+
+class Outline(NamedTuple):
+    """Contours of one label in one slice."""
+
+    label: int
+    """Position of its colour class, 0 to NUM_LABEL_COLOURS - 1."""
+    path: str
+    """SVG path data in pixels of the slice."""
+
+
+@dataclass(frozen=True)
+class SlicePicture:
+    """One slice, ready for the page."""
+
+    caption: str
+    description: str
+    """For screen readers."""
+    source: str
+    """Data URL."""
+    width: int
+    """Pixels of the slice, before it was made smaller; the contours' units."""
+    height: int
+    aspect: float
+    """Width over height as it is to be shown, by the voxels' size in mm."""
+    reference: tuple[Outline, ...]
+    prediction: tuple[Outline, ...]
+
+
+def make_slice(
+    caption: str,
+    description: str,
+    image: NDArray[np.float32],
+    reference: Labels,
+    prediction: Labels | None,
+    pixel_aspect: float,
+) -> SlicePicture:
+    """Encode a slice and trace its labels.
+
+    Args:
+        caption: Below the picture.
+        description: Instead of the picture, for those who cannot see it.
+        image: (Y, X) or (Y, X, 3), in [0, 1].
+        reference: Label indices, (Y, X).
+        prediction: Label indices, (Y, X); None: there is none.
+        pixel_aspect: Height of a pixel divided by its width.
+    """
+    height, width = reference.shape
+    return SlicePicture(
+        caption=caption,
+        description=description,
+        source=encode_picture(image),
+        width=width,
+        height=height,
+        aspect=width / (height * pixel_aspect),
+        reference=trace_labels(reference),
+        prediction=() if prediction is None else trace_labels(prediction),
+    )
+
+
+def encode_picture(image: NDArray[np.float32], largest_edge: int = LARGEST_EDGE) -> str:
+    """A WebP data URL of an image in [0, 1], (Y, X) or (Y, X, 3), made smaller where it is larger than the edge."""
+    picture = Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
+    picture.thumbnail((largest_edge, largest_edge), Image.Resampling.BOX)
+    buffer = BytesIO()
+    picture.save(buffer, format="WEBP", quality=QUALITY, method=4)
+    return "data:image/webp;base64," + b64encode(buffer.getvalue()).decode("ascii")
+
+
+def trace_labels(labels: Labels) -> tuple[Outline, ...]:
+    """Contours of every label, along the borders of its pixels."""
+    values = np.unique(labels)
+    return tuple(
+        Outline((int(value) - 1) % NUM_LABEL_COLOURS, path)
+        for value in values[values != 0]
+        if (path := trace_mask(labels == value))
+    )
+
+
+def trace_mask(mask: NDArray[np.bool_]) -> str:
+    """SVG path data of a mask's contours; a structure that is cut by the border is closed there."""
+    parts = []
+    for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
+        points = approximate_polygon(contour, CONTOUR_TOLERANCE) - 0.5  # pixel centres lie at one half
+        corners = " ".join(f"{x:.1f},{y:.1f}" for y, x in points[:-1])
+        parts.append(f"M{corners}Z")
+    return "".join(parts).replace(".0", "")
+
+
+def to_unit_range(image: NDArray[np.float32], percentiles: tuple[float, float] = (0.5, 99.5)) -> NDArray[np.float32]:
+    """Map the percentiles of the values to 0 and 1."""
+    low, high = (float(bound) for bound in np.percentile(image, percentiles))
+    grey: NDArray[np.float32] = np.clip((image - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
+    return grey
+
+
+def display_image(image: NDArray[np.float32], *, in_colour: bool) -> NDArray[np.float32]:
+    """A slice (C, Y, X) as it is shown, in [0, 1]: three channels in colour if wanted, else the first one."""
+    if not in_colour or len(image) != 3:
+        return to_unit_range(image[0])
+    colours = np.moveaxis(image, 0, -1)
+    low, high = float(colours.min()), float(colours.max())
+    if low >= 0 and high <= PICTURE_MAXIMUM:
+        return colours / np.float32(PICTURE_MAXIMUM if high > 1 else 1)
+    return to_unit_range(colours)
+
+
+def through_plane_axis(shape: Triple, spacing: Spacing) -> int:
+    """The axis along which slices follow each other: the one with thick slices, else z; of a picture, the flat one."""
+    if 1 in shape:
+        return shape.index(1)
+    return spacing.index(max(spacing)) if max(spacing) > THICK_SLICES * spacing[0] else 0
+
+
+def say_place(axis: int, place: int, count: int) -> str:
+    """Which slice it is, counted from 1."""
+    return "slice" if count == 1 else f"{('axial', 'coronal', 'sagittal')[axis]} slice {place + 1} of {count}"
+
+
+def box_around(foreground: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[int, ...]]:
+    """The foreground's box with a margin of half its size, and the middle voxel of the foreground."""
+    box: list[slice] = []
+    middle: list[int] = []
+    for axis, size in enumerate(foreground.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        counts = foreground.sum(axis=others)
+        found = np.flatnonzero(counts)
+        if len(found) == 0:
+            box.append(slice(0, size))
+            middle.append(size // 2)
+            continue
+        first, last = int(found[0]), int(found[-1])
+        margin = max((last + 1 - first) // 2, round(SMALLEST_MARGIN * size), 1)
+        box.append(slice(max(first - margin, 0), min(last + 1 + margin, size)))
+        middle.append(int(np.searchsorted(np.cumsum(counts), counts.sum() / 2)))
+    return tuple(box), tuple(middle)

@@ -1,0 +1,192 @@
+"""Small charts as inline SVG: scales, axes and marks.
+
+Nothing here names a colour: marks carry the classes of style.css (`c0` to `c6` for series), so one drawing serves
+light and dark screens, and text stays text.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH = 360.0
+"""Of a chart, user units; a phone shows them as CSS pixels."""
+NUM_SERIES = 7
+SAME = 1e-9
+"""Values closer than this, relative and absolute, get an axis around them."""
+CHARACTER_WIDTH = 6.0
+"""Of axis text, user units, a little more than the mean of common fonts."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to positions, linear or logarithmic."""
+
+    low: float
+    high: float
+    start: float
+    """Position of `low`, user units."""
+    end: float
+    is_log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Position of a value; values outside are put on the border."""
+        low, high, value = (
+            (math.log10(self.low), math.log10(self.high), math.log10(max(value, self.low)))
+            if self.is_log
+            else (self.low, self.high, value)
+        )
+        share = (value - low) / (high - low)
+        return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
+
+    def ticks(self, most: int = 6) -> list[float]:
+        """Round values inside the scale."""
+        if not self.is_log:
+            return _linear_ticks(self.low, self.high, most)
+        decades = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
+        ticks = [10.0**power for power in decades]
+        step = -(-len(ticks) // most) if ticks else 1
+        return ticks[::step] if len(ticks) > 1 else [self.low, self.high]
+
+
+def linear_scale(low: float, high: float, start: float, end: float, most: int = 6) -> Scale:
+    """A scale whose ends are round and enclose the values."""
+    if high - low <= max(SAME * max(abs(low), abs(high)), SAME):
+        low, high = low - max(abs(low), 1.0) / 10, high + max(abs(high), 1.0) / 10
+    step = _round_step((high - low) / most)
+    return Scale(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end)
+
+
+def log_scale(low: float, high: float, start: float, end: float) -> Scale:
+    """A logarithmic scale from 1, 2 or 5 times a power of ten to another one.
+
+    Args:
+        low: Above 0.
+        high: At least `low`.
+        start: Position of the lower end.
+        end: Position of the upper end.
+    """
+    first = math.floor(math.log10(low))
+    last = math.ceil(math.log10(high))
+    return Scale(10.0**first, 10.0 ** max(last, first + 1), start, end, is_log=True)
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
+
+
+def _linear_ticks(low: float, high: float, most: int) -> list[float]:
+    step = _round_step((high - low) / most)
+    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+    return [position * step for position in range(first, last + 1)]
+
+
+def tick_text(value: float) -> str:
+    """As short as it can be read.
+
+    Examples:
+        >>> tick_text(0.30000000000000004), tick_text(1500.0), tick_text(20000.0), tick_text(3e6), tick_text(0.0)
+        ('0.3', '1500', '20k', '3M', '0')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def say_figure(value: float) -> str:
+    """Four significant digits without an exponent, as people read quantities.
+
+    Examples:
+        >>> say_figure(1704123.0), say_figure(35.0), say_figure(0.012345), say_figure(1e-9)
+        ('1,704,000', '35', '0.01235', '1e-09')
+    """
+    if abs(value) < 1000:
+        return f"{value:.4g}"
+    digits = math.floor(math.log10(abs(value))) - 3
+    return f"{round(value, -digits):,.0f}"
+
+
+def text(x: float, y: float, words: str, *, anchor: str = "middle", classes: str = "") -> Markup:
+    """Words at a point; `anchor` is start, middle or end."""
+    kind = Markup(' class="{}"').format(classes) if classes else ""
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}"{}>{}</text>').format(x, y, anchor, kind, words)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> Markup:
+    """A straight line."""
+    return Markup('<path class="{}" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(classes, x1, y1, x2, y2)
+
+
+def rectangle(x: float, y: float, width: float, height: float, classes: str, title: str = "") -> Markup:
+    """A rectangle; the title shows when it is pointed at."""
+    shape = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"').format(
+        classes, x, y, max(width, 0.0), max(height, 0.0)
+    )
+    return shape + (Markup("><title>{}</title></rect>").format(title) if title else Markup("/>"))
+
+
+def dot(x: float, y: float, radius: float, classes: str, title: str = "") -> Markup:
+    """A point; the title shows when it is pointed at."""
+    shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"').format(classes, x, y, radius)
+    return shape + (Markup("><title>{}</title></circle>").format(title) if title else Markup("/>"))
+
+
+def polyline(points: Sequence[tuple[float, float] | None], classes: str) -> Markup:
+    """Connected points; None interrupts the line."""
+    parts, pen_is_down = [], False
+    for point in points:
+        if point is not None:
+            parts.append(f"{'L' if pen_is_down else 'M'}{point[0]:.1f} {point[1]:.1f}")
+        pen_is_down = point is not None
+    return Markup('<path class="{}" d="{}"/>').format(classes, "".join(parts))
+
+
+def x_axis(scale: Scale, top: float, bottom: float, label: str) -> list[Markup]:
+    """Grid lines from top to bottom, numbers below, and what they are."""
+    parts = []
+    for tick in scale.ticks():
+        parts.append(line(scale(tick), top, scale(tick), bottom, "grid"))
+        parts.append(text(scale(tick), bottom + 14, tick_text(tick)))
+    parts.append(text((scale.start + scale.end) / 2, bottom + 30, label, classes="label"))
+    return parts
+
+
+def y_axis(scale: Scale, left: float, right: float) -> list[Markup]:
+    """Grid lines from left to right and numbers beside them."""
+    parts = []
+    for tick in scale.ticks(5):
+        parts.append(line(left, scale(tick), right, scale(tick), "grid"))
+        parts.append(text(left - 6, scale(tick) + 3.5, tick_text(tick), anchor="end"))
+    return parts
+
+
+def row_names(names: Sequence[str], middles: Sequence[float], left: float) -> list[Markup]:
+    """Names of horizontal rows, cut where they do not fit; the whole name shows when it is pointed at."""
+    fitting = max(int((left - 8) / CHARACTER_WIDTH), 3)
+    parts = []
+    for name, middle in zip(names, middles, strict=True):
+        shown = name if len(name) <= fitting else f"{name[: fitting - 1]}…"
+        words = Markup("{}<title>{}</title>").format(shown, name)
+        parts.append(text(left - 8, middle + 3.5, words, anchor="end"))
+    return parts
+
+
+def name_margin(names: Sequence[str]) -> float:
+    """Room for the names of rows, user units."""
+    return min(max(CHARACTER_WIDTH * max(map(len, names), default=0) + 12, 40.0), 130.0)
+
+
+def chart(parts: Sequence[Markup], height: float, description: str) -> Markup:
+    """The whole drawing; the description is what a screen reader says."""
+    start = Markup('<svg class="chart" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">').format(
+        WIDTH, height, description
+    )
+    return start + Markup("").join(parts) + Markup("</svg>")
+
+
+def series_class(position: int) -> str:
+    """Class of the position's colour; they repeat after NUM_SERIES."""
+    return f"c{position % NUM_SERIES}"
