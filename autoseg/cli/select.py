@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from autoseg.cli.options import add_shared, add_workers, add_workspace
+from autoseg.cli.options import add_device, add_shared, add_workers, add_workspace
+from autoseg.cli.refinement import add_refinement, refinement_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", type=Path, default=None, help="where the dataset is now, if it is not where it was planned"
     )
+    add_refinement(parser)
+    add_device(parser)
     add_workers(parser)
     add_shared(parser)
 
@@ -27,7 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     workspace = Workspace(arguments.workspace)
     with progress_bar("post-processing") as progress:
         selection = select_model(
-            workspace, arguments.dataset, workers=arguments.workers or core_count(), progress=progress
+            workspace,
+            arguments.dataset,
+            refine=refinement_options(arguments),
+            workers=arguments.workers or core_count(),
+            progress=progress,
         )
     for reason in selection.reasons:
         print(reason)

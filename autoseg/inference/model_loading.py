@@ -19,6 +19,7 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, model_hash
 from autoseg.records.postprocessing import PostprocessingStep
+from autoseg.records.refinement import Refinement
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 
@@ -37,6 +38,7 @@ class Recipe:
     folds: tuple[str, ...]
     """Asked for; empty: all that are trained."""
     postprocessing: tuple[PostprocessingStep, ...]
+    refinement: Refinement | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def choose_recipe(
         selection = read_record(Selection, workspace.selection)
         if not asked:
             _warn_of_other_folds(workspace, selection, checkpoint)
-        return Recipe(selection.configurations, asked or selection.folds, selection.postprocessing)
+        return Recipe(
+            selection.configurations, asked or selection.folds, selection.postprocessing, selection.refinement
+        )
     names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
     for name in names:
         if all(workspace.trained_folds(stage, checkpoint) for stage in _stages(plan, name)):

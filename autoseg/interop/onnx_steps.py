@@ -96,6 +96,8 @@ def _after(plan: Plan, configuration: Configuration, selection: Selection) -> It
             "(probability above one half)."
         )
     yield "Put the box back into a volume of background, undo the transpose, and then the change of orientation."
+    if selection.refinement is not None:
+        yield "autoseg itself refines boundaries here with networks that are not exported: surfaces differ slightly."
     for step in selection.postprocessing:
         yield (
             f"Keep only the largest connected component (26 neighbours) of the union of {', '.join(step.labels)}; "

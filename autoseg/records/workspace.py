@@ -57,6 +57,11 @@ class Workspace:
         """Folder of one trained fold; `fold` is an index as text, or `all`."""
         return self.root / "models" / configuration / f"fold_{fold}"
 
+    @property
+    def refinement(self) -> Path:
+        """Folder of the boundary refiners, `refiner_<index>.safetensors` and `.json`."""
+        return self.root / "models" / "refinement"
+
     def next_stage(self, configuration: str, fold: str, next_configuration: str) -> Path:
         """Folder of a fold's label maps for its validation cases, on the grid of the cascade's next stage."""
         return self.fold(configuration, fold) / "next_stage" / next_configuration

@@ -3,6 +3,7 @@
 workspace --choose recipe--> networks --copy without names and paths--> plan, weights, recipe, manifest --> zip
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,13 +17,14 @@ from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
 from autoseg.inference.model_loading import LoadedConfiguration, Recipe, choose_recipe, load_with_previous
+from autoseg.inference.refiner_loading import load_refiners, refiner_path
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
 from autoseg.interop.manifests import describe_files
 from autoseg.interop.models import open_model, read_manifest
 from autoseg.interop.packing import refuse_output, staged_output
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation
-from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.files import Progress, read_record, replacing, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.plan import Plan
@@ -124,6 +126,7 @@ def export_model(
             if workspace.fingerprint.is_file():
                 write_record(anonymous_fingerprint(read_record(Fingerprint, workspace.fingerprint)), copy.fingerprint)
             _copy_weights(chosen, copy, progress)
+            _copy_refiners(chosen, copy)
             return write_manifest(chosen, folder, "autoseg")
 
 
@@ -182,21 +185,25 @@ def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> 
     asked = options.configurations or (None,)
     recipes = [choose_recipe(workspace, plan, name, options.folds, options.checkpoint) for name in asked]
     names = dict.fromkeys(name for recipe in recipes for name in recipe.configurations)
-    return Recipe(tuple(names), recipes[0].folds, recipes[0].postprocessing)
+    return Recipe(tuple(names), recipes[0].folds, recipes[0].postprocessing, recipes[0].refinement)
 
 
 def _make_selection(recipe: Recipe, members: Sequence[LoadedConfiguration], stated: Selection | None) -> Selection:
     """The recipe as selection.json: the model's own where it says the same, so that its scores and reasons stay."""
-    if stated is not None and recipe == Recipe(stated.configurations, stated.folds, stated.postprocessing):
+    if stated is not None and recipe == Recipe(
+        stated.configurations, stated.folds, stated.postprocessing, stated.refinement
+    ):
         return stated
     first = members[0].folds
     folds = first if all(member.folds == first for member in members) else ()  # empty: all that are there
     candidates = () if stated is None else stated.candidates
     known = [one for one in candidates if (one.configurations, one.folds) == (recipe.configurations, folds)]
-    is_scored = bool(known) and not recipe.postprocessing  # candidates are compared before post-processing
+    # candidates are compared before refinement and post-processing
+    is_scored = bool(known) and not recipe.postprocessing and recipe.refinement is None
     return Selection(
         configurations=recipe.configurations,
         folds=folds,
+        refinement=recipe.refinement,
         postprocessing=recipe.postprocessing,
         mean_foreground_dice=known[0].mean_foreground_dice if is_scored else None,
         candidates=tuple(known),
@@ -219,3 +226,14 @@ def _copy_weights(chosen: ChosenModel, copy: Workspace, progress: Progress | Non
         save_weights(load_file(source.with_suffix(".safetensors")), record, copy.fold(name, fold) / FINAL)
         if progress is not None:
             progress(done, len(networks))
+
+
+def _copy_refiners(chosen: ChosenModel, copy: Workspace) -> None:
+    refinement = chosen.selection.refinement
+    if refinement is None:
+        return
+    load_refiners(chosen.workspace, refinement, torch.device("cpu"))  # refuses what is damaged
+    for index in range(len(refinement.refiners)):
+        for ending in (".safetensors", ".json"):
+            with replacing(refiner_path(copy, index).with_suffix(ending)) as temporary:
+                shutil.copyfile(refiner_path(chosen.workspace, index).with_suffix(ending), temporary)

@@ -23,6 +23,7 @@ from autoseg.imaging.cropping import content_box
 from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.volume import Volume
+from autoseg.inference.boundary_refinement import LoadedRefiners, restore_refined
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.images import check_image
 from autoseg.inference.logit_slab import SlabStorage
@@ -39,7 +40,7 @@ from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing, T
 from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingStep
 from autoseg.records.prediction import Prediction
-from autoseg.stages.preprocess import labels_on_grid, preprocess_case
+from autoseg.stages.preprocess import labels_on_grid, normalized_crop, preprocess_case
 
 if TYPE_CHECKING:
     import blosc2
@@ -58,6 +59,8 @@ class PreparedCase:
     storage: SlabStorage
     inputs: dict[str, tuple[NDArray[np.float32], PreprocessedCase]]
     """By configuration, the earlier stages of cascades too."""
+    image: NDArray[np.float32] | None
+    """The normalised crop at the image's own resolution, for refiners; None without any."""
     warnings: tuple[str, ...]
     """How the image departs from the training images."""
     seconds: dict[str, float]
@@ -83,6 +86,8 @@ class CasePredictor:
     """Whether a cheap pass finds the foreground first, and networks look at its surroundings only."""
     locator: LoadedConfiguration | None = None
     """A coarser configuration for the cheap pass; None: the configuration itself, on the halved image."""
+    refiners: LoadedRefiners | None = None
+    """Look again at boundaries; None: nothing does."""
 
     def prepare(self, volume: Volume, *, case: str, overwrite: bool, read_seconds: float) -> PreparedCase:
         """Check an image and preprocess it for every network; arguments as for `Predictor.predict_volume`.
@@ -95,7 +100,8 @@ class CasePredictor:
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         image = orient_array(volume.array, orientation)
         spacing = orient_grid(volume.grid, orientation).spacing
-        storage = self._choose_storage(image, spacing, case, overwrite=overwrite)
+        reuse = overwrite and self.refiners is None
+        storage = self._choose_storage(image, spacing, case, overwrite=reuse)
         seconds = {"read": read_seconds, "preprocess": 0.0, "network": 0.0, "export": 0.0}
         names = list(dict.fromkeys(name for member in self.members for name in _stages(member)))
         if self.locator is not None and self.locator.name not in names:
@@ -105,10 +111,14 @@ class CasePredictor:
             for name in names:
                 prepared, _, record = preprocess_case(
                     image, None, spacing,
-                    case=case, plan=self.plan, configuration=name, overwrite=overwrite and name == names[-1],
+                    case=case, plan=self.plan, configuration=name, overwrite=reuse and name == names[-1],
                 )  # fmt: skip
                 inputs[name] = prepared, record
-        return PreparedCase(volume.grid, orientation, storage, inputs, warnings, seconds)
+            own = None
+            if self.refiners is not None:
+                schemes = self.members[0].configuration.normalization
+                own = normalized_crop(image, record, schemes, overwrite=overwrite)
+        return PreparedCase(volume.grid, orientation, storage, inputs, own, warnings, seconds)
 
     def predict(
         self, case: PreparedCase, probabilities: bool | Path = False, *, uncertainty: bool = False
@@ -136,12 +146,19 @@ class CasePredictor:
         """Label map on the image's own grid; the preprocessed images are let go unless they are to be kept."""
         encoding = self.plan.encoding
         with _timed(case.seconds, "export"):
-            labels = restore_labels([self._stream(member, case) for member in self.members], encoding, sinks)
+            if self.refiners is None or case.image is None:
+                labels = restore_labels(self.answers(case), encoding, sinks)
+            else:
+                labels = restore_refined(self.answers(case), case.image, encoding, self.refiners, sinks)
             if not keep:
                 case.inputs.clear()
             kept = apply_postprocessing(labels, self.postprocessing, encoding)
             del labels
             return decode_label_map(restore_array(kept, case.orientation), encoding)
+
+    def answers(self, case: PreparedCase) -> list[CaseLogits]:
+        """Logits of every member, to be read once and side by side."""
+        return [self._stream(member, case) for member in self.members]
 
     def _disagreement(self, labels: NDArray[np.unsignedinteger], case: PreparedCase) -> NDArray[np.float16] | None:
         """Run every network on its own; a model of one network cannot disagree with itself."""

@@ -18,6 +18,7 @@ from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.evaluate import find_label_maps
+from autoseg.stages.refine import RefinementOptions, RefinementOutcome, refine_model
 from autoseg.stages.tune_postprocessing import CaseMapFiles, foreground_names, tune_postprocessing
 
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -40,6 +41,7 @@ def select_model(
     workspace: Workspace,
     dataset_folder: Path | None = None,
     *,
+    refine: RefinementOptions | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Selection:
@@ -52,6 +54,7 @@ def select_model(
     Args:
         workspace: With a plan and at least one trained fold.
         dataset_folder: Where the reference label maps are; None: the folder that dataset.json names.
+        refine: Also try to refine boundaries; None: not. Post-processing is tuned on what comes of it.
         workers: Cases worked on at the same time, in threads.
         progress: Called after each validation case of each post-processing step.
 
@@ -79,16 +82,22 @@ def select_model(
     )
     folds = validated[candidates[0].configurations[0]]
     maps = _find_maps(folds, _reference_paths(workspace, dataset_folder))
+    refined = RefinementOutcome(None, (), ())
+    if refine is not None:
+        held_out = {fold.fold: [case.case for case in fold.evaluation.cases] for fold in folds}
+        refined = refine_model(workspace, dataset_folder, candidates[0].configurations, held_out, refine)
+        maps = list(refined.maps) or maps
     tuned = tune_postprocessing(maps, plan.encoding, workers=workers, progress=progress)
     evaluation = tuned.evaluation
     missing = tuple(case for fold in folds for case in fold.evaluation.missing_predictions)
     selection = Selection(
         configurations=candidates[0].configurations,
         folds=candidates[0].folds,
+        refinement=refined.refinement,
         postprocessing=tuned.steps,
         mean_foreground_dice=evaluation.mean_foreground_dice,
         candidates=candidates,
-        reasons=(*reasons, *remarks, *tuned.reasons),
+        reasons=(*reasons, *remarks, *refined.reasons, *tuned.reasons),
     )
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
     write_record(selection, workspace.selection)
