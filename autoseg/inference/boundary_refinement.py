@@ -31,8 +31,6 @@ from autoseg.records.refinement import PatchSettings
 if TYPE_CHECKING:
     import blosc2
 
-    ProbabilityArray = NDArray[np.float16] | blosc2.NDArray
-
 PATCHES_PER_PASS = 8
 SIGMAS_PER_PATCH = 4
 """Edge of a patch over the sigma of its Gaussian weight: a third of the way to the border is still worth 0.8."""
@@ -55,7 +53,7 @@ class CoarseCase:
     """Label indices of the whole image, working orientation."""
     labels: LabelIndices
     """(Z, Y, X), the part of `volume` within the crop: a view."""
-    probabilities: "ProbabilityArray"
+    probabilities: "NDArray[np.float16] | blosc2.NDArray"
     """(K, Z, Y, X), float16."""
     image: NDArray[np.float32]
     """(C, Z, Y, X), normalised, at its own resolution."""

@@ -1,4 +1,4 @@
-"""Overlap of one predicted label map with its reference: exact voxel counts, Dice, IoU, per label or region."""
+"""Overlap of one predicted label map with its reference: exact voxel counts and what follows from them alone."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ BACKGROUND = "background"
 """Name of the label that is never scored."""
 IGNORE = "ignore"
 """Name of the label of voxels without truth."""
+
+LARGEST_IN_TABLE = 65535
+"""Values up to this are looked up in a table, which is several times faster than searching for them."""
 
 
 def score_case(
@@ -27,21 +30,22 @@ def score_case(
         labels: Name -> value, or all values of a region; `background` and `ignore` are not scored.
 
     Returns:
-        Scores by name, in the order of `labels`.
+        Scores by name, in the order of `labels`: those that may be taken of a part of the image too, as long as all
+        foreground is in it. `metrics.case_scores` adds the others.
 
     Raises:
         ValueError: If the maps differ in shape.
 
     References:
-        Dice 1945; Jaccard 1912. A label that is empty in both maps has no score, as in nnU-Net v2 (Isensee et al.
-        2021).
+        Dice 1945; Jaccard 1912; volumetric overlap error and relative volume difference: Heimann et al. 2009. A label
+        that is empty in both maps has no score, as in nnU-Net v2 (Isensee et al. 2021).
     """
     if prediction.shape != reference.shape:
         raise ValueError(
             f"case {case}: the prediction has shape {prediction.shape}, the reference {reference.shape}; "
             "both must be on the same grid"
         )
-    values = {name: [value] if isinstance(value, int) else sorted(set(value)) for name, value in labels.items()}
+    values = {name: sorted_values(value) for name, value in labels.items()}
     known = np.unique([value for group in values.values() for value in group])
     counts = _joint_counts(prediction, reference, known)
     counts[np.isin(known, values.get(IGNORE, [])).nonzero()] = 0
@@ -53,6 +57,11 @@ def score_case(
     return CaseScores(case=case, labels=scores)
 
 
+def sorted_values(value: LabelValues) -> list[int]:
+    """Values of a label or region, ascending, each once."""
+    return [value] if isinstance(value, int) else sorted(set(value))
+
+
 def _joint_counts(
     prediction: NDArray[np.generic], reference: NDArray[np.generic], known: NDArray[np.generic]
 ) -> NDArray[np.int64]:
@@ -60,13 +69,18 @@ def _joint_counts(
     size = len(known) + 1
     counts = np.zeros(size * size, dtype=np.int64)
     for predicted, true in zip(prediction, reference, strict=True):  # slice by slice: 8 bytes per voxel of a slice
-        joint = _positions(true, known) * size + _positions(predicted, known)
+        joint = find_positions(true, known) * size + find_positions(predicted, known)
         counts += np.bincount(joint.ravel(), minlength=size * size)
     return counts.reshape(size, size)
 
 
-def _positions(values: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:
+def find_positions(values: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:
     """Position of each value in the sorted `known`; len(known) where it is not there."""
+    if values.dtype.kind in "ui" and values.size and values.min() >= 0 and values.max() <= LARGEST_IN_TABLE:
+        table = np.full(int(values.max()) + 1, len(known))
+        listed = np.flatnonzero((known >= 0) & (known < len(table)))
+        table[known[listed].astype(np.int64)] = listed
+        return table[values]
     positions = np.searchsorted(known, values)
     found = known.take(positions, mode="clip") == values
     return np.where(found, positions, len(known))
@@ -79,12 +93,17 @@ def _score_label(counts: NDArray[np.int64], positions: NDArray[np.intp]) -> Labe
     false_positives = predicted_voxels - true_positives
     false_negatives = reference_voxels - true_positives
     union = true_positives + false_positives + false_negatives
+    iou = true_positives / union if union else None
     return LabelScores(
         dice=2 * true_positives / (predicted_voxels + reference_voxels) if union else None,
-        iou=true_positives / union if union else None,
+        iou=iou,
         true_positives=true_positives,
         false_positives=false_positives,
         false_negatives=false_negatives,
         predicted_voxels=predicted_voxels,
         reference_voxels=reference_voxels,
+        precision=true_positives / predicted_voxels if predicted_voxels else None,
+        recall=true_positives / reference_voxels if reference_voxels else None,
+        volume_overlap_error=None if iou is None else 1 - iou,
+        relative_volume_difference=predicted_voxels / reference_voxels - 1 if reference_voxels else None,
     )

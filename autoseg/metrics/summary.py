@@ -1,13 +1,54 @@
 """Means over cases, with one stated policy for empty structures.
 
-Policy: a structure that is empty in reference and prediction has no score and is left out of the means; one that is
-missed or invented scores 0 and stays in. All three are counted, so nothing disappears without a trace.
+Policy, the same for every metric:
+
+- Empty in reference and prediction: no value. The case is left out of the label's means, and counted.
+- Missed (only the reference has it) or invented (a false alarm: only the prediction has it): Dice, IoU, surface Dice,
+  lesion F1 and panoptic quality are 0, volume overlap error is 1, and all stay in the means. Distances, precision and
+  recall have no value there, so `MetricSummary.mean` is without these cases; `mean_with_misses` gives them the worst
+  value there is: the diagonal of the image for a distance, 0 for precision and recall. So a missed structure never
+  improves a score.
+
+All three are counted, so nothing disappears without a trace.
 """
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from autoseg.records.evaluation import CaseScores, EmptyCounts, Evaluation, LabelScores, LabelSummary
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.metrics.bootstrap import bootstrap_interval, bootstrap_intervals
+from autoseg.records.evaluation import (
+    CaseScores,
+    EmptyCounts,
+    Evaluation,
+    LabelScores,
+    LabelSummary,
+    MetricSummary,
+)
+from autoseg.records.selection import Interval
+
+DISTANCES = ("average_surface_distance_mm", "hausdorff_mm", "hausdorff_95_mm")
+"""Metrics without a value when a structure is missed or invented; the worst is the diagonal of the image."""
+
+RATIOS = ("precision", "recall")
+"""Metrics that may have no value when a structure is missed or invented; the worst is 0."""
+
+METRICS = (
+    "dice",
+    "iou",
+    "pixel_accuracy",
+    *RATIOS,
+    "volume_overlap_error",
+    "relative_volume_difference",
+    "volume_error_ml",
+    *DISTANCES,
+    "surface_dice",
+    "lesion_f1",
+    "panoptic_quality",
+)
+"""Fields of LabelScores that are summarised, in the order in which they are shown."""
 
 
 def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: Sequence[str] = ()) -> Evaluation:
@@ -20,7 +61,8 @@ def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: 
 
     Returns:
         The summary. `mean_foreground_dice` is the mean over labels of their mean over cases, so every label counts
-        the same; labels without any score are left out. None when no label has one.
+        the same; labels without any score are left out. None when no label has one. Surface Dice of cases that were
+        measured with different tolerances has no mean.
 
     Raises:
         ValueError: If a case was not scored for one of the labels.
@@ -30,9 +72,19 @@ def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: 
         does not make the mean undefined.
     """
     scores = {name: [_scores_of(case, name) for case in cases] for name in label_names}
-    labels = {name: _summarize_label(of_label) for name, of_label in scores.items()}
+    tolerances = {case.surface_tolerance_mm for case in cases if case.surface_tolerance_mm is not None}
+    metrics = [metric for metric in METRICS if metric != "surface_dice" or len(tolerances) < 2]
+    columns = [[getattr(one, metric) for one in scores[name]] for name in label_names for metric in metrics]
+    intervals = iter(bootstrap_intervals(as_array(columns, len(cases))))
+    labels = {}
+    for name in label_names:
+        of_metrics = {metric: _summarize_metric(cases, scores[name], metric, next(intervals)) for metric in metrics}
+        labels[name] = _summarize_label(scores[name], of_metrics)
+    dice = as_array([[one.dice for one in scores[name]] for name in label_names], len(cases))
     return Evaluation(
         mean_foreground_dice=mean_of_known(summary.dice for summary in labels.values()),
+        mean_foreground_dice_interval=bootstrap_interval(dice),
+        surface_tolerance_mm=tolerances.pop() if len(tolerances) == 1 else None,
         labels=labels,
         cases=tuple(cases),
         counts={name: _count_empty(of_label) for name, of_label in scores.items()},
@@ -51,13 +103,38 @@ def case_dice(case: CaseScores) -> float | None:
     return mean_of_known(scores.dice for scores in case.labels.values())
 
 
+def value_with_miss(case: CaseScores, scores: LabelScores, metric: str) -> float | None:
+    """Value of a metric where a missed or invented structure has the worst one there is.
+
+    Args:
+        case: Knows the diagonal of its image.
+        scores: Of one label of the case.
+        metric: One of METRICS.
+
+    Returns:
+        None when both maps are empty, when the metric was not computed, and when the worst is without bound.
+    """
+    value: float | None = getattr(scores, metric)
+    if value is not None or not _is_missed_or_invented(scores):
+        return value
+    if metric in RATIOS:
+        return 0.0
+    return case.largest_distance_mm if metric in DISTANCES else None
+
+
+def as_array(columns: Sequence[Sequence[float | None]], num_cases: int) -> NDArray[np.float64]:
+    """Columns of scores as (N, C), with NaN for None."""
+    array: NDArray[np.float64] = np.array(columns, dtype=np.float64).reshape(len(columns), num_cases).T
+    return array
+
+
 def _scores_of(case: CaseScores, name: str) -> LabelScores:
     if name not in case.labels:
         raise ValueError(f"case {case.case} was not scored for label {name!r}, only for {', '.join(case.labels)}")
     return case.labels[name]
 
 
-def _summarize_label(scores: Sequence[LabelScores]) -> LabelSummary:
+def _summarize_label(scores: Sequence[LabelScores], metrics: dict[str, MetricSummary]) -> LabelSummary:
     """Means over the cases with a value; the standard deviation is the sample's, None below two cases."""
     known = [score.dice for score in scores if score.dice is not None]
     return LabelSummary(
@@ -65,7 +142,35 @@ def _summarize_label(scores: Sequence[LabelScores]) -> LabelSummary:
         iou=mean_of_known(score.iou for score in scores),
         dice_std=stdev(known) if len(known) > 1 else None,
         num_cases=len(known),
+        metrics={name: one for name, one in metrics.items() if one.num_cases > 0 or one.mean_with_misses is not None},
     )
+
+
+def _summarize_metric(
+    cases: Sequence[CaseScores], scores: Sequence[LabelScores], metric: str, interval: Interval | None
+) -> MetricSummary:
+    known = [value for one in scores if (value := getattr(one, metric)) is not None]
+    return MetricSummary(
+        mean=mean_of_known(known),
+        interval=interval,
+        num_cases=len(known),
+        mean_with_misses=_mean_with_misses(cases, scores, metric),
+    )
+
+
+def _mean_with_misses(cases: Sequence[CaseScores], scores: Sequence[LabelScores], metric: str) -> float | None:
+    """None also when a miss has no worst value, because the case's surfaces were not measured."""
+    if metric not in (*DISTANCES, *RATIOS):
+        return None
+    values = [value_with_miss(case, one, metric) for case, one in zip(cases, scores, strict=True)]
+    missed = [_is_missed_or_invented(one) for one in scores]
+    if any(value is None and is_missed for value, is_missed in zip(values, missed, strict=True)):
+        return None
+    return mean_of_known(values)
+
+
+def _is_missed_or_invented(scores: LabelScores) -> bool:
+    return (scores.reference_voxels == 0) != (scores.predicted_voxels == 0)
 
 
 def _count_empty(scores: Sequence[LabelScores]) -> EmptyCounts:

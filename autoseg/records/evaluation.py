@@ -20,7 +20,7 @@ class LabelScores(Record):
     predicted_voxels: int
     reference_voxels: int
     pixel_accuracy: float | None = None
-    """(TP + TN) / all counted voxels, [0, 1]."""
+    """(TP + TN) / all counted voxels of the image, [0, 1]; None when both are empty."""
     precision: float | None = None
     """TP / (TP + FP), [0, 1]; None when nothing is predicted."""
     recall: float | None = None
@@ -30,9 +30,11 @@ class LabelScores(Record):
     relative_volume_difference: float | None = None
     """(predicted - reference) / reference, positive when too much is predicted; None when the reference is empty."""
     volume_error_ml: float | None = None
-    """Predicted minus reference volume, positive when too much is predicted."""
+    """Predicted minus reference volume, positive when too much is predicted; None when both are empty, and in a single
+    slice, whose thickness files do not reliably give."""
     average_surface_distance_mm: float | None = None
-    """Symmetric (ASD = ASSD), both surfaces weighted by area; None when either map is empty."""
+    """Symmetric (ASD = ASSD), both surfaces weighted by area; None when either map is empty. Pixels for pictures, as
+    all distances."""
     hausdorff_mm: float | None = None
     """Largest distance between the surfaces (MSD); None when either map is empty."""
     hausdorff_95_mm: float | None = None
@@ -43,6 +45,11 @@ class LabelScores(Record):
     """F1 of components matched at IoU > 0.5 (recognition quality), [0, 1]; None when both are empty."""
     panoptic_quality: float | None = None
     """F1 times the mean IoU of matched components, [0, 1]; None when both are empty."""
+    predicted_lesions: int | None = None
+    """Connected components; None: not counted."""
+    reference_lesions: int | None = None
+    matched_lesions: int | None = None
+    """Pairs of components with IoU > 0.5."""
 
 
 class CaseScores(Record):
@@ -50,6 +57,11 @@ class CaseScores(Record):
 
     case: str
     labels: dict[str, LabelScores]
+    surface_tolerance_mm: float | None = None
+    """Of the surface Dice; None when surfaces were not measured."""
+    largest_distance_mm: float | None = None
+    """Diagonal of the image: the distance that a missed or invented structure is given where misses count. None when
+    surfaces were not measured."""
 
 
 class MetricSummary(Record):
@@ -99,7 +111,7 @@ class Evaluation(Record):
     mean_foreground_dice_interval: tuple[float, float] | None = None
     """95 % bootstrap interval over cases; None below two cases."""
     surface_tolerance_mm: float | None = None
-    """Of the surface Dice; None when surfaces were not measured."""
+    """Of the surface Dice; None when surfaces were not measured, or not with the same tolerance in all cases."""
     labels: dict[str, LabelSummary]
     cases: tuple[CaseScores, ...]
     counts: dict[str, EmptyCounts]

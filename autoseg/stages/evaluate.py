@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.geometry import grid_difference
-from autoseg.imaging.reading import IMAGE_ENDINGS, read_label_map, split_ending
+from autoseg.imaging.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
 from autoseg.inference.side_files import DISAGREEMENT, UNCERTAINTY
-from autoseg.metrics.overlap import BACKGROUND, IGNORE, score_case
+from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
+from autoseg.metrics.overlap import BACKGROUND, IGNORE
 from autoseg.metrics.summary import summarize
 from autoseg.records.dataset import Fault, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
@@ -37,16 +38,18 @@ def evaluate_predictions(
     references: Path,
     *,
     labels: dict[str, LabelValues] | None = None,
+    tolerance_mm: float | None = DEFAULT_TOLERANCE_MM,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, tuple[Fault, ...]]:
-    """Score every prediction that has a reference.
+    """Measure every prediction that has a reference.
 
     Args:
         predictions: Folder of label maps; endings may differ from the references'.
         references: Folder of label maps with equal case names, for example `labelsTr` of a dataset.
         labels: Name -> value(s) in the files. None: every value found in the references except 0, as
             `label_<value>`.
+        tolerance_mm: Of the surface Dice. None: only what follows from counts, without surfaces and lesions.
         workers: Cases scored at the same time, in processes.
         progress: Called after each case.
 
@@ -69,7 +72,7 @@ def evaluate_predictions(
     given = labels if labels is not None else _labels_in(references, list(true.values()), workers)
     pairs = [(case, predicted[case], true[case]) for case in matched]
     outcomes: list[_CaseOutcome] = []
-    for outcome in _in_processes(partial(_score_files, given), pairs, workers):
+    for outcome in _in_processes(partial(_score_files, given, tolerance_mm), pairs, workers):
         outcomes.append(outcome)
         if progress is not None:
             progress(len(outcomes), len(matched))
@@ -115,6 +118,11 @@ def read_pair(case: str, prediction: Path, reference: Path) -> tuple[NDArray[np.
     Raises:
         ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
     """
+    predicted, true = _read_on_one_grid(case, prediction, reference)
+    return predicted.array[0], true.array[0]
+
+
+def _read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volume, Volume]:
     predicted, true = read_label_map(prediction), read_label_map(reference)
     difference = grid_difference(predicted.grid, true.grid)
     if difference is not None:
@@ -122,7 +130,7 @@ def read_pair(case: str, prediction: Path, reference: Path) -> tuple[NDArray[np.
             f"{prediction}: case {case} does not lie on the grid of its reference {reference}: {difference}. "
             "Write predictions on the grid of the original image."
         )
-    return predicted.array[0], true.array[0]
+    return predicted, true
 
 
 def _in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
@@ -163,21 +171,25 @@ def _values_in(path: Path) -> set[int] | None:
     return {int(value) for value in values[np.isfinite(values)] if value == np.rint(value)}
 
 
-def _score_files(labels: dict[str, LabelValues], files: tuple[str, Path, Path]) -> _CaseOutcome:
+def _score_files(
+    labels: dict[str, LabelValues], tolerance_mm: float | None, files: tuple[str, Path, Path]
+) -> _CaseOutcome:
     case, prediction, reference = files
     try:
-        predicted, true = read_pair(case, prediction, reference)
+        volumes = _read_on_one_grid(case, prediction, reference)
     except ImageFileError as error:
         file = reference if str(error).startswith(f"{reference}: ") else prediction
         what = str(error).removeprefix(f"{file}: ")
         return None, (Fault(severity="error", case=case, file=str(file), what=what),)
+    predicted, true = (volume.array[0] for volume in volumes)
     declared = {0, *(value for group in labels.values() for value in (group if isinstance(group, tuple) else (group,)))}
     warnings = [
         _undeclared(case, path, values, labels)
         for path, values in ((prediction, np.unique(predicted)), (reference, np.unique(true)))
         if not declared.issuperset(values.tolist())
     ]
-    return score_case(case, predicted, true, labels), tuple(warnings)
+    scores = measure_case(case, predicted, true, labels, volumes[1].grid.spacing, tolerance_mm)
+    return scores, tuple(warnings)
 
 
 def _undeclared(case: str, path: Path, values: NDArray[np.generic], labels: dict[str, LabelValues]) -> Fault:

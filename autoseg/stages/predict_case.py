@@ -27,7 +27,7 @@ from autoseg.inference.boundary_refinement import LoadedRefiners, restore_refine
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.images import check_image
 from autoseg.inference.logit_slab import SlabStorage
-from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
+from autoseg.inference.memory import CaseShapes, case_stages, choose_storage, refining_stage
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
@@ -117,7 +117,7 @@ class CasePredictor:
             own = None
             if self.refiners is not None:
                 schemes = self.members[0].configuration.normalization
-                own = normalized_crop(image, record, schemes, overwrite=overwrite)
+                own = normalized_crop(image, inputs[names[-1]][1], schemes, overwrite=overwrite)
         return PreparedCase(volume.grid, orientation, storage, inputs, own, warnings, seconds)
 
     def predict(
@@ -253,12 +253,14 @@ class CasePredictor:
         self, image: NDArray[np.float32], spacing: Spacing, case: str, *, overwrite: bool
     ) -> SlabStorage:
         """Where sums of windows lie; logs the estimate of the memory."""
-        encoding = self.plan.encoding
+        encoding, shapes = self.plan.encoding, _case_shapes(image, spacing, self.plan.transpose)
+        label_bytes = np.min_scalar_type(max(encoding.values)).itemsize
         stages = case_stages(
-            self.members, _case_shapes(image, spacing, self.plan.transpose), len(encoding.heads),
-            np.min_scalar_type(max(encoding.values)).itemsize,
+            self.members, shapes, len(encoding.heads), label_bytes,
             mirroring=self.mirroring, overlap=self.overlap, overwrite=overwrite,
         )  # fmt: skip
+        if self.refiners is not None:
+            stages = (*stages, refining_stage(shapes, len(image), label_bytes))
         room = measure_room(self.max_memory, self.device, image.nbytes)
         storage, peak = choose_storage(stages, room, case)
         limit = "" if room.limit is None else f" of {room.limit / 1e9:.2f} GB"

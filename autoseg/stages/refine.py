@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoseg.errors import RecordError
 from autoseg.imaging.geometry import restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.writing import label_map_ending, write_label_map
-from autoseg.inference.boundary_patches import cut_patch, patch_box, plan_patches, plan_refiner
-from autoseg.inference.boundary_refinement import LoadedRefiners, find_head_surface, foreground_heads, refine_labels
+from autoseg.inference.boundary_patches import plan_patches, plan_refiner
+from autoseg.inference.boundary_refinement import LoadedRefiners, refine_labels
 from autoseg.inference.refiner_loading import hash_file, load_refiner, refiner_path
+from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import IGNORE
-from autoseg.metrics.refinement import RefinementVerdict, judge_refinement, score_boundaries
+from autoseg.metrics.refinement import RefinementVerdict, judge_refinement
 from autoseg.networks.devices import choose_device
 from autoseg.records.case import Triple
 from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues
@@ -34,12 +34,10 @@ from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import Plan
 from autoseg.records.refinement import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
-from autoseg.stages.held_out import HeldOutCase, HeldOutCases, predict_held_out
+from autoseg.stages.held_out import HeldOutCase, HeldOutCases, cut_patches, group_cases, predict_held_out
 from autoseg.stages.tune_postprocessing import CaseMapFiles, foreground_names
-from autoseg.training.refinement import MOST_STEPS, UNKNOWN, Patches, join_patches, save_refiner, train_refiner
+from autoseg.training.refinement import MOST_STEPS, Patches, join_patches, save_refiner, train_refiner
 
-MOST_GROUPS = 3
-"""Of cases. Each group costs a training, and each refiner a pass at prediction."""
 PATCH_BYTES = 2**29
 """Most that all patches together may take in memory, unless FEWEST_PATCHES of each case take more."""
 FEWEST_PATCHES = 4
@@ -144,73 +142,6 @@ def refine_model(
         after=verdict.after,
     )
     return RefinementOutcome(refinement, maps, (reason,))
-
-
-def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...]:
-    """Divide held-out cases, so that a refiner can be judged on cases that it did not see.
-
-    The folds themselves where there are several, dealt out to three groups at most, so that what a split keeps
-    together stays together; a single fold is cut into two halves by name, as names of one patient lie side by side.
-
-    Args:
-        folds: Fold -> cases.
-
-    Returns:
-        Groups that share no case and hold all of them; fewer than two: there are not enough cases.
-    """
-    held_out = [sorted(cases) for _, cases in sorted(folds.items()) if cases]
-    if len(held_out) == 1:
-        half = len(held_out[0]) // 2
-        held_out = [held_out[0][:half], held_out[0][half:]]
-    owners: dict[str, int] = {}
-    for number, cases in enumerate(held_out):  # a case that two folds validated belongs to the first one's group
-        for case in cases:
-            owners.setdefault(case, number % MOST_GROUPS)
-    groups = (frozenset(case for case, owner in owners.items() if owner == group) for group in range(MOST_GROUPS))
-    return tuple(group for group in groups if group)
-
-
-def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchSettings, most: int) -> Patches:
-    """Patches along the predicted surface of every label or region.
-
-    Args:
-        held_out: The case.
-        encoding: Of the heads.
-        settings: Size and distance.
-        most: Of patches; where there would be more, those of each structure are thinned out evenly.
-    """
-    coarse, size = held_out.coarse, settings.size
-    found = []
-    for number, head in foreground_heads(encoding).items():
-        surface = find_head_surface(coarse.labels, head, size, settings.training_distance)
-        if surface is not None:
-            found.append((number, head, surface))
-    step = max(1, -(-sum(len(surface.centres) for _, _, surface in found) // most))
-    count = sum(len(surface.centres[::step]) for _, _, surface in found)
-    patches = Patches(
-        np.empty((count, len(coarse.image), *size), dtype=np.float16),
-        np.empty((count, *size), dtype=np.float16),
-        np.empty((count, *size), dtype=np.uint8),
-    )
-    index, ignored = 0, len(encoding.values)
-    for number, head, surface in found:
-        image, probability = coarse.image[:, *surface.box], coarse.probabilities[(number, *surface.box)]
-        truth = held_out.truth[surface.box]
-        known = np.where(truth == ignored, UNKNOWN, np.isin(truth, head.indices)).astype(np.uint8)
-        for centre in surface.centres[::step]:
-            patches.images[index] = cut_patch(image, centre, size)
-            patches.coarse[index] = cut_patch(probability, centre, size)
-            patches.truth[index] = _cut_truth(known, centre, size)
-            index += 1
-    return patches
-
-
-def _cut_truth(truth: NDArray[np.uint8], centre: Triple, size: Triple) -> NDArray[np.uint8]:
-    """Unknown beyond the border."""
-    patch = np.full(size, UNKNOWN, dtype=np.uint8)
-    inside, own = patch_box(centre, size, (truth.shape[0], truth.shape[1], truth.shape[2]))
-    patch[own] = truth[inside]
-    return patch
 
 
 def _plan_patches(fingerprint: Fingerprint, transpose: Triple) -> PatchSettings:
@@ -340,7 +271,7 @@ def _score(held_out: HeldOutCase, task: _Task) -> CaseScores:
     labels: dict[str, LabelValues] = {head.name: head.indices for head in encoding.heads}
     if encoding.ignore_value is not None:
         labels[IGNORE] = len(encoding.values)
-    return score_boundaries(
+    return measure_case(
         held_out.case, held_out.coarse.volume, volume.labels, labels, volume.grid.spacing, task.tolerance_mm
     )
 

@@ -23,7 +23,7 @@ from autoseg.inference.model_loading import LoadedConfiguration, load_configurat
 from autoseg.inference.previous_stage import NextStage, load_previous, next_stages
 from autoseg.inference.restore import CaseLogits, LabelIndices, restore_with_grids
 from autoseg.inference.sliding_window import count_windows
-from autoseg.metrics.overlap import score_case
+from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
 from autoseg.records.dataset import CaseFiles, DatasetDescription
@@ -135,7 +135,7 @@ def _validate_case(
     path = folder / f"{files.case}{label_map_ending(validation.dataset.file_ending)}"
     write_label_map(values, original.template, path)
     reference = read_label_map(dataset / files.label).array[0]
-    return score_case(files.case, values, reference, plan.labels)
+    return measure_case(files.case, values, reference, plan.labels, original.template.grid.spacing)
 
 
 def _label_maps(

@@ -97,6 +97,7 @@ def test_blending_agrees_with_whole_arrays(encoding, size):
     refine_labels(case, encoding, loaded(*answers, settings=settings))
     expected = before.copy()
     for number, surface in surfaces.items():
+        assert surface is not None
         weights = np.zeros(labels.shape)
         for centre in surface.centres:
             at = [c + part.start for c, part in zip(centre, surface.box, strict=True)]
