@@ -8,10 +8,11 @@ One head at a time is in memory, within the box around its surface.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,10 @@ from autoseg.records.refinement import PatchSettings
 
 if TYPE_CHECKING:
     import blosc2
+
+Thresholds = Mapping[str, float]
+"""Region -> probability above which a voxel belongs to it; regions that are not named: one half."""
+ONE_HALF: Thresholds = MappingProxyType({})
 
 PATCHES_PER_PASS = 8
 SIGMAS_PER_PATCH = 4
@@ -105,10 +110,11 @@ def restore_refined(
     encoding: LabelEncoding,
     refiners: LoadedRefiners,
     sinks: Sequence[ProbabilitySink] = (),
+    thresholds: Thresholds = ONE_HALF,
 ) -> LabelIndices:
     """Like `restore_labels`, with refined boundaries; sinks get the coarse probabilities. Arguments: `coarse_case`."""
     with coarse_case(answers, image, encoding, sinks) as coarse:
-        refine_labels(coarse, encoding, refiners)
+        refine_labels(coarse, encoding, refiners, thresholds)
         return coarse.volume
 
 
@@ -138,7 +144,9 @@ def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: 
     return HeadSurface((z, y, x), choose_centres(surface, distance))
 
 
-def refine_labels(coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedRefiners) -> None:
+def refine_labels(
+    coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedRefiners, thresholds: Thresholds = ONE_HALF
+) -> None:
     """Refine every structure's probabilities, then decide anew where they changed; `coarse` is overwritten.
 
     What a softmax's foreground gains its background loses, so that refiners that change nothing change no label.
@@ -147,6 +155,7 @@ def refine_labels(coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedR
         coarse: Of the case.
         encoding: Of the heads.
         refiners: Their device is where patches go.
+        thresholds: Of regions, where a label is decided anew.
 
     References:
         Tang et al. 2021, boundary patch refinement (BPR): patches along the contour, averaged where they overlap,
@@ -166,7 +175,7 @@ def refine_labels(coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedR
         if encoding.activation == "softmax":
             background = (0, *surface.box)
             coarse.probabilities[background] = coarse.probabilities[background] - (after - before)
-    _decide_again(coarse, encoding, changed)
+    _decide_again(coarse, encoding, changed, thresholds)
 
 
 def _blend(
@@ -209,7 +218,9 @@ def _gaussian_weight(size: Triple) -> NDArray[np.float32]:
     return weight
 
 
-def _decide_again(coarse: CoarseCase, encoding: LabelEncoding, changed: NDArray[np.bool_]) -> None:
+def _decide_again(
+    coarse: CoarseCase, encoding: LabelEncoding, changed: NDArray[np.bool_], thresholds: Thresholds
+) -> None:
     """Within the box of all changes, some rows at a time."""
     boxes = ndimage.find_objects(changed.view(np.uint8))
     if not boxes:
@@ -220,16 +231,16 @@ def _decide_again(coarse: CoarseCase, encoding: LabelEncoding, changed: NDArray[
     for first in range(rows.start, rows.stop, step):
         part = (slice(first, min(first + step, rows.stop)), *plane)
         heads = (coarse.probabilities[(number, *part)] for number in range(len(encoding.heads)))
-        np.copyto(coarse.labels[part], _decide(heads, encoding), casting="unsafe", where=changed[part])
+        np.copyto(coarse.labels[part], _decide(heads, encoding, thresholds), casting="unsafe", where=changed[part])
 
 
-def _decide(heads: Iterator[NDArray[np.float16]], encoding: LabelEncoding) -> NDArray[np.int32]:
-    """As `restore_labels` does: the largest head, the first of equal ones; or regions above one half, in order."""
+def _decide(heads: Iterator[NDArray[np.float16]], encoding: LabelEncoding, thresholds: Thresholds) -> NDArray[np.int32]:
+    """As `restore_labels` does: the largest head, the first of equal ones; or regions above thresholds, in order."""
     if encoding.activation == "sigmoid":
         labels: NDArray[np.int32] | None = None
         for head, values in zip(encoding.heads, heads, strict=True):
             labels = np.zeros(values.shape, dtype=np.int32) if labels is None else labels
-            labels[values > 0.5] = head.painted_index
+            labels[values > thresholds.get(head.name, 0.5)] = head.painted_index
         if labels is None:
             raise ValueError("the label encoding has no heads")
         return labels

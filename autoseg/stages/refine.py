@@ -19,7 +19,7 @@ from autoseg.imaging.geometry import restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.writing import label_map_ending, write_label_map
 from autoseg.inference.boundary_patches import plan_patches, plan_refiner
-from autoseg.inference.boundary_refinement import LoadedRefiners, refine_labels
+from autoseg.inference.boundary_refinement import ONE_HALF, LoadedRefiners, Thresholds, refine_labels
 from autoseg.inference.refiner_loading import hash_file, load_refiner, refiner_path
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import IGNORE
@@ -74,6 +74,7 @@ class _Task:
     patches: PatchSettings
     network: NetworkSpec
     options: RefinementOptions
+    thresholds: Thresholds
     tolerance_mm: float
 
     @property
@@ -87,6 +88,8 @@ def refine_model(
     configurations: tuple[str, ...],
     folds: Mapping[str, Sequence[str]],
     options: RefinementOptions,
+    *,
+    thresholds: Thresholds = ONE_HALF,
     progress: Progress | None = None,
 ) -> RefinementOutcome:
     """Train refiners on out-of-fold predictions, and judge them on cases that they did not see.
@@ -100,6 +103,7 @@ def refine_model(
         configurations: Whose probabilities are averaged.
         folds: Fold -> cases that it held out; trained in every configuration.
         options: See RefinementOptions.
+        thresholds: Of regions.
         progress: Called after each case, twice for all of them.
 
     Raises:
@@ -123,7 +127,7 @@ def refine_model(
     )  # fmt: skip
     network = plan_refiner(patches, len(plan.channel_names))
     task = _Task(
-        cases=cases, groups=groups, patches=patches, network=network, options=options,
+        cases=cases, groups=groups, patches=patches, network=network, options=options, thresholds=thresholds,
         tolerance_mm=float(np.median([min(case.spacing) for case in fingerprint.cases])),
     )  # fmt: skip
     refiners = _train_refiners(task, progress)
@@ -251,7 +255,8 @@ def _judge_refiners(
     for held_out in predict_held_out(cases):
         group = next(index for index, names in enumerate(task.groups) if held_out.case in names)
         before.append(_score(held_out, task))
-        refine_labels(held_out.coarse, task.encoding, LoadedRefiners(task.patches, (refiners[group],), cases.device))
+        loaded = LoadedRefiners(task.patches, (refiners[group],), cases.device)
+        refine_labels(held_out.coarse, task.encoding, loaded, task.thresholds)
         after.append(_score(held_out, task))
         path = folder / f"{held_out.case}{ending}"
         volume = held_out.volume

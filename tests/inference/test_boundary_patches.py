@@ -56,7 +56,8 @@ def test_centres_are_far_apart_and_near_every_surface_voxel(shape, distance, sha
 def test_patches_repeat_the_border_and_know_what_is_inside(shape, size, seed):
     generator = np.random.default_rng(seed)
     array = generator.random((2, *shape))
-    centre = tuple(int(generator.integers(edge)) for edge in shape)
+    z, y, x = (int(generator.integers(edge)) for edge in shape)
+    centre = (z, y, x)
     padded = np.pad(array, ((0, 0), *((edge, edge) for edge in size)), mode="edge")
     starts = [at - edge // 2 + edge for at, edge in zip(centre, size, strict=True)]
     expected = padded[:, *(slice(start, start + edge) for start, edge in zip(starts, size, strict=True))]

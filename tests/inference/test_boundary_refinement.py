@@ -121,6 +121,18 @@ def test_blending_agrees_with_whole_arrays(encoding, size):
     np.testing.assert_array_equal(case.labels[untouched], labels[untouched])
 
 
+def test_regions_have_their_thresholds():
+    """Probability 0.6 everywhere: enough for `whole`, not for `core`, which asks for more."""
+    case = make_case(REGIONS)
+    labels = case.labels.copy()
+    refine_labels(case, REGIONS, loaded(Known(lambda _, coarse: torch.full_like(coarse, 0.6))), {"core": 0.7})
+    changed = case.labels != labels
+    assert changed.any()
+    certain = (np.abs(case.probabilities[:].astype(float) - 0.6) < 1e-3).all(axis=0)
+    assert certain.any()
+    assert set(np.unique(case.labels[certain])) == {1}
+
+
 def test_nothing_predicted_is_left_alone():
     case = make_case(SOFTMAX)
     empty = CoarseCase(np.zeros_like(case.labels), np.zeros_like(case.labels), case.probabilities.copy(), case.image)
@@ -151,7 +163,7 @@ def test_streamed_case_lies_in_the_crop_and_its_file_goes():
         assert case.labels.shape == (5, 14, 11)
         assert np.shares_memory(case.labels, case.volume)
         np.testing.assert_array_equal(case.probabilities[:].argmax(axis=0), case.labels)
-        path = case.probabilities.urlpath
+        path = getattr(case.probabilities, "urlpath")  # noqa: B009 (an array in memory has none)
     assert seen[-1][1] == 5
     assert not Path(path).exists()
     same = restore_refined(answers(), image, SOFTMAX, loaded(IDENTITY))

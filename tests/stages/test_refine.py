@@ -126,7 +126,11 @@ class Made:
         return read_record(Selection, self.workspace.selection)
 
     def refine(self, folds=FOLDS, options=OPTIONS, progress=None):
-        return refine_model(self.workspace, None, ("3d_fullres",), folds, options, progress)
+        return refine_model(self.workspace, None, ("3d_fullres",), folds, options, progress=progress)
+
+
+def head_bias(network):
+    return network.state_dict()["network.decoder.heads.0.bias"]
 
 
 @pytest.fixture(scope="module")
@@ -236,26 +240,23 @@ def test_a_perfect_prediction_cannot_be_refined(tmp_path):
 
 
 def test_what_was_learnt_from_a_case_is_never_judged_on_it(tmp_path, monkeypatch):
-    """Images are told apart by their last corner voxel, networks by their address."""
+    """Images are told apart by their level, refiners by the bias of their head."""
     made = Made(tmp_path, lambda _case, ball, _coarse: ball)
-    numbers = {case: number for number, case in enumerate(CASES)}
-    for case, number in numbers.items():
-        image = read_nifti(made.image(case)).astype(np.float32)
-        image[:] = 10 * number + image  # the level says which case it is
-        write_nifti(image, made.image(case))
+    for number, case in enumerate(CASES):
+        write_nifti((draw_ball(number)[0] + 10 * number).astype(np.float32), made.image(case))
     learnt, judged = [], {}
 
     def train(patches, spec, *, seed, **_options):
         levels = patches.images.astype(np.float32).min(axis=(1, 2, 3, 4))
-        learnt.append({CASES[int(level // 10)] for level in levels})
+        learnt.append({CASES[int((level + 1) // 10)] for level in levels})
         network = RefinerNetwork(spec)
-        network.network.decoder.heads[0].bias.data.fill_(float(seed))
+        torch.nn.init.constant_(head_bias(network), seed)
         return TrainedRefiner(network.eval(), 1, 0.0, 0.0)
 
-    def judge(coarse, _encoding, refiners):
+    def judge(coarse, _encoding, refiners, _thresholds):
         (network,) = refiners.networks
-        case = CASES[int(coarse.image.min() // 10)]
-        judged[case] = int(network.network.decoder.heads[0].bias.item())
+        case = CASES[int((coarse.image.min() + 1) // 10)]
+        judged[case] = int(head_bias(network).item())
 
     monkeypatch.setattr(refine, "train_refiner", train)
     monkeypatch.setattr(refine, "refine_labels", judge)
