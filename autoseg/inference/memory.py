@@ -10,9 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoseg.errors import PredictionError
+from autoseg.imaging.cropping import content_box
 from autoseg.imaging.resampling import preprocessed_grid
 from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.mirroring import mirror_variants
@@ -77,6 +80,18 @@ class CaseShapes:
     cropped: Triple
     spacing: Spacing
     """mm."""
+
+
+def measure_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:
+    """Shapes of an image (C, Z, Y, X) in working orientation."""
+    start, stop = content_box(image)
+    first, second, third = transpose
+    cropped = [last - begin for begin, last in zip(start, stop, strict=True)]
+    return CaseShapes(
+        image=(image.shape[1 + first], image.shape[1 + second], image.shape[1 + third]),
+        cropped=(cropped[first], cropped[second], cropped[third]),
+        spacing=(spacing[first], spacing[second], spacing[third]),
+    )
 
 
 def case_stages(

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.imaging.case_reading import choose_orientation
-from autoseg.imaging.cropping import content_box
 from autoseg.imaging.geometry import orient_array, orient_grid, restore_array
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.volume import Volume
@@ -27,7 +26,7 @@ from autoseg.inference.boundary_refinement import LoadedRefiners, restore_refine
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.images import check_image
 from autoseg.inference.logit_slab import SlabStorage
-from autoseg.inference.memory import CaseShapes, case_stages, choose_storage, refining_stage
+from autoseg.inference.memory import case_stages, choose_storage, measure_shapes, refining_stage
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
@@ -36,7 +35,7 @@ from autoseg.inference.room import measure_room
 from autoseg.inference.training_range import TrainingRange, describe_departures, intensity_ranges
 from autoseg.inference.uncertainty import EntropyVolume, fold_disagreement, single_networks
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing, Triple
+from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing
 from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingStep
 from autoseg.records.prediction import Prediction
@@ -253,7 +252,7 @@ class CasePredictor:
         self, image: NDArray[np.float32], spacing: Spacing, case: str, *, overwrite: bool
     ) -> SlabStorage:
         """Where sums of windows lie; logs the estimate of the memory."""
-        encoding, shapes = self.plan.encoding, _case_shapes(image, spacing, self.plan.transpose)
+        encoding, shapes = self.plan.encoding, measure_shapes(image, spacing, self.plan.transpose)
         label_bytes = np.min_scalar_type(max(encoding.values)).itemsize
         stages = case_stages(
             self.members, shapes, len(encoding.heads), label_bytes,
@@ -274,17 +273,6 @@ class CasePredictor:
 def _stages(member: LoadedConfiguration) -> tuple[str, ...]:
     """A configuration and, before it, all that come before it in a cascade."""
     return (member.name,) if member.previous is None else (*_stages(member.previous), member.name)
-
-
-def _case_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:
-    start, stop = content_box(image)
-    first, second, third = transpose
-    cropped = [last - begin for begin, last in zip(start, stop, strict=True)]
-    return CaseShapes(
-        image=(image.shape[1 + first], image.shape[1 + second], image.shape[1 + third]),
-        cropped=(cropped[first], cropped[second], cropped[third]),
-        spacing=(spacing[first], spacing[second], spacing[third]),
-    )
 
 
 @contextmanager
