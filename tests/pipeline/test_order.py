@@ -59,7 +59,7 @@ def done(monkeypatch):
         return SimpleNamespace(finished=True)
 
     monkeypatch.setattr(train, "train_fold", train_fold)
-    monkeypatch.setattr(select, "select_model", lambda _workspace: calls.append("select"))
+    monkeypatch.setattr(select, "select_model", lambda _workspace, **_options: calls.append("select"))
     monkeypatch.setattr(render, "render_report", lambda _workspace: calls.append("report"))
     return calls
 
