@@ -81,17 +81,17 @@ def choose_recipe(
         )
     names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
     for name in names:
-        if all(workspace.trained_folds(stage, checkpoint) for stage in _stages(plan, name)):
+        if all(workspace.trained_folds(stage, checkpoint) for stage in stages_of(plan, name)):
             return Recipe((name,), asked, ())
     raise PredictionError(
         f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
     )
 
 
-def _stages(plan: Plan, name: str) -> tuple[str, ...]:
+def stages_of(plan: Plan, name: str) -> tuple[str, ...]:
     """A configuration and, of a cascade, all that come before it."""
     previous = plan.configurations[name].previous_configuration
-    return (name,) if previous is None else (*_stages(plan, previous), name)
+    return (name,) if previous is None else (*stages_of(plan, previous), name)
 
 
 def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:

@@ -20,6 +20,7 @@ from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.writing import label_map_ending, write_label_map
 from autoseg.inference.boundary_patches import plan_patches, plan_refiner
 from autoseg.inference.boundary_refinement import ONE_HALF, LoadedRefiners, Thresholds, refine_labels
+from autoseg.inference.model_loading import stages_of
 from autoseg.inference.refiner_loading import hash_file, load_refiner, refiner_path
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import IGNORE
@@ -76,6 +77,8 @@ class _Task:
     options: RefinementOptions
     thresholds: Thresholds
     tolerance_mm: float
+    ending: str
+    """Of label map files."""
 
     @property
     def encoding(self) -> LabelEncoding:
@@ -117,6 +120,35 @@ def refine_model(
     groups = group_cases(folds)
     if len(groups) < 2:
         return RefinementOutcome(None, (), ("Boundary refinement: not tried, it takes two validated cases at least.",))
+    task = _make_task(workspace, dataset_folder, configurations, folds, groups, options, thresholds)
+    refiners = _train_refiners(task, progress)
+    if not refiners:
+        return RefinementOutcome(None, (), ("Boundary refinement: not tried, the held-out predictions are empty.",))
+    maps, verdict = _judge_refiners(task, progress)
+    reason = _say(task, refiners, verdict)
+    if not verdict.is_accepted:
+        return RefinementOutcome(None, (), (reason,))
+    refinement = Refinement(
+        patches=task.patches,
+        network=task.network,
+        refiners=tuple(refiner.weights_hash for refiner in refiners),
+        tolerance_mm=task.tolerance_mm,
+        before=verdict.before,
+        after=verdict.after,
+    )
+    return RefinementOutcome(refinement, maps, (reason,))
+
+
+def _make_task(
+    workspace: Workspace,
+    dataset_folder: Path | None,
+    configurations: tuple[str, ...],
+    folds: Mapping[str, Sequence[str]],
+    groups: tuple[frozenset[str], ...],
+    options: RefinementOptions,
+    thresholds: Thresholds,
+) -> _Task:
+    """Patches follow the training images; the surface Dice's tolerance is their median smallest spacing."""
     plan, description = read_record(Plan, workspace.plan), read_record(DatasetDescription, workspace.dataset)
     fingerprint = read_record(Fingerprint, workspace.fingerprint)
     patches = _plan_patches(fingerprint, plan.transpose)
@@ -125,27 +157,11 @@ def refine_model(
         dataset_folder=dataset_folder or workspace.dataset_folder(description.folder),
         files={files.case: files for files in description.cases}, device=choose_device(options.device),
     )  # fmt: skip
-    network = plan_refiner(patches, len(plan.channel_names))
-    task = _Task(
-        cases=cases, groups=groups, patches=patches, network=network, options=options, thresholds=thresholds,
+    return _Task(
+        cases=cases, groups=groups, patches=patches, network=plan_refiner(patches, len(plan.channel_names)),
+        options=options, thresholds=thresholds, ending=label_map_ending(description.file_ending),
         tolerance_mm=float(np.median([min(case.spacing) for case in fingerprint.cases])),
     )  # fmt: skip
-    refiners = _train_refiners(task, progress)
-    if not refiners:
-        return RefinementOutcome(None, (), ("Boundary refinement: not tried, the held-out predictions are empty.",))
-    maps, verdict = _judge_refiners(task, label_map_ending(description.file_ending), progress)
-    reason = _say(task, refiners, verdict)
-    if not verdict.is_accepted:
-        return RefinementOutcome(None, (), (reason,))
-    refinement = Refinement(
-        patches=patches,
-        network=network,
-        refiners=tuple(refiner.weights_hash for refiner in refiners),
-        tolerance_mm=task.tolerance_mm,
-        before=verdict.before,
-        after=verdict.after,
-    )
-    return RefinementOutcome(refinement, maps, (reason,))
 
 
 def _plan_patches(fingerprint: Fingerprint, transpose: Triple) -> PatchSettings:
@@ -207,7 +223,7 @@ def _train_refiner(
 def _hash_inputs(task: _Task, index: int) -> str:
     """Of all that decides about the weights of one refiner but the machine's speed."""
     cases, workspace = task.cases, task.cases.workspace
-    stages = [name for configuration in cases.configurations for name in _stages(cases.plan, configuration)]
+    stages = [stage for name in cases.configurations for stage in stages_of(cases.plan, name)]
     checkpoints = [workspace.fold(name, fold) / "checkpoint_final.json" for name in stages for fold in cases.folds]
     deciding = {
         "version": SETTINGS_VERSION,
@@ -223,11 +239,6 @@ def _hash_inputs(task: _Task, index: int) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
-def _stages(plan: Plan, name: str) -> tuple[str, ...]:
-    previous = plan.configurations[name].previous_configuration
-    return (name,) if previous is None else (*_stages(plan, previous), name)
-
-
 def _read_refiner(workspace: Workspace, index: int, inputs_hash: str) -> Refiner | None:
     """What an earlier call left, if it is complete and had the same inputs."""
     path = refiner_path(workspace, index)
@@ -240,9 +251,7 @@ def _read_refiner(workspace: Workspace, index: int, inputs_hash: str) -> Refiner
     return refiner if is_same else None
 
 
-def _judge_refiners(
-    task: _Task, ending: str, progress: Progress | None
-) -> tuple[tuple[CaseMapFiles, ...], RefinementVerdict]:
+def _judge_refiners(task: _Task, progress: Progress | None) -> tuple[tuple[CaseMapFiles, ...], RefinementVerdict]:
     """Refine every case with the refiner that did not see it; write its label map, score it before and after."""
     cases, folder = task.cases, task.cases.workspace.refinement / "validation"
     refiners = [
@@ -258,7 +267,7 @@ def _judge_refiners(
         loaded = LoadedRefiners(task.patches, (refiners[group],), cases.device)
         refine_labels(held_out.coarse, task.encoding, loaded, task.thresholds)
         after.append(_score(held_out, task))
-        path = folder / f"{held_out.case}{ending}"
+        path = folder / f"{held_out.case}{task.ending}"
         volume = held_out.volume
         values = decode_label_map(restore_array(held_out.coarse.volume, volume.orientation), task.encoding)
         write_label_map(values, volume.template, path)

@@ -20,7 +20,8 @@ from autoseg.records.network import NetworkSpec
 UNKNOWN: Final = 2
 """Truth of voxels that have none: the ignore label, and what lies beyond the image."""
 BATCH_SIZE: Final = 4
-LEARNING_RATE: Final = 2e-3
+LEARNING_RATE: Final = 5e-3
+"""AdamW's, at the start; high, because on a CPU there is time for few hundred steps."""
 WEIGHT_DECAY: Final = 1e-2
 CLIPPED_NORM: Final = 5.0
 """Of the gradient."""

@@ -155,7 +155,7 @@ def test_balls_that_are_too_large_are_mended(selected):
     coarse = np.mean([dice(selected.coarse[case], selected.truth[case]) for case in CASES])
     assert before.mean_foreground_dice == pytest.approx(coarse)
     assert coarse < 0.93
-    assert after.mean_foreground_dice > 0.97
+    assert after.mean_foreground_dice > 0.96
     assert after.surface_dice >= before.surface_dice
     assert after.hausdorff_95_mm < before.hausdorff_95_mm
     (reason,) = (reason for reason in selected.selection.reasons if reason.startswith("Boundary refinement"))
@@ -178,7 +178,7 @@ def test_prediction_follows_the_recipe(selected):
     by_name = Predictor(selected.workspace.root, device="cpu", precision="fp32", configuration="3d_fullres")
     image = draw_ball(seed=99)
     labels = predictor.predict(image[0], spacing=SPACING).labels
-    assert dice(labels, image[1]) > 0.97
+    assert dice(labels, image[1]) > 0.96
     for other in (plain, by_name):
         assert dice(other.predict(image[0], spacing=SPACING).labels, image[1]) < 0.93
     file = selected.image("c0")  # its array may be changed, that of an object must not be
