@@ -1,6 +1,5 @@
 """What a refiner learns from is cut out of held-out cases as it should be."""
 
-
 import numpy as np
 import pytest
 
