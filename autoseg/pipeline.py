@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.errors import PlanningError, RecordError, TrainingError
 from autoseg.records.budget import Budget
@@ -25,6 +26,9 @@ from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.plan import encode_target, make_plan
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.split import find_split, make_splits
+
+if TYPE_CHECKING:
+    from autoseg.stages.refine import RefinementOptions
 
 logger = logging.getLogger("autoseg.pipeline")
 
@@ -110,6 +114,7 @@ def run(
     *,
     device: str = "auto",
     folds: tuple[str, ...] = (),
+    refine: "RefinementOptions | None" = None,
     workers: int = 1,
     bar: ProgressBar = no_bar,
 ) -> Selection:
@@ -126,6 +131,7 @@ def run(
         options: See PlanningOptions.
         device: Where to train: auto, cpu, cuda or cuda:N.
         folds: Folds to train; empty: all.
+        refine: How to try to refine boundaries; None: not.
         workers: Processes for planning and preprocessing.
         bar: Shows progress.
 
@@ -150,7 +156,7 @@ def run(
             checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
             if not checkpoint.finished:
                 raise TrainingError(f"{configuration}, fold {fold} was stopped; the same command goes on from there.")
-    selection = select_model(workspace, device=device, workers=workers, bar=bar)
+    selection = select_model(workspace, refine=refine, device=device, workers=workers, bar=bar)
     render_report(workspace)
     return selection
 

@@ -50,6 +50,10 @@ def _add_care(group: argparse._ArgumentGroup) -> None:
         help="find the foreground in a coarse pass first, and look closely there only",
     )  # fmt: skip
     group.add_argument(
+        "--refine", choices=("auto", "none"), default="auto",
+        help="refine boundaries if `autoseg select --refine boundary` found that it helps (default: auto)",
+    )  # fmt: skip
+    group.add_argument(
         "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
         help="number format of the networks (default: auto, 16 bits where label maps stay the same)",
     )  # fmt: skip
@@ -97,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
         most_folds=speed.most_folds if arguments.folds is None else None,
         region_of_interest=arguments.roi,
+        refine=arguments.refine == "auto",
         max_memory=None if limit is None else round(limit * 1e9),
     )
     on_cluster = arguments.scheduler is not None

@@ -3,6 +3,7 @@
 import argparse
 
 from autoseg.cli.planning_arguments import add_planning_arguments
+from autoseg.cli.refinement import add_refinement, refinement_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--only-folds", nargs="+", default=(), metavar="FOLD",
         help="train these folds only (default: all); a cascade needs all folds of its first stage",
     )  # fmt: skip
+    add_refinement(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         request.options,
         device=arguments.device,
         folds=tuple(arguments.only_folds),
+        refine=refinement_options(arguments),
         workers=worker_count(arguments),
         bar=progress_bar,
     )

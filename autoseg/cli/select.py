@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from autoseg.cli.options import add_device, add_shared, add_workers, add_workspace
+from autoseg.cli.refinement import add_refinement, refinement_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-thresholds", action="store_true",
         help="regions begin where their probability exceeds one half; other thresholds are not tried",
     )  # fmt: skip
+    add_refinement(parser)
     add_device(parser)
     add_workers(parser)
     add_shared(parser)
@@ -44,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.dataset,
         ensembles=not arguments.no_ensembles,
         thresholds=not arguments.no_thresholds,
+        refine=refinement_options(arguments),
         device=arguments.device,
         workers=arguments.workers or core_count(),
         bar=progress_bar,

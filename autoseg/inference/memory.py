@@ -10,9 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoseg.errors import PredictionError
+from autoseg.imaging.cropping import content_box
 from autoseg.imaging.resampling import preprocessed_grid
 from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.mirroring import mirror_variants
@@ -30,6 +33,8 @@ ANSWERS = 3
 """Copies of a window's logits at a time: as they come, mirrored back, and summed."""
 MASK_BYTES = 6
 """Per voxel: a mask, and numbered components of what is not in it."""
+REFINING_BYTES = 20
+"""Per voxel: masks and surface of one structure, its probability before and after, sums of patches and of weights."""
 RESIZED_SLABS = 6
 """Tensors of SLAB_VOXELS that deciding a slab holds."""
 CHOICES = (
@@ -77,6 +82,18 @@ class CaseShapes:
     """mm."""
 
 
+def measure_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:
+    """Shapes of an image (C, Z, Y, X) in working orientation."""
+    start, stop = content_box(image)
+    first, second, third = transpose
+    cropped = [last - begin for begin, last in zip(start, stop, strict=True)]
+    return CaseShapes(
+        image=(image.shape[1 + first], image.shape[1 + second], image.shape[1 + third]),
+        cropped=(cropped[first], cropped[second], cropped[third]),
+        spacing=(spacing[first], spacing[second], spacing[third]),
+    )
+
+
 def case_stages(
     members: Sequence[LoadedConfiguration],
     shapes: CaseShapes,
@@ -111,6 +128,22 @@ def case_stages(
             stages.append(StageSizes((sizes(member, overwrite=False),), label_bytes * voxels))
             waiting.append(member.previous)
     return tuple(stages)
+
+
+def refining_stage(shapes: CaseShapes, channels: int, label_bytes: int) -> StageSizes:
+    """Reckon boundary refinement, which comes after the networks; a structure may fill the crop.
+
+    Args:
+        shapes: Of the case.
+        channels: Of the image, whose crop is kept at its own resolution.
+        label_bytes: Per voxel of the label map.
+    """
+    cropped = math.prod(shapes.cropped)
+    member = MemberSizes(
+        preprocessing=REFINING_BYTES * cropped, image=FLOAT32_BYTES * channels * cropped, slab=0, weights=0, windows=0,
+        restoring=0,
+    )  # fmt: skip
+    return StageSizes((member,), label_bytes * math.prod(shapes.image))
 
 
 def _member_sizes(

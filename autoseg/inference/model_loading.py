@@ -21,6 +21,7 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, model_hash
 from autoseg.records.postprocessing import PostprocessingStep
+from autoseg.records.refinement import Refinement
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 
@@ -40,6 +41,7 @@ class Recipe:
     """Asked for; empty: all that are trained."""
     postprocessing: tuple[PostprocessingStep, ...]
     region_thresholds: Thresholds = field(default_factory=dict)
+    refinement: Refinement | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def choose_recipe(
         return replace(recipe, folds=asked or recipe.folds)
     names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
     for name in names:
-        if all(workspace.trained_folds(stage, checkpoint) for stage in _stages(plan, name)):
+        if all(workspace.trained_folds(stage, checkpoint) for stage in stages_of(plan, name)):
             return Recipe((name,), asked, ())
     raise PredictionError(
         f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
@@ -91,14 +93,15 @@ def choose_recipe(
 def follow_selection(selection: Selection) -> Recipe:
     """What `select` chose."""
     return Recipe(
-        selection.configurations, selection.folds, selection.postprocessing, dict(selection.region_thresholds)
-    )
+        selection.configurations, selection.folds, selection.postprocessing, dict(selection.region_thresholds),
+        selection.refinement,
+    )  # fmt: skip
 
 
-def _stages(plan: Plan, name: str) -> tuple[str, ...]:
+def stages_of(plan: Plan, name: str) -> tuple[str, ...]:
     """A configuration and, of a cascade, all that come before it."""
     previous = plan.configurations[name].previous_configuration
-    return (name,) if previous is None else (*_stages(plan, previous), name)
+    return (name,) if previous is None else (*stages_of(plan, previous), name)
 
 
 def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:

@@ -107,6 +107,8 @@ def _after(plan: Plan, configuration: Configuration, selection: Selection) -> It
             "its probability is above that value p instead: its logit above log(p / (1 - p))."
         )
     yield "Put the box back into a volume of background, undo the transpose, and then the change of orientation."
+    if selection.refinement is not None:
+        yield "autoseg itself refines boundaries here with networks that are not exported: surfaces differ slightly."
     for step in selection.postprocessing:
         yield _postprocessing(step)
     yield "Write encoding.values[index] for each label index."

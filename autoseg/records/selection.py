@@ -6,6 +6,7 @@ from pydantic import Field
 
 from autoseg.records.files import Record
 from autoseg.records.postprocessing import PostprocessingStep
+from autoseg.records.refinement import Refinement
 
 Interval = tuple[float, float]
 """Lower and upper bound; 95 % of bootstrap samples of the cases lie between them."""
@@ -56,6 +57,8 @@ class Selection(Record):
     folds: tuple[str, ...]
     region_thresholds: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(default_factory=dict)
     """Region -> probability above which a voxel belongs to it; regions that are not named: one half."""
+    refinement: Refinement | None = None
+    """Comes before post-processing; None: none."""
     postprocessing: tuple[PostprocessingStep, ...] = ()
     mean_foreground_dice: float | None
     """Cross-validated, after post-processing."""

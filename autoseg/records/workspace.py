@@ -68,6 +68,11 @@ class Workspace:
         folder = self.validation(configurations, fold)
         return (folder.parent if len(configurations) == 1 else folder) / "thresholds"
 
+    @property
+    def refinement(self) -> Path:
+        """Folder of the boundary refiners, `refiner_<index>.safetensors` and `.json`."""
+        return self.root / "models" / "refinement"
+
     def next_stage(self, configuration: str, fold: str, next_configuration: str) -> Path:
         """Folder of a fold's label maps for its validation cases, on the grid of the cascade's next stage."""
         return self.fold(configuration, fold) / "next_stage" / next_configuration

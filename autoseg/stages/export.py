@@ -3,6 +3,7 @@
 workspace --choose recipe--> networks --copy without names and paths--> plan, weights, recipe, manifest --> zip
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,13 +23,14 @@ from autoseg.inference.model_loading import (
     follow_selection,
     load_with_previous,
 )
+from autoseg.inference.refiner_loading import load_refiners, refiner_path
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
 from autoseg.interop.manifests import describe_files
 from autoseg.interop.models import open_model, read_manifest
 from autoseg.interop.packing import refuse_output, staged_output
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation
-from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.files import Progress, read_record, replacing, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.plan import Plan
@@ -130,6 +132,7 @@ def export_model(
             if workspace.fingerprint.is_file():
                 write_record(anonymous_fingerprint(read_record(Fingerprint, workspace.fingerprint)), copy.fingerprint)
             _copy_weights(chosen, copy, progress)
+            _copy_refiners(chosen, copy)
             return write_manifest(chosen, folder, "autoseg")
 
 
@@ -200,11 +203,12 @@ def _make_selection(recipe: Recipe, members: Sequence[LoadedConfiguration], stat
     candidates = () if stated is None else stated.candidates
     known = [one for one in candidates if (one.configurations, one.folds) == (recipe.configurations, folds)]
     # candidates are compared before anything is done to their label maps
-    is_scored = bool(known) and not recipe.postprocessing and not recipe.region_thresholds
+    is_scored = bool(known) and recipe.refinement is None and not (recipe.postprocessing or recipe.region_thresholds)
     return Selection(
         configurations=recipe.configurations,
         folds=folds,
         region_thresholds=dict(recipe.region_thresholds),
+        refinement=recipe.refinement,
         postprocessing=recipe.postprocessing,
         mean_foreground_dice=known[0].mean_foreground_dice if is_scored else None,
         interval=known[0].interval if is_scored else None,
@@ -228,3 +232,14 @@ def _copy_weights(chosen: ChosenModel, copy: Workspace, progress: Progress | Non
         save_weights(load_file(source.with_suffix(".safetensors")), record, copy.fold(name, fold) / FINAL)
         if progress is not None:
             progress(done, len(networks))
+
+
+def _copy_refiners(chosen: ChosenModel, copy: Workspace) -> None:
+    refinement = chosen.selection.refinement
+    if refinement is None:
+        return
+    load_refiners(chosen.workspace, refinement, torch.device("cpu"))  # refuses what is damaged
+    for index in range(len(refinement.refiners)):
+        for ending in (".safetensors", ".json"):
+            with replacing(refiner_path(copy, index).with_suffix(ending)) as temporary:
+                shutil.copyfile(refiner_path(chosen.workspace, index).with_suffix(ending), temporary)

@@ -30,6 +30,7 @@ from autoseg.inference.model_loading import (
 )
 from autoseg.inference.outputs import OutputFile, PredictionFailure, assign_outputs
 from autoseg.inference.parts import Part
+from autoseg.inference.refiner_loading import load_refiners
 from autoseg.inference.run_lists import keep_lists
 from autoseg.inference.side_files import CaseOutcome, OutputChoices, is_done, refuse_clashes
 from autoseg.inference.training_range import read_training_range
@@ -75,6 +76,7 @@ class Predictor:
         max_memory: int | None = None,
         most_folds: int | None = None,
         region_of_interest: bool = False,
+        refine: bool = True,
     ) -> None:
         """Load the networks of all folds.
 
@@ -99,6 +101,7 @@ class Predictor:
             region_of_interest: Let a cheap pass (3d_lowres if it is trained, else the halved image) find the
                 foreground, and look closely at its surroundings only. Saves most of the work where foreground fills
                 little of the image; a structure that the cheap pass misses altogether is lost.
+            refine: Refine boundaries if selection.json says so. Probabilities that are saved are those before.
 
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
@@ -122,6 +125,8 @@ class Predictor:
             )
             training_range = read_training_range(workspace.fingerprint)
             locator = self._load_locator(workspace, members, checkpoint) if region_of_interest else None
+            refinement = recipe.refinement if refine else None
+            refiners = None if refinement is None else load_refiners(workspace, refinement, self.device)
         self.members: tuple[LoadedConfiguration, ...] = tuple(
             with_first_folds(member, most_folds) for member in members
         )
@@ -135,11 +140,14 @@ class Predictor:
             logger.info("precision float32: this device does not compute in 16 bits")
         self.postprocessing = recipe.postprocessing
         logger.info("%s", say_what_predicts(self.members, self.postprocessing, recipe.region_thresholds))
+        if refiners is not None:
+            logger.info("boundaries are refined by %d networks (--refine none: not)", len(refiners.networks))
         self.case_predictor = CasePredictor(
             plan=self.plan, members=self.members, postprocessing=self.postprocessing,
             device=self.device, dtype=self.dtype, mirroring=mirroring, overlap=overlap, max_memory=max_memory,
             training_range=training_range, is_regional=region_of_interest, locator=locator,
             region_thresholds=recipe.region_thresholds,
+            refiners=refiners,
         )  # fmt: skip
 
     def _load_locator(

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.imaging.case_reading import choose_orientation
-from autoseg.imaging.cropping import content_box
 from autoseg.imaging.geometry import measurable_spacing, orient_array, orient_grid, restore_array
 from autoseg.imaging.instances import find_instances
 from autoseg.imaging.labels import decode_label_map
 from autoseg.imaging.volume import Volume
+from autoseg.inference.boundary_refinement import LoadedRefiners, restore_refined
 from autoseg.inference.case import stream_case_logits
 from autoseg.inference.deciding import Thresholds
 from autoseg.inference.images import check_image
 from autoseg.inference.instance_table import measure_instances
 from autoseg.inference.logit_slab import SlabStorage
-from autoseg.inference.memory import CaseShapes, case_stages, choose_storage
+from autoseg.inference.memory import case_stages, choose_storage, measure_shapes, refining_stage
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
@@ -40,11 +40,11 @@ from autoseg.inference.training_range import TrainingRange, describe_departures,
 from autoseg.inference.uncertainty import EntropyVolume, fold_disagreement, single_networks
 from autoseg.inference.winning_probability import WinningProbability
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing, Triple
+from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing
 from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingStep
 from autoseg.records.prediction import Instances, Prediction
-from autoseg.stages.preprocess import labels_on_grid, preprocess_case
+from autoseg.stages.preprocess import labels_on_grid, normalized_crop, preprocess_case
 
 if TYPE_CHECKING:
     import blosc2
@@ -63,6 +63,8 @@ class PreparedCase:
     storage: SlabStorage
     inputs: dict[str, tuple[NDArray[np.float32], PreprocessedCase]]
     """By configuration, the earlier stages of cascades too."""
+    image: NDArray[np.float32] | None
+    """The normalised crop at the image's own resolution, for refiners; None without any."""
     warnings: tuple[str, ...]
     """How the image departs from the training images."""
     is_flat: bool
@@ -91,6 +93,8 @@ class CasePredictor:
     region_thresholds: Thresholds = field(default_factory=dict)
     locator: LoadedConfiguration | None = None
     """A coarser configuration for the cheap pass; None: the configuration itself, on the halved image."""
+    refiners: LoadedRefiners | None = None
+    """Look again at boundaries; None: nothing does."""
 
     def prepare(self, volume: Volume, *, case: str, overwrite: bool, read_seconds: float) -> PreparedCase:
         """Check an image and preprocess it for every network; arguments as for `Predictor.predict_volume`.
@@ -103,7 +107,8 @@ class CasePredictor:
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         image = orient_array(volume.array, orientation)
         spacing = orient_grid(volume.grid, orientation).spacing
-        storage = self._choose_storage(image, spacing, case, overwrite=overwrite)
+        reuse = overwrite and self.refiners is None
+        storage = self._choose_storage(image, spacing, case, overwrite=reuse)
         seconds = {"read": read_seconds, "preprocess": 0.0, "network": 0.0, "export": 0.0}
         names = list(dict.fromkeys(name for member in self.members for name in _stages(member)))
         if self.locator is not None and self.locator.name not in names:
@@ -113,11 +118,15 @@ class CasePredictor:
             for name in names:
                 prepared, _, record = preprocess_case(
                     image, None, spacing,
-                    case=case, plan=self.plan, configuration=name, overwrite=overwrite and name == names[-1],
+                    case=case, plan=self.plan, configuration=name, overwrite=reuse and name == names[-1],
                 )  # fmt: skip
                 inputs[name] = prepared, record
+            own = None
+            if self.refiners is not None:
+                schemes = self.members[0].configuration.normalization
+                own = normalized_crop(image, inputs[names[-1]][1], schemes, overwrite=overwrite)
         is_flat = volume.template.file_dimensions == 2
-        return PreparedCase(volume.grid, orientation, storage, inputs, warnings, is_flat, seconds)
+        return PreparedCase(volume.grid, orientation, storage, inputs, own, warnings, is_flat, seconds)
 
     def predict(
         self,
@@ -163,8 +172,11 @@ class CasePredictor:
         """Post-processed, in working orientation; the preprocessed images are let go unless they are to be kept."""
         encoding = self.plan.encoding
         with _timed(case.seconds, "export"):
-            answers = [self._stream(member, case) for member in self.members]
-            labels = restore_labels(answers, encoding, sinks, self.region_thresholds)
+            answers, thresholds = self.answers(case), self.region_thresholds
+            if self.refiners is None or case.image is None:
+                labels = restore_labels(answers, encoding, sinks, thresholds)
+            else:
+                labels = restore_refined(answers, case.image, encoding, self.refiners, sinks, thresholds)
             if not keep:
                 case.inputs.clear()
             spacing = measurable_spacing(orient_grid(case.grid, case.orientation))
@@ -183,6 +195,10 @@ class CasePredictor:
             ids, owners, value_names(encoding), case.grid, probabilities, is_flat=case.is_flat
         )  # fmt: skip
         return Instances(ids=ids, table=table)
+
+    def answers(self, case: PreparedCase) -> list[CaseLogits]:
+        """Logits of every member, to be read once and side by side."""
+        return [self._stream(member, case) for member in self.members]
 
     def _disagreement(self, labels: NDArray[np.unsignedinteger], case: PreparedCase) -> NDArray[np.float16] | None:
         """Run every network on its own; a model of one network cannot disagree with itself."""
@@ -278,12 +294,14 @@ class CasePredictor:
         self, image: NDArray[np.float32], spacing: Spacing, case: str, *, overwrite: bool
     ) -> SlabStorage:
         """Where sums of windows lie; logs the estimate of the memory."""
-        encoding = self.plan.encoding
+        encoding, shapes = self.plan.encoding, measure_shapes(image, spacing, self.plan.transpose)
+        label_bytes = np.min_scalar_type(max(encoding.values)).itemsize
         stages = case_stages(
-            self.members, _case_shapes(image, spacing, self.plan.transpose), len(encoding.heads),
-            np.min_scalar_type(max(encoding.values)).itemsize,
+            self.members, shapes, len(encoding.heads), label_bytes,
             mirroring=self.mirroring, overlap=self.overlap, overwrite=overwrite,
         )  # fmt: skip
+        if self.refiners is not None:
+            stages = (*stages, refining_stage(shapes, len(image), label_bytes))
         room = measure_room(self.max_memory, self.device, image.nbytes)
         storage, peak = choose_storage(stages, room, case)
         limit = "" if room.limit is None else f" of {room.limit / 1e9:.2f} GB"
@@ -297,17 +315,6 @@ class CasePredictor:
 def _stages(member: LoadedConfiguration) -> tuple[str, ...]:
     """A configuration and, before it, all that come before it in a cascade."""
     return (member.name,) if member.previous is None else (*_stages(member.previous), member.name)
-
-
-def _case_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:
-    start, stop = content_box(image)
-    first, second, third = transpose
-    cropped = [last - begin for begin, last in zip(start, stop, strict=True)]
-    return CaseShapes(
-        image=(image.shape[1 + first], image.shape[1 + second], image.shape[1 + third]),
-        cropped=(cropped[first], cropped[second], cropped[third]),
-        spacing=(spacing[first], spacing[second], spacing[third]),
-    )
 
 
 @contextmanager

@@ -18,14 +18,14 @@ from autoseg.imaging.border_core import divide_labels
 from autoseg.imaging.case_parallel import work_on_cases
 from autoseg.imaging.case_reading import CaseVolume, content_hash, read_case
 from autoseg.imaging.class_locations import draw_class_locations
-from autoseg.imaging.cropping import bounding_box, box_slices, content_box, nonzero_mask
+from autoseg.imaging.cropping import Box, bounding_box, box_slices, content_box, nonzero_mask
 from autoseg.imaging.normalization import normalize_image
 from autoseg.imaging.resampling import preprocessed_grid, resample_image, resample_labels
 from autoseg.imaging.storage import ARRAY_ENDING, RECORD_ENDING, remove_other_cases, save_case
 from autoseg.records.case import PreprocessedCase, Spacing, Triple
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import Progress, read_record
-from autoseg.records.network import ResamplingSpec
+from autoseg.records.network import NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 
@@ -114,10 +114,7 @@ def preprocess_case(
         inside = mask[box_slices(box)]
     else:
         box = content_box(image)  # nothing but its box is asked of the mask, which costs 5 bytes a voxel
-    cropped = image[(slice(None), *box_slices(box))]
-    if not (overwrite and cropped.dtype == np.float32 and cropped.flags.writeable):
-        cropped = np.array(cropped, dtype=np.float32, order="C")
-    normalize_image(cropped, inside, settings.normalization)
+    cropped = _normalize_crop(image, box, inside, settings.normalization, overwrite=overwrite)
     target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
     resampled = resample_image(cropped, shape, spacing, target_spacing, settings.resampling)
     resampled_labels = None
@@ -136,6 +133,30 @@ def preprocess_case(
         transpose=order,
     )
     return resampled, resampled_labels, record
+
+
+def normalized_crop(
+    image: NDArray[np.float32],
+    record: PreprocessedCase,
+    normalization: Sequence[NormalizationSpec],
+    *,
+    overwrite: bool = False,
+) -> NDArray[np.float32]:
+    """What `preprocess_case` makes of an image before it resamples it.
+
+    Args:
+        image: Working orientation, (C, Z, Y, X).
+        record: Of the same image.
+        normalization: One per channel.
+        overwrite: As for `preprocess_case`.
+
+    Returns:
+        (C, Z, Y, X), axes after the plan's transpose, within the crop.
+    """
+    image = image.transpose(0, *(axis + 1 for axis in record.transpose))
+    box = record.crop_start, record.crop_stop
+    inside = nonzero_mask(image)[box_slices(box)] if any(spec.use_mask for spec in normalization) else None
+    return _normalize_crop(image, box, inside, normalization, overwrite=overwrite)
 
 
 def labels_on_grid(
@@ -157,6 +178,21 @@ def labels_on_grid(
     """
     cropped = labels.transpose(grid.transpose)[box_slices((grid.crop_start, grid.crop_stop))].astype(np.int16)
     return resample_labels(cropped, grid.shape, grid.original_spacing, grid.spacing, spec)
+
+
+def _normalize_crop(
+    image: NDArray[np.float32],
+    box: Box,
+    inside: NDArray[np.bool_] | None,
+    normalization: Sequence[NormalizationSpec],
+    *,
+    overwrite: bool,
+) -> NDArray[np.float32]:
+    cropped = image[(slice(None), *box_slices(box))]
+    if not (overwrite and cropped.dtype == np.float32 and cropped.flags.writeable):
+        cropped = np.array(cropped, dtype=np.float32, order="C")
+    normalize_image(cropped, inside, normalization)
+    return cropped
 
 
 def _configurations_to_store(plan: Plan, configurations: Sequence[str]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from autoseg.records.selection import Candidate, Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.case_maps import CaseMapFiles, foreground_names
 from autoseg.stages.evaluate import find_label_maps
+from autoseg.stages.refine import RefinementOptions, RefinementOutcome, refine_model
 from autoseg.stages.tune_postprocessing import tune_postprocessing
 from autoseg.stages.tune_thresholds import TunedThresholds, tune_thresholds
 from autoseg.stages.validate_ensembles import CrossValidation, ValidatedFold, validate_pairs
@@ -47,6 +48,7 @@ def select_model(
     ensembles: bool = True,
     thresholds: bool = True,
     device: str = "auto",
+    refine: RefinementOptions | None = None,
     workers: int = 1,
     bar: ProgressBar = lambda _title: nullcontext(None),
 ) -> Selection:
@@ -66,6 +68,7 @@ def select_model(
         ensembles: Also try pairs; predicts validation cases again, once with each configuration.
         thresholds: Also try other thresholds than one half where the model has regions; predicts the winner's cases
             again.
+        refine: Also try to refine boundaries; None: not. Post-processing is tuned on what comes of it.
         device: Where to predict for that: auto, cpu, cuda or cuda:N.
         workers: Cases worked on at the same time, in threads, where no network is involved.
         bar: Shows progress.
@@ -104,18 +107,27 @@ def select_model(
         with bar("thresholds") as progress:
             swept = tune_thresholds(run, winner, validated[winner], progress)
     folds = swept.folds
+    maps = _find_maps(run, folds)
+    refined = RefinementOutcome(None, (), ())
+    if refine is not None:
+        held_out = {fold.fold: [case.case for case in fold.evaluation.cases] for fold in folds}
+        with bar("refinement") as progress:
+            refined = refine_model(
+                workspace, dataset_folder, winner, held_out, refine, thresholds=swept.thresholds, progress=progress
+            )
     with bar("post-processing") as progress:
-        tuned = tune_postprocessing(_find_maps(run, folds), plan.encoding, workers=workers, progress=progress)
+        tuned = tune_postprocessing(refined.maps or maps, plan.encoding, workers=workers, progress=progress)
     evaluation = tuned.evaluation
     selection = Selection(
         configurations=winner,
         folds=candidates[0].folds,
         region_thresholds=swept.thresholds,
+        refinement=refined.refinement,
         postprocessing=tuned.steps,
         mean_foreground_dice=evaluation.mean_foreground_dice,
         interval=_interval(evaluation),
         candidates=candidates,
-        reasons=(*reasons, *remarks, *swept.reasons, *tuned.reasons),
+        reasons=(*reasons, *remarks, *swept.reasons, *refined.reasons, *tuned.reasons),
     )
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)

@@ -7,7 +7,15 @@ import torch
 
 from autoseg.errors import PredictionError
 from autoseg.inference.logit_slab import SlabStorage
-from autoseg.inference.memory import CaseShapes, MemberSizes, StageSizes, case_stages, choose_storage, estimate_peak
+from autoseg.inference.memory import (
+    CaseShapes,
+    MemberSizes,
+    StageSizes,
+    case_stages,
+    choose_storage,
+    estimate_peak,
+    refining_stage,
+)
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.inference.room import Room, measure_room
 from tests.inference.models import CASCADE, make_cascade_plan, make_plan
@@ -55,6 +63,13 @@ def test_configurations_side_by_side_and_stages_one_after_the_other():
     thirsty = StageSizes((replace(MEMBER, preprocessing=9000),), labels=80)
     assert estimate_peak([STAGE, thirsty], RAM, 0) == 9300
     assert estimate_peak([replace(STAGE, labels=9000)], RAM, 0) == 2 * 9000  # indices, and values in the file
+
+
+def test_refinement_needs_the_crop_and_one_structure_at_most():
+    shapes = CaseShapes(image=(10, 20, 30), cropped=(5, 10, 20), spacing=(1.0, 1.0, 1.0))
+    stage = refining_stage(shapes, channels=2, label_bytes=1)
+    assert estimate_peak([stage], RAM, 500) == 500 + 1000 * (20 + 2 * 4)
+    assert estimate_peak([STAGE, stage], RAM, 0) == 1000 * (20 + 2 * 4)
 
 
 def loaded(plan, name, previous=None):

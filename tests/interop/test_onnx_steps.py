@@ -2,8 +2,10 @@
 
 import pytest
 
+from autoseg.inference.boundary_patches import plan_refiner
 from autoseg.interop.onnx_steps import list_steps
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
+from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
 from autoseg.records.selection import Selection
 from tests.inference.models import CASCADE, REGIONS, make_cascade_plan
 
@@ -25,6 +27,23 @@ def steps_of(plan_changes=None, postprocessing=(), *, labels=None, thresholds=No
 def test_the_axes_are_those_of_the_plan(orientation, words):
     assert sum(words in step for step in steps_of({"orientation": orientation})) == 1
     assert not any(words in step for step in steps_of({"orientation": "as_stored"}))
+
+
+def test_refiners_are_said_to_be_missing():
+    patches = PatchSettings(size=(1, 48, 48), training_distance=(1, 24, 24), prediction_distance=(1, 18, 18))
+    scores = RefinementScores(mean_foreground_dice=None, surface_dice=None, hausdorff_95_mm=None)
+    refinement = Refinement(
+        patches=patches, network=plan_refiner(patches, 1), refiners=("0" * 64,), tolerance_mm=1.0, before=scores,
+        after=scores,
+    )  # fmt: skip
+    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2))
+    selection = Selection(
+        configurations=(CASCADE,), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=(),
+        refinement=refinement,
+    )  # fmt: skip
+    steps = list_steps(plan, plan.configurations[CASCADE], selection)
+    assert sum("refines boundaries here with networks that are not exported" in step for step in steps) == 1
+    assert not any("refines" in step for step in steps_of())
 
 
 def test_a_cascade_names_its_rule():

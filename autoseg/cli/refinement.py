@@ -1,0 +1,33 @@
+"""Options of boundary refinement, for `select` and `run`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from autoseg.cli.options import duration
+
+if TYPE_CHECKING:
+    from autoseg.stages.refine import RefinementOptions
+
+DEFAULT_TIME = "60s"
+
+
+def add_refinement(parser: argparse.ArgumentParser) -> None:
+    """Add --refine and --refine-time."""
+    group = parser.add_argument_group("refinement")
+    group.add_argument(
+        "--refine", choices=("none", "boundary"), default="none",
+        help="boundary: train small networks that correct surfaces, kept if cross-validation says so (default: none)",
+    )  # fmt: skip
+    group.add_argument(
+        "--refine-time", type=duration, default=duration(DEFAULT_TIME), metavar="TIME",
+        help=f"wall-clock time to train each of these, up to three (default: {DEFAULT_TIME})",
+    )  # fmt: skip
+
+
+def refinement_options(arguments: argparse.Namespace) -> "RefinementOptions | None":
+    """What the arguments ask for; None: no refinement."""
+    if arguments.refine == "none":
+        return None
+    from autoseg.stages.refine import RefinementOptions
+
+    return RefinementOptions(seconds=arguments.refine_time, device=arguments.device)

@@ -1,0 +1,168 @@
+"""Train one boundary refiner on patches that are held in memory, for a given time."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from autoseg.networks.refiner import RefinerNetwork
+from autoseg.records.files import replacing
+from autoseg.records.network import NetworkSpec
+
+UNKNOWN: Final = 2
+"""Truth of voxels that have none: the ignore label, and what lies beyond the image."""
+BATCH_SIZE: Final = 4
+LEARNING_RATE: Final = 5e-3
+"""AdamW's, at the start; high, because on a CPU there is time for few hundred steps."""
+WEIGHT_DECAY: Final = 1e-2
+CLIPPED_NORM: Final = 5.0
+"""Of the gradient."""
+MOST_STEPS: Final = 5000
+"""More patches than a small network learns from."""
+BRIGHTNESS, CONTRAST, NOISE = 0.1, 0.1, 0.1
+"""Standard deviations of what is added to a channel, of the log of what it is multiplied by, and, at most, of noise;
+images are normalised, so 1 is their own standard deviation, about."""
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What a refiner learns from."""
+
+    images: NDArray[np.float16]
+    """(N, C, Z, Y, X), normalised."""
+    coarse: NDArray[np.float16]
+    """(N, Z, Y, X), out-of-fold probabilities."""
+    truth: NDArray[np.uint8]
+    """(N, Z, Y, X): 0, 1 or UNKNOWN."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def join_patches(parts: Sequence[Patches]) -> Patches:
+    """One after the other; at least one part, which may be empty."""
+    return Patches(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.coarse for part in parts]),
+        np.concatenate([part.truth for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class TrainedRefiner:
+    """A refiner, and how its training went."""
+
+    network: RefinerNetwork
+    """In evaluation mode."""
+    steps: int
+    seconds: float
+    loss: float
+    """Mean over the last tenth of the steps."""
+
+
+def train_refiner(
+    patches: Patches,
+    spec: NetworkSpec,
+    *,
+    seconds: float,
+    device: torch.device,
+    seed: int,
+    mirror_axes: tuple[int, ...],
+    most_steps: int = MOST_STEPS,
+) -> TrainedRefiner:
+    """Train with AdamW; the learning rate falls in a straight line to 0 over the time, or over the steps.
+
+    Batches and first weights depend on the seed alone; how many steps the time allows depends on the machine.
+
+    Args:
+        patches: At least one.
+        spec: Of the refiner.
+        seconds: Of wall-clock time.
+        device: Where to train.
+        seed: Of weights, batches and augmentation.
+        mirror_axes: Spatial axes (z, y, x) that are mirrored at random.
+        most_steps: The end, if it comes first.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = RefinerNetwork(spec)
+    layout = torch.channels_last if network.is_flat else torch.channels_last_3d
+    network = network.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]  # knows no layouts
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    losses: list[float] = []
+    start = time.monotonic()
+    for images, coarse, truth in _batches(patches, np.random.default_rng(seed), mirror_axes):
+        done = max(len(losses) / most_steps, (time.monotonic() - start) / seconds)
+        if done >= 1 and losses:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * max(0.0, 1 - done)
+        optimizer.zero_grad(set_to_none=True)
+        loss = refiner_loss(network(images.to(device), coarse.to(device)), truth.to(device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIPPED_NORM)
+        optimizer.step()
+        losses.append(loss.item())
+    last = losses[-max(1, len(losses) // 10) :]
+    return TrainedRefiner(network.eval(), len(losses), time.monotonic() - start, sum(last) / len(last))
+
+
+def save_refiner(network: RefinerNetwork, path: Path) -> None:
+    """Write the weights as safetensors, atomically."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(weights, temporary)
+        temporary.chmod(mode)  # safetensors gives a file to its owner alone
+
+
+def refiner_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft Dice loss over the whole batch; voxels without truth count nowhere.
+
+    Args:
+        logits: (B, Z, Y, X).
+        truth: (B, Z, Y, X): 0, 1 or UNKNOWN.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    known = (truth != UNKNOWN).float()
+    target = (truth == 1).float()
+    entropy = binary_cross_entropy_with_logits(logits, target, weight=known, reduction="sum") / known.sum().clamp(min=1)
+    probability = torch.sigmoid(logits) * known
+    overlap = 2 * (probability * target).sum()
+    return entropy + 1 - (overlap + 1) / (probability.sum() + target.sum() + 1)
+
+
+def _batches(
+    patches: Patches, generator: np.random.Generator, mirror_axes: tuple[int, ...]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless; every patch once before any comes twice."""
+    order: list[int] = []
+    while True:
+        while len(order) < BATCH_SIZE:
+            order += generator.permutation(len(patches)).tolist()
+        chosen, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
+        images = _vary_intensities(patches.images[chosen].astype(np.float32), generator)
+        mirrored = tuple(axis - 3 for axis in mirror_axes if generator.random() < 0.5)
+        arrays = (images, patches.coarse[chosen].astype(np.float32), patches.truth[chosen])
+        first, second, third = (torch.from_numpy(np.flip(array, mirrored).copy()) for array in arrays)
+        yield first, second, third
+
+
+def _vary_intensities(images: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float32]:
+    shape = (*images.shape[:2], 1, 1, 1)
+    images *= np.exp(generator.normal(0, CONTRAST, shape)).astype(np.float32)
+    images += generator.normal(0, BRIGHTNESS, shape).astype(np.float32)
+    noise = generator.standard_normal(images.shape, dtype=np.float32)
+    images += noise * generator.uniform(0, NOISE, (len(images), 1, 1, 1, 1)).astype(np.float32)
+    return images
