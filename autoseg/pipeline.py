@@ -41,6 +41,15 @@ def no_bar(_title: str) -> AbstractContextManager[Progress | None]:
     return nullcontext(None)
 
 
+@dataclass(frozen=True)
+class RunOutcome:
+    """What the whole job led to."""
+
+    selection: Selection
+    failures: tuple[str, ...]
+    """One sentence per fold that could not be trained; the others were trained and compared."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanningOptions:
     """What a user may say about planning, besides the budget."""
@@ -117,12 +126,12 @@ def run(
     refine: "RefinementOptions | None" = None,
     workers: int = 1,
     bar: ProgressBar = no_bar,
-) -> Selection:
+) -> RunOutcome:
     """Do the whole job: plan, train every configuration on every fold, select, report.
 
     Folds that are finished already are not trained again. A cascade is trained after its previous stage; it is left
     out, with a warning, when label maps of that one are missing or outdated, for example because `folds` leaves
-    some out.
+    some out. A fold that cannot be trained does not stop the others.
 
     Args:
         dataset: Folder or list file.
@@ -136,10 +145,10 @@ def run(
         bar: Shows progress.
 
     Returns:
-        The chosen configuration and post-processing.
+        The choice, among the folds that could be trained.
 
     Raises:
-        TrainingError: If a signal stopped the training.
+        TrainingError: If a signal stopped the training, or no fold could be trained.
     """
     # Imported here, because these stages load torch and planning alone must stay light.
     from autoseg.report.render import render_report
@@ -148,17 +157,25 @@ def run(
 
     plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
     folds = folds or fold_names(workspace)
+    failures: list[str] = []
     for configuration in training_order(plan):
         if fault := _find_missing_maps(workspace, plan, configuration, folds):
             logger.warning("warning: %s is left out: %s", configuration, fault)
             continue
         for fold in folds:
-            checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
+            try:
+                checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
+            except TrainingError as error:
+                failures.append(f"{configuration}, fold {fold}: {error}")
+                logger.warning("failed: %s", failures[-1])
+                continue
             if not checkpoint.finished:
                 raise TrainingError(f"{configuration}, fold {fold} was stopped; the same command goes on from there.")
+    if failures and not any(workspace.trained_folds(name) for name in plan.configurations):
+        raise TrainingError("\n".join(["no fold could be trained:", *failures]))
     selection = select_model(workspace, refine=refine, device=device, workers=workers, bar=bar)
     render_report(workspace)
-    return selection
+    return RunOutcome(selection, tuple(failures))
 
 
 def training_order(plan: Plan) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan, train, select, report; then print what was chosen."""
     from rich.console import Console
 
-    from autoseg.cli.main import DONE
+    from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.options import worker_count
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     workspace = find_workspace(arguments)
     request = read_request(arguments)
-    selection = run_pipeline(
+    outcome = run_pipeline(
         arguments.dataset,
         workspace,
         request.budget,
@@ -47,9 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if workspace.evaluation.exists():
         Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation)))
-    Console().print(candidate_table(selection))
-    for reason in selection.reasons:
+    Console().print(candidate_table(outcome.selection))
+    for reason in outcome.selection.reasons:
         print(reason)
     print(f"Report: {workspace.report}")
     print(f"Next: autoseg-predict -m {workspace.root} -i IMAGES -o OUTPUT")
-    return DONE
+    for failure in outcome.failures:
+        print(f"failed: {failure}")
+    return SOME_FAILED if outcome.failures else DONE

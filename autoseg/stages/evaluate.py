@@ -118,11 +118,6 @@ def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volu
     Raises:
         ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
     """
-    predicted, true = _read_on_one_grid(case, prediction, reference)
-    return predicted.array[0], true.array[0]
-
-
-def _read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volume, Volume]:
     predicted, true = read_label_map(prediction), read_label_map(reference)
     difference = grid_difference(predicted.grid, true.grid)
     if difference is not None:

@@ -90,7 +90,7 @@ def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):
     )  # fmt: skip
     write_record(description, workspace.dataset)
     monkeypatch.setattr(pipeline, "plan_dataset", lambda *_, **__: plan)
-    pipeline.run(tmp_path, workspace, Budget(), PlanningOptions(), folds=folds)
+    return pipeline.run(tmp_path, workspace, Budget(), PlanningOptions(), folds=folds)
 
 
 @pytest.mark.usefixtures("maps_of_every_fold")
@@ -126,3 +126,36 @@ def test_run_ends_without_a_cascade_that_lacks_label_maps_and_says_why(
     assert done[-2:] == ["select", "report"]
     (message,) = caplog.messages
     assert re.search(f"warning: 3d_cascade_fullres is left out: .*{reason}", message, re.DOTALL)
+
+
+@pytest.mark.usefixtures("maps_of_every_fold")
+def test_a_fold_that_cannot_be_trained_does_not_stop_the_others(tmp_path, monkeypatch, done, caplog):
+    succeed = train.train_fold
+
+    def train_fold(workspace, configuration, fold, options, *, bar):
+        if (configuration, fold) == ("3d_fullres", "0"):
+            raise TrainingError("180 s are too few.")
+        workspace.fold(configuration, fold).mkdir(parents=True)
+        (workspace.fold(configuration, fold) / "checkpoint_final.safetensors").touch()
+        return succeed(workspace, configuration, fold, options, bar=bar)
+
+    monkeypatch.setattr(train, "train_fold", train_fold)
+    outcome = run(tmp_path, monkeypatch)
+    assert outcome.failures == ("3d_fullres, fold 0: 180 s are too few.",)
+    assert caplog.messages == ["failed: 3d_fullres, fold 0: 180 s are too few."]
+    assert done == [
+        ("3d_fullres", "1"),
+        *((name, fold) for name in ("3d_lowres", CASCADE) for fold in ("0", "1")),
+        "select",
+        "report",
+    ]
+
+
+@pytest.mark.usefixtures("done")
+def test_without_any_trained_fold_there_is_nothing_to_select(tmp_path, monkeypatch):
+    def train_fold(*_arguments, **_options):
+        raise TrainingError("180 s are too few.")
+
+    monkeypatch.setattr(train, "train_fold", train_fold)
+    with pytest.raises(TrainingError, match=r"no fold could be trained:\n3d_fullres, fold 0: 180 s are too few."):
+        run(tmp_path, monkeypatch)
