@@ -38,7 +38,7 @@ class Instances:
     """The objects of one image."""
 
     ids: NDArray[np.unsignedinteger]
-    """(Z, Y, X), 1 to n, on the image's own grid; 0 where the label map has background."""
+    """(Z, Y, X), 1 to n, on the image's own grid; 0 where the label map has background, or a border without a core."""
     table: tuple[Instance, ...]
     """By number."""
 
