@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from autoseg.imaging.case_reading import choose_orientation
 from autoseg.imaging.geometry import measurable_spacing, orient_array, orient_grid, restore_array
@@ -31,6 +30,7 @@ from autoseg.inference.instance_table import measure_instances
 from autoseg.inference.logit_slab import SlabStorage
 from autoseg.inference.memory import case_stages, choose_storage, measure_shapes, refining_stage
 from autoseg.inference.model_loading import LoadedConfiguration
+from autoseg.inference.prepared_case import PreparedCase, timed, timed_slices
 from autoseg.inference.probabilities import ProbabilityVolume, probability_file
 from autoseg.inference.region_of_interest import Box, enlarge, find_by_network, find_in_labels, halve, surround
 from autoseg.inference.restore import CaseLogits, ProbabilitySink, restore_labels, restore_on_grid
@@ -40,7 +40,7 @@ from autoseg.inference.training_range import TrainingRange, describe_departures,
 from autoseg.inference.uncertainty import EntropyVolume, fold_disagreement, single_networks
 from autoseg.inference.winning_probability import WinningProbability
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Grid, Orientation, PreprocessedCase, Spacing
+from autoseg.records.case import PreprocessedCase, Spacing
 from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingStep
 from autoseg.records.prediction import Instances, Prediction
@@ -50,27 +50,6 @@ if TYPE_CHECKING:
     import blosc2
 
 logger = logging.getLogger("autoseg.predict")
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """An image, preprocessed for all networks; predicted once."""
-
-    grid: Grid
-    """Stored order."""
-    orientation: Orientation
-    """From stored to working axes."""
-    storage: SlabStorage
-    inputs: dict[str, tuple[NDArray[np.float32], PreprocessedCase]]
-    """By configuration, the earlier stages of cascades too."""
-    image: NDArray[np.float32] | None
-    """The normalised crop at the image's own resolution, for refiners; None without any."""
-    warnings: tuple[str, ...]
-    """How the image departs from the training images."""
-    is_flat: bool
-    """Two-dimensional, and so without volumes."""
-    seconds: dict[str, float]
-    """By step, so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +93,7 @@ class CasePredictor:
         if self.locator is not None and self.locator.name not in names:
             names.insert(0, self.locator.name)
         inputs = {}
-        with _timed(seconds, "preprocess"):
+        with timed(seconds, "preprocess"):
             for name in names:
                 prepared, _, record = preprocess_case(
                     image, None, spacing,
@@ -146,7 +125,7 @@ class CasePredictor:
             sinks += [] if entropy is None else [entropy.write]
             sinks += [] if winning is None else [winning.write]
             indices = self._label_indices(case, sinks, winning, keep=uncertainty)
-        with _timed(case.seconds, "export"):
+        with timed(case.seconds, "export"):
             labels = decode_label_map(restore_array(indices, orientation), encoding)
             found = None if winning is None else self._find_instances(indices, winning, case)
             del indices
@@ -171,7 +150,7 @@ class CasePredictor:
     ) -> NDArray[np.integer]:
         """Post-processed, in working orientation; the preprocessed images are let go unless they are to be kept."""
         encoding = self.plan.encoding
-        with _timed(case.seconds, "export"):
+        with timed(case.seconds, "export"):
             answers, thresholds = self.answers(case), self.region_thresholds
             if self.refiners is None or case.image is None:
                 labels = restore_labels(answers, encoding, sinks, thresholds)
@@ -237,7 +216,7 @@ class CasePredictor:
         if box is not None:
             heads = len(self.plan.encoding.heads)
             slices = surround(slices, box, record.shape, heads, is_softmax=self.plan.encoding.activation == "softmax")
-        return CaseLogits(_timed_slices(slices, case.seconds), record, member.configuration.resampling)
+        return CaseLogits(timed_slices(slices, case.seconds), record, member.configuration.resampling)
 
     def _region(
         self, member: LoadedConfiguration, case: PreparedCase, labels: NDArray[np.integer] | None
@@ -259,7 +238,7 @@ class CasePredictor:
     ) -> tuple[Box | None, tuple[int, ...]]:
         """The box of the foreground and the grid that it is on."""
         locator = self.locator or member
-        with _timed(case.seconds, "network"):
+        with timed(case.seconds, "network"):
             image = case.inputs[locator.name][0]
             if self.locator is None:
                 image = halve(image, flat=flat)
@@ -315,23 +294,3 @@ class CasePredictor:
 def _stages(member: LoadedConfiguration) -> tuple[str, ...]:
     """A configuration and, before it, all that come before it in a cascade."""
     return (member.name,) if member.previous is None else (*_stages(member.previous), member.name)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Add what the block takes to its step, but for what other steps take within it."""
-    start, before = time.perf_counter(), sum(seconds.values())
-    try:
-        yield
-    finally:
-        others = sum(seconds.values()) - before
-        seconds[step] += time.perf_counter() - start - others
-
-
-def _timed_slices(slices: Iterator[Tensor], seconds: dict[str, float]) -> Iterator[Tensor]:
-    while True:
-        with _timed(seconds, "network"):
-            logits = next(slices, None)
-        if logits is None:
-            return
-        yield logits

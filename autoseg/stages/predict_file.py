@@ -12,9 +12,10 @@ from autoseg.imaging.volume import Template
 from autoseg.inference.case_pipeline import CASE_ERRORS
 from autoseg.inference.label_statistics import LabelStatistics, measure_labels
 from autoseg.inference.outputs import OutputFile
+from autoseg.inference.prepared_case import PreparedCase
 from autoseg.inference.side_files import CaseOutcome, OutputChoices, write_maps
 from autoseg.records.prediction import Prediction
-from autoseg.stages.predict_case import CasePredictor, PreparedCase
+from autoseg.stages.predict_case import CasePredictor
 
 logger = logging.getLogger("autoseg.predict")
 
