@@ -165,7 +165,7 @@ def test_postprocessed_voxels_have_no_probability(predictor, monkeypatch):
     assert not before.labels[:, :3].any()
     beside = 1 if (before.labels[:, 3] == 3).any() else 2  # an index that the next slice has
 
-    def fill(labels, steps, encoding):
+    def fill(labels, steps, encoding, _spacing):
         filled = labels.copy()
         filled[:, :3] = beside
         return filled
