@@ -76,4 +76,4 @@ def _after(verdict: Verdict) -> str:
     before, after = verdict.before, verdict.after
     if before is None or after is None or before == after or format_score(before) != format_score(after):
         return format_score(after)
-    return f"{after - before:+.1g}"
+    return f"{'higher' if after > before else 'lower'} by {abs(after - before):.1g}"

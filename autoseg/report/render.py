@@ -25,7 +25,7 @@ from autoseg.report.sections import (
     describe_selection,
     describe_versions,
 )
-from autoseg.report.validation import CrossValidation, read_cross_validations, read_histories
+from autoseg.report.validation import CrossValidation, read_cross_validations, read_histories, read_selected_ensemble
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -58,7 +58,7 @@ def render_report(workspace: Workspace) -> Path:
         raise UsageError(f"{workspace.root}: neither dataset.json nor plan.json is there; run autoseg-plan first")
     fingerprint = _read_if_there(Fingerprint, workspace.fingerprint)
     selected = _read_if_there(Evaluation, workspace.evaluation) if selection is not None else None
-    validations = read_cross_validations(workspace)
+    validations = [*read_cross_validations(workspace), *read_selected_ensemble(workspace, selection)]
     unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
     interval = None if selected is None else selected.mean_foreground_dice_interval
     page = (
@@ -74,7 +74,7 @@ def render_report(workspace: Workspace) -> Path:
             curves=describe_curves(read_histories(workspace)),
             results=describe_results(selection, selected, validations, unit) if validations or selected else None,
             cases=_show_cases(workspace, description, _shown(selection, validations)),
-            calibration=_calibrate(workspace, _shown(selection, validations)),
+            calibration=_calibrate(workspace, _members(selection, validations)),
             selection=describe_selection(selection) if selection is not None else None,
             versions=describe_versions(workspace),
         )
@@ -98,6 +98,13 @@ def _read_if_there(record_type: type[RecordType], path: Path) -> RecordType | No
 
 
 def _shown(selection: Selection | None, validations: list[CrossValidation]) -> list[CrossValidation]:
+    """The selected model as a whole, else its validated configurations, else all of them, the best first."""
+    name = "" if selection is None else " + ".join(selection.configurations)
+    whole = [one for one in validations if one.configuration == name]
+    return whole or _members(selection, validations)
+
+
+def _members(selection: Selection | None, validations: list[CrossValidation]) -> list[CrossValidation]:
     """The validated configurations of the selected model, else all of them, the best first."""
     if selection is not None:
         return [one for one in validations if one.configuration in selection.configurations]

@@ -56,7 +56,7 @@ def describe_results(
     validations: Sequence[CrossValidation],
     unit: str = "mm",
 ) -> ResultsSection:
-    """The selected model after post-processing first, then every configuration as it was validated.
+    """The selected model after post-processing first, then configurations and the selected pair as they were validated.
 
     Args:
         selection: None: nothing is selected.
@@ -74,8 +74,8 @@ def describe_results(
     figures = [figure for figure in (_compare(named, selection), *_box_plots(named, unit)) if figure is not None]
     legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
     before = None
-    if selection is not None and selection.postprocessing and len(selection.configurations) == 1:
-        before = next((one for one in validations if one.configuration == selection.configurations[0]), None)
+    if selection is not None and selection.postprocessing:
+        before = next((one for one in validations if one.configuration == " + ".join(selection.configurations)), None)
     rows = [] if before is None or selected is None else _before_and_after(before.evaluation, selected)
     return ResultsSection([_tabulate(one, unit) for one in named], figures, legend, rows)
 
@@ -122,11 +122,12 @@ def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> F
         for series, one in enumerate(named)
         if one.evaluation.mean_foreground_dice is not None
     ]
+    shown = {one.short for one in named}
     pairs = () if selection is None else (one for one in selection.candidates if len(one.configurations) > 1)
     estimates += [
-        Estimate(" + ".join(one.configurations), one.mean_foreground_dice, one.interval, len(named))
+        Estimate(name, one.mean_foreground_dice, one.interval, len(named))
         for one in pairs
-        if one.mean_foreground_dice is not None
+        if one.mean_foreground_dice is not None and (name := " + ".join(one.configurations)) not in shown
     ]
     if len(estimates) < 2:
         return None

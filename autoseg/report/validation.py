@@ -1,7 +1,7 @@
 """What the folds of a workspace left behind: curves, scores, calibration, and where their label maps are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from autoseg.records.calibration import Calibration, CalibrationCounts
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record
+from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 
 
@@ -21,6 +22,7 @@ class CrossValidation:
     """All validated folds of one configuration as one evaluation, before any post-processing."""
 
     configuration: str
+    """Or two, as `a + b`, whose probabilities are averaged."""
     folds: tuple[str, ...]
     evaluation: Evaluation
     folders: dict[str, Path]
@@ -37,6 +39,21 @@ def read_cross_validations(workspace: Workspace) -> list[CrossValidation]:
     for path in sorted((workspace.root / "models").glob("*/fold_*/validation/evaluation.json")):
         found.setdefault(path.parents[2].name, []).append(path)
     return [_merge(configuration, paths) for configuration, paths in found.items()]
+
+
+def read_selected_ensemble(workspace: Workspace, selection: Selection | None) -> list[CrossValidation]:
+    """The selected pair of configurations, if one was selected and its label maps are there; else nothing.
+
+    Raises:
+        RecordError: If an evaluation is damaged.
+    """
+    if selection is None or len(selection.configurations) == 1:
+        return []
+    names = selection.configurations
+    paths = [workspace.validation(names, fold) / "evaluation.json" for fold in selection.folds]
+    if not all(path.exists() for path in paths):
+        return []
+    return [replace(_merge(" + ".join(names), paths), folds=selection.folds)]
 
 
 def _merge(configuration: str, paths: Sequence[Path]) -> CrossValidation:

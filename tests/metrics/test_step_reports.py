@@ -27,7 +27,7 @@ def test_refusals_do_not_flood_the_page_and_nothing_accepted_is_left_out():
 
 def test_a_tiny_gain_is_shown_as_such():
     (said,) = describe_steps("Fill holes", [StepReport("a", Verdict(True, 0.5, 0.500002, ()))])
-    assert said == "Fill holes of a: yes, Dice 0.5000 before, +2e-06 after."
+    assert said == "Fill holes of a: yes, Dice 0.5000 before, higher by 2e-06 after."
     (said,) = describe_steps("Fill holes", [StepReport("a", Verdict(False, 0.0, None, ()))])
     assert said.endswith("Dice 0.0000 before, none after.")
 
