@@ -4,6 +4,7 @@ Every case is predicted by the networks of the fold that did not see it, and pre
 nothing but plan, weights and dataset is needed.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +156,7 @@ def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
     )
     return CasePredictor(
         plan=cases.plan, members=members, postprocessing=(), device=cases.device, dtype=torch.float32,
-        mirroring=True, overlap=0.5, max_memory=None,
+        mirroring=True, overlap=0.5, max_memory=None, memory_log_level=logging.DEBUG,
     )  # fmt: skip
 
 

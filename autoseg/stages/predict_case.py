@@ -74,6 +74,8 @@ class CasePredictor:
     """A coarser configuration for the cheap pass; None: the configuration itself, on the halved image."""
     refiners: LoadedRefiners | None = None
     """Look again at boundaries; None: nothing does."""
+    memory_log_level: int = logging.INFO
+    """Of the estimate that is logged for every case."""
 
     def prepare(self, volume: Volume, *, case: str, overwrite: bool, read_seconds: float) -> PreparedCase:
         """Check an image and preprocess it for every network; arguments as for `Predictor.predict_volume`.
@@ -284,7 +286,8 @@ class CasePredictor:
         room = measure_room(self.max_memory, self.device, image.nbytes)
         storage, peak = choose_storage(stages, room, case)
         limit = "" if room.limit is None else f" of {room.limit / 1e9:.2f} GB"
-        logger.info(
+        logger.log(
+            self.memory_log_level,
             "%s: about %.2f GB of memory at the peak%s; sums of windows %s",
             case, peak / 1e9, limit, storage.describe(),
         )  # fmt: skip

@@ -1,7 +1,9 @@
 """`Predictor` as a library: every kind of image, several threads, no files, times."""
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import nibabel
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from autoseg.inference.images import as_volume
 from autoseg.stages import predict_case
 from autoseg.stages.predict import Predictor
 from tests.inference.models import CASCADE, make_cascade_plan, make_plan, write_model
@@ -31,6 +34,14 @@ def cascade(tmp_path_factory):
 
 def two_channels(seed=0):
     return np.stack([make_image(seed), make_image(seed + 100)])
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.INFO, 1), (logging.DEBUG, 0)])
+def test_what_predicts_many_cases_beside_other_work_says_no_memory(predictor, caplog, level, lines):
+    quiet = replace(predictor.case_predictor, memory_log_level=level)
+    with caplog.at_level(logging.INFO, "autoseg.predict"):
+        quiet.prepare(as_volume(two_channels(), SPACING, None), case="a", overwrite=False, read_seconds=0.0)
+    assert sum("memory at the peak" in message for message in caplog.messages) == lines
 
 
 def test_every_kind_of_image_with_two_channels_gives_the_same_labels(predictor, tmp_path):
