@@ -121,7 +121,7 @@ class CasePredictor:
         encoding, orientation = self.plan.encoding, case.orientation
         shape = orient_grid(case.grid, orientation).shape
         entropy = EntropyVolume(shape, encoding) if uncertainty else None
-        winning = WinningProbability(shape, encoding) if instances else None
+        winning = WinningProbability(shape, encoding, self.region_thresholds) if instances else None
         with self._probabilities(probabilities, case) as array:
             sinks = [] if array is None else [ProbabilityVolume(array, encoding, orientation).write]
             sinks += [] if entropy is None else [entropy.write]

@@ -53,6 +53,14 @@ def test_a_later_region_hides_an_earlier_one():
     np.testing.assert_allclose(winning_probability(probabilities, SIGMOID), [0.6, 0.9, 0.6], atol=1e-6)
 
 
+def test_a_region_begins_at_its_own_threshold():
+    probabilities = torch.tensor([[0.9, 0.9, 0.2], [0.6, 0.2, 0.3], [0.1, 0.1, 0.4]])
+    first, second, third = (head.name for head in SIGMOID.heads)
+    found = winning_probability(probabilities, SIGMOID, {second: 0.65, third: 0.35})
+    np.testing.assert_allclose(found, [0.9, 0.9, 0.4], atol=1e-6)
+    np.testing.assert_allclose(winning_probability(probabilities, SIGMOID, {first: 0.95})[1], 0.1, atol=1e-6)
+
+
 def test_what_was_altered_is_not_known():
     winning = WinningProbability((1, 1, 3), SOFTMAX)
     winning.forget(np.array([[[False, True, False]]]))
