@@ -11,5 +11,7 @@ def say_recipe(selection: Selection) -> list[str]:
     averaged = len(selection.configurations) * len(selection.folds) > 1
     steps = [f"predict with {networks}, {folds}" + (", and average their probabilities" if averaged else "")]
     steps += [f"{name}: from probability {at:g}" for name, at in selection.region_thresholds.items()]
+    if selection.refinement is not None:
+        steps.append(f"refine boundaries with {len(selection.refinement.refiners)} small networks, averaged")
     steps += [describe_step(step) for step in selection.postprocessing]
     return steps if selection.postprocessing else [*steps, "no post-processing: none helped"]

@@ -48,6 +48,8 @@ class ResultsSection:
     """Name and series of every evaluation in the box plots."""
     postprocessing: list[tuple[str, ...]]
     """Label, Dice before and after post-processing, difference; empty where that is not known."""
+    is_refined: bool
+    """Whether boundaries are refined, before post-processing and counted with it."""
 
 
 def describe_results(
@@ -74,10 +76,11 @@ def describe_results(
     figures = [figure for figure in (_compare(named, selection), *_box_plots(named, unit)) if figure is not None]
     legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
     before = None
-    if selection is not None and selection.postprocessing:
+    is_refined = selection is not None and selection.refinement is not None
+    if selection is not None and (selection.postprocessing or is_refined):
         before = next((one for one in validations if one.configuration == " + ".join(selection.configurations)), None)
     rows = [] if before is None or selected is None else _before_and_after(before.evaluation, selected)
-    return ResultsSection([_tabulate(one, unit) for one in named], figures, legend, rows)
+    return ResultsSection([_tabulate(one, unit) for one in named], figures, legend, rows, is_refined)
 
 
 def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from autoseg.inference.boundary_patches import plan_refiner
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.budget import Budget
@@ -16,6 +17,7 @@ from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityS
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Decision, Estimates, Plan, TrainingSpec
 from autoseg.records.postprocessing import KeepLargestComponent
+from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
 from autoseg.records.selection import Candidate, Selection
 from autoseg.records.workspace import Workspace
 
@@ -191,3 +193,18 @@ def write_nifti(path, array):
     """Write (Z, Y, X) with SPACING (z, y, x)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([*SPACING[::-1], 1.0])), path)
+
+
+@pytest.fixture
+def make_refinement():
+    """A refinement of so many networks that changed nothing."""
+
+    def make(count):
+        patches = PatchSettings(size=(1, 48, 48), training_distance=(1, 24, 24), prediction_distance=(1, 18, 18))
+        scores = RefinementScores(mean_foreground_dice=None, surface_dice=None, hausdorff_95_mm=None)
+        return Refinement(
+            patches=patches, network=plan_refiner(patches, 1), refiners=("0" * 64,) * count, tolerance_mm=1.0,
+            before=scores, after=scores,
+        )  # fmt: skip
+
+    return make

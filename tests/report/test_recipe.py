@@ -33,3 +33,9 @@ def test_a_single_network_averages_nothing():
         "predict with 2d, fold 3",
         "no post-processing: none helped",
     ]
+
+
+def test_refined_boundaries_come_before_post_processing(make_refinement):
+    steps = (KeepLargestComponent(labels=("a",)),)
+    said = say_recipe(make_selection(refinement=make_refinement(3), postprocessing=steps))
+    assert said[1:] == ["refine boundaries with 3 small networks, averaged", "keep the largest component of a"]

@@ -63,3 +63,10 @@ def test_one_configuration_is_no_ensemble(selected, ensemble):
     alone = ensemble.model_copy(update={"configurations": ("3d_fullres",)})
     assert read_selected_ensemble(selected, alone) == []
     assert read_selected_ensemble(selected, None) == []
+
+
+def test_refinement_is_named_where_its_effect_is_shown(selected, make_refinement):
+    assert "Before and after post-processing" in render_report(selected).read_text(encoding="utf-8")
+    one = read_record(Selection, selected.selection)
+    write_record(one.model_copy(update={"refinement": make_refinement(1), "postprocessing": ()}), selected.selection)
+    assert "Before and after refinement and post-processing" in render_report(selected).read_text(encoding="utf-8")
