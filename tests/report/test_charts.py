@@ -42,8 +42,9 @@ def test_logarithmic_scales_have_a_tick_per_decade():
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
 def test_every_scale_holds_its_values(low, width):
     scale = linear_scale(low, low + width, 10, 90)
-    assert scale.low <= low + 1e-6 * abs(low) + 1e-9
-    assert scale.high >= low + width - 1e-6 * abs(low + width) - 1e-9
+    invisible = 1e-6 * max(abs(low), width) + 1e-9
+    assert scale.low <= low + invisible
+    assert scale.high >= low + width - invisible
     assert 1 <= len(scale.ticks()) <= 15
     assert all(10 <= scale(tick) <= 90 for tick in scale.ticks())
 
