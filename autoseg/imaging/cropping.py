@@ -1,12 +1,15 @@
 """Where a case has content: the nonzero mask and the box around it. Used by the fingerprint and by preprocessing."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.records.case import Triple
+from autoseg.records.case import PreprocessedCase, Triple
+
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 Box = tuple[Triple, Triple]
 """Half-open box, voxels: first index and index behind the last, per axis."""
@@ -74,6 +77,16 @@ def box_slices(box: Box) -> tuple[slice, slice, slice]:
     """The box as an index into a (Z, Y, X) array."""
     start, stop = box
     return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+
+
+def cropped_view(volume: NDArray[Voxel], record: PreprocessedCase) -> NDArray[Voxel]:
+    """The part of a volume that preprocessing kept, with the plan's axes; no copy.
+
+    Args:
+        volume: (Z, Y, X) in working orientation, before the crop.
+        record: What preprocessing did to the case.
+    """
+    return volume.transpose(record.transpose)[box_slices((record.crop_start, record.crop_stop))]
 
 
 def _box_of(occupied: Sequence[NDArray[np.bool_]]) -> Box:

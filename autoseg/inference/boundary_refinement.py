@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.imaging.cropping import bounding_box, box_slices
+from autoseg.imaging.cropping import bounding_box, cropped_view
 from autoseg.inference.boundary_patches import Box, choose_centres, cut_patch, find_surface, patch_box
 from autoseg.inference.deciding import ONE_HALF, Thresholds, decide_probabilities
 from autoseg.inference.probabilities import probability_file
@@ -98,7 +98,7 @@ def coarse_case(
             file[:, start:stop] = probabilities.numpy().astype(np.float16)
 
         volume = restore_labels(answers, encoding, [*sinks, keep], thresholds)
-        labels = volume.transpose(record.transpose)[box_slices((record.crop_start, record.crop_stop))]
+        labels = cropped_view(volume, record)
         yield CoarseCase(volume, labels, file, image)
 
 

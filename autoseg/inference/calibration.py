@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.imaging.cropping import cropped_view
 from autoseg.records.calibration import NUM_BINS, Calibration, CalibrationCounts
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelEncoding
@@ -42,8 +43,7 @@ class CalibrationCounter:
             stop: Behind the last row.
             probabilities: (K, stop - start, Y, X), the plan's axes.
         """
-        box = tuple(slice(first, last) for first, last in zip(record.crop_start, record.crop_stop, strict=True))
-        rows = torch.from_numpy(np.ascontiguousarray(reference.transpose(record.transpose)[box][start:stop]))
+        rows = torch.from_numpy(np.ascontiguousarray(cropped_view(reference, record)[start:stop]))
         for row, label in enumerate(self._labels):
             of_label = (
                 probabilities[list(label.heads)].sum(dim=0) if len(label.heads) > 1 else probabilities[label.heads[0]]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import PredictionError
+from autoseg.imaging.cropping import cropped_view
 from autoseg.inference.deciding import (
     ONE_HALF,
     Thresholds,
@@ -277,8 +278,7 @@ def _empty_volume(record: PreprocessedCase, encoding: LabelEncoding) -> tuple[La
     """Background in working orientation, and a view of the cropped box with transposed axes."""
     working = [record.original_shape[position] for position in np.argsort(record.transpose)]
     volume = np.zeros(working, dtype=_index_type(encoding))
-    box = tuple(slice(start, stop) for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
-    return volume, volume.transpose(record.transpose)[box]
+    return volume, cropped_view(volume, record)
 
 
 def _cropped_shape(record: PreprocessedCase) -> Triple:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.imaging.cropping import cropped_view
 from autoseg.inference.model_loading import LoadedConfiguration
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.dataset import LabelEncoding, indices_by_label
@@ -37,9 +38,8 @@ class EntropyVolume:
             stop: Behind the last row.
             probabilities: (K, stop - start, Y, X), the plan's axes.
         """
-        box = tuple(slice(first, last) for first, last in zip(record.crop_start, record.crop_stop, strict=True))
-        cropped = self.values.transpose(record.transpose)[box]
-        cropped[start:stop] = normalized_entropy(probabilities, self._encoding).to(torch.float16).numpy()
+        entropy = normalized_entropy(probabilities, self._encoding)
+        cropped_view(self.values, record)[start:stop] = entropy.to(torch.float16).numpy()
 
 
 def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor:

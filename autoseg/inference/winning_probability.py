@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.imaging.cropping import cropped_view
 from autoseg.inference.deciding import ONE_HALF, Thresholds
 from autoseg.inference.uncertainty import label_probabilities
 from autoseg.records.case import PreprocessedCase, Triple
@@ -36,10 +37,8 @@ class WinningProbability:
             stop: Behind the last row.
             probabilities: (K, stop - start, Y, X), the plan's axes.
         """
-        box = tuple(slice(first, last) for first, last in zip(record.crop_start, record.crop_stop, strict=True))
-        cropped = self.values.transpose(record.transpose)[box]
         winning = winning_probability(probabilities, self._encoding, self._thresholds)
-        cropped[start:stop] = winning.to(torch.float16).numpy()
+        cropped_view(self.values, record)[start:stop] = winning.to(torch.float16).numpy()
 
     def forget(self, changed: NDArray[np.bool_]) -> None:
         """Mark voxels (Z, Y, X) whose label post-processing altered."""

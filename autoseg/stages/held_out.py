@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
 from autoseg.imaging.case_reading import CaseVolume, read_case
-from autoseg.imaging.cropping import box_slices
+from autoseg.imaging.cropping import cropped_view
 from autoseg.imaging.geometry import restore_array
 from autoseg.imaging.volume import Volume
 from autoseg.inference.boundary_patches import cut_patch, patch_box
@@ -172,7 +172,7 @@ def _predict_case(
     member = predictor.members[0]
     record = prepared.inputs[member.name][1]
     image = normalized_crop(volume.image, record, member.configuration.normalization)
-    truth = volume.labels.transpose(record.transpose)[box_slices((record.crop_start, record.crop_stop))]
+    truth = cropped_view(volume.labels, record)
     with coarse_case(predictor.answers(prepared), image, encoding, (), cases.thresholds) as coarse:
         yield HeldOutCase(files.case, coarse, truth, volume, axes)
 
