@@ -153,10 +153,18 @@ def run(
     # Imported here, because these stages load torch and planning alone must stay light.
     from autoseg.report.render import render_report
     from autoseg.stages.select import select_model
-    from autoseg.stages.train import TrainingOptions, train_fold
 
     plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
-    folds = folds or fold_names(workspace)
+    failures = _train_folds(workspace, plan, folds or fold_names(workspace), device, bar)
+    selection = select_model(workspace, refine=refine, device=device, workers=workers, bar=bar)
+    render_report(workspace)
+    return RunOutcome(selection, tuple(failures))
+
+
+def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: str, bar: ProgressBar) -> list[str]:
+    """Train these folds of every configuration; gives one sentence per fold that could not be trained."""
+    from autoseg.stages.train import TrainingOptions, train_fold
+
     failures: list[str] = []
     for configuration in training_order(plan):
         if fault := _find_missing_maps(workspace, plan, configuration, folds):
@@ -173,9 +181,7 @@ def run(
                 raise TrainingError(f"{configuration}, fold {fold} was stopped; the same command goes on from there.")
     if failures and not any(workspace.trained_folds(name) for name in plan.configurations):
         raise TrainingError("\n".join(["no fold could be trained:", *failures]))
-    selection = select_model(workspace, refine=refine, device=device, workers=workers, bar=bar)
-    render_report(workspace)
-    return RunOutcome(selection, tuple(failures))
+    return failures
 
 
 def training_order(plan: Plan) -> tuple[str, ...]:

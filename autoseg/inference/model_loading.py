@@ -157,6 +157,17 @@ def load_with_previous(
     return replace(loaded, previous=load_with_previous(workspace, plan, previous, same, checkpoint, device))
 
 
+def load_locator(
+    workspace: Workspace, plan: Plan, members: Sequence[LoadedConfiguration], checkpoint: str, device: torch.device
+) -> LoadedConfiguration | None:
+    """One network of 3d_lowres for a cheap pass, where that is trained and no member is coarse already."""
+    is_coarse = any(member.name == "3d_lowres" or member.previous is not None for member in members)
+    trained = workspace.trained_folds("3d_lowres", checkpoint)
+    if is_coarse or "3d_lowres" not in plan.configurations or not trained:
+        return None
+    return load_configuration(workspace, plan, "3d_lowres", trained[:1], checkpoint, device)
+
+
 def with_first_folds(loaded: LoadedConfiguration, most: int | None) -> LoadedConfiguration:
     """The same with no more than the first `most` folds, in the stages before it as well; None: with all."""
     previous = None if loaded.previous is None else with_first_folds(loaded.previous, most)

@@ -22,7 +22,7 @@ from autoseg.inference.inputs import find_inputs
 from autoseg.inference.model_loading import (
     LoadedConfiguration,
     choose_recipe,
-    load_configuration,
+    load_locator,
     load_with_previous,
     say_what_predicts,
     with_first_folds,
@@ -40,7 +40,6 @@ from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
-from autoseg.records.workspace import Workspace
 from autoseg.stages.predict_case import CasePredictor
 from autoseg.stages.predict_file import (
     PredictedFile,
@@ -124,7 +123,9 @@ class Predictor:
                 for name in recipe.configurations
             )
             training_range = read_training_range(workspace.fingerprint)
-            locator = self._load_locator(workspace, members, checkpoint) if region_of_interest else None
+            locator = (
+                load_locator(workspace, self.plan, members, checkpoint, self.device) if region_of_interest else None
+            )
             refinement = recipe.refinement if refine else None
             refiners = None if refinement is None else load_refiners(workspace, refinement, self.device)
         self.members: tuple[LoadedConfiguration, ...] = tuple(
@@ -149,16 +150,6 @@ class Predictor:
             region_thresholds=recipe.region_thresholds,
             refiners=refiners,
         )  # fmt: skip
-
-    def _load_locator(
-        self, workspace: Workspace, members: Sequence[LoadedConfiguration], checkpoint: str
-    ) -> LoadedConfiguration | None:
-        """One network of 3d_lowres for the cheap pass, where that is trained and no member is coarse already."""
-        is_coarse = any(member.name == "3d_lowres" or member.previous is not None for member in members)
-        trained = workspace.trained_folds("3d_lowres", checkpoint)
-        if is_coarse or "3d_lowres" not in self.plan.configurations or not trained:
-            return None
-        return load_configuration(workspace, self.plan, "3d_lowres", trained[:1], checkpoint, self.device)
 
     def predict(
         self,

@@ -68,8 +68,8 @@ def select_model(
         ensembles: Also try pairs; predicts validation cases again, once with each configuration.
         thresholds: Also try other thresholds than one half where the model has regions; predicts the winner's cases
             again.
+        device: Where to predict for these: auto, cpu, cuda or cuda:N.
         refine: Also try to refine boundaries; None: not. Post-processing is tuned on what comes of it.
-        device: Where to predict for that: auto, cpu, cuda or cuda:N.
         workers: Cases worked on at the same time, in threads, where no network is involved.
         bar: Shows progress.
 
@@ -93,12 +93,7 @@ def select_model(
     if not singles:
         return _select_unscored(workspace, trained, reasons)
     run = _cross_validation(workspace, plan, dataset_folder, device, workers)
-    validated: dict[Names, list[ValidatedFold]] = {(name,): folds for name, folds in singles.items()}
-    if ensembles and (fault := _why_no_pairs(singles)):
-        reasons += fault
-    elif ensembles:
-        with bar("ensembles") as progress:
-            validated.update(validate_pairs(run, singles, progress))
+    validated, why_none = _with_pairs(run, singles, bar) if ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
     candidates = _with_costs(run, candidates)
     winner = candidates[0].configurations
@@ -106,15 +101,8 @@ def select_model(
     if thresholds and plan.encoding.activation == "sigmoid":
         with bar("thresholds") as progress:
             swept = tune_thresholds(run, winner, validated[winner], progress)
-    folds = swept.folds
-    maps = _find_maps(run, folds)
-    refined = RefinementOutcome(None, (), ())
-    if refine is not None:
-        held_out = {fold.fold: [case.case for case in fold.evaluation.cases] for fold in folds}
-        with bar("refinement") as progress:
-            refined = refine_model(
-                workspace, dataset_folder, winner, held_out, refine, thresholds=swept.thresholds, progress=progress
-            )
+    maps = _find_maps(run, swept.folds)
+    refined = _refine(run, winner, swept, refine, bar)
     with bar("post-processing") as progress:
         tuned = tune_postprocessing(refined.maps or maps, plan.encoding, workers=workers, progress=progress)
     evaluation = tuned.evaluation
@@ -127,7 +115,7 @@ def select_model(
         mean_foreground_dice=evaluation.mean_foreground_dice,
         interval=_interval(evaluation),
         candidates=candidates,
-        reasons=(*reasons, *remarks, *swept.reasons, *refined.reasons, *tuned.reasons),
+        reasons=(*reasons, *why_none, *remarks, *swept.reasons, *refined.reasons, *tuned.reasons),
     )
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
@@ -147,6 +135,35 @@ def _cross_validation(
         workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
         device=place, dtype=choose_dtype("auto", place), workers=workers,
     )  # fmt: skip
+
+
+def _alone(singles: Mapping[str, Sequence[ValidatedFold]]) -> dict[Names, list[ValidatedFold]]:
+    """Every configuration on its own."""
+    return {(name,): list(folds) for name, folds in singles.items()}
+
+
+def _with_pairs(
+    run: CrossValidation, singles: Mapping[str, Sequence[ValidatedFold]], bar: ProgressBar
+) -> tuple[dict[Names, list[ValidatedFold]], list[str]]:
+    """Every configuration and every pair; and one sentence if no pair could be tried."""
+    if fault := _why_no_pairs(singles):
+        return _alone(singles), fault
+    with bar("ensembles") as progress:
+        return {**_alone(singles), **validate_pairs(run, singles, progress)}, []
+
+
+def _refine(
+    run: CrossValidation, winner: Names, swept: TunedThresholds, options: RefinementOptions | None, bar: ProgressBar
+) -> RefinementOutcome:
+    """Try to refine the winner's boundaries, if that is asked for."""
+    if options is None:
+        return RefinementOutcome(None, (), ())
+    held_out = {fold.fold: [case.case for case in fold.evaluation.cases] for fold in swept.folds}
+    with bar("refinement") as progress:
+        return refine_model(
+            run.workspace, run.dataset_folder, winner, held_out, options,
+            thresholds=swept.thresholds, progress=progress,
+        )  # fmt: skip
 
 
 def _why_no_pairs(singles: Mapping[str, Sequence[ValidatedFold]]) -> list[str]:
