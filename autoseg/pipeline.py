@@ -28,7 +28,7 @@ from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.split import find_split, make_splits
 
 if TYPE_CHECKING:
-    from autoseg.stages.refine import RefinementOptions
+    from autoseg.selection.refinement import RefinementOptions
 
 logger = logging.getLogger("autoseg.pipeline")
 
@@ -151,7 +151,7 @@ def run(
         TrainingError: If a signal stopped the training, or no fold could be trained.
     """
     # Imported here, because these stages load torch and planning alone must stay light.
-    from autoseg.report.render import render_report
+    from autoseg.report.page.render import render_report
     from autoseg.stages.select import select_model
 
     plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
@@ -196,7 +196,7 @@ def training_order(plan: Plan) -> tuple[str, ...]:
 
 def _find_missing_maps(workspace: Workspace, plan: Plan, name: str, folds: Sequence[str]) -> str:
     """Why these folds of a cascade cannot be trained, because of its previous stage's label maps; else empty."""
-    from autoseg.inference.previous_stage import load_previous
+    from autoseg.inference.models.cascade_maps import load_previous
 
     if plan.configurations[name].previous_configuration is None:
         return ""

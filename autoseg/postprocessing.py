@@ -56,7 +56,7 @@ def apply_postprocessing(
         steps: Recipe, with names of labels or regions.
         encoding: Says which indices a name stands for.
         spacing: mm, in the order of the array's axes; of files with two axes as
-            `imaging.geometry.measurable_spacing` gives it.
+            `imaging.formats.geometry.measurable_spacing` gives it.
 
     Returns:
         Label indices, (Z, Y, X); `labels` itself when there is no step.

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from autoseg.costs.memory import count_feature_map_elements, estimate_costs, estimate_training_memory_bytes
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import NetworkSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Decision, Estimates, JsonValue, Plan, TrainingSpec
-from planners.memory import count_feature_map_elements, estimate_costs, estimate_training_memory_bytes
 from planners.outline import CASCADE, Outline, Task, available_names, for_each, look_at, outline_configurations
 from planners.preset import Preset
 from planners.rules.adoption import adopt_topology, check_adopted_memory

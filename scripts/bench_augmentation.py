@@ -29,14 +29,10 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from autoseg.records.case import Triple
-from autoseg.training.augmentation.compose import compose_training_transforms
-from autoseg.training.augmentation.parameters import (
-    AugmentationRules,
-    enlarged_patch_size,
-    rotation_range_degrees,
-)
-from autoseg.training.augmentation.spatial import draw_affine, read_patch
-from autoseg.training.sampling import cut_box, draw_patch_corner
+from autoseg.training.data.augmentation.compose import compose_training_transforms
+from autoseg.training.data.augmentation.parameters import AugmentationRules, enlarged_patch_size, rotation_range_degrees
+from autoseg.training.data.augmentation.spatial import draw_affine, read_patch
+from autoseg.training.data.sampling import cut_box, draw_patch_corner
 
 SETTINGS: tuple[tuple[Triple, Triple, int], ...] = (
     ((40, 56, 40), (48, 64, 48), 1),

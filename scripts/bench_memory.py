@@ -24,7 +24,7 @@ import nibabel
 import numpy as np
 import torch
 
-from autoseg.imaging.labels import make_encoding
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
@@ -33,7 +33,7 @@ from autoseg.records.files import write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
-from autoseg.training.checkpointing import save_weights
+from autoseg.training.folds.checkpointing import save_weights
 
 NAME = "3d_fullres"
 

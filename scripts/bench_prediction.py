@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from process_memory import Usage, measure
 
-from autoseg.imaging.reading import read_label_map
+from autoseg.imaging.formats.reading import read_label_map
 
 STEP = re.compile(r"(read|preprocess|network|export) ([0-9.]+) s")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
-from autoseg.imaging.resampling import axis_operator, resample_image
+from autoseg.imaging.arrays.resampling import axis_operator, resample_image
 from autoseg.records.case import Triple
 from autoseg.records.network import ResamplingSpec
 

@@ -27,7 +27,7 @@ from nnunet_process import start_nnunet
 from rich.console import Console
 from rich.table import Table
 
-from autoseg.imaging.storage import open_case
+from autoseg.imaging.arrays.storage import open_case
 from autoseg.networks.devices import choose_device, choose_dtype, keep_freed_memory
 from autoseg.pipeline import PlanningOptions, plan_dataset
 from autoseg.records.budget import Budget
@@ -35,10 +35,10 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.testing import write_phantom_dataset
-from autoseg.training.batch import Batch
-from autoseg.training.loading import build_loader, default_workers
-from autoseg.training.loop import Clock, TrainingRun, train_epoch
-from autoseg.training.starting import start_run
+from autoseg.training.data.batch import Batch
+from autoseg.training.data.loading import build_loader, default_workers
+from autoseg.training.steps.loop import Clock, TrainingRun, train_epoch
+from autoseg.training.steps.starting import start_run
 
 SECONDS_PER_TURN = 2.0
 """Steps of one candidate in a row: enough for a waiting share, few enough for other load to hit all alike."""

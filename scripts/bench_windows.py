@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from autoseg.inference.sliding_window import choose_window_batch, predict_logits
+from autoseg.inference.windows.sliding_window import choose_window_batch, predict_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.network import NetworkSpec

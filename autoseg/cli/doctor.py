@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _describe_speed(point: Throughput) -> str:
-    from autoseg.report.tables import architecture_words
+    from autoseg.report.tables.tables import architecture_words
 
     network = f"{point.dimensions}D {architecture_words(point.architecture)} of {point.base_features} features"
     training = f"{network}: {point.macs_per_second / 1e9:.1f} GMAC/s in training"

@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
-    from autoseg.report.evaluation_tables import comparison_table, evaluation_details_table
-    from autoseg.report.tables import evaluation_table
+    from autoseg.report.tables.evaluation_tables import comparison_table, evaluation_details_table
+    from autoseg.report.tables.tables import evaluation_table
 
     _refuse_contradictions(arguments)
     evaluation, is_complete = _evaluate(arguments, arguments.predictions)
@@ -134,7 +134,7 @@ def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path
     """Last: a place that cannot be written to must not cost the figures."""
     from autoseg.errors import UsageError
     from autoseg.records.files import write_record
-    from autoseg.report.case_table import write_case_table
+    from autoseg.report.tables.case_table import write_case_table
 
     table = output.with_suffix(".csv")
     try:

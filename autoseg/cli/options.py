@@ -5,7 +5,7 @@ import math
 import re
 from pathlib import Path
 
-from autoseg.inference.parts import Part
+from autoseg.inference.files.parts import Part
 
 _SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIGABYTES = {"mb": 1e-3, "m": 1e-3, "gb": 1.0, "g": 1.0, "gib": 1.073741824, "tb": 1e3}

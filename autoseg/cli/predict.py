@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict all cases; the exit code is 1 when some failed."""
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
-    from autoseg.inference.cluster import Cluster
-    from autoseg.inference.speed import speed_settings
+    from autoseg.inference.files.cluster import Cluster
+    from autoseg.inference.models.speed import speed_settings
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.stages.predict import Predictor, predict_files
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from autoseg.cli.options import duration
 
 if TYPE_CHECKING:
-    from autoseg.stages.refine import RefinementOptions
+    from autoseg.selection.refinement import RefinementOptions
 
 DEFAULT_TIME = "60s"
 
@@ -28,6 +28,6 @@ def refinement_options(arguments: argparse.Namespace) -> "RefinementOptions | No
     """What the arguments ask for; None: no refinement."""
     if arguments.refine == "none":
         return None
-    from autoseg.stages.refine import RefinementOptions
+    from autoseg.selection.refinement import RefinementOptions
 
     return RefinementOptions(seconds=arguments.refine_time, device=arguments.device)

@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the page."""
     from autoseg.cli.main import DONE
     from autoseg.records.workspace import Workspace
-    from autoseg.report.render import render_report
+    from autoseg.report.page.render import render_report
 
     print(f"Report: {render_report(Workspace(arguments.workspace))}")
     return DONE

@@ -1,1 +1,1 @@
-"""Files, geometry and arrays: the tools between an image file and a preprocessed array."""
+"""Image files, dataset folders and arrays: the tools between a file and a preprocessed array."""

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from autoseg.errors import DatasetError, InteropError
-from autoseg.imaging.labels import make_encoding
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.interop.archives import extract_safely
 from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint, read_checkpoint
 from autoseg.interop.nnunet_configurations import choose_orientation_name, make_configuration, training_of

@@ -10,10 +10,10 @@ from typing import TypeVar
 import joblib
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
-from autoseg.imaging.labels import BACKGROUND, make_encoding, value_list
-from autoseg.imaging.layouts import FoundDataset, find_dataset
-from autoseg.imaging.volume import split_ending
+from autoseg.imaging.arrays.labels import BACKGROUND, make_encoding, value_list
+from autoseg.imaging.datasets.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
+from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
+from autoseg.imaging.formats.volume import split_ending
 from autoseg.records.dataset import DatasetDescription, Fault, LabelValues, OrientationName
 from autoseg.records.files import Progress
 

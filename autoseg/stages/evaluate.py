@@ -4,7 +4,7 @@ Nothing is dropped silently: a reference without prediction, a prediction withou
 be compared are all named in the result.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,9 +15,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.geometry import grid_difference
-from autoseg.imaging.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
-from autoseg.inference.side_files import SIDE_MAPS
+from autoseg.imaging.formats.reading import read_label_map
+from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.overlap import BACKGROUND, IGNORE
 from autoseg.metrics.summary import summarize
@@ -85,47 +84,6 @@ def evaluate_predictions(
     missing = sorted(true.keys() - predicted.keys())
     faults += [_without_reference(case, predicted[case]) for case in sorted(predicted.keys() - true.keys())]
     return summarize(scored, names, missing), tuple(faults)
-
-
-def find_label_maps(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by case name, sorted; other files, and maps of uncertainty or instances, are left alone.
-
-    Raises:
-        UsageError: If the folder does not exist, or two of its files have the same case name.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder; give the folder that holds the label maps")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.lower().endswith(IMAGE_ENDINGS):
-            continue
-        case, _ = split_ending(path.name)
-        if case in found:
-            raise UsageError(f"{folder}: {found[case].name} and {path.name} are the same case; keep one of them")
-        found[case] = path
-    return {case: path for case, path in found.items() if not _is_share_map(case, found)}
-
-
-def _is_share_map(case: str, found: Mapping[str, Path]) -> bool:
-    """Whether prediction wrote this file beside a case's label map."""
-    stem, _, kind = case.rpartition("_")
-    return kind in SIDE_MAPS and stem in found
-
-
-def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volume, Volume]:
-    """Read a prediction and its reference, in stored order with the files' values.
-
-    Raises:
-        ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
-    """
-    predicted, true = read_label_map(prediction), read_label_map(reference)
-    difference = grid_difference(predicted.grid, true.grid)
-    if difference is not None:
-        raise ImageFileError(
-            f"{prediction}: case {case} does not lie on the grid of its reference {reference}: {difference}. "
-            "Write predictions on the grid of the original image."
-        )
-    return predicted, true
 
 
 def _in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:

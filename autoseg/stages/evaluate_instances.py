@@ -14,16 +14,16 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.geometry import grid_difference
-from autoseg.imaging.instances import Connectivity, label_components
-from autoseg.imaging.reading import Volume, read_label_map, split_ending
-from autoseg.inference.side_files import INSTANCES
+from autoseg.imaging.arrays.instances import Connectivity, label_components
+from autoseg.imaging.formats.geometry import grid_difference
+from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
+from autoseg.inference.files.label_maps import find_label_maps
+from autoseg.inference.files.side_files import INSTANCES
 from autoseg.metrics.detection import panoptic_quality
 from autoseg.metrics.overlap import BACKGROUND, IGNORE
 from autoseg.records.dataset import Fault, LabelValues
 from autoseg.records.files import Progress
 from autoseg.records.instance_evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
-from autoseg.stages.evaluate import find_label_maps
 
 OBJECT = "object"
 """Name of the only label where references tell objects apart, but no labels."""

@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
-from autoseg.inference.model_loading import (
+from autoseg.inference.models.loading import (
     LoadedConfiguration,
     Recipe,
     choose_recipe,
     follow_selection,
     load_with_previous,
 )
-from autoseg.inference.refiner_loading import load_refiners, refiner_path
+from autoseg.inference.refinement.loading import load_refiners, refiner_path
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
 from autoseg.interop.manifests import describe_files
 from autoseg.interop.models import open_model, read_manifest
@@ -36,7 +36,7 @@ from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.plan import Plan
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.training.checkpointing import save_weights
+from autoseg.training.folds.checkpointing import save_weights
 
 FINAL = "checkpoint_final"
 """What the exported weights are called, whichever they were: prediction and training look for this name."""

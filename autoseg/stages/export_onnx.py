@@ -5,9 +5,9 @@ from typing import Final
 
 from torch import nn
 
-from autoseg.imaging.normalization import SMALLEST_DIVISOR
-from autoseg.inference.model_loading import LoadedConfiguration
-from autoseg.inference.sliding_window import SMALLEST_IMPORTANCE
+from autoseg.imaging.arrays.normalization import SMALLEST_DIVISOR
+from autoseg.inference.models.loading import LoadedConfiguration
+from autoseg.inference.windows.sliding_window import SMALLEST_IMPORTANCE
 from autoseg.interop.models import open_model
 from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, OnnxFile, check_packages, write_onnx
 from autoseg.interop.onnx_steps import list_steps
@@ -21,7 +21,7 @@ OVERLAP: Final = 0.5
 """What `Predictor` takes when nothing is asked for."""
 
 SIGMAS_PER_PATCH: Final = 8
-"""See `inference.sliding_window.importance_map`."""
+"""See `inference.windows.sliding_window.importance_map`."""
 
 GAUSSIAN_TRUNCATION: Final = 4.0
 """Sigmas; scipy's own, which `importance_map` leaves as it is."""

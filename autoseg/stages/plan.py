@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from autoseg.errors import PlanningError, UsageError
-from autoseg.imaging.border_core import choose_border_width, divide_encoding
+from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.fingerprint import Fingerprint

@@ -11,13 +11,14 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.geometry import measurable_spacing
-from autoseg.imaging.labels import decode_label_map, encode_label_map, make_encoding
-from autoseg.imaging.reading import read_label_map, split_ending
-from autoseg.imaging.writing import write_label_map
-from autoseg.inference.case_pipeline import CASE_ERRORS
-from autoseg.inference.inputs import InputCase
-from autoseg.inference.outputs import OutputFile, PredictionFailure, assign_outputs, write_failures
+from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map, make_encoding
+from autoseg.imaging.formats.geometry import measurable_spacing
+from autoseg.imaging.formats.reading import read_label_map, split_ending
+from autoseg.imaging.formats.writing import write_label_map
+from autoseg.inference.files.case_pipeline import CASE_ERRORS
+from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.label_maps import find_label_maps
+from autoseg.inference.files.outputs import OutputFile, PredictionFailure, assign_outputs, write_failures
 from autoseg.postprocessing import apply_postprocessing, refuse_unknown_labels
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import Progress, read_record
@@ -25,7 +26,6 @@ from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingRecipe, PostprocessingStep
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages.evaluate import find_label_maps
 
 
 def recipe_of_model(workspace: Workspace) -> PostprocessingRecipe:

@@ -14,12 +14,23 @@ from pathlib import Path
 import torch
 
 from autoseg.errors import PredictionError, UsageError
-from autoseg.imaging.volume import Volume
-from autoseg.inference.case_pipeline import CaseSteps, run_cases
-from autoseg.inference.cluster import Cluster
-from autoseg.inference.images import Image, as_volume
-from autoseg.inference.inputs import find_inputs
-from autoseg.inference.model_loading import (
+from autoseg.imaging.formats.volume import Volume
+from autoseg.inference.files.case_pipeline import CaseSteps, run_cases
+from autoseg.inference.files.cluster import Cluster
+from autoseg.inference.files.inputs import find_inputs
+from autoseg.inference.files.outputs import OutputFile, PredictionFailure, assign_outputs
+from autoseg.inference.files.parts import Part
+from autoseg.inference.files.predict_file import (
+    PredictedFile,
+    PreparedFile,
+    finish_file,
+    predict_file,
+    prepare_file,
+    process_file,
+)
+from autoseg.inference.files.run_lists import keep_lists
+from autoseg.inference.files.side_files import CaseOutcome, OutputChoices, is_done, refuse_clashes
+from autoseg.inference.models.loading import (
     LoadedConfiguration,
     choose_recipe,
     load_locator,
@@ -28,27 +39,16 @@ from autoseg.inference.model_loading import (
     with_first_folds,
     with_precision_trial,
 )
-from autoseg.inference.outputs import OutputFile, PredictionFailure, assign_outputs
-from autoseg.inference.parts import Part
-from autoseg.inference.refiner_loading import load_refiners
-from autoseg.inference.run_lists import keep_lists
-from autoseg.inference.side_files import CaseOutcome, OutputChoices, is_done, refuse_clashes
-from autoseg.inference.training_range import read_training_range
+from autoseg.inference.predictor.case_predictor import CasePredictor
+from autoseg.inference.predictor.images import Image, as_volume
+from autoseg.inference.predictor.training_range import read_training_range
+from autoseg.inference.refinement.loading import load_refiners
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
-from autoseg.stages.predict_case import CasePredictor
-from autoseg.stages.predict_file import (
-    PredictedFile,
-    PreparedFile,
-    finish_file,
-    predict_file,
-    prepare_file,
-    process_file,
-)
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -88,7 +88,7 @@ class Predictor:
                 except `all`, unless only that exists.
             device: auto, cpu, cuda or cuda:N.
             precision: auto, fp32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and the first
-                windows' label maps agree with those of float32 (`inference.network_pass`).
+                windows' label maps agree with those of float32 (`inference.windows.network_pass`).
             mirroring: Average over variants of the image mirrored along the axes that training mirrored: up to 8
                 (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average.
             overlap: Least share of a window that it has in common with the next one, [0, 1).
@@ -164,12 +164,12 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: See `inference.images.Image`.
+            image: See `inference.predictor.images.Image`.
             spacing: Of an array, mm, (z, y, x); needed for arrays, not allowed otherwise.
             affine: Of an array, voxel index (z, y, x, 1) to world mm; None: the array is in canonical orientation.
             probabilities: Also give probabilities by head; they need heads x voxels x 2 bytes.
             uncertainty: Also give entropy and, of several networks, their disagreement: these run twice then.
-            instances: Also give the objects of each label; see `imaging.instances`.
+            instances: Also give the objects of each label; see `imaging.arrays.instances`.
 
         Returns:
             Labels on the image's own grid, axes (z, y, x): a file's or nibabel image's axes reversed.
@@ -236,13 +236,13 @@ def predict_files(
 
     Args:
         predictor: The model; with a cluster, only its plan is used.
-        inputs: An image, a folder of `CASE.ext` or `CASE_0000.ext`, or a list; see `inference.inputs`.
+        inputs: An image, a folder of `CASE.ext` or `CASE_0000.ext`, or a list; see `inference.files.inputs`.
         output: Folder for `CASE.ext`, in the image's format (pictures: PNG); for a single case also a file name.
         save_probabilities: Also write `CASE_probabilities.b2nd`, float16 (K, Z, Y, X) by head.
         save_uncertainty: Also write `CASE_uncertainty.ext` and, of several networks, `CASE_disagreement.ext`.
-        statistics: Also write `statistics.csv`; see `inference.label_statistics`.
-        colors: Also name and colour the labels; see `inference.label_colors`.
-        instances: Also write `CASE_instances.ext` and `instances.csv`; see `inference.instance_table`.
+        statistics: Also write `statistics.csv`; see `inference.files.label_statistics`.
+        colors: Also name and colour the labels; see `inference.models.label_colors`.
+        instances: Also write `CASE_instances.ext` and `instances.csv`; see `inference.files.instance_table`.
         skip_existing: Leave cases alone whose label map (and, with `instances`, map of instances) is there.
         part: The cases that this process takes, when several share the work; None: all.
         cluster: Where the cases are predicted, with absolute paths; None: here.
@@ -250,7 +250,7 @@ def predict_files(
 
     Returns:
         The cases that failed; also written to `failures.json` beside the label maps, where other cases' earlier
-        entries stay. A part has lists of its own: see `inference.parts`.
+        entries stay. A part has lists of its own: see `inference.files.parts`.
 
     Raises:
         UsageError: If `inputs` holds nothing to predict, or `output` cannot take what is to be written.

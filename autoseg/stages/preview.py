@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
-from autoseg.imaging.storage import open_case, stored_cases
-from autoseg.inference.previous_stage import load_previous
+from autoseg.imaging.arrays.storage import open_case, stored_cases
+from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
-from autoseg.report.mosaic import PatchVersions, plot_versions
+from autoseg.report.charts.mosaic import PatchVersions, plot_versions
 from autoseg.stages.plan import find_configuration
 from autoseg.stages.split import find_split
-from autoseg.training.augmentation.parameters import AugmentationRules
-from autoseg.training.batch import Batch
-from autoseg.training.loading import PatchLoader, TrainingCase, training_cases
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.batch import Batch
+from autoseg.training.data.loading import PatchLoader, TrainingCase, training_cases
 from autoseg.training.options import TrainingOptions, apply_options
 
 MOST_PATCHES = 4

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.inference.cost import prediction_macs
+from autoseg.inference.files.label_maps import find_label_maps
+from autoseg.inference.models.cost import prediction_macs
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.comparison import Names, dice_table, rank_candidates
 from autoseg.networks.devices import choose_device, choose_dtype
@@ -23,12 +24,11 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages.case_maps import CaseMapFiles, foreground_names
-from autoseg.stages.evaluate import find_label_maps
-from autoseg.stages.refine import RefinementOptions, RefinementOutcome, refine_model
-from autoseg.stages.tune_postprocessing import tune_postprocessing
-from autoseg.stages.tune_thresholds import TunedThresholds, tune_thresholds
-from autoseg.stages.validate_ensembles import CrossValidation, ValidatedFold, validate_pairs
+from autoseg.selection.case_maps import CaseMapFiles, foreground_names
+from autoseg.selection.ensembles import CrossValidation, ValidatedFold, validate_pairs
+from autoseg.selection.postprocessing import tune_postprocessing
+from autoseg.selection.refinement import RefinementOptions, RefinementOutcome, refine_model
+from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """Of equal scores the first wins, as in nnU-Net: the cheaper one. Other names follow, by alphabet."""

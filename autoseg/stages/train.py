@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import TrainingError, UsageError
-from autoseg.imaging.storage import label_map_origin, stored_cases
-from autoseg.inference.previous_stage import load_previous
+from autoseg.imaging.arrays.storage import label_map_origin, stored_cases
+from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
@@ -17,17 +17,17 @@ from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
-from autoseg.report.figures import plot_progress
+from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.plan import find_configuration
 from autoseg.stages.split import find_split
 from autoseg.stages.validate import Validation, estimate_validation_seconds, lacks_next_stage, validate_fold
 from autoseg.training.distributed import device_of_process, join_ranks
-from autoseg.training.fold import train_until_done
-from autoseg.training.fold_training import FoldTraining
-from autoseg.training.log import fold_log
+from autoseg.training.folds.earlier_training import describe_departures, finished_earlier, list_ignored
+from autoseg.training.folds.fold import train_until_done
+from autoseg.training.folds.fold_training import FoldTraining
+from autoseg.training.folds.log import fold_log
+from autoseg.training.folds.tracking import track
 from autoseg.training.options import TrainingOptions, apply_options
-from autoseg.training.previous import describe_departures, finished_earlier, list_ignored
-from autoseg.training.tracking import track
 
 __all__ = ["TrainingOptions", "train_fold"]
 

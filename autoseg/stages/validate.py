@@ -1,7 +1,7 @@
 """Predict a trained fold's validation cases as whole volumes, on their own grids, and score them.
 
 Called at the end of a fold's training: these are the figures that `select` and the report rest on. In a cascade the
-first stage's folds also leave label maps for the second stage, see `inference.previous_stage`.
+first stage's folds also leave label maps for the second stage, see `inference.models.cascade_maps`.
 """
 
 import time
@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.imaging.case_reading import choose_orientation, read_case
-from autoseg.imaging.geometry import orient_array, restore_array
-from autoseg.imaging.labels import decode_label_map, encode_label_map
-from autoseg.imaging.reading import read_label_map
-from autoseg.imaging.storage import StoredCase, open_case
-from autoseg.imaging.writing import label_map_ending, write_label_map
-from autoseg.inference.calibration import CalibrationCounter
-from autoseg.inference.case import stream_case_logits
-from autoseg.inference.model_loading import LoadedConfiguration, load_configuration
-from autoseg.inference.previous_stage import NextStage, load_previous, next_stages
-from autoseg.inference.restore import CaseLogits, LabelIndices, ProbabilitySink, restore_with_grids
-from autoseg.inference.sliding_window import count_windows
+from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
+from autoseg.imaging.arrays.storage import StoredCase, open_case
+from autoseg.imaging.datasets.case_reading import choose_orientation, read_case
+from autoseg.imaging.formats.geometry import orient_array, restore_array
+from autoseg.imaging.formats.reading import read_label_map
+from autoseg.imaging.formats.writing import label_map_ending, write_label_map
+from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration
+from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, ProbabilitySink, restore_with_grids
+from autoseg.inference.sinks.calibration import CalibrationCounter
+from autoseg.inference.windows.sliding_window import count_windows
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network

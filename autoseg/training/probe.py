@@ -24,11 +24,11 @@ from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
-from autoseg.training.augmentation.parameters import AugmentationRules
-from autoseg.training.batch import Batch
-from autoseg.training.loading import BATCHES_AHEAD_PER_WORKER, PatchLoader, TrainingCase, default_workers
-from autoseg.training.loop import Clock, TrainingRun, train_epoch
-from autoseg.training.starting import start_run
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.batch import Batch
+from autoseg.training.data.loading import BATCHES_AHEAD_PER_WORKER, PatchLoader, TrainingCase, default_workers
+from autoseg.training.steps.loop import Clock, TrainingRun, train_epoch
+from autoseg.training.steps.starting import start_run
 
 MEASURED_FEATURES = (8, 32)
 """Base features of the measured networks: the narrowest that is planned, and nnU-Net's own."""

@@ -14,9 +14,9 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from autoseg.costs.operations import forward_macs
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.network import Architecture, NetworkSpec
-from planners.compute import forward_macs
 
 ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12}
 """Without a measurement: what two slow cores, or a small graphics card, do in a whole step of a plain U-Net."""

@@ -13,8 +13,24 @@ PLANTED = {
     "imports run from the command line down to the records": ("autoseg/records/case.py", "import autoseg.cli.main"),
     "a stage may use earlier stages, never later ones": ("autoseg/stages/describe.py", "import autoseg.stages.train"),
     "autoseg finds planners only through entry points": ("autoseg/plugins.py", "import planners.unet"),
-    "planners see records and errors, nothing else": ("planners/unet.py", "import autoseg.plugins"),
-    "the planning half does not need torch": ("autoseg/imaging/cropping.py", "import torch"),
+    "prediction runs from files down to windows": (
+        "autoseg/inference/restoring/restore.py",
+        "import autoseg.inference.files.inputs",
+    ),
+    "training runs from the fold down to losses and data": (
+        "autoseg/training/losses/overlap.py",
+        "import autoseg.training.folds.fold",
+    ),
+    "imaging runs from datasets over arrays down to files": (
+        "autoseg/imaging/formats/itk.py",
+        "import autoseg.imaging.arrays.labels",
+    ),
+    "the report's page is made of tables and charts": (
+        "autoseg/report/charts/svg.py",
+        "import autoseg.report.page.render",
+    ),
+    "planners see records, costs and errors, nothing else": ("planners/unet.py", "import autoseg.plugins"),
+    "the planning half does not need torch": ("autoseg/imaging/arrays/cropping.py", "import torch"),
 }
 
 

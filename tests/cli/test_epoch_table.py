@@ -9,8 +9,8 @@ from rich.console import Console
 from autoseg.cli import terminal
 from autoseg.cli.epoch_table import draw_epochs
 from autoseg.cli.terminal import progress_bar, set_up_logging
-from autoseg.training.history import log_line
-from tests.training.test_history import make_line
+from autoseg.training.folds.history import log_line
+from tests.training.folds.test_history import make_line
 
 
 def draw(lines, width, remaining_seconds=None):

@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.cli.options import add_device
 from autoseg.cli.refinement import add_refinement, refinement_options
-from autoseg.stages.refine import RefinementOptions
+from autoseg.selection.refinement import RefinementOptions
 
 
 def read(*words):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from autoseg.errors import InteropError
-from autoseg.imaging.labels import make_encoding
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.interop.nnunet_folder import FoldFolder, ModelFolder
 from autoseg.interop.nnunet_selection import KEEP_LARGEST, read_selection
 from autoseg.records.postprocessing import KeepLargestComponent

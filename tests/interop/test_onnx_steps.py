@@ -2,12 +2,12 @@
 
 import pytest
 
-from autoseg.inference.boundary_patches import plan_refiner
+from autoseg.inference.refinement.patches import plan_refiner
 from autoseg.interop.onnx_steps import list_steps
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
 from autoseg.records.selection import Selection
-from tests.inference.models import CASCADE, REGIONS, make_cascade_plan
+from tests.inference.small_models import CASCADE, REGIONS, make_cascade_plan
 
 
 def steps_of(plan_changes=None, postprocessing=(), *, labels=None, thresholds=None, **changes):

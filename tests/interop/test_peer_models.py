@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.inference.mirroring import mean_mirrored_logits, mirror_variants
-from autoseg.inference.probabilities import ProbabilityVolume
-from autoseg.inference.restore import CaseLogits, restore_labels
-from autoseg.inference.sliding_window import importance_map, window_starts
+from autoseg.imaging.arrays.preprocessing import preprocess_case
+from autoseg.inference.restoring.restore import CaseLogits, restore_labels
+from autoseg.inference.sinks.probabilities import ProbabilityVolume
+from autoseg.inference.windows.forwards import mean_mirrored_logits, mirror_variants
+from autoseg.inference.windows.sliding_window import importance_map, window_starts
 from autoseg.interop.nnunet_import import import_nnunet
 from autoseg.records.case import Orientation
 from autoseg.stages.predict import Predictor
-from autoseg.stages.preprocess import preprocess_case
 
 LARGEST_SHARE = 2e-4
 """Of the surface band, over all cases of a model."""

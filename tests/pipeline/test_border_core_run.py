@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from autoseg.cli.main import main
-from autoseg.imaging.storage import open_case
+from autoseg.imaging.arrays.storage import open_case
 from autoseg.pipeline import PlanningOptions, plan_dataset
 from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.files import read_record

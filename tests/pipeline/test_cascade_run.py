@@ -14,7 +14,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages.predict import Predictor
 from autoseg.stages.train import TrainingOptions, train_fold
 from autoseg.testing.phantoms import PHANTOM_LABELS
-from tests.inference.models import CASCADE, make_cascade_plan
+from tests.inference.small_models import CASCADE, make_cascade_plan
 
 STAGES = ("3d_lowres", CASCADE)
 

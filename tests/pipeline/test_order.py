@@ -8,16 +8,16 @@ import pytest
 
 from autoseg import pipeline
 from autoseg.errors import TrainingError
-from autoseg.inference import previous_stage
+from autoseg.inference.models import cascade_maps
 from autoseg.pipeline import PlanningOptions, training_order
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
-from autoseg.report import render
+from autoseg.report.page import render
 from autoseg.stages import select, train
-from tests.inference.models import CASCADE, make_cascade_plan
+from tests.inference.small_models import CASCADE, make_cascade_plan
 
 
 def plan_in_order(*names, **previous):
@@ -73,7 +73,7 @@ def maps_of_every_fold(monkeypatch, done):
         if missing := [case for case in cases if (previous, case) not in done]:
             raise TrainingError(f"no label maps of {', '.join(missing)}")
 
-    monkeypatch.setattr(previous_stage, "load_previous", load_previous)
+    monkeypatch.setattr(cascade_maps, "load_previous", load_previous)
 
 
 def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoseg.costs.memory import count_parameters
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Overrides
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.testing import synthetic_fingerprint
 from planners import unet, unext
-from planners.memory import count_parameters
 from planners.rules.topology import Topology, compute_topology
 
 VOLUMES = synthetic_fingerprint([(3.0, 1.0, 1.0)] * 40, [(40, 169, 138)] * 40, num_labels=3)

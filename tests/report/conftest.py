@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from autoseg.inference.boundary_patches import plan_refiner
+from autoseg.inference.refinement.patches import plan_refiner
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.budget import Budget

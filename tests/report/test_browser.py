@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.report.render import render_report
+from autoseg.report.page.render import render_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -9,8 +9,9 @@ import SimpleITK
 from PIL import Image
 
 from autoseg.errors import ImageFileError, UsageError
+from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.records.dataset import LabelValues
-from autoseg.stages.evaluate import _in_processes, evaluate_predictions, find_label_maps, read_on_one_grid
+from autoseg.stages.evaluate import _in_processes, evaluate_predictions
 
 LABELS: dict[str, LabelValues] = {"background": 0, "liver": 1, "lesion": 7}
 

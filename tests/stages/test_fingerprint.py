@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.labels import make_encoding
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.stages.fingerprint import extract_fingerprint
 

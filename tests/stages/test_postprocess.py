@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from autoseg.cli.main import DONE, SOME_FAILED, UNUSABLE, main
 from autoseg.errors import RecordError, UsageError
-from autoseg.imaging.labels import make_encoding
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.files import read_record, write_record
 from autoseg.records.postprocessing import (
     FillHoles,
@@ -23,7 +23,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.postprocess import postprocess_files, recipe_of_model
 from autoseg.stages.predict import Predictor, predict_files
-from tests.inference.models import LABELS, REGIONS, make_plan, write_model
+from tests.inference.small_models import LABELS, REGIONS, make_plan, write_model
 
 STEPS = (
     KeepLargestComponent(labels=("anterior",)),

@@ -20,23 +20,25 @@ from skimage.transform import resize
 from typing_extensions import override
 
 from autoseg.errors import PredictionError, UsageError
-from autoseg.imaging.resampling import separate_axis
-from autoseg.inference import memory, restore, sliding_window
-from autoseg.inference.case import stream_case_logits
-from autoseg.inference.logit_slab import LogitSlab, SlabStorage
-from autoseg.inference.model_loading import load_configuration
-from autoseg.inference.probabilities import ProbabilityVolume
-from autoseg.inference.restore import CaseLogits, restore_labels, restore_on_grid
-from autoseg.inference.sliding_window import predict_logits
+from autoseg.imaging.arrays.preprocessing import preprocess_case
+from autoseg.imaging.arrays.resampling import separate_axis
+from autoseg.inference.memory import estimate
+from autoseg.inference.models.loading import load_configuration
+from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.predictor import case_predictor
+from autoseg.inference.restoring import restore
+from autoseg.inference.restoring.restore import CaseLogits, restore_labels, restore_on_grid
+from autoseg.inference.sinks.probabilities import ProbabilityVolume
+from autoseg.inference.windows import sliding_window
+from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
+from autoseg.inference.windows.sliding_window import predict_logits
 from autoseg.records.files import write_record
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages import predict_case
 from autoseg.stages.predict import Predictor, predict_files
-from autoseg.stages.preprocess import preprocess_case
-from tests.inference.models import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, write_model
+from tests.inference.small_models import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, write_model
 
 SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)  # (z, y, x)
 TIMES = ("read", "preprocess", "network", "export")
@@ -329,7 +331,7 @@ def test_the_first_stage_matters_and_is_gone_before_the_second(tmp_path, monkeyp
     before = load(tmp_path).predict(make_image(), spacing=SPACING).labels
     assert len(earlier) == 2
     monkeypatch.setattr(
-        predict_case, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16)
+        case_predictor, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16)
     )
     earlier.clear()
     assert (load(tmp_path).predict(make_image(), spacing=SPACING).labels != before).any()
@@ -348,7 +350,7 @@ def test_a_plan_may_bring_the_label_map_of_the_whole_image_to_the_next_stage(tmp
         seen.append(previous)
         return stream_case_logits(loaded, image, previous, **options)
 
-    monkeypatch.setattr(predict_case, "stream_case_logits", watch)
+    monkeypatch.setattr(case_predictor, "stream_case_logits", watch)
     load(tmp_path, configuration=CASCADE).predict(make_image(), spacing=SPACING)
     first, brought = seen
     assert first is None
@@ -449,9 +451,9 @@ def test_every_slab_gives_the_label_map_of_full_arrays(tmp_path, monkeypatch, la
     assert (separate is None) == (max(spacing) < 3)
     monkeypatch.setattr(restore, "SLAB_VOXELS", 2000)
     found = []
-    for storage in memory.CHOICES:
+    for storage in estimate.CHOICES:
         monkeypatch.setattr(
-            memory, "CHOICES", (SlabStorage("ram", storage.dtype) if storage.place == "device" else storage,)
+            estimate, "CHOICES", (SlabStorage("ram", storage.dtype) if storage.place == "device" else storage,)
         )
         found.append(load(tmp_path, mirroring=False).predict(image, spacing=spacing).labels)
     exact, in_file, half = found[1:]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from typing_extensions import override
 
-from autoseg.imaging.border_core import divide_encoding
-from autoseg.imaging.reading import read_label_map
+from autoseg.imaging.arrays.border_core import divide_encoding
+from autoseg.imaging.formats.reading import read_label_map
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.stages.predict import Predictor, predict_files
-from tests.inference.models import make_configuration, make_plan, write_model
+from tests.inference.small_models import make_configuration, make_plan, write_model
 from tests.stages.test_predict import write_nifti
 
 SPACING = (2.5, 1.0, 0.8)

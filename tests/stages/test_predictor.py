@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from autoseg.inference.images import as_volume
-from autoseg.stages import predict_case
+from autoseg.inference.predictor import case_predictor
+from autoseg.inference.predictor.images import as_volume
 from autoseg.stages.predict import Predictor
-from tests.inference.models import CASCADE, make_cascade_plan, make_plan, write_model
+from tests.inference.small_models import CASCADE, make_cascade_plan, make_plan, write_model
 from tests.stages.test_predict import SHAPE, SPACING, make_image, write_nifti
 
 
@@ -181,7 +181,7 @@ def test_postprocessed_voxels_have_no_probability(predictor, monkeypatch):
         filled[:, :3] = beside
         return filled
 
-    monkeypatch.setattr(predict_case, "apply_postprocessing", fill)
+    monkeypatch.setattr(case_predictor, "apply_postprocessing", fill)
     after = predictor.predict(two_channels(), spacing=SPACING, instances=True, probabilities=True)
     winning = after.probabilities.max(axis=0).astype(np.float64)
     (largest,) = [one for one in after.instances.table if after.instances.ids[0, 0, 0] == one.id]

@@ -9,9 +9,10 @@ import SimpleITK
 from skimage.transform import resize
 
 from autoseg.errors import DatasetError, UsageError
-from autoseg.imaging.case_reading import read_case
-from autoseg.imaging.labels import make_encoding
-from autoseg.imaging.storage import open_case, stored_cases
+from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.imaging.arrays.preprocessing import preprocess_case
+from autoseg.imaging.arrays.storage import open_case, stored_cases
+from autoseg.imaging.datasets.case_reading import read_case
 from autoseg.records.budget import Budget
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
@@ -19,7 +20,7 @@ from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSp
 from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.stages import preprocess
-from autoseg.stages.preprocess import preprocess_case, preprocess_dataset
+from autoseg.stages.preprocess import preprocess_dataset
 
 LABELS: dict[str, LabelValues] = {"background": 0, "near": 1, "far": 4}
 

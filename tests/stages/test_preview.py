@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from autoseg.errors import UsageError
-from autoseg.imaging.storage import save_case
+from autoseg.imaging.arrays.storage import save_case
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import write_record
@@ -13,7 +13,7 @@ from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.stages import preview
 from autoseg.stages.preview import preview_augmentation
-from autoseg.training.augmentation.parameters import AugmentationRules
+from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.options import TrainingOptions
 from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case
 

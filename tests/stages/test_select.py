@@ -17,8 +17,8 @@ from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
+from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select
-from autoseg.stages.validate_ensembles import ValidatedFold
 
 
 def select_model(workspace, dataset_folder=None, **options):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.imaging.labels import decode_label_map, encode_label_map
-from autoseg.inference import case as inference_case
+from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
+from autoseg.inference.models import stream as inference_case
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record, write_text
@@ -22,7 +22,7 @@ from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.select import select_model
 from autoseg.stages.validate import Validation, validate_fold
 from autoseg.testing import write_phantom_dataset
-from tests.inference.models import REGIONS, make_plan, write_model
+from tests.inference.small_models import REGIONS, make_plan, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
 NAMES = ("2d", "3d_fullres")

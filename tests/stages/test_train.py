@@ -27,8 +27,8 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Splits
 from autoseg.stages import train
 from autoseg.stages.train import TrainingOptions, train_fold
-from autoseg.training import fold as fold_module
 from autoseg.training.distributed import Ranks
+from autoseg.training.folds import fold as fold_module
 
 NAME = "3d_fullres"
 SHORT = TrainingOptions(device="cpu", precision="fp32", epochs=2, steps_per_epoch=3, workers=0)

@@ -5,7 +5,7 @@ from typing import Literal
 import blosc2
 import numpy as np
 
-from autoseg.imaging.storage import StoredCase
+from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec

@@ -14,11 +14,11 @@ from torch.multiprocessing.spawn import spawn
 from autoseg.errors import UsageError
 from autoseg.records.network import NetworkSpec
 from autoseg.training import distributed
-from autoseg.training.batch import Share
+from autoseg.training.data.batch import Share
+from autoseg.training.data.loading import build_loader
 from autoseg.training.distributed import Ranks, device_of_process, join_ranks, leave
-from autoseg.training.loading import build_loader
-from autoseg.training.loop import Clock, train_epoch, validate_epoch
-from autoseg.training.starting import start_run
+from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
+from autoseg.training.steps.starting import start_run
 from tests.training.small_cases import ENCODING, make_configuration, make_stored_case
 
 CPU = torch.device("cpu")

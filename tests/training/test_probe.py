@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoseg.errors import TrainingError, UsageError
 from autoseg.networks.build import build_network
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.training import loading, probe
-from autoseg.training.loading import default_workers
+from autoseg.training import probe
+from autoseg.training.data import loading
+from autoseg.training.data.loading import default_workers
 from autoseg.training.probe import (
     _batches,
     _configuration,

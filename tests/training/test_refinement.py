@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.inference.boundary_patches import plan_refiner
+from autoseg.inference.refinement.patches import plan_refiner
 from autoseg.records.refinement import PatchSettings
 from autoseg.training.refinement import (
     BATCH_SIZE,

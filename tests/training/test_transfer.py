@@ -15,7 +15,7 @@ from autoseg.records.files import write_record
 from autoseg.records.network import NormalizationSpec
 from autoseg.records.plan import Plan, model_hash
 from autoseg.records.workspace import Workspace
-from autoseg.training.checkpointing import cpu_weights, save_weights
+from autoseg.training.folds.checkpointing import cpu_weights, save_weights
 from autoseg.training.transfer import freeze_encoder, load_pretrained
 from tests.training.small_cases import make_configuration
 

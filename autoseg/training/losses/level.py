@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
-from autoseg.training.targets import downsample_target, region_target
+from autoseg.training.losses.targets import downsample_target, region_target
 
 
 @dataclass(frozen=True)

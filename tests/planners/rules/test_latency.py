@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg.costs.operations import forward_macs
 from autoseg.errors import PlanningError
-from autoseg.inference import sliding_window
+from autoseg.inference.windows import sliding_window
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
 from autoseg.testing import synthetic_fingerprint
 from planners import residual_encoder, unet, unext
-from planners.compute import forward_macs
 from planners.rules.latency import (
     count_windows,
     explain_latency,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoseg.costs.operations import forward_macs
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.network import Architecture, NetworkSpec
-from planners.compute import forward_macs
 from planners.rules.speed import forward_seconds, is_measured, macs_per_second, step_seconds
 
 PATCH = {2: (64, 48), 3: (16, 32, 48)}

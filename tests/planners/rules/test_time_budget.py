@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg.costs.operations import forward_macs
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.plan import Configuration
 from autoseg.testing import synthetic_fingerprint
-from planners.compute import forward_macs
 from planners.rules.speed import FORWARD_SHARE, macs_per_second
 from planners.rules.time_budget import (
     DEFAULT_CPU_SECONDS_PER_FOLD,

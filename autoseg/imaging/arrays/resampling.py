@@ -1,0 +1,248 @@
+"""Resampling between voxel grids: splines for images, one label at a time for label maps.
+
+Spline resizing is linear in the voxel values and works axis by axis, so each axis is one small matrix, built once
+from scipy's own zoom, and a volume is resized by three matrix products in float32. The result is the one of
+skimage.transform.resize (edge mode, no antialiasing) at a fraction of its time and memory. Example: 10 slices of
+10 mm, resampled to 5 mm in a case with 1.5 mm pixels, are first resized slice by slice with cubic splines; then each
+of the 20 new slices copies the nearest old one.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Literal, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from autoseg.imaging.arrays.cropping import bounding_box, box_slices
+from autoseg.records.case import Spacing, Triple
+from autoseg.records.network import ResamplingSpec
+
+SPATIAL_AXES = (0, 1, 2)
+Operators = Mapping[int, NDArray[np.float32]]
+"""Axis -> matrix that resizes it; axes that keep their size are missing."""
+Scalar = TypeVar("Scalar", bound=np.generic)
+SplineOrder = Literal[0, 1, 2, 3, 4, 5]
+TIE_TOLERANCE = 1e-6
+"""Shares closer than this are equal: rounding alone decides nothing, so ties come out alike on every machine."""
+
+
+def resampled_shape(shape: Triple, spacing: Spacing, target_spacing: Spacing) -> Triple:
+    """Shape that covers the same extent at another spacing, rounded; at least one voxel per axis.
+
+    Args:
+        shape: Voxels, (z, y, x).
+        spacing: mm, (z, y, x).
+        target_spacing: mm, (z, y, x).
+    """
+    z, y, x = (max(1, round(old / new * size)) for old, new, size in zip(spacing, target_spacing, shape, strict=True))
+    return z, y, x
+
+
+def preprocessed_grid(shape: Triple, spacing: Spacing, planned: Sequence[float]) -> tuple[Spacing, Triple]:
+    """Spacing, mm, and shape of a case once it is resampled as planned.
+
+    Args:
+        shape: Of the cropped image, (z, y, x), voxels.
+        spacing: Of the image, mm, (z, y, x).
+        planned: mm, (z, y, x), or (y, x) of a 2D configuration, which leaves the first axis, that of the slices.
+    """
+    z, y, x = planned if len(planned) == 3 else (spacing[0], *planned)
+    return (z, y, x), resampled_shape(shape, spacing, (z, y, x))
+
+
+def separate_axis(spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec) -> int | None:
+    """The axis to treat apart from the plane of the two others, or None when all three are treated alike.
+
+    With `auto`, the axis of largest current spacing if that is more than `anisotropy_threshold` times the smallest,
+    otherwise the axis of largest target spacing under the same condition. `always` takes the axis of largest current
+    spacing. Never an axis that shares the largest spacing with another one.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021, Nature Methods), resampling of anisotropic data.
+    """
+    if spec.separate_through_plane == "never":
+        return None
+    if spec.separate_through_plane == "always":
+        return _single_largest(spacing)
+    for candidate in (spacing, target_spacing):
+        if max(candidate) / min(candidate) > spec.anisotropy_threshold:
+            return _single_largest(candidate)
+    return None
+
+
+def resample_image(
+    image: NDArray[np.float32], new_shape: Triple, spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec
+) -> NDArray[np.float32]:
+    """Resize an image with splines, without overshoot beyond its own range.
+
+    Each channel is clipped to its own smallest and largest value; with a separate axis, each slice to its own.
+
+    Args:
+        image: (C, Z, Y, X).
+        new_shape: (z, y, x), usually of `resampled_shape`.
+        spacing: Of the image, mm, (z, y, x).
+        target_spacing: mm, (z, y, x); with `spacing` it decides about a separate axis.
+        spec: Orders and the rule for a separate axis.
+
+    Returns:
+        (C, *new_shape); `image` itself when the shape does not change.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021, Nature Methods), default resampling. Differs: float32 products instead of
+        float64 filtering; deviations stay below 1e-5 of the intensity range.
+    """
+    if image.shape[1:] == tuple(new_shape):
+        return image
+    separate = separate_axis(spacing, target_spacing, spec)
+    resampled = np.empty((image.shape[0], *new_shape), dtype=np.float32)
+    for channel, target in zip(image, resampled, strict=True):
+        operators = _in_plane_operators(channel.shape, new_shape, separate, spec.image_order)
+        resized = _clip_to_range(_apply_operators(operators, channel), channel, separate)
+        if separate is not None:
+            resized = _resize_through_plane(resized, new_shape[separate], separate, spec.through_plane_order)
+        target[...] = resized
+    return resampled
+
+
+def resample_labels(
+    labels: NDArray[np.int16], new_shape: Triple, spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec
+) -> NDArray[np.int16]:
+    """Resize a label map: each label's mask on its own; the label with the largest share of a voxel gets it.
+
+    Equal shares go to the smaller value. All values count alike, -1 (outside the nonzero mask) too. With a separate
+    axis the labels are decided slice by slice, before that axis is resized. No more than one mask at a time is
+    held in float32, and only within the box that its label can reach.
+
+    Args:
+        labels: (Z, Y, X).
+        new_shape: (z, y, x).
+        spacing: Of the label map, mm, (z, y, x).
+        target_spacing: mm, (z, y, x).
+        spec: Orders and the rule for a separate axis.
+
+    Returns:
+        (*new_shape); `labels` itself when the shape does not change.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021, Nature Methods), resampling of one-hot segmentations; checked against the
+        arrays of release 2.8.1. Differs: there rounding decides exact ties.
+    """
+    if labels.shape == tuple(new_shape):
+        return labels
+    separate = separate_axis(spacing, target_spacing, spec)
+    operators = _in_plane_operators(labels.shape, new_shape, separate, spec.label_order)
+    resized = _resize_masks(labels, operators)
+    if separate is None or resized.shape[separate] == new_shape[separate]:
+        return resized
+    if spec.through_plane_order == 0:
+        return _nearest_slices(resized, new_shape[separate], separate)
+    return _resize_masks(
+        resized, {separate: _operator(labels.shape[separate], new_shape[separate], spec.through_plane_order)}
+    )
+
+
+@lru_cache(maxsize=32)
+def axis_operator(size: int, new_size: int, order: int) -> NDArray[np.float64]:
+    """The matrix that resizes one axis: new values = matrix @ old values.
+
+    Pixels are areas: the outer borders of the first and last voxel stay where they are, and the image goes on
+    beyond its border with the border's value.
+
+    Args:
+        size: Voxels before.
+        new_size: Voxels after.
+        order: Of the spline, 0 to 5; 0 nearest, 1 linear, 3 cubic.
+
+    Returns:
+        (new_size, size), read-only, cached; rows sum to 1.
+    """
+    operator = np.empty((new_size, size))
+    for index, unit_vector in enumerate(np.eye(size)):
+        operator[:, index] = ndimage.zoom(
+            unit_vector, new_size / size, order=cast("SplineOrder", order), mode="nearest", grid_mode=True
+        )
+    operator.setflags(write=False)
+    return operator
+
+
+def _single_largest(spacing: Spacing) -> int | None:
+    largest = [axis for axis in SPATIAL_AXES if spacing[axis] == max(spacing)]
+    return largest[0] if len(largest) == 1 else None
+
+
+def _operator(size: int, new_size: int, order: int) -> NDArray[np.float32]:
+    return axis_operator(size, new_size, order).astype(np.float32)
+
+
+def _in_plane_operators(shape: Sequence[int], new_shape: Triple, separate: int | None, order: int) -> Operators:
+    """One matrix for each axis that changes its size, but for the separate axis."""
+    return {
+        axis: _operator(shape[axis], new_shape[axis], order)
+        for axis in SPATIAL_AXES
+        if axis != separate and shape[axis] != new_shape[axis]
+    }
+
+
+def _apply_operators(operators: Operators, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Resize a (Z, Y, X) array; shrinking axes come first, they make the rest cheaper."""
+    for axis in sorted(operators, key=lambda axis: operators[axis].shape[0] / operators[axis].shape[1]):
+        operator = operators[axis]
+        if axis == 0:
+            array = np.tensordot(operator, array, axes=1)  # (Z', Z) x (Z, Y, X)
+        elif axis == 1:
+            array = np.matmul(operator, array)  # (Y', Y) x (Y, X) for every z
+        else:
+            array = np.tensordot(array, operator, axes=(2, 1))  # (Z * Y, X) x (X, X')
+    return array
+
+
+def _clip_to_range(
+    resized: NDArray[np.float32], source: NDArray[np.float32], separate: int | None
+) -> NDArray[np.float32]:
+    """Clip to the range of the whole source, or slice by slice along the separate axis."""
+    axes = tuple(axis for axis in SPATIAL_AXES if axis != separate)
+    return np.clip(resized, source.min(axis=axes, keepdims=True), source.max(axis=axes, keepdims=True))
+
+
+def _resize_through_plane(slices: NDArray[np.float32], new_size: int, axis: int, order: int) -> NDArray[np.float32]:
+    if slices.shape[axis] == new_size:
+        return slices
+    if order == 0:
+        return _nearest_slices(slices, new_size, axis)
+    return _apply_operators({axis: _operator(slices.shape[axis], new_size, order)}, slices)
+
+
+def _nearest_slices(array: NDArray[Scalar], new_size: int, axis: int) -> NDArray[Scalar]:
+    """Copy for every new slice the old one whose centre is nearest; scipy decides about equal distances."""
+    size = array.shape[axis]
+    centres = size / new_size * (np.arange(new_size) + 0.5) - 0.5
+    nearest = ndimage.map_coordinates(np.arange(size), centres[None], order=0, mode="nearest")
+    slices: NDArray[Scalar] = np.take(array, nearest, axis=axis)
+    return slices
+
+
+def _resize_masks(labels: NDArray[np.int16], operators: Operators) -> NDArray[np.int16]:
+    """Resize each label's mask, within the part of the volume that it can reach; the largest share wins."""
+    z, y, x = (operators[axis].shape[0] if axis in operators else labels.shape[axis] for axis in SPATIAL_AXES)
+    resized = np.zeros((z, y, x), dtype=np.int16)
+    largest_share = np.zeros((z, y, x), dtype=np.float32)
+    for value in np.unique(labels):
+        mask = labels == value
+        box = box_slices(bounding_box(mask))
+        columns = {axis: operator[:, box[axis]] for axis, operator in operators.items()}
+        rows = {axis: _nonzero_rows(part) for axis, part in columns.items()}
+        nearby = {axis: part[rows[axis]] for axis, part in columns.items()}
+        share = _apply_operators(nearby, mask[box].astype(np.float32))
+        reach = tuple(rows.get(axis, box[axis]) for axis in SPATIAL_AXES)
+        wins = share > largest_share[reach] + TIE_TOLERANCE
+        resized[reach][wins] = value
+        largest_share[reach][wins] = share[wins]
+    return resized
+
+
+def _nonzero_rows(operator: NDArray[np.float32]) -> slice:
+    """Rows between the first and the last that are not zero."""
+    rows = np.flatnonzero(operator.any(axis=1))
+    return slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)

@@ -1,0 +1,153 @@
+"""CSV and JSON lists of files as a dataset: one case per row or entry, paths relative to the list."""
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path, PurePath
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.file_pairing import split_channel
+from autoseg.imaging.formats.volume import split_ending
+from autoseg.records.dataset import CaseFiles, Fault
+
+NO_NAME = "(no name)"
+"""Stands for the id of a case that has none; always a fault."""
+
+_IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    image: str | list[str]
+    case: str = ""
+    label: str = ""
+
+
+def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
+    """Read a list of cases.
+
+    CSV: a header with `image`, or `image_0`, `image_1`, ... for channels in separate files, `label`, and optionally
+    `case`; separated by comma, semicolon or tab. JSON: a list of {"case": ..., "image": path or [paths],
+    "label": path}. Without `case`, the case is named after its image file.
+
+    Args:
+        path: The list; its cases' paths become relative to its folder, symbolic links resolved.
+
+    Returns:
+        Cases sorted by id, and faults: rows without label, names used twice, names that cannot name a file.
+
+    Raises:
+        DatasetError: If the list cannot be read or lacks the columns.
+    """
+    is_csv = path.suffix.lower() == ".csv"
+    entries = _csv_entries(path) if is_csv else _json_entries(path)
+    cases = []
+    for entry in entries:
+        images = [entry.image] if isinstance(entry.image, str) else entry.image
+        cases.append(listed_case(path.parent, entry.case or _name_from_images(images), images, entry.label))
+    cases.sort(key=lambda files: files.case)
+    return tuple(cases), tuple(listing_faults(cases))
+
+
+def listed_case(folder: Path, case: str, images: list[str], label: str) -> CaseFiles:
+    """A case from paths as they are listed, absolute or relative to the dataset folder; empty ones are left out."""
+    return CaseFiles(
+        case=case or NO_NAME,
+        images=tuple(_relative_path(folder, image) for image in images if image),
+        label=_relative_path(folder, label) if label else "",
+    )
+
+
+def listing_faults(cases: list[CaseFiles]) -> list[Fault]:
+    """What is wrong with listed cases before any file is opened: names, and files that are not listed."""
+    count = Counter(files.case for files in cases)
+    channels = Counter(len(files.images) for files in cases if files.images)
+    expected = channels.most_common(1)[0][0] if channels else 0
+    faults = []
+    for files in cases:
+        what = []
+        if not files.images:
+            what.append("no image is listed for this case")
+        elif len(files.images) != expected:
+            what.append(f"{len(files.images)} image files are listed, most cases have {expected}")
+        if not files.label:
+            what.append("no label map is listed for this case")
+        if count[files.case] > 1:
+            what.append("the name is used for several cases; give each a name of its own (lists: in a column `case`)")
+        if files.case in (NO_NAME, ".", "..") or set(files.case) & set("/\\\0"):
+            what.append("the name of a case must be usable as a file name")
+        file = files.images[0] if files.images else files.label
+        faults += [Fault(severity="error", case=files.case, file=file, what=sentence) for sentence in what]
+    return faults
+
+
+def case_name(image: str) -> str:
+    """The case's id: the name of its image file without the ending."""
+    return split_ending(PurePath(image).name)[0]
+
+
+def _relative_path(folder: Path, path: str) -> str:
+    """A path relative to the dataset folder, POSIX separators, `./` left out; `..` where it lies outside."""
+    listed = Path(path)
+    if listed.is_absolute():
+        # `..` leads to the parent of a link's target: relative paths hold only between folders without links.
+        listed = Path(os.path.relpath(listed.parent.resolve() / listed.name, folder.resolve()))
+    return listed.as_posix()
+
+
+def _csv_entries(path: Path) -> list[_Entry]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        header = lines[0] if lines else ""
+        delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+        rows = [
+            {(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
+            for row in csv.DictReader(lines, delimiter=delimiter)
+        ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
+    columns = [name.strip() for name in header.split(delimiter)]
+    image_columns = sorted((name for name in columns if _IMAGE_COLUMN.fullmatch(name)), key=_column_number)
+    if not image_columns or "label" not in columns:
+        expected = "image (or image_0, image_1, ...) and label"
+        raise DatasetError(f"{path}: expected the columns {expected}, found {', '.join(columns)}")
+    return [
+        _Entry(
+            case=row.get("case", ""),
+            image=[row[name] for name in image_columns if row.get(name)],
+            label=row.get("label", ""),
+        )
+        for row in rows
+        if any(row.values())
+    ]
+
+
+def _column_number(name: str) -> int:
+    match = _IMAGE_COLUMN.fullmatch(name)
+    return int(match[1]) if match and match[1] else 0
+
+
+def _json_entries(path: Path) -> list[_Entry]:
+    try:
+        return TypeAdapter(list[_Entry]).validate_python(json.loads(path.read_text(encoding="utf-8-sig")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+    except ValidationError as error:
+        wrong = "\n".join(f"  entry {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise DatasetError(
+            f'{path}: expected a list of {{"case": ..., "image": path or [paths], "label": path}}:\n{wrong}'
+        ) from error
+
+
+def _name_from_images(images: list[str]) -> str:
+    """CASE for CASE_0000, CASE_0001, ...; the stem for a single image."""
+    if not images:
+        return ""
+    stem = case_name(images[0])
+    channel = split_channel(stem) if len(images) > 1 else None
+    return channel[0] if channel else stem

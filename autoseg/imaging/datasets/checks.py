@@ -1,0 +1,292 @@
+"""What can be wrong with the files of one case, and with a case compared to the others.
+
+`check_case` opens every file of a case once; the other checks need only what it noted.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.errors import ImageFileError
+from autoseg.imaging.arrays.labels import LARGEST_VALUE, value_list
+from autoseg.imaging.datasets.case_reading import choose_orientation
+from autoseg.imaging.formats.geometry import grid_difference, orient_grid
+from autoseg.imaging.formats.reading import read_image, read_label_map
+from autoseg.imaging.formats.volume import PICTURE_ENDINGS, AnyArray, Volume, split_ending
+from autoseg.records.case import Grid, Spacing
+from autoseg.records.dataset import CaseFiles, Fault, LabelEncoding, OrientationName
+
+SPACING_OUTLIER_FACTOR = 3.0
+"""A case is named when its spacing along an axis is this many times the median, or the median this many times it."""
+
+_AIR_HU, _LARGEST_HU = -900.0, 4100.0
+"""CT images show air (-1000 HU, less noise) and end near the 12-bit limit."""
+
+_SAMPLED_VOXELS = 1_000_000
+"""Voxels looked at to see whether intensities are whole numbers."""
+
+_LOSSY_ENDINGS = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What reading a case showed; small, so that it travels between processes."""
+
+    files: CaseFiles
+    faults: tuple[Fault, ...] = ()
+    spacing: Spacing | None = None
+    """Working orientation, mm; None when no image could be read."""
+    hounsfield_channels: tuple[bool, ...] = ()
+    """Per channel: intensities look like Hounsfield units."""
+    is_colour_picture: bool = False
+    label_voxels: Mapping[int, int] | None = None
+    """Value in the file -> voxels; None when there is no usable label map."""
+    image_hash: str = ""
+    """Of shape and voxels of all channels; empty when an image could not be read."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Notebook:
+    """Collects the faults of one case while its files are read one after the other."""
+
+    case: str
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def error(self, file: str, what: str) -> None:
+        self.faults.append(Fault(severity="error", case=self.case, file=file, what=what))
+
+    def warning(self, file: str, what: str) -> None:
+        self.faults.append(Fault(severity="warning", case=self.case, file=file, what=what))
+
+
+def check_case(folder: Path, files: CaseFiles, orientation: OrientationName) -> CaseFacts:
+    """Read all files of a case and note every fault; never raises for a faulty file.
+
+    Checked here: files that are missing or cannot be read, grids that differ, NaN or infinite intensities, constant
+    images, label values that are not whole or out of range.
+
+    Args:
+        folder: Dataset folder.
+        files: The case; an empty label is not a fault here (the layout reports it).
+        orientation: Of the dataset, for the spacing.
+    """
+    notebook = _Notebook(files.case)
+    digest = hashlib.blake2b(digest_size=16)
+    hounsfield: list[bool] = []
+    constant: list[str] = []
+    grid: Grid | None = None
+    num_read = 0
+    for file in files.images:
+        volume = _read_image(folder, file, notebook)
+        if volume is None:
+            continue
+        num_read += 1
+        if grid is not None:
+            _check_grid(volume.grid, file, grid, files.images[0], notebook)
+        grid = grid or volume.grid
+        digest.update(repr(volume.array.shape).encode())
+        digest.update(np.ascontiguousarray(volume.array).data)
+        hounsfield += [_check_channel(channel, file, constant, notebook) for channel in volume.array]
+    _report_constant(constant, len(hounsfield), notebook)
+    label_voxels = _check_label(folder, files, grid, notebook)
+    return CaseFacts(
+        files=files,
+        faults=tuple(notebook.faults),
+        spacing=orient_grid(grid, choose_orientation(grid, orientation)).spacing if grid else None,
+        hounsfield_channels=tuple(hounsfield),
+        is_colour_picture=len(hounsfield) == 3
+        and all(split_ending(file)[1] in PICTURE_ENDINGS for file in files.images),
+        label_voxels=label_voxels,
+        image_hash=digest.hexdigest() if 0 < num_read == len(files.images) else "",
+        notes=tuple(dict.fromkeys(notebook.notes)),
+    )
+
+
+def channel_faults(facts: Sequence[CaseFacts], num_channels: int) -> list[Fault]:
+    """Errors: images with another number of channels than expected."""
+    return [
+        _fault(
+            "error", case, case.files.images[0], f"{len(case.hounsfield_channels)} channels, expected {num_channels}"
+        )
+        for case in facts
+        if case.image_hash and len(case.hounsfield_channels) != num_channels
+    ]
+
+
+def label_faults(facts: Sequence[CaseFacts], encoding: LabelEncoding) -> list[Fault]:
+    """Errors: undeclared label values. Warnings: label maps without foreground."""
+    return [fault for case in facts for fault in _label_faults(case, encoding)]
+
+
+def compare_cases(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
+    """Warnings that show only beside the other cases: equal images, unusual spacings, labels that occur nowhere."""
+    return _equal_images(facts) + _unusual_spacings(facts) + _absent_labels(facts, labels)
+
+
+def count_values(values: AnyArray) -> dict[int, int]:
+    """Voxels by value, for whole numbers of any sign.
+
+    Args:
+        values: (Z, Y, X), integer type.
+    """
+    lowest, highest = int(values.min()), int(values.max())
+    if highest - lowest > LARGEST_VALUE:
+        found, voxels = np.unique(values, return_counts=True)
+        return dict(zip(found.tolist(), voxels.tolist(), strict=True))
+    voxels = np.zeros(highest - lowest + 1, dtype=np.int64)
+    for plane in values:
+        # Slice by slice, because bincount works on a copy with 8 bytes per voxel.
+        voxels += np.bincount((plane.astype(np.int64) - lowest).ravel(), minlength=voxels.size)
+    return {lowest + int(offset): int(voxels[offset]) for offset in np.flatnonzero(voxels)}
+
+
+def _read_image(folder: Path, file: str, notebook: _Notebook) -> Volume | None:
+    path = folder / file
+    if not path.is_file():
+        notebook.error(file, "the image file does not exist")
+        return None
+    try:
+        volume = read_image([path])
+    except ImageFileError as error:
+        notebook.error(file, _without_path(error, path))
+        return None
+    notebook.notes += volume.notes
+    return volume
+
+
+def _check_grid(grid: Grid, file: str, first: Grid, first_file: str, notebook: _Notebook) -> None:
+    difference = grid_difference(grid, first)
+    if difference is not None:
+        notebook.error(file, f"not on the same grid as {first_file}: {difference}")
+
+
+def _check_channel(channel: AnyArray, file: str, constant: list[str], notebook: _Notebook) -> bool:
+    """Note faults of one channel, (Z, Y, X); tell whether it looks like Hounsfield units."""
+    lowest, highest = float(channel.min()), float(channel.max())
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        num_wrong = int(channel.size - np.isfinite(channel).sum())
+        notebook.error(file, f"{num_wrong} voxels are NaN or infinite; replace them, for example by 0")
+        return False
+    if lowest == highest:
+        constant.append(f"{file}: every voxel is {lowest:g}")
+        return False
+    return _is_hounsfield(channel, lowest, highest)
+
+
+def _is_hounsfield(channel: AnyArray, lowest: float, highest: float) -> bool:
+    if not (-_LARGEST_HU <= lowest <= _AIR_HU and highest <= _LARGEST_HU):
+        return False
+    sample = channel.reshape(-1)[:: max(1, channel.size // _SAMPLED_VOXELS)]
+    return bool(np.array_equal(sample, np.rint(sample)))
+
+
+def _report_constant(constant: list[str], num_channels: int, notebook: _Notebook) -> None:
+    """An image without any contrast is an error; one empty channel of several may be a sequence not taken."""
+    report = notebook.error if len(constant) == num_channels else notebook.warning
+    for sentence in constant:
+        file, what = sentence.split(": ", 1)
+        report(file, f"the image is constant: {what}")
+
+
+def _check_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _Notebook) -> dict[int, int] | None:
+    """Voxels by label value; None when the label map is missing or unusable."""
+    file, path = files.label, folder / files.label
+    if not file:
+        return None
+    if not path.is_file():
+        notebook.error(file, "the label file does not exist")
+        return None
+    if split_ending(file)[1] in _LOSSY_ENDINGS:
+        notebook.error(file, "JPEG changes label values; save label maps as PNG")
+        return None
+    try:
+        label_map = read_label_map(path)
+    except ImageFileError as error:
+        notebook.error(file, _without_path(error, path))
+        return None
+    notebook.notes += label_map.notes
+    if grid is not None:
+        _check_grid(label_map.grid, file, grid, files.images[0], notebook)
+    values = label_map.array[0]
+    if values.dtype.kind == "f":
+        # Equality fails for NaN as well as for fractions; integral values beyond int32 are out of range below.
+        wrong = np.unique(values[~((values == np.rint(values)) & (np.abs(values) <= LARGEST_VALUE))])
+        notebook.error(
+            file, f"label values must be whole numbers from 0 to {LARGEST_VALUE}, found {value_list(wrong.tolist())}"
+        )
+        return None
+    voxels = count_values(values)
+    out_of_range = [value for value in voxels if not 0 <= value <= LARGEST_VALUE]
+    if out_of_range:
+        notebook.error(file, f"label values must lie between 0 and {LARGEST_VALUE}, found {value_list(out_of_range)}")
+        return None
+    return voxels
+
+
+def _without_path(error: ImageFileError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _label_faults(case: CaseFacts, encoding: LabelEncoding) -> list[Fault]:
+    if case.label_voxels is None:
+        return []
+    no_foreground = {encoding.values[0], encoding.ignore_value}
+    undeclared = sorted(set(case.label_voxels) - set(encoding.values) - no_foreground)
+    if undeclared:
+        voxels = sum(case.label_voxels[value] for value in undeclared)
+        what = (
+            f"undeclared label values: {value_list(undeclared)} in {voxels} voxels; "
+            f"declared are {value_list(sorted(encoding.values))}"
+        )
+        return [_fault("error", case, case.files.label, what)]
+    if not set(case.label_voxels) - no_foreground:
+        return [_fault("warning", case, case.files.label, "the label map has no foreground")]
+    return []
+
+
+def _equal_images(facts: Sequence[CaseFacts]) -> list[Fault]:
+    first_case: dict[str, CaseFacts] = {}
+    faults = []
+    for case in facts:
+        other = first_case.setdefault(case.image_hash, case) if case.image_hash else case
+        if other is not case:
+            what = f"the image is the same as that of case {other.files.case}; keep both in one fold, or drop one"
+            faults.append(_fault("warning", case, case.files.images[0], what))
+    return faults
+
+
+def _unusual_spacings(facts: Sequence[CaseFacts]) -> list[Fault]:
+    with_spacing = [(case, np.array(case.spacing)) for case in facts if case.spacing is not None]
+    if not with_spacing:
+        return []
+    median = np.median([spacing for _, spacing in with_spacing], axis=0)
+    return [
+        _fault(
+            "warning",
+            case,
+            case.files.images[0],
+            f"unusual spacing: {value_list(spacing.tolist())} mm (z, y, x), the median is "
+            f"{value_list(median.tolist())}; is the header right?",
+        )
+        for case, spacing in with_spacing
+        if max((spacing / median).max(), (median / spacing).max()) > SPACING_OUTLIER_FACTOR
+    ]
+
+
+def _absent_labels(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
+    found = Counter(value for case in facts for value in case.label_voxels or {})
+    return [
+        Fault(severity="warning", case="", file="", what=f"the label '{name}' ({entry}) occurs in no case")
+        for name, entry in labels.items()
+        if name != "ignore" and not any(found[value] for value in (entry if isinstance(entry, tuple) else (entry,)))
+    ]
+
+
+def _fault(severity: str, case: CaseFacts, file: str, what: str) -> Fault:
+    return Fault(severity="error" if severity == "error" else "warning", case=case.files.case, file=file, what=what)

@@ -1,0 +1,193 @@
+"""Recognising how a dataset lies on disk, without converting it.
+
+Four layouts: a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, plain `images/` and `labels/`, and a
+CSV or JSON list of files. Nothing here opens an image.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from autoseg.errors import DatasetError
+from autoseg.imaging.arrays.labels import BACKGROUND
+from autoseg.imaging.datasets.case_lists import case_name, listed_case, listing_faults, read_case_list
+from autoseg.imaging.datasets.file_pairing import PairedFiles, image_files, pair_files
+from autoseg.records.dataset import CaseFiles, Fault, LabelValues
+
+_PLAIN_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
+
+_EXPECTED = """expected one of
+  a Medical Segmentation Decathlon folder: dataset.json that lists the training files under "training"
+  an nnU-Net v2 raw folder: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz
+  a plain folder: images/CASE.nii.gz and labels/CASE.nii.gz
+  a .csv or .json list of files: columns case, image (or image_0, image_1, ...), label"""
+
+
+@dataclass(frozen=True)
+class FoundDataset:
+    """What names and JSON say about a dataset, before any image is opened."""
+
+    name: str
+    folder: Path
+    layout: Literal["decathlon", "nnunet", "plain", "list"]
+    cases: tuple[CaseFiles, ...]
+    """Sorted by id; a case named in an error among `faults` is listed too."""
+    faults: tuple[Fault, ...] = ()
+    labels: dict[str, LabelValues] | None = None
+    """None: not declared, to be found from the label maps."""
+    regions_class_order: tuple[int, ...] | None = None
+    channel_names: tuple[str, ...] | None = None
+    """None: not declared."""
+
+
+class _TrainingEntry(BaseModel):
+    image: str | list[str] = ""
+    label: str = ""
+
+
+class _ExplicitCase(BaseModel):
+    images: list[str] = []
+    label: str = ""
+
+
+class _DatasetJson(BaseModel):
+    """The keys of dataset.json that matter, in both dialects."""
+
+    labels: dict[str, int | str | list[int]]
+    modality: dict[str, str] | None = None
+    channel_names: dict[str, str] | None = None
+    training: list[_TrainingEntry] | None = None
+    num_training: int | None = Field(default=None, alias="numTraining")
+    regions_class_order: list[int] | None = None
+    dataset: dict[str, _ExplicitCase] | None = None
+
+
+def find_dataset(path: Path) -> FoundDataset:
+    """Recognise the layout of a dataset and list its cases.
+
+    Args:
+        path: Dataset folder (or the dataset.json in it), or a CSV or JSON list.
+
+    Raises:
+        DatasetError: If the path does not exist, is of no known layout, or its JSON or CSV is damaged.
+    """
+    path = path.absolute()
+    path = path.parent if path.name == "dataset.json" else path
+    if path.is_file() and path.suffix.lower() in (".csv", ".json"):
+        cases, faults = read_case_list(path)
+        return FoundDataset(name=path.stem, folder=path.parent.resolve(), layout="list", cases=cases, faults=faults)
+    if not path.is_dir():
+        what = "is neither a folder nor a .csv or .json list" if path.exists() else "does not exist"
+        raise DatasetError(f"{path}: {what}; {_EXPECTED}")
+    if (path / "dataset.json").is_file():
+        declared = _read_dataset_json(path / "dataset.json")
+        return _decathlon(path, declared) if declared.training is not None else _nnunet(path, declared)
+    for image_folder, label_folder in _PLAIN_FOLDERS:
+        if (path / image_folder).is_dir() and (path / label_folder).is_dir():
+            paired = pair_files(path, image_folder, label_folder)
+            return FoundDataset(name=path.name, folder=path, layout="plain", cases=paired.cases, faults=paired.faults)
+    raise DatasetError(f"{path}: no known dataset layout; {_EXPECTED}")
+
+
+def _decathlon(folder: Path, declared: _DatasetJson) -> FoundDataset:
+    entries = [
+        (entry, [entry.image] if isinstance(entry.image, str) else entry.image) for entry in declared.training or []
+    ]
+    cases = [
+        listed_case(folder, case_name(images[0] if images and images[0] else entry.label), images, entry.label)
+        for entry, images in entries
+        if not (images and PurePosixPath(images[0]).name.startswith("._"))
+    ]
+    faults = [*listing_faults(cases), *_unlisted_files(folder, cases)]
+    return _found(folder, "decathlon", declared, cases, faults)
+
+
+def _nnunet(folder: Path, declared: _DatasetJson) -> FoundDataset:
+    if declared.dataset is not None:
+        cases = [listed_case(folder, case, entry.images, entry.label) for case, entry in declared.dataset.items()]
+        return _found(folder, "nnunet", declared, cases, listing_faults(cases))
+    missing = [name for name in ("imagesTr", "labelsTr") if not (folder / name).is_dir()]
+    if missing:
+        raise DatasetError(f"{folder}: the folder {' and '.join(missing)} is missing beside dataset.json; {_EXPECTED}")
+    names = _channel_names(declared)
+    paired: PairedFiles = pair_files(
+        folder, "imagesTr", "labelsTr", channel_numbers=True, num_channels=len(names) if names else None
+    )
+    return _found(folder, "nnunet", declared, list(paired.cases), list(paired.faults))
+
+
+def _found(
+    folder: Path,
+    layout: Literal["decathlon", "nnunet"],
+    declared: _DatasetJson,
+    cases: list[CaseFiles],
+    faults: list[Fault],
+) -> FoundDataset:
+    if declared.num_training is not None and declared.num_training != len(cases):
+        what = f"numTraining is {declared.num_training}, but {len(cases)} cases were found"
+        faults = [*faults, Fault(severity="warning", case="", file="dataset.json", what=what)]
+    return FoundDataset(
+        name=folder.name,
+        folder=folder,
+        layout=layout,
+        cases=tuple(sorted(cases, key=lambda files: files.case)),
+        faults=tuple(faults),
+        labels=_labels(declared, folder),
+        regions_class_order=None if declared.regions_class_order is None else tuple(declared.regions_class_order),
+        channel_names=_channel_names(declared),
+    )
+
+
+def _read_dataset_json(path: Path) -> _DatasetJson:
+    try:
+        return _DatasetJson.model_validate(json.loads(path.read_text(encoding="utf-8-sig")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+    except ValidationError as error:
+        wrong = "\n".join(f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise DatasetError(f"{path}: these fields are missing or wrong:\n{wrong}") from error
+
+
+def _channel_names(declared: _DatasetJson) -> tuple[str, ...] | None:
+    names = declared.channel_names or declared.modality
+    if not names:
+        return None
+    return tuple(names[key] for key in sorted(names, key=lambda key: (len(key), key)))
+
+
+def _labels(declared: _DatasetJson, folder: Path) -> dict[str, LabelValues]:
+    """Name -> values, from {"name": value} as well as from the Decathlon's {"value": "name"}."""
+    labels: dict[str, LabelValues] = {}
+    try:
+        for key, entry in declared.labels.items():
+            if isinstance(entry, list):
+                labels[key] = tuple(entry) if len(entry) != 1 else entry[0]
+            elif isinstance(entry, str) and key.isdecimal():
+                labels[entry] = int(key)
+            else:
+                labels[key] = int(entry)
+    except ValueError as error:
+        raise DatasetError(f'{folder / "dataset.json"}: labels: {error}; expected "name": value') from error
+    if len(labels) != len(declared.labels):
+        raise DatasetError(f"{folder / 'dataset.json'}: labels: two labels have the same name")
+    return {BACKGROUND if name.lower() == BACKGROUND else name: values for name, values in labels.items()}
+
+
+def _unlisted_files(folder: Path, cases: list[CaseFiles]) -> list[Fault]:
+    """Training files on disk that dataset.json does not name."""
+    listed = {os.path.normpath(name) for files in cases for name in (*files.images, files.label)}
+    on_disk = [
+        f"{subfolder}/{name}"
+        for subfolder in ("imagesTr", "labelsTr")
+        if (folder / subfolder).is_dir()
+        for name in image_files(folder / subfolder)
+    ]
+    return [
+        Fault(severity="warning", case="", file=file, what="not used: dataset.json does not list it")
+        for file in on_disk
+        if os.path.normpath(file) not in listed
+    ]

@@ -1,0 +1,1 @@
+"""One file: NIfTI, ITK's formats and 2D images, read and written with their geometry."""

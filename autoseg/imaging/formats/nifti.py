@@ -1,0 +1,280 @@
+"""NIfTI files: .nii, .nii.gz and .hdr/.img pairs, NIfTI-1 and NIfTI-2.
+
+Voxels are unpacked in parts, straight into the array that is handed on, so that neither the file's bytes nor its own
+number type are held beside it. A gzip stream is read to its end, where its checksum is: damage is noticed, which
+readers that stop behind the last voxel do not see.
+"""
+
+import logging
+import math
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import nibabel
+import numpy as np
+from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
+from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
+
+from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.compression import GZIP_DAMAGES, read_gzip
+from autoseg.imaging.formats.geometry import CORNER_TOLERANCE, SPACING_TOLERANCE, corner_distance_mm
+from autoseg.imaging.formats.volume import (
+    FLAT_SLICE_FACTOR,
+    AnyArray,
+    Template,
+    Volume,
+    make_grid,
+    reverse_voxel_axes,
+    split_ending,
+)
+
+_CIFTI_INTENTS = range(3000, 3100)
+"""CIFTI-2 stores matrices over brain surfaces in NIfTI-2 files and marks them with these intent codes."""
+
+_PART_BYTES = 2**22
+"""Unpacked at once."""
+
+_LARGEST_GZIP_RATIO = 1032
+"""Bytes that one byte of a deflate stream can stand for at most (RFC 1951: 258 bytes in 2 bits)."""
+
+_SMALLEST_VOLUME_RATIO = 1e-6
+"""An affine whose determinant is below this share of the product of its column lengths has axes in one plane."""
+
+
+def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
+    """Read a NIfTI file; 4D files become channels, scl_slope and scl_inter are applied.
+
+    Args:
+        path: The file; of a pair the .hdr file.
+        as_float32: Convert while reading; colours keep their type.
+
+    Returns:
+        Volume in stored order with the file's own values (float64 when they are scaled).
+
+    Raises:
+        ImageFileError: If the file is missing, truncated, damaged, or holds something else than voxels in space.
+    """
+    notes: list[str] = []
+    is_pair = path.suffix.lower() == ".hdr"
+    try:
+        with np.errstate(all="ignore"):  # damaged numbers in the header are looked at, not computed with
+            with _open(path) as stream:
+                header = _read_header(stream, is_pair=is_pair, notes=notes)
+                array = None if is_pair else _read_voxels(stream, path, header, as_float32=as_float32)
+            if array is None:
+                data = image_data_file(path)
+                with _open(data) as stream:
+                    array = _read_voxels(stream, data, header, as_float32=as_float32)
+            return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
+    except GZIP_DAMAGES as error:
+        raise ImageFileError(f"{path}: the file is truncated or damaged: {error}. Copy it again.") from error
+    except (OSError, ValueError, struct.error, HeaderDataError, WrapStructError) as error:
+        raise ImageFileError(f"{path}: cannot be read as NIfTI: {error}") from error
+
+
+def volume_from_nibabel(image: nibabel.Nifti1Image) -> Volume:
+    """A volume from a NIfTI image in memory.
+
+    Args:
+        image: NIfTI-1 or NIfTI-2 image, 2D to 4D (the fourth axis becomes channels).
+
+    Raises:
+        ImageFileError: If the image is no NIfTI image, or its voxels cannot be used.
+    """
+    if not isinstance(image.header, Nifti1Header):
+        raise ImageFileError(f"{image.get_filename()}: expected a NIfTI image, found {type(image).__name__}")
+    header = image.header.copy()
+    if image.affine is not None and not np.allclose(image.affine, header.get_best_affine()):
+        header.set_sform(image.affine, code=2)
+        header.set_qform(image.affine, code=0)
+    try:
+        return _volume(np.asanyarray(image.dataobj), header, ending=".nii.gz", notes=[], path=None)
+    except ValueError as error:
+        raise ImageFileError(f"{image.get_filename()}: cannot be used as an image: {error}") from error
+
+
+def image_data_file(path: Path) -> Path:
+    """The .img or .img.gz file of a .hdr file, whether it exists or not."""
+    plain = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
+    packed = plain.with_name(plain.name + ".gz")
+    return packed if packed.exists() and not plain.exists() else plain
+
+
+def _open(path: Path) -> BinaryIO:
+    """The unpacked bytes of a file."""
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty (0 bytes)")
+    return read_gzip(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1Header:
+    """The checked header; notes what was mended in it."""
+    start = stream.read(4)
+    stream.seek(0)
+    header = _header_class(start, is_pair=is_pair).from_fileobj(stream, check=False)
+    header.check_fix(logger=_recording_logger(notes), error_level=logging.ERROR)
+    if int(header["intent_code"]) in _CIFTI_INTENTS:
+        raise ValueError("this is a CIFTI matrix over brain surfaces, not an image; export it as a volume first")
+    return header
+
+
+def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, *, as_float32: bool) -> AnyArray:
+    """All voxels, scaled, (X, Y[, Z[, further axes]]); the stream is read to its end."""
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    _refuse_truncated(stream, path, header)
+    slope, inter = header.get_slope_inter()
+    converts = as_float32 and dtype.names is None and dtype.kind != "c"
+    array = np.empty(math.prod(shape), dtype=np.float32 if converts else dtype)
+    step = max(1, _PART_BYTES // dtype.itemsize)
+    stream.seek(int(header.get_data_offset()))
+    for first in range(0, len(array), step):
+        part = np.empty(min(step, len(array) - first), dtype=dtype)
+        found = _fill(stream, part)
+        if found < part.nbytes:
+            raise EOFError(
+                f"{first * dtype.itemsize + found} bytes of voxels found, {len(array) * dtype.itemsize} expected"
+            )
+        array[first : first + len(part)] = apply_read_scaling(part, slope, inter) if converts else part
+    while stream.read(_PART_BYTES):
+        pass
+    if not converts and dtype.names is None:
+        array = apply_read_scaling(array, slope, inter)
+    return array.reshape(shape, order="F")
+
+
+def _fill(stream: BinaryIO, array: AnyArray) -> int:
+    """Read as many bytes as the array has, or as there are; returns how many."""
+    content = array.view(np.uint8).data
+    found = 0
+    while found < len(content):
+        count = stream.readinto(content[found:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        found += count
+    return found
+
+
+def _refuse_truncated(stream: BinaryIO, path: Path, header: Nifti1Header) -> None:
+    """Compare sizes before any memory is taken for voxels: a damaged header may promise terabytes."""
+    shape = header.get_data_shape()
+    if any(size < 1 for size in shape):
+        raise ValueError(f"the header gives the shape {shape}, which has no voxels")
+    expected = int(header.get_data_offset()) + math.prod(shape) * header.get_data_dtype().itemsize
+    packed = path.stat().st_size
+    is_packed = path.suffix.lower() == ".gz"
+    if expected <= packed * (_LARGEST_GZIP_RATIO if is_packed else 1):
+        return
+    while is_packed and stream.read(_PART_BYTES):
+        pass
+    raise EOFError(f"{stream.tell() if is_packed else packed} bytes found, {expected} expected")
+
+
+def _recording_logger(notes: list[str]) -> logging.Logger:
+    """A logger outside the logging tree that keeps nibabel's warnings about a header instead of printing them."""
+
+    def record_only(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            notes.append(f"the NIfTI header is not valid and was read as follows: {record.getMessage()}")
+        return False
+
+    logger = logging.Logger("NIfTI header")
+    logger.addFilter(record_only)
+    return logger
+
+
+def _header_class(start: bytes, *, is_pair: bool) -> type[Nifti1Header]:
+    """NIfTI-1 headers are 348 bytes long, NIfTI-2 headers 540; the first number in the file says so."""
+    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+    classes: dict[int, type[Nifti1Header]] = {
+        348: Nifti1PairHeader if is_pair else Nifti1Header,
+        540: Nifti2PairHeader if is_pair else Nifti2Header,
+    }
+    for size, header_class in classes.items():
+        if size in sizes:
+            return header_class
+    raise ValueError("it does not begin with a NIfTI header; is it really this format?")
+
+
+def _volume(array: AnyArray, header: Nifti1Header, *, ending: str, notes: list[str], path: Path | None) -> Volume:
+    file_dimensions = min(3, max(2, array.ndim))
+    array = _channels_first(array, notes)
+    shape = array.shape[1:]
+    affine, spacing = _geometry(header, (shape[2], shape[1], shape[0]), notes)
+    if file_dimensions == 2:
+        slice_mm = FLAT_SLICE_FACTOR * float(spacing[:2].max())
+        affine[:3, 2] *= slice_mm / np.linalg.norm(affine[:3, 2])
+        spacing[2] = slice_mm
+    grid = make_grid(shape, spacing[::-1].tolist(), reverse_voxel_axes(affine))
+    template = Template(ending=ending, grid=grid, file_dimensions=file_dimensions, nifti_header=header)
+    return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
+
+
+def _channels_first(array: AnyArray, notes: list[str]) -> AnyArray:
+    """(X, Y[, Z[, further axes, one of them longer than 1]]) -> (C, Z, Y, X)."""
+    if array.size == 0 or array.ndim == 0:
+        raise ValueError(f"the image has no voxels: its shape is {array.shape}")
+    if array.dtype.kind == "c":
+        raise ValueError("the voxels are complex numbers; save magnitude or phase instead")
+    further = [size for size in array.shape[3:] if size > 1]
+    if len(further) > 1 or (further and array.dtype.names):
+        raise ValueError(f"the shape {array.shape} has too many axes; autoseg reads 2D, 3D, 4D, and colours in 3D")
+    spatial = array.shape[:3] + (1,) * (3 - array.ndim)
+    if array.dtype.names is None:
+        return array.reshape((*spatial, *(further or [1])), order="F").T
+    if len(array.dtype.names) > 3:
+        notes.append("the alpha channel was left out")
+    return np.stack([array[name].reshape(spatial, order="F").T for name in array.dtype.names[:3]])
+
+
+def _geometry(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list[str]) -> tuple[AnyArray, AnyArray]:
+    """Affine (x, y, z, 1) -> world, and spacing (x, y, z), mm."""
+    affine = _best_affine(header, shape_xyz, notes)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
+    if np.allclose(pixdim, lengths, rtol=SPACING_TOLERANCE, atol=0):
+        return affine, pixdim
+    if header.get_data_shape()[2:]:
+        notes.append("the voxel sizes in the header (pixdim) disagree with its affine; the affine was used")
+    return affine, lengths
+
+
+def _best_affine(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list[str]) -> AnyArray:
+    """The sform if it is set, else the qform, else one made from the voxel sizes."""
+    sform = _usable(header.get_sform(coded=True)[0])
+    qform = _usable(_qform(header))
+    if int(header["sform_code"]) > 0 and sform is None:
+        notes.append("the sform of the header is not usable and was left out")
+    if sform is not None and qform is not None:
+        tolerance_mm = CORNER_TOLERANCE * float(np.linalg.norm(sform[:3, :3], axis=0).min())
+        if corner_distance_mm(sform, qform, shape_xyz) > tolerance_mm:
+            notes.append("sform and qform of the header disagree on where the voxels are; the sform was used")
+    affine = sform if sform is not None else qform
+    if affine is None:
+        notes.append("the header does not say how the image lies in space (no sform, no qform); left/right is assumed")
+        affine = _usable(header.get_base_affine())
+    if affine is None:
+        raise ValueError(f"the header gives no usable voxel sizes: pixdim {header['pixdim'][1:4].tolist()}")
+    return affine
+
+
+def _qform(header: Nifti1Header) -> AnyArray | None:
+    try:
+        affine: AnyArray | None = header.get_qform(coded=True)[0]
+    except (HeaderDataError, ValueError):
+        return None
+    return affine
+
+
+def _usable(affine: AnyArray | None) -> AnyArray | None:
+    """The affine in double precision; None when it is not finite or flattens space."""
+    if affine is None or not np.isfinite(affine).all():
+        return None
+    affine = np.array(affine, dtype=np.float64)
+    volume = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
+    if abs(float(np.linalg.det(affine[:3, :3]))) <= _SMALLEST_VOLUME_RATIO * volume:
+        return None
+    return affine

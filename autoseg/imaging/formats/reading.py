@@ -1,0 +1,171 @@
+"""Image and label files into arrays (C, Z, Y, X): the one door for every format.
+
+This module, the format modules that it calls and `writing` are the only ones that know the axis order of files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.geometry import grid_difference
+from autoseg.imaging.formats.itk import detached_data_files, read_itk, volume_from_simpleitk
+from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
+from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
+from autoseg.imaging.formats.volume import (
+    IMAGE_ENDINGS,
+    ITK_ENDINGS,
+    NIFTI_ENDINGS,
+    PICTURE_ENDINGS,
+    AnyArray,
+    Template,
+    Volume,
+    canonical_affine,
+    make_grid,
+    split_ending,
+)
+
+__all__ = [
+    "IMAGE_ENDINGS",
+    "PICTURE_SLICE_SPACING_MM",
+    "Template",
+    "Volume",
+    "data_files",
+    "read_image",
+    "read_label_map",
+    "split_ending",
+    "volume_from_array",
+    "volume_from_nibabel",
+    "volume_from_simpleitk",
+]
+
+
+def read_image(paths: Sequence[Path]) -> Volume:
+    """Read one case's image.
+
+    Args:
+        paths: One file (3D, 4D whose last axis is the channel, or colour), or one file per channel in order.
+
+    Returns:
+        Volume with array (C, Z, Y, X) float32 in stored order; grid and template are the first file's.
+
+    Raises:
+        ImageFileError: If a file cannot be read, or the files' grids differ; the message begins with the path.
+    """
+    volumes: list[Volume] = []
+    arrays: list[AnyArray] = []
+    for path in paths:
+        volume = _read(Path(path), as_labels=False)
+        arrays.append(_as_float32(volume.array))
+        volumes.append(replace(volume, array=arrays[-1][:0].copy()))
+        del volume
+    first = volumes[0]
+    for other in volumes[1:]:
+        difference = grid_difference(first.grid, other.grid)
+        if difference is not None:
+            raise ImageFileError(f"{other.path}: not on the same grid as {first.path}: {difference}")
+    array = arrays[0] if len(arrays) == 1 else _join_channels(arrays)
+    notes = tuple(dict.fromkeys(note for volume in volumes for note in volume.notes))
+    return replace(first, array=array, notes=notes)
+
+
+def read_label_map(path: Path) -> Volume:
+    """Read a label map with the file's own values.
+
+    Returns:
+        Volume with array (1, Z, Y, X) in stored order: integers stay integers, whole numbers stored as floats become
+        integers, anything else (fractions, NaN) stays float.
+
+    Raises:
+        ImageFileError: If the file cannot be read or has more than one value per voxel.
+    """
+    volume = _read(Path(path), as_labels=True)
+    if volume.array.shape[0] != 1:
+        raise ImageFileError(f"{path}: a label map needs one value per voxel, found {volume.array.shape[0]} channels")
+    return replace(volume, array=_as_integers(volume.array))
+
+
+def volume_from_array(
+    array: ArrayLike, spacing: Sequence[float], affine: ArrayLike | None = None, *, ending: str = ""
+) -> Volume:
+    """A volume from an array in memory.
+
+    Args:
+        array: (C, Z, Y, X), or (Z, Y, X) for one channel.
+        spacing: mm, (z, y, x).
+        affine: (4, 4), voxel index (z, y, x, 1) -> world mm (right, anterior, superior, 1); None: the axes run
+            towards superior, posterior and left.
+        ending: Of the files that label maps will be written to, for example `.nii.gz`.
+
+    Raises:
+        ValueError: If the array has other than 3 or 4 axes, or spacing and affine disagree.
+    """
+    voxels: AnyArray = np.asarray(array)
+    if voxels.ndim == 3:
+        voxels = voxels[np.newaxis]
+    if voxels.ndim != 4:
+        raise ValueError(f"expected an array (C, Z, Y, X) or (Z, Y, X), found the shape {voxels.shape}")
+    matrix = canonical_affine(spacing) if affine is None else np.asarray(affine, dtype=np.float64)
+    if not np.allclose(np.linalg.norm(matrix[:3, :3], axis=0), spacing, rtol=1e-2):
+        raise ValueError(f"the affine's columns are not {tuple(spacing)} mm long; both go by the order (z, y, x)")
+    grid = make_grid(voxels.shape[1:], spacing, matrix)
+    return Volume(array=_as_float32(voxels), grid=grid, template=Template(ending=ending, grid=grid))
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The file itself, and the files that hold its voxels: .img beside .hdr, what .mhd and .nhdr name.
+
+    Raises:
+        ImageFileError: If a header that names its files cannot be read.
+    """
+    if path.suffix.lower() == ".hdr":
+        return path, image_data_file(path)
+    if path.suffix.lower() in (".mhd", ".nhdr"):
+        return path, *detached_data_files(path)
+    return (path,)
+
+
+def _read(path: Path, *, as_labels: bool) -> Volume:
+    ending = split_ending(path.name)[1]
+    if ending in NIFTI_ENDINGS:
+        return read_nifti(path, as_float32=not as_labels)
+    if ending in ITK_ENDINGS:
+        return read_itk(path)
+    if ending in PICTURE_ENDINGS:
+        return read_picture(path, as_labels=as_labels)
+    raise ImageFileError(
+        f"{path}: files ending in {ending or '(nothing)'} are not supported; convert it to one of "
+        f"{' '.join(IMAGE_ENDINGS)}"
+    )
+
+
+def _join_channels(arrays: list[AnyArray]) -> AnyArray:
+    """Concatenate, and let each array go once it is copied: no two copies of all channels."""
+    joined = np.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), dtype=np.float32)
+    end = len(joined)
+    while arrays:
+        channels = arrays.pop()
+        joined[end - len(channels) : end] = channels
+        end -= len(channels)
+    return joined
+
+
+def _as_float32(array: AnyArray) -> AnyArray:
+    # Values beyond float32 become infinite, which the checks report.
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def _as_integers(array: AnyArray) -> AnyArray:
+    if array.dtype.kind in "ui":
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    limits = np.iinfo(np.int32)
+    if not (array.min() >= limits.min and array.max() <= limits.max):
+        return array
+    integers = array.astype(np.int32)
+    return integers if np.array_equal(integers, array) else array

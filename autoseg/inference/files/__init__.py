@@ -1,0 +1,1 @@
+"""Many images through one model: which files to read, which to write, and the lists of a run."""

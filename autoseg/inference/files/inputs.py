@@ -1,0 +1,148 @@
+"""What the user wants predicted: a file, a folder or a list becomes cases with their image files.
+
+In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE; any other image file is a case of its own, and
+so is each numbered file whose number cannot be a channel of the model. A list is a CSV file with a header, or a JSON
+array of objects, as for training but without labels: `case` (may be left out), and `image` with one file per case or
+all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are relative to the list's folder.
+"""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.errors import UsageError
+from autoseg.imaging.datasets.file_pairing import image_files, split_channel
+from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
+
+logger = logging.getLogger("autoseg.predict")
+
+LIST_ENDINGS = (".csv", ".json")
+_IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
+
+_Row = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class InputCase:
+    """One case to predict."""
+
+    case: str
+    images: tuple[Path, ...]
+    """One file, or one per channel in channel order."""
+    fault: str = ""
+    """Why the case cannot be predicted; empty when its files look complete."""
+
+
+def find_inputs(inputs: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+    """Cases in the order of their names, or of the list.
+
+    Args:
+        inputs: An image file, a folder of image files, or a .csv or .json list.
+        channel_names: The channels that the model expects.
+
+    Raises:
+        UsageError: If there is no such file or folder, it holds no image, or the list cannot be understood.
+    """
+    if not inputs.exists():
+        raise UsageError(f"{inputs}: no such file or folder")
+    if inputs.is_dir():
+        cases = _cases_in_folder(inputs, channel_names)
+    elif inputs.suffix.lower() in LIST_ENDINGS:
+        cases = tuple(_listed_cases(inputs))
+    else:
+        cases = (InputCase(_case_name(inputs), (inputs,)),)
+    if not cases:
+        raise UsageError(f"{inputs}: no images here; readable endings are {', '.join(IMAGE_ENDINGS)}")
+    return cases
+
+
+def _case_name(path: Path) -> str:
+    return split_ending(path.name)[0].removesuffix("_0000")
+
+
+def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+    cases = []
+    groups: dict[tuple[str, str], dict[int, Path]] = {}
+    for name in image_files(folder):
+        stem, ending = split_ending(name)
+        if (channel := split_channel(stem)) is not None:
+            groups.setdefault((channel[0], ending), {})[channel[1]] = folder / name
+        else:
+            cases.append(InputCase(stem, (folder / name,)))
+    for (case, _), found in groups.items():
+        if _are_cases(found, len(channel_names)):
+            cases += [InputCase(split_ending(path.name)[0], (path,)) for path in found.values()]
+        else:
+            cases.append(_channel_case(case, found, channel_names))
+    return tuple(sorted(cases, key=lambda item: item.case))
+
+
+def _are_cases(found: Mapping[int, Path], num_channels: int) -> bool:
+    """Whether the numbers of equally named files (by number) cannot be channels and so count cases."""
+    if num_channels > 1:
+        return max(found) >= num_channels
+    if 0 in found and len(found) > 1:
+        names = ", ".join(path.name for _, path in sorted(found.items()))
+        logger.warning("%s: taken as separate cases, because the model has one channel", names)
+    return list(found) != [0]
+
+
+def _channel_case(case: str, found: Mapping[int, Path], channel_names: Sequence[str]) -> InputCase:
+    images = tuple(path for _, path in sorted(found.items()))
+    if sorted(found) in ([0], list(range(len(channel_names)))):  # one file may hold all channels
+        return InputCase(case, images)
+    expected = ", ".join(f"{case}_{index:04d} ({name})" for index, name in enumerate(channel_names))
+    fault = (
+        f"found {', '.join(path.name for path in images)}, the model expects {expected}. Add or remove files; images "
+        "that are cases of their own must not end in four digits, or must be given as a CSV or JSON list."
+    )
+    return InputCase(case, images, fault)
+
+
+def _listed_cases(path: Path) -> Iterator[InputCase]:
+    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
+    for number, row in enumerate(rows, start=1):
+        names = list(_image_names(row))
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise UsageError(
+                f"{path}: entry {number} names no image: found {dict(row)}, expected `image` with a file name, or one "
+                "per channel (CSV: columns image_0, image_1, ...)"
+            )
+        images = tuple(path.parent / str(name) for name in names)
+        case = str(row.get("case") or _case_name(images[0]))
+        if Path(case).name != case:
+            raise UsageError(f"{path}: entry {number} has the case name {case!r}; it must not contain folders")
+        yield InputCase(case, images)
+
+
+def _image_names(row: _Row) -> Iterator[object]:
+    columns = {int(match[1] or 0): key for key in row if (match := _IMAGE_COLUMN.fullmatch(key))}
+    for _, key in sorted(columns.items()):
+        value = row[key]
+        yield from value if isinstance(value, list) else [value]
+
+
+def _csv_rows(path: Path) -> list[_Row]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        delimiter = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
+        return [
+            {str(key).strip(): str(value).strip() for key, value in row.items() if value}
+            for row in csv.DictReader(lines, delimiter=delimiter)
+        ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as a CSV list: {error}") from error
+
+
+def _json_rows(path: Path) -> list[_Row]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as a JSON list: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{path}: expected a JSON array of objects with `case` and `image`")
+    return rows

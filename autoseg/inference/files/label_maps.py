@@ -1,0 +1,50 @@
+"""Label maps that lie in a folder: which files they are, and two of them on one grid."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.formats.geometry import grid_difference
+from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
+from autoseg.inference.files.side_files import SIDE_MAPS
+
+
+def find_label_maps(folder: Path) -> dict[str, Path]:
+    """Image files of a folder by case name, sorted; other files, and maps of uncertainty or instances, are left alone.
+
+    Raises:
+        UsageError: If the folder does not exist, or two of its files have the same case name.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder; give the folder that holds the label maps")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.name.lower().endswith(IMAGE_ENDINGS):
+            continue
+        case, _ = split_ending(path.name)
+        if case in found:
+            raise UsageError(f"{folder}: {found[case].name} and {path.name} are the same case; keep one of them")
+        found[case] = path
+    return {case: path for case, path in found.items() if not _is_share_map(case, found)}
+
+
+def _is_share_map(case: str, found: Mapping[str, Path]) -> bool:
+    """Whether prediction wrote this file beside a case's label map."""
+    stem, _, kind = case.rpartition("_")
+    return kind in SIDE_MAPS and stem in found
+
+
+def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volume, Volume]:
+    """Read a prediction and its reference, in stored order with the files' values.
+
+    Raises:
+        ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
+    """
+    predicted, true = read_label_map(prediction), read_label_map(reference)
+    difference = grid_difference(predicted.grid, true.grid)
+    if difference is not None:
+        raise ImageFileError(
+            f"{prediction}: case {case} does not lie on the grid of its reference {reference}: {difference}. "
+            "Write predictions on the grid of the original image."
+        )
+    return predicted, true

@@ -1,0 +1,151 @@
+"""The lists that a run over files keeps beside its label maps: failures, statistics, instances, colours."""
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autoseg.errors import ImageFileError
+from autoseg.inference.files.case_table import CaseTable, written_at_the_end
+from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.instance_table import INSTANCES_FILE, instance_rows, instance_table
+from autoseg.inference.files.label_statistics import STATISTICS_FILE, statistics_rows, statistics_table
+from autoseg.inference.files.outputs import OutputFile, PredictionFailure, write_failures
+from autoseg.inference.files.parts import Part, part_files
+from autoseg.inference.files.side_files import CaseOutcome, OutputChoices, measure_written, measure_written_instances
+from autoseg.inference.models.label_colors import name_label_values, write_color_tables
+from autoseg.records.files import Progress
+from autoseg.records.plan import Plan
+
+logger = logging.getLogger("autoseg.predict")
+
+FAILURES_FILE = "failures.json"
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Those that are wanted."""
+
+    statistics: CaseTable | None = None
+    instances: CaseTable | None = None
+
+    def put(self, case: str, outcome: CaseOutcome) -> None:
+        """Take in what was measured."""
+        if self.statistics is not None and outcome.statistics:
+            self.statistics.put(case, statistics_rows(outcome.statistics))
+        if self.instances is not None and outcome.instances is not None:
+            self.instances.put(case, instance_rows(case, outcome.instances))
+
+
+class RunLists:
+    """Takes what came of each case, in any order; see `keep_lists`."""
+
+    def __init__(self, outputs: Sequence[OutputFile], tables: _Tables, progress: Progress | None) -> None:
+        self._outputs = outputs
+        self._tables = tables
+        self._progress = progress
+        self._done: dict[int, str] = {}
+
+    def add(self, index: int, outcome: CaseOutcome) -> None:
+        """Log a case's notes, and its error if it failed; take in its rows of tables.
+
+        Args:
+            index: Of the case among those of the run.
+            outcome: What came of it.
+        """
+        case = self._outputs[index].item.case
+        for note in outcome.notes:
+            logger.warning("%s: %s", case, note)
+        if outcome.error:
+            logger.error("%s: %s", case, outcome.error)
+        else:
+            self._tables.put(case, outcome)
+        self._done[index] = outcome.error
+        if self._progress is not None:
+            self._progress(len(self._done), len(self._outputs))
+
+    @property
+    def done(self) -> list[InputCase]:
+        """Cases that were taken in."""
+        return [self._outputs[index].item for index in sorted(self._done)]
+
+    @property
+    def failures(self) -> list[PredictionFailure]:
+        """Those that failed, in the order of the cases."""
+        return [
+            PredictionFailure(item.case, tuple(str(path) for path in item.images), error)
+            for item, error in ((self._outputs[index].item, error) for index, error in sorted(self._done.items()))
+            if error
+        ]
+
+
+@contextmanager
+def keep_lists(
+    outputs: Sequence[OutputFile],
+    kept: Collection[int],
+    plan: Plan,
+    choices: OutputChoices,
+    part: Part,
+    progress: Progress | None = None,
+) -> Iterator[RunLists]:
+    """Keep the lists of a run; when it is stopped, they tell what was done until then.
+
+    Of a case that is kept, rows are taken from the table that is there or, in a run over all cases, from tables of
+    earlier parts; else its maps are measured. A run over all cases takes its cases out of the parts' lists of
+    failures.
+
+    Args:
+        outputs: All cases of this part of the run, at least one.
+        kept: Indices of those whose label maps are there and stay.
+        plan: Of the model.
+        choices: What is wanted.
+        part: Of the run.
+        progress: Called after every case.
+
+    Raises:
+        UsageError: If a file that is to be written holds something else.
+    """
+    folder = outputs[0].target.parent
+    if choices.colors:
+        write_color_tables(name_label_values(plan.encoding), plan.encoding.values[0], folder)
+    with _open_tables(folder, plan, choices, part) as tables:
+        lists = RunLists(outputs, tables, progress)
+        try:
+            cases = [outputs[index].item.case for index in kept]
+            for table, name in ((tables.statistics, STATISTICS_FILE), (tables.instances, INSTANCES_FILE)):
+                if table is not None and part.is_whole:
+                    table.take_over(cases, part_files(folder, name))
+            for index in kept:
+                lists.add(index, _outcome_of_kept(outputs[index], tables, plan))
+            yield lists
+        finally:
+            write_failures(lists.failures, lists.done, folder / part.file_name(FAILURES_FILE))
+            for path in part_files(folder, FAILURES_FILE) if part.is_whole else ():
+                write_failures([], lists.done, path)
+
+
+@contextmanager
+def _open_tables(folder: Path, plan: Plan, choices: OutputChoices, part: Part) -> Iterator[_Tables]:
+    with ExitStack() as stack:
+        statistics = instances = None
+        if choices.statistics:
+            table = statistics_table(folder / part.file_name(STATISTICS_FILE), plan.channel_names)
+            statistics = stack.enter_context(written_at_the_end(table))
+        if choices.instances:
+            table = instance_table(folder / part.file_name(INSTANCES_FILE))
+            instances = stack.enter_context(written_at_the_end(table))
+        yield _Tables(statistics, instances)
+
+
+def _outcome_of_kept(file: OutputFile, tables: _Tables, plan: Plan) -> CaseOutcome:
+    outcome = CaseOutcome()
+    try:
+        if tables.statistics is not None and file.item.case not in tables.statistics:
+            outcome = replace(outcome, statistics=measure_written(file, plan))
+        if tables.instances is not None and file.item.case not in tables.instances:
+            outcome = replace(outcome, instances=measure_written_instances(file, plan))
+    except (ImageFileError, OSError, ValueError) as error:
+        what = "statistics" if tables.statistics is not None and not outcome.statistics else "rows of instances"
+        return replace(outcome, notes=(f"no {what} of the label map that is there: {error}",))
+    return outcome

@@ -1,0 +1,1 @@
+"""How much memory a prediction needs, and how much the machine has."""

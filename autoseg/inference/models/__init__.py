@@ -1,0 +1,1 @@
+"""From a workspace to networks that are ready to predict, and what their prediction costs."""

@@ -1,0 +1,141 @@
+"""The label maps that a cascade's first stage leaves for its second one, and whether they can be used.
+
+    3d_lowres fold k: logits of a held-out case --resize, decide--> next_stage/3d_cascade_fullres/<case>.b2nd
+
+Each map comes from the fold that did not train on its case, so a cascade needs every fold of its first stage. A map
+knows which weights and which preprocessed case it was made from; when either has changed since, it is outdated.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import blosc2
+import numpy as np
+
+from autoseg.errors import DatasetError, TrainingError
+from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, open_label_map, save_label_map
+from autoseg.inference.restoring.restore import LabelIndices
+from autoseg.records.case import PreprocessedCase
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import read_record
+from autoseg.records.plan import Plan, Splits, hash_of, model_hash
+from autoseg.records.workspace import Workspace
+
+UNTRAINED = "is not trained to its end"
+OTHER_PLAN = "was trained for another plan"
+UNWRITTEN = "has not written its label maps"
+OUTDATED = "or its preprocessed cases changed after its label maps were written"
+
+
+@dataclass(frozen=True)
+class NextStage:
+    """What one fold passes on to a cascade."""
+
+    workspace: Workspace
+    plan: Plan
+    fold: str
+    """Of the cascade's previous configuration."""
+    cascade: str
+
+    def write(self, grid: PreprocessedCase, labels: LabelIndices) -> None:
+        """Write the label map of one case, (Z, Y, X) on the grid that `grid` gave, made from the fold's logits."""
+        patch_size = self.plan.configurations[self.cascade].patch_size
+        save_label_map(self._path(grid.case), labels.astype(np.int16), patch_size, self._origin(grid))
+
+    def grid(self, case: str) -> PreprocessedCase:
+        """The cascade's preprocessed grid of one case.
+
+        Raises:
+            RecordError: If the case is not preprocessed for the cascade.
+        """
+        folder = self.workspace.preprocessed(self.plan.configurations[self.cascade].preprocessed_as)
+        return read_record(PreprocessedCase, folder / (case + RECORD_ENDING))
+
+    def open(self, case: str) -> blosc2.NDArray:
+        """Label indices (Z, Y, X), int16, mapped into memory; see `find_fault`."""
+        return open_label_map(self._path(case))[0]
+
+    def find_fault(self, case: str) -> str:
+        """Why a case has no label map that can be used; empty when it has one."""
+        if self._checkpoint is None:
+            return UNTRAINED
+        if self._checkpoint.model_hash != model_hash(self.plan, self._previous):
+            return OTHER_PLAN
+        grid = self.grid(case)
+        try:
+            array, origin = open_label_map(self._path(case))
+        except DatasetError:
+            return UNWRITTEN
+        up_to_date = origin == self._origin(grid) and array.shape == grid.shape
+        return "" if up_to_date else OUTDATED
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint | None:
+        """The record of the final weights; None when there are none yet."""
+        path = self.workspace.fold(self._previous, self.fold) / "checkpoint_final.json"
+        return read_record(Checkpoint, path) if path.exists() else None
+
+    @property
+    def _previous(self) -> str:
+        return str(self.plan.configurations[self.cascade].previous_configuration)
+
+    def _path(self, case: str) -> Path:
+        return self.workspace.next_stage(self._previous, self.fold, self.cascade) / (case + ARRAY_ENDING)
+
+    def _origin(self, grid: PreprocessedCase) -> str:
+        weights = None if self._checkpoint is None else self._checkpoint.model_dump(mode="json")
+        return hash_of([weights, grid.content_hash])
+
+
+def next_stages(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> tuple[NextStage, ...]:
+    """One for each cascade that takes the label maps of `configuration` as input."""
+    return tuple(
+        NextStage(workspace, plan, fold, name)
+        for name, value in plan.configurations.items()
+        if value.previous_configuration == configuration
+    )
+
+
+def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[str]) -> Mapping[str, blosc2.NDArray]:
+    """Label maps of a cascade's previous stage, each from the fold that its case was held out of.
+
+    Args:
+        workspace: Has splits and the cascade's preprocessed cases.
+        plan: Has the cascade.
+        name: The cascade.
+        cases: Whose maps are wanted.
+
+    Returns:
+        By case: label indices (Z, Y, X), int16, on the cascade's preprocessed grid, mapped into memory: index them
+        with slices.
+
+    Raises:
+        TrainingError: If a case is held out of no fold, or maps are missing or outdated; says which folds to train.
+    """
+    splits = read_record(Splits, workspace.splits)
+    folds = {case: str(index) for index, split in enumerate(splits.folds) for case in split.validation}
+    never = sorted(set(cases) - set(folds))
+    if never:
+        raise TrainingError(
+            f"{workspace.splits}: {len(never)} cases, {never[0]} first, are in the validation part of no fold, and "
+            f"{name} needs a label map of every case from a network that did not train on it. Plan with more folds."
+        )
+    stages = {fold: NextStage(workspace, plan, fold, name) for fold in sorted({folds[case] for case in cases})}
+    faults = Counter((folds[case], fault) for case in cases if (fault := stages[folds[case]].find_fault(case)))
+    if faults:
+        raise TrainingError(_say_faults(workspace, plan, name, faults))
+    return {case: stages[folds[case]].open(case) for case in cases}
+
+
+def _say_faults(workspace: Workspace, plan: Plan, name: str, faults: Mapping[tuple[str, str], int]) -> str:
+    previous = plan.configurations[name].previous_configuration
+    found = [f"  fold {fold} {fault} ({number} cases)" for (fold, fault), number in sorted(faults.items())]
+    commands = [
+        f"  autoseg-train {workspace.root} -c {previous} -f {fold}{' --restart' if fault == OTHER_PLAN else ''}"
+        for fold, fault in sorted(faults)
+    ]
+    what = f"{name} takes the label maps of {previous} as input, and some are missing or outdated:"
+    return "\n".join([what, *found, "Run first:", *dict.fromkeys(commands)])

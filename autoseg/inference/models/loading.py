@@ -1,0 +1,264 @@
+"""From a workspace to networks ready to predict: which configurations and folds, and their weights."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from autoseg.errors import PredictionError
+from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
+from autoseg.inference.windows.network_pass import PassTrials, PrecisionTrial
+from autoseg.networks.build import build_network
+from autoseg.postprocessing import describe_step
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.files import read_record
+from autoseg.records.plan import Configuration, Plan, model_hash
+from autoseg.records.postprocessing import PostprocessingStep
+from autoseg.records.refinement import Refinement
+from autoseg.records.selection import Selection
+from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.predict")
+
+PREFERENCE = ("3d_cascade_fullres", "3d_fullres", "3d_lowres", "2d")
+"""Without a selection: most detailed 3D first, with context before without."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to predict with."""
+
+    configurations: tuple[str, ...]
+    """One, or several whose probabilities are averaged."""
+    folds: tuple[str, ...]
+    """Asked for; empty: all that are trained."""
+    postprocessing: tuple[PostprocessingStep, ...]
+    region_thresholds: Thresholds = field(default_factory=dict)
+    refinement: Refinement | None = None
+
+
+@dataclass(frozen=True)
+class LoadedConfiguration:
+    """One configuration with the networks of its folds, on their device and in evaluation mode."""
+
+    name: str
+    configuration: Configuration
+    folds: tuple[str, ...]
+    networks: tuple[nn.Module, ...]
+    mirror_axes: tuple[int, ...]
+    """Spatial axes of the patch that the training of every fold mirrored."""
+    previous: Self | None = None
+    """Cascade: what makes the label maps that its networks take as input; None where these come from elsewhere."""
+    trials: PassTrials = field(default_factory=PassTrials, compare=False)
+    """What the first windows teach about batch and precision."""
+
+
+def choose_recipe(
+    workspace: Workspace, plan: Plan, configuration: str | None, folds: Sequence[str] | None, checkpoint: str
+) -> Recipe:
+    """What the user asked for, else what `select` chose, else the preferred trained configuration.
+
+    Raises:
+        PredictionError: If the configuration is unknown, or nothing is trained.
+    """
+    asked = tuple(folds or ())
+    if configuration is not None:
+        if configuration not in plan.configurations:
+            raise PredictionError(
+                f"{workspace.plan}: no configuration {configuration!r}; it has {', '.join(plan.configurations)}"
+            )
+        return Recipe((configuration,), asked, ())
+    if workspace.selection.is_file():
+        selection = read_record(Selection, workspace.selection)
+        if not asked:
+            _warn_of_other_folds(workspace, selection, checkpoint)
+        recipe = follow_selection(selection)
+        return replace(recipe, folds=asked or recipe.folds)
+    names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
+    for name in names:
+        if all(workspace.trained_folds(stage, checkpoint) for stage in stages_of(plan, name)):
+            return Recipe((name,), asked, ())
+    raise PredictionError(
+        f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
+    )
+
+
+def follow_selection(selection: Selection) -> Recipe:
+    """What `select` chose."""
+    return Recipe(
+        selection.configurations, selection.folds, selection.postprocessing, dict(selection.region_thresholds),
+        selection.refinement,
+    )  # fmt: skip
+
+
+def stages_of(plan: Plan, name: str) -> tuple[str, ...]:
+    """A configuration and, of a cascade, all that come before it."""
+    previous = plan.configurations[name].previous_configuration
+    return (name,) if previous is None else (*stages_of(plan, previous), name)
+
+
+def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:
+    for name in selection.configurations:
+        others = [
+            fold for fold in workspace.trained_folds(name, checkpoint) if fold != "all" and fold not in selection.folds
+        ]
+        if others:
+            logger.warning(
+                "%s: chosen without fold(s) %s of %s, which are trained now and not used; run autoseg select again",
+                workspace.selection, ", ".join(others), name,
+            )  # fmt: skip
+
+
+def say_what_predicts(
+    members: Sequence[LoadedConfiguration], steps: Sequence[PostprocessingStep], thresholds: Thresholds = ONE_HALF
+) -> str:
+    """One sentence for the log: configurations with their folds, thresholds of regions, and post-processing."""
+    networks = " and ".join(_name_stages(member) for member in members)
+    recipe = "; ".join(map(describe_step, steps))
+    limits = "".join(f"; {region} where its probability exceeds {limit:g}" for region, limit in thresholds.items())
+    return f"predicting with {networks}{limits}; post-processing: {recipe or 'none'}"
+
+
+def _name_stages(member: LoadedConfiguration) -> str:
+    stage = f"{member.name} (fold(s) {', '.join(member.folds)})"
+    return stage if member.previous is None else f"{stage} after {_name_stages(member.previous)}"
+
+
+def load_with_previous(
+    workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
+) -> LoadedConfiguration:
+    """Load a configuration and, of a cascade, the stages before it; arguments as for `load_configuration`.
+
+    The previous stage predicts with the same folds, so that a case which these held out is new to both stages; where
+    none of these is trained, with all that are.
+
+    Raises:
+        PredictionError: As `load_configuration`; also if the previous stage has no trained fold.
+    """
+    loaded = load_configuration(workspace, plan, name, folds, checkpoint, device)
+    previous = loaded.configuration.previous_configuration
+    if previous is None:
+        return loaded
+    trained = workspace.trained_folds(previous, checkpoint)
+    if not trained:
+        raise PredictionError(
+            f"{workspace.root}: {name} takes the label maps of {previous} as input, which has no trained fold "
+            f"(checkpoint_{checkpoint}). Run autoseg-train {workspace.root} -c {previous} -f FOLD, or predict with "
+            "another configuration."
+        )
+    same = [fold for fold in loaded.folds if fold in trained]
+    return replace(loaded, previous=load_with_previous(workspace, plan, previous, same, checkpoint, device))
+
+
+def load_locator(
+    workspace: Workspace, plan: Plan, members: Sequence[LoadedConfiguration], checkpoint: str, device: torch.device
+) -> LoadedConfiguration | None:
+    """One network of 3d_lowres for a cheap pass, where that is trained and no member is coarse already."""
+    is_coarse = any(member.name == "3d_lowres" or member.previous is not None for member in members)
+    trained = workspace.trained_folds("3d_lowres", checkpoint)
+    if is_coarse or "3d_lowres" not in plan.configurations or not trained:
+        return None
+    return load_configuration(workspace, plan, "3d_lowres", trained[:1], checkpoint, device)
+
+
+def with_first_folds(loaded: LoadedConfiguration, most: int | None) -> LoadedConfiguration:
+    """The same with no more than the first `most` folds, in the stages before it as well; None: with all."""
+    previous = None if loaded.previous is None else with_first_folds(loaded.previous, most)
+    return replace(loaded, folds=loaded.folds[:most], networks=loaded.networks[:most], previous=previous)
+
+
+def with_precision_trial(
+    loaded: LoadedConfiguration, candidate: torch.dtype, encoding: LabelEncoding, *, mirroring: bool
+) -> LoadedConfiguration:
+    """Let the first windows decide whether this configuration, and the stages before it, compute in 16 bits.
+
+    Args:
+        loaded: Networks.
+        candidate: bfloat16 or float16.
+        encoding: Whether the largest head decides, or every region on its own.
+        mirroring: Whether prediction averages over mirrored variants.
+    """
+    axes = loaded.mirror_axes if mirroring else ()
+    trial = PrecisionTrial(candidate, is_softmax=encoding.activation == "softmax", mirror_axes=axes)
+    loaded = replace(loaded, trials=PassTrials(precision=trial))
+    if loaded.previous is None:
+        return loaded
+    return replace(loaded, previous=with_precision_trial(loaded.previous, candidate, encoding, mirroring=mirroring))
+
+
+def load_configuration(
+    workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
+) -> LoadedConfiguration:
+    """Build the networks of a configuration's folds and load their weights; of a cascade, those of this stage alone.
+
+    Args:
+        workspace: Where the weights are.
+        plan: Describes the network.
+        name: Configuration.
+        folds: Empty: all trained folds except `all`, which is used when there is no other.
+        checkpoint: `final` or `best`.
+        device: Where the networks go.
+
+    Raises:
+        PredictionError: If a fold is not trained, or a weights file is damaged or belongs to another network.
+    """
+    if name not in plan.configurations:
+        raise PredictionError(f"{workspace.selection}: chooses {name!r}, which is not in {workspace.plan}")
+    configuration = plan.configurations[name]
+    trained = workspace.trained_folds(name, checkpoint)
+    chosen = tuple(folds) or tuple(fold for fold in trained if fold != "all") or trained
+    missing = [fold for fold in chosen if fold not in trained]
+    if missing or not chosen:
+        raise PredictionError(
+            f"{workspace.root}: configuration {name!r} has no checkpoint_{checkpoint} for fold(s) "
+            f"{', '.join(missing) or 'any'}; trained folds: {', '.join(trained) or 'none'}"
+        )
+    paths = [workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json" for fold in chosen]
+    axes = _common_mirror_axes(name, [_read_checkpoint(path, plan, name) for path in paths])
+    networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
+    return LoadedConfiguration(name, configuration, chosen, networks, axes)
+
+
+def _read_checkpoint(path: Path, plan: Plan, name: str) -> Checkpoint:
+    record = read_record(Checkpoint, path)
+    if record.model_hash != model_hash(plan, name):
+        raise PredictionError(
+            f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). Train "
+            "it again with --restart, or bring the plan back that it was trained for."
+        )
+    return record
+
+
+def _common_mirror_axes(name: str, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
+    """Axes that every fold mirrored; the folds' logits are averaged before those of mirrored variants."""
+    axes = [set(record.training.mirror_axes) for record in checkpoints]
+    common = tuple(sorted(set.intersection(*axes)))
+    if any(one != set(common) for one in axes):
+        logger.info(
+            "the folds of %s were not all mirrored alike in training; mirroring at prediction: %s",
+            name, f"axes {', '.join(map(str, common))}" if common else "none",
+        )  # fmt: skip
+    return common
+
+
+def _load_network(
+    workspace: Workspace, configuration: Configuration, name: str, fold: str, checkpoint: str, device: torch.device
+) -> nn.Module:
+    path = workspace.fold(name, fold) / f"checkpoint_{checkpoint}.safetensors"
+    network = build_network(configuration.network, deep_supervision=False)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise PredictionError(f"{path}: the weights cannot be read ({error}); train this fold again") from error
+    except RuntimeError as error:
+        raise PredictionError(f"{path}: the weights do not fit the network in {workspace.plan}: {error}") from error
+    layout = torch.channels_last if configuration.network.dimensions == 2 else torch.channels_last_3d
+    # the overloads of Module.to do not know layouts without a positional dtype
+    return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]

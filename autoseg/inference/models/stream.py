@@ -1,0 +1,70 @@
+"""One preprocessed case and one configuration: logits on the network's grid. Used at prediction and by training."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.imaging.formats.volume import AnyArray
+from autoseg.inference.models.loading import LoadedConfiguration
+from autoseg.inference.windows.forwards import expand_label_map, mean_forward
+from autoseg.inference.windows.logit_slab import SlabStorage
+from autoseg.inference.windows.network_pass import trial_forward
+from autoseg.inference.windows.sliding_window import stream_logits
+
+LARGEST_FLOAT16 = torch.finfo(torch.float16).max
+
+
+def stream_case_logits(
+    loaded: LoadedConfiguration,
+    image: NDArray[np.float32],
+    previous: AnyArray | None = None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    mirroring: bool = True,
+    overlap: float = 0.5,
+    storage: SlabStorage | None = None,
+) -> Iterator[Tensor]:
+    """Mean logits of one configuration's networks, slice by slice.
+
+    Args:
+        loaded: Networks on `device`.
+        image: (C, Z, Y, X), preprocessed.
+        previous: Label indices of a cascade's previous stage on the same grid, (Z, Y, X); None without a cascade.
+        device: Where the networks are.
+        dtype: The type of autocast; float32: none.
+        mirroring: Average over mirrored variants.
+        overlap: Least share of a window that it has in common with the next one, [0, 1).
+        storage: Of the sums of windows; None: float32 in RAM.
+
+    Returns:
+        Z times (K, Y, X), on the CPU, first to last, in the configuration's `logits_precision`. The networks run while
+        these are asked for.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021) keeps logits in float16. Differs, where a plan asks for it: windows are summed
+        in float32, and only the finished logits are rounded; those beyond float16's range become its largest.
+    """
+    configuration = loaded.configuration
+    forward = trial_forward(mean_forward(loaded.networks), loaded.trials)
+    channels = list(image)
+    if previous is not None:
+        forward = expand_label_map(forward, configuration.network.input_channels - len(image))
+        channels.append(previous)
+    slices = stream_logits(
+        forward,
+        channels,
+        configuration.patch_size,
+        configuration.network.output_channels,
+        loaded.mirror_axes if mirroring else (),
+        overlap=overlap,
+        device=device,
+        dtype=dtype,
+        storage=storage,
+    )
+    if configuration.logits_precision == "float32":
+        return slices
+    return (logits.clamp_(-LARGEST_FLOAT16, LARGEST_FLOAT16).to(torch.float16) for logits in slices)

@@ -1,0 +1,1 @@
+"""One image through one model: prepare, predict, post-process, all in memory."""

@@ -1,0 +1,76 @@
+"""What `Predictor.predict` takes for an image: files, image objects, arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.errors import PredictionError, UsageError
+from autoseg.imaging.formats.reading import (
+    Volume,
+    read_image,
+    volume_from_array,
+    volume_from_nibabel,
+    volume_from_simpleitk,
+)
+from autoseg.records.case import Affine, Spacing
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+Image: TypeAlias = (
+    "Path | str | Sequence[Path | str] | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]"
+)
+"""One file, one file per channel, an image object, or an array (Z, Y, X) or (C, Z, Y, X)."""
+
+
+def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> Volume:
+    """Read files, or take over what an object holds; arguments as for `Predictor.predict`.
+
+    Raises:
+        ImageFileError: If a file cannot be read.
+        UsageError: If spacing is missing, or given for something that knows its own.
+    """
+    if isinstance(image, np.ndarray):
+        if spacing is None:
+            raise UsageError("an array needs spacing=(z, y, x) in mm")
+        return volume_from_array(image, spacing, affine)
+    if spacing is not None or affine is not None:
+        raise UsageError("spacing and affine belong to arrays; files and image objects have their own")
+    if isinstance(image, nibabel.spatialimages.SpatialImage):
+        return volume_from_nibabel(image)
+    if isinstance(image, str | Path):
+        return read_image([Path(image)])
+    import SimpleITK  # slow to import, and files of other formats do without
+
+    if isinstance(image, SimpleITK.Image):
+        return volume_from_simpleitk(image)
+    return read_image([Path(path) for path in image])
+
+
+def check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
+    """Refuse what no network can predict.
+
+    Args:
+        volume: The image.
+        case: Name for messages, where it came from no file.
+        channel_names: The channels that the model expects.
+
+    Raises:
+        PredictionError: If the number of channels is another one, or voxels are NaN or infinite.
+    """
+    if len(volume.array) != len(channel_names):
+        raise PredictionError(
+            f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
+            f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
+        )
+    undefined = sum(  # plane by plane: the answer takes a byte per voxel
+        int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
+    )
+    if undefined:
+        raise PredictionError(
+            f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
+        )

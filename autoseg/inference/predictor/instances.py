@@ -1,0 +1,84 @@
+"""Measure the objects of one predicted image: size, place, box, mean probability."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from autoseg.records.case import Grid
+from autoseg.records.prediction import Instance
+
+
+def measure_instances(
+    ids: NDArray[np.unsignedinteger],
+    owners: Sequence[int],
+    names: Mapping[int, str],
+    grid: Grid,
+    probabilities: NDArray[np.floating] | None,
+    *,
+    is_flat: bool,
+) -> tuple[Instance, ...]:
+    """Measure all instances of one case, slice by slice.
+
+    Args:
+        ids: (Z, Y, X), 1 to n, stored order.
+        owners: Value in the label map of each instance, by number - 1.
+        names: Name of each value.
+        grid: Of the image.
+        probabilities: Of the decided label, (Z, Y, X); voxels with NaN do not count. None: not known.
+        is_flat: The image has two dimensions, and so no volumes and no place in the world.
+
+    Returns:
+        By number.
+    """
+    voxels, positions, shares = _add_up(ids, len(owners), probabilities)
+    affine = np.array(grid.affine)
+    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+    found = []
+    for number, (owner, box) in enumerate(zip(owners, ndimage.find_objects(ids), strict=True), start=1):
+        center = positions[:, number] / voxels[number]
+        world = affine @ [*center, 1.0]
+        found.append(
+            Instance(
+                id=number,
+                label=names[owner],
+                value=owner,
+                voxels=int(voxels[number]),
+                volume_mm3=None if is_flat else float(voxels[number]) * voxel_mm3,
+                mean_probability=None if np.isnan(shares[number]) else float(shares[number]),
+                touches_border=any(
+                    length > 1 and (edge.start == 0 or edge.stop == length)
+                    for edge, length in zip(box, ids.shape, strict=True)
+                ),
+                center=(float(center[0]), float(center[1]), float(center[2])),
+                center_mm=None if is_flat else (float(world[0]), float(world[1]), float(world[2])),
+                start=(box[0].start, box[1].start, box[2].start),
+                stop=(box[0].stop, box[1].stop, box[2].stop),
+            )
+        )
+    return tuple(found)
+
+
+def _add_up(
+    ids: NDArray[np.unsignedinteger], count: int, probabilities: NDArray[np.floating] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """By number: voxels (N,), sums of their indices (3, N), mean probability (N,), NaN where it is not known."""
+    size = count + 1
+    voxels, known, total = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64), np.zeros(size)
+    positions = np.zeros((3, size))
+    rows, columns = (axis.ravel() for axis in np.indices(ids.shape[1:]))
+    for z, plane in enumerate(ids):
+        flat = plane.ravel()
+        counts = np.bincount(flat, minlength=size)
+        voxels += counts
+        positions[0] += z * counts
+        positions[1] += np.bincount(flat, weights=rows, minlength=size)
+        positions[2] += np.bincount(flat, weights=columns, minlength=size)
+        if probabilities is not None:
+            shares = probabilities[z].ravel().astype(np.float64)
+            given = ~np.isnan(shares)
+            known += np.bincount(flat[given], minlength=size)
+            total += np.bincount(flat[given], weights=shares[given], minlength=size)
+    unknown = np.full(size, np.nan)
+    return voxels, positions, np.divide(total, known, out=unknown, where=known > 0)

@@ -1,0 +1,147 @@
+"""A cheap pass finds where the foreground is, so that the careful pass runs there only.
+
+    coarse image --few windows, one network--> box of the foreground --enlarge--> box to look at
+    box of the image --careful pass--> slices --surround--> slices of the whole grid, background around the box
+
+The cheap pass may miss a small structure, which is then lost; so this is done only when asked for.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from autoseg.imaging.arrays.cropping import bounding_box, box_slices
+from autoseg.imaging.formats.volume import AnyArray
+from autoseg.inference.models.loading import LoadedConfiguration
+from autoseg.inference.models.stream import stream_case_logits
+from autoseg.records.case import Triple
+
+MARGIN_FRACTION = 0.25
+"""Of the patch, on every side of what was found: the cheap pass errs by some voxels, and networks want context."""
+
+LARGEST_SHARE = 0.7
+"""Of the grid; a box that holds more saves less than the cheap pass cost."""
+
+CERTAIN = 20.0
+"""Logit of background around the box, its negative for everything else: sigmoid and softmax are 1 to 2e-9."""
+
+Box = tuple[slice, slice, slice]
+
+
+def find_by_network(
+    locator: LoadedConfiguration,
+    image: NDArray[np.float32],
+    *,
+    is_softmax: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Box | None:
+    """Where one network finds foreground, without mirroring, in windows side by side.
+
+    Args:
+        locator: Its first network is used.
+        image: (C, Z, Y, X), preprocessed for the locator, or halved after that (see `halve`).
+        is_softmax: Whether the largest head decides, head 0 for background; else every positive head is a region.
+        device: Where the networks are.
+        dtype: The type of autocast; float32: none.
+
+    Returns:
+        The smallest box on the image's grid; None where nothing was found.
+    """
+    single = replace(locator, networks=locator.networks[:1])
+    slices = stream_case_logits(single, image, device=device, dtype=dtype, mirroring=False, overlap=0.0)
+    return foreground_box(slices, is_softmax=is_softmax)
+
+
+def find_in_labels(labels: AnyArray) -> Box | None:
+    """The smallest box of what is not background in a label map (Z, Y, X): of a cascade's earlier stage."""
+    mask = labels != 0
+    return box_slices(bounding_box(mask)) if mask.any() else None
+
+
+def halve(image: NDArray[np.float32], *, flat: bool) -> NDArray[np.float32]:
+    """Means of 2 x 2 x 2 voxels, (C, Z, Y, X) -> (C, ceil(Z / 2), ceil(Y / 2), ceil(X / 2)); `flat`: of 2 x 2, all Z.
+
+    The last voxel of an odd axis is the mean of those that are there.
+    """
+    factors = [1 if flat else 2, 2, 2]
+    halved = [
+        functional.avg_pool3d(torch.from_numpy(np.ascontiguousarray(channel))[None], factors, ceil_mode=True)[0]
+        for channel in image
+    ]
+    return torch.stack(halved).numpy()
+
+
+def foreground_box(slices: Iterable[Tensor], *, is_softmax: bool) -> Box | None:
+    """The smallest box that holds all voxels decided as foreground; None without any. Slices are (K, Y, X)."""
+    depths: list[int] = []
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    for index, logits in enumerate(slices):
+        mask = logits[1:].amax(0) > logits[0] if is_softmax else (logits > 0).any(0)
+        if rows is None or columns is None:
+            rows, columns = torch.zeros(len(mask), dtype=torch.bool), torch.zeros(mask.shape[1], dtype=torch.bool)
+        if mask.any():
+            depths.append(index)
+            rows |= mask.any(1)
+            columns |= mask.any(0)
+    if not depths or rows is None or columns is None:
+        return None
+    y, x = (torch.nonzero(line).flatten().tolist() for line in (rows, columns))
+    return slice(depths[0], depths[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
+
+
+def enlarge(found: Box, shape: Sequence[int], target_shape: Triple, patch_size: Sequence[int]) -> Box | None:
+    """A box on one grid, as a box with margins on another one that covers the same extent.
+
+    Args:
+        found: On the first grid.
+        shape: Of the first grid.
+        target_shape: Of the other one.
+        patch_size: (z, y, x) on the other grid; the box is no smaller where the grid allows it.
+
+    Returns:
+        None when the box would hold more than LARGEST_SHARE of the grid.
+    """
+    sides = []
+    for side, size, target, patch in zip(found, shape, target_shape, patch_size, strict=True):
+        margin = 0 if patch == 1 else math.ceil(MARGIN_FRACTION * patch)
+        start = max(0, math.floor(side.start * target / size) - margin)
+        stop = min(target, math.ceil(side.stop * target / size) + margin)
+        lacking = max(0, min(patch, target) - (stop - start))
+        start = max(0, min(start - lacking // 2, target - (stop - start) - lacking))
+        sides.append(slice(start, max(stop, start + min(patch, target))))
+    share = math.prod(side.stop - side.start for side in sides) / math.prod(target_shape)
+    return (sides[0], sides[1], sides[2]) if share <= LARGEST_SHARE else None
+
+
+def surround(
+    slices: Iterable[Tensor], box: Box, shape: Triple, num_heads: int, *, is_softmax: bool
+) -> Iterator[Tensor]:
+    """Slices of a box as slices of the whole grid, with certain background around them.
+
+    Args:
+        slices: (K, y, x) for every slice of the box.
+        box: Where they lie.
+        shape: Of the grid, (Z, Y, X).
+        num_heads: K.
+        is_softmax: Whether head 0 is background; else there is no such head.
+
+    Yields:
+        Z times (K, Y, X), float32.
+    """
+    background = torch.full((num_heads, *shape[1:]), -CERTAIN)
+    if is_softmax:
+        background[0] = CERTAIN
+    inside = iter(slices)
+    for index in range(shape[0]):
+        whole = background.clone()
+        if box[0].start <= index < box[0].stop:
+            whole[:, box[1], box[2]] = next(inside).float()
+        yield whole

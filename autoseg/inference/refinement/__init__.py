@@ -1,0 +1,1 @@
+"""Boundary refinement: patches along predicted surfaces, looked at again by small networks."""

@@ -1,0 +1,61 @@
+"""From a workspace to refiners ready to predict, and what makes sure that they are the ones that were selected."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from autoseg.errors import PredictionError
+from autoseg.inference.refinement.refine import LoadedRefiners
+from autoseg.networks.refiner import RefinerNetwork
+from autoseg.records.network import NetworkSpec
+from autoseg.records.refinement import Refinement
+from autoseg.records.workspace import Workspace
+
+
+def load_refiners(workspace: Workspace, refinement: Refinement, device: torch.device) -> LoadedRefiners:
+    """Load the refiners that a selection names.
+
+    Raises:
+        PredictionError: If a file is missing, is damaged, or is not the one that was selected.
+    """
+    networks = []
+    for index, expected in enumerate(refinement.refiners):
+        path = refiner_path(workspace, index).with_suffix(".safetensors")
+        if not path.is_file() or hash_file(path) != expected:
+            found = "was changed after it was selected" if path.is_file() else "is not there"
+            raise PredictionError(
+                f"{path}: {found}, but {workspace.selection.name} refines boundaries with it. Run autoseg select "
+                "--refine boundary again, or predict with --refine none."
+            )
+        networks.append(load_refiner(path, refinement.network, device))
+    return LoadedRefiners(refinement.patches, tuple(networks), device)
+
+
+def load_refiner(path: Path, spec: NetworkSpec, device: torch.device) -> RefinerNetwork:
+    """Build one refiner and load its weights.
+
+    Raises:
+        PredictionError: If the weights cannot be read, or do not fit.
+    """
+    network = RefinerNetwork(spec)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise PredictionError(f"{path}: the weights cannot be read ({error}); run autoseg select again") from error
+    layout = torch.channels_last if network.is_flat else torch.channels_last_3d
+    # the overloads of Module.to do not know layouts without a positional dtype
+    return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def refiner_path(workspace: Workspace, index: int) -> Path:
+    """Of one refiner, without ending."""
+    return workspace.refinement / f"refiner_{index}"
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256, hexadecimal."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,233 @@
+"""Look again at the surface of every structure, at the image's own resolution, and blend the answers in.
+
+    coarse logits --stream--> label map, and probabilities by head in a compressed temporary file
+    head by head: surface -> patches -> refiners -> Gaussian mean of patches -> file
+    voxels whose probabilities changed -> decided anew
+
+One head at a time is in memory, within the box around its surface.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from autoseg.imaging.arrays.cropping import bounding_box, cropped_view
+from autoseg.inference.refinement.patches import Box, choose_centres, cut_patch, find_surface, patch_box
+from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds, decide_probabilities
+from autoseg.inference.restoring.restore import SLAB_VOXELS, CaseLogits, LabelIndices, ProbabilitySink, restore_labels
+from autoseg.inference.sinks.probabilities import probability_file
+from autoseg.networks.refiner import RefinerNetwork
+from autoseg.records.case import Triple
+from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.records.refinement import PatchSettings
+
+if TYPE_CHECKING:
+    import blosc2
+
+PATCHES_PER_PASS = 8
+SIGMAS_PER_PATCH = 4
+"""Edge of a patch over the sigma of its Gaussian weight: a third of the way to the border is still worth 0.8."""
+
+
+@dataclass(frozen=True)
+class LoadedRefiners:
+    """Networks whose probabilities are averaged, on their device and in evaluation mode."""
+
+    patches: PatchSettings
+    networks: tuple[RefinerNetwork, ...]
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class CoarseCase:
+    """What the networks said of one case, within the crop; axes follow the plan's transpose."""
+
+    volume: LabelIndices
+    """Label indices of the whole image, working orientation."""
+    labels: LabelIndices
+    """(Z, Y, X), the part of `volume` within the crop: a view."""
+    probabilities: "NDArray[np.float16] | blosc2.NDArray"
+    """(K, Z, Y, X), float16."""
+    image: NDArray[np.float32]
+    """(C, Z, Y, X), normalised, at its own resolution."""
+
+
+@dataclass(frozen=True)
+class HeadSurface:
+    """Where one head's structure ends."""
+
+    box: Box
+    """Around the structure and all patches; indices within it count from its start."""
+    centres: list[Triple]
+    """Of patches, within the box."""
+
+
+@contextmanager
+def coarse_case(
+    answers: Sequence[CaseLogits],
+    image: NDArray[np.float32],
+    encoding: LabelEncoding,
+    sinks: Sequence[ProbabilitySink] = (),
+    thresholds: Thresholds = ONE_HALF,
+) -> Iterator[CoarseCase]:
+    """Restore the label map of a case and keep its probabilities in a temporary file as long as the block lasts.
+
+    Args:
+        answers: As for `restore_labels`.
+        image: (C, Z, Y, X), the normalised crop; see `stages.preprocess.normalized_crop`.
+        encoding: Of the heads.
+        sinks: Also get the probabilities.
+        thresholds: Of regions.
+    """
+    record = answers[0].record
+    shape = (len(encoding.heads), *image.shape[1:])
+    with (
+        tempfile.TemporaryDirectory(prefix="autoseg-") as folder,
+        probability_file(Path(folder) / "coarse.b2nd", shape, 0) as file,
+    ):
+
+        def keep(_record: object, start: int, stop: int, probabilities: torch.Tensor) -> None:
+            file[:, start:stop] = probabilities.numpy().astype(np.float16)
+
+        volume = restore_labels(answers, encoding, [*sinks, keep], thresholds)
+        labels = cropped_view(volume, record)
+        yield CoarseCase(volume, labels, file, image)
+
+
+def restore_refined(
+    answers: Sequence[CaseLogits],
+    image: NDArray[np.float32],
+    encoding: LabelEncoding,
+    refiners: LoadedRefiners,
+    sinks: Sequence[ProbabilitySink] = (),
+    thresholds: Thresholds = ONE_HALF,
+) -> LabelIndices:
+    """Like `restore_labels`, with refined boundaries; sinks get the coarse probabilities. Arguments: `coarse_case`."""
+    with coarse_case(answers, image, encoding, sinks, thresholds) as coarse:
+        refine_labels(coarse, encoding, refiners, thresholds)
+        return coarse.volume
+
+
+def foreground_heads(encoding: LabelEncoding) -> dict[int, Head]:
+    """Heads whose surfaces are looked at, by number."""
+    return {number: head for number, head in enumerate(encoding.heads) if head.indices != (0,)}
+
+
+def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: Triple) -> HeadSurface | None:
+    """Place patches along one head's structure; None where the label map does not have it.
+
+    Args:
+        labels: (Z, Y, X), label indices.
+        head: Label or region.
+        size: Of patches; 1 along the first axis: slices stand for themselves.
+        distance: See `choose_centres`.
+    """
+    mask = np.isin(labels, head.indices)
+    if not mask.any():
+        return None
+    starts, stops = bounding_box(mask)
+    starts_with_margin = [max(0, start - edge // 2) for start, edge in zip(starts, size, strict=True)]
+    ends = zip(stops, size, mask.shape, strict=True)
+    stops_with_margin = [min(end, stop + edge // 2) for stop, edge, end in ends]
+    z, y, x = (slice(*ends) for ends in zip(starts_with_margin, stops_with_margin, strict=True))
+    surface = find_surface(mask[z, y, x], flat=size[0] == 1)
+    return HeadSurface((z, y, x), choose_centres(surface, distance))
+
+
+def refine_labels(
+    coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedRefiners, thresholds: Thresholds = ONE_HALF
+) -> None:
+    """Refine every structure's probabilities, then decide anew where they changed; `coarse` is overwritten.
+
+    What a softmax's foreground gains its background loses, so that refiners that change nothing change no label.
+
+    Args:
+        coarse: Of the case.
+        encoding: Of the heads.
+        refiners: Their device is where patches go.
+        thresholds: Of regions, where a label is decided anew.
+
+    References:
+        Tang et al. 2021, boundary patch refinement (BPR): patches along the contour, averaged where they overlap,
+        coarse labels elsewhere. Differs: soft, Gaussian weights, several classes decided together.
+    """
+    changed = np.zeros(coarse.labels.shape, dtype=np.bool_)
+    settings = refiners.patches
+    for number, head in foreground_heads(encoding).items():
+        surface = find_head_surface(coarse.labels, head, settings.size, settings.prediction_distance)
+        if surface is None:
+            continue
+        at = (number, *surface.box)
+        before = np.array(coarse.probabilities[at])
+        after = _blend(before, coarse.image[:, *surface.box], surface.centres, refiners).astype(np.float16)
+        coarse.probabilities[at] = after
+        changed[surface.box] |= after != before
+        if encoding.activation == "softmax":
+            background = (0, *surface.box)
+            coarse.probabilities[background] = coarse.probabilities[background] - (after - before)
+    _decide_again(coarse, encoding, changed, thresholds)
+
+
+def _blend(
+    before: NDArray[np.float16], image: NDArray[np.float32], centres: Sequence[Triple], refiners: LoadedRefiners
+) -> NDArray[np.float32]:
+    """Weighted mean of patches; where their weights sum to less than 1, the coarse probability has the rest."""
+    size = refiners.patches.size
+    shape = (before.shape[0], before.shape[1], before.shape[2])
+    weight = _gaussian_weight(size)
+    after, weights = before.astype(np.float32), np.zeros(shape, dtype=np.float32)
+    changes = np.zeros(shape, dtype=np.float32)
+    for start in range(0, len(centres), PATCHES_PER_PASS):
+        chosen = centres[start : start + PATCHES_PER_PASS]
+        images = np.stack([cut_patch(image, centre, size) for centre in chosen])
+        patches = np.stack([cut_patch(after, centre, size) for centre in chosen])
+        for centre, patch, refined in zip(chosen, patches, _refine_patches(images, patches, refiners), strict=True):
+            inside, own = patch_box(centre, size, shape)
+            changes[inside] += (weight * (refined - patch))[own]
+            weights[inside] += weight[own]
+    after += changes / np.maximum(weights, 1.0)
+    return after
+
+
+def _refine_patches(
+    images: NDArray[np.float32], coarse: NDArray[np.float32], refiners: LoadedRefiners
+) -> NDArray[np.float32]:
+    """Mean probability of all refiners, (B, *size)."""
+    image = torch.from_numpy(images).to(refiners.device)
+    probability = torch.from_numpy(coarse).to(refiners.device)
+    with torch.inference_mode():
+        answers = [torch.sigmoid(network(image, probability)) for network in refiners.networks]
+        mean: NDArray[np.float32] = (sum(answers[1:], answers[0]) / len(answers)).cpu().numpy()
+    return mean
+
+
+def _gaussian_weight(size: Triple) -> NDArray[np.float32]:
+    """1 at the centre, index size // 2, of a patch."""
+    z, y, x = (np.exp(-0.5 * ((np.arange(edge) - edge // 2) * SIGMAS_PER_PATCH / edge) ** 2) for edge in size)
+    weight: NDArray[np.float32] = (z[:, None, None] * y[:, None] * x).astype(np.float32)
+    return weight
+
+
+def _decide_again(
+    coarse: CoarseCase, encoding: LabelEncoding, changed: NDArray[np.bool_], thresholds: Thresholds
+) -> None:
+    """Within the box of all changes, some rows at a time."""
+    boxes = ndimage.find_objects(changed.view(np.uint8))
+    if not boxes:
+        return
+    rows, *plane = boxes[0]
+    voxels = np.prod([part.stop - part.start for part in plane])
+    step = max(1, int(SLAB_VOXELS // (voxels * len(encoding.heads))))
+    for first in range(rows.start, rows.stop, step):
+        part = (slice(first, min(first + step, rows.stop)), *plane)
+        heads = np.stack([coarse.probabilities[(number, *part)] for number in range(len(encoding.heads))])
+        labels = decide_probabilities(torch.from_numpy(heads), encoding, thresholds).numpy()
+        np.copyto(coarse.labels[part], labels, casting="unsafe", where=changed[part])

@@ -1,0 +1,123 @@
+"""Logits at another size, some slices at a time, while the slices they are made from stream past.
+
+An output row needs few source slices (two, when resized linearly), so few are held, whatever the volume's depth.
+
+    slices (K, y, x), one after the other --weighted along z, resized in their plane--> rows start..stop (n, Y, X)
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from autoseg.imaging.arrays.resampling import axis_operator, separate_axis
+from autoseg.records.case import Spacing, Triple
+from autoseg.records.network import ResamplingSpec
+
+HELD_VOXELS = 2**24
+"""Voxels of source slices, all heads, that rows are cut to; 64 MB in float32. A row takes the slices that it needs."""
+
+
+@dataclass(frozen=True)
+class Resize:
+    """From which size to which, and with which spline order along each axis."""
+
+    shape: Triple
+    new_shape: Triple
+    orders: Triple
+
+    def row_groups(self, num_heads: int, voxels: int) -> Iterator[tuple[int, int]]:
+        """Start and stop of output rows to make at once: at most so many voxels, and few source slices."""
+        thickness = max(1, min(voxels // math.prod(self.new_shape[1:]), self._rows_of_held_slices(num_heads)))
+        for start in range(0, self.new_shape[0], thickness):
+            yield start, min(start + thickness, self.new_shape[0])
+
+    def _rows_of_held_slices(self, num_heads: int) -> int:
+        slices = HELD_VOXELS // (num_heads * math.prod(self.shape[1:])) - 2
+        return slices * self.new_shape[0] // self.shape[0]
+
+
+def make_resize(
+    shape: Triple, new_shape: Triple, spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec
+) -> Resize:
+    """A resize of logits; spacings in mm decide about an axis that is treated apart."""
+    separate = separate_axis(spacing, target_spacing, spec)
+    first, second, third = (spec.through_plane_order if axis == separate else spec.logits_order for axis in range(3))
+    return Resize(shape, new_shape, (first, second, third))
+
+
+class ResizedLogits:
+    """One stream of logits, resized; rows must be asked for in order."""
+
+    def __init__(self, slices: Iterator[Tensor], resize: Resize) -> None:
+        """Take a stream over.
+
+        Args:
+            slices: `resize.shape[0]` times (K, y, x), first to last, in float32 or float16; left as they are.
+            resize: To which size.
+        """
+        self._slices = slices
+        self._resize = resize
+        self._operator = _operator(resize.shape[0], resize.new_shape[0], resize.orders[0])
+        self._held: deque[Tensor] = deque()
+        self._first = 0
+        """Index of the first slice that is held."""
+
+    def heads(self, start: int, stop: int) -> Iterator[Tensor]:
+        """Rows start..stop, head by head: K times (stop - start, Y, X), float32, the caller's own."""
+        rows = self._operator[start:stop]
+        (used,) = torch.nonzero(rows.any(dim=0), as_tuple=True)
+        first, last = int(used[0]), int(used[-1]) + 1
+        self._hold(first, last)
+        rows = rows[:, first:last]
+        for head in range(len(self._held[0])):
+            source = torch.stack([one[head] for one in self._held]).float()
+            yield self._resized(source, rows)
+
+    def _hold(self, first: int, last: int) -> None:
+        """Hold slices first..last, and no slice before them."""
+        while self._first + len(self._held) < last:
+            self._held.append(next(self._slices))
+            if self._first < first:
+                self._held.popleft()
+                self._first += 1
+        while self._first < first:
+            self._held.popleft()
+            self._first += 1
+
+    def _resized(self, source: Tensor, rows: Tensor) -> Tensor:
+        if self._resize.shape[0] == self._resize.new_shape[0]:
+            return self._in_plane(source)
+        if len(source) < len(rows):  # whichever leaves fewer slices to resize in their plane
+            return _weighted_slices(rows, self._in_plane(source))
+        return self._in_plane(_weighted_slices(rows, source))
+
+    def _in_plane(self, slices: Tensor) -> Tensor:
+        """(n, y, x) -> (n, Y, X)."""
+        shape, orders = self._resize.new_shape, self._resize.orders
+        if slices.shape[1:] == shape[1:]:
+            return slices
+        if orders[1:] == (1, 1):  # the same numbers as the operators give, several times sooner
+            return functional.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
+        if slices.shape[1] != shape[1]:
+            slices = torch.matmul(_operator(slices.shape[1], shape[1], orders[1]), slices)
+        if slices.shape[2] != shape[2]:
+            slices = torch.matmul(slices, _operator(slices.shape[2], shape[2], orders[2]).T)
+        return slices
+
+
+def _weighted_slices(rows: Tensor, slices: Tensor) -> Tensor:
+    """(n, z) times (z, Y, X) -> (n, Y, X)."""
+    flat = torch.mm(rows, slices.reshape(len(slices), -1))
+    return flat.reshape(len(rows), *slices.shape[1:])
+
+
+def _operator(size: int, new_size: int, order: int) -> Tensor:
+    if size == new_size:
+        return torch.eye(size)
+    return torch.from_numpy(axis_operator(size, new_size, order).astype(np.float32))

@@ -1,0 +1,1 @@
+"""What else is made from probabilities while they stream: arrays, uncertainty, calibration."""

@@ -1,0 +1,85 @@
+"""Count how often predicted probabilities come true, slab by slab, while a case is restored."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.imaging.arrays.cropping import cropped_view
+from autoseg.records.calibration import NUM_BINS, Calibration, CalibrationCounts
+from autoseg.records.case import PreprocessedCase
+from autoseg.records.dataset import LabelEncoding
+
+
+@dataclass(frozen=True)
+class _Label:
+    name: str
+    heads: tuple[int, ...]
+    """Positions whose probabilities add up to the label's."""
+    indices: tuple[int, ...]
+
+
+class CalibrationCounter:
+    """Adds up cases; its `sink` of a case takes the probabilities that `restore` streams."""
+
+    def __init__(self, encoding: LabelEncoding) -> None:
+        """Begin with nothing counted."""
+        self._labels = _gather_heads(encoding)
+        self._num_indices = len(encoding.values) + 1  # the ignored index comes last
+        self._counts = np.zeros((len(self._labels), 2, NUM_BINS), dtype=np.int64)
+        self._sums = np.zeros((len(self._labels), NUM_BINS), dtype=np.float64)
+
+    def add(
+        self, reference: NDArray[np.int16], record: PreprocessedCase, start: int, stop: int, probabilities: Tensor
+    ) -> None:
+        """Count some rows of a case's cropped box; with its reference bound, this is a ProbabilitySink.
+
+        Args:
+            reference: Label indices (Z, Y, X), working orientation, before the crop.
+            record: Where the box lies.
+            start: First row, along the plan's first axis.
+            stop: Behind the last row.
+            probabilities: (K, stop - start, Y, X), the plan's axes.
+        """
+        rows = torch.from_numpy(np.ascontiguousarray(cropped_view(reference, record)[start:stop]))
+        for row, label in enumerate(self._labels):
+            of_label = (
+                probabilities[list(label.heads)].sum(dim=0) if len(label.heads) > 1 else probabilities[label.heads[0]]
+            )
+            likely = of_label >= 1 / NUM_BINS
+            values, truth = of_label[likely], rows[likely].long()
+            known = truth != self._num_indices - 1
+            values, truth = values[known], truth[known]
+            has_label = torch.zeros(self._num_indices, dtype=torch.bool)
+            has_label[list(label.indices)] = True
+            bins = (values * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
+            self._counts[row, 0] += torch.bincount(bins, minlength=NUM_BINS).numpy()
+            self._counts[row, 1] += torch.bincount(bins[has_label[truth]], minlength=NUM_BINS).numpy()
+            self._sums[row] += torch.bincount(bins, weights=values.double(), minlength=NUM_BINS).numpy()
+
+    def counts(self) -> Calibration:
+        """What was counted so far."""
+        return Calibration(
+            labels={
+                label.name: CalibrationCounts(
+                    voxels=tuple(self._counts[row, 0].tolist()),
+                    probability_sums=tuple(self._sums[row].tolist()),
+                    label_voxels=tuple(self._counts[row, 1].tolist()),
+                )
+                for row, label in enumerate(self._labels)
+            }
+        )
+
+
+def _gather_heads(encoding: LabelEncoding) -> list[_Label]:
+    """Foreground labels or regions; heads for the same values in the files are parts of one, named by the first."""
+    gathered: dict[tuple[int, ...], _Label] = {}
+    for position, head in enumerate(encoding.heads):
+        if head.indices == (0,):
+            continue
+        values = tuple(sorted({encoding.values[index] for index in head.indices}))
+        before = gathered.get(values, _Label(head.name, (), ()))
+        gathered[values] = _Label(before.name, (*before.heads, position), (*before.indices, *head.indices))
+    return list(gathered.values())

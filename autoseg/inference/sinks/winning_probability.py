@@ -1,0 +1,72 @@
+"""How probable the label is that was decided for: one number per voxel, whatever the number of heads."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.imaging.arrays.cropping import cropped_view
+from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
+from autoseg.inference.sinks.uncertainty import label_probabilities
+from autoseg.records.case import PreprocessedCase, Triple
+from autoseg.records.dataset import LabelEncoding, indices_by_label
+
+
+class WinningProbability:
+    """Probability of the decided label, filled slab by slab from the mean probabilities; two bytes a voxel."""
+
+    def __init__(self, shape: Triple, encoding: LabelEncoding, thresholds: Thresholds = ONE_HALF) -> None:
+        """Begin with background for sure.
+
+        Args:
+            shape: Of the image in working orientation, (z, y, x).
+            encoding: What the heads of the probabilities are.
+            thresholds: Of regions.
+        """
+        self.values: NDArray[np.float16] = np.ones(shape, dtype=np.float16)
+        """(Z, Y, X) in working orientation, in [0, 1]; NaN where the label was not decided by the networks."""
+        self._encoding = encoding
+        self._thresholds = thresholds
+
+    def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
+        """Set some rows of the cropped box.
+
+        Args:
+            record: Where the box lies.
+            start: First row, along the plan's first axis.
+            stop: Behind the last row.
+            probabilities: (K, stop - start, Y, X), the plan's axes.
+        """
+        winning = winning_probability(probabilities, self._encoding, self._thresholds)
+        cropped_view(self.values, record)[start:stop] = winning.to(torch.float16).numpy()
+
+    def forget(self, changed: NDArray[np.bool_]) -> None:
+        """Mark voxels (Z, Y, X) whose label post-processing altered."""
+        self.values[changed] = np.nan
+
+
+def winning_probability(probabilities: Tensor, encoding: LabelEncoding, thresholds: Thresholds = ONE_HALF) -> Tensor:
+    """Probability of the label that the heads decide for.
+
+    Args:
+        probabilities: (K, ...) by head.
+        encoding: softmax: the largest head wins; heads of the same label (its core and its border) count together.
+            sigmoid: the last region above its threshold wins, as it is painted last; where none is, the background
+            does, with one minus the most probable region.
+        thresholds: Of regions.
+
+    Returns:
+        Of the other axes, in [0, 1].
+    """
+    if encoding.activation == "sigmoid":
+        winning = 1 - probabilities.amax(dim=0)
+        for head, values in zip(encoding.heads, probabilities, strict=True):
+            winning = torch.where(values > thresholds.get(head.name, 0.5), values, winning)
+        return winning
+    labels = label_probabilities(probabilities, encoding)
+    if labels is probabilities:
+        return probabilities.amax(dim=0)
+    names = [*indices_by_label(encoding)]
+    label_of_head = torch.tensor([names.index(head.part_of or head.name) for head in encoding.heads])
+    decided = label_of_head[probabilities.argmax(dim=0)]
+    return labels.gather(0, decided[None])[0].clamp_(0, 1)

@@ -1,0 +1,1 @@
+"""The network over a whole image: windows, mirrored variants, batches, precision, and the accumulation of logits."""

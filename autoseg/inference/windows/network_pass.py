@@ -1,0 +1,185 @@
+"""How batches of windows go through a configuration's networks: how many at a time, and in which precision.
+
+Both are learnt while the first real windows are predicted, and kept for all later ones:
+
+- batch: every candidate size predicts some windows; the smallest that is nearly as fast as the best is kept.
+- precision `auto`, where the hardware computes in 16 bits: the first windows with foreground are predicted in float32
+  (which is what counts) and once more in 16 bits; the latter are used from then on only if their label maps agree and
+  they took less time.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from autoseg.inference.windows.forwards import Forward, mirror_variants, sum_unmirrored
+
+logger = logging.getLogger("autoseg.predict")
+
+TIMED_CALLS = 2
+"""Per batch size, the first call, which sets kernels up, not counted."""
+
+KNEE = 0.97
+"""A batch is kept if it is at least this fast, as a share of the fastest: smaller ones need less memory."""
+
+LEAST_DICE = 0.9995
+"""Of every label, between 16 bits and float32; label maps are to agree with 0.999, and windows are a sample."""
+
+ENOUGH_VOXELS = 20_000
+"""Foreground voxels after which the comparison is decided."""
+
+MOST_COMPARISONS = 12
+"""Calls with foreground after which it is decided anyway."""
+
+
+@dataclass
+class BatchTrial:
+    """Finds the batch size while windows are predicted: from the largest down, until it gets slower."""
+
+    chosen: int | None = None
+    _seconds: dict[int, list[float]] = field(default_factory=dict)
+
+    def next_size(self, num_windows: int) -> int:
+        """The size to use for a call of this many windows."""
+        largest = 1 << (num_windows.bit_length() - 1)
+        if self.chosen is not None:
+            if largest <= max(self._seconds):
+                return self.chosen
+            self.chosen = None  # calls were smaller so far
+        size = largest
+        while size > 1 and len(self._seconds.get(size, ())) > TIMED_CALLS:
+            size //= 2
+        return size
+
+    def record(self, size: int, num_windows: int, seconds: float) -> None:
+        """Take note of what a call took; decides when smaller sizes have been tried, or are not worth it."""
+        if num_windows < 2 or num_windows % size:
+            return
+        times = self._seconds.setdefault(size, [])
+        times.append(seconds / num_windows)
+        best = {tried: min(values[1:]) for tried, values in self._seconds.items() if len(values) > TIMED_CALLS}
+        if size not in best:
+            return
+        fastest = min(best.values())
+        if size == 1 or size // 2 in best or best[size] * KNEE > fastest:
+            self.chosen = min(tried for tried, value in best.items() if value * KNEE <= fastest)
+
+
+@dataclass
+class PrecisionTrial:
+    """Compares a 16-bit type with float32 on the first windows that show foreground."""
+
+    candidate: torch.dtype
+    is_softmax: bool
+    """Whether the largest head decides, head 0 for background; else every positive head is a region."""
+    mirror_axes: tuple[int, ...] = ()
+    """Spatial axes along which prediction mirrors: labels are compared after averaging where a call allows it."""
+    accepted: bool | None = None
+    """None: not decided yet."""
+    _seconds: list[tuple[float, float]] = field(default_factory=list)
+    _common: Tensor | None = None
+    _sizes: Tensor | None = None
+
+    def compare(self, exact: Tensor, coarse: Tensor, seconds: tuple[float, float]) -> None:
+        """Take note of the logits of one call, float32 first; decides when it has seen enough, and logs why."""
+        common, sizes = self._overlap(self._averaged(exact), self._averaged(coarse))
+        self._common = common if self._common is None else self._common + common
+        self._sizes = sizes if self._sizes is None else self._sizes + sizes
+        self._seconds.append(seconds)
+        enough = int(self._sizes.sum()) >= 2 * ENOUGH_VOXELS and len(self._seconds) > TIMED_CALLS
+        if enough or len(self._seconds) >= MOST_COMPARISONS:
+            seen = self._sizes > 0
+            self._decide(float((self._common[seen] / self._sizes[seen]).min()))
+
+    def shows_foreground(self, logits: Tensor) -> bool:
+        """Whether these logits say anything about how labels agree."""
+        averaged = self._averaged(logits)
+        if self.is_softmax:
+            return bool((averaged[:, 1:].amax(1) > averaged[:, 0]).any())
+        return bool((averaged > 0).any())
+
+    def _decide(self, lowest: float) -> None:
+        exact, coarse = (min(values) for values in zip(*self._seconds[1:], strict=True))
+        self.accepted = lowest >= LEAST_DICE and coarse < exact
+        name = str(self.candidate).removeprefix("torch.")
+        logger.info(
+            "precision %s: %s agrees with float32 on the first windows with Dice %.4f (%s needed), %.1f times as fast",
+            name if self.accepted else "float32", name, lowest, LEAST_DICE, exact / coarse,
+        )  # fmt: skip
+
+    def _averaged(self, logits: Tensor) -> Tensor:
+        variants = mirror_variants(self.mirror_axes)
+        return logits.float() if len(logits) % len(variants) else sum_unmirrored(logits, variants)
+
+    def _overlap(self, exact: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """By foreground head, twice the voxels that both have, and the voxels of either, counted for each."""
+        heads = exact.shape[1]
+        if self.is_softmax:
+            first, second = (logits.argmax(1).flatten() for logits in (exact, coarse))
+            common, *sizes = (
+                torch.bincount(labels, minlength=heads)[1:] for labels in (first[first == second], first, second)
+            )
+        else:
+            masks = [logits.movedim(1, 0).flatten(1) > 0 for logits in (exact, coarse)]
+            common, *sizes = (mask.sum(1) for mask in (masks[0] & masks[1], *masks))
+        return 2 * common, sizes[0] + sizes[1]
+
+
+@dataclass
+class PassTrials:
+    """What the first windows teach, for all later ones of a configuration; safe to use from several threads."""
+
+    batch: BatchTrial = field(default_factory=BatchTrial)
+    precision: PrecisionTrial | None = None
+    """None: the precision is not to be chosen."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def trial_forward(forward: Forward, trials: PassTrials) -> Forward:
+    """A network pass that splits its windows into batches, and chooses the precision, as the trials teach.
+
+    Args:
+        forward: (B, C, *spatial) -> logits (B, K, *spatial).
+        trials: Shared by all calls; learns from them.
+
+    Returns:
+        The same for any B; logits are float32 where 16 bits were chosen by a trial.
+    """
+
+    def run(windows: Tensor) -> Tensor:
+        with trials.lock:
+            size = trials.batch.next_size(len(windows))
+        precision = trials.precision
+        dtype = precision.candidate if precision is not None and precision.accepted else None
+        logits, seconds = _timed_pass(forward, windows, size, dtype)
+        with trials.lock:
+            trials.batch.record(size, len(windows), seconds)
+            if precision is not None and precision.accepted is None and precision.shows_foreground(logits):
+                coarse, coarse_seconds = _timed_pass(forward, windows, size, precision.candidate)
+                precision.compare(logits, coarse, (seconds, coarse_seconds))
+        return logits
+
+    return run
+
+
+def _timed_pass(forward: Forward, windows: Tensor, size: int, dtype: torch.dtype | None) -> tuple[Tensor, float]:
+    """Logits of all windows, `size` at a time, under autocast to `dtype` if there is one; and seconds."""
+    start = time.perf_counter()
+    if dtype is None:
+        logits = _in_batches(forward, windows, size)
+    else:
+        with torch.autocast(windows.device.type, dtype=dtype):
+            logits = _in_batches(forward, windows, size).float()
+    if windows.device.type == "cuda":
+        torch.cuda.synchronize(windows.device)
+    return logits, time.perf_counter() - start
+
+
+def _in_batches(forward: Forward, windows: Tensor, size: int) -> Tensor:
+    if len(windows) <= size:
+        return forward(windows)
+    return torch.cat([forward(part) for part in torch.split(windows, size)])

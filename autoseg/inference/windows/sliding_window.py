@@ -1,0 +1,288 @@
+"""A network that sees patches predicts a whole image: overlapping windows, blended by a Gaussian.
+
+The image and the sums lie on the network's grid. Windows, and their mirrored variants, go through the network in
+batches of one shape, because convolutions then run several times faster than window by window. They go in the order
+of the first axis, and what no later window reaches is handed on slice by slice: no volume of logits exists.
+
+    image (C, Z, Y, X) --windows, first axis slowest--> slab of sums --> slices (K, Y, X), first to last
+
+No window is skipped. Images are cropped to their content before, and a window that holds padding holds all of the
+image along that axis, so none lies wholly outside; and where a window inside holds zeros alone, what the network says
+of zeros still decides the label map.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from autoseg.errors import PredictionError
+from autoseg.imaging.formats.volume import AnyArray
+from autoseg.inference.windows.forwards import Forward, mean_mirrored_logits, mirror_variants
+from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
+from autoseg.records.case import Triple
+
+Box = tuple[slice, slice, slice]
+"""A window's voxels, (z, y, x); begins before 0 and ends behind the image on axes shorter than the window."""
+
+SMALLEST_IMPORTANCE = 2.0**-24 / 10
+"""Of the largest: what nnU-Net's float16 map, scaled to 10, can hold at least. Corners that truncation leaves without
+weight get it. A much larger bound lets far windows speak up near the image's border: 1e-3 costs 1 to 2 % of Dice
+against nnU-Net's own label maps where patches are flat."""
+
+VOXELS_PER_BATCH = 2**20
+"""About a dozen windows of 40 x 56 x 40, half a window of 128 x 128 x 128: beyond it, speed no longer grows."""
+
+LARGEST_BATCH = 8
+"""Windows; one window with all its mirrored variants in 3D."""
+
+
+def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int, ...]:
+    """First voxel of every window along one axis: evenly spread, both ends touched.
+
+    Args:
+        size: Voxels of the image along the axis.
+        patch_size: Voxels of a window; an axis no longer than it has one window.
+        overlap: Least share of a window that it has in common with the next one, [0, 1).
+
+    Raises:
+        ValueError: If the overlap is not in [0, 1).
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), sliding window; its step size is 1 - overlap.
+
+    Examples:
+        >>> window_starts(110, 64)
+        (0, 23, 46)
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be in [0, 1), not {overlap}")
+    last = size - patch_size
+    if last <= 0:
+        return (0,)
+    num_steps = math.ceil(last / (patch_size * (1 - overlap)))
+    step = last / num_steps
+    return tuple(round(index * step) for index in range(num_steps + 1))
+
+
+def count_windows(shape: Triple, patch_size: Sequence[int], overlap: float = 0.5) -> int:
+    """Number of windows of an image; a 2D patch (y, x) visits every slice.
+
+    Examples:
+        >>> count_windows((9, 110, 64), (64, 64))
+        27
+    """
+    window = (1,) * (3 - len(patch_size)) + tuple(patch_size)
+    return sum(1 for _ in _window_boxes(shape, window, overlap))
+
+
+@lru_cache(maxsize=4)
+def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Weight of a window's voxels: a Gaussian about its centre, so that borders, where networks err, count little.
+
+    Args:
+        patch_size: Voxels by axis.
+
+    Returns:
+        Array of shape `patch_size`, in [SMALLEST_IMPORTANCE, 1]; not to be written to.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021): sigma is an eighth of the patch, centre at patch_size // 2. Differs:
+        float32 instead of float16, in which corners underflow, and a lower bound.
+    """
+    impulse = np.zeros(patch_size, dtype=np.float32)
+    impulse[tuple(length // 2 for length in patch_size)] = 1
+    gaussian = gaussian_filter(impulse, [length / 8 for length in patch_size], mode="constant")
+    weights: NDArray[np.float32] = np.maximum(gaussian / gaussian.max(), np.float32(SMALLEST_IMPORTANCE))
+    weights.setflags(write=False)
+    return weights
+
+
+def choose_window_batch(patch_size: Sequence[int]) -> int:
+    """Windows per network pass, a power of two: small patches are batched, big ones go alone.
+
+    Examples:
+        >>> choose_window_batch((40, 56, 40)), choose_window_batch((64, 96, 96)), choose_window_batch((128, 128, 128))
+        (8, 1, 1)
+    """
+    fitting = max(1, min(LARGEST_BATCH, VOXELS_PER_BATCH // math.prod(patch_size)))
+    return 1 << (fitting.bit_length() - 1)
+
+
+def stream_logits(
+    forward: Forward,
+    channels: Sequence[AnyArray],
+    patch_size: Sequence[int],
+    num_heads: int,
+    mirror_axes: Sequence[int] = (),
+    *,
+    overlap: float = 0.5,
+    window_batch: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    storage: SlabStorage | None = None,
+) -> Iterator[Tensor]:
+    """Logits of a preprocessed image, slice by slice along its first axis.
+
+    Args:
+        forward: The network in evaluation mode, on `device`, without deep supervision; for a fold ensemble the
+            mean of several (`ensemble.mean_forward`).
+        channels: C arrays (Z, Y, X), of any type and memory order.
+        patch_size: Window, voxels: (z, y, x), or (y, x) for a 2D network, which gets every slice on its own.
+        num_heads: K.
+        mirror_axes: Axes of the patch that are mirrored; 0 is the first of `patch_size`.
+        overlap: Least share of a window that it has in common with the next one, [0, 1).
+        window_batch: Windows, mirrored variants counted, in one network pass; None: by the patch's size.
+        device: Where the network is; None: the CPU.
+        dtype: The type of autocast; float32: none.
+        storage: Of the slab; None: float32 in RAM.
+
+    Yields:
+        Z times (K, Y, X), float32, on the CPU: the weighted mean over all windows that cover a voxel. Each is the
+        receiver's own.
+
+    Raises:
+        PredictionError: If the network gives infinite or undefined values.
+    """
+    flat = len(patch_size) == 2
+    device = device or torch.device("cpu")
+    window: Triple = (1, *patch_size) if flat else tuple(patch_size)  # type: ignore[assignment]
+    variants = mirror_variants([axis + flat for axis in mirror_axes])
+    batch = window_batch or choose_window_batch(patch_size)
+    run = _on_device(forward, flat=flat, device=device, dtype=dtype)
+    shape = channels[0].shape
+    groups = _window_groups(shape, window, overlap, windows_per_pass(batch, variants))
+    slab = LogitSlab(num_heads, _open_slices(groups, shape[0]), shape[1:], storage or SlabStorage(), device)
+    weights = torch.from_numpy(importance_map(window).copy()).to(slab.device)
+    done = 0
+    for boxes in groups:
+        for index in range(done, max(done, boxes[0][0].start)):
+            yield _checked(slab.pop(index))
+        done = max(done, boxes[0][0].start)
+        with torch.inference_mode():
+            answers = mean_mirrored_logits(run, _cut(channels, boxes), variants, min(batch, len(variants)))
+            for box, answer in zip(boxes, answers.to(slab.device), strict=True):
+                _blend(slab, answer, weights, box, shape)
+    for index in range(done, shape[0]):
+        yield _checked(slab.pop(index))
+
+
+def predict_logits(
+    forward: Forward,
+    image: Tensor,
+    patch_size: Sequence[int],
+    num_heads: int,
+    mirror_axes: Sequence[int] = (),
+    *,
+    overlap: float = 0.5,
+    window_batch: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    storage: SlabStorage | None = None,
+) -> Tensor:
+    """All slices of `stream_logits` as one tensor, for images small enough: (C, Z, Y, X) -> (K, Z, Y, X)."""
+    slices = stream_logits(
+        forward, list(image.numpy()), patch_size, num_heads, mirror_axes, overlap=overlap, window_batch=window_batch,
+        device=device, dtype=dtype, storage=storage,
+    )  # fmt: skip
+    return torch.stack(list(slices), dim=1)
+
+
+def windows_per_pass(window_batch: int, variants: Sequence[tuple[int, ...]]) -> int:
+    """Windows that share a network pass when each comes with all its mirrored variants; at least one."""
+    return max(1, window_batch // len(variants))
+
+
+def slab_depth(shape: Sequence[int], patch_size: Sequence[int], overlap: float, num_windows: int) -> int:
+    """Slices of sums that are open at a time.
+
+    Args:
+        shape: Of the image, (Z, Y, X).
+        patch_size: (z, y, x), or (y, x).
+        overlap: As for `stream_logits`.
+        num_windows: In one network pass.
+
+    Examples:
+        >>> slab_depth((400, 240, 240), (64, 96, 96), 0.5, 1), slab_depth((400, 90, 90), (96, 96), 0.5, 8)
+        (64, 8)
+    """
+    window = (1,) * (3 - len(patch_size)) + tuple(patch_size)
+    return _open_slices(_window_groups(shape, window, overlap, num_windows), shape[0])
+
+
+def _on_device(forward: Forward, *, flat: bool, device: torch.device, dtype: torch.dtype) -> Forward:
+    """Windows (B, C, z, y, x) on the CPU -> logits (B, K, z, y, x) on the device; a 2D network gets no z."""
+    layout = torch.channels_last if flat else torch.channels_last_3d
+
+    def run(windows: Tensor) -> Tensor:
+        batch = windows.squeeze(2) if flat else windows
+        batch = batch.to(device, memory_format=layout)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits = forward(batch)
+        logits = logits.float()
+        return logits.unsqueeze(2) if flat else logits
+
+    return run
+
+
+def _window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -> Iterator[Box]:
+    """All windows, the last axis fastest; a window of one slice visits every slice once.
+
+    Axes shorter than the window are padded on both sides, the odd voxel at the far end.
+    """
+    starts = [
+        range(size) if length == 1 else [first - max(0, length - size) // 2
+                                         for first in window_starts(size, length, overlap)]
+        for size, length in zip(shape, window, strict=True)
+    ]  # fmt: skip
+    for z, y, x in product(*starts):
+        yield slice(z, z + window[0]), slice(y, y + window[1]), slice(x, x + window[2])
+
+
+def _window_groups(shape: Sequence[int], window: Sequence[int], overlap: float, size: int) -> list[list[Box]]:
+    boxes = list(_window_boxes(shape, window, overlap))
+    return [boxes[first : first + size] for first in range(0, len(boxes), size)]
+
+
+def _open_slices(groups: Sequence[Sequence[Box]], size: int) -> int:
+    depths: list[int] = [min(size, group[-1][0].stop) - max(0, group[0][0].start) for group in groups]
+    return max(depths)
+
+
+def _cut(channels: Sequence[AnyArray], boxes: Sequence[Box]) -> Tensor:
+    """Windows (B, C, z, y, x) with zeros where the image does not reach."""
+    shape = tuple(side.stop - side.start for side in boxes[0])
+    windows = np.zeros((len(boxes), len(channels), *shape), dtype=np.float32)
+    for window, box in zip(windows, boxes, strict=True):
+        inner, outer = _overlap(box, channels[0].shape)
+        for target, channel in zip(window, channels, strict=True):
+            target[inner] = channel[outer]
+    return torch.from_numpy(windows)
+
+
+def _blend(slab: LogitSlab, answer: Tensor, weights: Tensor, box: Box, shape: Sequence[int]) -> None:
+    inner, (slices, rows, columns) = _overlap(box, shape)
+    slab.add(answer[:, *inner], weights[inner], slices.start, rows, columns)
+
+
+def _overlap(box: Box, shape: Sequence[int]) -> tuple[Box, Box]:
+    """Where window and image meet, as an index into the window and into the image."""
+    outer = [slice(max(0, side.start), min(size, side.stop)) for side, size in zip(box, shape, strict=True)]
+    inner = [slice(part.start - side.start, part.stop - side.start) for part, side in zip(outer, box, strict=True)]
+    return (inner[0], inner[1], inner[2]), (outer[0], outer[1], outer[2])
+
+
+def _checked(logits: Tensor) -> Tensor:
+    if torch.isfinite(logits).all():
+        return logits
+    head = int(torch.isfinite(logits).flatten(1).all(dim=1).to(torch.uint8).argmin())
+    raise PredictionError(
+        f"the network gave infinite or undefined values for head {head}; "
+        "look for extreme intensities in the image, or predict with precision fp32"
+    )

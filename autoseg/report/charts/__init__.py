@@ -1,0 +1,1 @@
+"""Charts and pictures: SVG for the page, PNG for files."""

@@ -1,0 +1,86 @@
+"""Calibration: do predicted probabilities come true?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from autoseg.records.calibration import CalibrationCounts
+from autoseg.records.workspace import Workspace
+from autoseg.report.charts.charts import Figure, draw_reliability
+from autoseg.report.page.validation import add_counts, read_calibration
+from autoseg.report.tables.tables import Row
+
+MOST_ROWS = 30
+"""Labels in the table, the worst calibrated first."""
+
+
+@dataclass(frozen=True)
+class CalibrationSection:
+    """Of one or several configurations."""
+
+    figures: list[Figure]
+    rows: list[Row]
+    missing: list[str]
+    """Configurations whose folds were validated before calibration was counted."""
+
+
+def describe_calibration(workspace: Workspace, models: Sequence[tuple[str, Sequence[str]]]) -> CalibrationSection:
+    """A reliability diagram per configuration over all labels, and each label's error.
+
+    Args:
+        workspace: With validated folds.
+        models: Configurations with their folds.
+    """
+    figures: list[Figure] = []
+    rows: list[Row] = []
+    missing: list[str] = []
+    for name, folds in models:
+        by_label = {label: one for label, one in read_calibration(workspace, name, folds).items() if sum(one.voxels)}
+        if not by_label:
+            missing.append(name)
+            continue
+        together = reduce(add_counts, by_label.values())
+        figures.append(_draw(name, together))
+        if len(by_label) > 1:
+            rows.append((name, "all labels", f"{expected_calibration_error(together):.3f}", _say_bias(together)))
+        ranked = sorted(by_label.items(), key=lambda pair: -expected_calibration_error(pair[1]))[:MOST_ROWS]
+        rows += [(name, label, f"{expected_calibration_error(one):.3f}", _say_bias(one)) for label, one in ranked]
+    return CalibrationSection(figures, rows, missing)
+
+
+def expected_calibration_error(counts: CalibrationCounts) -> float:
+    """Mean over voxels of the gap between a bin's mean probability and the share of its voxels with the label.
+
+    Args:
+        counts: At least one voxel.
+
+    Returns:
+        [0, 1]; 0 is perfect.
+
+    References:
+        Naeini et al. 2015, expected calibration error; per class as in Kull et al. 2019.
+    """
+    gaps = (abs(total - true) for total, true in zip(counts.probability_sums, counts.label_voxels, strict=True))
+    return sum(gaps) / sum(counts.voxels)
+
+
+def _say_bias(counts: CalibrationCounts) -> str:
+    """Which way the probabilities err above one half, where voxels are mostly given the label."""
+    half = len(counts.voxels) // 2
+    surplus = sum(counts.probability_sums[half:]) - sum(counts.label_voxels[half:])
+    share = surplus / max(sum(counts.voxels[half:]), 1)
+    if abs(share) < 0.01:
+        return "true to within 1 %"
+    return f"{'over' if share > 0 else 'under'}confident by {abs(share):.1%}"
+
+
+def _draw(name: str, counts: CalibrationCounts) -> Figure:
+    filled = [place for place, voxels in enumerate(counts.voxels) if voxels]
+    error = expected_calibration_error(counts)
+    return draw_reliability(
+        f"{name}: expected calibration error {error:.3f}",
+        [counts.probability_sums[place] / counts.voxels[place] for place in filled],
+        [counts.label_voxels[place] / counts.voxels[place] for place in filled],
+        [counts.voxels[place] for place in filled],
+        f"expected calibration error {error:.3f} over {sum(counts.voxels):,} voxels",
+    )

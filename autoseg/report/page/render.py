@@ -1,0 +1,134 @@
+"""Report: one HTML page about a workspace, complete in itself, at any stage from planned to selected."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from autoseg.errors import UsageError
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.files import Record, read_record, write_text
+from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.plan import Plan, Splits
+from autoseg.records.selection import Selection
+from autoseg.records.workspace import Workspace
+from autoseg.report.page.calibration import CalibrationSection, describe_calibration
+from autoseg.report.page.case_pictures import CaseCard, picture_validation
+from autoseg.report.page.dataset_section import describe_dataset_section, is_flat_data
+from autoseg.report.page.results_section import describe_results
+from autoseg.report.page.sections import (
+    describe_curves,
+    describe_headline,
+    describe_plan_section,
+    describe_selection,
+    describe_versions,
+)
+from autoseg.report.page.validation import (
+    CrossValidation,
+    read_cross_validations,
+    read_histories,
+    read_selected_ensemble,
+)
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+@dataclass(frozen=True)
+class _CasesSection:
+    title: str
+    notes: list[str]
+    cards: list[CaseCard]
+
+
+def render_report(workspace: Workspace) -> Path:
+    """Write report.html: dataset, plan with reasons, curves, results, cases, calibration, selection, versions.
+
+    Sections whose files are not there yet are left out, so a planned workspace shows its dataset and plan. Pictures
+    of cases need the dataset folder (samples of large images: the preprocessed arrays); without it a sentence says
+    so. One case is in memory at a time.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UsageError: If the folder holds neither dataset.json nor plan.json.
+        RecordError: If a JSON file is damaged.
+    """
+    description = _read_if_there(DatasetDescription, workspace.dataset)
+    plan = _read_if_there(Plan, workspace.plan)
+    selection = _read_if_there(Selection, workspace.selection)
+    if description is None and plan is None:
+        raise UsageError(f"{workspace.root}: neither dataset.json nor plan.json is there; run autoseg-plan first")
+    fingerprint = _read_if_there(Fingerprint, workspace.fingerprint)
+    selected = _read_if_there(Evaluation, workspace.evaluation) if selection is not None else None
+    validations = [*read_cross_validations(workspace), *read_selected_ensemble(workspace, selection)]
+    unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
+    interval = None if selected is None else selected.mean_foreground_dice_interval
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            name=description.name if description is not None else plan.dataset_name if plan is not None else "",
+            headline=describe_headline(workspace, description, plan, selection, validations, interval),
+            dataset=None
+            if description is None
+            else describe_dataset_section(workspace, description, fingerprint, plan),
+            plan=None if plan is None else describe_plan_section(plan, _read_if_there(Splits, workspace.splits)),
+            curves=describe_curves(read_histories(workspace)),
+            results=describe_results(selection, selected, validations, unit) if validations or selected else None,
+            cases=_show_cases(workspace, description, _shown(selection, validations)),
+            calibration=_calibrate(workspace, _members(selection, validations)),
+            selection=describe_selection(selection) if selection is not None else None,
+            versions=describe_versions(workspace),
+        )
+    )
+    write_text(page, workspace.report)
+    return workspace.report
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("autoseg", "report/page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _read_if_there(record_type: type[RecordType], path: Path) -> RecordType | None:
+    return read_record(record_type, path) if path.exists() else None
+
+
+def _shown(selection: Selection | None, validations: list[CrossValidation]) -> list[CrossValidation]:
+    """The selected model as a whole, else its validated configurations, else all of them, the best first."""
+    name = "" if selection is None else " + ".join(selection.configurations)
+    whole = [one for one in validations if one.configuration == name]
+    return whole or _members(selection, validations)
+
+
+def _members(selection: Selection | None, validations: list[CrossValidation]) -> list[CrossValidation]:
+    """The validated configurations of the selected model, else all of them, the best first."""
+    if selection is not None:
+        return [one for one in validations if one.configuration in selection.configurations]
+    return sorted(validations, key=lambda one: -(one.evaluation.mean_foreground_dice or 0.0))
+
+
+def _show_cases(
+    workspace: Workspace, description: DatasetDescription | None, shown: list[CrossValidation]
+) -> _CasesSection | None:
+    """Worst, median and best cases of the selected configuration, or of the first that was validated."""
+    if not shown or description is None:
+        return None
+    folder = workspace.dataset_folder(description.folder)
+    if folder.exists():
+        cards, notes = picture_validation(shown[0], description, folder)
+    else:
+        cards, notes = [], [f"The dataset is not at {description.folder} any more, so there are no pictures."]
+    return _CasesSection(f"{shown[0].configuration}, as predicted, before post-processing", notes, cards)
+
+
+def _calibrate(workspace: Workspace, shown: list[CrossValidation]) -> CalibrationSection | None:
+    return describe_calibration(workspace, [(one.configuration, one.folds) for one in shown]) if shown else None

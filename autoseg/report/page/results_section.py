@@ -1,0 +1,155 @@
+"""Results: every configuration and the selected model, compared by figures and charts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.selection import Selection
+from autoseg.report.charts.charts import Figure
+from autoseg.report.charts.distributions import Estimate, Row, draw_boxes, draw_estimates
+from autoseg.report.page.validation import CrossValidation
+from autoseg.report.tables.metrics_table import DataTable, metric_values, say_metric, tabulate_cases, tabulate_labels
+
+BOXED_METRICS = {"dice": (0.0, 1.0), "hausdorff_95_mm": None}
+"""With their bounds."""
+MOST_BOXES = 60
+"""Rows of one chart; beyond, only the first evaluation is drawn."""
+
+
+@dataclass(frozen=True)
+class NamedEvaluation:
+    """An evaluation, and what was evaluated."""
+
+    title: str
+    short: str
+    """For rows of charts."""
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation as tables."""
+
+    title: str
+    summary: str
+    labels: DataTable
+    cases: DataTable
+    missing: tuple[str, ...]
+    tolerance: str
+
+
+@dataclass(frozen=True)
+class ResultsSection:
+    """All evaluations."""
+
+    results: list[Result]
+    figures: list[Figure]
+    legend: list[tuple[str, int]]
+    """Name and series of every evaluation in the box plots."""
+    postprocessing: list[tuple[str, ...]]
+    """Label, Dice before and after post-processing, difference; empty where that is not known."""
+    is_refined: bool
+    """Whether boundaries are refined, before post-processing and counted with it."""
+
+
+def describe_results(
+    selection: Selection | None,
+    selected: Evaluation | None,
+    validations: Sequence[CrossValidation],
+    unit: str = "mm",
+) -> ResultsSection:
+    """The selected model after post-processing first, then configurations and the selected pair as they were validated.
+
+    Args:
+        selection: None: nothing is selected.
+        selected: Of the selected model, after post-processing; None: not there.
+        validations: Validated folds by configuration.
+        unit: Of distances.
+    """
+    named = []
+    if selection is not None and selected is not None:
+        name = " + ".join(selection.configurations)
+        named.append(NamedEvaluation(f"Selected: {name} with its post-processing", "selected", selected))
+    for one in validations:
+        folds = f"{one.configuration}, fold{'s' if len(one.folds) > 1 else ''} {', '.join(one.folds)}"
+        named.append(NamedEvaluation(f"{folds}, no post-processing", one.configuration, one.evaluation))
+    figures = [figure for figure in (_compare(named, selection), *_box_plots(named, unit)) if figure is not None]
+    legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
+    before = None
+    is_refined = selection is not None and selection.refinement is not None
+    if selection is not None and (selection.postprocessing or is_refined):
+        before = next((one for one in validations if one.configuration == " + ".join(selection.configurations)), None)
+    rows = [] if before is None or selected is None else _before_and_after(before.evaluation, selected)
+    return ResultsSection([_tabulate(one, unit) for one in named], figures, legend, rows, is_refined)
+
+
+def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, ...]]:
+    if {case.case for case in before.cases} != {case.case for case in after.cases}:
+        return []
+    pairs = {name: (one.dice, after.labels[name].dice) for name, one in before.labels.items() if name in after.labels}
+    if len(pairs) > 1:
+        pairs["mean of labels"] = before.mean_foreground_dice, after.mean_foreground_dice
+    return [
+        (name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
+        for name, (old, new) in pairs.items()
+        if old is not None and new is not None
+    ]
+
+
+def _tabulate(one: NamedEvaluation, unit: str) -> Result:
+    evaluation = one.evaluation
+    score = "–" if evaluation.mean_foreground_dice is None else f"{evaluation.mean_foreground_dice:.3f}"
+    interval = evaluation.mean_foreground_dice_interval
+    between = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
+    tolerance = evaluation.surface_tolerance_mm
+    return Result(
+        title=one.title,
+        summary=f"Mean foreground Dice {score}{between}, {len(evaluation.cases)} cases.",
+        labels=tabulate_labels(evaluation, unit),
+        cases=tabulate_cases(evaluation, unit),
+        missing=evaluation.missing_predictions,
+        tolerance="" if tolerance is None else f"Surface Dice: within {tolerance:g} {unit}.",
+    )
+
+
+def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> Figure | None:
+    """Mean Dice of everything that has one, ensembles among the candidates too; the selected model first."""
+    counts = {len(one.evaluation.cases) for one in named}
+    estimates = [
+        Estimate(
+            one.short if len(counts) == 1 else f"{one.short}, {len(one.evaluation.cases)} cases",
+            one.evaluation.mean_foreground_dice,
+            one.evaluation.mean_foreground_dice_interval,
+            series,
+        )
+        for series, one in enumerate(named)
+        if one.evaluation.mean_foreground_dice is not None
+    ]
+    shown = {one.short for one in named}
+    pairs = () if selection is None else (one for one in selection.candidates if len(one.configurations) > 1)
+    estimates += [
+        Estimate(name, one.mean_foreground_dice, one.interval, len(named))
+        for one in pairs
+        if one.mean_foreground_dice is not None and (name := " + ".join(one.configurations)) not in shown
+    ]
+    if len(estimates) < 2:
+        return None
+    has_bars = any(one.interval is not None for one in estimates)
+    return draw_estimates("Mean foreground Dice", estimates, "Dice with 95 % interval" if has_bars else "Dice")
+
+
+def _box_plots(named: Sequence[NamedEvaluation], unit: str) -> list[Figure]:
+    """A row per label and evaluation."""
+    figures = []
+    for metric, bounds in BOXED_METRICS.items():
+        labels = list(dict.fromkeys(label for one in named for label in one.evaluation.labels))
+        drawn = named if len(labels) * len(named) <= MOST_BOXES else named[:1]
+        rows = []
+        for label in labels:
+            for series, one in enumerate(drawn):
+                values = metric_values(one.evaluation.cases, label, metric)
+                rows.append(Row(label if series == 0 else "", values, series))
+        if any(row.values for row in rows):
+            words = say_metric(metric, unit)
+            figures.append(draw_boxes(f"{words} of every case, by label", rows, words, bounds=bounds))
+    return figures

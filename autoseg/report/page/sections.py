@@ -1,0 +1,233 @@
+"""The page's other sections as plain rows and texts: what is said, not how it looks."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from operator import attrgetter
+from pathlib import Path
+
+from autoseg.metrics.comparison import format_score
+from autoseg.records.checkpoint import Checkpoint, EpochHistory
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.files import read_record
+from autoseg.records.plan import IMPORTED, Plan, Splits
+from autoseg.records.selection import Interval, Selection
+from autoseg.records.workspace import Workspace
+from autoseg.report.charts.charts import Figure, draw_curves
+from autoseg.report.page.recipe import say_recipe
+from autoseg.report.page.validation import CrossValidation
+from autoseg.report.tables.tables import Row, configuration_rows, decision_rows, number, say_duration
+
+SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
+FIRST_TRAINED = "3d_fullres"
+"""What a user who has trained nothing yet should begin with, as planning says too."""
+HASH_CHUNK_BYTES = 1 << 20
+SHOWN_DIGITS = 16
+"""Of a SHA-256."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a reader wants first."""
+
+    state: str
+    score: str
+    score_name: str
+    interval: str
+    tiles: list[Row]
+    command: str
+    command_does: str
+
+
+@dataclass(frozen=True)
+class PlanSection:
+    """The plan with its reasons."""
+
+    configurations: list[str]
+    properties: list[Row]
+    decisions: list[Row]
+    facts: list[Row]
+
+
+@dataclass(frozen=True)
+class CurvesSection:
+    """Training of one configuration."""
+
+    configuration: str
+    folds: list[str]
+    figures: list[Figure]
+
+
+@dataclass(frozen=True)
+class SelectionSection:
+    """What was selected, and why."""
+
+    recipe: list[str]
+    score: str
+    reasons: tuple[str, ...]
+    candidates: list[Row]
+
+
+@dataclass(frozen=True)
+class VersionsSection:
+    """What made the model and this page."""
+
+    software: list[Row]
+    files: list[Row]
+    folds: list[Row]
+    """Configuration, fold, steps, time, weights' hash."""
+
+
+def describe_headline(
+    workspace: Workspace,
+    description: DatasetDescription | None,
+    plan: Plan | None,
+    selection: Selection | None,
+    validations: Sequence[CrossValidation],
+    interval: Interval | None,
+) -> Headline:
+    """State, score with interval, counts, and the next command to type.
+
+    Args:
+        workspace: For what is trained.
+        description: None: not there.
+        plan: None: not there.
+        selection: None: not selected yet; then the best validated configuration's score is shown.
+        validations: Validated folds by configuration.
+        interval: Of the selected model's score.
+    """
+    tiles: list[Row] = []
+    best = max(validations, key=lambda one: one.evaluation.mean_foreground_dice or 0.0, default=None)
+    score, name = None, ""
+    if selection is not None:
+        state = f"Selected: {' + '.join(selection.configurations)}"
+        score, name = selection.mean_foreground_dice, "mean foreground Dice, cross-validated"
+        interval = selection.interval or interval
+    elif best is not None:
+        state = f"Trained, not selected yet; best so far: {best.configuration}"
+        score, interval = best.evaluation.mean_foreground_dice, best.evaluation.mean_foreground_dice_interval
+        name = f"mean foreground Dice, fold{'s' if len(best.folds) > 1 else ''} {', '.join(best.folds)}"
+    else:
+        state = "Planned, not trained yet" if plan is not None else "Described, not planned yet"
+    if description is not None:
+        tiles.append(("cases", str(len(description.cases))))
+        tiles.append(("labels", str(sum(label not in ("background", "ignore") for label in description.labels))))
+        tiles.append(("warnings", str(len(description.warnings))))
+    if plan is not None:
+        tiles.append(("configurations", ", ".join(plan.configurations)))
+    command, does = _next_command(workspace, plan, selection)
+    between = "" if interval is None else f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
+    return Headline(state, "" if score is None else f"{score:.3f}", name, between, tiles, command, does)
+
+
+def _next_command(workspace: Workspace, plan: Plan | None, selection: Selection | None) -> tuple[str, str]:
+    """A command, and what it does."""
+    root = workspace.root.name if workspace.root.name else str(workspace.root)
+    if plan is None:
+        return "autoseg-plan DATASET", "makes a plan"
+    if selection is not None or plan.planner == IMPORTED:
+        return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segments new images with this model"
+    folds = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
+    for name in sorted(plan.configurations, key=lambda name: name != FIRST_TRAINED):
+        trained = workspace.trained_folds(name)
+        missing = [str(fold) for fold in range(folds) if str(fold) not in trained]
+        if missing or not trained:
+            fold = missing[0] if missing else "0"
+            return f"autoseg-train {root} -c {name} -f {fold}", f"trains {name}, fold {fold}, the next that is missing"
+    return f"autoseg select {root}", "chooses among what is trained"
+
+
+def describe_plan_section(plan: Plan, splits: Splits | None) -> PlanSection:
+    """Configurations side by side, then decisions."""
+    facts: list[Row] = [("planner", plan.planner), ("device", plan.budget.device)]
+    if splits is not None:
+        facts.append(("folds", splits.reason))
+    return PlanSection(list(plan.configurations), configuration_rows(plan), decision_rows(plan), facts)
+
+
+def describe_curves(histories: Mapping[str, Mapping[str, Sequence[EpochHistory]]]) -> list[CurvesSection]:
+    """Losses, pseudo-Dice and learning rate of every fold, by configuration."""
+    sections = []
+    for configuration, folds in histories.items():
+        training, validation, rate = (
+            {f"fold {fold}": [getter(line) for line in lines] for fold, lines in folds.items()}
+            for getter in map(attrgetter, ("train_loss", "validation_loss", "learning_rate"))
+        )
+        dice = {f"fold {fold}": [_mean_pseudo_dice(line) for line in lines] for fold, lines in folds.items()}
+        figures = [
+            draw_curves("Training loss", training, bounds=None),
+            draw_curves("Validation loss", validation, bounds=None),
+            draw_curves("Mean pseudo-Dice", dice, bounds=(0.0, 1.0)),
+            draw_curves("Learning rate", rate, bounds=None),
+        ]
+        sections.append(CurvesSection(configuration, list(training), figures))
+    return sections
+
+
+def _mean_pseudo_dice(line: EpochHistory) -> float | None:
+    known = [value for value in line.pseudo_dice.values() if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def describe_selection(selection: Selection) -> SelectionSection:
+    """The recipe, and how it came about."""
+    return SelectionSection(
+        recipe=say_recipe(selection),
+        score=format_score(selection.mean_foreground_dice),
+        reasons=selection.reasons,
+        candidates=[
+            (
+                " + ".join(one.configurations),
+                ", ".join(one.folds),
+                str(one.num_cases),
+                number(one.mean_foreground_dice),
+                "–" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
+            )
+            for one in selection.candidates
+        ],
+    )
+
+
+def describe_versions(workspace: Workspace) -> VersionsSection:
+    """Versions of what made this page, hashes of the files that it is about, and how long each fold took.
+
+    Raises:
+        RecordError: If a checkpoint's record is damaged.
+    """
+    software: list[Row] = [("Python", platform.python_version())]
+    for package in SHOWN_PACKAGES:
+        try:
+            software.append((package, version(package)))
+        except PackageNotFoundError:
+            software.append((package, "not installed"))
+    software.append(("machine", f"{platform.platform()}, {os.cpu_count()} cores"))
+    records = (workspace.dataset, workspace.fingerprint, workspace.plan, workspace.splits, workspace.selection)
+    files: list[Row] = [(path.name, _hash_file(path)) for path in records if path.exists()]
+    return VersionsSection(software, files, _fold_rows(workspace))
+
+
+def _fold_rows(workspace: Workspace) -> list[Row]:
+    rows: list[Row] = []
+    for path in sorted((workspace.root / "models").glob("*/fold_*/checkpoint_final.json")):
+        checkpoint = read_record(Checkpoint, path)
+        weights = path.with_suffix(".safetensors")
+        row = (
+            checkpoint.configuration,
+            checkpoint.fold,
+            f"{checkpoint.step:,}",
+            say_duration(checkpoint.elapsed_seconds),
+            _hash_file(weights) if weights.exists() else "not there",
+        )
+        rows.append(row)
+    return rows
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()[:SHOWN_DIGITS]

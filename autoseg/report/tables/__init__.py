@@ -1,0 +1,1 @@
+"""Tables and numbers as text, for the terminal and the page."""

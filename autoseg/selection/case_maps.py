@@ -1,0 +1,114 @@
+"""Validation cases in memory: predicted and true label map, compressed, and what they score."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import blosc2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from autoseg.errors import ImageFileError
+from autoseg.imaging.arrays.labels import encode_label_map
+from autoseg.imaging.formats.geometry import measurable_spacing
+from autoseg.imaging.formats.reading import Volume
+from autoseg.inference.files.label_maps import read_on_one_grid
+from autoseg.metrics.case_scores import measure_case
+from autoseg.metrics.overlap import BACKGROUND, IGNORE, score_case
+from autoseg.records.case import Spacing, Triple
+from autoseg.records.dataset import LabelEncoding, LabelValues, indices_by_label
+from autoseg.records.evaluation import CaseScores
+
+
+@dataclass(frozen=True)
+class CaseMapFiles:
+    """Label maps of one validation case."""
+
+    case: str
+    prediction: Path
+    reference: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseMaps:
+    """One validation case: label indices (Z, Y, X), compressed, cut to the surroundings of all foreground."""
+
+    case: str
+    prediction: blosc2.NDArray
+    reference: blosc2.NDArray
+    spacing: Spacing
+    """mm, of the arrays' axes; its product is a voxel's volume."""
+    shape: Triple
+    """Of the whole image."""
+    box: tuple[slice, ...]
+    """Where the arrays lie in it."""
+    scores: CaseScores
+    """What follows from counts of voxels."""
+
+
+def foreground_names(encoding: LabelEncoding) -> list[str]:
+    """Labels or regions that are scored, in declaration order."""
+    return [name for name in indices_by_label(encoding) if name != BACKGROUND]
+
+
+def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
+    """Read and score a case.
+
+    Raises:
+        ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
+            reference's grid.
+    """
+    prediction, reference = read_on_one_grid(files.case, files.prediction, files.reference)
+    predicted, true = (_encode(volume, encoding) for volume in (prediction, reference))
+    box = _surroundings((predicted != 0) | (true != 0))
+    return CaseMaps(
+        case=files.case,
+        prediction=_compress(predicted[box]),
+        reference=_compress(true[box]),
+        spacing=measurable_spacing(prediction.grid),
+        shape=prediction.grid.shape,
+        box=box,
+        scores=score_case(files.case, predicted[box], true[box], _label_values(encoding)),
+    )
+
+
+def replace_prediction(maps: CaseMaps, prediction: NDArray[np.integer], encoding: LabelEncoding) -> CaseMaps:
+    """The same case with another prediction, label indices in the same box, scored anew."""
+    scores = score_case(maps.case, prediction, maps.reference[:], _label_values(encoding))
+    return replace(maps, prediction=_compress(prediction), scores=scores)
+
+
+def measure_case_maps(maps: CaseMaps, encoding: LabelEncoding) -> CaseScores:
+    """Every metric of a case, in the whole image."""
+    whole = []
+    for array in (maps.prediction, maps.reference):
+        labels = np.zeros(maps.shape, dtype=array.dtype)
+        labels[maps.box] = array[:]
+        whole.append(labels)
+    return measure_case(maps.case, whole[0], whole[1], _label_values(encoding), maps.spacing)
+
+
+def _encode(volume: Volume, encoding: LabelEncoding) -> NDArray[np.int16]:
+    try:
+        return encode_label_map(volume.array[0], encoding)
+    except ValueError as error:
+        raise ImageFileError(f"{volume.path}: {error}") from error
+
+
+def _surroundings(foreground: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The box of the foreground and a voxel around it, so that nothing but the array's border touches the box's."""
+    boxes = ndimage.find_objects(foreground.view(np.uint8))
+    box = boxes[0] if boxes else (slice(0, 1),) * 3
+    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+
+
+def _label_values(encoding: LabelEncoding) -> dict[str, LabelValues]:
+    """Label indices by name, as if they were values; those of ignored voxels too."""
+    labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
+    if encoding.ignore_value is not None:
+        labels[IGNORE] = len(encoding.values)
+    return labels
+
+
+def _compress(labels: NDArray[np.integer]) -> blosc2.NDArray:
+    return blosc2.asarray(np.ascontiguousarray(labels))

@@ -1,0 +1,262 @@
+"""Predict validation cases by pairs of configurations: what `select` needs to know whether two are better than one.
+
+    fold k of every configuration: one pass each per case --mean probabilities, slab by slab--> a label map per pair
+
+Each case is predicted by the networks that did not train on it. Only label maps are kept, in models/ensembles; those
+that are there, and were made from the same weights, are not made again, so a killed run goes on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from autoseg.errors import TrainingError, UsageError
+from autoseg.imaging.arrays.labels import decode_label_map
+from autoseg.imaging.arrays.storage import RECORD_ENDING, open_case
+from autoseg.imaging.datasets.case_reading import read_case
+from autoseg.imaging.formats.geometry import restore_array
+from autoseg.imaging.formats.writing import label_map_ending, write_label_map
+from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
+from autoseg.inference.models.cascade_maps import load_previous
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration
+from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, restore_combinations
+from autoseg.metrics.case_scores import measure_case
+from autoseg.metrics.comparison import Names
+from autoseg.metrics.summary import summarize
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import CaseFiles, DatasetDescription
+from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.plan import Plan, hash_of
+from autoseg.records.selection import EnsembleOrigin
+from autoseg.records.workspace import Workspace
+from autoseg.selection.case_maps import foreground_names
+
+ORIGIN_FILE = "origin.json"
+
+
+@dataclass(frozen=True)
+class ValidatedFold:
+    """One fold of a configuration or of an ensemble, predicted and scored."""
+
+    fold: str
+    folder: Path
+    """Validation label maps."""
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """Trained folds, and what predicts their cases again."""
+
+    workspace: Workspace
+    dataset: DatasetDescription
+    dataset_folder: Path
+    plan: Plan
+    device: torch.device
+    dtype: torch.dtype
+    """Of autocast; float32: none."""
+    workers: int = 1
+    """Threads that score."""
+
+    def files(self, case: str) -> CaseFiles:
+        """Where a case's image and reference are."""
+        return next(files for files in self.dataset.cases if files.case == case)
+
+
+@dataclass(frozen=True)
+class _PairFold:
+    """One fold of one pair, and its cases."""
+
+    pair: tuple[str, str]
+    fold: str
+    cases: tuple[str, ...]
+    folder: Path
+
+
+def validate_pairs(
+    run: CrossValidation, validated: Mapping[str, Sequence[ValidatedFold]], progress: Progress | None = None
+) -> dict[Names, list[ValidatedFold]]:
+    """Predict and score every pair of configurations on the validation cases that both have in the same fold.
+
+    Args:
+        run: The workspace has the preprocessed cases of every configuration.
+        validated: Folds by configuration.
+        progress: Called after every case that had to be predicted.
+
+    Returns:
+        Folds by pair, in the order of `validated`; pairs without a common case are left out.
+
+    Raises:
+        UsageError: If a case is not preprocessed any more, or label maps of a cascade's previous stage are missing
+            or outdated.
+        ImageFileError: If an image or reference cannot be read.
+        PredictionError: If weights are damaged or belong to another plan.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021): all unordered pairs, mean of probabilities. Differs: probabilities are
+        averaged while they stream and never stored.
+    """
+    wanted = _find_pair_folds(run, validated)
+    for one in wanted:
+        _remove_outdated(run, one)
+    pending = {fold: _pending_cases(wanted, fold) for fold in dict.fromkeys(one.fold for one in wanted)}
+    total = sum(map(len, pending.values()))
+    done = 0
+    found: dict[Names, list[ValidatedFold]] = {one.pair: [] for one in wanted}
+    for fold, cases in pending.items():
+        for _ in _predict_fold(run, fold, cases):
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        for one in wanted:
+            if one.fold == fold:
+                found[one.pair].append(ValidatedFold(fold, one.folder, _evaluate(run, one)))
+    return found
+
+
+def predict_again(
+    run: CrossValidation, fold: str, names: Iterable[str], cases: Sequence[str]
+) -> Callable[[str, str], CaseLogits]:
+    """Load what predicts validation cases of a fold; the function takes a configuration and a case, for one answer.
+
+    Raises:
+        UsageError: If label maps of a cascade's previous stage are missing or outdated; the function: if a case is
+            not preprocessed any more.
+        PredictionError: If weights are damaged or belong to another plan.
+    """
+    members = {name: load_configuration(run.workspace, run.plan, name, [fold], "final", run.device) for name in names}
+    previous = {name: _load_previous(run, member, cases) for name, member in members.items()}
+    return lambda name, case: _answer(run, members[name], previous[name], case)
+
+
+def write_validation_maps(run: CrossValidation, case: str, maps: Sequence[tuple[LabelIndices, Path]]) -> None:
+    """Write label indices, (Z, Y, X) in working orientation, on the grid of a case's image, each into its folder."""
+    original = read_case(run.dataset_folder, run.files(case), run.plan.encoding, run.plan.orientation)
+    for labels, folder in maps:
+        values = decode_label_map(restore_array(labels, original.orientation), run.plan.encoding)
+        write_label_map(values, original.template, folder / f"{case}{label_map_ending(run.dataset.file_ending)}")
+
+
+def weights_origin(run: CrossValidation, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
+    """Hash of what predicts a fold's cases: weights of all configurations and of the stages before them."""
+    stages = [stage for name in names for stage in _stages(run.plan, name)]
+    records = [
+        read_record(Checkpoint, run.workspace.fold(stage, fold) / "checkpoint_final.json").model_dump(mode="json")
+        for stage in stages
+    ]
+    return hash_of([records, sorted(cases)])
+
+
+def _find_pair_folds(run: CrossValidation, validated: Mapping[str, Sequence[ValidatedFold]]) -> list[_PairFold]:
+    found = []
+    for first, second in combinations(validated, 2):
+        others = {one.fold: {scores.case for scores in one.evaluation.cases} for one in validated[second]}
+        for one in validated[first]:
+            cases = tuple(scores.case for scores in one.evaluation.cases if scores.case in others.get(one.fold, set()))
+            if cases:
+                folder = run.workspace.validation((first, second), one.fold)
+                found.append(_PairFold((first, second), one.fold, cases, folder))
+    return found
+
+
+def _remove_outdated(run: CrossValidation, one: _PairFold) -> None:
+    """Leave only label maps that were made from these weights."""
+    origin = EnsembleOrigin(
+        configurations=one.pair, fold=one.fold, origin=weights_origin(run, one.pair, one.fold, one.cases)
+    )
+    path = one.folder / ORIGIN_FILE
+    if path.exists() and read_record(EnsembleOrigin, path) == origin:
+        return
+    path.unlink(missing_ok=True)  # first, so that what is left after a kill does not count
+    for old in one.folder.glob("*"):
+        if old.is_file():
+            old.unlink()
+    write_record(origin, path)
+
+
+def _pending_cases(wanted: Sequence[_PairFold], fold: str) -> dict[str, list[_PairFold]]:
+    """Case -> the pairs that have no label map of it."""
+    pending: dict[str, list[_PairFold]] = {}
+    for one in wanted:
+        if one.fold == fold:
+            present = find_label_maps(one.folder)
+            for case in one.cases:
+                if case not in present:
+                    pending.setdefault(case, []).append(one)
+    return pending
+
+
+def _predict_fold(run: CrossValidation, fold: str, cases: Mapping[str, Sequence[_PairFold]]) -> Iterator[None]:
+    """Write the label maps of all pending cases; every configuration runs once for each."""
+    if not cases:
+        return
+    names = list(dict.fromkeys(name for pairs in cases.values() for one in pairs for name in one.pair))
+    answer = predict_again(run, fold, names, list(cases))
+    for case, pairs in cases.items():
+        needed = [name for name in names if any(name in one.pair for one in pairs)]
+        positions = [(needed.index(one.pair[0]), needed.index(one.pair[1])) for one in pairs]
+        labels = restore_combinations([answer(name, case) for name in needed], positions, run.plan.encoding)
+        write_validation_maps(run, case, [(own, one.folder) for own, one in zip(labels, pairs, strict=True)])
+        yield
+
+
+def _load_previous(
+    run: CrossValidation, member: LoadedConfiguration, cases: Sequence[str]
+) -> Mapping[str, NDArray[np.int16]]:
+    if member.configuration.previous_configuration is None:
+        return {}
+    try:
+        return load_previous(run.workspace, run.plan, member.name, cases)
+    except TrainingError as error:
+        raise UsageError(
+            f"{error}\nOr select without what needs them: autoseg select --no-ensembles --no-thresholds"
+        ) from error
+
+
+def _answer(
+    run: CrossValidation, member: LoadedConfiguration, previous: Mapping[str, NDArray[np.int16]], case: str
+) -> CaseLogits:
+    folder = run.workspace.preprocessed(member.configuration.preprocessed_as)
+    if not (folder / (case + RECORD_ENDING)).exists():
+        raise UsageError(
+            f"{folder}: case {case} is not preprocessed (any more), and its networks have to look at it again. Run "
+            f"autoseg-plan with the same options and -w {run.workspace.root}; or select without what needs it: "
+            "autoseg select --no-ensembles --no-thresholds"
+        )
+    stored = open_case(folder, case)
+    image = stored.array[: len(run.plan.channel_names)]
+    labels = previous[case][:] if case in previous else None
+    slices = stream_case_logits(member, image, labels, device=run.device, dtype=run.dtype)
+    return CaseLogits(slices, stored.record, member.configuration.resampling)
+
+
+def _evaluate(run: CrossValidation, one: _PairFold) -> Evaluation:
+    """Score the label maps, or read the scores that are there since all were written."""
+    path = one.folder / "evaluation.json"
+    if path.exists():
+        return read_record(Evaluation, path)
+    predictions = find_label_maps(one.folder)
+    tasks = (delayed(_score)(run, case, predictions[case]) for case in one.cases)
+    scores: list[CaseScores] = Parallel(n_jobs=run.workers, prefer="threads")(tasks)
+    evaluation = summarize(scores, foreground_names(run.plan.encoding))
+    write_record(evaluation, path)
+    return evaluation
+
+
+def _score(run: CrossValidation, case: str, prediction: Path) -> CaseScores:
+    predicted, true = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
+    return measure_case(case, predicted.array[0], true.array[0], run.plan.labels, true.grid.spacing)
+
+
+def _stages(plan: Plan, name: str) -> tuple[str, ...]:
+    """A configuration and, of a cascade, all that come before it."""
+    previous = plan.configurations[name].previous_configuration
+    return (name,) if previous is None else (*_stages(plan, previous), name)

@@ -1,0 +1,185 @@
+"""Held-out cases as the model predicts new ones: with probabilities, at the image's own resolution, one at a time.
+
+Every case is predicted by the networks of the fold that did not see it, and preprocessed anew from its files, so that
+nothing but plan, weights and dataset is needed.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autoseg.errors import UsageError
+from autoseg.imaging.arrays.cropping import cropped_view
+from autoseg.imaging.arrays.preprocessing import normalized_crop
+from autoseg.imaging.datasets.case_reading import CaseVolume, read_case
+from autoseg.imaging.formats.geometry import restore_array
+from autoseg.imaging.formats.volume import Volume
+from autoseg.inference.models.loading import load_with_previous
+from autoseg.inference.predictor.case_predictor import CasePredictor
+from autoseg.inference.refinement.patches import cut_patch, patch_box
+from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_head_surface, foreground_heads
+from autoseg.inference.restoring.decisions import Thresholds
+from autoseg.records.case import Triple
+from autoseg.records.dataset import CaseFiles, LabelEncoding
+from autoseg.records.plan import Plan
+from autoseg.records.refinement import PatchSettings
+from autoseg.records.workspace import Workspace
+from autoseg.training.refinement import UNKNOWN, Patches
+
+MOST_GROUPS = 3
+"""Of cases. Each costs a training, and each refiner a pass at prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutCases:
+    """What predicts, and the cases."""
+
+    workspace: Workspace
+    plan: Plan
+    configurations: tuple[str, ...]
+    """Whose probabilities are averaged."""
+    folds: Mapping[str, Sequence[str]]
+    """Fold -> cases that it held out."""
+    files: Mapping[str, CaseFiles]
+    """By case."""
+    dataset_folder: Path
+    device: torch.device
+    thresholds: Thresholds = field(default_factory=dict)
+    """Of regions."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.folds.values()))
+
+
+@dataclass(frozen=True)
+class HeldOutCase:
+    """One case; it lasts until the next one."""
+
+    case: str
+    coarse: CoarseCase
+    truth: NDArray[np.int16]
+    """(Z, Y, X), label indices where `coarse` is."""
+    volume: CaseVolume
+    """Image and truth, working orientation."""
+    mirror_axes: tuple[int, ...]
+    """Spatial axes (z, y, x) that training mirrored."""
+
+
+def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...]:
+    """Divide held-out cases, so that a refiner can be judged on cases that it did not see.
+
+    The folds themselves where there are several, dealt out to three groups at most, so that what a split keeps
+    together stays together; a single fold is cut into two halves by name, as names of one patient lie side by side.
+
+    Args:
+        folds: Fold -> cases.
+
+    Returns:
+        Groups that share no case and hold all of them; fewer than two: there are not enough cases.
+    """
+    held_out = [sorted(cases) for _, cases in sorted(folds.items()) if cases]
+    if len(held_out) == 1:
+        half = len(held_out[0]) // 2
+        held_out = [held_out[0][:half], held_out[0][half:]]
+    owners: dict[str, int] = {}
+    for number, cases in enumerate(held_out):  # a case that two folds validated belongs to the first one's group
+        for case in cases:
+            owners.setdefault(case, number % MOST_GROUPS)
+    groups = (frozenset(case for case, owner in owners.items() if owner == group) for group in range(MOST_GROUPS))
+    return tuple(group for group in groups if group)
+
+
+def predict_held_out(cases: HeldOutCases) -> Iterator[HeldOutCase]:
+    """Predict all cases, fold by fold; networks of one fold are in memory at a time.
+
+    Raises:
+        UsageError: If dataset.json has no label map of a case.
+        PredictionError: If a fold's weights are missing or damaged.
+        ImageFileError: If a file cannot be read.
+    """
+    for fold, names in cases.folds.items():
+        predictor = _load_fold(cases, fold)
+        first = predictor.members[0]
+        offset = 3 - first.configuration.network.dimensions
+        axes = tuple(offset + axis for axis in first.mirror_axes)
+        for case in names:
+            files = cases.files.get(case)
+            if files is None or not files.label:
+                raise UsageError(f"{cases.workspace.dataset}: has no label map of case {case}, which fold {fold} has")
+            yield from _predict_case(predictor, files, cases, axes)
+
+
+def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchSettings, most: int) -> Patches:
+    """Patches along the predicted surface of every label or region.
+
+    Args:
+        held_out: The case.
+        encoding: Of the heads.
+        settings: Size and distance.
+        most: Of patches; where there would be more, those of each structure are thinned out evenly.
+    """
+    coarse, size = held_out.coarse, settings.size
+    found = []
+    for number, head in foreground_heads(encoding).items():
+        surface = find_head_surface(coarse.labels, head, size, settings.training_distance)
+        if surface is not None:
+            found.append((number, head, surface))
+    step = max(1, -(-sum(len(surface.centres) for _, _, surface in found) // most))
+    count = sum(len(surface.centres[::step]) for _, _, surface in found)
+    patches = Patches(
+        np.empty((count, len(coarse.image), *size), dtype=np.float16),
+        np.empty((count, *size), dtype=np.float16),
+        np.empty((count, *size), dtype=np.uint8),
+    )
+    index, ignored = 0, len(encoding.values)
+    for number, head, surface in found:
+        image, probability = coarse.image[:, *surface.box], coarse.probabilities[(number, *surface.box)]
+        truth = held_out.truth[surface.box]
+        known = np.where(truth == ignored, UNKNOWN, np.isin(truth, head.indices)).astype(np.uint8)
+        for centre in surface.centres[::step]:
+            patches.images[index] = cut_patch(image, centre, size)
+            patches.coarse[index] = cut_patch(probability, centre, size)
+            patches.truth[index] = _cut_truth(known, centre, size)
+            index += 1
+    return patches
+
+
+def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
+    members = tuple(
+        load_with_previous(cases.workspace, cases.plan, name, [fold], "final", cases.device)
+        for name in cases.configurations
+    )
+    return CasePredictor(
+        plan=cases.plan, members=members, postprocessing=(), device=cases.device, dtype=torch.float32,
+        mirroring=True, overlap=0.5, max_memory=None, memory_log_level=logging.DEBUG,
+    )  # fmt: skip
+
+
+def _predict_case(
+    predictor: CasePredictor, files: CaseFiles, cases: HeldOutCases, axes: tuple[int, ...]
+) -> Iterator[HeldOutCase]:
+    encoding = cases.plan.encoding
+    volume = read_case(cases.dataset_folder, files, encoding, cases.plan.orientation)
+    if volume.labels is None:
+        raise ValueError(f"case {files.case} was read without its label map")
+    stored = Volume(restore_array(volume.image, volume.orientation), volume.template.grid, volume.template)
+    prepared = predictor.prepare(stored, case=files.case, overwrite=False, read_seconds=0.0)
+    member = predictor.members[0]
+    record = prepared.inputs[member.name][1]
+    image = normalized_crop(volume.image, record, member.configuration.normalization)
+    truth = cropped_view(volume.labels, record)
+    with coarse_case(predictor.answers(prepared), image, encoding, (), cases.thresholds) as coarse:
+        yield HeldOutCase(files.case, coarse, truth, volume, axes)
+
+
+def _cut_truth(truth: NDArray[np.uint8], centre: Triple, size: Triple) -> NDArray[np.uint8]:
+    """Unknown beyond the border."""
+    patch = np.full(size, UNKNOWN, dtype=np.uint8)
+    inside, own = patch_box(centre, size, (truth.shape[0], truth.shape[1], truth.shape[2]))
+    patch[own] = truth[inside]
+    return patch

@@ -1,0 +1,230 @@
+"""Find out which post-processing helps, on the cross-validated label maps of one model.
+
+    keep the largest component (all foreground, each label) -> remove small ones (each label, all foreground)
+    -> fill holes (each label)
+
+A step is kept only if the score rises and no label's falls; what helps is written into the selection.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TypeVar
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
+from autoseg.metrics.component_removal import CaseComponents, Means, Verdict, judge, remove_below, sweep_volumes
+from autoseg.metrics.step_reports import StepReport, describe_steps, describe_sweep
+from autoseg.metrics.summary import mean_of_known, summarize
+from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
+from autoseg.records.dataset import LabelEncoding, indices_by_label
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.files import Progress
+from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
+from autoseg.selection.case_maps import (
+    CaseMapFiles,
+    CaseMaps,
+    foreground_names,
+    load_case_maps,
+    measure_case_maps,
+    replace_prediction,
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TunedPostprocessing:
+    """What was found to help."""
+
+    steps: tuple[PostprocessingStep, ...]
+    """In the order in which they were accepted."""
+    evaluation: Evaluation
+    """After all steps, every metric."""
+    reasons: tuple[str, ...]
+    """A sentence per step tried; steps that would change nothing share one."""
+    before: Evaluation
+    """Before any step: Dice and what else follows from counts."""
+
+
+def tune_postprocessing(
+    maps: Sequence[CaseMapFiles], encoding: LabelEncoding, *, workers: int = 1, progress: Progress | None = None
+) -> TunedPostprocessing:
+    """Find out which steps help, each on top of those that were accepted before.
+
+    1. Keep only the largest component: of the union of all foreground, then label by label (region by region) in
+       declaration order.
+    2. Remove components below a volume: label by label, then of all foreground; the volume is chosen by
+       `metrics.component_removal.sweep_volumes`.
+    3. Fill holes, label by label.
+
+    A step is accepted only if its own score rises (all foreground: the mean foreground Dice; one label: that label's
+    mean Dice) and no label's mean falls. Dice of steps that remove components follows from tables of components; what
+    is accepted is then carried out and scored in full.
+
+    Args:
+        maps: Every validation case of the model.
+        encoding: Of the model.
+        workers: Cases worked on at the same time, in threads.
+        progress: Called after each case that was read, and after each step that was tried.
+
+    Raises:
+        ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
+            reference's grid.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), post-processing: the first of these and its order. Differs: a step for one
+        label must not harm another, which it can when regions overlap.
+    """
+    names = foreground_names(encoding)
+    alone = [(name,) for name in names]
+    all_foreground = [tuple(names)] if len(names) > 1 else []
+    total = len(maps) + 3 * len(alone) + 2 * len(all_foreground)
+    search = _Search(encoding, workers, _counter(progress, total))
+    search.load(maps)
+    before = search.overlap()
+    search.run("Keep only the largest component", search.keep_largest, [*all_foreground, *alone])
+    search.run("Remove small components", search.remove_small, [*alone, *all_foreground])
+    search.run("Fill holes", search.fill_holes, alone)
+    return TunedPostprocessing(tuple(search.steps), search.evaluate(), tuple(search.reasons), before)
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Called once for every piece of work that is done."""
+    done = count(1)
+    return lambda: None if progress is None else progress(next(done), total)
+
+
+class _Search:
+    """The maps of all cases after the steps accepted so far, and what was found."""
+
+    def __init__(self, encoding: LabelEncoding, workers: int, progress: Callable[[], None]) -> None:
+        self.encoding, self.workers, self.progress = encoding, workers, progress
+        self.names = foreground_names(encoding)
+        self.cases: list[CaseMaps] = []
+        self.means: Means = {}
+        """Dice by label."""
+        self.tables: dict[tuple[int, ...], list[ComponentTable]] = {}
+        """By indices of a union, by case, of the maps as they are now."""
+        self.steps: list[PostprocessingStep] = []
+        self.reasons: list[str] = []
+
+    def load(self, maps: Sequence[CaseMapFiles]) -> None:
+        """Read and score all cases."""
+        for case in self._on_each(partial(load_case_maps, encoding=self.encoding), maps):
+            self.cases.append(case)
+            self.progress()
+        self.means = self._means_of(self.cases)
+
+    def overlap(self) -> Evaluation:
+        """Of the maps as they are now: Dice and what else follows from counts."""
+        return summarize([case.scores for case in self.cases], self.names)
+
+    def evaluate(self) -> Evaluation:
+        """Every metric of the maps as they are now."""
+        measured = self._on_each(partial(measure_case_maps, encoding=self.encoding), self.cases)
+        return summarize(list(measured), self.names)
+
+    def run(
+        self, kind: str, attempt: Callable[[tuple[str, ...]], StepReport], unions: Sequence[tuple[str, ...]]
+    ) -> None:
+        """Try one kind of step on unions of labels, one after the other, and say what came of it."""
+        reports = []
+        for labels in unions:
+            reports.append(attempt(labels))
+            self.progress()
+        self.reasons += describe_steps(kind, reports)
+
+    def keep_largest(self, labels: tuple[str, ...]) -> StepReport:
+        """Of a union of labels."""
+        cases = self._components_of(labels)
+        largest = [int(case.table.sizes.max(initial=0)) for case in cases]
+        removal = remove_below(cases, largest)
+        if not removal.is_change:
+            return StepReport(self._subject(labels), None)
+        expected = judge(self.means, {**self.means, **removal.means}, self._own(labels))
+        step = KeepLargestComponent(labels=labels)
+        return StepReport(self._subject(labels), self._carry_out(step, labels) if expected.is_accepted else expected)
+
+    def remove_small(self, labels: tuple[str, ...]) -> StepReport:
+        """Of a union of labels, below the best of several volumes."""
+        cases = self._components_of(labels)
+        sweep = sweep_volumes(cases, self.means, self._own(labels), smallest_kept_voxels)
+        if not sweep.tried:
+            return StepReport(self._subject(labels), None)
+        verdict = sweep.verdict
+        if sweep.volume_mm3 is not None:
+            verdict = self._carry_out(RemoveSmallComponents(labels=labels, min_volume_mm3=sweep.volume_mm3), labels)
+        return StepReport(self._subject(labels), verdict, describe_sweep(sweep))
+
+    def fill_holes(self, labels: tuple[str, ...]) -> StepReport:
+        """Of one label."""
+        return StepReport(labels[0], self._carry_out(FillHoles(label=labels[0]), labels))
+
+    def _carry_out(self, step: PostprocessingStep, labels: tuple[str, ...]) -> Verdict | None:
+        """Apply a step to all maps and keep it if that helps; None when no map changes. The maps have the last word."""
+        changed = list(self._on_each(partial(_apply_step, step=step, encoding=self.encoding), self.cases))
+        if all(new is old for new, old in zip(changed, self.cases, strict=True)):
+            return None
+        means = self._means_of(changed)
+        verdict = judge(self.means, means, self._own(labels))
+        if verdict.is_accepted:
+            self.steps.append(step)
+            self.cases, self.means = changed, means
+            touched = set(indices_of(labels, self.encoding))
+            self.tables = {union: of for union, of in self.tables.items() if touched.isdisjoint(union)}
+        return verdict
+
+    def _components_of(self, labels: tuple[str, ...]) -> list[CaseComponents]:
+        indices = indices_of(labels, self.encoding)
+        every = indices_by_label(self.encoding)
+        sharing = {name: every[name] for name in self.names if not set(every[name]).isdisjoint(indices)}
+        if indices not in self.tables:
+            work = partial(_tabulate, indices=indices, labels=list(sharing.values()), encoding=self.encoding)
+            self.tables[indices] = list(self._on_each(work, self.cases))
+        return [
+            CaseComponents(table, {name: case.scores.labels[name] for name in sharing}, case.spacing)
+            for case, table in zip(self.cases, self.tables[indices], strict=True)
+        ]
+
+    def _on_each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Results in the order of the items, as they come."""
+        pool = Parallel(n_jobs=self.workers, prefer="threads", return_as="generator")
+        results: Iterator[Result] = pool(delayed(work)(item) for item in items)
+        return results
+
+    def _means_of(self, cases: Sequence[CaseMaps]) -> Means:
+        return {name: mean_of_known(case.scores.labels[name].dice for case in cases) for name in self.names}
+
+    def _own(self, labels: tuple[str, ...]) -> str | None:
+        """The label whose score has to rise; None for all foreground."""
+        return labels[0] if len(labels) == 1 else None
+
+    def _subject(self, labels: tuple[str, ...]) -> str:
+        return labels[0] if len(labels) == 1 else "all foreground"
+
+
+def _apply_step(case: CaseMaps, step: PostprocessingStep, encoding: LabelEncoding) -> CaseMaps:
+    """The case after a step; the same object when nothing changes."""
+    before = case.prediction[:]
+    after = apply_postprocessing(before, [step], encoding, case.spacing)
+    if np.array_equal(before, after):
+        return case
+    return replace_prediction(case, after, encoding)
+
+
+def _tabulate(
+    case: CaseMaps, indices: tuple[int, ...], labels: Sequence[tuple[int, ...]], encoding: LabelEncoding
+) -> ComponentTable:
+    """Components of a union, counted for the labels or regions that share voxels with it."""
+    prediction = case.prediction[:]
+    found = find_components(prediction, indices)
+    if found is None:
+        return no_components(len(labels))
+    box, components = found
+    ignore = None if encoding.ignore_value is None else len(encoding.values)
+    return tabulate_components(components, prediction[box], case.reference[:][box], labels, ignore)

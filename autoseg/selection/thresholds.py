@@ -1,0 +1,269 @@
+"""Find out which threshold of each region's probability helps, on the cross-validated predictions of one model.
+
+    networks of the winner, again --levels of probability, slab by slab--> counts by threshold --best per region-->
+    label maps painted with it --kept only if the region's Dice rises and no other falls--> thresholds, label maps
+
+Each region has a sigmoid of its own, and one half need not be where its Dice is best. Levels (in steps of the sweep)
+lie on disk, one byte a voxel, until the sweep is over; a killed run goes on with those that are there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import blosc2
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from autoseg.imaging.arrays.labels import encode_label_map
+from autoseg.imaging.datasets.case_reading import choose_orientation
+from autoseg.imaging.formats.geometry import orient_array
+from autoseg.imaging.formats.reading import read_label_map
+from autoseg.inference.restoring.restore import restore_labels
+from autoseg.inference.sinks.quantized import level_file, open_levels
+from autoseg.metrics.comparison import Names, format_score
+from autoseg.metrics.overlap import IGNORE, score_case
+from autoseg.metrics.summary import summarize
+from autoseg.records.case import PreprocessedCase
+from autoseg.records.dataset import LabelEncoding, LabelValues
+from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.plan import hash_of
+from autoseg.records.selection import ThresholdSweep
+from autoseg.selection.ensembles import (
+    CrossValidation,
+    ValidatedFold,
+    predict_again,
+    weights_origin,
+    write_validation_maps,
+)
+
+THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
+"""0.1, 0.15, ..., 0.9."""
+ONE_HALF = THRESHOLDS.index(0.5)
+LEAST_GAIN = 0.001
+"""Of a region's mean Dice: the best of 17 thresholds is a little ahead by chance as well."""
+LEVELS_ENDING = ".b2nd"
+SWEEP_FILE = "sweep.json"
+
+
+@dataclass(frozen=True)
+class TunedThresholds:
+    """What was found to help."""
+
+    thresholds: dict[str, float]
+    """Of regions; empty: one half is best for all."""
+    folds: tuple[ValidatedFold, ...]
+    """With label maps painted by these thresholds."""
+    reasons: tuple[str, ...]
+    """One sentence per region."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One validation case: levels on disk, the reference compressed in memory."""
+
+    name: str
+    fold: str
+    levels: Path
+    reference: blosc2.NDArray
+    """Label indices (Z, Y, X) of the whole image, the plan's axes."""
+
+
+def tune_thresholds(
+    run: CrossValidation, names: Names, folds: Sequence[ValidatedFold], progress: Progress | None = None
+) -> TunedThresholds:
+    """Find out for which regions another threshold than one half helps.
+
+    Region by region, in the order in which they are painted, each on top of what was accepted before. The best
+    threshold of a region by the counts of its own probabilities is accepted only if, in label maps painted with it,
+    the region's mean Dice rises by LEAST_GAIN or more and no other region's falls.
+
+    Args:
+        run: With an encoding of regions, and preprocessed cases.
+        names: Of one configuration, or of two whose probabilities are averaged.
+        folds: All that the model has.
+        progress: Called after every case that had to be predicted.
+
+    Returns:
+        Thresholds and the folds that go with them: the given ones when no threshold helps.
+
+    Raises:
+        UsageError: If a case is not preprocessed any more, or label maps of a cascade's previous stage are missing.
+        ImageFileError: If an image or reference cannot be read.
+        PredictionError: If weights are damaged or belong to another plan.
+    """
+    folders = {fold.fold: run.workspace.thresholds(names, fold.fold) for fold in folds}
+    sweep = _begin(run, names, folds, list(folders.values()))
+    if not sweep.finished:
+        cases = _predict_levels(run, names, folds, folders, progress)
+        sweep = _sweep(run, cases, sweep)
+        if sweep.thresholds:
+            _write_maps(run, cases, sweep.thresholds, folders)
+        write_record(sweep, next(iter(folders.values())) / SWEEP_FILE)
+    for folder in folders.values():
+        for levels in folder.glob(f"*{LEVELS_ENDING}"):
+            levels.unlink()
+    kept = [_with_maps_of(fold, folders[fold.fold]) for fold in folds] if sweep.thresholds else folds
+    return TunedThresholds(dict(sweep.thresholds), tuple(kept), sweep.reasons)
+
+
+def _begin(
+    run: CrossValidation, names: Names, folds: Sequence[ValidatedFold], folders: Sequence[Path]
+) -> ThresholdSweep:
+    """What an earlier run with the same weights has found or begun; else a clean start."""
+    origins = [weights_origin(run, names, fold.fold, _case_names(fold)) for fold in folds]
+    begun = ThresholdSweep(origin=hash_of([origins, THRESHOLDS, LEAST_GAIN]), finished=False)
+    path = folders[0] / SWEEP_FILE
+    if path.exists() and (found := read_record(ThresholdSweep, path)).origin == begun.origin:
+        return found
+    path.unlink(missing_ok=True)  # first, so that what is left after a kill does not count
+    for folder in folders:
+        for old in folder.glob("*"):
+            old.unlink()
+    write_record(begun, path)
+    return begun
+
+
+def _case_names(fold: ValidatedFold) -> list[str]:
+    return [scores.case for scores in fold.evaluation.cases]
+
+
+def _predict_levels(
+    run: CrossValidation,
+    names: Names,
+    folds: Sequence[ValidatedFold],
+    folders: Mapping[str, Path],
+    progress: Progress | None,
+) -> list[_Case]:
+    """All cases, after those without levels were predicted once more."""
+    levels = [(fold, case, folders[fold.fold] / (case + LEVELS_ENDING)) for fold in folds for case in _case_names(fold)]
+    pending = {path for _, _, path in levels if not path.exists()}
+    done = 0
+    for fold in folds:
+        own = [(case, path) for of, case, path in levels if of is fold and path in pending]
+        answer = predict_again(run, fold.fold, names, [case for case, _ in own]) if own else None
+        for case, path in own:
+            answers = [answer(name, case) for name in names] if answer is not None else []
+            with level_file(path, answers[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as write:
+                restore_labels(answers, run.plan.encoding, [write])
+            done += 1
+            if progress is not None:
+                progress(done, len(pending))
+    tasks = (delayed(_open_case)(run, fold.fold, case, path) for fold, case, path in levels)
+    return list(Parallel(n_jobs=run.workers, prefer="threads")(tasks))
+
+
+def _open_case(run: CrossValidation, fold: str, case: str, levels: Path) -> _Case:
+    label_map = read_label_map(run.dataset_folder / run.files(case).label)
+    indices = encode_label_map(label_map.array[0], run.plan.encoding)
+    working = orient_array(indices, choose_orientation(label_map.grid, run.plan.orientation))
+    reference = np.ascontiguousarray(working.transpose(run.plan.transpose), dtype=np.int16)
+    return _Case(case, fold, levels, blosc2.asarray(reference))
+
+
+def _sweep(run: CrossValidation, cases: Sequence[_Case], begun: ThresholdSweep) -> ThresholdSweep:
+    """Best threshold by counts, region by region, then whether label maps agree that it helps."""
+    encoding = run.plan.encoding
+    names = [head.name for head in encoding.heads]
+    pool = Parallel(n_jobs=run.workers, prefer="threads")
+    dice = np.array(list(pool(delayed(_dice_by_threshold)(case, encoding) for case in cases)))
+    best = [_best_threshold(dice[:, :, region]) for region in range(len(names))]
+
+    def evaluate(thresholds: Mapping[str, float]) -> Evaluation:
+        return summarize(list(pool(delayed(_score)(case, encoding, thresholds) for case in cases)), names)
+
+    accepted: dict[str, float] = {}
+    before, reasons = evaluate(accepted), []
+    for region, threshold in zip(names, best, strict=True):
+        if threshold == THRESHOLDS[ONE_HALF]:
+            reasons.append(f"Threshold of {region}: one half is best of {THRESHOLDS[0]} to {THRESHOLDS[-1]}.")
+            continue
+        after = evaluate({**accepted, region: threshold})
+        is_accepted, figures = _judge(before, after, region)
+        answer = "yes" if is_accepted else "no"
+        reasons.append(f"Threshold of {region} {threshold:g} instead of one half: {answer}, {figures}.")
+        if is_accepted:
+            accepted[region], before = threshold, after
+    return begun.model_copy(update={"finished": True, "thresholds": accepted, "reasons": tuple(reasons)})
+
+
+def _dice_by_threshold(case: _Case, encoding: LabelEncoding) -> NDArray[np.float64]:
+    """(thresholds, regions), from counts over each region's own probabilities; NaN where both are empty."""
+    levels, record = open_levels(case.levels)
+    reference = case.reference[:]
+    counted = reference != len(encoding.values)  # without the ignore index; where there is none, all
+    box = _box(record)
+    dice = np.full((len(THRESHOLDS), len(encoding.heads)), np.nan)
+    for region, head in enumerate(encoding.heads):
+        is_region = np.isin(reference, head.indices)
+        own, inside = levels[region][counted[box]], is_region[box][counted[box]]
+        true, false = (np.bincount(own[mask], minlength=len(THRESHOLDS) + 1) for mask in (inside, ~inside))
+        exceeding = [np.cumsum(counts[::-1])[::-1][1:] for counts in (true, false)]  # level > position
+        total = exceeding[0] + exceeding[1] + np.count_nonzero(is_region & counted)
+        np.divide(2 * exceeding[0], total, out=dice[:, region], where=total > 0)
+    return dice
+
+
+def _best_threshold(dice: NDArray[np.float64]) -> float:
+    """Of (cases, thresholds): largest mean over cases that have one; of equals the nearest to one half."""
+    known = ~np.isnan(dice)
+    counts = known.sum(axis=0)
+    means = np.divide(np.where(known, dice, 0).sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0)
+    order = sorted(range(len(means)), key=lambda position: (-means[position], abs(position - ONE_HALF)))
+    return THRESHOLDS[order[0]]
+
+
+def _judge(before: Evaluation, after: Evaluation, region: str) -> tuple[bool, str]:
+    old, new = before.labels[region].dice, after.labels[region].dice
+    fallen = [
+        name
+        for name, label in after.labels.items()
+        if label.dice is not None and (earlier := before.labels[name].dice) is not None and label.dice < earlier
+    ]
+    figures = f"Dice {format_score(old)} before, {format_score(new)} after"
+    if fallen:
+        figures += f"; lower for {', '.join(fallen)}"
+    return old is not None and new is not None and new - old >= LEAST_GAIN and not fallen, figures
+
+
+def _score(case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]) -> CaseScores:
+    labels: dict[str, LabelValues] = {head.name: head.indices for head in encoding.heads}
+    if encoding.ignore_value is not None:
+        labels[IGNORE] = len(encoding.values)
+    return score_case(case.name, _paint(case, encoding, thresholds)[0], case.reference[:], labels)
+
+
+def _paint(
+    case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]
+) -> tuple[NDArray[np.unsignedinteger], PreprocessedCase]:
+    """Label indices of the whole image, the plan's axes; regions in their order, one head in memory at a time."""
+    levels, record = open_levels(case.levels)
+    labels = np.zeros(record.original_shape, dtype=np.min_scalar_type(len(encoding.values)))
+    inside = labels[_box(record)]
+    for region, head in enumerate(encoding.heads):
+        inside[levels[region] > THRESHOLDS.index(thresholds.get(head.name, 0.5))] = head.painted_index
+    return labels, record
+
+
+def _box(record: PreprocessedCase) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
+
+
+def _write_maps(
+    run: CrossValidation, cases: Sequence[_Case], thresholds: Mapping[str, float], folders: Mapping[str, Path]
+) -> None:
+    """Label maps on the images' own grids, and their scores by fold."""
+    names = [head.name for head in run.plan.encoding.heads]
+    for case in cases:
+        labels, record = _paint(case, run.plan.encoding, thresholds)
+        working = labels.transpose(np.argsort(record.transpose))
+        write_validation_maps(run, case.name, [(working, folders[case.fold])])
+    for fold, folder in folders.items():
+        scores = [_score(case, run.plan.encoding, thresholds) for case in cases if case.fold == fold]
+        write_record(summarize(scores, names), folder / "evaluation.json")
+
+
+def _with_maps_of(fold: ValidatedFold, folder: Path) -> ValidatedFold:
+    return ValidatedFold(fold.fold, folder, read_record(Evaluation, folder / "evaluation.json"))

@@ -1,0 +1,107 @@
+"""From the loader's arrays to tensors on the device: on a GPU one batch ahead, while the device computes."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.training.data.augmentation.on_device import DeviceAugmentation
+from autoseg.training.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """One batch, ready for the network."""
+
+    image: Tensor
+    """(B, C, *S) float32, channels last in memory."""
+    target: Tensor
+    """Label indices, (B, *S) int64."""
+    cases: list[str]
+    """Case id by sample."""
+
+
+class DeviceFeed:
+    """Takes batches from a loader to the device, in order.
+
+    On a GPU, `fetch_next` reads and copies the next batch on a stream of its own while the step that was just queued
+    is computed; on a CPU it does nothing, since reading would take the same core.
+    """
+
+    def __init__(
+        self, batches: Iterator[Batch], device: torch.device, augmentation: DeviceAugmentation | None = None
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            batches: One is taken at a time.
+            device: Where they go.
+            augmentation: What the loader left to the device; None: nothing.
+        """
+        self._batches = batches
+        self._device = device
+        self._augmentation = augmentation
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._ahead: tuple[Batch, Tensor, Tensor] | None = None
+        self._blocked_seconds = 0.0
+        self._idle_from: torch.cuda.Event | None = None
+        self._idle: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def take(self) -> DeviceBatch:
+        """The next batch; waits for the loader if it was not fetched before."""
+        batch, image, target = self._ahead or self._copy(self._read())
+        self._ahead = None
+        if self._stream is not None:
+            self._await_copy(self._stream, image, target)
+        if self._augmentation is not None:
+            image, target = self._augmentation(image, target, np.asarray(batch["seeds"]))
+        layout = torch.channels_last_3d if image.ndim == 5 else torch.channels_last
+        return DeviceBatch(image.contiguous(memory_format=layout), target.long(), batch["cases"])
+
+    def fetch_next(self) -> None:
+        """Read and copy the next batch already; called when the device has been given work."""
+        if self._stream is None:
+            return
+        self._idle_from = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._idle_from.record(torch.cuda.current_stream(self._device))
+        self._ahead = self._copy(next(self._batches))
+
+    def waited_seconds(self) -> float:
+        """How long the device had nothing to do between two steps so far; waits for a GPU to finish."""
+        if not self._idle:
+            return self._blocked_seconds
+        torch.cuda.synchronize(self._device)
+        idle_milliseconds: float = sum(first.elapsed_time(second) for first, second in self._idle)
+        return self._blocked_seconds + idle_milliseconds / 1000.0
+
+    def _read(self) -> Batch:
+        asked = time.monotonic()
+        batch = next(self._batches)
+        self._blocked_seconds += time.monotonic() - asked
+        return batch
+
+    def _copy(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+        image, target = torch.from_numpy(batch["image"]), torch.from_numpy(batch["target"])
+        if self._stream is None:
+            return batch, image, target
+        with torch.cuda.stream(self._stream):
+            return (
+                batch,
+                image.pin_memory().to(self._device, non_blocking=True),
+                target.pin_memory().to(self._device, non_blocking=True),  # int16: widened there, fewer bytes to copy
+            )
+
+    def _await_copy(self, stream: torch.cuda.Stream, *tensors: Tensor) -> None:
+        """Let the device's main stream wait for the copies, and note when it goes on."""
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(stream)
+        for tensor in tensors:
+            tensor.record_stream(current)  # else their memory could be used again too early
+        if self._idle_from is not None:
+            resumed = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            resumed.record(current)
+            self._idle.append((self._idle_from, resumed))
+            self._idle_from = None

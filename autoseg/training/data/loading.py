@@ -1,0 +1,298 @@
+"""Batches for training and validation, read, augmented and delivered by batchgenerators' workers.
+
+Sample i of batch n is drawn from a generator seeded with (seed, stream, n, i) alone, so it is the same in a resumed
+run, for any number of workers, and in whichever training process it lands. Called by the training loop, once for each
+of its two streams.
+
+Workers are forked, so cases in memory are shared with them; only their own batches add to it.
+"""
+
+import math
+import multiprocessing
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
+
+import numpy as np
+import torch
+from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+
+from autoseg.errors import TrainingError
+from autoseg.imaging.arrays.class_locations import Locations
+from autoseg.imaging.arrays.storage import StoredCase
+from autoseg.records.case import Triple
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.plan import Configuration
+from autoseg.training.data.augmentation.compose import compose_transforms
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
+from autoseg.training.data.batch import WHOLE_BATCH, Batch, DrawnBatch, Share
+from autoseg.training.data.sampling import (
+    SliceableArray,
+    SliceableLabels,
+    draw_centre_voxel,
+    draw_patch_corner,
+    is_forced_foreground,
+)
+from autoseg.training.data.workers import deliver, follow_parent
+
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1
+"""Part of a batch's seed, so that the two loaders of a fold draw different batches."""
+
+BATCHES_AHEAD_PER_WORKER = 2
+"""How many finished batches a worker keeps ready: hides one slow batch, bounds memory."""
+
+LABEL_BYTES = 2
+"""Per voxel of a label map."""
+
+MOST_WORKERS = 12
+"""Processes that prepare batches, unless a user asks for more."""
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """What the loader needs of a preprocessed case."""
+
+    case: str
+    array: SliceableArray
+    """(C + 1, Z, Y, X) float32, in memory or on disk; label indices last, -1 outside the nonzero mask."""
+    locations: Mapping[int, Locations]
+    """Foreground voxels by head."""
+    annotated: Locations | None
+    """Locations without the ignore label; None for a dataset without one."""
+    previous: SliceableLabels | None = None
+    """Label indices by the cascade's previous configuration, on the array's grid."""
+
+
+def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
+    """Processes that prepare batches: a GPU must not wait; on a CPU they would take cores from the network.
+
+    Args:
+        device: Where the network is.
+        ranks_here: Training processes that share this machine's cores, each with workers of its own.
+    """
+    if device.type != "cuda":
+        return 0
+    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // ranks_here))
+
+
+def build_loader(
+    cases: Mapping[str, StoredCase],
+    configuration: Configuration,
+    encoding: LabelEncoding,
+    *,
+    training: bool,
+    seed: int,
+    workers: int,
+    ram_bytes: int,
+    start_batch: int = 0,
+    rules: AugmentationRules | None = None,
+    share: Share = WHOLE_BATCH,
+    intensity_on_device: bool = False,
+    previous: Mapping[str, SliceableLabels] | None = None,
+) -> Generator[Batch, None, None]:
+    """Batches without end, in an order that depends on the seed alone.
+
+    Args:
+        cases: By case id.
+        configuration: Patch, batch size, foreground share, mirror axes, channels with a mask.
+        encoding: Tells foreground heads from the background; number of labels of a cascade.
+        training: Augment, and draw from the training stream; else patches as they lie, from the validation stream.
+        seed: Of the fold, not negative.
+        workers: Processes that prepare batches; 0: this process does, when a batch is asked for.
+        ram_bytes: Cases are kept in memory when all of them fit into this, else patches are read from disk.
+        start_batch: Number of the first batch, for a resumed run.
+        rules: Strength of the augmentation; None: nnU-Net's.
+        share: The part of each batch to make.
+        intensity_on_device: Leave all augmentation but rotation, scaling and a cascade's to `DeviceAugmentation`.
+        previous: Label indices by the cascade's previous configuration by case, each on its case's grid, (Z, Y, X);
+            None: no cascade.
+
+    Returns:
+        A generator; close it (`.close()`) to end the workers.
+
+    Raises:
+        ValueError: If the share is empty.
+        TrainingError: If there are no cases; while iterating, if a batch cannot be made. The message names the case
+            that was being read, also when that happened in a worker.
+    """
+    if not cases:
+        raise TrainingError(
+            f"The {'training' if training else 'validation'} part of this fold has no cases. "
+            "Preprocess the dataset, or mend splits.json."
+        )
+    chosen_rules = (rules or AugmentationRules()) if training else None
+    failures: SimpleQueue[str] = multiprocessing.SimpleQueue()
+    loader = PatchLoader(
+        training_cases(cases, encoding, ram_bytes=ram_bytes, previous=previous),
+        configuration,
+        rules=chosen_rules,
+        share=share,
+        intensity_on_device=intensity_on_device,
+        num_previous_labels=0 if previous is None else len(encoding.values) - 1,
+        seed=(seed, TRAINING_STREAM if training else VALIDATION_STREAM),
+        first_batch=start_batch,
+        stride=max(workers, 1),
+        failures=failures,
+    )
+    if workers == 0:
+        return (batch for batch in SingleThreadedAugmenter(loader, None))
+    return deliver(MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER), failures)
+
+
+def training_cases(
+    stored: Mapping[str, StoredCase],
+    encoding: LabelEncoding,
+    *,
+    ram_bytes: int,
+    previous: Mapping[str, SliceableLabels] | None = None,
+) -> tuple[TrainingCase, ...]:
+    """Cases in order of their id; arrays and label maps are read into memory if all of them fit.
+
+    Args:
+        stored: By case id.
+        encoding: Tells foreground heads from the background.
+        ram_bytes: Largest size of all arrays together.
+        previous: Label indices by the cascade's previous configuration, of all cases; None: no cascade.
+    """
+    label_maps = {} if previous is None else {case: previous[case] for case in stored}
+    needed = [math.prod(case.array.shape) * case.array.dtype.itemsize for case in stored.values()]
+    needed += [math.prod(labels.shape) * LABEL_BYTES for labels in label_maps.values()]
+    fits = sum(needed) <= ram_bytes
+    foreground = {head for head, spec in enumerate(encoding.heads) if set(spec.indices) != {0}}
+    everything = (slice(None),) * 3
+    return tuple(
+        TrainingCase(
+            case=case,
+            array=stored[case].array[:] if fits else stored[case].array,
+            locations={head: voxels for head, voxels in stored[case].locations.items() if head in foreground},
+            annotated=stored[case].annotated,
+            previous=label_maps[case][everything] if fits and label_maps else label_maps.get(case),
+        )
+        for case in sorted(stored)
+    )
+
+
+class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators has no type hints
+    """Draws, reads and transforms batches; one copy of it lives in every worker."""
+
+    def __init__(
+        self,
+        cases: Sequence[TrainingCase],
+        configuration: Configuration,
+        *,
+        rules: AugmentationRules | None,
+        seed: tuple[int, ...],
+        first_batch: int,
+        stride: int,
+        failures: SimpleQueue[str],
+        share: Share = WHOLE_BATCH,
+        intensity_on_device: bool = False,
+        num_previous_labels: int = 0,
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            cases: At least one; all with the same channels, all or none with `previous`.
+            configuration: See `build_loader`.
+            rules: Of the augmentation; None: no augmentation.
+            seed: A sample's generator is seeded with these numbers, the batch's, and the sample's in the whole batch.
+            first_batch: Number of the first batch.
+            stride: Number of loaders that take turns.
+            failures: Gets the message of an error, because batchgenerators only prints it.
+            share: See `build_loader`.
+            intensity_on_device: See `build_loader`.
+            num_previous_labels: Channels to append; 0 if the cases have no `previous`.
+        """
+        self.samples = share.samples(configuration.batch_size)
+        super().__init__(cases, len(self.samples), stride)
+        self.patch_size = configuration.patch_size
+        depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
+        self.box: Triple = (depth, height, width)
+        self.forcing = configuration.batch_size, configuration.training.foreground_fraction
+        self.rules = rules
+        self.transform = compose_transforms(
+            configuration, rules, num_previous_labels=num_previous_labels, intensity_on_device=intensity_on_device
+        )
+        self.seed = seed
+        self.next_batch = first_batch
+        self.stride = stride
+        self.failures = failures
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Take this worker's turn in the order of batches; batchgenerators calls it inside the worker."""
+        super().set_thread_id(thread_id)
+        self.next_batch += thread_id
+        # the workers share the cores; without this each of them would use all
+        torch.set_num_threads(1)
+        follow_parent()
+
+    def generate_train_batch(self) -> Batch:
+        """Make this loader's next batch.
+
+        Raises:
+            TrainingError: If a case cannot be read or a transform fails; the cause is chained.
+        """
+        number = self.next_batch
+        self.next_batch += self.stride
+        generators = [np.random.default_rng([*self.seed, number, sample]) for sample in self.samples]
+        cases = [self._data[generator.integers(len(self._data))] for generator in generators]
+        corners = [
+            self.draw_corner(case, generator, forced=is_forced_foreground(sample, *self.forcing))
+            for sample, case, generator in zip(self.samples, cases, generators, strict=True)
+        ]
+        return self.make_batch(cases, corners, generators)
+
+    def draw_corner(self, case: TrainingCase, generator: np.random.Generator, *, forced: bool) -> Triple:
+        """Lower corner of a patch in a case, voxels; `forced`: around foreground, if the case has any."""
+        voxel = draw_centre_voxel(case.locations, case.annotated, forced=forced, generator=generator)
+        return draw_patch_corner(case.array.shape[1:], self.box, voxel, generator)
+
+    def make_batch(
+        self, cases: Sequence[TrainingCase], corners: Sequence[Triple], generators: list[np.random.Generator]
+    ) -> Batch:
+        """Read patches and transform them.
+
+        Args:
+            cases: One per sample.
+            corners: Of the patches before rotation and scaling, voxels.
+            generators: One per sample.
+
+        Raises:
+            TrainingError: If a case cannot be read or a transform fails; the cause is chained.
+        """
+        num_channels = cases[0].array.shape[0] - 1
+        image = np.empty((len(cases), num_channels, *self.box), dtype=np.float32)
+        label_maps = np.empty((1 if cases[0].previous is None else 2, len(cases), *self.box), dtype=np.int16)
+        for sample, (case, corner, generator) in enumerate(zip(cases, corners, generators, strict=True)):
+            matrix = None if self.rules is None else draw_affine(self.patch_size, self.rules, generator)
+            with self._naming(f"Reading a patch of case {case.case}"):
+                read_patch(case.array, corner, matrix, image=image[sample], labels=label_maps[0, sample])
+                if case.previous is not None:
+                    label_maps[1, sample] = read_label_patch(case.previous, corner, matrix, self.box)
+        target, *previous = label_maps.reshape(-1, len(cases), *self.patch_size)
+        names = [case.case for case in cases]
+        image = image.reshape(len(cases), num_channels, *self.patch_size)
+        drawn = DrawnBatch(image=image, target=target, cases=names, generators=generators)
+        if previous:
+            drawn["previous"] = previous[0]
+        with self._naming(f"Augmenting patches of the cases {', '.join(names)}"):
+            made = self.transform(**drawn)
+        batch = Batch(image=made["image"], target=made["target"], cases=names)
+        if "seeds" in made:
+            batch["seeds"] = made["seeds"]
+        return batch
+
+    @contextmanager
+    def _naming(self, task: str) -> Iterator[None]:
+        """Give an error the name of what was being done, and carry it across the process border."""
+        try:
+            yield
+        except Exception as error:
+            message = f"{task} failed: {type(error).__name__}: {error}"
+            self.failures.put(message)
+            raise TrainingError(message) from error

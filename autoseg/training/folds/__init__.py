@@ -1,0 +1,1 @@
+"""One fold from its first epoch to its final weights: checkpoints, history, stopping, resuming."""

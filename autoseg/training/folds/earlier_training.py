@@ -1,0 +1,109 @@
+"""What an earlier training left in a fold's folder: whether it still holds, and how to be rid of it."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from autoseg.errors import TrainingError
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import read_record
+from autoseg.training.folds.fold_training import FoldTraining
+from autoseg.training.options import TrainingOptions
+
+FIXED = ("loss", "optimizer", "mirror_axes", "weight_average_decay", "seed")
+"""What a training keeps from its first step to its last; of the schedule, and the seed."""
+
+RATES = ("learning_rate", "warmup_fraction")
+"""What may change on the way."""
+
+
+def finished_earlier(fold: FoldTraining) -> Checkpoint | None:
+    """The final checkpoint of a fold that has nothing left to do: validated, and no more steps or time are asked for.
+
+    Raises:
+        TrainingError: If there is a final checkpoint, but of another plan or other training cases, or options ask for
+            another training than it had.
+    """
+    path = fold.folder / "checkpoint_final.json"
+    validated = (fold.folder / "validation" / "evaluation.json").exists() or not fold.split.validation
+    if not path.exists() or not validated:
+        return None
+    checkpoint = read_record(Checkpoint, path)
+    check_same_training(checkpoint, fold, path, names=_asked(fold, FIXED))
+    return None if _asks_for_more(fold, checkpoint) else checkpoint
+
+
+def check_same_training(
+    checkpoint: Checkpoint, fold: FoldTraining, path: Path, *, names: Collection[str] = FIXED
+) -> None:
+    """Compare what was trained with what is to be trained.
+
+    Args:
+        checkpoint: What was trained.
+        fold: What is to be trained.
+        path: Of the checkpoint, for the message.
+        names: Which of FIXED have to be the same.
+
+    Raises:
+        TrainingError: If it was another plan, other training cases, or one of `names` differs.
+    """
+    if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
+        raise TrainingError(
+            f"{path}: belongs to another plan or other training cases (in a cascade: other label maps of its first "
+            "stage); the workspace was planned anew, or that stage trained anew, since this fold was trained. Train "
+            "with --restart to start over, or plan into another workspace (-w)."
+        )
+    differing = [
+        f"with {name} {before}, and {now} is asked for now" for name, before, now in _compare(checkpoint, fold, names)
+    ]
+    if differing:
+        raise TrainingError(
+            f"{path}: was trained {'; '.join(differing)}. Give the options that it was trained with, or --restart to "
+            "start over."
+        )
+
+
+def list_ignored(checkpoint: Checkpoint, fold: FoldTraining) -> Iterator[str]:
+    """Options that change nothing any more, because the fold has its final weights; one sentence each."""
+    for name, before, now in _compare(checkpoint, fold, _asked(fold, RATES)):
+        yield f"{name} {now} is ignored: the fold is trained to its end with {before}; --restart begins anew"
+    if fold.options.pretrained is not None:
+        yield "--pretrained is ignored: the fold is trained to its end; --restart begins anew"
+
+
+def describe_departures(checkpoint: Checkpoint, fold: FoldTraining) -> str:
+    """How a fold with final weights was trained otherwise than planned and asked now; empty: not at all."""
+    differing = _compare(checkpoint, fold, (*FIXED, *RATES))
+    return ", ".join(f"{name} {before} (now it would be {now})" for name, before, now in differing)
+
+
+def forget_results(folder: Path, *, everything: bool) -> None:
+    """Remove what a new or longer training makes untrue: the scores; on a restart, checkpoints and history too."""
+    outdated = [folder / "validation" / "evaluation.json"]
+    if everything:
+        outdated += [*folder.glob("checkpoint_*"), *folder.glob("validation/*"), folder / "history.jsonl"]
+    for path in outdated:
+        path.unlink(missing_ok=True)
+
+
+def _asks_for_more(fold: FoldTraining, checkpoint: Checkpoint) -> bool:
+    asked, promised = fold.spec.time_per_fold_seconds, checkpoint.training.time_per_fold_seconds
+    if asked is None:
+        return checkpoint.step < fold.spec.epochs * fold.spec.steps_per_epoch
+    return promised is None or promised < asked
+
+
+def _asked(fold: FoldTraining, names: Collection[str]) -> tuple[str, ...]:
+    """Those that the user gave an option for; the others are the plan's, or the first seed."""
+    nothing = TrainingOptions()
+    return tuple(name for name in names if getattr(fold.options, name) != getattr(nothing, name))
+
+
+def _compare(
+    checkpoint: Checkpoint, fold: FoldTraining, names: Collection[str]
+) -> Iterator[tuple[str, object, object]]:
+    """Name, value that was trained with and value now, where they differ."""
+    for name in names:
+        trained, wanted = (checkpoint, fold.options) if name == "seed" else (checkpoint.training, fold.spec)
+        before, now = getattr(trained, name), getattr(wanted, name)
+        if before != now:
+            yield name, before, now

@@ -1,0 +1,76 @@
+"""A fold's two streams of batches: which cases, how many processes, what is left to the device."""
+
+import os
+from collections.abc import Generator, Sequence
+
+import torch
+
+from autoseg.errors import TrainingError
+from autoseg.imaging.arrays.storage import StoredCase, open_case
+from autoseg.records.plan import Configuration
+from autoseg.training.data.augmentation.on_device import DeviceAugmentation, build_device_augmentation
+from autoseg.training.data.batch import Batch, Share
+from autoseg.training.data.loading import build_loader
+from autoseg.training.folds.fold_training import FoldTraining
+
+RAM_SHARE_FOR_CASES = 0.25
+"""Cases stay in memory when they fit into this share of it: then no patch waits for the disk."""
+
+LOADERS = 2
+"""That each process keeps cases for: training and validation."""
+
+
+def augmentation_on_device(configuration: Configuration, device: torch.device) -> DeviceAugmentation | None:
+    """What the training loader leaves to the device: nothing to a CPU, which the loader uses as well."""
+    return build_device_augmentation(configuration) if device.type == "cuda" else None
+
+
+def open_training_batches(fold: FoldTraining, start_batch: int) -> Generator[Batch, None, None]:
+    """Augmented batches, this process's share of each, from the batch where an earlier run stopped."""
+    return build_loader(
+        _open_cases(fold, fold.split.training),
+        fold.configuration,
+        fold.plan.encoding,
+        training=True,
+        seed=fold.options.seed,
+        workers=fold.workers,
+        ram_bytes=_bytes_for_cases(fold),
+        start_batch=start_batch,
+        share=Share(fold.ranks.rank, fold.ranks.count),
+        intensity_on_device=fold.device.type == "cuda",
+        previous=fold.previous,
+    )
+
+
+def open_validation_batches(fold: FoldTraining, start_batch: int) -> Generator[Batch, None, None]:
+    """Patches of the validation cases as they lie; without such cases the training cases stand in."""
+    return build_loader(
+        _open_cases(fold, fold.split.validation or fold.split.training),
+        fold.configuration,
+        fold.plan.encoding,
+        training=False,
+        seed=fold.options.seed,
+        workers=0,
+        ram_bytes=_bytes_for_cases(fold),
+        start_batch=start_batch,
+        share=Share(fold.ranks.rank, fold.ranks.count),
+        previous=fold.previous,
+    )
+
+
+def _open_cases(fold: FoldTraining, cases: Sequence[str]) -> dict[str, StoredCase]:
+    opened = {case: open_case(fold.preprocessed, case) for case in cases}
+    planned = fold.configuration.spacing
+    stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
+    if stale:
+        raise TrainingError(
+            f"{fold.preprocessed}: {len(stale)} cases, {stale[0]} first, were preprocessed for another spacing than "
+            "the plan's. Run autoseg-plan again with the same workspace."
+        )
+    return opened
+
+
+def _bytes_for_cases(fold: FoldTraining) -> int:
+    """This machine's share, divided among the loaders of all processes here."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(RAM_SHARE_FOR_CASES * memory / (LOADERS * fold.ranks.count_here))

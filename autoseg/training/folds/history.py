@@ -1,0 +1,120 @@
+"""history.jsonl: one line per epoch, for scripts and for the plot; and what the log says about an epoch."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.records.checkpoint import EpochHistory
+from autoseg.records.files import write_text
+from autoseg.training.steps.loop import EpochResult, ValidationResult
+
+logger = logging.getLogger("autoseg.train")
+
+DATA_WAIT_WARNING = 0.05
+"""Above this share of waiting the log says what to change."""
+
+MUCH_WORSE = 0.1
+"""By this much the share must have grown before the log says it again."""
+
+
+def history_line(
+    epoch: int, step: int, seconds: float, trained: EpochResult, validated: ValidationResult
+) -> EpochHistory:
+    """Put the figures of one epoch together."""
+    return EpochHistory(
+        epoch=epoch,
+        step=step,
+        seconds=seconds,
+        data_wait_fraction=trained.data_wait_fraction,
+        train_loss=trained.mean_loss,
+        validation_loss=validated.mean_loss,
+        pseudo_dice=validated.pseudo_dice,
+        learning_rate=trained.learning_rate,
+    )
+
+
+def log_line(
+    line: EpochHistory,
+    *,
+    earlier: Sequence[EpochHistory] = (),
+    workers: int = 0,
+    remaining_seconds: float | None = None,
+) -> None:
+    """Say how the epoch went; and what to change when the network had to wait for batches.
+
+    The log record carries the epoch and the remaining time as attributes `epoch_history` and `remaining_seconds`, so
+    that a terminal can show them in another form.
+
+    Args:
+        line: The epoch.
+        earlier: The epochs before it; what was said about waiting is only said again when it has become much worse.
+        workers: Processes that prepare batches.
+        remaining_seconds: Until training will end; None: not known.
+    """
+    dice = "  ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in line.pseudo_dice.items())
+    memory = "" if line.peak_memory_bytes is None else f"  peak memory {line.peak_memory_bytes / 1e9:.1f} GB"
+    left = "" if remaining_seconds is None else f"  about {say_duration(remaining_seconds)} left"
+    logger.info(
+        "epoch %d  step %d  loss %s  validation %s  pseudo-Dice %s  learning rate %.2g  %.1f s  "
+        "waiting for data: %.0f %%%s%s",
+        line.epoch, line.step, _number(line.train_loss), _number(line.validation_loss), dice, line.learning_rate,
+        line.seconds, 100 * line.data_wait_fraction, memory, left,
+        extra={"epoch_history": line, "remaining_seconds": remaining_seconds},
+    )  # fmt: skip
+    limit = DATA_WAIT_WARNING
+    for before in earlier:
+        if before.data_wait_fraction > limit:  # it was said then
+            limit = before.data_wait_fraction + MUCH_WORSE
+    if line.data_wait_fraction > limit:
+        logger.warning("%s", advise_on_waiting(line.data_wait_fraction, workers, len(os.sched_getaffinity(0))))
+
+
+def advise_on_waiting(wait_fraction: float, workers: int, cores: int) -> str:
+    """What to change when the network waits for batches.
+
+    Workers are to deliver a batch in the time that the network takes for one, `1 - wait_fraction` of a step. With n
+    workers they now take a whole step each n batches, so n / (1 - wait_fraction) of them would do; without any, one
+    process takes `wait_fraction` of a step for a batch.
+
+    Args:
+        wait_fraction: Share of the epoch, (0, 1].
+        workers: Processes that prepare batches now; 0: the training process does it.
+        cores: That this process may use.
+    """
+    working = max(1.0 - wait_fraction, 0.01)
+    wanted = math.ceil((workers or wait_fraction) / working)
+    waited = f"the network waited for batches for {100 * wait_fraction:.0f} % of this epoch"
+    if workers >= cores:
+        return f"{waited}; all {cores} cores prepare them already, only more cores would help"
+    return f"{waited}; try --workers {min(wanted, cores)} instead of {workers}, and keep it if epochs become shorter"
+
+
+def say_duration(seconds: float) -> str:
+    """A duration as people say it: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def write_history(history: list[EpochHistory], path: Path) -> None:
+    """Write all lines anew, atomically."""
+    write_text("".join(line.model_dump_json() + "\n" for line in history), path)
+
+
+def read_history(path: Path, before: int) -> list[EpochHistory]:
+    """Lines of the epochs that the checkpoint knows; later ones will be trained again."""
+    if before == 0 or not path.exists():
+        return []
+    lines = [EpochHistory.model_validate(json.loads(text)) for text in path.read_text(encoding="utf-8").splitlines()]
+    return lines[:before]

@@ -1,0 +1,1 @@
+"""One training step: network, optimiser, learning rate, moving averages, compilation."""

@@ -1,0 +1,100 @@
+"""Dice over random validation patches: how training goes, epoch by epoch; not the fold's score."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from autoseg.records.dataset import LabelEncoding
+from autoseg.training.distributed import Ranks
+from autoseg.training.losses.targets import region_target
+
+MOVING_AVERAGE_DECAY: Final = 0.9
+"""Share of the old average that an epoch keeps (nnU-Net v2)."""
+
+
+class PseudoDice:
+    """Counts agreeing and differing voxels per foreground head over the validation batches of one epoch.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), online evaluation during training. Differs: a label that is neither in the
+        patches nor predicted has no value instead of a division by zero.
+    """
+
+    def __init__(self, encoding: LabelEncoding) -> None:
+        self._encoding = encoding
+        heads = encoding.heads[1:] if encoding.activation == "softmax" else encoding.heads
+        self._names = tuple(head.name for head in heads)
+        self.counts = torch.zeros(3, len(heads), dtype=torch.int64)
+        """True positives, false positives, false negatives by foreground head, (3, F), on the CPU."""
+
+    @torch.no_grad()
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Count one batch.
+
+        Args:
+            logits: At full resolution, (B, K, *S).
+            target: Label indices, len(encoding.values) on ignored voxels, (B, *S), integer.
+        """
+        self.counts += self._count(logits, target).cpu()
+
+    def sum_over(self, ranks: Ranks) -> None:
+        """Take in what the other processes have counted on their parts of the batches."""
+        self.counts = ranks.sum(self.counts)
+
+    def dice(self) -> dict[str, float | None]:
+        """2 TP / (2 TP + FP + FN) by name, [0, 1]; None for a label neither present nor predicted."""
+        return {
+            name: 2 * hits / total if (total := 2 * hits + false_alarms + misses) else None
+            for name, hits, false_alarms, misses in zip(self._names, *self.counts.tolist(), strict=True)
+        }
+
+    def _count(self, logits: Tensor, target: Tensor) -> Tensor:
+        match self._encoding.activation:
+            case "softmax":
+                return self._count_labels(logits, target)
+            case "sigmoid":
+                return self._count_regions(logits, target)
+
+    def _count_labels(self, logits: Tensor, target: Tensor) -> Tensor:
+        num_heads = logits.shape[1]
+        annotated = target < num_heads  # the ignore index is the first one without a head
+        predicted, reference = logits.argmax(dim=1)[annotated], target[annotated].long()
+        confusion = torch.bincount(reference * num_heads + predicted, minlength=num_heads**2)
+        confusion = confusion.view(num_heads, num_heads)  # row: reference, column: prediction
+        hits = confusion.diagonal()
+        return torch.stack((hits, confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits))[:, 1:]
+
+    def _count_regions(self, logits: Tensor, target: Tensor) -> Tensor:
+        regions, mask = region_target(target, self._encoding)
+        predicted, reference = logits > 0.0, regions > 0.0  # a probability above 0.5 is a logit above 0
+        annotated = torch.ones_like(predicted) if mask is None else mask > 0.0
+        voxels = (0, *range(2, logits.ndim))
+        return torch.stack(
+            [
+                (first & second & annotated).sum(dim=voxels)
+                for first, second in ((predicted, reference), (predicted, ~reference), (~predicted, reference))
+            ]
+        )
+
+
+def mean_dice(dice: Mapping[str, float | None]) -> float | None:
+    """Mean over the labels that have a value; None if none has."""
+    values = [value for value in dice.values() if value is not None]
+    return sum(values) / len(values) if values else None
+
+
+def moving_average(average: float | None, value: float | None) -> float | None:
+    """Take an epoch's mean Dice into the exponential moving average over epochs.
+
+    The first value is the first average; an epoch without value leaves the average as it is.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021). Differs: an epoch without value does not spoil all later averages.
+    """
+    if value is None:
+        return average
+    if average is None:
+        return value
+    return MOVING_AVERAGE_DECAY * average + (1.0 - MOVING_AVERAGE_DECAY) * value

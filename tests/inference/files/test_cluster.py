@@ -1,0 +1,94 @@
+"""Work on a Dask cluster of two processes on this machine."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import PredictionError, UsageError
+from autoseg.inference.files import cluster
+from autoseg.inference.files.cluster import work_on_cluster
+
+ITEMS = list(range(12))
+
+
+class Tool:
+    """Counts in a file how often it was made, and refuses to work on two items at once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / f"made_{os.getpid()}_{id(self)}").touch()
+        self.lock = threading.Lock()
+
+    def work(self, item):
+        assert self.lock.acquire(blocking=False), "two items at the same time"
+        try:
+            if item == 5:
+                raise PredictionError("five cannot be done")
+            if item == 7:
+                raise KeyError
+            return item, os.getpid()
+        finally:
+            self.lock.release()
+
+
+def refuse():
+    raise PredictionError("no such model")
+
+
+class Loading:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self):
+        return Tool(self.folder)
+
+
+@pytest.fixture(scope="module")
+def address():
+    distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    python_path = os.pathsep.join([str(Path(__file__).resolve().parents[3]), *sys.path])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = python_path
+    try:
+        local = distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None)
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    with local:
+        yield local.scheduler_address
+
+
+def test_every_process_loads_once_and_failures_are_told(address, tmp_path):
+    found = dict(work_on_cluster(address, Loading(tmp_path), Tool.work, ITEMS))
+    assert sorted(found) == ITEMS
+    assert found.pop(5) == "five cannot be done"
+    assert found.pop(7) == "KeyError"
+    assert {index: answer[0] for index, answer in found.items()} == {index: index for index in found}
+    processes = {answer[1] for answer in found.values()}
+    assert os.getpid() not in processes
+    made = [path.name for path in tmp_path.iterdir()]
+    assert len(made) == len({name.split("_")[1] for name in made}) <= 2
+    assert dict(work_on_cluster(address, Loading(tmp_path), Tool.work, [1]))[0][0] == 1
+    assert len(list(tmp_path.iterdir())) == len(made) + 1, "a run must not use what an earlier one loaded"
+
+
+def test_a_model_that_cannot_be_loaded_fails_every_case(address):
+    assert dict(work_on_cluster(address, refuse, Tool.work, [1, 2])) == {0: "no such model", 1: "no such model"}
+
+
+def test_no_scheduler_at_the_address(monkeypatch):
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    monkeypatch.setattr(cluster, "CONNECTING_SECONDS", 0.5)
+    with pytest.raises(UsageError, match=r"--scheduler tcp://127\.0\.0\.1:1: no Dask scheduler answers there"):
+        list(work_on_cluster("tcp://127.0.0.1:1", refuse, Tool.work, [1]))
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"--scheduler needs a package .*pip install autoseg\[cluster\]"):
+        list(work_on_cluster("tcp://127.0.0.1:1", refuse, Tool.work, [1]))

@@ -1,0 +1,127 @@
+"""Files, folders and lists become cases."""
+
+import json
+import logging
+
+import pytest
+
+from autoseg.errors import UsageError
+from autoseg.inference.files.inputs import InputCase, find_inputs
+
+TWO = ("T1", "T2")
+ONE = ("CT",)
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).touch()
+
+
+def summary(cases):
+    return {case.case: [path.name for path in case.images] for case in cases if not case.fault}
+
+
+def test_folder_of_single_files(tmp_path):
+    touch(tmp_path, "b.nii.gz", "a.nrrd", "10.png", ".hidden.nii.gz", "notes.txt", "x.mhd", "x.raw")
+    (tmp_path / "folder.nii.gz").mkdir()
+    cases = find_inputs(tmp_path, ONE)
+    assert [case.case for case in cases] == ["10", "a", "b", "x"]
+    assert cases[2] == InputCase("b", (tmp_path / "b.nii.gz",))
+
+
+def test_folder_of_channels(tmp_path):
+    touch(tmp_path, "p_1_0001.nii.gz", "p_1_0000.nii.gz", "p_2_0000.nii.gz", "p_2_0001.nii.gz", "whole.nii.gz")
+    assert summary(find_inputs(tmp_path, TWO)) == {
+        "p_1": ["p_1_0000.nii.gz", "p_1_0001.nii.gz"],
+        "p_2": ["p_2_0000.nii.gz", "p_2_0001.nii.gz"],
+        "whole": ["whole.nii.gz"],
+    }
+
+
+def test_one_channel_file_may_hold_all_channels(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz")
+    assert summary(find_inputs(tmp_path, TWO)) == {"a": ["a_0000.nii.gz"]}
+    assert summary(find_inputs(tmp_path, ONE)) == {"a": ["a_0000.nii.gz"]}
+
+
+def test_missing_and_surplus_channels_are_faults_of_their_case(tmp_path):
+    touch(tmp_path, "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "b_0002.nii.gz", "c_0000.nii.gz")
+    touch(tmp_path, "c_0002.nii.gz")
+    cases = {case.case: case for case in find_inputs(tmp_path, (*TWO, "FLAIR"))}
+    assert not cases["b"].fault
+    assert cases["a"].fault.startswith(
+        "found a_0001.nii.gz, the model expects a_0000 (T1), a_0001 (T2), a_0002 (FLAIR)."
+    )
+    assert "found c_0000.nii.gz, c_0002.nii.gz" in cases["c"].fault
+
+
+@pytest.mark.parametrize(
+    ("channels", "names"),
+    [
+        (ONE, ("frame_0001", "frame_0002")),
+        (ONE, ("frame_0001",)),
+        (ONE, ("frame_0000", "frame_0001")),
+        (TWO, ("frame_0007",)),
+        (TWO, ("frame_0000", "frame_0001", "frame_0002")),
+    ],
+)
+def test_files_whose_numbers_cannot_be_channels_are_cases(tmp_path, channels, names):
+    touch(tmp_path, *(f"{name}.png" for name in names))
+    assert summary(find_inputs(tmp_path, channels)) == {name: [f"{name}.png"] for name in names}
+
+
+def test_numbered_files_that_look_like_channels_are_warned_about(tmp_path, caplog):
+    touch(tmp_path, "frame_0001.png", "frame_0002.png")
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        find_inputs(tmp_path, ONE)
+        assert not caplog.messages
+        touch(tmp_path, "frame_0000.png")
+        find_inputs(tmp_path, ONE)
+    (message,) = caplog.messages
+    assert "frame_0000.png, frame_0001.png, frame_0002.png: taken as separate cases" in message
+
+
+def test_single_file(tmp_path):
+    touch(tmp_path, "x_0000.nii.gz")
+    assert find_inputs(tmp_path / "x_0000.nii.gz", ONE) == (InputCase("x", (tmp_path / "x_0000.nii.gz",)),)
+
+
+def test_csv_list(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("case;image_1;image_0;label\na;sub/2.nii.gz;sub/1.nii.gz;\nb;/abs/4.nii.gz;3.nii.gz;l\n")
+    first, second = find_inputs(path, TWO)
+    assert first == InputCase("a", (tmp_path / "sub/1.nii.gz", tmp_path / "sub/2.nii.gz"))
+    assert [str(image) for image in second.images] == [str(tmp_path / "3.nii.gz"), "/abs/4.nii.gz"]
+
+
+def test_json_list(tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"image": "z_0000.nii.gz"}, {"case": "y", "image": ["1.mha", "2.mha"]}]))
+    assert find_inputs(path, TWO) == (
+        InputCase("z", (tmp_path / "z_0000.nii.gz",)),
+        InputCase("y", (tmp_path / "1.mha", tmp_path / "2.mha")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.csv", "case,picture\na,b.png\n", "entry 1 names no image"),
+        ("l.csv", "case,image\n../a,b.png\n", "case name '../a'; it must not contain folders"),
+        ("l.json", '[{"image": ["a.png", 3]}]', "entry 1 names no image"),
+        ("l.json", '{"image": "a.png"}', "expected a JSON array of objects"),
+        ("l.json", "[", "cannot be read as a JSON list"),
+        ("l.json", "[]", "no images here"),
+    ],
+)
+def test_unusable_lists(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        find_inputs(tmp_path / name, ONE)
+
+
+def test_nothing_to_predict(tmp_path):
+    with pytest.raises(UsageError, match="no images here; readable endings are"):
+        find_inputs(tmp_path, ONE)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find_inputs(tmp_path / "absent", ONE)

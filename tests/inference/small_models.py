@@ -1,0 +1,112 @@
+"""A hand-built plan with an untrained network, written as a workspace, for the tests of prediction."""
+
+from pathlib import Path
+
+import torch
+
+from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.networks.build import build_network
+from autoseg.records.budget import Budget
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import LabelValues
+from autoseg.records.files import write_record
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
+from autoseg.records.workspace import Workspace
+from autoseg.training.folds.checkpointing import save_weights
+
+LABELS: dict[str, LabelValues] = {"background": 0, "anterior": 3, "posterior": 300}
+CASCADE = "3d_cascade_fullres"
+REGIONS: dict[str, LabelValues] = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}
+
+
+def make_plan(
+    spacings: dict[str, tuple[float, ...]],
+    *,
+    labels=None,
+    channels=("MR",),
+    transpose=(0, 1, 2),
+    normalization="zscore",
+) -> Plan:
+    """A plan with one configuration per entry; two numbers of spacing make it two-dimensional."""
+    labels = LABELS if labels is None else labels
+    order = (1, 2, 3) if any(isinstance(value, tuple) for value in labels.values()) else None
+    encoding = make_encoding(labels, order)
+    return Plan(
+        dataset_name="made",
+        planner="unet",
+        budget=Budget(),
+        channel_names=channels,
+        labels=labels,
+        encoding=encoding,
+        orientation="canonical",
+        transpose=transpose,
+        configurations={
+            name: make_configuration(name, spacing, len(channels), len(encoding.heads), normalization)
+            for name, spacing in spacings.items()
+        },
+        decisions=(),
+    )
+
+
+def make_cascade_plan(low_spacing, spacing, *, labels=None, channels=("MR",), transpose=(0, 1, 2)) -> Plan:
+    """3d_lowres, 3d_fullres, and the cascade that follows the first and shares the arrays of the second."""
+    plan = make_plan(
+        {"3d_lowres": low_spacing, "3d_fullres": spacing}, labels=labels, channels=channels, transpose=transpose
+    )
+    full = plan.configurations["3d_fullres"]
+    inputs = len(channels) + len(plan.encoding.values) - 1
+    cascade = full.model_copy(
+        update={
+            "network": full.network.model_copy(update={"input_channels": inputs}),
+            "previous_configuration": "3d_lowres",
+        }
+    )
+    return Plan.model_validate(plan.model_copy(update={"configurations": {**plan.configurations, CASCADE: cascade}}))
+
+
+def make_configuration(name, spacing, channels, heads, normalization) -> Configuration:
+    dimensions = len(spacing)
+    network = NetworkSpec(
+        architecture="unet",
+        dimensions=3 if dimensions == 3 else 2,
+        input_channels=channels,
+        output_channels=heads,
+        features=(4, 6),
+        strides=((1,) * dimensions, (2,) * dimensions),
+        kernel_sizes=((3,) * dimensions,) * 2,
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1,),
+    )
+    patch = (12, 16, 20)[-dimensions:]
+    return Configuration(
+        spacing=spacing,
+        median_shape=tuple(float(size) for size in patch),
+        patch_size=patch,
+        batch_size=2,
+        network=network,
+        normalization=(NormalizationSpec(scheme=normalization),) * channels,
+        resampling=ResamplingSpec(),
+        training=TrainingSpec(mirror_axes=tuple(range(dimensions)), batch_dice=False),
+        estimates=Estimates(feature_map_elements=0, parameters=0, macs=0, training_memory_bytes=0),
+        preprocessed_as=name,
+    )
+
+
+def write_model(
+    root: Path, plan: Plan, folds: dict[str, tuple[str, ...]], *, checkpoint="final", **training
+) -> Workspace:
+    """Plan and random weights: `folds` names the folds by configuration, `training` how it departed from the plan."""
+    workspace = Workspace(root)
+    write_record(plan, workspace.plan)
+    for name, fold_names in folds.items():
+        for fold in fold_names:
+            torch.manual_seed(sum(map(ord, name + fold)))
+            network = build_network(plan.configurations[name].network, deep_supervision=True)
+            spec = plan.configurations[name].training.model_copy(update=training)
+            record = Checkpoint(
+                configuration=name, fold=fold, model_hash=model_hash(plan, name), cases_hash="made",
+                training=spec, epoch=1, step=1, elapsed_seconds=0.0,
+            )  # fmt: skip
+            save_weights(network.state_dict(), record, workspace.fold(name, fold) / f"checkpoint_{checkpoint}")
+    return workspace

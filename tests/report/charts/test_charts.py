@@ -1,0 +1,151 @@
+"""Charts: scales against values worked out by hand, and marks where they belong."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoseg.report.charts import svg
+from autoseg.report.charts.charts import draw_curves, draw_histogram, draw_reliability
+from autoseg.report.charts.distributions import MOST_DOTS, Estimate, Row, draw_boxes, draw_estimates, draw_ranges
+from autoseg.report.charts.svg import linear_scale, log_scale, say_figure, tick_text
+
+
+def elements(figure, name, kind=""):
+    """Elements of a drawing that have a class."""
+    root = ElementTree.fromstring(str(figure.drawing))
+    return [one for one in root.iter(name) if kind in one.get("class", "").split() or not kind]
+
+
+def points(path):
+    return [tuple(map(float, pair)) for pair in re.findall(r"([\d.]+) ([\d.]+)", path.get("d", ""))]
+
+
+def test_scales_have_round_ends_and_ticks():
+    scale = linear_scale(0.13, 0.87, 0, 100, most=5)
+    assert (scale.low, scale.high) == pytest.approx((0.0, 1.0))
+    assert scale.ticks(5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert scale(0.25) == pytest.approx(25)
+
+
+def test_logarithmic_scales_have_a_tick_per_decade():
+    scale = log_scale(3, 2000, 0, 400)
+    assert (scale.low, scale.high) == (1, 10_000)
+    assert scale.ticks() == [1, 10, 100, 1000, 10_000]
+    assert scale(100) == pytest.approx(200)
+    assert scale(0) == 0
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+def test_every_scale_holds_its_values(low, width):
+    scale = linear_scale(low, low + width, 10, 90)
+    invisible = 1e-6 * max(abs(low), width) + 1e-9
+    assert scale.low <= low + invisible
+    assert scale.high >= low + width - invisible
+    assert 1 <= len(scale.ticks()) <= 15
+    assert all(10 <= scale(tick) <= 90 for tick in scale.ticks())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.1 + 0.2, "0.3"), (1500, "1500"), (25_000, "25k"), (2e6, "2M"), (0, "0"), (-3e9, "-3G")]
+)
+def test_ticks_are_short(value, expected):
+    assert tick_text(value) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1_704_123, "1,704,000"), (35, "35"), (999.96, "1000"), (0.5, "0.5")])
+def test_figures_have_no_exponent(value, expected):
+    assert say_figure(value) == expected
+
+
+def test_a_gap_interrupts_a_curve():
+    figure = draw_curves("loss", {"fold 0": [1.0, None, 0.5, 0.25], "fold 1": [2.0]}, bounds=None)
+    first, second = elements(figure, "path", "curve")
+    assert first.get("d", "").count("M") == 2
+    assert len(points(first)) == 3
+    assert len(points(second)) == 1
+    assert len(elements(figure, "circle", "dot")) == 1  # a single epoch is a dot, not an invisible line
+    heights = [y for _, y in points(first)]
+    assert heights == sorted(heights)  # smaller values are lower on the page
+
+
+def test_long_curves_are_thinned_out_and_keep_their_ends():
+    figure = draw_curves("loss", {"fold 0": [float(step) for step in range(5000)]}, bounds=None)
+    drawn = points(elements(figure, "path", "curve")[0])
+    assert len(drawn) <= 240
+    assert (drawn[0][0], drawn[-1][0]) == (46.0, 348.0)
+
+
+def test_boxes_lie_at_the_quartiles_and_far_values_beyond_the_whiskers():
+    values = {f"case {number}": float(number) for number in range(9)} | {"far": 30.0}
+    figure = draw_boxes("size", [Row("liver", values, 0)], "volume (ml)")
+    scale = linear_scale(0, 30, svg.name_margin(["liver"]), svg.WIDTH - 14, most=5)
+    (box,) = elements(figure, "rect", "box")
+    first, third = np.percentile(list(values.values()), (25, 75))
+    assert float(box.get("x", 0)) == pytest.approx(scale(first), abs=0.06)
+    assert float(box.get("width", 0)) == pytest.approx(scale(third) - scale(first), abs=0.06)
+    (whisker,) = elements(figure, "path", "whisker")
+    assert points(whisker)[1][0] == pytest.approx(scale(8), abs=0.06)
+    assert {title.text for title in elements(figure, "title")} >= {"far: 30", "case 3: 3"}
+
+
+def test_of_many_cases_only_the_far_ones_are_points():
+    values = {str(number): 10 + number / 1000 for number in range(MOST_DOTS)} | {"far": 20.0}
+    figure = draw_boxes("size", [Row("liver", values, 0)], "volume (ml)")
+    assert len(elements(figure, "circle", "point")) == 1
+
+
+def test_bounded_axes_never_pass_their_bounds():
+    figure = draw_boxes("Dice", [Row("liver", {"a": 1.0, "b": 0.99}, 0)], "Dice", bounds=(0.0, 1.0))
+    numbers = [float(one.text) for one in elements(figure, "text") if re.fullmatch(r"[\d.]+", one.text or "")]
+    assert max(numbers) <= 1.0
+
+
+def test_widely_spread_sizes_get_a_logarithmic_axis():
+    figure = draw_boxes("size", [Row("liver", {"a": 0.01, "b": 900.0}, 0)], "volume (ml)")
+    assert "volume (ml), logarithmic" in [one.text for one in elements(figure, "text")]
+
+
+def test_rows_without_values_stay_empty():
+    assert elements(draw_boxes("size", [Row("liver", {}, 0)], "ml"), "rect") == []
+
+
+def test_estimates_show_mean_and_interval():
+    estimates = [Estimate("selected", 0.9, (0.88, 0.92), 0), Estimate("2d", 0.85, None, 1)]
+    figure = draw_estimates("Dice", estimates, "Dice")
+    (interval,) = elements(figure, "path", "whisker")
+    first, second = elements(figure, "circle", "dot")
+    left, right = (x for x, _ in points(interval))
+    assert left < float(first.get("cx", 0)) < right
+    assert float(second.get("cx", 0)) < left
+    assert "selected 0.900 (95 % interval 0.880 to 0.920)" in str(figure.drawing)
+
+
+def test_ranges_are_ordered_and_unusual_ones_stand_out():
+    ranges = {"a": (0.0, 5.0), "b": (0.0, 3.0), "c": (0.0, 9000.0)}
+    bars = elements(draw_ranges("CT", ranges, ["c"], "intensity"), "rect", "range")
+    assert [(bar.find("title").text or "").split(":")[0] for bar in bars] == ["b", "a", "c"]
+    assert ["flagged" in bar.get("class", "") for bar in bars] == [False, False, True]
+
+
+def test_histograms_and_reliability_are_drawn_to_scale():
+    figure = draw_histogram("CT", np.linspace(0, 1, 4), {"inside": np.array([0, 4, 2])}, "intensity")
+    (area,) = elements(figure, "path", "area")
+    heights = [192 - y for _, y in points(area)]
+    assert heights == pytest.approx([0, 0, 0, 178, 178, 89, 89, 0])
+    assert figure.legend == ("inside",)
+    figure = draw_reliability("a", [0.25, 0.75], [0.5, 0.75], [10, 40], "well")
+    low, high = elements(figure, "circle", "dot")
+    assert float(low.get("cy", 0)) == pytest.approx(10 + 0.5 * 182)
+    assert float(high.get("cx", 0)) == pytest.approx(46 + 0.75 * 302, abs=0.06)
+
+
+def test_names_are_escaped_and_cut_with_their_whole_text_kept():
+    name = "<b>a very long name of a structure"
+    figure = draw_boxes("size", [Row(name, {"a&b": 1.0}, 0)], "ml")
+    assert name in {title.text for title in elements(figure, "title")}
+    assert "a&b: 1" in {title.text for title in elements(figure, "title")}
+    assert "<b>" not in str(figure.drawing)

@@ -1,0 +1,95 @@
+"""Pictures: what is drawn where, and that files are whole."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.report.charts.figures import CasePicture, Plane, draw_cases, plot_progress
+from tests.report.conftest import make_epoch
+
+
+@pytest.mark.parametrize("num_epochs", [0, 1, 30])
+def test_progress_is_one_whole_picture(tmp_path, num_epochs):
+    path = tmp_path / "fold_0" / "progress.png"
+    plot_progress([make_epoch(epoch) for epoch in range(num_epochs)], path, "3d_fullres, fold 0")
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.width > 800
+    assert [found.name for found in path.parent.iterdir()] == ["progress.png"]
+
+
+def test_progress_draws_again_over_the_old_picture(tmp_path):
+    path = tmp_path / "progress.png"
+    plot_progress([make_epoch(0)], path, "first")
+    before = path.read_bytes()
+    plot_progress([make_epoch(0), make_epoch(1)], path, "second")
+    assert path.read_bytes() != before
+
+
+def test_many_labels_are_drawn_without_a_legend_of_each(tmp_path):
+    epochs = [make_epoch(epoch, pseudo_dice={f"label {n}": 0.5 for n in range(30)}) for epoch in range(3)]
+    plot_progress(epochs, tmp_path / "progress.png", "many")
+    assert (tmp_path / "progress.png").exists()
+
+
+def test_progress_says_how_far_it_is(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("autoseg.report.charts.figures._write", lambda figure, _path: written.append(figure))
+    epochs = [make_epoch(epoch, seconds=36.0, peak_memory_bytes=2_100_000_000) for epoch in range(5)]
+    plot_progress(epochs, tmp_path / "progress.png", "fold 0")
+    plot_progress(epochs[:1], tmp_path / "progress.png", "fold 0")
+    plot_progress([make_epoch(0)], tmp_path / "progress.png", "fold 0")
+    said = [figure.texts[-1].get_text() for figure in written]
+    assert said[0] == "5 epochs, 50 steps, 3 min, peak memory 2.1 GB"
+    assert said[2] == "1 epoch, 10 steps, 0.133 min"
+
+
+def test_no_label_is_hidden_by_their_mean(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("autoseg.report.charts.figures._write", lambda figure, _path: written.append(figure))
+    plot_progress([make_epoch(0), make_epoch(1)], tmp_path / "progress.png", "fold 0")
+    lines = {line.get_label(): line for line in written[0].axes[1].lines}
+    assert lines.keys() == {"liver", "lesion", "mean"}
+    assert lines["mean"].get_zorder() < min(lines["liver"].get_zorder(), lines["lesion"].get_zorder())
+    np.testing.assert_allclose(np.asarray(lines["mean"].get_ydata(), dtype=np.float64), [0.5, 0.6])
+
+
+def make_case(shape=(11, 7)):
+    reference, prediction = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.int16)
+    reference[4:7, 2:4] = 1
+    reference[4, 2:4] = 2
+    prediction[4:7, 2:4] = 1
+    return CasePicture("case a", (Plane("slice", np.zeros(shape, dtype=np.float32), reference, prediction, 1.3),))
+
+
+def test_contours_are_solid_for_the_reference_and_dashed_for_the_prediction():
+    figure = draw_cases([make_case()])
+    assert figure.texts[0].get_text() == "case a"
+    (panel,) = figure.axes
+    dashes = [contour.get_linestyle()[0][1] for contour in panel.collections]  # type: ignore[index]
+    assert len(dashes) >= 2
+    assert dashes[0] is None
+    assert dashes[1] is not None
+
+
+def test_single_slices_are_laid_side_by_side_without_overlap():
+    cases = [make_case()] * 5
+    figure = draw_cases(cases)
+    boxes = [panel.get_position(original=True) for panel in figure.axes]
+    assert len({round(box.x0, 3) for box in boxes}) == 3
+    assert len({round(box.y0, 3) for box in boxes}) == 2
+    assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
+    assert all(0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in boxes)
+
+
+def test_an_empty_mosaic_is_refused():
+    with pytest.raises(ValueError, match="at least one case"):
+        draw_cases([])
+
+
+def test_nothing_touches_the_global_state_of_pyplot():
+    code = "import sys, autoseg.report.charts.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,109 @@
+"""Choice of the cases to look at, and what their cards show."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.metrics.summary import summarize
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.evaluation import CaseScores, LabelScores
+from autoseg.records.files import read_record
+from autoseg.report.page import case_pictures
+from autoseg.report.page.case_pictures import choose_cases, picture_validation
+from autoseg.report.page.validation import read_cross_validations
+from tests.report.conftest import make_reference, write_nifti
+
+
+def make_evaluation(*dices):
+    counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
+    counts |= {"predicted_voxels": 2, "reference_voxels": 2}
+    cases = [
+        CaseScores(case=str(index), labels={"liver": LabelScores(dice=dice, iou=dice, **counts)})
+        for index, dice in enumerate(dices)
+    ]
+    return summarize(cases, ["liver"])
+
+
+@pytest.mark.parametrize(
+    ("dices", "expected"),
+    [
+        ((), []),
+        ((None,), []),
+        ((0.5,), [("worst", "0")]),
+        ((0.9, 0.5), [("worst", "1"), ("best", "0")]),
+        ((0.9, None, 0.5, 0.7), [("worst", "2"), ("median", "3"), ("best", "0")]),
+        (
+            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+            [("worst", "0"), ("second worst", "1"), ("third worst", "2"), ("median", "3"), ("best", "6")],
+        ),
+    ],
+)
+def test_worst_median_and_best_are_chosen_once_each(dices, expected):
+    assert [(word, case.case) for word, case in choose_cases(make_evaluation(*dices))] == expected
+
+
+def cards_of(workspace, tmp_path):
+    description = read_record(DatasetDescription, workspace.dataset)
+    return picture_validation(read_cross_validations(workspace)[0], description, tmp_path / "data")
+
+
+def test_planes_lie_as_radiologists_expect(trained, tmp_path):
+    cards, notes = cards_of(trained, tmp_path)
+    assert notes == []
+    assert [(card.word, card.case) for card in cards] == [("worst", "b"), ("best", "a")]
+    axial, coronal, sagittal = cards[1].pictures
+    assert [picture.caption.split()[1] for picture in cards[1].pictures] == ["axial", "coronal", "sagittal"]
+    # the box around 3 x 5 x 3 voxels with margins of 1, 2, 1: (5, 9, 5) voxels of (3, 0.9, 0.7) mm
+    assert (coronal.width, coronal.height) == (5, 5)
+    assert axial.aspect == pytest.approx(5 * 0.7 / (9 * 0.9))
+    assert coronal.aspect == pytest.approx(5 * 0.7 / (5 * 3.0))
+    assert sagittal.aspect == pytest.approx(9 * 0.9 / (5 * 3.0))
+
+
+def test_superior_is_up(trained, tmp_path):
+    reference = np.zeros((5, 11, 7), dtype=np.uint8)
+    reference[4, 3:8, 2:5] = 10  # the topmost slice
+    reference[0:4, 5, 3] = 10
+    for folder in (tmp_path / "data" / "labels", trained.fold("3d_fullres", "0") / "validation"):
+        write_nifti(folder / "a.nii.gz", reference)
+    card = next(card for card in cards_of(trained, tmp_path)[0] if card.case == "a")
+    (outline,) = card.pictures[1].reference
+    corners = [tuple(map(float, corner.split(","))) for corner in outline.path.strip("MZ").split(" ")]
+    widest = [y for x, y in corners if x == max(x for x, _ in corners)]
+    assert max(widest) <= 1  # the wide part is in the first row
+
+
+def test_the_stack_begins_where_maps_disagree_most(trained, tmp_path):
+    prediction = make_reference(0)
+    prediction[3] = 0
+    write_nifti(trained.fold("3d_fullres", "0") / "validation" / "a.nii.gz", prediction)
+    card = next(card for card in cards_of(trained, tmp_path)[0] if card.case == "a")
+    assert (card.stack.count, card.stack.first) == (5, 3)
+    assert card.stack.names[3] == "axial slice 4 of 5"
+    reference, predicted = card.stack.outlines[3]
+    assert card.stack.picture.reference == reference
+    assert len(reference) == 1
+    assert predicted == ()
+    with Image.open(io.BytesIO(base64.b64decode(card.stack.picture.source.partition(",")[2]))) as strip:
+        assert strip.size == (5, 5 * 9)
+
+
+def test_a_stack_is_bounded(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(case_pictures, "MOST_STACKED", 4)
+    card = cards_of(trained, tmp_path)[0][0]
+    assert card.stack.count == 4 or card.stack.count == 3
+    monkeypatch.setattr(case_pictures, "MOST_STACK_CHARACTERS", 1)
+    card = cards_of(trained, tmp_path)[0][0]
+    assert card.stack.count <= 2
+    assert len(card.stack.outlines) == len(card.stack.names) == card.stack.count
+
+
+def test_a_prediction_on_another_grid_is_named(trained, tmp_path):
+    write_nifti(trained.fold("3d_fullres", "0") / "validation" / "a.nii.gz", np.zeros((5, 11, 6), dtype=np.uint8))
+    cards, notes = cards_of(trained, tmp_path)
+    assert [card.case for card in cards] == ["b"]
+    assert "a cannot be shown" in notes[0]
+    assert "not on the grid of the image" in notes[0]

@@ -1,0 +1,80 @@
+"""Tables of metrics: which columns there are, what a cell says, how cases are ordered."""
+
+import pytest
+
+from autoseg.metrics.summary import summarize
+from autoseg.records.evaluation import CaseScores, LabelScores, MetricSummary
+from autoseg.report.tables.metrics_table import short, tabulate_cases, tabulate_labels
+
+
+def make_scores(dice, **metrics):
+    counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
+    return LabelScores(dice=dice, iou=dice, predicted_voxels=2, reference_voxels=2, **counts, **metrics)
+
+
+def make_evaluation(**metrics):
+    dices = {"a": (0.9, 0.8), "b": (None, None), "c": (0.5, 0.7)}
+    cases = [
+        CaseScores(
+            case=case, labels={name: make_scores(dice, **metrics) for name, dice in zip("xy", pair, strict=True)}
+        )
+        for case, pair in dices.items()
+    ]
+    return summarize(cases, ["x", "y"])
+
+
+def without_metrics(evaluation):
+    labels = {name: one.model_copy(update={"metrics": {}}) for name, one in evaluation.labels.items()}
+    return evaluation.model_copy(update={"labels": labels, "mean_foreground_dice_interval": None})
+
+
+def texts(row):
+    return [cell.text for cell in row]
+
+
+def test_an_old_evaluation_has_dice_and_iou_only():
+    table = tabulate_labels(without_metrics(make_evaluation()))
+    assert table.columns == ("label", "Dice", "IoU", "cases", "missed", "false alarms", "both empty")
+    assert texts(table.rows[0]) == ["x", "0.700", "0.700", "2", "0", "0", "0"]
+    assert table.rows[0][1].detail == "± 0.283"
+    assert texts(table.footer)[:2] == ["mean of labels", "0.725"]
+
+
+def test_metrics_come_with_their_interval_and_with_misses():
+    evaluation = without_metrics(make_evaluation())
+    metrics = {
+        "dice": MetricSummary(mean=0.7, interval=(0.65, 0.75), num_cases=2),
+        "hausdorff_95_mm": MetricSummary(mean=12.345, num_cases=2, mean_with_misses=99.9),
+    }
+    labels = dict(evaluation.labels)
+    labels["x"] = labels["x"].model_copy(update={"metrics": metrics})
+    table = tabulate_labels(evaluation.model_copy(update={"labels": labels}))
+    assert table.columns[:4] == ("label", "Dice", "IoU", "HD95 (mm)")
+    assert [(cell.text, cell.detail) for cell in table.rows[0][1:4]] == [
+        ("0.700", "0.650 to 0.750"),
+        ("0.700", ""),
+        ("12.3", "99.9 with misses"),
+    ]
+    assert table.rows[1][3].text == "–"
+
+
+def test_distances_of_pictures_are_in_pixels():
+    assert tabulate_cases(make_evaluation(hausdorff_95_mm=3.0), "pixels").columns[-1] == "y, HD95 (pixels)"
+
+
+def test_cases_are_ordered_from_the_worst_and_carry_what_they_are_sorted_by():
+    table = tabulate_cases(make_evaluation(hausdorff_95_mm=3.0))
+    assert table.columns == ("case", "mean Dice", "x, Dice", "y, Dice", "x, HD95 (mm)", "y, HD95 (mm)")
+    assert [texts(row)[0] for row in table.rows] == ["c", "a", "b"]
+    assert [row[1].order for row in table.rows] == [pytest.approx(0.6), pytest.approx(0.85), None]
+
+
+def test_many_labels_leave_only_the_mean():
+    names = [f"label {number}" for number in range(20)]
+    case = CaseScores(case="a", labels={name: make_scores(0.5) for name in names})
+    assert tabulate_cases(summarize([case], names)).columns == ("case", "mean Dice")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, "–"), (0.5, "0.500"), (-0.25, "-0.250"), (123.4, "123")])
+def test_figures_are_short(value, expected):
+    assert short(value) == expected

@@ -1,0 +1,311 @@
+"""Batches: content, determinism, failures."""
+
+import dataclasses
+from itertools import islice
+
+import blosc2
+import numpy as np
+import pytest
+import torch
+
+from autoseg.errors import TrainingError
+from autoseg.imaging.arrays.storage import open_case, save_case
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.batch import Share
+from autoseg.training.data.loading import build_loader, default_workers, training_cases
+from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case
+
+PATCH = (6, 8, 10)
+
+
+@pytest.fixture
+def cases():
+    return {case: make_stored_case(case, shape, seed=seed) for seed, (case, shape) in enumerate(SHAPES.items())}
+
+
+def load(cases, count, *, patch=PATCH, batch_size=5, training=True, workers=0, ram_bytes=10**9, seed=7, **options):
+    configuration = make_configuration(patch, batch_size=batch_size)
+    batches = build_loader(
+        cases, configuration, ENCODING, training=training, seed=seed, workers=workers, ram_bytes=ram_bytes, **options
+    )
+    try:
+        return list(islice(batches, count))
+    finally:
+        batches.close()
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a["cases"] == b["cases"]
+        np.testing.assert_array_equal(a["image"], b["image"])
+        np.testing.assert_array_equal(a["target"], b["target"])
+
+
+@pytest.mark.parametrize("patch", [(6, 8, 10), (8, 10)])
+@pytest.mark.parametrize("training", [True, False])
+def test_batches_have_the_promised_form(cases, patch, training):
+    for batch in load(cases, 6, patch=patch, training=training):
+        assert sorted(batch) == ["cases", "image", "target"]
+        assert batch["image"].shape == (5, 2, *patch)
+        assert batch["image"].dtype == np.float32
+        assert batch["image"].flags.c_contiguous
+        assert batch["target"].shape == (5, *patch)
+        assert batch["target"].dtype == np.int16
+        assert set(np.unique(batch["target"]).tolist()) <= {0, 1, 2}
+        assert set(batch["cases"]) <= set(SHAPES)
+
+
+@pytest.mark.parametrize("patch", [(6, 8, 10), (8, 10)])
+def test_validation_patches_are_cut_from_their_case_as_it_lies(cases, patch):
+    triple = (1, *patch)[-3:]
+    for batch in load(cases, 4, patch=patch, training=False):
+        for image, target, case in zip(batch["image"], batch["target"], batch["cases"], strict=True):
+            array = cases[case].array[:]
+            padded = np.pad(array, [(0, 0)] + [(8, 8)] * 3)
+            windows = np.lib.stride_tricks.sliding_window_view(padded[0], triple)
+            match = np.argwhere(windows[..., 0, 0, 0] == image.reshape(2, *triple)[0, 0, 0, 0])
+            found = [
+                box
+                for z, y, x in match
+                if np.array_equal(
+                    (box := padded[:, z : z + triple[0], y : y + triple[1], x : x + triple[2]])[0],
+                    image.reshape(2, *triple)[0],
+                )
+            ]
+            assert found, case
+            np.testing.assert_array_equal(image.reshape(2, *triple)[1], found[0][1])
+            np.testing.assert_array_equal(target.reshape(triple), found[0][2].clip(0))
+
+
+def test_last_samples_show_foreground_and_rare_labels_are_not_drowned(cases):
+    batches = load(cases, 60, training=False, patch=(1, 1, 1))
+    forced = np.concatenate([batch["target"][3:].ravel() for batch in batches])
+    free = np.concatenate([batch["target"][:3].ravel() for batch in batches])
+
+    assert (forced > 0).all()
+    assert np.mean(forced == 1) == pytest.approx(0.5, abs=0.15)  # 1 voxel against 12 per slice
+    assert np.mean(free > 0) < 0.3
+
+
+def test_cases_are_drawn_uniformly(cases):
+    drawn = [case for batch in load(cases, 120, training=False, patch=(1, 1, 1)) for case in batch["cases"]]
+
+    assert all(drawn.count(case) == pytest.approx(200, abs=45) for case in SHAPES)
+
+
+def test_same_batches_with_workers_and_after_a_restart_and_from_disk(cases):
+    alone = load(cases, 7)
+
+    assert_equal(load(cases, 7), alone)
+    assert_equal(load(cases, 7, workers=2), alone)
+    assert_equal(load(cases, 4, start_batch=3), alone[3:])
+    assert_equal(load(cases, 4, start_batch=3, workers=2, ram_bytes=0), alone[3:])
+    assert_equal(load(dict(reversed(cases.items())), 7), alone)
+
+
+@pytest.mark.parametrize("options", [{}, {"training": False}, {"workers": 2}, {"intensity_on_device": True}])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_shares_of_all_processes_make_up_the_whole_batch(cases, ranks, options):
+    whole = load(cases, 3, **options)
+
+    shares = [load(cases, 3, share=Share(rank, ranks), **options) for rank in range(ranks)]
+
+    assert [len(share[0]["cases"]) for share in shares] == {2: [3, 2], 3: [2, 2, 1]}[ranks]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert [case for part in parts for case in part["cases"]] == batch["cases"]
+        for name in sorted(set(batch) - {"cases"}):
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), batch[name])
+
+
+def test_process_without_a_sample_is_refused(cases):
+    with pytest.raises(ValueError, match="process 2 of 3 has no part of a batch of 2"):
+        load(cases, 1, batch_size=2, share=Share(2, 3))
+
+
+def test_on_the_device_goes_on_from_what_was_read_and_a_seed_per_sample(cases):
+    batches, complete = load(cases, 4, intensity_on_device=True), load(cases, 4)
+    gentle = AugmentationRules(rotation_probability=0, scaling_probability=0)
+    (as_it_lies,) = load(cases, 1, intensity_on_device=True, rules=gentle)
+
+    for batch, other in zip(batches, complete, strict=True):
+        assert batch["cases"] == other["cases"]
+        assert batch["seeds"].shape == (5,)
+        assert "seeds" not in other
+    assert len({seed for batch in batches for seed in batch["seeds"].tolist()}) == 20
+    assert any((batch["target"] == -1).any() for batch in batches)
+    for image, case in zip(as_it_lies["image"], as_it_lies["cases"], strict=True):
+        assert np.isin(image[image != 0], cases[case].array[:-1]).all()  # no intensity was changed
+
+
+def test_samples_of_a_batch_are_drawn_apart(cases):
+    (batch,) = load({"a": cases["a"]}, 1, patch=(3, 3, 3), training=False)
+
+    assert len({image.tobytes() for image in batch["image"]}) == 5
+
+
+def coded_labels(case):
+    """A map from which the place can be told: every label is where the array's first channel is large."""
+    return np.digitize(case.array[:][0], (0.0, 1.0)).astype(np.int16)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_previous_label_maps_are_appended_where_the_image_is(cases, on_disk):
+    previous = {case: coded_labels(stored) for case, stored in cases.items()}
+    if on_disk:
+        previous = {case: blosc2.asarray(labels) for case, labels in previous.items()}
+
+    patch = (8, 9, 10)  # case c has too few slices, a too few columns
+
+    batches = load(cases, 3, patch=patch, training=False, previous=previous, ram_bytes=0 if on_disk else 10**9)
+
+    plain = load(cases, 3, patch=patch, training=False)
+    for batch, other in zip(batches, plain, strict=True):
+        assert batch["image"].shape == (5, 4, *patch)
+        assert batch["image"].dtype == np.float32
+        np.testing.assert_array_equal(batch["image"][:, :2], other["image"])
+        is_inside = (batch["image"][:, :2] != 0).all(axis=1)
+        for label in (1, 2):
+            expected = is_inside & (np.digitize(batch["image"][:, 0], (0.0, 1.0)) == label)
+            np.testing.assert_array_equal(batch["image"][:, 1 + label], expected)
+    assert any((batch["image"][:, :2] == 0).all(axis=1).any() for batch in batches)
+
+
+@pytest.mark.parametrize("options", [{}, {"intensity_on_device": True}])
+def test_previous_label_maps_are_turned_and_mirrored_as_the_labels_are(cases, options):
+    previous = {case: stored.array[:][-1].clip(0).astype(np.int16) for case, stored in cases.items()}
+    rules = AugmentationRules(
+        rotation_probability=1, scaling_probability=1, noise_probability=1, morphology_probability=0,
+        removal_probability=0,
+    )  # fmt: skip
+
+    batches = load(cases, 4, previous=previous, rules=rules, **options)
+
+    for batch in batches:
+        differs = batch["image"][:, 3] != (batch["target"] == 2)
+        assert batch["image"][:, 3].any()
+        assert differs.mean() < 0.005  # next to -1, which has weight where the previous map has background
+    assert_equal(load(cases, 4, previous=previous, rules=rules, workers=2, **options), batches)
+
+
+@pytest.mark.parametrize(("cores", "ranks", "expected"), [(4, 1, 4), (30, 1, 12), (30, 4, 7), (2, 3, 1)])
+def test_training_processes_of_a_machine_share_its_cores(monkeypatch, cores, ranks, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(cores)))
+
+    assert default_workers(torch.device("cuda"), ranks_here=ranks) == expected
+    assert default_workers(torch.device("cpu"), ranks_here=ranks) == 0
+
+
+def test_seeds_and_streams_differ(cases):
+    training, validation = load(cases, 1), load(cases, 1, training=False)
+
+    assert not np.array_equal(training[0]["image"], load(cases, 1, seed=8)[0]["image"])
+    assert training[0]["cases"] != validation[0]["cases"]
+
+
+def global_state():
+    return np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002 - the legacy generator is what must stay untouched
+
+
+def test_loading_does_not_touch_the_global_generator_or_the_cases(cases):
+    before = global_state()
+    arrays = {case: stored.array[:] for case, stored in cases.items()}
+    always = AugmentationRules(
+        rotation_probability=1,
+        noise_probability=1,
+        blur_probability=1,
+        brightness_probability=1,
+        contrast_probability=1,
+        low_resolution_probability=1,
+        inverted_gamma_probability=1,
+        gamma_probability=1,
+    )
+
+    kept = {case: dataclasses.replace(stored, array=arrays[case].copy()) for case, stored in cases.items()}
+    load(kept, 5, rules=always)
+
+    np.testing.assert_array_equal(global_state(), before)
+    for case, stored in kept.items():
+        np.testing.assert_array_equal(stored.array, arrays[case])
+
+
+def test_cases_are_kept_in_memory_only_when_all_fit(cases):
+    total = sum(3 * 4 * int(np.prod(shape)) for shape in SHAPES.values())
+
+    in_memory = training_cases(cases, ENCODING, ram_bytes=total)
+    on_disk = training_cases(cases, ENCODING, ram_bytes=total - 1)
+    previous = {case: blosc2.asarray(coded_labels(stored)) for case, stored in cases.items()}
+    map_bytes = sum(2 * int(np.prod(shape)) for shape in SHAPES.values())
+    with_maps = training_cases(cases, ENCODING, ram_bytes=total + map_bytes, previous=previous)
+    maps_too_many = training_cases(cases, ENCODING, ram_bytes=total + map_bytes - 1, previous=previous)
+
+    assert [case.case for case in in_memory] == ["a", "b", "c"]
+    assert all(isinstance(case.array, np.ndarray) for case in in_memory)
+    assert not any(isinstance(case.array, np.ndarray) for case in on_disk)
+    assert all(isinstance(case.previous, np.ndarray) for case in with_maps)
+    assert not any(isinstance(case.array, np.ndarray) for case in maps_too_many)
+    assert [case.previous is previous[case.case] for case in maps_too_many] == [True] * 3
+
+
+def test_background_head_is_never_a_reason_to_place_a_patch(cases):
+    stored = cases["a"]
+    with_background = dataclasses.replace(stored, locations={0: np.array([[0, 5, 9]], np.int32), **stored.locations})
+
+    (case,) = training_cases({"a": with_background}, ENCODING, ram_bytes=0)
+
+    assert sorted(case.locations) == [1, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, workers):
+    for stored in cases.values():
+        array = stored.array[:]
+        save_case(tmp_path, stored.record, array[:-1], array[-1].astype(np.int16), stored.locations, None, PATCH)
+    opened = {case: open_case(tmp_path, case) for case in cases}
+
+    assert_equal(load(opened, 4, workers=workers, ram_bytes=0), load(cases, 4))
+
+
+def test_no_cases_is_refused():
+    with pytest.raises(TrainingError, match=r"validation part of this fold has no cases.*splits\.json"):
+        load({}, 1, training=False)
+
+
+class BrokenArray:
+    """An array on a disk that fails."""
+
+    shape, dtype = (3, 9, 14, 10), np.dtype(np.float32)
+
+    def __getitem__(self, box):
+        raise OSError("the disk is on fire")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_error_in_a_case_names_it(cases, workers, capfd):
+    broken = {"a": dataclasses.replace(cases["a"], array=BrokenArray())}
+
+    with pytest.raises(TrainingError, match="Reading a patch of case a failed: OSError: the disk is on fire"):
+        load(broken, 1, workers=workers, ram_bytes=0)
+
+
+def test_error_in_a_transform_names_the_cases(cases):
+    impossible = AugmentationRules(noise_probability=1, noise_std_range=(1.0, float("inf")))
+
+    with pytest.raises(TrainingError, match=r"Augmenting patches of the cases ., ., ., ., . failed: OverflowError"):
+        load(cases, 1, start_batch=4, rules=impossible)
+
+
+def test_masked_channels_of_the_plan_stay_zero_outside(cases):
+    configuration = make_configuration((6, 14, 10), masked=(1,), mirror_axes=())
+    noisy = AugmentationRules(noise_probability=1, rotation_probability=0, scaling_probability=0)
+
+    batches = build_loader(
+        {"a": cases["a"]}, configuration, ENCODING, training=True, seed=1, workers=0, ram_bytes=0, rules=noisy
+    )
+    image = next(batches)["image"]
+
+    # the whole y axis of case a fits, and its first plane is outside the mask
+    assert (image[:, 1, :, 0] == 0).all()
+    assert (image[:, 0, :, 0] != 0).all()
+    assert (image[:, :, :, 1:] != 0).all()

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from autoseg.errors import TrainingError
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import read_record
+from autoseg.records.plan import TrainingSpec
+from autoseg.training.folds.checkpointing import (
+    cpu_weights,
+    load_resume_point,
+    restore_optimizer,
+    save_resume_point,
+    save_weights,
+)
+
+RECORD = Checkpoint(
+    configuration="2d",
+    fold="0",
+    model_hash="m",
+    cases_hash="c",
+    training=TrainingSpec(mirror_axes=(), batch_dice=False),
+    epoch=3,
+    step=75,
+    elapsed_seconds=12.5,
+    best_pseudo_dice=0.5,
+)
+
+
+def trained(optimizer_type, steps=2, seed=0, **settings):
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    optimizer = optimizer_type(network.parameters(), lr=0.1, **settings)
+    step(network, optimizer, steps)
+    return network, optimizer
+
+
+def step(network, optimizer, steps):
+    for number in range(steps):
+        optimizer.zero_grad()
+        network(torch.full((4, 3), float(number + 1))).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("optimizer_type", "settings"), [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {"weight_decay": 0.1})]
+)
+def test_a_resumed_optimiser_takes_the_very_same_steps(tmp_path, optimizer_type, settings):
+    network, optimizer = trained(optimizer_type, **settings)
+    save_resume_point(tmp_path / "last", RECORD, cpu_weights(network.state_dict()), optimizer, {})
+    step(network, optimizer, 3)
+
+    other, fresh = trained(optimizer_type, steps=0, seed=1, **settings)
+    point = load_resume_point(tmp_path / "last")
+    assert point is not None
+    other.load_state_dict(point.network)
+    restore_optimizer(fresh, point.optimizer)
+    step(other, fresh, 3)
+    for expected, found in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("optimizer_type", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_restored_optimiser_keeps_its_moments_beside_their_weights_in_memory(tmp_path, optimizer_type):
+    settings = {"momentum": 0.9} if optimizer_type is torch.optim.SGD else {}
+
+    def make(seed):
+        torch.manual_seed(seed)
+        layer = torch.nn.Conv3d(3, 5, 3)
+        layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last_3d)
+        return layer, optimizer_type(layer.parameters(), lr=0.1, fused=True, **settings)
+
+    def train(layer, optimizer):
+        optimizer.zero_grad()
+        torch.manual_seed(7)
+        layer(torch.randn(2, 3, 4, 5, 6)).square().mean().backward()
+        optimizer.step()
+
+    layer, optimizer = make(0)
+    train(layer, optimizer)
+    save_resume_point(tmp_path / "last", RECORD, cpu_weights(layer.state_dict()), optimizer, {})
+    train(layer, optimizer)
+    other, fresh = make(1)
+    point = load_resume_point(tmp_path / "last")
+    assert point is not None
+    other.load_state_dict(point.network)
+    restore_optimizer(fresh, point.optimizer)
+    train(other, fresh)
+    torch.testing.assert_close(other.weight, layer.weight, rtol=0, atol=1e-7)
+
+
+def test_record_and_average_come_back(tmp_path):
+    network, optimizer = trained(torch.optim.SGD, momentum=0.9)
+    average = {"0.weight": torch.ones(5, 3), "num_updates": torch.tensor(7)}
+    save_resume_point(tmp_path / "last", RECORD, cpu_weights(network.state_dict()), optimizer, average)
+    point = load_resume_point(tmp_path / "last")
+    assert point is not None
+    assert point.checkpoint == RECORD
+    assert torch.equal(point.average["num_updates"], torch.tensor(7))
+    assert read_record(Checkpoint, tmp_path / "last.json") == RECORD
+
+
+def test_final_weights_are_the_network_alone(tmp_path):
+    network, _ = trained(torch.optim.SGD)
+    save_weights(cpu_weights(network.to(torch.bfloat16).state_dict()), RECORD, tmp_path / "final")
+    weights = load_file(tmp_path / "final.safetensors")
+    assert weights.keys() == network.state_dict().keys()
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+
+
+def test_no_checkpoint_is_not_an_error(tmp_path):
+    assert load_resume_point(tmp_path / "last") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors here", b"\x10\x00\x00\x00\x00\x00\x00\x00{}"])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, content):
+    (tmp_path / "last.safetensors").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"last\.safetensors.*damaged.*--restart"):
+        load_resume_point(tmp_path / "last")
+
+
+def test_weights_are_readable_for_whom_other_files_are(tmp_path):
+    save_weights({"a": torch.zeros(2)}, RECORD, tmp_path / "weights")
+    (tmp_path / "other").touch()
+    modes = {path.suffix: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes[".safetensors"] == modes[".json"] == modes[""]

@@ -1,0 +1,57 @@
+"""What a fold does when it is interrupted at an awkward moment, or when processes disagree."""
+
+import pytest
+
+from autoseg.errors import TrainingError
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import read_record
+from autoseg.stages.train import TrainingOptions, train_fold
+from autoseg.training.distributed import Ranks
+from autoseg.training.folds import fold
+from autoseg.training.folds.final_weights import choose_final_weights
+from tests.stages.test_train import NAME, SHORT, add_cascade, tiny  # noqa: F401 (a fixture that is always used)
+
+
+def test_a_long_epoch_is_saved_in_its_midst(workspace, monkeypatch):
+    def end(*_):
+        raise RuntimeError("killed before the epoch is over")
+
+    monkeypatch.setattr(fold, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(fold, "validate_epoch", end)
+    with pytest.raises(RuntimeError, match="killed"):
+        train_fold(workspace, NAME, "0", SHORT)
+    saved = read_record(Checkpoint, workspace.fold(NAME, "0") / "checkpoint_last.json")
+    assert (saved.step, saved.epoch) == (3, 0)
+    monkeypatch.undo()
+    assert train_fold(workspace, NAME, "0", SHORT).step == 6
+
+
+def test_a_stop_that_is_asked_for_at_the_very_end_is_obeyed(workspace, monkeypatch):
+    def stop_and_choose(run, *arguments):
+        run.stop.set()
+        return choose_final_weights(run, *arguments)
+
+    monkeypatch.setattr(fold, "choose_final_weights", stop_and_choose)
+    checkpoint = train_fold(workspace, NAME, "0", SHORT)
+    assert not checkpoint.finished
+    assert not (workspace.fold(NAME, "0") / "checkpoint_final.safetensors").exists()
+    monkeypatch.undo()
+    assert train_fold(workspace, NAME, "0", SHORT).finished
+
+
+def test_processes_that_see_different_checkpoints_are_refused(workspace, monkeypatch):
+    train_fold(workspace, NAME, "0", SHORT)
+    monkeypatch.setattr(Ranks, "broadcast_numbers", lambda _self, _numbers: [2.0])
+    with pytest.raises(TrainingError, match=r"after step 2, process 1 after step 6.*one workspace"):
+        train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "epochs": 3}))
+
+
+def test_a_cascade_does_not_go_on_with_other_label_maps(workspace):
+    add_cascade(workspace)
+    for number in ("0", "1", "2"):
+        train_fold(workspace, NAME, number, SHORT)
+    train_fold(workspace, "3d_cascade_fullres", "0", SHORT)
+    train_fold(workspace, "3d_cascade_fullres", "0", SHORT)  # finished, and still valid
+    train_fold(workspace, NAME, "1", TrainingOptions(**{**vars(SHORT), "restart": True, "seed": 3}))
+    with pytest.raises(TrainingError, match=r"other label maps of its first stage.*--restart"):
+        train_fold(workspace, "3d_cascade_fullres", "0", SHORT)
