@@ -42,7 +42,7 @@ INSTALLED_LIBRARY: ComponentLibrary = "scikit-image" if cc3d is None else "cc3d"
 VOLUME_TOLERANCE = 1e-6
 """Relative. Headers store spacings as float32 (6e-8), so a component of exactly the smallest volume could be lost."""
 
-MOST_NAMES = 8
+MAX_NAMES = 8
 """Labels that a sentence names before it says how many there are."""
 
 
@@ -106,8 +106,8 @@ def refuse_unknown_labels(steps: Sequence[PostprocessingStep], encoding: LabelEn
 
 def shorten_names(names: Sequence[str]) -> str:
     """All names, or the first few and how many there are."""
-    few = ", ".join(names[:MOST_NAMES])
-    return few if len(names) <= MOST_NAMES else f"{few}, ... ({len(names)} labels)"
+    few = ", ".join(names[:MAX_NAMES])
+    return few if len(names) <= MAX_NAMES else f"{few}, ... ({len(names)} labels)"
 
 
 def indices_of(names: Sequence[str], encoding: LabelEncoding) -> tuple[int, ...]:

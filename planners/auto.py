@@ -25,7 +25,7 @@ from planners.rules.time_budget import time_per_fold
 
 NAME = "auto"
 
-LARGEST_BATCH = {2: 32, 3: 8}
+MAX_BATCH = {2: 32, 3: 8}
 """By dimension. A step of 250,000 need not see more: larger batches cost time in proportion and gain little."""
 
 SIMILAR_SPACING = 2.0
@@ -94,7 +94,7 @@ def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Pres
 def _plan(fingerprint: Fingerprint, budget: Budget, preset: Preset, reason: str) -> Plan:
     decision = Decision(what="planner", value=preset.name, reason=reason)
     return compose(
-        replace(preset, largest_batch=LARGEST_BATCH),
+        replace(preset, largest_batch=MAX_BATCH),
         fingerprint,
         budget,
         name=NAME,

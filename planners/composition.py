@@ -23,7 +23,7 @@ from autoseg.records.plan import Configuration, Decision, Estimates, JsonValue, 
 from planners.outline import CASCADE, Outline, Task, available_names, for_each, look_at, outline_configurations
 from planners.preset import Preset
 from planners.rules.adoption import adopt_topology, check_adopted_memory
-from planners.rules.batch_size import MINIMUM_BATCH, choose_batch_size, take_batch_size
+from planners.rules.batch_size import MIN_BATCH, choose_batch_size, take_batch_size
 from planners.rules.configurations import BATCH_DICE_REASONS, SPACING_REASONS, choose_configurations
 from planners.rules.mirroring import choose_mirror_axes, explain_mirroring
 from planners.rules.patch_size import (
@@ -115,7 +115,7 @@ def _check_adopted_memory(task: Task, outlines: Sequence[Outline]) -> None:
         if outline.adopted is not None:
             topology = _fit(task, outline)
             network = _network(task, outline, topology, task.preset.widths[0])
-            batch_size = task.budget.overrides.batch_size or MINIMUM_BATCH
+            batch_size = task.budget.overrides.batch_size or MIN_BATCH
             smallest_bytes[outline.name] = estimate_training_memory_bytes(
                 network,
                 topology.patch_size,
@@ -216,7 +216,7 @@ def _batch_size(task: Task, outline: Outline, topology: Topology) -> tuple[int, 
         outline.image_voxels * len(task.fingerprint.cases),
         reference,
         task.memory_gigabytes,
-        task.preset.dataset_share,
+        task.preset.dataset_fraction,
         None if caps is None else caps[len(outline.spacing)],
     )
 

@@ -24,7 +24,7 @@ class Preset:
     """Training memory it plans for unless the budget says otherwise."""
     memory_references: Mapping[int, MemoryReference]
     """What fits, by dimension."""
-    dataset_share: float
+    dataset_fraction: float
     """A batch covers at most this part of the dataset's voxels."""
     widths: tuple[int, ...]
     """Feature maps at full resolution, best first. The first is taken when time is not limited."""

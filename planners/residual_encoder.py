@@ -28,7 +28,7 @@ ENCODER_BLOCKS = (1, 3, 4, 6)
 DECODER_CONVOLUTIONS = 1
 """Per level: the encoder does the work."""
 
-DATASET_SHARE = 1.0
+DATASET_FRACTION = 1.0
 """A batch may cover the whole dataset."""
 
 REFERENCE_BATCHES = {2: 12, 3: 2}
@@ -84,7 +84,7 @@ def make_preset(name: str, options: Mapping[str, str]) -> Preset:
         name=name,
         memory_gigabytes=size.gigabytes,
         memory_references={2: _reference(2, size.elements_2d, size), 3: _reference(3, size.elements_3d, size)},
-        dataset_share=DATASET_SHARE,
+        dataset_fraction=DATASET_FRACTION,
         widths=widths,
         width_reason=width_reason,
         build_network=build_network,

@@ -31,7 +31,7 @@ MEMORY_REFERENCES = {
 }
 """By dimension: about 512 x 512 at batch 12, and 128 x 128 x 128 at batch 2, fit 8 GB."""
 
-DATASET_SHARE = 0.05
+DATASET_FRACTION = 0.05
 """A batch covers at most this part of the dataset's voxels: a guard against overfitting."""
 
 WIDTHS = (32, 24, 16, 8)
@@ -72,7 +72,7 @@ def make_preset(options: Mapping[str, str]) -> Preset:
         name=NAME,
         memory_gigabytes=8.0,
         memory_references=MEMORY_REFERENCES,
-        dataset_share=DATASET_SHARE,
+        dataset_fraction=DATASET_FRACTION,
         widths=widths,
         width_reason=width_reason,
         build_network=build_network,

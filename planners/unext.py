@@ -35,7 +35,7 @@ MEMORY_REFERENCES = {
 """Half of the plain U-Net's: besides its convolutions a UNeXt keeps interpolated maps, sums and layer norms. From the
 analytic estimate of memory, not measured on a GPU."""
 
-DATASET_SHARE = 0.05
+DATASET_FRACTION = 0.05
 """A batch covers at most this part of the dataset's voxels."""
 
 
@@ -50,7 +50,7 @@ class Width:
 WIDTHS = {8: Width((8, 16, 32), (64, 128)), 16: Width((16, 32, 128), (160, 256)), 32: Width((32, 64, 128), (160, 256))}
 """By the feature maps at full resolution."""
 
-MOST_LEVELS = 6
+MAX_LEVELS = 6
 """As published: tokens of 1/32 of the resolution; deeper ones would leave too few to be shifted."""
 
 WIDTH_NAMES = {"s": 8, "base": 16, "text": 32}
@@ -85,9 +85,9 @@ def make_preset(options: Mapping[str, str]) -> Preset:
         name=NAME,
         memory_gigabytes=8.0,
         memory_references=MEMORY_REFERENCES,
-        dataset_share=DATASET_SHARE,
+        dataset_fraction=DATASET_FRACTION,
         widths=(width,) if "width" in options else (width, WIDTH_NAMES["s"]),
-        most_levels=MOST_LEVELS,
+        most_levels=MAX_LEVELS,
         width_reason="Asked for." if "width" in options else WIDTH_REASON,
         build_network=partial(build_network, full_resolution_skip=yes_or_no(options, "full_resolution_skip")),
     )
@@ -100,7 +100,7 @@ def build_network(
     output_channels: int,
     full_resolution_skip: bool | None = None,
 ) -> NetworkSpec:
-    """A UNeXt with as many levels as the topology, MOST_LEVELS at most.
+    """A UNeXt with as many levels as the topology, MAX_LEVELS at most.
 
     The two lowest levels are tokens, as published; a shallower network leaves out convolution levels first, the
     widest ones. Of three levels one is tokens, of two none.

@@ -43,7 +43,7 @@ from autoseg.training.steps.starting import start_run
 SECONDS_PER_TURN = 2.0
 """Steps of one candidate in a row: enough for a waiting share, few enough for other load to hit all alike."""
 
-FEWEST_TURNS = 3
+MIN_TURNS = 3
 
 STEPS_PER_EPOCH = 250
 """nnU-Net's, for the seconds of an epoch."""
@@ -209,7 +209,7 @@ def _take_turns(candidates: Sequence[Callable[[], float]], seconds: float) -> li
     """Let the candidates take turns for so long; what each turn gave, by candidate."""
     took: list[list[float]] = [[] for _ in candidates]
     end = time.perf_counter() + seconds
-    while len(took[0]) < FEWEST_TURNS or time.perf_counter() < end:
+    while len(took[0]) < MIN_TURNS or time.perf_counter() < end:
         for measured, candidate in zip(took, candidates, strict=True):
             measured.append(candidate())
     return took

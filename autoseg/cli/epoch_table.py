@@ -11,16 +11,16 @@ from rich.text import Text
 
 from autoseg.records.checkpoint import EpochHistory
 
-MOST_EPOCHS = 10
+MAX_EPOCHS = 10
 """Rows; the log file and the plot have all."""
 
-MOST_CLASSES = 5
+MAX_CLASSES = 5
 """Columns for classes; more are shown as their mean and their lowest."""
 
 FIRST_TO_GO = ("peak memory", "step", "waiting for data", "learning rate", "seconds per epoch")
 """Columns that a narrow terminal has no room for, in this order."""
 
-MOST_GONE_FOR_CLASSES = 3
+MAX_GONE_FOR_CLASSES = 3
 """So many of them make room for the classes, as a line of the log speaks of waiting when it matters; then the classes
 become their mean and their lowest."""
 
@@ -40,7 +40,7 @@ class EpochTable:
         line = getattr(record, "epoch_history", None)
         if not isinstance(line, EpochHistory):
             return True
-        self._lines = [*self._lines, line][-MOST_EPOCHS:]
+        self._lines = [*self._lines, line][-MAX_EPOCHS:]
         self._remaining_seconds = getattr(record, "remaining_seconds", None)
         return False
 
@@ -98,8 +98,8 @@ def _choose_columns(lines: Sequence[EpochHistory], width: int) -> list[_Column]:
     """The fullest choice that fits; the leanest one where none does."""
     classes, summary = _class_columns(lines), _summary_columns(lines)
     choices = [(summary, FIRST_TO_GO[:gone]) for gone in range(len(FIRST_TO_GO) + 1)]
-    if len(classes) <= MOST_CLASSES:
-        choices = [(classes, FIRST_TO_GO[:gone]) for gone in range(MOST_GONE_FOR_CLASSES + 1)] + choices
+    if len(classes) <= MAX_CLASSES:
+        choices = [(classes, FIRST_TO_GO[:gone]) for gone in range(MAX_GONE_FOR_CLASSES + 1)] + choices
     before, after = _columns_before(lines), _columns_after(lines)
     columns: list[_Column] = []
     for dice, gone in choices:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("autoseg.plan")
 
-LONGEST_LINE = 100
+MAX_LINE = 100
 """Columns of a sentence on a wide terminal."""
 
 
@@ -68,7 +68,7 @@ def _print_plan(plan: Plan, arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         console.print(plan_table(plan))
     if arguments.explain:
-        console.print(*plan_explanation(plan), sep="\n", width=min(console.width, LONGEST_LINE))
+        console.print(*plan_explanation(plan), sep="\n", width=min(console.width, MAX_LINE))
     elif not arguments.quiet:
         console.print(f"{len(plan.decisions)} decisions; --explain prints the reason of each.")
 

@@ -13,7 +13,7 @@ from autoseg.errors import InteropError
 REGULAR_KINDS = (0, stat.S_IFREG, stat.S_IFDIR)
 """Kinds of files that a member may be, by its UNIX mode; 0: the archive was made where there are no such modes."""
 
-MOST_FAULTS_SHOWN = 5
+MAX_FAULTS_SHOWN = 5
 
 
 def extract_safely(archive: Path, folder: Path) -> None:
@@ -47,11 +47,11 @@ def _refuse_members(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     faults = [f"{member.filename!r} {fault}" for member in members if (fault := _find_fault(member))]
     faults += [f"{name!r} is there {times} times" for name, times in _repeated(members)]
     if faults:
-        more = len(faults) - MOST_FAULTS_SHOWN
+        more = len(faults) - MAX_FAULTS_SHOWN
         rest = f"; and {more} more" if more > 0 else ""
         raise InteropError(
             f"{archive}: nothing was unpacked, because the archive is not to be trusted: "
-            f"{'; '.join(faults[:MOST_FAULTS_SHOWN])}{rest}. Ask whoever made it for one with plain files only."
+            f"{'; '.join(faults[:MAX_FAULTS_SHOWN])}{rest}. Ask whoever made it for one with plain files only."
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from autoseg.errors import InteropError
 from autoseg.records.manifest import MANIFEST_NAME, FileFacts, Manifest
 
-MOST_FAULTS_SHOWN = 5
+MAX_FAULTS_SHOWN = 5
 
 
 def describe_files(folder: Path) -> dict[str, FileFacts]:
@@ -35,9 +35,9 @@ def refuse_altered(name: Path, faults: Iterator[str]) -> None:
     """Raise InteropError if there is any fault."""
     found = list(faults)
     if found:
-        more = f"; and {len(found) - MOST_FAULTS_SHOWN} more" if len(found) > MOST_FAULTS_SHOWN else ""
+        more = f"; and {len(found) - MAX_FAULTS_SHOWN} more" if len(found) > MAX_FAULTS_SHOWN else ""
         raise InteropError(
-            f"{name}: not as it was exported: {'; '.join(found[:MOST_FAULTS_SHOWN])}{more}. It is damaged or was "
+            f"{name}: not as it was exported: {'; '.join(found[:MAX_FAULTS_SHOWN])}{more}. It is damaged or was "
             "altered; get it again, or export it anew"
         )
 

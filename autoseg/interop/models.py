@@ -14,7 +14,7 @@ from autoseg.records.files import read_record
 from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.workspace import Workspace
 
-LARGEST_MANIFEST = 16 * 2**20
+MAX_MANIFEST = 16 * 2**20
 """Bytes; a manifest has about 200 for each file."""
 
 
@@ -67,7 +67,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             f"{archive}: has no {MANIFEST_NAME} at its top, so it is not a model that autoseg export wrote. A model of "
             "nnU-Net is brought in by autoseg import-nnunet."
         )
-    if members[MANIFEST_NAME] > LARGEST_MANIFEST:
+    if members[MANIFEST_NAME] > MAX_MANIFEST:
         raise InteropError(f"{archive}: its {MANIFEST_NAME} has {members[MANIFEST_NAME]} bytes; that is none")
     extract_safely(archive, folder)
     manifest = read_record(Manifest, folder / MANIFEST_NAME)

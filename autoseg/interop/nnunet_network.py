@@ -30,7 +30,7 @@ NEUTRAL = {
 }
 """Arguments that may be there with these values; dropout may be there with any, it does nothing at prediction."""
 DROPOUT = ("dropout_op", "dropout_op_kwargs")
-MOST_NAMES_SHOWN = 4
+MAX_NAMES_SHOWN = 4
 
 _PARTS = {"conv": "convolution", "norm": "normalization"}
 _CONVOLUTIONS = {"conv1": "first", "conv2": "second"}
@@ -117,10 +117,10 @@ def rename_weights(weights: Mapping[str, Tensor], spec: NetworkSpec, where: str)
         if name in renamed and renamed[name].shape != tensor.shape
     ]
     if strange:
-        more = f" and {len(strange) - MOST_NAMES_SHOWN} more" if len(strange) > MOST_NAMES_SHOWN else ""
+        more = f" and {len(strange) - MAX_NAMES_SHOWN} more" if len(strange) > MAX_NAMES_SHOWN else ""
         raise InteropError(
             f"{where}: the weights are not those of the network in plans.json, so this trainer builds another one: "
-            f"{', '.join(strange[:MOST_NAMES_SHOWN])}{more}. A network of one's own cannot be imported; predict with "
+            f"{', '.join(strange[:MAX_NAMES_SHOWN])}{more}. A network of one's own cannot be imported; predict with "
             "nnU-Net."
         )
     return renamed

@@ -19,7 +19,7 @@ SEED = 12345
 QUANTILES = (0.025, 0.975)
 """Of the resampled means: a 95 % interval."""
 
-_LARGEST_BLOCK = 2**24
+_MAX_BLOCK = 2**24
 """Numbers in one block of resampled data, 128 MiB."""
 
 Scores = NDArray[np.float64]
@@ -76,7 +76,7 @@ def bootstrap_intervals(scores: Scores) -> list[Interval | None]:
     intervals: list[Interval | None] = [None] * scores.shape[1]
     if not enough.size:
         return intervals
-    columns_at_once = max(1, _LARGEST_BLOCK // NUM_RESAMPLES)
+    columns_at_once = max(1, _MAX_BLOCK // NUM_RESAMPLES)
     for start in range(0, len(enough), columns_at_once):
         columns = enough[start : start + columns_at_once]
         means = np.concatenate(list(_resampled_means(scores[:, columns])))
@@ -89,7 +89,7 @@ def _resampled_means(scores: Scores) -> Iterator[Scores]:
     """Means by (resample, label), a block of resamples at a time; the draws depend on the number of cases alone."""
     num_cases, num_labels = scores.shape
     generator = np.random.default_rng(SEED)
-    at_once = max(1, _LARGEST_BLOCK // max(num_cases, num_labels))
+    at_once = max(1, _MAX_BLOCK // max(num_cases, num_labels))
     for start in range(0, NUM_RESAMPLES, at_once):
         num_resamples = min(at_once, NUM_RESAMPLES - start)
         draws = generator.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_resamples)

@@ -13,7 +13,7 @@ BACKGROUND = "background"
 IGNORE = "ignore"
 """Name of the label of voxels without truth."""
 
-LARGEST_IN_TABLE = 65535
+MAX_IN_TABLE = 65535
 """Values up to this are looked up in a table, which is several times faster than searching for them."""
 
 
@@ -80,7 +80,7 @@ def find_positions(values: NDArray[Any], known: NDArray[np.integer]) -> NDArray[
     """Position of each value in the sorted `known`; len(known) where it is not there; in the smallest type."""
     smallest = np.min_scalar_type(len(known))
     positions: NDArray[np.unsignedinteger]
-    if values.dtype.kind in "ui" and values.size and 0 <= int(values.min()) <= int(values.max()) <= LARGEST_IN_TABLE:
+    if values.dtype.kind in "ui" and values.size and 0 <= int(values.min()) <= int(values.max()) <= MAX_IN_TABLE:
         table = np.full(int(values.max()) + 1, len(known), dtype=smallest)
         listed = np.flatnonzero((known >= 0) & (known < len(table)))
         table[known[listed]] = listed

@@ -9,7 +9,7 @@ from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.records.evaluation import CaseScores
 from autoseg.records.refinement import RefinementScores
 
-SMALLEST_GAIN = 0.001
+MIN_GAIN = 0.001
 """Of the surface Dice, and of HD95 as a share of what it was: less would not be worth the time at every prediction."""
 
 BoundaryMetric = Literal["surface_dice", "hausdorff_95_mm"]
@@ -29,7 +29,7 @@ class RefinementVerdict:
 def judge_refinement(
     before: Sequence[CaseScores], after: Sequence[CaseScores], names: Sequence[str], tolerance_mm: float
 ) -> RefinementVerdict:
-    """Accept if surface Dice rises or HD95 falls by SMALLEST_GAIN, and neither the mean Dice nor any label's falls.
+    """Accept if surface Dice rises or HD95 falls by MIN_GAIN, and neither the mean Dice nor any label's falls.
 
     Boundaries are compared on structures that have the score both before and after; one that refinement loses or
     invents shows in the Dice.
@@ -82,7 +82,7 @@ def _is_sharper(old: RefinementScores, new: RefinementScores) -> bool:
         risen = new.surface_dice - old.surface_dice
     if old.hausdorff_95_mm and new.hausdorff_95_mm is not None:
         fallen = 1 - new.hausdorff_95_mm / old.hausdorff_95_mm
-    return max(risen, fallen) >= SMALLEST_GAIN
+    return max(risen, fallen) >= MIN_GAIN
 
 
 def _is_less(first: float | None, second: float | None) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from autoseg.metrics.comparison import format_score
 from autoseg.metrics.component_removal import Sweep, Verdict
 
-MOST_REFUSALS = 8
+MAX_REFUSALS = 8
 """Sentences on refused steps of one kind; the names of further ones share a sentence."""
 
 
@@ -40,7 +40,7 @@ def describe_steps(kind: str, reports: Sequence[StepReport]) -> Iterator[str]:
             idle.append(report.subject)
             continue
         refused += not report.verdict.is_accepted
-        if report.verdict.is_accepted or refused <= MOST_REFUSALS:
+        if report.verdict.is_accepted or refused <= MAX_REFUSALS:
             yield _describe_step(kind, report, report.verdict)
         else:
             further.append(report.subject)

@@ -14,7 +14,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of mallopt's options in glibc's malloc.h."""
 
-LARGEST_KEPT_BYTES: Final = 2**30
+MAX_KEPT_BYTES: Final = 2**30
 """A freed block up to this size is kept for the next one; tensors of a training step are smaller as a rule."""
 
 
@@ -88,4 +88,4 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, LARGEST_KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, -1))
+    return bool(mallopt(_MMAP_THRESHOLD, MAX_KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, -1))

@@ -7,7 +7,7 @@ from typing_extensions import override
 from autoseg.networks.build import build_network
 from autoseg.records.network import NetworkSpec
 
-LEAST_PROBABILITY = 1e-3
+MIN_PROBABILITY = 1e-3
 """Coarse probabilities are kept so far from 0 and 1: logits stay within 7, and can still be turned round."""
 
 
@@ -47,5 +47,5 @@ class RefinerNetwork(nn.Module):
         """
         inputs = torch.cat((image, 2 * coarse[:, None] - 1), dim=1)
         change = self.network(inputs.squeeze(2))[:, :, None] if self.is_flat else self.network(inputs)
-        refined: Tensor = torch.logit(coarse, eps=LEAST_PROBABILITY) + change[:, 0]
+        refined: Tensor = torch.logit(coarse, eps=MIN_PROBABILITY) + change[:, 0]
         return refined

@@ -20,7 +20,7 @@ NUM_GROUPS: Final = 5
 FARTHEST: Final = NUM_GROUPS // 2
 """Voxels."""
 
-SHORTEST_SHIFTED_AXIS: Final = NUM_GROUPS
+MIN_SHIFTED_AXIS: Final = NUM_GROUPS
 """Voxels; on a shorter axis most of what a shift moves would leave the image."""
 
 
@@ -41,7 +41,7 @@ def shift_tokens(tokens: Tensor, axis: int) -> Tensor:
         Valanarasu and Patel, "UNeXt: MLP-based rapid medical image segmentation network", 2022, axial shift. Differs:
         short axes are left alone; each group is cropped and padded instead of rolled within a padded image.
     """
-    if tokens.shape[1 + axis] < SHORTEST_SHIFTED_AXIS:
+    if tokens.shape[1 + axis] < MIN_SHIFTED_AXIS:
         return tokens
     # padding is listed from the last axis, the features, backwards
     other_axes = (0, 0) * (tokens.ndim - 2 - axis)

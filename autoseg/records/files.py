@@ -34,7 +34,7 @@ FieldPath = tuple[int | str, ...]
 FieldFault = tuple[FieldPath, str]
 """A field, and what is wrong with it: what was found and what was expected."""
 
-LONGEST_VALUE = 60
+MAX_VALUE = 60
 """Characters of a wrong value that a message shows."""
 
 
@@ -159,7 +159,7 @@ def _child(content: object, part: int | str) -> object:
 
 def _shorten(value: object) -> str:
     text = json.dumps(value, default=str)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}..."
 
 
 def _dotted(path: FieldPath) -> str:

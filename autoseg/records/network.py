@@ -14,7 +14,7 @@ Sizes = tuple[PositiveInt, ...]
 
 SplineOrder = Annotated[int, Field(ge=0, le=5)]
 
-FEWEST_LEVELS = 2
+MIN_LEVELS = 2
 """A decoder needs a level to come from."""
 
 
@@ -26,7 +26,7 @@ class NetworkSpec(Record):
     input_channels: PositiveInt
     output_channels: PositiveInt
     """Heads: see LabelEncoding."""
-    features: Annotated[Sizes, Field(min_length=FEWEST_LEVELS)]
+    features: Annotated[Sizes, Field(min_length=MIN_LEVELS)]
     """Feature maps per level, full resolution first."""
     strides: tuple[Sizes, ...]
     """Per level, of its first convolution; all ones at level 0."""

@@ -31,7 +31,7 @@ from autoseg.records.refinement import PatchSettings
 from autoseg.records.workspace import Workspace
 from autoseg.training.refinement import UNKNOWN, Patches
 
-MOST_GROUPS = 3
+MAX_GROUPS = 3
 """Of cases. Each costs a training, and each refiner a pass at prediction."""
 
 
@@ -89,8 +89,8 @@ def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...
     owners: dict[str, int] = {}
     for number, cases in enumerate(held_out):  # a case that two folds validated belongs to the first one's group
         for case in cases:
-            owners.setdefault(case, number % MOST_GROUPS)
-    groups = (frozenset(case for case, owner in owners.items() if owner == group) for group in range(MOST_GROUPS))
+            owners.setdefault(case, number % MAX_GROUPS)
+    groups = (frozenset(case for case, owner in owners.items() if owner == group) for group in range(MAX_GROUPS))
     return tuple(group for group in groups if group)
 
 

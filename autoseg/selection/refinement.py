@@ -38,11 +38,11 @@ from autoseg.records.refinement import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
 from autoseg.selection.case_maps import CaseMapFiles, foreground_names
 from autoseg.selection.held_out import HeldOutCase, HeldOutCases, cut_patches, group_cases, predict_held_out
-from autoseg.training.refinement import MOST_STEPS, Patches, join_patches, save_refiner, train_refiner
+from autoseg.training.refinement import MAX_STEPS, Patches, join_patches, save_refiner, train_refiner
 
 PATCH_BYTES = 2**29
-"""Most that all patches together may take in memory, unless FEWEST_PATCHES of each case take more."""
-FEWEST_PATCHES = 4
+"""Most that all patches together may take in memory, unless MIN_PATCHES of each case take more."""
+MIN_PATCHES = 4
 SETTINGS_VERSION = 1
 """Enters the hash of a refiner's inputs; raise it when the same settings begin to give other weights."""
 
@@ -53,7 +53,7 @@ class RefinementOptions:
 
     seconds: float = 60.0
     """Wall-clock time of each refiner's training."""
-    most_steps: int = MOST_STEPS
+    most_steps: int = MAX_STEPS
     device: str = "auto"
 
 
@@ -181,7 +181,7 @@ def _train_refiners(task: _Task, progress: Progress | None) -> list[Refiner]:
     if len(known) == len(hashes):
         return known
     bytes_per_patch = int(np.prod(task.patches.size)) * (2 * task.network.input_channels + 1)
-    most = max(FEWEST_PATCHES, PATCH_BYTES // (bytes_per_patch * len(task.cases)))
+    most = max(MIN_PATCHES, PATCH_BYTES // (bytes_per_patch * len(task.cases)))
     by_case: dict[str, Patches] = {}
     axes: tuple[int, ...] = ()
     for held_out in predict_held_out(task.cases):

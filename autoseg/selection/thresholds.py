@@ -42,7 +42,7 @@ from autoseg.selection.ensembles import (
 THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 """0.1, 0.15, ..., 0.9."""
 ONE_HALF = THRESHOLDS.index(0.5)
-LEAST_GAIN = 0.001
+MIN_GAIN = 0.001
 """Of a region's mean Dice: the best of 17 thresholds is a little ahead by chance as well."""
 LEVELS_ENDING = ".b2nd"
 SWEEP_FILE = "sweep.json"
@@ -78,7 +78,7 @@ def tune_thresholds(
 
     Region by region, in the order in which they are painted, each on top of what was accepted before. The best
     threshold of a region by the counts of its own probabilities is accepted only if, in label maps painted with it,
-    the region's mean Dice rises by LEAST_GAIN or more and no other region's falls.
+    the region's mean Dice rises by MIN_GAIN or more and no other region's falls.
 
     Args:
         run: With an encoding of regions, and preprocessed cases.
@@ -114,7 +114,7 @@ def _begin(
 ) -> ThresholdSweep:
     """What an earlier run with the same weights has found or begun; else a clean start."""
     origins = [weights_origin(run, names, fold.fold, _case_names(fold)) for fold in folds]
-    begun = ThresholdSweep(origin=hash_of([origins, THRESHOLDS, LEAST_GAIN]), finished=False)
+    begun = ThresholdSweep(origin=hash_of([origins, THRESHOLDS, MIN_GAIN]), finished=False)
     path = folders[0] / SWEEP_FILE
     if path.exists() and (found := read_record(ThresholdSweep, path)).origin == begun.origin:
         return found
@@ -225,7 +225,7 @@ def _judge(before: Evaluation, after: Evaluation, region: str) -> tuple[bool, st
     figures = f"Dice {format_score(old)} before, {format_score(new)} after"
     if fallen:
         figures += f"; lower for {', '.join(fallen)}"
-    return old is not None and new is not None and new - old >= LEAST_GAIN and not fallen, figures
+    return old is not None and new is not None and new - old >= MIN_GAIN and not fallen, figures
 
 
 def _score(case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]) -> CaseScores:

@@ -19,7 +19,7 @@ from autoseg.records.files import Progress
 
 _Value = TypeVar("_Value", int, str)
 
-_MOST_FOUND_LABELS = 256
+_MAX_FOUND_LABELS = 256
 """More different values than this, and the files are taken for images put in the wrong folder."""
 
 
@@ -109,7 +109,7 @@ def _check_cases(
 def _refuse_intensities(case: CaseFacts) -> CaseFacts:
     """Take the label map away from a case where it looks like an image, and note the fault."""
     values = sorted(case.label_voxels or ())
-    if len(values) <= _MOST_FOUND_LABELS:
+    if len(values) <= _MAX_FOUND_LABELS:
         return case
     what = f"{len(values)} different values ({value_list(values)}); is it a label map? Expected one per structure"
     fault = Fault(severity="error", case=case.files.case, file=case.files.label, what=what)
@@ -129,7 +129,7 @@ def _labels(
     if found.labels is not None:
         return {BACKGROUND: 0, **found.labels}, []
     values = sorted({0, *(value for case in facts for value in case.label_voxels or ())})
-    if len(values) > _MOST_FOUND_LABELS:
+    if len(values) > _MAX_FOUND_LABELS:
         raise DatasetError(
             f"{found.folder}: the label files have {len(values)} different values ({value_list(values)}); "
             "are they label maps? Expected one whole number per structure"

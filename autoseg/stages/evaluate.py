@@ -24,7 +24,7 @@ from autoseg.records.dataset import Fault, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress
 
-LARGEST_NUMBER_OF_VALUES = 256
+MAX_NUMBER_OF_VALUES = 256
 """A reference with more different values is an image, not a label map."""
 
 Item = TypeVar("Item")
@@ -116,9 +116,9 @@ def _values_in(path: Path) -> set[int] | None:
         values = np.unique(read_label_map(path).array)
     except ImageFileError:
         return None
-    if len(values) > LARGEST_NUMBER_OF_VALUES:
+    if len(values) > MAX_NUMBER_OF_VALUES:
         raise UsageError(
-            f"{path}: has more than {LARGEST_NUMBER_OF_VALUES} different values, so it is an image rather than a "
+            f"{path}: has more than {MAX_NUMBER_OF_VALUES} different values, so it is an image rather than a "
             "label map; give the folder of reference label maps, or the model whose labels they have"
         )
     return {int(value) for value in values[np.isfinite(values)] if value == np.rint(value)}

@@ -5,9 +5,9 @@ from typing import Final
 
 from torch import nn
 
-from autoseg.imaging.arrays.normalization import SMALLEST_DIVISOR
+from autoseg.imaging.arrays.normalization import MIN_DIVISOR
 from autoseg.inference.models.loading import LoadedConfiguration
-from autoseg.inference.windows.sliding_window import SMALLEST_IMPORTANCE
+from autoseg.inference.windows.sliding_window import MIN_IMPORTANCE
 from autoseg.interop.models import open_model
 from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, OnnxFile, check_packages, write_onnx
 from autoseg.interop.onnx_steps import list_steps
@@ -102,13 +102,13 @@ def _describe(chosen: ChosenModel, stage: LoadedConfiguration, fold: str, writte
         orientation=plan.orientation,
         transpose=plan.transpose,
         settings=configuration,
-        smallest_divisor=SMALLEST_DIVISOR,
+        smallest_divisor=MIN_DIVISOR,
         windows=WindowConstants(
             patch_size=configuration.patch_size,
             overlap=OVERLAP,
             gaussian_sigma=tuple(edge / SIGMAS_PER_PATCH for edge in configuration.patch_size),
             gaussian_truncation=GAUSSIAN_TRUNCATION,
-            smallest_weight=SMALLEST_IMPORTANCE,
+            smallest_weight=MIN_IMPORTANCE,
             mirror_axes=stage.mirror_axes,
         ),
         labels=plan.labels,

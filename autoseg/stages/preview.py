@@ -22,7 +22,7 @@ from autoseg.training.data.batch import Batch
 from autoseg.training.data.loading import PatchLoader, TrainingCase, training_cases
 from autoseg.training.options import TrainingOptions, apply_options
 
-MOST_PATCHES = 4
+MAX_PATCHES = 4
 """Rows of the picture, each of another case."""
 
 AUGMENTED_VERSIONS = 5
@@ -68,7 +68,7 @@ def _draw_cases(
             f"{folder}: no training case of fold {fold} is preprocessed. Run autoseg-plan again with the same "
             "workspace, without --no-preprocess."
         )
-    places = generator.choice(len(ready), size=min(MOST_PATCHES, len(ready)), replace=False)
+    places = generator.choice(len(ready), size=min(MAX_PATCHES, len(ready)), replace=False)
     drawn = [ready[place] for place in sorted(places)]
     previous = None if configuration.previous_configuration is None else load_previous(workspace, plan, name, drawn)
     opened = {case: open_case(folder, case) for case in drawn}

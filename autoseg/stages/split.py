@@ -19,7 +19,7 @@ from autoseg.records.workspace import Workspace
 SPLIT_SEED = 12345
 """nnU-Net's, so that the same ids give the same folds."""
 
-MOST_NAMES = 8
+MAX_NAMES = 8
 """Labels that a reason lists."""
 SOME_PART = "some training or validation part"
 
@@ -165,8 +165,8 @@ def _stratify(order: Sequence[int], labels: Sequence[frozenset[str]], sizes: Seq
 
 
 def _list(labels: Mapping[str, int]) -> str:
-    more = f" and {len(labels) - MOST_NAMES} more" if len(labels) > MOST_NAMES else ""
-    return ", ".join(sorted(labels)[:MOST_NAMES]) + more
+    more = f" and {len(labels) - MAX_NAMES} more" if len(labels) > MAX_NAMES else ""
+    return ", ".join(sorted(labels)[:MAX_NAMES]) + more
 
 
 def _group(cases: Sequence[str], group_by: str | None) -> tuple[dict[str, list[str]], str]:

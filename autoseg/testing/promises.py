@@ -13,10 +13,10 @@ from autoseg.records.plan import Configuration, Plan
 from autoseg.stages.plan import adopt_model, find_ignored_model, find_ignored_options
 from autoseg.testing.trials import THICK_SLICES, Trial, adoption_trial, make_trials
 
-SMALLEST_BATCH = 2
+MIN_BATCH = 2
 """Patches; one alone makes the gradient too noisy."""
 
-SMALLEST_EDGE = 12
+MIN_EDGE = 12
 """Voxels; a shorter axis may be padded to this, so that it can be pooled at all."""
 
 
@@ -135,13 +135,13 @@ def _check_input_repeated(plan: Plan, trial: Trial) -> Iterator[str]:
 
 
 def _check_sizes(configuration: Configuration, budget: Budget) -> Iterator[str]:
-    if budget.overrides.batch_size is None and configuration.batch_size < SMALLEST_BATCH:
-        yield f"batch size {configuration.batch_size}, below {SMALLEST_BATCH}"
+    if budget.overrides.batch_size is None and configuration.batch_size < MIN_BATCH:
+        yield f"batch size {configuration.batch_size}, below {MIN_BATCH}"
     if budget.like is not None or budget.overrides.patch_size is not None:
         return
     total = _total_stride(configuration)
     padded = [math.ceil(size / step) * step for size, step in zip(configuration.median_shape, total, strict=True)]
-    if any(edge > max(most, SMALLEST_EDGE) for edge, most in zip(configuration.patch_size, padded, strict=True)):
+    if any(edge > max(most, MIN_EDGE) for edge, most in zip(configuration.patch_size, padded, strict=True)):
         yield f"patch {configuration.patch_size} is larger than the padded median image {tuple(padded)}"
 
 

@@ -25,7 +25,7 @@ LEARNING_RATE: Final = 5e-3
 WEIGHT_DECAY: Final = 1e-2
 CLIPPED_NORM: Final = 5.0
 """Of the gradient."""
-MOST_STEPS: Final = 5000
+MAX_STEPS: Final = 5000
 """More patches than a small network learns from."""
 BRIGHTNESS, CONTRAST, NOISE = 0.1, 0.1, 0.1
 """Standard deviations of what is added to a channel, of the log of what it is multiplied by, and, at most, of noise;
@@ -76,7 +76,7 @@ def train_refiner(
     device: torch.device,
     seed: int,
     mirror_axes: tuple[int, ...],
-    most_steps: int = MOST_STEPS,
+    most_steps: int = MAX_STEPS,
 ) -> TrainedRefiner:
     """Train with AdamW; the learning rate falls in a straight line to 0 over the time, or over the steps.
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from autoseg.errors import PlanningError
 from planners.rules.patch_size import MemoryReference
 
-MINIMUM_BATCH = 2
+MIN_BATCH = 2
 """One patch alone makes the gradient too noisy."""
 
 SILLY_BATCH = {2: 100, 3: 32}
@@ -29,7 +29,7 @@ def choose_batch_size(
     dataset_voxels: float,
     reference: MemoryReference,
     memory_gigabytes: float,
-    dataset_share: float,
+    dataset_fraction: float,
     largest: int | None = None,
 ) -> tuple[int, str]:
     """Fill the memory, but cover no more than a share of the dataset, and take two patches at least.
@@ -40,24 +40,26 @@ def choose_batch_size(
         dataset_voxels: Voxels of all cases at the target spacing, about.
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
-        dataset_share: Largest part of the dataset's voxels in one batch, (0, 1]; a guard against overfitting.
+        dataset_fraction: Largest part of the dataset's voxels in one batch, (0, 1]; a guard against overfitting.
         largest: A planner's own cap; None: nnU-Net's rule, which has none.
 
     Returns:
         The batch size, and the reason.
     """
     by_memory = round(reference.scaled_elements(memory_gigabytes) / elements * reference.batch_size)
-    by_data = round(dataset_voxels * dataset_share / math.prod(patch_size))
-    batch_size = max(min(by_memory, by_data), MINIMUM_BATCH)
+    by_data = round(dataset_voxels * dataset_fraction / math.prod(patch_size))
+    batch_size = max(min(by_memory, by_data), MIN_BATCH)
     if largest is not None and batch_size > largest:
         return largest, (
             f"The memory has room for {by_memory}, but more than {largest} patches per step teach hardly more and cost "
             f"in proportion (nnU-Net's rule gives {batch_size})."
         )
     if batch_size > by_data:
-        reason = f"{MINIMUM_BATCH} patches at least, although they cover more than {dataset_share:.0%} of the dataset."
+        reason = f"{MIN_BATCH} patches at least, although they cover more than {dataset_fraction:.0%} of the dataset."
     elif batch_size < by_memory:
-        reason = f"The memory has room for {by_memory}, but a batch covers at most {dataset_share:.0%} of the dataset."
+        reason = (
+            f"The memory has room for {by_memory}, but a batch covers at most {dataset_fraction:.0%} of the dataset."
+        )
     else:
         reason = f"As many patches as {memory_gigabytes:g} GB hold."
     if batch_size >= SILLY_BATCH[len(patch_size)]:

@@ -27,10 +27,10 @@ SPACING_FACTOR = 1.03
 SIMILAR_SPACING = 2.0
 """Finer axes grow alone until none is finer than the coarsest by more than this factor."""
 
-SMALLEST_GAIN = 2.0
+MIN_GAIN = 2.0
 """With fewer than this many times fewer voxels a second resolution shows nothing new."""
 
-MOST_STEPS = 500
+MAX_STEPS = 500
 """A spacing 2.6 million times as large: reached only if something is wrong with the data."""
 
 
@@ -67,7 +67,7 @@ def find_low_resolution(
     covered = float(np.prod(patch_size, dtype=np.float64)) / image_voxels
     seen = f"A full-resolution patch covers {min(covered, 1.0):.0%} of the median image"
     coarse, low = fine.copy(), None
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         if covered >= COVERED_FRACTION:
             break
         coarse = _coarser(coarse)
@@ -75,10 +75,10 @@ def find_low_resolution(
         covered = float(np.prod(choose_patch(low), dtype=np.float64)) / low.image_voxels
     if low is None:
         return None, f"{seen}, no less than {COVERED_FRACTION:.0%}, so it sees enough context."
-    if image_voxels / low.image_voxels < SMALLEST_GAIN:
+    if image_voxels / low.image_voxels < MIN_GAIN:
         return None, (
             f"{seen}, but the spacing at which it would cover {COVERED_FRACTION:.0%} has hardly fewer voxels "
-            f"(less than {SMALLEST_GAIN:g} times)."
+            f"(less than {MIN_GAIN:g} times)."
         )
     return low, (
         f"{seen}, less than {COVERED_FRACTION:.0%}; at {_text(low.spacing)} mm it covers {min(covered, 1.0):.0%} "

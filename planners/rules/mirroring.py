@@ -19,7 +19,7 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.sides import find_sided_names, left_right_axes
 from planners.rules.time_budget import is_limited
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Labels that a reason names; more are counted."""
 
 
@@ -47,8 +47,8 @@ def explain_mirroring(fingerprint: Fingerprint, budget: Budget) -> str:
     sided = find_sided_names(fingerprint.labels)
     if not sided:
         return "All axes, as nnU-Net does: in a long training every view helps."
-    others = f" and {len(sided) - MOST_NAMED} more" if len(sided) > MOST_NAMED else ""
-    named = ", ".join(sided[:MOST_NAMED]) + others
+    others = f" and {len(sided) - MAX_NAMED} more" if len(sided) > MAX_NAMED else ""
+    named = ", ".join(sided[:MAX_NAMED]) + others
     if fingerprint.orientation == "as_stored":
         return (
             f"None: labels have a side ({named}), and in images as stored any axis may run from left to right. "

@@ -25,7 +25,7 @@ RELATIVE_SPEED: dict[Architecture, float] = {"unet": 1.0, "residual_unet": 0.8, 
 """Multiply-accumulates per second against a plain U-Net, where only that was measured: residual blocks add and
 normalise more per convolution; UNeXt has so few multiplications that moving data takes most of its time."""
 
-FORWARD_SHARE = 1 / 3
+FORWARD_FRACTION = 1 / 3
 """Of a training step: the backward pass costs twice the forward pass."""
 
 
@@ -40,7 +40,7 @@ def forward_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[i
     macs = forward_macs(network, patch_size)
     measured = [point for point in budget.throughput if point.prediction_macs_per_second is not None]
     if not measured:
-        return FORWARD_SHARE * macs / macs_per_second(budget, network)
+        return FORWARD_FRACTION * macs / macs_per_second(budget, network)
     forward = [
         point.model_copy(update={"macs_per_second": point.prediction_macs_per_second or point.macs_per_second})
         for point in measured

@@ -21,8 +21,8 @@ from autoseg.records.budget import Budget
 from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import Configuration, TrainingSpec
 from planners.rules.latency import explain_latency, keeps_latency, needed_latency, prediction_seconds
-from planners.rules.speed import FORWARD_SHARE, is_measured, step_seconds
-from planners.rules.topology import MINIMUM_EDGE, Topology, compute_topology
+from planners.rules.speed import FORWARD_FRACTION, is_measured, step_seconds
+from planners.rules.topology import MIN_EDGE, Topology, compute_topology
 
 DEFAULT_CPU_SECONDS_PER_FOLD = 3600.0
 """For a CPU without a stated time: nnU-Net's full schedule would take weeks there."""
@@ -30,30 +30,30 @@ DEFAULT_CPU_SECONDS_PER_FOLD = 3600.0
 WANTED_STEPS = 1500
 """A wider network is taken only if it gets so many steps: with fewer, a narrower one trained longer is better."""
 
-MINIMUM_STEPS = 600
+MIN_STEPS = 600
 """The patch of the narrowest network shrinks until it gets so many steps: with fewer it is not trained at all."""
 
-MOST_STEPS = 250_000
+MAX_STEPS = 250_000
 """nnU-Net's full schedule; more time is not used."""
 
 RESERVED_FRACTION = 0.2
 """Of the fold's time, kept for start-up and the final validation of whole volumes."""
 
-LARGEST_BATCH = {2: 12, 3: 2}
+MAX_BATCH = {2: 12, 3: 2}
 """By dimension: with limited time more steps teach more than larger batches. In 3D, 2.5 minutes on two cores with 8
 feature maps (hippocampus, 40 whole validation volumes): batch 4 gave 0.870 in 550 steps, batch 2 0.878 in 994."""
 
-SMALLEST_BATCH = {2: 2, 3: 2}
+MIN_BATCH = {2: 2, 3: 2}
 """By dimension: halved down to this before the patch shrinks, because context is worth more."""
 
 NOMINAL_EPOCHS = 30
 """An epoch is a report to the user: often enough to look at, rarely enough to cost nothing."""
 
-FEWEST_STEPS_PER_EPOCH = 10
-VALIDATION_SHARE = 0.1
+MIN_STEPS_PER_EPOCH = 10
+VALIDATION_FRACTION = 0.1
 """Validation steps per training step."""
 
-FEWEST_VALIDATION_STEPS = 4
+MIN_VALIDATION_STEPS = 4
 FAST_TRAINING = {
     "optimizer": "adamw",
     "learning_rate": 3e-3,
@@ -179,10 +179,10 @@ def fit_schedule(
     if seconds is None:
         return full
     step = step_seconds(budget, network, patch_size, batch_size)
-    steps_per_epoch = max(int(affordable_steps(seconds, step) / NOMINAL_EPOCHS), FEWEST_STEPS_PER_EPOCH)
-    validation_steps = max(round(steps_per_epoch * VALIDATION_SHARE), FEWEST_VALIDATION_STEPS)
-    epoch_seconds = (steps_per_epoch + validation_steps * FORWARD_SHARE) * step
-    epochs = min(int(seconds * (1 - RESERVED_FRACTION) / epoch_seconds), MOST_STEPS // steps_per_epoch)
+    steps_per_epoch = max(int(affordable_steps(seconds, step) / NOMINAL_EPOCHS), MIN_STEPS_PER_EPOCH)
+    validation_steps = max(round(steps_per_epoch * VALIDATION_FRACTION), MIN_VALIDATION_STEPS)
+    epoch_seconds = (steps_per_epoch + validation_steps * FORWARD_FRACTION) * step
+    epochs = min(int(seconds * (1 - RESERVED_FRACTION) / epoch_seconds), MAX_STEPS // steps_per_epoch)
     if epochs == 0:
         needed = math.floor(epoch_seconds / (1 - RESERVED_FRACTION)) + 1
         raise BudgetError(
@@ -218,7 +218,7 @@ def explain_time(
     if chosen.topology != largest.topology:
         reasons["patch_size"] = (
             f"Memory allows {largest.topology.patch_size}, halved along the relatively longest axis until "
-            f"{MINIMUM_STEPS} steps fit the time."
+            f"{MIN_STEPS} steps fit the time."
         )
     return reasons
 
@@ -232,8 +232,8 @@ def _explain_schedule(budget: Budget, configuration: Configuration) -> str:
         f"{training.time_per_fold_seconds:g} s per fold{by_default}, {RESERVED_FRACTION:.0%} of them kept for start-up "
         f"and final validation, leave {steps} steps at the {measured} speed; AdamW needs fewer steps than SGD."
     )
-    if steps < MINIMUM_STEPS:
-        sentence += f" That is too few to learn well (at least {MINIMUM_STEPS} are wanted): give more time."
+    if steps < MIN_STEPS:
+        sentence += f" That is too few to learn well (at least {MIN_STEPS} are wanted): give more time."
     return sentence
 
 
@@ -264,20 +264,20 @@ def _candidates(largest: Sized, budget: Budget, room: Room) -> Iterator[tuple[Si
     """
     dimensions, narrowest = len(room.spacing), room.widths[-1]
     if time_per_fold(budget) is None:
-        yield from ((replace(largest, base_features=width), MINIMUM_STEPS) for width in room.widths)
+        yield from ((replace(largest, base_features=width), MIN_STEPS) for width in room.widths)
         return
     batch_size = largest.batch_size
     if not room.fixed_batch:
-        batch_size = min(batch_size, LARGEST_BATCH[dimensions])
+        batch_size = min(batch_size, MAX_BATCH[dimensions])
     for base_features in room.widths[:-1]:
         yield Sized(largest.topology, base_features, batch_size), WANTED_STEPS
-    yield Sized(largest.topology, narrowest, batch_size), MINIMUM_STEPS
-    while not room.fixed_batch and batch_size // 2 >= SMALLEST_BATCH[dimensions]:
+    yield Sized(largest.topology, narrowest, batch_size), MIN_STEPS
+    while not room.fixed_batch and batch_size // 2 >= MIN_BATCH[dimensions]:
         batch_size //= 2
-        yield Sized(largest.topology, narrowest, batch_size), MINIMUM_STEPS
+        yield Sized(largest.topology, narrowest, batch_size), MIN_STEPS
     topology = None if room.fixed_patch else _halve(room, largest.topology)
     while topology is not None:
-        yield Sized(topology, narrowest, batch_size), MINIMUM_STEPS
+        yield Sized(topology, narrowest, batch_size), MIN_STEPS
         topology = _halve(room, topology)
 
 
@@ -291,7 +291,7 @@ def _halve(room: Room, topology: Topology) -> Topology | None:
     ratios = [edge / size for edge, size in zip(old, room.median_shape, strict=True)]
     unpadded = [min(edge, size) for edge, size in zip(old, room.median_shape, strict=True)]
     for axis in sorted(range(len(old)), key=lambda axis: (ratios[axis], axis), reverse=True):
-        if old[axis] < 2 * MINIMUM_EDGE:
+        if old[axis] < 2 * MIN_EDGE:
             continue
         edges = [old[i] / 2 if i == axis else edge for i, edge in enumerate(unpadded)]
         halved = compute_topology(room.spacing, edges, room.most_levels)
@@ -303,5 +303,5 @@ def _halve(room: Room, topology: Topology) -> Topology | None:
 
 def affordable_steps(seconds: float, seconds_per_step: float) -> float:
     """Training steps in the time of a fold, validation after each epoch paid for."""
-    with_validation = seconds_per_step * (1 + VALIDATION_SHARE * FORWARD_SHARE)
-    return min(seconds * (1 - RESERVED_FRACTION) / with_validation, MOST_STEPS)
+    with_validation = seconds_per_step * (1 + VALIDATION_FRACTION * FORWARD_FRACTION)
+    return min(seconds * (1 - RESERVED_FRACTION) / with_validation, MAX_STEPS)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MINIMUM_EDGE = 4
+MIN_EDGE = 4
 """Voxels of a pooled feature map per axis: pooling further leaves the bottleneck nothing to look at."""
 
 SINGLE_AXIS_FACTOR = 3
@@ -81,12 +81,12 @@ def compute_topology(spacing: Sequence[float], patch_size: Sequence[float], most
 
 
 def _axes_to_pool(spacing: Sequence[float], size: Sequence[float]) -> list[int]:
-    long_enough = [axis for axis, edge in enumerate(size) if edge >= 2 * MINIMUM_EDGE]
+    long_enough = [axis for axis, edge in enumerate(size) if edge >= 2 * MIN_EDGE]
     if not long_enough:
         return []
     finest = min(spacing[axis] for axis in long_enough)
     pooled = [axis for axis in long_enough if spacing[axis] / finest < SIMILAR_SPACING]
-    if len(pooled) == 1 and size[pooled[0]] < SINGLE_AXIS_FACTOR * MINIMUM_EDGE:
+    if len(pooled) == 1 and size[pooled[0]] < SINGLE_AXIS_FACTOR * MIN_EDGE:
         return []
     return pooled
 
@@ -96,7 +96,7 @@ def explain_levels(topology: Topology, most_levels: int | None) -> str:
     halved = ", ".join(str(divisor.bit_length() - 1) for divisor in topology.divisors)
     if topology.levels == most_levels:
         return f"The axes are halved {halved} times, which is as deep as this network is meant to be."
-    reason = f"The axes are halved {halved} times, until the next halving would leave fewer than {MINIMUM_EDGE} voxels"
+    reason = f"The axes are halved {halved} times, until the next halving would leave fewer than {MIN_EDGE} voxels"
     if len(set(topology.strides[1:])) > 1:
         return f"{reason}; the axes of finer spacing first, so that all become alike."
     return f"{reason}."
@@ -110,7 +110,7 @@ def pad_to_two_levels(spacing: Sequence[float], patch_size: Sequence[float]) -> 
     if compute_topology(spacing, patch_size).levels > 1:
         return tuple(patch_size)
     similar = [axis for axis, value in enumerate(spacing) if value / min(spacing) < SIMILAR_SPACING]
-    smallest = MINIMUM_EDGE * (2 if len(similar) > 1 else SINGLE_AXIS_FACTOR)
+    smallest = MIN_EDGE * (2 if len(similar) > 1 else SINGLE_AXIS_FACTOR)
     return tuple(max(edge, smallest) if axis in similar else edge for axis, edge in enumerate(patch_size))
 
 

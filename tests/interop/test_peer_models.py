@@ -24,9 +24,9 @@ from autoseg.interop.nnunet_import import import_nnunet
 from autoseg.records.case import Orientation
 from autoseg.stages.predict import Predictor
 
-LARGEST_SHARE = 2e-4
+MAX_FRACTION = 2e-4
 """Of the surface band, over all cases of a model."""
-SMALLEST_DICE = 0.999
+MIN_DICE = 0.999
 """Per label and case."""
 
 pytestmark = pytest.mark.slow
@@ -88,13 +88,13 @@ def test_label_maps_and_probabilities_are_nnunets(shared, tmp_path, model, cases
         stored = folder / "nnunet_probabilities" / f"{case}.npz"
         prediction = predictor.predict(path, probabilities=stored.exists())
         expected = their_labels(folder, case)
-        assert smallest_dice(prediction.labels, expected) >= SMALLEST_DICE, case
+        assert smallest_dice(prediction.labels, expected) >= MIN_DICE, case
         differing += int((prediction.labels != expected).sum())
         band += int(surface_band(expected).sum())
         if stored.exists():
             check_probabilities(prediction.probabilities, np.load(stored)["probabilities"])
     assert band > 15_000
-    assert differing <= LARGEST_SHARE * band
+    assert differing <= MAX_FRACTION * band
 
 
 def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path):

@@ -70,7 +70,7 @@ def test_work_in_small_blocks_gives_the_same(monkeypatch):
     scores = np.random.default_rng(3).random((9, 5))
     scores[2:, 4] = NAN
     whole = bootstrap_interval(scores), bootstrap_intervals(scores)
-    monkeypatch.setattr(bootstrap, "_LARGEST_BLOCK", 100)
+    monkeypatch.setattr(bootstrap, "_MAX_BLOCK", 100)
     blocks = bootstrap_interval(scores), bootstrap_intervals(scores)
     assert blocks[0] == pytest.approx(whole[0])
     assert blocks[1] == [pytest.approx(interval) for interval in whole[1]]

@@ -1,7 +1,7 @@
 """What is said about steps that were tried."""
 
 from autoseg.metrics.component_removal import Sweep, Verdict
-from autoseg.metrics.step_reports import MOST_REFUSALS, StepReport, describe_steps, describe_sweep
+from autoseg.metrics.step_reports import MAX_REFUSALS, StepReport, describe_steps, describe_sweep
 
 YES = Verdict(True, 0.5, 0.75, ())
 NO = Verdict(False, 0.5, 0.25, ("a", "b"))
@@ -18,9 +18,9 @@ def test_every_step_has_its_figures_and_idle_ones_share_a_sentence():
 
 
 def test_refusals_do_not_flood_the_page_and_nothing_accepted_is_left_out():
-    reports = [StepReport(f"l{number}", NO) for number in range(MOST_REFUSALS + 2)] + [StepReport("last", YES)]
+    reports = [StepReport(f"l{number}", NO) for number in range(MAX_REFUSALS + 2)] + [StepReport("last", YES)]
     said = list(describe_steps("Fill holes", reports))
-    assert len(said) == MOST_REFUSALS + 2
+    assert len(said) == MAX_REFUSALS + 2
     assert said[-2].startswith("Fill holes of last: yes")
     assert said[-1] == "Fill holes of l8, l9: no, Dice does not rise, or falls for another label."
 

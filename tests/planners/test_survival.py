@@ -19,7 +19,7 @@ from autoseg.testing.trials import SLOW
 PLANNERS = ("unet", "resenc-m", "unext", "auto")
 RGB = ("R", "G", "B")
 
-LARGEST_PADDING = 12
+MAX_PADDING = 12
 """Voxels: an axis alone is pooled from 12 on, two together from 8 on; smaller images are padded for one pooling."""
 
 ELEMENTS_PER_GIGABYTE = {
@@ -106,7 +106,7 @@ def configuration_faults(configuration: Configuration) -> Iterator[str]:
     padded = [math.ceil(size / step) * step for size, step in zip(configuration.median_shape, total, strict=True)]
     if any(edge % step for edge, step in zip(patch_size, total, strict=True)):
         yield f"patch {patch_size} is not divisible by {total}"
-    if any(edge > max(most, LARGEST_PADDING) for edge, most in zip(patch_size, padded, strict=True)):
+    if any(edge > max(most, MAX_PADDING) for edge, most in zip(patch_size, padded, strict=True)):
         yield f"patch {patch_size} is above the padded median {padded}"
     if configuration.batch_size < 2:
         yield f"batch {configuration.batch_size}"

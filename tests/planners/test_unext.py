@@ -23,7 +23,7 @@ def pictures(edge: int) -> Fingerprint:
 
 
 def topology(levels: int, dimensions: int) -> Topology:
-    return compute_topology((1.0,) * dimensions, (4 * 2 ** (levels - 1),) * dimensions, unext.MOST_LEVELS)
+    return compute_topology((1.0,) * dimensions, (4 * 2 ** (levels - 1),) * dimensions, unext.MAX_LEVELS)
 
 
 FEATURES = {
@@ -66,7 +66,7 @@ def test_levels(width, levels, dimensions):
     st.sampled_from([8, 16, 32]),
 )
 def test_any_topology(patch_size, spacing, width):
-    planned = compute_topology(spacing[: len(patch_size)], patch_size, unext.MOST_LEVELS)
+    planned = compute_topology(spacing[: len(patch_size)], patch_size, unext.MAX_LEVELS)
     if planned.levels < 2:
         return
     network = unext.build_network(planned, width, 1, 2)

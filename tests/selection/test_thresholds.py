@@ -156,7 +156,7 @@ def test_a_region_painted_over_another_must_not_harm_it(run):
 
 def test_a_small_gain_is_no_gain(run, monkeypatch):
     run.add("a", *case_of((0.9, 0.02, 10, 3), (0.42, 0.02, 10, 1)))
-    monkeypatch.setattr(thresholds, "LEAST_GAIN", 0.2)  # 6 / 7 before, 1 after
+    monkeypatch.setattr(thresholds, "MIN_GAIN", 0.2)  # 6 / 7 before, 1 after
     tuned = run.tune()
     assert tuned.thresholds == {}
     assert "0.4 instead of one half: no, Dice 0.8571 before, 1.0000 after" in tuned.reasons[0]
@@ -210,7 +210,7 @@ def test_counts_and_maps_equal_whole_arrays(run):
         return seen[case.name]
 
     run.monkeypatch.setattr(thresholds, "_dice_by_threshold", watch)
-    run.monkeypatch.setattr(thresholds, "LEAST_GAIN", -1.0)
+    run.monkeypatch.setattr(thresholds, "MIN_GAIN", -1.0)
     tuned = run.tune()
     assert tuned.thresholds
     for fold, (case, reference) in zip(tuned.folds, run.references.items(), strict=True):

@@ -90,7 +90,7 @@ def simple_plan(**options):
 
 
 @pytest.mark.parametrize(
-    ("folder", "case", "image", "label", "num_labels", "spacing", "largest_tie_share"),
+    ("folder", "case", "image", "label", "num_labels", "spacing", "largest_tie_fraction"),
     [
         (
             "nnunet_raw/Dataset027_ACDC",
@@ -112,7 +112,7 @@ def simple_plan(**options):
         ),
     ],
 )
-def test_equal_to_nnunet_on_real_data(shared, folder, case, image, label, num_labels, spacing, largest_tie_share):
+def test_equal_to_nnunet_on_real_data(shared, folder, case, image, label, num_labels, spacing, largest_tie_fraction):
     oracle = np.load(shared / "peer_oracles" / "preprocessing" / f"{case}.npz")
     facts = json.loads((shared / "peer_oracles" / "preprocessing" / f"{case}.json").read_text())
     labels: dict[str, LabelValues] = {"background": 0, **{str(value): value for value in range(1, num_labels + 1)}}
@@ -122,7 +122,7 @@ def test_equal_to_nnunet_on_real_data(shared, folder, case, image, label, num_la
     made, made_labels, record = preprocessed(volume.image, volume.labels, volume.grid.spacing, plan, "3d_fullres")
     np.testing.assert_allclose(made, oracle["image"], atol=1e-4)
     # nnU-Net decides exact ties between two labels by rounding: the shares below are those of the tied voxels.
-    assert np.mean(made_labels != oracle["segmentation"][0]) <= largest_tie_share
+    assert np.mean(made_labels != oracle["segmentation"][0]) <= largest_tie_fraction
     assert record.original_shape == tuple(facts["shape_before_cropping"])
     box = list(zip(record.crop_start, record.crop_stop, strict=True))
     assert box == [tuple(side) for side in facts["bbox_used_for_cropping"]]

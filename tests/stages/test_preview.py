@@ -114,7 +114,7 @@ def test_all_cases_when_the_fold_is_all_and_other_patches_with_another_seed(work
 
 
 def test_the_seed_chooses_the_cases(workspace, tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(preview, "MOST_PATCHES", 1)
+    monkeypatch.setattr(preview, "MAX_PATCHES", 1)
     for seed in (0, 0, 0, 0, 0, 1, 2, 3, 4):
         preview_augmentation(workspace, "test", "all", tmp_path / "preview.png", TrainingOptions(seed=seed))
 

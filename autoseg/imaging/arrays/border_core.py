@@ -22,14 +22,14 @@ from autoseg.records.case import Spacing
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.fingerprint import Fingerprint
 
-BORDER_SHARE = 0.05
+BORDER_FRACTION = 0.05
 """Width of the border as a share of an object's diameter: its core keeps nine tenths of it. Wider borders leave more
 small objects without a core, narrower ones are crossed sooner by a wrong voxel (own rule)."""
 
-SMALLEST_WIDTH_VOXELS = 1.5
+MIN_WIDTH_VOXELS = 1.5
 """In the plane of finest voxels: one voxel all around, corners included (a diagonal step is 1.41)."""
 
-SMALLEST_PIECE = 0.1
+MIN_PIECE = 0.1
 """Where necks are too thin for a core, a core falls into pieces. One smaller than this share of the largest piece is
 border, so that its part of the object is not taken for an object (own rule; on the cells of the ISBI 2012 membranes
 seven of eight wrong objects vanish)."""
@@ -96,7 +96,7 @@ def find_cores(ids: NDArray[np.integer], spacing: Spacing, width_mm: float) -> N
 
     The rim of the array is no border: an object may go on there. A voxel that has a voxel of another object among
     its 26 neighbours is never core, however thick slices are. Small pieces of a core that falls apart are not core
-    either (`SMALLEST_PIECE`). An object without any such voxel keeps one, the deepest, as its core.
+    either (`MIN_PIECE`). An object without any such voxel keeps one, the deepest, as its core.
 
     Args:
         ids: (Z, Y, X), 1 to n, 0 for background.
@@ -147,10 +147,10 @@ def choose_border_width(fingerprint: Fingerprint) -> tuple[float, str]:
         raise PlanningError("--target border-core: no label has a voxel in any case, so there are no objects")
     diameter_mm = median(sizes)
     voxel_mm = median(sorted(case.spacing)[1] for case in fingerprint.cases)
-    width_mm = float(f"{max(BORDER_SHARE * diameter_mm, SMALLEST_WIDTH_VOXELS * voxel_mm):.3g}")
+    width_mm = float(f"{max(BORDER_FRACTION * diameter_mm, MIN_WIDTH_VOXELS * voxel_mm):.3g}")
     return width_mm, (
-        f"{BORDER_SHARE:.0%} of the median object's diameter, {diameter_mm:.3g} mm, and at least "
-        f"{SMALLEST_WIDTH_VOXELS:g} voxels of {voxel_mm:.3g} mm."
+        f"{BORDER_FRACTION:.0%} of the median object's diameter, {diameter_mm:.3g} mm, and at least "
+        f"{MIN_WIDTH_VOXELS:g} voxels of {voxel_mm:.3g} mm."
     )
 
 
@@ -165,7 +165,7 @@ def _without_small_pieces(core: NDArray[np.bool_]) -> NDArray[np.bool_]:
     pieces = label_components(core, "face")
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    is_kept: NDArray[np.bool_] = (sizes >= SMALLEST_PIECE * sizes.max()) & (sizes > 0)
+    is_kept: NDArray[np.bool_] = (sizes >= MIN_PIECE * sizes.max()) & (sizes > 0)
     return is_kept[pieces]
 
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from autoseg.records.dataset import Head, LabelEncoding
 
-MAXIMUM_LOCATIONS = 10_000
+MAX_LOCATIONS = 10_000
 """Voxels kept per head and case; patches around more centres than this hardly differ."""
 BACKGROUND_INDICES = (0,)
 
@@ -27,7 +27,7 @@ def draw_class_locations(
         case: Case id; seeds the draw, so the order of cases and heads does not matter.
 
     Returns:
-        Up to MAXIMUM_LOCATIONS voxels by index in `encoding.heads`, (0, 3) for an absent one; and as many voxels
+        Up to MAX_LOCATIONS voxels by index in `encoding.heads`, (0, 3) for an absent one; and as many voxels
         that have a label other than `ignore`, None when the dataset has no ignore label.
     """
     boxes = label_boxes(labels, encoding)
@@ -77,16 +77,16 @@ def head_mask(
 
 
 def _draw_voxels(mask: NDArray[np.bool_], offset: tuple[int, int, int], generator: np.random.Generator) -> Locations:
-    """Up to MAXIMUM_LOCATIONS voxels of a mask, shifted by `offset`, in ascending order.
+    """Up to MAX_LOCATIONS voxels of a mask, shifted by `offset`, in ascending order.
 
     Ranks among the True voxels are drawn first and looked up plane by plane, so that no list of all True voxels of
     a large volume is made.
     """
     shift = np.array(offset, dtype=np.int32)
     ends = np.cumsum(np.count_nonzero(mask, axis=(1, 2)))
-    if not ends.size or ends[-1] <= MAXIMUM_LOCATIONS:
+    if not ends.size or ends[-1] <= MAX_LOCATIONS:
         return np.argwhere(mask).astype(np.int32) + shift
-    ranks = np.sort(generator.choice(int(ends[-1]), MAXIMUM_LOCATIONS, replace=False))
+    ranks = np.sort(generator.choice(int(ends[-1]), MAX_LOCATIONS, replace=False))
     planes = np.searchsorted(ends, ranks, side="right")
     voxels = np.empty((ranks.size, 3), dtype=np.int32)
     voxels[:, 0] = planes

@@ -15,7 +15,7 @@ from autoseg.records.dataset import Head, LabelEncoding, LabelValues
 BACKGROUND = "background"
 IGNORE = "ignore"
 
-LARGEST_VALUE = 65535
+MAX_VALUE = 65535
 """Largest value in label files: what 16-bit files hold, and small enough for a look-up table."""
 
 _LISTED_VALUES = 10
@@ -79,13 +79,13 @@ def encode_label_map(values: AnyArray, encoding: LabelEncoding) -> NDArray[np.in
         ValueError: If a value is not whole or not declared; the message names the values.
     """
     whole = _whole_numbers(values)
-    table = np.full(LARGEST_VALUE + 1, -1, dtype=np.int16)
+    table = np.full(MAX_VALUE + 1, -1, dtype=np.int16)
     for index, value in reversed([*enumerate(encoding.values)]):
         table[value] = index
     if encoding.ignore_value is not None:
         table[encoding.ignore_value] = len(encoding.values)
-    if whole.size and (whole.min() < 0 or whole.max() > LARGEST_VALUE):
-        raise ValueError(_undeclared_message(whole[(whole < 0) | (whole > LARGEST_VALUE)], encoding))
+    if whole.size and (whole.min() < 0 or whole.max() > MAX_VALUE):
+        raise ValueError(_undeclared_message(whole[(whole < 0) | (whole > MAX_VALUE)], encoding))
     indices: NDArray[np.int16] = table[whole]
     if whole.size and indices.min() < 0:
         raise ValueError(_undeclared_message(whole[indices < 0], encoding))
@@ -113,9 +113,9 @@ def value_list(values: Sequence[float]) -> str:
 
 def _values(name: str, entry: LabelValues) -> tuple[int, ...]:
     values = entry if isinstance(entry, tuple) else (entry,)
-    wrong = [value for value in values if not 0 <= value <= LARGEST_VALUE]
+    wrong = [value for value in values if not 0 <= value <= MAX_VALUE]
     if wrong or not values:
-        raise DatasetError(f"labels: '{name}' has the value {wrong or 'none'}; expected 0 to {LARGEST_VALUE}")
+        raise DatasetError(f"labels: '{name}' has the value {wrong or 'none'}; expected 0 to {MAX_VALUE}")
     return values
 
 
@@ -180,7 +180,7 @@ def _whole_numbers(values: AnyArray) -> AnyArray:
     fractions = np.unique(values[~(values == np.rint(values))])
     if fractions.size:
         raise ValueError(f"values that are not whole numbers: {value_list(fractions.tolist())}")
-    return np.clip(values, -1, LARGEST_VALUE + 1).astype(np.int32)
+    return np.clip(values, -1, MAX_VALUE + 1).astype(np.int32)
 
 
 def _undeclared_message(wrong: AnyArray, encoding: LabelEncoding) -> str:

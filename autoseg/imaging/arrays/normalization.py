@@ -9,7 +9,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.statistics import compute_moments
 from autoseg.records.network import NormalizationSpec
 
-SMALLEST_DIVISOR = 1e-8
+MIN_DIVISOR = 1e-8
 """Keeps a constant image finite."""
 
 
@@ -42,10 +42,10 @@ def normalize_image(
             case "ct":
                 np.clip(channel, spec.lower, spec.upper, out=channel)
                 channel -= spec.mean
-                channel /= max(spec.std, SMALLEST_DIVISOR)
+                channel /= max(spec.std, MIN_DIVISOR)
             case "rescale_0_1":
                 channel -= channel.min()
-                channel /= max(float(channel.max()), SMALLEST_DIVISOR)
+                channel /= max(float(channel.max()), MIN_DIVISOR)
             case "rgb_0_1":
                 _check_picture_range(channel, index)
                 channel /= 255
@@ -60,7 +60,7 @@ def _standardize(channel: NDArray[np.float32], inside: NDArray[np.bool_] | None)
     else:
         moments = compute_moments(plane[kept] for plane, kept in zip(channel, inside, strict=True))
     channel -= moments.mean
-    channel /= max(float(np.sqrt(moments.variance)), SMALLEST_DIVISOR)
+    channel /= max(float(np.sqrt(moments.variance)), MIN_DIVISOR)
     if inside is not None:
         channel[~inside] = 0
 

@@ -227,7 +227,7 @@ def _resize_masks(labels: NDArray[np.int16], operators: Operators) -> NDArray[np
     """Resize each label's mask, within the part of the volume that it can reach; the largest share wins."""
     z, y, x = (operators[axis].shape[0] if axis in operators else labels.shape[axis] for axis in SPATIAL_AXES)
     resized = np.zeros((z, y, x), dtype=np.int16)
-    largest_share = np.zeros((z, y, x), dtype=np.float32)
+    largest_fraction = np.zeros((z, y, x), dtype=np.float32)
     for value in np.unique(labels):
         mask = labels == value
         box = box_slices(bounding_box(mask))
@@ -236,9 +236,9 @@ def _resize_masks(labels: NDArray[np.int16], operators: Operators) -> NDArray[np
         nearby = {axis: part[rows[axis]] for axis, part in columns.items()}
         share = _apply_operators(nearby, mask[box].astype(np.float32))
         reach = tuple(rows.get(axis, box[axis]) for axis in SPATIAL_AXES)
-        wins = share > largest_share[reach] + TIE_TOLERANCE
+        wins = share > largest_fraction[reach] + TIE_TOLERANCE
         resized[reach][wins] = value
-        largest_share[reach][wins] = share[wins]
+        largest_fraction[reach][wins] = share[wins]
     return resized
 
 

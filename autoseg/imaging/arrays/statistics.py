@@ -17,7 +17,7 @@ SKETCH_POINTS = 2001
 """Quantiles kept per case: the 0.5 percentile of a case lies on its 10th smallest of them."""
 POOL_POINTS = 16_384
 """Quantiles the pool is thinned to; each thinning moves a rank by at most 1 / 32,768."""
-MAXIMUM_POOL_POINTS = 64 * SKETCH_POINTS
+MAX_POOL_POINTS = 64 * SKETCH_POINTS
 """The pool is thinned when it holds more points than this."""
 
 
@@ -107,7 +107,7 @@ class IntensityPool:
         self._minimum = min(self._minimum, summary.minimum)
         self._maximum = max(self._maximum, summary.maximum)
         self._keep(summary.quantiles, np.full(summary.quantiles.size, 1 / summary.quantiles.size))
-        if self._num_points > MAXIMUM_POOL_POINTS:
+        if self._num_points > MAX_POOL_POINTS:
             self._thin()
 
     def is_empty(self) -> bool:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 ARRAY_ENDING = ".b2nd"
 RECORD_ENDING = ".json"
-MAXIMUM_BLOCK_BYTES = 128 * 1024
+MAX_BLOCK_BYTES = 128 * 1024
 """Fits a core's second-level cache."""
-MAXIMUM_CHUNK_BYTES = 6 * 1024 * 1024
+MAX_CHUNK_BYTES = 6 * 1024 * 1024
 """Fits a share of the third-level cache."""
 COMPRESSION_LEVEL = 5
 """With LZ4: writes some 30 times faster than LZ4HC at level 8 and reads alike, for files about 30 % larger."""
@@ -179,7 +179,7 @@ def chunk_layout(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[T
     """
     patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     block = [min(size, 1 << (extent - 1).bit_length()) for size, extent in zip(shape, patch, strict=True)]
-    while math.prod(block) * VOXEL_BYTES > MAXIMUM_BLOCK_BYTES:
+    while math.prod(block) * VOXEL_BYTES > MAX_BLOCK_BYTES:
         axis = max(range(3), key=lambda axis: block[axis] / patch[axis] if block[axis] > 1 else 0)
         block[axis] = (block[axis] + 1) // 2
     chunk = block
@@ -189,7 +189,7 @@ def chunk_layout(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[T
             for axis in sorted(range(3), key=lambda axis: chunk[axis] / shape[axis])
             if chunk[axis] < shape[axis]
         ]
-        fitting = [larger for larger in grown if math.prod(larger) * VOXEL_BYTES <= MAXIMUM_CHUNK_BYTES]
+        fitting = [larger for larger in grown if math.prod(larger) * VOXEL_BYTES <= MAX_CHUNK_BYTES]
         if not fitting:
             return (chunk[0], chunk[1], chunk[2]), (block[0], block[1], block[2])
         chunk = fitting[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.arrays.labels import LARGEST_VALUE, value_list
+from autoseg.imaging.arrays.labels import MAX_VALUE, value_list
 from autoseg.imaging.datasets.case_reading import choose_orientation
 from autoseg.imaging.formats.geometry import grid_difference, orient_grid
 from autoseg.imaging.formats.reading import read_image, read_label_map
@@ -23,7 +23,7 @@ from autoseg.records.dataset import CaseFiles, Fault, LabelEncoding, Orientation
 SPACING_OUTLIER_FACTOR = 3.0
 """A case is named when its spacing along an axis is this many times the median, or the median this many times it."""
 
-_AIR_HU, _LARGEST_HU = -900.0, 4100.0
+_AIR_HU, _MAX_HU = -900.0, 4100.0
 """CT images show air (-1000 HU, less noise) and end near the 12-bit limit."""
 
 _SAMPLED_VOXELS = 1_000_000
@@ -136,7 +136,7 @@ def count_values(values: AnyArray) -> dict[int, int]:
         values: (Z, Y, X), integer type.
     """
     lowest, highest = int(values.min()), int(values.max())
-    if highest - lowest > LARGEST_VALUE:
+    if highest - lowest > MAX_VALUE:
         found, voxels = np.unique(values, return_counts=True)
         return dict(zip(found.tolist(), voxels.tolist(), strict=True))
     voxels = np.zeros(highest - lowest + 1, dtype=np.int64)
@@ -180,7 +180,7 @@ def _check_channel(channel: AnyArray, file: str, constant: list[str], notebook: 
 
 
 def _is_hounsfield(channel: AnyArray, lowest: float, highest: float) -> bool:
-    if not (-_LARGEST_HU <= lowest <= _AIR_HU and highest <= _LARGEST_HU):
+    if not (-_MAX_HU <= lowest <= _AIR_HU and highest <= _MAX_HU):
         return False
     sample = channel.reshape(-1)[:: max(1, channel.size // _SAMPLED_VOXELS)]
     return bool(np.array_equal(sample, np.rint(sample)))
@@ -216,15 +216,15 @@ def _check_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _N
     values = label_map.array[0]
     if values.dtype.kind == "f":
         # Equality fails for NaN as well as for fractions; integral values beyond int32 are out of range below.
-        wrong = np.unique(values[~((values == np.rint(values)) & (np.abs(values) <= LARGEST_VALUE))])
+        wrong = np.unique(values[~((values == np.rint(values)) & (np.abs(values) <= MAX_VALUE))])
         notebook.error(
-            file, f"label values must be whole numbers from 0 to {LARGEST_VALUE}, found {value_list(wrong.tolist())}"
+            file, f"label values must be whole numbers from 0 to {MAX_VALUE}, found {value_list(wrong.tolist())}"
         )
         return None
     voxels = count_values(values)
-    out_of_range = [value for value in voxels if not 0 <= value <= LARGEST_VALUE]
+    out_of_range = [value for value in voxels if not 0 <= value <= MAX_VALUE]
     if out_of_range:
-        notebook.error(file, f"label values must lie between 0 and {LARGEST_VALUE}, found {value_list(out_of_range)}")
+        notebook.error(file, f"label values must lie between 0 and {MAX_VALUE}, found {value_list(out_of_range)}")
         return None
     return voxels
 

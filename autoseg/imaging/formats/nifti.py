@@ -38,10 +38,10 @@ _CIFTI_INTENTS = range(3000, 3100)
 _PART_BYTES = 2**22
 """Unpacked at once."""
 
-_LARGEST_GZIP_RATIO = 1032
+_MAX_GZIP_RATIO = 1032
 """Bytes that one byte of a deflate stream can stand for at most (RFC 1951: 258 bytes in 2 bits)."""
 
-_SMALLEST_VOLUME_RATIO = 1e-6
+_MIN_VOLUME_RATIO = 1e-6
 """An affine whose determinant is below this share of the product of its column lengths has axes in one plane."""
 
 
@@ -166,7 +166,7 @@ def _refuse_truncated(stream: BinaryIO, path: Path, header: Nifti1Header) -> Non
     expected = int(header.get_data_offset()) + math.prod(shape) * header.get_data_dtype().itemsize
     packed = path.stat().st_size
     is_packed = path.suffix.lower() == ".gz"
-    if expected <= packed * (_LARGEST_GZIP_RATIO if is_packed else 1):
+    if expected <= packed * (_MAX_GZIP_RATIO if is_packed else 1):
         return
     while is_packed and stream.read(_PART_BYTES):
         pass
@@ -275,6 +275,6 @@ def _usable(affine: AnyArray | None) -> AnyArray | None:
         return None
     affine = np.array(affine, dtype=np.float64)
     volume = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
-    if abs(float(np.linalg.det(affine[:3, :3]))) <= _SMALLEST_VOLUME_RATIO * volume:
+    if abs(float(np.linalg.det(affine[:3, :3]))) <= _MIN_VOLUME_RATIO * volume:
         return None
     return affine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-DEVICE_SHARE = 0.9
+DEVICE_FRACTION = 0.9
 """Of a GPU's free memory that is counted on; the rest is lost between blocks."""
 
 PROGRAM_BYTES = 600_000_000
@@ -56,7 +56,7 @@ def _free_device_bytes(device: torch.device) -> int:
     """What nobody has, and what this process has reserved and does not use."""
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(DEVICE_SHARE * (free + unused))
+    return int(DEVICE_FRACTION * (free + unused))
 
 
 def _resident_bytes() -> int | None:

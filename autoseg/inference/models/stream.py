@@ -14,7 +14,7 @@ from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.network_pass import trial_forward
 from autoseg.inference.windows.sliding_window import stream_logits
 
-LARGEST_FLOAT16 = torch.finfo(torch.float16).max
+MAX_FLOAT16 = torch.finfo(torch.float16).max
 
 
 def stream_case_logits(
@@ -67,4 +67,4 @@ def stream_case_logits(
     )
     if configuration.logits_precision == "float32":
         return slices
-    return (logits.clamp_(-LARGEST_FLOAT16, LARGEST_FLOAT16).to(torch.float16) for logits in slices)
+    return (logits.clamp_(-MAX_FLOAT16, MAX_FLOAT16).to(torch.float16) for logits in slices)

@@ -25,7 +25,7 @@ from autoseg.records.case import Triple
 MARGIN_FRACTION = 0.25
 """Of the patch, on every side of what was found: the cheap pass errs by some voxels, and networks want context."""
 
-LARGEST_SHARE = 0.7
+MAX_FRACTION = 0.7
 """Of the grid; a box that holds more saves less than the cheap pass cost."""
 
 CERTAIN = 20.0
@@ -107,7 +107,7 @@ def enlarge(found: Box, shape: Sequence[int], target_shape: Triple, patch_size: 
         patch_size: (z, y, x) on the other grid; the box is no smaller where the grid allows it.
 
     Returns:
-        None when the box would hold more than LARGEST_SHARE of the grid.
+        None when the box would hold more than MAX_FRACTION of the grid.
     """
     sides = []
     for side, size, target, patch in zip(found, shape, target_shape, patch_size, strict=True):
@@ -118,7 +118,7 @@ def enlarge(found: Box, shape: Sequence[int], target_shape: Triple, patch_size: 
         start = max(0, min(start - lacking // 2, target - (stop - start) - lacking))
         sides.append(slice(start, max(stop, start + min(patch, target))))
     share = math.prod(side.stop - side.start for side in sides) / math.prod(target_shape)
-    return (sides[0], sides[1], sides[2]) if share <= LARGEST_SHARE else None
+    return (sides[0], sides[1], sides[2]) if share <= MAX_FRACTION else None
 
 
 def surround(

@@ -17,11 +17,11 @@ from autoseg.records.refinement import PatchSettings
 
 EDGE_3D, EDGE_2D = 24, 48
 """Voxels of a patch along the finest axis. BPR takes 64 of 1024 x 2048 pixels; in 3D smaller ones, for time."""
-SMALLEST_EDGE = 4
+MIN_EDGE = 4
 """Of a 3D patch along its coarsest axis; where it would be less, patches are flat."""
 FEATURES = (8, 16, 32)
 """Per level. On a CPU twice as many learn less in the same time, and take twice as long at prediction."""
-TRAINING_SHARE, PREDICTION_SHARE = 1 / 2, 3 / 8
+TRAINING_FRACTION, PREDICTION_FRACTION = 1 / 2, 3 / 8
 """Distance between centres as share of the patch's edge; the less, the more patches overlap."""
 
 Box = tuple[slice, slice, slice]
@@ -36,14 +36,14 @@ def plan_patches(shapes: Sequence[Triple], spacings: Sequence[Spacing]) -> Patch
     """
     shape, spacing = np.median(shapes, axis=0), np.median(spacings, axis=0)
     edges = EDGE_3D * spacing.min() / spacing
-    if shape[0] == 1 or edges[0] < SMALLEST_EDGE:
+    if shape[0] == 1 or edges[0] < MIN_EDGE:
         size = np.array((1, EDGE_2D, EDGE_2D))
     else:
-        size = np.maximum(SMALLEST_EDGE, 4 * np.rint(edges / 4).astype(int))
+        size = np.maximum(MIN_EDGE, 4 * np.rint(edges / 4).astype(int))
     return PatchSettings(
         size=_positives(size),
-        training_distance=_positives(size * TRAINING_SHARE),
-        prediction_distance=_positives(size * PREDICTION_SHARE),
+        training_distance=_positives(size * TRAINING_FRACTION),
+        prediction_distance=_positives(size * PREDICTION_FRACTION),
     )
 
 

@@ -26,13 +26,13 @@ TIMED_CALLS = 2
 KNEE = 0.97
 """A batch is kept if it is at least this fast, as a share of the fastest: smaller ones need less memory."""
 
-LEAST_DICE = 0.9995
+MIN_DICE = 0.9995
 """Of every label, between 16 bits and float32; label maps are to agree with 0.999, and windows are a sample."""
 
 ENOUGH_VOXELS = 20_000
 """Foreground voxels after which the comparison is decided."""
 
-MOST_COMPARISONS = 12
+MAX_COMPARISONS = 12
 """Calls with foreground after which it is decided anyway."""
 
 
@@ -91,7 +91,7 @@ class PrecisionTrial:
         self._sizes = sizes if self._sizes is None else self._sizes + sizes
         self._seconds.append(seconds)
         enough = int(self._sizes.sum()) >= 2 * ENOUGH_VOXELS and len(self._seconds) > TIMED_CALLS
-        if enough or len(self._seconds) >= MOST_COMPARISONS:
+        if enough or len(self._seconds) >= MAX_COMPARISONS:
             seen = self._sizes > 0
             self._decide(float((self._common[seen] / self._sizes[seen]).min()))
 
@@ -104,11 +104,11 @@ class PrecisionTrial:
 
     def _decide(self, lowest: float) -> None:
         exact, coarse = (min(values) for values in zip(*self._seconds[1:], strict=True))
-        self.accepted = lowest >= LEAST_DICE and coarse < exact
+        self.accepted = lowest >= MIN_DICE and coarse < exact
         name = str(self.candidate).removeprefix("torch.")
         logger.info(
             "precision %s: %s agrees with float32 on the first windows with Dice %.4f (%s needed), %.1f times as fast",
-            name if self.accepted else "float32", name, lowest, LEAST_DICE, exact / coarse,
+            name if self.accepted else "float32", name, lowest, MIN_DICE, exact / coarse,
         )  # fmt: skip
 
     def _averaged(self, logits: Tensor) -> Tensor:

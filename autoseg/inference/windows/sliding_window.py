@@ -31,7 +31,7 @@ from autoseg.records.case import Triple
 Box = tuple[slice, slice, slice]
 """A window's voxels, (z, y, x); begins before 0 and ends behind the image on axes shorter than the window."""
 
-SMALLEST_IMPORTANCE = 2.0**-24 / 10
+MIN_IMPORTANCE = 2.0**-24 / 10
 """Of the largest: what nnU-Net's float16 map, scaled to 10, can hold at least. Corners that truncation leaves without
 weight get it. A much larger bound lets far windows speak up near the image's border: 1e-3 costs 1 to 2 % of Dice
 against nnU-Net's own label maps where patches are flat."""
@@ -39,7 +39,7 @@ against nnU-Net's own label maps where patches are flat."""
 VOXELS_PER_BATCH = 2**20
 """About a dozen windows of 40 x 56 x 40, half a window of 128 x 128 x 128: beyond it, speed no longer grows."""
 
-LARGEST_BATCH = 8
+MAX_BATCH = 8
 """Windows; one window with all its mirrored variants in 3D."""
 
 
@@ -90,7 +90,7 @@ def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
         patch_size: Voxels by axis.
 
     Returns:
-        Array of shape `patch_size`, in [SMALLEST_IMPORTANCE, 1]; not to be written to.
+        Array of shape `patch_size`, in [MIN_IMPORTANCE, 1]; not to be written to.
 
     References:
         nnU-Net v2 (Isensee et al. 2021): sigma is an eighth of the patch, centre at patch_size // 2. Differs:
@@ -99,7 +99,7 @@ def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
     impulse = np.zeros(patch_size, dtype=np.float32)
     impulse[tuple(length // 2 for length in patch_size)] = 1
     gaussian = gaussian_filter(impulse, [length / 8 for length in patch_size], mode="constant")
-    weights: NDArray[np.float32] = np.maximum(gaussian / gaussian.max(), np.float32(SMALLEST_IMPORTANCE))
+    weights: NDArray[np.float32] = np.maximum(gaussian / gaussian.max(), np.float32(MIN_IMPORTANCE))
     weights.setflags(write=False)
     return weights
 
@@ -111,7 +111,7 @@ def choose_window_batch(patch_size: Sequence[int]) -> int:
         >>> choose_window_batch((40, 56, 40)), choose_window_batch((64, 96, 96)), choose_window_batch((128, 128, 128))
         (8, 1, 1)
     """
-    fitting = max(1, min(LARGEST_BATCH, VOXELS_PER_BATCH // math.prod(patch_size)))
+    fitting = max(1, min(MAX_BATCH, VOXELS_PER_BATCH // math.prod(patch_size)))
     return 1 << (fitting.bit_length() - 1)
 
 

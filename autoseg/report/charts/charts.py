@@ -25,7 +25,7 @@ from autoseg.report.charts.svg import (
 HEIGHT = 230.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, WIDTH - 12.0, 10.0, HEIGHT - 38.0
 """Of the area between the axes, user units."""
-MOST_POINTS = 240
+MAX_POINTS = 240
 """Of one curve; longer ones are thinned out, as a chart is only some 300 pixels wide."""
 
 
@@ -61,7 +61,7 @@ def draw_curves(
     y = linear_scale(low, high, BOTTOM, TOP, most=5)
     parts = [*x_axis(x, TOP, BOTTOM, label), *y_axis(y, LEFT, RIGHT)]
     for position, values in enumerate(curves.values()):
-        steps = sorted({round(step) for step in np.linspace(0, len(values) - 1, MOST_POINTS)}) if values else []
+        steps = sorted({round(step) for step in np.linspace(0, len(values) - 1, MAX_POINTS)}) if values else []
         points = [None if (value := values[step]) is None else (x(step), y(value)) for step in steps]
         parts.append(polyline(points, f"curve {series_class(position)}"))
         lone = [point for point in points if point is not None] if len(steps) < 2 else []

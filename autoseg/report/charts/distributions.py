@@ -24,7 +24,7 @@ from autoseg.report.charts.svg import (
 
 ROW_HEIGHT = 26.0
 RIGHT = WIDTH - 14.0
-MOST_DOTS = 300
+MAX_DOTS = 300
 """Of one row; with more cases only those outside the whiskers are drawn."""
 LOG_RATIO = 50.0
 """Largest over smallest value beyond which an axis is logarithmic."""
@@ -149,7 +149,7 @@ def _box(row: Row, x: Scale, middle: float) -> list[Markup]:
     reach = WHISKER * (third - first)
     inside = values[(values >= first - reach) & (values <= third + reach)]
     low, high = float(inside.min()), float(inside.max())
-    many = len(row.values) > MOST_DOTS
+    many = len(row.values) > MAX_DOTS
     shown = {case: value for case, value in row.values.items() if not many or not low <= value <= high}
     parts = [
         line(x(low), middle, x(high), middle, f"whisker {colour}"),

@@ -15,7 +15,7 @@ from autoseg.records.files import replacing
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B3A400")
 """After Okabe and Ito 2008; their yellow is darkened so that it also shows on white."""
-MOST_CURVES = 7
+MAX_CURVES = 7
 """More labels than colours are drawn alike, behind their mean."""
 PAPER, INK, GRID_LINE = "white", "#222222", "#DDDDDD"
 MOSAIC_COLUMNS = 3
@@ -154,7 +154,7 @@ def _draw_line(
 def _draw_pseudo_dice(panel: Axes, epochs: Sequence[int], history: Sequence[EpochHistory]) -> None:
     panel.set_title("pseudo-Dice (random patches)")
     names = list(dict.fromkeys(name for line in history for name in line.pseudo_dice))
-    few = len(names) <= MOST_CURVES
+    few = len(names) <= MAX_CURVES
     for position, name in enumerate(names):
         colour = COLOURS[position] if few else "#A0A0A0"
         values = [line.pseudo_dice.get(name) for line in history]

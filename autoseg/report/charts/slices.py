@@ -12,7 +12,7 @@ from skimage.measure import approximate_polygon, find_contours
 
 from autoseg.records.case import Spacing, Triple
 
-LARGEST_EDGE = 320
+MAX_EDGE = 320
 """Pixels of a picture's longer edge; bounds the page's size."""
 CONTOUR_TOLERANCE = 0.25
 """Pixels that a contour may deviate from the pixel-exact one; saves most of its points."""
@@ -22,7 +22,7 @@ PICTURE_MAXIMUM = 255
 """Of pictures with 8 bits."""
 THICK_SLICES = 1.2
 """Times the spacing along z; beyond, another axis has the thick slices."""
-SMALLEST_MARGIN = 0.1
+MIN_MARGIN = 0.1
 """Of the image, around a foreground that is shown; small structures need their surroundings."""
 NUM_LABEL_COLOURS = 21
 """Classes `l0` to `l20` in style.css: seven hues, plain, light and dark."""
@@ -88,7 +88,7 @@ def make_slice(
     )
 
 
-def encode_picture(image: NDArray[np.float32], largest_edge: int = LARGEST_EDGE) -> str:
+def encode_picture(image: NDArray[np.float32], largest_edge: int = MAX_EDGE) -> str:
     """A WebP data URL of an image in [0, 1], (Y, X) or (Y, X, 3), made smaller where it is larger than the edge."""
     picture = Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
     picture.thumbnail((largest_edge, largest_edge), Image.Resampling.BOX)
@@ -160,7 +160,7 @@ def box_around(foreground: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[
             middle.append(size // 2)
             continue
         first, last = int(found[0]), int(found[-1])
-        margin = max((last + 1 - first) // 2, round(SMALLEST_MARGIN * size), 1)
+        margin = max((last + 1 - first) // 2, round(MIN_MARGIN * size), 1)
         box.append(slice(max(first - margin, 0), min(last + 1 + margin, size)))
         middle.append(int(np.searchsorted(np.cumsum(counts), counts.sum() / 2)))
     return tuple(box), tuple(middle)

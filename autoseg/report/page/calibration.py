@@ -10,7 +10,7 @@ from autoseg.report.charts.charts import Figure, draw_reliability
 from autoseg.report.page.validation import add_counts, read_calibration
 from autoseg.report.tables.tables import Row
 
-MOST_ROWS = 30
+MAX_ROWS = 30
 """Labels in the table, the worst calibrated first."""
 
 
@@ -43,7 +43,7 @@ def describe_calibration(workspace: Workspace, models: Sequence[tuple[str, Seque
         figures.append(_draw(name, together))
         if len(by_label) > 1:
             rows.append((name, "all labels", f"{expected_calibration_error(together):.3f}", _say_bias(together)))
-        ranked = sorted(by_label.items(), key=lambda pair: -expected_calibration_error(pair[1]))[:MOST_ROWS]
+        ranked = sorted(by_label.items(), key=lambda pair: -expected_calibration_error(pair[1]))[:MAX_ROWS]
         rows += [(name, label, f"{expected_calibration_error(one):.3f}", _say_bias(one)) for label, one in ranked]
     return CalibrationSection(figures, rows, missing)
 

@@ -32,13 +32,13 @@ from autoseg.report.charts.slices import (
 )
 from autoseg.report.page.validation import CrossValidation
 
-MOST_STACKED = 48
+MAX_STACKED = 48
 """Slices of a stack; of more, evenly spaced ones are taken."""
-MOST_STACK_CHARACTERS = 600_000
+MAX_STACK_CHARACTERS = 600_000
 """Of a stack's contours; with more, slices are left out."""
 STACK_EDGE = 224
 """Pixels of the longer edge of a stack's slices."""
-MOST_SHOWN_LABELS = 6
+MAX_SHOWN_LABELS = 6
 """Labels whose Dice stands above a case's pictures, the lowest."""
 
 
@@ -155,7 +155,7 @@ def _make_card(word: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
         words = "" if shape[axis] == 1 else f"middle: {place}"
         pictures.append(_cut_plane(words, f"{title}: {words or place}", cut, plane, within[plane]))
     dice = sorted((one.dice, name) for name, one in scores.labels.items() if one.dice is not None)
-    labels = tuple((name, f"{value:.3f}") for value, name in dice[:MOST_SHOWN_LABELS]) if len(scores.labels) > 1 else ()
+    labels = tuple((name, f"{value:.3f}") for value, name in dice[:MAX_SHOWN_LABELS]) if len(scores.labels) > 1 else ()
     return CaseCard(word, scores.case, f"{case_dice(scores):.3f}", labels, stack, tuple(pictures))
 
 
@@ -174,10 +174,10 @@ def _cut_plane(caption: str, description: str, volumes: _Volumes, axis: int, pla
 def _make_stack(title: str, volumes: _Volumes, axis: int, first: int, place: tuple[int, int]) -> Stack:
     """All slices along an axis, with one grey range; `place` is the box's start and the image's size along it."""
     count = volumes.reference.shape[axis]
-    chosen = sorted({first, *(round(one) for one in np.linspace(0, count - 1, min(count, MOST_STACKED - 1)))})
+    chosen = sorted({first, *(round(one) for one in np.linspace(0, count - 1, min(count, MAX_STACKED - 1)))})
     traced = {one: tuple(trace_labels(labels) for labels in _plane(volumes, axis, one)[1:]) for one in chosen}
     characters = sum(len(outline.path) for both in traced.values() for labels in both for outline in labels)
-    thinned = chosen[:: -(-characters // MOST_STACK_CHARACTERS) or 1]
+    thinned = chosen[:: -(-characters // MAX_STACK_CHARACTERS) or 1]
     chosen = sorted({first, *thinned})
     grey = to_unit_range(np.stack([_plane(volumes, axis, one)[0][0] for one in chosen]))
     height, width = _plane(volumes, axis, first)[1].shape

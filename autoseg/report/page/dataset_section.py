@@ -20,9 +20,9 @@ from autoseg.report.page.outliers import MM3_PER_ML, OutlierGroup, find_outliers
 from autoseg.report.page.samples import Sample, read_samples
 from autoseg.report.tables.tables import Row
 
-MOST_CHANNELS = 8
+MAX_CHANNELS = 8
 """With charts of their own."""
-MOST_NAMED = 6
+MAX_NAMED = 6
 """Unusual cases that are named in a row of the table."""
 NUM_COLOURS = 3
 NUM_BINS = 60
@@ -95,8 +95,8 @@ def label_legend(encoding: LabelEncoding) -> list[tuple[str, int]]:
 
 
 def _outlier_row(group: OutlierGroup) -> Row:
-    named = ", ".join(f"{one.case} ({one.found})" for one in group.outliers[:MOST_NAMED])
-    others = len(group.outliers) - MOST_NAMED
+    named = ", ".join(f"{one.case} ({one.found})" for one in group.outliers[:MAX_NAMED])
+    others = len(group.outliers) - MAX_NAMED
     return group.what, group.usual, f"{named}, and {others} more" if others > 0 else named
 
 
@@ -174,7 +174,7 @@ def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figu
         if any(len(set(of_axis.values())) > 1 for of_axis in values.values()):
             boxes = [BoxRow(name, values[name], 0) for _, name in axes]
             figures.append(draw_boxes(f"{what.capitalize()} of every case", boxes, f"{what} ({unit})"))
-    for channel, name in list(enumerate(fingerprint.channel_names))[:MOST_CHANNELS]:
+    for channel, name in list(enumerate(fingerprint.channel_names))[:MAX_CHANNELS]:
         known = {case.case: case.channel_ranges[channel] for case in cases if channel < len(case.channel_ranges)}
         if len(known) > 1 and len(set(known.values())) > 1:
             title = f"{name}: smallest to largest intensity of every case" + (
@@ -187,7 +187,7 @@ def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figu
 def _histograms(channel_names: Sequence[str], samples: Sequence[Sample]) -> list[Figure]:
     used = [sample for sample in samples if sample.is_preprocessed == samples[0].is_preprocessed]
     figures = []
-    for channel, name in list(enumerate(channel_names))[: MOST_CHANNELS if used else 0]:
+    for channel, name in list(enumerate(channel_names))[: MAX_CHANNELS if used else 0]:
         parts = [(sample.inside[channel], sample.outside[channel]) for sample in used]
         figure = _histogram(name, parts, is_preprocessed=used[0].is_preprocessed)
         if figure is not None:

@@ -9,17 +9,17 @@ from statistics import median
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.report.charts.svg import say_figure
 
-FEWEST_CASES = 5
+MIN_CASES = 5
 """Below, nothing can be called unusual."""
-MOST_DEVIATION = 3.5
+MAX_DEVIATION = 3.5
 """Modified z-score beyond which a value is unusual; Iglewicz and Hoaglin 1993."""
 NORMAL_MAD = 1.4826
 """Standard deviation of a normal distribution by its median absolute deviation."""
-SMALLEST_FACTOR = 1.5
+MIN_FACTOR = 1.5
 """Below this factor from the median nothing is reported, however alike the rest is."""
-SMALLEST_FACTOR_OF_PARTS = 2.5
+MIN_FACTOR_OF_PARTS = 2.5
 """The same for numbers of separate parts, of which two instead of one are common."""
-USUAL_SHARE = 0.8
+USUAL_FRACTION = 0.8
 """Of the cases that have a label, beyond which its absence is unusual."""
 PARTS = "separate parts"
 MM3_PER_ML = 1000.0
@@ -73,11 +73,11 @@ def find_outliers(fingerprint: Fingerprint) -> tuple[Outlier, ...]:
     References:
         Iglewicz and Hoaglin 1993, How to detect and handle outliers: median and median absolute deviation.
     """
-    if len(fingerprint.cases) < FEWEST_CASES:
+    if len(fingerprint.cases) < MIN_CASES:
         return ()
     found = [*_absent_labels(fingerprint)]
     for what, unit, values in _quantities(fingerprint):
-        factor = SMALLEST_FACTOR_OF_PARTS if what.endswith(PARTS) else SMALLEST_FACTOR
+        factor = MIN_FACTOR_OF_PARTS if what.endswith(PARTS) else MIN_FACTOR
         found += _unusual(what, unit, values, factor)
     return tuple(sorted(found, key=lambda one: (-one.deviation, one.case, one.what)))
 
@@ -105,14 +105,14 @@ def _quantities(fingerprint: Fingerprint) -> Iterator[tuple[str, str, dict[str, 
 
 def _unusual(what: str, unit: str, values: Mapping[str, float], smallest_factor: float) -> Iterator[Outlier]:
     logs = {case: math.log(value) for case, value in values.items() if value > 0}
-    if len(logs) < FEWEST_CASES:
+    if len(logs) < MIN_CASES:
         return
     middle = median(logs.values())
     spread = NORMAL_MAD * median(abs(value - middle) for value in logs.values())
     for case, value in logs.items():
         distance = abs(value - middle)
         deviation = distance / spread if spread > 0 else math.inf
-        if distance >= math.log(smallest_factor) and deviation > MOST_DEVIATION:
+        if distance >= math.log(smallest_factor) and deviation > MAX_DEVIATION:
             found, usual = (f"{say_figure(figure)} {unit}".strip() for figure in (values[case], math.exp(middle)))
             yield Outlier(case, what, found, usual, distance / max(spread, 0.05))
 
@@ -122,5 +122,5 @@ def _absent_labels(fingerprint: Fingerprint) -> Iterator[Outlier]:
     for name in dict.fromkeys(name for case in cases for name in case.labels):
         absent = [case.case for case in cases if name not in case.labels or case.labels[name].voxels == 0]
         share = 1 - len(absent) / len(cases)
-        for case in absent if share >= USUAL_SHARE else ():
+        for case in absent if share >= USUAL_FRACTION else ():
             yield Outlier(case, f"{name}", "absent", f"present in {share:.0%} of cases", math.inf)

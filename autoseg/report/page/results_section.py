@@ -12,7 +12,7 @@ from autoseg.report.tables.metrics_table import DataTable, metric_values, say_me
 
 BOXED_METRICS = {"dice": (0.0, 1.0), "hausdorff_95_mm": None}
 """With their bounds."""
-MOST_BOXES = 60
+MAX_BOXES = 60
 """Rows of one chart; beyond, only the first evaluation is drawn."""
 
 
@@ -143,7 +143,7 @@ def _box_plots(named: Sequence[NamedEvaluation], unit: str) -> list[Figure]:
     figures = []
     for metric, bounds in BOXED_METRICS.items():
         labels = list(dict.fromkeys(label for one in named for label in one.evaluation.labels))
-        drawn = named if len(labels) * len(named) <= MOST_BOXES else named[:1]
+        drawn = named if len(labels) * len(named) <= MAX_BOXES else named[:1]
         rows = []
         for label in labels:
             for series, one in enumerate(drawn):

@@ -21,12 +21,12 @@ from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.slices import SlicePicture, display_image, make_slice, say_place, through_plane_axis
 
-MOST_SAMPLES = 12
-MOST_FLAGGED_SAMPLES = 4
+MAX_SAMPLES = 12
+MAX_FLAGGED_SAMPLES = 4
 """Of the samples, unusual cases."""
-MOST_VOXELS = 2**25
+MAX_VOXELS = 2**25
 """Over all channels, of an image that is read as a whole: 128 MB in memory, about a second."""
-MOST_INTENSITIES = 20_000
+MAX_INTENSITIES = 20_000
 """Voxels of a case and channel that enter its histogram, inside and outside of labels."""
 
 
@@ -76,7 +76,7 @@ class SampleReader:
             return None
         is_inside = shown.labels != 0
         parts = (shown.image[:, is_inside], shown.image[:, ~is_inside])
-        inside, outside = (part[:, :: max(1, part.shape[1] // MOST_INTENSITIES)] for part in parts)
+        inside, outside = (part[:, :: max(1, part.shape[1] // MAX_INTENSITIES)] for part in parts)
         picture = make_slice(
             caption=files.case,
             description=f"{files.case}, {shown.place}, with the contours of its labels",
@@ -91,7 +91,7 @@ class SampleReader:
         return case in self.facts and min(self.facts[case].shape) == 1
 
     def _is_small(self, case: str) -> bool:
-        return case in self.facts and math.prod(self.facts[case].shape) * self._channels <= MOST_VOXELS
+        return case in self.facts and math.prod(self.facts[case].shape) * self._channels <= MAX_VOXELS
 
     @property
     def _channels(self) -> int:
@@ -186,8 +186,8 @@ def read_samples(
 
 def choose_samples(cases: Sequence[str], flagged: Sequence[str]) -> list[str]:
     """The first flagged cases, then cases evenly spread over the list, in the list's order."""
-    chosen = list(dict.fromkeys(flagged))[:MOST_FLAGGED_SAMPLES]
+    chosen = list(dict.fromkeys(flagged))[:MAX_FLAGGED_SAMPLES]
     others = [case for case in cases if case not in chosen]
-    wanted = min(MOST_SAMPLES - len(chosen), len(others))
+    wanted = min(MAX_SAMPLES - len(chosen), len(others))
     chosen += [others[int(place)] for place in np.linspace(0, len(others) - 1, wanted)] if wanted > 0 else []
     return sorted(chosen, key=list(cases).index)

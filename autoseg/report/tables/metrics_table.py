@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from autoseg.metrics.summary import case_dice
 from autoseg.records.evaluation import CaseScores, Evaluation, LabelScores, LabelSummary
 
-MOST_LABEL_COLUMNS = 8
+MAX_LABEL_COLUMNS = 8
 """With more labels, the table of cases shows means only."""
 METRIC_NAMES = {
     "dice": "Dice",
@@ -92,7 +92,7 @@ def figure_cell(value: float | None, interval: tuple[float, float] | None = None
 def tabulate_cases(evaluation: Evaluation, unit: str = "mm") -> DataTable:
     """One row per case, the worst first, cases without any score last."""
     labels = list(evaluation.labels)
-    few = len(labels) <= MOST_LABEL_COLUMNS
+    few = len(labels) <= MAX_LABEL_COLUMNS
     columns: list[tuple[str, Callable[[CaseScores], float | None]]] = [("mean Dice", case_dice)]
     if few and len(labels) > 1:
         columns += [(f"{label}, Dice", _getter(label, "dice")) for label in labels]

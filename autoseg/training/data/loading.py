@@ -49,7 +49,7 @@ BATCHES_AHEAD_PER_WORKER = 2
 LABEL_BYTES = 2
 """Per voxel of a label map."""
 
-MOST_WORKERS = 12
+MAX_WORKERS = 12
 """Processes that prepare batches, unless a user asks for more."""
 
 
@@ -77,7 +77,7 @@ def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
     """
     if device.type != "cuda":
         return 0
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // ranks_here))
+    return max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0)) // ranks_here))
 
 
 def build_loader(

@@ -16,7 +16,7 @@ from autoseg.training.steps.pseudo_dice import PseudoDice, mean_dice
 
 logger = logging.getLogger("autoseg.train")
 
-FEWEST_BATCHES = 20
+MIN_BATCHES = 20
 """Compared on fewer, small labels would decide by chance."""
 
 
@@ -65,7 +65,7 @@ def _compare(
     networks = (run.network.eval(), averaged.eval())
     counts = (PseudoDice(run.encoding), PseudoDice(run.encoding))
     feed = DeviceFeed(batches, run.device)
-    for _ in range(max(run.spec.validation_steps, FEWEST_BATCHES)):
+    for _ in range(max(run.spec.validation_steps, MIN_BATCHES)):
         batch = feed.take()
         for network, count in zip(networks, counts, strict=True):
             count.add(predict_patches(run, network, batch.image), batch.target)

@@ -39,7 +39,7 @@ logger = logging.getLogger("autoseg.train")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """A kill costs at most this much work, and a step; writing costs well under a second."""
 
-COMPARISON_SHARE = 0.01
+COMPARISON_FRACTION = 0.01
 """Of a promised training time, kept for choosing between last and averaged weights."""
 
 
@@ -111,7 +111,7 @@ def _begin(fold: FoldTraining, limit_seconds: float | None) -> _Progress:
         prepare=lambda network: _prepare_network(network, fold, fresh=resumed is None),
     )  # fmt: skip
     if limit_seconds is not None and spec.weight_average_decay is not None:
-        limit_seconds *= 1.0 - COMPARISON_SHARE
+        limit_seconds *= 1.0 - COMPARISON_FRACTION
     if resumed is not None:
         _restore(run, resumed, fold)
     _check_same_step(run)

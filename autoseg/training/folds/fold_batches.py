@@ -13,7 +13,7 @@ from autoseg.training.data.batch import Batch, Share
 from autoseg.training.data.loading import build_loader
 from autoseg.training.folds.fold_training import FoldTraining
 
-RAM_SHARE_FOR_CASES = 0.25
+RAM_FRACTION_FOR_CASES = 0.25
 """Cases stay in memory when they fit into this share of it: then no patch waits for the disk."""
 
 LOADERS = 2
@@ -73,4 +73,4 @@ def _open_cases(fold: FoldTraining, cases: Sequence[str]) -> dict[str, StoredCas
 def _bytes_for_cases(fold: FoldTraining) -> int:
     """This machine's share, divided among the loaders of all processes here."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(RAM_SHARE_FOR_CASES * memory / (LOADERS * fold.ranks.count_here))
+    return int(RAM_FRACTION_FOR_CASES * memory / (LOADERS * fold.ranks.count_here))

@@ -39,7 +39,7 @@ from autoseg.training.losses.overlap import (
     tversky_index,
 )
 
-SMALLEST_REGIONAL_WEIGHT: Final = 0.01
+MIN_REGIONAL_WEIGHT: Final = 0.01
 """Weight of Dice and cross-entropy in the boundary loss at the end; Kervadec et al. (2019)."""
 
 EXP_LOG_DICE_WEIGHT: Final = 0.8
@@ -168,9 +168,9 @@ def _build_terms(name: LossName, *, batch_dice: bool) -> tuple[WeightedTerm, ...
             )
         case "boundary":
             return (
-                WeightedTerm(dice, 1.0, SMALLEST_REGIONAL_WEIGHT),
-                WeightedTerm(EntropyTerm(plain), 1.0, SMALLEST_REGIONAL_WEIGHT),
-                WeightedTerm(BoundaryTerm(), 0.0, 1.0 - SMALLEST_REGIONAL_WEIGHT),
+                WeightedTerm(dice, 1.0, MIN_REGIONAL_WEIGHT),
+                WeightedTerm(EntropyTerm(plain), 1.0, MIN_REGIONAL_WEIGHT),
+                WeightedTerm(BoundaryTerm(), 0.0, 1.0 - MIN_REGIONAL_WEIGHT),
             )
         case _:
             return (WeightedTerm(_build_single_term(name, batch_dice=batch_dice)),)

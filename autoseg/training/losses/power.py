@@ -4,10 +4,10 @@ from typing import Final
 
 from torch import Tensor
 
-SMALLEST_BASE: Final = 1e-12
+MIN_BASE: Final = 1e-12
 """Anything smaller counts as 0; a probability that close to 1 has no gradient in float32 anyway."""
 
 
 def fractional_power(base: Tensor, exponent: float) -> Tensor:
-    """Raise to a power in (0, 1); 0 without gradient up to `SMALLEST_BASE`."""
-    return base.clamp_min(SMALLEST_BASE) ** exponent * (base > SMALLEST_BASE)
+    """Raise to a power in (0, 1); 0 without gradient up to `MIN_BASE`."""
+    return base.clamp_min(MIN_BASE) ** exponent * (base > MIN_BASE)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 logger = logging.getLogger("autoseg.train")
 
-FEWEST_SECONDS = 600.0
-"""A training shorter than this and than FEWEST_STEPS ends before the time for compiling is earned back."""
+MIN_SECONDS = 600.0
+"""A training shorter than this and than MIN_STEPS ends before the time for compiling is earned back."""
 
-FEWEST_STEPS = 5000
+MIN_STEPS = 5000
 
 
 def pays_to_compile(
@@ -31,7 +31,7 @@ def pays_to_compile(
     """
     if choice != "auto":
         return choice == "on"
-    is_long = steps > FEWEST_STEPS if seconds is None else seconds > FEWEST_SECONDS
+    is_long = steps > MIN_STEPS if seconds is None else seconds > MIN_SECONDS
     return is_long and device.type == "cuda"
 
 

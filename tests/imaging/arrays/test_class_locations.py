@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoseg.imaging.arrays.class_locations import (
-    MAXIMUM_LOCATIONS,
+    MAX_LOCATIONS,
     draw_class_locations,
     foreground_heads,
     label_boxes,
@@ -61,12 +61,12 @@ def test_many_voxels_are_drawn_evenly_and_once():
     labels = np.zeros((21, 43, 57), dtype=np.int16)
     labels[3:20, 2:40, 5:55] = 1  # 32,300 voxels
     drawn = draw_class_locations(labels, softmax(1), "case é")[0][1]
-    assert drawn.shape == (MAXIMUM_LOCATIONS, 3)
-    assert len(np.unique(drawn, axis=0)) == MAXIMUM_LOCATIONS
+    assert drawn.shape == (MAX_LOCATIONS, 3)
+    assert len(np.unique(drawn, axis=0)) == MAX_LOCATIONS
     assert (labels[tuple(drawn.T)] == 1).all()
     np.testing.assert_allclose(drawn.mean(axis=0), [11, 20.5, 29.5], atol=0.5)
     per_plane = np.bincount(drawn[:, 0], minlength=21)[3:20]
-    np.testing.assert_allclose(per_plane / MAXIMUM_LOCATIONS, 1 / 17, atol=0.012)
+    np.testing.assert_allclose(per_plane / MAX_LOCATIONS, 1 / 17, atol=0.012)
 
 
 def test_the_draw_depends_on_the_case_alone():
@@ -102,8 +102,8 @@ def test_boxes_and_heads():
     assert [index for index, _ in foreground_heads(REGIONS)] == [0, 1]
 
 
-@pytest.mark.parametrize("num_voxels", [MAXIMUM_LOCATIONS, MAXIMUM_LOCATIONS + 1])
+@pytest.mark.parametrize("num_voxels", [MAX_LOCATIONS, MAX_LOCATIONS + 1])
 def test_the_cap(num_voxels):
     labels = np.zeros((3, 50, 100), dtype=np.int16)
     labels.reshape(-1)[:num_voxels] = 1
-    assert len(draw_class_locations(labels, softmax(1), "a")[0][1]) == MAXIMUM_LOCATIONS
+    assert len(draw_class_locations(labels, softmax(1), "a")[0][1]) == MAX_LOCATIONS

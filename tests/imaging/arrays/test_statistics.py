@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.imaging.arrays.statistics import (
-    MAXIMUM_POOL_POINTS,
+    MAX_POOL_POINTS,
     SKETCH_POINTS,
     IntensityPool,
     compute_moments,
@@ -58,7 +58,7 @@ def test_the_pool_stays_small_and_right_over_many_cases():
     pool = IntensityPool()
     for values in cases:
         pool.add(summarize_intensities(values))
-        assert pool._num_points <= MAXIMUM_POOL_POINTS + SKETCH_POINTS
+        assert pool._num_points <= MAX_POOL_POINTS + SKETCH_POINTS
     ranks = np.searchsorted(
         np.sort(np.concatenate(cases)),
         [pool.statistics().percentile_00_5, pool.statistics().median, pool.statistics().percentile_99_5],

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from autoseg.errors import DatasetError, RecordError
 from autoseg.imaging.arrays.storage import (
-    MAXIMUM_BLOCK_BYTES,
-    MAXIMUM_CHUNK_BYTES,
+    MAX_BLOCK_BYTES,
+    MAX_CHUNK_BYTES,
     chunk_layout,
     open_case,
     open_label_map,
@@ -146,8 +146,8 @@ def test_other_cases_and_killed_writes_are_removed(tmp_path):
 )
 def test_layout_fits(shape, patch_size, flat):
     chunks, blocks = chunk_layout(shape, patch_size[1:] if flat else patch_size)
-    assert math.prod(blocks) * 4 <= MAXIMUM_BLOCK_BYTES
-    assert math.prod(chunks) * 4 <= MAXIMUM_CHUNK_BYTES
+    assert math.prod(blocks) * 4 <= MAX_BLOCK_BYTES
+    assert math.prod(chunks) * 4 <= MAX_CHUNK_BYTES
     for size, chunk, block in zip(shape, chunks, blocks, strict=True):
         assert 1 <= block <= chunk <= size
     if flat:

@@ -12,10 +12,10 @@ from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.plan import Configuration
 from autoseg.testing import synthetic_fingerprint
-from planners.rules.speed import FORWARD_SHARE, macs_per_second
+from planners.rules.speed import FORWARD_FRACTION, macs_per_second
 from planners.rules.time_budget import (
     DEFAULT_CPU_SECONDS_PER_FOLD,
-    MINIMUM_STEPS,
+    MIN_STEPS,
     RESERVED_FRACTION,
     WANTED_STEPS,
     is_limited,
@@ -79,8 +79,8 @@ def test_patch_shrinks_until_the_minimum_is_reached():
     # 128^3 halved along the relatively longest axes; each patch stays divisible.
     assert math.prod(full.patch_size) < 128**3
     steps = 600 * (1 - RESERVED_FRACTION) / step_seconds(full, 20e9) / (1 + 0.1 / 3)
-    assert steps >= MINIMUM_STEPS
-    assert steps < 2 * MINIMUM_STEPS + 100
+    assert steps >= MIN_STEPS
+    assert steps < 2 * MIN_STEPS + 100
 
 
 def test_no_axis_grows_when_another_is_halved():
@@ -159,7 +159,7 @@ def check_promise(configuration: Configuration, budget: Budget) -> None:
     step = step_seconds(configuration, macs_per_second(budget, network))
     assert training.time_per_fold_seconds is not None
     available = training.time_per_fold_seconds * (1 - RESERVED_FRACTION)
-    validation = training.epochs * training.validation_steps * FORWARD_SHARE * step
+    validation = training.epochs * training.validation_steps * FORWARD_FRACTION * step
     assert training.epochs * training.steps_per_epoch * step + validation <= available * (1 + 1e-9)
     assert training.steps_per_epoch >= 10
     assert training.validation_steps >= 4

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoseg.report.charts import svg
 from autoseg.report.charts.charts import draw_curves, draw_histogram, draw_reliability
-from autoseg.report.charts.distributions import MOST_DOTS, Estimate, Row, draw_boxes, draw_estimates, draw_ranges
+from autoseg.report.charts.distributions import MAX_DOTS, Estimate, Row, draw_boxes, draw_estimates, draw_ranges
 from autoseg.report.charts.svg import linear_scale, log_scale, say_figure, tick_text
 
 
@@ -93,7 +93,7 @@ def test_boxes_lie_at_the_quartiles_and_far_values_beyond_the_whiskers():
 
 
 def test_of_many_cases_only_the_far_ones_are_points():
-    values = {str(number): 10 + number / 1000 for number in range(MOST_DOTS)} | {"far": 20.0}
+    values = {str(number): 10 + number / 1000 for number in range(MAX_DOTS)} | {"far": 20.0}
     figure = draw_boxes("size", [Row("liver", values, 0)], "volume (ml)")
     assert len(elements(figure, "circle", "point")) == 1
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from autoseg.report.charts.slices import (
-    LARGEST_EDGE,
+    MAX_EDGE,
     NUM_LABEL_COLOURS,
     box_around,
     display_image,
@@ -64,7 +64,7 @@ def test_pictures_are_small_and_keep_their_shape():
     image = np.random.default_rng(0).random((700, 350)).astype(np.float32)
     url = encode_picture(image)
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
-        assert picture.size == (LARGEST_EDGE // 2, LARGEST_EDGE)
+        assert picture.size == (MAX_EDGE // 2, MAX_EDGE)
     assert len(url) < 100_000
 
 

@@ -92,10 +92,10 @@ def test_the_stack_begins_where_maps_disagree_most(trained, tmp_path):
 
 
 def test_a_stack_is_bounded(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(case_pictures, "MOST_STACKED", 4)
+    monkeypatch.setattr(case_pictures, "MAX_STACKED", 4)
     card = cards_of(trained, tmp_path)[0][0]
     assert card.stack.count == 4 or card.stack.count == 3
-    monkeypatch.setattr(case_pictures, "MOST_STACK_CHARACTERS", 1)
+    monkeypatch.setattr(case_pictures, "MAX_STACK_CHARACTERS", 1)
     card = cards_of(trained, tmp_path)[0][0]
     assert card.stack.count <= 2
     assert len(card.stack.outlines) == len(card.stack.names) == card.stack.count

@@ -69,7 +69,7 @@ def store(workspace, case):
 
 def test_large_images_are_read_slice_by_slice_from_the_preprocessed_arrays(planned, monkeypatch):
     store(planned, "a")
-    monkeypatch.setattr(samples, "MOST_VOXELS", 100)
+    monkeypatch.setattr(samples, "MAX_VOXELS", 100)
     (sample,), notes = read(planned)
     assert sample.is_preprocessed
     assert "axial slice 4 of 5" in sample.picture.description
@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read_is_named(planned, tmp_path):
 
 
 def test_histograms_use_a_bounded_number_of_voxels(planned, monkeypatch):
-    monkeypatch.setattr(samples, "MOST_INTENSITIES", 4)
+    monkeypatch.setattr(samples, "MAX_INTENSITIES", 4)
     (sample, _), _ = read(planned)
     assert sample.inside.shape[1] <= 2 * 4
     assert sample.outside.shape[1] <= 2 * 4

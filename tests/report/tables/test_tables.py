@@ -19,7 +19,7 @@ from autoseg.report.tables.tables import (
     plan_table,
     profile_table,
 )
-from planners.rules.speed import FORWARD_SHARE
+from planners.rules.speed import FORWARD_FRACTION
 from planners.unext import WIDTH_NAMES
 
 
@@ -59,7 +59,7 @@ def test_networks_are_named_in_words(plan, changes, expected):
 
 
 def test_figures_repeated_here_are_those_of_the_planners():
-    assert VALIDATION_STEP_COST == FORWARD_SHARE
+    assert VALIDATION_STEP_COST == FORWARD_FRACTION
     assert {name: features for features, name in _UNEXT_WIDTHS.items()} == WIDTH_NAMES
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from autoseg.training.data.batch import Batch
-from autoseg.training.folds.final_weights import FEWEST_BATCHES, choose_final_weights
+from autoseg.training.folds.final_weights import MIN_BATCHES, choose_final_weights
 from autoseg.training.probe import _ENCODING as ENCODING
 from autoseg.training.probe import _configuration
 from autoseg.training.steps.loop import Clock
@@ -76,7 +76,7 @@ def test_enough_patches_are_compared_unless_time_is_up():
             yield batch
 
     choose_final_weights(make_run(), counted(), FOREVER)
-    assert len(taken) == FEWEST_BATCHES
+    assert len(taken) == MIN_BATCHES
     taken.clear()
     choose_final_weights(make_run(), counted(), Clock(total_steps=1, limit_seconds=1.0, elapsed_before=1.0))
     assert len(taken) == 1

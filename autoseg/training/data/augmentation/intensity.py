@@ -19,7 +19,7 @@ from autoseg.training.data.batch import DrawnBatch
 Image = NDArray[np.float32]
 Range = tuple[float, float]
 
-SMALLEST_RANGE = 1e-7
+MIN_RANGE = 1e-7
 """Intensity range or standard deviation below which a channel counts as constant; keeps divisions finite."""
 
 _UPSAMPLING = {2: "bilinear", 3: "trilinear"}
@@ -126,11 +126,11 @@ def _apply_gamma(channel: Image, exponent: float) -> None:
     mean, std = channel.mean(), channel.std()
     lowest = channel.min()
     channel -= lowest
-    channel /= max(channel.max(), SMALLEST_RANGE)
+    channel /= max(channel.max(), MIN_RANGE)
     np.power(channel, np.float32(exponent), out=channel)
     # mean and standard deviation are restored next, so scaling back to the old range first would change nothing
     channel -= channel.mean()
-    channel *= std / max(channel.std(), SMALLEST_RANGE)
+    channel *= std / max(channel.std(), MIN_RANGE)
     channel += mean
 
 

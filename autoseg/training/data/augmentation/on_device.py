@@ -23,7 +23,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from autoseg.records.plan import Configuration
-from autoseg.training.data.augmentation.intensity import SMALLEST_RANGE, Range, draw_factor
+from autoseg.training.data.augmentation.intensity import MIN_RANGE, Range, draw_factor
 from autoseg.training.data.augmentation.parameters import AugmentationRules, is_dummy_2d
 
 Value = TypeVar("Value")
@@ -266,10 +266,10 @@ def _power(old: Tensor, exponent: Tensor) -> Tensor:
     changed = old - mean
     std = _root_mean_square(changed)
     changed -= changed.amin(dim=1, keepdim=True)
-    changed /= changed.amax(dim=1, keepdim=True).clamp_(min=SMALLEST_RANGE)
+    changed /= changed.amax(dim=1, keepdim=True).clamp_(min=MIN_RANGE)
     changed.pow_(exponent)
     changed -= changed.mean(dim=1, keepdim=True)
-    changed *= std / _root_mean_square(changed).clamp_(min=SMALLEST_RANGE)
+    changed *= std / _root_mean_square(changed).clamp_(min=MIN_RANGE)
     return changed.add_(mean)
 
 

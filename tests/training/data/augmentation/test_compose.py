@@ -60,14 +60,14 @@ def test_order_and_probabilities_are_nnunets():
 def test_masked_channel_is_zero_outside_and_labels_end_at_background(patch):
     always = AugmentationRules(noise_probability=1, blur_probability=1)
     batch = make_batch(patch)
-    outside_share = np.mean(batch["target"] < 0)
-    ignore_share = np.mean(batch["target"] == 3)
+    outside_fraction = np.mean(batch["target"] < 0)
+    ignore_fraction = np.mean(batch["target"] == 3)
 
     result = compose(patch, always, masked_channels=(1,))(**batch)
 
     assert (result["target"] >= 0).all()
-    assert np.mean(result["target"] == 3) == ignore_share
-    assert np.mean(result["image"][:, 1] == 0) == pytest.approx(outside_share)
+    assert np.mean(result["target"] == 3) == ignore_fraction
+    assert np.mean(result["image"][:, 1] == 0) == pytest.approx(outside_fraction)
     assert np.mean(result["image"][:, 0] == 0) < 0.001
     assert np.isfinite(result["image"]).all()
 
