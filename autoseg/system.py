@@ -1,0 +1,61 @@
+"""Cores and memory that this process has, on Linux, macOS and Windows.
+
+They decide how many workers preprocessing, training and evaluation start, and how much memory prediction plans with.
+Tested in tests/test_system.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import psutil
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Linux: limits of the container that this process runs in (control groups, version 2)."""
+
+
+def count_cores() -> int:
+    """Number of cores that this process may use, at least 1."""
+    try:
+        return len(psutil.Process().cpu_affinity())
+    except (AttributeError, OSError, psutil.Error):  # macOS binds no process to cores; a sandbox without /proc
+        return os.cpu_count() or 1
+
+
+def measure_available_memory() -> int | None:
+    """Memory in bytes that can be taken without swapping, in the machine and in the container; None where not known."""
+    try:
+        available = int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error):  # a sandbox without /proc
+        return None
+    container = _container_memory()
+    return available if container is None else min(available, container)
+
+
+def measure_resident_memory() -> int | None:
+    """Memory in bytes that this process holds now; None where the system does not say it."""
+    try:
+        return int(psutil.Process().memory_info().rss)
+    except (OSError, psutil.Error):
+        return None
+
+
+def measure_peak_memory() -> int:
+    """Largest memory in bytes that this process has held since it started."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB, macOS in bytes
+
+
+def _container_memory() -> int | None:
+    """Memory in bytes that the control group has left; None without a limit. File caches count as taken."""
+    try:
+        maximum = (CONTROL_GROUP / "memory.max").read_text(encoding="ascii").strip()
+        current = int((CONTROL_GROUP / "memory.current").read_text(encoding="ascii"))
+    except OSError:
+        return None
+    return None if maximum == "max" else max(0, int(maximum) - current)

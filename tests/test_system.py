@@ -1,0 +1,107 @@
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import psutil
+import pytest
+
+from autoseg import system
+
+
+@pytest.fixture
+def no_control_group(monkeypatch, tmp_path):
+    monkeypatch.setattr(system, "CONTROL_GROUP", tmp_path)
+
+
+@pytest.fixture
+def process(monkeypatch):
+    """A process of a system that answers less than Linux does; a test says what."""
+
+    def put(**answers):
+        monkeypatch.setattr(psutil, "Process", lambda: types.SimpleNamespace(**answers))
+
+    return put
+
+
+def test_cores_are_those_that_the_process_is_bound_to(process):
+    process(cpu_affinity=lambda: [2, 5, 7])
+    assert system.count_cores() == 3
+
+
+def test_cores_are_all_of_the_machine_where_no_process_is_bound(process, monkeypatch):
+    process()
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert system.count_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert system.count_cores() == 1
+
+
+def test_a_bound_process_counts_its_cores():
+    if not hasattr(psutil.Process(), "cpu_affinity"):
+        pytest.skip("this system binds no process to cores")
+    code = "import psutil, autoseg.system as system; psutil.Process().cpu_affinity([0]); print(system.count_cores())"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "1"
+
+
+@pytest.mark.usefixtures("no_control_group")
+def test_available_memory_is_what_the_machine_has_without_swapping(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=123))
+    assert system.measure_available_memory() == 123
+
+
+@pytest.mark.parametrize(
+    ("maximum", "current", "expected"), [("max", 40, 1000), ("140", 40, 100), ("5000", 40, 1000), ("30", 40, 0)]
+)
+def test_a_container_may_have_less_memory_than_the_machine(monkeypatch, tmp_path, maximum, current, expected):
+    monkeypatch.setattr(system, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1000))
+    (tmp_path / "memory.max").write_text(f"{maximum}\n")
+    (tmp_path / "memory.current").write_text(f"{current}\n")
+    assert system.measure_available_memory() == expected
+
+
+def test_memory_that_the_system_does_not_say_is_not_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "no_proc"))
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux has /proc")
+    assert system.measure_available_memory() is None
+    assert system.measure_resident_memory() is None
+    assert system.measure_peak_memory() > 0
+    assert system.count_cores() >= 1
+
+
+def test_resident_memory_grows_with_what_is_held():
+    before = system.measure_resident_memory()
+    held = np.ones(50_000_000, np.uint8)
+    after = system.measure_resident_memory()
+    assert after is not None
+    assert before is not None
+    assert 45_000_000 < after - before < 80_000_000
+    assert held[-1] == 1
+
+
+def test_peak_memory_is_in_bytes_and_stays():
+    held = np.ones(200_000_000, np.uint8)
+    assert held[-1] == 1
+    del held
+    assert 200_000_000 < system.measure_peak_memory() < 20_000_000_000
+
+
+def test_macos_counts_the_peak_in_bytes(monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrusage", lambda _who: types.SimpleNamespace(ru_maxrss=700))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert system.measure_peak_memory() == 700 * 1024
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert system.measure_peak_memory() == 700
+
+
+@pytest.mark.parametrize(("memory", "expected"), [({"rss": 5, "peak_wset": 9}, 9), ({"rss": 5}, 5)])
+def test_windows_asks_for_the_peak_of_the_working_set(monkeypatch, process, memory, expected):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    process(memory_info=lambda: types.SimpleNamespace(**memory))
+    assert system.measure_peak_memory() == expected
