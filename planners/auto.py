@@ -94,7 +94,7 @@ def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Pres
 def _plan(fingerprint: Fingerprint, budget: Budget, preset: Preset, reason: str) -> Plan:
     decision = Decision(what="planner", value=preset.name, reason=reason)
     return compose(
-        replace(preset, largest_batch=MAX_BATCH),
+        replace(preset, max_batch=MAX_BATCH),
         fingerprint,
         budget,
         name=NAME,

@@ -129,12 +129,12 @@ def _check_adopted_memory(task: Task, outlines: Sequence[Outline]) -> None:
 def _fit(task: Task, outline: Outline) -> Topology:
     """The user's patch, the adopted one, or the largest that fits the memory at the preset's full width."""
     reference, memory, count = _reference(task, outline), task.memory_gigabytes, partial(_count_elements, task, outline)
-    own_patch, most_levels = _own_patch(task, outline), task.preset.most_levels
+    own_patch, max_levels = _own_patch(task, outline), task.preset.max_levels
     if outline.adopted is not None:
         return adopt_topology(outline.adopted.network, own_patch or outline.adopted.patch_size)
     if own_patch is not None:
-        return take_patch(own_patch, outline.spacing, reference, memory, count, most_levels)
-    return fit_patch(outline.spacing, outline.median_shape, reference, memory, count, most_levels)
+        return take_patch(own_patch, outline.spacing, reference, memory, count, max_levels)
+    return fit_patch(outline.spacing, outline.median_shape, reference, memory, count, max_levels)
 
 
 def _own_patch(task: Task, outline: Outline) -> tuple[int, ...] | None:
@@ -176,7 +176,7 @@ def _configure(task: Task, outline: Outline) -> tuple[Configuration, tuple[Decis
         "spacing": SPACING_REASONS[outline.name],
         "patch_size": _explain_patch(task, outline, topology),
         "batch_size": batch_reason,
-        "levels": explain_levels(sized.topology, task.preset.most_levels),
+        "levels": explain_levels(sized.topology, task.preset.max_levels),
         "base_features": task.preset.width_reason,
         "schedule": "nnU-Net's: long, because accuracy still rises late.",
         "batch_dice": BATCH_DICE_REASONS[outline.batch_dice],
@@ -197,7 +197,7 @@ def _room(task: Task, outline: Outline) -> Room:
         spacing=outline.spacing,
         median_shape=outline.median_shape,
         image_shape=outline.image_shape,
-        most_levels=task.preset.most_levels,
+        max_levels=task.preset.max_levels,
         fixed_patch=_own_patch(task, outline) is not None or adopted is not None,
         fixed_batch=task.budget.overrides.batch_size is not None,
     )
@@ -205,7 +205,7 @@ def _room(task: Task, outline: Outline) -> Room:
 
 def _batch_size(task: Task, outline: Outline, topology: Topology) -> tuple[int, str]:
     elements, reference = _count_elements(task, outline, topology), _reference(task, outline)
-    asked, caps = task.budget.overrides.batch_size, task.preset.largest_batch
+    asked, caps = task.budget.overrides.batch_size, task.preset.max_batch
     if asked is not None and outline.adopted is not None:
         return asked, "Asked for."  # an adopted network was held against the memory in bytes
     if asked is not None:

@@ -31,9 +31,9 @@ class Preset:
     width_reason: str
     """Why the first."""
     build_network: NetworkBuilder
-    most_levels: int | None = None
+    max_levels: int | None = None
     """As deep as the network is meant to be; None: as deep as the patch allows."""
-    largest_batch: Mapping[int, int] | None = None
+    max_batch: Mapping[int, int] | None = None
     """Cap by dimension; None: nnU-Net's rule, which has none."""
 
     def memory_for(self, budget: Budget) -> tuple[float, str]:

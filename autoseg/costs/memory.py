@@ -9,7 +9,7 @@ Example: a plain U-Net of six levels (32 to 320 feature maps, stride 2, three la
 import math
 from collections.abc import Sequence
 
-from autoseg.costs.operations import WITH_WEIGHTS, forward_macs, list_operations
+from autoseg.costs.architectures import WITH_WEIGHTS, forward_macs, list_operations
 from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import Estimates
 

@@ -6,7 +6,7 @@ assert planner_violations(my_planner) == []
 
 from autoseg.testing.fingerprints import synthetic_fingerprint
 from autoseg.testing.phantoms import PHANTOM_LABELS, PhantomCase, make_phantom_case, write_phantom_dataset
-from autoseg.testing.promises import planner_violations
+from autoseg.testing.planner_contract import planner_violations
 
 __all__ = [
     "PHANTOM_LABELS",

@@ -19,7 +19,7 @@ from planners.rules.patch_size import MemoryReference
 MIN_BATCH = 2
 """One patch alone makes the gradient too noisy."""
 
-SILLY_BATCH = {2: 100, 3: 32}
+EXCESSIVE_BATCH = {2: 100, 3: 32}
 """From here on a batch is larger than any published training needed, by dimension: said so in the plan."""
 
 
@@ -62,7 +62,7 @@ def choose_batch_size(
         )
     else:
         reason = f"As many patches as {memory_gigabytes:g} GB hold."
-    if batch_size >= SILLY_BATCH[len(patch_size)]:
+    if batch_size >= EXCESSIVE_BATCH[len(patch_size)]:
         reason += (
             " nnU-Net's rule; far more than useful, because such patches are small: a smaller batch trains as well."
         )

@@ -69,7 +69,7 @@ def fit_patch(
     reference: MemoryReference,
     memory_gigabytes: float,
     count_elements: Callable[[Topology], int],
-    most_levels: int | None = None,
+    max_levels: int | None = None,
 ) -> Topology:
     """Shrink the first guess until the smallest batch fits in memory.
 
@@ -79,7 +79,7 @@ def fit_patch(
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         count_elements: Feature-map elements of the network with a given topology, batch 1.
-        most_levels: As deep as the network is meant to be; None: no limit.
+        max_levels: As deep as the network is meant to be; None: no limit.
 
     Returns:
         The first topology on the way down that fits.
@@ -89,7 +89,7 @@ def fit_patch(
     """
     limit = reference.scaled_elements(memory_gigabytes)
     initial = choose_initial_patch(spacing, median_shape)
-    topology: Topology | None = compute_topology(spacing, pad_to_two_levels(spacing, initial), most_levels)
+    topology: Topology | None = compute_topology(spacing, pad_to_two_levels(spacing, initial), max_levels)
     smallest = math.inf
     seen: set[tuple[int, ...]] = set()
     while topology is not None:
@@ -98,7 +98,7 @@ def fit_patch(
             return topology
         smallest = min(smallest, share)
         seen.add(topology.patch_size)
-        topology = _shrink(spacing, median_shape, topology, seen, most_levels)
+        topology = _shrink(spacing, median_shape, topology, seen, max_levels)
     needed = reference.needed_gigabytes(smallest)
     raise BudgetError(
         f"No {len(spacing)}D network fits in {memory_gigabytes:g} GB: the smallest one needs a memory budget of "
@@ -114,7 +114,7 @@ def take_patch(
     reference: MemoryReference,
     memory_gigabytes: float,
     count_elements: Callable[[Topology], int],
-    most_levels: int | None = None,
+    max_levels: int | None = None,
 ) -> Topology:
     """The user's own patch, enlarged to what its network can divide.
 
@@ -124,13 +124,13 @@ def take_patch(
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         count_elements: Feature-map elements of the network with a given topology, batch 1.
-        most_levels: As deep as the network is meant to be; None: no limit.
+        max_levels: As deep as the network is meant to be; None: no limit.
 
     Raises:
         PlanningError: If it is too small for a network of two levels, or its smallest batch does not fit; names the
             memory that would do.
     """
-    topology = compute_topology(spacing, asked, most_levels)
+    topology = compute_topology(spacing, asked, max_levels)
     if topology.levels < 2:
         raise PlanningError(
             f"--patch-size {_text(asked)} is too small: no axis is long enough to be pooled. "
@@ -173,18 +173,18 @@ def _shrink(
     median_shape: Sequence[float],
     topology: Topology,
     seen: set[tuple[int, ...]],
-    most_levels: int | None,
+    max_levels: int | None,
 ) -> Topology | None:
     """Shorten the axis that is longest relative to the median, the last of equals; the next one where it cannot be."""
     ratios = [edge / size for edge, size in zip(topology.patch_size, median_shape, strict=True)]
     for axis in sorted(range(len(ratios)), key=lambda axis: (ratios[axis], axis), reverse=True):
-        shorter = _shorten(spacing, topology, axis, most_levels)
+        shorter = _shorten(spacing, topology, axis, max_levels)
         if shorter is not None and shorter.patch_size not in seen:
             return shorter
     return None
 
 
-def _shorten(spacing: Sequence[float], topology: Topology, axis: int, most_levels: int | None) -> Topology | None:
+def _shorten(spacing: Sequence[float], topology: Topology, axis: int, max_levels: int | None) -> Topology | None:
     """Take one divisor off an axis; None when nothing would be left to pool.
 
     The divisor is that of the shorter patch: a shorter axis pools less often, so its sizes lie closer together.
@@ -192,8 +192,8 @@ def _shorten(spacing: Sequence[float], topology: Topology, axis: int, most_level
     patch_size = list(topology.patch_size)
     tentative = list(patch_size)
     tentative[axis] -= topology.divisors[axis]
-    patch_size[axis] -= compute_topology(spacing, tentative, most_levels).divisors[axis]
+    patch_size[axis] -= compute_topology(spacing, tentative, max_levels).divisors[axis]
     if patch_size[axis] < 1:
         return None
-    shorter = compute_topology(spacing, patch_size, most_levels)
+    shorter = compute_topology(spacing, patch_size, max_levels)
     return shorter if shorter.levels > 1 else None

@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from autoseg.costs.operations import forward_macs
+from autoseg.costs.architectures import forward_macs
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.network import Architecture, NetworkSpec
 

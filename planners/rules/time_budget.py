@@ -93,7 +93,7 @@ class Room:
     """Same axes, voxels."""
     image_shape: tuple[float, float, float]
     """Median image at that spacing, all axes."""
-    most_levels: int | None = None
+    max_levels: int | None = None
     """As deep as the network is meant to be; None: no limit."""
     fixed_patch: bool = False
     """The user chose the patch."""
@@ -294,7 +294,7 @@ def _halve(room: Room, topology: Topology) -> Topology | None:
         if old[axis] < 2 * MIN_EDGE:
             continue
         edges = [old[i] / 2 if i == axis else edge for i, edge in enumerate(unpadded)]
-        halved = compute_topology(room.spacing, edges, room.most_levels)
+        halved = compute_topology(room.spacing, edges, room.max_levels)
         grows = any(new > edge for new, edge in zip(halved.patch_size, old, strict=True))
         if halved.levels > 1 and halved.patch_size != old and not grows:
             return halved

@@ -48,13 +48,13 @@ class Topology:
         return len(self.strides)
 
 
-def compute_topology(spacing: Sequence[float], patch_size: Sequence[float], most_levels: int | None = None) -> Topology:
+def compute_topology(spacing: Sequence[float], patch_size: Sequence[float], max_levels: int | None = None) -> Topology:
     """Pool axes of similar spacing together until their edges would fall below the minimum.
 
     Args:
         spacing: (z, y, x) or (y, x), mm.
         patch_size: Same axes, voxels; may be fractional, and is padded up to what the network can divide.
-        most_levels: As deep as the network is meant to be; None: no limit.
+        max_levels: As deep as the network is meant to be; None: no limit.
 
     Returns:
         The topology; a single level when no axis is long enough to be pooled.
@@ -64,7 +64,7 @@ def compute_topology(spacing: Sequence[float], patch_size: Sequence[float], most
     kernel = [1] * dimensions
     strides: list[tuple[int, ...]] = [(1,) * dimensions]
     kernels: list[tuple[int, ...]] = []
-    while (most_levels is None or len(strides) < most_levels) and (pooled := _axes_to_pool(current, size)):
+    while (max_levels is None or len(strides) < max_levels) and (pooled := _axes_to_pool(current, size)):
         # An axis is convolved once it is about as well resolved as the best one, and from then on.
         for axis in range(dimensions):
             if current[axis] / min(current) < SIMILAR_SPACING:
@@ -91,10 +91,10 @@ def _axes_to_pool(spacing: Sequence[float], size: Sequence[float]) -> list[int]:
     return pooled
 
 
-def explain_levels(topology: Topology, most_levels: int | None) -> str:
+def explain_levels(topology: Topology, max_levels: int | None) -> str:
     """One sentence: how often each axis is halved, and why no oftener."""
     halved = ", ".join(str(divisor.bit_length() - 1) for divisor in topology.divisors)
-    if topology.levels == most_levels:
+    if topology.levels == max_levels:
         return f"The axes are halved {halved} times, which is as deep as this network is meant to be."
     reason = f"The axes are halved {halved} times, until the next halving would leave fewer than {MIN_EDGE} voxels"
     if len(set(topology.strides[1:])) > 1:

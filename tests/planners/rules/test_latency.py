@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.costs.operations import forward_macs
+from autoseg.costs.architectures import forward_macs
 from autoseg.errors import PlanningError
 from autoseg.inference.windows import sliding_window
 from autoseg.records.budget import Budget, Throughput

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.costs.operations import forward_macs
+from autoseg.costs.architectures import forward_macs
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.network import Architecture, NetworkSpec
 from planners.rules.speed import forward_seconds, is_measured, macs_per_second, step_seconds

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoseg.costs.architectures import forward_macs, list_operations
 from autoseg.costs.memory import (
     count_feature_map_elements,
     count_parameters,
@@ -17,7 +18,6 @@ from autoseg.costs.memory import (
     estimate_costs,
     estimate_training_memory_bytes,
 )
-from autoseg.costs.operations import forward_macs, list_operations
 from autoseg.networks.build import build_network
 from autoseg.networks.residual import ResidualBlock
 from autoseg.records.network import Architecture, NetworkSpec
