@@ -7,26 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.metrics.detection import match_lesions
+from autoseg.metrics.descriptions import METRICS, Mask, StructurePair
 from autoseg.metrics.overlap import IGNORE, find_positions, score_case, sorted_values
-from autoseg.metrics.surface import (
-    average_surface_distance,
-    hausdorff_distance,
-    largest_distance_mm,
-    measure_surfaces,
-    surface_dice,
-)
+from autoseg.metrics.surface import largest_distance_mm
 from autoseg.records.dataset import LabelValues
 from autoseg.records.evaluation import CaseScores, LabelScores
 
 DEFAULT_TOLERANCE_MM = 1.0
-"""Of the surface Dice: about what experts differ by on small structures; large organs are often given 2 mm or more."""
+"""Tolerance of the surface Dice: about what experts differ by on small structures; large organs often get 2 mm."""
 
 CUBIC_MM_PER_ML = 1000.0
 
 Values = NDArray[np.generic]
 """(Z, Y, X), values as a file has them."""
-Mask = NDArray[np.bool_]
 Box = tuple[slice, ...]
 
 
@@ -50,8 +43,8 @@ def measure_case(
         labels: Name -> value, or all values of a region; `background` and `ignore` are not scored.
         spacing: mm, (z, y, x). When an axis has length 1 the surfaces are contours in the plane of the other two; a
             picture's pixels count as 1 mm.
-        tolerance_mm: Of the surface Dice. None: neither surfaces nor lesions are measured, only what follows from
-            counts.
+        tolerance_mm: Tolerance of the surface Dice. None: only what follows from counts of voxels is measured, neither
+            surfaces nor lesions.
 
     Returns:
         Scores by name, in the order of `labels`. Working memory is two bytes per voxel of the image, and what the box
@@ -65,14 +58,15 @@ def measure_case(
     ignored = _find_ignored(reference, labels)
     num_voxels = reference.size - (0 if ignored is None else int(np.count_nonzero(ignored)))
     voxel_ml = None if 1 in reference.shape else prod(spacing) / CUBIC_MM_PER_ML
-    scores = {name: _add_whole_image(one, num_voxels, voxel_ml) for name, one in counted.items()}
+    scores = {name: _add_whole_image(of_label, num_voxels, voxel_ml) for name, of_label in counted.items()}
     if tolerance_mm is None:
         return CaseScores(case=case, labels=scores)
     coded = _CodedMaps(prediction, reference, scored, ignored)
     for name, values in scored.items():
         masks = coded.cut_out(values)
         if masks is not None:
-            scores[name] = scores[name].model_copy(update=_measure_label(*masks, spacing, tolerance_mm))
+            measured = _measure_structure(StructurePair(*masks, spacing, tolerance_mm))
+            scores[name] = scores[name].model_copy(update=measured)
     return CaseScores(
         case=case,
         labels=scores,
@@ -102,13 +96,13 @@ class _CodedMaps:
         if not found:
             return None
         box = tuple(
-            slice(max(0, min(one.start for one in along) - 1), max(one.stop for one in along) + 1)
-            for along in zip(*found, strict=True)
+            slice(max(0, min(side.start for side in sides) - 1), max(side.stop for side in sides) + 1)
+            for sides in zip(*found, strict=True)
         )
         is_own = np.zeros(len(self._values) + 1, dtype=bool)
         is_own[numbers + 1] = True
-        predicted, true = (is_own[coded[box]] for coded in self._maps)
-        return predicted, true, None if self._ignored is None else self._ignored[box]
+        prediction, reference = (is_own[coded[box]] for coded in self._maps)
+        return prediction, reference, None if self._ignored is None else self._ignored[box]
 
 
 def _find_ignored(reference: Values, labels: Mapping[str, LabelValues]) -> Mask | None:
@@ -128,7 +122,13 @@ def _encode(values: Values, known: NDArray[np.integer]) -> NDArray[np.unsignedin
 
 
 def _add_whole_image(scores: LabelScores, num_voxels: int, voxel_ml: float | None) -> LabelScores:
-    """What needs to know of the whole image: its voxels with truth, and the volume of one, ml."""
+    """Scores with the metrics that depend on the whole image.
+
+    Args:
+        scores: Scores of one label, from counts of voxels.
+        num_voxels: Voxels of the image that are not ignored.
+        voxel_ml: Volume of a voxel in ml; None when it is not known.
+    """
     if not scores.predicted_voxels and not scores.reference_voxels:
         return scores
     wrong = scores.false_positives + scores.false_negatives
@@ -141,19 +141,11 @@ def _add_whole_image(scores: LabelScores, num_voxels: int, voxel_ml: float | Non
     )
 
 
-def _measure_label(
-    prediction: Mask, reference: Mask, ignored: Mask | None, spacing: Sequence[float], tolerance_mm: float
-) -> dict[str, float | int | None]:
-    """Fields of LabelScores, by name."""
-    surfaces = measure_surfaces(prediction, reference, spacing, ignored)
-    lesions = match_lesions(prediction, reference)
-    return {
-        "average_surface_distance_mm": average_surface_distance(surfaces),
-        "hausdorff_mm": hausdorff_distance(surfaces),
-        "hausdorff_95_mm": hausdorff_distance(surfaces, 0.95),
-        "surface_dice": surface_dice(surfaces, tolerance_mm),
-        "lesion_f1": lesions.recognition_quality,
-        "panoptic_quality": lesions.panoptic_quality,
+def _measure_structure(pair: StructurePair) -> dict[str, float | int | None]:
+    """Fields of LabelScores that need both masks, by name."""
+    lesions = pair.lesions
+    measured = {metric.name: metric.measure(pair) for metric in METRICS if metric.measure is not None}
+    return measured | {
         "predicted_lesions": lesions.true_positives + lesions.false_positives,
         "reference_lesions": lesions.true_positives + lesions.false_negatives,
         "matched_lesions": lesions.true_positives,

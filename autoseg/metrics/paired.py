@@ -13,7 +13,8 @@ from scipy.stats import wilcoxon
 
 from autoseg.errors import UsageError
 from autoseg.metrics.bootstrap import bootstrap_interval, mean_of_label_means
-from autoseg.metrics.summary import METRICS, as_array, value_with_miss
+from autoseg.metrics.descriptions import BY_NAME, NAMES
+from autoseg.metrics.summary import as_array, value_with_miss
 from autoseg.records.comparison import EvaluationComparison, MetricComparison
 from autoseg.records.evaluation import CaseScores, Evaluation
 
@@ -48,7 +49,7 @@ def compare_evaluations(first: NamedEvaluation, second: NamedEvaluation) -> Eval
     """
     cases, labels = _common_cases(first, second), _common_labels(first, second)
     remarks = _remarks(first, second, cases)
-    metrics = [metric for metric in METRICS if metric != "surface_dice" or _has_one_tolerance(first, second)]
+    metrics = [metric for metric in NAMES if not BY_NAME[metric].uses_tolerance or _has_one_tolerance(first, second)]
     pairs = list(zip(_scores_of(first, cases), _scores_of(second, cases), strict=True))
     by_label = {}
     for label in labels:

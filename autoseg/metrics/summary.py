@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.metrics.bootstrap import bootstrap_interval, bootstrap_intervals
+from autoseg.metrics.descriptions import BY_NAME, NAMES
 from autoseg.records.evaluation import (
     CaseScores,
     EmptyCounts,
@@ -28,27 +29,6 @@ from autoseg.records.evaluation import (
     MetricSummary,
 )
 from autoseg.records.selection import Interval
-
-DISTANCES = ("average_surface_distance_mm", "hausdorff_mm", "hausdorff_95_mm")
-"""Metrics without a value when a structure is missed or invented; the worst is the diagonal of the image."""
-
-RATIOS = ("precision", "recall")
-"""Metrics that may have no value when a structure is missed or invented; the worst is 0."""
-
-METRICS = (
-    "dice",
-    "iou",
-    "pixel_accuracy",
-    *RATIOS,
-    "volume_overlap_error",
-    "relative_volume_difference",
-    "volume_error_ml",
-    *DISTANCES,
-    "surface_dice",
-    "lesion_f1",
-    "panoptic_quality",
-)
-"""Fields of LabelScores that are summarised, in the order in which they are shown."""
 
 
 def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: Sequence[str] = ()) -> Evaluation:
@@ -73,14 +53,14 @@ def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: 
     """
     scores = {name: [_scores_of(case, name) for case in cases] for name in label_names}
     tolerances = {case.surface_tolerance_mm for case in cases if case.surface_tolerance_mm is not None}
-    metrics = [metric for metric in METRICS if metric != "surface_dice" or len(tolerances) < 2]
-    columns = [[getattr(one, metric) for one in scores[name]] for name in label_names for metric in metrics]
+    metrics = [metric for metric in NAMES if len(tolerances) < 2 or not BY_NAME[metric].uses_tolerance]
+    columns = [[getattr(case, metric) for case in scores[name]] for name in label_names for metric in metrics]
     intervals = iter(bootstrap_intervals(as_array(columns, len(cases))))
     labels = {}
     for name in label_names:
         of_metrics = {metric: _summarize_metric(cases, scores[name], metric, next(intervals)) for metric in metrics}
         labels[name] = _summarize_label(scores[name], of_metrics)
-    dice = as_array([[one.dice for one in scores[name]] for name in label_names], len(cases))
+    dice = as_array([[case.dice for case in scores[name]] for name in label_names], len(cases))
     return Evaluation(
         mean_foreground_dice=mean_of_known(summary.dice for summary in labels.values()),
         mean_foreground_dice_interval=bootstrap_interval(dice),
@@ -104,22 +84,21 @@ def case_dice(case: CaseScores) -> float | None:
 
 
 def value_with_miss(case: CaseScores, scores: LabelScores, metric: str) -> float | None:
-    """Value of a metric where a missed or invented structure has the worst one there is.
+    """Value of a metric where a missed or invented structure counts with the worst value.
 
     Args:
-        case: Knows the diagonal of its image.
-        scores: Of one label of the case.
-        metric: One of METRICS.
+        case: Scores of the case, with the diagonal of its image.
+        scores: Scores of one label of the case.
+        metric: Name of the metric, see `descriptions`.
 
     Returns:
-        None when both maps are empty, when the metric was not computed, and when the worst is without bound.
+        None when both maps are empty, when the metric was not computed, and when it has no worst value.
     """
     value: float | None = getattr(scores, metric)
-    if value is not None or not _is_missed_or_invented(scores):
+    description = BY_NAME[metric]
+    if value is not None or description.miss == "scored" or not _is_missed_or_invented(scores):
         return value
-    if metric in RATIOS:
-        return 0.0
-    return case.largest_distance_mm if metric in DISTANCES else None
+    return 0.0 if description.better == "higher" else case.largest_distance_mm
 
 
 def as_array(columns: Sequence[Sequence[float | None]], num_cases: int) -> NDArray[np.float64]:
@@ -142,14 +121,18 @@ def _summarize_label(scores: Sequence[LabelScores], metrics: dict[str, MetricSum
         iou=mean_of_known(score.iou for score in scores),
         dice_std=stdev(known) if len(known) > 1 else None,
         num_cases=len(known),
-        metrics={name: one for name, one in metrics.items() if one.num_cases > 0 or one.mean_with_misses is not None},
+        metrics={
+            name: metric
+            for name, metric in metrics.items()
+            if metric.num_cases > 0 or metric.mean_with_misses is not None
+        },
     )
 
 
 def _summarize_metric(
     cases: Sequence[CaseScores], scores: Sequence[LabelScores], metric: str, interval: Interval | None
 ) -> MetricSummary:
-    known = [value for one in scores if (value := getattr(one, metric)) is not None]
+    known = [value for of_case in scores if (value := getattr(of_case, metric)) is not None]
     return MetricSummary(
         mean=mean_of_known(known),
         interval=interval,
@@ -160,10 +143,10 @@ def _summarize_metric(
 
 def _mean_with_misses(cases: Sequence[CaseScores], scores: Sequence[LabelScores], metric: str) -> float | None:
     """None also when a miss has no worst value, because the case's surfaces were not measured."""
-    if metric not in (*DISTANCES, *RATIOS):
+    if BY_NAME[metric].miss == "scored":
         return None
-    values = [value_with_miss(case, one, metric) for case, one in zip(cases, scores, strict=True)]
-    missed = [_is_missed_or_invented(one) for one in scores]
+    values = [value_with_miss(case, of_case, metric) for case, of_case in zip(cases, scores, strict=True)]
+    missed = [_is_missed_or_invented(of_case) for of_case in scores]
     if any(value is None and is_missed for value, is_missed in zip(values, missed, strict=True)):
         return None
     return mean_of_known(values)

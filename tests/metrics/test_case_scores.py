@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from autoseg.metrics.case_scores import measure_case
+from autoseg.metrics.descriptions import NAMES
 from autoseg.metrics.overlap import score_case
-from autoseg.metrics.summary import METRICS
 from autoseg.records.dataset import LabelValues
 
 SPACING = (5.0, 0.5, 2.0)
@@ -100,7 +100,7 @@ def test_empty_structures_follow_the_policy(predicted, true):
     )
     assert (scores.average_surface_distance_mm, scores.hausdorff_mm, scores.hausdorff_95_mm) == (None, None, None)
     if not predicted and not true:
-        assert all(getattr(scores, name) is None for name in METRICS)
+        assert all(getattr(scores, name) is None for name in NAMES)
 
 
 def test_ignored_voxels_are_left_out_of_everything():
@@ -142,7 +142,7 @@ def test_counts_are_those_of_the_cheap_scores():
 
 def test_every_metric_has_a_field_that_is_filled():
     liver = measure_case("a", PREDICTION, REFERENCE, LABELS, SPACING).labels["liver"]
-    assert all(getattr(liver, name) is not None for name in METRICS)
+    assert all(getattr(liver, name) is not None for name in NAMES)
     assert None not in liver.model_dump().values()
 
 

@@ -3,21 +3,15 @@
 from rich.markup import escape
 from rich.table import Table
 
+from autoseg.metrics.descriptions import metrics_of
 from autoseg.records.comparison import EvaluationComparison, MetricComparison
 from autoseg.records.evaluation import Evaluation
-from autoseg.report.tables.tables import Row, metric_summary, number, scores_table, signed
+from autoseg.report.tables.tables import Row, metric_cell, number, scores_table
 
 DETAIL_COLUMNS = (
     "label",
     "Dice\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd",
-    "precision",
-    "recall",
-    "VOE",
-    "RVD",
-    "pixel acc.",
-    "MSD mm",
-    "lesion F1",
-    "PQ",
+    *(metric.column for metric in metrics_of("details")),
 )
 
 COMPARISON_COLUMNS = (
@@ -29,16 +23,6 @@ COMPARISON_COLUMNS = (
     "differ",
     "Wilcoxon p",
 )
-
-_COMPARED = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "hausdorff_95_mm": "HD95 mm",
-    "average_surface_distance_mm": "ASSD mm",
-    "surface_dice": "surface Dice",
-    "panoptic_quality": "PQ",
-}
-"""Metrics of the comparison that are shown; the file has all."""
 
 
 def evaluation_details_table(evaluation: Evaluation) -> Table:
@@ -54,14 +38,7 @@ def evaluation_detail_rows(evaluation: Evaluation) -> list[Row]:
         (
             name,
             f"{number(summary.dice)} ± {number(summary.dice_std)}",
-            number(metric_summary(summary, "precision").mean_with_misses),
-            number(metric_summary(summary, "recall").mean_with_misses),
-            number(metric_summary(summary, "volume_overlap_error").mean),
-            signed(metric_summary(summary, "relative_volume_difference").mean),
-            number(metric_summary(summary, "pixel_accuracy").mean, 4),
-            number(metric_summary(summary, "hausdorff_mm").mean_with_misses, 2),
-            number(metric_summary(summary, "lesion_f1").mean),
-            number(metric_summary(summary, "panoptic_quality").mean),
+            *(metric_cell(summary, metric) for metric in metrics_of("details")),
         )
         for name, summary in evaluation.labels.items()
     ]
@@ -70,10 +47,10 @@ def evaluation_detail_rows(evaluation: Evaluation) -> list[Row]:
 def comparison_table(comparison: EvaluationComparison) -> Table:
     """Difference by label and metric, then that of the mean foreground Dice."""
     rows = [
-        _comparison_row(label, words, metrics[metric])
-        for label, metrics in comparison.labels.items()
-        for metric, words in _COMPARED.items()
-        if metric in metrics
+        _comparison_row(label, metric.column, compared[metric.name])
+        for label, compared in comparison.labels.items()
+        for metric in metrics_of("comparison")
+        if metric.name in compared
     ]
     if comparison.mean_foreground_dice is not None:
         rows.append(_comparison_row("mean of labels", "Dice", comparison.mean_foreground_dice))

@@ -3,26 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from autoseg.metrics.descriptions import BY_NAME, metrics_of
 from autoseg.metrics.summary import case_dice
 from autoseg.records.evaluation import CaseScores, Evaluation, LabelScores, LabelSummary
 
 MAX_LABEL_COLUMNS = 8
 """With more labels, the table of cases shows means only."""
-METRIC_NAMES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "surface_dice": "surface Dice",
-    "hausdorff_95_mm": "HD95 ({unit})",
-    "average_surface_distance_mm": "ASSD ({unit})",
-    "hausdorff_mm": "Hausdorff ({unit})",
-    "precision": "precision",
-    "recall": "recall",
-    "volume_error_ml": "volume error (ml)",
-    "relative_volume_difference": "relative volume difference",
-    "lesion_f1": "F1 of parts",
-    "panoptic_quality": "panoptic quality",
-}
-"""Shown, in this order; what says the same as another (1 - IoU) or is always near 1 (pixel accuracy) is left out."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +33,13 @@ class DataTable:
 
 def say_metric(name: str, unit: str) -> str:
     """Name of a metric for people; distances are in mm, of pictures in pixels."""
-    return METRIC_NAMES[name].format(unit=unit)
+    return BY_NAME[name].describe(unit)
 
 
 def tabulate_labels(evaluation: Evaluation, unit: str = "mm") -> DataTable:
     """One row per label; metrics that no label has are left out, counts of empty structures come last."""
-    names = [name for name in METRIC_NAMES if any(_mean(one, name) for one in evaluation.labels.values())]
+    page = [metric.name for metric in metrics_of("page")]
+    names = [name for name in page if any(_mean(summary, name) for summary in evaluation.labels.values())]
     columns = ("label", *(say_metric(name, unit) for name in names), "cases", "missed", "false alarms", "both empty")
     rows = []
     for label, summary in evaluation.labels.items():

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autoseg.metrics.descriptions import Metric, metrics_of
 from autoseg.records.evaluation import EmptyCounts, Evaluation, LabelSummary, MetricSummary
 from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Configuration, Decision, JsonValue, Plan
@@ -35,11 +36,7 @@ EVALUATION_COLUMNS = (
     "label",
     "Dice",
     "95\N{NO-BREAK SPACE}% interval",
-    "IoU",
-    "HD95 mm",
-    "ASSD mm",
-    "surface Dice",
-    "volume ml",
+    *(metric.column for metric in metrics_of("main") if metric.name != "dice"),
     "cases",
     "missed, false, empty",
 )
@@ -109,11 +106,7 @@ def evaluation_rows(evaluation: Evaluation) -> list[Row]:
             name,
             number(summary.dice),
             interval(metric_summary(summary, "dice").interval),
-            number(summary.iou),
-            number(metric_summary(summary, "hausdorff_95_mm").mean_with_misses, 2),
-            number(metric_summary(summary, "average_surface_distance_mm").mean_with_misses, 2),
-            number(metric_summary(summary, "surface_dice").mean),
-            signed(metric_summary(summary, "volume_error_ml").mean),
+            *(metric_cell(summary, metric) for metric in metrics_of("main") if metric.name != "dice"),
             str(summary.num_cases),
             _count_cell(evaluation.counts[name]),
         )
@@ -148,8 +141,16 @@ def decision_rows(plan: Plan) -> list[Row]:
 
 
 def metric_summary(summary: LabelSummary, name: str) -> MetricSummary:
-    """One metric of a label; without any value where it was not computed."""
-    return summary.metrics.get(name, MetricSummary(mean=None, num_cases=0))
+    """One metric of a label; without any value where it was not computed. Older files have Dice and IoU alone."""
+    mean = {"dice": summary.dice, "iou": summary.iou}.get(name)
+    return summary.metrics.get(name, MetricSummary(mean=mean, num_cases=0 if mean is None else summary.num_cases))
+
+
+def metric_cell(summary: LabelSummary, metric: Metric) -> str:
+    """Mean of a metric over cases, with the worst value for misses where the metric has none of its own."""
+    of_metric = metric_summary(summary, metric.name)
+    mean = of_metric.mean_with_misses if metric.miss == "worst" else of_metric.mean
+    return signed(mean) if metric.better == "near zero" else number(mean, metric.decimals)
 
 
 def number(value: float | None, decimals: int = 3) -> str:
