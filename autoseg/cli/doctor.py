@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from autoseg import DISTRIBUTION
 from autoseg.cli.options import add_device, add_shared
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _print_machine(device_name: str) -> None:
     device = choose_device(device_name)
     memory = gpu_memory_gigabytes()
     rows = {
-        "autoseg": version("autoseg"),
+        "autoseg": version(DISTRIBUTION),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}",
         "cores": str(core_count()),

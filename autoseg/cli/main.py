@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from autoseg import DISTRIBUTION
 from autoseg.errors import AutosegError, UsageError
 
 COMMANDS = {
@@ -77,7 +78,7 @@ def _print_version() -> None:
     # The package's metadata is read only when asked for, because that takes time.
     from importlib.metadata import version
 
-    print(f"autoseg {version('autoseg')}")
+    print(f"autoseg {version(DISTRIBUTION)}")
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -148,5 +148,5 @@ def _import(module: str) -> Any:  # noqa: ANN401 (the packages need not be insta
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(
-            f"--format onnx needs a package that is not installed ({error}); pip install autoseg[onnx]"
+            f"--format onnx needs a package that is not installed ({error}); pip install onnx onnxruntime onnxscript"
         ) from error

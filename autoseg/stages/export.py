@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from autoseg import DISTRIBUTION
 from autoseg.errors import PredictionError
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
@@ -170,7 +171,7 @@ def write_manifest(chosen: ChosenModel, folder: Path, form: Literal["autoseg", "
         format=form,
         created=datetime.now(UTC).date().isoformat(),
         license=chosen.license,
-        autoseg_version=version("autoseg"),
+        autoseg_version=version(DISTRIBUTION),
         torch_version=torch.__version__,
         numpy_version=np.__version__,
         dataset_name=chosen.plan.dataset_name,

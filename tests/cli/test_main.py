@@ -1,8 +1,11 @@
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from autoseg import DISTRIBUTION
 from autoseg.cli.main import main
 
 
@@ -48,4 +51,6 @@ def test_an_unknown_device_is_wrong_usage(phantom_dataset, capsys):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("autoseg ")
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert capsys.readouterr().out == f"autoseg {pyproject['project']['version']}\n"
+    assert pyproject["project"]["name"] == DISTRIBUTION

@@ -81,6 +81,6 @@ def test_a_network_that_comes_out_otherwise_is_refused(runtime, tmp_path, monkey
 def test_a_missing_package_is_one_sentence(monkeypatch, package):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None if name == package else sys)
-    message = rf"--format onnx needs a package that is not installed \(.*{package}.*\); pip install autoseg\[onnx\]"
+    message = rf"--format onnx needs a package that is not installed \(.*{package}.*\); pip install onnx onnxruntime"
     with pytest.raises(UsageError, match=message):
         check_packages()

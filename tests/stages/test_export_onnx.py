@@ -222,4 +222,4 @@ def test_a_missing_package_is_said_before_anything_is_done(tmp_path, capsys, mon
     assert main(["export", str(tmp_path), "--format", "onnx", "-o", str(tmp_path / "onnx")]) == UNUSABLE
     error = capsys.readouterr().err
     assert error.startswith("autoseg export: --format onnx needs a package that is not installed")
-    assert error.rstrip().endswith("pip install autoseg[onnx]")
+    assert error.rstrip().endswith("pip install onnx onnxruntime onnxscript")

@@ -134,5 +134,5 @@ def _import_distributed() -> Any:  # noqa: ANN401 (the package need not be insta
         return importlib.import_module("distributed")
     except ImportError as error:
         raise UsageError(
-            f"--scheduler needs a package that is not installed ({error}); pip install autoseg[cluster]"
+            f"--scheduler needs a package that is not installed ({error}); pip install distributed"
         ) from error

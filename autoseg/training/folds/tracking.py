@@ -70,7 +70,7 @@ def _ignore(_line: EpochHistory) -> None:
 
 @contextmanager
 def _track_in_tensorboard(folder: Path) -> Iterator[Callable[[EpochHistory], None]]:
-    tensorboard = _import("torch.utils.tensorboard")
+    tensorboard = _import("torch.utils.tensorboard", package="tensorboard")
     writers: list[Any] = []
 
     def record(line: EpochHistory) -> None:
@@ -91,7 +91,7 @@ def _track_in_tensorboard(folder: Path) -> Iterator[Callable[[EpochHistory], Non
 def _track_in_mlflow(database: Path, name: str) -> Iterator[Callable[[EpochHistory], None]]:
     # it reports its use to its makers otherwise, from places where nothing may leave the house
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    mlflow = _import("mlflow")
+    mlflow = _import("mlflow", package="mlflow")
     database.parent.mkdir(parents=True, exist_ok=True)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{database.resolve()}")
     earlier = [run.info.run_id for run in client.search_runs([ONLY_EXPERIMENT], max_results=1)]  # the latest
@@ -115,10 +115,10 @@ def _track_in_mlflow(database: Path, name: str) -> Iterator[Callable[[EpochHisto
             client.set_terminated(run, status)
 
 
-def _import(module: str) -> Any:  # noqa: ANN401 (neither package has to be installed)
+def _import(module: str, *, package: str) -> Any:  # noqa: ANN401 (neither package has to be installed)
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(
-            f"--tracking needs a package that is not installed ({error}); pip install autoseg[tracking]"
+            f"--tracking needs a package that is not installed ({error}); pip install {package}"
         ) from error

@@ -90,5 +90,5 @@ def test_no_scheduler_at_the_address(monkeypatch):
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"--scheduler needs a package .*pip install autoseg\[cluster\]"):
+    with pytest.raises(UsageError, match=r"--scheduler needs a package .*pip install distributed"):
         list(work_on_cluster("tcp://127.0.0.1:1", refuse, Tool.work, [1]))
