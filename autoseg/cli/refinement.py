@@ -24,10 +24,10 @@ def add_refinement(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def refinement_options(arguments: argparse.Namespace) -> "RefinementOptions | None":
+def refinement_options(arguments: argparse.Namespace, precision: str = "auto") -> "RefinementOptions | None":
     """What the arguments ask for; None: no refinement."""
     if arguments.refine == "none":
         return None
     from autoseg.selection.refinement import RefinementOptions
 
-    return RefinementOptions(seconds=arguments.refine_time, device=arguments.device)
+    return RefinementOptions(seconds=arguments.refine_time, device=arguments.device, precision=precision)

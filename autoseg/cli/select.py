@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="regions begin where their probability exceeds one half; other thresholds are not tried",
     )  # fmt: skip
     add_refinement(parser)
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+        help="number format of the networks, as autoseg predict will be used (default: auto)",
+    )  # fmt: skip
     add_device(parser)
     add_workers(parser)
     add_shared(parser)
@@ -46,8 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.dataset,
         ensembles=not arguments.no_ensembles,
         thresholds=not arguments.no_thresholds,
-        refine=refinement_options(arguments),
+        refine=refinement_options(arguments, arguments.precision),
         device=arguments.device,
+        precision=arguments.precision,
         workers=arguments.workers or core_count(),
         bar=progress_bar,
     )

@@ -24,7 +24,7 @@ from autoseg.imaging.formats.geometry import restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous
-from autoseg.inference.models.loading import LoadedConfiguration, load_configuration
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, with_precision
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, restore_combinations
 from autoseg.metrics.case_scores import measure_case
@@ -61,8 +61,8 @@ class CrossValidation:
     dataset_folder: Path
     plan: Plan
     device: torch.device
-    dtype: torch.dtype
-    """Of autocast; float32: none."""
+    precision: str = "auto"
+    """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     workers: int = 1
     """Threads that score."""
 
@@ -132,7 +132,10 @@ def predict_again(
             not preprocessed any more.
         PredictionError: If weights are damaged or belong to another plan.
     """
-    members = {name: load_configuration(run.workspace, run.plan, name, [fold], "final", run.device) for name in names}
+    loaded = {name: load_configuration(run.workspace, run.plan, name, [fold], "final", run.device) for name in names}
+    members = {
+        name: with_precision(member, run.precision, run.device, run.plan.encoding) for name, member in loaded.items()
+    }
     previous = {name: _load_previous(run, member, cases) for name, member in members.items()}
     return lambda name, case: _answer(run, members[name], previous[name], case)
 
@@ -234,7 +237,7 @@ def _answer(
     stored = open_case(folder, case)
     image = stored.array[: len(run.plan.channel_names)]
     labels = previous[case][:] if case in previous else None
-    slices = stream_case_logits(member, image, labels, device=run.device, dtype=run.dtype)
+    slices = stream_case_logits(member, image, labels, device=run.device)
     return CaseLogits(slices, stored.record, member.configuration.resampling)
 
 

@@ -19,7 +19,7 @@ from autoseg.imaging.arrays.preprocessing import normalized_crop
 from autoseg.imaging.datasets.case_reading import CaseVolume, read_case
 from autoseg.imaging.formats.geometry import restore_array
 from autoseg.imaging.formats.volume import Volume
-from autoseg.inference.models.loading import load_with_previous
+from autoseg.inference.models.loading import load_with_previous, with_precision
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.refinement.patches import cut_patch, patch_box
 from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_head_surface, foreground_heads
@@ -49,6 +49,8 @@ class HeldOutCases:
     """By case."""
     dataset_folder: Path
     device: torch.device
+    precision: str = "auto"
+    """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     thresholds: Thresholds = field(default_factory=dict)
     """Of regions."""
 
@@ -150,12 +152,13 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
 
 
 def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
-    members = tuple(
+    loaded = [
         load_with_previous(cases.workspace, cases.plan, name, [fold], "final", cases.device)
         for name in cases.configurations
-    )
+    ]
+    members = tuple(with_precision(member, cases.precision, cases.device, cases.plan.encoding) for member in loaded)
     return CasePredictor(
-        plan=cases.plan, members=members, postprocessing=(), device=cases.device, dtype=torch.float32,
+        plan=cases.plan, members=members, postprocessing=(), device=cases.device,
         mirroring=True, overlap=0.5, max_memory=None, memory_log_level=logging.DEBUG,
     )  # fmt: skip
 

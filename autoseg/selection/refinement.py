@@ -55,6 +55,8 @@ class RefinementOptions:
     """Wall-clock time of each refiner's training."""
     most_steps: int = MAX_STEPS
     device: str = "auto"
+    precision: str = "auto"
+    """Precision of the predictions to be refined; the same rule as prediction."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _make_task(
         workspace=workspace, plan=plan, configurations=configurations, folds=folds,
         dataset_folder=dataset_folder or workspace.dataset_folder(description.folder),
         files={files.case: files for files in description.cases}, device=choose_device(options.device),
-        thresholds=thresholds,
+        precision=options.precision, thresholds=thresholds,
     )  # fmt: skip
     return _Task(
         cases=cases, groups=groups, patches=patches, network=plan_refiner(patches, len(plan.channel_names)),

@@ -37,7 +37,7 @@ from autoseg.inference.models.loading import (
     load_with_previous,
     say_what_predicts,
     with_first_folds,
-    with_precision_trial,
+    with_precision,
 )
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.images import Image, as_volume
@@ -110,7 +110,7 @@ class Predictor:
         if not 0 <= overlap < 1:
             raise UsageError(f"overlap must be in [0, 1), not {overlap}")
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision, self.device)
+        choose_dtype(precision, self.device)  # refuses what the device lacks before anything is loaded
         with open_model(Path(model)) as workspace:
             if not workspace.plan.is_file():
                 raise PredictionError(
@@ -131,13 +131,13 @@ class Predictor:
         self.members: tuple[LoadedConfiguration, ...] = tuple(
             with_first_folds(member, most_folds) for member in members
         )
-        if precision == "auto" and self.dtype != torch.float32:
-            self.members = tuple(
-                with_precision_trial(member, self.dtype, self.plan.encoding, mirroring=mirroring)
-                for member in self.members
-            )
-            self.dtype = torch.float32  # until a trial says otherwise
-        elif precision == "auto":
+        self.members = tuple(
+            with_precision(member, precision, self.device, self.plan.encoding, mirroring=mirroring)
+            for member in self.members
+        )
+        if locator is not None:
+            locator = with_precision(locator, precision, self.device, self.plan.encoding, mirroring=False)
+        if precision == "auto" and choose_dtype(precision, self.device) == torch.float32:
             logger.info("precision float32: this device does not compute in 16 bits")
         self.postprocessing = recipe.postprocessing
         logger.info("%s", say_what_predicts(self.members, self.postprocessing, recipe.region_thresholds))
@@ -145,7 +145,7 @@ class Predictor:
             logger.info("boundaries are refined by %d networks (--refine none: not)", len(refiners.networks))
         self.case_predictor = CasePredictor(
             plan=self.plan, members=self.members, postprocessing=self.postprocessing,
-            device=self.device, dtype=self.dtype, mirroring=mirroring, overlap=overlap, max_memory=max_memory,
+            device=self.device, mirroring=mirroring, overlap=overlap, max_memory=max_memory,
             training_range=training_range, is_regional=region_of_interest, locator=locator,
             region_thresholds=recipe.region_thresholds,
             refiners=refiners,

@@ -16,7 +16,7 @@ from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.cost import prediction_macs
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.comparison import Names, dice_table, rank_candidates
-from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.networks.devices import choose_device
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import Progress, read_record, write_record
@@ -48,6 +48,7 @@ def select_model(
     ensembles: bool = True,
     thresholds: bool = True,
     device: str = "auto",
+    precision: str = "auto",
     refine: RefinementOptions | None = None,
     workers: int = 1,
     bar: ProgressBar = lambda _title: nullcontext(None),
@@ -69,6 +70,7 @@ def select_model(
         thresholds: Also try other thresholds than one half where the model has regions; predicts the winner's cases
             again.
         device: Where to predict for these: auto, cpu, cuda or cuda:N.
+        precision: Precision of these predictions: auto, fp32, bf16 or fp16; the same rule as prediction.
         refine: Also try to refine boundaries; None: not. Post-processing is tuned on what comes of it.
         workers: Cases worked on at the same time, in threads, where no network is involved.
         bar: Shows progress.
@@ -92,7 +94,7 @@ def select_model(
         raise UsageError(f"{workspace.root}: imported without validation cases, so there is nothing to choose by")
     if not singles:
         return _select_unscored(workspace, trained, reasons)
-    run = _cross_validation(workspace, plan, dataset_folder, device, workers)
+    run = _cross_validation(workspace, plan, dataset_folder, device, precision, workers)
     validated, why_none = _with_pairs(run, singles, bar) if ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
     candidates = _with_costs(run, candidates)
@@ -124,7 +126,7 @@ def select_model(
 
 
 def _cross_validation(
-    workspace: Workspace, plan: Plan, dataset_folder: Path | None, device: str, workers: int
+    workspace: Workspace, plan: Plan, dataset_folder: Path | None, device: str, precision: str, workers: int
 ) -> CrossValidation:
     dataset = read_record(DatasetDescription, workspace.dataset)
     folder = dataset_folder or workspace.dataset_folder(dataset.folder)
@@ -133,7 +135,7 @@ def _cross_validation(
     place = choose_device(device)
     return CrossValidation(
         workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
-        device=place, dtype=choose_dtype("auto", place), workers=workers,
+        device=place, precision=precision, workers=workers,
     )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class _Job:
             fold=training.fold,
             cases=training.split.validation,
             device=training.device,
-            dtype=training.precision,
+            precision=training.options.precision,
         )
 
 

@@ -21,7 +21,7 @@ from autoseg.imaging.formats.geometry import orient_array, restore_array
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
-from autoseg.inference.models.loading import LoadedConfiguration, load_configuration
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, with_precision
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
@@ -49,8 +49,8 @@ class Validation:
     fold: str
     cases: tuple[str, ...]
     device: torch.device
-    dtype: torch.dtype
-    """Of autocast; float32: none."""
+    precision: str
+    """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
 
     @property
     def _configuration(self) -> Configuration:
@@ -79,6 +79,7 @@ def validate_fold(validation: Validation, progress: Progress | None = None) -> E
     """
     workspace, plan, name = validation.workspace, validation.plan, validation.configuration
     loaded = load_configuration(workspace, plan, name, [validation.fold], "final", validation.device)
+    loaded = with_precision(loaded, validation.precision, validation.device, plan.encoding)
     is_cascade = loaded.configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, validation.cases) if is_cascade else {}
     folder = workspace.fold(name, validation.fold) / "validation"
@@ -115,6 +116,7 @@ def estimate_validation_seconds(validation: Validation, mirror_axes: tuple[int, 
     axes = configuration.training.mirror_axes if mirror_axes is None else mirror_axes
     network = build_network(configuration.network, deep_supervision=False).to(validation.device).eval()
     untrained = LoadedConfiguration(name, configuration, (), (network,), axes)
+    untrained = with_precision(untrained, validation.precision, validation.device, validation.plan.encoding)
     shapes = [validation._open(case).record.shape for case in validation.cases]
     windows = [count_windows(shape, configuration.patch_size) for shape in shapes]
     previous = None if configuration.previous_configuration is None else np.zeros(shapes[0], dtype=np.int16)
@@ -162,7 +164,7 @@ def _label_maps(
     """
     stored = validation._open(case)
     image = stored.array[: len(validation.plan.channel_names)]
-    slices = stream_case_logits(loaded, image, previous, device=validation.device, dtype=validation.dtype)
+    slices = stream_case_logits(loaded, image, previous, device=validation.device)
     answer = CaseLogits(slices, stored.record, loaded.configuration.resampling)
     grids = [stage.grid(case) for stage in validation._next_stages]
     return restore_with_grids(answer, grids, validation.plan.encoding, sinks)

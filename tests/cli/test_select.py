@@ -38,7 +38,11 @@ def asked(monkeypatch):
 def test_candidates_and_reasons_are_shown(asked, tmp_path, capsys):
     assert main(["select", str(tmp_path / "w"), "--device", "cpu", "-j", "3"]) == 0
     assert asked == [
-        ("w", None, {"ensembles": True, "thresholds": True, "refine": None, "device": "cpu", "workers": 3})
+        (
+            "w",
+            None,
+            {"ensembles": True, "thresholds": True, "refine": None, "device": "cpu", "precision": "auto", "workers": 3},
+        )
     ]
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if "2d + 3d_fullres" in line)

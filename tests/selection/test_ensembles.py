@@ -64,7 +64,7 @@ def validated(dataset, tmp_path_factory) -> Workspace:
                     fold=fold,
                     cases=cases,
                     device=CPU,
-                    dtype=torch.float32,
+                    precision="fp32",
                 )
             )
     return workspace
@@ -93,7 +93,7 @@ def passes(monkeypatch):
 def run_of(workspace, dataset):
     return CrossValidation(
         workspace=workspace, dataset=read_record(DatasetDescription, workspace.dataset), dataset_folder=dataset,
-        plan=read_record(Plan, workspace.plan), device=CPU, dtype=torch.float32,
+        plan=read_record(Plan, workspace.plan), device=CPU, precision="fp32",
     )  # fmt: skip
 
 

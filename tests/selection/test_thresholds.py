@@ -85,7 +85,7 @@ class Run:
         )  # fmt: skip
         run = CrossValidation(
             workspace=Workspace(self.root / "w"), dataset=dataset, dataset_folder=self.root / "data", plan=plan,
-            device=torch.device("cpu"), dtype=torch.float32,
+            device=torch.device("cpu"), precision="fp32",
         )  # fmt: skip
         return thresholds.tune_thresholds(run, MODEL, self.folds(), progress)
 

@@ -743,7 +743,7 @@ def test_precision_auto_begins_with_float32(tmp_path, monkeypatch, caplog, has_1
     monkeypatch.setattr("autoseg.networks.devices._cpu_computes_bf16", lambda: has_16_bits)
     with caplog.at_level(logging.INFO, "autoseg.predict"):
         predictor = Predictor(tmp_path, configuration=CASCADE, device="cpu")
-    assert predictor.dtype == torch.float32
+    assert {member.dtype for member in predictor.members} == {torch.float32}
     assert ("precision float32: this device does not compute in 16 bits" in caplog.messages) is not has_16_bits
     (member,) = predictor.members
     assert member.previous is not None

@@ -37,8 +37,17 @@ def dataset(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(params=["fp32", "bf16", "auto, 16 bits on", "auto, 16 bits off"])
+def precision(request, monkeypatch) -> str:
+    """The precision of validation, selection and prediction, whatever this machine's processor computes in."""
+    word: str
+    word, _, has_16_bits = request.param.partition(", 16 bits ")
+    monkeypatch.setattr("autoseg.networks.devices._cpu_computes_bf16", lambda: has_16_bits == "on")
+    return word
+
+
 @pytest.fixture
-def workspace(dataset, tmp_path) -> Workspace:
+def workspace(dataset, tmp_path, precision) -> Workspace:
     description = describe_dataset(dataset)
     plan = make_plan({"2d": (2.1, 2.7), "3d_fullres": (3.0, 2.6, 2.9)}, labels=REGIONS, transpose=(1, 2, 0))
     workspace = write_model(tmp_path / "w", plan, dict.fromkeys(NAMES, tuple(FOLDS)))
@@ -50,14 +59,14 @@ def workspace(dataset, tmp_path) -> Workspace:
         for fold, cases in FOLDS.items():
             validation = Validation(
                 workspace=workspace, dataset=description, plan=plan, configuration=name, fold=fold, cases=cases,
-                device=torch.device("cpu"), dtype=torch.float32,
+                device=torch.device("cpu"), precision=precision,
             )  # fmt: skip
             validate_fold(validation)
     return workspace
 
 
-def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeypatch):
-    selection = select_model(workspace, dataset, device="cpu")
+def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeypatch, precision):
+    selection = select_model(workspace, dataset, device="cpu", precision=precision)
 
     assert read_record(Selection, workspace.selection) == selection
     assert {one.configurations for one in selection.candidates} == {("2d",), ("3d_fullres",), NAMES}
@@ -71,7 +80,7 @@ def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeyp
     assert [scores.case for scores in evaluation.cases] == [case for cases in FOLDS.values() for case in cases]
     encoding = read_record(Plan, workspace.plan).encoding
     for fold, cases in FOLDS.items():
-        predictor = Predictor(workspace.root, folds=[fold], device="cpu", precision="fp32")
+        predictor = Predictor(workspace.root, folds=[fold], device="cpu", precision=precision)
         for case in cases:
             stored = nibabel.load(workspace.thresholds(selection.configurations, fold) / f"{case}.nii.gz")
             indices = encode_label_map(np.asarray(stored.dataobj).T, encoding)
@@ -87,9 +96,10 @@ def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeyp
         raise AssertionError("a network runs again")
 
     monkeypatch.setattr(inference_case, "stream_logits", refuse)
-    assert select_model(workspace, dataset, device="cpu") == selection
+    assert select_model(workspace, dataset, device="cpu", precision=precision) == selection
 
 
+@pytest.mark.parametrize("precision", ["fp32"], indirect=True)
 def test_without_preprocessed_cases_there_is_a_way_on(workspace, dataset):
     for name in NAMES:
         (workspace.preprocessed(name) / "phantom_000.json").unlink()

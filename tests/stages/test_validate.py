@@ -72,7 +72,7 @@ def validated(dataset, plan, tmp_path_factory) -> Workspace:
 def validation_of(workspace, plan, name, fold):
     return Validation(
         workspace=workspace, dataset=read_record(DatasetDescription, workspace.dataset), plan=plan,
-        configuration=name, fold=fold, cases=FOLDS[fold], device=torch.device("cpu"), dtype=torch.float32,
+        configuration=name, fold=fold, cases=FOLDS[fold], device=torch.device("cpu"), precision="fp32",
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from autoseg.errors import PredictionError
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
 from autoseg.inference.windows.network_pass import PassTrials, PrecisionTrial
 from autoseg.networks.build import build_network
+from autoseg.networks.devices import choose_dtype
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
@@ -56,6 +57,8 @@ class LoadedConfiguration:
     """Spatial axes of the patch that the training of every fold mirrored."""
     previous: Self | None = None
     """Cascade: what makes the label maps that its networks take as input; None where these come from elsewhere."""
+    dtype: torch.dtype = torch.float32
+    """Type of autocast while no trial has decided; float32: no autocast."""
     trials: PassTrials = field(default_factory=PassTrials, compare=False)
     """What the first windows teach about batch and precision."""
 
@@ -174,23 +177,51 @@ def with_first_folds(loaded: LoadedConfiguration, most: int | None) -> LoadedCon
     return replace(loaded, folds=loaded.folds[:most], networks=loaded.networks[:most], previous=previous)
 
 
-def with_precision_trial(
-    loaded: LoadedConfiguration, candidate: torch.dtype, encoding: LabelEncoding, *, mirroring: bool
+def with_precision(
+    loaded: LoadedConfiguration,
+    precision: str,
+    device: torch.device,
+    encoding: LabelEncoding,
+    *,
+    mirroring: bool = True,
 ) -> LoadedConfiguration:
-    """Let the first windows decide whether this configuration, and the stages before it, compute in 16 bits.
+    """Set the precision of a configuration and of the cascade steps before it.
+
+    This is the one rule for validation, ensembles, thresholds, refinement and prediction: what is scored is computed
+    as what is predicted.
 
     Args:
-        loaded: Networks.
-        candidate: bfloat16 or float16.
-        encoding: Whether the largest head decides, or every region on its own.
+        loaded: Networks on `device`.
+        precision: auto, fp32, bf16 or fp16. `auto` lets the first windows decide (`inference.windows.network_pass`)
+            where the device computes in 16 bits, and is fp32 elsewhere.
+        device: Device of the networks.
+        encoding: Tells whether the largest head decides, or every region for itself.
         mirroring: Whether prediction averages over mirrored variants.
+
+    Raises:
+        UsageError: If the precision is unknown, or not available on the device.
     """
+    dtype = choose_dtype(precision, device)
+    if precision == "auto" and dtype != torch.float32:
+        return _with_precision_trial(loaded, dtype, encoding, mirroring=mirroring)
+    return _with_dtype(loaded, dtype)
+
+
+def _with_dtype(loaded: LoadedConfiguration, dtype: torch.dtype) -> LoadedConfiguration:
+    previous = None if loaded.previous is None else _with_dtype(loaded.previous, dtype)
+    return replace(loaded, dtype=dtype, previous=previous)
+
+
+def _with_precision_trial(
+    loaded: LoadedConfiguration, candidate: torch.dtype, encoding: LabelEncoding, *, mirroring: bool
+) -> LoadedConfiguration:
+    """Compute in float32 until the first windows accept the candidate."""
     axes = loaded.mirror_axes if mirroring else ()
     trial = PrecisionTrial(candidate, is_softmax=encoding.activation == "softmax", mirror_axes=axes)
     loaded = replace(loaded, trials=PassTrials(precision=trial))
     if loaded.previous is None:
         return loaded
-    return replace(loaded, previous=with_precision_trial(loaded.previous, candidate, encoding, mirroring=mirroring))
+    return replace(loaded, previous=_with_precision_trial(loaded.previous, candidate, encoding, mirroring=mirroring))
 
 
 def load_configuration(

@@ -23,7 +23,6 @@ def stream_case_logits(
     previous: AnyArray | None = None,
     *,
     device: torch.device,
-    dtype: torch.dtype,
     mirroring: bool = True,
     overlap: float = 0.5,
     storage: SlabStorage | None = None,
@@ -31,11 +30,10 @@ def stream_case_logits(
     """Mean logits of one configuration's networks, slice by slice.
 
     Args:
-        loaded: Networks on `device`.
+        loaded: Networks on `device`, with their precision.
         image: (C, Z, Y, X), preprocessed.
         previous: Label indices of a cascade's previous stage on the same grid, (Z, Y, X); None without a cascade.
         device: Where the networks are.
-        dtype: The type of autocast; float32: none.
         mirroring: Average over mirrored variants.
         overlap: Least share of a window that it has in common with the next one, [0, 1).
         storage: Of the sums of windows; None: float32 in RAM.
@@ -62,7 +60,7 @@ def stream_case_logits(
         loaded.mirror_axes if mirroring else (),
         overlap=overlap,
         device=device,
-        dtype=dtype,
+        dtype=loaded.dtype,
         storage=storage,
     )
     if configuration.logits_precision == "float32":

@@ -67,7 +67,6 @@ class CasePredictor:
     members: tuple[LoadedConfiguration, ...]
     postprocessing: tuple[PostprocessingStep, ...]
     device: torch.device
-    dtype: torch.dtype
     mirroring: bool
     overlap: float
     max_memory: int | None
@@ -220,7 +219,7 @@ class CasePredictor:
             image, labels = image[:, *box], None if labels is None else labels[box]
         slices = stream_case_logits(
             member, image, labels,
-            device=self.device, dtype=self.dtype, mirroring=self.mirroring, overlap=self.overlap, storage=case.storage,
+            device=self.device, mirroring=self.mirroring, overlap=self.overlap, storage=case.storage,
         )  # fmt: skip
         if box is not None:
             heads = len(self.plan.encoding.heads)
@@ -253,7 +252,7 @@ class CasePredictor:
                 image = halve(image, flat=flat)
             found = find_by_network(
                 locator, image, is_softmax=self.plan.encoding.activation == "softmax",
-                device=self.device, dtype=self.dtype,
+                device=self.device,
             )  # fmt: skip
         return found, image.shape[1:]
 

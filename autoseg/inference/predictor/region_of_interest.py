@@ -40,7 +40,6 @@ def find_by_network(
     *,
     is_softmax: bool,
     device: torch.device,
-    dtype: torch.dtype,
 ) -> Box | None:
     """Where one network finds foreground, without mirroring, in windows side by side.
 
@@ -49,13 +48,12 @@ def find_by_network(
         image: (C, Z, Y, X), preprocessed for the locator, or halved after that (see `halve`).
         is_softmax: Whether the largest head decides, head 0 for background; else every positive head is a region.
         device: Where the networks are.
-        dtype: The type of autocast; float32: none.
 
     Returns:
         The smallest box on the image's grid; None where nothing was found.
     """
     single = replace(locator, networks=locator.networks[:1])
-    slices = stream_case_logits(single, image, device=device, dtype=dtype, mirroring=False, overlap=0.0)
+    slices = stream_case_logits(single, image, device=device, mirroring=False, overlap=0.0)
     return foreground_box(slices, is_softmax=is_softmax)
 
 
