@@ -1,16 +1,15 @@
 """Stage 1, describe: find the cases of a dataset, open every file once, and report all that is wrong with it."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import starmap
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import joblib
-
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import BACKGROUND, make_encoding, value_list
+from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.datasets.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
 from autoseg.imaging.formats.volume import split_ending
@@ -48,6 +47,7 @@ def describe_dataset(
 
     Raises:
         DatasetError: If anything is wrong; the message lists every fault of every case.
+        UsageError: If a worker process was killed.
     """
     found = _find_cases(folder)
     facts = _check_cases(found, orientation, workers, progress)
@@ -92,18 +92,9 @@ def _find_cases(folder: Path) -> FoundDataset:
 def _check_cases(
     found: FoundDataset, orientation: OrientationName, workers: int, progress: Progress | None
 ) -> list[CaseFacts]:
-    calls = [(found.folder, files, orientation) for files in found.cases]
-    if workers == 1:
-        results: Iterable[CaseFacts] = starmap(check_case, calls)
-    else:
-        parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
-        results = parallel(joblib.delayed(check_case)(*call) for call in calls)
-    facts = []
-    for case in results:
-        facts.append(case if found.labels is not None else _refuse_intensities(case))
-        if progress is not None:
-            progress(len(facts), len(calls))
-    return facts
+    check = partial(check_case, found.folder, orientation=orientation)
+    facts = map_in_processes(check, found.cases, task="checking", workers=workers, progress=progress)
+    return [case if found.labels is not None else _refuse_intensities(case) for case in facts]
 
 
 def _refuse_intensities(case: CaseFacts) -> CaseFacts:

@@ -4,17 +4,15 @@ Nothing is dropped silently: a reference without prediction, a prediction withou
 be compared are all named in the result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
@@ -27,8 +25,6 @@ from autoseg.records.files import Progress
 MAX_NUMBER_OF_VALUES = 256
 """A reference with more different values is an image, not a label map."""
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 _CaseOutcome = tuple[CaseScores | None, tuple[Fault, ...]]
 
 
@@ -70,11 +66,8 @@ def evaluate_predictions(
         )
     given = labels if labels is not None else _labels_in(references, list(true.values()), workers)
     pairs = [(case, predicted[case], true[case]) for case in matched]
-    outcomes: list[_CaseOutcome] = []
-    for outcome in _in_processes(partial(_score_files, given, tolerance_mm), pairs, workers):
-        outcomes.append(outcome)
-        if progress is not None:
-            progress(len(outcomes), len(matched))
+    score = partial(_score_files, given, tolerance_mm)
+    outcomes = list(map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress))
     faults = [fault for _, of_case in outcomes for fault in of_case]
     scored = [scores for scores, _ in outcomes if scores is not None]
     if not scored:
@@ -86,21 +79,9 @@ def evaluate_predictions(
     return summarize(scored, names, missing), tuple(faults)
 
 
-def _in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Results in the order of the items, as they come."""
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = Parallel(n_jobs=workers, return_as="generator")
-    try:
-        yield from pool(delayed(work)(item) for item in items)
-    except TerminatedWorkerError as error:
-        raise UsageError(
-            "evaluation: a worker process was killed, most likely because memory ran out. "
-            f"Use fewer than {workers} workers."
-        ) from error
-
-
 def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[str, LabelValues]:
-    found = [values for values in _in_processes(_values_in, references, workers) if values is not None]
+    values_by_case = map_in_processes(_values_in, references, task="evaluation", workers=workers)
+    found = [values for values in values_by_case if values is not None]
     foreground = sorted(set().union(*found) - {0})
     if found and not foreground:
         raise UsageError(

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.instances import Connectivity, label_components
+from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.inference.files.label_maps import find_label_maps
@@ -63,18 +63,15 @@ def evaluate_instances(
         The evaluation, and an error for each case that could not be compared.
 
     Raises:
-        UsageError: If a folder is missing, no case is in both, or not one could be compared.
+        UsageError: If a folder is missing, no case is in both, not one could be compared, or a worker was killed.
     """
     predicted, true = find_label_maps(predictions), find_label_maps(references)
     matched = sorted(predicted.keys() & true.keys())
     if not matched:
         raise UsageError(f"no case is in both folders, {predictions} and {references}; file names must be equal")
-    tasks = (delayed(partial(_score_case, options))(case, predicted[case], true[case]) for case in matched)
-    outcomes: list[CaseInstanceScores | Fault] = []
-    for outcome in Parallel(n_jobs=workers, return_as="generator")(tasks):
-        outcomes.append(outcome)
-        if progress is not None:
-            progress(len(outcomes), len(matched))
+    files = [(case, predicted[case], true[case]) for case in matched]
+    score = partial(_score_case, options)
+    outcomes = list(map_in_processes(score, files, task="evaluation", workers=workers, progress=progress))
     faults = tuple(outcome for outcome in outcomes if isinstance(outcome, Fault))
     cases = tuple(outcome for outcome in outcomes if isinstance(outcome, CaseInstanceScores))
     if not cases:
@@ -119,7 +116,8 @@ def _rate(sum_iou: float, matched: int, invented: int, missed: int) -> InstanceS
     )
 
 
-def _score_case(options: InstanceOptions, case: str, prediction: Path, reference: Path) -> CaseInstanceScores | Fault:
+def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> CaseInstanceScores | Fault:
+    case, prediction, reference = files
     try:
         predicted, true = read_label_map(prediction), read_label_map(reference)
         _check_grid(predicted, true)

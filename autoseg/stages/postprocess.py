@@ -3,15 +3,13 @@
 read -> label indices -> steps -> values of the file -> write on the same grid
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map, make_encoding
+from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.formats.geometry import measurable_spacing
 from autoseg.imaging.formats.reading import read_label_map, split_ending
 from autoseg.imaging.formats.writing import write_label_map
@@ -85,13 +83,13 @@ def postprocess_files(
     faults = [file.fault for file in files if file.fault]
     if faults:
         raise UsageError("\n".join(faults))
-    failures = []
     work = partial(_attempt, steps=recipe.steps, encoding=encoding)
-    for done, (file, error) in enumerate(zip(files, _in_processes(work, files, workers), strict=True), start=1):
-        if error:
-            failures.append(PredictionFailure(file.item.case, tuple(map(str, file.item.images)), error))
-        if progress is not None:
-            progress(done, len(files))
+    errors = map_in_processes(work, files, task="post-processing", workers=workers, progress=progress)
+    failures = [
+        PredictionFailure(file.item.case, tuple(map(str, file.item.images)), error)
+        for file, error in zip(files, errors, strict=True)
+        if error
+    ]
     write_failures(failures, cases, files[0].target.parent / "failures.json")
     return failures
 
@@ -104,21 +102,6 @@ def _find_maps(inputs: Path) -> dict[str, Path]:
     if not found:
         raise UsageError(f"{inputs}: no label maps here; give a folder of them, or one file")
     return found
-
-
-def _in_processes(work: Callable[[OutputFile], str], files: Sequence[OutputFile], workers: int) -> Iterator[str]:
-    """Messages of errors, in the order of the files; empty where all went well."""
-    if workers == 1 or len(files) == 1:
-        yield from map(work, files)
-        return
-    try:
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield from Parallel(n_jobs=workers, return_as="generator")(delayed(work)(file) for file in files)
-    except TerminatedWorkerError as error:
-        raise UsageError(
-            "post-processing: a worker process was killed, most likely because memory ran out. "
-            f"Use fewer than {workers} workers."
-        ) from error
 
 
 def _attempt(file: OutputFile, steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> str:

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, UsageError
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.stages.describe import describe_dataset
 
@@ -54,6 +56,10 @@ def make_nnunet(folder: Path, **keys: Any) -> Path:
     return folder
 
 
+def kill_this_process(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def whats(description: DatasetDescription) -> str:
     return "\n".join(f"{fault.case}|{fault.file}|{fault.what}" for fault in description.warnings)
 
@@ -88,6 +94,14 @@ def test_decathlon(shared, tmp_path):
 def test_workers_change_nothing(tmp_path):
     folder = make_plain(tmp_path, ["a", "b", "c"])
     assert describe_dataset(folder, workers=2) == describe_dataset(folder)
+
+
+@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
+def test_a_killed_worker_is_explained(tmp_path, monkeypatch):
+    folder = make_plain(tmp_path, ["a", "b"])
+    monkeypatch.setattr("autoseg.stages.describe.check_case", kill_this_process)
+    with pytest.raises(UsageError, match=r"checking: a worker process was killed.*Use fewer than 2 workers"):
+        describe_dataset(folder, workers=2)
 
 
 def test_nnunet_raw_with_regions_and_ignore(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.records.dataset import LabelValues
-from autoseg.stages.evaluate import _in_processes, evaluate_predictions
+from autoseg.stages.evaluate import evaluate_predictions
 
 LABELS: dict[str, LabelValues] = {"background": 0, "liver": 1, "lesion": 7}
 
@@ -161,14 +161,15 @@ def test_images_given_as_references_are_told(folders, workers):
         evaluate_predictions(predictions, references, workers=workers)
 
 
-def die(item):
+def die(*_):
     os._exit(3)
 
 
 @pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
-def test_a_killed_worker_is_explained():
+def test_a_killed_worker_is_explained(folders, monkeypatch):
+    monkeypatch.setattr("autoseg.stages.evaluate._score_files", die)
     with pytest.raises(UsageError, match=r"evaluation: a worker process was killed.*Use fewer than 2 workers"):
-        list(_in_processes(die, [1, 2, 3], workers=2))
+        evaluate_predictions(*folders, labels=LABELS, workers=2)
 
 
 def test_no_common_case_is_an_error_that_shows_both_sides(folders):

@@ -1,6 +1,7 @@
 """Objects of predictions and references, worked out by hand."""
 
 import json
+import os
 
 import nibabel
 import numpy as np
@@ -36,6 +37,10 @@ def write(folder, **maps):
     for name, values in maps.items():
         Image.fromarray(np.asarray(values, dtype=np.uint16)).save(folder / f"{name}.png")
     return folder
+
+
+def die(*_):
+    os._exit(3)
 
 
 def counts(scores):
@@ -134,3 +139,11 @@ def test_from_the_command_line(tmp_path, capsys):
     assert main([*words, "--connectivity", "full", "-o", str(tmp_path / "e.json")]) == 0
     assert json.loads((tmp_path / "e.json").read_text())["labels"]["cell"]["panoptic_quality"] == 0
     assert main(["evaluate", str(predictions), str(references), "--instances", "--workers", "1"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
+def test_a_killed_worker_is_explained(tmp_path, monkeypatch):
+    folder = write(tmp_path / "maps", a=PREDICTION, b=PREDICTION)
+    monkeypatch.setattr("autoseg.stages.evaluate_instances._score_case", die)
+    with pytest.raises(UsageError, match=r"evaluation: a worker process was killed.*Use fewer than 2 workers"):
+        evaluate_instances(folder, folder, InstanceOptions(labels=LABELS), workers=2)

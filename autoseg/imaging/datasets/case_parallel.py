@@ -1,25 +1,47 @@
-"""The same work for every case, in several processes; one bad case does not stop the others."""
+"""The same work for every case, in several processes: one pool for everything that is done case by case."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from autoseg.errors import AutosegError, DatasetError
+from autoseg.errors import AutosegError, DatasetError, UsageError
 from autoseg.records.dataset import CaseFiles
 from autoseg.records.files import Progress
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class _Outcome(Generic[Result]):
-    """What came of one case: a result, or a message that says what went wrong."""
+def map_in_processes(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    task: str,
+    workers: int,
+    progress: Progress | None = None,
+) -> Iterator[Result]:
+    """Apply a function to every item, in the order of the items, and give each result when it is there.
 
-    result: Result | None
-    failure: str = ""
+    Args:
+        work: Picklable. What it raises ends everything.
+        items: Picklable; one case each.
+        task: Name of the work for the message, as in "preprocessing: a worker process was killed".
+        workers: Processes; 1 works in this one. Each holds one item in memory and uses one thread.
+        progress: Called after each item.
+
+    Yields:
+        Results; they are not kept.
+
+    Raises:
+        UsageError: If a worker process was killed, as the system does when memory runs out.
+    """
+    for done, result in enumerate(_results(work, items, task, workers), start=1):
+        yield result
+        if progress is not None:
+            progress(done, len(items))
 
 
 def work_on_cases(
@@ -30,54 +52,53 @@ def work_on_cases(
     workers: int,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Give the result for every case, in the order of the cases, as they come.
+    """Apply a function to every case; one bad case does not stop the others.
 
     Args:
-        work: Picklable. Raises AutosegError, OSError, ValueError or MemoryError for a case it cannot do.
+        work: Picklable. Raises AutosegError, OSError, ValueError or MemoryError for a case that fails.
         cases: The cases.
-        task: What is done, for the message, as in "preprocessing failed".
+        task: Name of the work for the message, as in "preprocessing failed".
         workers: Processes; 1 works in this one. Each holds one case in memory and uses one thread.
         progress: Called after each case.
 
     Yields:
-        Results of the cases that succeeded; results are not kept.
+        Results of the cases that succeeded, in the order of the cases, as they come; they are not kept.
 
     Raises:
-        DatasetError: After the last case, if any failed; names each of them. Or at once, if a worker was killed.
+        DatasetError: After the last case, if any failed; names each of them.
+        UsageError: If a worker process was killed.
     """
     failures = []
-    for done, (case, outcome) in enumerate(zip(cases, _outcomes(work, cases, task, workers), strict=True), start=1):
-        if outcome.result is None:
-            failures.append(f"  {case.case}: {outcome.failure}")
+    outcomes = map_in_processes(partial(_attempt, work), cases, task=task, workers=workers, progress=progress)
+    for case, (result, failure) in zip(cases, outcomes, strict=True):
+        if result is None:
+            failures.append(f"  {case.case}: {failure}")
         else:
-            yield outcome.result
-        if progress is not None:
-            progress(done, len(cases))
+            yield result
     if failures:
         raise DatasetError(f"{task} failed for {len(failures)} of {len(cases)} case(s):\n" + "\n".join(failures))
 
 
-def _outcomes(
-    work: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], task: str, workers: int
-) -> Iterator[_Outcome[Result]]:
-    if workers == 1 or len(cases) == 1:
-        yield from (_attempt(work, case) for case in cases)
+def _results(work: Callable[[Item], Result], items: Sequence[Item], task: str, workers: int) -> Iterator[Result]:
+    if workers == 1 or len(items) == 1:
+        yield from map(work, items)
         return
     try:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
             pool = joblib.Parallel(n_jobs=workers, return_as="generator")
-            yield from pool(joblib.delayed(_attempt)(work, case) for case in cases)
+            yield from pool(joblib.delayed(work)(item) for item in items)
     except TerminatedWorkerError as error:
-        raise DatasetError(
-            f"{task}: a worker process was killed, most likely because memory ran out. "
-            f"Use fewer than {workers} workers; what was finished is kept."
+        raise UsageError(
+            f"{task}: a worker process was killed, most likely because memory ran out. Use fewer than {workers} "
+            "workers (--workers); what was finished is kept."
         ) from error
 
 
-def _attempt(work: Callable[[CaseFiles], Result], case: CaseFiles) -> _Outcome[Result]:
+def _attempt(work: Callable[[CaseFiles], Result], case: CaseFiles) -> tuple[Result | None, str]:
+    """Result of a case, or None and a message that says what went wrong."""
     try:
-        return _Outcome(work(case))
+        return work(case), ""
     except (AutosegError, OSError, ValueError) as error:
-        return _Outcome(None, str(error))
+        return None, str(error)
     except MemoryError:
-        return _Outcome(None, "memory ran out; use fewer workers")
+        return None, "out of memory; use fewer workers"

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from autoseg.errors import DatasetError, ImageFileError
+from autoseg.errors import DatasetError, ImageFileError, UsageError
 from autoseg.imaging.datasets.case_parallel import work_on_cases
 from autoseg.records.dataset import CaseFiles
 
@@ -40,7 +40,7 @@ def test_failures_are_named_at_the_end_and_the_others_are_done(workers):
     seen: list[tuple[int, int]] = []
     results: list[str] = []
     with pytest.raises(
-        DatasetError, match=r"testing failed for 2 of 4 case\(s\):\n  a: a.nii.gz: truncated\n  c: memory"
+        DatasetError, match=r"testing failed for 2 of 4 case\(s\):\n  a: a.nii.gz: truncated\n  c: out of memory"
     ):
         results.extend(
             work_on_cases(
@@ -75,5 +75,5 @@ def test_results_stream_from_other_processes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
 def test_a_killed_worker_is_explained():
-    with pytest.raises(DatasetError, match=r"testing: a worker process was killed.*Use fewer than 2 workers"):
+    with pytest.raises(UsageError, match=r"testing: a worker process was killed.*Use fewer than 2 workers"):
         list(work_on_cases(die, CASES, task="testing", workers=2))
