@@ -84,8 +84,9 @@ def _print_machine(device_name: str) -> None:
 
     import torch
 
-    from autoseg.cli.machine import core_count, gpu_memory_gigabytes
+    from autoseg.cli.machine import gpu_memory_gigabytes
     from autoseg.networks.devices import choose_device, choose_dtype
+    from autoseg.system import count_cores
 
     device = choose_device(device_name)
     memory = gpu_memory_gigabytes()
@@ -93,7 +94,7 @@ def _print_machine(device_name: str) -> None:
         "autoseg": version(DISTRIBUTION),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}",
-        "cores": str(core_count()),
+        "cores": str(count_cores()),
         "GPU": "none found" if memory is None else f"{memory:.1f} GB",
         "device used": str(device),
         "precision used": str(choose_dtype("auto", device)).removeprefix("torch."),

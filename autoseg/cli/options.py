@@ -161,6 +161,6 @@ def default_workspace(dataset: Path) -> Path:
 
 def worker_count(arguments: argparse.Namespace) -> int:
     """Give -j, or one process per core."""
-    from autoseg.cli.machine import core_count
+    from autoseg.system import count_cores
 
-    return arguments.workers or core_count()
+    return arguments.workers or count_cores()

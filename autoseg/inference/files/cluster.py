@@ -1,7 +1,7 @@
 """Cases on a Dask cluster: every worker process loads the model once and predicts one case at a time.
 
 Workers read the images and write the results themselves, so both folders, and the model, must be reachable from them
-under the same paths. Needs the extra `cluster`.
+under the same paths. Needs the package `distributed`.
 """
 
 import importlib
