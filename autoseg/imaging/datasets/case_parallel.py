@@ -89,8 +89,8 @@ def _results(work: Callable[[Item], Result], items: Sequence[Item], task: str, w
             yield from pool(joblib.delayed(work)(item) for item in items)
     except TerminatedWorkerError as error:
         raise UsageError(
-            f"{task}: a worker process was killed, most likely because memory ran out. Use fewer than {workers} "
-            "workers (--workers); what was finished is kept."
+            f"{task}: a worker process was killed, most likely because memory ran out. Run the same command "
+            f"again with fewer than {workers} workers (--workers)."
         ) from error
 
 
