@@ -100,7 +100,9 @@ def test_workers_change_nothing(tmp_path):
 def test_a_killed_worker_is_explained(tmp_path, monkeypatch):
     folder = make_plain(tmp_path, ["a", "b"])
     monkeypatch.setattr("autoseg.stages.describe.check_case", kill_this_process)
-    with pytest.raises(UsageError, match=r"checking: a worker process was killed.*Use fewer than 2 workers"):
+    with pytest.raises(
+        UsageError, match=r"checking: a worker process was killed.*Run the same command again with fewer than 2 workers"
+    ):
         describe_dataset(folder, workers=2)
 
 

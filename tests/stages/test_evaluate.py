@@ -168,7 +168,10 @@ def die(*_):
 @pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
 def test_a_killed_worker_is_explained(folders, monkeypatch):
     monkeypatch.setattr("autoseg.stages.evaluate._score_files", die)
-    with pytest.raises(UsageError, match=r"evaluation: a worker process was killed.*Use fewer than 2 workers"):
+    with pytest.raises(
+        UsageError,
+        match=r"evaluation: a worker process was killed.*Run the same command again with fewer than 2 workers",
+    ):
         evaluate_predictions(*folders, labels=LABELS, workers=2)
 
 

@@ -145,5 +145,8 @@ def test_from_the_command_line(tmp_path, capsys):
 def test_a_killed_worker_is_explained(tmp_path, monkeypatch):
     folder = write(tmp_path / "maps", a=PREDICTION, b=PREDICTION)
     monkeypatch.setattr("autoseg.stages.evaluate_instances._score_case", die)
-    with pytest.raises(UsageError, match=r"evaluation: a worker process was killed.*Use fewer than 2 workers"):
+    with pytest.raises(
+        UsageError,
+        match=r"evaluation: a worker process was killed.*Run the same command again with fewer than 2 workers",
+    ):
         evaluate_instances(folder, folder, InstanceOptions(labels=LABELS), workers=2)

@@ -75,5 +75,7 @@ def test_results_stream_from_other_processes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
 def test_a_killed_worker_is_explained():
-    with pytest.raises(UsageError, match=r"testing: a worker process was killed.*Use fewer than 2 workers"):
+    with pytest.raises(
+        UsageError, match=r"testing: a worker process was killed.*Run the same command again with fewer than 2 workers"
+    ):
         list(work_on_cases(die, CASES, task="testing", workers=2))
