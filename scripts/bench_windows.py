@@ -12,7 +12,9 @@ import time
 
 import torch
 
-from autoseg.inference.windows.sliding_window import choose_window_batch, predict_logits
+from autoseg.inference.windows.forwards import on_device
+from autoseg.inference.windows.network_pass import NetworkPasses, trial_forward
+from autoseg.inference.windows.sliding_window import WindowSettings, choose_window_batch, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.network import NetworkSpec
@@ -28,6 +30,7 @@ def main() -> None:
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
     network = _build_network(options.features, device)
+    forward = on_device(trial_forward(network, NetworkPasses(device, dtype)), device)
     image = torch.randn(1, *options.shape)
     chosen = choose_window_batch(options.patch)
     batches = sorted({1, chosen, *options.batches})
@@ -36,9 +39,9 @@ def main() -> None:
     for repeat in range(options.repeats + 1):
         for batch in batches:
             start = time.perf_counter()
-            predict_logits(
-                network, image, options.patch, NUM_HEADS, MIRROR_AXES, window_batch=batch, device=device, dtype=dtype
-            )
+            settings = WindowSettings(window_batch=batch)
+            for _ in stream_logits(forward, list(image.numpy()), options.patch, NUM_HEADS, MIRROR_AXES, settings):
+                pass
             if repeat:  # the first round warms up
                 seconds[batch].append(time.perf_counter() - start)
     one_by_one = statistics.median(seconds[1])

@@ -237,7 +237,7 @@ def _answer(
     stored = open_case(folder, case)
     image = stored.array[: len(run.plan.channel_names)]
     labels = previous[case][:] if case in previous else None
-    slices = stream_case_logits(member, image, labels, device=run.device)
+    slices = stream_case_logits(member, image, labels)
     return CaseLogits(slices, stored.record, member.configuration.resampling)
 
 

@@ -132,11 +132,10 @@ class Predictor:
             with_first_folds(member, most_folds) for member in members
         )
         self.members = tuple(
-            with_precision(member, precision, self.device, self.plan.encoding, mirroring=mirroring)
-            for member in self.members
+            with_precision(member, precision, self.device, self.plan.encoding) for member in self.members
         )
         if locator is not None:
-            locator = with_precision(locator, precision, self.device, self.plan.encoding, mirroring=False)
+            locator = with_precision(locator, precision, self.device, self.plan.encoding)
         if precision == "auto" and choose_dtype(precision, self.device) == torch.float32:
             logger.info("precision float32: this device does not compute in 16 bits")
         self.postprocessing = recipe.postprocessing

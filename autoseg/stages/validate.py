@@ -164,7 +164,7 @@ def _label_maps(
     """
     stored = validation._open(case)
     image = stored.array[: len(validation.plan.channel_names)]
-    slices = stream_case_logits(loaded, image, previous, device=validation.device)
+    slices = stream_case_logits(loaded, image, previous)
     answer = CaseLogits(slices, stored.record, loaded.configuration.resampling)
     grids = [stage.grid(case) for stage in validation._next_stages]
     return restore_with_grids(answer, grids, validation.plan.encoding, sinks)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
@@ -110,3 +111,9 @@ def write_model(
             )  # fmt: skip
             save_weights(network.state_dict(), record, workspace.fold(name, fold) / f"checkpoint_{checkpoint}")
     return workspace
+
+
+def predict_logits(forward, image, patch_size, num_heads, mirror_axes=(), **settings) -> torch.Tensor:
+    """All slices of `stream_logits` as one tensor: (C, Z, Y, X) -> (K, Z, Y, X)."""
+    slices = stream_logits(forward, list(image.numpy()), patch_size, num_heads, mirror_axes, WindowSettings(**settings))
+    return torch.stack(list(slices), dim=1)

@@ -31,14 +31,21 @@ from autoseg.inference.restoring.restore import CaseLogits, restore_labels, rest
 from autoseg.inference.sinks.probabilities import ProbabilityVolume
 from autoseg.inference.windows import sliding_window
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
-from autoseg.inference.windows.sliding_window import predict_logits
 from autoseg.records.files import write_record
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.predict import Predictor, predict_files
-from tests.inference.small_models import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, write_model
+from tests.inference.small_models import (
+    CASCADE,
+    LABELS,
+    REGIONS,
+    make_cascade_plan,
+    make_plan,
+    predict_logits,
+    write_model,
+)
 
 SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)  # (z, y, x)
 TIMES = ("read", "preprocess", "network", "export")
@@ -743,11 +750,11 @@ def test_precision_auto_begins_with_float32(tmp_path, monkeypatch, caplog, has_1
     monkeypatch.setattr("autoseg.networks.devices._cpu_computes_bf16", lambda: has_16_bits)
     with caplog.at_level(logging.INFO, "autoseg.predict"):
         predictor = Predictor(tmp_path, configuration=CASCADE, device="cpu")
-    assert {member.dtype for member in predictor.members} == {torch.float32}
+    assert {member.passes.current_dtype for member in predictor.members} == {torch.float32}
     assert ("precision float32: this device does not compute in 16 bits" in caplog.messages) is not has_16_bits
     (member,) = predictor.members
     assert member.previous is not None
-    trials = [stage.trials.precision for stage in (member, member.previous)]
+    trials = [stage.passes.trial for stage in (member, member.previous)]
     assert [trial and trial.candidate for trial in trials] == [torch.bfloat16 if has_16_bits else None] * 2
     exact = Predictor(tmp_path, configuration=CASCADE, device="cpu", precision="fp32")
     image = make_image()

@@ -15,7 +15,6 @@ from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import open_case
 from autoseg.inference.models.loading import load_configuration
 from autoseg.inference.models.stream import stream_case_logits
-from autoseg.inference.windows.sliding_window import predict_logits
 from autoseg.records.calibration import Calibration
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -29,7 +28,7 @@ from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.validate import Validation, estimate_validation_seconds, lacks_next_stage, validate_fold
 from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
-from tests.inference.small_models import CASCADE, make_cascade_plan, write_model
+from tests.inference.small_models import CASCADE, make_cascade_plan, predict_logits, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
 MIRROR_AXES = (0, 2)

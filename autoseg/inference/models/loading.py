@@ -13,9 +13,8 @@ from torch import nn
 
 from autoseg.errors import PredictionError
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
-from autoseg.inference.windows.network_pass import PassTrials, PrecisionTrial
+from autoseg.inference.windows.network_pass import NetworkPasses, choose_passes
 from autoseg.networks.build import build_network
-from autoseg.networks.devices import choose_dtype
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
@@ -57,10 +56,8 @@ class LoadedConfiguration:
     """Spatial axes of the patch that the training of every fold mirrored."""
     previous: Self | None = None
     """Cascade: what makes the label maps that its networks take as input; None where these come from elsewhere."""
-    dtype: torch.dtype = torch.float32
-    """Type of autocast while no trial has decided; float32: no autocast."""
-    trials: PassTrials = field(default_factory=PassTrials, compare=False)
-    """What the first windows teach about batch and precision."""
+    passes: NetworkPasses = field(default_factory=NetworkPasses, compare=False)
+    """Device, precision and batches of its networks."""
 
 
 def choose_recipe(
@@ -178,12 +175,7 @@ def with_first_folds(loaded: LoadedConfiguration, most: int | None) -> LoadedCon
 
 
 def with_precision(
-    loaded: LoadedConfiguration,
-    precision: str,
-    device: torch.device,
-    encoding: LabelEncoding,
-    *,
-    mirroring: bool = True,
+    loaded: LoadedConfiguration, precision: str, device: torch.device, encoding: LabelEncoding
 ) -> LoadedConfiguration:
     """Set the precision of a configuration and of the cascade steps before it.
 
@@ -196,32 +188,13 @@ def with_precision(
             where the device computes in 16 bits, and is fp32 elsewhere.
         device: Device of the networks.
         encoding: Tells whether the largest head decides, or every region for itself.
-        mirroring: Whether prediction averages over mirrored variants.
 
     Raises:
         UsageError: If the precision is unknown, or not available on the device.
     """
-    dtype = choose_dtype(precision, device)
-    if precision == "auto" and dtype != torch.float32:
-        return _with_precision_trial(loaded, dtype, encoding, mirroring=mirroring)
-    return _with_dtype(loaded, dtype)
-
-
-def _with_dtype(loaded: LoadedConfiguration, dtype: torch.dtype) -> LoadedConfiguration:
-    previous = None if loaded.previous is None else _with_dtype(loaded.previous, dtype)
-    return replace(loaded, dtype=dtype, previous=previous)
-
-
-def _with_precision_trial(
-    loaded: LoadedConfiguration, candidate: torch.dtype, encoding: LabelEncoding, *, mirroring: bool
-) -> LoadedConfiguration:
-    """Compute in float32 until the first windows accept the candidate."""
-    axes = loaded.mirror_axes if mirroring else ()
-    trial = PrecisionTrial(candidate, is_softmax=encoding.activation == "softmax", mirror_axes=axes)
-    loaded = replace(loaded, trials=PassTrials(precision=trial))
-    if loaded.previous is None:
-        return loaded
-    return replace(loaded, previous=_with_precision_trial(loaded.previous, candidate, encoding, mirroring=mirroring))
+    passes = choose_passes(precision, device, is_softmax=encoding.activation == "softmax")
+    previous = None if loaded.previous is None else with_precision(loaded.previous, precision, device, encoding)
+    return replace(loaded, passes=passes, previous=previous)
 
 
 def load_configuration(
@@ -254,7 +227,7 @@ def load_configuration(
     paths = [workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json" for fold in chosen]
     axes = _common_mirror_axes(name, [_read_checkpoint(path, plan, name) for path in paths])
     networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
-    return LoadedConfiguration(name, configuration, chosen, networks, axes)
+    return LoadedConfiguration(name, configuration, chosen, networks, axes, passes=NetworkPasses(device))
 
 
 def _read_checkpoint(path: Path, plan: Plan, name: str) -> Checkpoint:

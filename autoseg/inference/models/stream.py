@@ -9,10 +9,9 @@ from torch import Tensor
 
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.loading import LoadedConfiguration
-from autoseg.inference.windows.forwards import expand_label_map, mean_forward
-from autoseg.inference.windows.logit_slab import SlabStorage
+from autoseg.inference.windows.forwards import expand_label_map, mean_forward, on_device
 from autoseg.inference.windows.network_pass import trial_forward
-from autoseg.inference.windows.sliding_window import stream_logits
+from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 
 MAX_FLOAT16 = torch.finfo(torch.float16).max
 
@@ -21,22 +20,15 @@ def stream_case_logits(
     loaded: LoadedConfiguration,
     image: NDArray[np.float32],
     previous: AnyArray | None = None,
-    *,
-    device: torch.device,
-    mirroring: bool = True,
-    overlap: float = 0.5,
-    storage: SlabStorage | None = None,
+    settings: WindowSettings | None = None,
 ) -> Iterator[Tensor]:
     """Mean logits of one configuration's networks, slice by slice.
 
     Args:
-        loaded: Networks on `device`, with their precision.
+        loaded: Networks, and the device and precision in which they compute.
         image: (C, Z, Y, X), preprocessed.
-        previous: Label indices of a cascade's previous stage on the same grid, (Z, Y, X); None without a cascade.
-        device: Where the networks are.
-        mirroring: Average over mirrored variants.
-        overlap: Least share of a window that it has in common with the next one, [0, 1).
-        storage: Of the sums of windows; None: float32 in RAM.
+        previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
+        settings: How windows cover the image; None: the defaults.
 
     Returns:
         Z times (K, Y, X), on the CPU, first to last, in the configuration's `logits_precision`. The networks run while
@@ -46,22 +38,21 @@ def stream_case_logits(
         nnU-Net v2 (Isensee et al. 2021) keeps logits in float16. Differs, where a plan asks for it: windows are summed
         in float32, and only the finished logits are rounded; those beyond float16's range become its largest.
     """
+    settings = settings or WindowSettings()
     configuration = loaded.configuration
-    forward = trial_forward(mean_forward(loaded.networks), loaded.trials)
+    mirror_axes = loaded.mirror_axes if settings.mirroring else ()
+    forward = trial_forward(mean_forward(loaded.networks), loaded.passes, mirror_axes)
     channels = list(image)
     if previous is not None:
         forward = expand_label_map(forward, configuration.network.input_channels - len(image))
         channels.append(previous)
     slices = stream_logits(
-        forward,
+        on_device(forward, loaded.passes.device),
         channels,
         configuration.patch_size,
         configuration.network.output_channels,
-        loaded.mirror_axes if mirroring else (),
-        overlap=overlap,
-        device=device,
-        dtype=loaded.dtype,
-        storage=storage,
+        mirror_axes,
+        settings,
     )
     if configuration.logits_precision == "float32":
         return slices

@@ -47,6 +47,7 @@ from autoseg.inference.sinks.probabilities import ProbabilityVolume, probability
 from autoseg.inference.sinks.uncertainty import EntropyVolume, fold_disagreement, single_networks
 from autoseg.inference.sinks.winning_probability import WinningProbability
 from autoseg.inference.windows.logit_slab import SlabStorage
+from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import PreprocessedCase, Spacing
 from autoseg.records.plan import Plan
@@ -217,10 +218,8 @@ class CasePredictor:
         box = self._region(member, case, labels) if self.is_regional and not everywhere else None
         if box is not None:
             image, labels = image[:, *box], None if labels is None else labels[box]
-        slices = stream_case_logits(
-            member, image, labels,
-            device=self.device, mirroring=self.mirroring, overlap=self.overlap, storage=case.storage,
-        )  # fmt: skip
+        settings = WindowSettings(overlap=self.overlap, mirroring=self.mirroring, storage=case.storage)
+        slices = stream_case_logits(member, image, labels, settings=settings)
         if box is not None:
             heads = len(self.plan.encoding.heads)
             slices = surround(slices, box, record.shape, heads, is_softmax=self.plan.encoding.activation == "softmax")
@@ -252,7 +251,6 @@ class CasePredictor:
                 image = halve(image, flat=flat)
             found = find_by_network(
                 locator, image, is_softmax=self.plan.encoding.activation == "softmax",
-                device=self.device,
             )  # fmt: skip
         return found, image.shape[1:]
 
@@ -297,7 +295,7 @@ class CasePredictor:
             "%s: about %.2f GB of memory at the peak%s; sums of windows %s",
             case, peak / 1e9, limit, storage.describe(),
         )  # fmt: skip
-        return storage
+        return replace(storage, device=self.device)
 
 
 def _stages(member: LoadedConfiguration) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from autoseg.imaging.arrays.cropping import bounding_box, box_slices
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.records.case import Triple
 
 MARGIN_FRACTION = 0.25
@@ -39,7 +40,6 @@ def find_by_network(
     image: NDArray[np.float32],
     *,
     is_softmax: bool,
-    device: torch.device,
 ) -> Box | None:
     """Where one network finds foreground, without mirroring, in windows side by side.
 
@@ -47,13 +47,12 @@ def find_by_network(
         locator: Its first network is used.
         image: (C, Z, Y, X), preprocessed for the locator, or halved after that (see `halve`).
         is_softmax: Whether the largest head decides, head 0 for background; else every positive head is a region.
-        device: Where the networks are.
 
     Returns:
         The smallest box on the image's grid; None where nothing was found.
     """
     single = replace(locator, networks=locator.networks[:1])
-    slices = stream_case_logits(single, image, device=device, mirroring=False, overlap=0.0)
+    slices = stream_case_logits(single, image, settings=WindowSettings(overlap=0.0, mirroring=False))
     return foreground_box(slices, is_softmax=is_softmax)
 
 

@@ -115,3 +115,13 @@ def expand_label_map(forward: Forward, num_labels: int) -> Forward:
         return forward(torch.cat([windows[:, :-1], channels.to(windows.dtype)], dim=1))
 
     return run
+
+
+def on_device(forward: Forward, device: torch.device) -> Forward:
+    """A network pass that takes windows from the CPU and answers in float32 on the device of the networks."""
+
+    def run(windows: Tensor) -> Tensor:
+        layout = torch.channels_last if windows.ndim == 4 else torch.channels_last_3d
+        return forward(windows.to(device, memory_format=layout)).float()
+
+    return run

@@ -17,6 +17,8 @@ from autoseg.errors import PredictionError
 
 Place = Literal["device", "ram", "file"]
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class SlabStorage:
@@ -26,6 +28,8 @@ class SlabStorage:
     """`device`: beside the network; `file`: a temporary file, mapped into memory."""
     dtype: torch.dtype = torch.float32
     """float32 holds sums, float16 the mean so far: a Gaussian's tails underflow in it, logits do not."""
+    device: torch.device = CPU
+    """Device of the networks, where the sums lie in the place `device`."""
 
     def describe(self) -> str:
         """Say it, for the log."""
@@ -40,9 +44,7 @@ class LogitSlab:
     the same to the bit. In a file, memory holds no more than one slice of what was last touched.
     """
 
-    def __init__(
-        self, num_heads: int, depth: int, plane: tuple[int, int], storage: SlabStorage, device: torch.device
-    ) -> None:
+    def __init__(self, num_heads: int, depth: int, plane: tuple[int, int], storage: SlabStorage) -> None:
         """Take the memory.
 
         Args:
@@ -50,12 +52,11 @@ class LogitSlab:
             depth: Slices; at least as many as are open at a time.
             plane: (Y, X) of the image, voxels.
             storage: Where it lies.
-            device: Of the network; for the place `device`.
 
         Raises:
             PredictionError: If the temporary file cannot have the size.
         """
-        self.device = device if storage.place == "device" else torch.device("cpu")
+        self.device = storage.device if storage.place == "device" else CPU
         self._depth = depth
         self._is_mean = storage.dtype != torch.float32
         self._mapping: mmap.mmap | None = None

@@ -1,6 +1,7 @@
 """How batches of windows go through a configuration's networks: how many at a time, and in which precision.
 
-Both are learnt while the first real windows are predicted, and kept for all later ones:
+The precision belongs to the loaded networks, so that validation, selection and prediction compute alike: what is
+scored is what is predicted. Both are learnt while the first windows are predicted, and kept for all later ones:
 
 - batch: every candidate size predicts some windows; the smallest that is nearly as fast as the best is kept.
 - precision `auto`, where the hardware computes in 16 bits: the first windows with foreground are predicted in float32
@@ -11,12 +12,15 @@ Both are learnt while the first real windows are predicted, and kept for all lat
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from autoseg.inference.windows.forwards import Forward, mirror_variants, sum_unmirrored
+from autoseg.inference.windows.logit_slab import CPU
+from autoseg.networks.devices import choose_dtype
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -76,8 +80,6 @@ class PrecisionTrial:
     candidate: torch.dtype
     is_softmax: bool
     """Whether the largest head decides, head 0 for background; else every positive head is a region."""
-    mirror_axes: tuple[int, ...] = ()
-    """Spatial axes along which prediction mirrors: labels are compared after averaging where a call allows it."""
     accepted: bool | None = None
     """None: not decided yet."""
     _seconds: list[tuple[float, float]] = field(default_factory=list)
@@ -86,7 +88,7 @@ class PrecisionTrial:
 
     def compare(self, exact: Tensor, coarse: Tensor, seconds: tuple[float, float]) -> None:
         """Take note of the logits of one call, float32 first; decides when it has seen enough, and logs why."""
-        common, sizes = self._overlap(self._averaged(exact), self._averaged(coarse))
+        common, sizes = self._overlap(exact, coarse)
         self._common = common if self._common is None else self._common + common
         self._sizes = sizes if self._sizes is None else self._sizes + sizes
         self._seconds.append(seconds)
@@ -97,10 +99,9 @@ class PrecisionTrial:
 
     def shows_foreground(self, logits: Tensor) -> bool:
         """Whether these logits say anything about how labels agree."""
-        averaged = self._averaged(logits)
         if self.is_softmax:
-            return bool((averaged[:, 1:].amax(1) > averaged[:, 0]).any())
-        return bool((averaged > 0).any())
+            return bool((logits[:, 1:].amax(1) > logits[:, 0]).any())
+        return bool((logits > 0).any())
 
     def _decide(self, lowest: float) -> None:
         exact, coarse = (min(values) for values in zip(*self._seconds[1:], strict=True))
@@ -110,10 +111,6 @@ class PrecisionTrial:
             "precision %s: %s agrees with float32 on the first windows with Dice %.4f (%s needed), %.1f times as fast",
             name if self.accepted else "float32", name, lowest, MIN_DICE, exact / coarse,
         )  # fmt: skip
-
-    def _averaged(self, logits: Tensor) -> Tensor:
-        variants = mirror_variants(self.mirror_axes)
-        return logits.float() if len(logits) % len(variants) else sum_unmirrored(logits, variants)
 
     def _overlap(self, exact: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         """By foreground head, twice the voxels that both have, and the voxels of either, counted for each."""
@@ -130,46 +127,77 @@ class PrecisionTrial:
 
 
 @dataclass
-class PassTrials:
-    """What the first windows teach, for all later ones of a configuration; safe to use from several threads."""
+class NetworkPasses:
+    """How the windows of one configuration go through its networks; shared by all cases and threads."""
 
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+    """Type of autocast while there is no trial, or it has not accepted another one; float32: none."""
     batch: BatchTrial = field(default_factory=BatchTrial)
-    precision: PrecisionTrial | None = None
-    """None: the precision is not to be chosen."""
+    trial: PrecisionTrial | None = None
+    """None: the precision is fixed."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def current_dtype(self) -> torch.dtype:
+        """Type in which the next windows are computed."""
+        return self.trial.candidate if self.trial is not None and self.trial.accepted else self.dtype
 
-def trial_forward(forward: Forward, trials: PassTrials) -> Forward:
-    """A network pass that splits its windows into batches, and chooses the precision, as the trials teach.
+
+def choose_passes(precision: str, device: torch.device, *, is_softmax: bool) -> NetworkPasses:
+    """How one configuration computes: the one rule for validation, selection and prediction.
+
+    Args:
+        precision: `fp32`, `bf16` or `fp16`, which are followed; or `auto`: a trial of 16 bits where the device
+            computes in them, else float32.
+        device: Device of the networks.
+        is_softmax: Whether the largest head decides, head 0 for background; else every positive head is a region.
+
+    Raises:
+        UsageError: If the word is unknown, or the device cannot compute in this type.
+    """
+    dtype = choose_dtype(precision, device)
+    if precision == "auto" and dtype != torch.float32:
+        return NetworkPasses(device, trial=PrecisionTrial(dtype, is_softmax))
+    return NetworkPasses(device, dtype)
+
+
+def trial_forward(forward: Forward, passes: NetworkPasses, mirror_axes: Sequence[int] = ()) -> Forward:
+    """A network pass that splits its windows into batches, in the precision that is fixed or that a trial chooses.
 
     Args:
         forward: (B, C, *spatial) -> logits (B, K, *spatial).
-        trials: Shared by all calls; learns from them.
+        passes: Shared by all calls; learns from them.
+        mirror_axes: Spatial axes along which prediction mirrors: a trial compares labels after averaging over the
+            mirrored variants where a call holds all of them.
 
     Returns:
-        The same for any B; logits are float32 where 16 bits were chosen by a trial.
+        The same for any B; logits are float32 where 16 bits were computed.
     """
+    variants = mirror_variants(mirror_axes)
+
+    def averaged(logits: Tensor) -> Tensor:
+        return logits.float() if len(logits) % len(variants) else sum_unmirrored(logits, variants)
 
     def run(windows: Tensor) -> Tensor:
-        with trials.lock:
-            size = trials.batch.next_size(len(windows))
-        precision = trials.precision
-        dtype = precision.candidate if precision is not None and precision.accepted else None
-        logits, seconds = _timed_pass(forward, windows, size, dtype)
-        with trials.lock:
-            trials.batch.record(size, len(windows), seconds)
-            if precision is not None and precision.accepted is None and precision.shows_foreground(logits):
-                coarse, coarse_seconds = _timed_pass(forward, windows, size, precision.candidate)
-                precision.compare(logits, coarse, (seconds, coarse_seconds))
+        trial = passes.trial
+        with passes.lock:
+            size = passes.batch.next_size(len(windows))
+        logits, seconds = _timed_pass(forward, windows, size, passes.current_dtype)
+        with passes.lock:
+            passes.batch.record(size, len(windows), seconds)
+            if trial is not None and trial.accepted is None and trial.shows_foreground(averaged(logits)):
+                coarse, coarse_seconds = _timed_pass(forward, windows, size, trial.candidate)
+                trial.compare(averaged(logits), averaged(coarse), (seconds, coarse_seconds))
         return logits
 
     return run
 
 
-def _timed_pass(forward: Forward, windows: Tensor, size: int, dtype: torch.dtype | None) -> tuple[Tensor, float]:
-    """Logits of all windows, `size` at a time, under autocast to `dtype` if there is one; and seconds."""
+def _timed_pass(forward: Forward, windows: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Logits of all windows, `size` at a time, under autocast unless `dtype` is float32; and seconds."""
     start = time.perf_counter()
-    if dtype is None:
+    if dtype == torch.float32:
         logits = _in_batches(forward, windows, size)
     else:
         with torch.autocast(windows.device.type, dtype=dtype):

@@ -13,6 +13,7 @@ of zeros still decides the label map.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 
@@ -41,6 +42,20 @@ VOXELS_PER_BATCH = 2**20
 
 MAX_BATCH = 8
 """Windows; one window with all its mirrored variants in 3D."""
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """How a network that sees patches goes over a whole image."""
+
+    overlap: float = 0.5
+    """Smallest fraction of a window that it has in common with the next one, [0, 1)."""
+    mirroring: bool = True
+    """Whether logits are averaged over variants mirrored along the axes that training mirrored."""
+    storage: SlabStorage = field(default_factory=SlabStorage)
+    """Place of the sums of windows."""
+    window_batch: int | None = None
+    """Windows, mirrored variants counted, in one network pass; None: by the size of the patch."""
 
 
 def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int, ...]:
@@ -121,27 +136,18 @@ def stream_logits(
     patch_size: Sequence[int],
     num_heads: int,
     mirror_axes: Sequence[int] = (),
-    *,
-    overlap: float = 0.5,
-    window_batch: int | None = None,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    storage: SlabStorage | None = None,
+    settings: WindowSettings | None = None,
 ) -> Iterator[Tensor]:
     """Logits of a preprocessed image, slice by slice along its first axis.
 
     Args:
-        forward: The network in evaluation mode, on `device`, without deep supervision; for a fold ensemble the
-            mean of several (`ensemble.mean_forward`).
+        forward: The network in evaluation mode, without deep supervision; for a fold ensemble the mean of several
+            (`forwards.mean_forward`). It gets windows on the CPU and answers on its own device (`forwards.on_device`).
         channels: C arrays (Z, Y, X), of any type and memory order.
         patch_size: Window, voxels: (z, y, x), or (y, x) for a 2D network, which gets every slice on its own.
         num_heads: K.
         mirror_axes: Axes of the patch that are mirrored; 0 is the first of `patch_size`.
-        overlap: Least share of a window that it has in common with the next one, [0, 1).
-        window_batch: Windows, mirrored variants counted, in one network pass; None: by the patch's size.
-        device: Where the network is; None: the CPU.
-        dtype: The type of autocast; float32: none.
-        storage: Of the slab; None: float32 in RAM.
+        settings: Overlap, batch and place of the sums; None: the defaults.
 
     Yields:
         Z times (K, Y, X), float32, on the CPU: the weighted mean over all windows that cover a voxel. Each is the
@@ -150,15 +156,15 @@ def stream_logits(
     Raises:
         PredictionError: If the network gives infinite or undefined values.
     """
+    settings = settings or WindowSettings()
     flat = len(patch_size) == 2
-    device = device or torch.device("cpu")
     window: Triple = (1, *patch_size) if flat else tuple(patch_size)  # type: ignore[assignment]
     variants = mirror_variants([axis + flat for axis in mirror_axes])
-    batch = window_batch or choose_window_batch(patch_size)
-    run = _on_device(forward, flat=flat, device=device, dtype=dtype)
+    batch = settings.window_batch or choose_window_batch(patch_size)
+    run = _slice_by_slice(forward) if flat else forward
     shape = channels[0].shape
-    groups = _window_groups(shape, window, overlap, windows_per_pass(batch, variants))
-    slab = LogitSlab(num_heads, _open_slices(groups, shape[0]), shape[1:], storage or SlabStorage(), device)
+    groups = _window_groups(shape, window, settings.overlap, windows_per_pass(batch, variants))
+    slab = LogitSlab(num_heads, _open_slices(groups, shape[0]), shape[1:], settings.storage)
     weights = torch.from_numpy(importance_map(window).copy()).to(slab.device)
     done = 0
     for boxes in groups:
@@ -173,27 +179,6 @@ def stream_logits(
         yield _checked(slab.pop(index))
 
 
-def predict_logits(
-    forward: Forward,
-    image: Tensor,
-    patch_size: Sequence[int],
-    num_heads: int,
-    mirror_axes: Sequence[int] = (),
-    *,
-    overlap: float = 0.5,
-    window_batch: int | None = None,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    storage: SlabStorage | None = None,
-) -> Tensor:
-    """All slices of `stream_logits` as one tensor, for images small enough: (C, Z, Y, X) -> (K, Z, Y, X)."""
-    slices = stream_logits(
-        forward, list(image.numpy()), patch_size, num_heads, mirror_axes, overlap=overlap, window_batch=window_batch,
-        device=device, dtype=dtype, storage=storage,
-    )  # fmt: skip
-    return torch.stack(list(slices), dim=1)
-
-
 def windows_per_pass(window_batch: int, variants: Sequence[tuple[int, ...]]) -> int:
     """Windows that share a network pass when each comes with all its mirrored variants; at least one."""
     return max(1, window_batch // len(variants))
@@ -205,7 +190,7 @@ def slab_depth(shape: Sequence[int], patch_size: Sequence[int], overlap: float, 
     Args:
         shape: Of the image, (Z, Y, X).
         patch_size: (z, y, x), or (y, x).
-        overlap: As for `stream_logits`.
+        overlap: Smallest fraction of a window that it has in common with the next one.
         num_windows: In one network pass.
 
     Examples:
@@ -216,17 +201,11 @@ def slab_depth(shape: Sequence[int], patch_size: Sequence[int], overlap: float, 
     return _open_slices(_window_groups(shape, window, overlap, num_windows), shape[0])
 
 
-def _on_device(forward: Forward, *, flat: bool, device: torch.device, dtype: torch.dtype) -> Forward:
-    """Windows (B, C, z, y, x) on the CPU -> logits (B, K, z, y, x) on the device; a 2D network gets no z."""
-    layout = torch.channels_last if flat else torch.channels_last_3d
+def _slice_by_slice(forward: Forward) -> Forward:
+    """A 2D network as one that takes windows of a single slice: (B, C, 1, y, x) -> (B, K, 1, y, x)."""
 
     def run(windows: Tensor) -> Tensor:
-        batch = windows.squeeze(2) if flat else windows
-        batch = batch.to(device, memory_format=layout)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits = forward(batch)
-        logits = logits.float()
-        return logits.unsqueeze(2) if flat else logits
+        return forward(windows.squeeze(2)).unsqueeze(2)
 
     return run
 

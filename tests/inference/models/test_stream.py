@@ -21,7 +21,7 @@ def predicted(precision):
     configuration = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}).configurations["3d_fullres"]
     configuration = configuration.model_copy(update={"logits_precision": precision})
     loaded = LoadedConfiguration("3d_fullres", configuration, ("0",), (Scaled(),), ())
-    slices = stream_case_logits(loaded, IMAGE, device=torch.device("cpu"))
+    slices = stream_case_logits(loaded, IMAGE)
     return torch.stack(list(slices), dim=1)
 
 

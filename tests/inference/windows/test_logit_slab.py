@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from autoseg.errors import PredictionError
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
 
-CPU = torch.device("cpu")
 EXACT = [SlabStorage("ram"), SlabStorage("file"), SlabStorage("device")]
 HALF = [SlabStorage("ram", torch.float16), SlabStorage("file", torch.float16)]
 
@@ -33,7 +32,7 @@ def blend(volume, storage, heads=2):
     """Slices as the slab gives them, and the volume summed in one piece."""
     shape, depth, starts = volume
     generator = torch.Generator().manual_seed(len(starts))
-    slab = LogitSlab(heads, depth, shape[1:], storage, CPU)
+    slab = LogitSlab(heads, depth, shape[1:], storage)
     total, norm = torch.zeros(heads, *shape), torch.zeros(shape)
     found: list[torch.Tensor] = []
     for start in starts:
@@ -68,13 +67,13 @@ def test_float16_rounds_the_mean_so_far(storage, volume):
 
 def test_tiny_weights_count_in_float16():
     """A corner that one window sees with a weight far below float16: its logits, not zero."""
-    slab = LogitSlab(1, 1, (1, 2), SlabStorage("ram", torch.float16), CPU)
+    slab = LogitSlab(1, 1, (1, 2), SlabStorage("ram", torch.float16))
     slab.add(torch.tensor([[[[3.0, 5.0]]]]), torch.tensor([[[6e-9, 1.0]]]), 0, slice(0, 1), slice(0, 2))
     assert slab.pop(0).tolist() == [[[3.0, 5.0]]]
 
 
 def test_windows_fill_a_part_of_the_plane():
-    slab = LogitSlab(1, 2, (3, 4), SlabStorage("file"), CPU)
+    slab = LogitSlab(1, 2, (3, 4), SlabStorage("file"))
     slab.add(torch.ones(1, 2, 3, 2), torch.ones(2, 3, 2), 0, slice(0, 3), slice(0, 2))
     slab.add(torch.full((1, 2, 3, 3), 4.0), torch.full((2, 3, 3), 2.0), 0, slice(0, 3), slice(1, 4))
     for index in (0, 1):
@@ -90,7 +89,7 @@ def open_files():
 def test_the_file_has_no_name_and_goes_with_the_slab(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = open_files()
-    slab = LogitSlab(3, 4, (5, 6), SlabStorage("file"), CPU)
+    slab = LogitSlab(3, 4, (5, 6), SlabStorage("file"))
     assert list(tmp_path.iterdir()) == []
     del slab
     gc.collect()
@@ -103,12 +102,12 @@ def test_a_full_disk_is_told(monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
     with pytest.raises(PredictionError, match=r"no temporary file of 0\.48 GB for logits .*No space left.*TMPDIR"):
-        LogitSlab(10, 12, (1000, 1000), SlabStorage("file"), CPU)
+        LogitSlab(10, 12, (1000, 1000), SlabStorage("file"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_pages_of_the_file_are_not_held():
-    slab = LogitSlab(40, 16, (256, 256), SlabStorage("file"), CPU)  # 168 MB
+    slab = LogitSlab(40, 16, (256, 256), SlabStorage("file"))  # 168 MB
 
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

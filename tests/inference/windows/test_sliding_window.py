@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from autoseg.errors import PredictionError
 from autoseg.inference.windows.logit_slab import SlabStorage
+from autoseg.inference.windows.network_pass import NetworkPasses, trial_forward
 from autoseg.inference.windows.sliding_window import (
+    WindowSettings,
     choose_window_batch,
     count_windows,
     importance_map,
-    predict_logits,
     slab_depth,
     stream_logits,
     window_starts,
 )
+from tests.inference.small_models import predict_logits
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,9 @@ def test_slices_come_as_soon_as_no_window_reaches_them():
         seen.append(len(windows))
         return windows
 
-    stream = stream_logits(forward, [np.zeros((10, 4, 6), dtype=np.float32)], (4, 4, 4), 1, window_batch=1)
+    stream = stream_logits(
+        forward, [np.zeros((10, 4, 6), dtype=np.float32)], (4, 4, 4), 1, settings=WindowSettings(window_batch=1)
+    )
     next(stream)
     assert len(seen) == 2  # both windows at z = 0 (the next start at 2), none at 2
     next(stream)
@@ -238,7 +242,7 @@ def test_half_precision_is_summed_in_float32():
     convolution = torch.nn.Conv3d(1, 2, 3, padding=1)
     image = torch.randn(1, 6, 8, 10)
     exact = predict_logits(convolution, image, (4, 6, 8), 2)
-    coarse = predict_logits(convolution, image, (4, 6, 8), 2, dtype=torch.bfloat16)
+    coarse = predict_logits(trial_forward(convolution, NetworkPasses(dtype=torch.bfloat16)), image, (4, 6, 8), 2)
     assert coarse.dtype == torch.float32
     assert 0 < float((coarse - exact).abs().max()) < 0.05
 
