@@ -16,20 +16,22 @@ from dataclasses import replace
 from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.network import Architecture
 from autoseg.records.plan import Decision, Plan
 from planners import residual_encoder, unet, unext
 from planners.composition import compose
 from planners.preset import Preset
+from planners.rules import Decided
+from planners.rules.schedule import time_per_fold
 from planners.rules.target_spacing import choose_target_spacing
-from planners.rules.time_budget import time_per_fold
 
 NAME = "auto"
 
 MAX_BATCH = {2: 32, 3: 8}
-"""By dimension. A step of 250,000 need not see more: larger batches cost time in proportion and gain little."""
+"""Largest batch by dimension: with 250,000 steps, larger batches cost time in proportion and gain little."""
 
-SIMILAR_SPACING = 2.0
-"""Up to this ratio of the largest to the smallest spacing a 2D network has nothing that a 3D network lacks."""
+MAX_SPACING_RATIO = 2.0
+"""Up to this ratio of the largest to the smallest spacing a 2D network sees nothing that a 3D network lacks."""
 
 
 def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
@@ -45,56 +47,69 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     Raises:
         PlanningError: See `planners.unet.plan`.
     """
-    preset, reason = choose_preset(budget)
+    preset = choose_preset(budget)
     if budget.like is not None:
-        return _plan(fingerprint, budget, preset, f"For memory and batch; the network is that of {budget.like.model}.")
+        reason = f"For memory and batch; the network is that of {budget.like.model}."
+        return _plan(fingerprint, budget, Decided(preset.value, reason))
     if budget.latency_seconds is not None:
-        return _plan_fast_prediction(fingerprint, budget, preset, reason)
-    return _plan(fingerprint, budget, preset, reason)
+        return _plan_fast_prediction(fingerprint, budget, preset)
+    return _plan(fingerprint, budget, preset)
 
 
-def choose_preset(budget: Budget) -> tuple[Preset, str]:
-    """The preset for a budget, and the reason; without a look at the latency.
+def choose_preset(budget: Budget) -> Decided[Preset]:
+    """The preset for a budget, its latency aside.
 
     Raises:
         PlanningError: If a planner option is unknown to the preset, or has a wrong value.
     """
     options = budget.overrides.options
     if time_per_fold(budget) is not None:
-        return unet.make_preset(options), (
-            "With limited time a plain U-Net: it does most multiplications per second, and its width follows the time."
+        return Decided(
+            unet.make_preset(options),
+            "With limited time a plain U-Net: it does most multiplications per second, and its width follows the time.",
         )
     memory = budget.memory_gigabytes or 0.0
     for name in ("resenc-xl", "resenc-l"):
         if memory >= residual_encoder.SIZES[name].gigabytes:
-            return residual_encoder.make_preset(name, options), f"The largest preset for a memory of {memory:g} GB."
-    return residual_encoder.make_preset("resenc-m", options), (
-        "A GPU and time for the full schedule: nnU-Net's residual encoder for 8 GB is the best of its cost."
+            preset = residual_encoder.make_preset(name, options)
+            return Decided(preset, f"The largest preset for a memory of {memory:g} GB.")
+    return Decided(
+        residual_encoder.make_preset("resenc-m", options),
+        "A GPU and time for the full schedule: nnU-Net's residual encoder for 8 GB is the best of its cost.",
     )
 
 
-def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Preset, reason: str) -> Plan:
+def architectures(budget: Budget) -> tuple[Architecture, ...]:
+    """Kinds of networks that may be planned for a budget."""
+    if budget.latency_seconds is None:
+        return ("unet",) if time_per_fold(budget) is not None else ("residual_unet",)
+    if time_per_fold(budget) is not None:
+        return ("unet", "unext")
+    return ("unet", "residual_unet", "unext")
+
+
+def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Decided[Preset]) -> Plan:
     """The first of ever smaller networks that predicts a median case fast enough."""
     options = budget.overrides.options
-    smaller = [unet.make_preset(options)] if preset.name != unet.NAME else []
+    smaller = [unet.make_preset(options)] if preset.value.name != unet.NAME else []
     if not options:  # those of a U-Net mean nothing to a UNeXt
         smaller.append(unext.make_preset({}))
     rejected = ""
     for candidate in smaller:
         try:
-            return _plan(fingerprint, budget, preset, reason)
+            return _plan(fingerprint, budget, preset)
         except BudgetError as error:
             if error.limit != "--latency":
                 raise
-            rejected += f"{preset.name}: {error} "
-            preset, reason = candidate, f"{rejected}So {candidate.name} is taken."
-    return _plan(fingerprint, budget, preset, reason)
+            rejected += f"{preset.value.name}: {error} "
+            preset = Decided(candidate, f"{rejected}So {candidate.name} is taken.")
+    return _plan(fingerprint, budget, preset)
 
 
-def _plan(fingerprint: Fingerprint, budget: Budget, preset: Preset, reason: str) -> Plan:
-    decision = Decision(what="planner", value=preset.name, reason=reason)
+def _plan(fingerprint: Fingerprint, budget: Budget, preset: Decided[Preset]) -> Plan:
+    decision = Decision(what="planner", value=preset.value.name, reason=preset.reason)
     return compose(
-        replace(preset, max_batch=MAX_BATCH),
+        replace(preset.value, max_batch=MAX_BATCH),
         fingerprint,
         budget,
         name=NAME,
@@ -111,9 +126,9 @@ def leave_out(fingerprint: Fingerprint, budget: Budget) -> Mapping[str, str]:
     spacing = budget.overrides.spacing
     if spacing is None:
         spacings = [case.spacing for case in fingerprint.cases]
-        spacing, _ = choose_target_spacing(spacings, [case.cropped_shape for case in fingerprint.cases])
-    if max(spacing) <= SIMILAR_SPACING * min(spacing):
+        spacing = choose_target_spacing(spacings, [case.cropped_shape for case in fingerprint.cases]).value
+    if max(spacing) <= MAX_SPACING_RATIO * min(spacing):
         left_out["2d"] = (
-            f"slices are no more than {SIMILAR_SPACING:g} times as far apart as pixels, so a 3D network sees more."
+            f"slices are no more than {MAX_SPACING_RATIO:g} times as far apart as pixels, so a 3D network sees more."
         )
     return left_out

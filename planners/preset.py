@@ -1,13 +1,16 @@
-"""What distinguishes one planner from another: values, and how it shapes a network.
+"""What makes one planner different from another: its constants, and the settings that its users may give.
 
-`planners.composition` turns a preset into plans; each planner's own file holds its presets.
+`planners.composition` turns a preset into plans; each planner's own file holds its presets. Settings come as text,
+`--planner-option width=text` as {"width": "text"}; a planner refuses settings that it does not have.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
 from autoseg.records.network import NetworkSpec
+from planners.rules import Decided
 from planners.rules.patch_size import MemoryReference
 from planners.rules.topology import Topology
 
@@ -25,23 +28,77 @@ class Preset:
     memory_references: Mapping[int, MemoryReference]
     """What fits, by dimension."""
     dataset_fraction: float
-    """A batch covers at most this part of the dataset's voxels."""
+    """Largest part of the dataset's voxels that a batch covers."""
     widths: tuple[int, ...]
     """Feature maps at full resolution, best first. The first is taken when time is not limited."""
     width_reason: str
-    """Why the first."""
+    """Reason for the first width."""
     build_network: NetworkBuilder
     max_levels: int | None = None
-    """As deep as the network is meant to be; None: as deep as the patch allows."""
+    """Largest number of levels of the network; None: as many as the patch allows."""
     max_batch: Mapping[int, int] | None = None
     """Cap by dimension; None: nnU-Net's rule, which has none."""
 
-    def memory_for(self, budget: Budget) -> tuple[float, str]:
-        """Gigabytes to plan for, and the reason."""
+    def choose_memory(self, budget: Budget) -> Decided[float]:
+        """Gigabytes to plan for: what was asked for, at most what the device has, else the preset's own."""
         if budget.memory_gigabytes is not None:
-            return budget.memory_gigabytes, "Asked for."
+            return Decided(budget.memory_gigabytes, "Asked for.")
         if budget.available_gigabytes is not None and budget.available_gigabytes < self.memory_gigabytes:
-            return budget.available_gigabytes, (
-                f"The device has no more; {self.name} is meant for {self.memory_gigabytes:g} GB."
+            return Decided(
+                budget.available_gigabytes,
+                f"The device has no more; {self.name} is meant for {self.memory_gigabytes:g} GB.",
             )
-        return self.memory_gigabytes, f"What {self.name} is meant for."
+        return Decided(self.memory_gigabytes, f"What {self.name} is meant for.")
+
+
+def check_options(options: Mapping[str, str], known: Sequence[str], planner: str) -> None:
+    """Refuse settings that a planner does not have.
+
+    Raises:
+        PlanningError: Names the unknown settings and those that exist.
+    """
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise PlanningError(
+            f"--planner-option {', '.join(unknown)}: the planner '{planner}' has no such setting; it has: "
+            f"{', '.join(known) or 'none'}. Leave it out, or name the planner that has it with --planner."
+        )
+
+
+def choice(options: Mapping[str, str], name: str, values: Mapping[str, int], default: str) -> int:
+    """One of several named values.
+
+    Raises:
+        PlanningError: If the text names none of them.
+    """
+    text = options.get(name, default)
+    if text not in values:
+        raise PlanningError(f"--planner-option {name}={text}: expected one of {', '.join(values)}.")
+    return values[text]
+
+
+def whole_number(options: Mapping[str, str], name: str, smallest: int, largest: int) -> int | None:
+    """A whole number, or None when it is not given.
+
+    Raises:
+        PlanningError: If the text is something else or out of range.
+    """
+    if name not in options:
+        return None
+    text = options[name]
+    if not text.isdecimal() or not smallest <= int(text) <= largest:
+        raise PlanningError(f"--planner-option {name}={text}: expected a whole number from {smallest} to {largest}.")
+    return int(text)
+
+
+def yes_or_no(options: Mapping[str, str], name: str) -> bool | None:
+    """`true` or `false`, or None when it is not given.
+
+    Raises:
+        PlanningError: If the text is something else.
+    """
+    if name not in options:
+        return None
+    if options[name] not in {"true", "false"}:
+        raise PlanningError(f"--planner-option {name}={options[name]}: expected true or false.")
+    return options[name] == "true"

@@ -13,11 +13,10 @@ from typing import Literal
 
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Plan
 from planners.composition import compose
-from planners.preset import Preset
-from planners.rules.options import check_options
+from planners.preset import Preset, check_options
 from planners.rules.patch_size import MemoryReference
 from planners.rules.topology import Topology, features_per_level
 from planners.unet import choose_widths
@@ -67,6 +66,11 @@ def plan_xl(fingerprint: Fingerprint, budget: Budget) -> Plan:
     return compose(make_preset("resenc-xl", budget.overrides.options), fingerprint, budget)
 
 
+def architectures(_budget: Budget) -> tuple[Architecture, ...]:
+    """Kinds of networks that may be planned for a budget."""
+    return ("residual_unet",)
+
+
 def make_preset(name: str, options: Mapping[str, str]) -> Preset:
     """The constants of one size.
 
@@ -79,14 +83,14 @@ def make_preset(name: str, options: Mapping[str, str]) -> Preset:
     """
     check_options(options, ("base_features",), name)
     size = SIZES[name]
-    widths, width_reason = choose_widths(options)
+    widths = choose_widths(options)
     return Preset(
         name=name,
         memory_gigabytes=size.gigabytes,
         memory_references={2: _reference(2, size.elements_2d, size), 3: _reference(3, size.elements_3d, size)},
         dataset_fraction=DATASET_FRACTION,
-        widths=widths,
-        width_reason=width_reason,
+        widths=widths.value,
+        width_reason=widths.reason,
         build_network=build_network,
     )
 

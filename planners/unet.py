@@ -12,11 +12,11 @@ from typing import Literal
 
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Plan
 from planners.composition import compose
-from planners.preset import Preset
-from planners.rules.options import check_options, whole_number
+from planners.preset import Preset, check_options, whole_number
+from planners.rules import Decided
 from planners.rules.patch_size import MemoryReference
 from planners.rules.topology import Topology, features_per_level
 
@@ -60,6 +60,11 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     return compose(make_preset(budget.overrides.options), fingerprint, budget)
 
 
+def architectures(_budget: Budget) -> tuple[Architecture, ...]:
+    """Kinds of networks that may be planned for a budget."""
+    return ("unet",)
+
+
 def make_preset(options: Mapping[str, str]) -> Preset:
     """The plain U-Net's constants.
 
@@ -67,22 +72,22 @@ def make_preset(options: Mapping[str, str]) -> Preset:
         PlanningError: If an option is unknown or out of range.
     """
     check_options(options, ("base_features",), NAME)
-    widths, width_reason = choose_widths(options)
+    widths = choose_widths(options)
     return Preset(
         name=NAME,
         memory_gigabytes=8.0,
         memory_references=MEMORY_REFERENCES,
         dataset_fraction=DATASET_FRACTION,
-        widths=widths,
-        width_reason=width_reason,
+        widths=widths.value,
+        width_reason=widths.reason,
         build_network=build_network,
     )
 
 
-def choose_widths(options: Mapping[str, str]) -> tuple[tuple[int, ...], str]:
-    """The usual widths, or the one that was asked for; and the reason for the first."""
+def choose_widths(options: Mapping[str, str]) -> Decided[tuple[int, ...]]:
+    """The usual widths, or the one that was asked for; with the reason for the first."""
     asked = whole_number(options, "base_features", 1, WIDEST)
-    return (WIDTHS, WIDTH_REASON) if asked is None else ((asked,), "Asked for.")
+    return Decided(WIDTHS, WIDTH_REASON) if asked is None else Decided((asked,), "Asked for.")
 
 
 def build_network(topology: Topology, base_features: int, input_channels: int, output_channels: int) -> NetworkSpec:

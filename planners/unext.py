@@ -18,11 +18,10 @@ from typing import Literal
 
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Plan
 from planners.composition import compose
-from planners.preset import Preset
-from planners.rules.options import check_options, choice, yes_or_no
+from planners.preset import Preset, check_options, choice, yes_or_no
 from planners.rules.patch_size import MemoryReference
 from planners.rules.topology import Topology
 
@@ -71,6 +70,11 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         PlanningError: See `planners.unet.plan`.
     """
     return compose(make_preset(budget.overrides.options), fingerprint, budget)
+
+
+def architectures(_budget: Budget) -> tuple[Architecture, ...]:
+    """Kinds of networks that may be planned for a budget."""
+    return ("unext",)
 
 
 def make_preset(options: Mapping[str, str]) -> Preset:

@@ -4,6 +4,8 @@ Called by planners, and by `autoseg.costs.memory`. Nothing is built.
 
 Example: a residual block from 8 to 16 feature maps with stride 2 is two convolutions with their norms, on the shortcut
 a pooling and a 1 x 1 convolution with its norm, and an addition.
+
+Tested in tests/costs/test_memory.py.
 """
 
 import math
@@ -21,6 +23,9 @@ Kind = Literal[
 maps. average_pool: on a shortcut, before its projection. shortcut: average pooling that is the whole shortcut. shift:
 along one axis, by group of feature maps. join: sum or concatenation of two tensors. Activations are not listed: they
 take the place of their input, or like the GELU keep it and make a tensor that is itself not kept."""
+
+FORWARD_FRACTION = 1 / 3
+"""Part of a training step that its forward pass takes: the backward pass costs twice as much."""
 
 WITH_WEIGHTS = frozenset({"convolution", "transposed", "depthwise", "linear", "head"})
 

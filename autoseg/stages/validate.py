@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autoseg.costs.windows import count_windows
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.arrays.storage import StoredCase, open_case
 from autoseg.imaging.datasets.case_reading import choose_orientation, read_case
@@ -25,7 +26,6 @@ from autoseg.inference.models.loading import LoadedConfiguration, load_configura
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
-from autoseg.inference.windows.sliding_window import count_windows
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network

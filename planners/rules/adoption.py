@@ -16,27 +16,25 @@ from collections.abc import Mapping, Sequence
 from autoseg.errors import PlanningError
 from autoseg.records.budget import AdoptedModel
 from autoseg.records.network import NetworkSpec, NormalizationSpec
+from planners.rules import Decided
 from planners.rules.topology import Topology
 
 ESTIMATE_TOLERANCE = 1.15
 """The estimate of training memory may be too high by so much."""
 
 
-def keep_normalization(
+def adopt_normalization(
     model: AdoptedModel, channel_names: Sequence[str], own: Sequence[NormalizationSpec]
-) -> tuple[NormalizationSpec, ...]:
+) -> Decided[tuple[NormalizationSpec, ...]]:
     """The model's normalisation for channels that it knows by name, their own for the others."""
-    known = _known_channels(model)
-    return tuple(known.get(name.lower(), spec) for name, spec in zip(channel_names, own, strict=True))
-
-
-def explain_adopted_normalization(model: AdoptedModel, channel_names: Sequence[str]) -> str:
-    """One sentence: which channels keep the model's normalisation."""
-    known = _known_channels(model)
+    first = next(iter(model.configurations.values()))
+    known = {name.lower(): spec for name, spec in zip(model.channel_names, first.normalization, strict=True)}
+    specs = tuple(known.get(name.lower(), spec) for name, spec in zip(channel_names, own, strict=True))
     others = [name for name in channel_names if name.lower() not in known]
     if not others:
-        return f"That of {model.model}, with its statistics."
-    return f"That of {model.model}; by their names for channels that it does not know: {', '.join(others)}."
+        return Decided(specs, f"That of {model.model}, with its statistics.")
+    names = ", ".join(others)
+    return Decided(specs, f"That of {model.model}; by their names for channels that it does not know: {names}.")
 
 
 def adopt_topology(network: NetworkSpec, patch_size: Sequence[int]) -> Topology:
@@ -72,8 +70,3 @@ def check_adopted_memory(smallest_bytes: Mapping[str, int], memory_gigabytes: fl
             f"The model's {largest} does not fit in {memory_gigabytes:g} GB: it needs a memory budget of "
             f"{math.ceil(needed * 1000) / 1000:.10g} GB. Take a smaller --patch-size, or plan with a larger --memory."
         )
-
-
-def _known_channels(model: AdoptedModel) -> dict[str, NormalizationSpec]:
-    first = next(iter(model.configurations.values()))
-    return {name.lower(): spec for name, spec in zip(model.channel_names, first.normalization, strict=True)}

@@ -14,46 +14,37 @@ import math
 from collections.abc import Sequence
 
 from autoseg.errors import PlanningError
+from planners.rules import Decided
 from planners.rules.patch_size import MemoryReference
 
 MIN_BATCH = 2
 """One patch alone makes the gradient too noisy."""
 
 EXCESSIVE_BATCH = {2: 100, 3: 32}
-"""From here on a batch is larger than any published training needed, by dimension: said so in the plan."""
+"""Batches from here on are larger than any published training needed, by dimension; the plan says so."""
 
 
 def choose_batch_size(
     elements: int,
     patch_size: Sequence[int],
     dataset_voxels: float,
+    dataset_fraction: float,
     reference: MemoryReference,
     memory_gigabytes: float,
-    dataset_fraction: float,
-    largest: int | None = None,
-) -> tuple[int, str]:
-    """Fill the memory, but cover no more than a share of the dataset, and take two patches at least.
+) -> Decided[int]:
+    """Fill the memory, but cover no more than a fraction of the dataset, and take two patches at least.
 
     Args:
         elements: Feature-map elements of the network, batch 1.
         patch_size: Voxels.
         dataset_voxels: Voxels of all cases at the target spacing, about.
+        dataset_fraction: Largest part of the dataset's voxels in one batch, (0, 1]; a guard against overfitting.
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
-        dataset_fraction: Largest part of the dataset's voxels in one batch, (0, 1]; a guard against overfitting.
-        largest: A planner's own cap; None: nnU-Net's rule, which has none.
-
-    Returns:
-        The batch size, and the reason.
     """
     by_memory = round(reference.scaled_elements(memory_gigabytes) / elements * reference.batch_size)
     by_data = round(dataset_voxels * dataset_fraction / math.prod(patch_size))
     batch_size = max(min(by_memory, by_data), MIN_BATCH)
-    if largest is not None and batch_size > largest:
-        return largest, (
-            f"The memory has room for {by_memory}, but more than {largest} patches per step teach hardly more and cost "
-            f"in proportion (nnU-Net's rule gives {batch_size})."
-        )
     if batch_size > by_data:
         reason = f"{MIN_BATCH} patches at least, although they cover more than {dataset_fraction:.0%} of the dataset."
     elif batch_size < by_memory:
@@ -66,19 +57,30 @@ def choose_batch_size(
         reason += (
             " nnU-Net's rule; far more than useful, because such patches are small: a smaller batch trains as well."
         )
-    return batch_size, reason
+    return Decided(batch_size, reason)
 
 
-def take_batch_size(asked: int, elements: int, reference: MemoryReference, memory_gigabytes: float) -> tuple[int, str]:
+def cap_batch_size(batch_size: Decided[int], max_batch: int) -> Decided[int]:
+    """At most so many patches, for a planner that does not follow nnU-Net where a batch is larger than useful."""
+    if batch_size.value <= max_batch:
+        return batch_size
+    return Decided(
+        max_batch,
+        f"nnU-Net's rule gives {batch_size.value}, but more than {max_batch} patches per step add little and cost "
+        "time in proportion.",
+    )
+
+
+def take_batch_size(asked: int, elements: int, reference: MemoryReference, memory_gigabytes: float) -> Decided[int]:
     """The user's own batch size.
 
     Raises:
         PlanningError: If it does not fit the memory; names the memory that would do.
     """
-    share = elements / reference.batch_size * asked
-    if share > reference.scaled_elements(memory_gigabytes):
+    needed_elements = elements / reference.batch_size * asked
+    if needed_elements > reference.scaled_elements(memory_gigabytes):
         raise PlanningError(
             f"--batch-size {asked} does not fit in {memory_gigabytes:g} GB: it needs a memory budget of "
-            f"{reference.needed_gigabytes(share):.10g} GB. Take fewer, or plan with a larger --memory."
+            f"{reference.needed_gigabytes(needed_elements):.10g} GB. Take fewer, or plan with a larger --memory."
         )
-    return asked, "Asked for."
+    return Decided(asked, "Asked for.")

@@ -12,6 +12,8 @@ References:
 from collections.abc import Mapping, Sequence
 
 from autoseg.errors import PlanningError
+from autoseg.records.budget import Budget
+from planners.rules import Decided
 
 CASCADE_NEEDS = ("3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """The cascade refines label maps of the low resolution on arrays of the full resolution."""
@@ -23,27 +25,36 @@ SPACING_REASONS = {
 }
 
 SINGLE_SLICE_REASON = "The images have a single slice, so there is no third dimension to look along."
-CASCADE_LATENCY_REASON = "Two networks in a row take twice as long, and the prediction time is limited."
-CASCADE_REASON = "A second network at full resolution refines the label maps of 3d_lowres, which saw more context."
 
-BATCH_DICE_REASONS = {
-    True: "A patch shows little of an image, so Dice over the whole batch is steadier.",
-    False: "A patch shows much of an image, so each sample has its own Dice.",
-}
+
+def choose_batch_dice(name: str, *, has_low_resolution: bool) -> Decided[bool]:
+    """Whether Dice is computed over the whole batch: in 2D, and at full resolution beside a low resolution."""
+    if name == "2d" or (name == "3d_fullres" and has_low_resolution):
+        return Decided(True, "A patch shows little of an image, so Dice over the whole batch is steadier.")
+    return Decided(False, "A patch shows much of an image, so each sample has its own Dice.")
+
+
+def choose_cascade(budget: Budget) -> Decided[bool]:
+    """Whether a cascade is planned where there is a low resolution."""
+    if budget.latency_seconds is not None:
+        return Decided(False, "Two networks in a row take twice as long, and the prediction time is limited.")
+    return Decided(
+        True, "A second network at full resolution refines the label maps of 3d_lowres, which saw more context."
+    )
 
 
 def choose_configurations(
     available: Sequence[str], asked: Sequence[str], left_out: Mapping[str, str]
-) -> tuple[tuple[str, ...], str]:
+) -> Decided[tuple[str, ...]]:
     """Those asked for, with what the cascade needs; when nothing is asked for all but those that are left out.
 
     Args:
         available: What makes sense for the data, in the order of the plan.
-        asked: By the budget; empty for all.
+        asked: Names that the budget asks for; empty for all.
         left_out: What the planner would rather not train, and why; ignored where nothing else would remain.
 
     Returns:
-        Names in the order of the plan, and the reason.
+        Names in the order of the plan.
 
     Raises:
         PlanningError: If something is asked for that is not available; lists what is.
@@ -58,13 +69,15 @@ def choose_configurations(
         return _all_but(available, left_out)
     if "3d_cascade_fullres" in asked and not set(asked).issuperset(CASCADE_NEEDS):
         names = tuple(name for name in available if name in {*asked, *CASCADE_NEEDS})
-        return names, "Asked for; the cascade also needs 3d_lowres for its label maps, and the arrays of 3d_fullres."
-    return tuple(name for name in available if name in asked), "Only these were asked for."
+        return Decided(
+            names, "Asked for; the cascade also needs 3d_lowres for its label maps, and the arrays of 3d_fullres."
+        )
+    return Decided(tuple(name for name in available if name in asked), "Only these were asked for.")
 
 
-def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> Decided[tuple[str, ...]]:
     kept = tuple(name for name in available if name not in left_out)
     if not kept or len(kept) == len(available):
-        return tuple(available), "All configurations that make sense for the data."
+        return Decided(tuple(available), "All configurations that make sense for the data.")
     reasons = " ".join(f"{name} is left out: {left_out[name]}" for name in available if name in left_out)
-    return kept, f"{reasons} -c asks for it all the same."
+    return Decided(kept, f"{reasons} -c asks for it all the same.")

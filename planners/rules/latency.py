@@ -12,19 +12,18 @@ References:
 import math
 from collections.abc import Sequence
 
+from autoseg.costs.windows import count_windows
+from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget
 from autoseg.records.network import NetworkSpec
 from planners.rules.speed import forward_seconds
 
-OVERLAP = 0.5
-"""Of neighbouring windows: prediction's default."""
-
 RESERVED_FRACTION = 0.3
-"""Of the latency, kept for reading, resampling and writing."""
+"""Part of the latency that is kept for reading, resampling and writing."""
 
 
 def prediction_seconds(
-    budget: Budget, network: NetworkSpec, patch_size: Sequence[int], image_shape: Sequence[float], passes: int
+    budget: Budget, network: NetworkSpec, patch_size: Sequence[int], image_shape: Sequence[float], passes: int = 1
 ) -> float:
     """Expected network time for one image.
 
@@ -37,21 +36,6 @@ def prediction_seconds(
     """
     windows = count_windows(image_shape, patch_size)
     return windows * passes * forward_seconds(budget, network, patch_size)
-
-
-def count_windows(image_shape: Sequence[float], patch_size: Sequence[int]) -> int:
-    """Windows that cover an image; every slice has its own for a 2D patch.
-
-    Examples:
-        >>> count_windows((138, 169, 138), (128, 128, 128)), count_windows((10, 256, 256), (256, 256))
-        (8, 10)
-    """
-    slices = math.ceil(image_shape[0]) if len(patch_size) == 2 else 1
-    in_patch_axes = image_shape[-len(patch_size) :]
-    return slices * math.prod(
-        max(math.ceil((size - edge) / (edge * (1 - OVERLAP))), 0) + 1
-        for size, edge in zip(in_patch_axes, patch_size, strict=True)
-    )
 
 
 def keeps_latency(budget: Budget, seconds: float) -> bool:
@@ -71,4 +55,15 @@ def explain_latency(budget: Budget, seconds: float) -> str:
     return (
         f"A median case takes the network about {seconds:.2g} s; with {RESERVED_FRACTION:.0%} kept for reading, "
         f"resampling and writing, that is within {budget.latency_seconds:g} s."
+    )
+
+
+def refuse_latency(budget: Budget, fastest_seconds: float, dimensions: int) -> BudgetError:
+    """The error where not even the fastest network keeps the latency; names the latency that would do."""
+    needed = needed_latency(fastest_seconds)
+    return BudgetError(
+        f"No {dimensions}D network of this planner predicts a median case within {budget.latency_seconds:g} s: the "
+        f"fastest needs {needed:.10g} s. Give more with --latency.",
+        "--latency",
+        needed,
     )

@@ -10,13 +10,15 @@ References:
     nnU-Net v2 (Isensee et al., Nature Methods 2021): U-Net cascade.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.records.case import Spacing
+from planners.rules import Decided
 
 COVERED_FRACTION = 0.25
 """A patch that sees less of the median image than this lacks context."""
@@ -24,7 +26,7 @@ COVERED_FRACTION = 0.25
 SPACING_FACTOR = 1.03
 """Growth per step; smaller steps change nothing that can be seen."""
 
-SIMILAR_SPACING = 2.0
+MAX_SPACING_RATIO = 2.0
 """Finer axes grow alone until none is finer than the coarsest by more than this factor."""
 
 MIN_GAIN = 2.0
@@ -42,52 +44,55 @@ class LowResolution:
     median_shape: tuple[float, float, float]
     """Rounded, voxels; at least 1."""
     image_voxels: float
-    """Of the median image, before rounding."""
+    """Voxels of the median image, before its shape is rounded."""
 
 
-def find_low_resolution(
-    spacing: Spacing,
-    median_shape: Sequence[float],
-    patch_size: Sequence[int],
-    choose_patch: Callable[[LowResolution], Sequence[int]],
-) -> tuple[LowResolution | None, str]:
-    """The finest spacing at which a patch covers a quarter of the median image.
+def coarser_resolutions(spacing: Spacing, median_shape: Sequence[float]) -> Iterator[LowResolution]:
+    """Ever coarser spacings, by SPACING_FACTOR from one to the next; MAX_STEPS of them.
 
     Args:
         spacing: Full resolution, (z, y, x), mm.
-        median_shape: At full resolution, voxels.
-        patch_size: At full resolution.
-        choose_patch: Patch size that fits the memory at a coarser spacing.
-
-    Returns:
-        The low resolution, or None when it is not needed or not different enough; and the reason.
+        median_shape: Median image at full resolution, (z, y, x), voxels.
     """
     fine, shape = np.array(spacing), np.array(median_shape)
-    image_voxels = float(np.prod(shape))
-    covered = float(np.prod(patch_size, dtype=np.float64)) / image_voxels
-    seen = f"A full-resolution patch covers {min(covered, 1.0):.0%} of the median image"
-    coarse, low = fine.copy(), None
+    coarse = fine.copy()
     for _ in range(MAX_STEPS):
-        if covered >= COVERED_FRACTION:
-            break
         coarse = _coarser(coarse)
-        low = _at(fine, shape, coarse)
-        covered = float(np.prod(choose_patch(low), dtype=np.float64)) / low.image_voxels
+        yield _at(fine, shape, coarse)
+
+
+def covered_fraction(patch_size: Sequence[int], image_voxels: float) -> float:
+    """Voxels of a patch as a fraction of those of the median image; above 1 for a patch that is larger."""
+    return math.prod(patch_size) / image_voxels
+
+
+def choose_low_resolution(covered: float, low: LowResolution | None, low_covered: float, gain: float) -> Decided[bool]:
+    """Whether the first spacing at which a patch covers enough is planned.
+
+    Args:
+        covered: Fraction of the median image that a patch covers at full resolution.
+        low: The coarser spacing; None when a patch covers COVERED_FRACTION already at full resolution.
+        low_covered: Fraction that a patch covers at the coarser spacing.
+        gain: How many times fewer voxels the median image has at the coarser spacing.
+    """
+    seen = f"A full-resolution patch covers {min(covered, 1.0):.0%} of the median image"
     if low is None:
-        return None, f"{seen}, no less than {COVERED_FRACTION:.0%}, so it sees enough context."
-    if image_voxels / low.image_voxels < MIN_GAIN:
-        return None, (
+        return Decided(False, f"{seen}, no less than {COVERED_FRACTION:.0%}, so it sees enough context.")
+    if gain < MIN_GAIN:
+        return Decided(
+            False,
             f"{seen}, but the spacing at which it would cover {COVERED_FRACTION:.0%} has hardly fewer voxels "
-            f"(less than {MIN_GAIN:g} times)."
+            f"(less than {MIN_GAIN:g} times).",
         )
-    return low, (
-        f"{seen}, less than {COVERED_FRACTION:.0%}; at {_text(low.spacing)} mm it covers {min(covered, 1.0):.0%} "
-        "and sees the context that the full resolution lacks."
+    return Decided(
+        True,
+        f"{seen}, less than {COVERED_FRACTION:.0%}; at {_text(low.spacing)} mm it covers {min(low_covered, 1.0):.0%} "
+        "and sees the context that the full resolution lacks.",
     )
 
 
 def _coarser(spacing: NDArray[np.float64]) -> NDArray[np.float64]:
-    finer_axes = max(spacing) / spacing > SIMILAR_SPACING
+    finer_axes = max(spacing) / spacing > MAX_SPACING_RATIO
     growing = finer_axes if finer_axes.any() else np.ones(3, dtype=bool)
     return np.where(growing, spacing * SPACING_FACTOR, spacing)
 

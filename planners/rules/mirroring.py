@@ -17,41 +17,38 @@ from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.sides import find_sided_names, left_right_axes
-from planners.rules.time_budget import is_limited
+from planners.rules import Decided
+from planners.rules.schedule import is_limited
 
 MAX_NAMED = 3
 """Labels that a reason names; more are counted."""
 
 
-def choose_mirror_axes(dimensions: int, fingerprint: Fingerprint, budget: Budget, transpose: Triple) -> tuple[int, ...]:
+def choose_mirror_axes(
+    dimensions: int, fingerprint: Fingerprint, budget: Budget, transpose: Triple
+) -> Decided[tuple[int, ...]]:
     """Spatial axes of the patch, 0 being the first of `patch_size`.
 
     Args:
         dimensions: 2 or 3.
-        fingerprint: Its label names tell of sides. With sided labels and images as stored no axis is mirrored, because
-            any may run from left to right.
+        fingerprint: Names of its labels say which of them have a side. With such labels and images as stored no axis
+            is mirrored, because any may run from left to right.
         budget: Limited time mirrors nothing.
         transpose: Patch axis i is working axis transpose[i]; a 2D patch has the last two.
     """
     if is_limited(budget):
-        return ()
-    sided = find_sided_names(fingerprint.labels)
-    left_right = left_right_axes(transpose, dimensions, fingerprint.orientation) if sided else ()
-    return tuple(axis for axis in range(dimensions) if axis not in left_right)
-
-
-def explain_mirroring(fingerprint: Fingerprint, budget: Budget) -> str:
-    """The reason, for a user."""
-    if is_limited(budget):
-        return "None: with little time, views that no patient shows cost more than they teach."
+        return Decided((), "None: with a short schedule, mirrored views cost more than they help.")
+    axes = range(dimensions)
     sided = find_sided_names(fingerprint.labels)
     if not sided:
-        return "All axes, as nnU-Net does: in a long training every view helps."
+        return Decided(tuple(axes), "All axes, as nnU-Net does: in a long training every view helps.")
+    left_right = left_right_axes(transpose, dimensions, fingerprint.orientation)
     others = f" and {len(sided) - MAX_NAMED} more" if len(sided) > MAX_NAMED else ""
     named = ", ".join(sided[:MAX_NAMED]) + others
+    reason = f"All axes but left-right, which would swap the sides of labels ({named}). --mirror-axes overrides."
     if fingerprint.orientation == "as_stored":
-        return (
+        reason = (
             f"None: labels have a side ({named}), and in images as stored any axis may run from left to right. "
             "--mirror-axes overrides."
         )
-    return f"All axes but left-right, which would swap the sides of labels ({named}). --mirror-axes overrides."
+    return Decided(tuple(axis for axis in axes if axis not in left_right), reason)

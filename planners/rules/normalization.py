@@ -15,6 +15,7 @@ from typing import Literal
 
 from autoseg.records.fingerprint import IntensityStatistics
 from autoseg.records.network import NormalizationSpec
+from planners.rules import Decided
 
 Scheme = Literal["zscore", "ct", "rescale_0_1", "rgb_0_1", "none"]
 
@@ -25,10 +26,10 @@ SCHEMES: dict[str, Scheme] = {
     "rescale_to_0_1": "rescale_0_1",
     "rgb_to_0_1": "rgb_0_1",
 }
-"""By channel name in lower case; every other name means a z-score, because its scale means nothing."""
+"""Scheme by channel name in lower case; every other name means a z-score, because its scale means nothing."""
 
 MASK_THRESHOLD = 0.75
-"""Below this median share of voxels left after cropping, the empty surroundings would dominate the statistics."""
+"""Where cropping leaves a smaller median fraction of voxels, the empty surroundings would dominate the statistics."""
 
 REASONS: dict[Scheme, str] = {
     "ct": "CT numbers mean the same in every scan, so all cases share one clip range, mean and standard deviation",
@@ -41,37 +42,40 @@ REASONS: dict[Scheme, str] = {
 
 def choose_normalization(
     channel_names: Sequence[str], intensities: Sequence[IntensityStatistics], median_cropped_fraction: float
-) -> tuple[NormalizationSpec, ...]:
+) -> Decided[tuple[NormalizationSpec, ...]]:
     """One scheme per channel; a z-score looks inside the nonzero mask only where cropping removed much.
 
     Args:
         channel_names: In channel order; upper or lower case.
         intensities: Foreground statistics over the dataset, per channel.
         median_cropped_fraction: Median over cases of voxels left after cropping, [0, 1].
+
+    Returns:
+        The specifications, with the reason for the schemes; `choose_masks` has the one for the masks.
     """
-    return tuple(
-        _normalization(name, statistics, use_mask=median_cropped_fraction < MASK_THRESHOLD)
+    use_mask = median_cropped_fraction < MASK_THRESHOLD
+    specs = tuple(
+        _specify(name, statistics, use_mask=use_mask)
         for name, statistics in zip(channel_names, intensities, strict=True)
     )
-
-
-def explain_schemes(specs: Sequence[NormalizationSpec]) -> str:
-    """One sentence: why each scheme was chosen."""
     reasons = dict.fromkeys(f"{spec.scheme}: {REASONS[spec.scheme]}" for spec in specs)
-    return "; ".join(reasons) + "."
+    return Decided(specs, "; ".join(reasons) + ".")
 
 
-def explain_mask(specs: Sequence[NormalizationSpec], median_cropped_fraction: float) -> str:
-    """One sentence: where the statistics of a z-score are taken."""
+def choose_masks(specs: Sequence[NormalizationSpec], median_cropped_fraction: float) -> Decided[tuple[bool, ...]]:
+    """Whether the statistics of each channel's z-score are taken inside the nonzero mask."""
+    masks = tuple(spec.use_mask for spec in specs)
     if all(spec.scheme != "zscore" for spec in specs):
-        return "Only a z-score could use the mask."
+        return Decided(masks, "Only a z-score could use the mask.")
     left = f"Cropping to nonzero leaves {median_cropped_fraction:.0%} of the voxels"
-    if any(spec.use_mask for spec in specs):
-        return f"{left}, less than {MASK_THRESHOLD:.0%}, so a z-score looks at voxels inside the nonzero mask only."
-    return f"{left}, at least {MASK_THRESHOLD:.0%}, so a z-score looks at the whole image."
+    if any(masks):
+        reason = f"{left}, less than {MASK_THRESHOLD:.0%}, so a z-score looks at voxels inside the nonzero mask only."
+    else:
+        reason = f"{left}, at least {MASK_THRESHOLD:.0%}, so a z-score looks at the whole image."
+    return Decided(masks, reason)
 
 
-def _normalization(name: str, statistics: IntensityStatistics, *, use_mask: bool) -> NormalizationSpec:
+def _specify(name: str, statistics: IntensityStatistics, *, use_mask: bool) -> NormalizationSpec:
     scheme = SCHEMES.get(name.lower(), "zscore")
     return NormalizationSpec(
         scheme=scheme,

@@ -38,12 +38,12 @@ class MemoryReference:
         """Elements that fit in another memory at the reference batch size."""
         return self.elements * (memory_gigabytes / self.gigabytes)
 
-    def needed_gigabytes(self, share: float) -> float:
+    def needed_gigabytes(self, reference_elements: float) -> float:
         """Memory in which so many elements at the reference batch size fit, rounded up to a thousandth."""
-        return math.ceil(share / self.elements * self.gigabytes * 1000) / 1000
+        return math.ceil(reference_elements / self.elements * self.gigabytes * 1000) / 1000
 
-    def share(self, elements: int) -> float:
-        """Elements of the smallest batch, counted in reference batches."""
+    def reference_elements(self, elements: int) -> float:
+        """Elements per patch at the reference batch size that need as much memory as the guaranteed batch does."""
         return elements / self.batch_size * self.guaranteed_batch
 
 
@@ -79,7 +79,7 @@ def fit_patch(
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         count_elements: Feature-map elements of the network with a given topology, batch 1.
-        max_levels: As deep as the network is meant to be; None: no limit.
+        max_levels: Largest number of levels of the network; None: no limit.
 
     Returns:
         The first topology on the way down that fits.
@@ -93,10 +93,10 @@ def fit_patch(
     smallest = math.inf
     seen: set[tuple[int, ...]] = set()
     while topology is not None:
-        share = reference.share(count_elements(topology))
-        if share <= limit:
+        needed_elements = reference.reference_elements(count_elements(topology))
+        if needed_elements <= limit:
             return topology
-        smallest = min(smallest, share)
+        smallest = min(smallest, needed_elements)
         seen.add(topology.patch_size)
         topology = _shrink(spacing, median_shape, topology, seen, max_levels)
     needed = reference.needed_gigabytes(smallest)
@@ -124,7 +124,7 @@ def take_patch(
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         count_elements: Feature-map elements of the network with a given topology, batch 1.
-        max_levels: As deep as the network is meant to be; None: no limit.
+        max_levels: Largest number of levels of the network; None: no limit.
 
     Raises:
         PlanningError: If it is too small for a network of two levels, or its smallest batch does not fit; names the
@@ -136,11 +136,12 @@ def take_patch(
             f"--patch-size {_text(asked)} is too small: no axis is long enough to be pooled. "
             f"At least {_text([math.ceil(edge) for edge in pad_to_two_levels(spacing, asked)])} is needed."
         )
-    share = reference.share(count_elements(topology))
-    if share > reference.scaled_elements(memory_gigabytes):
+    needed_elements = reference.reference_elements(count_elements(topology))
+    if needed_elements > reference.scaled_elements(memory_gigabytes):
         raise PlanningError(
             f"--patch-size {_text(asked)} does not fit in {memory_gigabytes:g} GB at batch "
-            f"{reference.guaranteed_batch}: it needs a memory budget of {reference.needed_gigabytes(share):.10g} GB. "
+            f"{reference.guaranteed_batch}: it needs a memory budget of "
+            f"{reference.needed_gigabytes(needed_elements):.10g} GB. "
             "Take a smaller patch, or plan with a larger --memory."
         )
     return topology

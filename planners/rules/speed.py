@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from autoseg.costs.architectures import forward_macs
+from autoseg.costs.architectures import FORWARD_FRACTION, forward_macs
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.network import Architecture, NetworkSpec
 
@@ -24,9 +24,6 @@ ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12}
 RELATIVE_SPEED: dict[Architecture, float] = {"unet": 1.0, "residual_unet": 0.8, "unext": 0.2}
 """Multiply-accumulates per second against a plain U-Net, where only that was measured: residual blocks add and
 normalise more per convolution; UNeXt has so few multiplications that moving data takes most of its time."""
-
-FORWARD_FRACTION = 1 / 3
-"""Of a training step: the backward pass costs twice the forward pass."""
 
 
 def step_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int], batch_size: int) -> float:

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.costs.windows import resampled_shape
 from autoseg.records.case import Spacing, Triple
+from planners.rules import Decided
 
 ANISOTROPY_THRESHOLD = 3.0
 """Slices count as far apart when their spacing exceeds this many in-plane spacings, and when the in-plane axes have
@@ -28,7 +30,7 @@ SPACING_MARGIN_MM = 1e-5
 """Keeps the through-plane axis the largest after its spacing was lowered, so that it still comes first."""
 
 
-def choose_target_spacing(spacings: Sequence[Spacing], shapes: Sequence[Triple]) -> tuple[Spacing, str]:
+def choose_target_spacing(spacings: Sequence[Spacing], shapes: Sequence[Triple]) -> Decided[Spacing]:
     """Median spacing per axis; the 10th percentile along a far coarser axis.
 
     Args:
@@ -36,7 +38,7 @@ def choose_target_spacing(spacings: Sequence[Spacing], shapes: Sequence[Triple])
         shapes: Per case after cropping, (z, y, x), voxels.
 
     Returns:
-        The target (z, y, x) in mm, and the reason.
+        The target (z, y, x) in mm.
     """
     table = np.array(spacings, dtype=np.float64)
     target = np.percentile(table, 50, axis=0)
@@ -46,7 +48,7 @@ def choose_target_spacing(spacings: Sequence[Spacing], shapes: Sequence[Triple])
     largest_other = float(max(target[others]))
     far_apart = target[coarse] > ANISOTROPY_THRESHOLD * largest_other
     few_slices = shape[coarse] * ANISOTROPY_THRESHOLD < min(shape[others])
-    reason = "Median spacing of the cases: half of them are made coarser, half finer, none far."
+    reason = "Median spacing of the cases: half of them are made coarser, half finer, none by much."
     if far_apart and few_slices:
         lowered = float(np.percentile(table[:, coarse], ANISOTROPIC_PERCENTILE))
         if lowered < largest_other:
@@ -58,10 +60,10 @@ def choose_target_spacing(spacings: Sequence[Spacing], shapes: Sequence[Triple])
                 "pixels and the thinner slices would lose detail."
             )
         target[coarse] = lowered
-    return _triple(target), reason
+    return Decided(_triple(target), reason)
 
 
-def choose_transpose(spacing: Spacing, median_shape: tuple[float, float, float]) -> tuple[Triple, str]:
+def choose_transpose(spacing: Spacing, median_shape: tuple[float, float, float]) -> Decided[Triple]:
     """Axis order: the axis of largest spacing first, the two others as they were; the first of equals wins.
 
     Data with one slice has that axis first, whatever its spacing. nnU-Net looks at the spacing alone and then plans
@@ -72,7 +74,7 @@ def choose_transpose(spacing: Spacing, median_shape: tuple[float, float, float])
         median_shape: At the target spacing, (z, y, x), voxels.
 
     Returns:
-        Axis order (transposed axis i is axis order[i]), and the reason.
+        Axis order: transposed axis i is axis order[i].
     """
     single = [axis for axis in range(3) if median_shape[axis] <= 1]
     first = single[0] if len(single) == 1 else int(np.argmax(spacing))
@@ -84,7 +86,7 @@ def choose_transpose(spacing: Spacing, median_shape: tuple[float, float, float])
     else:
         reason = f"Axis {first} has the largest spacing ({spacing[first]:.4g} mm); it comes first, so that 2D networks "
         reason += "see the best resolved plane."
-    return (order[0], order[1], order[2]), reason
+    return Decided((order[0], order[1], order[2]), reason)
 
 
 def median_resampled_shape(
@@ -96,10 +98,7 @@ def median_resampled_shape(
     slice the result is 1, whatever its spacing: there is nothing to interpolate.
     """
     single = np.median(np.array(shapes), axis=0) <= 1
-    resampled = [
-        [max(round(old / new * size), 1) for old, new, size in zip(spacing, target, shape, strict=True)]
-        for spacing, shape in zip(spacings, shapes, strict=True)
-    ]
+    resampled = [resampled_shape(shape, spacing, target) for spacing, shape in zip(spacings, shapes, strict=True)]
     return _triple(np.where(single, 1.0, np.median(np.array(resampled), axis=0)))
 
 

@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from planners.rules import Decided
+
 MIN_EDGE = 4
 """Voxels of a pooled feature map per axis: pooling further leaves the bottleneck nothing to look at."""
 
@@ -54,7 +56,7 @@ def compute_topology(spacing: Sequence[float], patch_size: Sequence[float], max_
     Args:
         spacing: (z, y, x) or (y, x), mm.
         patch_size: Same axes, voxels; may be fractional, and is padded up to what the network can divide.
-        max_levels: As deep as the network is meant to be; None: no limit.
+        max_levels: Largest number of levels; None: no limit.
 
     Returns:
         The topology; a single level when no axis is long enough to be pooled.
@@ -91,15 +93,15 @@ def _axes_to_pool(spacing: Sequence[float], size: Sequence[float]) -> list[int]:
     return pooled
 
 
-def explain_levels(topology: Topology, max_levels: int | None) -> str:
-    """One sentence: how often each axis is halved, and why no oftener."""
+def describe_levels(topology: Topology, max_levels: int | None) -> Decided[int]:
+    """The number of levels, and why there are not more: how often each axis is halved."""
     halved = ", ".join(str(divisor.bit_length() - 1) for divisor in topology.divisors)
-    if topology.levels == max_levels:
-        return f"The axes are halved {halved} times, which is as deep as this network is meant to be."
     reason = f"The axes are halved {halved} times, until the next halving would leave fewer than {MIN_EDGE} voxels"
-    if len(set(topology.strides[1:])) > 1:
-        return f"{reason}; the axes of finer spacing first, so that all become alike."
-    return f"{reason}."
+    if topology.levels == max_levels:
+        reason = f"The axes are halved {halved} times, which is as deep as this network is meant to be"
+    elif len(set(topology.strides[1:])) > 1:
+        reason += "; the axes of finer spacing first, so that all become alike"
+    return Decided(topology.levels, f"{reason}.")
 
 
 def pad_to_two_levels(spacing: Sequence[float], patch_size: Sequence[float]) -> tuple[float, ...]:

@@ -74,7 +74,7 @@ def test_memory_of_a_small_graphics_card():
     assert made.configurations["3d_fullres"].estimates.feature_map_elements <= 680e6 * 6 / 8
 
 
-def test_silly_batches_are_capped_and_it_is_said():
+def test_excessive_batches_are_capped_with_the_reason():
     free = residual_encoder.plan_m(HIPPOCAMPUS, Budget())
     made = plan(HIPPOCAMPUS, Budget())
     assert free.configurations["2d"].batch_size > 32
@@ -82,8 +82,8 @@ def test_silly_batches_are_capped_and_it_is_said():
     assert made.configurations["2d"].batch_size == 32
     assert made.configurations["3d_fullres"].batch_size == 8
     reason = decision(made, "3d_fullres.batch_size").reason
-    assert "more than 8 patches per step teach hardly more" in reason
-    assert f"(nnU-Net's rule gives {free.configurations['3d_fullres'].batch_size})" in reason
+    assert "more than 8 patches per step add little" in reason
+    assert f"nnU-Net's rule gives {free.configurations['3d_fullres'].batch_size}," in reason
 
 
 def test_apart_from_the_cap_it_is_the_preset():

@@ -57,13 +57,13 @@ def test_each_size_has_its_own_memory(name, gigabytes):
 @pytest.mark.parametrize("name", PLANS)
 def test_memory_asked_for_or_found(name):
     preset = residual_encoder.make_preset(name, {})
-    assert preset.memory_for(Budget(memory_gigabytes=11.0)) == (11.0, "Asked for.")
-    assert preset.memory_for(Budget(memory_gigabytes=11.0, available_gigabytes=6.0))[0] == 11.0
-    found, reason = preset.memory_for(Budget(available_gigabytes=6.0))
+    assert preset.choose_memory(Budget(memory_gigabytes=11.0)) == (11.0, "Asked for.")
+    assert preset.choose_memory(Budget(memory_gigabytes=11.0, available_gigabytes=6.0))[0] == 11.0
+    found, reason = preset.choose_memory(Budget(available_gigabytes=6.0))
     assert found == 6.0
     assert reason == f"The device has no more; {name} is meant for {preset.memory_gigabytes:g} GB."
-    assert preset.memory_for(Budget(available_gigabytes=80.0))[0] == preset.memory_gigabytes
-    assert preset.memory_for(Budget(memory_gigabytes=0.0))[0] == 0.0
+    assert preset.choose_memory(Budget(available_gigabytes=80.0))[0] == preset.memory_gigabytes
+    assert preset.choose_memory(Budget(memory_gigabytes=0.0))[0] == 0.0
 
 
 def test_larger_sizes_see_more():

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from autoseg.costs.windows import resampled_shape
 from autoseg.imaging.arrays.cropping import bounding_box, box_slices
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.network import ResamplingSpec
@@ -26,18 +27,6 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 SplineOrder = Literal[0, 1, 2, 3, 4, 5]
 TIE_TOLERANCE = 1e-6
 """Shares closer than this are equal: rounding alone decides nothing, so ties come out alike on every machine."""
-
-
-def resampled_shape(shape: Triple, spacing: Spacing, target_spacing: Spacing) -> Triple:
-    """Shape that covers the same extent at another spacing, rounded; at least one voxel per axis.
-
-    Args:
-        shape: Voxels, (z, y, x).
-        spacing: mm, (z, y, x).
-        target_spacing: mm, (z, y, x).
-    """
-    z, y, x = (max(1, round(old / new * size)) for old, new, size in zip(spacing, target_spacing, shape, strict=True))
-    return z, y, x
 
 
 def preprocessed_grid(shape: Triple, spacing: Spacing, planned: Sequence[float]) -> tuple[Spacing, Triple]:

@@ -2,7 +2,7 @@
 
 import math
 
-from autoseg.inference.windows.sliding_window import count_windows
+from autoseg.costs.windows import count_windows, resampled_shape
 from autoseg.records.case import Triple
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan
@@ -30,8 +30,8 @@ def prediction_macs(plan: Plan, fingerprint: Fingerprint, name: str) -> int:
 
 def _planned_shape(case: CaseFingerprint, transpose: Triple, target: tuple[float, ...]) -> Triple:
     """Voxels at the target spacing; a pair leaves slices alone."""
-    shape = [case.cropped_shape[axis] for axis in transpose]
-    spacing = [case.spacing[axis] for axis in transpose]
-    wanted = [*spacing[: 3 - len(target)], *target]
-    z, y, x = (max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, wanted, strict=True))
-    return z, y, x
+    z, y, x = transpose
+    shape = (case.cropped_shape[z], case.cropped_shape[y], case.cropped_shape[x])
+    spacing = (case.spacing[z], case.spacing[y], case.spacing[x])
+    first, second, third = (*spacing[: 3 - len(target)], *target)
+    return resampled_shape(shape, spacing, (first, second, third))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from autoseg.costs.windows import count_steps
 from autoseg.errors import PredictionError
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.windows.forwards import Forward, mean_mirrored_logits, mirror_variants
@@ -81,20 +82,9 @@ def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int
     last = size - patch_size
     if last <= 0:
         return (0,)
-    num_steps = math.ceil(last / (patch_size * (1 - overlap)))
+    num_steps = count_steps(size, patch_size, overlap)
     step = last / num_steps
     return tuple(round(index * step) for index in range(num_steps + 1))
-
-
-def count_windows(shape: Triple, patch_size: Sequence[int], overlap: float = 0.5) -> int:
-    """Number of windows of an image; a 2D patch (y, x) visits every slice.
-
-    Examples:
-        >>> count_windows((9, 110, 64), (64, 64))
-        27
-    """
-    window = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-    return sum(1 for _ in _window_boxes(shape, window, overlap))
 
 
 @lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autoseg.costs.architectures import FORWARD_FRACTION
 from autoseg.metrics.descriptions import Metric, metrics_of
 from autoseg.records.evaluation import EmptyCounts, Evaluation, LabelSummary, MetricSummary
 from autoseg.records.network import Architecture, NetworkSpec
@@ -19,9 +20,6 @@ Row = tuple[str, ...]
 
 GIGABYTE = 1e9
 """Bytes; memory limits are given to autoseg in these."""
-
-VALIDATION_STEP_COST = 1 / 3
-"""Of a training step: forward only, where the backward pass costs twice the forward pass."""
 
 _ARCHITECTURE_WORDS: dict[Architecture, str] = {
     "unet": "plain U-Net",
@@ -237,7 +235,7 @@ def _describe_step(configuration: Configuration, seconds: float | None) -> dict[
     training = configuration.training
     if seconds is None:
         return {"training step": "memory too small"}
-    steps = training.epochs * (training.steps_per_epoch + VALIDATION_STEP_COST * training.validation_steps)
+    steps = training.epochs * (training.steps_per_epoch + FORWARD_FRACTION * training.validation_steps)
     return {
         "training step": f"{seconds:.3g} s",
         "steps per second": f"{1 / seconds:.3g}",

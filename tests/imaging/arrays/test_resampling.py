@@ -11,7 +11,6 @@ from autoseg.imaging.arrays.resampling import (
     axis_operator,
     resample_image,
     resample_labels,
-    resampled_shape,
     separate_axis,
 )
 from autoseg.records.network import ResamplingSpec
@@ -49,11 +48,6 @@ def test_separate_axis_when_the_plan_insists():
     assert separate_axis((1.0, 2.0, 1.0), CUBE, always) == 1
     assert separate_axis(CUBE, (9.0, 1.0, 1.0), always) is None
     assert separate_axis((9.0, 1.0, 1.0), CUBE, never) is None
-
-
-def test_resampled_shape_by_hand():
-    assert resampled_shape((10, 256, 216), (10.0, 1.5625, 1.5625), (5.0, 1.2, 1.2)) == (20, 333, 281)
-    assert resampled_shape((5, 7, 11), (1.0, 1.0, 1.0), (100.0, 2.0, 0.5)) == (1, 4, 22)  # 3.5 rounds to even
 
 
 @settings(deadline=None, max_examples=40)

@@ -15,7 +15,6 @@ from autoseg.inference.windows.network_pass import NetworkPasses, trial_forward
 from autoseg.inference.windows.sliding_window import (
     WindowSettings,
     choose_window_batch,
-    count_windows,
     importance_map,
     slab_depth,
     stream_logits,
@@ -253,8 +252,3 @@ def test_undefined_logits_are_refused(value):
         predict_logits(
             lambda windows: torch.cat([windows, windows * value], dim=1), torch.ones(1, 4, 4, 4), (4, 4, 4), 2
         )
-
-
-def test_windows_are_counted_per_axis_and_per_slice():
-    assert count_windows((40, 110, 30), (40, 64, 40)) == 3
-    assert count_windows((9, 110, 64), (64, 64)) == 9 * 3

@@ -4,7 +4,7 @@ import pytest
 
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from planners.rules.adoption import adopt_topology, explain_adopted_normalization, keep_normalization
+from planners.rules.adoption import adopt_normalization, adopt_topology
 
 NETWORK = NetworkSpec(
     architecture="unet",
@@ -38,13 +38,13 @@ OWN = NormalizationSpec(scheme="none", mean=7.0)
 
 
 def test_normalization_follows_the_channels_name():
-    assert keep_normalization(MODEL, ("Ct", "FLAIR", "T1"), (OWN, OWN, OWN)) == (CT, OWN, T1)
-    assert keep_normalization(MODEL, ("FLAIR",), (OWN,)) == (OWN,)
+    assert adopt_normalization(MODEL, ("Ct", "FLAIR", "T1"), (OWN, OWN, OWN)).value == (CT, OWN, T1)
+    assert adopt_normalization(MODEL, ("FLAIR",), (OWN,)).value == (OWN,)
 
 
 def test_reason_names_the_channels_that_are_new():
-    assert explain_adopted_normalization(MODEL, ("CT", "T1")) == "That of liver, with its statistics."
-    reason = explain_adopted_normalization(MODEL, ("CT", "FLAIR", "PET"))
+    assert adopt_normalization(MODEL, ("CT", "T1"), (OWN, OWN)).reason == "That of liver, with its statistics."
+    reason = adopt_normalization(MODEL, ("CT", "FLAIR", "PET"), (OWN, OWN, OWN)).reason
     assert reason.endswith("does not know: FLAIR, PET.")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from autoseg.errors import PlanningError
-from planners.rules.batch_size import choose_batch_size, take_batch_size
+from planners.rules.batch_size import cap_batch_size, choose_batch_size, take_batch_size
 from planners.rules.patch_size import MemoryReference
 
 REFERENCE = MemoryReference(elements=560e6, batch_size=2)
@@ -19,32 +19,32 @@ REFERENCE = MemoryReference(elements=560e6, batch_size=2)
     ],
 )
 def test_memory_data_and_minimum(elements, cases, batch, reason):
-    size, why = choose_batch_size(elements, (40, 56, 40), 63_000.0 * cases, REFERENCE, 8.0, 0.05)
+    size, why = choose_batch_size(elements, (40, 56, 40), 63_000.0 * cases, 0.05, REFERENCE, 8.0)
     assert size == batch
     assert reason in why
 
 
 def test_halves_round_to_even():
-    assert choose_batch_size(224_000_000, (10, 10, 10), 1e12, REFERENCE, 9.0, 0.05)[0] == 6  # 5.625
-    assert choose_batch_size(248_888_889, (10, 10, 10), 1e12, REFERENCE, 10.0, 0.05)[0] == 6  # 5.625
-    assert choose_batch_size(280_000_000, (10, 10, 10), 1e12, REFERENCE, 5.0, 0.05)[0] == 2  # 2.5
+    assert choose_batch_size(224_000_000, (10, 10, 10), 1e12, 0.05, REFERENCE, 9.0)[0] == 6  # 5.625
+    assert choose_batch_size(248_888_889, (10, 10, 10), 1e12, 0.05, REFERENCE, 10.0)[0] == 6  # 5.625
+    assert choose_batch_size(280_000_000, (10, 10, 10), 1e12, 0.05, REFERENCE, 5.0)[0] == 2  # 2.5
 
 
-def test_silly_batches_are_named():
-    assert "far more than useful" in choose_batch_size(650_000, (56, 40), 1e9, REFERENCE, 8.0, 0.05)[1]
-    assert "far more than useful" not in choose_batch_size(30_000_000, (40, 56, 40), 1e9, REFERENCE, 5.0, 0.05)[1]
+def test_excessive_batches_are_named():
+    assert "far more than useful" in choose_batch_size(650_000, (56, 40), 1e9, 0.05, REFERENCE, 8.0)[1]
+    assert "far more than useful" not in choose_batch_size(30_000_000, (40, 56, 40), 1e9, 0.05, REFERENCE, 5.0)[1]
 
 
 def test_a_planners_cap_says_what_nnunet_would_take():
-    size, why = choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, REFERENCE, 8.0, 0.05, largest=8)
+    free = choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, 0.05, REFERENCE, 8.0)
+    size, why = cap_batch_size(free, 8)
     assert size == 8
-    assert "room for 58, but more than 8 patches" in why
-    assert "nnU-Net's rule gives 9" in why
+    assert why.startswith("nnU-Net's rule gives 9, but more than 8 patches per step")
 
 
 def test_a_cap_that_is_not_reached_changes_nothing():
-    free = choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, REFERENCE, 8.0, 0.05)
-    assert choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, REFERENCE, 8.0, 0.05, largest=9) == free
+    free = choose_batch_size(19_174_400, (40, 56, 40), 63_000.0 * 260, 0.05, REFERENCE, 8.0)
+    assert cap_batch_size(free, 9) == free
 
 
 @pytest.mark.parametrize("asked", [1, 3, 58])

@@ -7,15 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.costs.architectures import forward_macs
+from autoseg.costs.windows import count_windows
 from autoseg.errors import PlanningError
-from autoseg.inference.windows import sliding_window
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
 from autoseg.testing import synthetic_fingerprint
 from planners import residual_encoder, unet, unext
 from planners.rules.latency import (
-    count_windows,
     explain_latency,
     keeps_latency,
     needed_latency,
@@ -35,32 +34,6 @@ def throughput(speed: float) -> tuple[Throughput, ...]:
 
 def brain(count=9) -> Fingerprint:
     return synthetic_fingerprint([(1.5, 1.0, 1.0)] * count, [(90, 169, 138)] * count)
-
-
-@pytest.mark.parametrize(
-    ("shape", "patch_size", "windows"),
-    [
-        ((128, 128, 128), (128, 128, 128), 1),
-        ((100, 128, 90), (128, 128, 128), 1),
-        ((129, 128, 128), (128, 128, 128), 2),
-        ((192, 193, 128), (128, 128, 128), 2 * 3),  # steps of 64: 192 is reached by one, 193 by two
-        ((128.5, 128.0, 128.0), (128, 128, 128), 2),
-        ((10, 256, 256), (256, 256), 10),
-        ((9.2, 110, 64), (64, 64), 10 * 3),
-        ((1, 529, 622), (512, 512), 2 * 2),
-    ],
-)
-def test_windows_by_hand(shape, patch_size, windows):
-    assert count_windows(shape, patch_size) == windows
-
-
-edges = st.integers(1, 300)
-
-
-@settings(deadline=None)
-@given(st.tuples(edges, edges, edges), st.lists(st.integers(20, 160), min_size=2, max_size=3))
-def test_as_many_windows_as_prediction_takes(shape, patch_size):
-    assert count_windows(shape, patch_size) == sliding_window.count_windows(shape, patch_size)
 
 
 def test_seconds_are_windows_times_passes_times_multiplications():
@@ -116,7 +89,7 @@ def test_an_error_names_the_latency_that_works(planner, configuration):
 def network_seconds(made: Configuration, speed: float) -> float:
     """Independently of the rule: windows as prediction takes them; speed falls below 16 feature maps."""
     shape = [round(size) for size in (90.0, *made.median_shape)[-3:]]
-    windows = sliding_window.count_windows((shape[0], shape[1], shape[2]), made.patch_size)
+    windows = count_windows((shape[0], shape[1], shape[2]), made.patch_size)
     share = {"unet": 1.0, "residual_unet": 0.8, "unext": 0.2}[made.network.architecture]
     at_width = speed * share * min(made.network.features[0] / 16, 1.0)
     return windows * forward_macs(made.network, made.patch_size) / at_width

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from autoseg.records.budget import Budget
 from autoseg.testing import synthetic_fingerprint
-from planners.rules.mirroring import choose_mirror_axes, explain_mirroring
+from planners.rules.mirroring import choose_mirror_axes
 from planners.unet import plan
 
 FULL, LIMITED = Budget(), Budget(device="cuda", time_per_fold_seconds=600.0)
@@ -19,37 +19,40 @@ def named(*labels, orientation="canonical", spacing=(1.0, 1.0, 1.0)):
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_a_full_schedule_mirrors_every_axis(dimensions):
     fingerprint = named("LV", "RVC", "L1")
-    assert choose_mirror_axes(dimensions, fingerprint, FULL, (0, 1, 2)) == tuple(range(dimensions))
-    assert "All axes, as" in explain_mirroring(fingerprint, FULL)
+    axes, reason = choose_mirror_axes(dimensions, fingerprint, FULL, (0, 1, 2))
+    assert axes == tuple(range(dimensions))
+    assert "All axes, as" in reason
 
 
 @pytest.mark.parametrize("labels", [("liver",), ("lung_left",)])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_limited_time_mirrors_nothing(dimensions, labels):
-    assert choose_mirror_axes(dimensions, named(*labels), LIMITED, (0, 1, 2)) == ()
-    assert "None: with little time" in explain_mirroring(named(*labels), LIMITED)
+    axes, reason = choose_mirror_axes(dimensions, named(*labels), LIMITED, (0, 1, 2))
+    assert axes == ()
+    assert "None: with a short schedule" in reason
 
 
 def test_a_label_with_a_side_keeps_left_and_right_apart():
     fingerprint = named("liver", "kidney_left", "kidney_right")
-    assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)) == (0, 1)
-    assert choose_mirror_axes(2, fingerprint, FULL, (0, 1, 2)) == (0,)
-    assert choose_mirror_axes(3, fingerprint, FULL, (2, 0, 1)) == (1, 2)
-    assert choose_mirror_axes(2, fingerprint, FULL, (2, 0, 1)) == (0, 1)
-    reason = explain_mirroring(fingerprint, FULL)
+    assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).value == (0, 1)
+    assert choose_mirror_axes(2, fingerprint, FULL, (0, 1, 2)).value == (0,)
+    assert choose_mirror_axes(3, fingerprint, FULL, (2, 0, 1)).value == (1, 2)
+    assert choose_mirror_axes(2, fingerprint, FULL, (2, 0, 1)).value == (0, 1)
+    reason = choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).reason
     assert "(kidney_left, kidney_right)" in reason
     assert "--mirror-axes overrides" in reason
 
 
 def test_sides_in_images_as_stored_forbid_every_axis():
     fingerprint = named("kidney L", "kidney R", orientation="as_stored")
-    assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)) == ()
-    assert "as stored" in explain_mirroring(fingerprint, FULL)
-    assert choose_mirror_axes(3, named("kidney", orientation="as_stored"), FULL, (0, 1, 2)) == (0, 1, 2)
+    assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).value == ()
+    assert "as stored" in choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).reason
+    assert choose_mirror_axes(3, named("kidney", orientation="as_stored"), FULL, (0, 1, 2)).value == (0, 1, 2)
 
 
 def test_many_labels_are_counted():
-    reason = explain_mirroring(named(*(f"rib left {number}" for number in range(12))), FULL)
+    ribs = named(*(f"rib left {number}" for number in range(12)))
+    reason = choose_mirror_axes(3, ribs, FULL, (0, 1, 2)).reason
     assert "(rib left 0, rib left 1, rib left 2 and 9 more)" in reason
 
 
@@ -66,4 +69,4 @@ def test_a_plan_follows_the_axis_through_its_transpose():
 def test_the_order_of_labels_does_not_matter(labels, orientation):
     fingerprint = named(*labels, orientation=orientation)
     expected = (0, 1) if orientation == "canonical" else ()
-    assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)) == expected
+    assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).value == expected

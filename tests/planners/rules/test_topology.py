@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from planners.rules.topology import (
     Topology,
     compute_topology,
-    explain_levels,
+    describe_levels,
     features_per_level,
     pad_to_two_levels,
 )
@@ -80,18 +80,19 @@ def test_features_and_caps():
 
 def test_explanation_counts_halvings():
     topology = compute_topology((5.0, 1.5, 1.5), (17, 237, 208))
-    assert "2, 5, 5 times, until the next halving" in explain_levels(topology, None)
-    assert "finer spacing first" in explain_levels(topology, None)
+    assert "2, 5, 5 times, until the next halving" in describe_levels(topology, None).reason
+    assert "finer spacing first" in describe_levels(topology, None).reason
 
 
 def test_as_deep_as_the_network_is_meant_to_be():
     deep, shallow = compute_topology((1.0, 1.0), (512, 240)), compute_topology((1.0, 1.0), (512, 240), 4)
     assert (deep.levels, deep.patch_size) == (7, (512, 256))
     assert (shallow.levels, shallow.patch_size, shallow.divisors) == (4, (512, 240), (8, 8))
-    assert explain_levels(shallow, 4) == (
-        "The axes are halved 3, 3 times, which is as deep as this network is meant to be."
+    assert describe_levels(shallow, 4) == (
+        4,
+        "The axes are halved 3, 3 times, which is as deep as this network is meant to be.",
     )
-    assert "halved 6, 6 times, until" in explain_levels(deep, 8)
+    assert "halved 6, 6 times, until" in describe_levels(deep, 8).reason
 
 
 @given(

@@ -10,7 +10,6 @@ from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.records.plan import Decision
 from autoseg.report.tables.tables import (
     _UNEXT_WIDTHS,
-    VALIDATION_STEP_COST,
     configuration_rows,
     evaluation_rows,
     evaluation_table,
@@ -19,7 +18,6 @@ from autoseg.report.tables.tables import (
     plan_table,
     profile_table,
 )
-from planners.rules.speed import FORWARD_FRACTION
 from planners.unext import WIDTH_NAMES
 
 
@@ -59,7 +57,6 @@ def test_networks_are_named_in_words(plan, changes, expected):
 
 
 def test_figures_repeated_here_are_those_of_the_planners():
-    assert VALIDATION_STEP_COST == FORWARD_FRACTION
     assert {name: features for features, name in _UNEXT_WIDTHS.items()} == WIDTH_NAMES
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoseg.errors import PlanningError
-from planners.rules.options import check_options, choice, whole_number, yes_or_no
+from planners.preset import check_options, choice, whole_number, yes_or_no
 
 
 def test_known_options_pass():

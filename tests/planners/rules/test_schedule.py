@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.costs.architectures import forward_macs
+from autoseg.costs.architectures import FORWARD_FRACTION, forward_macs
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.plan import Configuration
 from autoseg.testing import synthetic_fingerprint
-from planners.rules.speed import FORWARD_FRACTION, macs_per_second
-from planners.rules.time_budget import (
+from planners.rules.network_size import WANTED_STEPS
+from planners.rules.schedule import (
     DEFAULT_CPU_SECONDS_PER_FOLD,
     MIN_STEPS,
     RESERVED_FRACTION,
-    WANTED_STEPS,
     is_limited,
     time_per_fold,
 )
+from planners.rules.speed import macs_per_second
 from planners.unet import plan
 
 

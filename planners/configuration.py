@@ -1,0 +1,276 @@
+"""One configuration of a plan: patch, batch, network and schedule, first by memory, then by time.
+
+Called by `planners.composition` for each configuration that is planned, and by `planners.outline`, which needs to know
+how much of an image a patch covers. Each value comes from one rule, with its reason.
+
+Tested in tests/planners/test_unet.py, test_overrides.py and test_adoption.py.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from autoseg.costs.memory import count_feature_map_elements, estimate_costs, estimate_training_memory_bytes
+from autoseg.records.budget import AdoptedConfiguration, Budget
+from autoseg.records.case import Spacing, Triple
+from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Decision, Estimates, TrainingSpec
+from planners.preset import Preset
+from planners.rules import Decided, as_decision
+from planners.rules.adoption import adopt_topology
+from planners.rules.batch_size import MIN_BATCH, cap_batch_size, choose_batch_size, take_batch_size
+from planners.rules.latency import explain_latency, keeps_latency, prediction_seconds, refuse_latency
+from planners.rules.mirroring import choose_mirror_axes
+from planners.rules.network_size import WANTED_STEPS, explain_width, smaller_batches, smaller_patches
+from planners.rules.patch_size import MemoryReference, explain_asked_patch, explain_patch, fit_patch, take_patch
+from planners.rules.schedule import MIN_STEPS, choose_schedule, expected_steps, is_limited, time_per_fold
+from planners.rules.topology import Topology, describe_levels
+
+
+@dataclass(frozen=True)
+class PlanningContext:
+    """What all configurations of a plan share; axes follow the transpose."""
+
+    preset: Preset
+    fingerprint: Fingerprint
+    budget: Budget
+    memory_gigabytes: float
+    spacing: Spacing
+    median_shape: tuple[float, float, float]
+    transpose: Triple
+    normalization: tuple[NormalizationSpec, ...]
+
+    def estimate_costs(
+        self, network: NetworkSpec, patch_size: Sequence[int], batch_size: int, optimizer: str
+    ) -> Estimates:
+        """Memory, parameters and multiply-accumulates of a network on this data and device."""
+        return estimate_costs(
+            network,
+            patch_size,
+            batch_size,
+            num_labels=len(self.fingerprint.labels),
+            mixed_precision=self.budget.device == "cuda",
+            optimizer=optimizer,
+        )
+
+
+@dataclass(frozen=True)
+class ConfigurationPlanner:
+    """Plans one configuration whose spacing is known; 2D: pairs (y, x)."""
+
+    context: PlanningContext
+    name: str
+    spacing: Decided[tuple[float, ...]]
+    """Target spacing, mm."""
+    image_shape: tuple[float, float, float]
+    """Median image at this spacing, all three axes, voxels."""
+    image_voxels: float
+    """Voxels of the median image, before its shape was rounded."""
+    adopted: AdoptedConfiguration | None = None
+    """The configuration of another model that this one follows."""
+
+    @property
+    def dimensions(self) -> int:
+        """2 or 3."""
+        return len(self.spacing.value)
+
+    @property
+    def median_shape(self) -> tuple[float, ...]:
+        """Median image along the axes of the patch, voxels."""
+        return self.image_shape[-self.dimensions :]
+
+    def plan(self, batch_dice: Decided[bool]) -> tuple[Configuration, tuple[Decision, ...]]:
+        """The configuration, and each of its decisions.
+
+        Raises:
+            BudgetError: If nothing fits the memory or the time.
+            PlanningError: If the user's own patch or batch does not fit.
+        """
+        context, budget = self.context, self.context.budget
+        patch, base_features, batch_size = self._fit_time() if is_limited(budget) else self._fit_memory()
+        topology = patch.value
+        network = self.build_network(topology, base_features.value)
+        levels = describe_levels(topology, context.preset.max_levels)
+        if self.adopted is not None and budget.like is not None:
+            levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
+        mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
+        full = TrainingSpec(mirror_axes=mirror_axes.value, batch_dice=batch_dice.value)
+        schedule = choose_schedule(full, budget, network, topology.patch_size, batch_size.value)
+        training = schedule.value
+        configuration = Configuration(
+            spacing=self.spacing.value,
+            median_shape=self.median_shape,
+            patch_size=topology.patch_size,
+            batch_size=batch_size.value,
+            network=network,
+            normalization=context.normalization,
+            resampling=ResamplingSpec() if self.adopted is None else self.adopted.resampling,
+            training=training,
+            estimates=context.estimate_costs(network, topology.patch_size, batch_size.value, training.optimizer),
+            preprocessed_as=self.name,
+        )
+        epochs = f"{training.optimizer}, {training.epochs} epochs of {training.steps_per_epoch} steps"
+        decisions = (
+            as_decision(f"{self.name}.spacing", self.spacing),
+            as_decision(f"{self.name}.patch_size", Decided(topology.patch_size, patch.reason)),
+            as_decision(f"{self.name}.batch_size", batch_size),
+            as_decision(f"{self.name}.levels", levels),
+            as_decision(f"{self.name}.base_features", base_features),
+            as_decision(f"{self.name}.schedule", Decided(epochs, schedule.reason)),
+            as_decision(f"{self.name}.batch_dice", batch_dice),
+            as_decision(f"{self.name}.mirror_axes", mirror_axes),
+        )
+        return configuration, decisions
+
+    @cached_property
+    def patch(self) -> Decided[Topology]:
+        """The user's patch, the adopted one, or the largest that fits the memory at the preset's full width.
+
+        Raises:
+            BudgetError: If no patch fits the memory.
+            PlanningError: If the user's own patch does not fit.
+        """
+        reference, memory, max_levels = self._reference, self.context.memory_gigabytes, self.context.preset.max_levels
+        asked, budget = self._asked_patch, self.context.budget
+        if self.adopted is not None and budget.like is not None:
+            topology = adopt_topology(self.adopted.network, asked or self.adopted.patch_size)
+            if asked is None:
+                return Decided(topology, f"That of {budget.like.model}.")
+            return Decided(topology, explain_asked_patch(asked, topology.patch_size))
+        if asked is not None:
+            topology = take_patch(asked, self.spacing.value, reference, memory, self._count_elements, max_levels)
+            return Decided(topology, explain_asked_patch(asked, topology.patch_size))
+        topology = fit_patch(self.spacing.value, self.median_shape, reference, memory, self._count_elements, max_levels)
+        reason = explain_patch(topology.patch_size, self.median_shape, memory)
+        if budget.overrides.batch_size is not None:
+            reason += f" The batch of {budget.overrides.batch_size} that was asked for has to fit, too."
+        return Decided(topology, reason)
+
+    @property
+    def _asked_patch(self) -> tuple[int, ...] | None:
+        """What the user asked for, if it is meant for a configuration of so many axes."""
+        asked = self.context.budget.overrides.patch_size
+        return asked if asked is not None and len(asked) == self.dimensions else None
+
+    @property
+    def _reference(self) -> MemoryReference:
+        """What fits the memory; a larger batch that the user asked for is guaranteed, too."""
+        reference = self.context.preset.memory_references[self.dimensions]
+        asked = self.context.budget.overrides.batch_size
+        if asked is None:
+            return reference
+        smallest = 1 if self._asked_patch is not None else reference.guaranteed_batch
+        return replace(reference, guaranteed_batch=max(asked, smallest))
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        """Feature maps at full resolution that are allowed, best first."""
+        return self.context.preset.widths if self.adopted is None else (self.adopted.network.features[0],)
+
+    def build_network(self, topology: Topology, base_features: int) -> NetworkSpec:
+        """The network for a topology; an adopted one has the inputs and outputs of this data."""
+        fingerprint = self.context.fingerprint
+        inputs, outputs = len(fingerprint.channel_names), len(fingerprint.encoding.heads)
+        if self.adopted is not None:
+            return self.adopted.network.model_copy(update={"input_channels": inputs, "output_channels": outputs})
+        return self.context.preset.build_network(topology, base_features, inputs, outputs)
+
+    def _count_elements(self, topology: Topology) -> int:
+        """Feature-map elements at the preset's full width."""
+        network = self.build_network(topology, self.context.preset.widths[0])
+        return count_feature_map_elements(
+            network, topology.patch_size, output_channels=len(self.context.fingerprint.labels)
+        )
+
+    def estimate_smallest_bytes(self) -> int:
+        """Estimated training memory with the smallest batch that may be planned."""
+        budget, topology = self.context.budget, self.patch.value
+        return estimate_training_memory_bytes(
+            self.build_network(topology, self.context.preset.widths[0]),
+            topology.patch_size,
+            budget.overrides.batch_size or MIN_BATCH,
+            mixed_precision=budget.device == "cuda",
+            optimizer="sgd" if time_per_fold(budget) is None else "adamw",
+        )
+
+    def _fit_memory(self) -> tuple[Decided[Topology], Decided[int], Decided[int]]:
+        """Patch, width and batch by memory alone."""
+        return self.patch, Decided(self._widths[0], self.context.preset.width_reason), self._choose_batch_size()
+
+    def _choose_batch_size(self) -> Decided[int]:
+        context, topology = self.context, self.patch.value
+        asked, caps = context.budget.overrides.batch_size, context.preset.max_batch
+        if asked is not None and self.adopted is not None:
+            return Decided(asked, "Asked for.")  # the adopted network was compared with the memory in bytes
+        elements, reference = self._count_elements(topology), self._reference
+        if asked is not None:
+            return take_batch_size(asked, elements, reference, context.memory_gigabytes)
+        batch_size = choose_batch_size(
+            elements,
+            topology.patch_size,
+            self.image_voxels * len(context.fingerprint.cases),
+            context.preset.dataset_fraction,
+            reference,
+            context.memory_gigabytes,
+        )
+        return batch_size if caps is None else cap_batch_size(batch_size, caps[self.dimensions])
+
+    def _fit_time(self) -> tuple[Decided[Topology], Decided[int], Decided[int]]:
+        """Patch, width and batch that keep to the time; the last ones tried where none gets its steps.
+
+        Sizes are tried in one fixed order, from the most to the least expensive, so more time never gives a smaller
+        network. A size that predicts a median case too slowly is passed over.
+
+        Raises:
+            BudgetError: If none predicts a median case fast enough; names the latency that would do.
+        """
+        budget = self.context.budget
+        chosen, fastest = None, math.inf
+        for patch, width, batch_size, required_steps in self._list_sizes():
+            patch_size = patch.value.patch_size
+            network = self.build_network(patch.value, width)
+            seconds = prediction_seconds(budget, network, patch_size, self.image_shape)
+            fastest = min(fastest, seconds)
+            if not keeps_latency(budget, seconds):
+                continue
+            chosen = patch, Decided(width, self._explain_width(width, seconds)), batch_size
+            if expected_steps(budget, network, patch_size, batch_size.value) >= required_steps:
+                break
+        if chosen is None:
+            raise refuse_latency(budget, fastest, self.dimensions)
+        return chosen
+
+    def _list_sizes(self) -> Iterator[tuple[Decided[Topology], int, Decided[int], int]]:
+        """Patch, width, batch, and the training steps that they must get.
+
+        First narrower networks, then smaller batches, then smaller patches. Without a time per fold only the width
+        varies: batch and patch do not make prediction faster. What the user chose stays as it is.
+        """
+        budget, widths, patch = self.context.budget, self._widths, self.patch
+        batches = [self._choose_batch_size()]
+        if time_per_fold(budget) is None:
+            yield from ((patch, width, batches[0], MIN_STEPS) for width in widths)
+            return
+        if budget.overrides.batch_size is None:
+            batches = list(smaller_batches(batches[0], self.dimensions))
+        yield from ((patch, width, batches[0], WANTED_STEPS) for width in widths[:-1])
+        yield from ((patch, widths[-1], batch_size, MIN_STEPS) for batch_size in batches)
+        if self._asked_patch is None and self.adopted is None:
+            max_levels = self.context.preset.max_levels
+            for smaller in smaller_patches(patch, self.spacing.value, self.median_shape, max_levels):
+                yield smaller, widths[-1], batches[-1], MIN_STEPS
+
+    def _explain_width(self, width: int, predicted_seconds: float) -> str:
+        budget, reasons = self.context.budget, []
+        if time_per_fold(budget) is not None:
+            reasons.append(explain_width(width, self._widths))
+        if budget.latency_seconds is not None:
+            reasons.append(explain_latency(budget, predicted_seconds))
+        return " ".join(reasons)
+
+
+def replace_reason(decided: Decided[int], model: str) -> Decided[int]:
+    """The same value, with the model that it was taken from as its reason."""
+    return Decided(decided.value, f"That of {model}.")
