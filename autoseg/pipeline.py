@@ -163,7 +163,8 @@ def run(
 
 def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: str, bar: ProgressBar) -> list[str]:
     """Train these folds of every configuration; gives one sentence per fold that could not be trained."""
-    from autoseg.stages.train import TrainingOptions, train_fold
+    from autoseg.stages.train import train_fold
+    from autoseg.training.options import TrainingOptions
 
     failures: list[str] = []
     for configuration in training_order(plan):

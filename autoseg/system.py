@@ -32,6 +32,11 @@ def measure_available_memory() -> int | None:
     return available if container is None else min(available, container)
 
 
+def measure_total_memory() -> int:
+    """Memory in bytes that the machine has, used or not."""
+    return int(psutil.virtual_memory().total)
+
+
 def measure_resident_memory() -> int | None:
     """Memory in bytes that this process holds now; None where the system does not say it."""
     try:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from autoseg.errors import TrainingError, UsageError
@@ -20,21 +20,18 @@ from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.plan import find_configuration
 from autoseg.stages.split import find_split
-from autoseg.stages.validate import Validation, estimate_validation_seconds, lacks_next_stage, validate_fold
+from autoseg.stages.validate import estimate_validation_seconds, lacks_next_stage, validate_fold
 from autoseg.training.distributed import device_of_process, join_ranks
-from autoseg.training.folds.earlier_training import describe_departures, finished_earlier, list_ignored
-from autoseg.training.folds.fold import train_until_done
-from autoseg.training.folds.fold_training import FoldTraining
-from autoseg.training.folds.log import fold_log
+from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
+from autoseg.training.folds.fold import Fold
 from autoseg.training.folds.tracking import track
+from autoseg.training.folds.training import train_until_done
 from autoseg.training.options import TrainingOptions, apply_options
-
-__all__ = ["TrainingOptions", "train_fold"]
 
 logger = logging.getLogger("autoseg.train")
 
 STARTUP_SECONDS = 8.0
-"""Share of a promised time that passes before and after what this stage can measure: loading torch, leaving."""
+"""Seconds of a promised time that pass before and after what this stage can measure: loading torch, ending."""
 
 VALIDATION_MARGIN = 1.3
 """Factor on the measured time of the final validation: later cases may be larger, and the machine busier."""
@@ -44,21 +41,21 @@ ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
 
 def train_fold(
     workspace: Workspace,
-    configuration: str,
-    fold: str,
+    configuration_name: str,
+    fold_name: str,
     options: TrainingOptions,
     *,
     bar: ProgressBar = lambda _title: nullcontext(None),
 ) -> Checkpoint:
-    """Train a fold, or go on with it, and score its validation cases; a finished fold is left as it is.
+    """Train a fold, or resume its training, and score its validation cases; a finished fold is left as it is.
 
-    Started by torchrun, all processes call this and train together; the first one alone writes and validates.
+    Started by torchrun, all processes call this and train together; only the first one writes and validates.
 
     Args:
         workspace: Planned and preprocessed.
-        configuration: Name in the plan.
-        fold: Index in splits.json as text, or `all` (every case trains, none validates).
-        options: See TrainingOptions.
+        configuration_name: Name in the plan.
+        fold_name: Index in splits.json as text, or `all` (every case trains, none validates).
+        options: What the user wants otherwise than planned.
         bar: Shows progress; in the first of several processes only.
 
     Returns:
@@ -66,52 +63,25 @@ def train_fold(
 
     Raises:
         UsageError: If configuration or fold do not exist, the data is not preprocessed, or options do not fit.
-        TrainingError: If training cannot go on, or a cascade's previous configuration is not trained.
+        TrainingError: If training cannot continue, or a cascade's previous configuration is not trained.
     """
     began = time.monotonic()
-    job = _prepare(workspace, configuration, fold, options)
-    with join_ranks(job.training.device) as ranks:
-        job = replace(job, training=replace(job.training, ranks=ranks))
-        _check_ranks(job.training)
-        done = None if options.restart else finished_earlier(job.training)
-        _, one_has_work = ranks.agree(0.0, stop=done is None)  # then all of them train, or find out that they cannot
-        checkpoint = _train(job, began, bar) if done is None or one_has_work else done
+    prepared = _prepare_fold(workspace, configuration_name, fold_name, options)
+    with join_ranks(prepared.device) as ranks:
+        fold = replace(prepared, ranks=ranks)
+        _check_ranks(fold)
+        earlier = None if options.restart else finished_earlier(fold)
+        _, one_has_work = ranks.agree(0.0, stop=earlier is None)  # then all of them train, or find out that they cannot
+        checkpoint = _train_in_time(fold, began, bar) if earlier is None or one_has_work else earlier
     if ranks.is_first and checkpoint.finished:
-        if done is None or one_has_work:
-            _validate(job, bar)
+        if earlier is None or one_has_work:
+            _score_validation_cases(fold, bar)
         else:
-            _leave(job, bar, done)
+            _finish_already_trained(fold, bar, earlier)
     return checkpoint
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A fold's training, and what its validation needs besides."""
-
-    workspace: Workspace
-    dataset: DatasetDescription
-    training: FoldTraining
-
-    @property
-    def title(self) -> str:
-        return f"{self.training.name}, fold {self.training.fold}"
-
-    @property
-    def validation(self) -> Validation:
-        training = self.training
-        return Validation(
-            workspace=self.workspace,
-            dataset=self.dataset,
-            plan=training.plan,
-            configuration=training.name,
-            fold=training.fold,
-            cases=training.split.validation,
-            device=training.device,
-            precision=training.options.precision,
-        )
-
-
-def _prepare(workspace: Workspace, name: str, fold: str, options: TrainingOptions) -> _Job:
+def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: TrainingOptions) -> Fold:
     """Decide everything that one process can decide alone."""
     plan = read_record(Plan, workspace.plan)
     configuration = apply_options(find_configuration(plan, name, workspace.plan), options)
@@ -119,10 +89,10 @@ def _prepare(workspace: Workspace, name: str, fold: str, options: TrainingOption
     folder = workspace.dataset_folder(dataset.folder)
     if not folder.is_dir():
         raise UsageError(
-            f"{folder}: the dataset is not there, and the final validation needs its label maps. Move it back, or plan "
-            "again with the same workspace (-w); what is preprocessed and trained stays."
+            f"{folder}: the dataset is missing, and the final validation needs its label maps. Move it back, or plan "
+            "again with the same workspace (-w); preprocessed data and trained folds stay."
         )
-    split = find_split(workspace, dataset, fold)
+    split = find_split(workspace, dataset, fold_name)
     cases = [*split.training, *split.validation]
     _check_preprocessed(workspace, name, configuration, cases)
     for next_name, following in plan.configurations.items():
@@ -131,29 +101,20 @@ def _prepare(workspace: Workspace, name: str, fold: str, options: TrainingOption
     is_cascade = configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else None
     device = device_of_process(choose_device(options.device))
-    training = FoldTraining(
-        folder=workspace.fold(name, fold),
-        preprocessed=workspace.preprocessed(configuration.preprocessed_as),
+    return Fold(
+        workspace=workspace,
+        dataset=dataset,
         plan=plan,
-        name=name,
+        configuration_name=name,
         configuration=configuration,
-        fold=fold,
+        fold_name=fold_name,
         split=split,
         previous=previous,
         previous_origins=tuple(label_map_origin(previous[case]) for case in sorted(previous)) if previous else (),
         options=options,
         device=device,
-        precision=choose_dtype(options.precision, device),
-        open_pretrained=_open_pretrained,
+        training_precision=choose_dtype(options.precision, device),
     )
-    return _Job(workspace=workspace, dataset=dataset, training=training)
-
-
-@contextmanager
-def _open_pretrained(source: Path) -> Iterator[Path]:
-    """The folder of a model or fold whose weights are taken over."""
-    with open_model(source) as model:
-        yield model.root
 
 
 def _check_preprocessed(workspace: Workspace, name: str, configuration: Configuration, cases: Sequence[str]) -> None:
@@ -166,8 +127,8 @@ def _check_preprocessed(workspace: Workspace, name: str, configuration: Configur
         )
 
 
-def _check_ranks(training: FoldTraining) -> None:
-    devices, count, batch_size = training.options.devices, training.ranks.count, training.configuration.batch_size
+def _check_ranks(fold: Fold) -> None:
+    devices, count, batch_size = fold.options.devices, fold.ranks.count, fold.configuration.batch_size
     if devices not in (1, count):
         raise UsageError(
             f"{devices} devices are asked for, but {count} process(es) run. Use autoseg train --devices {devices}, or "
@@ -180,75 +141,107 @@ def _check_ranks(training: FoldTraining) -> None:
         )
 
 
-def _train(job: _Job, began: float, bar: ProgressBar) -> Checkpoint:
-    """Train in the time that is left, showing and tracking how it goes."""
-    training = job.training
-    if not training.ranks.is_first:
+def _train_in_time(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
+    """Train in the time that is left; the first process shows and tracks it."""
+    with _open_pretrained(fold) as prepared:
+        if fold.ranks.is_first:
+            return _train_visibly(prepared, began, bar)
         with _warnings_only():
-            return train_until_done(training, _training_seconds(job, began))
-    with fold_log(training.folder), track(training.options.tracking, training.folder, job.title) as tell:
+            return train_until_done(prepared, _training_seconds(prepared, began))
+
+
+def _train_visibly(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
+    with fold_log(fold.folder), track(fold.options.tracking, fold.folder, fold.title) as record_epoch:
 
         def show(history: list[EpochHistory]) -> None:
-            tell(history[-1])
-            plot_progress(history, training.folder / "progress.png", f"{job.dataset.name}: {job.title}")
+            record_epoch(history[-1])
+            plot_progress(history, fold.folder / "progress.png", f"{fold.dataset.name}: {fold.title}")
 
         logger.info(
             "training %s: %d cases, %d for validation, on %s in %s, processes: %d",
-            job.title, len(training.split.training), len(training.split.validation), training.device,
-            training.precision, training.ranks.count,
+            fold.title, len(fold.split.training), len(fold.split.validation), fold.device, fold.training_precision,
+            fold.ranks.count,
         )  # fmt: skip
-        limit = _training_seconds(job, began)
-        with bar(f"{job.title}, percent") as progress:
-            checkpoint = train_until_done(training, limit, progress=progress, after_epoch=show)
+        limit = _training_seconds(fold, began)
+        with bar(f"{fold.title}, percent") as progress:
+            checkpoint = train_until_done(fold, limit, progress=progress, after_epoch=show)
         logger.info("trained after %.0f s", time.monotonic() - began)
     return checkpoint
 
 
-def _training_seconds(job: _Job, began: float) -> float | None:
-    """What is left of a promised time for training itself; None when steps alone decide.
+@contextmanager
+def _open_pretrained(fold: Fold) -> Iterator[Fold]:
+    """Give a fold that starts with pretrained weights their folder; an exported model is unpacked meanwhile."""
+    if fold.options.pretrained is None or not fold.starts_afresh:
+        yield fold
+        return
+    with open_model(fold.options.pretrained) as model:
+        yield replace(fold, pretrained=model.root)
+
+
+def _training_seconds(fold: Fold, began: float) -> float | None:
+    """Seconds of a promised time that are left for training itself; None when steps alone decide.
 
     The first process measures for all.
     """
-    spec, ranks = job.training.spec, job.training.ranks
-    promised = spec.time_per_fold_seconds
+    promised = fold.spec.time_per_fold_seconds
     if promised is None:
         return None
     reserved = 0.0
-    if ranks.is_first:
-        validation = VALIDATION_MARGIN * estimate_validation_seconds(job.validation, spec.mirror_axes)
+    if fold.ranks.is_first:
+        validation = VALIDATION_MARGIN * estimate_validation_seconds(fold)
         reserved = STARTUP_SECONDS + time.monotonic() - began + validation
-    (reserved,) = ranks.broadcast_numbers([reserved])
+    (reserved,) = fold.ranks.broadcast_numbers([reserved])
     if reserved >= promised:
         raise TrainingError(
-            f"{promised:.0f} s are too few for {job.training.name}: start-up and the final validation alone need "
+            f"{promised:.0f} s are too few for {fold.configuration_name}: start-up and the final validation alone need "
             f"{reserved:.0f} s. Allow more time."
         )
     return promised - reserved
 
 
-def _leave(job: _Job, bar: ProgressBar, done: Checkpoint) -> None:
-    """Say what is not done to a fold that was trained earlier; make what a cascade that was planned later needs."""
-    if lacks_next_stage(job.validation):
-        _validate(job, bar)
-    logger.info("%s is trained and validated; --restart trains it again", job.title)
-    if departures := describe_departures(done, job.training):
-        logger.info("it stays as it was trained, with %s", departures)
-    for sentence in list_ignored(done, job.training):
+def _finish_already_trained(fold: Fold, bar: ProgressBar, earlier: Checkpoint) -> None:
+    """Write label maps for a cascade that was planned later; log which options a fold that is trained ignores."""
+    if lacks_next_stage(fold):
+        _score_validation_cases(fold, bar)
+    logger.info("%s is trained and validated; --restart trains it again", fold.title)
+    if changed := describe_changed_options(earlier, fold):
+        logger.info("it stays as it was trained, with %s", changed)
+    for sentence in list_ignored(earlier, fold):
         logger.warning("%s", sentence)
 
 
-def _validate(job: _Job, bar: ProgressBar) -> None:
-    if not job.training.split.validation:
+def _score_validation_cases(fold: Fold, bar: ProgressBar) -> None:
+    if not fold.split.validation:
         return
-    with fold_log(job.training.folder), bar("final validation") as progress:
-        score = validate_fold(job.validation, progress).mean_foreground_dice
+    with fold_log(fold.folder), bar("final validation") as progress:
+        score = validate_fold(fold, progress).mean_foreground_dice
         dice = "none" if score is None else f"{score:.4f}"
-        logger.info("whole-volume Dice of fold %s: %s", job.training.fold, dice)
+        logger.info("whole-volume Dice of fold %s: %s", fold.fold_name, dice)
+
+
+@contextmanager
+def fold_log(folder: Path) -> Iterator[None]:
+    """Write autoseg's log lines to `log.txt` in the fold's folder too; a resumed training appends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+    logger = logging.getLogger("autoseg")
+    level = logger.level
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)  # called from Python, where nobody set up logging
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
 
 
 @contextmanager
 def _warnings_only() -> Iterator[None]:
-    """Of several processes one tells how training goes; the others say what goes wrong with them."""
+    """Only the first of several processes logs how training goes; the others log what goes wrong with them."""
     autoseg = logging.getLogger("autoseg")
     level = autoseg.level
     autoseg.setLevel(logging.WARNING)

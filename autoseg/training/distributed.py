@@ -27,6 +27,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from typing_extensions import override
 
 from autoseg.errors import UsageError
+from autoseg.system import count_cores
 
 STOPPED = 1
 """Exit code after a signal, the same as of a single process that a signal stopped."""
@@ -205,7 +206,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     if is_launched():
         raise UsageError("torchrun has started this process already; it cannot start others")
     # as torchrun's own command does, but with all cores instead of one per process
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // count)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -12,8 +12,9 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.workspace import Workspace
 from autoseg.stages.predict import Predictor
-from autoseg.stages.train import TrainingOptions, train_fold
+from autoseg.stages.train import train_fold
 from autoseg.testing.phantoms import PHANTOM_LABELS
+from autoseg.training.options import TrainingOptions
 from tests.inference.small_models import CASCADE, make_cascade_plan
 
 STAGES = ("3d_lowres", CASCADE)

@@ -22,9 +22,11 @@ from autoseg.selection.ensembles import CrossValidation, ValidatedFold, validate
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import Predictor
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.validate import Validation, validate_fold
+from autoseg.stages.validate import validate_fold
 from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
+from autoseg.training.folds.fold import Fold
+from autoseg.training.options import TrainingOptions
 from tests.inference.small_models import CASCADE, make_cascade_plan, make_configuration, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
@@ -56,15 +58,17 @@ def validated(dataset, tmp_path_factory) -> Workspace:
     for name in NAMES:
         for fold, cases in FOLDS.items():
             validate_fold(
-                Validation(
+                Fold(
                     workspace=workspace,
                     dataset=description,
                     plan=plan,
-                    configuration=name,
-                    fold=fold,
-                    cases=cases,
+                    configuration_name=name,
+                    configuration=plan.configurations[name],
+                    fold_name=fold,
+                    split=Split(training=(), validation=cases),
                     device=CPU,
-                    precision="fp32",
+                    training_precision=torch.float32,
+                    options=TrainingOptions(precision="fp32"),
                 )
             )
     return workspace

@@ -20,8 +20,10 @@ from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import Predictor
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.select import select_model
-from autoseg.stages.validate import Validation, validate_fold
+from autoseg.stages.validate import validate_fold
 from autoseg.testing import write_phantom_dataset
+from autoseg.training.folds.fold import Fold
+from autoseg.training.options import TrainingOptions
 from tests.inference.small_models import REGIONS, make_plan, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
@@ -57,11 +59,13 @@ def workspace(dataset, tmp_path, precision) -> Workspace:
     write_record(Splits(folds=tuple(splits), reason="by hand"), workspace.splits)
     for name in NAMES:
         for fold, cases in FOLDS.items():
-            validation = Validation(
-                workspace=workspace, dataset=description, plan=plan, configuration=name, fold=fold, cases=cases,
-                device=torch.device("cpu"), precision=precision,
+            validated = Fold(
+                workspace=workspace, dataset=description, plan=plan, configuration_name=name,
+                configuration=plan.configurations[name], fold_name=fold, split=Split(training=(), validation=cases),
+                device=torch.device("cpu"), training_precision=torch.float32,
+                options=TrainingOptions(precision=precision),
             )  # fmt: skip
-            validate_fold(validation)
+            validate_fold(validated)
     return workspace
 
 

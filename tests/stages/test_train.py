@@ -26,9 +26,10 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Splits
 from autoseg.stages import train
-from autoseg.stages.train import TrainingOptions, train_fold
+from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
-from autoseg.training.folds import fold as fold_module
+from autoseg.training.folds import training
+from autoseg.training.options import TrainingOptions
 
 NAME = "3d_fullres"
 SHORT = TrainingOptions(device="cpu", precision="fp32", epochs=2, steps_per_epoch=3, workers=0)
@@ -169,7 +170,7 @@ def test_a_fold_of_other_training_cases_is_not_taken_for_this_one(workspace):
 
 def test_a_restart_forgets_the_old_results_at_once(workspace, monkeypatch):
     train_fold(workspace, NAME, "0", SHORT)
-    monkeypatch.setattr(fold_module, "train_epoch", lambda *_: pytest.fail("killed"))
+    monkeypatch.setattr(training, "train_epoch", lambda *_: pytest.fail("killed"))
     with pytest.raises(pytest.fail.Exception, match="killed"):
         train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "restart": True}))
     assert not list(workspace.fold(NAME, "0").glob("checkpoint_*"))
@@ -251,18 +252,18 @@ def test_what_the_plan_says_now_matters_to_an_unfinished_fold_only(trained_other
 def test_options_that_come_too_late_are_said(trained_otherwise, caplog, tmp_path):
     train_fold(trained_otherwise, NAME, "0", short(learning_rate=0.5, warmup_fraction=0.0, pretrained=tmp_path))
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        "learning_rate 0.5 is ignored: the fold is trained to its end with 0.01; --restart begins anew",
-        "--pretrained is ignored: the fold is trained to its end; --restart begins anew",
+        "learning_rate 0.5 is ignored: training of the fold is complete, with 0.01; --restart trains it again",
+        "--pretrained is ignored: training of the fold is complete; --restart trains it again",
     ]
     caplog.clear()
     train_fold(trained_otherwise, NAME, "0", short(epochs=3, learning_rate=0.5, pretrained=tmp_path))
-    assert "--pretrained is ignored: going on after step 6; --restart begins anew" in caplog.messages
+    assert "--pretrained is ignored: training resumes after step 6; --restart starts over" in caplog.messages
     assert not any(message.startswith("learning_rate") for message in caplog.messages)
 
 
 def test_a_missing_dataset_is_said_before_training(workspace):
     (workspace.root.parent / "phantoms").unlink()
-    with pytest.raises(UsageError, match="the dataset is not there"):
+    with pytest.raises(UsageError, match="the dataset is missing"):
         train_fold(workspace, NAME, "0", SHORT)
 
 
@@ -398,9 +399,10 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from autoseg.records.workspace import Workspace
-from autoseg.stages.train import TrainingOptions, train_fold
-from autoseg.training import fold
-fold.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+from autoseg.stages.train import train_fold
+from autoseg.training.options import TrainingOptions
+from autoseg.training.folds import training
+training.SECONDS_BETWEEN_CHECKPOINTS = 0.0
 workers, epochs = map(int, sys.argv[2:])
 options = TrainingOptions(device="cpu", precision="fp32", epochs=epochs, steps_per_epoch=3, workers=workers)
 if __name__ == "__main__":
@@ -497,7 +499,7 @@ def test_several_processes_are_stopped_and_others_go_on(workspace, find, number,
     process = run_devices(workspace, devices, "--epochs", str(epochs))
     log, _ = process.communicate(timeout=120)
     assert process.returncode == 0, log
-    assert (f"going on after epoch {stopped // 3}, step {stopped}" in log) is (stopped > 0)
+    assert (f"resuming after epoch {stopped // 3}, step {stopped}" in log) is (stopped > 0)
     assert read_record(Checkpoint, folder / "checkpoint_final.json").step == 3 * epochs > stopped
 
 

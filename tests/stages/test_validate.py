@@ -25,9 +25,11 @@ from autoseg.stages import validate
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import Predictor
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.validate import Validation, estimate_validation_seconds, lacks_next_stage, validate_fold
+from autoseg.stages.validate import estimate_validation_seconds, lacks_next_stage, validate_fold
 from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
+from autoseg.training.folds.fold import Fold
+from autoseg.training.options import TrainingOptions
 from tests.inference.small_models import CASCADE, make_cascade_plan, predict_logits, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
@@ -69,9 +71,11 @@ def validated(dataset, plan, tmp_path_factory) -> Workspace:
 
 
 def validation_of(workspace, plan, name, fold):
-    return Validation(
+    return Fold(
         workspace=workspace, dataset=read_record(DatasetDescription, workspace.dataset), plan=plan,
-        configuration=name, fold=fold, cases=FOLDS[fold], device=torch.device("cpu"), precision="fp32",
+        configuration_name=name, configuration=plan.configurations[name], fold_name=fold,
+        split=Split(training=(), validation=FOLDS[fold]), device=torch.device("cpu"), training_precision=torch.float32,
+        options=TrainingOptions(precision="fp32"),
     )  # fmt: skip
 
 
@@ -151,7 +155,9 @@ def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, t
     for name in ("3d_lowres", CASCADE):
         validation = validation_of(workspace, plan, name, "0")
         assert estimate_validation_seconds(validation) > 0
-        assert estimate_validation_seconds(validation, ()) > 0
+        training = validation.spec.model_copy(update={"mirror_axes": ()})
+        unmirrored = validation.configuration.model_copy(update={"training": training})
+        assert estimate_validation_seconds(replace(validation, configuration=unmirrored)) > 0
     assert axes == [(0, 1, 2), (0, 1, 2), (), ()] * 2
 
 

@@ -9,7 +9,6 @@ Workers are forked, so cases in memory are shared with them; only their own batc
 
 import math
 import multiprocessing
-import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
+from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
@@ -77,7 +77,7 @@ def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
     """
     if device.type != "cuda":
         return 0
-    return max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0)) // ranks_here))
+    return max(1, min(MAX_WORKERS, count_cores() // ranks_here))
 
 
 def build_loader(

@@ -1,4 +1,7 @@
-"""What an earlier training left in a fold's folder: whether it still holds, and how to be rid of it."""
+"""What an earlier training left in a fold's folder: whether it is still valid, and how stale results are removed.
+
+Tested in tests/stages/test_train.py.
+"""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -6,17 +9,17 @@ from pathlib import Path
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.training.folds.fold_training import FoldTraining
+from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
 
 FIXED = ("loss", "optimizer", "mirror_axes", "weight_average_decay", "seed")
-"""What a training keeps from its first step to its last; of the schedule, and the seed."""
+"""Settings that a training keeps from its first step to its last: values of the schedule, and the seed."""
 
 RATES = ("learning_rate", "warmup_fraction")
-"""What may change on the way."""
+"""Settings that may change when a training resumes."""
 
 
-def finished_earlier(fold: FoldTraining) -> Checkpoint | None:
+def finished_earlier(fold: Fold) -> Checkpoint | None:
     """The final checkpoint of a fold that has nothing left to do: validated, and no more steps or time are asked for.
 
     Raises:
@@ -24,7 +27,7 @@ def finished_earlier(fold: FoldTraining) -> Checkpoint | None:
             another training than it had.
     """
     path = fold.folder / "checkpoint_final.json"
-    validated = (fold.folder / "validation" / "evaluation.json").exists() or not fold.split.validation
+    validated = (fold.validation_folder / "evaluation.json").exists() or not fold.split.validation
     if not path.exists() or not validated:
         return None
     checkpoint = read_record(Checkpoint, path)
@@ -32,16 +35,14 @@ def finished_earlier(fold: FoldTraining) -> Checkpoint | None:
     return None if _asks_for_more(fold, checkpoint) else checkpoint
 
 
-def check_same_training(
-    checkpoint: Checkpoint, fold: FoldTraining, path: Path, *, names: Collection[str] = FIXED
-) -> None:
+def check_same_training(checkpoint: Checkpoint, fold: Fold, path: Path, *, names: Collection[str] = FIXED) -> None:
     """Compare what was trained with what is to be trained.
 
     Args:
         checkpoint: What was trained.
         fold: What is to be trained.
-        path: Of the checkpoint, for the message.
-        names: Which of FIXED have to be the same.
+        path: File of the checkpoint, for the message.
+        names: Those of FIXED that have to be the same.
 
     Raises:
         TrainingError: If it was another plan, other training cases, or one of `names` differs.
@@ -49,8 +50,8 @@ def check_same_training(
     if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
         raise TrainingError(
             f"{path}: belongs to another plan or other training cases (in a cascade: other label maps of its first "
-            "stage); the workspace was planned anew, or that stage trained anew, since this fold was trained. Train "
-            "with --restart to start over, or plan into another workspace (-w)."
+            "stage); since this fold was trained, the workspace was planned again, or that stage was trained again. "
+            "Train with --restart to start over, or plan into another workspace (-w)."
         )
     differing = [
         f"with {name} {before}, and {now} is asked for now" for name, before, now in _compare(checkpoint, fold, names)
@@ -62,45 +63,47 @@ def check_same_training(
         )
 
 
-def list_ignored(checkpoint: Checkpoint, fold: FoldTraining) -> Iterator[str]:
+def list_ignored(checkpoint: Checkpoint, fold: Fold) -> Iterator[str]:
     """Options that change nothing any more, because the fold has its final weights; one sentence each."""
     for name, before, now in _compare(checkpoint, fold, _asked(fold, RATES)):
-        yield f"{name} {now} is ignored: the fold is trained to its end with {before}; --restart begins anew"
+        yield f"{name} {now} is ignored: training of the fold is complete, with {before}; --restart trains it again"
     if fold.options.pretrained is not None:
-        yield "--pretrained is ignored: the fold is trained to its end; --restart begins anew"
+        yield "--pretrained is ignored: training of the fold is complete; --restart trains it again"
 
 
-def describe_departures(checkpoint: Checkpoint, fold: FoldTraining) -> str:
-    """How a fold with final weights was trained otherwise than planned and asked now; empty: not at all."""
+def describe_changed_options(checkpoint: Checkpoint, fold: Fold) -> str:
+    """Settings with which a fold was trained that differ from those planned and asked for now; empty if none does."""
     differing = _compare(checkpoint, fold, (*FIXED, *RATES))
     return ", ".join(f"{name} {before} (now it would be {now})" for name, before, now in differing)
 
 
-def forget_results(folder: Path, *, everything: bool) -> None:
-    """Remove what a new or longer training makes untrue: the scores; on a restart, checkpoints and history too."""
-    outdated = [folder / "validation" / "evaluation.json"]
-    if everything:
-        outdated += [*folder.glob("checkpoint_*"), *folder.glob("validation/*"), folder / "history.jsonl"]
+def forget_results(fold: Fold) -> None:
+    """Remove what a new or longer training makes outdated: the scores; on a restart, checkpoints and history too."""
+    outdated = [fold.validation_folder / "evaluation.json"]
+    if fold.options.restart:
+        outdated += [
+            *fold.folder.glob("checkpoint_*"),
+            *fold.validation_folder.glob("*"),
+            fold.folder / "history.jsonl",
+        ]
     for path in outdated:
         path.unlink(missing_ok=True)
 
 
-def _asks_for_more(fold: FoldTraining, checkpoint: Checkpoint) -> bool:
+def _asks_for_more(fold: Fold, checkpoint: Checkpoint) -> bool:
     asked, promised = fold.spec.time_per_fold_seconds, checkpoint.training.time_per_fold_seconds
     if asked is None:
         return checkpoint.step < fold.spec.epochs * fold.spec.steps_per_epoch
     return promised is None or promised < asked
 
 
-def _asked(fold: FoldTraining, names: Collection[str]) -> tuple[str, ...]:
+def _asked(fold: Fold, names: Collection[str]) -> tuple[str, ...]:
     """Those that the user gave an option for; the others are the plan's, or the first seed."""
     nothing = TrainingOptions()
     return tuple(name for name in names if getattr(fold.options, name) != getattr(nothing, name))
 
 
-def _compare(
-    checkpoint: Checkpoint, fold: FoldTraining, names: Collection[str]
-) -> Iterator[tuple[str, object, object]]:
+def _compare(checkpoint: Checkpoint, fold: Fold, names: Collection[str]) -> Iterator[tuple[str, object, object]]:
     """Name, value that was trained with and value now, where they differ."""
     for name in names:
         trained, wanted = (checkpoint, fold.options) if name == "seed" else (checkpoint.training, fold.spec)

@@ -1,292 +1,102 @@
-"""One fold from the first step to the final weights: epochs, history, checkpoints, resuming, stopping."""
+"""One fold: what is trained and validated, on which cases, with what and where; decided before the first step.
 
-import logging
-import resource
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+Tested in tests/training/folds/test_fold_batches.py and tests/stages/test_train.py.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
-from torch import nn
 
-from autoseg.errors import TrainingError
-from autoseg.records.checkpoint import Checkpoint, EpochHistory
-from autoseg.records.files import Progress
-from autoseg.training.data.batch import Batch
-from autoseg.training.folds.checkpointing import (
-    ResumePoint,
-    cpu_weights,
-    load_resume_point,
-    restore_optimizer,
-    save_resume_point,
-    save_weights,
-)
-from autoseg.training.folds.earlier_training import check_same_training, forget_results
-from autoseg.training.folds.final_weights import averaged_weights, choose_final_weights
-from autoseg.training.folds.fold_batches import augmentation_on_device, open_training_batches, open_validation_batches
-from autoseg.training.folds.fold_training import FoldTraining
-from autoseg.training.folds.history import history_line, log_line, read_history, write_history
-from autoseg.training.folds.stopping import stopping_on_signals
-from autoseg.training.steps.compiling import pays_to_compile
-from autoseg.training.steps.loop import Clock, TrainingRun, ValidationResult, agree, train_epoch, validate_epoch
-from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
-from autoseg.training.steps.starting import start_run
-from autoseg.training.transfer import freeze_encoder, load_pretrained
-
-logger = logging.getLogger("autoseg.train")
-
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""A kill costs at most this much work, and a step; writing costs well under a second."""
-
-COMPARISON_FRACTION = 0.01
-"""Of a promised training time, kept for choosing between last and averaged weights."""
+from autoseg.imaging.arrays.storage import StoredCase, open_case
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, hash_of, model_hash
+from autoseg.records.workspace import Workspace
+from autoseg.training.data.loading import default_workers
+from autoseg.training.data.sampling import SliceableLabels
+from autoseg.training.distributed import Ranks
+from autoseg.training.options import TrainingOptions
 
 
-@dataclass
-class _Progress:
-    """Where a fold's training is."""
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One configuration on one split of the cases, and what trains and validates it."""
 
-    run: TrainingRun
-    clock: Clock
-    history: list[EpochHistory]
-    average_dice: float | None = None
-    """Moving average over epochs."""
-    best_dice: float | None = None
-    saved: float = field(default_factory=time.monotonic)
+    workspace: Workspace
+    dataset: DatasetDescription
+    plan: Plan
+    configuration_name: str
+    configuration: Configuration
+    """The plan's configuration, with the user's overrides in its schedule."""
+    fold_name: str
+    """Index in splits.json as text, or `all`."""
+    split: Split
+    device: torch.device
+    training_precision: torch.dtype
+    """Type of autocast in training, float32 for none; validation decides as prediction does, from the options."""
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    ranks: Ranks = field(default_factory=Ranks)
+    previous: Mapping[str, SliceableLabels] | None = None
+    """Cascade: the previous configuration's label maps by case id, on the preprocessed grids."""
+    previous_origins: tuple[str, ...] = ()
+    """Cascade: which weights made those maps; other maps make another training."""
+    pretrained: Path | None = None
+    """Folder with the weights of another model to start from; None: fresh weights."""
 
+    @property
+    def title(self) -> str:
+        """Name for logs and plots."""
+        return f"{self.configuration_name}, fold {self.fold_name}"
 
-def train_until_done(
-    fold: FoldTraining,
-    limit_seconds: float | None,
-    *,
-    progress: Progress | None = None,
-    after_epoch: Callable[[list[EpochHistory]], None] = lambda _history: None,
-) -> Checkpoint:
-    """Train, or go on with, a fold; write history and checkpoints on the way.
+    @property
+    def folder(self) -> Path:
+        """models/<configuration>/fold_<k>."""
+        return self.workspace.fold(self.configuration_name, self.fold_name)
 
-    Of several processes that train together all call it, and the first one writes.
+    @property
+    def preprocessed(self) -> Path:
+        """Folder of the cases' arrays."""
+        return self.workspace.preprocessed(self.configuration.preprocessed_as)
 
-    Args:
-        fold: See FoldTraining.
-        limit_seconds: Training time over all resumed runs; None: the planned steps.
-        progress: Called after each step with (percent done, 100).
-        after_epoch: Called with the whole history, for the plot; in the first process only.
+    @property
+    def validation_folder(self) -> Path:
+        """Folder of the validation cases' label maps and scores."""
+        return self.workspace.validation((self.configuration_name,), self.fold_name)
 
-    Returns:
-        The record of the final weights, or of the last checkpoint when a signal stopped the training.
-    """
-    state = _begin(fold, limit_seconds)
-    run, clock = state.run, state.clock
-    with stopping_on_signals(run.stop):
-        _train(fold, state, _step_progress(progress, clock), after_epoch)
-        if run.ranks.is_first:
-            _save_last(fold, run, _record(fold, state))
-        if run.stopped.is_set():
-            return _record(fold, state)
-        end = Clock(clock.total_steps, limit_seconds, clock.elapsed_before, clock.started)
-        with _comparison_batches(fold) as batches:
-            chosen, weights = choose_final_weights(run, batches, end)
-        agree(run, end)  # a stop that was asked for since the last step
-        if run.stopped.is_set():
-            return _record(fold, state)
-        checkpoint = _record(fold, state).model_copy(update={"finished": True, "weights": chosen})
-        if run.ranks.is_first:
-            save_weights(cpu_weights(weights), checkpoint, fold.folder / "checkpoint_final")
-    return checkpoint
+    @property
+    def last_checkpoint(self) -> Path:
+        """Files from which training resumes, without their ending."""
+        return self.folder / "checkpoint_last"
 
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether training begins with the first step: nothing to resume, or nothing that is to be resumed."""
+        return self.options.restart or not self.last_checkpoint.with_suffix(".safetensors").exists()
 
-def _begin(fold: FoldTraining, limit_seconds: float | None) -> _Progress:
-    """Build everything, and go on from the last checkpoint if there is one."""
-    began = time.monotonic()
-    path = fold.folder / "checkpoint_last"
-    resumed = None if fold.options.restart else load_resume_point(path)
-    if resumed is not None:
-        check_same_training(resumed.checkpoint, fold, path.with_suffix(".safetensors"))
-    steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
-    run = start_run(
-        fold.configuration, spec, fold.plan.encoding, fold.device, fold.precision,
-        seed=fold.options.seed, ranks=fold.ranks, augmentation=augmentation_on_device(fold.configuration, fold.device),
-        compiled=pays_to_compile(fold.options.compile, fold.device, steps, limit_seconds),
-        prepare=lambda network: _prepare_network(network, fold, fresh=resumed is None),
-    )  # fmt: skip
-    if limit_seconds is not None and spec.weight_average_decay is not None:
-        limit_seconds *= 1.0 - COMPARISON_FRACTION
-    if resumed is not None:
-        _restore(run, resumed, fold)
-    _check_same_step(run)
-    if resumed is None:
-        return _Progress(run, Clock(steps, limit_seconds, started=began), [])
-    checkpoint = resumed.checkpoint
-    logger.info("going on after epoch %d, step %d", checkpoint.epoch, run.step)
-    if fold.options.pretrained is not None and run.ranks.is_first:
-        logger.warning("--pretrained is ignored: going on after step %d; --restart begins anew", run.step)
-    return _Progress(
-        run,
-        Clock(steps, limit_seconds, elapsed_before=checkpoint.elapsed_seconds, started=began),
-        read_history(fold.folder / "history.jsonl", before=checkpoint.epoch),
-        average_dice=checkpoint.average_pseudo_dice,
-        best_dice=checkpoint.best_pseudo_dice,
-    )
+    @property
+    def spec(self) -> TrainingSpec:
+        """The schedule."""
+        return self.configuration.training
 
+    @property
+    def model_hash(self) -> str:
+        """Hash of all that the plan says about the model."""
+        return model_hash(self.plan, self.configuration_name)
 
-def _prepare_network(network: nn.Module, fold: FoldTraining, *, fresh: bool) -> None:
-    """Take over another model's weights, at the very start only, and freeze what is not to be trained."""
-    source = fold.options.pretrained
-    if source is not None and fresh:
-        with fold.open_pretrained(source) as folder:
-            report = load_pretrained(network, fold.plan, fold.name, folder)
-        for line in report.lines():
-            logger.info("%s", line)
-    if fold.options.freeze_encoder:
-        freeze_encoder(network)
+    @property
+    def cases_hash(self) -> str:
+        """Hash of the training cases' ids, and of the origins of a cascade's label maps."""
+        cases = sorted(self.split.training)
+        return hash_of([cases, self.previous_origins] if self.previous_origins else cases)
 
+    @property
+    def workers(self) -> int:
+        """Processes that prepare batches for this one."""
+        if self.options.workers is not None:
+            return self.options.workers
+        return default_workers(self.device, ranks_here=self.ranks.count_here)
 
-def _restore(run: TrainingRun, resumed: ResumePoint, fold: FoldTraining) -> None:
-    checkpoint = resumed.checkpoint
-    try:
-        run.network.load_state_dict(resumed.network)
-        restore_optimizer(run.optimizer, resumed.optimizer)
-        if run.average is not None:
-            run.average.load_state_dict(resumed.average)
-    except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"{fold.folder / 'checkpoint_last.safetensors'}: does not fit the planned training ({error}). Train with "
-            "--restart to start over."
-        ) from error
-    if checkpoint.loss_scale is not None and run.scaler.is_enabled():
-        state = {"scale": checkpoint.loss_scale, "_growth_tracker": checkpoint.loss_scale_steps}
-        run.scaler.load_state_dict({**run.scaler.state_dict(), **state})
-    run.step = checkpoint.step
-
-
-def _check_same_step(run: TrainingRun) -> None:
-    (first,) = run.ranks.broadcast_numbers([run.step])
-    if first != run.step:
-        raise TrainingError(
-            f"the first process goes on after step {first:.0f}, process {run.ranks.rank + 1} after step {run.step}: "
-            "they see different checkpoints. Processes on several machines need one workspace that all of them see."
-        )
-
-
-def _train(
-    fold: FoldTraining,
-    state: _Progress,
-    after_step: Callable[[int], None],
-    after_epoch: Callable[[list[EpochHistory]], None],
-) -> None:
-    """Epoch after epoch until the clock has run out or all have agreed to stop."""
-    run, clock, history = state.run, state.clock, state.history
-    training = open_training_batches(fold, run.step)
-    validation = open_validation_batches(fold, len(history) * fold.spec.validation_steps)
-    _forget_earlier(fold)
-
-    def finish_step(step: int) -> None:
-        after_step(step)
-        _save_now_and_then(fold, state)
-
-    with closing(training), closing(validation):
-        while agree(run, clock) < 1.0 and not run.stopped.is_set():
-            began = time.monotonic()
-            trained = train_epoch(run, training, clock, finish_step)
-            if run.stopped.is_set():
-                return
-            validated = _validate(run, validation, clock)
-            line = history_line(len(history), run.step, time.monotonic() - began, trained, validated)
-            history.append(line.model_copy(update={"peak_memory_bytes": _peak_memory_bytes(run.device)}))
-            _keep(fold, state, after_epoch)
-
-
-def _save_now_and_then(fold: FoldTraining, state: _Progress) -> None:
-    """Write the resume point after a step, in the midst of a long epoch too."""
-    if state.run.ranks.is_first and time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
-        _save_last(fold, state.run, _record(fold, state))
-        state.saved = time.monotonic()
-
-
-def _forget_earlier(fold: FoldTraining) -> None:
-    """Remove outdated results: now that nothing can refuse any more, and all processes have read what they need."""
-    fold.ranks.barrier()
-    if fold.ranks.is_first:
-        forget_results(fold.folder, everything=fold.options.restart)
-
-
-def _validate(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
-    """Validate with the averaged weights when there are any, since these are the ones that `best` keeps."""
-    if run.average is None:
-        return validate_epoch(run, batches, clock)
-    current = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    run.network.load_state_dict(run.average.weights())
-    try:
-        return validate_epoch(run, batches, clock)
-    finally:
-        run.network.load_state_dict(current)
-
-
-def _keep(fold: FoldTraining, state: _Progress, after_epoch: Callable[[list[EpochHistory]], None]) -> None:
-    """Write what the epoch gave: history, and the weights if they were never better."""
-    run, line = state.run, state.history[-1]
-    state.average_dice = moving_average(state.average_dice, mean_dice(line.pseudo_dice))
-    is_best = state.average_dice is not None and (state.best_dice is None or state.average_dice > state.best_dice)
-    if is_best:
-        state.best_dice = state.average_dice
-    if not run.ranks.is_first:
-        return
-    log_line(
-        line,
-        earlier=state.history[:-1],
-        workers=fold.workers,
-        remaining_seconds=state.clock.remaining_seconds(run.step),
-    )
-    write_history(state.history, fold.folder / "history.jsonl")
-    after_epoch(state.history)
-    if is_best:
-        save_weights(cpu_weights(averaged_weights(run)), _record(fold, state), fold.folder / "checkpoint_best")
-
-
-@contextmanager
-def _comparison_batches(fold: FoldTraining) -> Iterator[Iterator[Batch] | None]:
-    """The first validation patches; None where there is nothing to compare or to compare on."""
-    if fold.spec.weight_average_decay is None or not fold.split.validation:
-        yield None
-        return
-    with closing(open_validation_batches(fold, 0)) as batches:
-        yield batches
-
-
-def _record(fold: FoldTraining, state: _Progress) -> Checkpoint:
-    run = state.run
-    return Checkpoint(
-        configuration=fold.name,
-        fold=fold.fold,
-        model_hash=fold.model_hash,
-        cases_hash=fold.cases_hash,
-        epoch=len(state.history),
-        step=run.step,
-        training=fold.spec,
-        weights="last" if run.average is None else "average",
-        elapsed_seconds=state.clock.elapsed(),
-        best_pseudo_dice=state.best_dice,
-        average_pseudo_dice=state.average_dice,
-        seed=fold.options.seed,
-        loss_scale=run.scaler.get_scale() if run.scaler.is_enabled() else None,
-        loss_scale_steps=run.scaler.state_dict().get("_growth_tracker", 0),
-    )
-
-
-def _save_last(fold: FoldTraining, run: TrainingRun, record: Checkpoint) -> None:
-    average = {} if run.average is None else run.average.state_dict()
-    weights = cpu_weights(run.network.state_dict())
-    save_resume_point(fold.folder / "checkpoint_last", record, weights, run.optimizer, average)
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-
-
-def _step_progress(progress: Progress | None, clock: Clock) -> Callable[[int], None]:
-    if progress is None:
-        return lambda _step: None
-    return lambda step: progress(round(100 * clock.progress(step)), 100)
+    def open_case(self, case_id: str) -> StoredCase:
+        """Open a preprocessed case; its array stays on disk."""
+        return open_case(self.preprocessed, case_id)

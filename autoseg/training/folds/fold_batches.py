@@ -1,17 +1,17 @@
 """A fold's two streams of batches: which cases, how many processes, what is left to the device."""
 
-import os
 from collections.abc import Generator, Sequence
 
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays.storage import StoredCase, open_case
+from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.plan import Configuration
+from autoseg.system import measure_total_memory
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation, build_device_augmentation
 from autoseg.training.data.batch import Batch, Share
 from autoseg.training.data.loading import build_loader
-from autoseg.training.folds.fold_training import FoldTraining
+from autoseg.training.folds.fold import Fold
 
 RAM_FRACTION_FOR_CASES = 0.25
 """Cases stay in memory when they fit into this share of it: then no patch waits for the disk."""
@@ -25,7 +25,7 @@ def augmentation_on_device(configuration: Configuration, device: torch.device) -
     return build_device_augmentation(configuration) if device.type == "cuda" else None
 
 
-def open_training_batches(fold: FoldTraining, start_batch: int) -> Generator[Batch, None, None]:
+def open_training_batches(fold: Fold, start_batch: int) -> Generator[Batch, None, None]:
     """Augmented batches, this process's share of each, from the batch where an earlier run stopped."""
     return build_loader(
         _open_cases(fold, fold.split.training),
@@ -42,7 +42,7 @@ def open_training_batches(fold: FoldTraining, start_batch: int) -> Generator[Bat
     )
 
 
-def open_validation_batches(fold: FoldTraining, start_batch: int) -> Generator[Batch, None, None]:
+def open_validation_batches(fold: Fold, start_batch: int) -> Generator[Batch, None, None]:
     """Patches of the validation cases as they lie; without such cases the training cases stand in."""
     return build_loader(
         _open_cases(fold, fold.split.validation or fold.split.training),
@@ -58,8 +58,8 @@ def open_validation_batches(fold: FoldTraining, start_batch: int) -> Generator[B
     )
 
 
-def _open_cases(fold: FoldTraining, cases: Sequence[str]) -> dict[str, StoredCase]:
-    opened = {case: open_case(fold.preprocessed, case) for case in cases}
+def _open_cases(fold: Fold, cases: Sequence[str]) -> dict[str, StoredCase]:
+    opened = {case: fold.open_case(case) for case in cases}
     planned = fold.configuration.spacing
     stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
     if stale:
@@ -70,7 +70,6 @@ def _open_cases(fold: FoldTraining, cases: Sequence[str]) -> dict[str, StoredCas
     return opened
 
 
-def _bytes_for_cases(fold: FoldTraining) -> int:
+def _bytes_for_cases(fold: Fold) -> int:
     """This machine's share, divided among the loaders of all processes here."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(RAM_FRACTION_FOR_CASES * memory / (LOADERS * fold.ranks.count_here))
+    return int(RAM_FRACTION_FOR_CASES * measure_total_memory() / (LOADERS * fold.ranks.count_here))

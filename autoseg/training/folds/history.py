@@ -3,12 +3,12 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.files import write_text
+from autoseg.system import count_cores
 from autoseg.training.steps.loop import EpochResult, ValidationResult
 
 logger = logging.getLogger("autoseg.train")
@@ -69,7 +69,7 @@ def log_line(
         if before.data_wait_fraction > limit:  # it was said then
             limit = before.data_wait_fraction + MUCH_WORSE
     if line.data_wait_fraction > limit:
-        logger.warning("%s", advise_on_waiting(line.data_wait_fraction, workers, len(os.sched_getaffinity(0))))
+        logger.warning("%s", advise_on_waiting(line.data_wait_fraction, workers, count_cores()))
 
 
 def advise_on_waiting(wait_fraction: float, workers: int, cores: int) -> str:

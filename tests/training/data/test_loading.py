@@ -10,6 +10,7 @@ import torch
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import open_case, save_case
+from autoseg.training.data import loading
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Share
 from autoseg.training.data.loading import build_loader, default_workers, training_cases
@@ -191,7 +192,7 @@ def test_previous_label_maps_are_turned_and_mirrored_as_the_labels_are(cases, op
 
 @pytest.mark.parametrize(("cores", "ranks", "expected"), [(4, 1, 4), (30, 1, 12), (30, 4, 7), (2, 3, 1)])
 def test_training_processes_of_a_machine_share_its_cores(monkeypatch, cores, ranks, expected):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(cores)))
+    monkeypatch.setattr(loading, "count_cores", lambda: cores)
 
     assert default_workers(torch.device("cuda"), ranks_here=ranks) == expected
     assert default_workers(torch.device("cpu"), ranks_here=ranks) == 0

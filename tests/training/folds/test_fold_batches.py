@@ -1,16 +1,18 @@
 """What the processes of one machine share: its cores and its memory."""
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
 
+from autoseg.records.dataset import DatasetDescription
 from autoseg.records.plan import Split
+from autoseg.records.workspace import Workspace
+from autoseg.training.data import loading
 from autoseg.training.distributed import Ranks
 from autoseg.training.folds import fold_batches
+from autoseg.training.folds.fold import Fold
 from autoseg.training.folds.fold_batches import open_training_batches, open_validation_batches
-from autoseg.training.folds.fold_training import FoldTraining
 from autoseg.training.options import TrainingOptions
 from tests.inference.small_models import make_plan
 
@@ -18,16 +20,21 @@ from tests.inference.small_models import make_plan
 @pytest.fixture
 def training(tmp_path):
     plan = make_plan({"3d_fullres": (1.0, 1.0, 1.0)})
-    return FoldTraining(
-        folder=tmp_path, preprocessed=tmp_path, plan=plan, name="3d_fullres",
-        configuration=plan.configurations["3d_fullres"], fold="0", split=Split(training=(), validation=()),
-        options=TrainingOptions(), device=torch.device("cuda"), precision=torch.float32,
+    description = DatasetDescription(
+        name="small", folder=".", layout="plain", orientation="canonical", encoding=plan.encoding,
+        file_ending=".nii.gz", channel_names=("MR",), labels={"background": 0, "body": 1},
+        cases=(),
+    )  # fmt: skip
+    return Fold(
+        workspace=Workspace(tmp_path), dataset=description, plan=plan, configuration_name="3d_fullres",
+        configuration=plan.configurations["3d_fullres"], fold_name="0", split=Split(training=(), validation=()),
+        device=torch.device("cuda"), training_precision=torch.float32,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("count_here", "expected"), [(1, 8), (2, 4), (4, 2)])
 def test_processes_share_the_cores_for_their_workers(training, monkeypatch, count_here, expected):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(loading, "count_cores", lambda: 8)
     ranks = Ranks(rank=0, count=8, count_here=count_here)
     assert replace(training, ranks=ranks).workers == expected
     assert replace(training, ranks=ranks, options=TrainingOptions(workers=3)).workers == 3
@@ -37,7 +44,7 @@ def test_processes_share_the_cores_for_their_workers(training, monkeypatch, coun
 def test_the_loaders_of_all_processes_share_a_quarter_of_the_memory(training, monkeypatch, count_here):
     given = []
     monkeypatch.setattr(fold_batches, "build_loader", lambda *_, ram_bytes, **__: given.append(ram_bytes))
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1024}.__getitem__)
+    monkeypatch.setattr(fold_batches, "measure_total_memory", lambda: 4096 * 1024)
     for rank in range(count_here):
         fold = replace(training, ranks=Ranks(rank=rank, count=4, count_here=count_here))
         open_training_batches(fold, 0)

@@ -5,19 +5,20 @@ import pytest
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.stages.train import TrainingOptions, train_fold
+from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
-from autoseg.training.folds import fold
+from autoseg.training.folds import training
 from autoseg.training.folds.final_weights import choose_final_weights
+from autoseg.training.options import TrainingOptions
 from tests.stages.test_train import NAME, SHORT, add_cascade, tiny  # noqa: F401 (a fixture that is always used)
 
 
-def test_a_long_epoch_is_saved_in_its_midst(workspace, monkeypatch):
+def test_a_long_epoch_is_saved_before_its_end(workspace, monkeypatch):
     def end(*_):
         raise RuntimeError("killed before the epoch is over")
 
-    monkeypatch.setattr(fold, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    monkeypatch.setattr(fold, "validate_epoch", end)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(training, "validate_epoch", end)
     with pytest.raises(RuntimeError, match="killed"):
         train_fold(workspace, NAME, "0", SHORT)
     saved = read_record(Checkpoint, workspace.fold(NAME, "0") / "checkpoint_last.json")
@@ -31,7 +32,7 @@ def test_a_stop_that_is_asked_for_at_the_very_end_is_obeyed(workspace, monkeypat
         run.stop.set()
         return choose_final_weights(run, *arguments)
 
-    monkeypatch.setattr(fold, "choose_final_weights", stop_and_choose)
+    monkeypatch.setattr(training, "choose_final_weights", stop_and_choose)
     checkpoint = train_fold(workspace, NAME, "0", SHORT)
     assert not checkpoint.finished
     assert not (workspace.fold(NAME, "0") / "checkpoint_final.safetensors").exists()

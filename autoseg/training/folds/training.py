@@ -1,0 +1,315 @@
+"""Training of one fold from the first step to the final weights: epochs, history, checkpoints, resuming, stopping."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import torch
+from torch import nn
+
+from autoseg.errors import TrainingError
+from autoseg.records.checkpoint import Checkpoint, EpochHistory
+from autoseg.records.files import Progress
+from autoseg.system import measure_peak_memory
+from autoseg.training.data.batch import Batch
+from autoseg.training.folds.checkpointing import (
+    ResumePoint,
+    cpu_weights,
+    load_resume_point,
+    restore_optimizer,
+    save_resume_point,
+    save_weights,
+)
+from autoseg.training.folds.earlier_training import check_same_training, forget_results
+from autoseg.training.folds.final_weights import averaged_weights, choose_final_weights
+from autoseg.training.folds.fold import Fold
+from autoseg.training.folds.fold_batches import augmentation_on_device, open_training_batches, open_validation_batches
+from autoseg.training.folds.history import history_line, log_line, read_history, write_history
+from autoseg.training.steps.compiling import pays_to_compile
+from autoseg.training.steps.loop import Clock, TrainingRun, ValidationResult, agree, train_epoch, validate_epoch
+from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
+from autoseg.training.steps.starting import start_run
+from autoseg.training.transfer import freeze_encoder, load_pretrained
+
+logger = logging.getLogger("autoseg.train")
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+"""Work in seconds, besides one step, that a kill costs at most; writing takes well under a second."""
+
+COMPARISON_FRACTION = 0.01
+"""Fraction of a promised training time that is kept for choosing between last and averaged weights."""
+
+
+@dataclass
+class _Progress:
+    """State of a fold's training between two steps."""
+
+    run: TrainingRun
+    clock: Clock
+    history: list[EpochHistory]
+    average_dice: float | None = None
+    """Moving average of the mean pseudo-Dice over epochs."""
+    best_dice: float | None = None
+    saved: float = field(default_factory=time.monotonic)
+
+
+def train_until_done(
+    fold: Fold,
+    limit_seconds: float | None,
+    *,
+    progress: Progress | None = None,
+    after_epoch: Callable[[list[EpochHistory]], None] = lambda _history: None,
+) -> Checkpoint:
+    """Train a fold, or resume its training; write history and checkpoints on the way.
+
+    Of several processes that train together all call it, and the first one writes.
+
+    Args:
+        fold: What is trained; with `pretrained` only if it starts afresh.
+        limit_seconds: Training time over all resumed runs; None: the planned steps.
+        progress: Called after each step with (percent done, 100).
+        after_epoch: Called with the whole history, for the plot; in the first process only.
+
+    Returns:
+        The record of the final weights, or of the last checkpoint when a signal stopped the training.
+    """
+    state = _begin(fold, limit_seconds)
+    run, clock = state.run, state.clock
+    with stopping_on_signals(run.stop):
+        _train_epochs(fold, state, _step_progress(progress, clock), after_epoch)
+        if run.ranks.is_first:
+            _save_last(fold, run, _record(fold, state))
+        if run.stopped.is_set():
+            return _record(fold, state)
+        end = Clock(clock.total_steps, limit_seconds, clock.elapsed_before, clock.started)
+        with _comparison_batches(fold) as batches:
+            chosen, weights = choose_final_weights(run, batches, end)
+        agree(run, end)  # a stop that was asked for since the last step
+        if run.stopped.is_set():
+            return _record(fold, state)
+        checkpoint = _record(fold, state).model_copy(update={"finished": True, "weights": chosen})
+        if run.ranks.is_first:
+            save_weights(cpu_weights(weights), checkpoint, fold.folder / "checkpoint_final")
+    return checkpoint
+
+
+@contextmanager
+def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the training after the current step, so that the checkpoint can be written.
+
+    Args:
+        stop: Event that a signal sets.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+
+    def request_stop(number: int, _frame: FrameType | None) -> None:
+        logger.warning("%s: stopping after this step and writing a checkpoint", signal.Signals(number).name)
+        stop.set()
+
+    handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
+    """Build everything, and resume from the last checkpoint if there is one."""
+    began = time.monotonic()
+    path = fold.last_checkpoint
+    resumed = None if fold.starts_afresh else load_resume_point(path)
+    if resumed is not None:
+        check_same_training(resumed.checkpoint, fold, path.with_suffix(".safetensors"))
+    steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
+    run = start_run(
+        fold.configuration, spec, fold.plan.encoding, fold.device, fold.training_precision,
+        seed=fold.options.seed, ranks=fold.ranks, augmentation=augmentation_on_device(fold.configuration, fold.device),
+        compiled=pays_to_compile(fold.options.compile, fold.device, steps, limit_seconds),
+        prepare=lambda network: _prepare_network(network, fold),
+    )  # fmt: skip
+    if limit_seconds is not None and spec.weight_average_decay is not None:
+        limit_seconds *= 1.0 - COMPARISON_FRACTION
+    if resumed is not None:
+        _restore(run, resumed, fold)
+    _check_same_step(run)
+    if resumed is None:
+        return _Progress(run, Clock(steps, limit_seconds, started=began), [])
+    checkpoint = resumed.checkpoint
+    logger.info("resuming after epoch %d, step %d", checkpoint.epoch, run.step)
+    if fold.options.pretrained is not None and run.ranks.is_first:
+        logger.warning("--pretrained is ignored: training resumes after step %d; --restart starts over", run.step)
+    return _Progress(
+        run,
+        Clock(steps, limit_seconds, elapsed_before=checkpoint.elapsed_seconds, started=began),
+        read_history(fold.folder / "history.jsonl", before=checkpoint.epoch),
+        average_dice=checkpoint.average_pseudo_dice,
+        best_dice=checkpoint.best_pseudo_dice,
+    )
+
+
+def _prepare_network(network: nn.Module, fold: Fold) -> None:
+    """Take over another model's weights, and freeze what is not to be trained."""
+    if fold.pretrained is not None:
+        report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained)
+        for line in report.lines():
+            logger.info("%s", line)
+    if fold.options.freeze_encoder:
+        freeze_encoder(network)
+
+
+def _restore(run: TrainingRun, resumed: ResumePoint, fold: Fold) -> None:
+    checkpoint = resumed.checkpoint
+    try:
+        run.network.load_state_dict(resumed.network)
+        restore_optimizer(run.optimizer, resumed.optimizer)
+        if run.average is not None:
+            run.average.load_state_dict(resumed.average)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"{fold.last_checkpoint.with_suffix('.safetensors')}: does not fit the planned training ({error}). Train "
+            "with --restart to start over."
+        ) from error
+    if checkpoint.loss_scale is not None and run.scaler.is_enabled():
+        state = {"scale": checkpoint.loss_scale, "_growth_tracker": checkpoint.loss_scale_steps}
+        run.scaler.load_state_dict({**run.scaler.state_dict(), **state})
+    run.step = checkpoint.step
+
+
+def _check_same_step(run: TrainingRun) -> None:
+    (first,) = run.ranks.broadcast_numbers([run.step])
+    if first != run.step:
+        raise TrainingError(
+            f"the first process resumes after step {first:.0f}, process {run.ranks.rank + 1} after step {run.step}: "
+            "they see different checkpoints. Processes on several machines need one workspace that all of them see."
+        )
+
+
+def _train_epochs(
+    fold: Fold,
+    state: _Progress,
+    after_step: Callable[[int], None],
+    after_epoch: Callable[[list[EpochHistory]], None],
+) -> None:
+    """Epoch after epoch until the clock has run out or all have agreed to stop."""
+    run, clock, history = state.run, state.clock, state.history
+    training = open_training_batches(fold, run.step)
+    validation = open_validation_batches(fold, len(history) * fold.spec.validation_steps)
+    _forget_earlier(fold)
+
+    def finish_step(step: int) -> None:
+        after_step(step)
+        _save_now_and_then(fold, state)
+
+    with closing(training), closing(validation):
+        while agree(run, clock) < 1.0 and not run.stopped.is_set():
+            began = time.monotonic()
+            trained = train_epoch(run, training, clock, finish_step)
+            if run.stopped.is_set():
+                return
+            validated = _validate_patches(run, validation, clock)
+            line = history_line(len(history), run.step, time.monotonic() - began, trained, validated)
+            history.append(line.model_copy(update={"peak_memory_bytes": _peak_memory_bytes(run.device)}))
+            _keep(fold, state, after_epoch)
+
+
+def _save_now_and_then(fold: Fold, state: _Progress) -> None:
+    """Write the resume point after a step, also within a long epoch."""
+    if state.run.ranks.is_first and time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        _save_last(fold, state.run, _record(fold, state))
+        state.saved = time.monotonic()
+
+
+def _forget_earlier(fold: Fold) -> None:
+    """Remove outdated results, now that no check can fail and all processes have read what they need."""
+    fold.ranks.barrier()
+    if fold.ranks.is_first:
+        forget_results(fold)
+
+
+def _validate_patches(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
+    """Validate with the averaged weights when there are any, since these are the ones that `best` keeps."""
+    if run.average is None:
+        return validate_epoch(run, batches, clock)
+    current = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    run.network.load_state_dict(run.average.weights())
+    try:
+        return validate_epoch(run, batches, clock)
+    finally:
+        run.network.load_state_dict(current)
+
+
+def _keep(fold: Fold, state: _Progress, after_epoch: Callable[[list[EpochHistory]], None]) -> None:
+    """Write the epoch's results: history, and the weights if they are the best so far."""
+    run, line = state.run, state.history[-1]
+    state.average_dice = moving_average(state.average_dice, mean_dice(line.pseudo_dice))
+    is_best = state.average_dice is not None and (state.best_dice is None or state.average_dice > state.best_dice)
+    if is_best:
+        state.best_dice = state.average_dice
+    if not run.ranks.is_first:
+        return
+    log_line(
+        line,
+        earlier=state.history[:-1],
+        workers=fold.workers,
+        remaining_seconds=state.clock.remaining_seconds(run.step),
+    )
+    write_history(state.history, fold.folder / "history.jsonl")
+    after_epoch(state.history)
+    if is_best:
+        save_weights(cpu_weights(averaged_weights(run)), _record(fold, state), fold.folder / "checkpoint_best")
+
+
+@contextmanager
+def _comparison_batches(fold: Fold) -> Iterator[Iterator[Batch] | None]:
+    """The first validation patches; None where there is nothing to compare or to compare on."""
+    if fold.spec.weight_average_decay is None or not fold.split.validation:
+        yield None
+        return
+    with closing(open_validation_batches(fold, 0)) as batches:
+        yield batches
+
+
+def _record(fold: Fold, state: _Progress) -> Checkpoint:
+    run = state.run
+    return Checkpoint(
+        configuration=fold.configuration_name,
+        fold=fold.fold_name,
+        model_hash=fold.model_hash,
+        cases_hash=fold.cases_hash,
+        epoch=len(state.history),
+        step=run.step,
+        training=fold.spec,
+        weights="last" if run.average is None else "average",
+        elapsed_seconds=state.clock.elapsed(),
+        best_pseudo_dice=state.best_dice,
+        average_pseudo_dice=state.average_dice,
+        seed=fold.options.seed,
+        loss_scale=run.scaler.get_scale() if run.scaler.is_enabled() else None,
+        loss_scale_steps=run.scaler.state_dict().get("_growth_tracker", 0),
+    )
+
+
+def _save_last(fold: Fold, run: TrainingRun, record: Checkpoint) -> None:
+    average = {} if run.average is None else run.average.state_dict()
+    weights = cpu_weights(run.network.state_dict())
+    save_resume_point(fold.last_checkpoint, record, weights, run.optimizer, average)
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return measure_peak_memory()
+
+
+def _step_progress(progress: Progress | None, clock: Clock) -> Callable[[int], None]:
+    if progress is None:
+        return lambda _step: None
+    return lambda step: progress(round(100 * clock.progress(step)), 100)
