@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.errors import PlanningError, RecordError, TrainingError
+from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, OrientationName
 from autoseg.records.files import Progress, read_record, write_record
@@ -54,7 +55,7 @@ class RunOutcome:
 class PlanningOptions:
     """What a user may say about planning, besides the budget."""
 
-    planner: str = "auto"
+    planner: str = DEFAULT_PLANNER
     target: Target = "labels"
     orientation: OrientationName = "canonical"
     channel_names: tuple[str, ...] | None = None

@@ -5,19 +5,26 @@ autoseg's own planners are found in the same way. A package adds one by naming i
     [project.entry-points."autoseg.planners"]
     mine = "my_package.planner:plan"
 
-`autoseg.testing.planner_violations` checks such a function.
+A function `architectures(budget)` beside it, in the same module, says which kinds of networks it may plan, so that
+only their speed is measured. `autoseg.testing.planner_violations` checks both.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from typing import get_args
 
 from autoseg.errors import PlanningError, UsageError
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
 
 GROUP = "autoseg.planners"
+
+DEFAULT_PLANNER = "auto"
+"""The planner that decides where the user names none."""
 
 Planner = Callable[[Fingerprint, Budget], Plan]
 """No files, no clock, no torch: equal input gives an equal plan."""
@@ -32,7 +39,7 @@ def find_planner(name: str) -> Planner:
     """Load an installed planner.
 
     Args:
-        name: Of the entry point.
+        name: Name of the entry point.
 
     Returns:
         The planner's function.
@@ -60,6 +67,23 @@ def find_planner(name: str) -> Planner:
         raise PlanningError(f"The planner '{name}' of package '{package}': {entry.value} is not a function.")
     found: Planner = planner
     return found
+
+
+def find_architectures(planner: Planner, budget: Budget) -> tuple[Architecture, ...]:
+    """Kinds of networks that a planner may build for a budget, in the order of `Architecture`.
+
+    Args:
+        planner: A planner's function; `architectures(budget)` in its module says what it may build. All, where there
+            is no such function.
+        budget: With a model to start from: what that model has.
+    """
+    every: tuple[Architecture, ...] = get_args(Architecture)
+    if budget.like is not None:
+        adopted = {configuration.network.architecture for configuration in budget.like.configurations.values()}
+        return tuple(name for name in every if name in adopted)
+    declare = getattr(sys.modules.get(planner.__module__), "architectures", None)
+    declared = every if declare is None else declare(budget)
+    return tuple(name for name in every if name in declared)
 
 
 def _installed() -> dict[str, dict[str, EntryPoint]]:

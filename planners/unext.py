@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from autoseg.costs.architectures import UNEXT_WIDTHS
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture, NetworkSpec
@@ -47,13 +48,10 @@ class Width:
 
 
 WIDTHS = {8: Width((8, 16, 32), (64, 128)), 16: Width((16, 32, 128), (160, 256)), 32: Width((32, 64, 128), (160, 256))}
-"""By the feature maps at full resolution."""
+"""Feature maps per level by those at full resolution."""
 
 MAX_LEVELS = 6
-"""As published: tokens of 1/32 of the resolution; deeper ones would leave too few to be shifted."""
-
-WIDTH_NAMES = {"s": 8, "base": 16, "text": 32}
-"""`base` is that of the published code, `text` the one that the paper's text names."""
+"""Published depth: tokens of 1/32 of the resolution; deeper ones would leave too few to be shifted."""
 
 WIDTH_REASON = "The published network's."
 
@@ -84,13 +82,13 @@ def make_preset(options: Mapping[str, str]) -> Preset:
         PlanningError: If an option is unknown or has another value.
     """
     check_options(options, ("width", "full_resolution_skip"), NAME)
-    width = choice(options, "width", WIDTH_NAMES, "base")
+    width = choice(options, "width", UNEXT_WIDTHS, "base")
     return Preset(
         name=NAME,
         memory_gigabytes=8.0,
         memory_references=MEMORY_REFERENCES,
         dataset_fraction=DATASET_FRACTION,
-        widths=(width,) if "width" in options else (width, WIDTH_NAMES["s"]),
+        widths=(width,) if "width" in options else (width, UNEXT_WIDTHS["s"]),
         max_levels=MAX_LEVELS,
         width_reason="Asked for." if "width" in options else WIDTH_REASON,
         build_network=partial(build_network, full_resolution_skip=yes_or_no(options, "full_resolution_skip")),

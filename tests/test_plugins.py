@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autoseg.errors import PlanningError, UsageError
-from autoseg.plugins import find_planner, planner_names
+from autoseg.plugins import find_architectures, find_planner, planner_names
 from autoseg.records.budget import Budget
 from autoseg.testing import synthetic_fingerprint
 
@@ -42,6 +42,24 @@ def test_planner_of_another_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert "mine" in planner_names()
     assert find_planner("mine")(FINGERPRINT, Budget()).planner == "mine"
+
+
+def test_planners_say_which_networks_they_may_build():
+    auto = find_planner("auto")
+    assert find_architectures(auto, Budget(time_per_fold_seconds=9.0)) == ("unet",)
+    assert find_architectures(auto, Budget(latency_seconds=9.0)) == ("unet", "residual_unet", "unext")
+    assert find_architectures(auto, Budget(device="cpu", latency_seconds=9.0)) == ("unet", "unext")
+    assert find_architectures(find_planner("resenc-l"), Budget()) == ("residual_unet",)
+    assert find_architectures(find_planner("unext"), Budget()) == ("unext",)
+
+
+def test_a_planner_that_does_not_say_may_build_all(tmp_path, monkeypatch):
+    install(tmp_path, "autoseg_silent", "silent = autoseg_silent:plan", "def plan(f, b):\n    return None\n")
+    source = "def plan(f, b):\n    return None\ndef architectures(budget):\n    return ['unext', 'unet']\n"
+    install(tmp_path, "autoseg_talking", "talking = autoseg_talking:plan", source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_architectures(find_planner("silent"), Budget()) == ("unet", "residual_unet", "unext")
+    assert find_architectures(find_planner("talking"), Budget()) == ("unet", "unext")
 
 
 def test_unknown_planner_lists_what_is_installed():

@@ -84,7 +84,7 @@ def ignoring(**defaults: Any):
 
 
 def ignoring_override(**defaults: Any):
-    """The good planner, blind to one thing that the user decided himself."""
+    """The good planner, blind to one thing that the user decided."""
 
     def planner(fingerprint: Fingerprint, budget: Budget) -> Plan:
         overrides = budget.overrides.model_copy(update=defaults)
@@ -240,6 +240,13 @@ INVALID = {
 def test_invalid_plan_is_named_by_field(fault):
     found = planner_violations(INVALID[fault])
     assert any("gives a plan that is not valid: " in line and fault in line for line in found), found[:9]
+
+
+def test_networks_must_be_those_that_the_planner_names(monkeypatch):
+    monkeypatch.setattr("planners.unet.architectures", lambda _budget: ("unext",))
+    found = planner_violations(UNET)
+    assert "small volumes: 2d: plans unet, but `architectures` names unext" in found
+    assert not any(line.startswith("starting from another model") for line in found)  # which is a plain U-Net
 
 
 @pytest.mark.parametrize("name", ["auto", "resenc-m", "unext"])

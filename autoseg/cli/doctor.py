@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="NAME",
-        help="networks that --measure-speed measures: unet, residual_unet, unext (default: all)",
+        help="kinds of networks that --measure-speed measures (default: all; an unknown name lists them)",
     )
     add_device(parser)
     add_shared(parser)
@@ -58,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _describe_speed(point: Throughput) -> str:
-    from autoseg.report.tables.tables import architecture_words
+    from autoseg.costs.architectures import ARCHITECTURES
 
-    network = f"{point.dimensions}D {architecture_words(point.architecture)} of {point.base_features} features"
+    network = f"{point.dimensions}D {ARCHITECTURES[point.architecture].words} of {point.base_features} features"
     training = f"{network}: {point.macs_per_second / 1e9:.1f} GMAC/s in training"
     prediction = point.prediction_macs_per_second
     return training if prediction is None else f"{training}, {prediction / 1e9:.1f} in prediction"

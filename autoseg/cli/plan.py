@@ -40,12 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.pipeline import plan_dataset
 
     workspace = find_workspace(arguments)
-    request = read_request(arguments)
+    budget, options, device = read_request(arguments)
     plan = plan_dataset(
         arguments.dataset,
         workspace,
-        request.budget,
-        request.options,
+        budget,
+        options,
         workers=worker_count(arguments),
         bar=progress_bar,
     )
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         # shown at once: a measurement for the profile may exhaust the memory and end the process
         print(f"\nWorkspace: {workspace.root}\nNext: autoseg-train {workspace.root} -c {name} -f 0", flush=True)
     if arguments.profile:
-        _print_profile(plan, request.device)
+        _print_profile(plan, device)
     return DONE
 
 

@@ -53,7 +53,7 @@ def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         "--planner",
         default=None,
         metavar="NAME",
-        help="which planner decides: auto (default), unet, resenc-m, resenc-l, resenc-xl, unext, or an installed one",
+        help="which installed planner decides (default: auto, or that of --like); an unknown name lists all of them",
     )
     group.add_argument(
         "-c", "--configurations", nargs="+", default=(), metavar="NAME", help="2d 3d_fullres 3d_lowres ..."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from autoseg.cli.options import default_workspace
 
@@ -14,13 +14,10 @@ if TYPE_CHECKING:
     from autoseg.cli.machine import PlanningDevice
     from autoseg.pipeline import PlanningOptions
     from autoseg.records.budget import Budget, Overrides
-    from autoseg.records.network import Architecture
     from autoseg.records.plan import Plan
     from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.plan")
-
-DEFAULT_PLANNER = "auto"
 
 _DIMENSIONS = (2, 3)
 
@@ -31,20 +28,14 @@ _DECIDING = (
 """Options whose answer stands in a plan."""
 
 
-@dataclass(frozen=True)
-class PlanningRequest:
-    """What the options ask for."""
-
-    device: PlanningDevice
-    budget: Budget
-    options: PlanningOptions
-
-
-def read_request(arguments: argparse.Namespace) -> PlanningRequest:
+def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
     """Turn the options into a budget and options for the pipeline, measuring the speed when the plan depends on it.
 
     A workspace that was planned with the same budget keeps its measurement: the plan comes out the same, and what was
     trained stays valid.
+
+    Returns:
+        What the plan has to respect, what concerns the pipeline, and the device that is planned for.
 
     Raises:
         UsageError: If options contradict each other, or a dataset, model or device that they name is not there.
@@ -72,7 +63,7 @@ def read_request(arguments: argparse.Namespace) -> PlanningRequest:
     )
     logger.info("%s", describe_device(device, arguments.memory))
     options = _read_options(arguments, model)
-    return PlanningRequest(device, _with_speed(budget, device, options.planner, arguments), options)
+    return _with_speed(budget, device, options.planner, arguments), options, device
 
 
 def find_workspace(arguments: argparse.Namespace) -> Workspace:
@@ -82,7 +73,7 @@ def find_workspace(arguments: argparse.Namespace) -> Workspace:
     return Workspace(arguments.workspace or default_workspace(arguments.dataset))
 
 
-def _keep_plan(arguments: argparse.Namespace) -> PlanningRequest:
+def _keep_plan(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
     """Ask for what plan.json says already."""
     from autoseg.cli.machine import find_device
     from autoseg.errors import UsageError
@@ -98,7 +89,7 @@ def _keep_plan(arguments: argparse.Namespace) -> PlanningRequest:
         raise UsageError(f"--keep-plan: {path} is not there; plan without --keep-plan first")
     plan = read_record(Plan, path)
     device = find_device(plan.budget.device if arguments.device == "auto" else arguments.device)
-    return PlanningRequest(device, plan.budget, replace(_read_options(arguments, plan), keep_plan=True))
+    return plan.budget, replace(_read_options(arguments, plan), keep_plan=True), device
 
 
 def _read_model(arguments: argparse.Namespace) -> Plan:
@@ -142,6 +133,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
     """Collect what concerns the pipeline; `run` has no --no-preprocess and no --dry-run."""
     from autoseg.errors import UsageError
     from autoseg.pipeline import PlanningOptions
+    from autoseg.plugins import DEFAULT_PLANNER
     from autoseg.records.plan import IMPORTED
 
     asked = arguments.orientation and arguments.orientation.replace("-", "_")
@@ -168,10 +160,11 @@ def _with_speed(budget: Budget, device: PlanningDevice, planner: str, arguments:
     import tempfile
 
     from autoseg.cli.machine import measure_throughput
+    from autoseg.plugins import find_architectures, find_planner
 
     if budget.device == "cuda" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
         return budget
-    architectures = measured_architectures(planner, budget)
+    architectures = find_architectures(find_planner(planner), budget)
     earlier = _earlier_budget(arguments)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
     if earlier is not None and earlier.model_copy(update={"throughput": ()}) == budget and known >= set(architectures):
@@ -186,26 +179,6 @@ def _with_speed(budget: Budget, device: PlanningDevice, planner: str, arguments:
     return budget.model_copy(update={"throughput": throughput})
 
 
-def measured_architectures(planner: str, budget: Budget) -> tuple[Architecture, ...]:
-    """Architectures that a planner may choose; all where autoseg cannot know."""
-    from autoseg.records.network import Architecture
-
-    every: tuple[Architecture, ...] = get_args(Architecture)
-    if budget.like is not None:
-        adopted = {configuration.network.architecture for configuration in budget.like.configurations.values()}
-        return tuple(name for name in every if name in adopted)
-    match planner:
-        case "unet" | "unext":
-            return (planner,)
-        case "auto" if budget.latency_seconds is None:
-            return ("unet",)  # what it takes where time is limited
-        case "auto" if budget.device == "cpu" or budget.time_per_fold_seconds is not None:
-            return ("unet", "unext")  # the latter where prediction has to be fast
-        case "resenc-m" | "resenc-l" | "resenc-xl":
-            return ("residual_unet",)
-    return every
-
-
 def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
     from autoseg.errors import RecordError
     from autoseg.records.files import read_record
@@ -214,6 +187,6 @@ def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
     path = find_workspace(arguments).plan
     try:
         return read_record(Plan, path).budget if path.exists() else None
-    except RecordError as error:  # planning anew is how it is mended
+    except RecordError as error:  # planning replaces it
         logger.info("the earlier plan cannot be read and is replaced: %s", error)
         return None

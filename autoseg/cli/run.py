@@ -33,12 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     keep_freed_memory()
     workspace = find_workspace(arguments)
-    request = read_request(arguments)
+    budget, options, _ = read_request(arguments)
     outcome = run_pipeline(
         arguments.dataset,
         workspace,
-        request.budget,
-        request.options,
+        budget,
+        options,
         device=arguments.device,
         folds=tuple(arguments.only_folds),
         refine=refinement_options(arguments),

@@ -1,6 +1,7 @@
-"""The operations of a planned network, one by one, in forward order: what every cost is a sum over.
+"""What is known of each architecture without building it: its name in words, its operations, its small networks.
 
-Called by planners, and by `autoseg.costs.memory`. Nothing is built.
+`ARCHITECTURES` has one description per architecture; a new one is added there, in `records.network`, and in `networks`.
+The operations of a network, one by one in forward order, are what every cost is a sum over.
 
 Example: a residual block from 8 to 16 feature maps with stride 2 is two convolutions with their norms, on the shortcut
 a pooling and a 1 x 1 convolution with its norm, and an addition.
@@ -9,11 +10,12 @@ Tested in tests/costs/test_memory.py.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import Architecture, NetworkSpec, Sizes
 
 Kind = Literal[
     "convolution", "transposed", "depthwise", "linear", "head",
@@ -40,7 +42,7 @@ class Operation:
     outputs: int
     """Feature maps."""
     voxels: int
-    """Of the output."""
+    """Voxels of the output."""
     kernel_voxels: int = 1
     bias: bool = True
     kept: bool = True
@@ -48,7 +50,7 @@ class Operation:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates with weights; in a `transposed` each output voxel hangs on exactly one input voxel."""
+        """Multiply-accumulates with weights; in a `transposed` each output voxel depends on exactly one input voxel."""
         if self.kind not in WITH_WEIGHTS:
             return 0
         taps = 1 if self.kind == "transposed" else self.kernel_voxels
@@ -82,25 +84,33 @@ def list_operations(network: NetworkSpec, patch_size: Sequence[int]) -> tuple[Op
     Raises:
         ValueError: If the patch is not divisible by the network's total stride.
     """
-    voxels = _voxels_per_level(network, patch_size)
-    match network.architecture:
-        case "unet":
-            return (*_plain_encoder(network, voxels), *_convolutional_decoder(network, voxels))
-        case "residual_unet":
-            return (*_residual_encoder(network, voxels), *_convolutional_decoder(network, voxels))
-        case "unext":
-            return (*_unext_encoder(network, voxels), *_unext_decoder(network, voxels))
+    return tuple(ARCHITECTURES[network.architecture].list_operations(network, _voxels_per_level(network, patch_size)))
 
 
 def _voxels_per_level(network: NetworkSpec, patch_size: Sequence[int]) -> list[int]:
-    size = list(patch_size)
-    voxels = []
+    total = tuple(math.prod(steps) for steps in zip(*network.strides, strict=True))
+    if any(edge % step for edge, step in zip(patch_size, total, strict=True)):
+        raise ValueError(f"patch {tuple(patch_size)} is not a multiple of the total stride {total}")
+    size, voxels = list(patch_size), []
     for stride in network.strides:
-        if any(edge % step for edge, step in zip(size, stride, strict=True)):
-            raise ValueError(f"patch {tuple(patch_size)} is not divisible by the total stride of {network.strides}")
         size = [edge // step for edge, step in zip(size, stride, strict=True)]
         voxels.append(math.prod(size))
     return voxels
+
+
+def _list_unet(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
+    yield from _plain_encoder(network, voxels)
+    yield from _convolutional_decoder(network, voxels)
+
+
+def _list_residual_unet(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
+    yield from _residual_encoder(network, voxels)
+    yield from _convolutional_decoder(network, voxels)
+
+
+def _list_unext(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
+    yield from _unext_encoder(network, voxels)
+    yield from _unext_decoder(network, voxels)
 
 
 def _convolution_block(inputs: int, outputs: int, voxels: int, kernel: Sequence[int]) -> Iterator[Operation]:
@@ -224,3 +234,98 @@ def forward_macs(network: NetworkSpec, patch_size: Sequence[int]) -> int:
         ValueError: If the patch is not divisible by the network's total stride.
     """
     return sum(operation.macs for operation in list_operations(network, patch_size))
+
+
+UNEXT_WIDTHS = {"s": 8, "base": 16, "text": 32}
+"""Feature maps at full resolution by name. `base` is that of the published code, `text` the one of the paper's text."""
+
+SMALL_LEVELS = 4
+"""Levels of the small networks that are measured."""
+
+SMALL_UNEXT_FEATURES = {8: (8, 8, 64, 128), 32: (32, 32, 160, 256)}
+"""Two convolution levels and the two token levels of the widths s and text, by feature maps at full resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureDescription:
+    """What planner, speed measurement and report know of an architecture."""
+
+    words: str
+    """Name for users."""
+    relative_speed: float
+    """Multiply-accumulates per second compared with a plain U-Net, where only that was measured."""
+    list_operations: Callable[[NetworkSpec, Sequence[int]], Iterable[Operation]]
+    """(network, voxels per level) -> operations in forward order, for one sample."""
+    build_small: Callable[[Literal[2, 3], int], NetworkSpec]
+    """(dimensions, base features) -> the network that the speed of a device is measured with, one input channel."""
+    width_names: Mapping[int, str] = field(default_factory=dict)
+    """Names of the usual widths by feature maps at full resolution."""
+
+    def name(self, network: NetworkSpec) -> str:
+        """A network in words, with the name of its width where it has one."""
+        width = self.width_names.get(network.features[0])
+        return self.words if width is None else f"{self.words} {width}"
+
+
+def _small_unet(dimensions: Literal[2, 3], base_features: int) -> NetworkSpec:
+    return _small_network("unet", dimensions, _doubled(base_features), (2,) * SMALL_LEVELS, decoder_blocks=2)
+
+
+def _small_residual_unet(dimensions: Literal[2, 3], base_features: int) -> NetworkSpec:
+    return _small_network("residual_unet", dimensions, _doubled(base_features), (1, 3, 4, 6), decoder_blocks=1)
+
+
+def _small_unext(dimensions: Literal[2, 3], base_features: int) -> NetworkSpec:
+    features = SMALL_UNEXT_FEATURES[base_features]
+    network = _small_network("unext", dimensions, features, (1,) * SMALL_LEVELS, decoder_blocks=1)
+    return network.model_copy(update={"token_levels": 2, "full_resolution_skip": dimensions == 3})
+
+
+def _doubled(base_features: int) -> Sizes:
+    return tuple(base_features * 2**level for level in range(SMALL_LEVELS))
+
+
+def _small_network(
+    architecture: Architecture,
+    dimensions: Literal[2, 3],
+    features: Sizes,
+    encoder_blocks: Sizes,
+    *,
+    decoder_blocks: int,
+) -> NetworkSpec:
+    return NetworkSpec(
+        architecture=architecture,
+        dimensions=dimensions,
+        input_channels=1,
+        output_channels=1,
+        features=features,
+        strides=((1,) * dimensions, *((2,) * dimensions,) * (SMALL_LEVELS - 1)),
+        kernel_sizes=((3,) * dimensions,) * SMALL_LEVELS,
+        encoder_blocks=encoder_blocks,
+        decoder_blocks=(decoder_blocks,) * (SMALL_LEVELS - 1),
+    )
+
+
+ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType(
+    {
+        "unet": ArchitectureDescription(
+            words="plain U-Net",
+            relative_speed=1.0,
+            list_operations=_list_unet,
+            build_small=_small_unet,
+        ),
+        "residual_unet": ArchitectureDescription(
+            words="residual encoder U-Net",
+            relative_speed=0.8,  # residual blocks add and normalise more per convolution
+            list_operations=_list_residual_unet,
+            build_small=_small_residual_unet,
+        ),
+        "unext": ArchitectureDescription(
+            words="UNeXt",
+            relative_speed=0.2,  # so few multiplications that moving data takes most of the time
+            list_operations=_list_unext,
+            build_small=_small_unext,
+            width_names={features: name for name, features in UNEXT_WIDTHS.items()},
+        ),
+    }
+)

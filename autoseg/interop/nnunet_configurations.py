@@ -7,16 +7,14 @@ References:
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from autoseg.costs.architectures import forward_macs
+from autoseg.costs.memory import count_feature_map_elements, count_parameters
 from autoseg.errors import InteropError
 from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint
 from autoseg.interop.nnunet_files import DatasetFile, PlannedConfiguration, PlansFile, Resampling
 from autoseg.interop.nnunet_network import describe_network
-from autoseg.networks.build import build_network
 from autoseg.records.dataset import LabelEncoding, OrientationName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
@@ -92,7 +90,7 @@ def make_configuration(
             normalization=_normalization(planned, plans, len(dataset.channels), where),
             resampling=_resampling(planned, where),
             training=training_of(checkpoint, batch_dice=planned.batch_dice),
-            estimates=measure_network(network, planned.patch_size),
+            estimates=count_costs(network, planned.patch_size),
             preprocessed_as=name,
             previous_configuration=planned.previous_stage,
             previous_labels="logits" if planned.previous_stage is None else "label_map",
@@ -107,29 +105,15 @@ def training_of(checkpoint: NnunetCheckpoint, *, batch_dice: bool) -> TrainingSp
     return TrainingSpec(epochs=max(1, checkpoint.epochs), mirror_axes=checkpoint.mirror_axes, batch_dice=batch_dice)
 
 
-def measure_network(network: NetworkSpec, patch_size: Sequence[int]) -> Estimates:
-    """Count parameters, multiply-accumulates and convolution outputs of one patch; nothing is computed.
+def count_costs(network: NetworkSpec, patch_size: Sequence[int]) -> Estimates:
+    """Parameters, multiply-accumulates and convolution outputs of one patch.
 
     The training memory is left open: it depends on what trains, and only planners estimate that.
     """
-    elements = 0
-
-    def count(_: nn.Module, __: object, output: Tensor) -> None:
-        nonlocal elements
-        elements += output.numel()
-
-    with torch.device("meta"):
-        built = build_network(network, deep_supervision=False).eval()
-        image = torch.empty(1, network.input_channels, *patch_size)
-    for module in built.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            module.register_forward_hook(count)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        built(image)
     return Estimates(
-        feature_map_elements=elements,
-        parameters=sum(parameter.numel() for parameter in built.parameters()),
-        macs=counter.get_total_flops() // 2,
+        feature_map_elements=count_feature_map_elements(network, patch_size, output_channels=network.output_channels),
+        parameters=count_parameters(network),
+        macs=forward_macs(network, patch_size),
         training_memory_bytes=None,
     )
 

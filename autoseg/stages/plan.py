@@ -20,15 +20,15 @@ FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
 """Configurations whose spacing a user may decide."""
 
 FREE_FIELDS = {"input_channels", "output_channels", "deep_supervision"}
-"""Of a network: may differ from those of a model whose weights it starts from."""
+"""Fields of a network that may differ from those of a model whose weights it starts from."""
 
 
-def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str = "unet", target: Target = "labels") -> Plan:
+def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Target = "labels") -> Plan:
     """Decide how to train.
 
     Args:
         fingerprint: Facts about the dataset.
-        budget: Device, memory, time, configurations, and what the user decided himself.
+        budget: Device, memory, time, configurations, and what the user decided.
         planner: Name of an installed planner.
         target: What the networks learn. For border_core the planner is given a fingerprint whose encoding has two
             heads per label; width and reason are recorded in the plan.
@@ -67,7 +67,7 @@ def _with_borders(plan: Plan, fingerprint: Fingerprint) -> Plan:
         Decision(
             what="target",
             value="border_core",
-            reason="Asked for: networks learn core and border of each object, so that touching objects are told apart.",
+            reason="Asked for: networks learn core and border of each object, so that touching objects are separated.",
         ),
         Decision(what="border_width_mm", value=width_mm, reason=reason),
     )
@@ -80,8 +80,8 @@ def find_configuration(plan: Plan, name: str, path: Path) -> Configuration:
 
     Args:
         plan: Has it, or not.
-        name: As the user gave it.
-        path: Of the plan, for the message.
+        name: Name that the user gave.
+        path: File of the plan, for the message.
 
     Raises:
         UsageError: If the plan has no such configuration; lists those that it has.
@@ -92,25 +92,27 @@ def find_configuration(plan: Plan, name: str, path: Path) -> Configuration:
 
 
 def _ask(planner: str, fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """A valid plan; a stranger's function may do anything, so its faults are its makers' to mend."""
+    """A valid plan. Third-party planners are not trusted: any failure is wrapped, and names the planner."""
     try:
         plan = find_planner(planner)(fingerprint, budget)
         if isinstance(plan, Plan):  # whose fields may have been replaced without a check
             return Plan.model_validate_json(plan.model_dump_json(warnings=False))
     except ValidationError as error:
-        raise PlanningError(f"The planner '{planner}' made a plan that is none, ask its makers: {error}") from error
+        raise PlanningError(
+            f"The planner '{planner}' returned an invalid plan; report this to its maintainers: {error}"
+        ) from error
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         raise PlanningError(
-            f"The planner '{planner}' failed with {type(error).__name__}: {error}; ask its makers."
+            f"The planner '{planner}' failed with {type(error).__name__}: {error}; report this to its maintainers."
         ) from error
     raise PlanningError(
-        f"The planner '{planner}' gave a {type(plan).__name__}, not a plan; ask the makers of its package."
+        f"The planner '{planner}' returned a {type(plan).__name__}, not a plan; report this to its maintainers."
     )
 
 
 def _check_not_empty(plan: Plan, origin: str) -> None:
     if not plan.configurations:
-        raise PlanningError(f"The plan of {origin} has no configurations, so there is nothing to train. Plan anew.")
+        raise PlanningError(f"The plan of {origin} has no configurations, so there is nothing to train. Plan again.")
 
 
 def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:

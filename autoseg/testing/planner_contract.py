@@ -1,12 +1,15 @@
-"""What a planner promises: each promise is one check, and each broken one is one sentence."""
+"""What a planner promises: each promise is one check, and each broken one is one sentence.
+
+Tested in tests/test_testing.py.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from pydantic import ValidationError
 
 from autoseg.errors import PlanningError
-from autoseg.plugins import Planner
+from autoseg.plugins import Planner, find_architectures
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
@@ -30,6 +33,7 @@ def planner_violations(planner: Planner) -> list[str]:
       patch, normalisation and references between configurations fitting together;
     - patches no larger than the padded median image, and at least two of them per batch;
     - what the budget asks for: configurations, time per fold, spacing, patch, batch, the topology of another model;
+    - only architectures that the function `architectures` of its module names, where there is one;
     - a reason for every decision.
 
     Args:
@@ -53,7 +57,7 @@ def _ask(planner: Planner, fingerprint: Fingerprint, budget: Budget) -> object:
     """What a planner gives, or the exception that it raises."""
     try:
         return planner(fingerprint, budget)
-    except Exception as error:  # noqa: BLE001  whatever a stranger's function raises is what is being reported
+    except Exception as error:  # noqa: BLE001  whatever a third-party function raises is what is being reported
         return error
 
 
@@ -64,6 +68,7 @@ def _try(planner: Planner, trial: Trial) -> Iterator[str]:
         yield "changes the fingerprint it was given"
     if isinstance(answer, Plan):
         yield from _check_plan(answer, trial)
+        yield from _check_architectures(answer, find_architectures(planner, trial.budget))
         yield from _check_repeatability(answer, planner, trial)
     elif isinstance(answer, PlanningError):
         yield from _check_refusal(answer, trial)
@@ -104,6 +109,13 @@ def _check_plan(plan: Plan, trial: Trial) -> Iterator[str]:
     for name, configuration in plan.configurations.items():
         for sentence in _check_sizes(configuration, trial.budget):
             yield f"{name}: {sentence}"
+
+
+def _check_architectures(plan: Plan, declared: Collection[str]) -> Iterator[str]:
+    for name, configuration in plan.configurations.items():
+        architecture = configuration.network.architecture
+        if architecture not in declared:
+            yield f"{name}: plans {architecture}, but `architectures` names {', '.join(declared) or 'nothing'}"
 
 
 def _check_record(plan: Plan) -> Iterator[str]:

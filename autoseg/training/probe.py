@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from torch import Tensor, nn
+from torch import Tensor
 
+from autoseg.costs.architectures import ARCHITECTURES, forward_macs
 from autoseg.errors import TrainingError
-from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch
@@ -42,12 +42,7 @@ PREDICTION_BATCH = 8
 """Windows per network pass that prediction takes for patches of the measured size."""
 
 VOXELS_WITH_LABEL = 1000
-"""Of the invented volume, drawn at random for the sampling of foreground."""
-
-LEVELS = 4
-
-UNEXT_FEATURES = {8: (8, 8, 64, 128), 32: (32, 32, 160, 256)}
-"""By base features: two convolution levels and the two token levels of the widths s and text."""
+"""Voxels of the invented volume that are drawn at random for the sampling of foreground."""
 
 _ENCODING = LabelEncoding(
     values=(0, 1, 2),
@@ -129,7 +124,7 @@ def _measure(configuration: Configuration, device: torch.device) -> Throughput:
     network = configuration.network
     step_seconds, run = _training_seconds(configuration, _ENCODING, device, SECONDS_PER_TRAINING)
     windows = torch.zeros((PREDICTION_BATCH, network.input_channels, *configuration.patch_size))
-    macs = _forward_macs(configuration)
+    macs = forward_macs(network, configuration.patch_size)
     return Throughput(
         architecture=network.architecture,
         dimensions=network.dimensions,
@@ -172,25 +167,6 @@ def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
         if passes == 0:  # the first one sets up kernels
             began = time.monotonic()
     return (time.monotonic() - began) / passes
-
-
-def _forward_macs(configuration: Configuration) -> int:
-    """Multiply-accumulates of one sample, from the shapes of a network that computes nothing."""
-    with torch.device("meta"):
-        network = build_network(configuration.network, deep_supervision=False).eval()
-    total = 0
-
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        # a transposed convolution multiplies each input voxel, the others gather for each output voxel
-        voxels = inputs[0] if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d) else output
-        total += voxels.numel() * layer.get_parameter("weight")[0].numel()
-
-    for layer in network.modules():
-        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            layer.register_forward_hook(count)
-    network(torch.empty((1, configuration.network.input_channels, *configuration.patch_size), device="meta"))
-    return total
 
 
 @contextmanager
@@ -236,12 +212,13 @@ def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> Train
 def _configuration(dimensions: Literal[2, 3], base_features: int, architecture: Architecture = "unet") -> Configuration:
     """A network of four levels on a patch of the size that short trainings use."""
     patch = (32, 48, 48) if dimensions == 3 else (160, 160)
+    network = ARCHITECTURES[architecture].build_small(dimensions, base_features)
     return Configuration(
         spacing=tuple(1.0 for _ in patch),
         median_shape=tuple(float(size) for size in patch),
         patch_size=patch,
         batch_size=2 if dimensions == 3 else 4,
-        network=_network(dimensions, base_features, architecture),
+        network=network.model_copy(update={"output_channels": len(_ENCODING.heads)}),
         normalization=(NormalizationSpec(scheme="zscore"),),
         resampling=ResamplingSpec(),
         training=TrainingSpec(
@@ -249,25 +226,6 @@ def _configuration(dimensions: Literal[2, 3], base_features: int, architecture: 
         ),
         estimates=Estimates(feature_map_elements=0, parameters=0, macs=math.prod(patch), training_memory_bytes=0),
         preprocessed_as="noise",
-    )
-
-
-def _network(dimensions: Literal[2, 3], base_features: int, architecture: Architecture) -> NetworkSpec:
-    ones, twos, kernel = (1,) * dimensions, (2,) * dimensions, (3,) * dimensions
-    doubled = tuple(base_features * 2**level for level in range(LEVELS))
-    encoder_blocks = {"unet": (2,) * LEVELS, "residual_unet": (1, 3, 4, 6), "unext": (1,) * LEVELS}
-    return NetworkSpec(
-        architecture=architecture,
-        dimensions=dimensions,
-        input_channels=1,
-        output_channels=len(_ENCODING.heads),
-        features=UNEXT_FEATURES[base_features] if architecture == "unext" else doubled,
-        strides=(ones, *(twos,) * (LEVELS - 1)),
-        kernel_sizes=(kernel,) * LEVELS,
-        encoder_blocks=encoder_blocks[architecture],
-        decoder_blocks=((2 if architecture == "unet" else 1),) * (LEVELS - 1),
-        token_levels=2 if architecture == "unext" else 0,
-        full_resolution_skip=architecture == "unext" and dimensions == 3,
     )
 
 

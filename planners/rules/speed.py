@@ -14,16 +14,12 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from autoseg.costs.architectures import FORWARD_FRACTION, forward_macs
+from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION, forward_macs
 from autoseg.records.budget import Budget, Throughput
-from autoseg.records.network import Architecture, NetworkSpec
+from autoseg.records.network import NetworkSpec
 
 ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12}
 """Without a measurement: what two slow cores, or a small graphics card, do in a whole step of a plain U-Net."""
-
-RELATIVE_SPEED: dict[Architecture, float] = {"unet": 1.0, "residual_unet": 0.8, "unext": 0.2}
-"""Multiply-accumulates per second against a plain U-Net, where only that was measured: residual blocks add and
-normalise more per convolution; UNeXt has so few multiplications that moving data takes most of its time."""
 
 
 def step_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int], batch_size: int) -> float:
@@ -54,7 +50,7 @@ def macs_per_second(budget: Budget, network: NetworkSpec) -> float:
     measured, factor = _measured(budget, network), 1.0
     if not measured:
         plain = network.model_copy(update={"architecture": "unet"})
-        measured, factor = _measured(budget, plain), RELATIVE_SPEED[network.architecture]
+        measured, factor = _measured(budget, plain), ARCHITECTURES[network.architecture].relative_speed
     if not measured:
         return ASSUMED_MACS_PER_SECOND[budget.device] * factor
     return factor * _interpolate(measured, network.features[0])

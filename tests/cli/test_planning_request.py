@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.cli import machine
 from autoseg.cli.planning_arguments import add_planning_arguments
-from autoseg.cli.planning_request import measured_architectures, read_request
+from autoseg.cli.planning_request import read_request
 from autoseg.errors import RecordError, UsageError
 from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.files import read_record, write_record
@@ -46,28 +46,28 @@ def read(dataset, *words):
 
 
 def test_without_options_the_planner_decides(tmp_path, measured):
-    request = read(tmp_path)
-    assert request.budget == Budget(device="cuda", available_gigabytes=26.0)
-    assert request.options.planner == "auto"
-    assert request.options.orientation == "canonical"
+    budget, options, _ = read(tmp_path)
+    assert budget == Budget(device="cuda", available_gigabytes=26.0)
+    assert options.planner == "auto"
+    assert options.orientation == "canonical"
     assert measured == []  # a GPU without any limit of time needs no measurement
 
 
 def test_own_decisions_reach_the_budget(tmp_path, measured):
     words = ["--spacing", "3", "0.9", "0.7", "--patch-size", "40", "56", "48", "--batch-size", "3"]
-    request = read(tmp_path, *words, "--planner-option", "width=base", "--planner-option", "note = a=b ")
-    assert request.budget.overrides == Overrides(
+    budget, *_ = read(tmp_path, *words, "--planner-option", "width=base", "--planner-option", "note = a=b ")
+    assert budget.overrides == Overrides(
         spacing=(3.0, 0.9, 0.7), patch_size=(40, 56, 48), batch_size=3, options={"width": "base", "note": "a=b"}
     )
 
 
 def test_a_pair_is_a_2d_patch(tmp_path):
-    assert read(tmp_path, "--patch-size", "40", "56").budget.overrides.patch_size == (40, 56)
+    assert read(tmp_path, "--patch-size", "40", "56")[0].overrides.patch_size == (40, 56)
 
 
 def test_limits_reach_the_budget(tmp_path, measured):
     words = ("--memory", "11GB", "--time-per-fold", "10min", "--latency", "5s", "-c", "2d", "3d_fullres")
-    budget = read(tmp_path, *words, "--planner", "unet").budget
+    budget = read(tmp_path, *words, "--planner", "unet")[0]
     assert (budget.memory_gigabytes, budget.available_gigabytes) == (11.0, 26.0)
     assert (budget.time_per_fold_seconds, budget.latency_seconds) == (600.0, 5.0)
     assert budget.configurations == ("2d", "3d_fullres")
@@ -92,33 +92,24 @@ def test_speed_is_measured_where_the_plan_depends_on_it(tmp_path, measured, word
 
 def test_a_gpu_elsewhere_is_not_measured(tmp_path, measured, monkeypatch):
     monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: None)
-    budget = read(tmp_path, "--device", "cuda", "--time-per-fold", "5min").budget
+    budget = read(tmp_path, "--device", "cuda", "--time-per-fold", "5min")[0]
     assert (measured, budget.throughput, budget.available_gigabytes) == ([], (), None)
 
 
 def test_an_earlier_measurement_of_other_networks_does_not_do(planned_phantoms, phantom_dataset, measured):
     words = ["-w", str(planned_phantoms.root), "--device", "cpu", "--time-per-fold", "60s"]
-    kept = read_request(parse(phantom_dataset, *words, "--planner", "unet"))
-    assert kept.budget == read_record(Plan, planned_phantoms.plan).budget
+    kept, *_ = read_request(parse(phantom_dataset, *words, "--planner", "unet"))
+    assert kept == read_record(Plan, planned_phantoms.plan).budget
     assert measured == []
     read_request(parse(phantom_dataset, *words, "--planner", "unext"))
     assert measured == [("cpu", ("unext",))]
 
 
-def test_all_networks_are_measured_for_a_planner_from_elsewhere():
-    assert measured_architectures("their-planner", Budget()) == ("unet", "residual_unet", "unext")
-
-
-def test_what_auto_may_choose_is_measured():
-    assert measured_architectures("auto", Budget(time_per_fold_seconds=9.0)) == ("unet",)
-    assert measured_architectures("auto", Budget(latency_seconds=9.0)) == ("unet", "residual_unet", "unext")
-
-
 def test_like_takes_over_planner_and_orientation(planned_phantoms, phantom_dataset, measured):
-    request = read(phantom_dataset, "--like", str(planned_phantoms.root), "--latency", "9s")
+    budget, options, _ = read(phantom_dataset, "--like", str(planned_phantoms.root), "--latency", "9s")
     model = read_record(Plan, planned_phantoms.plan)
-    assert request.budget.like == adopt_model(model, str(planned_phantoms.root))
-    assert (request.options.planner, request.options.orientation) == (model.planner, "canonical")
+    assert budget.like == adopt_model(model, str(planned_phantoms.root))
+    assert (options.planner, options.orientation) == (model.planner, "canonical")
     read(phantom_dataset, "--like", str(planned_phantoms.root), "--latency", "9s", "--planner", "auto")
     assert measured == [("cuda", ("unet",))] * 2  # the model's own kind of network
 
@@ -127,15 +118,15 @@ def test_like_keeps_the_models_orientation(planned_phantoms, phantom_dataset, tm
     model = read_record(Plan, planned_phantoms.plan).model_copy(update={"orientation": "as_stored"})
     write_record(model, tmp_path / "plan.json")
     words = ["--like", str(tmp_path)]
-    assert read(phantom_dataset, *words, "--planner", "auto").options.planner == "auto"
-    assert read(phantom_dataset, *words).options.orientation == "as_stored"
-    assert read(phantom_dataset, *words, "--orientation", "as-stored").options.orientation == "as_stored"
+    assert read(phantom_dataset, *words, "--planner", "auto")[1].planner == "auto"
+    assert read(phantom_dataset, *words)[1].orientation == "as_stored"
+    assert read(phantom_dataset, *words, "--orientation", "as-stored")[1].orientation == "as_stored"
     with pytest.raises(UsageError, match=r"--orientation canonical: the model of --like was trained .* as-stored"):
         read(phantom_dataset, *words, "--orientation", "canonical")
 
 
 def test_orientation_without_a_model(tmp_path):
-    assert read(tmp_path, "--orientation", "as-stored").options.orientation == "as_stored"
+    assert read(tmp_path, "--orientation", "as-stored")[1].orientation == "as_stored"
 
 
 def test_like_names_what_is_missing(tmp_path):
@@ -150,10 +141,10 @@ def test_like_refuses_a_damaged_plan(tmp_path):
 
 
 def test_a_plan_that_is_kept_brings_its_own_budget(planned_phantoms, phantom_dataset, measured):
-    request = read_request(parse(phantom_dataset, "-w", str(planned_phantoms.root), "--keep-plan"))
+    budget, options, device = read_request(parse(phantom_dataset, "-w", str(planned_phantoms.root), "--keep-plan"))
     plan = read_record(Plan, planned_phantoms.plan)
-    assert (request.budget, request.options.planner, request.options.keep_plan) == (plan.budget, plan.planner, True)
-    assert request.device.kind == "cpu"
+    assert (budget, options.planner, options.keep_plan) == (plan.budget, plan.planner, True)
+    assert device.kind == "cpu"
     assert measured == []
 
 
@@ -195,8 +186,8 @@ def test_words_that_cannot_be_read(tmp_path, capsys, words, message):
 
 
 def test_the_target_reaches_the_options(tmp_path, measured):
-    assert read(tmp_path).options.target == "labels"
-    assert read(tmp_path, "--target", "labels").options.target == "labels"
-    assert read(tmp_path, "--target", "border-core").options.target == "border_core"
+    assert read(tmp_path)[1].target == "labels"
+    assert read(tmp_path, "--target", "labels")[1].target == "labels"
+    assert read(tmp_path, "--target", "border-core")[1].target == "border_core"
     with pytest.raises(UsageError, match="--target and --keep-plan contradict each other"):
         read_request(parse(tmp_path, "--target", "border-core", "--keep-plan"))

@@ -19,7 +19,7 @@ LARGE = synthetic_fingerprint([(1.5, 0.8, 0.8)] * 3, [(400, 512, 500)] * 3, chan
 
 
 def test_default_planner():
-    plan = make_plan(FINGERPRINT, Budget(memory_gigabytes=24.0))
+    plan = make_plan(FINGERPRINT, Budget(memory_gigabytes=24.0), "unet")
     assert plan.planner == "unet"
     assert plan.budget.memory_gigabytes == 24.0
 
@@ -31,7 +31,7 @@ def test_unknown_planner():
 
 def test_planner_that_gives_no_plan(monkeypatch):
     monkeypatch.setattr(stage, "find_planner", lambda _name: lambda _fingerprint, _budget: {"patch": 3})
-    with pytest.raises(PlanningError, match="The planner 'mine' gave a dict, not a plan"):
+    with pytest.raises(PlanningError, match="The planner 'mine' returned a dict, not a plan"):
         make_plan(FINGERPRINT, Budget(), "mine")
 
 
@@ -40,7 +40,7 @@ def test_planner_that_makes_an_invalid_plan(monkeypatch):
         return Plan(**{**find_planner("unet")(fingerprint, budget).model_dump(), "transpose": (0, 0, 1)})
 
     monkeypatch.setattr(stage, "find_planner", lambda _name: planner)
-    with pytest.raises(PlanningError, match=r"(?s)The planner 'mine' made a plan that is none.*transpose"):
+    with pytest.raises(PlanningError, match=r"(?s)The planner 'mine' returned an invalid plan.*transpose"):
         make_plan(FINGERPRINT, Budget(), "mine")
 
 
@@ -49,7 +49,9 @@ def test_planner_that_fails(monkeypatch):
         raise KeyError("patch")
 
     monkeypatch.setattr(stage, "find_planner", lambda _name: planner)
-    with pytest.raises(PlanningError, match="The planner 'mine' failed with KeyError: 'patch'; ask its makers"):
+    with pytest.raises(
+        PlanningError, match="The planner 'mine' failed with KeyError: 'patch'; report this to its maintainers"
+    ):
         make_plan(FINGERPRINT, Budget(), "mine")
 
 
@@ -58,7 +60,7 @@ def test_fields_replaced_without_a_check_are_checked(monkeypatch):
         return find_planner("unet")(fingerprint, budget).model_copy(update={"transpose": (0, 0, 1)})
 
     monkeypatch.setattr(stage, "find_planner", lambda _name: planner)
-    with pytest.raises(PlanningError, match=r"(?s)The planner 'mine' made a plan that is none.*transpose"):
+    with pytest.raises(PlanningError, match=r"(?s)The planner 'mine' returned an invalid plan.*transpose"):
         make_plan(FINGERPRINT, Budget(), "mine")
 
 
@@ -66,7 +68,8 @@ def test_planning_does_not_load_torch():
     code = (
         "import sys; from autoseg.testing import synthetic_fingerprint; from autoseg.stages.plan import make_plan;"
         "from autoseg.records.budget import Budget;"
-        "make_plan(synthetic_fingerprint([(1.0, 1.0, 1.0)], [(9, 9, 9)]), Budget()); sys.exit('torch' in sys.modules)"
+        "make_plan(synthetic_fingerprint([(1.0, 1.0, 1.0)], [(9, 9, 9)]), Budget(), 'unet');"
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -155,7 +158,7 @@ def test_overrides_pass_every_planner_and_follow_the_transpose(planner):
 
 
 def test_a_low_resolution_keeps_its_own_spacing():
-    plan = make_plan(LARGE, Budget(overrides=Overrides(spacing=(1.4, 0.9, 0.9))))
+    plan = make_plan(LARGE, Budget(overrides=Overrides(spacing=(1.4, 0.9, 0.9))), "unet")
     assert plan.configurations["3d_lowres"].spacing != (1.4, 0.9, 0.9)
     assert plan.configurations["3d_cascade_fullres"].spacing == (1.4, 0.9, 0.9)
 

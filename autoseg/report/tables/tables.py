@@ -9,10 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from autoseg.costs.architectures import FORWARD_FRACTION
+from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION
 from autoseg.metrics.descriptions import Metric, metrics_of
 from autoseg.records.evaluation import EmptyCounts, Evaluation, LabelSummary, MetricSummary
-from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Configuration, Decision, JsonValue, Plan
 from autoseg.records.selection import Interval
 
@@ -20,15 +19,6 @@ Row = tuple[str, ...]
 
 GIGABYTE = 1e9
 """Bytes; memory limits are given to autoseg in these."""
-
-_ARCHITECTURE_WORDS: dict[Architecture, str] = {
-    "unet": "plain U-Net",
-    "residual_unet": "residual encoder U-Net",
-    "unext": "UNeXt",
-}
-
-_UNEXT_WIDTHS = {8: "s", 16: "base", 32: "text"}
-"""Names of UNeXt's widths by the features at full resolution."""
 
 EVALUATION_COLUMNS = (
     "label",
@@ -77,11 +67,6 @@ def profile_table(plan: Plan, step_seconds: Mapping[str, float | None]) -> Table
     table = _configurations_table("Profile", plan)
     _fill(table, _rows(columns))
     return table
-
-
-def architecture_words(architecture: Architecture) -> str:
-    """A kind of network as a person would call it."""
-    return _ARCHITECTURE_WORDS[architecture]
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
@@ -201,7 +186,7 @@ def _describe(configuration: Configuration) -> dict[str, str]:
         "median shape (voxels)": _times(f"{size:.0f}" for size in configuration.median_shape),
         "patch (voxels)": _times(configuration.patch_size),
         "batch": str(configuration.batch_size),
-        "network": f"{_name_network(network)}, {len(network.features)} levels",
+        "network": f"{ARCHITECTURES[network.architecture].name(network)}, {len(network.features)} levels",
         "features": plain_text(network.features),
         "blocks": plain_text(network.encoder_blocks),
         "strides": ", ".join("x".join(map(str, stride)) for stride in network.strides),
@@ -212,12 +197,6 @@ def _describe(configuration: Configuration) -> dict[str, str]:
         "steps": f"{training.epochs} epochs x {training.steps_per_epoch}",
         "time per fold": _limit(training.time_per_fold_seconds),
     }
-
-
-def _name_network(network: NetworkSpec) -> str:
-    width = _UNEXT_WIDTHS.get(network.features[0]) if network.architecture == "unext" else None
-    words = architecture_words(network.architecture)
-    return words if width is None else f"{words} {width}"
 
 
 def _describe_costs(configuration: Configuration) -> dict[str, str]:

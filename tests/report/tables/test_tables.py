@@ -9,7 +9,6 @@ from autoseg.metrics.summary import summarize
 from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.records.plan import Decision
 from autoseg.report.tables.tables import (
-    _UNEXT_WIDTHS,
     configuration_rows,
     evaluation_rows,
     evaluation_table,
@@ -18,7 +17,6 @@ from autoseg.report.tables.tables import (
     plan_table,
     profile_table,
 )
-from planners.unext import WIDTH_NAMES
 
 
 def show(*tables, width=160):
@@ -54,10 +52,6 @@ def test_a_plan_is_shown(plan):
 )
 def test_networks_are_named_in_words(plan, changes, expected):
     assert ("network", expected) in configuration_rows(with_network(plan, changes))
-
-
-def test_figures_repeated_here_are_those_of_the_planners():
-    assert {name: features for features, name in _UNEXT_WIDTHS.items()} == WIDTH_NAMES
 
 
 def with_network(plan, changes):
