@@ -43,8 +43,9 @@ def _format_page(counts: str, elapsed: float, tests: dict[str, float], folders: 
     lines = [
         "# How long the tests take",
         "",
-        f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}): {counts} in {elapsed / 60:.1f} minutes;",
-        f"all tests with their fixtures {sum(tests.values()) / 60:.1f} minutes, shared by two processes of one thread.",
+        f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}):",
+        f"{counts} in {elapsed / 60:.1f} minutes. The tests with their fixtures",
+        f"take {sum(tests.values()) / 60:.1f} minutes, which two processes of one thread share.",
         "Written by `scripts/record_durations.py`.",
         "",
         *_format_table("folder of tests", folders, len(folders)),

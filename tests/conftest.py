@@ -1,9 +1,9 @@
 """Fixtures that every test folder shares.
 
 Most tests make their own data. Those that compare with real data or with nnU-Net take it from `../shared`, the folder
-`shared` beside this checkout (fixture `shared`): `data` holds datasets in several layouts, `peer_models` small models that
-nnU-Net trained, `peer_oracles` plans and preprocessed cases of nnU-Net. The folder is not part of the project; without it
-these tests are skipped, and say so.
+beside this checkout (fixture `shared`): `data` holds datasets in several layouts, `peer_models` small models that
+nnU-Net trained, `peer_oracles` plans and preprocessed cases of nnU-Net. The folder is not part of the project; where it
+is absent, these tests are skipped, and say so.
 """
 
 import logging
