@@ -309,7 +309,7 @@ def test_heads_at_lower_levels_only_with_deep_supervision():
 
 
 def test_patch_that_the_strides_do_not_divide():
-    with pytest.raises(ValueError, match=r"patch \(13, 14\) is not divisible"):
+    with pytest.raises(ValueError, match=r"patch \(13, 14\) is not a multiple of the total stride \("):
         list_operations(FLAT, (13, 14))
 
 
