@@ -22,7 +22,7 @@ from autoseg.cli.main import main
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
-from tests.inference.small_models import LABELS, REGIONS, make_plan, write_model
+from tests.builders import LABELS, REGIONS, make_plan, write_model
 from tests.stages.test_predict import SHAPE, SPACING, make_image, write_nifti
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 from autoseg.errors import InteropError, RecordError
 from autoseg.interop.models import open_model
 from autoseg.stages.export import export_model
-from tests.inference.small_models import make_plan, write_model
+from tests.builders import make_plan, write_model
 
 WEIGHTS = "models/2d/fold_0/checkpoint_final.safetensors"
 

@@ -7,7 +7,7 @@ from autoseg.interop.onnx_steps import list_steps
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
 from autoseg.records.selection import Selection
-from tests.inference.small_models import CASCADE, REGIONS, make_cascade_plan
+from tests.builders import CASCADE, REGIONS, make_cascade_plan
 
 
 def steps_of(plan_changes=None, postprocessing=(), *, labels=None, thresholds=None, **changes):

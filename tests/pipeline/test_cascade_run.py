@@ -15,7 +15,7 @@ from autoseg.stages.predict import Predictor
 from autoseg.stages.train import train_fold
 from autoseg.testing.phantoms import PHANTOM_LABELS
 from autoseg.training.options import TrainingOptions
-from tests.inference.small_models import CASCADE, make_cascade_plan
+from tests.builders import CASCADE, make_cascade_plan
 
 STAGES = ("3d_lowres", CASCADE)
 

@@ -17,7 +17,7 @@ from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.report.page import render
 from autoseg.stages import select, train
-from tests.inference.small_models import CASCADE, make_cascade_plan
+from tests.builders import CASCADE, make_cascade_plan
 
 
 def plan_in_order(*names, **previous):

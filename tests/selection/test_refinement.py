@@ -30,7 +30,7 @@ from autoseg.stages.predict import Predictor
 from autoseg.stages.select import select_model
 from autoseg.training.folds.checkpointing import save_weights
 from autoseg.training.refinement import TrainedRefiner
-from tests.inference.small_models import make_plan
+from tests.builders import make_plan
 
 FOLDS = {"0": ("c0", "c1", "c2"), "1": ("c3", "c4", "c5")}
 CASES = (*FOLDS["0"], *FOLDS["1"])

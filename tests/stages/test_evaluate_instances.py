@@ -12,7 +12,7 @@ from autoseg.cli.main import main
 from autoseg.errors import UsageError
 from autoseg.records.files import write_record
 from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
-from tests.inference.small_models import make_plan
+from tests.builders import make_plan
 
 LABELS = {"background": 0, "cell": 3, "nerve": 5, "ignore": 9}
 

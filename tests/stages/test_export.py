@@ -24,7 +24,7 @@ from autoseg.stages import export
 from autoseg.stages.export import ExportOptions, export_model
 from autoseg.stages.plan import adopt_model
 from autoseg.stages.predict import Predictor
-from tests.inference.small_models import CASCADE, make_cascade_plan, make_plan, write_model
+from tests.builders import CASCADE, make_cascade_plan, make_plan, write_model
 
 SPACING = (2.5, 1.0, 0.8)
 CASES = ("Curie_Marie_1867", "Meitner_Lise_1878", "Noether_Emmy_1882")

@@ -19,7 +19,7 @@ from autoseg.records.selection import Selection
 from autoseg.stages.export import ExportOptions
 from autoseg.stages.export_onnx import export_onnx
 from autoseg.stages.predict import Predictor
-from tests.inference.small_models import CASCADE, REGIONS, make_cascade_plan, make_plan, write_model
+from tests.builders import CASCADE, REGIONS, make_cascade_plan, make_plan, write_model
 
 SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.7)  # (z, y, x), superior, posterior, left
 

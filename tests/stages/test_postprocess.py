@@ -23,7 +23,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.postprocess import postprocess_files, recipe_of_model
 from autoseg.stages.predict import Predictor, predict_files
-from tests.inference.small_models import LABELS, REGIONS, make_plan, write_model
+from tests.builders import LABELS, REGIONS, make_plan, write_model
 
 STEPS = (
     KeepLargestComponent(labels=("anterior",)),

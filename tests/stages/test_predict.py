@@ -37,15 +37,7 @@ from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.predict import Predictor, predict_files
-from tests.inference.small_models import (
-    CASCADE,
-    LABELS,
-    REGIONS,
-    make_cascade_plan,
-    make_plan,
-    predict_logits,
-    write_model,
-)
+from tests.builders import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, predict_logits, write_model
 
 SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)  # (z, y, x)
 TIMES = ("read", "preprocess", "network", "export")

@@ -11,7 +11,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import export_model
 from autoseg.stages.predict import Predictor
-from tests.inference.small_models import CASCADE, REGIONS, make_cascade_plan, make_configuration, write_model
+from tests.builders import CASCADE, REGIONS, make_cascade_plan, make_configuration, write_model
 
 SPACING = (2.5, 1.0, 0.8)
 THRESHOLDS = {"whole": 0.44, "enhancing": 0.58}

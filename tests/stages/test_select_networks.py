@@ -24,7 +24,7 @@ from autoseg.stages.validate import validate_fold
 from autoseg.testing import write_phantom_dataset
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
-from tests.inference.small_models import REGIONS, make_plan, write_model
+from tests.builders import REGIONS, make_plan, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
 NAMES = ("2d", "3d_fullres")

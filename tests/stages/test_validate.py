@@ -30,7 +30,7 @@ from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
-from tests.inference.small_models import CASCADE, make_cascade_plan, predict_logits, write_model
+from tests.builders import CASCADE, make_cascade_plan, predict_logits, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
 MIRROR_AXES = (0, 2)

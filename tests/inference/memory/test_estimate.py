@@ -18,7 +18,7 @@ from autoseg.inference.memory.estimate import (
 )
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.logit_slab import SlabStorage
-from tests.inference.small_models import CASCADE, make_cascade_plan, make_plan
+from tests.builders import CASCADE, make_cascade_plan, make_plan
 
 RAM, FILE, DEVICE = SlabStorage("ram"), SlabStorage("file"), SlabStorage("device")
 HALF = SlabStorage("ram", torch.float16)

@@ -11,7 +11,7 @@ from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Split, Splits
-from tests.inference.small_models import CASCADE, make_cascade_plan, write_model
+from tests.builders import CASCADE, make_cascade_plan, write_model
 
 SHAPE = (9, 8, 11)
 CASES = ("a", "b", "c", "d")

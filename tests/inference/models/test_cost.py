@@ -2,7 +2,7 @@
 
 from autoseg.inference.models.cost import prediction_macs
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
-from tests.inference.small_models import CASCADE, make_cascade_plan, make_configuration
+from tests.builders import CASCADE, make_cascade_plan, make_configuration
 
 
 def fingerprint_of(plan):

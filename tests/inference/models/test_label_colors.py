@@ -23,7 +23,7 @@ from autoseg.inference.models.label_colors import (
     with_label_table,
     write_color_tables,
 )
-from tests.inference.small_models import LABELS, REGIONS
+from tests.builders import LABELS, REGIONS
 
 # Machado, Oliveira, Fernandes 2009, severity 1, on linear RGB
 PROTANOPIA = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]

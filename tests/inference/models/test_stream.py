@@ -4,7 +4,7 @@ from typing_extensions import override
 
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.models.stream import stream_case_logits
-from tests.inference.small_models import make_plan
+from tests.builders import make_plan
 
 IMAGE = np.random.default_rng(3).normal(size=(1, 12, 16, 20)).astype(np.float32)
 

@@ -13,7 +13,7 @@ from autoseg.inference.sinks.probabilities import ProbabilityVolume
 from autoseg.inference.sinks.uncertainty import EntropyVolume, fold_disagreement, normalized_entropy, single_networks
 from autoseg.records.case import Orientation, PreprocessedCase
 from autoseg.records.network import ResamplingSpec
-from tests.inference.small_models import CASCADE, LABELS, REGIONS, make_cascade_plan, write_model
+from tests.builders import CASCADE, LABELS, REGIONS, make_cascade_plan, write_model
 
 SOFTMAX, SIGMOID = make_encoding(LABELS), make_encoding(REGIONS, (1, 2, 3))
 PREPROCESSED, CROPPED, ORIGINAL = (4, 9, 6), (7, 11, 8), (9, 14, 13)

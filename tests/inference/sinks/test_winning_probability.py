@@ -11,8 +11,8 @@ from autoseg.inference.restoring.restore import restore_labels
 from autoseg.inference.sinks.probabilities import ProbabilityVolume
 from autoseg.inference.sinks.winning_probability import WinningProbability, winning_probability
 from autoseg.records.case import Orientation
+from tests.builders import REGIONS
 from tests.inference.sinks.test_uncertainty import ORIGINAL, SIGMOID, SOFTMAX, case_logits
-from tests.inference.small_models import REGIONS
 
 DIVIDED = divide_encoding(make_encoding({"cell": 300}))
 

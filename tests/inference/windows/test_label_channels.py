@@ -7,7 +7,7 @@ import torch
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.windows.forwards import expand_label_map
 from autoseg.inference.windows.sliding_window import stream_logits
-from tests.inference.small_models import predict_logits
+from tests.builders import predict_logits
 
 
 def identity(windows):

@@ -20,7 +20,7 @@ from autoseg.inference.windows.sliding_window import (
     stream_logits,
     window_starts,
 )
-from tests.inference.small_models import predict_logits
+from tests.builders import predict_logits
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from autoseg.training.folds import fold_batches
 from autoseg.training.folds.fold import Fold
 from autoseg.training.folds.fold_batches import open_training_batches, open_validation_batches
 from autoseg.training.options import TrainingOptions
-from tests.inference.small_models import make_plan
+from tests.builders import make_plan
 
 
 @pytest.fixture
