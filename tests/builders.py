@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
-from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import LabelValues
 from autoseg.records.files import write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
@@ -18,6 +21,8 @@ from autoseg.training.folds.checkpointing import save_weights
 
 LABELS: dict[str, LabelValues] = {"background": 0, "anterior": 3, "posterior": 300}
 CASCADE = "3d_cascade_fullres"
+SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)
+"""Voxels and mm, (z, y, x), of `make_image` and `write_nifti`."""
 REGIONS: dict[str, LabelValues] = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}
 
 
@@ -117,3 +122,28 @@ def predict_logits(forward, image, patch_size, num_heads, mirror_axes=(), **sett
     """All slices of `stream_logits` as one tensor: (C, Z, Y, X) -> (K, Z, Y, X)."""
     slices = stream_logits(forward, list(image.numpy()), patch_size, num_heads, mirror_axes, WindowSettings(**settings))
     return torch.stack(list(slices), dim=1)
+
+
+def make_epoch(epoch=0, **changes) -> EpochHistory:
+    """The record of an epoch of ten steps, with one class that was found and one that was not."""
+    values = {
+        "epoch": epoch, "step": 10 * (epoch + 1), "seconds": 8.04, "data_wait_fraction": 0.0, "train_loss": 0.5,
+        "validation_loss": None, "pseudo_dice": {"liver": 0.5, "lesion": None}, "learning_rate": 0.0123,
+    }  # fmt: skip
+    return EpochHistory(**(values | changes))
+
+
+def make_image(seed=0, shape=SHAPE):
+    """Blobs on black, so that there is something to crop."""
+    blobs = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5).astype(np.float32) * 100
+    blobs[:, :3] = 0
+    return blobs
+
+
+def write_nifti(array, path, spacing=SPACING):
+    """(Z, Y, X) towards superior, posterior, left -> a file with the axes left, posterior, superior."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
+    affine[:3, 3] = (10, 20, -30)
+    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), path)
+    return path

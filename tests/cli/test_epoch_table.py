@@ -10,7 +10,7 @@ from autoseg.cli import terminal
 from autoseg.cli.epoch_table import draw_epochs
 from autoseg.cli.terminal import progress_bar, set_up_logging
 from autoseg.training.folds.history import log_line
-from tests.training.folds.test_history import make_line
+from tests.builders import make_epoch
 
 
 def draw(lines, width, remaining_seconds=None):
@@ -24,7 +24,9 @@ def show(lines, remaining_seconds=None):
 
 
 def test_a_row_has_an_epochs_figures():
-    first, second, row, caption = show([make_line(4, 0.07, peak_memory_bytes=1_900_000_000)], 3725.0)
+    first, second, row, caption = show(
+        [make_epoch(4, data_wait_fraction=0.07, peak_memory_bytes=1_900_000_000)], 3725.0
+    )
     assert first == ["loss", "loss", "pseudo", "pseudo", "learning", "seconds", "waiting", "peak"]
     assert second == [
         "epoch", "step", "training", "validation", "liver", "lesion", "rate", "per", "epoch", "for", "data", "memory"
@@ -35,10 +37,10 @@ def test_a_row_has_an_epochs_figures():
 
 def test_many_classes_are_their_mean_and_the_lowest():
     dice = {f"label {number}": number / 10 for number in range(9)} | {"absent": None}
-    _, second, row, _ = show([make_line(pseudo_dice=dice)])
+    _, second, row, _ = show([make_epoch(pseudo_dice=dice)])
     assert second[4:6] == ["mean", "lowest"]
     assert row[4:6] == ["0.400", "0.000"]
-    assert show([make_line(pseudo_dice=dict.fromkeys(dice))])[2][4:6] == ["-", "-"]
+    assert show([make_epoch(pseudo_dice=dict.fromkeys(dice))])[2][4:6] == ["-", "-"]
 
 
 NAMES = {
@@ -61,7 +63,7 @@ def test_figures_are_whole_on_every_terminal(names):
 def check_figures(names, width):
     changes = {"train_loss": -0.4321, "validation_loss": 12.8765, "peak_memory_bytes": 139_000_000_000}
     lines = [
-        make_line(epoch, step=250 * epoch, pseudo_dice=dict.fromkeys(names, epoch / 1000), **changes)
+        make_epoch(epoch, step=250 * epoch, pseudo_dice=dict.fromkeys(names, epoch / 1000), **changes)
         for epoch in (998, 999)
     ]
 
@@ -77,7 +79,7 @@ def check_figures(names, width):
 
 
 def test_headers_are_cut_before_figures_where_nothing_fits():
-    page = draw([make_line(epoch) for epoch in (8, 9)], 40)
+    page = draw([make_epoch(epoch) for epoch in (8, 9)], 40)
     assert [line.split() for line in page[2:4]] == [[epoch, "0.5000", "-", "0.500", "0.500"] for epoch in "89"]
 
 
@@ -96,7 +98,7 @@ def test_headers_are_cut_before_figures_where_nothing_fits():
     ],
 )
 def test_step_and_memory_make_room_for_classes_and_classes_for_the_rest(names, width, header):
-    line = make_line(99, step=25_000, pseudo_dice=dict.fromkeys(NAMES[names], 0.5), peak_memory_bytes=10**9)
+    line = make_epoch(99, step=25_000, pseudo_dice=dict.fromkeys(NAMES[names], 0.5), peak_memory_bytes=10**9)
     columns = draw_epochs([line], None, width).columns
     assert " ".join(str(column.header).splitlines()[1] for column in columns) == header
 
@@ -115,10 +117,10 @@ def test_on_a_terminal_epochs_are_rows_and_other_lines_stay(screen, capsys):
     logger = logging.getLogger("autoseg.train")
     with progress_bar("fold 0") as progress:
         for epoch in range(12):
-            log_line(make_line(epoch), remaining_seconds=60.0)
+            log_line(make_epoch(epoch), remaining_seconds=60.0)
             progress(epoch + 1, 12)
         logger.warning("something else")
-    log_line(make_line(99))
+    log_line(make_epoch(99))
     last = screen.getvalue().rsplit("learning", 1)[1]
     steps = [words[1] for words in map(str.split, last.splitlines()) if len(words) > 8 and words[0].isdecimal()]
     assert steps == [str(10 * epoch) for epoch in range(3, 13)]
@@ -133,5 +135,5 @@ def test_on_a_terminal_epochs_are_rows_and_other_lines_stay(screen, capsys):
 def test_a_pipe_gets_the_lines(capsys):
     set_up_logging(verbose=False, quiet=False)
     with progress_bar("fold 0"):
-        log_line(make_line(3))
+        log_line(make_epoch(3))
     assert "epoch 3  step 40" in capsys.readouterr().err

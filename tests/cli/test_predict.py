@@ -22,8 +22,7 @@ from autoseg.cli.main import main
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
-from tests.builders import LABELS, REGIONS, make_plan, write_model
-from tests.stages.test_predict import SHAPE, SPACING, make_image, write_nifti
+from tests.builders import LABELS, REGIONS, SHAPE, SPACING, make_image, make_plan, write_model, write_nifti
 
 ROOT = Path(__file__).parents[2]
 

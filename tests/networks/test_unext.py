@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoseg.networks.build import build_network
 from autoseg.networks.unet import UNet
 from autoseg.records.network import NetworkSpec
-from tests.networks.test_tokens import normalized, perceptron_by_hand
+from tests.networks.tokens_by_hand import normalized, perceptron_by_hand
 
 PUBLISHED = NetworkSpec(
     architecture="unext",

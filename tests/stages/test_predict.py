@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
 from skimage.transform import resize
 from typing_extensions import override
@@ -37,17 +36,21 @@ from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.predict import Predictor, predict_files
-from tests.builders import CASCADE, LABELS, REGIONS, make_cascade_plan, make_plan, predict_logits, write_model
+from tests.builders import (
+    CASCADE,
+    LABELS,
+    REGIONS,
+    SHAPE,
+    SPACING,
+    make_cascade_plan,
+    make_image,
+    make_plan,
+    predict_logits,
+    write_model,
+    write_nifti,
+)
 
-SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)  # (z, y, x)
 TIMES = ("read", "preprocess", "network", "export")
-
-
-def make_image(seed=0, shape=SHAPE):
-    """Blobs on black, so that there is something to crop."""
-    blobs = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5).astype(np.float32) * 100
-    blobs[:, :3] = 0
-    return blobs
 
 
 def load(model, **options):
@@ -57,14 +60,6 @@ def load(model, **options):
 
 def float_probabilities(prediction):
     return prediction.probabilities.astype(np.float32)
-
-
-def write_nifti(array, path, spacing=SPACING):
-    """(Z, Y, X) towards superior, posterior, left -> a file with the axes left, posterior, superior."""
-    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
-    affine[:3, 3] = (10, 20, -30)
-    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from autoseg.imaging.arrays.border_core import divide_encoding
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.stages.predict import Predictor, predict_files
-from tests.builders import make_configuration, make_plan, write_model
-from tests.stages.test_predict import write_nifti
+from tests.builders import make_configuration, make_plan, write_model, write_nifti
 
 SPACING = (2.5, 1.0, 0.8)
 SHAPE = (14, 40, 60)

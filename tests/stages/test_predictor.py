@@ -14,8 +14,7 @@ import SimpleITK
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.predictor.images import as_volume
 from autoseg.stages.predict import Predictor
-from tests.builders import CASCADE, make_cascade_plan, make_plan, write_model
-from tests.stages.test_predict import SHAPE, SPACING, make_image, write_nifti
+from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_image, make_plan, write_model, write_nifti
 
 
 @pytest.fixture(scope="module")

@@ -30,30 +30,12 @@ from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
 from autoseg.training.folds import training
 from autoseg.training.options import TrainingOptions
-
-NAME = "3d_fullres"
-SHORT = TrainingOptions(device="cpu", precision="fp32", epochs=2, steps_per_epoch=3, workers=0)
+from tests.training.small_folds import NAME, SHORT, add_cascade, shrink_plan
 
 
 @pytest.fixture(autouse=True)
 def tiny(workspace):
-    """Four features and a small patch, so that a step takes milliseconds."""
-    plan = read_record(Plan, workspace.plan)
-    configuration = plan.configurations[NAME]
-    network = configuration.network.model_copy(
-        update={
-            "features": (4, 8),
-            "strides": ((1, 1, 1), (1, 2, 2)),
-            "kernel_sizes": ((1, 3, 3), (3, 3, 3)),
-            "encoder_blocks": (1, 1),
-            "decoder_blocks": (1,),
-        }
-    )
-    training = configuration.training.model_copy(update={"validation_steps": 1, "time_per_fold_seconds": None})
-    changed = configuration.model_copy(
-        update={"network": network, "training": training, "patch_size": (8, 16, 16), "batch_size": 2}
-    )
-    write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
+    shrink_plan(workspace)
 
 
 def short(**changes):
@@ -339,16 +321,6 @@ def test_a_frozen_encoder_stays_as_it_was(workspace):
     assert changed == {"decoder"}
 
 
-def add_cascade(workspace):
-    """A second stage on the same grid: one channel more for each of the three labels."""
-    plan = read_record(Plan, workspace.plan)
-    first = plan.configurations[NAME]
-    network = first.network.model_copy(update={"input_channels": first.network.input_channels + 3})
-    second = first.model_copy(update={"network": network, "previous_configuration": NAME, "preprocessed_as": NAME})
-    configurations = {NAME: first, "3d_cascade_fullres": second}
-    write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
-
-
 def test_a_cascade_names_the_folds_that_it_needs_before_training(workspace):
     add_cascade(workspace)
     train_fold(workspace, NAME, "1", SHORT)
@@ -401,6 +373,7 @@ from pathlib import Path
 from autoseg.records.workspace import Workspace
 from autoseg.stages.train import train_fold
 from autoseg.training.options import TrainingOptions
+from tests.training.small_folds import NAME, SHORT, add_cascade, shrink_plan
 from autoseg.training.folds import training
 training.SECONDS_BETWEEN_CHECKPOINTS = 0.0
 workers, epochs = map(int, sys.argv[2:])

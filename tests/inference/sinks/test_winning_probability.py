@@ -12,7 +12,7 @@ from autoseg.inference.sinks.probabilities import ProbabilityVolume
 from autoseg.inference.sinks.winning_probability import WinningProbability, winning_probability
 from autoseg.records.case import Orientation
 from tests.builders import REGIONS
-from tests.inference.sinks.test_uncertainty import ORIGINAL, SIGMOID, SOFTMAX, case_logits
+from tests.inference.sinks.random_logits import ORIGINAL, SIGMOID, SOFTMAX, case_logits
 
 DIVIDED = divide_encoding(make_encoding({"cell": 300}))
 

@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.records.checkpoint import EpochHistory
 from autoseg.training.folds.history import advise_on_waiting, log_line, read_history, say_duration, write_history
-
-
-def make_line(epoch=0, wait=0.0, **changes):
-    values = {
-        "epoch": epoch, "step": 10 * (epoch + 1), "seconds": 8.04, "data_wait_fraction": wait, "train_loss": 0.5,
-        "validation_loss": None, "pseudo_dice": {"liver": 0.5, "lesion": None}, "learning_rate": 0.0123,
-    }  # fmt: skip
-    return EpochHistory(**(values | changes))
+from tests.builders import make_epoch
 
 
 @pytest.fixture
@@ -25,7 +17,7 @@ def log(caplog):
 
 
 def test_a_line_has_everything(log):
-    line = make_line(3, peak_memory_bytes=3_250_000_000)
+    line = make_epoch(3, peak_memory_bytes=3_250_000_000)
     log_line(line, remaining_seconds=754.0)
     assert log.messages == [
         "epoch 3  step 40  loss 0.5000  validation -  pseudo-Dice liver 0.500  lesion -  learning rate 0.012  8.0 s  "
@@ -36,13 +28,13 @@ def test_a_line_has_everything(log):
 
 
 def test_what_is_not_known_is_not_said(log):
-    log_line(make_line())
+    log_line(make_epoch())
     assert log.messages[0].endswith("waiting for data: 0 %")
 
 
 def warned(shares, log):
     """Epochs after which the log said what to change."""
-    lines = [make_line(epoch, share) for epoch, share in enumerate(shares)]
+    lines = [make_epoch(epoch, data_wait_fraction=share) for epoch, share in enumerate(shares)]
     found = []
     for epoch, line in enumerate(lines):
         log.clear()
@@ -94,7 +86,7 @@ def test_durations_are_said_as_people_say_them(seconds, said):
 
 
 def test_history_comes_back_up_to_the_checkpoint(tmp_path):
-    lines = [make_line(epoch) for epoch in range(3)]
+    lines = [make_epoch(epoch) for epoch in range(3)]
     write_history(lines, tmp_path / "history.jsonl")
     assert read_history(tmp_path / "history.jsonl", before=2) == lines[:2]
     assert read_history(tmp_path / "history.jsonl", before=0) == []

@@ -7,18 +7,9 @@ from typing import Any
 import pytest
 
 from autoseg.errors import UsageError
-from autoseg.records.checkpoint import EpochHistory
 from autoseg.training.folds import tracking
 from autoseg.training.folds.tracking import list_figures, track
-
-
-def make_line(epoch, **changes):
-    values = {
-        "epoch": epoch, "step": 10 * (epoch + 1), "seconds": 8.0, "data_wait_fraction": 0.25,
-        "train_loss": 1.0 / (epoch + 1), "validation_loss": None, "pseudo_dice": {"liver": 0.5, "lesion": None},
-        "learning_rate": 0.01, "peak_memory_bytes": 3_000,
-    }  # fmt: skip
-    return EpochHistory(**(values | changes))
+from tests.builders import make_epoch
 
 
 @pytest.fixture
@@ -36,13 +27,15 @@ def modules(monkeypatch):
 
 
 def test_unknown_figures_are_left_out_and_names_are_fit_for_every_tracker():
-    assert list_figures(make_line(1, pseudo_dice={"<b>liver</b>": 0.5, "Leber, übrige": None, "a:b": 0.25})) == {
+    assert list_figures(
+        make_epoch(1, peak_memory_bytes=3_000, pseudo_dice={"<b>liver</b>": 0.5, "Leber, übrige": None, "a:b": 0.25})
+    ) == {
         "loss/training": 0.5,
         "pseudo_dice/_b_liver_/b_": 0.5,
         "pseudo_dice/a_b": 0.25,
-        "learning_rate": 0.01,
-        "seconds_per_epoch": 8.0,
-        "data_wait_fraction": 0.25,
+        "learning_rate": 0.0123,
+        "seconds_per_epoch": 8.04,
+        "data_wait_fraction": 0.0,
         "peak_memory_bytes": 3000.0,
     }
 
@@ -59,7 +52,7 @@ def test_a_tracker_that_is_not_installed_is_refused_on_entry(modules, tmp_path, 
 
 def test_no_tracker_writes_nothing(modules, tmp_path):
     with track(None, tmp_path / "fold_0", "x") as tell:
-        tell(make_line(0))
+        tell(make_epoch(0))
     assert not (tmp_path / "fold_0").exists()
 
 
@@ -88,8 +81,8 @@ def test_tensorboard_gets_a_point_per_figure_and_forgets_what_is_trained_again(m
 
     modules["torch.utils.tensorboard"] = SimpleNamespace(SummaryWriter=open_writer)
     with track("tensorboard", tmp_path, "x") as tell:
-        tell(make_line(3))
-        tell(make_line(4))
+        tell(make_epoch(3, train_loss=0.25))
+        tell(make_epoch(4, train_loss=0.2))
     (writer,) = writers
     assert writer.opened == (str(tmp_path / "tensorboard"), 40)
     assert [point for point in writer.points if point[0] == "loss/training"] == [
@@ -143,9 +136,9 @@ def test_mlflow_goes_on_in_its_last_run_but_not_after_a_restart(modules, tmp_pat
     for epochs in ([0, 1], [2], [0]):
         with track("mlflow", tmp_path / "fold_0", "a") as tell:
             for epoch in epochs:
-                tell(make_line(epoch))
+                tell(make_epoch(epoch))
     failing = track("mlflow", tmp_path / "fold_0", "a")
-    failing.__enter__()(make_line(0))
+    failing.__enter__()(make_epoch(0))
     assert not failing.__exit__(KeyError, KeyError("a"), None)
     assert set(opened) == {f"sqlite:///{tmp_path / 'fold_0' / 'mlflow.db'}"}
     assert [run["status"] for run in runs.values()] == ["FINISHED", "FINISHED", "FAILED"]
@@ -161,7 +154,7 @@ def test_real_tensorboard_files_hold_each_step_once(tmp_path):
     for epochs in ([0, 1, 2], [2, 3]):  # killed after epoch 2, resumed after epoch 1
         with track("tensorboard", tmp_path, "x") as tell:
             for epoch in epochs:
-                tell(make_line(epoch))
+                tell(make_epoch(epoch))
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("pseudo_dice/liver")] == [10, 20, 30, 40]
 
@@ -173,7 +166,7 @@ def test_a_resumed_training_goes_on_in_its_real_mlflow_run(tmp_path):
     for epochs in ([0, 1], [2], [0]):  # the last one is a restart
         with track("mlflow", tmp_path / "fold_0", "3d_fullres fold 0") as tell:
             for epoch in epochs:
-                tell(make_line(epoch))
+                tell(make_epoch(epoch))
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'fold_0' / 'mlflow.db'}")
     restarted, first = client.search_runs(["0"])
     assert first.info.run_name == "3d_fullres fold 0"

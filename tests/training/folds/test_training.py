@@ -10,7 +10,12 @@ from autoseg.training.distributed import Ranks
 from autoseg.training.folds import training
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.options import TrainingOptions
-from tests.stages.test_train import NAME, SHORT, add_cascade, tiny  # noqa: F401 (a fixture that is always used)
+from tests.training.small_folds import NAME, SHORT, add_cascade, shrink_plan
+
+
+@pytest.fixture(autouse=True)
+def tiny(workspace):
+    shrink_plan(workspace)
 
 
 def test_a_long_epoch_is_saved_before_its_end(workspace, monkeypatch):

@@ -1,0 +1,38 @@
+"""Folds of the phantoms that train in milliseconds a step."""
+
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Plan
+from autoseg.training.options import TrainingOptions
+
+NAME = "3d_fullres"
+SHORT = TrainingOptions(device="cpu", precision="fp32", epochs=2, steps_per_epoch=3, workers=0)
+
+
+def shrink_plan(workspace):
+    """Only `3d_fullres`, four features and a small patch, so that a step takes milliseconds."""
+    plan = read_record(Plan, workspace.plan)
+    configuration = plan.configurations[NAME]
+    network = configuration.network.model_copy(
+        update={
+            "features": (4, 8),
+            "strides": ((1, 1, 1), (1, 2, 2)),
+            "kernel_sizes": ((1, 3, 3), (3, 3, 3)),
+            "encoder_blocks": (1, 1),
+            "decoder_blocks": (1,),
+        }
+    )
+    training = configuration.training.model_copy(update={"validation_steps": 1, "time_per_fold_seconds": None})
+    changed = configuration.model_copy(
+        update={"network": network, "training": training, "patch_size": (8, 16, 16), "batch_size": 2}
+    )
+    write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
+
+
+def add_cascade(workspace):
+    """A second stage on the same grid: one channel more for each of the three labels."""
+    plan = read_record(Plan, workspace.plan)
+    first = plan.configurations[NAME]
+    network = first.network.model_copy(update={"input_channels": first.network.input_channels + 3})
+    second = first.model_copy(update={"network": network, "previous_configuration": NAME, "preprocessed_as": NAME})
+    configurations = {NAME: first, "3d_cascade_fullres": second}
+    write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
