@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page."""
+    """Write the HTML page and print its path."""
     from autoseg.cli.main import DONE
     from autoseg.records.workspace import Workspace
     from autoseg.report.page.render import render_report

@@ -15,14 +15,14 @@ from autoseg.cli.epoch_table import EpochTable
 from autoseg.records.files import Progress
 
 SECONDS_BETWEEN_LINES = 15.0
-"""A plain log shows life without drowning the reader."""
+"""Interval between lines of progress in a file or pipe."""
 
 console = Console(stderr=True, highlight=False)
-"""Messages; results go to standard output."""
+"""Console of messages and progress; results go to standard output."""
 
 
 class _StandardError:
-    """Standard error as it is when something is written: while a bar is shown, lines go above it."""
+    """Standard error at the time of writing: rich replaces it while a bar is shown, so that lines go above the bar."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -32,7 +32,7 @@ class _StandardError:
 
 
 def set_up_logging(*, verbose: bool, quiet: bool) -> None:
-    """Send autoseg's log lines to standard error, with a clock."""
+    """Send the log lines of autoseg to standard error, with the time of day."""
     logger = logging.getLogger("autoseg")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
@@ -45,9 +45,9 @@ def set_up_logging(*, verbose: bool, quiet: bool) -> None:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Give a callback (done, total) that draws a bar on a terminal and writes a line now and then elsewhere.
+    """Open a progress bar: a callback (done, total) that draws a bar on a terminal and logs occasional lines elsewhere.
 
-    Above the bar, a table of epochs takes the place of their log lines.
+    Above the bar, a table of epochs replaces their log lines.
     """
     handlers = logging.getLogger("autoseg").handlers
     if not console.is_terminal or handlers[0].level > logging.INFO:

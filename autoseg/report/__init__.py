@@ -1,1 +1,1 @@
-"""Pictures and the page that shows a run."""
+"""The HTML report of a workspace, its charts and images, and the tables of the terminal."""

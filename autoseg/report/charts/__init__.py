@@ -1,1 +1,1 @@
-"""Charts and pictures: SVG for the page, PNG for files."""
+"""Charts and images: SVG for the page, PNG for files."""

@@ -1,4 +1,4 @@
-"""The page's charts: training curves, histograms, calibration. All are inline SVG, see `svg`."""
+"""Charts of the page: training curves, histograms, reliability diagrams. All are inline SVG, made by `svg`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,19 +24,19 @@ from autoseg.report.charts.svg import (
 
 HEIGHT = 230.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, WIDTH - 12.0, 10.0, HEIGHT - 38.0
-"""Of the area between the axes, user units."""
+"""Borders of the area between the axes, user units."""
 MAX_POINTS = 240
-"""Of one curve; longer ones are thinned out, as a chart is only some 300 pixels wide."""
+"""Points of one curve; longer curves are thinned out, as a chart is only about 300 pixels wide."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart or picture with its heading."""
+    """A chart with its heading."""
 
     title: str
     drawing: Markup
     legend: tuple[str, ...] = ()
-    """Names of series, where the page has no legend for several charts."""
+    """Names of the series, where several charts of the page do not share a legend."""
 
 
 def draw_curves(
@@ -46,19 +46,19 @@ def draw_curves(
     label: str = "epoch",
     bounds: tuple[float, float] | None,
 ) -> Figure:
-    """One line per name over 0, 1, 2, ...; names have the colours of their position.
+    """Draw one line per name over 0, 1, 2, ...; the colour of a line follows from its position.
 
     Args:
         title: Heading.
         curves: Values by name; None is a gap.
-        label: What the positions are.
-        bounds: Of the vertical axis; None: of the values.
+        label: Quantity on the horizontal axis.
+        bounds: Limits of the vertical axis; None: those of the values.
     """
     known = [value for values in curves.values() for value in values if value is not None]
     longest = max(map(len, curves.values()), default=0)
     low, high = bounds or (min(known, default=0.0), max(known, default=1.0))
     x = Scale(0.0, float(max(longest - 1, 1)), LEFT, RIGHT)
-    y = linear_scale(low, high, BOTTOM, TOP, most=5)
+    y = linear_scale(low, high, BOTTOM, TOP, max_ticks=5)
     parts = [*x_axis(x, TOP, BOTTOM, label), *y_axis(y, LEFT, RIGHT)]
     for position, values in enumerate(curves.values()):
         steps = sorted({round(step) for step in np.linspace(0, len(values) - 1, MAX_POINTS)}) if values else []
@@ -73,13 +73,13 @@ def draw_curves(
 def draw_histogram(
     title: str, edges: NDArray[np.float64], counts: Mapping[str, NDArray[np.int64]], label: str
 ) -> Figure:
-    """Outlines of histograms with common bins; each is scaled to its own highest bin, as areas differ widely.
+    """Draw the outlines of histograms with common bins, each scaled to its own highest bin, as totals differ widely.
 
     Args:
         title: Heading.
-        edges: (B + 1,), ascending.
-        counts: (B,) by name.
-        label: What is counted, with its unit.
+        edges: Edges of N bins, (N + 1,), ascending.
+        counts: Counts per bin, (N,), by name.
+        label: Quantity on the horizontal axis, with its unit.
     """
     x = linear_scale(float(edges[0]), float(edges[-1]), LEFT - 26, RIGHT)
     parts = x_axis(x, TOP, BOTTOM, label)
@@ -97,14 +97,14 @@ def draw_histogram(
 def draw_reliability(
     title: str, probabilities: Sequence[float], frequencies: Sequence[float], counts: Sequence[int], summary: str
 ) -> Figure:
-    """How often voxels of a predicted probability truly have the label; the diagonal is perfect.
+    """Draw how many of the voxels with a predicted probability have the label; on the diagonal both agree.
 
     Args:
         title: Heading.
         probabilities: Mean predicted probability of each bin that has voxels.
-        frequencies: Share of its voxels that have the label.
-        counts: Its voxels.
-        summary: For screen readers.
+        frequencies: Fraction of the voxels of each bin that have the label.
+        counts: Number of voxels in each bin.
+        summary: Result in words, for screen readers.
     """
     x, y = Scale(0.0, 1.0, LEFT, RIGHT), Scale(0.0, 1.0, BOTTOM, TOP)
     parts = [*x_axis(x, TOP, BOTTOM, "predicted probability"), *y_axis(y, LEFT, RIGHT)]
@@ -117,7 +117,7 @@ def draw_reliability(
     points = [(x(p), y(f)) for p, f in zip(probabilities, frequencies, strict=True)]
     parts.append(polyline(points, "curve c0"))
     for point, p, f, count in zip(points, probabilities, frequencies, counts, strict=True):
-        said = f"predicted {p:.2f}, observed {f:.2f}, {count:,} voxels"
-        parts.append(dot(*point, 3, "dot c0", said))
-    parts.append(text(x(0.04), y(0.93), "observed share", anchor="start", classes="label"))
+        tooltip = f"predicted {p:.2f}, observed {f:.2f}, {count:,} voxels"
+        parts.append(dot(*point, 3, "dot c0", tooltip))
+    parts.append(text(x(0.04), y(0.93), "observed fraction", anchor="start", classes="label"))
     return Figure(title, chart(parts, HEIGHT, f"{title}: {summary}"))

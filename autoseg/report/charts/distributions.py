@@ -1,4 +1,4 @@
-"""Charts with one horizontal row per name: boxes over points, ranges, and means with intervals."""
+"""Charts with one horizontal row per name: box plots with points, ranges, and means with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from autoseg.report.charts.svg import (
 ROW_HEIGHT = 26.0
 RIGHT = WIDTH - 14.0
 MAX_DOTS = 300
-"""Of one row; with more cases only those outside the whiskers are drawn."""
+"""Points of one row; with more cases, only those outside the whiskers are drawn."""
 LOG_RATIO = 50.0
-"""Largest over smallest value beyond which an axis is logarithmic."""
+"""Ratio of the largest to the smallest value above which an axis is logarithmic."""
 WHISKER = 1.5
-"""Of the box's length; Tukey 1977."""
+"""Maximum length of a whisker in lengths of its box; Tukey 1977."""
 NUM_LANES = 5
-"""Heights over which the points of a row are spread, so that equal ones are seen."""
+"""Vertical positions over which the points of a row are spread, so that equal values remain visible."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Row:
 
     name: str
     values: Mapping[str, float]
-    """By case."""
+    """Value of each case that has one."""
     series: int
     """Position of its colour."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its interval."""
+    """A mean and its confidence interval."""
 
     name: str
     mean: float
@@ -56,14 +56,14 @@ class Estimate:
 
 
 def draw_boxes(title: str, rows: Sequence[Row], label: str, *, bounds: tuple[float, float] | None = None) -> Figure:
-    """Box from quartile to quartile with the median, whiskers to the last value within 1.5 boxes, points on top.
+    """Draw a box plot per row: quartiles, median, whiskers to the last value within 1.5 boxes, and a point per case.
 
     Args:
         title: Heading.
-        rows: Rows without any value stay empty.
-        label: The quantity and its unit.
-        bounds: Limits that the axis never passes, such as 0 and 1; None: none, and widely spread positive values get
-            a logarithmic axis.
+        rows: Values by row; rows without any value stay empty.
+        label: Quantity on the horizontal axis, with its unit.
+        bounds: Limits that the axis does not exceed, such as 0 and 1; None: no limits, and positive values that
+            differ by a large factor get a logarithmic axis.
     """
     left, middles, bottom = _rows([row.name for row in rows])
     known = [value for row in rows for value in row.values.values()]
@@ -77,36 +77,39 @@ def draw_boxes(title: str, rows: Sequence[Row], label: str, *, bounds: tuple[flo
 
 
 def draw_estimates(title: str, estimates: Sequence[Estimate], label: str) -> Figure:
-    """A point with its interval per row, on an axis that fits them; the first row is marked by a line."""
-    left, middles, bottom = _rows([one.name for one in estimates])
-    ends = [end for one in estimates for end in (one.mean, *(one.interval or ()))]
-    x = linear_scale(min(ends), max(ends), left, RIGHT, most=5)
+    """Draw a mean with its interval per row; a dashed line marks the mean of the first row."""
+    left, middles, bottom = _rows([estimate.name for estimate in estimates])
+    ends = [end for estimate in estimates for end in (estimate.mean, *(estimate.interval or ()))]
+    x = linear_scale(min(ends), max(ends), left, RIGHT, max_ticks=5)
     parts = x_axis(x, 4, bottom, label)
-    parts += row_names([one.name for one in estimates], middles, left)
+    parts += row_names([estimate.name for estimate in estimates], middles, left)
     if len(estimates) > 1:
         parts.append(line(x(estimates[0].mean), 4, x(estimates[0].mean), bottom, "diagonal"))
-    for one, middle in zip(estimates, middles, strict=True):
-        colour = series_class(one.series)
-        if one.interval is not None:
-            parts.append(line(x(one.interval[0]), middle, x(one.interval[1]), middle, f"whisker wide {colour}"))
-        parts.append(dot(x(one.mean), middle, 4.5, f"dot {colour}", say_estimate(one)))
-    return Figure(title, chart(parts, bottom + 38, f"{title}: {'; '.join(map(say_estimate, estimates))}"))
+    for estimate, middle in zip(estimates, middles, strict=True):
+        colour = series_class(estimate.series)
+        if estimate.interval is not None:
+            low, high = estimate.interval
+            parts.append(line(x(low), middle, x(high), middle, f"whisker wide {colour}"))
+        parts.append(dot(x(estimate.mean), middle, 4.5, f"dot {colour}", describe_estimate(estimate)))
+    return Figure(title, chart(parts, bottom + 38, f"{title}: {'; '.join(map(describe_estimate, estimates))}"))
 
 
-def say_estimate(one: Estimate) -> str:
-    """The figures in words."""
-    between = "" if one.interval is None else f" (95 % interval {one.interval[0]:.3f} to {one.interval[1]:.3f})"
-    return f"{one.name} {one.mean:.3f}{between}"
+def describe_estimate(estimate: Estimate) -> str:
+    """Name, mean and interval as text."""
+    if estimate.interval is None:
+        return f"{estimate.name} {estimate.mean:.3f}"
+    low, high = estimate.interval
+    return f"{estimate.name} {estimate.mean:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 
 def draw_ranges(title: str, ranges: Mapping[str, tuple[float, float]], flagged: Sequence[str], label: str) -> Figure:
-    """One thin bar per case from its smallest to its largest value, ordered by the largest; flagged cases stand out.
+    """Draw a thin bar per case from its smallest to its largest value, ordered by the largest; flagged cases stand out.
 
     Args:
         title: Heading.
-        ranges: By case.
+        ranges: Smallest and largest value by case.
         flagged: Cases to show in another colour.
-        label: The quantity.
+        label: Quantity on the horizontal axis.
     """
     ordered = sorted(ranges.items(), key=lambda pair: (pair[1][1], pair[0]))
     left, height = 18.0, min(max(3.0 * len(ordered), 120.0), 180.0)
@@ -120,13 +123,13 @@ def draw_ranges(title: str, ranges: Mapping[str, tuple[float, float]], flagged: 
     for place, (case, (first, last)) in enumerate(ordered):
         start = x(first)
         kind = "range flagged" if case in flagged else "range c0"
-        said = f"{case}: {first:.4g} to {last:.4g}"
-        parts.append(rectangle(start, 4 + place * step, max(x(last) - start, 1.0), max(0.8 * step, 0.5), kind, said))
+        tooltip = f"{case}: {first:.4g} to {last:.4g}"
+        parts.append(rectangle(start, 4 + place * step, max(x(last) - start, 1.0), max(0.8 * step, 0.5), kind, tooltip))
     return Figure(title, chart(parts, height + 42, f"{title}: {len(ordered)} cases from {low:.4g} to {high:.4g}"))
 
 
 def _rows(names: Sequence[str]) -> tuple[float, list[float], float]:
-    """Left end of the rows, their middles, and the axis below them."""
+    """Left end of the rows, their middles, and the position of the axis below them."""
     middles = [4 + ROW_HEIGHT * (place + 0.5) for place in range(len(names))]
     return name_margin(names), middles, 4 + ROW_HEIGHT * max(len(names), 1)
 
@@ -134,11 +137,11 @@ def _rows(names: Sequence[str]) -> tuple[float, list[float], float]:
 def _scale(values: Sequence[float], left: float, bounds: tuple[float, float] | None) -> Scale:
     low, high = min(values, default=0.0), max(values, default=1.0)
     if bounds is not None:
-        scale = linear_scale(low, max(high, low + 0.02 * (bounds[1] - bounds[0])), left, RIGHT, most=5)
+        scale = linear_scale(low, max(high, low + 0.02 * (bounds[1] - bounds[0])), left, RIGHT, max_ticks=5)
         return Scale(max(scale.low, bounds[0]), min(scale.high, bounds[1]), left, RIGHT)
     if low > 0 and high / low > LOG_RATIO:
         return log_scale(low, high, left, RIGHT)
-    return linear_scale(0.0 if 0 <= low < 0.5 * high else low, high, left, RIGHT, most=5)
+    return linear_scale(0.0 if 0 <= low < 0.5 * high else low, high, left, RIGHT, max_ticks=5)
 
 
 def _box(row: Row, x: Scale, middle: float) -> list[Markup]:

@@ -1,4 +1,4 @@
-"""Pictures of a training run and of cases. Colours can be told apart by colour-blind people; nothing uses pyplot."""
+"""PNG figures of a training run and of cases, in colours that colour-blind people can distinguish; without pyplot."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,26 +16,27 @@ from autoseg.records.files import replacing
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B3A400")
 """After Okabe and Ito 2008; their yellow is darkened so that it also shows on white."""
 MAX_CURVES = 7
-"""More labels than colours are drawn alike, behind their mean."""
+"""Labels that get a colour of their own; with more, all are grey and their mean is drawn on top."""
 PAPER, INK, GRID_LINE = "white", "#222222", "#DDDDDD"
 MOSAIC_COLUMNS = 3
-"""Planes side by side."""
+"""Number of planes side by side."""
 MOSAIC_PAPER = "#101214"
 DOTS_PER_INCH = 110
 VISIBLE_RANGE = (0.5, 99.5)
-"""Percentiles of the shown voxels that become black and white."""
+"""Percentiles of the intensities that are shown as black and white."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice, as it is shown: rows run downwards."""
+    """One slice as it is shown: rows run downwards."""
 
     name: str
     image: NDArray[np.float32]
-    """(rows, columns), or (rows, columns, 3) for colour."""
+    """Intensities in [0, 1], (rows, columns), or (rows, columns, 3) in colour."""
     reference: NDArray[np.generic]
     """Label indices, (rows, columns); 0 is background, index i has the colour i - 1."""
     prediction: NDArray[np.generic]
+    """Label indices, (rows, columns)."""
     pixel_aspect: float
     """Height of a pixel divided by its width."""
 
@@ -50,10 +51,10 @@ class CasePicture:
 
 
 def plot_progress(history: Sequence[EpochHistory], path: Path, title: str) -> None:
-    """Draw how a fold's training went so far: loss, pseudo-Dice, learning rate, time; replace `path` at once."""
+    """Draw the training of a fold so far: loss, pseudo-Dice, learning rate, seconds; replace `path` atomically."""
     figure, panels = _make_figure(rows=2, columns=2)
     figure.suptitle(title, y=0.985)
-    figure.text(0.5, 0.935, _say_extent(history), ha="center", fontsize=9)
+    figure.text(0.5, 0.935, _describe_extent(history), ha="center", fontsize=9)
     epochs = [line.epoch for line in history]
     loss, dice, rate, seconds = panels
     _draw_lines(
@@ -70,7 +71,7 @@ def plot_progress(history: Sequence[EpochHistory], path: Path, title: str) -> No
         epochs,
         {
             "whole epoch": [line.seconds for line in history],
-            "of it waiting for data": [line.seconds * line.data_wait_fraction for line in history],
+            "waiting for data": [line.seconds * line.data_wait_fraction for line in history],
         },
     )
     seconds.set_ylim(bottom=0)
@@ -78,7 +79,7 @@ def plot_progress(history: Sequence[EpochHistory], path: Path, title: str) -> No
 
 
 def draw_cases(rows: Sequence[CasePicture]) -> Figure:
-    """Draw a mosaic of cases: contours of the reference solid in colour, of the prediction dashed in white.
+    """Draw a mosaic of cases: contours of the reference solid in colour, those of the prediction dashed in white.
 
     Raises:
         ValueError: If there is no row.
@@ -119,7 +120,7 @@ def _draw_contour(panel: Axes, mask: NDArray[np.bool_], colour: str, width: floa
 
 def _make_figure(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(4.3 * columns, 2.9 * rows + 0.4), dpi=DOTS_PER_INCH, facecolor=PAPER)
-    # Fixed margins: a layout engine would double the time of a picture that is drawn again after every epoch.
+    # Fixed margins: a layout engine would double the time of a figure that is drawn again after every epoch.
     figure.subplots_adjust(left=0.075, right=0.985, bottom=0.15 / rows, top=0.89, hspace=0.35, wspace=0.16)
     panels = []
     for position in range(rows * columns):
@@ -159,7 +160,7 @@ def _draw_pseudo_dice(panel: Axes, epochs: Sequence[int], history: Sequence[Epoc
         colour = COLOURS[position] if few else "#A0A0A0"
         values = [line.pseudo_dice.get(name) for line in history]
         _draw_line(panel, epochs, values, name if few else "_hidden", colour, 1.2)
-    if len(names) > 1:  # behind the labels when these can be told apart, else before them
+    if len(names) > 1:  # behind the labels where these have colours, else in front of them
         _draw_line(
             panel, epochs, map(_mean_pseudo_dice, history), "mean", "#BBBBBB" if few else "#222222", 4 if few else 2
         )
@@ -174,12 +175,12 @@ def _add_legend(panel: Axes) -> None:
     legend.set_zorder(5)
 
 
-def _say_extent(history: Sequence[EpochHistory]) -> str:
+def _describe_extent(history: Sequence[EpochHistory]) -> str:
     if not history:
         return "no epoch yet"
     minutes, memory = sum(line.seconds for line in history) / 60, history[-1].peak_memory_bytes
-    said = f"{len(history)} epoch{'s' * (len(history) > 1)}, {history[-1].step} steps, {minutes:.3g} min"
-    return said if memory is None else f"{said}, peak memory {memory / 1e9:.1f} GB"
+    extent = f"{len(history)} epoch{'s' * (len(history) > 1)}, {history[-1].step} steps, {minutes:.3g} min"
+    return extent if memory is None else f"{extent}, peak memory {memory / 1e9:.1f} GB"
 
 
 def _mean_pseudo_dice(line: EpochHistory) -> float | None:

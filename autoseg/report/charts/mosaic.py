@@ -1,4 +1,4 @@
-"""A picture of what augmentation makes of training patches: one row per patch, one column per version of it."""
+"""A figure of augmented training patches: one row per patch, one column per version of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,31 +14,31 @@ from autoseg.report.charts.figures import COLOURS, VISIBLE_RANGE, CasePicture, P
 
 @dataclass(frozen=True)
 class PatchVersions:
-    """One patch, as it lies and augmented."""
+    """One training patch, original and augmented."""
 
     title: str
     images: NDArray[np.float32]
-    """One channel, (V, Z, Y, X) or (V, Y, X); the first version is the patch as it lies."""
+    """Intensities of one channel, (V, Z, Y, X) or (V, Y, X); the first version is the original patch."""
     labels: NDArray[np.int16]
-    """Label indices, shaped as `images`."""
+    """Label indices, same shape as `images`."""
     previous: NDArray[np.int16] | None
-    """Label indices by the cascade's previous configuration; None: no cascade."""
+    """Label indices that the previous cascade step predicted; None outside cascades."""
     pixel_aspect: float
     """Height of a voxel divided by its width within the shown planes."""
 
 
 def plot_versions(rows: Sequence[PatchVersions], label_names: Mapping[int, str], path: Path) -> None:
-    """Draw the plane with most foreground of each version, its labels' contours in colour; replace `path` at once.
+    """Draw the plane with most foreground of each version with contours of its labels; replace `path` atomically.
 
-    All versions of a patch share one grey range, so that changes of brightness and contrast can be seen. Contours of
-    the previous configuration's labels are dashed.
+    All versions of a patch share one grey range, so that changes of brightness and contrast are visible. Contours of
+    the labels of the previous cascade step are dashed.
 
     Args:
-        rows: At least one.
-        label_names: By label index, 1 and up.
-        path: Of the PNG.
+        rows: Patches to draw, at least one.
+        label_names: Names by label index, from 1.
+        path: PNG file to write.
     """
-    figure = draw_cases([_picture(row) for row in rows])
+    figure = draw_cases([_make_row(row) for row in rows])
     lines = [Line2D([], [], color=COLOURS[(index - 1) % len(COLOURS)], linewidth=2) for index in label_names]
     figure.legend(
         lines, list(label_names.values()), loc="upper right", ncols=8, fontsize=9, frameon=False, labelcolor="white"
@@ -47,7 +47,7 @@ def plot_versions(rows: Sequence[PatchVersions], label_names: Mapping[int, str],
         figure.savefig(temporary, format="png")
 
 
-def _picture(row: PatchVersions) -> CasePicture:
+def _make_row(row: PatchVersions) -> CasePicture:
     low, high = np.percentile(row.images[0], VISIBLE_RANGE)
     shown = np.clip((row.images - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
     planes = []
@@ -65,6 +65,6 @@ def _picture(row: PatchVersions) -> CasePicture:
 
 
 def _plane_with_most_foreground(labels: NDArray[np.int16]) -> int:
-    """Position along the first axis; the middle when there is no foreground."""
+    """Position along the first axis; the middle where there is no foreground."""
     counts = np.count_nonzero(labels, axis=(1, 2))
     return int(counts.argmax()) if counts.any() else len(labels) // 2

@@ -1,4 +1,4 @@
-"""Slices of images for the page: small pictures with their contours as vector paths on top, sharp at any size."""
+"""Slices of cases for the page: small images with contours as vector paths on top, sharp at any size."""
 
 from base64 import b64encode
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from skimage.measure import approximate_polygon, find_contours
 from autoseg.records.case import Spacing, Triple
 
 MAX_EDGE = 320
-"""Pixels of a picture's longer edge; bounds the page's size."""
+"""Pixels of the longer edge of an embedded image; bounds the size of the page."""
 CONTOUR_TOLERANCE = 0.25
 """Pixels that a contour may deviate from the pixel-exact one; saves most of its points."""
 QUALITY = 82
-"""Of WebP: half of JPEG's size at the same look, and a tenth of PNG's on noisy images."""
-PICTURE_MAXIMUM = 255
-"""Of pictures with 8 bits."""
+"""WebP quality. WebP takes half the bytes of JPEG at the same look, and a tenth of PNG on noisy images."""
+MAX_BYTE = 255
+"""Largest value of 2D images with 8 bits per channel."""
 THICK_SLICES = 1.2
-"""Times the spacing along z; beyond, another axis has the thick slices."""
+"""Factor of the spacing along z above which another axis is the one with the thick slices."""
 MIN_MARGIN = 0.1
-"""Of the image, around a foreground that is shown; small structures need their surroundings."""
+"""Margin around the foreground as a fraction of the image; small structures need their surroundings."""
 NUM_LABEL_COLOURS = 21
 """Classes `l0` to `l20` in style.css: seven hues, plain, light and dark."""
 
@@ -40,19 +40,19 @@ class Outline(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SlicePicture:
-    """One slice, ready for the page."""
+class SliceImage:
+    """One slice with its contours, ready for the page."""
 
     caption: str
     description: str
-    """For screen readers."""
+    """Text for screen readers."""
     source: str
-    """Data URL."""
+    """Image as a data URL."""
     width: int
-    """Pixels of the slice, before it was made smaller; the contours' units."""
+    """Pixels of the slice before it was reduced: the units of the contours."""
     height: int
     aspect: float
-    """Width over height as it is to be shown, by the voxels' size in mm."""
+    """Width divided by height as displayed, from the spacing."""
     reference: tuple[Outline, ...]
     prediction: tuple[Outline, ...]
 
@@ -64,22 +64,22 @@ def make_slice(
     reference: Labels,
     prediction: Labels | None,
     pixel_aspect: float,
-) -> SlicePicture:
+) -> SliceImage:
     """Encode a slice and trace its labels.
 
     Args:
-        caption: Below the picture.
-        description: Instead of the picture, for those who cannot see it.
-        image: (Y, X) or (Y, X, 3), in [0, 1].
+        caption: Text below the image.
+        description: Text for screen readers.
+        image: Intensities in [0, 1], (Y, X) or (Y, X, 3).
         reference: Label indices, (Y, X).
-        prediction: Label indices, (Y, X); None: there is none.
+        prediction: Label indices, (Y, X); None: only the reference is shown.
         pixel_aspect: Height of a pixel divided by its width.
     """
     height, width = reference.shape
-    return SlicePicture(
+    return SliceImage(
         caption=caption,
         description=description,
-        source=encode_picture(image),
+        source=encode_image(image),
         width=width,
         height=height,
         aspect=width / (height * pixel_aspect),
@@ -88,12 +88,12 @@ def make_slice(
     )
 
 
-def encode_picture(image: NDArray[np.float32], largest_edge: int = MAX_EDGE) -> str:
-    """A WebP data URL of an image in [0, 1], (Y, X) or (Y, X, 3), made smaller where it is larger than the edge."""
-    picture = Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
-    picture.thumbnail((largest_edge, largest_edge), Image.Resampling.BOX)
+def encode_image(image: NDArray[np.float32], largest_edge: int = MAX_EDGE) -> str:
+    """WebP data URL of an image in [0, 1], (Y, X) or (Y, X, 3), reduced where it is larger than the edge."""
+    reduced = Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
+    reduced.thumbnail((largest_edge, largest_edge), Image.Resampling.BOX)
     buffer = BytesIO()
-    picture.save(buffer, format="WEBP", quality=QUALITY, method=4)
+    reduced.save(buffer, format="WEBP", quality=QUALITY, method=4)
     return "data:image/webp;base64," + b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -125,30 +125,30 @@ def to_unit_range(image: NDArray[np.float32], percentiles: tuple[float, float] =
 
 
 def display_image(image: NDArray[np.float32], *, in_colour: bool) -> NDArray[np.float32]:
-    """A slice (C, Y, X) as it is shown, in [0, 1]: three channels in colour if wanted, else the first one."""
+    """A slice (C, Y, X) as displayed, in [0, 1]: three channels as colour if `in_colour`, else the first channel."""
     if not in_colour or len(image) != 3:
         return to_unit_range(image[0])
     colours = np.moveaxis(image, 0, -1)
     low, high = float(colours.min()), float(colours.max())
-    if low >= 0 and high <= PICTURE_MAXIMUM:
-        return colours / np.float32(PICTURE_MAXIMUM if high > 1 else 1)
+    if low >= 0 and high <= MAX_BYTE:
+        return colours / np.float32(MAX_BYTE if high > 1 else 1)
     return to_unit_range(colours)
 
 
 def through_plane_axis(shape: Triple, spacing: Spacing) -> int:
-    """The axis along which slices follow each other: the one with thick slices, else z; of a picture, the flat one."""
+    """Axis across the slices: the one with thick slices, else z; the axis without depth in a 2D image."""
     if 1 in shape:
         return shape.index(1)
     return spacing.index(max(spacing)) if max(spacing) > THICK_SLICES * spacing[0] else 0
 
 
-def say_place(axis: int, place: int, count: int) -> str:
-    """Which slice it is, counted from 1."""
+def describe_slice(axis: int, place: int, count: int) -> str:
+    """Orientation and number of a slice, counted from 1."""
     return "slice" if count == 1 else f"{('axial', 'coronal', 'sagittal')[axis]} slice {place + 1} of {count}"
 
 
 def box_around(foreground: NDArray[np.bool_]) -> tuple[tuple[slice, ...], tuple[int, ...]]:
-    """The foreground's box with a margin of half its size, and the middle voxel of the foreground."""
+    """Slices of the foreground with a margin of half its size, and the median voxel of the foreground."""
     box: list[slice] = []
     middle: list[int] = []
     for axis, size in enumerate(foreground.shape):

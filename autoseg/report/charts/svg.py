@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH = 360.0
-"""Of a chart, user units; a phone shows them as CSS pixels."""
+"""Width of a chart in user units; a phone shows them as CSS pixels."""
 NUM_SERIES = 7
 SAME = 1e-9
-"""Values closer than this, relative and absolute, get an axis around them."""
+"""Relative and absolute difference below which values count as equal and get an axis around them."""
 CHARACTER_WIDTH = 6.0
-"""Of axis text, user units, a little more than the mean of common fonts."""
+"""Width of a character of axis text in user units, slightly above the mean of common fonts."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to positions, linear or logarithmic."""
+    """Map from values to positions, linear or logarithmic."""
 
     low: float
     high: float
@@ -31,30 +31,30 @@ class Scale:
     is_log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Position of a value; values outside are put on the border."""
+        """Position of a value; values outside the scale are clipped to its ends."""
         low, high, value = (
             (math.log10(self.low), math.log10(self.high), math.log10(max(value, self.low)))
             if self.is_log
             else (self.low, self.high, value)
         )
-        share = (value - low) / (high - low)
-        return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
+        fraction = (value - low) / (high - low)
+        return self.start + min(max(fraction, 0.0), 1.0) * (self.end - self.start)
 
-    def ticks(self, most: int = 6) -> list[float]:
+    def ticks(self, max_ticks: int = 6) -> list[float]:
         """Round values inside the scale."""
         if not self.is_log:
-            return _linear_ticks(self.low, self.high, most)
+            return _linear_ticks(self.low, self.high, max_ticks)
         decades = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
         ticks = [10.0**power for power in decades]
-        step = -(-len(ticks) // most) if ticks else 1
+        step = -(-len(ticks) // max_ticks) if ticks else 1
         return ticks[::step] if len(ticks) > 1 else [self.low, self.high]
 
 
-def linear_scale(low: float, high: float, start: float, end: float, most: int = 6) -> Scale:
+def linear_scale(low: float, high: float, start: float, end: float, max_ticks: int = 6) -> Scale:
     """A scale whose ends are round and enclose the values."""
     if high - low <= max(SAME * max(abs(low), abs(high)), SAME):
         low, high = low - max(abs(low), 1.0) / 10, high + max(abs(high), 1.0) / 10
-    step = _round_step((high - low) / most)
+    step = _round_step((high - low) / max_ticks)
     return Scale(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end)
 
 
@@ -77,14 +77,14 @@ def _round_step(step: float) -> float:
     return power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
 
 
-def _linear_ticks(low: float, high: float, most: int) -> list[float]:
-    step = _round_step((high - low) / most)
+def _linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
+    step = _round_step((high - low) / max_ticks)
     first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
     return [position * step for position in range(first, last + 1)]
 
 
 def tick_text(value: float) -> str:
-    """As short as it can be read.
+    """Number of an axis in as few characters as possible.
 
     Examples:
         >>> tick_text(0.30000000000000004), tick_text(1500.0), tick_text(20000.0), tick_text(3e6), tick_text(0.0)
@@ -96,11 +96,11 @@ def tick_text(value: float) -> str:
     return f"{value:.4g}"
 
 
-def say_figure(value: float) -> str:
-    """Four significant digits without an exponent, as people read quantities.
+def format_quantity(value: float) -> str:
+    """A quantity with four significant digits and without an exponent.
 
     Examples:
-        >>> say_figure(1704123.0), say_figure(35.0), say_figure(0.012345), say_figure(1e-9)
+        >>> format_quantity(1704123.0), format_quantity(35.0), format_quantity(0.012345), format_quantity(1e-9)
         ('1,704,000', '35', '0.01235', '1e-09')
     """
     if abs(value) < 1000:
@@ -110,7 +110,7 @@ def say_figure(value: float) -> str:
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "middle", classes: str = "") -> Markup:
-    """Words at a point; `anchor` is start, middle or end."""
+    """Text at a point; `anchor` is start, middle or end."""
     kind = Markup(' class="{}"').format(classes) if classes else ""
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}"{}>{}</text>').format(x, y, anchor, kind, words)
 
@@ -121,7 +121,7 @@ def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> Markup:
 
 
 def rectangle(x: float, y: float, width: float, height: float, classes: str, title: str = "") -> Markup:
-    """A rectangle; the title shows when it is pointed at."""
+    """A rectangle; the title is its tooltip."""
     shape = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"').format(
         classes, x, y, max(width, 0.0), max(height, 0.0)
     )
@@ -129,13 +129,13 @@ def rectangle(x: float, y: float, width: float, height: float, classes: str, tit
 
 
 def dot(x: float, y: float, radius: float, classes: str, title: str = "") -> Markup:
-    """A point; the title shows when it is pointed at."""
+    """A point; the title is its tooltip."""
     shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"').format(classes, x, y, radius)
     return shape + (Markup("><title>{}</title></circle>").format(title) if title else Markup("/>"))
 
 
 def polyline(points: Sequence[tuple[float, float] | None], classes: str) -> Markup:
-    """Connected points; None interrupts the line."""
+    """A line through points; None interrupts it."""
     parts, pen_is_down = [], False
     for point in points:
         if point is not None:
@@ -145,7 +145,7 @@ def polyline(points: Sequence[tuple[float, float] | None], classes: str) -> Mark
 
 
 def x_axis(scale: Scale, top: float, bottom: float, label: str) -> list[Markup]:
-    """Grid lines from top to bottom, numbers below, and what they are."""
+    """Vertical grid lines, with their numbers and the label of the axis below."""
     parts = []
     for tick in scale.ticks():
         parts.append(line(scale(tick), top, scale(tick), bottom, "grid"))
@@ -155,7 +155,7 @@ def x_axis(scale: Scale, top: float, bottom: float, label: str) -> list[Markup]:
 
 
 def y_axis(scale: Scale, left: float, right: float) -> list[Markup]:
-    """Grid lines from left to right and numbers beside them."""
+    """Horizontal grid lines, with their numbers on the left."""
     parts = []
     for tick in scale.ticks(5):
         parts.append(line(left, scale(tick), right, scale(tick), "grid"))
@@ -164,7 +164,7 @@ def y_axis(scale: Scale, left: float, right: float) -> list[Markup]:
 
 
 def row_names(names: Sequence[str], middles: Sequence[float], left: float) -> list[Markup]:
-    """Names of horizontal rows, cut where they do not fit; the whole name shows when it is pointed at."""
+    """Names of horizontal rows, cut where they do not fit; the tooltip has the whole name."""
     fitting = max(int((left - 8) / CHARACTER_WIDTH), 3)
     parts = []
     for name, middle in zip(names, middles, strict=True):
@@ -175,12 +175,12 @@ def row_names(names: Sequence[str], middles: Sequence[float], left: float) -> li
 
 
 def name_margin(names: Sequence[str]) -> float:
-    """Room for the names of rows, user units."""
+    """Width of the margin for names of rows, user units."""
     return min(max(CHARACTER_WIDTH * max(map(len, names), default=0) + 12, 40.0), 130.0)
 
 
 def chart(parts: Sequence[Markup], height: float, description: str) -> Markup:
-    """The whole drawing; the description is what a screen reader says."""
+    """The complete drawing; the description is the text for screen readers."""
     start = Markup('<svg class="chart" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">').format(
         WIDTH, height, description
     )
@@ -188,5 +188,5 @@ def chart(parts: Sequence[Markup], height: float, description: str) -> Markup:
 
 
 def series_class(position: int) -> str:
-    """Class of the position's colour; they repeat after NUM_SERIES."""
+    """CSS class of the colour of a series; colours repeat after NUM_SERIES."""
     return f"c{position % NUM_SERIES}"

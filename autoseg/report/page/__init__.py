@@ -1,1 +1,1 @@
-"""The HTML page: its sections, its pictures and its template."""
+"""The HTML page: its sections, its images and its template."""

@@ -1,4 +1,4 @@
-"""Calibration: do predicted probabilities come true?"""
+"""Calibration: predicted probabilities compared with how often voxels have the label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,67 +11,72 @@ from autoseg.report.page.validation import add_counts, read_calibration
 from autoseg.report.tables.tables import Row
 
 MAX_ROWS = 30
-"""Labels in the table, the worst calibrated first."""
+"""Labels of a configuration in the table, the worst calibrated first."""
 
 
 @dataclass(frozen=True)
 class CalibrationSection:
-    """Of one or several configurations."""
+    """Calibration of one or several configurations."""
 
     figures: list[Figure]
     rows: list[Row]
     missing: list[str]
-    """Configurations whose folds were validated before calibration was counted."""
+    """Configurations without counts, whose folds were validated by an earlier version."""
 
 
 def describe_calibration(workspace: Workspace, models: Sequence[tuple[str, Sequence[str]]]) -> CalibrationSection:
-    """A reliability diagram per configuration over all labels, and each label's error.
+    """A reliability diagram per configuration over all labels, and the calibration error of each label.
 
     Args:
-        workspace: With validated folds.
-        models: Configurations with their folds.
+        workspace: Workspace with validated folds.
+        models: Names of configurations, each with the names of its folds.
     """
     figures: list[Figure] = []
     rows: list[Row] = []
     missing: list[str] = []
     for name, folds in models:
-        by_label = {label: one for label, one in read_calibration(workspace, name, folds).items() if sum(one.voxels)}
+        by_label = {
+            label: counts for label, counts in read_calibration(workspace, name, folds).items() if sum(counts.voxels)
+        }
         if not by_label:
             missing.append(name)
             continue
         together = reduce(add_counts, by_label.values())
         figures.append(_draw(name, together))
         if len(by_label) > 1:
-            rows.append((name, "all labels", f"{expected_calibration_error(together):.3f}", _say_bias(together)))
+            rows.append((name, "all labels", f"{expected_calibration_error(together):.3f}", _describe_bias(together)))
         ranked = sorted(by_label.items(), key=lambda pair: -expected_calibration_error(pair[1]))[:MAX_ROWS]
-        rows += [(name, label, f"{expected_calibration_error(one):.3f}", _say_bias(one)) for label, one in ranked]
+        rows += [
+            (name, label, f"{expected_calibration_error(counts):.3f}", _describe_bias(counts))
+            for label, counts in ranked
+        ]
     return CalibrationSection(figures, rows, missing)
 
 
 def expected_calibration_error(counts: CalibrationCounts) -> float:
-    """Mean over voxels of the gap between a bin's mean probability and the share of its voxels with the label.
+    """Mean over voxels of the gap between the mean probability of a bin and the fraction of its voxels with the label.
 
     Args:
-        counts: At least one voxel.
+        counts: Counts with at least one voxel.
 
     Returns:
-        [0, 1]; 0 is perfect.
+        A fraction in [0, 1]; 0 is perfect.
 
     References:
         Naeini et al. 2015, expected calibration error; per class as in Kull et al. 2019.
     """
-    gaps = (abs(total - true) for total, true in zip(counts.probability_sums, counts.label_voxels, strict=True))
+    gaps = (abs(total - observed) for total, observed in zip(counts.probability_sums, counts.label_voxels, strict=True))
     return sum(gaps) / sum(counts.voxels)
 
 
-def _say_bias(counts: CalibrationCounts) -> str:
-    """Which way the probabilities err above one half, where voxels are mostly given the label."""
+def _describe_bias(counts: CalibrationCounts) -> str:
+    """Direction of the error at probabilities above one half, where voxels usually get the label."""
     half = len(counts.voxels) // 2
     surplus = sum(counts.probability_sums[half:]) - sum(counts.label_voxels[half:])
-    share = surplus / max(sum(counts.voxels[half:]), 1)
-    if abs(share) < 0.01:
-        return "true to within 1 %"
-    return f"{'over' if share > 0 else 'under'}confident by {abs(share):.1%}"
+    bias = surplus / max(sum(counts.voxels[half:]), 1)
+    if abs(bias) < 0.01:
+        return "correct to within 1 %"
+    return f"{'over' if bias > 0 else 'under'}confident by {abs(bias):.1%}"
 
 
 def _draw(name: str, counts: CalibrationCounts) -> Figure:

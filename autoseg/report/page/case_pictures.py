@@ -1,4 +1,4 @@
-"""Best, median and worst validation cases: slices with contours of reference and prediction, and a stack to scroll."""
+"""Worst, median and best validation cases: slices with contours of reference and prediction, and a stack to scroll."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -21,52 +21,59 @@ from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.report.charts.slices import (
     QUALITY,
     Outline,
-    SlicePicture,
+    SliceImage,
     box_around,
+    describe_slice,
     display_image,
     make_slice,
-    say_place,
     through_plane_axis,
     to_unit_range,
     trace_labels,
 )
-from autoseg.report.page.validation import CrossValidation
+from autoseg.report.page.validation import PooledFolds
 
 MAX_STACKED = 48
-"""Slices of a stack; of more, evenly spaced ones are taken."""
+"""Slices of a stack; of more, evenly spaced ones are shown."""
 MAX_STACK_CHARACTERS = 600_000
-"""Of a stack's contours; with more, slices are left out."""
+"""Characters of the contours of a stack; with more, slices are left out."""
 STACK_EDGE = 224
-"""Pixels of the longer edge of a stack's slices."""
+"""Pixels of the longer edge of the slices of a stack."""
 MAX_SHOWN_LABELS = 6
-"""Labels whose Dice stands above a case's pictures, the lowest."""
+"""Labels whose Dice is shown above the images of a case, the lowest first."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Slices one above the other in one picture, and their contours: what the page's slider scrolls through."""
+    """Slices of a case in one image, one above the other, and their contours: the slider of the page scrolls them."""
 
-    picture: SlicePicture
-    """Of the slice that is shown first; its source is the strip of all."""
+    image: SliceImage
+    """The slice that is shown first; its source is the image with all slices."""
     count: int
+    """Number of slices."""
     first: int
     """Position of the slice that is shown first."""
     names: tuple[str, ...]
+    """Orientation and number of each slice."""
     outlines: tuple[tuple[tuple[Outline, ...], tuple[Outline, ...]], ...]
-    """Reference and prediction, by slice."""
+    """Contours of reference and prediction, by slice."""
 
 
 @dataclass(frozen=True)
 class CaseCard:
-    """One case."""
+    """One case with its images."""
 
-    word: str
+    rank: str
+    """Position among the cases, such as `second worst`."""
     case: str
+    """Case id."""
     dice: str
+    """Mean Dice over labels."""
     labels: tuple[tuple[str, str], ...]
-    """Name and Dice."""
+    """Name and Dice of the lowest labels."""
     stack: Stack | None
-    pictures: tuple[SlicePicture, ...]
+    """None for 2D images."""
+    images: tuple[SliceImage, ...]
+    """Slices through the middle of the foreground."""
 
 
 @dataclass(frozen=True)
@@ -74,44 +81,46 @@ class _Volumes:
     """A case in working orientation."""
 
     image: NDArray[np.float32]
-    """(C, Z, Y, X)."""
+    """Intensities, (C, Z, Y, X)."""
     reference: NDArray[np.int16]
+    """Label indices, (Z, Y, X)."""
     prediction: NDArray[np.int16]
+    """Label indices, (Z, Y, X)."""
     spacing: Spacing
 
 
 def choose_cases(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
-    """The three worst cases, the median and the best by mean Dice, each once and with its word; unscored ones never."""
+    """The three worst cases, the median and the best by mean Dice, each once with its rank; unscored cases never."""
     scored = [(dice, case) for case in evaluation.cases if (dice := case_dice(case)) is not None]
     ranked = [case for _, case in sorted(scored, key=lambda pair: (pair[0], pair[1].case))]
     last = len(ranked) - 1
-    words = {2: "third worst", 1: "second worst", len(ranked) // 2: "median", last: "best", 0: "worst"}
-    return [(words[rank], ranked[rank]) for rank in sorted(words) if 0 <= rank <= last]
+    names = {2: "third worst", 1: "second worst", len(ranked) // 2: "median", last: "best", 0: "worst"}
+    return [(names[rank], ranked[rank]) for rank in sorted(names) if 0 <= rank <= last]
 
 
-def picture_validation(
-    validation: CrossValidation, description: DatasetDescription, folder: Path
+def show_validation_cases(
+    validation: PooledFolds, description: DatasetDescription, folder: Path
 ) -> tuple[list[CaseCard], list[str]]:
-    """Cards of the chosen cases, read one at a time, and a sentence for each that could not be shown.
+    """Cards of the worst, median and best cases, read one at a time, and a sentence for each that cannot be shown.
 
     Args:
-        validation: Of the configuration to show.
-        description: Knows the cases' files.
-        folder: The dataset's.
+        validation: Validated folds of the configuration to show.
+        description: Dataset with the files of its cases.
+        folder: Folder of the dataset.
     """
-    files = {one.case: one for one in description.cases}
+    files = {case.case: case for case in description.cases}
     cards, notes = [], []
-    for word, scores in choose_cases(validation.evaluation):
+    for rank, scores in choose_cases(validation.evaluation):
         prediction = _find_label_map(validation.folders[scores.case], scores.case)
         if prediction is None or scores.case not in files:
-            notes.append(f"{scores.case} cannot be shown: its predicted label map or its image is not there.")
+            notes.append(f"{scores.case} cannot be shown: its predicted label map or its image is missing.")
             continue
         try:
             volumes = _read(folder, files[scores.case], prediction, description.encoding)
         except (ImageFileError, ValueError) as error:
             notes.append(f"{scores.case} cannot be shown: {error}")
         else:
-            cards.append(_make_card(word, scores, volumes))
+            cards.append(_make_card(rank, scores, volumes))
     return cards, notes
 
 
@@ -128,13 +137,15 @@ def _read(folder: Path, files: CaseFiles, prediction: Path, encoding: LabelEncod
         if difference is not None:
             raise ImageFileError(f"{label_map.path}: not on the grid of the image: {difference}")
     orientation = canonical_orientation(image.grid)
-    reference, predicted = (encode_label_map(orient_array(one.array[0], orientation), encoding) for one in maps)
+    reference, predicted = (
+        encode_label_map(orient_array(label_map.array[0], orientation), encoding) for label_map in maps
+    )
     reference[reference == len(encoding.values)] = 0  # ignored voxels have no contour
     spacing = orient_grid(image.grid, orientation).spacing
     return _Volumes(orient_array(image.array, orientation), reference, predicted, spacing)
 
 
-def _make_card(word: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
+def _make_card(rank: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
     box, middle = box_around((volumes.reference != 0) | (volumes.prediction != 0))
     cut = _Volumes(volumes.image[(slice(None), *box)], volumes.reference[box], volumes.prediction[box], volumes.spacing)
     offsets = [part.start or 0 for part in box]
@@ -143,23 +154,23 @@ def _make_card(word: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
     axis = through_plane_axis(shape, volumes.spacing)
     disagreement = np.count_nonzero(cut.reference != cut.prediction, axis=tuple(a for a in range(3) if a != axis))
     most = int(disagreement.argmax()) if disagreement.any() else within[axis]
-    title = f"{scores.case}, {word}"
-    stack, pictures = None, []
+    title = f"{scores.case}, {rank}"
+    stack, images = None, []
     if shape[axis] > 1:
         stack = _make_stack(title, cut, axis, most, (offsets[axis], shape[axis]))
         planes = [axis, *(other for other in range(3) if other != axis)]
     else:
         planes = [axis]
     for plane in planes:
-        place = say_place(plane, offsets[plane] + within[plane], shape[plane])
+        place = describe_slice(plane, offsets[plane] + within[plane], shape[plane])
         words = "" if shape[axis] == 1 else f"middle: {place}"
-        pictures.append(_cut_plane(words, f"{title}: {words or place}", cut, plane, within[plane]))
+        images.append(_cut_plane(words, f"{title}: {words or place}", cut, plane, within[plane]))
     dice = sorted((one.dice, name) for name, one in scores.labels.items() if one.dice is not None)
     labels = tuple((name, f"{value:.3f}") for value, name in dice[:MAX_SHOWN_LABELS]) if len(scores.labels) > 1 else ()
-    return CaseCard(word, scores.case, f"{case_dice(scores):.3f}", labels, stack, tuple(pictures))
+    return CaseCard(rank, scores.case, f"{case_dice(scores):.3f}", labels, stack, tuple(images))
 
 
-def _cut_plane(caption: str, description: str, volumes: _Volumes, axis: int, place: int) -> SlicePicture:
+def _cut_plane(caption: str, description: str, volumes: _Volumes, axis: int, place: int) -> SliceImage:
     image, reference, prediction = _plane(volumes, axis, place)
     return make_slice(
         caption,
@@ -172,18 +183,20 @@ def _cut_plane(caption: str, description: str, volumes: _Volumes, axis: int, pla
 
 
 def _make_stack(title: str, volumes: _Volumes, axis: int, first: int, place: tuple[int, int]) -> Stack:
-    """All slices along an axis, with one grey range; `place` is the box's start and the image's size along it."""
+    """All slices along an axis with one grey range; `place`: start of the cut, size of the image."""
     count = volumes.reference.shape[axis]
-    chosen = sorted({first, *(round(one) for one in np.linspace(0, count - 1, min(count, MAX_STACKED - 1)))})
-    traced = {one: tuple(trace_labels(labels) for labels in _plane(volumes, axis, one)[1:]) for one in chosen}
+    chosen = sorted({first, *(round(position) for position in np.linspace(0, count - 1, min(count, MAX_STACKED - 1)))})
+    traced = {
+        position: tuple(trace_labels(labels) for labels in _plane(volumes, axis, position)[1:]) for position in chosen
+    }
     characters = sum(len(outline.path) for both in traced.values() for labels in both for outline in labels)
     thinned = chosen[:: -(-characters // MAX_STACK_CHARACTERS) or 1]
     chosen = sorted({first, *thinned})
-    grey = to_unit_range(np.stack([_plane(volumes, axis, one)[0][0] for one in chosen]))
+    grey = to_unit_range(np.stack([_plane(volumes, axis, position)[0][0] for position in chosen]))
     height, width = _plane(volumes, axis, first)[1].shape
-    outlines = tuple((reference, prediction) for reference, prediction in (traced[one] for one in chosen))
+    outlines = tuple((reference, prediction) for reference, prediction in (traced[position] for position in chosen))
     shown = chosen.index(first)
-    picture = SlicePicture(
+    image = SliceImage(
         caption="most disagreement",
         description=f"{title}: all slices, the one with most disagreement first; reference solid, prediction dashed",
         source=_encode_strip(grey),
@@ -193,17 +206,17 @@ def _make_stack(title: str, volumes: _Volumes, axis: int, first: int, place: tup
         reference=outlines[shown][0],
         prediction=outlines[shown][1],
     )
-    names = tuple(say_place(axis, place[0] + one, place[1]) for one in chosen)
-    return Stack(picture, len(chosen), shown, names, outlines)
+    names = tuple(describe_slice(axis, place[0] + position, place[1]) for position in chosen)
+    return Stack(image, len(chosen), shown, names, outlines)
 
 
 def _encode_strip(slices: NDArray[np.float32]) -> str:
-    """Slices (N, Y, X) one above the other, each made smaller to STACK_EDGE."""
+    """Slices (N, Y, X) one above the other, each reduced to STACK_EDGE, as a WebP data URL."""
     shrunk = []
     for values in slices:
-        picture = Image.fromarray(np.round(values * 255).astype(np.uint8))
-        picture.thumbnail((STACK_EDGE, STACK_EDGE), Image.Resampling.BOX)
-        shrunk.append(np.asarray(picture))
+        reduced = Image.fromarray(np.round(values * 255).astype(np.uint8))
+        reduced.thumbnail((STACK_EDGE, STACK_EDGE), Image.Resampling.BOX)
+        shrunk.append(np.asarray(reduced))
     buffer = BytesIO()
     Image.fromarray(np.concatenate(shrunk)).save(buffer, format="WEBP", quality=QUALITY, method=4)
     return "data:image/webp;base64," + b64encode(buffer.getvalue()).decode("ascii")
@@ -212,7 +225,7 @@ def _encode_strip(slices: NDArray[np.float32]) -> str:
 def _plane(
     volumes: _Volumes, axis: int, place: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.int16]]:
-    """Image (C, rows, columns), reference and prediction; superior is up."""
+    """Image (C, rows, columns), reference and prediction (rows, columns) of one slice; superior is up."""
     up = slice(None, None, -1 if axis > 0 else 1)  # the z axis runs upwards, rows run downwards
     image = np.take(volumes.image, place, axis=1 + axis)[:, up]
     return image, np.take(volumes.reference, place, axis=axis)[up], np.take(volumes.prediction, place, axis=axis)[up]

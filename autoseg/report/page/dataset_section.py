@@ -1,4 +1,4 @@
-"""The dataset at a glance: what is in it, what it looks like, and what may be wrong with it."""
+"""Overview of the dataset: its contents, sample cases, distributions and possible faults."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from autoseg.report.charts.charts import Figure, draw_histogram
 from autoseg.report.charts.distributions import Row as BoxRow
 from autoseg.report.charts.distributions import draw_boxes, draw_ranges
 from autoseg.report.charts.slices import NUM_LABEL_COLOURS
-from autoseg.report.charts.svg import say_figure
+from autoseg.report.charts.svg import format_quantity
 from autoseg.report.page.outliers import MM3_PER_ML, OutlierGroup, find_outliers, flagged_cases, group_outliers
 from autoseg.report.page.samples import Sample, read_samples
 from autoseg.report.tables.tables import Row
 
 MAX_CHANNELS = 8
-"""With charts of their own."""
+"""Channels with charts of their own."""
 MAX_NAMED = 6
 """Unusual cases that are named in a row of the table."""
 NUM_COLOURS = 3
 NUM_BINS = 60
-"""Of histograms."""
+"""Bins of a histogram."""
 COMMON_SCALE_RATIO = 10.0
-"""Largest over smallest upper end of the cases' intensities, beyond which each case is put on its own scale."""
+"""Ratio of the largest to the smallest upper end of the intensities above which each case has a scale of its own."""
 ENDS = (0.5, 99.5)
-"""Percentiles that count as a case's range."""
+"""Percentiles that bound the intensities of a case."""
 
 
 @dataclass(frozen=True)
 class DatasetSection:
-    """The dataset at a glance."""
+    """Overview of the dataset."""
 
     facts: list[Row]
     label_columns: Row
@@ -47,9 +47,9 @@ class DatasetSection:
     notes: tuple[str, ...]
     warnings: list[Row]
     outliers: list[Row]
-    """What, usual value, cases with theirs."""
+    """Quantity, usual value, cases with their values."""
     reasons: dict[str, str]
-    """The worst of what is unusual about a case, by case."""
+    """Largest deviation of each unusual case."""
     legend: list[tuple[str, int]]
     in_colour: bool
 
@@ -57,7 +57,7 @@ class DatasetSection:
 def describe_dataset_section(
     workspace: Workspace, description: DatasetDescription, fingerprint: Fingerprint | None, plan: Plan | None
 ) -> DatasetSection:
-    """Read sample cases and describe everything."""
+    """Read sample cases and describe the dataset."""
     outliers = () if fingerprint is None else find_outliers(fingerprint)
     groups = group_outliers(outliers)
     flagged = flagged_cases(groups)
@@ -65,7 +65,7 @@ def describe_dataset_section(
     unit, rows = _label_rows(description.labels, fingerprint)
     return DatasetSection(
         facts=_facts(description, fingerprint),
-        label_columns=("label", "value", "in cases", f"median {unit}", "smallest", "largest", "median parts"),
+        label_columns=("label", "value", "in cases", f"median {unit}", "smallest", "largest", "median components"),
         labels=rows,
         channels=[] if fingerprint is None else _channel_rows(fingerprint),
         samples=samples,
@@ -77,7 +77,9 @@ def describe_dataset_section(
         notes=description.notes,
         warnings=[(fault.case, fault.file, fault.what) for fault in description.warnings],
         outliers=[_outlier_row(group) for group in groups],
-        reasons={one.case: f"{one.what} {one.found}, usually {one.usual}" for one in reversed(outliers)},
+        reasons={
+            outlier.case: f"{outlier.what} {outlier.found}, usually {outlier.usual}" for outlier in outliers[::-1]
+        },
         legend=label_legend(description.encoding),
         in_colour=len(description.channel_names) == NUM_COLOURS
         and is_flat_data(fingerprint.cases if fingerprint else ()),
@@ -85,19 +87,19 @@ def describe_dataset_section(
 
 
 def label_legend(encoding: LabelEncoding) -> list[tuple[str, int]]:
-    """Name and colour class of each label index in the pictures; a value of regions only is given as value."""
+    """Name and colour class of each label index in the images; values of regions only are named by number."""
     names = {head.indices[0]: head.name for head in encoding.heads if len(head.indices) == 1}
     return [
         (names.get(index, f"value {encoding.values[index]}"), (index - 1) % NUM_LABEL_COLOURS)
         for index in range(1, len(encoding.values))
-        if encoding.values[index] not in encoding.values[:index]  # parts of one label count once
+        if encoding.values[index] not in encoding.values[:index]  # a value with several indices counts once
     ]
 
 
 def _outlier_row(group: OutlierGroup) -> Row:
-    named = ", ".join(f"{one.case} ({one.found})" for one in group.outliers[:MAX_NAMED])
+    named = ", ".join(f"{outlier.case} ({outlier.found})" for outlier in group.outliers[:MAX_NAMED])
     others = len(group.outliers) - MAX_NAMED
-    return group.what, group.usual, f"{named}, and {others} more" if others > 0 else named
+    return group.what, group.usual, f"{named} and {others} more" if others > 0 else named
 
 
 def _facts(description: DatasetDescription, fingerprint: Fingerprint | None) -> list[Row]:
@@ -109,7 +111,7 @@ def _facts(description: DatasetDescription, fingerprint: Fingerprint | None) -> 
     if fingerprint is not None:
         facts.append(("shape (z, y, x), voxels", _ranges(case.shape for case in fingerprint.cases)))
         facts.append(("spacing (z, y, x), mm", _ranges(case.spacing for case in fingerprint.cases)))
-        facts.append(("kept by cropping to nonzero", f"{fingerprint.median_cropped_fraction:.0%} (median)"))
+        facts.append(("fraction kept by cropping to nonzero", f"{fingerprint.median_cropped_fraction:.0%} (median)"))
     return facts
 
 
@@ -117,32 +119,32 @@ def _channel_rows(fingerprint: Fingerprint) -> list[Row]:
     return [
         (
             name,
-            *(say_figure(value) for value in (one.mean, one.std, one.percentile_00_5, one.median, one.percentile_99_5)),
+            *(format_quantity(value) for value in (s.mean, s.std, s.percentile_00_5, s.median, s.percentile_99_5)),
         )
-        for name, one in zip(fingerprint.channel_names, fingerprint.intensities, strict=True)
+        for name, s in zip(fingerprint.channel_names, fingerprint.intensities, strict=True)
     ]
 
 
 def _label_rows(labels: dict[str, LabelValues], fingerprint: Fingerprint | None) -> tuple[str, list[Row]]:
-    """Unit of the sizes, and a row per foreground label; sizes are over the cases that have the label."""
+    """Unit of the sizes, and a row per foreground label; sizes of the cases that have the label."""
     cases: tuple[CaseFingerprint, ...] = fingerprint.cases if fingerprint is not None else ()
     is_flat = is_flat_data(cases)
     rows: list[Row] = []
     for name, value in labels.items():
         facts = [case.labels[name] for case in cases if name in case.labels and case.labels[name].voxels > 0]
-        sizes = [float(one.voxels) if is_flat else one.volume_mm3 / MM3_PER_ML for one in facts]
+        sizes = [float(fact.voxels) if is_flat else fact.volume_mm3 / MM3_PER_ML for fact in facts]
         if not sizes:
             figures: Row = ("0" if cases else "–", "–", "–", "–", "–")
         else:
-            shown = (say_figure(size) for size in (median(sizes), min(sizes), max(sizes)))
-            figures = (str(len(sizes)), *shown, f"{median(one.components for one in facts):g}")
+            shown = (format_quantity(size) for size in (median(sizes), min(sizes), max(sizes)))
+            figures = (str(len(sizes)), *shown, f"{median(fact.components for fact in facts):g}")
         if name not in ("background", "ignore"):
             rows.append((name, str(value), *figures))
     return ("pixels" if is_flat else "volume (ml)"), rows
 
 
 def is_flat_data(cases: Sequence[CaseFingerprint]) -> bool:
-    """Whether all cases are single slices; True for none."""
+    """Whether all cases are single slices; True without any case."""
     return all(min(case.shape) == 1 for case in cases)
 
 
@@ -158,12 +160,12 @@ def _ranges(triples: Iterable[Sequence[float]]) -> str:
 
 
 def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figure]:
-    """Volumes by label, shapes, spacings where they differ, and every case's range of intensities."""
+    """Charts of the volumes by label, of shapes and spacings where they differ, and of intensities by case."""
     cases, is_flat = fingerprint.cases, is_flat_data(fingerprint.cases)
     rows = []
     for name in dict.fromkeys(name for case in cases for name in case.labels):
         facts = {case.case: case.labels[name] for case in cases if name in case.labels}
-        sizes = {key: float(one.voxels) if is_flat else one.volume_mm3 / MM3_PER_ML for key, one in facts.items()}
+        sizes = {case: float(fact.voxels) if is_flat else fact.volume_mm3 / MM3_PER_ML for case, fact in facts.items()}
         rows.append(BoxRow(name, {case: size for case, size in sizes.items() if size > 0}, 0))
     figures = []
     if any(row.values for row in rows):
@@ -178,7 +180,7 @@ def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figu
         known = {case.case: case.channel_ranges[channel] for case in cases if channel < len(case.channel_ranges)}
         if len(known) > 1 and len(set(known.values())) > 1:
             title = f"{name}: smallest to largest intensity of every case" + (
-                ", unusual ones in orange" if set(flagged) & set(known) else ""
+                ", unusual cases in orange" if set(flagged) & set(known) else ""
             )
             figures.append(draw_ranges(title, known, flagged, "intensity"))
     return figures
@@ -198,7 +200,7 @@ def _histograms(channel_names: Sequence[str], samples: Sequence[Sample]) -> list
 def _histogram(
     name: str, parts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], *, is_preprocessed: bool
 ) -> Figure | None:
-    """Intensities inside and outside of labels, in the slices that are shown above."""
+    """Histogram of the intensities inside and outside of labels, in the slices of the sample cases."""
     ends = [np.percentile(np.concatenate(pair), ENDS) for pair in parts]
     uppers = [float(high) for _, high in ends]
     if max(uppers) <= min(float(low) for low, _ in ends):
@@ -209,12 +211,12 @@ def _histogram(
             ((inside - low) / max(high - low, 1e-6), (outside - low) / max(high - low, 1e-6))
             for (inside, outside), (low, high) in zip(parts, ends, strict=True)
         ]
-        edges, label = np.linspace(0, 1, NUM_BINS + 1), "share of the case's own range"
+        edges, label = np.linspace(0, 1, NUM_BINS + 1), "intensity relative to the range of its case"
     else:
         edges = np.linspace(min(float(low) for low, _ in ends), max(uppers), NUM_BINS + 1)
         label = "normalised intensity" if is_preprocessed else "intensity"
     counts = {
         kind: np.sum([np.histogram(pair[side], edges)[0] for pair in parts], axis=0)
-        for side, kind in enumerate(("inside labels", "outside"))
+        for side, kind in enumerate(("inside labels", "outside labels"))
     }
     return draw_histogram(f"{name}: intensities in the sample slices", edges, counts, label)

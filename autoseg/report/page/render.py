@@ -1,4 +1,4 @@
-"""Report: one HTML page about a workspace, complete in itself, at any stage from planned to selected."""
+"""Report: one self-contained HTML page about a workspace, from planned to selected."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.page.calibration import CalibrationSection, describe_calibration
-from autoseg.report.page.case_pictures import CaseCard, picture_validation
+from autoseg.report.page.case_pictures import CaseCard, show_validation_cases
 from autoseg.report.page.dataset_section import describe_dataset_section, is_flat_data
 from autoseg.report.page.results_section import describe_results
 from autoseg.report.page.sections import (
@@ -26,9 +26,9 @@ from autoseg.report.page.sections import (
     describe_versions,
 )
 from autoseg.report.page.validation import (
-    CrossValidation,
-    read_cross_validations,
+    PooledFolds,
     read_histories,
+    read_pooled_folds,
     read_selected_ensemble,
 )
 
@@ -45,25 +45,25 @@ class _CasesSection:
 def render_report(workspace: Workspace) -> Path:
     """Write report.html: dataset, plan with reasons, curves, results, cases, calibration, selection, versions.
 
-    Sections whose files are not there yet are left out, so a planned workspace shows its dataset and plan. Pictures
-    of cases need the dataset folder (samples of large images: the preprocessed arrays); without it a sentence says
-    so. One case is in memory at a time.
+    Sections whose files do not exist yet are left out, so a planned workspace shows its dataset and plan. Images of
+    cases need the dataset folder (samples of large images: the preprocessed arrays); without it, a sentence says so.
+    One case is in memory at a time.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
-        UsageError: If the folder holds neither dataset.json nor plan.json.
+        UsageError: If the folder contains neither dataset.json nor plan.json.
         RecordError: If a JSON file is damaged.
     """
-    description = _read_if_there(DatasetDescription, workspace.dataset)
-    plan = _read_if_there(Plan, workspace.plan)
-    selection = _read_if_there(Selection, workspace.selection)
+    description = _read_if_exists(DatasetDescription, workspace.dataset)
+    plan = _read_if_exists(Plan, workspace.plan)
+    selection = _read_if_exists(Selection, workspace.selection)
     if description is None and plan is None:
-        raise UsageError(f"{workspace.root}: neither dataset.json nor plan.json is there; run autoseg-plan first")
-    fingerprint = _read_if_there(Fingerprint, workspace.fingerprint)
-    selected = _read_if_there(Evaluation, workspace.evaluation) if selection is not None else None
-    validations = [*read_cross_validations(workspace), *read_selected_ensemble(workspace, selection)]
+        raise UsageError(f"{workspace.root}: no dataset.json and no plan.json found; run autoseg-plan first")
+    fingerprint = _read_if_exists(Fingerprint, workspace.fingerprint)
+    selected = _read_if_exists(Evaluation, workspace.evaluation) if selection is not None else None
+    validations = [*read_pooled_folds(workspace), *read_selected_ensemble(workspace, selection)]
     unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
     interval = None if selected is None else selected.mean_foreground_dice_interval
     page = (
@@ -75,7 +75,7 @@ def render_report(workspace: Workspace) -> Path:
             dataset=None
             if description is None
             else describe_dataset_section(workspace, description, fingerprint, plan),
-            plan=None if plan is None else describe_plan_section(plan, _read_if_there(Splits, workspace.splits)),
+            plan=None if plan is None else describe_plan_section(plan, _read_if_exists(Splits, workspace.splits)),
             curves=describe_curves(read_histories(workspace)),
             results=describe_results(selection, selected, validations, unit) if validations or selected else None,
             cases=_show_cases(workspace, description, _shown(selection, validations)),
@@ -98,37 +98,41 @@ def _environment() -> Environment:
     )
 
 
-def _read_if_there(record_type: type[RecordType], path: Path) -> RecordType | None:
+def _read_if_exists(record_type: type[RecordType], path: Path) -> RecordType | None:
     return read_record(record_type, path) if path.exists() else None
 
 
-def _shown(selection: Selection | None, validations: list[CrossValidation]) -> list[CrossValidation]:
-    """The selected model as a whole, else its validated configurations, else all of them, the best first."""
+def _shown(selection: Selection | None, validations: list[PooledFolds]) -> list[PooledFolds]:
+    """The selected model, else its validated configurations, else all validated configurations, the best first."""
     name = "" if selection is None else " + ".join(selection.configurations)
-    whole = [one for one in validations if one.configuration == name]
+    whole = [validation for validation in validations if validation.configuration == name]
     return whole or _members(selection, validations)
 
 
-def _members(selection: Selection | None, validations: list[CrossValidation]) -> list[CrossValidation]:
-    """The validated configurations of the selected model, else all of them, the best first."""
+def _members(selection: Selection | None, validations: list[PooledFolds]) -> list[PooledFolds]:
+    """Validated configurations of the selected model, else all validated configurations, the best first."""
     if selection is not None:
-        return [one for one in validations if one.configuration in selection.configurations]
-    return sorted(validations, key=lambda one: -(one.evaluation.mean_foreground_dice or 0.0))
+        return [validation for validation in validations if validation.configuration in selection.configurations]
+    return sorted(validations, key=lambda validation: -(validation.evaluation.mean_foreground_dice or 0.0))
 
 
 def _show_cases(
-    workspace: Workspace, description: DatasetDescription | None, shown: list[CrossValidation]
+    workspace: Workspace, description: DatasetDescription | None, shown: list[PooledFolds]
 ) -> _CasesSection | None:
     """Worst, median and best cases of the selected configuration, or of the first that was validated."""
     if not shown or description is None:
         return None
     folder = workspace.dataset_folder(description.folder)
     if folder.exists():
-        cards, notes = picture_validation(shown[0], description, folder)
+        cards, notes = show_validation_cases(shown[0], description, folder)
     else:
-        cards, notes = [], [f"The dataset is not at {description.folder} any more, so there are no pictures."]
+        cards, notes = [], [f"The dataset is no longer at {description.folder}, so its images cannot be shown."]
     return _CasesSection(f"{shown[0].configuration}, as predicted, before post-processing", notes, cards)
 
 
-def _calibrate(workspace: Workspace, shown: list[CrossValidation]) -> CalibrationSection | None:
-    return describe_calibration(workspace, [(one.configuration, one.folds) for one in shown]) if shown else None
+def _calibrate(workspace: Workspace, shown: list[PooledFolds]) -> CalibrationSection | None:
+    return (
+        describe_calibration(workspace, [(validation.configuration, validation.folds) for validation in shown])
+        if shown
+        else None
+    )

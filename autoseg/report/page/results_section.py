@@ -1,4 +1,4 @@
-"""Results: every configuration and the selected model, compared by figures and charts."""
+"""Results: every configuration and the selected model, compared by numbers and charts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,28 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.selection import Selection
 from autoseg.report.charts.charts import Figure
 from autoseg.report.charts.distributions import Estimate, Row, draw_boxes, draw_estimates
-from autoseg.report.page.validation import CrossValidation
-from autoseg.report.tables.metrics_table import DataTable, metric_values, say_metric, tabulate_cases, tabulate_labels
+from autoseg.report.page.validation import PooledFolds
+from autoseg.report.tables.metrics_table import (
+    DataTable,
+    describe_metric,
+    metric_values,
+    tabulate_cases,
+    tabulate_labels,
+)
 
 BOXED_METRICS = {"dice": (0.0, 1.0), "hausdorff_95_mm": None}
-"""With their bounds."""
+"""Metrics with a box plot, and the limits of their axes."""
 MAX_BOXES = 60
-"""Rows of one chart; beyond, only the first evaluation is drawn."""
+"""Rows of one chart; with more, only the first evaluation is drawn."""
 
 
 @dataclass(frozen=True)
 class NamedEvaluation:
-    """An evaluation, and what was evaluated."""
+    """An evaluation with the name of what was evaluated."""
 
     title: str
     short: str
-    """For rows of charts."""
+    """Name in the rows of charts."""
     evaluation: Evaluation
 
 
@@ -40,7 +46,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ResultsSection:
-    """All evaluations."""
+    """All evaluations as tables and charts."""
 
     results: list[Result]
     figures: list[Figure]
@@ -55,16 +61,16 @@ class ResultsSection:
 def describe_results(
     selection: Selection | None,
     selected: Evaluation | None,
-    validations: Sequence[CrossValidation],
+    validations: Sequence[PooledFolds],
     unit: str = "mm",
 ) -> ResultsSection:
-    """The selected model after post-processing first, then configurations and the selected pair as they were validated.
+    """The selected model after post-processing, then the configurations and the selected ensemble as validated.
 
     Args:
-        selection: None: nothing is selected.
-        selected: Of the selected model, after post-processing; None: not there.
+        selection: Selected model; None before a selection.
+        selected: Evaluation of the selected model after post-processing; None where it does not exist.
         validations: Validated folds by configuration.
-        unit: Of distances.
+        unit: Unit of distances.
     """
     named = []
     if selection is not None and selected is not None:
@@ -96,14 +102,14 @@ def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, 
     ]
 
 
-def _tabulate(one: NamedEvaluation, unit: str) -> Result:
-    evaluation = one.evaluation
+def _tabulate(named: NamedEvaluation, unit: str) -> Result:
+    evaluation = named.evaluation
     score = "–" if evaluation.mean_foreground_dice is None else f"{evaluation.mean_foreground_dice:.3f}"
     interval = evaluation.mean_foreground_dice_interval
     between = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
     tolerance = evaluation.surface_tolerance_mm
     return Result(
-        title=one.title,
+        title=named.title,
         summary=f"Mean foreground Dice {score}{between}, {len(evaluation.cases)} cases.",
         labels=tabulate_labels(evaluation, unit),
         cases=tabulate_cases(evaluation, unit),
@@ -113,7 +119,7 @@ def _tabulate(one: NamedEvaluation, unit: str) -> Result:
 
 
 def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> Figure | None:
-    """Mean Dice of everything that has one, ensembles among the candidates too; the selected model first."""
+    """Mean Dice of every evaluation and of every candidate ensemble, the selected model first."""
     counts = {len(one.evaluation.cases) for one in named}
     estimates = [
         Estimate(
@@ -139,7 +145,7 @@ def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> F
 
 
 def _box_plots(named: Sequence[NamedEvaluation], unit: str) -> list[Figure]:
-    """A row per label and evaluation."""
+    """Box plots with a row per label and evaluation."""
     figures = []
     for metric, bounds in BOXED_METRICS.items():
         labels = list(dict.fromkeys(label for one in named for label in one.evaluation.labels))
@@ -150,6 +156,6 @@ def _box_plots(named: Sequence[NamedEvaluation], unit: str) -> list[Figure]:
                 values = metric_values(one.evaluation.cases, label, metric)
                 rows.append(Row(label if series == 0 else "", values, series))
         if any(row.values for row in rows):
-            words = say_metric(metric, unit)
-            figures.append(draw_boxes(f"{words} of every case, by label", rows, words, bounds=bounds))
+            name = describe_metric(metric, unit)
+            figures.append(draw_boxes(f"{name} of every case, by label", rows, name, bounds=bounds))
     return figures

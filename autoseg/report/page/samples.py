@@ -1,7 +1,7 @@
-"""Sample cases of a dataset: one slice of each with its labels, and some of their intensities.
+"""Sample cases of a dataset: one slice of each with its labels, and a sample of its intensities.
 
-Small images are read as they are in the files. Of large ones, single slices are read out of the preprocessed arrays,
-so neither time nor memory grows with the images.
+Small images are read from the files. Of large ones, single slices are read from the preprocessed arrays, so neither
+time nor memory grows with the images.
 """
 
 import math
@@ -19,37 +19,39 @@ from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
-from autoseg.report.charts.slices import SlicePicture, display_image, make_slice, say_place, through_plane_axis
+from autoseg.report.charts.slices import SliceImage, describe_slice, display_image, make_slice, through_plane_axis
 
 MAX_SAMPLES = 12
 MAX_FLAGGED_SAMPLES = 4
-"""Of the samples, unusual cases."""
+"""Unusual cases among the samples."""
 MAX_VOXELS = 2**25
-"""Over all channels, of an image that is read as a whole: 128 MB in memory, about a second."""
+"""Voxels over all channels of an image that is read as a whole: 128 MB in memory, about a second."""
 MAX_INTENSITIES = 20_000
 """Voxels of a case and channel that enter its histogram, inside and outside of labels."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One case."""
+    """One sample case."""
 
     case: str
-    picture: SlicePicture
+    """Case id."""
+    image: SliceImage
+    """Slice with the contours of its labels."""
     inside: NDArray[np.float32]
     """Intensities within labels, (C, N)."""
     outside: NDArray[np.float32]
-    """The others, (C, M)."""
+    """Intensities outside of labels, (C, M)."""
     is_preprocessed: bool
-    """Whether intensities are normalised."""
+    """Whether the intensities are normalised."""
 
 
 @dataclass(frozen=True)
 class _Slice:
     image: NDArray[np.float32]
-    """(C, Y, X)."""
+    """Intensities, (C, Y, X)."""
     labels: NDArray[np.int16]
-    """(Y, X), label indices."""
+    """Label indices, (Y, X)."""
     pixel_aspect: float
     place: str
     is_preprocessed: bool
@@ -57,7 +59,7 @@ class _Slice:
 
 @dataclass(frozen=True)
 class SampleReader:
-    """Where samples come from."""
+    """Reader of sample cases from the dataset folder or the preprocessed arrays."""
 
     workspace: Workspace
     description: DatasetDescription
@@ -65,7 +67,7 @@ class SampleReader:
     facts: dict[str, CaseFingerprint]
 
     def read(self, files: CaseFiles) -> Sample | None:
-        """One case; None when neither its files nor its preprocessed arrays are there.
+        """Read one case; None where neither its files nor its preprocessed arrays exist.
 
         Raises:
             AutosegError: If a file cannot be read.
@@ -77,7 +79,7 @@ class SampleReader:
         is_inside = shown.labels != 0
         parts = (shown.image[:, is_inside], shown.image[:, ~is_inside])
         inside, outside = (part[:, :: max(1, part.shape[1] // MAX_INTENSITIES)] for part in parts)
-        picture = make_slice(
+        image = make_slice(
             caption=files.case,
             description=f"{files.case}, {shown.place}, with the contours of its labels",
             image=display_image(shown.image, in_colour=self._is_flat(files.case)),
@@ -85,7 +87,7 @@ class SampleReader:
             prediction=None,
             pixel_aspect=shown.pixel_aspect,
         )
-        return Sample(files.case, picture, inside, outside, shown.is_preprocessed)
+        return Sample(files.case, image, inside, outside, shown.is_preprocessed)
 
     def _is_flat(self, case: str) -> bool:
         return case in self.facts and min(self.facts[case].shape) == 1
@@ -114,12 +116,12 @@ class SampleReader:
             image=np.take(volume.image, place, axis=1 + axis)[:, up],
             labels=self._without_ignored(np.take(labels, place, axis=axis)[up]),
             pixel_aspect=spacing[rows] / spacing[columns],
-            place=say_place(axis, place, shape[axis]),
+            place=describe_slice(axis, place, shape[axis]),
             is_preprocessed=False,
         )
 
     def _read_stored(self, case: str) -> _Slice | None:
-        """The slice with most voxels of foreground among those that were noted while preprocessing."""
+        """Read the slice with most foreground among the voxels that preprocessing recorded."""
         folder = self._stored_folder(case)
         if folder is None:
             return None
@@ -134,7 +136,7 @@ class SampleReader:
             image=values[: self._channels, up],
             labels=self._without_ignored(values[-1, up].astype(np.int16)),
             pixel_aspect=spacing[1] / spacing[2],
-            place=say_place(stored.record.transpose[0], place, depth),
+            place=describe_slice(stored.record.transpose[0], place, depth),
             is_preprocessed=True,
         )
 
@@ -154,10 +156,10 @@ def read_samples(
     plan: Plan | None,
     flagged: Sequence[str],
 ) -> tuple[list[Sample], list[str]]:
-    """Read up to twelve cases, one at a time: some unusual ones, and others evenly over the list.
+    """Read up to twelve cases, one at a time: some unusual ones, and others evenly spaced over the list.
 
     Returns:
-        The samples, and a sentence for each case that could not be shown.
+        The samples, and a sentence for each case that cannot be shown.
     """
     facts = {} if fingerprint is None else {case.case: case for case in fingerprint.cases}
     reader = SampleReader(workspace, description, plan, facts)
@@ -176,16 +178,16 @@ def read_samples(
     if missing:
         place = workspace.dataset_folder(description.folder)
         why = (
-            f"The dataset is not at {description.folder} any more"
+            f"The dataset is no longer at {description.folder}"
             if not place.exists()
-            else "Their images are too large to be read as a whole, and they are not preprocessed"
+            else "Their images are too large to be read as a whole, and preprocessed arrays are missing"
         )
-        notes.append(f"Sample cases without a picture: {missing}. {why}.")
+        notes.append(f"Sample cases that cannot be shown: {missing}. {why}.")
     return samples, notes
 
 
 def choose_samples(cases: Sequence[str], flagged: Sequence[str]) -> list[str]:
-    """The first flagged cases, then cases evenly spread over the list, in the list's order."""
+    """The first flagged cases and others evenly spaced over the list, in the order of the list."""
     chosen = list(dict.fromkeys(flagged))[:MAX_FLAGGED_SAMPLES]
     others = [case for case in cases if case not in chosen]
     wanted = min(MAX_SAMPLES - len(chosen), len(others))

@@ -10,10 +10,10 @@
     const key = (row) => row.cells[column].dataset.order;
     const rows = Array.from(body.rows);
     rows.sort((a, b) => {
-      const [one, two] = [key(a), key(b)];
-      if (one === "" || two === "") return (one === "") - (two === ""); // without a value: last, both ways
-      const numeric = Number(one) - Number(two);
-      const order = Number.isNaN(numeric) ? one.localeCompare(two, undefined, { numeric: true }) : numeric;
+      const [first, second] = [key(a), key(b)];
+      if (first === "" || second === "") return (first === "") - (second === ""); // without a value: last, both ways
+      const numeric = Number(first) - Number(second);
+      const order = Number.isNaN(numeric) ? first.localeCompare(second, undefined, { numeric: true }) : numeric;
       return rising ? order : -order;
     });
     rows.forEach((row) => body.append(row));
@@ -47,16 +47,16 @@
     const data = JSON.parse(stack.querySelector("script").textContent);
     const slider = stack.querySelector("input");
     const strip = stack.querySelector("img");
-    const say = stack.querySelector("output");
+    const caption = stack.querySelector("output");
     const show = () => {
       const place = Number(slider.value);
       strip.style.top = -100 * place + "%";
-      say.textContent = data.names[place] + (place === data.first ? ": most disagreement" : "");
+      caption.textContent = data.names[place] + (place === data.first ? ": most disagreement" : "");
       draw(stack.querySelector(".reference"), data.outlines[place][0]);
       draw(stack.querySelector(".prediction"), data.outlines[place][1]);
     };
     slider.addEventListener("input", show);
-    // The wheel scrolls the page until the picture is clicked: then it and the arrow keys scroll through slices.
+    // The wheel scrolls the page until the image is clicked: then it and the arrow keys scroll through slices.
     stack.querySelector(".cell").addEventListener("click", () => slider.focus());
     stack.querySelector(".cell").addEventListener("wheel", (event) => {
       if (document.activeElement !== slider) return;

@@ -1,4 +1,4 @@
-"""The page's other sections as plain rows and texts: what is said, not how it looks."""
+"""Other sections of the page as rows and texts; the template decides how they look."""
 
 import hashlib
 import os
@@ -17,21 +17,21 @@ from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
-from autoseg.report.page.recipe import say_recipe
-from autoseg.report.page.validation import CrossValidation
-from autoseg.report.tables.tables import Row, configuration_rows, decision_rows, number, say_duration
+from autoseg.report.page.recipe import describe_recipe
+from autoseg.report.page.validation import PooledFolds
+from autoseg.report.tables.tables import Row, configuration_rows, decision_rows, format_duration, number
 
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
 FIRST_TRAINED = "3d_fullres"
-"""What a user who has trained nothing yet should begin with, as planning says too."""
+"""Configuration to train first, as planning suggests too."""
 HASH_CHUNK_BYTES = 1 << 20
 SHOWN_DIGITS = 16
-"""Of a SHA-256."""
+"""Digits of a SHA-256 that are shown."""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What a reader wants first."""
+    """State of the workspace, its score and the next command."""
 
     state: str
     score: str
@@ -63,7 +63,7 @@ class CurvesSection:
 
 @dataclass(frozen=True)
 class SelectionSection:
-    """What was selected, and why."""
+    """Selected model with its reasons."""
 
     recipe: list[str]
     score: str
@@ -73,12 +73,12 @@ class SelectionSection:
 
 @dataclass(frozen=True)
 class VersionsSection:
-    """What made the model and this page."""
+    """Software and files behind the model and this page."""
 
     software: list[Row]
     files: list[Row]
     folds: list[Row]
-    """Configuration, fold, steps, time, weights' hash."""
+    """Configuration, fold, steps, training time, hash of the weights."""
 
 
 def describe_headline(
@@ -86,21 +86,21 @@ def describe_headline(
     description: DatasetDescription | None,
     plan: Plan | None,
     selection: Selection | None,
-    validations: Sequence[CrossValidation],
+    validations: Sequence[PooledFolds],
     interval: Interval | None,
 ) -> Headline:
     """State, score with interval, counts, and the next command to type.
 
     Args:
-        workspace: For what is trained.
-        description: None: not there.
-        plan: None: not there.
-        selection: None: not selected yet; then the best validated configuration's score is shown.
+        workspace: Workspace, for the folds that are trained.
+        description: Dataset; None where it does not exist.
+        plan: Plan; None where it does not exist.
+        selection: Selection; None before a selection: then the score is that of the best validated configuration.
         validations: Validated folds by configuration.
-        interval: Of the selected model's score.
+        interval: Confidence interval of the score of the selected model.
     """
     tiles: list[Row] = []
-    best = max(validations, key=lambda one: one.evaluation.mean_foreground_dice or 0.0, default=None)
+    best = max(validations, key=lambda validation: validation.evaluation.mean_foreground_dice or 0.0, default=None)
     score, name = None, ""
     if selection is not None:
         state = f"Selected: {' + '.join(selection.configurations)}"
@@ -124,24 +124,27 @@ def describe_headline(
 
 
 def _next_command(workspace: Workspace, plan: Plan | None, selection: Selection | None) -> tuple[str, str]:
-    """A command, and what it does."""
+    """The next command, and what it does."""
     root = workspace.root.name if workspace.root.name else str(workspace.root)
     if plan is None:
-        return "autoseg-plan DATASET", "makes a plan"
+        return "autoseg-plan DATASET", "plan a dataset"
     if selection is not None or plan.planner == IMPORTED:
-        return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segments new images with this model"
+        return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segment new images with this model"
     folds = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
     for name in sorted(plan.configurations, key=lambda name: name != FIRST_TRAINED):
         trained = workspace.trained_folds(name)
         missing = [str(fold) for fold in range(folds) if str(fold) not in trained]
         if missing or not trained:
             fold = missing[0] if missing else "0"
-            return f"autoseg-train {root} -c {name} -f {fold}", f"trains {name}, fold {fold}, the next that is missing"
-    return f"autoseg select {root}", "chooses among what is trained"
+            return (
+                f"autoseg-train {root} -c {name} -f {fold}",
+                f"train {name}, fold {fold}, the next one that is missing",
+            )
+    return f"autoseg select {root}", "select among the trained configurations"
 
 
 def describe_plan_section(plan: Plan, splits: Splits | None) -> PlanSection:
-    """Configurations side by side, then decisions."""
+    """Properties of the configurations side by side, and the decisions with their reasons."""
     facts: list[Row] = [("planner", plan.planner), ("device", plan.budget.device)]
     if splits is not None:
         facts.append(("folds", splits.reason))
@@ -149,7 +152,7 @@ def describe_plan_section(plan: Plan, splits: Splits | None) -> PlanSection:
 
 
 def describe_curves(histories: Mapping[str, Mapping[str, Sequence[EpochHistory]]]) -> list[CurvesSection]:
-    """Losses, pseudo-Dice and learning rate of every fold, by configuration."""
+    """Charts of losses, pseudo-Dice and learning rate of every fold, by configuration."""
     sections = []
     for configuration, folds in histories.items():
         training, validation, rate = (
@@ -173,29 +176,29 @@ def _mean_pseudo_dice(line: EpochHistory) -> float | None:
 
 
 def describe_selection(selection: Selection) -> SelectionSection:
-    """The recipe, and how it came about."""
+    """The recipe, its reasons and the candidates."""
     return SelectionSection(
-        recipe=say_recipe(selection),
+        recipe=describe_recipe(selection),
         score=format_score(selection.mean_foreground_dice),
         reasons=selection.reasons,
         candidates=[
             (
-                " + ".join(one.configurations),
-                ", ".join(one.folds),
-                str(one.num_cases),
-                number(one.mean_foreground_dice),
-                "–" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
+                " + ".join(candidate.configurations),
+                ", ".join(candidate.folds),
+                str(candidate.num_cases),
+                number(candidate.mean_foreground_dice),
+                "–" if candidate.interval is None else f"{candidate.interval[0]:.3f} to {candidate.interval[1]:.3f}",
             )
-            for one in selection.candidates
+            for candidate in selection.candidates
         ],
     )
 
 
 def describe_versions(workspace: Workspace) -> VersionsSection:
-    """Versions of what made this page, hashes of the files that it is about, and how long each fold took.
+    """Versions of the software behind this page, hashes of the files it describes, and the training time of each fold.
 
     Raises:
-        RecordError: If a checkpoint's record is damaged.
+        RecordError: If the JSON file of a checkpoint is damaged.
     """
     software: list[Row] = [("Python", platform.python_version())]
     for package in SHOWN_PACKAGES:
@@ -218,8 +221,8 @@ def _fold_rows(workspace: Workspace) -> list[Row]:
             checkpoint.configuration,
             checkpoint.fold,
             f"{checkpoint.step:,}",
-            say_duration(checkpoint.elapsed_seconds),
-            _hash_file(weights) if weights.exists() else "not there",
+            format_duration(checkpoint.elapsed_seconds),
+            _hash_file(weights) if weights.exists() else "missing",
         )
         rows.append(row)
     return rows

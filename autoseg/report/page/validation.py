@@ -1,4 +1,4 @@
-"""What the folds of a workspace left behind: curves, scores, calibration, and where their label maps are."""
+"""Results of the folds of a workspace: training histories, scores, calibration, folders of label maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ from autoseg.records.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class CrossValidation:
+class PooledFolds:
     """All validated folds of one configuration as one evaluation, before any post-processing."""
 
     configuration: str
-    """Or two, as `a + b`, whose probabilities are averaged."""
+    """Name of the configuration, or of two as `a + b` whose probabilities are averaged."""
     folds: tuple[str, ...]
     evaluation: Evaluation
     folders: dict[str, Path]
-    """Case -> folder of its predicted label map."""
+    """Folder of the predicted label map of each case."""
 
 
-def read_cross_validations(workspace: Workspace) -> list[CrossValidation]:
-    """Merge the validated folds of each configuration, by name.
+def read_pooled_folds(workspace: Workspace) -> list[PooledFolds]:
+    """Pool the validated folds of each configuration, by name.
 
     Raises:
         RecordError: If an evaluation is damaged.
@@ -38,11 +38,11 @@ def read_cross_validations(workspace: Workspace) -> list[CrossValidation]:
     found: dict[str, list[Path]] = {}
     for path in sorted((workspace.root / "models").glob("*/fold_*/validation/evaluation.json")):
         found.setdefault(path.parents[2].name, []).append(path)
-    return [_merge(configuration, paths) for configuration, paths in found.items()]
+    return [_pool(configuration, paths) for configuration, paths in found.items()]
 
 
-def read_selected_ensemble(workspace: Workspace, selection: Selection | None) -> list[CrossValidation]:
-    """The selected pair of configurations, if one was selected and its label maps are there; else nothing.
+def read_selected_ensemble(workspace: Workspace, selection: Selection | None) -> list[PooledFolds]:
+    """Pool the folds of the selected ensemble; empty where none is selected or its label maps are missing.
 
     Raises:
         RecordError: If an evaluation is damaged.
@@ -53,12 +53,12 @@ def read_selected_ensemble(workspace: Workspace, selection: Selection | None) ->
     paths = [workspace.validation(names, fold) / "evaluation.json" for fold in selection.folds]
     if not all(path.exists() for path in paths):
         return []
-    return [replace(_merge(" + ".join(names), paths), folds=selection.folds)]
+    return [replace(_pool(" + ".join(names), paths), folds=selection.folds)]
 
 
-def _merge(configuration: str, paths: Sequence[Path]) -> CrossValidation:
+def _pool(configuration: str, paths: Sequence[Path]) -> PooledFolds:
     evaluations = [read_record(Evaluation, path) for path in paths]
-    return CrossValidation(
+    return PooledFolds(
         configuration=configuration,
         folds=tuple(path.parents[1].name.removeprefix("fold_") for path in paths),
         evaluation=summarize(
@@ -94,7 +94,7 @@ def _read_history(path: Path) -> list[EpochHistory]:
 
 
 def read_calibration(workspace: Workspace, configuration: str, folds: Sequence[str]) -> dict[str, CalibrationCounts]:
-    """A configuration's counts by label, added up over the folds that have them; empty when none has.
+    """Counts of a configuration by label, added up over the folds that have them; empty where no fold has any.
 
     Raises:
         RecordError: If a file is damaged.
@@ -109,7 +109,7 @@ def read_calibration(workspace: Workspace, configuration: str, folds: Sequence[s
 
 
 def add_counts(one: CalibrationCounts, other: CalibrationCounts) -> CalibrationCounts:
-    """Bin by bin."""
+    """Sum of two counts, bin by bin."""
     return CalibrationCounts(
         voxels=tuple(map(add, one.voxels, other.voxels)),
         probability_sums=tuple(map(add, one.probability_sums, other.probability_sums)),

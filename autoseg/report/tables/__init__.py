@@ -1,1 +1,1 @@
-"""Tables and numbers as text, for the terminal and the page."""
+"""Tables and formatted numbers, for the terminal and the page."""

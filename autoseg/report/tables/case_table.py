@@ -8,7 +8,7 @@ from autoseg.records.files import replacing
 
 
 def write_case_table(evaluation: Evaluation, path: Path) -> None:
-    """Write one line per case and label: `case`, `label`, then every field of LabelScores; no value is an empty cell.
+    """Write a row per case and label: `case`, `label`, then every field of LabelScores; missing values are empty cells.
 
     UTF-8, lines end in CR LF, cells with commas or quotes are quoted (RFC 4180). Written atomically.
     """

@@ -1,4 +1,4 @@
-"""What the table of an evaluation has no room for, and two evaluations set against each other, for the terminal."""
+"""Details of an evaluation and comparisons of two evaluations, as tables for the terminal."""
 
 from rich.markup import escape
 from rich.table import Table
@@ -26,7 +26,7 @@ COMPARISON_COLUMNS = (
 
 
 def evaluation_details_table(evaluation: Evaluation) -> Table:
-    """What `evaluation_table` leaves out."""
+    """Table of the metrics that `evaluation_table` leaves out."""
     table = scores_table(DETAIL_COLUMNS, evaluation_detail_rows(evaluation))
     table.caption = "precision, recall, MSD (Hausdorff) with misses; RVD: (predicted - reference) / reference"
     return table
@@ -45,7 +45,7 @@ def evaluation_detail_rows(evaluation: Evaluation) -> list[Row]:
 
 
 def comparison_table(comparison: EvaluationComparison) -> Table:
-    """Difference by label and metric, then that of the mean foreground Dice."""
+    """Table of the differences by label and metric, then of the mean foreground Dice."""
     rows = [
         _comparison_row(label, metric.column, compared[metric.name])
         for label, compared in comparison.labels.items()
@@ -56,11 +56,19 @@ def comparison_table(comparison: EvaluationComparison) -> Table:
         rows.append(_comparison_row("mean of labels", "Dice", comparison.mean_foreground_dice))
     table = scores_table(COMPARISON_COLUMNS, rows)
     table.title = escape(f"{comparison.first} minus {comparison.second}, {len(comparison.cases)} cases")
-    table.caption = "a missed or invented structure has the worst value; p: of the cases that differ, not corrected"
+    table.caption = "a missed or invented structure has the worst value; p: over the cases that differ, not corrected"
     return table
 
 
-def _comparison_row(label: str, metric: str, one: MetricComparison) -> Row:
-    bounds = "–" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}"
-    p_value = "–" if one.p_value is None else f"{one.p_value:.2g}"
-    return label, metric, f"{one.mean_difference:+.4f}", bounds, str(one.num_cases), str(one.num_different), p_value
+def _comparison_row(label: str, metric: str, compared: MetricComparison) -> Row:
+    bounds = "–" if compared.interval is None else f"{compared.interval[0]:+.4f} to {compared.interval[1]:+.4f}"
+    p_value = "–" if compared.p_value is None else f"{compared.p_value:.2g}"
+    return (
+        label,
+        metric,
+        f"{compared.mean_difference:+.4f}",
+        bounds,
+        str(compared.num_cases),
+        str(compared.num_different),
+        p_value,
+    )

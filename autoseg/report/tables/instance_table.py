@@ -9,8 +9,8 @@ _COLUMNS = ("label", "PQ", "SQ", "RQ (F1)", "matched", "invented", "missed")
 
 
 def instance_scores_table(evaluation: InstanceEvaluation) -> Table:
-    """One line per label, over the objects of all cases."""
-    table = Table(title=f"objects of {len(evaluation.cases)} cases, matched at IoU > 0.5")
+    """Table with one row per label, over the instances of all cases."""
+    table = Table(title=f"instances of {len(evaluation.cases)} cases, matched at IoU > 0.5")
     for position, name in enumerate(_COLUMNS):
         table.add_column(name, justify="left" if position == 0 else "right")
     for name, scores in evaluation.labels.items():

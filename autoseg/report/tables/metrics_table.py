@@ -1,4 +1,4 @@
-"""Evaluations as tables of the page: every metric that was computed, with intervals."""
+"""Evaluations as tables of the page: every computed metric, with its interval."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,39 +8,46 @@ from autoseg.metrics.summary import case_dice
 from autoseg.records.evaluation import CaseScores, Evaluation, LabelScores, LabelSummary
 
 MAX_LABEL_COLUMNS = 8
-"""With more labels, the table of cases shows means only."""
+"""Labels with columns of their own in the table of cases; with more, it shows means only."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, and what it is sorted by."""
+    """A formatted value and its sort key."""
 
     text: str
     detail: str = ""
-    """Small print: the interval."""
+    """Interval or standard deviation, in small print."""
     order: float | None = None
-    """None: sorted last."""
+    """Sort key; None is sorted last."""
 
 
 @dataclass(frozen=True)
 class DataTable:
-    """Columns, rows, and the rows below the line."""
+    """A table of the page: columns, rows and a footer."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     footer: tuple[Cell, ...] = ()
 
 
-def say_metric(name: str, unit: str) -> str:
-    """Name of a metric for people; distances are in mm, of pictures in pixels."""
+def describe_metric(name: str, unit: str) -> str:
+    """Name of a metric with its unit; distances are in mm, in 2D images without spacing in pixels."""
     return BY_NAME[name].describe(unit)
 
 
 def tabulate_labels(evaluation: Evaluation, unit: str = "mm") -> DataTable:
-    """One row per label; metrics that no label has are left out, counts of empty structures come last."""
+    """Table with one row per label; metrics that no label has are left out, counts of empty structures come last."""
     page = [metric.name for metric in metrics_of("page")]
     names = [name for name in page if any(_mean(summary, name) for summary in evaluation.labels.values())]
-    columns = ("label", *(say_metric(name, unit) for name in names), "cases", "missed", "false alarms", "both empty")
+    columns = (
+        "label",
+        *(describe_metric(name, unit) for name in names),
+        "cases",
+        "missed",
+        "false alarms",
+        "both empty",
+    )
     rows = []
     for label, summary in evaluation.labels.items():
         counts = evaluation.counts[label]
@@ -71,13 +78,13 @@ def _mean(summary: LabelSummary, name: str) -> Cell | None:
 
 
 def figure_cell(value: float | None, interval: tuple[float, float] | None = None) -> Cell:
-    """A figure with its 95 % interval."""
+    """Cell of a value with its 95 % interval."""
     between = "" if interval is None else f"{short(interval[0])} to {short(interval[1])}"
     return Cell(short(value), between, value)
 
 
 def tabulate_cases(evaluation: Evaluation, unit: str = "mm") -> DataTable:
-    """One row per case, the worst first, cases without any score last."""
+    """Table with one row per case, the worst first, cases without a score last."""
     labels = list(evaluation.labels)
     few = len(labels) <= MAX_LABEL_COLUMNS
     columns: list[tuple[str, Callable[[CaseScores], float | None]]] = [("mean Dice", case_dice)]
@@ -85,7 +92,7 @@ def tabulate_cases(evaluation: Evaluation, unit: str = "mm") -> DataTable:
         columns += [(f"{label}, Dice", _getter(label, "dice")) for label in labels]
     for metric in ("hausdorff_95_mm", "volume_error_ml"):
         if few and any(value_of(case, label, metric) is not None for case in evaluation.cases for label in labels):
-            columns += [(f"{label}, {say_metric(metric, unit)}", _getter(label, metric)) for label in labels]
+            columns += [(f"{label}, {describe_metric(metric, unit)}", _getter(label, metric)) for label in labels]
     rows = [
         (Cell(case.case), *(figure_cell(value(case)) for _, value in columns))
         for case in sorted(evaluation.cases, key=_rank)
@@ -98,20 +105,20 @@ def _getter(label: str, metric: str) -> Callable[[CaseScores], float | None]:
 
 
 def value_of(case: CaseScores, label: str, metric: str) -> float | None:
-    """One metric of one label in one case; None where it is not defined or was not computed."""
+    """Value of one metric of one label in one case; None where it is undefined or was not computed."""
     scores: LabelScores | None = case.labels.get(label)
     value: float | None = None if scores is None else getattr(scores, metric)
     return value
 
 
 def metric_values(cases: Sequence[CaseScores], label: str, metric: str) -> dict[str, float]:
-    """A metric's known values by case."""
+    """Known values of a metric by case."""
     values = {case.case: value_of(case, label, metric) for case in cases}
     return {case: value for case, value in values.items() if value is not None}
 
 
 def short(value: float | None) -> str:
-    """Three decimals below ten, else three significant digits; a dash where there is no value."""
+    """A value with three decimals below ten, else with three significant digits; a dash without a value."""
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"

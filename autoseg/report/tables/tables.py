@@ -1,4 +1,4 @@
-"""Plans and evaluations as rows of text: for the terminal here, for the page in `render`."""
+"""Plans and evaluations as rows of text and as tables for the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -18,7 +18,7 @@ from autoseg.records.selection import Interval
 Row = tuple[str, ...]
 
 GIGABYTE = 1e9
-"""Bytes; memory limits are given to autoseg in these."""
+"""Bytes of a gigabyte, the unit in which memory limits are given."""
 
 EVALUATION_COLUMNS = (
     "label",
@@ -28,18 +28,18 @@ EVALUATION_COLUMNS = (
     "cases",
     "missed, false, empty",
 )
-"""Of the table that everybody sees. Distances are those with misses; a dash: not measured."""
+"""Columns of the table that is always shown. Distances include misses; a dash: not measured."""
 
 
 def plan_table(plan: Plan) -> Table:
-    """What was decided for each configuration."""
+    """Table of the properties of each configuration."""
     table = _configurations_table(f"Plan for {plan.dataset_name} (planner {plan.planner})", plan)
     _fill(table, configuration_rows(plan))
     return table
 
 
 def plan_explanation(plan: Plan) -> list[RenderableType]:
-    """Every decision with its reason, as paragraphs: what concerns all configurations, then each configuration."""
+    """Every decision with its reason, as paragraphs: those for all configurations, then those of each configuration."""
     parts: list[RenderableType] = []
     for name in ("", *plan.configurations):
         decisions = [decision for decision in plan.decisions if _belongs_to(decision, plan) == name]
@@ -53,12 +53,12 @@ def plan_explanation(plan: Plan) -> list[RenderableType]:
 
 
 def profile_table(plan: Plan, step_seconds: Mapping[str, float | None]) -> Table:
-    """What each configuration costs.
+    """Table of the costs of each configuration.
 
     Args:
-        plan: For its estimates.
-        step_seconds: Measured training step by configuration, seconds; None: the memory was too small. Configurations
-            that are left out were not measured.
+        plan: Plan with its estimates.
+        step_seconds: Measured duration of a training step by configuration, seconds; None: the memory was too small.
+            Configurations that are left out were not measured.
     """
     columns = []
     for name, configuration in plan.configurations.items():
@@ -70,9 +70,9 @@ def profile_table(plan: Plan, step_seconds: Mapping[str, float | None]) -> Table
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """One line per label, then the mean over labels; how often structures were missed or invented stands beside.
+    """Table with one row per label and the mean over labels, with the numbers of missed and invented structures.
 
-    Columns without any value, those of surfaces after a quick evaluation, are left out.
+    Columns without any value, such as those of surfaces after a quick evaluation, are left out.
     """
     bounds = interval(evaluation.mean_foreground_dice_interval)
     mean = ("mean", number(evaluation.mean_foreground_dice), bounds)
@@ -98,7 +98,7 @@ def evaluation_rows(evaluation: Evaluation) -> list[Row]:
 
 
 def scores_table(columns: Row, rows: Sequence[Row], footer: Row = ()) -> Table:
-    """Label by label, narrow enough for a terminal of 80 columns; columns without any value are left out."""
+    """Table with one row per label that fits a terminal of 80 columns; columns without any value are left out."""
     shown = [number for number in range(len(columns)) if not rows or any(row[number] != "–" for row in rows)]
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=bool(footer))
     for position in shown:
@@ -114,17 +114,17 @@ def scores_table(columns: Row, rows: Sequence[Row], footer: Row = ()) -> Table:
 
 
 def configuration_rows(plan: Plan) -> list[Row]:
-    """One row per property: its name, then a cell per configuration."""
+    """Rows of the properties of a plan: name, then a cell per configuration."""
     return _rows([_describe(configuration) for configuration in plan.configurations.values()])
 
 
 def decision_rows(plan: Plan) -> list[Row]:
-    """What was decided, its value, and why."""
+    """Rows of the decisions of a plan: what was decided, its value, and why."""
     return [(decision.what, plain_text(decision.value), decision.reason) for decision in plan.decisions]
 
 
 def metric_summary(summary: LabelSummary, name: str) -> MetricSummary:
-    """One metric of a label; without any value where it was not computed. Older files have Dice and IoU alone."""
+    """Summary of one metric of a label, empty where it was not computed. Older files have Dice and IoU only."""
     mean = {"dice": summary.dice, "iou": summary.iou}.get(name)
     return summary.metrics.get(name, MetricSummary(mean=mean, num_cases=0 if mean is None else summary.num_cases))
 
@@ -137,22 +137,22 @@ def metric_cell(summary: LabelSummary, metric: Metric) -> str:
 
 
 def number(value: float | None, decimals: int = 3) -> str:
-    """Three decimals; a dash where there is no value."""
+    """A value with three decimals; a dash without a value."""
     return "–" if value is None else f"{value:.{decimals}f}"
 
 
 def signed(value: float | None) -> str:
-    """Three significant digits with a sign; a dash where there is no value."""
+    """A value with its sign and three significant digits; a dash without a value."""
     return "–" if value is None else f"{value:+.3g}"
 
 
 def interval(bounds: Interval | None) -> str:
-    """Lower and upper bound; a dash where they are not known."""
+    """Lower and upper bound of an interval; a dash where it is unknown."""
     return "–" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
 
 
 def plain_text(value: JsonValue) -> str:
-    """A value from a plan as a person would write it."""
+    """A value of a plan as plain text."""
     if value == ():
         return "none"
     if isinstance(value, tuple):
@@ -210,7 +210,7 @@ def _describe_costs(configuration: Configuration) -> dict[str, str]:
 
 
 def _describe_step(configuration: Configuration, seconds: float | None) -> dict[str, str]:
-    """Time of a step, and of the fold's planned steps at that speed."""
+    """Duration of a step, and of the planned steps of a fold at that speed."""
     training = configuration.training
     if seconds is None:
         return {"training step": "memory too small"}
@@ -218,13 +218,13 @@ def _describe_step(configuration: Configuration, seconds: float | None) -> dict[
     return {
         "training step": f"{seconds:.3g} s",
         "steps per second": f"{1 / seconds:.3g}",
-        "planned steps take": say_duration(steps * seconds),
+        "planned steps take": format_duration(steps * seconds),
         "time per fold": _limit(training.time_per_fold_seconds),
     }
 
 
 def _belongs_to(decision: Decision, plan: Plan) -> str:
-    """Name of the one configuration that a decision concerns; empty: all."""
+    """Name of the configuration that a decision concerns; empty for all configurations."""
     name, dot, _ = decision.what.partition(".")
     return name if dot and name in plan.configurations else ""
 
@@ -251,19 +251,19 @@ def _times(sizes: Iterable[object]) -> str:
 
 
 def _memory(num_bytes: int) -> str:
-    """In GB, or in MB below a tenth of one."""
+    """A size in GB, or in MB below 0.1 GB."""
     return f"{num_bytes / 1e6:.3g} MB" if num_bytes < GIGABYTE / 10 else f"{num_bytes / GIGABYTE:.2f} GB"
 
 
 def _limit(seconds: float | None) -> str:
-    return "not limited" if seconds is None else say_duration(seconds)
+    return "not limited" if seconds is None else format_duration(seconds)
 
 
-def say_duration(seconds: float) -> str:
-    """In the largest unit that there is at least one of.
+def format_duration(seconds: float) -> str:
+    """A duration in the largest unit of which it has at least one.
 
     Examples:
-        >>> say_duration(30.0), say_duration(600.0), say_duration(7200.0), say_duration(400000.0)
+        >>> format_duration(30.0), format_duration(600.0), format_duration(7200.0), format_duration(400000.0)
         ('30 s', '10 min', '2 h', '4.63 days')
     """
     sizes = {"days": 86400.0, "h": 3600.0, "min": 60.0}
@@ -273,4 +273,4 @@ def say_duration(seconds: float) -> str:
 
 def _fill(table: Table, rows: Sequence[Row]) -> None:
     for row in rows:
-        table.add_row(*map(escape, row))  # square brackets in names are no markup
+        table.add_row(*map(escape, row))  # square brackets in names are not markup

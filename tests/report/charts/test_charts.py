@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from autoseg.report.charts import svg
 from autoseg.report.charts.charts import draw_curves, draw_histogram, draw_reliability
 from autoseg.report.charts.distributions import MAX_DOTS, Estimate, Row, draw_boxes, draw_estimates, draw_ranges
-from autoseg.report.charts.svg import linear_scale, log_scale, say_figure, tick_text
+from autoseg.report.charts.svg import format_quantity, linear_scale, log_scale, tick_text
 
 
 def elements(figure, name, kind=""):
@@ -25,7 +25,7 @@ def points(path):
 
 
 def test_scales_have_round_ends_and_ticks():
-    scale = linear_scale(0.13, 0.87, 0, 100, most=5)
+    scale = linear_scale(0.13, 0.87, 0, 100, max_ticks=5)
     assert (scale.low, scale.high) == pytest.approx((0.0, 1.0))
     assert scale.ticks(5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert scale(0.25) == pytest.approx(25)
@@ -58,7 +58,7 @@ def test_ticks_are_short(value, expected):
 
 @pytest.mark.parametrize(("value", "expected"), [(1_704_123, "1,704,000"), (35, "35"), (999.96, "1000"), (0.5, "0.5")])
 def test_figures_have_no_exponent(value, expected):
-    assert say_figure(value) == expected
+    assert format_quantity(value) == expected
 
 
 def test_a_gap_interrupts_a_curve():
@@ -82,7 +82,7 @@ def test_long_curves_are_thinned_out_and_keep_their_ends():
 def test_boxes_lie_at_the_quartiles_and_far_values_beyond_the_whiskers():
     values = {f"case {number}": float(number) for number in range(9)} | {"far": 30.0}
     figure = draw_boxes("size", [Row("liver", values, 0)], "volume (ml)")
-    scale = linear_scale(0, 30, svg.name_margin(["liver"]), svg.WIDTH - 14, most=5)
+    scale = linear_scale(0, 30, svg.name_margin(["liver"]), svg.WIDTH - 14, max_ticks=5)
     (box,) = elements(figure, "rect", "box")
     first, third = np.percentile(list(values.values()), (25, 75))
     assert float(box.get("x", 0)) == pytest.approx(scale(first), abs=0.06)

@@ -12,10 +12,10 @@ from autoseg.report.charts.slices import (
     MAX_EDGE,
     NUM_LABEL_COLOURS,
     box_around,
+    describe_slice,
     display_image,
-    encode_picture,
+    encode_image,
     make_slice,
-    say_place,
     through_plane_axis,
     trace_labels,
     trace_mask,
@@ -62,7 +62,7 @@ def test_every_label_has_the_colour_of_its_index():
 
 def test_pictures_are_small_and_keep_their_shape():
     image = np.random.default_rng(0).random((700, 350)).astype(np.float32)
-    url = encode_picture(image)
+    url = encode_image(image)
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
         assert picture.size == (MAX_EDGE // 2, MAX_EDGE)
     assert len(url) < 100_000
@@ -101,8 +101,8 @@ def test_colours_stay_as_they_are_and_other_channels_are_grey():
 
 
 def test_places_are_counted_from_one():
-    assert say_place(1, 0, 7) == "coronal slice 1 of 7"
-    assert say_place(0, 0, 1) == "slice"
+    assert describe_slice(1, 0, 7) == "coronal slice 1 of 7"
+    assert describe_slice(0, 0, 1) == "slice"
 
 
 def test_the_box_around_a_structure_has_a_margin():

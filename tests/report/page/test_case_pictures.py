@@ -12,8 +12,8 @@ from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.records.files import read_record
 from autoseg.report.page import case_pictures
-from autoseg.report.page.case_pictures import choose_cases, picture_validation
-from autoseg.report.page.validation import read_cross_validations
+from autoseg.report.page.case_pictures import choose_cases, show_validation_cases
+from autoseg.report.page.validation import read_pooled_folds
 from tests.report.conftest import make_reference, write_nifti
 
 
@@ -42,20 +42,20 @@ def make_evaluation(*dices):
     ],
 )
 def test_worst_median_and_best_are_chosen_once_each(dices, expected):
-    assert [(word, case.case) for word, case in choose_cases(make_evaluation(*dices))] == expected
+    assert [(rank, case.case) for rank, case in choose_cases(make_evaluation(*dices))] == expected
 
 
 def cards_of(workspace, tmp_path):
     description = read_record(DatasetDescription, workspace.dataset)
-    return picture_validation(read_cross_validations(workspace)[0], description, tmp_path / "data")
+    return show_validation_cases(read_pooled_folds(workspace)[0], description, tmp_path / "data")
 
 
 def test_planes_lie_as_radiologists_expect(trained, tmp_path):
     cards, notes = cards_of(trained, tmp_path)
     assert notes == []
-    assert [(card.word, card.case) for card in cards] == [("worst", "b"), ("best", "a")]
-    axial, coronal, sagittal = cards[1].pictures
-    assert [picture.caption.split()[1] for picture in cards[1].pictures] == ["axial", "coronal", "sagittal"]
+    assert [(card.rank, card.case) for card in cards] == [("worst", "b"), ("best", "a")]
+    axial, coronal, sagittal = cards[1].images
+    assert [image.caption.split()[1] for image in cards[1].images] == ["axial", "coronal", "sagittal"]
     # the box around 3 x 5 x 3 voxels with margins of 1, 2, 1: (5, 9, 5) voxels of (3, 0.9, 0.7) mm
     assert (coronal.width, coronal.height) == (5, 5)
     assert axial.aspect == pytest.approx(5 * 0.7 / (9 * 0.9))
@@ -70,7 +70,7 @@ def test_superior_is_up(trained, tmp_path):
     for folder in (tmp_path / "data" / "labels", trained.fold("3d_fullres", "0") / "validation"):
         write_nifti(folder / "a.nii.gz", reference)
     card = next(card for card in cards_of(trained, tmp_path)[0] if card.case == "a")
-    (outline,) = card.pictures[1].reference
+    (outline,) = card.images[1].reference
     corners = [tuple(map(float, corner.split(","))) for corner in outline.path.strip("MZ").split(" ")]
     widest = [y for x, y in corners if x == max(x for x, _ in corners)]
     assert max(widest) <= 1  # the wide part is in the first row
@@ -84,10 +84,10 @@ def test_the_stack_begins_where_maps_disagree_most(trained, tmp_path):
     assert (card.stack.count, card.stack.first) == (5, 3)
     assert card.stack.names[3] == "axial slice 4 of 5"
     reference, predicted = card.stack.outlines[3]
-    assert card.stack.picture.reference == reference
+    assert card.stack.image.reference == reference
     assert len(reference) == 1
     assert predicted == ()
-    with Image.open(io.BytesIO(base64.b64decode(card.stack.picture.source.partition(",")[2]))) as strip:
+    with Image.open(io.BytesIO(base64.b64decode(card.stack.image.source.partition(",")[2]))) as strip:
         assert strip.size == (5, 5 * 9)
 
 

@@ -57,7 +57,7 @@ def test_a_volume_far_from_the_rest_is_named_with_what_is_usual():
     [
         ({"spacing": {2: 9.0}}, "spacing along z"),
         ({"maxima": {2: 4000.0}}, "CT, largest intensity"),
-        ({"components": {2: 12}}, "lesion, separate parts"),
+        ({"components": {2: 12}}, "lesion, connected components"),
     ],
 )
 def test_other_quantities_are_looked_at_even_when_the_rest_is_equal(changes, what):

@@ -80,7 +80,7 @@ def test_a_selected_workspace_shows_everything(selected):
         "keep the largest component of lesion",
         "3d_fullres & nothing else.",
         "Selected: 3d_fullres with its post-processing",
-        "References without a prediction, not scored: c",
+        "Reference cases without a prediction, not scored: c",
         "pseudo-Dice",
     ):
         assert expected in page.text.replace("Pseudo", "pseudo")
@@ -111,8 +111,8 @@ def test_worst_cases_are_those_of_the_selected_configuration(selected):
 def test_a_dataset_that_has_gone_is_said_and_does_not_stop_the_page(selected, tmp_path):
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     text = Page(render_report(selected)).text
-    assert "The dataset is not at ../data any more, so there are no pictures" in text
-    assert "Sample cases without a picture: 2. The dataset is not at ../data any more." in text
+    assert "The dataset is no longer at ../data, so its images cannot be shown" in text
+    assert "Sample cases that cannot be shown: 2. The dataset is no longer at ../data." in text
 
 
 def test_a_case_that_cannot_be_read_is_named_and_the_others_are_shown(selected, tmp_path):
@@ -123,5 +123,5 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_are_shown(selected, 
 
 
 def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"neither dataset\.json nor plan\.json is there; run autoseg-plan first"):
+    with pytest.raises(UsageError, match=r"no dataset\.json and no plan\.json found; run autoseg-plan first"):
         render_report(Workspace(tmp_path))

@@ -40,7 +40,7 @@ def test_small_images_are_read_from_their_files(planned):
     assert (first.case, second.case) == ("a", "b")
     assert not first.is_preprocessed
     # the thick axis is z; slice 1 is the first of those with most foreground
-    assert "axial slice 2 of 5" in first.picture.description
+    assert "axial slice 2 of 5" in first.image.description
     reference = make_reference(0)[1]
     np.testing.assert_allclose(np.sort(first.inside[0]), np.sort(make_image(0)[1][reference > 0]))
     assert first.outside.shape == (1, 77 - 15)
@@ -72,10 +72,10 @@ def test_large_images_are_read_slice_by_slice_from_the_preprocessed_arrays(plann
     monkeypatch.setattr(samples, "MAX_VOXELS", 100)
     (sample,), notes = read(planned)
     assert sample.is_preprocessed
-    assert "axial slice 4 of 5" in sample.picture.description
+    assert "axial slice 4 of 5" in sample.image.description
     assert sample.inside.shape == (1, 35)
     assert len(notes) == 1
-    assert notes[0].startswith("Sample cases without a picture: 1. Their images are too large to be read as a whole")
+    assert notes[0].startswith("Sample cases that cannot be shown: 1. Their images are too large to be read as a whole")
 
 
 def test_without_the_dataset_the_preprocessed_arrays_do(planned, tmp_path):
@@ -83,7 +83,7 @@ def test_without_the_dataset_the_preprocessed_arrays_do(planned, tmp_path):
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     (sample,), notes = read(planned)
     assert sample.case == "b"
-    assert notes == ["Sample cases without a picture: 1. The dataset is not at ../data any more."]
+    assert notes == ["Sample cases that cannot be shown: 1. The dataset is no longer at ../data."]
 
 
 def test_a_file_that_cannot_be_read_is_named(planned, tmp_path):

@@ -15,11 +15,11 @@ from autoseg.records.selection import Selection
 from autoseg.report.page.dataset_section import describe_dataset_section
 from autoseg.report.page.results_section import describe_results
 from autoseg.report.page.sections import describe_headline, describe_versions
-from autoseg.report.page.validation import read_cross_validations
+from autoseg.report.page.validation import read_pooled_folds
 
 
 def headline(workspace, plan, selection=None, interval=None):
-    validations = read_cross_validations(workspace)
+    validations = read_pooled_folds(workspace)
     description = read_record(DatasetDescription, workspace.dataset)
     return describe_headline(workspace, description, plan, selection, validations, interval)
 
@@ -68,7 +68,7 @@ def test_an_imported_model_predicts(planned, plan):
 
 
 def test_post_processing_is_compared_label_by_label(selected):
-    (validation,) = read_cross_validations(selected)
+    (validation,) = read_pooled_folds(selected)
     selection = read_record(Selection, selected.selection)
     before = validation.evaluation
     better = {name: scores.model_copy(update={"dice": 1.0}) for name, scores in before.cases[1].labels.items()}
@@ -88,7 +88,7 @@ def test_ensembles_among_the_candidates_are_compared(selected):
     selection = read_record(Selection, selected.selection)
     pair = selection.candidates[0].model_copy(update={"configurations": ("2d", "3d_fullres"), "interval": (0.8, 0.95)})
     both = selection.model_copy(update={"candidates": (*selection.candidates, pair)})
-    section = describe_results(both, None, read_cross_validations(selected))
+    section = describe_results(both, None, read_pooled_folds(selected))
     assert "2d + 3d_fullres 0.900 (95 % interval 0.800 to 0.950)" in str(section.figures[0].drawing)
 
 

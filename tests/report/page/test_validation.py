@@ -8,11 +8,11 @@ from autoseg.errors import RecordError
 from autoseg.records.files import read_record, write_record
 from autoseg.records.selection import Selection
 from autoseg.report.page.render import render_report
-from autoseg.report.page.validation import read_cross_validations, read_histories, read_selected_ensemble
+from autoseg.report.page.validation import read_histories, read_pooled_folds, read_selected_ensemble
 
 
 def test_folds_are_merged(trained):
-    (one,) = read_cross_validations(trained)
+    (one,) = read_pooled_folds(trained)
     assert (one.configuration, one.folds) == ("3d_fullres", ("0",))
     assert [case.case for case in one.evaluation.cases] == ["a", "b"]
     assert one.evaluation.missing_predictions == ("c",)
