@@ -1,4 +1,4 @@
-"""Operations on a finished label map. `select` finds out which of them help; prediction applies those.
+"""Operations on a finished label map. `select` chooses those that help; prediction applies them.
 
 Foreground is connected by faces, edges and corners (26 neighbours, 8 in a single slice), so background, which holes
 consist of, is connected by faces alone (6 neighbours, 4 in a single slice).
@@ -40,7 +40,8 @@ INSTALLED_LIBRARY: ComponentLibrary = "scikit-image" if cc3d is None else "cc3d"
 """cc3d (package connected-components-3d, extra `fast`) where it is installed."""
 
 VOLUME_TOLERANCE = 1e-6
-"""Relative. Headers store spacings as float32 (6e-8), so a component of exactly the smallest volume could be lost."""
+"""Relative tolerance: headers store spacings as float32 (6e-8), so a component of exactly the smallest volume could be
+lost."""
 
 MAX_NAMES = 8
 """Labels that a sentence names before it says how many there are."""
@@ -53,8 +54,8 @@ def apply_postprocessing(
 
     Args:
         labels: Label indices, (Z, Y, X); left as they are. Voxels with the ignore index are never changed.
-        steps: Recipe, with names of labels or regions.
-        encoding: Says which indices a name stands for.
+        steps: Steps of a recipe, with names of labels or regions.
+        encoding: Labels and regions, with the indices that their names stand for.
         spacing: mm, in the order of the array's axes; of files with two axes as
             `imaging.formats.geometry.measurable_spacing` gives it.
 
@@ -78,7 +79,7 @@ def apply_postprocessing(
 
 
 def describe_step(step: PostprocessingStep) -> str:
-    """A step in words, to be put into a sentence.
+    """Description of a step as part of a sentence.
 
     Examples:
         >>> describe_step(RemoveSmallComponents(labels=("liver", "tumour"), min_volume_mm3=50.0))
@@ -94,8 +95,8 @@ def describe_step(step: PostprocessingStep) -> str:
             return f"fill holes of {step.label}"
 
 
-def refuse_unknown_labels(steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> None:
-    """See that the steps name labels of the encoding.
+def check_labels_are_known(steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> None:
+    """Check that the steps name labels of the encoding.
 
     Raises:
         RecordError: If one does not.
@@ -121,7 +122,7 @@ def indices_of(names: Sequence[str], encoding: LabelEncoding) -> tuple[int, ...]
     if unknown:
         raise RecordError(
             f"post-processing names labels that the model does not have: {', '.join(unknown)}; it has "
-            f"{', '.join(known)}. Mend the recipe (selection.json), or run `autoseg select` again."
+            f"{', '.join(known)}. Fix the recipe (selection.json), or run `autoseg select` again."
         )
     return tuple(sorted({index for name in names for index in known[name]}))
 
@@ -133,7 +134,7 @@ def keep_largest_component(labels: LabelIndices, indices: Sequence[int]) -> Labe
 
     Args:
         labels: Label indices, (Z, Y, X); left as they are.
-        indices: Label indices whose union is looked at; without 0.
+        indices: Label indices of the union; without 0.
 
     Returns:
         A new array, (Z, Y, X).
@@ -149,7 +150,7 @@ def remove_small_components(labels: LabelIndices, indices: Sequence[int], smalle
 
     Args:
         labels: Label indices, (Z, Y, X); left as they are.
-        indices: Label indices whose union is looked at; without 0.
+        indices: Label indices of the union; without 0.
         smallest: Voxels of the smallest component that is kept; see `smallest_kept_voxels`.
 
     Returns:
@@ -178,7 +179,7 @@ def fill_holes(labels: LabelIndices, indices: Sequence[int], painted_index: int)
     Args:
         labels: Label indices, (Z, Y, X); left as they are.
         indices: Label indices of the union; without 0.
-        painted_index: What is filled in.
+        painted_index: Index that is filled in.
 
     Returns:
         A new array, (Z, Y, X).
@@ -222,7 +223,7 @@ def label_components(
     Args:
         mask: (Z, Y, X).
         faces_only: Voxels are connected by faces; else by edges and corners too.
-        library: What finds them; the one that is installed and fast, unless a test asks for another.
+        library: Library that finds them; the fast one where it is installed, unless a test asks for another.
 
     Returns:
         (Z, Y, X), counted from 1; 0 outside the mask.
@@ -253,7 +254,7 @@ def _remove_components(
     indices: Sequence[int],
     choose: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
 ) -> LabelIndices:
-    """Make background of the components that are chosen by their sizes."""
+    """Set components that are chosen by their sizes to background."""
     kept = labels.copy()
     found = find_components(labels, indices)
     if found is None:
@@ -266,7 +267,7 @@ def _remove_components(
 
 
 def _find_union(labels: LabelIndices, indices: Sequence[int]) -> tuple[NDArray[np.bool_], Box | None]:
-    """Mask of the union, and its box; None without any voxel."""
+    """Mask of the union, and its box; None instead of the box if the union has no voxel."""
     mask = np.empty(labels.shape, dtype=bool)
     for plane, values in zip(mask, labels, strict=True):
         plane[:] = np.isin(values, indices)
@@ -275,5 +276,5 @@ def _find_union(labels: LabelIndices, indices: Sequence[int]) -> tuple[NDArray[n
 
 
 def _painted_index(name: str, encoding: LabelEncoding) -> int:
-    """Of a label with core and border: its core's."""
+    """Index that a label or region is written with; of a label with core and border that of the core."""
     return next(head.painted_index for head in encoding.heads if name in (head.name, head.part_of))

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("references", type=Path, help="folder of reference label maps, same names")
     parser.add_argument(
         "-o", "--output", type=Path, default=None,
-        help="where to write (default: evaluation.json beside predictions); a table of all cases, .csv, goes beside it",
+        help="file to write (default: evaluation.json in the folder of predictions); a table of all cases, .csv, is "
+        "written beside it",
     )  # fmt: skip
     parser.add_argument(
         "-m",
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", type=positive_number, default=None, metavar="MM",
-        help="distance within which surface Dice calls surfaces equal, mm, pixels for pictures (default: 1)",
+        help="distance within which surface Dice considers surfaces equal, in mm; pixels for 2D images (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--compare", type=Path, default=None, metavar="OTHER",
@@ -82,11 +83,11 @@ def _refuse_contradictions(arguments: argparse.Namespace) -> None:
     from autoseg.errors import UsageError
 
     if arguments.metrics == "fast" and arguments.tolerance is not None:
-        raise UsageError("--tolerance is of the surface Dice, which --metrics fast leaves out: give one of them")
+        raise UsageError("--tolerance is for the surface Dice, which --metrics fast leaves out: give only one of them")
     if arguments.output is not None and arguments.output.suffix.lower() == ".csv":
         raise UsageError(f"-o {arguments.output}: name the .json file; the table of all cases is written beside it")
     if arguments.compare is not None and not arguments.compare.exists():
-        raise UsageError(f"--compare {arguments.compare}: there is no such folder or file")
+        raise UsageError(f"--compare {arguments.compare}: no such folder or file")
 
 
 def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evaluation, bool]":
@@ -131,7 +132,7 @@ def _read_other(arguments: argparse.Namespace) -> "tuple[Evaluation, bool]":
 
 
 def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path) -> None:
-    """Last: a place that cannot be written to must not cost the figures."""
+    """Write all files; the tables are printed before, so that an unwritable folder does not lose them."""
     from autoseg.errors import UsageError
     from autoseg.records.files import write_record
     from autoseg.report.tables.case_table import write_case_table

@@ -1,4 +1,4 @@
-"""`autoseg export`: hand a trained model on."""
+"""`autoseg export`: write a trained model for other machines or programs."""
 
 import argparse
 from pathlib import Path
@@ -14,11 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format", choices=("autoseg", "onnx"), default="autoseg",
-        help="autoseg: a model that predicts, --like and --pretrained take; onnx: networks for other programs",
+        help="autoseg: a model for predict, --like and --pretrained; onnx: networks for other programs",
     )  # fmt: skip
     parser.add_argument(
         "-c", "--configurations", nargs="+", default=(), metavar="NAME",
-        help="default: what `autoseg select` chose, else what is trained; several are averaged",
+        help="default: those that `autoseg select` chose, else the trained ones; probabilities of several are averaged",
     )  # fmt: skip
     parser.add_argument(
         "-f", "--folds", nargs="+", default=(), metavar="FOLD",
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, and print what is in it."""
+    """Export; print folds, license and size."""
     from autoseg.cli.main import DONE
     from autoseg.cli.terminal import progress_bar
     from autoseg.stages.export import ExportOptions, export_model

@@ -4,18 +4,22 @@ import argparse
 
 
 def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that concern objects."""
+    """Add the options for objects."""
     group = parser.add_argument_group("objects")
     group.add_argument(
         "--instances", action="store_true",
-        help="match objects and give panoptic quality instead: CASE_instances beside label maps, else components",
+        help="match objects and compute panoptic quality instead; objects are read from CASE_instances beside label "
+        "maps, else they are components",
     )  # fmt: skip
     group.add_argument(
         "--connectivity", choices=("full", "face"), default=None,
-        help="of components: corners join, or faces alone (default: face for a border-core model, else full)",
+        help="components are connected by faces, edges and corners (full) or by faces alone (face); default: face for "
+        "a border-core model, else full",
     )  # fmt: skip
     group.add_argument(
-        "--reference-ids", action="store_true", help="references have a number for each object, of one label"
+        "--reference-ids",
+        action="store_true",
+        help="references are maps with a number for each object, all of one label",
     )
 
 

@@ -1,4 +1,4 @@
-"""`autoseg postprocess`: the recipe of a model, or one on its own, for label maps that are there already."""
+"""`autoseg postprocess`: apply the recipe of a model, or a recipe file, to existing label maps."""
 
 import argparse
 from pathlib import Path
@@ -14,9 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg postprocess`."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "-m", "--model", type=Path, default=None, help="a workspace or exported model, for what `autoseg select` chose"
+        "-m",
+        "--model",
+        type=Path,
+        default=None,
+        help="a workspace or exported model, for the recipe that `autoseg select` chose",
     )
-    source.add_argument("--recipe", type=Path, default=None, help="a JSON file such as --save-recipe writes")
+    source.add_argument("--recipe", type=Path, default=None, help="a JSON file as written by --save-recipe")
     parser.add_argument(
         "-i", "--inputs", type=Path, default=None, metavar="LABELS", help="a label map, or a folder of label maps"
     )
@@ -43,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     maps, output = arguments.inputs, arguments.output
     if (maps is None) != (output is None) or (maps is None and arguments.save_recipe is None):
-        raise UsageError("give label maps with -i and a place for the new ones with -o, or only --save-recipe")
+        raise UsageError("give label maps with -i and an output folder with -o, or only --save-recipe")
     recipe = _load_recipe(arguments)
     if arguments.save_recipe is not None:
         write_record(recipe, arguments.save_recipe)
@@ -53,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     for step in recipe.steps:
         print(describe_step(step))
     if not recipe.steps:
-        print("the recipe has no steps: label maps stay as they are")
+        print("the recipe has no steps: label maps stay unchanged")
     with progress_bar("post-processing") as progress:
         failures = postprocess_files(recipe, maps, output, workers=worker_count(arguments), progress=progress)
     for failure in failures:

@@ -16,16 +16,17 @@ def add_refinement(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("refinement")
     group.add_argument(
         "--refine", choices=("none", "boundary"), default="none",
-        help="boundary: train small networks that correct surfaces, kept if cross-validation says so (default: none)",
+        help="boundary: train small networks that correct surfaces; kept if they help in cross-validation "
+        "(default: none)",
     )  # fmt: skip
     group.add_argument(
         "--refine-time", type=duration, default=duration(DEFAULT_TIME), metavar="TIME",
-        help=f"wall-clock time to train each of these, up to three (default: {DEFAULT_TIME})",
+        help=f"wall-clock time to train each of up to three such networks (default: {DEFAULT_TIME})",
     )  # fmt: skip
 
 
 def refinement_options(arguments: argparse.Namespace, precision: str = "auto") -> "RefinementOptions | None":
-    """What the arguments ask for; None: no refinement."""
+    """Settings of refinement from the arguments; None: no refinement."""
     if arguments.refine == "none":
         return None
     from autoseg.selection.refinement import RefinementOptions

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg select`."""
     add_workspace(parser)
     parser.add_argument(
-        "--dataset", type=Path, default=None, help="where the dataset is now, if it is not where it was planned"
+        "--dataset", type=Path, default=None, help="folder of the dataset, if it was moved after planning"
     )
     parser.add_argument(
         "--no-ensembles", action="store_true",
@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--no-thresholds", action="store_true",
-        help="regions begin where their probability exceeds one half; other thresholds are not tried",
+        help="do not try thresholds other than one half for the probabilities of regions",
     )  # fmt: skip
     add_refinement(parser)
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
-        help="number format of the networks, as autoseg predict will be used (default: auto)",
+        help="floating-point type of the networks; use the same for autoseg predict (default: auto)",
     )  # fmt: skip
     add_device(parser)
     add_workers(parser)
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Select; print what was compared, and why."""
+    """Select; print the candidates and the reasons."""
     from rich.console import Console
 
     from autoseg.cli.machine import core_count

@@ -1,6 +1,6 @@
-"""How far a mean would move with other cases: percentile bootstrap over cases, the same draws every time.
+"""Confidence intervals of means: percentile bootstrap over cases, with the same draws every time.
 
-Scores come as an array (N cases, L labels) with NaN where a case has no score; nothing else is known about them here.
+Scores come as an array (N cases, L labels) with NaN where a case has no score.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from autoseg.records.selection import Interval
 
 NUM_RESAMPLES = 2000
-"""Bounds of a 95 % interval then move by about a twentieth of its width when other draws are taken."""
+"""Enough that other draws move the bounds of a 95 % interval by only about a twentieth of its width."""
 
 SEED = 12345
 """Fixed, so that the same scores always have the same interval."""
 
 QUANTILES = (0.025, 0.975)
-"""Of the resampled means: a 95 % interval."""
+"""Quantiles of the resampled means that bound a 95 % interval."""
 
 _MAX_BLOCK = 2**24
 """Numbers in one block of resampled data, 128 MiB."""
@@ -33,7 +33,7 @@ def mean_of_label_means(scores: Scores) -> float | None:
         scores: (N, L), NaN where there is no score; either may be 0.
 
     Returns:
-        The mean; labels without any score are left out, and None is given when no label has one.
+        The mean over the labels that have a score; None when no label has one.
     """
     means = _label_means(np.ones((1, len(scores))), scores)
     means = means[~np.isnan(means)]
@@ -70,7 +70,7 @@ def bootstrap_intervals(scores: Scores) -> list[Interval | None]:
         scores: (N, L), NaN where there is no score.
 
     Returns:
-        One for each of the L columns; None for a column with fewer than two scores.
+        One interval for each of the L columns; None for a column with fewer than two scores.
     """
     enough = np.flatnonzero(np.count_nonzero(~np.isnan(scores), axis=0) >= 2)
     intervals: list[Interval | None] = [None] * scores.shape[1]
@@ -106,9 +106,9 @@ def _label_means(draws: NDArray[np.float64], scores: Scores) -> Scores:
 
 
 def _mean_of_known(means: Scores) -> NDArray[np.float64]:
-    """(R, L) -> (R,), without NaN; NaN when nothing is left."""
+    """Mean (R,) over the labels of (R, L) that are not NaN; NaN if all are."""
     known = ~np.isnan(means)
     counts = np.count_nonzero(known, axis=1)
     sums = np.where(known, means, 0.0).sum(axis=1)
-    of_labels: Scores = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    return of_labels
+    label_means: Scores = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return label_means

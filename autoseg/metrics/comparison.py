@@ -1,4 +1,4 @@
-"""Which of several cross-validated candidates is best, compared on the same cases.
+"""Rank cross-validated candidates on the same cases.
 
 A candidate is a configuration, or a pair of them whose probabilities are averaged. A pair costs as much as both, so
 it has to be better by a margin.
@@ -15,13 +15,13 @@ from autoseg.records.evaluation import CaseScores
 from autoseg.records.selection import Candidate, Interval
 
 ENSEMBLE_MARGIN = 0.002
-"""Mean foreground Dice that a pair must be ahead of the best single configuration: it costs about twice as much."""
+"""Gain in mean foreground Dice that a pair needs over the best single configuration: it costs about twice as much."""
 
 ROUNDING = 1e-12
-"""A difference of means that is meant to be equal to the margin may fall short of it by so much."""
+"""Tolerance of the comparison with the margin, for rounding of means."""
 
 Names = tuple[str, ...]
-"""Of one configuration, or of two whose probabilities are averaged."""
+"""Names of one configuration, or of two whose probabilities are averaged."""
 
 
 def rank_candidates(
@@ -36,9 +36,8 @@ def rank_candidates(
         label_names: Foreground labels and regions.
 
     Returns:
-        Candidates, the chosen one first, then by score, one without any score last; and one sentence for each thing
-        to know about the comparison. When no case is common to all, each is scored on its own cases, and a sentence
-        says so.
+        Candidates, the chosen one first, then by score, those without a score last; and sentences about the
+        comparison. When no case is common to all, each is scored on its own cases, and a sentence says so.
 
     References:
         nnU-Net v2 (Isensee et al. 2021), choice of the best configuration among all single ones and all pairs.
@@ -58,15 +57,16 @@ def rank_candidates(
     ]
     candidates.sort(key=_loss)  # stable: of equal scores the first stays first
     singles, pairs = (
-        [one for one in candidates if (len(one.configurations) == 1) is single] for single in (True, False)
+        [candidate for candidate in candidates if (len(candidate.configurations) == 1) is single]
+        for single in (True, False)
     )
     if not pairs:
-        return tuple(candidates), (*remarks, _say_winner(candidates))
-    tables = [dice_table(compared[one.configurations], label_names) for one in (pairs[0], singles[0])]
+        return tuple(candidates), (*remarks, _describe_winner(candidates))
+    tables = [dice_table(compared[best.configurations], label_names) for best in (pairs[0], singles[0])]
     is_ahead, sentence = _judge_pair(pairs[0], singles[0], bootstrap_interval(tables[0] - tables[1]))
     winner = pairs[0] if is_ahead else singles[0]
-    others = [one for one in candidates if one is not winner]
-    return (winner, *others), (*remarks, _say_winner([winner, *others]), sentence)
+    others = [candidate for candidate in candidates if candidate is not winner]
+    return (winner, *others), (*remarks, _describe_winner([winner, *others]), sentence)
 
 
 def dice_table(cases: Sequence[CaseScores], label_names: Sequence[str]) -> Scores:
@@ -82,14 +82,14 @@ def format_score(score: float | None) -> str:
 
 
 def format_names(names: Names) -> str:
-    """Of a candidate, for people."""
+    """Names of a candidate's configurations as text, such as `2d + 3d_fullres`."""
     return " + ".join(names)
 
 
 def _comparable_cases(
     cases: Mapping[Names, Sequence[CaseScores]],
 ) -> tuple[dict[Names, list[CaseScores]], list[str]]:
-    """Common cases in the same order for all; each one's own where there is none."""
+    """Common cases in the same order for all candidates, with remarks; their own cases if there is no common one."""
     by_case = {names: {scores.case: scores for scores in of_candidate} for names, of_candidate in cases.items()}
     shared = set.intersection(*(set(found) for found in by_case.values()))
     if not shared:
@@ -105,12 +105,12 @@ def _comparable_cases(
 def _judge_pair(pair: Candidate, single: Candidate, difference: Interval | None) -> tuple[bool, str]:
     """Whether the best pair is ahead by the margin; `difference`: interval of pair minus single, case by case."""
     if pair.mean_foreground_dice is None or single.mean_foreground_dice is None:
-        return False, "No ensemble was chosen: there is no score to compare by."
+        return False, "No ensemble was chosen: there is no score to compare."
     gain = pair.mean_foreground_dice - single.mean_foreground_dice
     is_ahead = gain >= ENSEMBLE_MARGIN - ROUNDING
     sentence = (
         f"Best ensemble, {format_names(pair.configurations)}, against the best alone, "
-        f"{format_names(single.configurations)}: Dice {gain:+.4f}, and {ENSEMBLE_MARGIN} is asked for, because it "
+        f"{format_names(single.configurations)}: Dice {gain:+.4f}, and {ENSEMBLE_MARGIN} is required, because it "
         f"costs both; {'chosen' if is_ahead else 'not chosen'}."
     )
     if difference is None:
@@ -124,16 +124,18 @@ def _loss(candidate: Candidate) -> float:
     return inf if candidate.mean_foreground_dice is None else -candidate.mean_foreground_dice
 
 
-def _say_winner(candidates: Sequence[Candidate]) -> str:
+def _describe_winner(candidates: Sequence[Candidate]) -> str:
     best, *others = candidates
     score = f"{format_names(best.configurations)}: mean foreground Dice {format_score(best.mean_foreground_dice)}"
     if not others:
         return f"{score} over {best.num_cases} cases; nothing else has validated folds."
-    behind = ", ".join(f"{format_names(one.configurations)} {format_score(one.mean_foreground_dice)}" for one in others)
-    return f"{score} over {best.num_cases} cases, {_say_rank(best, others)}; others: {behind}."
+    behind = ", ".join(
+        f"{format_names(other.configurations)} {format_score(other.mean_foreground_dice)}" for other in others
+    )
+    return f"{score} over {best.num_cases} cases, {_describe_rank(best, others)}; others: {behind}."
 
 
-def _say_rank(best: Candidate, others: Sequence[Candidate]) -> str:
+def _describe_rank(best: Candidate, others: Sequence[Candidate]) -> str:
     first = min(others, key=_loss)
     if _loss(first) < _loss(best):
         return "the best alone"

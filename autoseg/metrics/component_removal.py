@@ -1,4 +1,4 @@
-"""What removing components would do to the scores of all cases, and from which volume on it helps most.
+"""Scores of all cases after components are removed, and the volume below which removing them helps most.
 
 Everything follows from tables of components (`component_overlap`); no label map is touched.
 """
@@ -18,7 +18,7 @@ ROUND_NUMBERS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 """Volumes that are tried, times a power of ten: few, so that a sweep cannot fit a volume to single components."""
 
 ROUNDING = 1e-9
-"""Relative; of sums of floats that would be equal on paper."""
+"""Relative tolerance for the rounding of sums that are equal in exact arithmetic."""
 
 Means = Mapping[str, float | None]
 """Mean Dice over cases by label; None without any score."""
@@ -26,21 +26,21 @@ Means = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class CaseComponents:
-    """Components of one union of labels in one case, and what takes part in them."""
+    """Components of one union of labels in one case, with the scores of the labels that share voxels with it."""
 
     table: ComponentTable
     scores: Mapping[str, LabelScores]
-    """Of the labels or regions that share voxels with the union, in the order of the table's columns."""
+    """Scores of the labels or regions that share voxels with the union, in the order of the table's columns."""
     spacing: Spacing
-    """mm; its product is a voxel's volume."""
+    """Voxel size in mm; its product is a voxel's volume."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """All cases without their small components."""
+    """Scores of all cases without their small components."""
 
     dice: Mapping[str, tuple[float | None, ...]]
-    """By label, by case; labels that share no voxel with the union are not listed."""
+    """Dice of each case by label; labels that share no voxel with the union are not listed."""
     is_change: bool
     """Whether there is anything to remove."""
     is_loss: bool
@@ -48,13 +48,13 @@ class Removal:
 
     @property
     def means(self) -> Means:
-        """By label."""
+        """Mean Dice over cases by label."""
         return {name: mean_of_known(of_label) for name, of_label in self.dice.items()}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a step is worth it, and the figures that decide."""
+    """Whether a step is accepted, and the figures that decide."""
 
     is_accepted: bool
     before: float | None
@@ -70,11 +70,11 @@ class Sweep:
     tried: tuple[float, ...]
     """mm³, ascending; only those that remove something different."""
     volume_mm3: float | None
-    """The one chosen; None: none is accepted."""
+    """Chosen volume; None: no volume is accepted."""
     best_mm3: float | None
-    """The one with the highest score, of the accepted ones if there are any."""
+    """Volume with the highest score, among the accepted ones if there are any; None: nothing was tried."""
     verdict: Verdict | None
-    """On the chosen volume, else on the best; None when nothing was tried."""
+    """Verdict on the chosen volume, else on the best one; None when nothing was tried."""
     is_loss: bool = False
     """Whether the best volume is refused because a structure would be missed altogether."""
 
@@ -83,9 +83,9 @@ def judge(before: Means, after: Means, own_label: str | None) -> Verdict:
     """Whether a step is accepted: its own score rises, and no label's mean Dice falls.
 
     Args:
-        before: By label.
-        after: The same labels.
-        own_label: Whose mean Dice has to rise; None: the mean over labels.
+        before: Mean Dice by label without the step.
+        after: Mean Dice of the same labels with the step.
+        own_label: Label whose mean Dice has to rise; None: the mean over labels has to.
 
     Returns:
         The verdict. A label without any score afterwards, since all its false alarms are gone, has neither risen nor
@@ -95,7 +95,7 @@ def judge(before: Means, after: Means, own_label: str | None) -> Verdict:
         nnU-Net v2 (Isensee et al. 2021), post-processing. Differs: a step for one label must not harm another, which
         it can when regions overlap.
     """
-    old, new = (mean_of_known(one.values()) if own_label is None else one[own_label] for one in (before, after))
+    old, new = (mean_of_known(dice.values()) if own_label is None else dice[own_label] for dice in (before, after))
     fallen = tuple(name for name in before if _is_less(after[name], before[name]))
     return Verdict(_is_less(old, new) and not fallen, old, new, fallen)
 
@@ -122,16 +122,16 @@ def sweep_volumes(
 ) -> Sweep:
     """Find the volume below which components are best removed.
 
-    Tried are round numbers (1, 1.5, 2, 3, 5, 7 times powers of ten) from the smallest component of any case to the
-    first above the largest, but none above the smallest true structure of any case (`own_label`, or any label), and
-    none that removes the same as a smaller one. Acceptable is what `judge` accepts and by which no structure that was
-    found is lost altogether. Of these the smallest is chosen that is as good as the best within noise: the mean
-    difference over cases is not above its standard error, as for example when a single case makes all of it.
+    Round numbers (1, 1.5, 2, 3, 5, 7 times powers of ten) are tried, from the smallest component of any case to the
+    first above the largest, but none above the smallest reference structure of any case (of `own_label`, or any label),
+    and none that removes the same as a smaller one. A volume is acceptable if `judge` accepts it and no structure that
+    was found is lost altogether. Among these the smallest is chosen that is as good as the best within noise: the mean
+    difference over cases is not above its standard error, as for example when it is due to a single case.
 
     Args:
-        cases: All of them.
+        cases: All cases.
         before: Mean Dice of all labels.
-        own_label: Whose score counts; None: the mean over labels.
+        own_label: Label whose score counts; None: the mean over labels.
         smallest_kept: Gives the voxels of the smallest component that is kept, for a volume in mm³ and a spacing.
     """
     tried: dict[float, Removal] = {}
@@ -142,7 +142,7 @@ def sweep_volumes(
         if any(effect) and effect not in seen:
             seen.add(effect)
             tried[volume] = remove_below(cases, smallest)
-    verdicts = {volume: judge(before, {**before, **one.means}, own_label) for volume, one in tried.items()}
+    verdicts = {volume: judge(before, {**before, **removal.means}, own_label) for volume, removal in tried.items()}
     accepted = [volume for volume in tried if verdicts[volume].is_accepted and not tried[volume].is_loss]
     if not tried:
         return Sweep((), None, None, None)
@@ -181,7 +181,7 @@ def _score(verdict: Verdict) -> float:
 
 
 def _values(removal: Removal, own_label: str | None) -> list[float]:
-    """One number per case; a label that is rightly empty counts as perfect."""
+    """Mean Dice of each case; a label that is empty in both maps counts as 1."""
     labels = list(removal.dice.values()) if own_label is None else [removal.dice[own_label]]
     return [fmean(1.0 if dice is None else dice for dice in of_case) for of_case in zip(*labels, strict=True)]
 

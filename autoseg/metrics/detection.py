@@ -8,7 +8,7 @@ from skimage.measure import label as label_components
 
 Mask = NDArray[np.bool_]
 InstanceMap = NDArray[np.integer]
-"""(Z, Y, X), a number for each object, 0 where there is none; numbers need not be consecutive."""
+"""(Z, Y, X), a number for each object, 0 where there is no object; numbers need not be consecutive."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ def panoptic_quality(prediction_ids: InstanceMap, reference_ids: InstanceMap) ->
     """Match two maps of instances and score them.
 
     A pair matches when its IoU is more than one half, so an object has at most one partner, whatever the order in
-    which pairs are looked at. An object that several numbers share in one map counts as several.
+    which pairs are matched. An object that several numbers share in one map counts as several.
 
     Args:
         prediction_ids: (Z, Y, X), or (Y, X); 0 is no object, every other number, none negative, one object.
-        reference_ids: The same, on the same grid; voxels without truth are to be 0 in both.
+        reference_ids: Map of the reference on the same grid; ignored voxels must be 0 in both.
 
     Returns:
         Counts and qualities. Working memory is that of one plane and of the overlapping pairs.
@@ -54,12 +54,12 @@ def panoptic_quality(prediction_ids: InstanceMap, reference_ids: InstanceMap) ->
             "both must be on the same grid"
         )
     predicted, predicted_sizes = _sizes(prediction_ids)
-    true, true_sizes = _sizes(reference_ids)
-    pairs, overlaps = _overlaps(prediction_ids, reference_ids, predicted, true)
-    unions = predicted_sizes[pairs[0]] + true_sizes[pairs[1]] - overlaps
+    expected, reference_sizes = _sizes(reference_ids)
+    pairs, overlaps = _overlaps(prediction_ids, reference_ids, predicted, expected)
+    unions = predicted_sizes[pairs[0]] + reference_sizes[pairs[1]] - overlaps
     is_match = 2 * overlaps > unions  # whole numbers: an IoU of exactly one half is no match
     ious = overlaps[is_match] / unions[is_match]
-    return _rate(ious, num_predicted=len(predicted), num_true=len(true))
+    return _rate(ious, num_predicted=len(predicted), num_reference=len(expected))
 
 
 def match_lesions(prediction: Mask, reference: Mask) -> PanopticQuality:
@@ -74,17 +74,17 @@ def match_lesions(prediction: Mask, reference: Mask) -> PanopticQuality:
     Raises:
         ValueError: If the masks differ in shape.
     """
-    predicted, true = (label_components(mask, connectivity=mask.ndim) for mask in (prediction, reference))
-    return panoptic_quality(predicted, true)
+    predicted, expected = (label_components(mask, connectivity=mask.ndim) for mask in (prediction, reference))
+    return panoptic_quality(predicted, expected)
 
 
-def _rate(ious: NDArray[np.float64], num_predicted: int, num_true: int) -> PanopticQuality:
+def _rate(ious: NDArray[np.float64], num_predicted: int, num_reference: int) -> PanopticQuality:
     matched = len(ious)
-    mean_count = (num_predicted + num_true) / 2  # TP + FP / 2 + FN / 2
+    mean_count = (num_predicted + num_reference) / 2  # TP + FP / 2 + FN / 2
     return PanopticQuality(
         true_positives=matched,
         false_positives=num_predicted - matched,
-        false_negatives=num_true - matched,
+        false_negatives=num_reference - matched,
         segmentation_quality=float(ious.mean()) if matched else None,
         recognition_quality=matched / mean_count if mean_count else None,
         panoptic_quality=float(ious.sum()) / mean_count if mean_count else None,
@@ -102,17 +102,17 @@ def _sizes(ids: InstanceMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _overlaps(
-    prediction_ids: InstanceMap, reference_ids: InstanceMap, predicted: NDArray[np.int64], true: NDArray[np.int64]
+    prediction_ids: InstanceMap, reference_ids: InstanceMap, predicted: NDArray[np.int64], expected: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (2, P) of objects that share voxels, as positions in `predicted` and `true`, and how many they share."""
+    """Pairs (2, P) of objects that share voxels, as positions in `predicted` and `expected`, with the shared voxels."""
     found = []
-    for predicted_plane, true_plane in zip(prediction_ids, reference_ids, strict=True):
-        shared = (predicted_plane > 0) & (true_plane > 0)
-        keys = np.searchsorted(predicted, predicted_plane[shared]) * len(true)
-        keys += np.searchsorted(true, true_plane[shared])
+    for predicted_plane, reference_plane in zip(prediction_ids, reference_ids, strict=True):
+        shared = (predicted_plane > 0) & (reference_plane > 0)
+        keys = np.searchsorted(predicted, predicted_plane[shared]) * len(expected)
+        keys += np.searchsorted(expected, reference_plane[shared])
         found.append(np.unique(keys, return_counts=True))
     pairs, counts = _add_up([numbers for numbers, _ in found], [counts for _, counts in found])
-    return np.stack(np.divmod(pairs, max(1, len(true)))), counts
+    return np.stack(np.divmod(pairs, max(1, len(expected)))), counts
 
 
 def _add_up(

@@ -11,7 +11,7 @@ from autoseg.records.evaluation import CaseScores, LabelScores
 BACKGROUND = "background"
 """Name of the label that is never scored."""
 IGNORE = "ignore"
-"""Name of the label of voxels without truth."""
+"""Name of the label whose voxels are not counted."""
 
 MAX_IN_TABLE = 65535
 """Values up to this are looked up in a table, which is several times faster than searching for them."""
@@ -32,8 +32,8 @@ def score_case(
         labels: Name -> value, or all values of a region; `background` and `ignore` are not scored.
 
     Returns:
-        Scores by name, in the order of `labels`: those that may be taken of a part of the image too, as long as all
-        foreground is in it. `metrics.case_scores` adds the others.
+        Scores by name, in the order of `labels`: those that do not change when the image is cropped to a box around all
+        foreground. `metrics.case_scores` adds the others.
 
     Raises:
         ValueError: If the maps differ in shape.
@@ -70,14 +70,14 @@ def _joint_counts(
     """Voxels by (reference, prediction), both as position in `known`; the last position is any other value."""
     size = len(known) + 1
     counts = np.zeros(size * size, dtype=np.int64)
-    for predicted, true in zip(prediction, reference, strict=True):  # slice by slice: 8 bytes per voxel of a slice
-        joint = find_positions(true, known).astype(np.int64) * size + find_positions(predicted, known)
+    for predicted, expected in zip(prediction, reference, strict=True):  # slice by slice: 8 bytes per voxel of a slice
+        joint = find_positions(expected, known).astype(np.int64) * size + find_positions(predicted, known)
         counts += np.bincount(joint.ravel(), minlength=size * size)
     return counts.reshape(size, size)
 
 
 def find_positions(values: NDArray[Any], known: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
-    """Position of each value in the sorted `known`; len(known) where it is not there; in the smallest type."""
+    """Position of each value in the sorted `known`; len(known) for other values; in the smallest type."""
     smallest = np.min_scalar_type(len(known))
     positions: NDArray[np.unsignedinteger]
     if values.dtype.kind in "ui" and values.size and 0 <= int(values.min()) <= int(values.max()) <= MAX_IN_TABLE:

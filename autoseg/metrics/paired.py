@@ -1,7 +1,7 @@
-"""Two evaluations of the same cases: is one better, or were the cases kinder?
+"""Paired comparison of two evaluations of the same cases.
 
-A missed or invented structure has the worst value there is, as in `mean_with_misses`, so that missing the hard cases
-is no advantage here either.
+A missed or invented structure counts with the worst value, as in `mean_with_misses`, so that missing the difficult
+cases is no advantage.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Differences = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class NamedEvaluation:
-    """An evaluation and where it comes from."""
+    """One side of a comparison."""
 
     name: str
     evaluation: Evaluation
@@ -34,8 +34,8 @@ def compare_evaluations(first: NamedEvaluation, second: NamedEvaluation) -> Eval
     """Compare over the cases, labels and metrics that both have.
 
     Args:
-        first: What is judged.
-        second: What it is compared with.
+        first: Evaluation of interest.
+        second: Evaluation that it is compared with.
 
     Returns:
         Differences, first minus second, and what was left out.
@@ -54,12 +54,12 @@ def compare_evaluations(first: NamedEvaluation, second: NamedEvaluation) -> Eval
     by_label = {}
     for label in labels:
         compared = {metric: _compare(_differences(pairs, [label], metric)) for metric in metrics}
-        by_label[label] = {metric: one for metric, one in compared.items() if one is not None}
-        num_unpaired = sum(_is_unpaired(one, other, label) for one, other in pairs)
+        by_label[label] = {metric: result for metric, result in compared.items() if result is not None}
+        num_unpaired = sum(_is_unpaired(*pair, label) for pair in pairs)
         if num_unpaired:
             remarks.append(
                 f"{label}: {num_unpaired} cases without this structure are left out, because only one of the two "
-                "rightly predicts nothing there; compare the false alarms."
+                "correctly predicts nothing there; compare the false alarms."
             )
     return EvaluationComparison(
         first=first.name,
@@ -72,7 +72,7 @@ def compare_evaluations(first: NamedEvaluation, second: NamedEvaluation) -> Eval
 
 
 def _common_cases(first: NamedEvaluation, second: NamedEvaluation) -> list[str]:
-    first_cases, second_cases = ([case.case for case in one.evaluation.cases] for one in (first, second))
+    first_cases, second_cases = ([case.case for case in side.evaluation.cases] for side in (first, second))
     common = sorted(set(first_cases) & set(second_cases))
     if not common:
         raise UsageError(
@@ -98,29 +98,29 @@ def _has_one_tolerance(first: NamedEvaluation, second: NamedEvaluation) -> bool:
 
 def _remarks(first: NamedEvaluation, second: NamedEvaluation, cases: Sequence[str]) -> list[str]:
     remarks = []
-    for one, other in ((first, second), (second, first)):
-        others = len({case.case for case in one.evaluation.cases} - set(cases))
+    for side, other in ((first, second), (second, first)):
+        others = len({case.case for case in side.evaluation.cases} - set(cases))
         if others:
-            remarks.append(f"{others} cases of {one.name} are not in {other.name} and were left out.")
-        twice = len(one.evaluation.cases) - len({case.case for case in one.evaluation.cases})
+            remarks.append(f"{others} cases of {side.name} are not in {other.name} and were left out.")
+        twice = len(side.evaluation.cases) - len({case.case for case in side.evaluation.cases})
         if twice:
-            remarks.append(f"{one.name}: {twice} cases are there twice; the first of each was taken.")
-        labels = [name for name in one.evaluation.labels if name not in other.evaluation.labels]
+            remarks.append(f"{side.name}: {twice} cases occur twice; the first of each was taken.")
+        labels = [name for name in side.evaluation.labels if name not in other.evaluation.labels]
         if labels:
             remarks.append(f"{other.name} has no scores of {', '.join(labels)}: left out.")
     if not _has_one_tolerance(first, second):
-        tolerances = " and ".join(f"{one.evaluation.surface_tolerance_mm}" for one in (first, second))
+        tolerances = " and ".join(f"{side.evaluation.surface_tolerance_mm}" for side in (first, second))
         remarks.append(f"Surface Dice was not compared: the tolerances are {tolerances} mm.")
     return remarks
 
 
-def _scores_of(one: NamedEvaluation, cases: Sequence[str]) -> list[CaseScores]:
-    by_case = {scores.case: scores for scores in reversed(one.evaluation.cases)}
+def _scores_of(side: NamedEvaluation, cases: Sequence[str]) -> list[CaseScores]:
+    by_case = {scores.case: scores for scores in reversed(side.evaluation.cases)}
     return [by_case[case] for case in cases]
 
 
 def _differences(pairs: Sequence[tuple[CaseScores, CaseScores]], labels: Sequence[str], metric: str) -> Differences:
-    """(N, L)."""
+    """First minus second, (N cases, L labels)."""
     first, second = (
         as_array(
             [[value_with_miss(p[side], p[side].labels[label], metric) for p in pairs] for label in labels], len(pairs)
@@ -131,18 +131,18 @@ def _differences(pairs: Sequence[tuple[CaseScores, CaseScores]], labels: Sequenc
 
 
 def _is_unpaired(first: CaseScores, second: CaseScores, label: str) -> bool:
-    """Whether one has a false alarm where the other rightly predicts nothing: a score against no score."""
+    """Whether one has a false alarm where the other correctly predicts nothing, so that only one has a score."""
     return (first.labels[label].dice is None) != (second.labels[label].dice is None)
 
 
 def _compare(differences: Differences) -> MetricComparison | None:
-    """Of differences (N, L); None when there is none."""
+    """Summary of differences (N, L); None when all are NaN."""
     mean = mean_of_label_means(differences)
     if mean is None:
         return None
     known = differences[~np.isnan(differences).all(axis=1)]
-    of_cases = np.nanmean(known, axis=1)
-    different = of_cases[of_cases != 0]
+    case_means = np.nanmean(known, axis=1)
+    different = case_means[case_means != 0]
     return MetricComparison(
         mean_difference=mean,
         interval=bootstrap_interval(differences),

@@ -10,20 +10,21 @@ from autoseg.records.evaluation import CaseScores
 from autoseg.records.refinement import RefinementScores
 
 MIN_GAIN = 0.001
-"""Of the surface Dice, and of HD95 as a share of what it was: less would not be worth the time at every prediction."""
+"""Smallest gain that counts, of the surface Dice, or of HD95 relative to its value before: less is not worth the time
+that refinement adds to every prediction."""
 
 BoundaryMetric = Literal["surface_dice", "hausdorff_95_mm"]
 
 
 @dataclass(frozen=True)
 class RefinementVerdict:
-    """What the scores say."""
+    """Whether refinement is accepted, and the figures that decide."""
 
     is_accepted: bool
     before: RefinementScores
     after: RefinementScores
     figures: str
-    """What decided."""
+    """Figures that decided, as text."""
 
 
 def judge_refinement(
@@ -35,10 +36,10 @@ def judge_refinement(
     invents shows in the Dice.
 
     Args:
-        before: Cases with surface scores.
-        after: The same cases, in the same order.
+        before: Scores of all cases without refinement, with surfaces.
+        after: Scores of the same cases with refinement, in the same order.
         names: Labels or regions.
-        tolerance_mm: Of the surface Dice.
+        tolerance_mm: Tolerance of the surface Dice in mm.
     """
     summaries = [summarize(cases, names) for cases in (before, after)]
     old, new = (

@@ -1,4 +1,4 @@
-"""Post-processing steps that were tried, in sentences: what, whether it is kept, and the figures that decided."""
+"""Sentences about post-processing steps that were tried: what, whether it is kept, and the figures that decided."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class StepReport:
     """One step, or one sweep of steps."""
 
     subject: str
-    """What it is about: a label, or all foreground."""
+    """Label that the step is for, or all foreground."""
     verdict: Verdict | None
     """None: nothing in any label map would change."""
     remark: str = ""
-    """What else is to be said, between the answer and the figures."""
+    """Further information, between the answer and the figures."""
 
 
 def describe_steps(kind: str, reports: Sequence[StepReport]) -> Iterator[str]:
@@ -27,7 +27,7 @@ def describe_steps(kind: str, reports: Sequence[StepReport]) -> Iterator[str]:
 
     Args:
         kind: What the steps do, at the beginning of a sentence, to be followed by "of" a subject.
-        reports: In the order in which they were tried.
+        reports: Steps in the order in which they were tried.
 
     Yields:
         Sentences in this order; steps that would change nothing share the last one, and refused ones beyond the
@@ -51,7 +51,7 @@ def describe_steps(kind: str, reports: Sequence[StepReport]) -> Iterator[str]:
 
 
 def describe_sweep(sweep: Sweep) -> str:
-    """Which volumes were tried, and which one it is."""
+    """Volumes that were tried, and the chosen or best one."""
     first, last = sweep.tried[0], sweep.tried[-1]
     span = f"{len(sweep.tried)} volumes from {first:g} to {last:g} mm³ tried"
     if len(sweep.tried) == 1:
@@ -72,7 +72,7 @@ def _describe_step(kind: str, report: StepReport, verdict: Verdict) -> str:
 
 
 def _after(verdict: Verdict) -> str:
-    """The score; where its four decimals do not show the difference, the difference."""
+    """The score; if its four decimals do not show the difference, the difference."""
     before, after = verdict.before, verdict.after
     if before is None or after is None or before == after or format_score(before) != format_score(after):
         return format_score(after)

@@ -6,10 +6,10 @@ Policy, the same for every metric:
 - Missed (only the reference has it) or invented (a false alarm: only the prediction has it): Dice, IoU, surface Dice,
   lesion F1 and panoptic quality are 0, volume overlap error is 1, and all stay in the means. Distances, precision and
   recall have no value there, so `MetricSummary.mean` is without these cases; `mean_with_misses` gives them the worst
-  value there is: the diagonal of the image for a distance, 0 for precision and recall. So a missed structure never
+  possible value: the diagonal of the image for a distance, 0 for precision and recall. So a missed structure never
   improves a score.
 
-All three are counted, so nothing disappears without a trace.
+The cases of all three kinds are counted and reported.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: 
 
     Args:
         cases: Scored cases; a case may occur twice when two folds validated it.
-        label_names: Foreground labels and regions, in the order wanted.
+        label_names: Foreground labels and regions, in the order of the summary.
         missing: References without a prediction: named, not scored.
 
     Returns:

@@ -61,7 +61,7 @@ def measure_surfaces(
         prediction: (Z, Y, X). An axis of length 1 makes it a single slice, whose surface is the contour.
         reference: (Z, Y, X), on the same grid.
         spacing: mm, (z, y, x); all positive.
-        ignored: (Z, Y, X), voxels without truth; they should be in neither mask. None: there are none.
+        ignored: (Z, Y, X), voxels that are not counted; they should be in neither mask. None: all are counted.
 
     Returns:
         Distances and areas. Working memory grows with the box of both masks: about 6 bytes a voxel, 13 more when much
@@ -73,7 +73,7 @@ def measure_surfaces(
     References:
         Nikolov et al. 2018, Deep learning to achieve clinically applicable segmentation of head and neck anatomy for
         radiotherapy: surface elements and their areas, as its package surface-distance has them. The areas are
-        worked out here, see `_triangles`. Differs: elements beside ignored voxels are left out.
+        computed here, see `_triangles`. Differs: elements beside ignored voxels are left out.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"masks have the shapes {prediction.shape} and {reference.shape}; both must be on one grid")
@@ -111,16 +111,17 @@ def average_surface_distance(surfaces: SurfaceDistances) -> float | None:
     return (there + back) / float(surfaces.prediction_areas.sum() + surfaces.reference_areas.sum())
 
 
-def hausdorff_distance(surfaces: SurfaceDistances, share: float = 1.0) -> float | None:
-    """Distance within which a share of each surface lies from the other one, mm.
+def hausdorff_distance(surfaces: SurfaceDistances, fraction: float = 1.0) -> float | None:
+    """Distance within which a fraction of each surface lies from the other one, mm.
 
     Args:
-        surfaces: Of two masks.
-        share: 1.0: the largest distance, called Hausdorff or maximum surface distance (MSD). 0.95: HD95.
+        surfaces: Distances between the surfaces of two masks.
+        fraction: Fraction of the area, (0, 1]. 1.0: the largest distance, called Hausdorff or maximum surface distance
+            (MSD). 0.95: HD95.
 
     Returns:
         The larger of both directions; of one direction the smallest distance such that elements up to it make up the
-        share of the area. None when either mask has no surface.
+        fraction of the area. None when either mask has no surface.
 
     References:
         Huttenlocher et al. 1993; percentile by area as in Nikolov et al. 2018.
@@ -128,16 +129,16 @@ def hausdorff_distance(surfaces: SurfaceDistances, share: float = 1.0) -> float 
     if not surfaces.has_both:
         return None
     return max(
-        _quantile(surfaces.prediction_to_reference_mm, surfaces.prediction_areas, share),
-        _quantile(surfaces.reference_to_prediction_mm, surfaces.reference_areas, share),
+        _quantile(surfaces.prediction_to_reference_mm, surfaces.prediction_areas, fraction),
+        _quantile(surfaces.reference_to_prediction_mm, surfaces.reference_areas, fraction),
     )
 
 
 def surface_dice(surfaces: SurfaceDistances, tolerance_mm: float) -> float | None:
-    """Share of both surfaces together that lies within a tolerance of the other one.
+    """Fraction of both surfaces together that lies within a tolerance of the other one.
 
     Args:
-        surfaces: Of two masks.
+        surfaces: Distances between the surfaces of two masks.
         tolerance_mm: At least 0; a distance of exactly this much is within it.
 
     Returns:
@@ -176,7 +177,7 @@ def _box_with_margin(mask: Mask) -> tuple[slice, ...]:
     boxes = ndimage.find_objects(mask.view(np.uint8))
     if not boxes:
         return (slice(0, 1),) * mask.ndim
-    return tuple(slice(max(0, one.start - 1), one.stop + 1) for one in boxes[0])
+    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in boxes[0])
 
 
 def _corner_codes(mask: Mask, axes: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -199,7 +200,7 @@ def _corner_codes(mask: Mask, axes: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _distances(own: Mask, other: Mask, lengths: Sequence[float]) -> Numbers:
-    """From each element of `own`, in C order, to the nearest of `other`, mm; infinite when there is none."""
+    """From each element of `own`, in C order, to the nearest of `other`, mm; infinite without such an element."""
     distances = np.zeros(np.count_nonzero(own))
     if not other.any():
         distances[:] = np.inf
@@ -225,10 +226,10 @@ def _transformed_distances(corners: NDArray[np.intp], other: Mask, lengths: Sequ
     return distances
 
 
-def _quantile(distances: Numbers, areas: Numbers, share: float) -> float:
+def _quantile(distances: Numbers, areas: Numbers, fraction: float) -> float:
     order = np.argsort(distances)
     reached = np.cumsum(areas[order])
-    position = np.searchsorted(reached, share * reached[-1])
+    position = np.searchsorted(reached, fraction * reached[-1])
     return float(distances[order][min(int(position), len(order) - 1)])
 
 

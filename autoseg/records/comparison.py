@@ -1,4 +1,4 @@
-"""Two evaluations of the same cases, set against each other."""
+"""Paired comparison of two evaluations of the same cases."""
 
 from typing import Literal
 
@@ -10,15 +10,15 @@ class MetricComparison(Record):
     """One metric, case by case; a case counts where both evaluations have a value."""
 
     mean_difference: float
-    """First minus second."""
+    """Mean of first minus second."""
     interval: Interval | None
     """95 % bootstrap interval over cases, both evaluations drawn together; None below two cases."""
     p_value: float | None
-    """Wilcoxon signed-rank test, two-sided, [0, 1]: how likely so one-sided differences are when neither is better.
-    None when no case differs. Not corrected for the number of labels and metrics looked at."""
+    """p-value of the two-sided Wilcoxon signed-rank test, [0, 1]; None when no case differs. Not corrected for the
+    number of labels and metrics that are compared."""
     num_cases: int
     num_different: int
-    """Cases with unequal values: only they enter the test, which cannot fall below 0.05 with fewer than six."""
+    """Cases with unequal values: only they enter the test; with fewer than six, p cannot fall below 0.05."""
 
 
 class EvaluationComparison(Record):
@@ -26,12 +26,13 @@ class EvaluationComparison(Record):
 
     schema_version: Literal[1] = 1
     first: str
-    """What was compared: a folder or file."""
+    """Folder or file of the first evaluation."""
     second: str
     cases: tuple[str, ...]
     mean_foreground_dice: MetricComparison | None
-    """Interval: of the mean over labels of their means. Test: on the mean over labels of each case. None: no Dice."""
+    """Comparison of Dice: interval of the mean over labels of their means, test on the mean over labels of each case.
+    None: no Dice."""
     labels: dict[str, dict[str, MetricComparison]]
-    """By label and metric, as in LabelScores. A missed or invented structure has the worst value there is."""
+    """Comparisons by label and metric, as in LabelScores. Missed and invented structures have the worst value."""
     remarks: tuple[str, ...] = ()
-    """What was left out, one sentence each."""
+    """Sentences about what was left out."""

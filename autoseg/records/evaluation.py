@@ -8,7 +8,7 @@ from autoseg.records.files import Record
 
 
 class LabelScores(Record):
-    """One label in one case; voxels with the ignore value are left out of every count."""
+    """Scores of one label in one case; voxels with the ignore value are left out of every count."""
 
     dice: float | None
     """2 TP / (2 TP + FP + FN), [0, 1]; None when prediction and reference are both empty."""
@@ -33,66 +33,66 @@ class LabelScores(Record):
     """Predicted minus reference volume, positive when too much is predicted; None when both are empty, and in a single
     slice, whose thickness files do not reliably give."""
     average_surface_distance_mm: float | None = None
-    """Symmetric (ASD = ASSD), both surfaces weighted by area; None when either map is empty. Pixels for pictures, as
+    """Symmetric (ASD = ASSD), both surfaces weighted by area; None when either map is empty. Pixels for 2D images, as
     all distances."""
     hausdorff_mm: float | None = None
     """Largest distance between the surfaces (MSD); None when either map is empty."""
     hausdorff_95_mm: float | None = None
     """The larger of both directions' 95th percentiles, weighted by area; None when either map is empty."""
     surface_dice: float | None = None
-    """Share of both surfaces within the tolerance, [0, 1]: 0 when one map is empty, None when both are."""
+    """Fraction of both surfaces within the tolerance, [0, 1]: 0 when one map is empty, None when both are."""
     lesion_f1: float | None = None
     """F1 of components matched at IoU > 0.5 (recognition quality), [0, 1]; None when both are empty."""
     panoptic_quality: float | None = None
     """F1 times the mean IoU of matched components, [0, 1]; None when both are empty."""
     predicted_lesions: int | None = None
-    """Connected components; None: not counted."""
+    """Number of connected components; None: not counted."""
     reference_lesions: int | None = None
     matched_lesions: int | None = None
     """Pairs of components with IoU > 0.5."""
 
 
 class CaseScores(Record):
-    """One case."""
+    """Scores of one case."""
 
     case: str
     labels: dict[str, LabelScores]
     surface_tolerance_mm: float | None = None
-    """Of the surface Dice; None when surfaces were not measured."""
+    """Tolerance of the surface Dice; None when surfaces were not measured."""
     largest_distance_mm: float | None = None
-    """Diagonal of the image: the distance that a missed or invented structure is given where misses count. None when
-    surfaces were not measured."""
+    """Diagonal of the image: the distance of a missed or invented structure in `mean_with_misses`. None when surfaces
+    were not measured."""
 
 
 class MetricSummary(Record):
     """One metric of one label over all cases."""
 
     mean: float | None
-    """Over the cases in which it is defined; None when there is none."""
+    """Mean over the cases in which the metric is defined; None when there is no such case."""
     interval: tuple[float, float] | None = None
     """95 % bootstrap interval of the mean over cases; None below two cases."""
     num_cases: int
     """Cases that entered the mean."""
     mean_with_misses: float | None = None
-    """The mean when a missed or invented structure enters with the worst value there is; None where this makes no
-    difference in kind (a missed structure has the value 0 already)."""
+    """The mean when a missed or invented structure counts with the worst possible value; None where it
+    has a value of its own (such as Dice 0)."""
 
 
 class LabelSummary(Record):
     """One label over all cases; means leave out the cases in which both maps are empty, and count them."""
 
     dice: float | None
-    """Mean over cases with a value; None when there is none."""
+    """Mean over the cases with a value; None when there is no such case."""
     iou: float | None
     dice_std: float | None
     num_cases: int
     """Cases that entered the mean."""
     metrics: dict[str, MetricSummary] = Field(default_factory=dict)
-    """By name of the metric, as in LabelScores: every metric that was computed, Dice and IoU too."""
+    """Every metric that was computed, Dice and IoU too, by its name in LabelScores."""
 
 
 class EmptyCounts(Record):
-    """How often a structure was empty, by kind; nothing is dropped silently."""
+    """How often a structure was empty, by kind."""
 
     both_empty: int
     """Neither reference nor prediction has the label: no Dice, counted here."""
@@ -111,10 +111,10 @@ class Evaluation(Record):
     mean_foreground_dice_interval: tuple[float, float] | None = None
     """95 % bootstrap interval over cases; None below two cases."""
     surface_tolerance_mm: float | None = None
-    """Of the surface Dice; None when surfaces were not measured, or not with the same tolerance in all cases."""
+    """Tolerance of the surface Dice; None when surfaces were not measured, or with different tolerances."""
     labels: dict[str, LabelSummary]
     cases: tuple[CaseScores, ...]
     counts: dict[str, EmptyCounts]
-    """By label."""
+    """Numbers of empty structures by label."""
     missing_predictions: tuple[str, ...] = ()
     """References without a prediction: not scored, and named."""

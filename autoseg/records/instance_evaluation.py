@@ -1,4 +1,4 @@
-"""Predicted objects measured against those of references."""
+"""Scores of predicted objects against those of references."""
 
 from typing import Literal
 
@@ -6,16 +6,16 @@ from autoseg.records.files import Record
 
 
 class InstanceScores(Record):
-    """Objects of one label, in one case or in all; a pair matches when its IoU is more than one half."""
+    """Scores of the objects of one label, in one case or in all; a pair matches when its IoU is more than one half."""
 
     true_positives: int
-    """Matched pairs."""
+    """Number of matched pairs."""
     false_positives: int
-    """Predicted objects without a match."""
+    """Number of predicted objects without a match."""
     false_negatives: int
-    """Objects of the reference without a match."""
+    """Number of objects of the reference without a match."""
     sum_iou: float
-    """Of the matched pairs."""
+    """Sum of the IoU of the matched pairs."""
     segmentation_quality: float | None
     """Mean IoU of the matched pairs, (0.5, 1]; None when nothing matches."""
     recognition_quality: float | None
@@ -25,20 +25,20 @@ class InstanceScores(Record):
 
 
 class CaseInstanceScores(Record):
-    """One case."""
+    """Scores of one case."""
 
     case: str
     labels: dict[str, InstanceScores]
 
 
 class InstanceEvaluation(Record):
-    """All cases that could be compared."""
+    """Scores of all cases that could be compared."""
 
     schema_version: Literal[1] = 1
     connectivity: Literal["full", "face"]
-    """Where objects are components of label maps."""
+    """Connectivity of components, where objects are components of label maps."""
     labels: dict[str, InstanceScores]
-    """Over the objects of all cases together, not the mean of cases."""
+    """Scores over the objects of all cases together, by label; not means of cases."""
     cases: tuple[CaseInstanceScores, ...]
     missing_predictions: tuple[str, ...]
-    """Cases with a reference alone; they do not count."""
+    """Cases with a reference but no prediction; they do not count."""

@@ -1,4 +1,4 @@
-"""What is done to a finished label map: the steps of a recipe, as data."""
+"""Post-processing of a finished label map: the steps of a recipe, as data."""
 
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ class KeepLargestComponent(Record):
 
     operation: Literal["keep_largest_component"] = "keep_largest_component"
     labels: LabelNames
-    """Names whose union is looked at; what is removed becomes background."""
+    """Names of the labels of the union; removed voxels become background."""
 
 
 class RemoveSmallComponents(Record):
@@ -23,18 +23,18 @@ class RemoveSmallComponents(Record):
 
     operation: Literal["remove_small_components"] = "remove_small_components"
     labels: LabelNames
-    """Names whose union is looked at; what is removed becomes background."""
+    """Names of the labels of the union; removed voxels become background."""
     min_volume_mm3: Annotated[float, Field(gt=0.0)]
-    """A component of exactly this volume is kept. Files of two axes have no thickness: mm², and pixels where a
-    picture has no spacing either."""
+    """A component of exactly this volume is kept. Files of two axes have no thickness: mm², and pixels if a
+    2D image has no spacing."""
 
 
 class FillHoles(Record):
-    """Give one label or region the background that it encloses."""
+    """Fill the background that one label or region encloses."""
 
     operation: Literal["fill_holes"] = "fill_holes"
     label: str
-    """Name; a region's holes get the value that it is painted with."""
+    """Name of the label or region; holes of a region get the value that it is written with."""
 
 
 PostprocessingStep = Annotated[
@@ -43,12 +43,12 @@ PostprocessingStep = Annotated[
 
 
 class PostprocessingRecipe(Record):
-    """Steps, and what their names stand for: all that is needed to apply them to label maps, without a model."""
+    """Steps and the values of their labels, so that they can be applied to label maps without a model."""
 
     schema_version: Literal[1] = 1
     labels: dict[str, LabelValues]
     """Name -> value, or all values of a region, in the files; `background` and `ignore` as in a dataset."""
     regions_class_order: tuple[int, ...] | None = None
-    """With regions: the value that each is painted with, in the order of `labels`."""
+    """With regions: the value that each is written with, in the order of `labels`."""
     steps: tuple[PostprocessingStep, ...]
-    """Applied in this order."""
+    """Steps in the order in which they are applied."""

@@ -1,4 +1,4 @@
-"""Boundary refinement as data: small networks that look again at the surface of what was predicted."""
+"""Boundary refinement as data: small networks that predict the surroundings of surfaces again."""
 
 from typing import Annotated, Literal
 
@@ -15,11 +15,12 @@ class PatchSettings(Record):
     """Patches along a surface, at the image's own resolution; sizes follow the plan's transpose."""
 
     size: Positives
-    """Voxels; a 2D refiner has 1 along the first axis."""
+    """Patch size in voxels; a 2D refiner has 1 along the first axis."""
     training_distance: Positives
-    """Voxels; centres are at least so far apart along one axis at least."""
+    """Distance of patch centres in training, voxels; they are at least this far apart along at least one axis."""
     prediction_distance: Positives
-    """The same, at prediction: denser, at most half the size, so that every surface voxel lies in a patch."""
+    """Distance of patch centres at prediction, voxels: at most half the size, so that every surface voxel lies in a
+    patch."""
 
 
 class Refiner(Record):
@@ -27,7 +28,7 @@ class Refiner(Record):
 
     schema_version: Literal[1] = 1
     inputs_hash: Hash
-    """Of all that decided about the weights: model, cases, settings."""
+    """SHA-256 of everything that decided about the weights: model, cases, settings."""
     weights_hash: Hash
     """SHA-256 of the weights file."""
     num_cases: PositiveInt
@@ -35,7 +36,7 @@ class Refiner(Record):
     steps: NonNegativeInt
     seconds: NonNegativeFloat
     loss: NonNegativeFloat
-    """Mean over the last tenth of the steps."""
+    """Mean training loss over the last tenth of the steps."""
 
 
 class RefinementScores(Record):
@@ -47,7 +48,7 @@ class RefinementScores(Record):
 
 
 class Refinement(Record):
-    """Refiners that were found to help; `models/refinement` holds their weights."""
+    """Refiners that help; `models/refinement` holds their weights."""
 
     patches: PatchSettings
     network: NetworkSpec
@@ -55,6 +56,6 @@ class Refinement(Record):
     """SHA-256 of `refiner_<index>.safetensors`, whose probabilities are averaged; each was trained without one group
     of cases."""
     tolerance_mm: PositiveFloat
-    """Of the surface Dice."""
+    """Tolerance of the surface Dice."""
     before: RefinementScores
     after: RefinementScores

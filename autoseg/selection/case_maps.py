@@ -1,4 +1,4 @@
-"""Validation cases in memory: predicted and true label map, compressed, and what they score."""
+"""Validation cases in memory: predicted and reference label map, compressed, with their scores."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,13 +37,13 @@ class CaseMaps:
     prediction: blosc2.NDArray
     reference: blosc2.NDArray
     spacing: Spacing
-    """mm, of the arrays' axes; its product is a voxel's volume."""
+    """Voxel size in mm along the arrays' axes; its product is a voxel's volume."""
     shape: Triple
-    """Of the whole image."""
+    """Shape of the whole image, voxels."""
     box: tuple[slice, ...]
-    """Where the arrays lie in it."""
+    """Slices that cut the arrays from the whole image."""
     scores: CaseScores
-    """What follows from counts of voxels."""
+    """Metrics that follow from counts of voxels."""
 
 
 def foreground_names(encoding: LabelEncoding) -> list[str]:
@@ -59,27 +59,27 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
             reference's grid.
     """
     prediction, reference = read_on_one_grid(files.case, files.prediction, files.reference)
-    predicted, true = (_encode(volume, encoding) for volume in (prediction, reference))
-    box = _surroundings((predicted != 0) | (true != 0))
+    predicted, expected = (_encode(volume, encoding) for volume in (prediction, reference))
+    box = _surroundings((predicted != 0) | (expected != 0))
     return CaseMaps(
         case=files.case,
         prediction=_compress(predicted[box]),
-        reference=_compress(true[box]),
+        reference=_compress(expected[box]),
         spacing=measurable_spacing(prediction.grid),
         shape=prediction.grid.shape,
         box=box,
-        scores=score_case(files.case, predicted[box], true[box], _label_values(encoding)),
+        scores=score_case(files.case, predicted[box], expected[box], _label_values(encoding)),
     )
 
 
 def replace_prediction(maps: CaseMaps, prediction: NDArray[np.integer], encoding: LabelEncoding) -> CaseMaps:
-    """The same case with another prediction, label indices in the same box, scored anew."""
+    """The same case with another prediction, label indices in the same box, scored again."""
     scores = score_case(maps.case, prediction, maps.reference[:], _label_values(encoding))
     return replace(maps, prediction=_compress(prediction), scores=scores)
 
 
 def measure_case_maps(maps: CaseMaps, encoding: LabelEncoding) -> CaseScores:
-    """Every metric of a case, in the whole image."""
+    """Compute every metric of a case, in the whole image."""
     whole = []
     for array in (maps.prediction, maps.reference):
         labels = np.zeros(maps.shape, dtype=array.dtype)
@@ -96,7 +96,10 @@ def _encode(volume: Volume, encoding: LabelEncoding) -> NDArray[np.int16]:
 
 
 def _surroundings(foreground: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The box of the foreground and a voxel around it, so that nothing but the array's border touches the box's."""
+    """Slices around the foreground with a margin of one voxel.
+
+    So foreground touches the border of the box only where it touches that of the image.
+    """
     boxes = ndimage.find_objects(foreground.view(np.uint8))
     box = boxes[0] if boxes else (slice(0, 1),) * 3
     return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)

@@ -1,9 +1,9 @@
-"""Predict validation cases by pairs of configurations: what `select` needs to know whether two are better than one.
+"""Predict validation cases by pairs of configurations, so that `select` can compare pairs with single configurations.
 
     fold k of every configuration: one pass each per case --mean probabilities, slab by slab--> a label map per pair
 
-Each case is predicted by the networks that did not train on it. Only label maps are kept, in models/ensembles; those
-that are there, and were made from the same weights, are not made again, so a killed run goes on.
+Each case is predicted by the networks that did not train on it. Only label maps are kept, in models/ensembles; existing
+ones that were made from the same weights are not made again, so an interrupted run resumes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,13 +48,13 @@ class ValidatedFold:
 
     fold: str
     folder: Path
-    """Validation label maps."""
+    """Folder of the validation label maps."""
     evaluation: Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """Trained folds, and what predicts their cases again."""
+    """Everything that is needed to predict and score validation cases again."""
 
     workspace: Workspace
     dataset: DatasetDescription
@@ -64,16 +64,16 @@ class CrossValidation:
     precision: str = "auto"
     """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     workers: int = 1
-    """Threads that score."""
+    """Threads that compute scores."""
 
     def files(self, case: str) -> CaseFiles:
-        """Where a case's image and reference are."""
+        """Paths of a case's image and reference."""
         return next(files for files in self.dataset.cases if files.case == case)
 
 
 @dataclass(frozen=True)
 class _PairFold:
-    """One fold of one pair, and its cases."""
+    """One fold of a pair of configurations, with its cases."""
 
     pair: tuple[str, str]
     fold: str
@@ -87,7 +87,7 @@ def validate_pairs(
     """Predict and score every pair of configurations on the validation cases that both have in the same fold.
 
     Args:
-        run: The workspace has the preprocessed cases of every configuration.
+        run: Context of the run; its workspace has the preprocessed cases of every configuration.
         validated: Folds by configuration.
         progress: Called after every case that had to be predicted.
 
@@ -95,8 +95,8 @@ def validate_pairs(
         Folds by pair, in the order of `validated`; pairs without a common case are left out.
 
     Raises:
-        UsageError: If a case is not preprocessed any more, or label maps of a cascade's previous stage are missing
-            or outdated.
+        UsageError: If the preprocessed data of a case is missing, or label maps of a cascade's previous step are
+            missing or outdated.
         ImageFileError: If an image or reference cannot be read.
         PredictionError: If weights are damaged or belong to another plan.
 
@@ -105,31 +105,34 @@ def validate_pairs(
         averaged while they stream and never stored.
     """
     wanted = _find_pair_folds(run, validated)
-    for one in wanted:
-        _remove_outdated(run, one)
-    pending = {fold: _pending_cases(wanted, fold) for fold in dict.fromkeys(one.fold for one in wanted)}
+    for pair_fold in wanted:
+        _remove_outdated(run, pair_fold)
+    pending = {fold: _pending_cases(wanted, fold) for fold in dict.fromkeys(pair_fold.fold for pair_fold in wanted)}
     total = sum(map(len, pending.values()))
     done = 0
-    found: dict[Names, list[ValidatedFold]] = {one.pair: [] for one in wanted}
+    found: dict[Names, list[ValidatedFold]] = {pair_fold.pair: [] for pair_fold in wanted}
     for fold, cases in pending.items():
         for _ in _predict_fold(run, fold, cases):
             done += 1
             if progress is not None:
                 progress(done, total)
-        for one in wanted:
-            if one.fold == fold:
-                found[one.pair].append(ValidatedFold(fold, one.folder, _evaluate(run, one)))
+        for pair_fold in wanted:
+            if pair_fold.fold == fold:
+                found[pair_fold.pair].append(ValidatedFold(fold, pair_fold.folder, _evaluate(run, pair_fold)))
     return found
 
 
 def predict_again(
     run: CrossValidation, fold: str, names: Iterable[str], cases: Sequence[str]
 ) -> Callable[[str, str], CaseLogits]:
-    """Load what predicts validation cases of a fold; the function takes a configuration and a case, for one answer.
+    """Load the networks that predict validation cases of a fold.
+
+    Returns:
+        A function that takes the names of a configuration and of a case, and gives the case's logits as a stream.
 
     Raises:
-        UsageError: If label maps of a cascade's previous stage are missing or outdated; the function: if a case is
-            not preprocessed any more.
+        UsageError: If label maps of a cascade's previous step are missing or outdated; in the function: if the
+            preprocessed data of a case is missing.
         PredictionError: If weights are damaged or belong to another plan.
     """
     loaded = {name: load_configuration(run.workspace, run.plan, name, [fold], "final", run.device) for name in names}
@@ -137,7 +140,7 @@ def predict_again(
         name: with_precision(member, run.precision, run.device, run.plan.encoding) for name, member in loaded.items()
     }
     previous = {name: _load_previous(run, member, cases) for name, member in members.items()}
-    return lambda name, case: _answer(run, members[name], previous[name], case)
+    return lambda name, case: _open_logits(run, members[name], previous[name], case)
 
 
 def write_validation_maps(run: CrossValidation, case: str, maps: Sequence[tuple[LabelIndices, Path]]) -> None:
@@ -149,7 +152,7 @@ def write_validation_maps(run: CrossValidation, case: str, maps: Sequence[tuple[
 
 
 def weights_origin(run: CrossValidation, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
-    """Hash of what predicts a fold's cases: weights of all configurations and of the stages before them."""
+    """Hash of what predicts a fold's cases: weights of all configurations and of the cascade steps before them."""
     stages = [stage for name in names for stage in _stages(run.plan, name)]
     records = [
         read_record(Checkpoint, run.workspace.fold(stage, fold) / "checkpoint_final.json").model_dump(mode="json")
@@ -161,39 +164,39 @@ def weights_origin(run: CrossValidation, names: Sequence[str], fold: str, cases:
 def _find_pair_folds(run: CrossValidation, validated: Mapping[str, Sequence[ValidatedFold]]) -> list[_PairFold]:
     found = []
     for first, second in combinations(validated, 2):
-        others = {one.fold: {scores.case for scores in one.evaluation.cases} for one in validated[second]}
-        for one in validated[first]:
-            cases = tuple(scores.case for scores in one.evaluation.cases if scores.case in others.get(one.fold, set()))
+        others = {other.fold: {scores.case for scores in other.evaluation.cases} for other in validated[second]}
+        for validated_fold in validated[first]:
+            fold, common = validated_fold.fold, others.get(validated_fold.fold, set())
+            cases = tuple(scores.case for scores in validated_fold.evaluation.cases if scores.case in common)
             if cases:
-                folder = run.workspace.validation((first, second), one.fold)
-                found.append(_PairFold((first, second), one.fold, cases, folder))
+                folder = run.workspace.validation((first, second), fold)
+                found.append(_PairFold((first, second), fold, cases, folder))
     return found
 
 
-def _remove_outdated(run: CrossValidation, one: _PairFold) -> None:
-    """Leave only label maps that were made from these weights."""
-    origin = EnsembleOrigin(
-        configurations=one.pair, fold=one.fold, origin=weights_origin(run, one.pair, one.fold, one.cases)
-    )
-    path = one.folder / ORIGIN_FILE
+def _remove_outdated(run: CrossValidation, pair_fold: _PairFold) -> None:
+    """Delete label maps that were made from other weights."""
+    pair, fold = pair_fold.pair, pair_fold.fold
+    origin = EnsembleOrigin(configurations=pair, fold=fold, origin=weights_origin(run, pair, fold, pair_fold.cases))
+    path = pair_fold.folder / ORIGIN_FILE
     if path.exists() and read_record(EnsembleOrigin, path) == origin:
         return
-    path.unlink(missing_ok=True)  # first, so that what is left after a kill does not count
-    for old in one.folder.glob("*"):
+    path.unlink(missing_ok=True)  # first, so that files left by an interruption here do not count
+    for old in pair_fold.folder.glob("*"):
         if old.is_file():
             old.unlink()
     write_record(origin, path)
 
 
 def _pending_cases(wanted: Sequence[_PairFold], fold: str) -> dict[str, list[_PairFold]]:
-    """Case -> the pairs that have no label map of it."""
+    """Pairs that have no label map of a case yet, by case."""
     pending: dict[str, list[_PairFold]] = {}
-    for one in wanted:
-        if one.fold == fold:
-            present = find_label_maps(one.folder)
-            for case in one.cases:
+    for pair_fold in wanted:
+        if pair_fold.fold == fold:
+            present = find_label_maps(pair_fold.folder)
+            for case in pair_fold.cases:
                 if case not in present:
-                    pending.setdefault(case, []).append(one)
+                    pending.setdefault(case, []).append(pair_fold)
     return pending
 
 
@@ -201,13 +204,13 @@ def _predict_fold(run: CrossValidation, fold: str, cases: Mapping[str, Sequence[
     """Write the label maps of all pending cases; every configuration runs once for each."""
     if not cases:
         return
-    names = list(dict.fromkeys(name for pairs in cases.values() for one in pairs for name in one.pair))
-    answer = predict_again(run, fold, names, list(cases))
+    names = list(dict.fromkeys(name for pairs in cases.values() for pair_fold in pairs for name in pair_fold.pair))
+    predict = predict_again(run, fold, names, list(cases))
     for case, pairs in cases.items():
-        needed = [name for name in names if any(name in one.pair for one in pairs)]
-        positions = [(needed.index(one.pair[0]), needed.index(one.pair[1])) for one in pairs]
-        labels = restore_combinations([answer(name, case) for name in needed], positions, run.plan.encoding)
-        write_validation_maps(run, case, [(own, one.folder) for own, one in zip(labels, pairs, strict=True)])
+        needed = [name for name in names if any(name in pair_fold.pair for pair_fold in pairs)]
+        positions = [(needed.index(first), needed.index(second)) for first, second in (item.pair for item in pairs)]
+        labels = restore_combinations([predict(name, case) for name in needed], positions, run.plan.encoding)
+        write_validation_maps(run, case, [(own, item.folder) for own, item in zip(labels, pairs, strict=True)])
         yield
 
 
@@ -220,18 +223,18 @@ def _load_previous(
         return load_previous(run.workspace, run.plan, member.name, cases)
     except TrainingError as error:
         raise UsageError(
-            f"{error}\nOr select without what needs them: autoseg select --no-ensembles --no-thresholds"
+            f"{error}\nOr select without predicting again: autoseg select --no-ensembles --no-thresholds"
         ) from error
 
 
-def _answer(
+def _open_logits(
     run: CrossValidation, member: LoadedConfiguration, previous: Mapping[str, NDArray[np.int16]], case: str
 ) -> CaseLogits:
     folder = run.workspace.preprocessed(member.configuration.preprocessed_as)
     if not (folder / (case + RECORD_ENDING)).exists():
         raise UsageError(
-            f"{folder}: case {case} is not preprocessed (any more), and its networks have to look at it again. Run "
-            f"autoseg-plan with the same options and -w {run.workspace.root}; or select without what needs it: "
+            f"{folder}: the preprocessed data of case {case} is missing, which is needed to predict it again. Run "
+            f"autoseg-plan with the same options and -w {run.workspace.root}; or select without predicting again: "
             "autoseg select --no-ensembles --no-thresholds"
         )
     stored = open_case(folder, case)
@@ -241,13 +244,13 @@ def _answer(
     return CaseLogits(slices, stored.record, member.configuration.resampling)
 
 
-def _evaluate(run: CrossValidation, one: _PairFold) -> Evaluation:
-    """Score the label maps, or read the scores that are there since all were written."""
-    path = one.folder / "evaluation.json"
+def _evaluate(run: CrossValidation, pair_fold: _PairFold) -> Evaluation:
+    """Score the label maps; an existing evaluation.json was written after all of them, so it is read instead."""
+    path = pair_fold.folder / "evaluation.json"
     if path.exists():
         return read_record(Evaluation, path)
-    predictions = find_label_maps(one.folder)
-    tasks = (delayed(_score)(run, case, predictions[case]) for case in one.cases)
+    predictions = find_label_maps(pair_fold.folder)
+    tasks = (delayed(_score)(run, case, predictions[case]) for case in pair_fold.cases)
     scores: list[CaseScores] = Parallel(n_jobs=run.workers, prefer="threads")(tasks)
     evaluation = summarize(scores, foreground_names(run.plan.encoding))
     write_record(evaluation, path)
@@ -255,8 +258,9 @@ def _evaluate(run: CrossValidation, one: _PairFold) -> Evaluation:
 
 
 def _score(run: CrossValidation, case: str, prediction: Path) -> CaseScores:
-    predicted, true = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
-    return measure_case(case, predicted.array[0], true.array[0], run.plan.labels, true.grid.spacing)
+    volumes = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
+    predicted, reference = volumes
+    return measure_case(case, predicted.array[0], reference.array[0], run.plan.labels, reference.grid.spacing)
 
 
 def _stages(plan: Plan, name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Held-out cases as the model predicts new ones: with probabilities, at the image's own resolution, one at a time.
+"""Held-out cases predicted as new ones would be: with probabilities, at the image's own resolution, one at a time.
 
-Every case is predicted by the networks of the fold that did not see it, and preprocessed anew from its files, so that
-nothing but plan, weights and dataset is needed.
+Every case is predicted by the networks of the fold that did not see it, and preprocessed again from its files, so that
+only plan, weights and dataset are needed.
 """
 
 import logging
@@ -32,27 +32,27 @@ from autoseg.records.workspace import Workspace
 from autoseg.training.refinement import UNKNOWN, Patches
 
 MAX_GROUPS = 3
-"""Of cases. Each costs a training, and each refiner a pass at prediction."""
+"""Groups of cases: each costs a training, and each refiner a pass at prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutCases:
-    """What predicts, and the cases."""
+    """A model and the cases that its folds held out."""
 
     workspace: Workspace
     plan: Plan
     configurations: tuple[str, ...]
-    """Whose probabilities are averaged."""
+    """Names of the configurations whose probabilities are averaged."""
     folds: Mapping[str, Sequence[str]]
-    """Fold -> cases that it held out."""
+    """Cases that each fold held out, by fold."""
     files: Mapping[str, CaseFiles]
-    """By case."""
+    """Paths of images and label maps, by case."""
     dataset_folder: Path
     device: torch.device
     precision: str = "auto"
     """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     thresholds: Thresholds = field(default_factory=dict)
-    """Of regions."""
+    """Thresholds of regions; empty: one half for all."""
 
     def __len__(self) -> int:
         return sum(map(len, self.folds.values()))
@@ -60,29 +60,29 @@ class HeldOutCases:
 
 @dataclass(frozen=True)
 class HeldOutCase:
-    """One case; it lasts until the next one."""
+    """One predicted case; valid until the next one is asked for."""
 
     case: str
     coarse: CoarseCase
-    truth: NDArray[np.int16]
-    """(Z, Y, X), label indices where `coarse` is."""
+    reference: NDArray[np.int16]
+    """Label indices of the reference where `coarse` is, (Z, Y, X)."""
     volume: CaseVolume
-    """Image and truth, working orientation."""
+    """Image and reference in working orientation."""
     mirror_axes: tuple[int, ...]
-    """Spatial axes (z, y, x) that training mirrored."""
+    """Spatial axes that training mirrored; 0, 1, 2 are z, y, x."""
 
 
 def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...]:
-    """Divide held-out cases, so that a refiner can be judged on cases that it did not see.
+    """Divide held-out cases, so that a refiner can be tested on cases that it did not see.
 
-    The folds themselves where there are several, dealt out to three groups at most, so that what a split keeps
-    together stays together; a single fold is cut into two halves by name, as names of one patient lie side by side.
+    Several folds are distributed over at most three groups, so that cases which a split keeps together stay together; a
+    single fold is cut into two halves by name, because cases of one patient often have adjacent names.
 
     Args:
-        folds: Fold -> cases.
+        folds: Cases by fold.
 
     Returns:
-        Groups that share no case and hold all of them; fewer than two: there are not enough cases.
+        Disjoint groups that together hold all cases; fewer than two if there are not enough cases.
     """
     held_out = [sorted(cases) for _, cases in sorted(folds.items()) if cases]
     if len(held_out) == 1:
@@ -97,7 +97,7 @@ def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...
 
 
 def predict_held_out(cases: HeldOutCases) -> Iterator[HeldOutCase]:
-    """Predict all cases, fold by fold; networks of one fold are in memory at a time.
+    """Predict all cases, fold by fold; only the networks of one fold are in memory at a time.
 
     Raises:
         UsageError: If dataset.json has no label map of a case.
@@ -112,18 +112,20 @@ def predict_held_out(cases: HeldOutCases) -> Iterator[HeldOutCase]:
         for case in names:
             files = cases.files.get(case)
             if files is None or not files.label:
-                raise UsageError(f"{cases.workspace.dataset}: has no label map of case {case}, which fold {fold} has")
+                raise UsageError(
+                    f"{cases.workspace.dataset}: has no label map of case {case}, which belongs to fold {fold}"
+                )
             yield from _predict_case(predictor, files, cases, axes)
 
 
-def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchSettings, most: int) -> Patches:
-    """Patches along the predicted surface of every label or region.
+def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchSettings, max_count: int) -> Patches:
+    """Cut patches along the predicted surface of every label or region.
 
     Args:
         held_out: The case.
-        encoding: Of the heads.
-        settings: Size and distance.
-        most: Of patches; where there would be more, those of each structure are thinned out evenly.
+        encoding: Labels and regions of the plan.
+        settings: Size of patches, and the distance between their centres.
+        max_count: Largest number of patches; if there would be more, those of each structure are thinned out evenly.
     """
     coarse, size = held_out.coarse, settings.size
     found = []
@@ -131,7 +133,7 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
         surface = find_head_surface(coarse.labels, head, size, settings.training_distance)
         if surface is not None:
             found.append((number, head, surface))
-    step = max(1, -(-sum(len(surface.centres) for _, _, surface in found) // most))
+    step = max(1, -(-sum(len(surface.centres) for _, _, surface in found) // max_count))
     count = sum(len(surface.centres[::step]) for _, _, surface in found)
     patches = Patches(
         np.empty((count, len(coarse.image), *size), dtype=np.float16),
@@ -141,12 +143,12 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
     index, ignored = 0, len(encoding.values)
     for number, head, surface in found:
         image, probability = coarse.image[:, *surface.box], coarse.probabilities[(number, *surface.box)]
-        truth = held_out.truth[surface.box]
-        known = np.where(truth == ignored, UNKNOWN, np.isin(truth, head.indices)).astype(np.uint8)
+        reference = held_out.reference[surface.box]
+        known = np.where(reference == ignored, UNKNOWN, np.isin(reference, head.indices)).astype(np.uint8)
         for centre in surface.centres[::step]:
             patches.images[index] = cut_patch(image, centre, size)
             patches.coarse[index] = cut_patch(probability, centre, size)
-            patches.truth[index] = _cut_truth(known, centre, size)
+            patches.targets[index] = _cut_target(known, centre, size)
             index += 1
     return patches
 
@@ -175,14 +177,14 @@ def _predict_case(
     member = predictor.members[0]
     record = prepared.inputs[member.name][1]
     image = normalized_crop(volume.image, record, member.configuration.normalization)
-    truth = cropped_view(volume.labels, record)
+    reference = cropped_view(volume.labels, record)
     with coarse_case(predictor.answers(prepared), image, encoding, (), cases.thresholds) as coarse:
-        yield HeldOutCase(files.case, coarse, truth, volume, axes)
+        yield HeldOutCase(files.case, coarse, reference, volume, axes)
 
 
-def _cut_truth(truth: NDArray[np.uint8], centre: Triple, size: Triple) -> NDArray[np.uint8]:
-    """Unknown beyond the border."""
+def _cut_target(target: NDArray[np.uint8], centre: Triple, size: Triple) -> NDArray[np.uint8]:
+    """Cut a patch; UNKNOWN beyond the border."""
     patch = np.full(size, UNKNOWN, dtype=np.uint8)
-    inside, own = patch_box(centre, size, (truth.shape[0], truth.shape[1], truth.shape[2]))
-    patch[own] = truth[inside]
+    inside, own = patch_box(centre, size, (target.shape[0], target.shape[1], target.shape[2]))
+    patch[own] = target[inside]
     return patch

@@ -1,9 +1,9 @@
-"""Find out which post-processing helps, on the cross-validated label maps of one model.
+"""Choose post-processing steps on the cross-validated label maps of one model.
 
     keep the largest component (all foreground, each label) -> remove small ones (each label, all foreground)
     -> fill holes (each label)
 
-A step is kept only if the score rises and no label's falls; what helps is written into the selection.
+A step is kept only if its score rises and no label's falls; steps that are kept become part of the selection.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,22 +39,22 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class TunedPostprocessing:
-    """What was found to help."""
+    """Steps that help, with the scores before and after."""
 
     steps: tuple[PostprocessingStep, ...]
-    """In the order in which they were accepted."""
+    """Accepted steps, in the order in which they are applied."""
     evaluation: Evaluation
-    """After all steps, every metric."""
+    """Every metric after all steps."""
     reasons: tuple[str, ...]
-    """A sentence per step tried; steps that would change nothing share one."""
+    """One sentence for each step that was tried; steps that would change nothing share one."""
     before: Evaluation
-    """Before any step: Dice and what else follows from counts."""
+    """Scores before any step: Dice and the other metrics that follow from counts."""
 
 
 def tune_postprocessing(
     maps: Sequence[CaseMapFiles], encoding: LabelEncoding, *, workers: int = 1, progress: Progress | None = None
 ) -> TunedPostprocessing:
-    """Find out which steps help, each on top of those that were accepted before.
+    """Try steps one after the other, each on top of those that were accepted before.
 
     1. Keep only the largest component: of the union of all foreground, then label by label (region by region) in
        declaration order.
@@ -67,8 +67,8 @@ def tune_postprocessing(
     is accepted is then carried out and scored in full.
 
     Args:
-        maps: Every validation case of the model.
-        encoding: Of the model.
+        maps: Label maps of every validation case of the model.
+        encoding: Labels and regions of the model.
         workers: Cases worked on at the same time, in threads.
         progress: Called after each case that was read, and after each step that was tried.
 
@@ -77,8 +77,8 @@ def tune_postprocessing(
             reference's grid.
 
     References:
-        nnU-Net v2 (Isensee et al. 2021), post-processing: the first of these and its order. Differs: a step for one
-        label must not harm another, which it can when regions overlap.
+        nnU-Net v2 (Isensee et al. 2021), post-processing: keeping the largest component, in this order. Differs: a step
+        for one label must not harm another, which it can when regions overlap.
     """
     names = foreground_names(encoding)
     alone = [(name,) for name in names]
@@ -94,22 +94,22 @@ def tune_postprocessing(
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Called once for every piece of work that is done."""
+    """Function to call after every case and step that is done."""
     done = count(1)
     return lambda: None if progress is None else progress(next(done), total)
 
 
 class _Search:
-    """The maps of all cases after the steps accepted so far, and what was found."""
+    """Label maps of all cases after the steps accepted so far, with their scores."""
 
     def __init__(self, encoding: LabelEncoding, workers: int, progress: Callable[[], None]) -> None:
         self.encoding, self.workers, self.progress = encoding, workers, progress
         self.names = foreground_names(encoding)
         self.cases: list[CaseMaps] = []
         self.means: Means = {}
-        """Dice by label."""
+        """Mean Dice by label."""
         self.tables: dict[tuple[int, ...], list[ComponentTable]] = {}
-        """By indices of a union, by case, of the maps as they are now."""
+        """Components of the current maps, one table for each case, by the indices of a union."""
         self.steps: list[PostprocessingStep] = []
         self.reasons: list[str] = []
 
@@ -121,18 +121,18 @@ class _Search:
         self.means = self._means_of(self.cases)
 
     def overlap(self) -> Evaluation:
-        """Of the maps as they are now: Dice and what else follows from counts."""
+        """Dice and the other metrics that follow from counts, of the current maps."""
         return summarize([case.scores for case in self.cases], self.names)
 
     def evaluate(self) -> Evaluation:
-        """Every metric of the maps as they are now."""
+        """Every metric of the current maps."""
         measured = self._on_each(partial(measure_case_maps, encoding=self.encoding), self.cases)
         return summarize(list(measured), self.names)
 
     def run(
         self, kind: str, attempt: Callable[[tuple[str, ...]], StepReport], unions: Sequence[tuple[str, ...]]
     ) -> None:
-        """Try one kind of step on unions of labels, one after the other, and say what came of it."""
+        """Try one kind of step on unions of labels, one after the other, and describe the results."""
         reports = []
         for labels in unions:
             reports.append(attempt(labels))
@@ -140,7 +140,7 @@ class _Search:
         self.reasons += describe_steps(kind, reports)
 
     def keep_largest(self, labels: tuple[str, ...]) -> StepReport:
-        """Of a union of labels."""
+        """Try to keep only the largest component of a union of labels."""
         cases = self._components_of(labels)
         largest = [int(case.table.sizes.max(initial=0)) for case in cases]
         removal = remove_below(cases, largest)
@@ -151,7 +151,7 @@ class _Search:
         return StepReport(self._subject(labels), self._carry_out(step, labels) if expected.is_accepted else expected)
 
     def remove_small(self, labels: tuple[str, ...]) -> StepReport:
-        """Of a union of labels, below the best of several volumes."""
+        """Try to remove components of a union of labels below the best of several volumes."""
         cases = self._components_of(labels)
         sweep = sweep_volumes(cases, self.means, self._own(labels), smallest_kept_voxels)
         if not sweep.tried:
@@ -162,11 +162,11 @@ class _Search:
         return StepReport(self._subject(labels), verdict, describe_sweep(sweep))
 
     def fill_holes(self, labels: tuple[str, ...]) -> StepReport:
-        """Of one label."""
+        """Try to fill the holes of one label."""
         return StepReport(labels[0], self._carry_out(FillHoles(label=labels[0]), labels))
 
     def _carry_out(self, step: PostprocessingStep, labels: tuple[str, ...]) -> Verdict | None:
-        """Apply a step to all maps and keep it if that helps; None when no map changes. The maps have the last word."""
+        """Apply a step to all maps and keep it if their scores say that it helps; None when no map changes."""
         changed = list(self._on_each(partial(_apply_step, step=step, encoding=self.encoding), self.cases))
         if all(new is old for new, old in zip(changed, self.cases, strict=True)):
             return None
@@ -192,7 +192,7 @@ class _Search:
         ]
 
     def _on_each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Results in the order of the items, as they come."""
+        """Results in the order of the items, each as soon as it is there."""
         pool = Parallel(n_jobs=self.workers, prefer="threads", return_as="generator")
         results: Iterator[Result] = pool(delayed(work)(item) for item in items)
         return results
@@ -220,7 +220,7 @@ def _apply_step(case: CaseMaps, step: PostprocessingStep, encoding: LabelEncodin
 def _tabulate(
     case: CaseMaps, indices: tuple[int, ...], labels: Sequence[tuple[int, ...]], encoding: LabelEncoding
 ) -> ComponentTable:
-    """Components of a union, counted for the labels or regions that share voxels with it."""
+    """Table of the components of a union, with counts for the labels or regions that share voxels with it."""
     prediction = case.prediction[:]
     found = find_components(prediction, indices)
     if found is None:

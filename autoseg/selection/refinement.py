@@ -1,9 +1,9 @@
-"""Refine: train networks that look again at boundaries, and find out by cross-validation whether they help.
+"""Train networks that predict the surroundings of surfaces again, and test by cross-validation whether they help.
 
     held-out cases --networks of the fold that did not see them--> probabilities --> patches --> one refiner per group
     held-out cases --the same--> probabilities --refiner that did not see their group--> label maps --> scores
 
-Probabilities are computed twice rather than kept.
+Probabilities are computed twice instead of being stored.
 """
 
 import hashlib
@@ -41,10 +41,10 @@ from autoseg.selection.held_out import HeldOutCase, HeldOutCases, cut_patches, g
 from autoseg.training.refinement import MAX_STEPS, Patches, join_patches, save_refiner, train_refiner
 
 PATCH_BYTES = 2**29
-"""Most that all patches together may take in memory, unless MIN_PATCHES of each case take more."""
+"""Largest memory of all patches together, unless MIN_PATCHES of each case need more."""
 MIN_PATCHES = 4
 SETTINGS_VERSION = 1
-"""Enters the hash of a refiner's inputs; raise it when the same settings begin to give other weights."""
+"""Part of the hash of a refiner's inputs; raise it when the same settings begin to give other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,8 @@ class RefinementOptions:
 
     seconds: float = 60.0
     """Wall-clock time of each refiner's training."""
-    most_steps: int = MAX_STEPS
+    max_steps: int = MAX_STEPS
+    """Training ends after this many steps if the time is not over before."""
     device: str = "auto"
     precision: str = "auto"
     """Precision of the predictions to be refined; the same rule as prediction."""
@@ -61,10 +62,10 @@ class RefinementOptions:
 
 @dataclass(frozen=True)
 class RefinementOutcome:
-    """What was found."""
+    """Result of a refinement, with the reasons."""
 
     refinement: Refinement | None
-    """None: it does not help, or could not be tried."""
+    """Refiners that help; None: they do not, or could not be trained."""
     maps: tuple[CaseMapFiles, ...]
     """Refined label maps of all held-out cases; empty without refinement."""
     reasons: tuple[str, ...]
@@ -80,7 +81,7 @@ class _Task:
     options: RefinementOptions
     tolerance_mm: float
     ending: str
-    """Of label map files."""
+    """Ending of label map files."""
 
     @property
     def encoding(self) -> LabelEncoding:
@@ -97,18 +98,17 @@ def refine_model(
     thresholds: Thresholds = ONE_HALF,
     progress: Progress | None = None,
 ) -> RefinementOutcome:
-    """Train refiners on out-of-fold predictions, and judge them on cases that they did not see.
+    """Train refiners on out-of-fold predictions, and test them on cases that they did not see.
 
-    Refiners that an earlier call trained on the same inputs are not trained again. Nothing of the selection is
-    written here.
+    Refiners that an earlier call trained on the same inputs are not trained again. selection.json is not written.
 
     Args:
-        workspace: With plan, dataset, fingerprint and the trained folds.
-        dataset_folder: Where images and label maps are; None: the folder that dataset.json names.
-        configurations: Whose probabilities are averaged.
-        folds: Fold -> cases that it held out; trained in every configuration.
-        options: See RefinementOptions.
-        thresholds: Of regions.
+        workspace: Workspace with plan, dataset, fingerprint and the trained folds.
+        dataset_folder: Folder of images and label maps; None: the one that dataset.json names.
+        configurations: Names of the configurations whose probabilities are averaged.
+        folds: Cases that each fold held out, by fold; the folds are trained in every configuration.
+        options: Time and steps of the training, device and precision.
+        thresholds: Thresholds of regions; empty: one half for all.
         progress: Called after each case, twice for all of them.
 
     Raises:
@@ -116,18 +116,20 @@ def refine_model(
         ImageFileError: If an image or a label map cannot be read.
 
     References:
-        Tang et al. 2021, boundary patch refinement (BPR). Differs: out-of-fold predictions to learn from, and a
-        verdict on cases that were not learned from.
+        Tang et al. 2021, boundary patch refinement (BPR). Differs: refiners are trained on out-of-fold
+        predictions, and accepted only by scores of cases that they were not trained on.
     """
     groups = group_cases(folds)
     if len(groups) < 2:
-        return RefinementOutcome(None, (), ("Boundary refinement: not tried, it takes two validated cases at least.",))
+        return RefinementOutcome(
+            None, (), ("Boundary refinement: not tried, at least two validated cases are needed.",)
+        )
     task = _make_task(workspace, dataset_folder, configurations, folds, groups, options, thresholds)
     refiners = _train_refiners(task, progress)
     if not refiners:
         return RefinementOutcome(None, (), ("Boundary refinement: not tried, the held-out predictions are empty.",))
     maps, verdict = _judge_refiners(task, progress)
-    reason = _say(task, refiners, verdict)
+    reason = _describe_verdict(task, refiners, verdict)
     if not verdict.is_accepted:
         return RefinementOutcome(None, (), (reason,))
     refinement = Refinement(
@@ -150,7 +152,7 @@ def _make_task(
     options: RefinementOptions,
     thresholds: Thresholds,
 ) -> _Task:
-    """Patches follow the training images; the surface Dice's tolerance is their median smallest spacing."""
+    """Plan patches for the training images; the tolerance of the surface Dice is their median smallest spacing."""
     plan, description = read_record(Plan, workspace.plan), read_record(DatasetDescription, workspace.dataset)
     fingerprint = read_record(Fingerprint, workspace.fingerprint)
     patches = _plan_patches(fingerprint, plan.transpose)
@@ -176,18 +178,18 @@ def _plan_patches(fingerprint: Fingerprint, transpose: Triple) -> PatchSettings:
 
 
 def _train_refiners(task: _Task, progress: Progress | None) -> list[Refiner]:
-    """One per group, unless it is there already; none when nothing was predicted to learn from."""
+    """Train one refiner per group that has no stored one; empty when there is no predicted surface to learn from."""
     hashes = [_hash_inputs(task, index) for index in range(len(task.groups))]
     stored = [_read_refiner(task.cases.workspace, index, expected) for index, expected in enumerate(hashes)]
     known = [refiner for refiner in stored if refiner is not None]
     if len(known) == len(hashes):
         return known
     bytes_per_patch = int(np.prod(task.patches.size)) * (2 * task.network.input_channels + 1)
-    most = max(MIN_PATCHES, PATCH_BYTES // (bytes_per_patch * len(task.cases)))
+    max_count = max(MIN_PATCHES, PATCH_BYTES // (bytes_per_patch * len(task.cases)))
     by_case: dict[str, Patches] = {}
     axes: tuple[int, ...] = ()
     for held_out in predict_held_out(task.cases):
-        by_case[held_out.case] = cut_patches(held_out, task.encoding, task.patches, most)
+        by_case[held_out.case] = cut_patches(held_out, task.encoding, task.patches, max_count)
         axes = held_out.mirror_axes
         if progress is not None:
             progress(len(by_case), 2 * len(task.cases))
@@ -206,7 +208,7 @@ def _train_refiner(
     patches, options = join_patches(by_case), task.options
     trained = train_refiner(
         patches, task.network, seconds=options.seconds, device=task.cases.device, seed=index,
-        mirror_axes=axes, most_steps=options.most_steps,
+        mirror_axes=axes, max_steps=options.max_steps,
     )  # fmt: skip
     path = refiner_path(task.cases.workspace, index)
     save_refiner(trained.network, path.with_suffix(".safetensors"))
@@ -224,7 +226,11 @@ def _train_refiner(
 
 
 def _hash_inputs(task: _Task, index: int) -> str:
-    """Of all that decides about the weights of one refiner but the machine's speed."""
+    """SHA-256 of everything that decides about the weights of one refiner, except the machine's speed.
+
+    `records.plan.hash_of` is not used, because `records.refinement.Refiner` promises the 64 digits of SHA-256, and so
+    that stored refiners stay valid.
+    """
     cases, workspace = task.cases, task.cases.workspace
     stages = [stage for name in cases.configurations for stage in stages_of(cases.plan, name)]
     checkpoints = [workspace.fold(name, fold) / "checkpoint_final.json" for name in stages for fold in cases.folds]
@@ -236,14 +242,14 @@ def _hash_inputs(task: _Task, index: int) -> str:
         "patches": task.patches.model_dump(mode="json"),
         "network": task.network.model_dump(mode="json"),
         "seconds": task.options.seconds,
-        "most_steps": task.options.most_steps,
+        "most_steps": task.options.max_steps,
         "seed": index,
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def _read_refiner(workspace: Workspace, index: int, inputs_hash: str) -> Refiner | None:
-    """What an earlier call left, if it is complete and had the same inputs."""
+    """The refiner of an earlier call, if it is complete and was trained on the same inputs."""
     path = refiner_path(workspace, index)
     try:
         refiner = read_record(Refiner, path.with_suffix(".json"))
@@ -255,7 +261,7 @@ def _read_refiner(workspace: Workspace, index: int, inputs_hash: str) -> Refiner
 
 
 def _judge_refiners(task: _Task, progress: Progress | None) -> tuple[tuple[CaseMapFiles, ...], RefinementVerdict]:
-    """Refine every case with the refiner that did not see it; write its label map, score it before and after."""
+    """Refine every case with the refiner that did not see it; write its label map; score it before and after."""
     cases, folder = task.cases, task.cases.workspace.refinement / "validation"
     refiners = [
         load_refiner(refiner_path(cases.workspace, index).with_suffix(".safetensors"), task.network, cases.device)
@@ -281,7 +287,7 @@ def _judge_refiners(task: _Task, progress: Progress | None) -> tuple[tuple[CaseM
 
 
 def _score(held_out: HeldOutCase, task: _Task) -> CaseScores:
-    """On the whole image, in working orientation."""
+    """Measure the whole image, in working orientation."""
     volume, encoding = held_out.volume, task.encoding
     if volume.labels is None:
         raise ValueError(f"case {held_out.case} was read without its label map")
@@ -293,10 +299,10 @@ def _score(held_out: HeldOutCase, task: _Task) -> CaseScores:
     )
 
 
-def _say(task: _Task, refiners: Sequence[Refiner], verdict: RefinementVerdict) -> str:
-    seconds, steps = sum(one.seconds for one in refiners), sum(one.steps for one in refiners)
+def _describe_verdict(task: _Task, refiners: Sequence[Refiner], verdict: RefinementVerdict) -> str:
+    seconds, steps = sum(refiner.seconds for refiner in refiners), sum(refiner.steps for refiner in refiners)
     return (
         f"Boundary refinement: {'yes' if verdict.is_accepted else 'no'}, {verdict.figures}; {len(refiners)} refiners, "
-        f"each trained without the cases that it is judged on, {seconds:.0f} s and {steps} steps in all, "
+        f"each trained without the cases that it is tested on, {seconds:.0f} s and {steps} steps in all, "
         f"patches of {' x '.join(map(str, task.patches.size))} voxels."
     )

@@ -1,10 +1,10 @@
-"""Find out which threshold of each region's probability helps, on the cross-validated predictions of one model.
+"""Choose a threshold for each region's probability, on the cross-validated predictions of one model.
 
-    networks of the winner, again --levels of probability, slab by slab--> counts by threshold --best per region-->
-    label maps painted with it --kept only if the region's Dice rises and no other falls--> thresholds, label maps
+    networks of the winner, again --quantised probabilities, slab by slab--> counts by threshold --best per region-->
+    label maps with it --kept only if the region's Dice rises and no other falls--> thresholds, label maps
 
-Each region has a sigmoid of its own, and one half need not be where its Dice is best. Levels (in steps of the sweep)
-lie on disk, one byte a voxel, until the sweep is over; a killed run goes on with those that are there.
+Each region has a sigmoid of its own, and its Dice is not always best at one half. Quantised probabilities (in steps of
+the sweep) are stored on disk, one byte a voxel, until the sweep ends; an interrupted run resumes with them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,57 +40,57 @@ from autoseg.selection.ensembles import (
 )
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
-"""0.1, 0.15, ..., 0.9."""
-ONE_HALF = THRESHOLDS.index(0.5)
+"""Thresholds that are tried: 0.1, 0.15, ..., 0.9."""
+HALF_INDEX = THRESHOLDS.index(0.5)
 MIN_GAIN = 0.001
-"""Of a region's mean Dice: the best of 17 thresholds is a little ahead by chance as well."""
+"""Smallest rise of a region's mean Dice that counts: the best of 17 thresholds is slightly ahead by chance alone."""
 LEVELS_ENDING = ".b2nd"
 SWEEP_FILE = "sweep.json"
 
 
 @dataclass(frozen=True)
 class TunedThresholds:
-    """What was found to help."""
+    """Thresholds that help, and the predictions with them."""
 
     thresholds: dict[str, float]
-    """Of regions; empty: one half is best for all."""
+    """Thresholds by region; empty: one half is best for all."""
     folds: tuple[ValidatedFold, ...]
-    """With label maps painted by these thresholds."""
+    """Folds whose label maps follow these thresholds."""
     reasons: tuple[str, ...]
     """One sentence per region."""
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One validation case: levels on disk, the reference compressed in memory."""
+    """One validation case: quantised probabilities on disk, the reference compressed in memory."""
 
     name: str
     fold: str
     levels: Path
     reference: blosc2.NDArray
-    """Label indices (Z, Y, X) of the whole image, the plan's axes."""
+    """Label indices of the whole image, (Z, Y, X) in the plan's order of axes."""
 
 
 def tune_thresholds(
     run: CrossValidation, names: Names, folds: Sequence[ValidatedFold], progress: Progress | None = None
 ) -> TunedThresholds:
-    """Find out for which regions another threshold than one half helps.
+    """Choose the regions for which a threshold other than one half helps.
 
-    Region by region, in the order in which they are painted, each on top of what was accepted before. The best
-    threshold of a region by the counts of its own probabilities is accepted only if, in label maps painted with it,
+    Regions are tried in the order in which they are written, each on top of the thresholds accepted before. The best
+    threshold of a region by the counts of its own probabilities is accepted only if, in label maps written with it,
     the region's mean Dice rises by MIN_GAIN or more and no other region's falls.
 
     Args:
-        run: With an encoding of regions, and preprocessed cases.
-        names: Of one configuration, or of two whose probabilities are averaged.
-        folds: All that the model has.
+        run: Context of the run; its plan has regions, and its workspace the preprocessed cases.
+        names: Names of one configuration, or of two whose probabilities are averaged.
+        folds: All validated folds of the model.
         progress: Called after every case that had to be predicted.
 
     Returns:
-        Thresholds and the folds that go with them: the given ones when no threshold helps.
+        Thresholds, and the folds predicted with them; the given folds when no threshold helps.
 
     Raises:
-        UsageError: If a case is not preprocessed any more, or label maps of a cascade's previous stage are missing.
+        UsageError: If the preprocessed data of a case, or label maps of a cascade's previous step are missing.
         ImageFileError: If an image or reference cannot be read.
         PredictionError: If weights are damaged or belong to another plan.
     """
@@ -112,13 +112,13 @@ def tune_thresholds(
 def _begin(
     run: CrossValidation, names: Names, folds: Sequence[ValidatedFold], folders: Sequence[Path]
 ) -> ThresholdSweep:
-    """What an earlier run with the same weights has found or begun; else a clean start."""
+    """Sweep that an earlier run with the same weights finished or began; else a new one in empty folders."""
     origins = [weights_origin(run, names, fold.fold, _case_names(fold)) for fold in folds]
     begun = ThresholdSweep(origin=hash_of([origins, THRESHOLDS, MIN_GAIN]), finished=False)
     path = folders[0] / SWEEP_FILE
     if path.exists() and (found := read_record(ThresholdSweep, path)).origin == begun.origin:
         return found
-    path.unlink(missing_ok=True)  # first, so that what is left after a kill does not count
+    path.unlink(missing_ok=True)  # first, so that files left by an interruption here do not count
     for folder in folders:
         for old in folder.glob("*"):
             old.unlink()
@@ -137,17 +137,17 @@ def _predict_levels(
     folders: Mapping[str, Path],
     progress: Progress | None,
 ) -> list[_Case]:
-    """All cases, after those without levels were predicted once more."""
+    """All cases; those without stored probabilities are predicted first."""
     levels = [(fold, case, folders[fold.fold] / (case + LEVELS_ENDING)) for fold in folds for case in _case_names(fold)]
     pending = {path for _, _, path in levels if not path.exists()}
     done = 0
     for fold in folds:
-        own = [(case, path) for of, case, path in levels if of is fold and path in pending]
-        answer = predict_again(run, fold.fold, names, [case for case, _ in own]) if own else None
+        own = [(case, path) for owner, case, path in levels if owner is fold and path in pending]
+        predict = predict_again(run, fold.fold, names, [case for case, _ in own]) if own else None
         for case, path in own:
-            answers = [answer(name, case) for name in names] if answer is not None else []
-            with level_file(path, answers[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as write:
-                restore_labels(answers, run.plan.encoding, [write])
+            logits = [predict(name, case) for name in names] if predict is not None else []
+            with level_file(path, logits[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as write:
+                restore_labels(logits, run.plan.encoding, [write])
             done += 1
             if progress is not None:
                 progress(done, len(pending))
@@ -164,7 +164,7 @@ def _open_case(run: CrossValidation, fold: str, case: str, levels: Path) -> _Cas
 
 
 def _sweep(run: CrossValidation, cases: Sequence[_Case], begun: ThresholdSweep) -> ThresholdSweep:
-    """Best threshold by counts, region by region, then whether label maps agree that it helps."""
+    """Find the best threshold of each region by counts, then accept it if scores of label maps agree that it helps."""
     encoding = run.plan.encoding
     names = [head.name for head in encoding.heads]
     pool = Parallel(n_jobs=run.workers, prefer="threads")
@@ -177,7 +177,7 @@ def _sweep(run: CrossValidation, cases: Sequence[_Case], begun: ThresholdSweep) 
     accepted: dict[str, float] = {}
     before, reasons = evaluate(accepted), []
     for region, threshold in zip(names, best, strict=True):
-        if threshold == THRESHOLDS[ONE_HALF]:
+        if threshold == THRESHOLDS[HALF_INDEX]:
             reasons.append(f"Threshold of {region}: one half is best of {THRESHOLDS[0]} to {THRESHOLDS[-1]}.")
             continue
         after = evaluate({**accepted, region: threshold})
@@ -190,28 +190,31 @@ def _sweep(run: CrossValidation, cases: Sequence[_Case], begun: ThresholdSweep) 
 
 
 def _dice_by_threshold(case: _Case, encoding: LabelEncoding) -> NDArray[np.float64]:
-    """(thresholds, regions), from counts over each region's own probabilities; NaN where both are empty."""
+    """Dice (thresholds, regions) from counts of each region's own probabilities; NaN where both are empty."""
     levels, record = open_levels(case.levels)
     reference = case.reference[:]
-    counted = reference != len(encoding.values)  # without the ignore index; where there is none, all
+    counted = reference != len(encoding.values)  # without the ignore index; all voxels if there is no such label
     box = _box(record)
     dice = np.full((len(THRESHOLDS), len(encoding.heads)), np.nan)
     for region, head in enumerate(encoding.heads):
         is_region = np.isin(reference, head.indices)
         own, inside = levels[region][counted[box]], is_region[box][counted[box]]
-        true, false = (np.bincount(own[mask], minlength=len(THRESHOLDS) + 1) for mask in (inside, ~inside))
-        exceeding = [np.cumsum(counts[::-1])[::-1][1:] for counts in (true, false)]  # level > position
+        right, wrong = (np.bincount(own[mask], minlength=len(THRESHOLDS) + 1) for mask in (inside, ~inside))
+        exceeding = [np.cumsum(counts[::-1])[::-1][1:] for counts in (right, wrong)]  # level > position
         total = exceeding[0] + exceeding[1] + np.count_nonzero(is_region & counted)
         np.divide(2 * exceeding[0], total, out=dice[:, region], where=total > 0)
     return dice
 
 
 def _best_threshold(dice: NDArray[np.float64]) -> float:
-    """Of (cases, thresholds): largest mean over cases that have one; of equals the nearest to one half."""
+    """Threshold with the largest mean over cases with a score, of Dice (cases, thresholds).
+
+    Among equals it is the one nearest to one half.
+    """
     known = ~np.isnan(dice)
     counts = known.sum(axis=0)
     means = np.divide(np.where(known, dice, 0).sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0)
-    order = sorted(range(len(means)), key=lambda position: (-means[position], abs(position - ONE_HALF)))
+    order = sorted(range(len(means)), key=lambda position: (-means[position], abs(position - HALF_INDEX)))
     return THRESHOLDS[order[0]]
 
 
@@ -232,13 +235,13 @@ def _score(case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]
     labels: dict[str, LabelValues] = {head.name: head.indices for head in encoding.heads}
     if encoding.ignore_value is not None:
         labels[IGNORE] = len(encoding.values)
-    return score_case(case.name, _paint(case, encoding, thresholds)[0], case.reference[:], labels)
+    return score_case(case.name, _decide_labels(case, encoding, thresholds)[0], case.reference[:], labels)
 
 
-def _paint(
+def _decide_labels(
     case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]
 ) -> tuple[NDArray[np.unsignedinteger], PreprocessedCase]:
-    """Label indices of the whole image, the plan's axes; regions in their order, one head in memory at a time."""
+    """Label indices of the whole image in the plan's order of axes; regions in their order, one in memory at a time."""
     levels, record = open_levels(case.levels)
     labels = np.zeros(record.original_shape, dtype=np.min_scalar_type(len(encoding.values)))
     inside = labels[_box(record)]
@@ -254,10 +257,10 @@ def _box(record: PreprocessedCase) -> tuple[slice, ...]:
 def _write_maps(
     run: CrossValidation, cases: Sequence[_Case], thresholds: Mapping[str, float], folders: Mapping[str, Path]
 ) -> None:
-    """Label maps on the images' own grids, and their scores by fold."""
+    """Write label maps on the images' own grids, and their scores by fold."""
     names = [head.name for head in run.plan.encoding.heads]
     for case in cases:
-        labels, record = _paint(case, run.plan.encoding, thresholds)
+        labels, record = _decide_labels(case, run.plan.encoding, thresholds)
         working = labels.transpose(np.argsort(record.transpose))
         write_validation_maps(run, case.name, [(working, folders[case.fold])])
     for fold, folder in folders.items():

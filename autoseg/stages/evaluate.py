@@ -1,7 +1,7 @@
-"""Evaluate: two folders of label maps, matched by case, become one Evaluation.
+"""Evaluate: compare two folders of label maps by case.
 
-Nothing is dropped silently: a reference without prediction, a prediction without reference and a case that cannot
-be compared are all named in the result.
+A reference without prediction, a prediction without reference and a case that cannot be compared are all named in the
+result.
 """
 
 from collections.abc import Sequence
@@ -44,38 +44,39 @@ def evaluate_predictions(
         references: Folder of label maps with equal case names, for example `labelsTr` of a dataset.
         labels: Name -> value(s) in the files. None: every value found in the references except 0, as
             `label_<value>`.
-        tolerance_mm: Of the surface Dice. None: only what follows from counts, without surfaces and lesions.
+        tolerance_mm: Tolerance of the surface Dice in mm. None: only metrics that follow from counts of voxels, without
+            surfaces and lesions.
         workers: Cases scored at the same time, in processes.
         progress: Called after each case.
 
     Returns:
-        The evaluation of all cases that could be compared, and what was wrong with the others: errors for cases
-        left out, warnings for predictions without reference and for values that no label declares.
+        The evaluation of all cases that could be compared, and faults: errors for cases
+        that were left out, warnings for predictions without reference and for values that no label declares.
 
     Raises:
         UsageError: If a folder is missing, two files of a folder have the same case name, no case is in both
-            folders, not one case could be compared, a worker was killed, or, without `labels`, the references have
+            folders, no case could be compared, a worker was killed, or, without `labels`, the references have
             no foreground or are no label maps.
     """
-    predicted, true = find_label_maps(predictions), find_label_maps(references)
-    matched = sorted(predicted.keys() & true.keys())
+    predicted, expected = find_label_maps(predictions), find_label_maps(references)
+    matched = sorted(predicted.keys() & expected.keys())
     if not matched:
         raise UsageError(
             f"no case is in both folders: {predictions} has {_first_names(predicted)}, {references} has "
-            f"{_first_names(true)}. File names without their endings must be equal."
+            f"{_first_names(expected)}. File names without their endings must be equal."
         )
-    given = labels if labels is not None else _labels_in(references, list(true.values()), workers)
-    pairs = [(case, predicted[case], true[case]) for case in matched]
+    given = labels if labels is not None else _labels_in(references, list(expected.values()), workers)
+    pairs = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_files, given, tolerance_mm)
     outcomes = list(map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress))
     faults = [fault for _, of_case in outcomes for fault in of_case]
     scored = [scores for scores, _ in outcomes if scores is not None]
     if not scored:
         listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
-        raise UsageError(f"not one case could be compared:\n{listed}")
+        raise UsageError(f"no case could be compared:\n{listed}")
     names = [name for name in given if name not in (BACKGROUND, IGNORE)]
-    missing = sorted(true.keys() - predicted.keys())
-    faults += [_without_reference(case, predicted[case]) for case in sorted(predicted.keys() - true.keys())]
+    missing = sorted(expected.keys() - predicted.keys())
+    faults += [_without_reference(case, predicted[case]) for case in sorted(predicted.keys() - expected.keys())]
     return summarize(scored, names, missing), tuple(faults)
 
 
@@ -85,14 +86,14 @@ def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[s
     foreground = sorted(set().union(*found) - {0})
     if found and not foreground:
         raise UsageError(
-            f"{folder}: there is only background in the references, so there is no label to score; give the model "
-            "whose labels they have, or other references"
+            f"{folder}: the references have only background, so there is no label to score; give the model "
+            "whose labels they have with -m, or other references"
         )
     return {f"label_{value}": value for value in foreground}
 
 
 def _values_in(path: Path) -> set[int] | None:
-    """Integral values of a label map; None for a file that cannot be read, which scoring reports."""
+    """Whole-number values of a label map; None for a file that cannot be read, which scoring reports."""
     try:
         values = np.unique(read_label_map(path).array)
     except ImageFileError:
@@ -100,7 +101,7 @@ def _values_in(path: Path) -> set[int] | None:
     if len(values) > MAX_NUMBER_OF_VALUES:
         raise UsageError(
             f"{path}: has more than {MAX_NUMBER_OF_VALUES} different values, so it is an image rather than a "
-            "label map; give the folder of reference label maps, or the model whose labels they have"
+            "label map; give the folder of reference label maps, or the model whose labels they have with -m"
         )
     return {int(value) for value in values[np.isfinite(values)] if value == np.rint(value)}
 
@@ -115,14 +116,14 @@ def _score_files(
         file = reference if str(error).startswith(f"{reference}: ") else prediction
         what = str(error).removeprefix(f"{file}: ")
         return None, (Fault(severity="error", case=case, file=str(file), what=what),)
-    predicted, true = (volume.array[0] for volume in volumes)
+    predicted, expected = (volume.array[0] for volume in volumes)
     declared = {0, *(value for group in labels.values() for value in (group if isinstance(group, tuple) else (group,)))}
     warnings = [
         _undeclared(case, path, values, labels)
-        for path, values in ((prediction, np.unique(predicted)), (reference, np.unique(true)))
+        for path, values in ((prediction, np.unique(predicted)), (reference, np.unique(expected)))
         if not declared.issuperset(values.tolist())
     ]
-    scores = measure_case(case, predicted, true, labels, volumes[1].grid.spacing, tolerance_mm)
+    scores = measure_case(case, predicted, expected, labels, volumes[1].grid.spacing, tolerance_mm)
     return scores, tuple(warnings)
 
 

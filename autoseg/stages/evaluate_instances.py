@@ -1,6 +1,6 @@
-"""Evaluate instances: predicted objects against those of references, by panoptic quality.
+"""Evaluate instances: compare predicted objects with those of references by panoptic quality.
 
-Objects are read from `CASE_instances.ext` where that lies beside a label map; else they are the connected components
+Objects are read from `CASE_instances.ext` if it lies beside a label map; else they are the connected components
 of each label.
 """
 
@@ -26,19 +26,19 @@ from autoseg.records.files import Progress
 from autoseg.records.instance_evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
 
 OBJECT = "object"
-"""Name of the only label where references tell objects apart, but no labels."""
+"""Name of the only label where references number objects, but have no labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceOptions:
-    """What objects are."""
+    """How objects are found in label maps."""
 
     labels: Mapping[str, LabelValues] | None = None
     """Name -> value(s) in the files; None: all foreground is one label, `object`."""
     connectivity: Connectivity = "full"
-    """Of components, where there is no map of instances."""
+    """Connectivity of components, where there is no map of instances."""
     reference_ids: bool = False
-    """References are maps with a number for each object, not label maps; labels do not count then."""
+    """Whether references are maps with a number for each object instead of label maps; labels are not used then."""
 
 
 def evaluate_instances(
@@ -55,7 +55,7 @@ def evaluate_instances(
         predictions: Folder of label maps, with or without maps of instances.
         references: Folder of label maps (with or without maps of instances), or of maps of instances alone; equal
             case names.
-        options: What objects are.
+        options: Labels, and how objects are found.
         workers: Cases scored at the same time, in processes.
         progress: Called after each case.
 
@@ -63,43 +63,44 @@ def evaluate_instances(
         The evaluation, and an error for each case that could not be compared.
 
     Raises:
-        UsageError: If a folder is missing, no case is in both, not one could be compared, or a worker was killed.
+        UsageError: If a folder is missing, no case is in both, no case could be compared, or a worker was killed.
     """
-    predicted, true = find_label_maps(predictions), find_label_maps(references)
-    matched = sorted(predicted.keys() & true.keys())
+    predicted, expected = find_label_maps(predictions), find_label_maps(references)
+    matched = sorted(predicted.keys() & expected.keys())
     if not matched:
-        raise UsageError(f"no case is in both folders, {predictions} and {references}; file names must be equal")
-    files = [(case, predicted[case], true[case]) for case in matched]
+        raise UsageError(
+            f"no case is in both folders, {predictions} and {references}; file names without endings must be equal"
+        )
+    files = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_case, options)
     outcomes = list(map_in_processes(score, files, task="evaluation", workers=workers, progress=progress))
     faults = tuple(outcome for outcome in outcomes if isinstance(outcome, Fault))
     cases = tuple(outcome for outcome in outcomes if isinstance(outcome, CaseInstanceScores))
     if not cases:
         listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
-        raise UsageError(f"not one case could be compared:\n{listed}")
+        raise UsageError(f"no case could be compared:\n{listed}")
     names = cases[0].labels.keys()
     evaluation = InstanceEvaluation(
         connectivity=options.connectivity,
         labels={name: pool_scores(case.labels[name] for case in cases) for name in names},
         cases=cases,
-        missing_predictions=tuple(sorted(true.keys() - predicted.keys())),
+        missing_predictions=tuple(sorted(expected.keys() - predicted.keys())),
     )
     return evaluation, faults
 
 
 def pool_scores(scores: Iterable[InstanceScores]) -> InstanceScores:
-    """One label over all cases, as if they were one.
+    """Scores of one label over all cases together.
 
     References:
         Kirillov et al. 2019, Panoptic Segmentation, section 4: counts are of the whole dataset.
     """
-    given = list(scores)
-    matched = sum(one.true_positives for one in given)
+    cases = list(scores)
     return _rate(
-        sum(one.sum_iou for one in given),
-        matched,
-        sum(one.false_positives for one in given),
-        sum(one.false_negatives for one in given),
+        sum(case.sum_iou for case in cases),
+        sum(case.true_positives for case in cases),
+        sum(case.false_positives for case in cases),
+        sum(case.false_negatives for case in cases),
     )
 
 
@@ -119,24 +120,26 @@ def _rate(sum_iou: float, matched: int, invented: int, missed: int) -> InstanceS
 def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> CaseInstanceScores | Fault:
     case, prediction, reference = files
     try:
-        predicted, true = read_label_map(prediction), read_label_map(reference)
-        _check_grid(predicted, true)
-        predicted_ids, true_ids = _read_ids(predicted), _read_ids(true)
+        predicted, expected = read_label_map(prediction), read_label_map(reference)
+        _check_grid(predicted, expected)
+        predicted_ids, reference_ids = _read_ids(predicted), _read_ids(expected)
         if options.reference_ids:
-            true_ids = true.array[0]
-        if true_ids is not None and true_ids.dtype.kind not in "ui":
-            raise ImageFileError(f"{true.path}: has {true_ids.dtype} values; maps of instances have whole numbers")
+            reference_ids = expected.array[0]
+        if reference_ids is not None and reference_ids.dtype.kind not in "ui":
+            raise ImageFileError(
+                f"{expected.path}: has {reference_ids.dtype} values; maps of instances have whole numbers"
+            )
     except ImageFileError as error:
         return Fault(severity="error", case=case, file=str(prediction), what=str(error))
     scores = {}
     for name, values in _groups(options).items():
-        inside = _mask(predicted.array[0], values), _mask(true.array[0], values)
+        inside = _mask(predicted.array[0], values), _mask(expected.array[0], values)
         ids = [
-            _objects(mask, given, options.connectivity)
-            for mask, given in zip(inside, (predicted_ids, true_ids), strict=True)
+            _objects(mask, stored, options.connectivity)
+            for mask, stored in zip(inside, (predicted_ids, reference_ids), strict=True)
         ]
-        for one in ids:
-            one[_ignored(true.array[0], options)] = 0
+        for numbers in ids:
+            numbers[_ignored(expected.array[0], options)] = 0
         found = panoptic_quality(*ids)
         matched = found.true_positives
         sum_iou = matched * (found.segmentation_quality or 0.0)
@@ -145,7 +148,7 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> Case
 
 
 def _groups(options: InstanceOptions) -> dict[str, tuple[int, ...] | None]:
-    """Values of each label; None: all but 0."""
+    """Values of each label; None: all values but 0."""
     if options.labels is None or options.reference_ids:
         return {OBJECT: None}
     return {
@@ -172,7 +175,7 @@ def _objects(
 
 
 def _read_ids(labels: Volume) -> NDArray[np.integer] | None:
-    """The map of instances beside a label map; None where there is none."""
+    """The map of instances beside a label map; None if there is no such file."""
     if labels.path is None:
         return None
     stem, ending = split_ending(labels.path.name)
@@ -187,7 +190,7 @@ def _read_ids(labels: Volume) -> NDArray[np.integer] | None:
     return ids
 
 
-def _check_grid(one: Volume, other: Volume) -> None:
-    difference = grid_difference(one.grid, other.grid)
+def _check_grid(volume: Volume, other: Volume) -> None:
+    difference = grid_difference(volume.grid, other.grid)
     if difference is not None:
-        raise ImageFileError(f"{one.path}: does not lie on the grid of {other.path}: {difference}")
+        raise ImageFileError(f"{volume.path}: does not lie on the grid of {other.path}: {difference}")

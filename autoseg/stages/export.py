@@ -1,4 +1,4 @@
-"""Export: hand a trained model on, to another machine with autoseg or to other programs.
+"""Export: write a trained model for other machines with autoseg, or for other programs.
 
 workspace --choose recipe--> networks --copy without names and paths--> plan, weights, recipe, manifest --> zip
 """
@@ -40,52 +40,52 @@ from autoseg.records.workspace import Workspace
 from autoseg.training.folds.checkpointing import save_weights
 
 FINAL = "checkpoint_final"
-"""What the exported weights are called, whichever they were: prediction and training look for this name."""
+"""File name of exported weights, final or best: prediction and training look for this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What of a model is exported, and how."""
+    """Choice of what is exported of a model, and how."""
 
     configurations: tuple[str, ...] = ()
-    """Empty: what prediction takes when nothing is asked for. The probabilities of several are averaged."""
+    """Names of configurations; empty: those that prediction takes by default. Probabilities of several are averaged."""
     folds: tuple[str, ...] = ()
-    """Empty: those that prediction takes."""
+    """Names of folds; empty: those that prediction takes by default."""
     checkpoint: Literal["final", "best"] = "final"
     license: str | None = None
-    """None: not stated, or as in the manifest of a model that is exported again."""
+    """License text; None: not stated, or as in the manifest of a model that is exported again."""
     overwrite: bool = False
     """Replace an earlier export."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenModel:
-    """What is exported."""
+    """Loaded parts of a model that are exported."""
 
     workspace: Workspace
     plan: Plan
     selection: Selection
     members: tuple[LoadedConfiguration, ...]
-    """Of the selected configurations, previous stages within them; their weights fit their networks."""
+    """Selected configurations with their networks; previous cascade steps lie within them."""
     options: ExportOptions
     earlier: Manifest | None
-    """Of a model that was exported before."""
+    """Manifest of a model that was exported before; None: a workspace."""
     label_dice: dict[str, float | None]
-    """Cross-validated, of this selection; empty: not known."""
+    """Cross-validated Dice of this selection by label; empty: not known."""
 
     @property
     def license(self) -> str:
-        """As stated now, else earlier; empty: not stated."""
+        """License as stated now, else in the earlier export; empty: not stated."""
         stated = "" if self.earlier is None else self.earlier.license
         return stated if self.options.license is None else self.options.license
 
     @property
     def checkpoint(self) -> Literal["final", "best"]:
-        """Which weights of the training these are; an exported model calls all of them final."""
+        """Which weights of the training are exported; an exported model calls all of them final."""
         return self.options.checkpoint if self.earlier is None else self.earlier.checkpoint
 
     def stages(self) -> Iterator[LoadedConfiguration]:
-        """Every configuration, each followed by the stages before it in its cascade."""
+        """Every configuration, each followed by the cascade steps before it."""
         for member in self.members:
             stage: LoadedConfiguration | None = member
             while stage is not None:
@@ -93,7 +93,7 @@ class ChosenModel:
                 stage = stage.previous
 
     def folds(self) -> dict[str, tuple[str, ...]]:
-        """Folds by configuration; one that is needed twice, alone and in a cascade say, has the folds of both."""
+        """Folds by configuration; one that is needed both alone and in a cascade has the folds of both."""
         found: dict[str, set[str]] = {}
         for stage in self.stages():
             found.setdefault(stage.name, set()).update(stage.folds)
@@ -103,15 +103,15 @@ class ChosenModel:
 def export_model(
     model: Path, output: Path, options: ExportOptions | None = None, progress: Progress | None = None
 ) -> Manifest:
-    """Write a model that predicts wherever autoseg is installed, as the model itself does with the same options.
+    """Write a model that predicts on other machines exactly as the original does with the same options.
 
     It has the layout of a workspace: plan, recipe, weights, and the fingerprint with numbered cases; no pickles, no
     paths of this machine, no images, splits, logs or results of single cases.
 
     Args:
         model: A workspace, or an exported model.
-        output: A zip file if it ends with .zip, else a folder; there complete or not at all.
-        options: See ExportOptions; None: all defaults.
+        output: A zip file if it ends with .zip, else a folder; written completely or not at all.
+        options: Choice of configurations, folds, weights; None: all defaults.
         progress: Called after each network.
 
     Returns:
@@ -138,10 +138,10 @@ def export_model(
 
 
 def choose_model(workspace: Workspace, options: ExportOptions) -> ChosenModel:
-    """Decide what is exported, and load it, which checks it.
+    """Choose what is exported, and load it, which checks it.
 
     Raises:
-        PredictionError: See `export_model`.
+        PredictionError: If nothing is trained, or a weights file is damaged or belongs to another plan.
     """
     if not workspace.plan.is_file():
         raise PredictionError(f"{workspace.root}: not a model, it has no plan.json; give the folder of a trained model")
@@ -166,7 +166,7 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ChosenModel:
 
 
 def write_manifest(chosen: ChosenModel, folder: Path, form: Literal["autoseg", "onnx"]) -> Manifest:
-    """Describe all files of the folder; the last step of an export."""
+    """Write manifest.json, which describes all files of the folder; the last step of an export."""
     manifest = Manifest(
         format=form,
         created=datetime.now(UTC).date().isoformat(),
@@ -189,21 +189,21 @@ def write_manifest(chosen: ChosenModel, folder: Path, form: Literal["autoseg", "
 
 
 def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> Recipe:
-    asked = options.configurations or (None,)
-    recipes = [choose_recipe(workspace, plan, name, options.folds, options.checkpoint) for name in asked]
+    requested = options.configurations or (None,)
+    recipes = [choose_recipe(workspace, plan, name, options.folds, options.checkpoint) for name in requested]
     names = dict.fromkeys(name for recipe in recipes for name in recipe.configurations)
     return replace(recipes[0], configurations=tuple(names))
 
 
 def _make_selection(recipe: Recipe, members: Sequence[LoadedConfiguration], stated: Selection | None) -> Selection:
-    """The recipe as selection.json: the model's own where it says the same, so that its scores and reasons stay."""
+    """The recipe as selection.json; the model's own if it is equal, so that its scores and reasons stay."""
     if stated is not None and recipe == follow_selection(stated):
         return stated
     first = members[0].folds
-    folds = first if all(member.folds == first for member in members) else ()  # empty: all that are there
+    folds = first if all(member.folds == first for member in members) else ()  # empty: all trained folds
     candidates = () if stated is None else stated.candidates
-    known = [one for one in candidates if (one.configurations, one.folds) == (recipe.configurations, folds)]
-    # candidates are compared before anything is done to their label maps
+    known = [item for item in candidates if (item.configurations, item.folds) == (recipe.configurations, folds)]
+    # scores of candidates are without thresholds, refinement and post-processing
     is_scored = bool(known) and recipe.refinement is None and not (recipe.postprocessing or recipe.region_thresholds)
     return Selection(
         configurations=recipe.configurations,
@@ -239,7 +239,7 @@ def _copy_refiners(chosen: ChosenModel, copy: Workspace) -> None:
     refinement = chosen.selection.refinement
     if refinement is None:
         return
-    load_refiners(chosen.workspace, refinement, torch.device("cpu"))  # refuses what is damaged
+    load_refiners(chosen.workspace, refinement, torch.device("cpu"))  # raises for damaged files
     for index in range(len(refinement.refiners)):
         for ending in (".safetensors", ".json"):
             with replacing(refiner_path(copy, index).with_suffix(ending)) as temporary:

@@ -18,13 +18,13 @@ from autoseg.records.onnx_network import OnnxNetwork, TensorFacts, WindowConstan
 from autoseg.stages.export import ChosenModel, ExportOptions, choose_model, write_manifest
 
 OVERLAP: Final = 0.5
-"""What `Predictor` takes when nothing is asked for."""
+"""Default overlap fraction of `Predictor`."""
 
 SIGMAS_PER_PATCH: Final = 8
-"""See `inference.windows.sliding_window.importance_map`."""
+"""Patch edge divided by sigma, as in `inference.windows.sliding_window.importance_map`."""
 
 GAUSSIAN_TRUNCATION: Final = 4.0
-"""Sigmas; scipy's own, which `importance_map` leaves as it is."""
+"""Truncation in sigmas: the default of scipy, which `importance_map` uses."""
 
 
 def export_onnx(
@@ -32,12 +32,12 @@ def export_onnx(
 ) -> Manifest:
     """Write `<configuration>_fold_<fold>.onnx` and `.json` for each network, and manifest.json.
 
-    Patches have the planned size, batches any. Each file is compared with its network before it is kept.
+    Patches have the planned size; the batch size is free. Each file is compared with its network before it is kept.
 
     Args:
         model: A workspace, or an exported model.
-        output: A folder, or a zip file if it ends with .zip; there complete or not at all.
-        options: See ExportOptions; None: all defaults.
+        output: A folder, or a zip file if it ends with .zip; written completely or not at all.
+        options: Choice of configurations, folds, weights; None: all defaults.
         progress: Called after each network.
 
     Returns:
@@ -46,8 +46,8 @@ def export_onnx(
     Raises:
         UsageError: If a package of the extra `onnx` is not installed.
         PredictionError: If nothing is trained, or a weights file is damaged or belongs to another plan.
-        InteropError: If the model cannot be opened, the output may not be replaced, or a network's logits come out
-            otherwise.
+        InteropError: If the model cannot be opened, the output may not be replaced, or an ONNX file gives other logits
+            than its network.
         RecordError: If one of the model's JSON files is damaged.
     """
     options = options or ExportOptions()
@@ -69,7 +69,7 @@ def export_onnx(
 
 
 def _list_networks(chosen: ChosenModel) -> dict[tuple[str, str], tuple[LoadedConfiguration, nn.Module]]:
-    """By configuration and fold."""
+    """Networks with their configurations, by configuration name and fold name."""
     return {
         (stage.name, fold): (stage, network)
         for stage in chosen.stages()

@@ -1,4 +1,4 @@
-"""Post-process: the recipe of a model, or one on its own, applied to label maps in files.
+"""Post-process: apply the recipe of a model, or a recipe file, to label maps in files.
 
 read -> label indices -> steps -> values of the file -> write on the same grid
 """
@@ -17,7 +17,7 @@ from autoseg.inference.files.case_pipeline import CASE_ERRORS
 from autoseg.inference.files.inputs import InputCase
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.outputs import OutputFile, PredictionFailure, assign_outputs, write_failures
-from autoseg.postprocessing import apply_postprocessing, refuse_unknown_labels
+from autoseg.postprocessing import apply_postprocessing, check_labels_are_known
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Plan
@@ -27,24 +27,24 @@ from autoseg.records.workspace import Workspace
 
 
 def recipe_of_model(workspace: Workspace) -> PostprocessingRecipe:
-    """The post-processing that a model's selection.json holds, with its labels, so that it can be used without it.
+    """Post-processing steps of a model's selection.json with its labels, so that they can be used without the model.
 
     Raises:
-        UsageError: If nothing was selected.
+        UsageError: If the model has no selection.json.
         RecordError: If a JSON file is missing or damaged.
     """
     if not workspace.selection.is_file():
         raise UsageError(
-            f"{workspace.root}: has no selection.json, so there is no recipe; run autoseg select first, or give one "
-            "with --recipe"
+            f"{workspace.root}: has no selection.json, so there is no recipe; run autoseg select first, or give a "
+            "recipe with --recipe"
         )
     plan = read_record(Plan, workspace.plan)
     encoding = plan.encoding
-    is_regional = encoding.activation == "sigmoid"
-    painted = tuple(encoding.values[head.painted_index] for head in encoding.heads)
+    has_regions = encoding.activation == "sigmoid"
+    written = tuple(encoding.values[head.painted_index] for head in encoding.heads)
     return PostprocessingRecipe(
         labels=plan.labels,
-        regions_class_order=painted if is_regional else None,
+        regions_class_order=written if has_regions else None,
         steps=read_record(Selection, workspace.selection).postprocessing,
     )
 
@@ -57,18 +57,18 @@ def postprocess_files(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> list[PredictionFailure]:
-    """Apply a recipe to label maps; one that fails does not stop the others.
+    """Apply a recipe to label maps; a label map that fails does not stop the others.
 
     Args:
         recipe: Steps, and values of the labels in the files.
         inputs: A label map, or a folder of them; maps of uncertainty beside them are left alone.
-        output: Folder for files of the same names and formats (pictures: PNG); for a single label map also a file
+        output: Folder for files of the same names and formats (2D images: PNG); for a single label map also a file
             name. Headers stay as they are.
-        workers: Label maps worked on at the same time, in processes.
+        workers: Label maps processed at the same time, in processes.
         progress: Called after every label map.
 
     Returns:
-        The label maps that failed; also written to `failures.json` beside the others.
+        The label maps that failed; also written to `failures.json` in the output folder.
 
     Raises:
         UsageError: If `inputs` holds no label map, `output` cannot be written to or would replace an input, or a
@@ -77,7 +77,7 @@ def postprocess_files(
         RecordError: If a step names a label that the recipe does not have.
     """
     encoding = make_encoding(recipe.labels, recipe.regions_class_order)
-    refuse_unknown_labels(recipe.steps, encoding)
+    check_labels_are_known(recipe.steps, encoding)
     cases = [InputCase(case, (path,)) for case, path in _find_maps(inputs).items()]
     files = assign_outputs(cases, output)
     faults = [file.fault for file in files if file.fault]
@@ -95,12 +95,12 @@ def postprocess_files(
 
 
 def _find_maps(inputs: Path) -> dict[str, Path]:
-    """By case."""
+    """Label maps by case."""
     if inputs.is_file():
         return {split_ending(inputs.name)[0]: inputs}
     found = find_label_maps(inputs)
     if not found:
-        raise UsageError(f"{inputs}: no label maps here; give a folder of them, or one file")
+        raise UsageError(f"{inputs}: contains no label maps; give a folder of them, or one file")
     return found
 
 

@@ -1,10 +1,11 @@
-"""Select: from cross-validated folds to one recipe that prediction follows.
+"""Select: choose the recipe that prediction follows, from cross-validated folds.
 
-Which configuration or pair of them, with which folds, thresholds and post-processing: `select_model` reads the
-evaluations that training wrote, has pairs predict the same cases, compares all on the cases that they share, and tries
-what can be done to the winner's label maps.
+The recipe is a configuration or a pair of them, with folds, thresholds, refinement and post-processing. `select_model`
+reads the evaluations that training wrote, predicts the same cases with pairs, compares all candidates on the cases that
+they share, and tries thresholds, refinement and post-processing on the winner.
 
-    evaluations of folds + pairs' (validate_ensembles) --compare--> winner --post-process--> selection.json
+    evaluations of folds + those of pairs (selection.ensembles) --compare--> winner
+    winner --thresholds--> --refinement--> --post-processing--> selection.json
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,14 +32,14 @@ from autoseg.selection.refinement import RefinementOptions, RefinementOutcome, r
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-"""Of equal scores the first wins, as in nnU-Net: the cheaper one. Other names follow, by alphabet."""
+"""Order of configurations: among equal scores the first, cheaper one wins, as in nnU-Net. Others follow by alphabet."""
 UNSCORED_CHOICE = "3d_fullres"
 """Chosen when nothing was validated: nnU-Net's own default configuration."""
 ALL_CASES_FOLD = "all"
-"""Trained on every case: nothing is left to validate, so it has no score."""
+"""Name of the fold that trains on every case, so it has no validation cases and no score."""
 
 ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
-"""Called with a title; gives a callback (done, total) while the work goes on."""
+"""Called with a title; the context gives a callback (done, total)."""
 
 
 def select_model(
@@ -58,29 +59,29 @@ def select_model(
     A candidate's score is its mean foreground Dice over the validation cases of all its trained folds that every
     other candidate validated too; a pair must be ahead of the best single configuration by
     `metrics.comparison.ENSEMBLE_MARGIN`. Missing folds are reported as reasons, not as errors. Without any validated
-    fold (only fold `all`, say) there is no score, no post-processing and no evaluation.json.
+    fold (for example with only fold `all`) there is no score, no post-processing and no evaluation.json.
 
-    Writes selection.json, evaluation.json, the pairs' label maps in models/ensembles, and those of other thresholds
-    in the folds' folders: they are not made again as long as the weights stay the same.
+    Writes selection.json and evaluation.json, label maps of pairs in models/ensembles, and label maps of other
+    thresholds in the folders of the folds. Label maps are not made again as long as the weights stay the same.
 
     Args:
-        workspace: With a plan and at least one trained fold; for pairs also with preprocessed cases.
-        dataset_folder: Where the reference label maps are; None: the folder that dataset.json names.
+        workspace: Workspace with a plan and at least one trained fold; for pairs also with preprocessed cases.
+        dataset_folder: Folder of the reference label maps; None: the one that dataset.json names.
         ensembles: Also try pairs; predicts validation cases again, once with each configuration.
         thresholds: Also try other thresholds than one half where the model has regions; predicts the winner's cases
             again.
-        device: Where to predict for these: auto, cpu, cuda or cuda:N.
+        device: Device of these predictions: auto, cpu, cuda or cuda:N.
         precision: Precision of these predictions: auto, fp32, bf16 or fp16; the same rule as prediction.
-        refine: Also try to refine boundaries; None: not. Post-processing is tuned on what comes of it.
-        workers: Cases worked on at the same time, in threads, where no network is involved.
-        bar: Shows progress.
+        refine: Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps.
+        workers: Cases processed at the same time, in threads, where no network is involved.
+        bar: Progress bars, by title.
 
     Returns:
         The selection, with its score after post-processing over all cases of the chosen folds.
 
     Raises:
         UsageError: If nothing is trained, a validation or reference label map or, for pairs, a preprocessed case is
-            not there, a fold was validated for other labels than the plan's, or the model was imported.
+            missing, a fold was validated for other labels than the plan's, or the model was imported.
         ImageFileError: If an image or label map cannot be read, has values that no label declares, or does not lie on
             its reference's grid.
         PredictionError: If weights that are needed again are damaged.
@@ -91,11 +92,11 @@ def select_model(
     names = foreground_names(plan.encoding)
     singles, reasons = _read_folds(workspace, trained, names)
     if not singles and plan.planner == IMPORTED:
-        raise UsageError(f"{workspace.root}: imported without validation cases, so there is nothing to choose by")
+        raise UsageError(f"{workspace.root}: imported without validation cases, so there are no scores to select by")
     if not singles:
         return _select_unscored(workspace, trained, reasons)
     run = _cross_validation(workspace, plan, dataset_folder, device, precision, workers)
-    validated, why_none = _with_pairs(run, singles, bar) if ensembles else (_alone(singles), [])
+    validated, no_pairs = _with_pairs(run, singles, bar) if ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
     candidates = _with_costs(run, candidates)
     winner = candidates[0].configurations
@@ -117,7 +118,7 @@ def select_model(
         mean_foreground_dice=evaluation.mean_foreground_dice,
         interval=_interval(evaluation),
         candidates=candidates,
-        reasons=(*reasons, *why_none, *remarks, *swept.reasons, *refined.reasons, *tuned.reasons),
+        reasons=(*reasons, *no_pairs, *remarks, *swept.reasons, *refined.reasons, *tuned.reasons),
     )
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
@@ -131,11 +132,10 @@ def _cross_validation(
     dataset = read_record(DatasetDescription, workspace.dataset)
     folder = dataset_folder or workspace.dataset_folder(dataset.folder)
     if not folder.exists():
-        raise UsageError(f"{folder}: the dataset is not there; say where its folder is now")
-    place = choose_device(device)
+        raise UsageError(f"{folder}: the dataset is missing; give its folder with --dataset")
     return CrossValidation(
         workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
-        device=place, precision=precision, workers=workers,
+        device=choose_device(device), precision=precision, workers=workers,
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _alone(singles: Mapping[str, Sequence[ValidatedFold]]) -> dict[Names, list[V
 def _with_pairs(
     run: CrossValidation, singles: Mapping[str, Sequence[ValidatedFold]], bar: ProgressBar
 ) -> tuple[dict[Names, list[ValidatedFold]], list[str]]:
-    """Every configuration and every pair; and one sentence if no pair could be tried."""
+    """Every configuration and every pair, and one sentence if no pair could be tried."""
     if fault := _why_no_pairs(singles):
         return _alone(singles), fault
     with bar("ensembles") as progress:
@@ -157,7 +157,7 @@ def _with_pairs(
 def _refine(
     run: CrossValidation, winner: Names, swept: TunedThresholds, options: RefinementOptions | None, bar: ProgressBar
 ) -> RefinementOutcome:
-    """Try to refine the winner's boundaries, if that is asked for."""
+    """Try to refine the winner's boundaries if there are settings for it."""
     if options is None:
         return RefinementOutcome(None, (), ())
     held_out = {fold.fold: [case.case for case in fold.evaluation.cases] for fold in swept.folds}
@@ -169,11 +169,11 @@ def _refine(
 
 
 def _why_no_pairs(singles: Mapping[str, Sequence[ValidatedFold]]) -> list[str]:
-    """One sentence if there is nothing to compare pairs by; else none."""
+    """One sentence if pairs cannot be compared; empty if they can."""
     if len(singles) < 2:
-        return ["No ensemble was tried: it takes two validated configurations."]
+        return ["No ensemble was tried: two validated configurations are needed."]
     cases = [{scores.case for fold in folds for scores in fold.evaluation.cases} for folds in singles.values()]
-    return [] if set.intersection(*cases) else ["No ensemble was tried: there is no case to compare it on."]
+    return [] if set.intersection(*cases) else ["No ensemble was tried: the configurations share no validation case."]
 
 
 def _rank(
@@ -187,22 +187,23 @@ def _rank(
 
 
 def _with_costs(run: CrossValidation, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates that know their relative cost, where plan and fingerprint tell it."""
-    names = {name for one in candidates for name in one.configurations}
+    """Candidates with their relative cost, if plan and fingerprint are enough to compute it."""
+    names = {name for candidate in candidates for name in candidate.configurations}
     if not run.workspace.fingerprint.exists() or not names <= run.plan.configurations.keys():
         return tuple(candidates)
     fingerprint = read_record(Fingerprint, run.workspace.fingerprint)
-    of_name = {name: prediction_macs(run.plan, fingerprint, name) for name in names}
-    costs = [sum(of_name[name] for name in one.configurations) for one in candidates]
-    if min(of_name.values()) == 0:
+    macs = {name: prediction_macs(run.plan, fingerprint, name) for name in names}
+    costs = [sum(macs[name] for name in candidate.configurations) for candidate in candidates]
+    if min(macs.values()) == 0:
         return tuple(candidates)
     return tuple(
-        one.model_copy(update={"relative_cost": cost / min(costs)}) for one, cost in zip(candidates, costs, strict=True)
+        candidate.model_copy(update={"relative_cost": cost / min(costs)})
+        for candidate, cost in zip(candidates, costs, strict=True)
     )
 
 
 def _interval(evaluation: Evaluation) -> Interval | None:
-    """Of the mean foreground Dice."""
+    """Interval of the mean foreground Dice; computed from the cases if the evaluation has none."""
     if evaluation.mean_foreground_dice_interval is not None:
         return evaluation.mean_foreground_dice_interval
     return bootstrap_interval(dice_table(evaluation.cases, list(evaluation.labels)))
@@ -214,14 +215,14 @@ def _trained_configurations(workspace: Workspace) -> dict[str, tuple[str, ...]]:
     names.sort(key=lambda name: TIE_ORDER.index(name) if name in TIE_ORDER else len(TIE_ORDER))
     trained = {name: folds for name in names if (folds := workspace.trained_folds(name))}
     if not trained:
-        raise UsageError(f"{workspace.root}: no fold is trained to its end; run autoseg-train first")
+        raise UsageError(f"{workspace.root}: no fold is fully trained; run autoseg-train first")
     return trained
 
 
 def _read_folds(
     workspace: Workspace, trained: dict[str, tuple[str, ...]], label_names: Sequence[str]
 ) -> tuple[dict[str, list[ValidatedFold]], list[str]]:
-    """Validated folds by configuration, and one sentence for each fold that is not among them."""
+    """Validated folds by configuration, and one sentence for each fold that is left out."""
     planned = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
     validated: dict[str, list[ValidatedFold]] = {}
     reasons = []
@@ -245,8 +246,8 @@ def _read_evaluation(path: Path, label_names: Sequence[str]) -> Evaluation:
     evaluation = read_record(Evaluation, path)
     if set(evaluation.labels) != set(label_names):
         raise UsageError(
-            f"{path}: scores the labels {', '.join(evaluation.labels)}, the plan has {', '.join(label_names)}; "
-            "train that fold again with --restart"
+            f"{path}: has scores of the labels {', '.join(evaluation.labels)}, the plan has {', '.join(label_names)}; "
+            "train this fold again with --restart"
         )
     return evaluation
 
@@ -261,7 +262,7 @@ def _select_unscored(workspace: Workspace, trained: dict[str, tuple[str, ...]], 
         )
         for name, folds in trained.items()
     )
-    best = next((one for one in candidates if UNSCORED_CHOICE in one.configurations), candidates[0])
+    best = next((item for item in candidates if UNSCORED_CHOICE in item.configurations), candidates[0])
     reasons.append(f"{best.configurations[0]} is chosen without a score: nothing was validated.")
     selection = Selection(
         configurations=best.configurations,
@@ -285,6 +286,8 @@ def _find_maps(run: CrossValidation, folds: Sequence[ValidatedFold]) -> list[Cas
             if prediction is None:
                 raise UsageError(f"{fold.folder}: no label map of case {scores.case}; validate fold {fold.fold} again")
             if reference is None:
-                raise UsageError(f"dataset.json has no label map of case {scores.case}, which {fold.folder} has")
+                raise UsageError(
+                    f"{run.workspace.dataset}: has no label map of case {scores.case}, which {fold.folder} has"
+                )
             found.append(CaseMapFiles(scores.case, prediction, reference))
     return found

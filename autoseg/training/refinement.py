@@ -40,7 +40,7 @@ class Patches:
     """(N, C, Z, Y, X), normalised."""
     coarse: NDArray[np.float16]
     """(N, Z, Y, X), out-of-fold probabilities."""
-    truth: NDArray[np.uint8]
+    targets: NDArray[np.uint8]
     """(N, Z, Y, X): 0, 1 or UNKNOWN."""
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ def join_patches(parts: Sequence[Patches]) -> Patches:
     return Patches(
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.coarse for part in parts]),
-        np.concatenate([part.truth for part in parts]),
+        np.concatenate([part.targets for part in parts]),
     )
 
 
@@ -76,7 +76,7 @@ def train_refiner(
     device: torch.device,
     seed: int,
     mirror_axes: tuple[int, ...],
-    most_steps: int = MAX_STEPS,
+    max_steps: int = MAX_STEPS,
 ) -> TrainedRefiner:
     """Train with AdamW; the learning rate falls in a straight line to 0 over the time, or over the steps.
 
@@ -89,7 +89,7 @@ def train_refiner(
         device: Where to train.
         seed: Of weights, batches and augmentation.
         mirror_axes: Spatial axes (z, y, x) that are mirrored at random.
-        most_steps: The end, if it comes first.
+        max_steps: The end, if it comes first.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,7 +100,7 @@ def train_refiner(
     losses: list[float] = []
     start = time.monotonic()
     for images, coarse, truth in _batches(patches, np.random.default_rng(seed), mirror_axes):
-        done = max(len(losses) / most_steps, (time.monotonic() - start) / seconds)
+        done = max(len(losses) / max_steps, (time.monotonic() - start) / seconds)
         if done >= 1 and losses:
             break
         for group in optimizer.param_groups:
@@ -154,7 +154,7 @@ def _batches(
         chosen, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
         images = _vary_intensities(patches.images[chosen].astype(np.float32), generator)
         mirrored = tuple(axis - 3 for axis in mirror_axes if generator.random() < 0.5)
-        arrays = (images, patches.coarse[chosen].astype(np.float32), patches.truth[chosen])
+        arrays = (images, patches.coarse[chosen].astype(np.float32), patches.targets[chosen])
         first, second, third = (torch.from_numpy(np.flip(array, mirrored).copy()) for array in arrays)
         yield first, second, third
 

@@ -102,8 +102,8 @@ def test_a_case_missing_from_the_others_is_told(folders, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--metrics", "fast", "--tolerance", "2"], "--tolerance is of the surface Dice"),
-        (["--compare", "nowhere"], "--compare nowhere: there is no such folder or file"),
+        (["--metrics", "fast", "--tolerance", "2"], "--tolerance is for the surface Dice"),
+        (["--compare", "nowhere"], "--compare nowhere: no such folder or file"),
         (["-o", "e.csv"], "-o e.csv: name the .json file"),
     ],
 )

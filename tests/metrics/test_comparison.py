@@ -48,7 +48,7 @@ def test_the_best_pair_is_compared_with_the_best_alone():
     candidates, reasons = rank(cases)
     assert [one.configurations for one in candidates] == [BC, AB, B, AC, C, A]
     assert reasons[0].startswith("b + c: mean foreground Dice 0.8200 over 1 cases, the best; others: a + b 0.8100")
-    assert reasons[1].startswith("Best ensemble, b + c, against the best alone, b: Dice +0.0200, and 0.002 is asked")
+    assert reasons[1].startswith("Best ensemble, b + c, against the best alone, b: Dice +0.0200, and 0.002 is required")
     assert reasons[1].endswith("chosen.")  # one case has no interval
 
 
@@ -56,7 +56,7 @@ def test_a_pair_that_is_barely_better_stays_behind_and_is_listed():
     candidates, reasons = rank({A: flat(0.9, 0.8), AB: flat(0.901, 0.801), B: flat(0.6, 0.5)})
     assert [one.configurations for one in candidates] == [A, AB, B]
     assert "the best alone; others: a + b 0.8510, b 0.5500" in reasons[0]
-    assert "Dice +0.0010, and 0.002 is asked for, because it costs both; not chosen." in reasons[1]
+    assert "Dice +0.0010, and 0.002 is required, because it costs both; not chosen." in reasons[1]
 
 
 def test_a_difference_of_all_cases_excludes_zero_one_of_few_may_be_chance():
@@ -89,7 +89,7 @@ def test_without_any_score_the_first_single_wins():
     assert [one.configurations for one in candidates] == [A, B, AB]
     assert candidates[0].mean_foreground_dice is None
     assert candidates[0].interval is None
-    assert "No ensemble was chosen: there is no score to compare by." in reasons
+    assert "No ensemble was chosen: there is no score to compare." in reasons
 
 
 def test_all_are_compared_on_the_cases_that_all_have():

@@ -205,7 +205,10 @@ def test_only_folds_and_cases_that_both_have_are_combined(workspace, dataset, pa
 
 def test_a_case_that_is_not_preprocessed_says_what_to_run(workspace, dataset):
     shutil.rmtree(workspace.root / "preprocessed" / "2d")
-    with pytest.raises(UsageError, match=r"(?s)preprocessed/2d: case phantom_000 is not .*autoseg-plan .*--no-ensembl"):
+    with pytest.raises(
+        UsageError,
+        match=r"(?s)preprocessed/2d: the preprocessed data of case phantom_000 is missing.*autoseg-plan .*--no-ensembl",
+    ):
         validate_all(workspace, dataset)
 
 

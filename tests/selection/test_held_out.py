@@ -37,10 +37,10 @@ def held_out():
 
 
 def test_every_patch_has_its_own_place_head_and_truth(held_out):
-    patches = cut_patches(held_out, ENCODING, SETTINGS, most=99)
+    patches = cut_patches(held_out, ENCODING, SETTINGS, max_count=99)
     assert patches.images.shape[1:] == (2, 4, 8, 8)
     heads = set()
-    for image, coarse, truth in zip(patches.images, patches.coarse, patches.truth, strict=True):
+    for image, coarse, truth in zip(patches.images, patches.coarse, patches.targets, strict=True):
         places = image[0].astype(int)
         z, y, x = np.unravel_index(places, SHAPE)
         np.testing.assert_array_equal(image[1], held_out.coarse.image[1, z, y, x].astype(np.float16))
@@ -53,16 +53,16 @@ def test_every_patch_has_its_own_place_head_and_truth(held_out):
             last = np.concatenate([np.zeros_like(step.take([0], axis)), step], axis)
             border = np.unravel_index(places, SHAPE)[axis]
             repeated |= (first & (border == 0)) | (last & (border == SHAPE[axis] - 1))
-        true = held_out.truth[z, y, x]
+        true = held_out.reference[z, y, x]
         expected = np.where(repeated | (true == IGNORED), UNKNOWN, true == head)
         np.testing.assert_array_equal(truth, expected)
     assert heads == {1, 2}
-    assert (patches.truth == UNKNOWN).any()
+    assert (patches.targets == UNKNOWN).any()
 
 
 def test_patches_are_thinned_out_in_every_structure(held_out):
-    everything = cut_patches(held_out, ENCODING, SETTINGS, most=99)
-    few = cut_patches(held_out, ENCODING, SETTINGS, most=6)
+    everything = cut_patches(held_out, ENCODING, SETTINGS, max_count=99)
+    few = cut_patches(held_out, ENCODING, SETTINGS, max_count=6)
     assert 2 <= len(few) <= 8 < len(everything)
     z, y, x = np.unravel_index(few.images[:, 0].astype(int), SHAPE)
     heads = {
@@ -76,6 +76,6 @@ def test_patches_are_thinned_out_in_every_structure(held_out):
 
 def test_nothing_predicted_gives_no_patches(held_out):
     held_out.coarse.labels[:] = 0
-    patches = cut_patches(held_out, ENCODING, SETTINGS, most=9)
+    patches = cut_patches(held_out, ENCODING, SETTINGS, max_count=9)
     assert len(patches) == 0
     assert patches.images.shape == (0, 2, 4, 8, 8)

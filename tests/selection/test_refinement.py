@@ -34,7 +34,7 @@ from tests.builders import make_plan
 
 FOLDS = {"0": ("c0", "c1", "c2"), "1": ("c3", "c4", "c5")}
 CASES = (*FOLDS["0"], *FOLDS["1"])
-OPTIONS = RefinementOptions(seconds=math.inf, most_steps=60, device="cpu")
+OPTIONS = RefinementOptions(seconds=math.inf, max_steps=60, device="cpu")
 SHAPE, SPACING = (5, 36, 33), (8.0, 1.0, 1.0)  # slices so far apart that refiners are 2D
 DILATED_BELOW = 0.35
 """Of the twice normalised box mean of 3 x 3: a third of a bright neighbourhood is above it, a ninth is not."""
@@ -232,7 +232,7 @@ def test_what_was_changed_or_lost_is_refused(selected, tmp_path):
 
 @pytest.mark.slow
 def test_a_perfect_prediction_cannot_be_refined(tmp_path):
-    options = RefinementOptions(seconds=math.inf, most_steps=5, device="cpu")
+    options = RefinementOptions(seconds=math.inf, max_steps=5, device="cpu")
     outcome = Made(tmp_path, lambda _case, _ball, coarse: coarse).refine(options=options)
     assert outcome.refinement is None
     assert not outcome.maps

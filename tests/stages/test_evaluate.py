@@ -131,7 +131,7 @@ def test_not_one_comparable_case_is_an_error_that_lists_them(folders):
     predictions, references = folders
     for name in ("a.nii.gz", "b.nrrd"):
         (predictions / name).write_bytes(b"not an image")
-    with pytest.raises(UsageError, match=r"(?s)not one case could be compared.*a\.nii\.gz.*b\.nrrd"):
+    with pytest.raises(UsageError, match=r"(?s)no case could be compared.*a\.nii\.gz.*b\.nrrd"):
         evaluate_predictions(predictions, references, labels=LABELS)
 
 
@@ -139,7 +139,7 @@ def test_unreadable_references_are_no_lack_of_foreground(folders):
     predictions, references = folders
     for path in references.iterdir():
         path.write_bytes(b"not an image")
-    with pytest.raises(UsageError, match=r"(?s)not one case could be compared.*a\.nii\.gz"):
+    with pytest.raises(UsageError, match=r"(?s)no case could be compared.*a\.nii\.gz"):
         evaluate_predictions(predictions, references)
 
 
@@ -147,7 +147,7 @@ def test_references_without_foreground_are_told(folders):
     predictions, references = folders
     for case in "ab":
         write(references / f"{case}.nii.gz", block(0, 0))
-    with pytest.raises(UsageError, match="references: there is only background in the references"):
+    with pytest.raises(UsageError, match="references: the references have only background"):
         evaluate_predictions(predictions, references)
 
 

@@ -106,7 +106,7 @@ def test_what_cannot_be_compared_is_named(tmp_path):
     assert [case.case for case in found.cases] == ["a"]
     assert [fault.case for fault in faults] == ["b", "c"]
     assert all("does not lie on the grid of" in fault.what for fault in faults)
-    with pytest.raises(UsageError, match="not one case could be compared"):
+    with pytest.raises(UsageError, match="no case could be compared"):
         evaluate_instances(write(tmp_path / "q", b=PREDICTION[1:]), references, InstanceOptions(labels=LABELS))
     with pytest.raises(UsageError, match="no case is in both folders"):
         evaluate_instances(write(tmp_path / "s", z=PREDICTION), references, InstanceOptions(labels=LABELS))

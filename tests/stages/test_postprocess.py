@@ -189,7 +189,7 @@ def test_inputs_are_never_written_over(tmp_path):
             postprocess_files(RECIPE, tmp_path / "a.nii.gz", output)
     assert (tmp_path / "a.nii.gz").read_bytes() == before
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="empty: no label maps here"):
+    with pytest.raises(UsageError, match="empty: contains no label maps"):
         postprocess_files(RECIPE, tmp_path / "empty", tmp_path / "out")
 
 
@@ -207,7 +207,7 @@ def test_wrong_usage_is_one_line(tmp_path, capsys):
     recipe = ["postprocess", "--recipe", str(tmp_path / "recipe.json")]
     for words in ([], ["-i", "a.nii.gz"], ["-o", "out"]):
         assert main([*recipe, *words]) == UNUSABLE
-        assert "give label maps with -i and a place for the new ones with -o" in capsys.readouterr().err
+        assert "give label maps with -i and an output folder with -o" in capsys.readouterr().err
     write_record(make_plan({"3d_fullres": (2.0, 1.2, 1.2)}), Workspace(tmp_path).plan)
     assert main(["postprocess", "-m", str(tmp_path), "-i", "a.nii.gz", "-o", "out"]) == UNUSABLE
     assert "has no selection.json, so there is no recipe" in capsys.readouterr().err

@@ -210,7 +210,7 @@ def test_a_fold_without_validation_is_chosen_when_nothing_else_is_there(run):
 
 
 def test_nothing_trained_is_an_error(run):
-    with pytest.raises(UsageError, match="no fold is trained to its end; run autoseg-train first"):
+    with pytest.raises(UsageError, match="no fold is fully trained; run autoseg-train first"):
         select_model(run.workspace)
 
 
@@ -350,14 +350,14 @@ def test_without_two_configurations_or_a_common_case_no_pair_is_predicted(run, m
     run.train("3d_fullres", "1", {"b": GOOD["b"]})
     apart = select.select_model(run.workspace, device="cpu")
     assert asked == []
-    assert "No ensemble was tried: it takes two validated configurations." in alone.reasons
-    assert "No ensemble was tried: there is no case to compare it on." in apart.reasons
+    assert "No ensemble was tried: two validated configurations are needed." in alone.reasons
+    assert "No ensemble was tried: the configurations share no validation case." in apart.reasons
 
 
 def test_the_dataset_may_have_moved(run, tmp_path):
     run.train("2d", "0", GOOD)
     (tmp_path / "data").rename(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="the dataset is not there; say where its folder is now"):
+    with pytest.raises(UsageError, match="the dataset is missing; give its folder with --dataset"):
         select_model(run.workspace)
     assert select_model(run.workspace, tmp_path / "elsewhere").configurations == ("2d",)
 

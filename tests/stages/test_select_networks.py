@@ -108,11 +108,13 @@ def test_without_preprocessed_cases_there_is_a_way_on(workspace, dataset):
     for name in NAMES:
         (workspace.preprocessed(name) / "phantom_000.json").unlink()
     with pytest.raises(
-        UsageError, match=r"case phantom_000 is not preprocessed .*autoseg-plan .*--no-ensembles --no-thresholds"
+        UsageError,
+        match=r"preprocessed data of case phantom_000 is missing, .*autoseg-plan .*--no-ensembles --no-thresholds",
     ):
         select_model(workspace, dataset, device="cpu")
     with pytest.raises(
-        UsageError, match=r"case phantom_000 is not preprocessed .*autoseg-plan .*--no-ensembles --no-thresholds"
+        UsageError,
+        match=r"preprocessed data of case phantom_000 is missing, .*autoseg-plan .*--no-ensembles --no-thresholds",
     ):
         select_model(workspace, dataset, ensembles=False, device="cpu")
     assert len(select_model(workspace, dataset, ensembles=False, thresholds=False, device="cpu").candidates) == 2

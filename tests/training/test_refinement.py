@@ -33,7 +33,7 @@ def make_patches(count, seed=0):
 
 
 def train(patches, **options):
-    defaults = {"seconds": math.inf, "device": CPU, "seed": 3, "mirror_axes": (0, 2), "most_steps": 12}
+    defaults = {"seconds": math.inf, "device": CPU, "seed": 3, "mirror_axes": (0, 2), "max_steps": 12}
     return train_refiner(patches, SPEC, **{**defaults, **options})
 
 
@@ -61,7 +61,7 @@ def test_it_learns_and_repeats_itself():
     for one, other in zip(first.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(one, other)
     assert train(patches, seed=4).loss != first.loss
-    longer = train(patches, most_steps=50)
+    longer = train(patches, max_steps=50)
     assert longer.loss < 0.9 * first.loss
     assert not longer.network.training
 
@@ -100,12 +100,12 @@ def test_parts_are_joined_in_order():
     first, empty, last = make_patches(2), make_patches(0), make_patches(1, seed=1)
     joined = join_patches([first, empty, last])
     assert len(joined) == 3
-    np.testing.assert_array_equal(joined.truth[2:], last.truth)
+    np.testing.assert_array_equal(joined.targets[2:], last.targets)
 
 
 def test_weights_are_read_by_everybody_who_may_read_a_file(tmp_path):
     (tmp_path / "other").touch()
     path = tmp_path / "refiner_0.safetensors"
-    save_refiner(train(make_patches(1), most_steps=1).network, path)
+    save_refiner(train(make_patches(1), max_steps=1).network, path)
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
