@@ -81,8 +81,8 @@ def test_tensorboard_gets_a_point_per_figure_and_forgets_what_is_trained_again(m
 
     modules["torch.utils.tensorboard"] = SimpleNamespace(SummaryWriter=open_writer)
     with track("tensorboard", tmp_path, "x") as tell:
-        tell(make_epoch(3, train_loss=0.25))
-        tell(make_epoch(4, train_loss=0.2))
+        tell(make_epoch(3, train_loss=0.25, peak_memory_bytes=3_000))
+        tell(make_epoch(4, train_loss=0.2, peak_memory_bytes=3_000))
     (writer,) = writers
     assert writer.opened == (str(tmp_path / "tensorboard"), 40)
     assert [point for point in writer.points if point[0] == "loss/training"] == [
