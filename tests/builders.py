@@ -1,6 +1,10 @@
-"""A hand-built plan with an untrained network, written as a workspace, for the tests of prediction."""
+"""Small records, models and images for all tests.
+
+Builders take the fields of a record by name, and make the rest up so that they fit together.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -11,9 +15,11 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
+from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
-from autoseg.records.dataset import LabelValues
+from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding, LabelValues
 from autoseg.records.files import write_record
+from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
@@ -26,42 +32,82 @@ SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.8)
 REGIONS: dict[str, LabelValues] = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "enhancing": 3}
 
 
-def make_plan(
-    spacings: dict[str, tuple[float, ...]],
-    *,
-    labels=None,
-    channels=("MR",),
-    transpose=(0, 1, 2),
-    normalization="zscore",
-) -> Plan:
-    """A plan with one configuration per entry; two numbers of spacing make it two-dimensional."""
-    labels = LABELS if labels is None else labels
-    order = (1, 2, 3) if any(isinstance(value, tuple) for value in labels.values()) else None
-    encoding = make_encoding(labels, order)
-    return Plan(
-        dataset_name="made",
-        planner="unet",
-        budget=Budget(),
-        channel_names=channels,
-        labels=labels,
-        encoding=encoding,
-        orientation="canonical",
-        transpose=transpose,
-        configurations={
-            name: make_configuration(name, spacing, len(channels), len(encoding.heads), normalization)
-            for name, spacing in spacings.items()
-        },
-        decisions=(),
-    )
+def make_network_spec(dimensions=3, **changes) -> NetworkSpec:
+    """A small U-Net; strides of 2, kernels of 3 and one block at every level of `features`, unless they are given."""
+    features = changes.get("features", (4, 6))
+    levels = len(features)
+    values = {
+        "architecture": "unet",
+        "dimensions": dimensions,
+        "input_channels": 1,
+        "output_channels": 3,
+        "features": features,
+        "strides": ((1,) * dimensions, *((2,) * dimensions,) * (levels - 1)),
+        "kernel_sizes": ((3,) * dimensions,) * levels,
+        "encoder_blocks": (1,) * levels,
+        "decoder_blocks": (1,) * (levels - 1),
+    }
+    return NetworkSpec(**(values | changes))
 
 
-def make_cascade_plan(low_spacing, spacing, *, labels=None, channels=("MR",), transpose=(0, 1, 2)) -> Plan:
+def make_configuration(spacing=(1.0, 1.0, 1.0), **changes) -> Configuration:
+    """Patches of 12 x 16 x 20 voxels; a spacing of two numbers makes it two-dimensional."""
+    dimensions = len(spacing)
+    network = changes.get("network", make_network_spec(dimensions))
+    patch_size = changes.get("patch_size", (12, 16, 20)[-dimensions:])
+    values = {
+        "spacing": spacing,
+        "median_shape": tuple(float(size) for size in patch_size),
+        "patch_size": patch_size,
+        "batch_size": 2,
+        "network": network,
+        "normalization": (NormalizationSpec(scheme="zscore"),) * network.input_channels,
+        "resampling": ResamplingSpec(),
+        "training": TrainingSpec(mirror_axes=tuple(range(dimensions)), batch_dice=False),
+        "estimates": Estimates(feature_map_elements=0, parameters=0, macs=0, training_memory_bytes=0),
+        "preprocessed_as": "3d_fullres",
+    }
+    return Configuration(**(values | changes))
+
+
+def make_plan(spacings: dict[str, tuple[float, ...]] | None = None, *, normalization="zscore", **changes) -> Plan:
+    """A plan with one configuration per spacing, for its channels and labels."""
+    values: dict[str, Any] = {
+        "dataset_name": "made",
+        "planner": "unet",
+        "budget": Budget(),
+        "channel_names": ("MR",),
+        "labels": LABELS,
+        "orientation": "canonical",
+        "transpose": (0, 1, 2),
+        "decisions": (),
+    } | changes
+    values.setdefault("encoding", _encode(values["labels"]))
+    channels, heads = len(values["channel_names"]), len(values["encoding"].heads)
+    configurations = {
+        name: make_configuration(
+            spacing,
+            network=make_network_spec(len(spacing), input_channels=channels, output_channels=heads),
+            normalization=(NormalizationSpec(scheme=normalization),) * channels,
+            preprocessed_as=name,
+        )
+        for name, spacing in (spacings or {}).items()
+    }
+    return Plan(**({"configurations": configurations} | values))
+
+
+def _encode(labels: dict[str, LabelValues]) -> LabelEncoding:
+    """Labels, or regions that are painted with 1, 2 and so on."""
+    names = [name for name in labels if name not in {"background", "ignore"}]
+    has_regions = any(isinstance(value, tuple) for value in labels.values())
+    return make_encoding(labels, tuple(range(1, len(names) + 1)) if has_regions else None)
+
+
+def make_cascade_plan(low_spacing, spacing, **changes) -> Plan:
     """3d_lowres, 3d_fullres, and the cascade that follows the first and shares the arrays of the second."""
-    plan = make_plan(
-        {"3d_lowres": low_spacing, "3d_fullres": spacing}, labels=labels, channels=channels, transpose=transpose
-    )
+    plan = make_plan({"3d_lowres": low_spacing, "3d_fullres": spacing}, **changes)
     full = plan.configurations["3d_fullres"]
-    inputs = len(channels) + len(plan.encoding.values) - 1
+    inputs = len(plan.channel_names) + len(plan.encoding.values) - 1
     cascade = full.model_copy(
         update={
             "network": full.network.model_copy(update={"input_channels": inputs}),
@@ -71,32 +117,67 @@ def make_cascade_plan(low_spacing, spacing, *, labels=None, channels=("MR",), tr
     return Plan.model_validate(plan.model_copy(update={"configurations": {**plan.configurations, CASCADE: cascade}}))
 
 
-def make_configuration(name, spacing, channels, heads, normalization) -> Configuration:
-    dimensions = len(spacing)
-    network = NetworkSpec(
-        architecture="unet",
-        dimensions=3 if dimensions == 3 else 2,
-        input_channels=channels,
-        output_channels=heads,
-        features=(4, 6),
-        strides=((1,) * dimensions, (2,) * dimensions),
-        kernel_sizes=((3,) * dimensions,) * 2,
-        encoder_blocks=(1, 1),
-        decoder_blocks=(1,),
-    )
-    patch = (12, 16, 20)[-dimensions:]
-    return Configuration(
-        spacing=spacing,
-        median_shape=tuple(float(size) for size in patch),
-        patch_size=patch,
-        batch_size=2,
-        network=network,
-        normalization=(NormalizationSpec(scheme=normalization),) * channels,
-        resampling=ResamplingSpec(),
-        training=TrainingSpec(mirror_axes=tuple(range(dimensions)), batch_dice=False),
-        estimates=Estimates(feature_map_elements=0, parameters=0, macs=0, training_memory_bytes=0),
-        preprocessed_as=name,
-    )
+def make_dataset(cases, plan: Plan | None = None, **changes) -> DatasetDescription:
+    """Files of the cases in the folders `images` and `labels`; channels, labels and orientation are the plan's."""
+    plan = plan or make_plan()
+    values = {
+        "name": plan.dataset_name,
+        "folder": ".",
+        "layout": "plain",
+        "file_ending": ".nii.gz",
+        "cases": tuple(
+            CaseFiles(case=case, images=(f"images/{case}.nii.gz",), label=f"labels/{case}.nii.gz") for case in cases
+        ),
+    }
+    return DatasetDescription(**(_described(plan) | values | changes))
+
+
+def make_fingerprint(cases, plan: Plan | None = None, **changes) -> Fingerprint:
+    """Facts of the cases (`make_case_fingerprint`); channels, labels and orientation are the plan's."""
+    plan = plan or make_plan()
+    statistics = IntensityStatistics(**dict.fromkeys(IntensityStatistics.model_fields, 1.0))
+    values = {
+        "dataset_name": plan.dataset_name,
+        "cases": tuple(cases),
+        "intensities": (statistics,) * len(plan.channel_names),
+        "median_cropped_fraction": 1.0,
+    }
+    return Fingerprint(**(_described(plan) | values | changes))
+
+
+def _described(plan: Plan) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in ("channel_names", "labels", "encoding", "orientation")}
+
+
+def make_case_fingerprint(case="a", shape=SHAPE, **changes) -> CaseFingerprint:
+    """One channel, nothing cropped, no labels."""
+    values = {
+        "case": case,
+        "shape": shape,
+        "cropped_shape": shape,
+        "spacing": (1.0, 1.0, 1.0),
+        "channel_ranges": ((0.0, 1.0),),
+        "labels": {},
+        "content_hash": "",
+    }
+    return CaseFingerprint(**(values | changes))
+
+
+def make_record(shape, spacing=(1.0, 1.0, 1.0), **changes) -> PreprocessedCase:
+    """What preprocessing did: nothing, but for the changes."""
+    original_shape = changes.get("original_shape", shape)
+    values = {
+        "case": "a",
+        "configuration": "3d_fullres",
+        "spacing": spacing,
+        "shape": shape,
+        "original_spacing": spacing,
+        "original_shape": original_shape,
+        "crop_start": (0, 0, 0),
+        "crop_stop": original_shape,
+        "transpose": (0, 1, 2),
+    }
+    return PreprocessedCase(**(values | changes))
 
 
 def write_model(

@@ -7,10 +7,10 @@ from autoseg.interop.onnx_steps import list_steps
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
 from autoseg.records.selection import Selection
-from tests.builders import CASCADE, REGIONS, make_cascade_plan
+from tests.builders import CASCADE, LABELS, REGIONS, make_cascade_plan
 
 
-def steps_of(plan_changes=None, postprocessing=(), *, labels=None, thresholds=None, **changes):
+def steps_of(plan_changes=None, postprocessing=(), *, labels=LABELS, thresholds=None, **changes):
     plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2), labels=labels).model_copy(update=plan_changes or {})
     configuration = plan.configurations[CASCADE].model_copy(update=changes)
     selection = Selection(

@@ -27,7 +27,7 @@ from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
-from tests.builders import CASCADE, make_cascade_plan, make_configuration, write_model
+from tests.builders import CASCADE, make_cascade_plan, make_plan, write_model
 
 FOLDS = {"0": ("phantom_000", "phantom_002"), "1": ("phantom_001",)}
 NAMES = ("2d", "3d_lowres", CASCADE)
@@ -46,7 +46,7 @@ def dataset(tmp_path_factory):
 def validated(dataset, tmp_path_factory) -> Workspace:
     """Three configurations of different spacing, one of them a cascade; all folds validated."""
     plan = make_cascade_plan((3.0, 4.1, 3.3), (1.7, 2.6, 1.9), labels=PHANTOM_LABELS, transpose=(1, 0, 2))
-    flat = make_configuration("2d", (2.1, 2.7), 1, len(plan.encoding.heads), "zscore")
+    flat = make_plan({"2d": (2.1, 2.7)}, labels=plan.labels).configurations["2d"]
     plan = Plan.model_validate(plan.model_copy(update={"configurations": {**plan.configurations, "2d": flat}}))
     workspace = write_model(tmp_path_factory.mktemp("run") / "w", plan, dict.fromkeys(NAMES, tuple(FOLDS)))
     description = describe_dataset(dataset)

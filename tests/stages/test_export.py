@@ -158,7 +158,7 @@ def test_several_configurations_are_averaged_and_each_is_there_alone(model, tmp_
 
 
 def test_a_cascade_brings_its_previous_stage(tmp_path):
-    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), channels=("T1", "T2"))
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), channel_names=("T1", "T2"))
     folds = {"3d_lowres": ("0", "1", "2"), "3d_fullres": ("0",), CASCADE: ("0", "2")}
     workspace = write_model(tmp_path / "model", plan, folds)
     manifest = export_model(workspace.root, tmp_path / "model.zip")

@@ -176,7 +176,7 @@ def keep_largest(labels, names, record):
 
 
 def cascade_model(folder):
-    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), channels=("T1", "T2"), transpose=(1, 0, 2))
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), channel_names=("T1", "T2"), transpose=(1, 0, 2))
     workspace = write_model(folder, plan, {"3d_lowres": ("0",), CASCADE: ("0",)}, mirror_axes=(0, 2))
     selection = Selection(
         configurations=(CASCADE,), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=(),

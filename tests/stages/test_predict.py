@@ -296,7 +296,7 @@ def cascade_by_hand(model, plan, image):
 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS])
 def test_a_cascade_is_both_stages_by_hand(tmp_path, labels):
-    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), labels=labels, channels=("T1", "T2"))
+    plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), labels=labels, channel_names=("T1", "T2"))
     write_model(tmp_path, plan, {"3d_lowres": ("0", "1"), CASCADE: ("0", "1")})
     image = np.stack([make_image(1), make_image(2)])
     expected = np.array(plan.encoding.values)[cascade_by_hand(tmp_path, plan, image)]
@@ -507,7 +507,7 @@ def test_probabilities_in_a_file_are_those_in_memory(tmp_path, labels, axes):
 def test_channels_must_fit(tmp_path, model):
     with pytest.raises(PredictionError, match=r"image: has 2 channel\(s\), the model expects 1: MR"):
         load(model).predict(np.zeros((2, 4, 5, 6)), spacing=(1.0, 1.0, 1.0))
-    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, channels=("T1", "T2"))
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, channel_names=("T1", "T2"))
     write_model(tmp_path / "two", plan, {"3d_fullres": ("0",)})
     two = load(tmp_path / "two")
     first = write_nifti(make_image(1), tmp_path / "first.nii.gz")
@@ -699,7 +699,7 @@ def test_single_file_to_a_named_file(tmp_path, predictor):
 
 
 def test_pictures_give_png_and_clashing_names_are_told(tmp_path):
-    plan = make_plan({"2d": (1.0, 1.0)}, labels=LABELS, channels=("R", "G", "B"), normalization="rgb_0_1")
+    plan = make_plan({"2d": (1.0, 1.0)}, labels=LABELS, channel_names=("R", "G", "B"), normalization="rgb_0_1")
     write_model(tmp_path / "model", plan, {"2d": ("0",)})
     source = tmp_path / "in"
     source.mkdir()

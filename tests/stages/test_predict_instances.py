@@ -12,7 +12,7 @@ from autoseg.imaging.arrays.border_core import divide_encoding
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.stages.predict import Predictor, predict_files
-from tests.builders import make_configuration, make_plan, write_model, write_nifti
+from tests.builders import make_plan, write_model, write_nifti
 
 SPACING = (2.5, 1.0, 0.8)
 SHAPE = (14, 40, 60)
@@ -36,12 +36,10 @@ class FromIntensity(torch.nn.Module):
 def predictor_of(folder, *, divided, **changes):
     plan = make_plan({"3d_fullres": SPACING}, labels=LABELS, normalization="none")
     if divided:
-        encoding = divide_encoding(plan.encoding)
-        configuration = make_configuration("3d_fullres", SPACING, 1, 3, "none")
-        plan = plan.model_copy(update={
-            "encoding": encoding, "configurations": {"3d_fullres": configuration},
-            "target": "border_core", "border_width_mm": 1.5,
-        })  # fmt: skip
+        plan = make_plan(
+            {"3d_fullres": SPACING}, labels=LABELS, normalization="none", encoding=divide_encoding(plan.encoding),
+            target="border_core", border_width_mm=1.5,
+        )  # fmt: skip
     write_model(folder, plan, {"3d_fullres": ("0",)})
     predictor = Predictor(folder, device="cpu", precision="fp32", mirroring=False)
     parts = predictor.case_predictor

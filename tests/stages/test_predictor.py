@@ -19,14 +19,14 @@ from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_imag
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
-    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, channels=("T1", "T2"))
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, channel_names=("T1", "T2"))
     workspace = write_model(tmp_path_factory.mktemp("model"), plan, {"3d_fullres": ("0", "1")})
     return Predictor(workspace.root, device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
-    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2), channels=("T1", "T2"))
+    plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2), channel_names=("T1", "T2"))
     workspace = write_model(tmp_path_factory.mktemp("cascade"), plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
     return Predictor(workspace.root, configuration=CASCADE, device="cpu", precision="fp32")
 

@@ -11,7 +11,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import export_model
 from autoseg.stages.predict import Predictor
-from tests.builders import CASCADE, REGIONS, make_cascade_plan, make_configuration, write_model
+from tests.builders import CASCADE, REGIONS, make_cascade_plan, make_plan, write_model
 
 SPACING = (2.5, 1.0, 0.8)
 THRESHOLDS = {"whole": 0.44, "enhancing": 0.58}
@@ -28,7 +28,7 @@ def image():
 def workspace(tmp_path_factory) -> Workspace:
     """An ensemble of a flat network and a cascade, for regions."""
     plan = make_cascade_plan((4.0, 1.9, 1.7), (2.0, 1.2, 1.3), labels=REGIONS)
-    flat = make_configuration("2d", (1.1, 0.9), 1, len(plan.encoding.heads), "zscore")
+    flat = make_plan({"2d": (1.1, 0.9)}, labels=plan.labels).configurations["2d"]
     plan = Plan.model_validate(plan.model_copy(update={"configurations": {**plan.configurations, "2d": flat}}))
     names = ("2d", "3d_lowres", "3d_fullres", CASCADE)
     workspace = write_model(tmp_path_factory.mktemp("made") / "w", plan, dict.fromkeys(names, ("0", "1", "2")))

@@ -34,7 +34,7 @@ def with_macs(configuration, macs):
 
 def test_windows_times_mirrored_variants_and_the_stages_before():
     plan = make_cascade_plan((4.0, 2.0, 2.0), (2.0, 1.0, 1.0), transpose=(1, 0, 2))
-    flat = make_configuration("2d", (2.0, 1.0), 1, 3, "zscore")
+    flat = make_configuration((2.0, 1.0), preprocessed_as="2d")
     costs = {"3d_lowres": 7, "3d_fullres": 10, CASCADE: 100, "2d": 1000}
     configurations = {name: with_macs(one, costs[name]) for name, one in {**plan.configurations, "2d": flat}.items()}
     plan = plan.model_copy(update={"configurations": configurations})
