@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.cbook import boxplot_stats
 
 from autoseg.report.charts.charts import Figure
 from autoseg.report.charts.svg import (
@@ -147,11 +148,9 @@ def _scale(values: Sequence[float], left: float, bounds: tuple[float, float] | N
 def _box(row: Row, x: Scale, middle: float) -> list[Markup]:
     if not row.values:
         return []
-    colour, values = series_class(row.series), np.asarray(list(row.values.values()))
-    first, median, third = (float(quartile) for quartile in np.percentile(values, (25, 50, 75)))
-    reach = WHISKER * (third - first)
-    inside = values[(values >= first - reach) & (values <= third + reach)]
-    low, high = float(inside.min()), float(inside.max())
+    colour = series_class(row.series)
+    (statistics,) = boxplot_stats(list(row.values.values()), whis=WHISKER)
+    low, first, median, third, high = (float(statistics[key]) for key in ("whislo", "q1", "med", "q3", "whishi"))
     many = len(row.values) > MAX_DOTS
     shown = {case: value for case, value in row.values.items() if not many or not low <= value <= high}
     parts = [

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 WIDTH = 360.0
 """Width of a chart in user units; a phone shows them as CSS pixels."""
 NUM_SERIES = 7
 SAME = 1e-9
 """Relative and absolute difference below which values count as equal and get an axis around them."""
+TICK_STEPS = (1, 2, 2.5, 5, 10)
+"""Multiples of a power of ten that ticks of linear axes may be apart."""
 CHARACTER_WIDTH = 6.0
 """Width of a character of axis text in user units, slightly above the mean of common fonts."""
 
@@ -42,24 +45,23 @@ class Scale:
 
     def ticks(self, max_ticks: int = 6) -> list[float]:
         """Round values inside the scale."""
-        if not self.is_log:
-            return _linear_ticks(self.low, self.high, max_ticks)
-        decades = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
-        ticks = [10.0**power for power in decades]
-        step = -(-len(ticks) // max_ticks) if ticks else 1
-        return ticks[::step] if len(ticks) > 1 else [self.low, self.high]
+        locator = LogLocator(numticks=max_ticks) if self.is_log else MaxNLocator(max_ticks, steps=TICK_STEPS)
+        slack = SAME * (self.high - self.low)
+        found = locator.tick_values(self.low, self.high)
+        ticks = [float(tick) for tick in found if self.low - slack <= tick <= self.high + slack]
+        return ticks if len(ticks) > 1 else [self.low, self.high]
 
 
 def linear_scale(low: float, high: float, start: float, end: float, max_ticks: int = 6) -> Scale:
     """A scale whose ends are round and enclose the values."""
     if high - low <= max(SAME * max(abs(low), abs(high)), SAME):
         low, high = low - max(abs(low), 1.0) / 10, high + max(abs(high), 1.0) / 10
-    step = _round_step((high - low) / max_ticks)
-    return Scale(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end)
+    ticks = MaxNLocator(max_ticks, steps=TICK_STEPS).tick_values(low, high)
+    return Scale(float(ticks[0]), float(ticks[-1]), start, end)
 
 
 def log_scale(low: float, high: float, start: float, end: float) -> Scale:
-    """A logarithmic scale from 1, 2 or 5 times a power of ten to another one.
+    """A logarithmic scale between powers of ten that enclose the values.
 
     Args:
         low: Above 0.
@@ -70,17 +72,6 @@ def log_scale(low: float, high: float, start: float, end: float) -> Scale:
     first = math.floor(math.log10(low))
     last = math.ceil(math.log10(high))
     return Scale(10.0**first, 10.0 ** max(last, first + 1), start, end, is_log=True)
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
-
-
-def _linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
-    step = _round_step((high - low) / max_ticks)
-    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
-    return [position * step for position in range(first, last + 1)]
 
 
 def tick_text(value: float) -> str:

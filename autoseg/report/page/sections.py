@@ -24,7 +24,6 @@ from autoseg.report.tables.tables import Row, configuration_rows, decision_rows,
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
 FIRST_TRAINED = "3d_fullres"
 """Configuration to train first, as planning suggests too."""
-HASH_CHUNK_BYTES = 1 << 20
 SHOWN_DIGITS = 16
 """Digits of a SHA-256 that are shown."""
 
@@ -229,8 +228,5 @@ def _fold_rows(workspace: Workspace) -> list[Row]:
 
 
 def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()[:SHOWN_DIGITS]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:SHOWN_DIGITS]
