@@ -1,4 +1,4 @@
-"""`python -m autoseg`: the same as the command `autoseg`; what torchrun starts several times."""
+"""`python -m autoseg`: the same as the command `autoseg`; torchrun starts it once for each device."""
 
 import sys
 
@@ -6,7 +6,7 @@ from autoseg.cli.main import main
 
 
 def _leave_if_launched(code: int) -> None:
-    """End a process that torchrun started, see `distributed.leave`; only a command that trains has loaded that."""
+    """End a process that torchrun started (`distributed.leave`); only commands that train load that module."""
     if "autoseg.training.distributed" in sys.modules:
         from autoseg.training.distributed import is_launched, leave
 

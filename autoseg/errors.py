@@ -1,15 +1,15 @@
 """Every error that autoseg raises on purpose.
 
-    AutosegError            a person can act on the message; the command line prints it without a traceback
-    |- UsageError           options or arguments that do not fit together, or a file that is not there
+    AutosegError            the user can act on the message; the command line prints it without a traceback
+    |- UsageError           options or arguments that contradict each other, or an input that does not exist
     |- ImageFileError       one image or label file that cannot be read or written
     |- DatasetError         a dataset folder that cannot be used; lists every fault of every case
     |- RecordError          a JSON file (plan, fingerprint, ...) that is damaged or edited wrongly
     |- PlanningError        no plan fits the data and the budget
-    |  `- BudgetError       a limit is too small; says what would do
-    |- TrainingError        training cannot start or cannot go on
+    |  `- BudgetError       a limit is too small; names the value that would suffice
+    |- TrainingError        training cannot start or cannot continue
     |- PredictionError      a model cannot be loaded, or a case cannot be predicted
-    `- InteropError         a foreign model cannot be brought in, or a model cannot be handed on
+    `- InteropError         a model of another project cannot be imported, or a model cannot be exported
 
 A message names the case, the file, what was found, what was expected and what to do.
 """
@@ -20,7 +20,7 @@ class AutosegError(Exception):
 
 
 class UsageError(AutosegError):
-    """Options or arguments that do not fit together, or an input that does not exist."""
+    """Options or arguments that contradict each other, or an input that does not exist."""
 
 
 class ImageFileError(AutosegError):
@@ -43,8 +43,8 @@ class BudgetError(PlanningError):
     """A limit is too small for a configuration; other configurations may need still more.
 
     Attributes:
-        limit: Option that sets it, such as `--memory`.
-        needed: What would do, in the limit's unit.
+        limit: Option that sets the limit, such as `--memory`.
+        needed: Smallest sufficient value, in the limit's unit.
     """
 
     def __init__(self, message: str, limit: str, needed: float) -> None:
@@ -54,7 +54,7 @@ class BudgetError(PlanningError):
 
 
 class TrainingError(AutosegError):
-    """Training cannot start, or cannot go on."""
+    """Training cannot start, or cannot continue."""
 
 
 class PredictionError(AutosegError):
@@ -62,4 +62,4 @@ class PredictionError(AutosegError):
 
 
 class InteropError(AutosegError):
-    """A model of another project cannot be brought in, or a model cannot be handed on."""
+    """A model of another project cannot be imported, or a model cannot be exported."""

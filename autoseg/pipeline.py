@@ -2,7 +2,7 @@
 
     describe -> fingerprint -> plan -> preprocess -> train (every fold) -> select -> report
 
-Each stage writes its artifact into the workspace, so a run that stops goes on from the last one.
+Each stage writes its artifact into the workspace, so a run that was interrupted resumes after the last one.
 """
 
 import logging
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("autoseg.pipeline")
 
 ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
-"""Called with a title; gives a callback (done, total) while the work goes on."""
+"""Context manager of a progress bar with a title; gives a callback (done, total), or None to show nothing."""
 
 
 def no_bar(_title: str) -> AbstractContextManager[Progress | None]:
@@ -44,16 +44,16 @@ def no_bar(_title: str) -> AbstractContextManager[Progress | None]:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What the whole job led to."""
+    """Result of the whole job."""
 
     selection: Selection
     failures: tuple[str, ...]
-    """One sentence per fold that could not be trained; the others were trained and compared."""
+    """One sentence for each fold that could not be trained; the others were trained and compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanningOptions:
-    """What a user may say about planning, besides the budget."""
+    """User options of planning, besides the budget."""
 
     planner: str = DEFAULT_PLANNER
     target: Target = "labels"
@@ -64,9 +64,9 @@ class PlanningOptions:
     skip_faulty: bool = False
     preprocess: bool = True
     keep_plan: bool = False
-    """Take plan.json of the workspace as it is, edited by hand for example."""
+    """Whether plan.json of the workspace is used as it is, for example edited by hand."""
     write: bool = True
-    """False: decide everything and write nothing."""
+    """Whether files are written; False: decide everything and write nothing."""
 
 
 def plan_dataset(
@@ -82,7 +82,7 @@ def plan_dataset(
 
     Raises:
         DatasetError: If the dataset has faults; all of them are listed.
-        PlanningError: If nothing fits the budget, or a plan that is kept is for other data.
+        PlanningError: If nothing fits the budget, or the plan that is kept was made for other data.
     """
     with bar("checking") as progress:
         description = describe_dataset(
@@ -90,7 +90,7 @@ def plan_dataset(
             skip_faulty=options.skip_faulty, workers=workers, progress=progress,
         )  # fmt: skip
     folder = Path(description.folder)
-    _say(description)
+    _log_description(description)
     with bar("fingerprint") as progress:
         fingerprint = extract_fingerprint(description, folder, workers=workers, progress=progress)
     if options.keep_plan:
@@ -130,26 +130,26 @@ def run(
 ) -> RunOutcome:
     """Do the whole job: plan, train every configuration on every fold, select, report.
 
-    Folds that are finished already are not trained again. A cascade is trained after its previous stage; it is left
-    out, with a warning, when label maps of that one are missing or outdated, for example because `folds` leaves
-    some out. A fold that cannot be trained does not stop the others.
+    Finished folds are not trained again. A cascade is trained after the configuration before it; it is skipped, with
+    a warning, when label maps of that configuration are missing or outdated, for example because `folds` does not
+    name all folds. A fold that cannot be trained does not stop the others.
 
     Args:
         dataset: Folder or list file.
-        workspace: Where everything is written.
+        workspace: Folder that everything is written to.
         budget: Limits for the plan.
-        options: See PlanningOptions.
-        device: Where to train: auto, cpu, cuda or cuda:N.
+        options: User options of planning.
+        device: Device for training: auto, cpu, cuda or cuda:N.
         folds: Folds to train; empty: all.
-        refine: How to try to refine boundaries; None: not.
+        refine: Options of the boundary refinement that is tried; None: it is not tried.
         workers: Processes for planning and preprocessing.
-        bar: Shows progress.
+        bar: Progress display.
 
     Returns:
-        The choice, among the folds that could be trained.
+        The selection among the folds that could be trained, and the failures.
 
     Raises:
-        TrainingError: If a signal stopped the training, or no fold could be trained.
+        TrainingError: If a signal interrupted the training, or no fold could be trained.
     """
     # Imported here, because these stages load torch and planning alone must stay light.
     from autoseg.report.page.render import render_report
@@ -163,14 +163,14 @@ def run(
 
 
 def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: str, bar: ProgressBar) -> list[str]:
-    """Train these folds of every configuration; gives one sentence per fold that could not be trained."""
+    """Train these folds of every configuration; returns one sentence for each fold that could not be trained."""
     from autoseg.stages.train import train_fold
     from autoseg.training.options import TrainingOptions
 
     failures: list[str] = []
     for configuration in training_order(plan):
         if fault := _find_missing_maps(workspace, plan, configuration, folds):
-            logger.warning("warning: %s is left out: %s", configuration, fault)
+            logger.warning("warning: %s is skipped: %s", configuration, fault)
             continue
         for fold in folds:
             try:
@@ -180,14 +180,16 @@ def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device:
                 logger.warning("failed: %s", failures[-1])
                 continue
             if not checkpoint.finished:
-                raise TrainingError(f"{configuration}, fold {fold} was stopped; the same command goes on from there.")
+                raise TrainingError(
+                    f"{configuration}, fold {fold}: training was interrupted. Run the same command again to resume."
+                )
     if failures and not any(workspace.trained_folds(name) for name in plan.configurations):
         raise TrainingError("\n".join(["no fold could be trained:", *failures]))
     return failures
 
 
 def training_order(plan: Plan) -> tuple[str, ...]:
-    """Configurations in the plan's order, but each cascade after its previous stage."""
+    """Configuration names in the plan's order, but each cascade after the configuration before it."""
 
     def depth(name: str) -> int:
         previous = plan.configurations[name].previous_configuration
@@ -197,7 +199,7 @@ def training_order(plan: Plan) -> tuple[str, ...]:
 
 
 def _find_missing_maps(workspace: Workspace, plan: Plan, name: str, folds: Sequence[str]) -> str:
-    """Why these folds of a cascade cannot be trained, because of its previous stage's label maps; else empty."""
+    """Why label maps of the previous configuration keep these folds of a cascade from being trained; else empty."""
     from autoseg.inference.models.cascade_maps import load_previous
 
     if plan.configurations[name].previous_configuration is None:
@@ -219,14 +221,14 @@ def fold_names(workspace: Workspace) -> tuple[str, ...]:
 
 
 def _warn_of_edits(workspace: Workspace, plan: Plan) -> None:
-    """Say that a plan made for the same wishes, but with other decisions, is replaced."""
+    """Warn that a plan for the same budget and planner, but with other decisions, is replaced."""
     try:
         earlier = read_record(Plan, workspace.plan)
-    except RecordError:  # none, of another version, or edited wrongly: nothing to keep
+    except RecordError:  # missing, of another version, or damaged: nothing to keep
         return
     if earlier != plan and (earlier.budget, earlier.planner) == (plan.budget, plan.planner):
         logger.warning(
-            "warning: %s is replaced; it was edited, or the data or the rules changed (--keep-plan keeps it)",
+            "warning: %s is replaced: it was edited, or the data or the rules changed (--keep-plan keeps it)",
             workspace.plan,
         )
 
@@ -234,18 +236,21 @@ def _warn_of_edits(workspace: Workspace, plan: Plan) -> None:
 def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
     plan = read_record(Plan, workspace.plan)
     if not plan.configurations:
-        raise PlanningError(f"{workspace.plan}: has no configurations, so there is nothing to train. Plan anew.")
+        raise PlanningError(
+            f"{workspace.plan}: the plan has no configurations, so there is nothing to train. Plan again without "
+            "--keep-plan."
+        )
     expected = encode_target(fingerprint, plan.target)
     for what in ("channel_names", "encoding", "orientation"):
         planned, found = getattr(plan, what), getattr(expected, what)
         if planned != found:
             raise PlanningError(
-                f"{workspace.plan}: {what} is {planned}, but the dataset has {found}. Plan anew instead of keeping it."
+                f"{workspace.plan}: {what} is {planned}, but the dataset has {found}. Plan again without --keep-plan."
             )
     return plan
 
 
-def _say(description: DatasetDescription) -> None:
+def _log_description(description: DatasetDescription) -> None:
     logger.info(
         "%s: %d cases, channels %s, labels %s",
         description.name, len(description.cases), ", ".join(description.channel_names),

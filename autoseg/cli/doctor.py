@@ -1,4 +1,4 @@
-"""`autoseg doctor`: what works on this machine."""
+"""`autoseg doctor`: versions, devices, memory and, on request, speed of this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print versions and resources; measure when asked."""
+    """Print versions and resources, or measure speed when asked."""
     from autoseg.cli.machine import save_throughput
     from autoseg.cli.main import DONE
     from autoseg.errors import UsageError

@@ -1,4 +1,4 @@
-"""`autoseg import-nnunet`: a model of nnU-Net v2 becomes one of autoseg."""
+"""`autoseg import-nnunet`: import a model that nnU-Net v2 trained."""
 
 import argparse
 from pathlib import Path
@@ -10,18 +10,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg import-nnunet`."""
     parser.add_argument(
         "source", type=Path, metavar="FOLDER|ZIP",
-        help="a folder with plans.json and fold_0, a dataset's results folder, or a zip that nnU-Net exported",
+        help="a folder with plans.json and fold_0, the results folder of a dataset, or a zip file exported by nnU-Net",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="folder to make")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="folder to create")
     parser.add_argument(
         "--trained-as", default=None, metavar="TRAINER__PLANS",
-        help="which to take when there are several, such as nnUNetTrainer__nnUNetPlans",
+        help="the model to import when there are several, such as nnUNetTrainer__nnUNetPlans",
     )  # fmt: skip
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Import, and say what there is now."""
+    """Import the model and print its configurations and folds."""
     from autoseg.cli.main import DONE
     from autoseg.cli.terminal import progress_bar
     from autoseg.interop.nnunet_import import import_nnunet

@@ -17,11 +17,11 @@ COMMANDS = {
     "run": "all of it, unattended: plan, train every fold, select, report",
     "evaluate": "compare predictions with references",
     "select": "choose configuration and post-processing by cross-validation",
-    "postprocess": "apply a recipe of post-processing to label maps",
-    "export": "hand a trained model on: one file without pickles, or ONNX networks",
+    "postprocess": "apply a post-processing recipe to label maps",
+    "export": "export a trained model: one file without pickles, or ONNX networks",
     "report": "write one HTML page about a workspace",
-    "import-nnunet": "make a model of nnU-Net v2 one of autoseg",
-    "doctor": "what works on this machine",
+    "import-nnunet": "import a model that nnU-Net v2 trained",
+    "doctor": "show versions, devices and memory of this machine",
 }
 
 DONE = 0
@@ -89,16 +89,16 @@ def _run(parsed: argparse.Namespace) -> int:
         return int(_module_of(parsed.command).run(parsed))
     except (AutosegError, OSError) as error:  # OSError: a disk that is full or read-only, named by its message
         logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
-        if not _is_said_by_another(error, parsed.command):
+        if not _is_reported_by_another(error, parsed.command):
             print(f"autoseg {parsed.command}: {error}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
-        print(f"autoseg {parsed.command}: stopped; the same command goes on where it can", file=sys.stderr)
+        print(f"autoseg {parsed.command}: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
 
 
-def _is_said_by_another(error: Exception, command: str) -> bool:
-    """Whether the first of several processes says the same: all of them meet wrong usage, other errors only some."""
+def _is_reported_by_another(error: Exception, command: str) -> bool:
+    """Whether the first of several processes reports the same: wrong usage concerns all of them, other errors some."""
     if command != "train" or not isinstance(error, UsageError):
         return False
     from autoseg.training.distributed import is_first_process  # other commands do not wait for torch

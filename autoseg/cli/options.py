@@ -1,4 +1,4 @@
-"""Options that several commands share, and the units in which people type them."""
+"""Options that several commands share, and conversion of their values with units."""
 
 import argparse
 import math
@@ -71,12 +71,12 @@ def positive_number(text: str) -> float:
 
 
 def fraction(text: str) -> float:
-    """Read a share from 0 up to, but below, 1.
+    """Read a fraction from 0 up to, but below, 1.
 
     Raises:
         argparse.ArgumentTypeError: If it is something else.
     """
-    message = f"{text!r} is not a share from 0 to below 1, such as 0.05"
+    message = f"{text!r} is not a fraction of at least 0 and below 1, such as 0.05"
     try:
         number = float(text)
     except ValueError as error:
@@ -96,7 +96,9 @@ def part_of_all(text: str) -> Part:
     try:
         return Part(*map(int, match.groups() if match else (0, 0)))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no part, such as 2/5, the second of five") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not K/N with 1 <= K <= N, such as 2/5, the second of five parts"
+        ) from error
 
 
 def key_and_value(text: str) -> tuple[str, str]:

@@ -11,13 +11,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_planning_arguments(parser)
     parser.add_argument(
         "-f", "--only-folds", nargs="+", default=(), metavar="FOLD",
-        help="train these folds only (default: all); a cascade needs all folds of its first stage",
+        help="train these folds only (default: all); a cascade needs all folds of the configuration before it",
     )  # fmt: skip
     add_refinement(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Plan, train, select, report; then print what was chosen."""
+    """Plan, train, select, report; then print the selection."""
     from rich.console import Console
 
     from autoseg.cli.main import DONE, SOME_FAILED

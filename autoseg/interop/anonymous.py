@@ -1,4 +1,4 @@
-"""What leaves the house with a model: nothing that names a case, a patient or a place on the exporter's disk."""
+"""Anonymous records for export: nothing in them names a case, a patient or a path on the exporter's disk."""
 
 import re
 from typing import Final
@@ -9,14 +9,14 @@ from autoseg.records.plan import Plan
 from autoseg.records.selection import Selection
 
 ABSOLUTE_PATH: Final = re.compile(r"(?<![\w./\\])(?:/|[A-Za-z]:[/\\]|\\\\)[^\s'\"(),;]+")
-"""In a sentence: from a root, drive or server up to the next space or punctuation."""
+"""Absolute path in a sentence: from a root, drive or server up to the next space or punctuation."""
 
 
 def anonymous_fingerprint(fingerprint: Fingerprint) -> Fingerprint:
-    """The grids and intensities that a model was trained on, without telling whose they were.
+    """The grids and intensities that a model was trained on, without identifying the cases.
 
-    Case ids become numbers, in order of the grids' sizes, so that the order of the ids is gone too. What was measured
-    in each case's labels goes, and so do the hashes of the files, by which a known file could be looked up.
+    Case ids become numbers in order of the grids' shapes, so that their own order is removed as well. Removed are also
+    the measurements of each case's labels and the hashes of the files, which would identify a known file.
     """
     ordered = sorted(fingerprint.cases, key=lambda case: (case.shape, case.spacing, case.channel_ranges))
     width = len(str(len(ordered)))
@@ -29,7 +29,7 @@ def _anonymous_case(case: CaseFingerprint, number: str) -> CaseFingerprint:
 
 
 def anonymous_plan(plan: Plan) -> Plan:
-    """The plan without paths: of a model that it was made like, only the name stays."""
+    """The plan without paths; the model that it follows keeps only its name."""
     like = plan.budget.like
     asked = "" if like is None else like.model
     budget = plan.budget
@@ -48,21 +48,21 @@ def anonymous_plan(plan: Plan) -> Plan:
 
 
 def anonymous_selection(selection: Selection) -> Selection:
-    """The recipe with reasons that name no paths."""
+    """The selection with reasons that contain no paths."""
     return selection.model_copy(update={"reasons": tuple(map(_without_paths, selection.reasons))})
 
 
 def _without_paths(text: str, known: str = "") -> str:
-    """Only the last part of the known path, which may have spaces and be relative, and of all absolute ones."""
+    """The text with paths cut to their last name: the known one, which may have spaces, and all absolute ones."""
     text = text.replace(known, _last_part(known)) if known else text
     return ABSOLUTE_PATH.sub(lambda found: _last_part(found[0]), text)
 
 
 def _last_part(path: str) -> str:
-    """The last name of a path of either system; `.` for one that has none."""
+    """The last name of a path of any system; `.` for a path without a name."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or "."
 
 
 def anonymous_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
-    """The record without the hash of the training cases' ids, by which a guessed list of them could be confirmed."""
+    """The record without the hash of the training cases' ids, which could confirm a guessed list of them."""
     return checkpoint.model_copy(update={"cases_hash": ""})

@@ -1,4 +1,4 @@
-"""Zip files from elsewhere: nothing in them may be written outside the folder that they are unpacked to."""
+"""Untrusted zip files: no member may be written outside the folder that they are unpacked to."""
 
 import shutil
 import stat
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from autoseg.errors import InteropError
 
 REGULAR_KINDS = (0, stat.S_IFREG, stat.S_IFDIR)
-"""Kinds of files that a member may be, by its UNIX mode; 0: the archive was made where there are no such modes."""
+"""Kinds of files that are accepted, by UNIX mode; 0: the archive was written on a system without such modes."""
 
 MAX_FAULTS_SHOWN = 5
 
@@ -21,12 +21,12 @@ def extract_safely(archive: Path, folder: Path) -> None:
 
     Args:
         archive: A zip file.
-        folder: Where its members go; made when missing. After an error it may hold some of them.
+        folder: Output folder, created when missing. After an error it may hold some of the members.
 
     Raises:
-        InteropError: If the file is no zip file or is damaged; if a member would leave the folder (absolute path,
-            drive, `..`, backslash), is a link or a device, is encrypted, or is there twice; or if the members need
-            more space than the disk has.
+        InteropError: If the file is not a zip file or is damaged; if a member would leave the folder (absolute path,
+            drive, `..`, backslash), is a link or a device, is encrypted, or occurs twice; or if the members need more
+            space than the disk has.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -38,29 +38,29 @@ def extract_safely(archive: Path, folder: Path) -> None:
                 opened.extract(member, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InteropError(
-            f"{archive}: not a zip file that can be read ({error}); it may be another kind of file, or its copy or "
-            "download was cut off. Get it again."
+            f"{archive}: cannot be read as a zip file ({error}): it has another format, or copying or downloading it "
+            "was interrupted. Copy or download it again."
         ) from error
 
 
 def _refuse_members(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     faults = [f"{member.filename!r} {fault}" for member in members if (fault := _find_fault(member))]
-    faults += [f"{name!r} is there {times} times" for name, times in _repeated(members)]
+    faults += [f"{name!r} occurs {times} times" for name, times in _repeated(members)]
     if faults:
         more = len(faults) - MAX_FAULTS_SHOWN
         rest = f"; and {more} more" if more > 0 else ""
         raise InteropError(
-            f"{archive}: nothing was unpacked, because the archive is not to be trusted: "
-            f"{'; '.join(faults[:MAX_FAULTS_SHOWN])}{rest}. Ask whoever made it for one with plain files only."
+            f"{archive}: nothing was unpacked, because the archive is not safe: "
+            f"{'; '.join(faults[:MAX_FAULTS_SHOWN])}{rest}. Ask its author for an archive of plain files."
         )
 
 
 def _find_fault(member: zipfile.ZipInfo) -> str:
-    """Why a member is not unpacked; empty when it may be."""
+    """Why a member is refused; empty when it is accepted."""
     name = member.orig_filename
     path = PurePosixPath(name)
     if not path.parts or "\0" in name:
-        return "has no proper name"
+        return "has no valid name"
     if path.is_absolute() or PureWindowsPath(name).drive:
         return "has an absolute path"
     if "\\" in name:
@@ -87,6 +87,6 @@ def _check_space(archive: Path, members: Sequence[zipfile.ZipInfo], folder: Path
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InteropError(
-            f"{archive}: its {len(members)} members need {needed / 1e9:.1f} GB unpacked, and the disk of {folder} has "
-            f"{free / 1e9:.1f} GB left; make room, or choose a place on another disk"
+            f"{archive}: its {len(members)} files need {needed / 1e9:.1f} GB unpacked, and the disk of {folder} has "
+            f"{free / 1e9:.1f} GB free. Free some space, or choose another disk."
         )

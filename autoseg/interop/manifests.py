@@ -1,4 +1,4 @@
-"""The files of an exported model against its manifest."""
+"""Comparison of the files of an exported model with its manifest."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -11,19 +11,19 @@ MAX_FAULTS_SHOWN = 5
 
 
 def describe_files(folder: Path) -> dict[str, FileFacts]:
-    """Size and hash of every file below a folder but the manifest, by POSIX path, in order of the paths."""
+    """Size and hash of every file below a folder except the manifest, by POSIX path, in order of the paths."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     facts = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: _describe(path) for name, path in facts.items() if name != MANIFEST_NAME}
 
 
 def check_files(folder: Path, manifest: Manifest, name: Path) -> None:
-    """Compare a model's files with what its manifest says of them; other files are not looked at.
+    """Compare a model's files with its manifest; files that it does not list are ignored.
 
     Args:
-        folder: Where they are.
-        manifest: Of the model.
-        name: How the user named the model, for the message.
+        folder: Folder of the files.
+        manifest: Manifest of the model.
+        name: Path of the model as the user gave it, for the message.
 
     Raises:
         InteropError: If a file is missing, or has another size or content; names the files.
@@ -37,8 +37,8 @@ def refuse_altered(name: Path, faults: Iterator[str]) -> None:
     if found:
         more = f"; and {len(found) - MAX_FAULTS_SHOWN} more" if len(found) > MAX_FAULTS_SHOWN else ""
         raise InteropError(
-            f"{name}: not as it was exported: {'; '.join(found[:MAX_FAULTS_SHOWN])}{more}. It is damaged or was "
-            "altered; get it again, or export it anew"
+            f"{name}: differs from what was exported: {'; '.join(found[:MAX_FAULTS_SHOWN])}{more}. It is damaged or "
+            "was altered. Copy or download it again, or export it again."
         )
 
 
@@ -50,7 +50,7 @@ def _find_altered(folder: Path, files: Mapping[str, FileFacts]) -> Iterator[str]
         elif (size := path.stat().st_size) != expected.bytes:
             yield f"{name} has {size} bytes, expected {expected.bytes}"
         elif _describe(path) != expected:
-            yield f"{name} has another content than {MANIFEST_NAME} says (sha256)"
+            yield f"{name} has a different content (sha256) from that in {MANIFEST_NAME}"
 
 
 def _describe(path: Path) -> FileFacts:

@@ -1,4 +1,4 @@
-"""Open a model, whichever form it has: a workspace, an exported folder, or an exported zip file."""
+"""Open a model in any form: a workspace, an exported folder, or an exported zip file."""
 
 import tempfile
 import zipfile
@@ -15,26 +15,26 @@ from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.workspace import Workspace
 
 MAX_MANIFEST = 16 * 2**20
-"""Bytes; a manifest has about 200 for each file."""
+"""Largest size of a manifest in bytes; it has about 200 for each file."""
 
 
 @contextmanager
 def open_model(path: Path) -> Iterator[Workspace]:
     """Give a model as a workspace to read from.
 
-    A zip file is checked, unpacked to a temporary folder, checked again there, and the folder is gone afterwards; so
-    everything has to be read inside. Its last part is the name of the zip file, for messages. An exported folder is
-    checked where it is. A folder without a manifest is a workspace; whether it holds what is needed, its reader says.
+    A zip file is checked, unpacked to a temporary folder and checked again there; the folder is removed on leaving the
+    context, so everything has to be read inside. Its last part is the name of the zip file, for messages. An exported
+    folder is checked in place. A folder without a manifest is a workspace, whose content is checked when it is read.
 
     Args:
-        path: A workspace, or what `autoseg export` wrote.
+        path: A workspace, or the output of `autoseg export`.
 
     Yields:
-        The workspace; not to be written to.
+        The workspace; do not write to it.
 
     Raises:
-        InteropError: If a file is no zip file or no exported model; if it is damaged or was altered: a file is
-            missing, is there besides, or has another size or hash; or if it holds ONNX networks.
+        InteropError: If a file is not a zip file or not an exported model; if it is damaged or was altered: a file is
+            missing, is not listed, or has another size or hash; or if it holds ONNX networks.
         RecordError: If the manifest is damaged.
     """
     if not path.is_file():
@@ -50,25 +50,28 @@ def open_model(path: Path) -> Iterator[Workspace]:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of an exported model's folder; None where there is none.
+    """The manifest of an exported model's folder; None for a folder without a manifest.
 
     Raises:
-        RecordError: If it is damaged.
+        RecordError: If the manifest is damaged.
     """
     path = folder / MANIFEST_NAME
     return read_record(Manifest, path) if path.is_file() else None
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack what the manifest names; nothing else may be in the archive."""
+    """Unpack the files that the manifest lists; the archive may not contain others."""
     members = _list_members(archive)
     if MANIFEST_NAME not in members:
         raise InteropError(
-            f"{archive}: has no {MANIFEST_NAME} at its top, so it is not a model that autoseg export wrote. A model of "
-            "nnU-Net is brought in by autoseg import-nnunet."
+            f"{archive}: has no {MANIFEST_NAME} at its top level, so autoseg export did not write it. Import models of "
+            "nnU-Net with autoseg import-nnunet."
         )
     if members[MANIFEST_NAME] > MAX_MANIFEST:
-        raise InteropError(f"{archive}: its {MANIFEST_NAME} has {members[MANIFEST_NAME]} bytes; that is none")
+        raise InteropError(
+            f"{archive}: its {MANIFEST_NAME} has {members[MANIFEST_NAME]} bytes, expected at most {MAX_MANIFEST}; the "
+            "archive is damaged or was altered. Copy or download it again."
+        )
     extract_safely(archive, folder)
     manifest = read_record(Manifest, folder / MANIFEST_NAME)
     foreign = members.keys() - manifest.files.keys() - {MANIFEST_NAME}
@@ -76,14 +79,14 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _list_members(archive: Path) -> dict[str, int]:
-    """Bytes by name, folders left out."""
+    """Size in bytes of each file by its name."""
     try:
         with zipfile.ZipFile(archive) as opened:
             return {member.filename: member.file_size for member in opened.infolist() if not member.is_dir()}
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InteropError(
-            f"{archive}: is a file, but no zip file that can be read ({error}); a model is a folder with plan.json, or "
-            "a zip file that autoseg export wrote"
+            f"{archive}: is a file that cannot be read as a zip file ({error}). Give a folder with plan.json, or a zip "
+            "file that autoseg export wrote."
         ) from error
 
 
@@ -91,7 +94,7 @@ def _check_folder(folder: Path, name: Path) -> None:
     manifest = read_record(Manifest, folder / MANIFEST_NAME)
     if manifest.format != "autoseg":
         raise InteropError(
-            f"{name}: holds networks in {manifest.format} format, for other programs; give the model that they were "
-            "exported from"
+            f"{name}: holds networks in {manifest.format} format for other programs. Give the model that they were "
+            "exported from."
         )
     check_files(folder, manifest, name)

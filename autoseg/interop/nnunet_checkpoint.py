@@ -1,8 +1,8 @@
 """nnU-Net's checkpoints, read without running code from them.
 
-A `.pth` file is a pickle, and unpickling may call whatever the file names. Only names that nnU-Net's own trainers
-write are let through: tensors, numbers, strings, containers, torch devices, and numpy's scalars and arrays (logged
-Dice). A file that names anything else is refused before anything of it is built.
+A `.pth` file is a pickle, and unpickling may call anything that the file names. Only names that nnU-Net's own trainers
+write are accepted: tensors, numbers, strings, containers, torch devices, and numpy's scalars and arrays (logged Dice).
+A file that names anything else is refused before any object is built from it.
 """
 
 import math
@@ -21,37 +21,37 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from autoseg.errors import InteropError
 
 PREFIXES = ("module.", "_orig_mod.")
-"""What data-parallel and compiled networks put before the names of their parameters."""
+"""Prefixes that data-parallel and compiled networks add to the names of their parameters."""
 
 
 @dataclass(frozen=True)
 class NnunetCheckpoint:
-    """What a prediction needs to know, and how training went."""
+    """Weights and the facts about prediction and training that autoseg keeps."""
 
     weights: dict[str, Tensor]
-    """By nnU-Net's names, without prefixes, on the CPU; they may share the file's memory."""
+    """Weights with nnU-Net's names, without prefixes, on the CPU; they may share the file's memory."""
     configuration: str
     trainer: str
     fold: str
     mirror_axes: tuple[int, ...]
-    """Spatial axes of the patch; none where the checkpoint says nothing, as in nnU-Net."""
+    """Spatial axes of the patch that are mirrored; empty when the checkpoint has no entry, as in nnU-Net."""
     epochs: int
-    """Completed."""
+    """Completed epochs."""
     seconds: float
-    """Sum over the logged epochs; 0 where there are none."""
+    """Sum over the logged epochs; 0 without any."""
     best_dice: float | None
-    """Largest moving average of the pseudo Dice."""
+    """Largest moving average of the pseudo Dice; None when it was not recorded."""
 
 
 def read_checkpoint(path: Path) -> NnunetCheckpoint:
     """Read a `checkpoint_*.pth`.
 
     Args:
-        path: Written by an nnU-Net v2 trainer.
+        path: File written by an nnU-Net v2 trainer.
 
     Raises:
-        InteropError: If the file is damaged, names a class or function that no nnU-Net checkpoint holds (it is named
-            in the message and not called), or lacks what an nnU-Net checkpoint has.
+        InteropError: If the file is damaged, names a class or function that no nnU-Net checkpoint contains (the
+            message names it, and it is not called), or lacks an entry of nnU-Net's checkpoints.
     """
     content = _unpickle(path)
     try:
@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> NnunetCheckpoint:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InteropError(
-            f"{path}: not a checkpoint that nnU-Net v2 wrote: {type(error).__name__} {error} in it; found "
+            f"{path}: not a checkpoint of nnU-Net v2: {type(error).__name__} {error}; it contains "
             f"{', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__}"
         ) from error
 
@@ -77,24 +77,24 @@ def read_checkpoint(path: Path) -> NnunetCheckpoint:
 def _unpickle(path: Path) -> Any:  # noqa: ANN401 (what a pickle holds)
     try:
         if not zipfile.is_zipfile(path):
-            raise InteropError(f"{path}: not a checkpoint of torch, or its copy was cut off; get it again")
+            raise InteropError(f"{path}: not a torch checkpoint, or it is truncated. Copy or download it again.")
         with safe_globals([*_numpy_names()]):
             named = sorted(get_unsafe_globals_in_checkpoint(path))
             if named:
                 raise InteropError(
-                    f"{path}: names {', '.join(named)}, which no nnU-Net checkpoint holds and which could run any code "
-                    "when it is loaded, so it is refused. Only if you trust its author: load it with torch yourself, "
-                    "keep network_weights, init_args, trainer_name, current_epoch and "
+                    f"{path}: refused, because it names {', '.join(named)}, which no nnU-Net checkpoint contains and "
+                    "which could run arbitrary code when it is loaded. Only if you trust its author: load it with "
+                    "torch yourself, keep network_weights, init_args, trainer_name, current_epoch and "
                     "inference_allowed_mirroring_axes, and save it again."
                 )
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise InteropError(f"{path}: cannot be read as a checkpoint ({reason}); get it again") from error
+        raise InteropError(f"{path}: cannot be read as a checkpoint ({reason}). Copy or download it again.") from error
 
 
 def _numpy_names() -> Iterator[Any]:
-    """Numpy's own part in a pickle: scalars, arrays, and their types; numpy 1 called the module `numpy.core`."""
+    """Names that numpy writes into pickles: scalars, arrays and their types; the module was `numpy.core` in numpy 1."""
     multiarray = np._core.multiarray  # type: ignore[attr-defined]  # numpy pickles by this private name
     for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
         yield multiarray.scalar, f"{module}.scalar"

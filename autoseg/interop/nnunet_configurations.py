@@ -1,4 +1,4 @@
-"""From nnU-Net's plans.json and dataset.json to a plan: preprocessing, resampling, labels, and what a network costs.
+"""Conversion of nnU-Net's plans.json and dataset.json: preprocessing, resampling, labels, and cost of the network.
 
 References:
     nnU-Net v2 (Isensee et al. 2021): planning, preprocessing and resampling, as its plans record them.
@@ -29,7 +29,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "RGBTo01Normalization": "rgb_0_1",
 }
 RESAMPLING_FUNCTION = "resample_data_or_seg_to_shape"
-"""The one that all plans have unless asked otherwise: splines by scikit-image and scipy."""
+"""nnU-Net's default resampling function: splines of scikit-image and scipy."""
 
 ORIENTATIONS: Mapping[str, OrientationName] = {
     "SimpleITKIO": "as_stored",
@@ -37,20 +37,20 @@ ORIENTATIONS: Mapping[str, OrientationName] = {
     "NaturalImage2DIO": "as_stored",
     "NibabelIOWithReorient": "canonical_ras",
 }
-"""How nnU-Net's readers lay axes out."""
+"""Orientation of arrays for each of nnU-Net's readers."""
 
 
 def choose_orientation_name(plans: PlansFile, where: str) -> OrientationName:
-    """How the reader that a model was trained with lays out its axes.
+    """The orientation of arrays from the reader that a model was trained with.
 
     Raises:
-        InteropError: If it is a reader whose arrays autoseg does not reproduce.
+        InteropError: If autoseg cannot reproduce the arrays of the reader.
     """
     reader = plans.image_reader_writer
     if reader not in ORIENTATIONS:
         raise InteropError(
-            f"{where}: images were read by {reader}, whose arrays autoseg cannot reproduce; importable are models "
-            f"trained with {', '.join(ORIENTATIONS)}. Predict with nnU-Net, or convert the images and train anew."
+            f"{where}: images were read by {reader}, whose arrays autoseg cannot reproduce; it imports models trained "
+            f"with {', '.join(ORIENTATIONS)}. Predict with nnU-Net, or convert the images and train again."
         )
     return ORIENTATIONS[reader]
 
@@ -67,16 +67,16 @@ def make_configuration(
     """One configuration of the plan.
 
     Args:
-        name: Of the configuration.
-        planned: The same in plans.json, with what it inherits.
-        plans: plans.json.
-        dataset: dataset.json.
-        encoding: Of its labels.
-        checkpoint: Of one fold: weights and mirroring.
+        name: Name of the configuration.
+        planned: The configuration in plans.json, with everything that it inherits.
+        plans: Content of plans.json.
+        dataset: Content of dataset.json.
+        encoding: Encoding of the labels.
+        checkpoint: Checkpoint of one fold, for weights and mirroring.
         where: plans.json and the configuration, for messages.
 
     Raises:
-        InteropError: If something of it is not among what autoseg does; names it.
+        InteropError: If autoseg does not support something in it; names it.
     """
     inputs = len(dataset.channels) + (len(encoding.values) - 1 if planned.previous_stage is not None else 0)
     try:
@@ -101,7 +101,7 @@ def make_configuration(
 
 
 def training_of(checkpoint: NnunetCheckpoint, *, batch_dice: bool) -> TrainingSpec:
-    """What nnU-Net's default trainer does, with the epochs and the mirroring that the checkpoint records."""
+    """Training of nnU-Net's default trainer, with the epochs and the mirroring that the checkpoint records."""
     return TrainingSpec(epochs=max(1, checkpoint.epochs), mirror_axes=checkpoint.mirror_axes, batch_dice=batch_dice)
 
 
@@ -125,7 +125,7 @@ def _normalization(
     if foreign:
         raise InteropError(
             f"{where}: images were normalised by {', '.join(dict.fromkeys(foreign))}, which is not part of nnU-Net; "
-            f"importable are {', '.join(SCHEMES)}. Predict with the nnU-Net that has it."
+            f"autoseg imports {', '.join(SCHEMES)}. Predict with the version of nnU-Net that has it."
         )
     specs = []
     for index, (scheme, mask) in enumerate(zip(planned.normalization_schemes, planned.use_mask_for_norm, strict=True)):
@@ -143,7 +143,7 @@ def _normalization(
 
 
 def _resampling(planned: PlannedConfiguration, where: str) -> ResamplingSpec:
-    """One rule about slices far apart for everything that is resampled; label maps count in a cascade only."""
+    """The one rule about thick slices for everything that is resampled; label maps are resampled only in a cascade."""
     used = {
         "data": (planned.resampling_fn_data, planned.resampling_fn_data_kwargs),
         "probabilities": (planned.resampling_fn_probabilities, planned.resampling_fn_probabilities_kwargs),

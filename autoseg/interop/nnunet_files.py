@@ -1,4 +1,4 @@
-"""What nnU-Net's JSON files say, as records: only the keys that decide a prediction; all others are ignored.
+"""nnU-Net's JSON files as records: only the keys that decide a prediction; all others are ignored.
 
     plans.json             geometry, network and preprocessing, per configuration
     dataset.json           channels and labels
@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 from autoseg.errors import InteropError
 
 JsonObject = dict[str, Any]
-"""A JSON object as Python reads it."""
+"""A JSON object as a dictionary."""
 
 NETWORK_CLASSES = {
     "PlainConvUNet": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
     "ResidualEncoderUNet": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
 }
-"""Full names of the classes that plans from before `architecture` call by their last word."""
+"""Full names of the classes that plans without `architecture` (older releases) call by their last word."""
 
 
 class _ForeignRecord(BaseModel):
@@ -37,12 +37,12 @@ ForeignType = TypeVar("ForeignType", bound=_ForeignRecord)
 
 
 class Resampling(_ForeignRecord):
-    """Arguments of nnU-Net's resampling function; where one is missing, the function's own default."""
+    """Arguments of nnU-Net's resampling function; missing ones have the function's own defaults."""
 
     order: int = 3
     order_z: int = 0
     force_separate_z: bool | None = False
-    """None: by the spacing's anisotropy."""
+    """Whether slices are resampled separately; None: decided by the anisotropy of the spacing."""
     separate_z_anisotropy_threshold: float = 3.0
 
 
@@ -152,7 +152,7 @@ class PostprocessingFile(_ForeignRecord):
 
 
 class ChosenModel(_ForeignRecord):
-    """One member of what was found best."""
+    """One configuration of the best model or ensemble."""
 
     configuration: str
     trainer: str
@@ -160,7 +160,7 @@ class ChosenModel(_ForeignRecord):
 
 
 class BestModel(_ForeignRecord):
-    """What was found best."""
+    """The best model or ensemble."""
 
     selected_model_or_models: tuple[ChosenModel, ...]
     result_on_crossval_post_pp: float | None = None
@@ -179,12 +179,12 @@ def read_json(path: Path, record_type: type[ForeignType]) -> ForeignType:
     """Read one of nnU-Net's files.
 
     Raises:
-        InteropError: If the file is missing, is no JSON, or lacks what is needed; names file and fields.
+        InteropError: If the file is missing, is not JSON, or lacks a field that is needed; names file and fields.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InteropError(f"{path}: cannot be read as JSON ({error}); get this file of the model again") from error
+        raise InteropError(f"{path}: cannot be read as JSON ({error}). Copy this file of the model again.") from error
     return _validate(record_type, values, str(path))
 
 
@@ -192,9 +192,9 @@ def planned_configuration(plans: PlansFile, name: str, path: Path) -> PlannedCon
     """A configuration with everything that it inherits.
 
     Args:
-        plans: The file.
-        name: Of the configuration.
-        path: Of the file, for messages.
+        plans: Content of plans.json.
+        name: Name of the configuration.
+        path: Path of plans.json, for messages.
 
     Raises:
         InteropError: If the configuration or one that it inherits from is missing, they inherit in a circle, or a
@@ -210,7 +210,7 @@ def _resolve(plans: PlansFile, name: str, path: Path, heirs: tuple[str, ...]) ->
     if name not in plans.configurations:
         whose = f", from which {heirs[-1]} inherits" if heirs else ""
         raise InteropError(
-            f"{path}: has no configuration {name!r}{whose}; it has {', '.join(plans.configurations)}. Take the "
+            f"{path}: has no configuration {name!r}{whose}; it has {', '.join(plans.configurations)}. Use the "
             "plans.json that the model was trained with."
         )
     own = plans.configurations[name]
@@ -219,7 +219,7 @@ def _resolve(plans: PlansFile, name: str, path: Path, heirs: tuple[str, ...]) ->
 
 
 def _old_architecture(values: Mapping[str, Any]) -> JsonObject:
-    """`architecture` of a plan from before there was such a key: always instance norm, leaky ReLU and biases."""
+    """`architecture` for plans of older releases without that key: always instance norm, leaky ReLU and biases."""
     convolutions = values.get("n_conv_per_stage_encoder", [])
     base, most = values.get("UNet_base_num_features", 0), values.get("unet_max_num_features", 0)
     name, dimensions = str(values["UNet_class_name"]), len(values.get("patch_size", []))
@@ -250,4 +250,4 @@ def _validate(record_type: type[ForeignType], values: object, what: str) -> Fore
             f"{'.'.join(str(part) for part in fault['loc']) or '(whole file)'}: {fault['msg']}"
             for fault in error.errors(include_url=False)
         )
-        raise InteropError(f"{what}: not what nnU-Net v2 writes: {faults}") from error
+        raise InteropError(f"{what}: not a file of nnU-Net v2: {faults}") from error

@@ -1,4 +1,4 @@
-"""Where in a folder or zip nnU-Net's trained models are.
+"""Search for nnU-Net's trained models in a folder or zip file.
 
 Dataset004_Hippocampus/                                  any of these levels may be given
     inference_information.json
@@ -15,8 +15,8 @@ from pathlib import Path
 from autoseg.errors import InteropError
 
 CHECKPOINTS = ("final", "best")
-DEEPEST = 4
-"""Levels below the given folder in which models are looked for: results, dataset, ensembles aside."""
+MAX_DEPTH = 4
+"""Levels below the given folder that are searched: results, dataset, ensembles, model."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class FoldFolder:
     """One fold."""
 
     fold: str
-    """Its index, or `all`."""
+    """Fold index, or `all`."""
     checkpoints: dict[str, Path]
-    """By `final` and `best`, those that are there."""
+    """Paths of the checkpoints `final` and `best` that exist."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +57,37 @@ def find_model_folders(root: Path, source: Path, trained_as: str | None) -> tupl
     """All model folders of one dataset, one trainer and one set of plans.
 
     Args:
-        root: A model folder, or a folder that holds some.
-        source: What the user named, for messages.
-        trained_as: `<trainer>__<plans>`; None: there must be only one.
+        root: A model folder, or a folder that contains model folders.
+        source: Path that the user gave, for messages.
+        trained_as: `<trainer>__<plans>` to choose; None: there must be only one.
 
     Raises:
         InteropError: If there is no model, or more than one dataset, trainer or plans, or a model folder is
             incomplete.
     """
-    found = sorted(_with_folds(root, DEEPEST)) or [root] * (root / "plans.json").is_file()
+    found = sorted(_with_folds(root, MAX_DEPTH)) or [root] * (root / "plans.json").is_file()
     folders = [_read_model_folder(path, source, root) for path in found]
     if not folders:
-        raise InteropError(_say_nothing_found(root, source))
+        raise InteropError(_explain_nothing_found(root, source))
     if trained_as is not None:
         folders = [folder for folder in folders if folder.trained_as == trained_as]
     datasets = sorted({folder.path.parent.name for folder in folders})
     if len(datasets) > 1:
-        raise InteropError(f"{source}: holds models of several datasets ({', '.join(datasets)}); give one of them")
+        raise InteropError(
+            f"{source}: has models of several datasets ({', '.join(datasets)}). Give one of their folders."
+        )
     kinds = sorted({folder.trained_as for folder in folders})
     if len(kinds) != 1:
         names = sorted({folder.trained_as or folder.path.name for folder in folders}) or ["no such model"]
         raise InteropError(
-            f"{source}: holds {', '.join(names)}; a model has one trainer and one set of plans. Name one with "
+            f"{source}: has {', '.join(names)}; a model has one trainer and one set of plans. Choose one with "
             "--trained-as TRAINER__PLANS."
         )
     return tuple(folders)
 
 
 def _with_folds(root: Path, levels: int) -> Iterator[Path]:
-    """Folders with folds; others with a plans.json hold predictions or ensembles."""
+    """Folders with folds; other folders with a plans.json have predictions or ensembles."""
     if any(_fold_folders(root)):
         yield root
     elif levels and root.is_dir():
@@ -102,8 +104,8 @@ def _read_model_folder(path: Path, source: Path, root: Path) -> ModelFolder:
     missing = [name for name in ("plans.json", "dataset.json") if not (path / name).is_file()]
     if missing:
         raise InteropError(
-            f"{inside}: no {' and no '.join(missing)} beside the folds; nnU-Net writes both into the folder that "
-            "holds fold_0, take them from there"
+            f"{inside}: no {' and no '.join(missing)} beside the folds. Copy both from the folder that nnU-Net wrote "
+            "fold_0 to."
         )
     folds = tuple(
         FoldFolder(folder.name.removeprefix("fold_"), dict(_checkpoints(folder))) for folder in _fold_folders(path)
@@ -113,7 +115,7 @@ def _read_model_folder(path: Path, source: Path, root: Path) -> ModelFolder:
         found = ", ".join(f"fold_{fold.fold}: {', '.join(_weights_in(path, fold.fold))}" for fold in folds)
         raise InteropError(
             f"{inside}: no fold has a checkpoint_final.pth ({found or 'there is no folder fold_0, fold_1, ... or '}"
-            f"{'' if found else 'fold_all'}). If training was stopped early, rename a copy of checkpoint_best.pth or "
+            f"{'' if found else 'fold_all'}). If training was interrupted, copy checkpoint_best.pth or "
             "checkpoint_latest.pth to checkpoint_final.pth."
         )
     return ModelFolder(path, trained)
@@ -130,11 +132,11 @@ def _weights_in(path: Path, fold: str) -> list[str]:
     return sorted(file.name for file in (path / f"fold_{fold}").glob("*.pth")) or ["nothing"]
 
 
-def _say_nothing_found(root: Path, source: Path) -> str:
+def _explain_nothing_found(root: Path, source: Path) -> str:
     if (root / "plan.json").is_file():
-        return f"{source}: is a model of autoseg already; give it to `autoseg predict -m`"
+        return f"{source}: is already a model of autoseg. Use it with `autoseg predict -m`."
     if not root.exists():
-        return f"{source}: no such file or folder"
+        return f"{source}: does not exist"
     return (
         f"{source}: no model of nnU-Net v2 here; expected a folder with plans.json, dataset.json and "
         "fold_0/checkpoint_final.pth, or one above it. Models of nnU-Net v1 (plans.pkl) cannot be imported."

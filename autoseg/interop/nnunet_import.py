@@ -1,9 +1,9 @@
-"""Import: from a model of nnU-Net v2 to a folder that `Predictor` loads as it loads a workspace.
+"""Import of a model of nnU-Net v2 into a folder that `Predictor` loads like a workspace.
 
     FOLDER or ZIP --find--> plans.json, dataset.json, fold_k/checkpoint_*.pth
         --translate--> plan.json, models/<configuration>/fold_<k>/checkpoint_*.{safetensors,json}, selection.json
 
-The result has no fingerprint.json and no dataset.json: nnU-Net's own do not say which cases there were.
+The result has neither fingerprint.json nor dataset.json: nnU-Net's own do not tell which cases there were.
 """
 
 import logging
@@ -40,36 +40,36 @@ logger = logging.getLogger("autoseg.import")
 
 @dataclass(frozen=True)
 class _Model:
-    """One configuration as found."""
+    """One configuration of the nnU-Net model."""
 
     folder: ModelFolder
     plans: PlansFile
     dataset: DatasetFile
     first: NnunetCheckpoint
-    """Of the first fold."""
+    """Checkpoint of the first fold."""
 
 
 def import_nnunet(
     source: Path, target: Path, *, trained_as: str | None = None, progress: Progress | None = None
 ) -> Plan:
-    """Translate a trained model; the source is only read.
+    """Import a trained model; the source is only read.
 
     Args:
         source: A model folder (`Trainer__Plans__configuration`), a folder above it with several configurations, or a
-            zip of either, such as nnUNetv2_export_model_to_zip makes.
-        target: Folder to make; one that is there has to be empty.
-        trained_as: `<trainer>__<plans>`, where the source holds several.
+            zip file of either, such as the output of nnUNetv2_export_model_to_zip.
+        target: Folder to create; an existing one has to be empty.
+        trained_as: `<trainer>__<plans>` to import when the source has several.
         progress: Called after each checkpoint.
 
     Returns:
         The plan that was written.
 
     Raises:
-        InteropError: If the source is no model, a file of it is damaged or not to be trusted, or something decides
-            its predictions that autoseg does not have; names it. Nothing is left behind.
+        InteropError: If the source is not a model, a file of it is damaged or unsafe, or its predictions depend on
+            something that autoseg does not have; names it. No file remains.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InteropError(f"{target}: is there already; choose another folder with -o, or remove it first")
+        raise InteropError(f"{target}: already exists. Choose another folder with -o, or remove it first.")
     with _opened(source, target) as root, _made(target) as made:
         models = _read_models(find_model_folders(root, source, trained_as))
         plan = _make_plan(models, source)
@@ -89,12 +89,12 @@ def import_nnunet(
 
 @contextmanager
 def _opened(source: Path, target: Path) -> Iterator[Path]:
-    """The source as a folder; a zip is unpacked beside the target, where the disk has room for a model."""
+    """The source as a folder; a zip file is unpacked beside the target, on a disk with space for the model."""
     if source.is_dir():
         yield source
         return
     if not source.is_file():
-        raise InteropError(f"{source}: no such file or folder")
+        raise InteropError(f"{source}: does not exist")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         extract_safely(source, Path(folder))
@@ -114,15 +114,15 @@ def _made(target: Path) -> Iterator[Path]:
 
 
 def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
-    """By configuration, which the checkpoints name."""
+    """Models by the configuration name in their checkpoints."""
     models: dict[str, _Model] = {}
     for folder in folders:
         fold = folder.folds[0]
         first = read_checkpoint(fold.checkpoints["final"])
         if first.configuration in models:
             raise InteropError(
-                f"{folder.path}: {models[first.configuration].folder.path.name} is of configuration "
-                f"{first.configuration} too; give one of the two folders"
+                f"{folder.path}: {models[first.configuration].folder.path.name} has the same configuration "
+                f"{first.configuration}. Give one of the two folders."
             )
         plans, dataset = read_json(folder.plans, PlansFile), read_json(folder.dataset, DatasetFile)
         models[first.configuration] = _Model(folder, plans, dataset, first)
@@ -150,23 +150,23 @@ def _make_plan(models: Mapping[str, _Model], source: Path) -> Plan:
             decisions=tuple(_decisions(models, source)),
         )
     except ValidationError as error:
-        raise InteropError(f"{where}: does not make a plan of autoseg: {error}") from error
+        raise InteropError(f"{where}: cannot be converted to a plan: {error}") from error
 
 
 def _check_same(models: Mapping[str, _Model], first: _Model) -> None:
-    """What one plan says once has to be the same for all configurations."""
+    """All configurations must agree on what a plan states only once."""
     for name, model in models.items():
         for what in ("dataset_name", "plans_name", "transpose_forward", "image_reader_writer"):
             mine, theirs = getattr(model.plans, what), getattr(first.plans, what)
             if mine != theirs:
                 raise InteropError(
-                    f"{model.folder.plans}: {what} of {name} is {mine}, of {first.first.configuration} {theirs}; "
-                    "import them one by one"
+                    f"{model.folder.plans}: {what} of {name} is {mine}, of {first.first.configuration} {theirs}. "
+                    "Import them one by one."
                 )
         if model.dataset != first.dataset:
             raise InteropError(
-                f"{model.folder.dataset}: differs from {first.folder.dataset} in channels or labels; import them one "
-                "by one"
+                f"{model.folder.dataset}: differs from {first.folder.dataset} in channels or labels. Import them one "
+                "by one."
             )
 
 
@@ -174,7 +174,7 @@ def _encoding(model: _Model) -> LabelEncoding:
     if model.plans.label_manager != "LabelManager":
         raise InteropError(
             f"{model.folder.plans}: labels are decided by {model.plans.label_manager}, which is not part of nnU-Net; "
-            "importable is LabelManager. Predict with the nnU-Net that has it."
+            "autoseg imports LabelManager. Predict with the version of nnU-Net that has it."
         )
     try:
         return make_encoding(model.dataset.labels, model.dataset.regions_class_order)
@@ -187,8 +187,8 @@ def _configuration(name: str, model: _Model, models: Mapping[str, _Model], encod
     previous = planned.previous_stage
     if previous is not None and previous not in models:
         raise InteropError(
-            f"{model.folder.path}: {name} takes the label maps of {previous} as input, and that is not there; give "
-            "the dataset's folder, which holds both, or a zip with both"
+            f"{model.folder.path}: {name} takes the label maps of {previous} as input, which is missing. Give the "
+            "folder of the dataset, which has both, or a zip file with both."
         )
     where = f"{model.folder.plans}: configuration {name}"
     return make_configuration(name, planned, model.plans, model.dataset, encoding, model.first, where)
@@ -210,13 +210,13 @@ def _decisions(models: Mapping[str, _Model], source: Path) -> Iterator[Decision]
             what=f"{name}.training",
             value=model.first.trainer,
             reason="Epochs and mirrored axes are those of nnU-Net's checkpoint; it records no other constants of the "
-            f"training, so nnU-Net's defaults stand here. {trainer.sentence}",
+            f"training, so these are nnU-Net's defaults. {trainer.sentence}",
         )
         if model.plans.configurations.get(name, {}).get("previous_stage"):
             yield Decision(
                 what=f"{name}.previous_labels",
                 value="label_map",
-                reason="nnU-Net brings the previous stage's label map from the image's grid to this one.",
+                reason="nnU-Net resamples the previous configuration's label map from the image's grid to this one.",
             )
 
 
@@ -233,8 +233,8 @@ def _write_weights(
         read = read_checkpoint(path)
         if (read.configuration, read.trainer) != (name, model.first.trainer):
             raise InteropError(
-                f"{path}: is of configuration {read.configuration} by {read.trainer}, the other folds are of {name} "
-                f"by {model.first.trainer}; put the right file there"
+                f"{path}: has configuration {read.configuration} by {read.trainer}, the other folds have {name} by "
+                f"{model.first.trainer}. Replace it by the checkpoint of this fold."
             )
         configuration = plan.configurations[name]
         weights = rename_weights(read.weights, configuration.network, f"{path}, {read.trainer}")

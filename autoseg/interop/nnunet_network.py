@@ -1,7 +1,7 @@
-"""nnU-Net's networks as ours: the description, and the names of the weights.
+"""Conversion of nnU-Net's networks: their description, and the names of their weights.
 
 nnU-Net lists every layer twice (`all_modules`), the encoder once more inside the decoder, and decoder levels from the
-lowest one up; ours are counted from full resolution down.
+lowest one up; autoseg counts them from full resolution down.
 
 References:
     nnU-Net v2 (Isensee et al. 2021) and its package dynamic-network-architectures: PlainConvUNet, ResidualEncoderUNet.
@@ -20,7 +20,7 @@ from autoseg.records.network import Architecture, NetworkSpec, Sizes
 
 ARCHITECTURES: Mapping[str, Architecture] = {"PlainConvUNet": "unet", "ResidualEncoderUNet": "residual_unet"}
 BLOCKS = {"unet": "n_conv_per_stage", "residual_unet": "n_blocks_per_stage"}
-"""Argument with the encoder's blocks per level."""
+"""Argument with the encoder's number of blocks per level."""
 
 NEUTRAL = {
     "block": ("BasicBlockD",),
@@ -28,7 +28,7 @@ NEUTRAL = {
     "deep_supervision": (True, False, None),
     "nonlin_first": (False, None),
 }
-"""Arguments that may be there with these values; dropout may be there with any, it does nothing at prediction."""
+"""Arguments that are accepted with these values; dropout is accepted with any, as it has no effect at prediction."""
 DROPOUT = ("dropout_op", "dropout_op_kwargs")
 MAX_NAMES_SHOWN = 4
 
@@ -42,23 +42,23 @@ def describe_network(
     """The network of a configuration.
 
     Args:
-        configuration: Of plans.json.
-        inputs: Channels of the image and, in a cascade, foreground labels of the previous stage.
-        heads: Output channels.
-        weights: By nnU-Net's names; say whether batch normalisation was trained, which a trainer may choose whatever
-            the plans say.
+        configuration: Configuration in plans.json.
+        inputs: Number of input channels: of the image and, in a cascade, of the previous step's foreground labels.
+        heads: Number of output channels.
+        weights: Weights with nnU-Net's names; they tell whether batch normalisation was trained, which a trainer may
+            choose regardless of the plans.
         where: File and configuration, for messages.
 
     Raises:
-        InteropError: If nnU-Net's network is none of ours; says which class or argument is the reason.
+        InteropError: If autoseg does not have this network; names the class or argument.
     """
     described = configuration.architecture
     module, _, name = described.network_class_name.rpartition(".")
     known = module.startswith("dynamic_network_architectures.architectures.") and name in ARCHITECTURES
     if not known:
         raise InteropError(
-            f"{where}: the network is {described.network_class_name}; importable are "
-            f"{' and '.join(NETWORK_CLASSES.values())}. Predict with nnU-Net, or train such a network anew."
+            f"{where}: the network is {described.network_class_name}; autoseg imports "
+            f"{' and '.join(NETWORK_CLASSES.values())}. Predict with nnU-Net, or train one of these networks."
         )
     architecture, arguments = ARCHITECTURES[name], described.arch_kwargs
     dimensions: Literal[2, 3] = 2 if len(configuration.patch_size) == 2 else 3
@@ -80,15 +80,15 @@ def describe_network(
 
 
 def rename_weights(weights: Mapping[str, Tensor], spec: NetworkSpec, where: str) -> dict[str, Tensor]:
-    """Weights under the names of our network, complete and of the right shape, float32.
+    """Weights with the names of autoseg's network, complete and of the right shape, float32.
 
     Args:
-        weights: By nnU-Net's names, without prefixes.
+        weights: Weights with nnU-Net's names, without prefixes.
         spec: The network.
         where: File and trainer, for messages.
 
     Returns:
-        What `load_state_dict` of the built network takes. Convolutions that nnU-Net built without bias get zeros.
+        The state dict of the network. Convolutions that nnU-Net built without bias get zeros.
 
     Raises:
         InteropError: If the weights are those of another network.
@@ -119,15 +119,14 @@ def rename_weights(weights: Mapping[str, Tensor], spec: NetworkSpec, where: str)
     if strange:
         more = f" and {len(strange) - MAX_NAMES_SHOWN} more" if len(strange) > MAX_NAMES_SHOWN else ""
         raise InteropError(
-            f"{where}: the weights are not those of the network in plans.json, so this trainer builds another one: "
-            f"{', '.join(strange[:MAX_NAMES_SHOWN])}{more}. A network of one's own cannot be imported; predict with "
-            "nnU-Net."
+            f"{where}: the weights do not belong to the network in plans.json, so this trainer builds another one: "
+            f"{', '.join(strange[:MAX_NAMES_SHOWN])}{more}. Custom networks cannot be imported. Predict with nnU-Net."
         )
     return renamed
 
 
 def _our_name(parts: Sequence[str], lowest: int) -> str | None:
-    """The name in our network; None for a layer that it has not."""
+    """The name in autoseg's network; None for an unknown layer."""
     match parts:
         case "encoder", "stages", level, "0", "convs", block, layer, kind if layer in _PARTS:
             return f"encoder.levels.{level}.{block}.{_PARTS[layer]}.{kind}"
@@ -179,8 +178,8 @@ def _refuse_foreign_arguments(
         faults.append(f"nonlin_kwargs = {activation}")
     if faults:
         raise InteropError(
-            f"{where}: the network is built with {'; '.join(faults)}, which our networks cannot do; predict with "
-            "nnU-Net, or train one of its standard networks"
+            f"{where}: the network is built with {'; '.join(faults)}, which autoseg does not support. Predict with "
+            "nnU-Net, or train one of its standard networks."
         )
 
 

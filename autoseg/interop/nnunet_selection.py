@@ -1,4 +1,4 @@
-"""What nnU-Net found best, and the post-processing that it chose, as a selection.
+"""Conversion of nnU-Net's best configurations and post-processing to a selection.
 
 References:
     nnU-Net v2 (Isensee et al. 2021), `find_best_configuration` and `determine_postprocessing`.
@@ -15,24 +15,24 @@ from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 
 KEEP_LARGEST = "remove_all_but_largest_component_from_segmentation"
-"""The one function that nnU-Net's post-processing consists of."""
+"""The only function of nnU-Net's post-processing."""
 
 
 def read_selection(folders: Mapping[str, ModelFolder], encoding: LabelEncoding) -> tuple[Selection | None, str]:
     """The recipe of the imported model.
 
-    inference_information.json decides when it names imported configurations. Without it, post-processing counts only
-    if one configuration was imported, since nobody chose among several.
+    inference_information.json decides when it names imported configurations. Without it, post-processing is imported
+    only with a single configuration, because there was no choice among several.
 
     Args:
-        folders: By imported configuration.
-        encoding: Of the labels.
+        folders: Model folders by the name of the imported configuration.
+        encoding: Encoding of the labels.
 
     Returns:
-        The selection, or None when nothing decides; and one sentence about it.
+        The selection, or None without a recipe; and one sentence about it.
 
     Raises:
-        InteropError: If a post-processing function is none of nnU-Net's, or its labels are not the model's.
+        InteropError: If a post-processing function is not part of nnU-Net, or its labels are not the model's.
     """
     first = next(iter(folders.values()))
     path = first.path.parent / "inference_information.json"
@@ -101,7 +101,7 @@ def _from_information(
 
 
 def _postprocessing_files(folder: Path) -> Sequence[Path]:
-    """Those of a model folder; the cross-validation over most folds first."""
+    """Post-processing files of a model folder; the cross-validation over most folds first."""
     found = [*folder.glob("crossval_results_folds_*/postprocessing.json"), *folder.glob("postprocessing.json")]
     return sorted(found, key=lambda path: (-path.parent.name.count("_"), path))
 
@@ -110,7 +110,7 @@ def _steps(content: PostprocessingFile, encoding: LabelEncoding, path: Path) -> 
     foreign = [name for name in content.postprocessing_fns if name != KEEP_LARGEST]
     if foreign:
         raise InteropError(
-            f"{path}: post-processing by {', '.join(foreign)}, which is not part of nnU-Net; importable is "
+            f"{path}: post-processing by {', '.join(foreign)}, which is not part of nnU-Net; autoseg imports "
             f"{KEEP_LARGEST}. Import a copy without this file, and apply that function yourself."
         )
     return tuple(
@@ -120,7 +120,7 @@ def _steps(content: PostprocessingFile, encoding: LabelEncoding, path: Path) -> 
 
 
 def _values(arguments: JsonObject, path: Path) -> Iterator[int]:
-    """Label values whose union is looked at: a label, a region, or a list of both."""
+    """Label values whose union is post-processed: of a label, a region, or a list of both."""
     entries = [arguments.get("labels_or_regions")]
     while entries:
         entry = entries.pop()
@@ -135,13 +135,13 @@ def _values(arguments: JsonObject, path: Path) -> Iterator[int]:
 
 
 def _names_of(values: set[int], encoding: LabelEncoding, path: Path) -> tuple[str, ...]:
-    """Heads whose labels together are the values; one alone where that does."""
+    """Heads whose labels together are the values; a single head where one suffices."""
     labels = {head.name: {encoding.values[index] for index in head.indices} for head in encoding.heads}
     alone = [name for name, own in labels.items() if own == values]
     names = alone[:1] or [name for name, own in labels.items() if own <= values]
     if set().union(*(labels[name] for name in names)) != values:
         raise InteropError(
-            f"{path}: post-processing of the label values {sorted(values)}, which are no labels or regions of the "
+            f"{path}: post-processing of the label values {sorted(values)}, which are not labels or regions of the "
             f"model ({', '.join(labels)})"
         )
     return tuple(names)

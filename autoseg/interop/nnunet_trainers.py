@@ -1,4 +1,4 @@
-"""What is known about nnU-Net's trainers: whether one can change a prediction beyond its weights and mirroring."""
+"""Known trainers of nnU-Net: whether a trainer can change a prediction beyond its weights and mirroring."""
 
 import re
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ _STOCK = re.compile(
     r"|(Vanilla)?Adam(1en3|3en4)?|Adan(1en1|1en3|3en4)?|BN|NoDeepSupervision|probabilisticOversampling(_\d+)?"
     r"|Benchmark|noDataLoading))*"
 )
-"""Names of the trainers that come with nnU-Net 2.8.1 and earlier and build its own networks: each changes the
-training alone, but for BN, whose weights show it."""
+"""Names of the trainers of nnU-Net up to 2.8.1 that build its own networks: they change training alone, except BN,
+which the weights show."""
 
 
 @dataclass(frozen=True)
 class TrainerNote:
-    """What to say about a trainer."""
+    """Sentence and warning about a trainer."""
 
     sentence: str
     warning: str
-    """Empty when its predictions are known to be those of nnU-Net's default trainer with its weights."""
+    """Warning; empty when its predictions are known to be those of nnU-Net's default trainer with its weights."""
 
 
 def describe_trainer(name: str) -> TrainerNote:
-    """Say whether a trainer is one of nnU-Net's own.
+    """Describe whether a trainer is part of nnU-Net.
 
     Examples:
         >>> describe_trainer("nnUNetTrainer_250epochs_NoMirroring").warning

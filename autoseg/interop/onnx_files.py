@@ -1,4 +1,4 @@
-"""A network as an ONNX file, compared with the original by ONNX Runtime before it is handed on.
+"""Export of a network to an ONNX file, which ONNX Runtime compares with the original.
 
 References:
     Open Neural Network Exchange, https://onnx.ai; written by torch's own exporter.
@@ -28,25 +28,25 @@ BATCH: Final = "batch"
 PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")
 
 PARITY_BATCHES: Final = (1, 2)
-"""Patches per pass of the comparison: two show that samples do not mix, one that the batch is free."""
+"""Patches per pass of the comparison: two show that samples do not mix, one that the batch size is free."""
 
 PARITY_TOLERANCE: Final = 1e-4
-"""Of the largest logit, or of 1 where all are smaller: two orders of magnitude above what float32 sums differ by when
-they are added in another order (4e-6 seen), and far below what could move a decision that was not a tie."""
+"""Tolerance relative to the largest logit, or absolute where all are below 1: two orders of magnitude above the effect
+of another order of float32 sums (4e-6 measured), and far below what could change a decision that is not a tie."""
 
 PARITY_SEED: Final = 0
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What was written."""
+    """Opset and comparison of the file that was written."""
 
     opset: int
     parity: ParityCheck
 
 
 def check_packages() -> None:
-    """Say early what is missing.
+    """Check early that the packages are installed.
 
     Raises:
         UsageError: If a package of the extra `onnx` is not installed.
@@ -56,17 +56,17 @@ def check_packages() -> None:
 
 
 def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> OnnxFile:
-    """Write a network for patches of one size and batches of any, and compare it with the original.
+    """Write a network for patches of one size and batches of any size, and compare it with the original.
 
     Args:
-        network: In evaluation mode, on the CPU; one tensor in, one out.
-        input_shape: (C, *S) of the patches.
-        path: The file, written atomically. It holds no stack traces, in which torch names the files of its source.
+        network: Network in evaluation mode, on the CPU, with one input and one output tensor.
+        input_shape: Shape of the patches, (C, *S).
+        path: Output file, written atomically. It contains no stack traces, in which torch names its source files.
 
     Raises:
         UsageError: If a package of the extra `onnx` is not installed.
         InteropError: If the network cannot be expressed, or its logits differ by more than the tolerance; no file
-            stays.
+            remains.
     """
     check_packages()
     plain = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # see model_loading
@@ -77,13 +77,13 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> On
             raise InteropError(
                 f"{path.name}: logits of ONNX Runtime differ by up to {parity.largest_difference:.3g} from the "
                 f"network's own (tolerance {parity.tolerance:.3g}), so the file is not kept. Try another version of "
-                f"onnxruntime ({parity.onnxruntime_version} is installed), and report it."
+                f"onnxruntime ({parity.onnxruntime_version} is installed), and report this error."
             )
     return OnnxFile(opset, parity)
 
 
 def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: str) -> int:
-    """Write the file; its opset. `name` is for messages, the path is temporary."""
+    """Write the file and return its opset. `name` is for messages, the path is temporary."""
     example = torch.zeros(2, *input_shape)  # a batch of one would be taken for a constant
     try:
         with _quiet():
@@ -92,7 +92,7 @@ def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: st
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},), external_data=False,
             )  # fmt: skip
             if program is None:
-                raise InteropError(f"{name}: torch gave no program")
+                raise InteropError(f"{name}: torch returned no program")
             _import("onnx_ir.passes.common").ClearMetadataAndDocStringPass()(program.model)
             program.save(path, external_data=False)
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
@@ -102,7 +102,7 @@ def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: st
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own inner workings and of packages that no network here uses."""
+    """Suppress the exporter's warnings about its own internals and about packages that autoseg does not use."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -121,8 +121,8 @@ def _compare(network: nn.Module, input_shape: Sequence[int], path: Path, name: s
     (described,) = session.get_inputs()
     if list(described.shape) != [BATCH, *input_shape]:
         raise InteropError(
-            f"{name}: the input came out as {described.shape}, expected {[BATCH, *input_shape]}: something in the "
-            "network depends on the number of patches; report it"
+            f"{name}: the input has the shape {described.shape}, expected {[BATCH, *input_shape]}: the network depends "
+            "on the number of patches. Report this error."
         )
     generator = torch.Generator().manual_seed(PARITY_SEED)
     difference, largest = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Write a folder or a zip file as a whole: it is there complete, or not at all."""
+"""Write a folder or a zip file atomically: it is complete, or it does not exist."""
 
 import secrets
 import shutil
@@ -14,35 +14,38 @@ from autoseg.records.manifest import MANIFEST_NAME
 ZIP_ENDING = ".zip"
 
 COMPRESSED_ENDINGS = (".json",)
-"""Weights are noise to a compressor."""
+"""Endings of files that are compressed in a zip file; weights do not become smaller."""
 
 
 def refuse_output(output: Path, source: Path, *, overwrite: bool) -> None:
-    """Say before the work what would stop `staged_output` after it.
+    """Check before the work whether `staged_output` may write.
 
     Args:
-        output: What is to be written: a folder, or a zip file if it ends with .zip.
+        output: Output: a folder, or a zip file if it ends with .zip.
         source: Folder or file of the model that is exported.
         overwrite: Whether an earlier export may be replaced.
 
     Raises:
-        InteropError: If the output is there and may not be replaced, because it was not asked for, because it is
-            something else than an earlier export, or because the model itself lies in it.
+        InteropError: If the output exists and may not be replaced: `overwrite` is False, it is not an earlier export,
+            or it contains the model itself.
     """
     if not output.exists():
         return
     real, model = output.resolve(), source.resolve()
     if real == model or real in model.parents:
-        raise InteropError(f"{output}: holds the model that is to be exported; choose another output")
+        raise InteropError(f"{output}: contains the model that is to be exported. Choose another output.")
     if not overwrite:
-        raise InteropError(f"{output}: is there already; give --overwrite to replace it, or choose another output")
+        raise InteropError(f"{output}: already exists. Replace it with --overwrite, or choose another output.")
     is_zip = output.suffix.lower() == ZIP_ENDING
     if is_zip != output.is_file():
         found = "a folder" if output.is_dir() else "a file"
-        raise InteropError(f"{output}: is {found}; a name with {ZIP_ENDING} is for a file, any other for a folder")
+        raise InteropError(
+            f"{output}: is {found}; names ending in {ZIP_ENDING} are files, all others folders. Choose another output."
+        )
     if not is_zip and not (output / MANIFEST_NAME).is_file() and any(output.iterdir()):
         raise InteropError(
-            f"{output}: has no {MANIFEST_NAME}, so it is no earlier export and is not replaced; choose another output"
+            f"{output}: has no {MANIFEST_NAME}, so it is not an earlier export and is not replaced. Choose another "
+            "output."
         )
 
 
@@ -51,7 +54,7 @@ def staged_output(output: Path) -> Iterator[Path]:
     """Give an empty folder beside `output`; on success it becomes `output`, on failure it is removed.
 
     Args:
-        output: A folder, or a zip file if it ends with .zip; replaced if it is there, see `refuse_output`.
+        output: A folder, or a zip file if it ends with .zip; an existing one is replaced, see `refuse_output`.
 
     Yields:
         The folder to write to.
@@ -70,7 +73,7 @@ def staged_output(output: Path) -> Iterator[Path]:
 
 
 def _zip(folder: Path, archive: Path) -> None:
-    """All files below a folder, the manifest first, so that a reader of the stream meets it first."""
+    """Zip all files below a folder, the manifest first, because readers need it first."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     paths.sort(key=lambda path: (path.name != MANIFEST_NAME or path.parent != folder, path.as_posix()))
     with zipfile.ZipFile(archive, "w") as opened:
@@ -81,7 +84,7 @@ def _zip(folder: Path, archive: Path) -> None:
 
 
 def _put_in_place(folder: Path, output: Path) -> None:
-    """Rename; an earlier folder is moved aside first and comes back when that fails."""
+    """Rename the folder; an earlier one is moved aside first and moved back on failure."""
     if not output.exists():
         folder.rename(output)
         return

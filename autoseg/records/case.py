@@ -1,4 +1,4 @@
-"""Where the voxels of a case are, and what preprocessing did to them."""
+"""Grid and orientation of a case, and what preprocessing did to it."""
 
 from typing import Literal
 
@@ -12,21 +12,21 @@ Affine = tuple[
     tuple[float, float, float, float],
     tuple[float, float, float, float],
 ]
-"""4 x 4, voxel index (z, y, x, 1) -> world mm (right, anterior, superior, 1)."""
+"""Matrix from voxel index (z, y, x, 1) to world mm (right, anterior, superior, 1), 4 x 4."""
 
 
 class Grid(Record):
-    """Where voxels are."""
+    """Position of the voxels in space."""
 
     shape: Triple
-    """Voxels, (z, y, x)."""
+    """Number of voxels, (z, y, x)."""
     spacing: Spacing
-    """mm, (z, y, x)."""
+    """Voxel size in mm, (z, y, x)."""
     affine: Affine
 
 
 class Orientation(Record):
-    """How a working array lies in its stored array: permute with `axes`, then flip.
+    """Permutation and flips that turn a stored array into a working array.
 
     `working = flip(transpose(stored, axes), flips)`, both arrays (Z, Y, X); stored means the file's axes in
     reversed order, slowest first. Never resamples.
@@ -35,7 +35,7 @@ class Orientation(Record):
     axes: Triple = (0, 1, 2)
     """Working axis i is stored axis axes[i]."""
     flips: tuple[bool, bool, bool] = (False, False, False)
-    """Working axis i runs against its stored axis."""
+    """Whether working axis i runs against its stored axis."""
 
 
 class PreprocessedCase(Record):
@@ -45,16 +45,17 @@ class PreprocessedCase(Record):
     case: str
     configuration: str
     spacing: Spacing
-    """Of the preprocessed array, mm; a 2D configuration keeps the case's own first spacing."""
+    """Spacing of the preprocessed array in mm; a 2D configuration keeps the case's own first spacing."""
     shape: Triple
-    """Of the preprocessed array, voxels."""
+    """Shape of the preprocessed array, voxels."""
     original_spacing: Spacing
-    """Of the image in working orientation after the transpose, mm."""
+    """Spacing of the image in working orientation after the transpose, mm."""
     original_shape: Triple
-    """Before cropping, voxels."""
+    """Shape of that image before cropping, voxels."""
     crop_start: Triple
+    """First voxel of the box that was kept."""
     crop_stop: Triple
-    """Half-open box that was kept."""
+    """First voxel beyond the box that was kept."""
     transpose: Triple
     """The plan's axis order: transposed axis i is working axis transpose[i]."""
     content_hash: str = ""

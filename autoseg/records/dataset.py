@@ -1,4 +1,4 @@
-"""What describing a dataset found: its files, channels, labels, and every fault."""
+"""Description of a dataset: its files, channels, labels, and every fault."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ class Head(Record):
     indices: tuple[int, ...]
     """Label indices (not file values) that this head stands for."""
     painted_index: int
-    """Label index written where this head decides the voxel; later heads are painted over earlier ones."""
+    """Label index written where this head decides the voxel; later heads are written over earlier ones."""
     part_of: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Name of the label whose core or border this is, the core first; None: the head is a label or region itself."""
 
@@ -38,7 +38,7 @@ class LabelEncoding(Record):
     values: tuple[int, ...]
     """Value in the label files by index; the background's value comes first, the ignore value is not listed."""
     ignore_value: int | None = None
-    """Value in the files of voxels without truth; None if there is none."""
+    """Value in the files of voxels without reference; None if no value is ignored."""
     activation: Literal["softmax", "sigmoid"]
     """softmax: one head per label, background included. sigmoid: one head per region, no background head."""
     heads: tuple[Head, ...]
@@ -71,11 +71,11 @@ class Fault(Record):
 
     severity: Literal["error", "warning"]
     case: str
-    """Empty when the fault concerns the whole dataset."""
+    """Case id; empty when the fault concerns the whole dataset."""
     file: str
     """Path as given in the dataset; empty when no single file is at fault."""
     what: str
-    """What was found, what was expected, and what to do."""
+    """Message: what was found, what was expected, and what to do."""
 
 
 class DatasetDescription(Record):
@@ -89,11 +89,11 @@ class DatasetDescription(Record):
     orientation: OrientationName
     channel_names: tuple[str, ...]
     labels: dict[str, LabelValues]
-    """Name -> value(s) in the files, background first; includes `ignore` when there is one."""
+    """Name -> value(s) in the files, background first; includes `ignore` when it is declared."""
     encoding: LabelEncoding
     file_ending: str
     """Ending of the image files, with dot: .nii.gz, .png, ..."""
     cases: tuple[CaseFiles, ...]
     warnings: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
-    """What was guessed or assumed, one sentence each."""
+    """Guesses and assumptions, one sentence each."""

@@ -1,7 +1,7 @@
-"""Records as strict JSON files, and the one way in which autoseg replaces a file.
+"""Records as strict JSON files, and atomic replacement of files.
 
-Every file is written under a temporary name in its own folder and then renamed, so a reader never sees half a
-file and a killed run never leaves one behind under the final name.
+Every file is written under a temporary name in its own folder and then renamed, so readers never see an incomplete
+file, and an interrupted run leaves none under the final name.
 """
 
 import json
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from autoseg.errors import RecordError
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) while long work goes on."""
+"""Callback for the progress of long work, called with (done, total)."""
 
 
 class Record(BaseModel):
@@ -32,14 +32,14 @@ FieldPath = tuple[int | str, ...]
 """Names and indices that lead from a record to one of its fields."""
 
 FieldFault = tuple[FieldPath, str]
-"""A field, and what is wrong with it: what was found and what was expected."""
+"""A field, and its fault: what was found and what was expected."""
 
 MAX_VALUE = 60
-"""Characters of a wrong value that a message shows."""
+"""Largest number of characters of a wrong value that a message shows."""
 
 
 class FieldFaultsError(ValueError):
-    """Fields of a record contradict each other, although each one alone is fine."""
+    """Fields of a record contradict each other, although each one alone is valid."""
 
     def __init__(self, faults: tuple[FieldFault, ...]) -> None:
         super().__init__("; ".join(f"{_dotted(path)}: {what}" for path, what in faults))
@@ -47,11 +47,11 @@ class FieldFaultsError(ValueError):
 
 
 def refuse_faults(faults: Iterable[FieldFault]) -> None:
-    """Called at the end of a record's own check.
+    """Raise the faults that a record's own check found.
 
     Raises:
-        FieldFaultsError: If there is any fault. pydantic makes a ValidationError of it, and `read_record` a line per
-            fault, with the path from the top of the file.
+        FieldFaultsError: If there is any fault. pydantic turns it into a ValidationError, and `read_record` into a line
+            per fault, with the path from the top of the file.
     """
     found = tuple(faults)
     if found:
@@ -66,10 +66,10 @@ def replacing(path: Path) -> Iterator[Path]:
     flushed to disk before the rename (write, fsync, rename), so the new file survives a power cut.
 
     Args:
-        path: The final file; its folder is made when missing.
+        path: The final file; its folder is created when missing.
 
     Yields:
-        The path to write to.
+        The temporary path to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
@@ -97,8 +97,8 @@ def read_record(record_type: type[RecordType], path: Path) -> RecordType:
     """Read a record and check every field.
 
     Raises:
-        RecordError: If the file is missing, is not JSON, or a field is wrong; the message names the file, the
-            path of each wrong field, and what was found there.
+        RecordError: If the file is missing, is not JSON, or a field is wrong; the message names the file, the path of
+            each wrong field, and its value.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -110,12 +110,12 @@ def read_record(record_type: type[RecordType], path: Path) -> RecordType:
         faults = "\n".join(f"  {path}: {what}" for path, what in _describe_faults(error, text))
         raise RecordError(
             f"{path}: not a valid {record_type.__name__}:\n{faults}\n"
-            "Mend the fields named above, or delete the file and run the step that writes it again."
+            "Fix the fields listed above, or delete the file and run the command that writes it again."
         ) from error
 
 
 def _describe_faults(error: ValidationError, text: str) -> Iterator[tuple[str, str]]:
-    """Dotted path and sentence of every fault; the alternatives of one field are joined."""
+    """Dotted path and message of every fault; the alternatives of one field are joined."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -137,7 +137,7 @@ def _describe_faults(error: ValidationError, text: str) -> Iterator[tuple[str, s
 
 
 def _existing_path(location: FieldPath, content: object, *, missing: bool) -> FieldPath:
-    """The location without pydantic's names of alternatives, which lead nowhere in the file."""
+    """The location without pydantic's names of alternatives, which do not exist in the file."""
     path = []
     for depth, part in enumerate(location):
         try:

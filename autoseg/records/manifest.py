@@ -1,4 +1,4 @@
-"""What an exported model says about itself, and how a reader knows that nothing in it was altered."""
+"""Manifest of an exported model: what it is, and the hashes by which readers detect alterations."""
 
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Literal, Self
@@ -9,7 +9,7 @@ from autoseg.records.dataset import LabelValues
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
 MANIFEST_NAME = "manifest.json"
-"""At the top of an exported model."""
+"""Name of the manifest at the top level of an exported model."""
 
 
 class FileFacts(Record):
@@ -20,15 +20,15 @@ class FileFacts(Record):
 
 
 class Manifest(Record):
-    """The first file to read of an exported model; it lists all the others."""
+    """Description of an exported model and list of all its other files."""
 
     schema_version: Literal[1] = 1
     format: Literal["autoseg", "onnx"]
-    """autoseg: laid out as a workspace; onnx: one network file and one JSON file per configuration and fold."""
+    """Content: `autoseg`, the layout of a workspace; `onnx`, a network and a JSON file per configuration and fold."""
     created: str
     """Date in UTC, YYYY-MM-DD."""
     license: str
-    """As stated by who exported the model; empty: not stated."""
+    """License stated by the person who exported the model; empty: not stated."""
     autoseg_version: str
     torch_version: str
     numpy_version: str
@@ -37,17 +37,17 @@ class Manifest(Record):
     labels: dict[str, LabelValues]
     """Name -> value(s) in label maps."""
     configurations: dict[str, tuple[str, ...]]
-    """Folds by configuration, previous stages of cascades included."""
+    """Folds by configuration, previous steps of cascades included."""
     selected: tuple[str, ...]
-    """Configurations that predict when nothing else is asked for; the probabilities of several are averaged."""
+    """Configurations that predict by default; the probabilities of several are averaged."""
     checkpoint: Literal["final", "best"]
-    """Which weights of the training these are; in the exported model they are called final."""
+    """Kind of the training's weights; the files of the exported model are called final."""
     mean_foreground_dice: float | None
-    """Cross-validated, of what is selected; None: not known."""
+    """Cross-validated mean foreground Dice of the selected model; None: not known."""
     label_dice: dict[str, float | None]
-    """Cross-validated by label or region, after post-processing; empty: not known."""
+    """Cross-validated Dice of each label or region after post-processing; empty: not known."""
     files: dict[str, FileFacts]
-    """By path relative to this file, POSIX separators; all but this one."""
+    """All other files by their path relative to this file, POSIX separators."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

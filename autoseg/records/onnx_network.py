@@ -1,4 +1,4 @@
-"""All that a program without autoseg needs to predict with one exported network file."""
+"""Everything that a program without autoseg needs to predict with one exported network file."""
 
 from typing import Literal
 
@@ -17,36 +17,36 @@ class TensorFacts(Record):
 
     name: str
     shape: tuple[int | str, ...]
-    """A word stands for an axis of any size. (batch, channels or heads, z, y, x); without z for a 2D network."""
+    """Shape (batch, channels or heads, z, y, x), without z for a 2D network; a word is an axis of any size."""
 
 
 class WindowConstants(Record):
-    """How patches tile the preprocessed image, and how their logits are blended."""
+    """How windows cover the preprocessed image, and how their logits are blended."""
 
     patch_size: Sizes
-    """Voxels, (z, y, x), or (y, x) for a 2D network, which gets every slice on its own."""
+    """Shape of a window, (z, y, x), or (y, x) for a 2D network, which gets the slices one by one."""
     overlap: float
-    """Least share of a window that it has in common with the next one; window starts are spread evenly and rounded."""
+    """Smallest fraction of a window that the next one overlaps; window starts are spread evenly and rounded."""
     gaussian_sigma: tuple[float, ...]
-    """Voxels; of the weight of a window's voxels, centred at patch_size // 2, largest value 1."""
+    """Sigma in voxels of the weight of a window's voxels, centred at patch_size // 2, largest value 1."""
     gaussian_truncation: float
-    """Sigmas; the Gaussian is zero beyond, before the floor."""
+    """Distance in sigmas beyond which the Gaussian is zero, before the floor."""
     smallest_weight: float
-    """Floor of those weights."""
+    """Floor of the weights."""
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch; logits are averaged over all subsets of them, mirrored and mirrored back."""
 
 
 class ParityCheck(Record):
-    """Logits of random patches (standard normal) by ONNX Runtime against those of the original network."""
+    """Comparison of ONNX Runtime's logits of random patches (standard normal) with those of the original network."""
 
     onnxruntime_version: str
     batch_sizes: tuple[int, ...]
     seed: int
     largest_difference: float
-    """Absolute."""
+    """Largest absolute difference of logits."""
     largest_logit: float
-    """Absolute, of the original network."""
+    """Largest absolute logit of the original network."""
     tolerance: float
     """Largest difference that was allowed."""
 
@@ -65,7 +65,7 @@ class OnnxNetwork(Record):
     fold_files: tuple[str, ...]
     """Networks of all exported folds of this configuration; their logits are averaged."""
     selected: tuple[str, ...]
-    """Configurations that predict when nothing else is asked for; the probabilities of several are averaged."""
+    """Configurations that predict by default; the probabilities of several are averaged."""
     opset: int
     input: TensorFacts
     output: TensorFacts
@@ -77,16 +77,17 @@ class OnnxNetwork(Record):
     transpose: Triple
     """Transposed axis i is axis transpose[i] of the oriented image."""
     settings: Configuration
-    """As planned, axes transposed: spacing, normalisation, resampling, previous stage, network; and the training."""
+    """The planned configuration, axes transposed: spacing, normalisation, resampling, previous step, network, training.
+    """
     smallest_divisor: float
-    """Floor of what intensities are divided by."""
+    """Smallest divisor of intensities."""
     windows: WindowConstants
     labels: dict[str, LabelValues]
     encoding: LabelEncoding
-    """Heads in the order of the output, which is that of painting; activation; value in the file by label index."""
+    """Heads in the order of the output, which is the order of writing; activation; value in the file by label index."""
     region_thresholds: dict[str, float] = Field(default_factory=dict)
-    """Of the selected model: region -> probability above which a voxel belongs to it; others: one half."""
+    """Region -> probability above which a voxel belongs to it in the selected model; others: one half."""
     postprocessing: tuple[PostprocessingStep, ...]
-    """Of the selected model, in this order, on its label map."""
+    """Steps of the selected model's post-processing of its label map, in this order."""
     steps: tuple[str, ...]
     parity: ParityCheck

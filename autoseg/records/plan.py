@@ -1,4 +1,4 @@
-"""The plan: the only configuration of a run. Data alone: enumerated words and numbers, never an import path."""
+"""The plan: everything that decides a run. It has only enumerated words and numbers, never an import path."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ LossName = Literal[
 ]  # fmt: skip
 
 Target = Literal["labels", "border_core"]
-"""What networks learn: labels as they are, or the core and the border of each label's objects."""
+"""Target of training: labels, or the core and the border of each label's objects."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -35,67 +35,68 @@ class TrainingSpec(Record):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: NonNegativeFloat = 0.01
     momentum: Fraction = 0.99
-    """sgd only, Nesterov."""
+    """Nesterov momentum of sgd."""
     weight_decay: NonNegativeFloat = 3e-5
     schedule: Literal["poly", "cosine"] = "poly"
-    """Learning rate over progress in [0, 1]; poly has the exponent 0.9."""
+    """Course of the learning rate over progress in [0, 1]; poly has the exponent 0.9."""
     warmup_fraction: Fraction = 0.0
-    """Share of the progress over which the learning rate rises linearly from 0."""
+    """Fraction of the progress over which the learning rate rises linearly from 0."""
     epochs: PositiveInt = 1000
     steps_per_epoch: PositiveInt = 250
     validation_steps: PositiveInt = 50
     time_per_fold_seconds: PositiveFloat | None = None
-    """Wall-clock promise for the fold, final validation included. The clock then decides how many steps are done;
-    epochs and steps per epoch are what the measured speed makes of it."""
+    """Wall-clock limit of the fold, final validation included. The clock then decides the number of steps; epochs and
+    steps per epoch are estimates from the measured speed."""
     foreground_fraction: Fraction = 0.33
-    """Share of a batch's patches that must contain foreground."""
+    """Fraction of a batch's patches that must contain foreground."""
     gradient_clip: PositiveFloat = 12.0
     mirror_axes: tuple[NonNegativeInt, ...]
     """Spatial axes of the patch mirrored in training and at prediction; 0 is the first of `patch_size`."""
     batch_dice: bool
-    """Dice over the whole batch instead of per sample."""
+    """Whether Dice is computed over the whole batch instead of per sample."""
     weight_average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Decay per step of an exponential moving average of the weights; None: no average."""
 
 
 class Estimates(Record):
-    """What the network costs, computed without building it."""
+    """Cost of the network, computed without building it."""
 
     feature_map_elements: NonNegativeInt
-    """nnU-Net's proxy: elements of all convolution outputs, batch 1."""
+    """Elements of all convolution outputs, batch 1: nnU-Net's proxy of memory."""
     parameters: NonNegativeInt
     macs: NonNegativeInt
     """Multiply-accumulates of one forward pass, batch 1."""
     training_memory_bytes: NonNegativeInt | None
-    """Peak of a training step at the planned batch size; None: not estimated, the plan was imported."""
+    """Peak memory of a training step at the planned batch size; None: not estimated, the plan was imported."""
 
 
 class Configuration(Record):
-    """One trainable set-up. 3D: triples (z, y, x); 2D: pairs (y, x); axes follow the plan's transpose."""
+    """One trainable setup. 3D: triples (z, y, x); 2D: pairs (y, x); axes follow the plan's transpose."""
 
     spacing: tuple[PositiveFloat, ...]
     """Target spacing, mm."""
     median_shape: tuple[PositiveFloat, ...]
-    """Median over cases at the target spacing, voxels."""
+    """Median shape of the cases at the target spacing, voxels."""
     patch_size: Sizes
-    """Divisible by the network's total stride."""
+    """Shape of a patch, voxels; divisible by the network's total stride."""
     batch_size: PositiveInt
     network: NetworkSpec
     normalization: tuple[NormalizationSpec, ...]
-    """One per channel."""
+    """One normalisation per channel."""
     resampling: ResamplingSpec
     training: TrainingSpec
     estimates: Estimates
     preprocessed_as: str
-    """Name of the configuration whose preprocessed arrays this one uses (its own, but for a cascade)."""
+    """Name of the configuration whose preprocessed arrays this one uses: its own, except in a cascade."""
     previous_configuration: str | None = None
-    """Cascade: whose label maps are appended to the input, one channel per foreground label."""
+    """Name of the previous configuration in a cascade, whose label maps are appended to the input, one channel per
+    foreground label."""
     previous_labels: Literal["logits", "label_map"] = "logits"
-    """Cascade: what is brought to this configuration's grid at prediction. logits: decided there, after one resize.
-    label_map: decided on the image's own grid, and cropped and resampled from there, as nnU-Net does."""
+    """What is resampled to this configuration's grid at prediction in a cascade. logits: decided there, after one
+    resize. label_map: decided on the image's own grid, then cropped and resampled, as nnU-Net does."""
     logits_precision: Literal["float32", "float16"] = "float32"
-    """Of finished logits, before they are resized and decided. float16, as in nnU-Net: close heads become equal, and
-    the first of equals wins."""
+    """Precision of blended logits before they are resized and decided. float16, as in nnU-Net: close heads become
+    equal, and the first of equals wins."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -121,18 +122,18 @@ def _find_patch_faults(configuration: Configuration) -> Iterator[FieldFault]:
     total = tuple(math.prod(strides) for strides in zip(*network.strides, strict=True))
     fitting = tuple(math.ceil(edge / stride) * stride for edge, stride in zip(patch_size, total, strict=True))
     if fitting != patch_size:
-        yield ("patch_size",), f"{patch_size} is not divisible by the total stride {total}; take {fitting}"
+        yield ("patch_size",), f"{patch_size} is not divisible by the total stride {total}; use {fitting}"
     elif patch_size == total:
         larger = (2 * patch_size[0], *patch_size[1:])
-        yield ("patch_size",), f"{patch_size} leaves one voxel at the lowest level; take {larger} or more"
+        yield ("patch_size",), f"{patch_size} leaves one voxel at the lowest level; use {larger} or more"
 
 
 IMPORTED = "nnU-Net"
-"""`Plan.planner` of a plan that none of our planners made, because the model was imported."""
+"""`Plan.planner` of an imported model, whose plan no planner of autoseg made."""
 
 
 class Decision(Record):
-    """One decision of the planner, with one sentence of reason."""
+    """One decision of the planner, with a sentence that gives the reason."""
 
     what: str
     value: JsonValue
@@ -140,7 +141,7 @@ class Decision(Record):
 
 
 class Plan(Record):
-    """Everything that training and prediction need to know."""
+    """Everything that training and prediction depend on."""
 
     schema_version: Literal[1] = 1
     dataset_name: str
@@ -152,12 +153,12 @@ class Plan(Record):
     encoding: LabelEncoding
     orientation: OrientationName
     file_ending: str = ".nii.gz"
-    """Of the training images."""
+    """Ending of the training images."""
     transpose: Triple
     """Transposed axis i is working axis transpose[i]: the axis of largest spacing comes first."""
     target: Target = Field(default="labels", exclude_if=lambda value: value == "labels")
     border_width_mm: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
-    """Of the border of each object; for border_core alone."""
+    """Width of the border of each object; only for border_core."""
     configurations: dict[str, Configuration]
     decisions: tuple[Decision, ...]
 
@@ -167,7 +168,7 @@ class Plan(Record):
         if sorted(self.transpose) != [0, 1, 2]:
             faults.append((("transpose",), f"{self.transpose}, expected an order of the axes 0, 1, 2"))
         if (self.target == "border_core") != (self.border_width_mm is not None):
-            expected = "a width" if self.target == "border_core" else "none"
+            expected = "a width" if self.target == "border_core" else "null"
             faults.append((("border_width_mm",), f"{self.border_width_mm}, expected {expected} for {self.target}"))
         for name, configuration in self.configurations.items():
             path = ("configurations", name)
@@ -208,13 +209,13 @@ def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) 
     for field in ("spacing", "normalization", "resampling"):
         if getattr(configuration, field) != getattr(source, field):
             what = (
-                f"differs from that of {configuration.preprocessed_as}, whose preprocessed arrays are used; alter both"
+                f"differs from that of {configuration.preprocessed_as}, whose preprocessed arrays are used; change both"
             )
             yield (field,), what
 
 
 def _previous_stages(name: str, plan: Plan) -> list[str]:
-    """Configurations before this one, nearest first, as far as they exist; one that leads in a circle ends the list."""
+    """Previous configurations in the cascade, nearest first, as far as they exist; ends where it would repeat."""
     stages: list[str] = []
     while name in plan.configurations:
         previous = plan.configurations[name].previous_configuration
@@ -226,17 +227,17 @@ def _previous_stages(name: str, plan: Plan) -> list[str]:
 
 
 def _list(names: list[str]) -> str:
-    return ", ".join(names) or "there is none"
+    return ", ".join(names) or "no configuration"
 
 
 _SHARED_FIELDS = {"encoding", "orientation", "transpose", "channel_names", "border_width_mm"}
 
 
 def model_hash(plan: Plan, configuration: str) -> str:
-    """Hash of everything in a plan that a trained model depends on: what goes in, what comes out, the network.
+    """Hash of everything in a plan that a trained model depends on: its input, its output and the network.
 
-    Schedule, batch and estimates do not enter: a training may go on with another number of epochs. Nor do
-    previous_labels and logits_precision, which concern prediction alone.
+    It does not depend on schedule, batch and estimates, because training may continue with another number of epochs,
+    nor on previous_labels and logits_precision, which concern prediction alone.
     """
     settings = plan.configurations[configuration].model_dump(
         mode="json", exclude={"training", "estimates", "batch_size", "previous_labels", "logits_precision"}
@@ -260,7 +261,7 @@ class Split(Record):
     def _check(self) -> Self:
         both = sorted(set(self.training) & set(self.validation))
         if both:
-            refuse_faults([(("validation",), f"{len(both)} cases are in `training` as well, {both[0]} first")])
+            refuse_faults([(("validation",), f"{len(both)} cases are also in `training`, for example {both[0]}")])
         return self
 
 
@@ -270,4 +271,4 @@ class Splits(Record):
     schema_version: Literal[1] = 1
     folds: tuple[Split, ...]
     reason: str
-    """How cases were divided: seed, groups."""
+    """Method of division: seed and groups."""

@@ -1,6 +1,6 @@
-"""Which labels have a side, and which axis of a patch runs from left to right: what mirroring must not swap.
+"""Labels with a side, and the axis of a patch that runs from left to right, along which mirroring would swap them.
 
-Called by the planners' rule for mirroring, and where a user chooses other axes.
+Used by the planners' rule for mirroring, and where a user chooses other axes.
 """
 
 import re
@@ -14,15 +14,15 @@ LEFT_RIGHT = 2
 
 _WRITTEN_OUT = ("left", "right")
 _SHORT = frozenset({"l", "r", "lt", "rt", "lh", "rh"})
-"""Only as words of their own: LV, RVC and L1 name structures."""
+"""Short words for a side, only as separate words: LV, RVC and L1 name structures."""
 
 _BETWEEN_WORDS = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def find_sided_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names with a word for a side in them, in their order.
+    """Names that contain a word for a side, in their order.
 
-    A word is what blanks, punctuation or a capital after a small letter divide. Words for a side begin with `left` or
+    Words are separated by blanks, punctuation or a capital after a small letter. Words for a side begin with `left` or
     `right`, or are `l`, `r`, `lt`, `rt`, `lh` or `rh`, in capitals or not.
 
     Examples:
@@ -41,11 +41,11 @@ def left_right_axes(transpose: Triple, dimensions: int, orientation: Orientation
 
     Args:
         transpose: Patch axis i is working axis transpose[i]; a 2D patch has the last two.
-        dimensions: Of the patch.
-        orientation: `as_stored`: nobody knows, so every axis may.
+        dimensions: Number of axes of the patch.
+        orientation: Working orientation; with `as_stored` the left-right axis is unknown, so every axis may be it.
 
     Returns:
-        One axis, every axis, or none where a 2D patch lies across the left-right axis.
+        One axis, every axis, or none for a 2D patch across the left-right axis.
 
     Examples:
         >>> left_right_axes((0, 1, 2), 3, "canonical"), left_right_axes((2, 0, 1), 3, "canonical")

@@ -1,4 +1,4 @@
-"""Where everything of one run lies; every path is derived from the root, so a workspace can be moved."""
+"""Paths of a workspace; all are derived from the root, so a workspace can be moved."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,41 +12,41 @@ class Workspace:
 
     @property
     def dataset(self) -> Path:
-        """DatasetDescription."""
+        """File of the DatasetDescription."""
         return self.root / "dataset.json"
 
     @property
     def fingerprint(self) -> Path:
-        """Fingerprint."""
+        """File of the Fingerprint."""
         return self.root / "fingerprint.json"
 
     @property
     def plan(self) -> Path:
-        """Plan."""
+        """File of the Plan."""
         return self.root / "plan.json"
 
     @property
     def splits(self) -> Path:
-        """Splits."""
+        """File of the Splits."""
         return self.root / "splits.json"
 
     @property
     def selection(self) -> Path:
-        """Selection."""
+        """File of the Selection."""
         return self.root / "selection.json"
 
     @property
     def evaluation(self) -> Path:
-        """Evaluation of the selected model by cross-validation."""
+        """File of the Evaluation of the selected model by cross-validation."""
         return self.root / "evaluation.json"
 
     @property
     def report(self) -> Path:
-        """The HTML page."""
+        """File of the HTML report."""
         return self.root / "report.html"
 
     def dataset_folder(self, recorded: str) -> Path:
-        """Where the dataset is, from DatasetDescription.folder; links in the workspace's path are followed first."""
+        """Folder of the dataset, from DatasetDescription.folder; links in the workspace's path are resolved first."""
         return (self.root.resolve() / recorded).resolve()
 
     def preprocessed(self, configuration: str) -> Path:
@@ -64,7 +64,7 @@ class Workspace:
         return self.root / "models" / "ensembles" / "+".join(configurations) / f"fold_{fold}"
 
     def thresholds(self, configurations: tuple[str, ...], fold: str) -> Path:
-        """Folder of a fold's validation label maps by other thresholds of regions than one half."""
+        """Folder of a fold's validation label maps with thresholds of regions other than one half."""
         folder = self.validation(configurations, fold)
         return (folder.parent if len(configurations) == 1 else folder) / "thresholds"
 
@@ -74,7 +74,7 @@ class Workspace:
         return self.root / "models" / "refinement"
 
     def next_stage(self, configuration: str, fold: str, next_configuration: str) -> Path:
-        """Folder of a fold's label maps for its validation cases, on the grid of the cascade's next stage."""
+        """Folder of a fold's label maps for its validation cases, on the grid of the next cascade step."""
         return self.fold(configuration, fold) / "next_stage" / next_configuration
 
     def trained_folds(self, configuration: str, checkpoint: str = "final") -> tuple[str, ...]:

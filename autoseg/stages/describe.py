@@ -1,4 +1,4 @@
-"""Stage 1, describe: find the cases of a dataset, open every file once, and report all that is wrong with it."""
+"""Stage 1, describe: find the cases of a dataset, open every file once, and report all faults."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from autoseg.records.files import Progress
 _Value = TypeVar("_Value", int, str)
 
 _MAX_FOUND_LABELS = 256
-"""More different values than this, and the files are taken for images put in the wrong folder."""
+"""With more different values than this, the files are assumed to be images in the wrong folder."""
 
 
 def describe_dataset(
@@ -31,19 +31,19 @@ def describe_dataset(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> DatasetDescription:
-    """Describe a dataset as it lies on disk.
+    """Describe a dataset on disk.
 
     Args:
         folder: A Decathlon, nnU-Net raw or plain folder, or a CSV or JSON list of files.
-        channel_names: Override the declared or guessed names, in channel order.
-        orientation: Axis order in which all later stages see the images.
-        skip_faulty: Leave faulty cases out, with their faults as warnings, instead of raising; they do not count
-            for labels, channels or anything else.
+        channel_names: Names that replace the declared or guessed ones, in channel order.
+        orientation: Working orientation of all later stages.
+        skip_faulty: Whether faulty cases are left out, with their faults as warnings, instead of an error; they do not
+            count for labels, channels or anything else.
         workers: Processes that check cases; 1 checks in this process.
         progress: Called after each checked case.
 
     Returns:
-        Cases sorted by id, labels and their encoding, warnings, and what was guessed.
+        The description: cases sorted by id, labels and their encoding, warnings, and notes about guesses.
 
     Raises:
         DatasetError: If anything is wrong; the message lists every fault of every case.
@@ -80,7 +80,7 @@ def describe_dataset(
 
 
 def _find_cases(folder: Path) -> FoundDataset:
-    """Refuses wrong labels, and datasets without any case, before the long part."""
+    """Find the cases; refuses wrong labels and datasets without cases before any image is opened."""
     found = find_dataset(folder)
     if found.labels is not None:
         make_encoding(found.labels, found.regions_class_order)
@@ -98,17 +98,17 @@ def _check_cases(
 
 
 def _refuse_intensities(case: CaseFacts) -> CaseFacts:
-    """Take the label map away from a case where it looks like an image, and note the fault."""
+    """Drop the label map of a case when it looks like an image, and record the fault."""
     values = sorted(case.label_voxels or ())
     if len(values) <= _MAX_FOUND_LABELS:
         return case
-    what = f"{len(values)} different values ({value_list(values)}); is it a label map? Expected one per structure"
+    what = f"{len(values)} different values ({value_list(values)}), expected one per structure; is it a label map?"
     fault = Fault(severity="error", case=case.files.case, file=case.files.label, what=what)
     return replace(case, faults=(*case.faults, fault), label_voxels=None)
 
 
 def _counted_cases(facts: Sequence[CaseFacts], faults: Sequence[Fault], *, skip_faulty: bool) -> list[CaseFacts]:
-    """The cases that say what the dataset is like: all, or only those without error when the others are left out."""
+    """The cases that describe the dataset: all, or only those without errors when the others are left out."""
     faulty = {fault.case for fault in faults if fault.severity == "error"} if skip_faulty else set()
     return [case for case in facts if case.files.case not in faulty]
 
@@ -122,11 +122,11 @@ def _labels(
     values = sorted({0, *(value for case in facts for value in case.label_voxels or ())})
     if len(values) > _MAX_FOUND_LABELS:
         raise DatasetError(
-            f"{found.folder}: the label files have {len(values)} different values ({value_list(values)}); "
-            "are they label maps? Expected one whole number per structure"
+            f"{found.folder}: the label files have {len(values)} different values ({value_list(values)}), expected one "
+            "whole number per structure. Check that they are label maps."
         )
     if len(values) == 1:
-        ending = "No label map has any foreground." if facts else "No case is without fault."
+        ending = "No label map has any foreground." if facts else "Every case has errors."
         raise DatasetError(_fault_table(found, faults, ending))
     labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
     return labels, [f"no labels are declared; found in the label files: {value_list(values)} (0 is background)"]
@@ -135,13 +135,13 @@ def _labels(
 def _channel_names(
     found: FoundDataset, facts: Sequence[CaseFacts], given: Sequence[str] | None, num_channels: int
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Given names, else declared ones, else a guess from the intensities; and what was guessed."""
+    """Given names, else declared ones, else a guess from the intensities; and a note about the guess."""
     names = tuple(given) if given is not None else found.channel_names
     if names is not None:
         return names, []
     usual = [case for case in facts if case.image_hash and len(case.hounsfield_channels) == num_channels]
     if usual and all(case.is_colour_picture for case in usual):
-        return ("R", "G", "B"), ["no channel names are declared; colour pictures have the channels R, G, B"]
+        return ("R", "G", "B"), ["no channel names are declared; colour images have the channels R, G, B"]
     guessed = tuple(_guessed_name(index, usual) for index in range(num_channels))
     reason = "whole numbers from about -1000 on are Hounsfield units, CT" if "CT" in guessed else "not Hounsfield units"
     return guessed, [f"no channel names are declared; guessed from the intensities ({reason}): {', '.join(guessed)}"]
@@ -163,20 +163,20 @@ def _guessed_name(index: int, cases: Sequence[CaseFacts]) -> str:
 def _keep_sound_cases(
     found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault], *, skip_faulty: bool
 ) -> tuple[list[CaseFacts], list[Fault]]:
-    """Cases without errors, and warnings; raises when there are errors that may not be skipped.
+    """Cases without errors, and warnings.
 
     Raises:
-        DatasetError: With all faults.
+        DatasetError: If there are errors that may not be skipped; lists all faults.
     """
     errors = [fault for fault in faults if fault.severity == "error"]
     faulty = {fault.case for fault in errors}
     kept = [case for case in facts if case.files.case not in faulty]
     if not kept:
-        raise DatasetError(_fault_table(found, faults, "No case is without fault."))
+        raise DatasetError(_fault_table(found, faults, "Every case has errors."))
     if "" in faulty:
-        raise DatasetError(_fault_table(found, faults, "Mend the faults that concern the whole dataset first."))
+        raise DatasetError(_fault_table(found, faults, "Fix the errors that concern the whole dataset first."))
     if errors and not skip_faulty:
-        hint = f"Mend these files, or leave out the {len(faulty)} faulty cases with --skip-faulty."
+        hint = f"Fix these files, or leave out the {len(faulty)} faulty cases with --skip-faulty."
         raise DatasetError(_fault_table(found, faults, hint))
     warnings = [
         fault
@@ -188,7 +188,7 @@ def _keep_sound_cases(
 
 
 def _fault_table(found: FoundDataset, faults: Sequence[Fault], ending: str) -> str:
-    """All faults, errors first, as columns: severity, case, file, what."""
+    """All faults, errors first, in columns: severity, case, file, message."""
     ordered = sorted(faults, key=lambda fault: fault.severity != "error")
     rows = [(fault.severity, fault.case or "-", fault.file or "-", fault.what) for fault in ordered]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
@@ -200,7 +200,7 @@ def _fault_table(found: FoundDataset, faults: Sequence[Fault], ending: str) -> s
 
 
 def _reading_notes(facts: Sequence[CaseFacts]) -> list[str]:
-    """What readers remarked, each once with the number of cases."""
+    """Notes of the readers, each once with the number of cases."""
     count = Counter(note for case in facts for note in case.notes)
     example = {note: case.files.case for case in reversed(facts) for note in case.notes}
     return [f"{note} ({number} of {len(facts)} cases, the first is {example[note]})" for note, number in count.items()]

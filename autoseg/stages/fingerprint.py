@@ -1,4 +1,4 @@
-"""Fingerprint: the facts about the training cases that planning uses. Every case is read once and forgotten."""
+"""Stage fingerprint: the facts about the training cases that planning uses. Every case is read once and released."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +26,11 @@ ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)
 
 @dataclass(frozen=True)
 class _CaseFacts:
-    """What one case contributes."""
+    """Contribution of one case."""
 
     fingerprint: CaseFingerprint
     intensities: tuple[IntensitySummary, ...]
-    """One per channel; empty for a case without foreground."""
+    """Summaries of the channels; empty for a case without foreground."""
 
 
 def extract_fingerprint(
@@ -47,12 +47,12 @@ def extract_fingerprint(
 
     Args:
         description: The dataset.
-        dataset_folder: Where its files are.
-        workers: Processes; each holds one case in memory.
+        dataset_folder: Folder of its files.
+        workers: Number of processes; each holds one case in memory.
         progress: Called after each case.
 
     Raises:
-        DatasetError: If there is no case, cases could not be read (names them all), or no case has foreground.
+        DatasetError: If there is no case, cases could not be read (lists them all), or no case has foreground.
 
     References:
         nnU-Net v2 (Isensee et al. 2021, Nature Methods), dataset fingerprint. Differs: all foreground voxels enter
@@ -117,7 +117,7 @@ def _measure_case(dataset_folder: Path, description: DatasetDescription, files: 
 
 
 def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, spacing: Spacing) -> dict[str, LabelFacts]:
-    """Facts by name of label or region; an absent one has 0 voxels."""
+    """Facts by name of label or region; an absent label has 0 voxels."""
     boxes = label_boxes(labels, encoding)
     voxel_mm3 = float(np.prod(spacing))
     facts = {}
@@ -133,7 +133,7 @@ def _foreground_intensities(
     volume: CaseVolume, labels: NDArray[np.int16], box: Box, encoding: LabelEncoding
 ) -> tuple[IntensitySummary, ...]:
     cropped = labels[box_slices(box)]
-    # The index behind the last label is that of the ignore label.
+    # The index after the last label is that of the ignore label.
     foreground = (cropped > 0) & (cropped < len(encoding.values))
     if not foreground.any():
         return ()

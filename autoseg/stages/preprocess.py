@@ -1,7 +1,6 @@
-"""Preprocess: transpose, crop to nonzero, normalise, resample.
+"""Stage preprocess: store every case transposed, cropped to nonzero, normalised and resampled.
 
-`preprocess_dataset` is the stage; `preprocess_case` is the step for one case, shared with prediction, so that a
-network sees the same thing in both.
+What is done to one case is `preprocess_case`, which prediction shares, so that networks get the same input in both.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 
 STORAGE_VERSION = 1
-"""Enters the content hash; raise it when the same settings begin to give other arrays."""
+"""Version in the content hash; raise it when the same settings give other arrays."""
 
 
 def preprocess_dataset(
@@ -39,23 +38,23 @@ def preprocess_dataset(
     workers: int,
     progress: Progress | None = None,
 ) -> None:
-    """Store every case as the configurations need it; cases that are up to date are left alone.
+    """Store every case as the configurations need it; cases that are up to date are not changed.
 
     Each case is read once for all configurations. Cascades share the arrays of the configuration they follow, so
     they are skipped. Stored cases that the dataset no longer has are removed.
 
     Args:
         description: The dataset.
-        dataset_folder: Where its files are.
-        plan: What to do.
-        workspace: Where the arrays go.
+        dataset_folder: Folder of its files.
+        plan: Plan with the configurations.
+        workspace: Workspace for the arrays.
         configurations: Names in the plan.
-        workers: Processes; each holds one case in memory.
+        workers: Number of processes; each holds one case in memory.
         progress: Called after each case.
 
     Raises:
         UsageError: If the plan lacks a configuration.
-        DatasetError: If cases failed; names them all. The others are stored, and a later call redoes only the rest.
+        DatasetError: If cases failed; lists them all. The others are stored, and a later call does only the rest.
     """
     own_arrays = _configurations_to_store(plan, configurations)
     for configuration in own_arrays:
@@ -103,14 +102,14 @@ def _store_case(
 
 
 def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
-    """The label map that networks learn: core and border, where the plan says so."""
+    """The label map that networks learn: with core and border where the plan has a border width."""
     if volume.labels is None or plan.border_width_mm is None:
         return volume.labels
     return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
 
 
 def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
-    """Hash of all that decides about the voxels of a stored case."""
+    """Hash of everything that the voxels of a stored case depend on."""
     settings = plan.configurations[configuration]
     deciding = {
         "source": source,
@@ -128,7 +127,7 @@ def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
 
 
 def _stored_hash(workspace: Workspace, configuration: str, case: str) -> str:
-    """Content hash of a complete stored case; empty when there is none, or its record is damaged."""
+    """Content hash of a complete stored case; empty when it is missing or its record is damaged."""
     folder = workspace.preprocessed(configuration)
     if not (folder / (case + ARRAY_ENDING)).exists():
         return ""

@@ -1,4 +1,4 @@
-"""Stage split: from case ids to the cross-validation, and from a fold's name to its cases.
+"""Stage split: the folds of the cross-validation, and the cases of a fold.
 
 Writes nothing; the pipeline writes splits.json.
 """
@@ -17,17 +17,17 @@ from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 
 SPLIT_SEED = 12345
-"""nnU-Net's, so that the same ids give the same folds."""
+"""Seed of nnU-Net, so that the same ids give the same folds."""
 
 MAX_NAMES = 8
-"""Labels that a reason lists."""
+"""Largest number of labels that a reason lists."""
 SOME_PART = "some training or validation part"
 
 PERSON = re.compile(
     r"^(?P<group>(?:.*[-_])?(?:(?:patient|subject|subj|sub|pat)[-_]?[A-Za-z]*\d[A-Za-z0-9]*|sub-[A-Za-z0-9]+))[-_].+$",
     re.IGNORECASE,
 )
-"""An id that begins with a person: patient001_frame01, sub-03_ses-2. The token has a digit, or is BIDS's `sub-`."""
+"""Case id that begins with a person: patient001_frame01, sub-03_ses-2. The token has a digit, or is BIDS's `sub-`."""
 
 
 def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | None = None) -> Splits:
@@ -41,12 +41,12 @@ def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | Non
     Args:
         fingerprint: For its case ids, and the labels found in each case.
         folds: Number of folds; fewer when there are fewer groups.
-        group_by: Regular expression searched in each case id; its first group, or the whole match, names the case's
-            group. None: ids that name persons (patient001_frame01) are grouped by person, others not at all.
+        group_by: Regular expression searched in each case id; its first group, or the whole match, is the name of the
+            case's group. None: ids that name persons (patient001_frame01) are grouped by person, others not at all.
 
     Returns:
-        The folds, ids sorted; none when all cases are in one group, which leaves fold `all` only. The order of the
-        cases does not matter; folds differ by one group at most.
+        The folds with sorted ids; empty when all cases are in one group, which leaves fold `all` only. The order of
+        the cases does not matter; folds differ by one group at most.
 
     Raises:
         UsageError: If `folds` is below 2, or the expression is invalid or does not match every id.
@@ -76,12 +76,12 @@ def find_split(workspace: Workspace, dataset: DatasetDescription, fold: str) -> 
     """Cases of a fold.
 
     Args:
-        workspace: Has splits.json.
-        dataset: Its cases are those of fold `all`.
-        fold: Index in splits.json as text, or `all`: every case trains, none validates.
+        workspace: Workspace with splits.json.
+        dataset: Dataset whose cases are those of fold `all`.
+        fold: Index in splits.json as text, or `all`: every case is for training, none for validation.
 
     Raises:
-        UsageError: If there is no such fold; lists those that there are.
+        UsageError: If the fold does not exist; lists the existing ones.
     """
     if fold == "all":
         return Split(training=tuple(files.case for files in dataset.cases), validation=())
@@ -108,7 +108,7 @@ def _list_labels(
 
 
 def _divide(labels: Sequence[frozenset[str]], number: int) -> tuple[list[list[int]], str]:
-    """Groups of each part, as indices of `labels`, and how they were divided, as the end of a sentence."""
+    """Groups of each part, as indices of `labels`, and the method of division as the end of a sentence."""
     # nnU-Net's folds come from numpy's legacy generator; a modern one would give others.
     order = [int(index) for index in np.random.RandomState(SPLIT_SEED).permutation(len(labels))]
     parts = [[int(index) for index in part] for part in np.array_split(order, number)]
@@ -125,10 +125,10 @@ def _divide(labels: Sequence[frozenset[str]], number: int) -> tuple[list[list[in
 
 
 def _count_lacking(parts: Sequence[Sequence[int]], labels: Sequence[frozenset[str]]) -> Counter[str]:
-    """Labels that are in too few parts, with how many more should have them.
+    """Labels that are in too few parts, with the number of further parts that should have them.
 
-    A label of as many groups as there are parts should be in all of them; any other one of several groups in two,
-    so that each training part has it.
+    A label that at least as many groups have as there are parts should be in all parts; any other label of several
+    groups in two, so that each training part has it.
     """
     groups_with = Counter(label for present in labels for label in present)
     parts_with = Counter(label for part in parts for label in frozenset[str]().union(*(labels[i] for i in part)))
@@ -137,7 +137,11 @@ def _count_lacking(parts: Sequence[Sequence[int]], labels: Sequence[frozenset[st
 
 
 def _stratify(order: Sequence[int], labels: Sequence[frozenset[str]], sizes: Sequence[int]) -> list[list[int]]:
-    """Give each group of the label that is left in fewest groups to the part that lacks this label most."""
+    """Give each group with the label that remains in fewest groups to the part that lacks this label most.
+
+    Repeats with the next rarest label until every group with a label has a part; groups without labels fill the parts
+    with most room.
+    """
     parts: list[list[int]] = [[] for _ in sizes]
     left = Counter(label for present in labels for label in present)
     # Groups that each part should still get, times the number of all groups, so that ties are exact.
@@ -170,7 +174,7 @@ def _list(labels: Mapping[str, int]) -> str:
 
 
 def _group(cases: Sequence[str], group_by: str | None) -> tuple[dict[str, list[str]], str]:
-    """Cases by group, and how they were grouped, as the end of a sentence."""
+    """Cases by group, and the grouping as the end of a sentence."""
     if group_by is not None:
         return _collect(cases, _names_by(group_by, cases)), f", grouped by '{group_by}'"
     guessed = [match["group"] if (match := PERSON.match(case)) else case for case in cases]

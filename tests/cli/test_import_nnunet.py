@@ -25,7 +25,7 @@ def test_a_target_that_is_there_is_one_line_without_traceback(model, tmp_path, c
     assert main(["import-nnunet", str(source), "-o", str(model)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("autoseg import-nnunet: ")
-    assert "is there already; choose another folder" in error
+    assert "already exists. Choose another folder" in error
     assert "Traceback" not in error
 
 

@@ -201,4 +201,4 @@ def test_replacing_a_plan_that_was_edited_is_said(planned, phantom_dataset, caps
     assert "--keep-plan keeps it" not in capsys.readouterr().err
     edit(planned, lambda content: content["configurations"]["3d_fullres"].update(batch_size=5))
     assert plan(phantom_dataset, planned.root, *SLOW) == 0
-    assert "plan.json is replaced; it was edited" in capsys.readouterr().err
+    assert "plan.json is replaced: it was edited" in capsys.readouterr().err

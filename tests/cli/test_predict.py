@@ -222,7 +222,7 @@ def test_no_such_part(model, images, tmp_path, part, capsys):
     with pytest.raises(SystemExit) as stopped:
         predict(model, images, tmp_path, f"--part={part}")
     assert stopped.value.code == 2
-    assert f"{part!r} is no part, such as 2/5" in capsys.readouterr().err
+    assert f"{part!r} is not K/N with 1 <= K <= N, such as 2/5" in capsys.readouterr().err
 
 
 def test_an_image_unlike_the_training_images_is_told_and_predicted(model, images, tmp_path, capsys):

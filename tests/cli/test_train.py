@@ -71,8 +71,8 @@ def test_what_is_not_asked_for_is_left_to_the_plan(workspace, asked):
     [
         (["--loss", "huber"], "invalid choice: 'huber'"),
         (["--mirror-axes", "up"], "'up' is neither all nor none nor a list of axes"),
-        (["--warmup", "1"], "'1' is not a share from 0 to below 1"),
-        (["--warmup", "some"], "'some' is not a share"),
+        (["--warmup", "1"], "'1' is not a fraction of at least 0 and below 1"),
+        (["--warmup", "some"], "'some' is not a fraction"),
         (["--lr", "0"], "'0' is not a number above 0"),
         (["--devices", "0"], "'0' is not a whole number of at least 1"),
         (["--resume", "--restart"], "not allowed with"),

@@ -54,14 +54,14 @@ def test_names_of_numpy_1_are_let_through(content, tmp_path):
 def test_a_checkpoint_that_names_another_class_is_refused_and_the_class_not_called(content, tmp_path, place):
     content[place] = {"planted": Planted(tmp_path / "ran")}
     torch.save(content, tmp_path / "checkpoint_final.pth")
-    with pytest.raises(InteropError, match=r"names (_io|io)\.open, which no nnU-Net checkpoint holds"):
+    with pytest.raises(InteropError, match=r"names (_io|io)\.open, which no nnU-Net checkpoint contains"):
         read_checkpoint(tmp_path / "checkpoint_final.pth")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_plain_pickle_is_refused_unread(tmp_path):
     (tmp_path / "checkpoint_final.pth").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
-    with pytest.raises(InteropError, match=r"checkpoint_final\.pth: not a checkpoint of torch"):
+    with pytest.raises(InteropError, match=r"checkpoint_final\.pth: not a torch checkpoint"):
         read_checkpoint(tmp_path / "checkpoint_final.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -72,7 +72,7 @@ def test_a_truncated_file_is_said_to_be_one(content, tmp_path, share):
     torch.save(content, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InteropError, match=r"checkpoint_final\.pth: .*get it again"):
+    with pytest.raises(InteropError, match=r"checkpoint_final\.pth: .*Copy or download it again"):
         read_checkpoint(path)
 
 
@@ -80,7 +80,7 @@ def test_a_truncated_file_is_said_to_be_one(content, tmp_path, share):
 def test_a_checkpoint_of_something_else_is_said_to_lack_a_part(content, tmp_path, missing):
     del content[missing]
     torch.save(content, tmp_path / "checkpoint_final.pth")
-    with pytest.raises(InteropError, match=f"not a checkpoint that nnU-Net v2 wrote: KeyError '{missing}'"):
+    with pytest.raises(InteropError, match=f"not a checkpoint of nnU-Net v2: KeyError '{missing}'"):
         read_checkpoint(tmp_path / "checkpoint_final.pth")
 
 

@@ -256,9 +256,9 @@ FOREIGN = {
     "resampling_fn_probabilities": ("resample_torch_fornnunet", "resampling_fn_probabilities = resample_torch"),
     "resampling_fn_data_kwargs.order_z": (1, "the resampling of data and probabilities differs in order_z"),
     "inherits_from": ("3d_fullres", "inherit in a circle: 3d_fullres -> 3d_fullres"),
-    "previous_stage": ("3d_lowres", "takes the label maps of 3d_lowres as input, and that is not there"),
+    "previous_stage": ("3d_lowres", "takes the label maps of 3d_lowres as input, which is missing"),
     "patch_size": ([8, 16, 13], r"multiple of the total stride \(2, 4, 4\)"),
-    "spacing": ("wide", "configuration 3d_fullres: not what nnU-Net v2 writes: spacing"),
+    "spacing": ("wide", "configuration 3d_fullres: not a file of nnU-Net v2: spacing"),
 }
 
 
@@ -280,7 +280,7 @@ def test_a_trainer_that_builds_another_network_is_refused(model, tmp_path):
     content["network_weights"]["encoder.attention.weight"] = torch.zeros(2)
     del content["network_weights"]["decoder.seg_layers.1.weight"]
     torch.save(content, path)
-    with pytest.raises(InteropError, match=r"MyTrainer: the weights are not .*attention\.weight.*heads\.0\.weight"):
+    with pytest.raises(InteropError, match=r"MyTrainer: the weights do not .*attention\.weight.*heads\.0\.weight"):
         imported(model, tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_folds_of_different_configurations_are_refused(model, tmp_path):
     content = torch.load(path, weights_only=False)
     content["init_args"]["configuration"] = "3d_lowres"
     torch.save(content, path)
-    with pytest.raises(InteropError, match=r"fold_all/checkpoint_final\.pth: is of configuration 3d_lowres"):
+    with pytest.raises(InteropError, match=r"fold_all/checkpoint_final\.pth: has configuration 3d_lowres"):
         imported(model, tmp_path)
 
 
@@ -312,8 +312,8 @@ def test_what_is_no_model_is_said(planned_phantoms, tmp_path):
     (tmp_path / "empty").mkdir()
     for source, message in {
         tmp_path / "empty": "no model of nnU-Net v2 here",
-        tmp_path / "nowhere": "no such file or folder",
-        planned_phantoms.root: "is a model of autoseg already",
+        tmp_path / "nowhere": "does not exist",
+        planned_phantoms.root: "is already a model of autoseg",
     }.items():
         with pytest.raises(InteropError, match=message):
             imported(source, tmp_path)
@@ -322,7 +322,7 @@ def test_what_is_no_model_is_said(planned_phantoms, tmp_path):
 def test_a_target_that_holds_something_is_left_alone(model, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.txt").write_text("mine")
-    with pytest.raises(InteropError, match="model: is there already; choose another folder"):
+    with pytest.raises(InteropError, match=r"model: already exists\. Choose another folder"):
         imported(model, tmp_path)
     (tmp_path / "model" / "mine.txt").unlink()
     assert imported(model, tmp_path).plan.is_file()  # an empty folder is taken

@@ -121,7 +121,7 @@ def test_regions_are_named_by_their_labels(tmp_path):
     ("labels", "options", "message"),
     [
         (1, {"function": "my_function"}, "post-processing by my_function, which is not part of nnU-Net"),
-        (7, {}, r"the label values \[7\], which are no labels or regions of the model \(background, a, b, c\)"),
+        (7, {}, r"the label values \[7\], which are not labels or regions of the model \(background, a, b, c\)"),
         (None, {}, "expected label values"),
         (1, {"background_label": 2}, "removed components become 2"),
     ],

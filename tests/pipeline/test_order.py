@@ -104,7 +104,7 @@ def test_run_trains_every_fold_of_every_configuration(tmp_path, monkeypatch, don
 def test_run_trains_some_folds_of_a_cascade_when_its_previous_stage_has_all(tmp_path, monkeypatch, done, caplog):
     run(tmp_path, monkeypatch, num_folds=3, folds=("1",))
     assert done == [("3d_fullres", "1"), ("3d_lowres", "1"), "select", "report"]
-    assert caplog.messages == ["warning: 3d_cascade_fullres is left out: no label maps of 0, 2"]
+    assert caplog.messages == ["warning: 3d_cascade_fullres is skipped: no label maps of 0, 2"]
     done += [("3d_lowres", "0"), ("3d_lowres", "2")]
     run(tmp_path, monkeypatch, num_folds=3, folds=("1",))
     assert (CASCADE, "1") in done
@@ -125,7 +125,7 @@ def test_run_ends_without_a_cascade_that_lacks_label_maps_and_says_why(
     assert ("3d_lowres", "all" if num_folds == 0 else "2") in done
     assert done[-2:] == ["select", "report"]
     (message,) = caplog.messages
-    assert re.search(f"warning: 3d_cascade_fullres is left out: .*{reason}", message, re.DOTALL)
+    assert re.search(f"warning: 3d_cascade_fullres is skipped: .*{reason}", message, re.DOTALL)
 
 
 @pytest.mark.usefixtures("maps_of_every_fold")

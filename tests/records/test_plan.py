@@ -135,9 +135,9 @@ FAULTS: list[tuple[str, object, str]] = [
     (
         f"{FULL}.patch_size",
         [40, 56, 41],
-        "(40, 56, 41) is not divisible by the total stride (2, 4, 4); take (40, 56, 44)",
+        "(40, 56, 41) is not divisible by the total stride (2, 4, 4); use (40, 56, 44)",
     ),
-    (f"{FULL}.patch_size", [2, 4, 4], "(2, 4, 4) leaves one voxel at the lowest level; take (4, 4, 4) or more"),
+    (f"{FULL}.patch_size", [2, 4, 4], "(2, 4, 4) leaves one voxel at the lowest level; use (4, 4, 4) or more"),
     (f"{FULL}.patch_size", [48, 64], "(48, 64), expected 3 numbers because the network is 3D"),
     (f"{FULL}.patch_size.1", 0, "Input should be greater than 0, found 0"),
     (f"{FULL}.spacing", [1.0, 1.0], "(1.0, 1.0), expected 3 numbers because the network is 3D"),
@@ -193,7 +193,7 @@ FAULTS: list[tuple[str, object, str]] = [
     (
         f"{CASCADE}.spacing",
         [1.0, 1.0, 1.0],
-        "differs from that of 3d_fullres, whose preprocessed arrays are used; alter both",
+        "differs from that of 3d_fullres, whose preprocessed arrays are used; change both",
     ),
     ("transpose", [0, 1, 1], "(0, 1, 1), expected an order of the axes 0, 1, 2"),
     ("budget.memory_gigabytes", -8, "Input should be greater than or equal to 0, found -8"),
@@ -241,7 +241,7 @@ def test_a_contradiction_is_named_where_it_shows(tmp_path):
     ]  # fmt: skip
     lines = faults_of(tmp_path, (f"{CASCADE}.resampling.image_order", 1))
     assert lines == [
-        f"{CASCADE}.resampling: differs from that of 3d_fullres, whose preprocessed arrays are used; alter both"
+        f"{CASCADE}.resampling: differs from that of 3d_fullres, whose preprocessed arrays are used; change both"
     ]
 
 
@@ -300,7 +300,7 @@ def test_code_gets_the_same_faults_as_a_file():
 
 
 def test_a_case_cannot_be_trained_on_and_held_out():
-    with pytest.raises(ValidationError, match=r"validation: 4 cases are in `training` as well, b first"):
+    with pytest.raises(ValidationError, match=r"validation: 4 cases are also in `training`, for example b"):
         Split(training=("a", "b", "c", "e", "f"), validation=("f", "e", "c", "d", "b"))
 
 
@@ -318,4 +318,4 @@ def test_a_plan_without_borders_is_written_as_ever_and_one_with_them_needs_a_wid
     assert read_record(Plan, tmp_path / "divided.json") == divided
     assert model_hash(PLAN, "3d_fullres") != model_hash(divided, "3d_fullres")
     assert faults_of(tmp_path, ("target", "border_core")) == ["border_width_mm: None, expected a width for border_core"]
-    assert faults_of(tmp_path, ("border_width_mm", 2.0)) == ["border_width_mm: 2.0, expected none for labels"]
+    assert faults_of(tmp_path, ("border_width_mm", 2.0)) == ["border_width_mm: 2.0, expected null for labels"]

@@ -171,7 +171,7 @@ def test_pictures_with_other_label_ending(tmp_path):
     assert description.labels == {"background": 0, "label_255": 255}
     assert description.encoding.values == (0, 255)
     assert [files.case for files in description.cases] == ["10", "2"]
-    assert any("alpha channel was left out (2 of 2 cases, the first is 10)" in note for note in description.notes)
+    assert any("alpha channel was ignored (2 of 2 cases, the first is 10)" in note for note in description.notes)
 
 
 def test_plain_folder_with_channel_numbers(tmp_path):
@@ -223,7 +223,7 @@ def test_list_faults(tmp_path):
     make_plain(tmp_path, ["a", "b"])
     rows = ["images/a.nii.gz,labels/a.nii.gz", "images/b.nii.gz,", "images/a.nii.gz,labels/b.nii.gz"]
     (tmp_path / "cases.csv").write_text("image,label\n" + "\n".join(rows))
-    with pytest.raises(DatasetError, match="used for several cases") as caught:
+    with pytest.raises(DatasetError, match="several cases have this name") as caught:
         describe_dataset(tmp_path / "cases.csv")
     assert "no label map is listed" in str(caught.value)
     (tmp_path / "cases.csv").write_text("picture,mask\nx,y")
@@ -314,7 +314,7 @@ def test_all_faults_are_reported_together(faulty: Path):
     for case, (file, what) in FOUND.items():
         assert any(line.split()[:3] == ["error", case, file] and what in line for line in lines), case
     assert any(line.startswith("warning  empty") and "no foreground" in line for line in lines)
-    assert lines[-1] == "Mend these files, or leave out the 11 faulty cases with --skip-faulty."
+    assert lines[-1] == "Fix these files, or leave out the 11 faulty cases with --skip-faulty."
 
 
 def test_faulty_cases_can_be_left_out(faulty: Path):
@@ -372,7 +372,7 @@ def test_an_image_among_the_label_maps_is_a_fault_of_its_case(tmp_path):
 def test_no_sound_case_is_said(tmp_path):
     make_plain(tmp_path, ["a"])
     save(tmp_path / "images" / "a.nii.gz", np.zeros(SHAPE_XYZ, np.float32))
-    with pytest.raises(DatasetError, match=r"the image is constant.*\n.*No case is without fault"):
+    with pytest.raises(DatasetError, match=r"the image is constant.*\n.*Every case has errors"):
         describe_dataset(tmp_path, skip_faulty=True)
     for file in (*(tmp_path / "images").iterdir(), *(tmp_path / "labels").iterdir()):
         file.unlink()
@@ -438,7 +438,7 @@ def test_missing_channel_and_stray_names(tmp_path):
     assert "the name lacks a channel number" in str(caught.value)
     description = describe_dataset(tmp_path, skip_faulty=True)
     assert [files.case for files in description.cases] == ["a", "c"]
-    assert "|imagesTr/notes.txt|left alone" in whats(description)
+    assert "|imagesTr/notes.txt|ignored" in whats(description)
 
 
 def test_channels_on_different_grids(tmp_path):

@@ -251,7 +251,7 @@ def test_an_output_is_replaced_only_when_asked_and_only_an_export(model, tmp_pat
     for name in ("model.zip", "folder"):
         output = tmp_path / name
         export_model(model.root, output)
-        with pytest.raises(InteropError, match=f"{name}: is there already; give --overwrite"):
+        with pytest.raises(InteropError, match=f"{name}: already exists. Replace it with --overwrite"):
             export_model(model.root, output)
         replaced = export_model(model.root, output, ExportOptions(overwrite=True, configurations=("2d",)))
         with open_model(output) as opened:
@@ -261,10 +261,10 @@ def test_an_output_is_replaced_only_when_asked_and_only_an_export(model, tmp_pat
     write_text("mine", other / "notes.txt")
     overwrite = ExportOptions(overwrite=True)
     for refused, words in {
-        other: "no earlier export and is not replaced",
-        model.root: "holds the model that is to be exported",
-        model.root.parent: "holds the model that is to be exported",
-        other / "notes.txt": "is a file; a name with .zip is for a file",
+        other: "not an earlier export and is not replaced",
+        model.root: "contains the model that is to be exported",
+        model.root.parent: "contains the model that is to be exported",
+        other / "notes.txt": "is a file; names ending in .zip are files",
     }.items():
         with pytest.raises(InteropError, match=words):
             export_model(model.root, refused, overwrite)

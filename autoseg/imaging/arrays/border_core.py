@@ -1,4 +1,4 @@
-"""Border-core: each object of a label is divided into a core and a border, so that touching objects can be told apart.
+"""Border-core: each object of a label is divided into a core and a border, so that touching objects stay separable.
 
 The network learns both as labels of their own, and both carry the label's value in files: what it predicts is the
 label itself, and `imaging.arrays.instances` grows the cores into the border.
@@ -23,16 +23,17 @@ from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.fingerprint import Fingerprint
 
 BORDER_FRACTION = 0.05
-"""Width of the border as a share of an object's diameter: its core keeps nine tenths of it. Wider borders leave more
-small objects without a core, narrower ones are crossed sooner by a wrong voxel (own rule)."""
+"""Width of the border as a fraction of an object's diameter: its core keeps nine tenths of it. Wider borders leave
+more small objects without a core, narrower ones are bridged by fewer wrong voxels (own rule)."""
 
 MIN_WIDTH_VOXELS = 1.5
-"""In the plane of finest voxels: one voxel all around, corners included (a diagonal step is 1.41)."""
+"""Smallest width of the border, in voxels of the finest plane: one voxel all around, corners included (a diagonal step
+is 1.41)."""
 
 MIN_PIECE = 0.1
-"""Where necks are too thin for a core, a core falls into pieces. One smaller than this share of the largest piece is
-border, so that its part of the object is not taken for an object (own rule; on the cells of the ISBI 2012 membranes
-seven of eight wrong objects vanish)."""
+"""Where necks are too thin for a core, a core falls into pieces. A piece smaller than this fraction of the largest one
+becomes border, so that its part of the object is not taken for an object (own rule; on the cells of the ISBI 2012
+membranes seven of eight wrong objects vanish)."""
 
 _CORNERS = ndimage.generate_binary_structure(3, 3)
 
@@ -41,18 +42,18 @@ def divide_encoding(encoding: LabelEncoding) -> LabelEncoding:
     """Two heads instead of one for each foreground label: its core and its border.
 
     Args:
-        encoding: Of labels, not regions.
+        encoding: Encoding of labels, not regions.
 
     Returns:
-        Indices 1, 2 are core and border of the first label, 3, 4 of the second, and so on.
+        Encoding in which indices 1, 2 are core and border of the first label, 3, 4 of the second, and so on.
 
     Raises:
         PlanningError: If labels are regions, which overlap.
     """
     if encoding.activation != "softmax":
         raise PlanningError(
-            "--target border-core divides labels, but this dataset has regions, which overlap; declare one value per "
-            "label, or leave --target out"
+            "--target border-core divides labels, but this dataset has regions, which overlap. Declare one value per "
+            "label, or plan without --target."
         )
     values, heads = [encoding.values[0]], [encoding.heads[0]]
     for head in encoding.heads[1:]:
@@ -72,13 +73,13 @@ def divide_labels(
     Objects are connected by faces, so that a gap of one voxel at a corner keeps them apart.
 
     Args:
-        labels: (Z, Y, X), foreground with the index of its core, as `encode_label_map` gives it; left as it is.
-        encoding: Of `divide_encoding`.
-        spacing: mm, (z, y, x).
-        width_mm: Of the border.
+        labels: Label indices, (Z, Y, X), foreground with the index of its core, as from `encode_label_map`; unchanged.
+        encoding: Result of `divide_encoding`.
+        spacing: Voxel size in mm, (z, y, x).
+        width_mm: Width of the border.
 
     Returns:
-        (Z, Y, X), with the index of the border where that is.
+        Label indices, (Z, Y, X), with the index of the border in borders.
     """
     divided = labels.copy()
     for core, border in _pairs(encoding):
@@ -92,19 +93,19 @@ def divide_labels(
 
 
 def find_cores(ids: NDArray[np.integer], spacing: Spacing, width_mm: float) -> NDArray[np.bool_]:
-    """Voxels of objects that are farther than a width from all that is not of the same object.
+    """Voxels of objects that are farther than a width from everything outside the same object.
 
-    The rim of the array is no border: an object may go on there. A voxel that has a voxel of another object among
-    its 26 neighbours is never core, however thick slices are. Small pieces of a core that falls apart are not core
-    either (`MIN_PIECE`). An object without any such voxel keeps one, the deepest, as its core.
+    The edge of the array is not a border: an object may continue beyond it. A voxel that has a voxel of another object
+    among its 26 neighbours is never core, however thick slices are. Small pieces of a core that falls apart are not
+    core either (`MIN_PIECE`). An object without any such voxel keeps one, the deepest, as its core.
 
     Args:
-        ids: (Z, Y, X), 1 to n, 0 for background.
-        spacing: mm, (z, y, x).
+        ids: Objects, (Z, Y, X), 1 to n, 0 for background.
+        spacing: Voxel size in mm, (z, y, x).
         width_mm: Distance between centres of voxels.
 
     Returns:
-        (Z, Y, X).
+        Mask of all cores, (Z, Y, X).
     """
     cores = np.zeros(ids.shape, dtype=np.bool_)
     for number, found in enumerate(ndimage.find_objects(ids), start=1):
@@ -126,13 +127,13 @@ def find_cores(ids: NDArray[np.integer], spacing: Spacing, width_mm: float) -> N
 
 
 def choose_border_width(fingerprint: Fingerprint) -> tuple[float, str]:
-    """How wide borders are.
+    """Choose the width of borders.
 
     Args:
         fingerprint: Facts about the labels; an object's size is that of a case's label divided by its components.
 
     Returns:
-        mm, and the reason in one sentence.
+        Width in mm, and the reason in one sentence.
 
     Raises:
         PlanningError: If no case has any foreground.
@@ -155,7 +156,7 @@ def choose_border_width(fingerprint: Fingerprint) -> tuple[float, str]:
 
 
 def _diameter_mm(volume_mm3: float, thickness_mm: float | None) -> float:
-    """Of a ball with this volume; of a disc, where the thickness of the only slice is given."""
+    """Diameter of a ball with this volume, or of a disc where the thickness of the only slice is given."""
     if thickness_mm is not None:
         return 2 * math.sqrt(volume_mm3 / thickness_mm / math.pi)
     return 2 * math.cbrt(volume_mm3 * 3 / 4 / math.pi)
@@ -170,12 +171,12 @@ def _without_small_pieces(core: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The box and one voxel around it, as far as the array goes: the nearest voxels outside an object are in it."""
+    """The slices and one voxel around them within the array: they hold the nearest voxels outside an object."""
     return tuple(slice(max(0, edge.start - 1), min(size, edge.stop + 1)) for edge, size in zip(box, shape, strict=True))
 
 
 def _deepest(depth_mm: NDArray[np.floating]) -> tuple[int, ...]:
-    """Where the depth is largest; of equals the one that is nearest to the middle of all of the object."""
+    """Voxel of largest depth; among equals the one that is nearest to the centre of the object."""
     candidates = np.argwhere(depth_mm == depth_mm.max())
     middle = np.argwhere(depth_mm > 0).mean(axis=0)
     nearest = ((candidates - middle) ** 2).sum(axis=1).argmin()
@@ -183,6 +184,6 @@ def _deepest(depth_mm: NDArray[np.floating]) -> tuple[int, ...]:
 
 
 def _pairs(encoding: LabelEncoding) -> Iterator[tuple[int, int]]:
-    """Indices of core and border, label by label."""
+    """Label indices of core and border, label by label."""
     parts = [head.painted_index for head in encoding.heads if head.part_of is not None]
     yield from zip(parts[::2], parts[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""Where each label or region lies: a bounded sample of its voxels, from which training draws patch centres."""
+"""Locations of each label or region: a bounded sample of its voxels, from which training draws patch centres."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ MAX_LOCATIONS = 10_000
 BACKGROUND_INDICES = (0,)
 
 Locations = NDArray[np.int32]
-"""(N, 3), voxels (z, y, x)."""
+"""Voxels (z, y, x), (N, 3)."""
 
 
 def draw_class_locations(
@@ -23,7 +23,7 @@ def draw_class_locations(
 
     Args:
         labels: Label indices, (Z, Y, X); -1 outside the nonzero mask.
-        encoding: Of the dataset.
+        encoding: Encoding of the dataset.
         case: Case id; seeds the draw, so the order of cases and heads does not matter.
 
     Returns:
@@ -48,7 +48,7 @@ def foreground_heads(encoding: LabelEncoding) -> Iterator[tuple[int, Head]]:
 
 
 def label_boxes(labels: NDArray[np.int16], encoding: LabelEncoding) -> list[tuple[slice, slice, slice] | None]:
-    """Bounding box by label index from 1 on; None where the label is absent."""
+    """Bounding boxes of the label indices from 1 on; None for an absent label."""
     found: list[tuple[slice, ...] | None] = [*ndimage.find_objects(labels, max_label=len(encoding.values) - 1)]
     return [None if box is None else (box[0], box[1], box[2]) for box in found]
 
@@ -56,12 +56,12 @@ def label_boxes(labels: NDArray[np.int16], encoding: LabelEncoding) -> list[tupl
 def head_mask(
     labels: NDArray[np.int16], head: Head, boxes: list[tuple[slice, slice, slice] | None]
 ) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
-    """Mask of a head within its bounding box, and where the box begins, voxels; of shape (0, 0, 0) when absent.
+    """Mask of a head within its bounding box, and the first voxel of the box; shape (0, 0, 0) for an absent head.
 
     Args:
         labels: Label indices, (Z, Y, X).
         head: A foreground head.
-        boxes: Of `label_boxes`.
+        boxes: Result of `label_boxes`.
     """
     if 0 in head.indices:
         return np.isin(labels, head.indices), (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Where a case has content: the nonzero mask and the box around it. Used by the fingerprint and by preprocessing."""
+"""Content of a case: the nonzero mask and the box around it. Used by the fingerprint and by preprocessing."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -38,7 +38,7 @@ def nonzero_mask(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 def content_box(image: NDArray[np.float32]) -> Box:
     """The bounding box of `nonzero_mask`, without the mask: filled holes do not reach beyond it.
 
-    Goes plane by plane along the axis that lies farthest apart in memory, which holds one plane at a time.
+    Works plane by plane along the axis with the largest stride in memory, which needs memory for one plane.
 
     Args:
         image: (C, Z, Y, X).
@@ -60,7 +60,7 @@ def content_box(image: NDArray[np.float32]) -> Box:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box:
-    """The smallest half-open box that holds every True voxel; the full box when there is none.
+    """The smallest half-open box that holds every True voxel; the full box for an empty mask.
 
     Args:
         mask: (Z, Y, X).
@@ -99,8 +99,8 @@ def _box_of(occupied: Sequence[NDArray[np.bool_]]) -> Box:
 def _fill_holes(mask: NDArray[np.bool_]) -> None:
     """Set background that no path of face neighbours joins to the outside, in place.
 
-    The same voxels as scipy.ndimage.binary_fill_holes, several times quicker: one labelling of the background
-    within the box instead of a growing front. The padding is the outside, which joins all faces of the box.
+    Gives the same voxels as scipy.ndimage.binary_fill_holes and is several times faster: one labelling of the
+    background within the box instead of a growing front. The padding is the outside; it joins all faces of the box.
     """
     inner = mask[box_slices(bounding_box(mask))]
     components, _ = ndimage.label(np.pad(~inner, 1, constant_values=True))

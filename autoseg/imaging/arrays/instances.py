@@ -21,7 +21,7 @@ Connectivity = Literal["full", "face"]
 (`face`: 6, in one slice 4)."""
 
 InstanceIds = NDArray[np.unsignedinteger]
-"""(Z, Y, X), 1 to n, 0 where there is none; in the smallest unsigned type that holds n."""
+"""Numbers of instances, (Z, Y, X), 1 to n, 0 elsewhere; in the smallest unsigned type that holds n."""
 
 
 def find_instances(
@@ -29,18 +29,18 @@ def find_instances(
 ) -> tuple[InstanceIds, tuple[int, ...]]:
     """Give every object of a label map a number.
 
-    Labels with one index are taken apart with full connectivity, as lesions are. The cores of divided labels are
-    taken apart by faces, for two cores may come as close as a corner; see `grow_cores`.
+    Labels with one index are separated with full connectivity, as lesions are. The cores of divided labels are
+    separated by faces, because two cores may touch at a corner; see `grow_cores`.
 
     Args:
-        labels: Label indices, (Z, Y, X); those of regions are what was painted.
-        encoding: Says which indices have the same value.
-        spacing: mm, (z, y, x).
+        labels: Label indices, (Z, Y, X); for regions the indices that are written to label maps.
+        encoding: Encoding that tells which indices have the same value.
+        spacing: Voxel size in mm, (z, y, x).
 
     Returns:
-        Numbers by label, in the order of the encoding, and within a label in the order of first voxels; and the value
-        in the files of each, by number - 1. A foreground voxel belongs to one, or to none where no core of its label
-        reaches it.
+        Numbers of instances, ascending in the order of the labels in the encoding and of the first voxels within a
+        label; and the value in the files of each, at index number - 1. A foreground voxel that no core of its label
+        reaches belongs to no instance.
     """
     ids = np.zeros(labels.shape, dtype=np.uint32)
     owners: list[int] = []
@@ -61,26 +61,27 @@ def find_instances(
 
 
 def label_components(mask: NDArray[np.bool_], connectivity: Connectivity) -> NDArray[np.int32]:
-    """Connected components, numbered from 1 on; same shape, at most three axes."""
+    """Connected components of a mask of at most three axes, numbered from 1 on; same shape."""
     rank = mask.ndim if connectivity == "full" else 1
     components: NDArray[np.int32] = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, rank))[0]
     return components
 
 
 def grow_cores(core: NDArray[np.bool_], mask: NDArray[np.bool_], spacing: Spacing) -> NDArray[np.int32]:
-    """Let components of the core grow into the rest of the mask until they meet.
+    """Grow the components of the core into the rest of the mask until they meet.
 
-    The rest is flooded by its distance to the nearest core, in mm, from voxel to voxel across faces: a voxel goes to
-    the core that is nearest on a way within the mask. Parts of the mask that no core reaches are no instances: they
-    are mostly specks (on the cells of the ISBI 2012 membranes panoptic quality is 0.59 without and 0.50 with them).
+    The rest is flooded in order of its distance to the nearest core in mm, from voxel to voxel across faces: a voxel
+    joins the core that is nearest along a path within the mask. Parts of the mask that no core reaches do not become
+    instances: they are mostly specks (on the cells of the ISBI 2012 membranes panoptic quality is 0.59 without and
+    0.50 with them).
 
     Args:
-        core: (Z, Y, X), within the mask.
-        mask: (Z, Y, X), core and border.
-        spacing: mm, (z, y, x).
+        core: Mask of cores, (Z, Y, X), within the mask.
+        mask: Mask of core and border, (Z, Y, X).
+        spacing: Voxel size in mm, (z, y, x).
 
     Returns:
-        Instances, 1 to n, 0 outside the mask and where no core reaches.
+        Instances, (Z, Y, X), 1 to n, 0 outside the mask and where no core reaches.
 
     References:
         Meyer, Beucher 1990, "Morphological segmentation" (watershed from markers).

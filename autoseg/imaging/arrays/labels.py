@@ -1,6 +1,6 @@
-"""Values in label files and label indices inside autoseg, in both directions.
+"""Conversion between values in label files and the label indices that autoseg works with.
 
-Inside, labels are counted 0..K without gaps, background first; `ignore` is K + 1.
+Label indices are 0..K without gaps, background first; `ignore` is K + 1.
 """
 
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ BACKGROUND = "background"
 IGNORE = "ignore"
 
 MAX_VALUE = 65535
-"""Largest value in label files: what 16-bit files hold, and small enough for a look-up table."""
+"""Largest value in label files: the largest that 16-bit files hold, and small enough for a look-up table."""
 
 _LISTED_VALUES = 10
-"""Undeclared values that a message names before it says how many more there are."""
+"""Number of undeclared values that a message names; it counts the others."""
 
 
 def make_encoding(labels: dict[str, LabelValues], regions_class_order: Sequence[int] | None = None) -> LabelEncoding:
-    """How the named labels become network outputs.
+    """Decide how the named labels become network outputs.
 
     Labels give one softmax head each, by ascending value, background first. As soon as one entry has several
     values, every entry but background and ignore is a region: one sigmoid head each, in the order of declaration.
-    At prediction, regions are painted in that order, region i with the value `regions_class_order[i]`, later ones
+    At prediction, regions are written in that order, region i with the value `regions_class_order[i]`, later ones
     over earlier ones.
 
     Args:
         labels: Name -> value, or values of a region, in the files. Values need not be consecutive. `background`
-            is 0 when it is not named; `ignore` marks voxels without truth.
-        regions_class_order: For regions only: the value painted for each, in the order of declaration.
+            is 0 when it is not named; `ignore` marks voxels without reference.
+        regions_class_order: For regions only: the value written for each, in the order of declaration.
 
     Raises:
         DatasetError: If values are used twice or out of range, or regions lack a matching `regions_class_order`.
@@ -46,7 +46,7 @@ def make_encoding(labels: dict[str, LabelValues], regions_class_order: Sequence[
     ignore_value = _single(IGNORE, values_by_name.pop(IGNORE)) if IGNORE in values_by_name else None
     background = _single(BACKGROUND, values_by_name.pop(BACKGROUND))
     if not values_by_name:
-        raise DatasetError("labels: there is no label besides the background; declare at least one structure")
+        raise DatasetError("labels: there is no label besides the background. Declare at least one structure.")
     if ignore_value is not None and ignore_value in {background, *_all_values(values_by_name)}:
         raise DatasetError(f"labels: the value {ignore_value} of 'ignore' is also used by another label")
     has_regions = any(len(values) > 1 for values in values_by_name.values())
@@ -66,14 +66,14 @@ def make_encoding(labels: dict[str, LabelValues], regions_class_order: Sequence[
 
 
 def encode_label_map(values: AnyArray, encoding: LabelEncoding) -> NDArray[np.int16]:
-    """Values in the files to label indices.
+    """Convert values in the files to label indices.
 
     Args:
-        values: Any shape; whole numbers, of whatever type.
-        encoding: Of the dataset.
+        values: Whole numbers of any type and shape.
+        encoding: Encoding of the dataset.
 
     Returns:
-        Indices 0..K, K + 1 for the ignore value; same shape. The core's, where a label is divided.
+        Label indices 0..K, K + 1 for the ignore value; same shape. A label that is divided gets the index of its core.
 
     Raises:
         ValueError: If a value is not whole or not declared; the message names the values.
@@ -93,9 +93,9 @@ def encode_label_map(values: AnyArray, encoding: LabelEncoding) -> NDArray[np.in
 
 
 def decode_label_map(indices: AnyArray, encoding: LabelEncoding) -> NDArray[np.unsignedinteger]:
-    """Label indices (Z, Y, X) to values in the files, in the smallest unsigned type that holds all of them.
+    """Convert label indices (Z, Y, X) to values in the files, in the smallest unsigned type that holds all of them.
 
-    Plane by plane, because an array as index is first copied with 8 bytes a voxel.
+    Works plane by plane, because an array that serves as index is first copied with 8 bytes per voxel.
     """
     values = [*encoding.values, *([] if encoding.ignore_value is None else [encoding.ignore_value])]
     table = np.array(values, dtype=np.min_scalar_type(max(values)))
@@ -106,7 +106,7 @@ def decode_label_map(indices: AnyArray, encoding: LabelEncoding) -> NDArray[np.u
 
 
 def value_list(values: Sequence[float]) -> str:
-    """The first few values for a message, and how many more there are."""
+    """The first few values, separated by commas, and the number of the others."""
     shown = ", ".join(f"{value:.6g}" for value in values[:_LISTED_VALUES])
     return f"{shown} and {len(values) - _LISTED_VALUES} more" if len(values) > _LISTED_VALUES else shown
 
@@ -154,7 +154,7 @@ def _region_heads(
     if regions_class_order is None:
         raise DatasetError(
             "labels: regions (labels with several values) need 'regions_class_order' in dataset.json: "
-            f"one value to paint for each of {list(regions)}, later ones over earlier ones"
+            f"one value to write for each of {list(regions)}, later ones over earlier ones"
         )
     if len(regions_class_order) != len(regions):
         raise DatasetError(

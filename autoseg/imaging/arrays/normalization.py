@@ -10,7 +10,7 @@ from autoseg.imaging.arrays.statistics import compute_moments
 from autoseg.records.network import NormalizationSpec
 
 MIN_DIVISOR = 1e-8
-"""Keeps a constant image finite."""
+"""Smallest divisor, so that a constant image stays finite."""
 
 
 def normalize_image(
@@ -21,7 +21,7 @@ def normalize_image(
     Args:
         image: (C, Z, Y, X).
         inside: The nonzero mask on the same grid, (Z, Y, X); None is enough when no spec uses it.
-        specs: One per channel.
+        specs: One normalisation per channel.
 
     Raises:
         DatasetError: If there is not one spec per channel, or a channel called RGB has values outside 0..255.
@@ -32,8 +32,8 @@ def normalize_image(
     """
     if len(specs) != image.shape[0]:
         raise DatasetError(
-            f"the image has {image.shape[0]} channel(s), the plan normalises {len(specs)}: "
-            "give the channels that the plan was made for, in its order"
+            f"the image has {image.shape[0]} channel(s), but the plan normalises {len(specs)}. "
+            "Give the channels that the plan was made for, in its order"
         )
     for index, (channel, spec) in enumerate(zip(image, specs, strict=True)):
         match spec.scheme:
@@ -70,5 +70,5 @@ def _check_picture_range(channel: NDArray[np.float32], index: int) -> None:
     if lowest < 0 or highest > 255:
         raise DatasetError(
             f"channel {index}: values from {lowest:g} to {highest:g} found, but RGB must stay within 0..255; "
-            "name the channel differently (any other name gives z-score) and plan again"
+            "rename the channel (any other name gives z-score) and plan again"
         )

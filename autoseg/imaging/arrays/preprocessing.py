@@ -29,14 +29,14 @@ def preprocess_case(
     """Transpose, crop, normalise and resample one case.
 
     Args:
-        image: Working orientation, (C, Z, Y, X).
+        image: Image in working orientation, (C, Z, Y, X).
         labels: Label indices on the same grid, (Z, Y, X), or None.
-        spacing: mm, (z, y, x).
+        spacing: Voxel size in mm, (z, y, x).
         case: Case id.
-        plan: What to do.
+        plan: Plan with the axis order and the configuration.
         configuration: Name in the plan.
-        overwrite: The image is normalised where it lies, and may come back as a view of itself; otherwise it stays
-            as it is, as labels always do.
+        overwrite: Whether the image may be normalised in place and returned as a view; otherwise it is not changed.
+            Labels are never changed.
 
     Returns:
         The image, (C, Z, Y, X); the label indices, (Z, Y, X), -1 for background outside the nonzero mask, None
@@ -59,7 +59,7 @@ def preprocess_case(
         box = bounding_box(mask)
         inside = mask[box_slices(box)]
     else:
-        box = content_box(image)  # nothing but its box is asked of the mask, which costs 5 bytes a voxel
+        box = content_box(image)  # the mask itself, which costs 5 bytes per voxel, is not needed
     cropped = _normalize_crop(image, box, inside, settings.normalization, overwrite=overwrite)
     target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
     resampled = resample_image(cropped, shape, spacing, target_spacing, settings.resampling)
@@ -88,16 +88,16 @@ def normalized_crop(
     *,
     overwrite: bool = False,
 ) -> NDArray[np.float32]:
-    """What `preprocess_case` makes of an image before it resamples it.
+    """The image as `preprocess_case` has it before resampling: transposed, cropped, normalised.
 
     Args:
-        image: Working orientation, (C, Z, Y, X).
-        record: Of the same image.
-        normalization: One per channel.
-        overwrite: As for `preprocess_case`.
+        image: Image in working orientation, (C, Z, Y, X).
+        record: What preprocessing did to the same image.
+        normalization: One normalisation per channel.
+        overwrite: Whether the image may be normalised in place and returned as a view.
 
     Returns:
-        (C, Z, Y, X), axes after the plan's transpose, within the crop.
+        The image, (C, Z, Y, X), axes after the plan's transpose, within the crop.
     """
     image = image.transpose(0, *(axis + 1 for axis in record.transpose))
     box = record.crop_start, record.crop_stop
@@ -111,16 +111,16 @@ def labels_on_grid(
     """Bring a label map of the whole image to a preprocessed grid: transpose, crop and resample it.
 
     Args:
-        labels: Label indices, working orientation, (Z, Y, X).
+        labels: Label indices in working orientation, (Z, Y, X).
         grid: What preprocessing did to the same case.
-        spec: Of the configuration whose grid it is.
+        spec: Resampling of the configuration that the grid belongs to.
 
     Returns:
         Label indices, shape `grid.shape`.
 
     References:
-        nnU-Net v2 (Isensee et al. 2021), prediction with a cascade: the previous stage's label map is preprocessed
-        with the image.
+        nnU-Net v2 (Isensee et al. 2021), prediction with a cascade: the label map of the previous cascade step is
+        preprocessed with the image.
     """
     cropped = labels.transpose(grid.transpose)[box_slices((grid.crop_start, grid.crop_stop))].astype(np.int16)
     return resample_labels(cropped, grid.shape, grid.original_spacing, grid.spacing, spec)
@@ -142,7 +142,7 @@ def _normalize_crop(
 
 
 def _mark_outside(labels: NDArray[np.int16], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
-    """A copy in which background outside the mask is -1; foreground outside the mask keeps its label."""
+    """A copy with -1 for background outside the mask; foreground outside the mask keeps its label."""
     marked = np.array(labels, dtype=np.int16, order="C")
     marked[(marked == 0) & ~inside] = OUTSIDE
     return marked

@@ -22,27 +22,27 @@ from autoseg.records.network import ResamplingSpec
 
 SPATIAL_AXES = (0, 1, 2)
 Operators = Mapping[int, NDArray[np.float32]]
-"""Axis -> matrix that resizes it; axes that keep their size are missing."""
+"""Axis -> matrix that resizes it; without the axes that keep their size."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 SplineOrder = Literal[0, 1, 2, 3, 4, 5]
 TIE_TOLERANCE = 1e-6
-"""Shares closer than this are equal: rounding alone decides nothing, so ties come out alike on every machine."""
+"""Fractions closer than this are equal: rounding errors decide nothing, so ties are resolved alike on every machine."""
 
 
 def preprocessed_grid(shape: Triple, spacing: Spacing, planned: Sequence[float]) -> tuple[Spacing, Triple]:
-    """Spacing, mm, and shape of a case once it is resampled as planned.
+    """Spacing in mm and shape of a case that is resampled as planned.
 
     Args:
-        shape: Of the cropped image, (z, y, x), voxels.
-        spacing: Of the image, mm, (z, y, x).
-        planned: mm, (z, y, x), or (y, x) of a 2D configuration, which leaves the first axis, that of the slices.
+        shape: Shape of the cropped image, (z, y, x).
+        spacing: Spacing of the image in mm, (z, y, x).
+        planned: Target spacing in mm, (z, y, x), or (y, x) of a 2D configuration, which keeps the spacing of slices.
     """
     z, y, x = planned if len(planned) == 3 else (spacing[0], *planned)
     return (z, y, x), resampled_shape(shape, spacing, (z, y, x))
 
 
 def separate_axis(spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec) -> int | None:
-    """The axis to treat apart from the plane of the two others, or None when all three are treated alike.
+    """The axis to resample separately from the plane of the two others; None when all three are resampled alike.
 
     With `auto`, the axis of largest current spacing if that is more than `anisotropy_threshold` times the smallest,
     otherwise the axis of largest target spacing under the same condition. `always` takes the axis of largest current
@@ -69,14 +69,14 @@ def resample_image(
     Each channel is clipped to its own smallest and largest value; with a separate axis, each slice to its own.
 
     Args:
-        image: (C, Z, Y, X).
-        new_shape: (z, y, x), usually of `resampled_shape`.
-        spacing: Of the image, mm, (z, y, x).
-        target_spacing: mm, (z, y, x); with `spacing` it decides about a separate axis.
+        image: Image, (C, Z, Y, X).
+        new_shape: Shape of the result, (z, y, x), usually from `resampled_shape`.
+        spacing: Spacing of the image in mm, (z, y, x).
+        target_spacing: Spacing of the result in mm, (z, y, x); both spacings decide about a separate axis.
         spec: Orders and the rule for a separate axis.
 
     Returns:
-        (C, *new_shape); `image` itself when the shape does not change.
+        The image, (C, *new_shape); `image` itself when the shape does not change.
 
     References:
         nnU-Net v2 (Isensee et al. 2021, Nature Methods), default resampling. Differs: float32 products instead of
@@ -98,21 +98,21 @@ def resample_image(
 def resample_labels(
     labels: NDArray[np.int16], new_shape: Triple, spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec
 ) -> NDArray[np.int16]:
-    """Resize a label map: each label's mask on its own; the label with the largest share of a voxel gets it.
+    """Resize a label map: each label's mask by itself; a voxel gets the label with the largest fraction of it.
 
-    Equal shares go to the smaller value. All values count alike, -1 (outside the nonzero mask) too. With a separate
-    axis the labels are decided slice by slice, before that axis is resized. No more than one mask at a time is
-    held in float32, and only within the box that its label can reach.
+    Ties go to the smaller value. All values count alike, -1 (outside the nonzero mask) too. With a separate axis the
+    labels are decided slice by slice, before that axis is resized. No more than one mask at a time is held in float32,
+    and only within the box that its label can reach.
 
     Args:
-        labels: (Z, Y, X).
-        new_shape: (z, y, x).
-        spacing: Of the label map, mm, (z, y, x).
-        target_spacing: mm, (z, y, x).
+        labels: Label indices, (Z, Y, X).
+        new_shape: Shape of the result, (z, y, x).
+        spacing: Spacing of the label map in mm, (z, y, x).
+        target_spacing: Spacing of the result in mm, (z, y, x).
         spec: Orders and the rule for a separate axis.
 
     Returns:
-        (*new_shape); `labels` itself when the shape does not change.
+        Label indices, (*new_shape); `labels` itself when the shape does not change.
 
     References:
         nnU-Net v2 (Isensee et al. 2021, Nature Methods), resampling of one-hot segmentations; checked against the
@@ -136,16 +136,16 @@ def resample_labels(
 def axis_operator(size: int, new_size: int, order: int) -> NDArray[np.float64]:
     """The matrix that resizes one axis: new values = matrix @ old values.
 
-    Pixels are areas: the outer borders of the first and last voxel stay where they are, and the image goes on
-    beyond its border with the border's value.
+    Voxels are areas: the outer borders of the first and last voxel stay in place, and the border's value is repeated
+    beyond the border.
 
     Args:
         size: Voxels before.
         new_size: Voxels after.
-        order: Of the spline, 0 to 5; 0 nearest, 1 linear, 3 cubic.
+        order: Order of the spline, 0 to 5; 0 nearest, 1 linear, 3 cubic.
 
     Returns:
-        (new_size, size), read-only, cached; rows sum to 1.
+        The matrix, (new_size, size), read-only, cached; rows sum to 1.
     """
     operator = np.empty((new_size, size))
     for index, unit_vector in enumerate(np.eye(size)):
@@ -166,7 +166,7 @@ def _operator(size: int, new_size: int, order: int) -> NDArray[np.float32]:
 
 
 def _in_plane_operators(shape: Sequence[int], new_shape: Triple, separate: int | None, order: int) -> Operators:
-    """One matrix for each axis that changes its size, but for the separate axis."""
+    """One matrix for each axis that changes its size, except the separate axis."""
     return {
         axis: _operator(shape[axis], new_shape[axis], order)
         for axis in SPATIAL_AXES
@@ -175,7 +175,7 @@ def _in_plane_operators(shape: Sequence[int], new_shape: Triple, separate: int |
 
 
 def _apply_operators(operators: Operators, array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Resize a (Z, Y, X) array; shrinking axes come first, they make the rest cheaper."""
+    """Resize a (Z, Y, X) array; shrinking axes come first, which makes the others cheaper."""
     for axis in sorted(operators, key=lambda axis: operators[axis].shape[0] / operators[axis].shape[1]):
         operator = operators[axis]
         if axis == 0:
@@ -204,7 +204,7 @@ def _resize_through_plane(slices: NDArray[np.float32], new_size: int, axis: int,
 
 
 def _nearest_slices(array: NDArray[Scalar], new_size: int, axis: int) -> NDArray[Scalar]:
-    """Copy for every new slice the old one whose centre is nearest; scipy decides about equal distances."""
+    """Copy for every new slice the old one whose centre is nearest; scipy resolves ties."""
     size = array.shape[axis]
     centres = size / new_size * (np.arange(new_size) + 0.5) - 0.5
     nearest = ndimage.map_coordinates(np.arange(size), centres[None], order=0, mode="nearest")
@@ -213,7 +213,7 @@ def _nearest_slices(array: NDArray[Scalar], new_size: int, axis: int) -> NDArray
 
 
 def _resize_masks(labels: NDArray[np.int16], operators: Operators) -> NDArray[np.int16]:
-    """Resize each label's mask, within the part of the volume that it can reach; the largest share wins."""
+    """Resize each label's mask within the part of the volume that it can reach; the largest fraction wins."""
     z, y, x = (operators[axis].shape[0] if axis in operators else labels.shape[axis] for axis in SPATIAL_AXES)
     resized = np.zeros((z, y, x), dtype=np.int16)
     largest_fraction = np.zeros((z, y, x), dtype=np.float32)
@@ -223,15 +223,15 @@ def _resize_masks(labels: NDArray[np.int16], operators: Operators) -> NDArray[np
         columns = {axis: operator[:, box[axis]] for axis, operator in operators.items()}
         rows = {axis: _nonzero_rows(part) for axis, part in columns.items()}
         nearby = {axis: part[rows[axis]] for axis, part in columns.items()}
-        share = _apply_operators(nearby, mask[box].astype(np.float32))
+        fraction = _apply_operators(nearby, mask[box].astype(np.float32))
         reach = tuple(rows.get(axis, box[axis]) for axis in SPATIAL_AXES)
-        wins = share > largest_fraction[reach] + TIE_TOLERANCE
+        wins = fraction > largest_fraction[reach] + TIE_TOLERANCE
         resized[reach][wins] = value
-        largest_fraction[reach][wins] = share[wins]
+        largest_fraction[reach][wins] = fraction[wins]
     return resized
 
 
 def _nonzero_rows(operator: NDArray[np.float32]) -> slice:
-    """Rows between the first and the last that are not zero."""
+    """Rows from the first to the last that is not zero."""
     rows = np.flatnonzero(operator.any(axis=1))
     return slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)

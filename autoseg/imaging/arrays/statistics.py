@@ -38,10 +38,12 @@ class Moments:
         weight = self.weight + other.weight
         if weight == 0:
             return self
-        share = other.weight / weight
+        fraction = other.weight / weight
         difference = other.mean - self.mean
-        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * difference**2
-        return Moments(weight, self.mean + share * difference, variance)
+        variance = (
+            (1 - fraction) * self.variance + fraction * other.variance + fraction * (1 - fraction) * difference**2
+        )
+        return Moments(weight, self.mean + fraction * difference, variance)
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,17 @@ class IntensitySummary:
     """The foreground intensities of one channel of one case, in a few kilobytes."""
 
     moments: Moments
-    """Weight 1: every case counts the same."""
+    """Mean and variance with weight 1: every case counts the same."""
     minimum: float
     maximum: float
     quantiles: NDArray[np.float32]
-    """Ascending, (Q,), Q <= SKETCH_POINTS; each stands for the share 1 / Q of the voxels."""
+    """Intensities in ascending order, (Q,), Q <= SKETCH_POINTS; each stands for 1 / Q of the voxels."""
 
 
 def compute_moments(parts: Iterable[NDArray[np.float32]]) -> Moments:
     """Moments of all values of all parts, accumulated in float64; the weight is the number of values.
 
-    Only one part at a time is held in float64. No value at all gives weight, mean and variance 0.
+    Only one part at a time is held in float64. Weight, mean and variance are 0 without any value.
     """
     moments = Moments(0.0, 0.0, 0.0)
     for part in parts:
@@ -70,10 +72,10 @@ def compute_moments(parts: Iterable[NDArray[np.float32]]) -> Moments:
 
 
 def summarize_intensities(values: NDArray[np.float32]) -> IntensitySummary:
-    """Summarize the foreground of one channel of one case.
+    """Summarise the foreground of one channel of one case.
 
     Args:
-        values: At least one value, (N,), finite.
+        values: Intensities, (N,), N > 0, finite.
 
     Returns:
         The summary; with up to SKETCH_POINTS values it keeps them all.
@@ -91,7 +93,7 @@ def summarize_intensities(values: NDArray[np.float32]) -> IntensitySummary:
 
 
 class IntensityPool:
-    """Merges summaries of cases with equal weight; depends on their order, so add them in a fixed one."""
+    """Summaries of cases merged with equal weight; the result depends on their order, so add them in a fixed one."""
 
     def __init__(self) -> None:
         self._moments = Moments(0.0, 0.0, 0.0)
@@ -102,7 +104,7 @@ class IntensityPool:
         self._num_points = 0
 
     def add(self, summary: IntensitySummary) -> None:
-        """Take in one case."""
+        """Add one case."""
         self._moments = self._moments.merged(summary.moments)
         self._minimum = min(self._minimum, summary.minimum)
         self._maximum = max(self._maximum, summary.maximum)
@@ -111,7 +113,7 @@ class IntensityPool:
             self._thin()
 
     def is_empty(self) -> bool:
-        """Whether no case was added."""
+        """Whether no case has been added."""
         return self._num_points == 0
 
     def statistics(self) -> IntensityStatistics:
@@ -121,7 +123,7 @@ class IntensityPool:
             ValueError: If no case was added.
         """
         if self.is_empty():
-            raise ValueError("no intensities to compute statistics of: the pool is empty")
+            raise ValueError("the pool is empty: there are no intensities to compute statistics of")
         low, median, high = self._quantiles(np.array([0.005, 0.5, 0.995]))
         return IntensityStatistics(
             mean=self._moments.mean,
@@ -145,7 +147,7 @@ class IntensityPool:
         self._keep(values.astype(np.float32), np.full(POOL_POINTS, total / POOL_POINTS))
 
     def _quantiles(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weighted quantiles: a point of weight w sits in the middle of its share of the ranks."""
+        """Weighted quantiles: a point of weight w lies in the middle of its w ranks."""
         values, weights = np.concatenate(self._values), np.concatenate(self._weights)
         order = np.argsort(values, kind="stable")
         values, weights = values[order], weights[order]

@@ -4,7 +4,7 @@ A case is `<case>.b2nd` (blosc2: float32 image channels, the label indices as la
 as metadata) and `<case>.json` (PreprocessedCase). The record is written last: a case is complete when it has one.
 Example: a patch of 64^3 out of a volume of 300^3 decompresses the few blocks that it touches, not the volume.
 
-A cascade's label maps, what one stage passes on to the next, are stored alike, one `<case>.b2nd` each.
+The label maps that one cascade step passes to the next are stored alike, one `<case>.b2nd` each.
 """
 
 import math
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 ARRAY_ENDING = ".b2nd"
 RECORD_ENDING = ".json"
 MAX_BLOCK_BYTES = 128 * 1024
-"""Fits a core's second-level cache."""
+"""Largest block in bytes: fits the second-level cache of a core."""
 MAX_CHUNK_BYTES = 6 * 1024 * 1024
-"""Fits a share of the third-level cache."""
+"""Largest chunk in bytes: fits a core's part of the third-level cache."""
 COMPRESSION_LEVEL = 5
-"""With LZ4: writes some 30 times faster than LZ4HC at level 8 and reads alike, for files about 30 % larger."""
+"""Level of LZ4: writes about 30 times faster than LZ4HC at level 8 and reads as fast; files are about 30 % larger."""
 LOCATIONS = "locations"
 LOCATION_COUNTS = "location_counts"
 ANNOTATED = "annotated"
@@ -44,8 +44,8 @@ class StoredCase:
 
     record: PreprocessedCase
     array: "blosc2.NDArray"
-    """(C + 1, Z, Y, X) float32, mapped into memory: index it with slices. The last channel holds the
-    label indices, -1 outside the nonzero mask."""
+    """Image channels and label indices, (C + 1, Z, Y, X) float32, mapped into memory: index it with slices. The last
+    channel holds the label indices, -1 outside the nonzero mask."""
     locations: dict[int, Locations]
     """Voxels (N, 3) by index in `LabelEncoding.heads`, foreground heads only."""
     annotated: Locations | None
@@ -64,16 +64,16 @@ def save_case(
     """Write a case, array first and record last.
 
     Args:
-        folder: Of the configuration; made when missing.
-        record: What preprocessing did; its case id gives the file names.
-        image: (C, Z, Y, X).
+        folder: Folder of the configuration; created when missing.
+        record: What preprocessing did; its case id is the file name.
+        image: Image, (C, Z, Y, X).
         labels: Label indices, (Z, Y, X).
         locations: Voxels (N, 3) by head.
         annotated: Voxels (N, 3), or None.
-        patch_size: Of the configuration, (z, y, x) or (y, x), voxels; only the speed of reading depends on it.
+        patch_size: Patch size of the configuration, (z, y, x) or (y, x), voxels; only the reading speed depends on it.
     """
     record_path = folder / (record.case + RECORD_ENDING)
-    # An old record must not vouch for a new array.
+    # A case is complete when it has a record, so an old record must not remain beside a new array.
     record_path.unlink(missing_ok=True)
     chunks, blocks = chunk_layout(labels.shape, patch_size)
     with replacing(folder / (record.case + ARRAY_ENDING)) as temporary:
@@ -100,13 +100,13 @@ def open_case(folder: Path, case: str) -> StoredCase:
         raise DatasetError(f"{path}: case {case}: missing or damaged ({error}). {_ADVICE}") from error
     if array.shape[1:] != record.shape:
         raise DatasetError(
-            f"{path}: case {case}: array of shape {array.shape[1:]} found, its record says {record.shape}. {_ADVICE}"
+            f"{path}: case {case}: the array has the shape {array.shape[1:]}, its record {record.shape}. {_ADVICE}"
         )
     return StoredCase(record, array, locations, annotated)
 
 
 def stored_cases(folder: Path) -> tuple[str, ...]:
-    """Ids of all complete cases in a folder, sorted; none when the folder is missing."""
+    """Ids of all complete cases in a folder, sorted; empty when the folder is missing."""
     return tuple(
         sorted(
             path.name.removesuffix(RECORD_ENDING)
@@ -120,10 +120,10 @@ def save_label_map(path: Path, labels: NDArray[np.int16], patch_size: tuple[int,
     """Write a label map on a preprocessed grid, atomically.
 
     Args:
-        path: Ends in ARRAY_ENDING; its folder is made when missing.
+        path: File that ends in ARRAY_ENDING; its folder is created when missing.
         labels: Label indices, (Z, Y, X).
-        patch_size: Of the configuration that reads it, (z, y, x) or (y, x), voxels.
-        origin: Says what the map was made from; comes back from `open_label_map`.
+        patch_size: Patch size of the configuration that reads it, (z, y, x) or (y, x), voxels.
+        origin: Text about the source of the label map; returned by `open_label_map`.
     """
     with replacing(path) as temporary:
         array = _write_array(np.ascontiguousarray(labels), *chunk_layout(labels.shape, patch_size), temporary)
@@ -147,12 +147,12 @@ def open_label_map(path: Path) -> "tuple[blosc2.NDArray, str]":
 
 
 def label_map_origin(array: "blosc2.NDArray") -> str:
-    """What `save_label_map` was told about where a label map comes from."""
+    """Origin that `save_label_map` stored with a label map."""
     return str(array.schunk.vlmeta[ORIGIN])
 
 
 def remove_other_cases(folder: Path, cases: frozenset[str]) -> None:
-    """Remove everything from a configuration's folder that belongs to none of `cases`, killed writes included."""
+    """Remove all files of other cases from a configuration's folder, leftovers of interrupted writes included."""
     kept = {case + ending for case in cases for ending in (ARRAY_ENDING, RECORD_ENDING)}
     for path in folder.glob("*"):
         if path.name not in kept and path.name.endswith((ARRAY_ENDING, RECORD_ENDING)):
@@ -162,16 +162,16 @@ def remove_other_cases(folder: Path, cases: frozenset[str]) -> None:
 def chunk_layout(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[Triple, Triple]:
     """Chunk and block shape that suit reading patches of one size.
 
-    A block is what is decompressed at once: the power of two above the patch, cut to the array, then halved along
-    the axis that covers most of the patch until it is small enough. A chunk is what is written at once: it grows
-    from one block along the axis that covers least of the array.
+    A block is decompressed at once: it is the power of two above the patch, limited to the array, then halved along
+    the axis that covers most of the patch until it is small enough. A chunk is written at once: it grows from one
+    block along the axis that covers least of the array.
 
     Args:
-        shape: Of the array, (z, y, x), voxels.
-        patch_size: (z, y, x) or (y, x), voxels; a pair reads single planes.
+        shape: Shape of the array, (z, y, x).
+        patch_size: Patch size, (z, y, x) or (y, x), voxels; with a pair, single planes are read.
 
     Returns:
-        Chunks and blocks, (z, y, x), voxels.
+        Shapes of chunks and of blocks, (z, y, x), voxels.
 
     References:
         nnU-Net v2 (Isensee et al. 2021), layout of preprocessed arrays. Differs: chunks may be much larger than a
@@ -198,7 +198,7 @@ def chunk_layout(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[T
 def _write_array(
     values: NDArray[np.generic], chunks: tuple[int, ...], blocks: tuple[int, ...], path: Path
 ) -> "blosc2.NDArray":
-    import blosc2  # slow to import, and prediction does without
+    import blosc2  # slow to import, and prediction does not need it
 
     return blosc2.asarray(
         values,
@@ -218,7 +218,7 @@ def _open_array(path: Path) -> "blosc2.NDArray":
 
 
 def _write_locations(array: "blosc2.NDArray", locations: dict[int, Locations], annotated: Locations | None) -> None:
-    """Blosc2 holds 16 metadata entries at most, so all heads share one: their voxels one after another."""
+    """Blosc2 holds 16 metadata entries at most, so the voxels of all heads are concatenated in one entry."""
     voxels = np.concatenate([np.zeros((0, 3), dtype=np.int32), *locations.values()])
     array.schunk.vlmeta[LOCATIONS] = np.ascontiguousarray(voxels, dtype="<i4").tobytes()
     array.schunk.vlmeta[LOCATION_COUNTS] = {str(head): len(voxels) for head, voxels in locations.items()}
@@ -243,4 +243,4 @@ def _array_name(record_path: Path) -> str:
     return record_path.name.removesuffix(RECORD_ENDING) + ARRAY_ENDING
 
 
-_ADVICE = "Run preprocessing again: it makes this case anew when its .json is deleted."
+_ADVICE = "Delete the .json file of this case and run autoseg-plan again, which preprocesses it again."

@@ -15,7 +15,7 @@ from autoseg.imaging.formats.volume import split_ending
 from autoseg.records.dataset import CaseFiles, Fault
 
 NO_NAME = "(no name)"
-"""Stands for the id of a case that has none; always a fault."""
+"""Placeholder for the missing id of a case; always a fault."""
 
 _IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
 
@@ -36,7 +36,7 @@ def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]
     "label": path}. Without `case`, the case is named after its image file.
 
     Args:
-        path: The list; its cases' paths become relative to its folder, symbolic links resolved.
+        path: List file; its cases' paths become relative to its folder, symbolic links resolved.
 
     Returns:
         Cases sorted by id, and faults: rows without label, names used twice, names that cannot name a file.
@@ -55,7 +55,7 @@ def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]
 
 
 def listed_case(folder: Path, case: str, images: list[str], label: str) -> CaseFiles:
-    """A case from paths as they are listed, absolute or relative to the dataset folder; empty ones are left out."""
+    """A case from listed paths, absolute or relative to the dataset folder; empty paths are left out."""
     return CaseFiles(
         case=case or NO_NAME,
         images=tuple(_relative_path(folder, image) for image in images if image),
@@ -64,7 +64,7 @@ def listed_case(folder: Path, case: str, images: list[str], label: str) -> CaseF
 
 
 def listing_faults(cases: list[CaseFiles]) -> list[Fault]:
-    """What is wrong with listed cases before any file is opened: names, and files that are not listed."""
+    """Faults of listed cases that show before any file is opened: names, and files that are not listed."""
     count = Counter(files.case for files in cases)
     channels = Counter(len(files.images) for files in cases if files.images)
     expected = channels.most_common(1)[0][0] if channels else 0
@@ -78,7 +78,7 @@ def listing_faults(cases: list[CaseFiles]) -> list[Fault]:
         if not files.label:
             what.append("no label map is listed for this case")
         if count[files.case] > 1:
-            what.append("the name is used for several cases; give each a name of its own (lists: in a column `case`)")
+            what.append("several cases have this name; give each its own name (in lists: in the column `case`)")
         if files.case in (NO_NAME, ".", "..") or set(files.case) & set("/\\\0"):
             what.append("the name of a case must be usable as a file name")
         file = files.images[0] if files.images else files.label
@@ -87,7 +87,7 @@ def listing_faults(cases: list[CaseFiles]) -> list[Fault]:
 
 
 def case_name(image: str) -> str:
-    """The case's id: the name of its image file without the ending."""
+    """The case id: the name of the image file without its ending."""
     return split_ending(PurePath(image).name)[0]
 
 

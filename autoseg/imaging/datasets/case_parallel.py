@@ -23,20 +23,20 @@ def map_in_processes(
     workers: int,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Apply a function to every item, in the order of the items, and give each result when it is there.
+    """Apply a function to every item, in the order of the items, and give each result as soon as it is available.
 
     Args:
-        work: Picklable. What it raises ends everything.
-        items: Picklable; one case each.
+        work: Picklable function. An error that it raises ends everything.
+        items: Picklable arguments, one case each.
         task: Name of the work for the message, as in "preprocessing: a worker process was killed".
-        workers: Processes; 1 works in this one. Each holds one item in memory and uses one thread.
+        workers: Number of processes; 1 works in this one. Each holds one item in memory and uses one thread.
         progress: Called after each item.
 
     Yields:
         Results; they are not kept.
 
     Raises:
-        UsageError: If a worker process was killed, as the system does when memory runs out.
+        UsageError: If a worker process was killed, as systems do when they run out of memory.
     """
     for done, result in enumerate(_results(work, items, task, workers), start=1):
         yield result
@@ -55,14 +55,14 @@ def work_on_cases(
     """Apply a function to every case; one bad case does not stop the others.
 
     Args:
-        work: Picklable. Raises AutosegError, OSError, ValueError or MemoryError for a case that fails.
+        work: Picklable function. Raises AutosegError, OSError, ValueError or MemoryError for a case that fails.
         cases: The cases.
         task: Name of the work for the message, as in "preprocessing failed".
-        workers: Processes; 1 works in this one. Each holds one case in memory and uses one thread.
+        workers: Number of processes; 1 works in this one. Each holds one case in memory and uses one thread.
         progress: Called after each case.
 
     Yields:
-        Results of the cases that succeeded, in the order of the cases, as they come; they are not kept.
+        Results of the cases that succeeded, in the order of the cases; they are not kept.
 
     Raises:
         DatasetError: After the last case, if any failed; names each of them.
@@ -95,7 +95,7 @@ def _results(work: Callable[[Item], Result], items: Sequence[Item], task: str, w
 
 
 def _attempt(work: Callable[[CaseFiles], Result], case: CaseFiles) -> tuple[Result | None, str]:
-    """Result of a case, or None and a message that says what went wrong."""
+    """Result of a case, or None and the error message."""
     try:
         return work(case), ""
     except (AutosegError, OSError, ValueError) as error:

@@ -14,23 +14,21 @@ from autoseg.imaging.formats.reading import Template, data_files, read_image, re
 from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName
 
-_HASH_CHUNK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class CaseVolume:
     """Image and label map of one case, in working orientation."""
 
     image: NDArray[np.float32]
-    """(C, Z, Y, X); a view, not contiguous when axes were permuted or flipped."""
+    """Image, (C, Z, Y, X); a view, not contiguous when axes were permuted or flipped."""
     labels: NDArray[np.int16] | None
-    """(Z, Y, X), label indices; None for a case without label."""
+    """Label indices, (Z, Y, X); None for a case without label map."""
     grid: Grid
-    """Working orientation."""
+    """Grid in working orientation."""
     orientation: Orientation
-    """From stored to working axes."""
+    """Permutation and flips from stored to working axes."""
     template: Template
-    """For writing a label map on the image's own grid."""
+    """Template for writing a label map on the image's own grid."""
 
 
 def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientation: OrientationName) -> CaseVolume:
@@ -38,9 +36,9 @@ def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientati
 
     Args:
         folder: Dataset folder, to which the paths in `files` are relative.
-        files: The case; an empty label gives no label map.
-        encoding: Of the dataset.
-        orientation: `as_stored` leaves the axes alone; the others permute and flip, never resample.
+        files: Files of the case; an empty label gives no label map.
+        encoding: Encoding of the dataset.
+        orientation: Working orientation; `as_stored` does not change the axes, the others permute and flip them.
 
     Raises:
         ImageFileError: If a file cannot be read, the grids differ, or the label map has undeclared values.
@@ -67,7 +65,7 @@ def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientati
 
 
 def choose_orientation(grid: Grid, name: OrientationName) -> Orientation:
-    """The orientation from stored to working axes under the dataset's choice."""
+    """The orientation from stored to working axes for the dataset's choice."""
     if name == "as_stored":
         return Orientation()
     canonical = canonical_orientation(grid)
@@ -78,10 +76,10 @@ def choose_orientation(grid: Grid, name: OrientationName) -> Orientation:
 
 
 def content_hash(folder: Path, files: CaseFiles) -> str:
-    """Hash of the bytes of all files of a case, to notice changed data.
+    """Hash of the bytes of all files of a case, to detect changed data.
 
     Returns:
-        32 hexadecimal digits (BLAKE2b); file names do not enter.
+        Hash of 32 hexadecimal digits (BLAKE2b); it does not depend on file names.
 
     Raises:
         ImageFileError: If a file is missing or cannot be read.
@@ -94,11 +92,8 @@ def content_hash(folder: Path, files: CaseFiles) -> str:
 
 
 def _file_digest(path: Path) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_HASH_CHUNK_BYTES):
-                digest.update(chunk)
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be read: {error}") from error
-    return digest.digest()

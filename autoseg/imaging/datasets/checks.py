@@ -1,6 +1,6 @@
-"""What can be wrong with the files of one case, and with a case compared to the others.
+"""Faults in the files of one case, and in a case compared with the others.
 
-`check_case` opens every file of a case once; the other checks need only what it noted.
+`check_case` opens every file of a case once; the other checks only use the facts that it returns.
 """
 
 import hashlib
@@ -21,38 +21,38 @@ from autoseg.records.case import Grid, Spacing
 from autoseg.records.dataset import CaseFiles, Fault, LabelEncoding, OrientationName
 
 SPACING_OUTLIER_FACTOR = 3.0
-"""A case is named when its spacing along an axis is this many times the median, or the median this many times it."""
+"""Ratio of the spacing of a case along an axis to the median, or the inverse, above which a warning is given."""
 
 _AIR_HU, _MAX_HU = -900.0, 4100.0
-"""CT images show air (-1000 HU, less noise) and end near the 12-bit limit."""
+"""Bounds of Hounsfield units: CT images show air (-1000 HU with noise) and end near the 12-bit limit."""
 
 _SAMPLED_VOXELS = 1_000_000
-"""Voxels looked at to see whether intensities are whole numbers."""
+"""Voxels inspected to decide whether intensities are whole numbers."""
 
 _LOSSY_ENDINGS = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What reading a case showed; small, so that it travels between processes."""
+    """Facts found by reading a case; small, because they are sent between processes."""
 
     files: CaseFiles
     faults: tuple[Fault, ...] = ()
     spacing: Spacing | None = None
-    """Working orientation, mm; None when no image could be read."""
+    """Spacing in working orientation, mm; None when no image could be read."""
     hounsfield_channels: tuple[bool, ...] = ()
-    """Per channel: intensities look like Hounsfield units."""
+    """Whether the intensities of each channel look like Hounsfield units."""
     is_colour_picture: bool = False
     label_voxels: Mapping[int, int] | None = None
-    """Value in the file -> voxels; None when there is no usable label map."""
+    """Number of voxels for each value in the file; None when there is no usable label map."""
     image_hash: str = ""
-    """Of shape and voxels of all channels; empty when an image could not be read."""
+    """Hash of shape and voxels of all channels; empty when an image could not be read."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass
 class _Notebook:
-    """Collects the faults of one case while its files are read one after the other."""
+    """Faults of one case, collected while its files are read one after the other."""
 
     case: str
     faults: list[Fault] = field(default_factory=list)
@@ -66,20 +66,20 @@ class _Notebook:
 
 
 def check_case(folder: Path, files: CaseFiles, orientation: OrientationName) -> CaseFacts:
-    """Read all files of a case and note every fault; never raises for a faulty file.
+    """Read all files of a case and record every fault; never raises for a faulty file.
 
-    Checked here: files that are missing or cannot be read, grids that differ, NaN or infinite intensities, constant
-    images, label values that are not whole or out of range.
+    The faults are: files that are missing or cannot be read, grids that differ, NaN or infinite intensities, constant
+    images, label values that are not whole numbers or out of range.
 
     Args:
         folder: Dataset folder.
-        files: The case; an empty label is not a fault here (the layout reports it).
-        orientation: Of the dataset, for the spacing.
+        files: Files of the case; an empty label is not a fault here (the layout reports it).
+        orientation: Working orientation of the dataset, for the spacing.
     """
     notebook = _Notebook(files.case)
     digest = hashlib.blake2b(digest_size=16)
     hounsfield: list[bool] = []
-    constant: list[str] = []
+    constant: list[tuple[str, float]] = []
     grid: Grid | None = None
     num_read = 0
     for file in files.images:
@@ -92,7 +92,13 @@ def check_case(folder: Path, files: CaseFiles, orientation: OrientationName) -> 
         grid = grid or volume.grid
         digest.update(repr(volume.array.shape).encode())
         digest.update(np.ascontiguousarray(volume.array).data)
-        hounsfield += [_check_channel(channel, file, constant, notebook) for channel in volume.array]
+        for channel in volume.array:
+            lowest, highest = float(channel.min()), float(channel.max())
+            if not (np.isfinite(lowest) and np.isfinite(highest)):
+                _report_infinite(channel, file, notebook)
+            elif lowest == highest:
+                constant.append((file, lowest))
+            hounsfield.append(_is_hounsfield(channel, lowest, highest))
     _report_constant(constant, len(hounsfield), notebook)
     label_voxels = _check_label(folder, files, grid, notebook)
     return CaseFacts(
@@ -109,7 +115,7 @@ def check_case(folder: Path, files: CaseFiles, orientation: OrientationName) -> 
 
 
 def channel_faults(facts: Sequence[CaseFacts], num_channels: int) -> list[Fault]:
-    """Errors: images with another number of channels than expected."""
+    """Errors about images with another number of channels than expected."""
     return [
         _fault(
             "error", case, case.files.images[0], f"{len(case.hounsfield_channels)} channels, expected {num_channels}"
@@ -120,20 +126,20 @@ def channel_faults(facts: Sequence[CaseFacts], num_channels: int) -> list[Fault]
 
 
 def label_faults(facts: Sequence[CaseFacts], encoding: LabelEncoding) -> list[Fault]:
-    """Errors: undeclared label values. Warnings: label maps without foreground."""
+    """Errors about undeclared label values, and warnings about label maps without foreground."""
     return [fault for case in facts for fault in _label_faults(case, encoding)]
 
 
 def compare_cases(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
-    """Warnings that show only beside the other cases: equal images, unusual spacings, labels that occur nowhere."""
+    """Warnings that need all cases: equal images, unusual spacings, labels that occur in no case."""
     return _equal_images(facts) + _unusual_spacings(facts) + _absent_labels(facts, labels)
 
 
 def count_values(values: AnyArray) -> dict[int, int]:
-    """Voxels by value, for whole numbers of any sign.
+    """Number of voxels for each value, for whole numbers of any sign.
 
     Args:
-        values: (Z, Y, X), integer type.
+        values: Values of integer type, (Z, Y, X).
     """
     lowest, highest = int(values.min()), int(values.max())
     if highest - lowest > MAX_VALUE:
@@ -141,7 +147,7 @@ def count_values(values: AnyArray) -> dict[int, int]:
         return dict(zip(found.tolist(), voxels.tolist(), strict=True))
     voxels = np.zeros(highest - lowest + 1, dtype=np.int64)
     for plane in values:
-        # Slice by slice, because bincount works on a copy with 8 bytes per voxel.
+        # Slice by slice, because bincount works on a copy of 8 bytes per voxel.
         voxels += np.bincount((plane.astype(np.int64) - lowest).ravel(), minlength=voxels.size)
     return {lowest + int(offset): int(voxels[offset]) for offset in np.flatnonzero(voxels)}
 
@@ -166,36 +172,28 @@ def _check_grid(grid: Grid, file: str, first: Grid, first_file: str, notebook: _
         notebook.error(file, f"not on the same grid as {first_file}: {difference}")
 
 
-def _check_channel(channel: AnyArray, file: str, constant: list[str], notebook: _Notebook) -> bool:
-    """Note faults of one channel, (Z, Y, X); tell whether it looks like Hounsfield units."""
-    lowest, highest = float(channel.min()), float(channel.max())
-    if not (np.isfinite(lowest) and np.isfinite(highest)):
-        num_wrong = int(channel.size - np.isfinite(channel).sum())
-        notebook.error(file, f"{num_wrong} voxels are NaN or infinite; replace them, for example by 0")
-        return False
-    if lowest == highest:
-        constant.append(f"{file}: every voxel is {lowest:g}")
-        return False
-    return _is_hounsfield(channel, lowest, highest)
+def _report_infinite(channel: AnyArray, file: str, notebook: _Notebook) -> None:
+    num_wrong = int(channel.size - np.isfinite(channel).sum())
+    notebook.error(file, f"{num_wrong} voxels are NaN or infinite; replace them, for example by 0")
 
 
 def _is_hounsfield(channel: AnyArray, lowest: float, highest: float) -> bool:
-    if not (-_MAX_HU <= lowest <= _AIR_HU and highest <= _MAX_HU):
+    """Whether the range, with air, and whole numbers are those of CT; a constant or infinite channel is not."""
+    if not (-_MAX_HU <= lowest <= _AIR_HU and lowest < highest <= _MAX_HU):
         return False
     sample = channel.reshape(-1)[:: max(1, channel.size // _SAMPLED_VOXELS)]
     return bool(np.array_equal(sample, np.rint(sample)))
 
 
-def _report_constant(constant: list[str], num_channels: int, notebook: _Notebook) -> None:
-    """An image without any contrast is an error; one empty channel of several may be a sequence not taken."""
+def _report_constant(constant: list[tuple[str, float]], num_channels: int, notebook: _Notebook) -> None:
+    """An image without any contrast is an error; one empty channel of several may be a sequence not acquired."""
     report = notebook.error if len(constant) == num_channels else notebook.warning
-    for sentence in constant:
-        file, what = sentence.split(": ", 1)
-        report(file, f"the image is constant: {what}")
+    for file, value in constant:
+        report(file, f"the image is constant: every voxel is {value:g}")
 
 
 def _check_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _Notebook) -> dict[int, int] | None:
-    """Voxels by label value; None when the label map is missing or unusable."""
+    """Number of voxels for each label value; None when the label map is missing or unusable."""
     file, path = files.label, folder / files.label
     if not file:
         return None

@@ -1,4 +1,4 @@
-"""Which image files and which label file in two folders belong to one case, by their names."""
+"""Pairing of image files and label files in two folders by their names."""
 
 import re
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
 
 _CHANNEL_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
-"""Stem of one channel's file: CASE_0000, CASE_0001, ..."""
+"""Stem of the file of one channel: CASE_0000, CASE_0001, ..."""
 
 _DATA_FILE_ENDINGS = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")
-"""Belong to .hdr, .mhd and .nhdr files beside them."""
+"""Endings of voxel files that belong to .hdr, .mhd and .nhdr files beside them."""
 
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """Cases found in two folders, and what was wrong with the names; a faulty case is listed too."""
+    """Cases found in two folders, and faults of the names; a faulty case is listed too."""
 
     cases: tuple[CaseFiles, ...]
     faults: tuple[Fault, ...]
@@ -39,17 +39,17 @@ def pair_files(
 ) -> PairedFiles:
     """Find cases by name: images CASE.ext or CASE_0000.ext, CASE_0001.ext, ...; label maps CASE.ext.
 
-    Endings of image and label may differ. Hidden files are left alone, as are files that belong to a header beside
-    them; other files that are no images are named in a warning.
+    Endings of image and label may differ. Hidden files are ignored, as are files that belong to a header beside them;
+    other files that are not images are named in a warning.
 
     Args:
         folder: Dataset folder.
         image_folder: Name of the folder of images in it.
         label_folder: Name of the folder of label maps in it.
         channel_numbers: Whether image names end in a channel number; None: they do when no image is named exactly
-            like a label map and some image carries a number.
+            like a label map and some image name has a number.
         num_channels: Channels that each case should have, in as many files or all in one; None: as many as the
-            case with most.
+            case with the most.
 
     Returns:
         Cases sorted by id; missing channels, images without label (label empty) and labels without image as faults.
@@ -85,12 +85,12 @@ def pair_files(
 
 
 def image_files(folder: Path) -> list[str]:
-    """Names of all files in a folder whose ending can be read, sorted; hidden files are left alone."""
+    """Names of all files in a folder whose ending can be read, sorted; hidden files are ignored."""
     return [name for name in _visible_names(folder) if split_ending(name)[1] in IMAGE_ENDINGS]
 
 
 def _files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[Fault]]:
-    """Stem -> path relative to the dataset folder."""
+    """Paths relative to the dataset folder by stem, and faults of the names."""
     files: dict[str, str] = {}
     faults = []
     for name in _visible_names(folder / subfolder):
@@ -98,7 +98,7 @@ def _files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[F
         file = f"{subfolder}/{name}"
         if ending not in IMAGE_ENDINGS:
             if not name.lower().endswith(_DATA_FILE_ENDINGS):
-                what = f"left alone: not an image that can be read; supported are {' '.join(IMAGE_ENDINGS)}"
+                what = f"ignored: not an image that can be read; supported are {' '.join(IMAGE_ENDINGS)}"
                 faults.append(Fault(severity="warning", case="", file=file, what=what))
         elif stem in files:
             faults.append(_error(stem, file, f"has the same case name as {files[stem]}; keep one of the two"))
@@ -108,7 +108,7 @@ def _files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[F
 
 
 def _of_case(fault: Fault, channel_numbers: bool) -> Fault:
-    """A fault that names the stem of a channel's file, turned into one that names the case."""
+    """The fault with the case id in place of the stem of a channel's file."""
     channel = split_channel(fault.case) if channel_numbers else None
     return fault.model_copy(update={"case": channel[0]}) if channel else fault
 
@@ -118,7 +118,7 @@ def _visible_names(folder: Path) -> list[str]:
 
 
 def _missing_channels(channels: dict[str, dict[int, str]], num_channels: int | None) -> Iterable[Fault]:
-    """Channel files that other cases, or the declared channel names, lead to expect."""
+    """Faults about channel files that the other cases have or the declared channel names require."""
     found = {index for files in channels.values() for index in files}
     all_in_one_file = found == {0}
     expected = set(range(max(found, default=0) + 1))

@@ -1,7 +1,7 @@
-"""Recognising how a dataset lies on disk, without converting it.
+"""Recognition of the layout of a dataset on disk, without conversion.
 
 Four layouts: a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, plain `images/` and `labels/`, and a
-CSV or JSON list of files. Nothing here opens an image.
+CSV or JSON list of files. No image is opened here.
 """
 
 import json
@@ -29,19 +29,19 @@ _EXPECTED = """expected one of
 
 @dataclass(frozen=True)
 class FoundDataset:
-    """What names and JSON say about a dataset, before any image is opened."""
+    """Facts about a dataset from file names and JSON, before any image is opened."""
 
     name: str
     folder: Path
     layout: Literal["decathlon", "nnunet", "plain", "list"]
     cases: tuple[CaseFiles, ...]
-    """Sorted by id; a case named in an error among `faults` is listed too."""
+    """Cases sorted by id; a case named in an error among `faults` is listed too."""
     faults: tuple[Fault, ...] = ()
     labels: dict[str, LabelValues] | None = None
-    """None: not declared, to be found from the label maps."""
+    """Declared labels; None: not declared, to be found in the label maps."""
     regions_class_order: tuple[int, ...] | None = None
     channel_names: tuple[str, ...] | None = None
-    """None: not declared."""
+    """Declared names; None: not declared."""
 
 
 class _TrainingEntry(BaseModel):
@@ -55,7 +55,7 @@ class _ExplicitCase(BaseModel):
 
 
 class _DatasetJson(BaseModel):
-    """The keys of dataset.json that matter, in both dialects."""
+    """The keys of dataset.json that are used, in the form of the Decathlon and of nnU-Net."""
 
     labels: dict[str, int | str | list[int]]
     modality: dict[str, str] | None = None
@@ -73,7 +73,7 @@ def find_dataset(path: Path) -> FoundDataset:
         path: Dataset folder (or the dataset.json in it), or a CSV or JSON list.
 
     Raises:
-        DatasetError: If the path does not exist, is of no known layout, or its JSON or CSV is damaged.
+        DatasetError: If the path does not exist, has no known layout, or its JSON or CSV is damaged.
     """
     path = path.absolute()
     path = path.parent if path.name == "dataset.json" else path
@@ -160,7 +160,7 @@ def _channel_names(declared: _DatasetJson) -> tuple[str, ...] | None:
 
 
 def _labels(declared: _DatasetJson, folder: Path) -> dict[str, LabelValues]:
-    """Name -> values, from {"name": value} as well as from the Decathlon's {"value": "name"}."""
+    """Values by name, from {"name": value} or from the Decathlon's {"value": "name"}."""
     labels: dict[str, LabelValues] = {}
     try:
         for key, entry in declared.labels.items():
@@ -178,7 +178,7 @@ def _labels(declared: _DatasetJson, folder: Path) -> dict[str, LabelValues]:
 
 
 def _unlisted_files(folder: Path, cases: list[CaseFiles]) -> list[Fault]:
-    """Training files on disk that dataset.json does not name."""
+    """Warnings about training files on disk that dataset.json does not list."""
     listed = {os.path.normpath(name) for files in cases for name in (*files.images, files.label)}
     on_disk = [
         f"{subfolder}/{name}"

@@ -1,4 +1,7 @@
-"""gzip both ways: by ISA-L where it is installed (extra `fast`), several times sooner, else by the standard library."""
+"""Reading and writing gzip files.
+
+ISA-L, which the extra `fast` installs, is several times faster than the standard library and is used when available.
+"""
 
 import gzip
 import zlib
@@ -13,21 +16,21 @@ except ImportError:
     igzip = None
 
 LEVEL = 3
-"""Of the standard library, for label maps: a sixth smaller than level 1 for a sixth more time; level 6 takes three
-times as long for another quarter less."""
+"""Level of the standard library for label maps: a sixth smaller than level 1 for a sixth more time; level 6 takes three
+times as long for files smaller by another quarter."""
 
 ISAL_LEVEL = 2
-"""Of ISA-L: a fifth of the time of the above, an eighth larger."""
+"""Level of ISA-L: a fifth of the time of `LEVEL`, files larger by an eighth."""
 
 GZIP_DAMAGES: tuple[type[Exception], ...] = (EOFError, zlib.error)
-"""What reading a truncated or damaged stream raises; a wrong checksum, or no stream at all, raises OSError."""
+"""Errors of a truncated or damaged stream; a wrong checksum, or a file that is not gzip, raises OSError."""
 
 if igzip is not None:
     GZIP_DAMAGES = (*GZIP_DAMAGES, igzip.isal_zlib.error)
 
 
 def read_gzip(path: Path) -> BinaryIO:
-    """Open a gzip file for reading; a stream that is read to its end is checked.
+    """Open a gzip file for reading; its checksum is verified at the end of the stream.
 
     Raises:
         OSError: If it cannot be opened. Reading raises OSError and GZIP_DAMAGES.
@@ -38,7 +41,7 @@ def read_gzip(path: Path) -> BinaryIO:
 
 @contextmanager
 def open_gzip(path: Path) -> Iterator[gzip.GzipFile]:
-    """Open a new gzip file for writing; equal content gives equal bytes, because no time and no name are stored.
+    """Open a new gzip file for writing; equal content gives equal bytes, because neither time nor name is stored.
 
     Raises:
         OSError: If it cannot be written.

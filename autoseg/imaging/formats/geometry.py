@@ -1,7 +1,7 @@
-"""Orientation of arrays in space: permuting and flipping axes, never resampling, and comparing grids.
+"""Orientation of arrays in space: permuting and flipping axes without resampling, and comparing grids.
 
 Working arrays in canonical orientation run towards superior (z), posterior (y) and left (x); an oblique axis counts
-as the world axis nearest to it.
+as the nearest world axis.
 """
 
 from itertools import permutations, product
@@ -14,26 +14,26 @@ from autoseg.imaging.formats.volume import FLAT_SLICE_FACTOR, AnyArray, make_gri
 from autoseg.records.case import Grid, Orientation, Spacing, Triple
 
 SPACING_TOLERANCE = 1e-3
-"""Relative; headers store float32, and tools round."""
+"""Relative tolerance of spacings: headers store float32, and tools round."""
 
 CORNER_TOLERANCE = 0.1
-"""Distance between the same corner of two grids, as a share of the smallest spacing."""
+"""Tolerated distance between the same corner of two grids, as a fraction of the smallest spacing."""
 
 _CANONICAL_AXES = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
-"""Rows: direction in world coordinates (right, anterior, superior) of the working axes z, y, x."""
+"""Directions of the working axes z, y, x in world coordinates (right, anterior, superior), one per row."""
 
 
 def canonical_orientation(grid: Grid) -> Orientation:
-    """How to permute and flip the stored array so that its axes run towards superior, posterior, left.
+    """The permutation and flips after which the axes of the stored array run towards superior, posterior, left.
 
-    Every working axis takes the stored axis that lies nearest; of all assignments the one with the largest sum of
-    cosines is taken, so no stored axis is used twice, however oblique the image is.
+    Every working axis takes the nearest stored axis: of all assignments the one with the largest sum of cosines, so
+    that no stored axis is used twice, however oblique the image is.
 
     Args:
-        grid: Of the stored array; its affine must not be singular.
+        grid: Grid of the stored array; its affine must not be singular.
 
     Returns:
-        The orientation to hand to `orient_array`.
+        The orientation for `orient_array`.
     """
     directions = np.array(grid.affine)[:3, :3]
     cosines = _CANONICAL_AXES @ (directions / np.linalg.norm(directions, axis=0))
@@ -44,14 +44,14 @@ def canonical_orientation(grid: Grid) -> Orientation:
 
 
 def orient_array(array: AnyArray, orientation: Orientation) -> AnyArray:
-    """Stored to working axes, as a view.
+    """A view of a stored array with working axes.
 
     Args:
-        array: (..., Z, Y, X) in stored order.
-        orientation: Of the case.
+        array: Array in stored order, (..., Z, Y, X).
+        orientation: Orientation of the case.
 
     Returns:
-        A view, (..., Z, Y, X) in working order.
+        The view, (..., Z, Y, X) in working order.
     """
     leading = array.ndim - 3
     order = (*range(leading), *(leading + axis for axis in orientation.axes))
@@ -59,7 +59,7 @@ def orient_array(array: AnyArray, orientation: Orientation) -> AnyArray:
 
 
 def restore_array(array: AnyArray, orientation: Orientation) -> AnyArray:
-    """Working to stored axes, as a view; the inverse of `orient_array`."""
+    """A view of a working array with stored axes; the inverse of `orient_array`."""
     leading = array.ndim - 3
     stored_from = sorted(range(3), key=orientation.axes.__getitem__)
     order = (*range(leading), *(leading + axis for axis in stored_from))
@@ -81,24 +81,24 @@ def orient_grid(grid: Grid, orientation: Orientation) -> Grid:
 
 
 def measurable_spacing(grid: Grid) -> Spacing:
-    """The spacing whose product is a voxel's volume, mm, in the order of the grid's axes.
+    """The spacing whose product is the volume of a voxel, mm, in the order of the grid's axes.
 
-    A file of two axes gets a slice spacing that is made up, 999 times its coarsest one. Here it is 1, so that the
-    product is the area of a pixel: mm², and 1 in pictures, whose pixels count as 1 mm.
+    A file with two axes has an artificial slice spacing, 999 times its coarsest one. Here it is 1, so that the product
+    is the area of a pixel: in mm², and 1 in 2D images without a spacing.
     """
     first, second, third = (
-        1.0 if size == 1 and _is_made_up(spacing, grid.spacing) else spacing
+        1.0 if size == 1 and _is_artificial(spacing, grid.spacing) else spacing
         for size, spacing in zip(grid.shape, grid.spacing, strict=True)
     )
     return first, second, third
 
 
-def _is_made_up(spacing: float, of_grid: Spacing) -> bool:
-    return isclose(spacing, FLAT_SLICE_FACTOR * sorted(of_grid)[1], rel_tol=SPACING_TOLERANCE)
+def _is_artificial(spacing: float, grid_spacing: Spacing) -> bool:
+    return isclose(spacing, FLAT_SLICE_FACTOR * sorted(grid_spacing)[1], rel_tol=SPACING_TOLERANCE)
 
 
 def grid_difference(a: Grid, b: Grid) -> str | None:
-    """How two grids differ, in one sentence; None when they agree within tolerance.
+    """The difference between two grids in one sentence; None when they agree within tolerance.
 
     Shapes must be equal, spacings within 1e-3 relative, and each corner voxel's centre within a tenth of the
     smallest spacing.
@@ -118,7 +118,7 @@ def grid_difference(a: Grid, b: Grid) -> str | None:
 
 
 def corner_distance_mm(a: AnyArray, b: AnyArray, shape: Triple) -> float:
-    """Largest distance between the same corner voxel's centre under two affines, mm."""
+    """Largest distance in mm between the centres of the same corner voxel under two affines."""
     corners = np.array([(*corner, 1.0) for corner in product(*((0, size - 1) for size in shape))])
     return float(np.linalg.norm(corners @ (a - b).T, axis=1).max())
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _GIPL_HEADER_BYTES = 256
 
 _DATA_FILE_FIELD = re.compile(r"(?:ElementDataFile\s*[=:]|data ?file:)\s*(?P<value>.*)", re.IGNORECASE)
-"""Of a MetaImage or NRRD header."""
+"""Field of a MetaImage or NRRD header that names the voxel file."""
 
 _NUMBERED_FILES = re.compile(r"(?P<name>.*%\d*d.*?)(?:\s+-?\d+){0,4}")
 """Name pattern, first and last number, step; NRRD: also the number of axes in a file."""
@@ -47,15 +47,15 @@ def read_itk(path: Path) -> Volume:
     Raises:
         ImageFileError: If the file is missing, truncated, damaged or not an image in space.
     """
-    import SimpleITK  # slow to import, and many data sets are NIfTI alone
+    import SimpleITK  # slow to import, and many datasets have only NIfTI files
 
     if not path.is_file():
-        raise ImageFileError(f"{path}: there is no such file")
+        raise ImageFileError(f"{path}: the file does not exist")
     try:
         with _silent():
             image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
-        raise ImageFileError(f"{path}: cannot be read, it is damaged, truncated or of another format") from error
+        raise ImageFileError(f"{path}: cannot be read: it is damaged, truncated or has another format") from error
     ending = split_ending(path.name)[1]
     try:
         if ending == ".gipl":
@@ -78,7 +78,7 @@ def volume_from_simpleitk(image: "SimpleITK.Image") -> Volume:
 
 
 def detached_data_files(path: Path) -> tuple[Path, ...]:
-    """The files that a .mhd or .nhdr header names for its voxels; none when they follow in the same file.
+    """The voxel files that a .mhd or .nhdr header names; empty when the voxels follow in the same file.
 
     A numbered series (`slice%03d.raw 1 20 1`) gives all files on disk that fit its pattern.
 
@@ -121,7 +121,7 @@ def geometry_of_grid(grid: Grid) -> ItkGeometry:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep ITK's warnings off the terminal."""
+    """Suppress ITK's warnings on the terminal."""
     import SimpleITK
 
     shown = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
@@ -133,7 +133,7 @@ def _silent() -> Iterator[None]:
 
 
 def _refuse_truncated_gipl(image: "SimpleITK.Image", path: Path) -> None:
-    """ITK fills what a GIPL file lacks with whatever is in memory; every other format notices."""
+    """ITK returns uninitialised memory for the missing part of a GIPL file; it detects truncation in other formats."""
     import SimpleITK
 
     expected_bytes = _GIPL_HEADER_BYTES + SimpleITK.GetArrayViewFromImage(image).nbytes

@@ -1,8 +1,8 @@
 """NIfTI files: .nii, .nii.gz and .hdr/.img pairs, NIfTI-1 and NIfTI-2.
 
-Voxels are unpacked in parts, straight into the array that is handed on, so that neither the file's bytes nor its own
-number type are held beside it. A gzip stream is read to its end, where its checksum is: damage is noticed, which
-readers that stop behind the last voxel do not see.
+Voxels are decompressed in parts, directly into the array that is returned, so that neither the file's bytes nor its own
+number type need memory beside it. A gzip stream is read to its end, where its checksum is; readers that stop after the
+last voxel do not detect damage.
 """
 
 import logging
@@ -36,32 +36,32 @@ _CIFTI_INTENTS = range(3000, 3100)
 """CIFTI-2 stores matrices over brain surfaces in NIfTI-2 files and marks them with these intent codes."""
 
 _PART_BYTES = 2**22
-"""Unpacked at once."""
+"""Bytes decompressed at once."""
 
 _MAX_GZIP_RATIO = 1032
-"""Bytes that one byte of a deflate stream can stand for at most (RFC 1951: 258 bytes in 2 bits)."""
+"""Largest number of bytes that one byte of a deflate stream can encode (RFC 1951: 258 bytes in 2 bits)."""
 
 _MIN_VOLUME_RATIO = 1e-6
-"""An affine whose determinant is below this share of the product of its column lengths has axes in one plane."""
+"""An affine whose determinant is below this fraction of the product of its column lengths has axes in one plane."""
 
 
 def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
     """Read a NIfTI file; 4D files become channels, scl_slope and scl_inter are applied.
 
     Args:
-        path: The file; of a pair the .hdr file.
-        as_float32: Convert while reading; colours keep their type.
+        path: The file; for a pair the .hdr file.
+        as_float32: Whether voxels are converted while reading; colours keep their type.
 
     Returns:
         Volume in stored order with the file's own values (float64 when they are scaled).
 
     Raises:
-        ImageFileError: If the file is missing, truncated, damaged, or holds something else than voxels in space.
+        ImageFileError: If the file is missing, truncated, damaged, or does not hold voxels in space.
     """
     notes: list[str] = []
     is_pair = path.suffix.lower() == ".hdr"
     try:
-        with np.errstate(all="ignore"):  # damaged numbers in the header are looked at, not computed with
+        with np.errstate(all="ignore"):  # damaged numbers in the header are found by the checks below
             with _open(path) as stream:
                 header = _read_header(stream, is_pair=is_pair, notes=notes)
                 array = None if is_pair else _read_voxels(stream, path, header, as_float32=as_float32)
@@ -71,7 +71,9 @@ def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
                     array = _read_voxels(stream, data, header, as_float32=as_float32)
             return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
     except GZIP_DAMAGES as error:
-        raise ImageFileError(f"{path}: the file is truncated or damaged: {error}. Copy it again.") from error
+        raise ImageFileError(
+            f"{path}: the file is truncated or damaged: {error}. Copy or download it again."
+        ) from error
     except (OSError, ValueError, struct.error, HeaderDataError, WrapStructError) as error:
         raise ImageFileError(f"{path}: cannot be read as NIfTI: {error}") from error
 
@@ -83,7 +85,7 @@ def volume_from_nibabel(image: nibabel.Nifti1Image) -> Volume:
         image: NIfTI-1 or NIfTI-2 image, 2D to 4D (the fourth axis becomes channels).
 
     Raises:
-        ImageFileError: If the image is no NIfTI image, or its voxels cannot be used.
+        ImageFileError: If the image is not a NIfTI image, or its voxels cannot be used.
     """
     if not isinstance(image.header, Nifti1Header):
         raise ImageFileError(f"{image.get_filename()}: expected a NIfTI image, found {type(image).__name__}")
@@ -105,14 +107,14 @@ def image_data_file(path: Path) -> Path:
 
 
 def _open(path: Path) -> BinaryIO:
-    """The unpacked bytes of a file."""
+    """The decompressed bytes of a file."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name} is empty (0 bytes)")
     return read_gzip(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1Header:
-    """The checked header; notes what was mended in it."""
+    """The checked header; corrections are added to the notes."""
     start = stream.read(4)
     stream.seek(0)
     header = _header_class(start, is_pair=is_pair).from_fileobj(stream, check=False)
@@ -123,7 +125,7 @@ def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1
 
 
 def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, *, as_float32: bool) -> AnyArray:
-    """All voxels, scaled, (X, Y[, Z[, further axes]]); the stream is read to its end."""
+    """All scaled voxels, (X, Y[, Z[, further axes]]); reads the stream to its end."""
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     _refuse_truncated(stream, path, header)
     slope, inter = header.get_slope_inter()
@@ -147,7 +149,7 @@ def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, *, as_float
 
 
 def _fill(stream: BinaryIO, array: AnyArray) -> int:
-    """Read as many bytes as the array has, or as there are; returns how many."""
+    """Fill the array with bytes of the stream; returns their number, which is smaller when the stream ends early."""
     content = array.view(np.uint8).data
     found = 0
     while found < len(content):
@@ -159,7 +161,7 @@ def _fill(stream: BinaryIO, array: AnyArray) -> int:
 
 
 def _refuse_truncated(stream: BinaryIO, path: Path, header: Nifti1Header) -> None:
-    """Compare sizes before any memory is taken for voxels: a damaged header may promise terabytes."""
+    """Compare sizes before memory is allocated for voxels: a damaged header may announce terabytes."""
     shape = header.get_data_shape()
     if any(size < 1 for size in shape):
         raise ValueError(f"the header gives the shape {shape}, which has no voxels")
@@ -174,7 +176,7 @@ def _refuse_truncated(stream: BinaryIO, path: Path, header: Nifti1Header) -> Non
 
 
 def _recording_logger(notes: list[str]) -> logging.Logger:
-    """A logger outside the logging tree that keeps nibabel's warnings about a header instead of printing them."""
+    """A logger outside the logging tree that collects nibabel's warnings about a header instead of printing them."""
 
     def record_only(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING:
@@ -187,7 +189,7 @@ def _recording_logger(notes: list[str]) -> logging.Logger:
 
 
 def _header_class(start: bytes, *, is_pair: bool) -> type[Nifti1Header]:
-    """NIfTI-1 headers are 348 bytes long, NIfTI-2 headers 540; the first number in the file says so."""
+    """The class for the header size, which is the first number in the file: 348 for NIfTI-1, 540 for NIfTI-2."""
     sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
     classes: dict[int, type[Nifti1Header]] = {
         348: Nifti1PairHeader if is_pair else Nifti1Header,
@@ -226,12 +228,12 @@ def _channels_first(array: AnyArray, notes: list[str]) -> AnyArray:
     if array.dtype.names is None:
         return array.reshape((*spatial, *(further or [1])), order="F").T
     if len(array.dtype.names) > 3:
-        notes.append("the alpha channel was left out")
+        notes.append("the alpha channel was ignored")
     return np.stack([array[name].reshape(spatial, order="F").T for name in array.dtype.names[:3]])
 
 
 def _geometry(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list[str]) -> tuple[AnyArray, AnyArray]:
-    """Affine (x, y, z, 1) -> world, and spacing (x, y, z), mm."""
+    """Affine from (x, y, z, 1) to the world, and spacing (x, y, z), mm."""
     affine = _best_affine(header, shape_xyz, notes)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
@@ -247,14 +249,14 @@ def _best_affine(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: l
     sform = _usable(header.get_sform(coded=True)[0])
     qform = _usable(_qform(header))
     if int(header["sform_code"]) > 0 and sform is None:
-        notes.append("the sform of the header is not usable and was left out")
+        notes.append("the sform of the header is not usable and was ignored")
     if sform is not None and qform is not None:
         tolerance_mm = CORNER_TOLERANCE * float(np.linalg.norm(sform[:3, :3], axis=0).min())
         if corner_distance_mm(sform, qform, shape_xyz) > tolerance_mm:
-            notes.append("sform and qform of the header disagree on where the voxels are; the sform was used")
+            notes.append("sform and qform of the header disagree about the position of the voxels; the sform was used")
     affine = sform if sform is not None else qform
     if affine is None:
-        notes.append("the header does not say how the image lies in space (no sform, no qform); left/right is assumed")
+        notes.append("the header has no orientation (neither sform nor qform); left and right are assumed")
         affine = _usable(header.get_base_affine())
     if affine is None:
         raise ValueError(f"the header gives no usable voxel sizes: pixdim {header['pixdim'][1:4].tolist()}")

@@ -1,4 +1,4 @@
-"""Pictures: .png, .jpg, .bmp and .tif, 2D, grey or colour, through Pillow. They have no place in space."""
+"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space."""
 
 import struct
 import warnings
@@ -12,7 +12,7 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.volume import AnyArray, Template, Volume, canonical_affine, make_grid, split_ending
 
 PICTURE_SLICE_SPACING_MM = 999.0
-"""Slice spacing of a picture whose pixels count as 1 mm, so that plans put the slice axis first.
+"""Slice spacing of a 2D image, whose pixels count as 1 mm, so that plans put the slice axis first.
 
 References:
     nnU-Net v2 (Isensee et al. 2021), reader of natural 2D images: spacing (999, 1, 1).
@@ -24,12 +24,12 @@ _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_picture(path: Path, *, as_labels: bool) -> Volume:
-    """Read one picture; grey gives one channel, colour three (red, green, blue); alpha is left out.
+    """Read one 2D image; grey gives one channel, colour three (red, green, blue); alpha is ignored.
 
     Args:
-        path: The picture.
-        as_labels: Keep the palette's indices instead of its colours, and expect one value per pixel: a colour
-            picture is accepted only when its channels are equal.
+        path: The image file.
+        as_labels: Whether it is a label map: palette indices are kept instead of colours, and there must be one value
+            per pixel, so a colour image is accepted only when its channels are equal.
 
     Returns:
         Volume with Z = 1, spacing (999, 1, 1), already in canonical orientation.
@@ -45,9 +45,9 @@ def read_picture(path: Path, *, as_labels: bool) -> Volume:
                 _refuse_deep_colours(picture, path)
                 array, notes = _pixels(picture, as_labels=as_labels)
     except Image.DecompressionBombError as error:
-        raise ImageFileError(f"{path}: the picture is too large: {error}; cut it into pieces") from error
+        raise ImageFileError(f"{path}: the image is too large: {error}. Cut it into pieces.") from error
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
-        raise ImageFileError(f"{path}: cannot be read as a picture, it may be damaged: {error}") from error
+        raise ImageFileError(f"{path}: cannot be read as a 2D image, it may be damaged: {error}") from error
     spacing = (PICTURE_SLICE_SPACING_MM, 1.0, 1.0)
     grid = make_grid(array.shape[1:], spacing, canonical_affine(spacing))
     template = Template(ending=split_ending(path.name)[1], grid=grid, file_dimensions=2)
@@ -55,7 +55,7 @@ def read_picture(path: Path, *, as_labels: bool) -> Volume:
 
 
 def _refuse_deep_colours(picture: ImageFile.ImageFile, path: Path) -> None:
-    """Pillow would cut colours of 16 bits to 8 without a word; the file's own depth is known only before decoding."""
+    """Pillow reduces colours of 16 bits to 8 without a warning; the file's own depth is known only before decoding."""
     if picture.mode in _GREY_MODES:
         return
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
@@ -65,21 +65,21 @@ def _refuse_deep_colours(picture: ImageFile.ImageFile, path: Path) -> None:
         is_deep = picture.format == "PNG" and any(";16" in str(tile.args) for tile in picture.tile)
     if is_deep:
         raise ImageFileError(
-            f"{path}: 16 bits per colour (or grey with alpha) cannot be read in full; save it with 8 bits per "
-            "colour, or each channel as a 16-bit grey picture of its own"
+            f"{path}: 16 bits per colour (or grey with alpha) cannot be read in full. Save it with 8 bits per "
+            "colour, or each channel as a separate 16-bit grey image."
         )
 
 
 def _pixels(picture: Image.Image, *, as_labels: bool) -> tuple[AnyArray, list[str]]:
-    """(C, 1, Y, X), and notes."""
+    """Pixels, (C, 1, Y, X), and notes."""
     pages = getattr(picture, "n_frames", 1)
     if pages > 1:
         raise ValueError(f"it has {pages} pages; save stacks in a format with spacing, such as .nii.gz or .nrrd")
     notes = []
     if picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-        notes.append("the picture's EXIF rotation was not applied: pixels are used as they are stored")
+        notes.append("the EXIF rotation of the image was not applied: pixels are used as they are stored")
     if picture.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
-        notes.append("the alpha channel was left out")
+        notes.append("the alpha channel was ignored")
     pixels = np.asarray(_without_alpha(picture, as_labels=as_labels))
     if pixels.dtype.kind == "b":
         pixels = pixels.astype(np.uint8)
@@ -87,7 +87,7 @@ def _pixels(picture: Image.Image, *, as_labels: bool) -> tuple[AnyArray, list[st
         return pixels[np.newaxis, np.newaxis], notes
     if as_labels:
         if not (pixels == pixels[..., :1]).all():
-            raise ValueError("a label map in colours; expected one number per pixel, such as an 8-bit grey PNG")
+            raise ValueError("the label map has colours; expected one number per pixel, such as an 8-bit grey PNG")
         return np.ascontiguousarray(pixels[np.newaxis, np.newaxis, ..., 0]), notes
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0)[:, np.newaxis]), notes
 

@@ -1,6 +1,6 @@
-"""Image and label files into arrays (C, Z, Y, X): the one door for every format.
+"""Reading of image and label files of every format into arrays (C, Z, Y, X).
 
-This module, the format modules that it calls and `writing` are the only ones that know the axis order of files.
+Only this module, the format modules that it calls and `writing` know the axis order of files.
 """
 
 from collections.abc import Sequence
@@ -94,11 +94,11 @@ def volume_from_array(
     """A volume from an array in memory.
 
     Args:
-        array: (C, Z, Y, X), or (Z, Y, X) for one channel.
-        spacing: mm, (z, y, x).
-        affine: (4, 4), voxel index (z, y, x, 1) -> world mm (right, anterior, superior, 1); None: the axes run
-            towards superior, posterior and left.
-        ending: Of the files that label maps will be written to, for example `.nii.gz`.
+        array: Image, (C, Z, Y, X), or (Z, Y, X) for one channel.
+        spacing: Voxel size in mm, (z, y, x).
+        affine: Matrix from voxel index (z, y, x, 1) to world mm (right, anterior, superior, 1), (4, 4); None: the axes
+            run towards superior, posterior and left.
+        ending: Ending of the files that label maps will be written to, for example `.nii.gz`.
 
     Raises:
         ValueError: If the array has other than 3 or 4 axes, or spacing and affine disagree.
@@ -110,13 +110,13 @@ def volume_from_array(
         raise ValueError(f"expected an array (C, Z, Y, X) or (Z, Y, X), found the shape {voxels.shape}")
     matrix = canonical_affine(spacing) if affine is None else np.asarray(affine, dtype=np.float64)
     if not np.allclose(np.linalg.norm(matrix[:3, :3], axis=0), spacing, rtol=1e-2):
-        raise ValueError(f"the affine's columns are not {tuple(spacing)} mm long; both go by the order (z, y, x)")
+        raise ValueError(f"the affine's columns are not {tuple(spacing)} mm long; both have the order (z, y, x)")
     grid = make_grid(voxels.shape[1:], spacing, matrix)
     return Volume(array=_as_float32(voxels), grid=grid, template=Template(ending=ending, grid=grid))
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
-    """The file itself, and the files that hold its voxels: .img beside .hdr, what .mhd and .nhdr name.
+    """The file itself and the files with its voxels: .img beside .hdr, and the files that .mhd and .nhdr name.
 
     Raises:
         ImageFileError: If a header that names its files cannot be read.
@@ -137,13 +137,13 @@ def _read(path: Path, *, as_labels: bool) -> Volume:
     if ending in PICTURE_ENDINGS:
         return read_picture(path, as_labels=as_labels)
     raise ImageFileError(
-        f"{path}: files ending in {ending or '(nothing)'} are not supported; convert it to one of "
+        f"{path}: files ending in {ending or '(nothing)'} are not supported. Convert it to one of "
         f"{' '.join(IMAGE_ENDINGS)}"
     )
 
 
 def _join_channels(arrays: list[AnyArray]) -> AnyArray:
-    """Concatenate, and let each array go once it is copied: no two copies of all channels."""
+    """Concatenate, and release each array once it is copied, so that all channels are never held twice."""
     joined = np.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), dtype=np.float32)
     end = len(joined)
     while arrays:

@@ -1,4 +1,4 @@
-"""An image as read from a file: voxels, where they are, and what writing on the same grid needs.
+"""An image as read from a file: voxels, their grid, and the facts needed to write on the same grid.
 
 Arrays are in *stored* order: the file's axes reversed, slowest first, so (X, Y, Z) files become (Z, Y, X).
 """
@@ -23,29 +23,29 @@ IMAGE_ENDINGS: tuple[str, ...] = NIFTI_ENDINGS + ITK_ENDINGS + PICTURE_ENDINGS
 """Endings that can be read, lower case, with dot."""
 
 FLAT_SLICE_FACTOR = 999.0
-"""A 2D file gets a slice axis this many times as coarse as its coarsest axis, so that plans put it first."""
+"""Slice spacing of a 2D file relative to its coarsest axis, so that plans put the slice axis first."""
 
 
 @dataclass(frozen=True)
 class ItkGeometry:
-    """Geometry of an ITK image, in ITK's own terms: (x, y[, z]), left-posterior-superior, mm."""
+    """Geometry of an ITK image in ITK's convention: (x, y[, z]), left-posterior-superior, mm."""
 
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[float, ...]
-    """Row by row."""
+    """Direction matrix, row by row."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """What is needed to write a label map on an image's own grid."""
+    """Facts needed to write a label map on an image's own grid."""
 
     ending: str
-    """Of the image file, lower case, with dot; empty for images that did not come from a file."""
+    """Ending of the image file, lower case, with dot; empty for images that do not come from a file."""
     grid: Grid
-    """Stored order."""
+    """Grid in stored order."""
     file_dimensions: int = 3
-    """Spatial axes of the file, 2 or 3."""
+    """Number of spatial axes in the file, 2 or 3."""
     nifti_header: nibabel.Nifti1Header | None = None
     itk_geometry: ItkGeometry | None = None
 
@@ -55,11 +55,11 @@ class Volume:
     """An image or a label map in stored order."""
 
     array: AnyArray
-    """(C, Z, Y, X)."""
+    """Voxels, (C, Z, Y, X)."""
     grid: Grid
     template: Template
     notes: tuple[str, ...] = ()
-    """What had to be assumed or left out on reading, one sentence each, the same words for every file."""
+    """What was assumed or ignored on reading, one sentence each, with the same words for every file."""
     path: Path | None = None
 
 
@@ -67,7 +67,7 @@ def split_ending(name: str) -> tuple[str, str]:
     """Split a file name into stem and ending; `.nii.gz` is one ending.
 
     Returns:
-        Stem as written, and ending in lower case with its dot (empty when there is none).
+        Stem as written, and ending in lower case with its dot (empty without an ending).
     """
     lowered = name.lower()
     ending = next((known for known in IMAGE_ENDINGS if lowered.endswith(known)), Path(lowered).suffix)
@@ -78,9 +78,9 @@ def make_grid(shape: Sequence[int], spacing: Sequence[float], affine: AnyArray) 
     """A grid record from arrays.
 
     Args:
-        shape: Voxels, (z, y, x).
-        spacing: mm, (z, y, x).
-        affine: (4, 4), voxel index (z, y, x, 1) -> world mm (right, anterior, superior, 1).
+        shape: Number of voxels, (z, y, x).
+        spacing: Voxel size in mm, (z, y, x).
+        affine: Matrix from voxel index (z, y, x, 1) to world mm (right, anterior, superior, 1), (4, 4).
     """
     depth, height, width = (int(size) for size in shape)
     slice_mm, row_mm, column_mm = (float(size) for size in spacing)
@@ -88,7 +88,7 @@ def make_grid(shape: Sequence[int], spacing: Sequence[float], affine: AnyArray) 
 
 
 def canonical_affine(spacing: Sequence[float]) -> AnyArray:
-    """The affine of an array that lies in canonical orientation (z, y, x = superior, posterior, left), origin 0."""
+    """The affine of an array in canonical orientation (z, y, x = superior, posterior, left) with origin 0."""
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = spacing[0], -spacing[1], -spacing[2], 1.0
     return affine

@@ -1,4 +1,4 @@
-"""Label maps into files on the grid of the image they belong to, in any format that can be read."""
+"""Writing of label maps on the grid of the image they belong to, in any format that can be read."""
 
 import secrets
 import shutil
@@ -35,24 +35,23 @@ _SCANNER_COORDINATES = 1
 
 
 def label_map_ending(ending: str) -> str:
-    """The ending of a label map for an image with this ending: pictures give .png (one that loses nothing)."""
+    """The ending of a label map for an image with this ending: 2D images give .png, which is lossless."""
     return ".png" if ending.lower() in PICTURE_ENDINGS else ending.lower()
 
 
 def write_label_map(labels: NDArray[np.unsignedinteger], template: Template, path: Path) -> Path:
     """Write a label map, atomically, on the template's grid.
 
-    A NIfTI template keeps its header but for what voxels of another type require; ITK formats keep spacing, origin
-    and direction. Written to another format, the grid is carried over.
+    A NIfTI template keeps its header except the fields that describe the voxel type; ITK formats keep spacing, origin
+    and direction. A file of another format gets the grid.
 
     Args:
-        labels: (Z, Y, X) in stored order, whole numbers from 0 on; stored in the smallest unsigned type.
-        template: Of the image.
-        path: Its ending chooses the format. Pictures are written as PNG with one channel, whatever picture ending
-            is asked for.
+        labels: Label values, (Z, Y, X) in stored order, from 0 on; stored in the smallest unsigned type.
+        template: Template of the image.
+        path: Output file; its ending decides the format. Every ending of a 2D image gives PNG with one channel.
 
     Returns:
-        The path written: `path`, but for pictures the ending is .png.
+        The path that was written: `path`, with the ending .png for 2D images.
 
     Raises:
         ImageFileError: If the ending is not supported, or the label map does not fit into the format.
@@ -64,34 +63,34 @@ def write_label_map(labels: NDArray[np.unsignedinteger], template: Template, pat
     return _write(smallest, template, path)
 
 
-def write_share_map(shares: NDArray[np.floating], template: Template, path: Path) -> Path:
-    """Write a map of shares, such as an uncertainty, atomically, on the template's grid.
+def write_share_map(fractions: NDArray[np.floating], template: Template, path: Path) -> Path:
+    """Write a map of fractions, such as an uncertainty, atomically, on the template's grid.
 
     Args:
-        shares: (Z, Y, X) in stored order, in [0, 1]; stored as float32. PNG has no fractions: 16 bits, 65535 for 1.
-        template: Of the image; its header is kept as for `write_label_map`, but for the range that viewers show.
-        path: As for `write_label_map`.
+        fractions: Values in [0, 1], (Z, Y, X) in stored order; stored as float32, in PNG as 16 bits with 65535 for 1.
+        template: Template of the image; its header is kept as in `write_label_map`, except the range that viewers show.
+        path: Output file; its ending decides the format as in `write_label_map`.
 
     Returns:
-        The path written.
+        The path that was written.
 
     Raises:
         ImageFileError: If the ending is not supported, or the map does not fit into the format.
         ValueError: If the shape is not the template's.
     """
-    if shares.shape != template.grid.shape:
-        raise ValueError(f"{path}: a map of shape {shares.shape} does not fit the grid {template.grid.shape}")
+    if fractions.shape != template.grid.shape:
+        raise ValueError(f"{path}: a map of shape {fractions.shape} does not fit the grid {template.grid.shape}")
     if split_ending(path.name)[1] in PICTURE_ENDINGS:
-        return _write(np.rint(shares * np.float32(65535)).astype(np.uint16), template, path)
+        return _write(np.rint(fractions * np.float32(65535)).astype(np.uint16), template, path)
     if template.nifti_header is not None:
         header = template.nifti_header.copy()
         header["cal_min"], header["cal_max"] = 0, 1
         template = replace(template, nifti_header=header)
-    return _write(np.ascontiguousarray(shares, dtype=np.float32), template, path)
+    return _write(np.ascontiguousarray(fractions, dtype=np.float32), template, path)
 
 
 def _write(voxels: AnyArray, template: Template, path: Path) -> Path:
-    """Choose the format by the path's ending; voxels are (Z, Y, X), of the type to be stored."""
+    """Write voxels (Z, Y, X) of the type to be stored in the format of the path's ending."""
     stem, ending = split_ending(path.name)
     try:
         if ending in NIFTI_ENDINGS:
@@ -129,7 +128,7 @@ def _write_nifti(labels: AnyArray, template: Template, path: Path, ending: str) 
 
 
 def _nifti_header(template: Template) -> Nifti1Header:
-    """The image's own header, or one made from its grid."""
+    """The image's own header, or a new one for its grid."""
     if template.nifti_header is not None:
         return _single_file_header(template.nifti_header)
     affine = reverse_voxel_axes(np.array(template.grid.affine))
@@ -143,7 +142,7 @@ def _nifti_header(template: Template) -> Nifti1Header:
 
 
 def _single_file_header(header: Nifti1Header) -> Nifti1Header:
-    """A copy whose class is the one of single files; images make pair headers of it where they need them."""
+    """A copy of the class for single files; nibabel's image classes convert it to a pair header where needed."""
     single_class = Nifti2Header if int(header["sizeof_hdr"]) == Nifti2Header.sizeof_hdr else Nifti1Header
     single = single_class(header.binaryblock, header.endianness, check=False)
     single["magic"] = single_class.single_magic
@@ -152,7 +151,7 @@ def _single_file_header(header: Nifti1Header) -> Nifti1Header:
 
 
 def _write_itk(labels: AnyArray, template: Template, path: Path, ending: str) -> None:
-    import SimpleITK  # slow to import, and many data sets are NIfTI alone
+    import SimpleITK  # slow to import, and many datasets have only NIfTI files
 
     geometry = template.itk_geometry or geometry_of_grid(template.grid)
     if ending == ".gipl" and not np.array_equal(geometry.direction, np.eye(len(geometry.spacing)).ravel()):
@@ -168,7 +167,7 @@ def _write_itk(labels: AnyArray, template: Template, path: Path, ending: str) ->
 
 def _write_png(labels: AnyArray, path: Path) -> None:
     if labels.shape[0] != 1:
-        raise ImageFileError(f"{path}: a picture has one slice, the label map has {labels.shape[0]}; use .nii.gz")
+        raise ImageFileError(f"{path}: a 2D image has one slice, the label map has {labels.shape[0]}; use .nii.gz")
     if labels.dtype.itemsize > 2:
         raise ImageFileError(f"{path}: PNG holds values up to 65535, the label map has {labels.max()}; use .nii.gz")
     with replacing(path) as temporary:

@@ -78,5 +78,5 @@ def test_picture_values_out_of_range_are_refused():
 
 
 def test_wrong_number_of_channels_is_refused():
-    with pytest.raises(DatasetError, match=r"has 1 channel\(s\), the plan normalises 2"):
+    with pytest.raises(DatasetError, match=r"has 1 channel\(s\), but the plan normalises 2"):
         normalize_image(image_of(0, 1, 2, 3), EVERYWHERE, [NormalizationSpec(scheme="none")] * 2)

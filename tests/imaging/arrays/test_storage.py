@@ -117,14 +117,14 @@ def test_truncated_array_is_reported(tmp_path, keep):
     save(tmp_path, locations={1: voxels(50)})
     content = (tmp_path / "a.b2nd").read_bytes()
     (tmp_path / "a.b2nd").write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(DatasetError, match=r"a\.b2nd: case a: missing or damaged .* Run preprocessing again"):
+    with pytest.raises(DatasetError, match=r"a\.b2nd: case a: missing or damaged .* run autoseg-plan again"):
         open_case(tmp_path, "a")
 
 
 def test_array_of_another_case_is_reported(tmp_path):
     image, labels = arrays()
     save_case(tmp_path, record_of("a", shape=(1, 2, 3)), image, labels, {}, None, (8, 8, 8))
-    with pytest.raises(DatasetError, match=r"array of shape \(9, 17, 23\) found, its record says \(1, 2, 3\)"):
+    with pytest.raises(DatasetError, match=r"the array has the shape \(9, 17, 23\), its record \(1, 2, 3\)"):
         open_case(tmp_path, "a")
 
 

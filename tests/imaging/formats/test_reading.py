@@ -185,7 +185,7 @@ def test_qform_alone_and_no_form_at_all(tmp_path):
     image.set_qform(None, 0)
     nibabel.save(image, tmp_path / "n.nii.gz")
     volume = read_image([tmp_path / "n.nii.gz"])
-    assert any("no sform, no qform" in note for note in volume.notes)
+    assert any("neither sform nor qform" in note for note in volume.notes)
     assert volume.grid.spacing == pytest.approx((3.9, 0.5, 1.25))
 
 
@@ -352,7 +352,7 @@ def test_colour_label_maps_need_equal_channels(tmp_path):
     Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_label_map(tmp_path / "grey.png").array[0, 0], grey)
     Image.fromarray(np.stack([grey, grey, grey + 1], axis=-1)).save(tmp_path / "colour.png")
-    with pytest.raises(ImageFileError, match=r"colour\.png: .*label map in colours"):
+    with pytest.raises(ImageFileError, match=r"colour\.png: .*label map has colours"):
         read_label_map(tmp_path / "colour.png")
 
 
