@@ -82,7 +82,8 @@ def make_plan(spacings: dict[str, tuple[float, ...]] | None = None, *, normaliza
         "transpose": (0, 1, 2),
         "decisions": (),
     } | changes
-    values.setdefault("encoding", _encode(values["labels"]))
+    if "encoding" not in values:
+        values["encoding"] = _encode(values["labels"])
     channels, heads = len(values["channel_names"]), len(values["encoding"].heads)
     configurations = {
         name: make_configuration(

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from autoseg.errors import RecordError
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.postprocessing import (
     INSTALLED_LIBRARY,
     apply_postprocessing,
@@ -21,28 +22,12 @@ from autoseg.postprocessing import (
     remove_small_components,
     smallest_kept_voxels,
 )
-from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
 
 SPACING = (3.0, 0.9, 0.7)  # 1.89 mm³ a voxel
 
-LABELS = LabelEncoding(
-    values=(0, 10, 20),
-    activation="softmax",
-    heads=(
-        Head(name="background", indices=(0,), painted_index=0),
-        Head(name="one", indices=(1,), painted_index=1),
-        Head(name="two", indices=(2,), painted_index=2),
-    ),
-)
-REGIONS = LabelEncoding(
-    values=(0, 1, 2, 3),
-    activation="sigmoid",
-    heads=(
-        Head(name="whole", indices=(1, 2, 3), painted_index=1),
-        Head(name="core", indices=(2, 3), painted_index=2),
-    ),
-)
+LABELS = make_encoding({"background": 0, "one": 10, "two": 20})
+REGIONS = make_encoding({"background": 0, "whole": (1, 2, 3), "core": (2, 3)}, (1, 2))
 
 
 def as_map(*rows):

@@ -21,8 +21,18 @@ import SimpleITK
 from autoseg.cli.main import main
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.records.files import write_record
-from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
-from tests.builders import LABELS, REGIONS, SHAPE, SPACING, make_image, make_plan, write_model, write_nifti
+from tests.builders import (
+    LABELS,
+    REGIONS,
+    SHAPE,
+    SPACING,
+    make_case_fingerprint,
+    make_fingerprint,
+    make_image,
+    make_plan,
+    write_model,
+    write_nifti,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -229,14 +239,8 @@ def test_an_image_unlike_the_training_images_is_told_and_predicted(model, images
     copy = tmp_path / "model"
     shutil.copytree(model, copy)
     plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)})
-    seen = CaseFingerprint(
-        case="1", shape=(40, 50, 60), cropped_shape=(40, 50, 60), spacing=(1.0, 1.0, 1.0),
-        channel_ranges=((-300.0, 300.0),), labels={}, content_hash="",
-    )  # fmt: skip
-    fingerprint = Fingerprint(
-        dataset_name="made", channel_names=plan.channel_names, labels=plan.labels, encoding=plan.encoding,
-        orientation=plan.orientation, cases=(seen,), intensities=(), median_cropped_fraction=1.0,
-    )  # fmt: skip
+    seen = make_case_fingerprint(shape=(40, 50, 60), channel_ranges=((-300.0, 300.0),))
+    fingerprint = make_fingerprint([seen], plan, intensities=())
     write_record(fingerprint, copy / "fingerprint.json")
     assert predict(copy, images / "a.nii.gz", tmp_path / "out") == 0
     depth, height, width = (size * spacing for size, spacing in zip(SHAPE, SPACING, strict=True))

@@ -11,13 +11,12 @@ from autoseg.errors import TrainingError
 from autoseg.inference.models import cascade_maps
 from autoseg.pipeline import PlanningOptions, training_order
 from autoseg.records.budget import Budget
-from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.report.page import render
 from autoseg.stages import select, train
-from tests.builders import CASCADE, make_cascade_plan
+from tests.builders import CASCADE, make_cascade_plan, make_dataset
 
 
 def plan_in_order(*names, **previous):
@@ -83,11 +82,7 @@ def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):
     splits = [Split(training=tuple(other for other in cases if other != case), validation=(case,)) for case in cases]
     write_record(Splits(folds=tuple(splits[:num_folds]), reason="by hand"), workspace.splits)
     plan = plan_in_order(CASCADE, "3d_fullres", "3d_lowres")
-    files = tuple(CaseFiles(case=case, images=(f"{case}.nii",), label=f"{case}_label.nii") for case in cases)
-    description = DatasetDescription(
-        name="made", folder=".", layout="plain", orientation="canonical", channel_names=plan.channel_names,
-        labels=plan.labels, encoding=plan.encoding, file_ending=".nii", cases=files,
-    )  # fmt: skip
+    description = make_dataset(cases, plan)
     write_record(description, workspace.dataset)
     monkeypatch.setattr(pipeline, "plan_dataset", lambda *_, **__: plan)
     return pipeline.run(tmp_path, workspace, Budget(), PlanningOptions(), folds=folds)

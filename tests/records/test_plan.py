@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from autoseg.errors import RecordError
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.budget import Budget, Overrides, Throughput
-from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.files import read_record, write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, TrainingSpec, model_hash
@@ -65,14 +65,7 @@ PLAN = Plan(
     budget=Budget(memory_gigabytes=8.0, throughput=(Throughput(dimensions=3, base_features=8, macs_per_second=2e9),)),
     channel_names=("CT", "PET"),
     labels={"background": 0, "organ": 1, "tumour": 7},
-    encoding=LabelEncoding(
-        values=(0, 1, 7),
-        activation="softmax",
-        heads=tuple(
-            Head(name=name, indices=(index,), painted_index=index)
-            for index, name in enumerate(("background", "organ", "tumour"))
-        ),
-    ),
+    encoding=make_encoding({"background": 0, "organ": 1, "tumour": 7}),
     orientation="canonical",
     transpose=(0, 2, 1),
     configurations={

@@ -6,12 +6,13 @@ import nibabel
 import numpy as np
 import pytest
 
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.inference.refinement.patches import plan_refiner
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import EpochHistory
-from autoseg.records.dataset import CaseFiles, DatasetDescription, Fault, Head, LabelEncoding, LabelValues
+from autoseg.records.dataset import CaseFiles, DatasetDescription, Fault, LabelValues
 from autoseg.records.files import write_record, write_text
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
@@ -22,15 +23,7 @@ from autoseg.records.selection import Candidate, Selection
 from autoseg.records.workspace import Workspace
 
 LABELS: dict[str, LabelValues] = {"background": 0, "<b>liver</b>": 10, "lesion": 20}
-ENCODING = LabelEncoding(
-    values=(0, 10, 20),
-    activation="softmax",
-    heads=(
-        Head(name="background", indices=(0,), painted_index=0),
-        Head(name="<b>liver</b>", indices=(1,), painted_index=1),
-        Head(name="lesion", indices=(2,), painted_index=2),
-    ),
-)
+ENCODING = make_encoding(LABELS)
 SPACING = (3.0, 0.9, 0.7)
 
 

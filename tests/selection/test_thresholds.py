@@ -10,15 +10,13 @@ from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.restoring.restore import CaseLogits, restore_labels
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
-from autoseg.records.budget import Budget
-from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
+from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
-from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 from autoseg.selection import thresholds
 from autoseg.selection.ensembles import CrossValidation, ValidatedFold
 from autoseg.selection.thresholds import THRESHOLDS, TunedThresholds
+from tests.builders import make_dataset, make_plan, make_record
 
 LABELS: dict[str, LabelValues] = {"background": 0, "whole": (10, 20), "core": 20, "ignore": 99}
 ENCODING = make_encoding(LABELS, (10, 20))
@@ -31,9 +29,8 @@ MODEL = ("2d", "3d_fullres")
 def place(shape=SHAPE):
     """What preprocessing did: transpose, crop x, nothing else."""
     z, y, x = shape
-    return PreprocessedCase(
-        case="case", configuration="3d_fullres", spacing=(0.7, 3.0, 0.9), shape=(x - 2, z, y),
-        original_spacing=(0.7, 3.0, 0.9), original_shape=(x, z, y), crop_start=(1, 0, 0), crop_stop=(x - 1, z, y),
+    return make_record(
+        (x - 2, z, y), (0.7, 3.0, 0.9), original_shape=(x, z, y), crop_start=(1, 0, 0), crop_stop=(x - 1, z, y),
         transpose=TRANSPOSE,
     )  # fmt: skip
 
@@ -71,18 +68,8 @@ class Run:
         return CaseLogits(logits_of(self.probabilities[case][name]), place(), ResamplingSpec())
 
     def tune(self, progress=None) -> TunedThresholds:
-        files = tuple(
-            CaseFiles(case=case, images=(f"images/{case}.nii.gz",), label=f"labels/{case}.nii.gz")
-            for case in self.references
-        )
-        dataset = DatasetDescription(
-            name="d", folder="data", layout="plain", file_ending=".nii.gz", cases=files, channel_names=("MR",),
-            labels=LABELS, encoding=ENCODING, orientation="canonical",
-        )  # fmt: skip
-        plan = Plan(
-            dataset_name="d", planner="unet", budget=Budget(), transpose=TRANSPOSE, configurations={}, decisions=(),
-            channel_names=("MR",), labels=LABELS, encoding=ENCODING, orientation="canonical",
-        )  # fmt: skip
+        plan = make_plan(labels=LABELS, encoding=ENCODING, transpose=TRANSPOSE)
+        dataset = make_dataset(self.references, plan)
         run = CrossValidation(
             workspace=Workspace(self.root / "w"), dataset=dataset, dataset_folder=self.root / "data", plan=plan,
             device=torch.device("cpu"), precision="fp32",

@@ -12,10 +12,9 @@ from scipy.ndimage import gaussian_filter
 from autoseg.errors import InteropError, PredictionError
 from autoseg.interop.models import open_model
 from autoseg.records.budget import Budget
-from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.evaluation import Evaluation, LabelSummary
 from autoseg.records.files import read_record, write_record, write_text
-from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
+from autoseg.records.fingerprint import Fingerprint, IntensityStatistics, LabelFacts
 from autoseg.records.manifest import Manifest
 from autoseg.records.plan import Decision, Plan, Split, Splits
 from autoseg.records.postprocessing import KeepLargestComponent
@@ -24,7 +23,15 @@ from autoseg.stages import export
 from autoseg.stages.export import ExportOptions, export_model
 from autoseg.stages.plan import adopt_model
 from autoseg.stages.predict import Predictor
-from tests.builders import CASCADE, make_cascade_plan, make_plan, write_model
+from tests.builders import (
+    CASCADE,
+    make_cascade_plan,
+    make_case_fingerprint,
+    make_dataset,
+    make_fingerprint,
+    make_plan,
+    write_model,
+)
 
 SPACING = (2.5, 1.0, 0.8)
 CASES = ("Curie_Marie_1867", "Meitner_Lise_1878", "Noether_Emmy_1882")
@@ -51,32 +58,19 @@ def assert_same_prediction(first, second, channels=1, **options):
     np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
-def make_fingerprint(plan):
-    def case(name, size):
-        return CaseFingerprint(
-            case=name, shape=(size, 40, 30), cropped_shape=(size, 30, 30), spacing=(2.5, 1.0, 0.5 + size),
+def fingerprint_of(plan):
+    cases = [
+        make_case_fingerprint(
+            case, (size, 40, 30), cropped_shape=(size, 30, 30), spacing=(2.5, 1.0, 0.5 + size),
             channel_ranges=((-3.5, 100.0 * size),), content_hash="0f" * 16,
             labels={"anterior": LabelFacts(voxels=17, volume_mm3=4711.0, components=1)},
-        )  # fmt: skip
-
-    sizes = (30, 10, 20)
+        )
+        for case, size in zip(CASES, (30, 10, 20), strict=True)
+    ]  # fmt: skip
     statistics = IntensityStatistics(
         mean=1.0, median=1.0, std=2.0, minimum=-3.5, maximum=9.0, percentile_00_5=-1.0, percentile_99_5=7.0
     )
-    return Fingerprint(
-        dataset_name=plan.dataset_name, channel_names=plan.channel_names, labels=plan.labels, encoding=plan.encoding,
-        orientation=plan.orientation, cases=tuple(map(case, CASES, sizes)), intensities=(statistics,),
-        median_cropped_fraction=0.75,
-    )  # fmt: skip
-
-
-def make_dataset(plan, folder):
-    files = tuple(CaseFiles(case=case, images=(f"{case}.nii.gz",), label=f"{case}.nii.gz") for case in CASES)
-    return DatasetDescription(
-        name=plan.dataset_name, folder=str(folder), layout="plain", orientation=plan.orientation,
-        channel_names=plan.channel_names, labels=plan.labels, encoding=plan.encoding, file_ending=".nii.gz",
-        cases=files,
-    )  # fmt: skip
+    return make_fingerprint(cases, plan, intensities=(statistics,), median_cropped_fraction=0.75)
 
 
 def make_selection(**changes):
@@ -110,8 +104,8 @@ def model(tmp_path):
     )
     write_model(workspace.root, plan, {"3d_fullres": ("5",)}, checkpoint="best")
     write_record(make_selection(), workspace.selection)
-    write_record(make_fingerprint(plan), workspace.fingerprint)
-    write_record(make_dataset(plan, tmp_path / "secret"), workspace.dataset)
+    write_record(fingerprint_of(plan), workspace.fingerprint)
+    write_record(make_dataset(CASES, plan, folder=str(tmp_path / "secret")), workspace.dataset)
     write_record(Splits(folds=(Split(training=CASES[:2], validation=CASES[2:]),), reason="seed"), workspace.splits)
     summary = LabelSummary(dice=0.8, iou=None, dice_std=None, num_cases=3)
     labels = {"anterior": summary, "posterior": summary.model_copy(update={"dice": None})}

@@ -8,8 +8,9 @@ import SimpleITK
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.records.dataset import CaseFiles, DatasetDescription
+from autoseg.records.dataset import CaseFiles
 from autoseg.stages.fingerprint import extract_fingerprint
+from tests.builders import make_dataset, make_plan
 
 LABELS = {"background": 0, "near": 1, "far": 5, "ignore": 9}
 
@@ -24,19 +25,8 @@ def write_case(folder, case, image, labels, spacing=(1.0, 2.0, 4.0)):
 
 
 def description_of(folder, names, labels=LABELS, regions_class_order=None):
-    return DatasetDescription(
-        name="made up",
-        folder=str(folder),
-        layout="plain",
-        orientation="as_stored",
-        channel_names=("MR",),
-        labels=labels,
-        encoding=make_encoding(labels, regions_class_order),
-        file_ending=".nii.gz",
-        cases=tuple(
-            CaseFiles(case=name, images=(f"images/{name}.nii.gz",), label=f"labels/{name}.nii.gz") for name in names
-        ),
-    )
+    plan = make_plan(labels=labels, encoding=make_encoding(labels, regions_class_order), orientation="as_stored")
+    return make_dataset(names, plan, name="made up", folder=str(folder))
 
 
 def blocks():

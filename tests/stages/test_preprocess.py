@@ -1,7 +1,7 @@
 """Preprocessing: equal to nnU-Net's own arrays on real data; order, resuming and failures on made-up cases."""
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,66 +13,43 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.storage import open_case, stored_cases
 from autoseg.imaging.datasets.case_reading import read_case
-from autoseg.records.budget import Budget
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
-from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec
+from autoseg.records.dataset import CaseFiles, LabelValues
+from autoseg.records.network import NormalizationSpec
 from autoseg.records.workspace import Workspace
 from autoseg.stages import preprocess
 from autoseg.stages.preprocess import preprocess_dataset
+from tests.builders import make_configuration, make_dataset, make_network_spec, make_plan
 
 LABELS: dict[str, LabelValues] = {"background": 0, "near": 1, "far": 4}
 
 
 def configuration(name, spacing, *, use_mask=False, scheme="zscore", preprocessed_as=None):
-    dimensions: Literal[2, 3] = 2 if len(spacing) == 2 else 3
-    ones = (1,) * dimensions
-    network = NetworkSpec(
-        architecture="unet",
-        dimensions=dimensions,
-        input_channels=1,
-        output_channels=3,
-        features=(8, 8),
-        strides=(ones, ones),
-        kernel_sizes=(ones, ones),
-        encoder_blocks=(2, 2),
-        decoder_blocks=(2,),
-    )
-    return Configuration(
-        spacing=spacing,
-        median_shape=(8.0,) * dimensions,
-        patch_size=(8,) * dimensions,
-        batch_size=2,
-        network=network,
+    ones = (1,) * len(spacing)
+    return make_configuration(
+        spacing,
+        median_shape=(8.0,) * len(spacing),
+        patch_size=(8,) * len(spacing),
+        network=make_network_spec(len(spacing), features=(8, 8), strides=(ones, ones), kernel_sizes=(ones, ones)),
         normalization=(NormalizationSpec(scheme=scheme, use_mask=use_mask),),
-        resampling=ResamplingSpec(),
-        training=TrainingSpec(mirror_axes=(0,), batch_dice=False),
-        estimates=Estimates(feature_map_elements=1, parameters=1, macs=1, training_memory_bytes=1),
         preprocessed_as=preprocessed_as or name,
     )
 
 
 def plan_of(configurations, *, labels=LABELS, transpose=(0, 1, 2), orientation="as_stored"):
-    encoding = make_encoding(labels)
+    num_heads = len(make_encoding(labels).heads)
     networks = {
-        name: configuration.network.model_copy(update={"output_channels": len(encoding.heads)})
+        name: configuration.network.model_copy(update={"output_channels": num_heads})
         for name, configuration in configurations.items()
     }
-    return Plan(
-        dataset_name="made up",
-        planner="unet",
-        budget=Budget(),
-        channel_names=("MR",),
+    return make_plan(
         labels=labels,
-        encoding=encoding,
         orientation=orientation,
         transpose=transpose,
         configurations={
             name: configuration.model_copy(update={"network": networks[name]})
             for name, configuration in configurations.items()
         },
-        decisions=(),
     )
 
 
@@ -287,19 +264,7 @@ def dataset(tmp_path):
 
 
 def description_of(folder, names):
-    return DatasetDescription(
-        name="made up",
-        folder=str(folder),
-        layout="plain",
-        orientation="as_stored",
-        channel_names=("MR",),
-        labels=LABELS,
-        encoding=make_encoding(LABELS),
-        file_ending=".nii.gz",
-        cases=tuple(
-            CaseFiles(case=name, images=(f"images/{name}.nii.gz",), label=f"labels/{name}.nii.gz") for name in names
-        ),
-    )
+    return make_dataset(names, make_plan(labels=LABELS, orientation="as_stored"), folder=str(folder))
 
 
 def modification_times(workspace):

@@ -7,56 +7,37 @@ from PIL import Image
 from autoseg.errors import UsageError
 from autoseg.imaging.arrays.storage import save_case
 from autoseg.records.budget import Budget
-from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import write_record
-from autoseg.records.plan import Plan, Split, Splits
+from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.stages import preview
 from autoseg.stages.preview import preview_augmentation
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.options import TrainingOptions
-from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case
+from tests.builders import make_dataset, make_plan
+from tests.training.small_cases import SHAPES, make_configuration, make_stored_case
 
 PATCH = (4, 8, 6)
 
 
-def make_plan():
+def make_preview_plan():
     configuration = make_configuration(PATCH).model_copy(update={"spacing": (3.0, 2.0, 1.0)})
     network = configuration.network.model_copy(update={"input_channels": 4})
     cascade = configuration.model_copy(update={"network": network, "previous_configuration": "test"})
-    return Plan(
+    return make_plan(
         dataset_name="Preview",
-        planner="by hand",
         budget=Budget(device="cpu", memory_gigabytes=1),
         channel_names=("CT", "PET"),
         labels={"background": 0, "rare": 1, "common": 5},
-        encoding=ENCODING,
-        orientation="canonical",
-        transpose=(0, 1, 2),
         configurations={"test": configuration, "cascade": cascade},
-        decisions=(),
-    )
-
-
-def make_dataset():
-    return DatasetDescription(
-        name="Preview",
-        folder="elsewhere",
-        layout="list",
-        orientation="canonical",
-        channel_names=("CT", "PET"),
-        labels={"background": 0, "rare": 1, "common": 5},
-        encoding=ENCODING,
-        file_ending=".nii.gz",
-        cases=tuple(CaseFiles(case=case, images=(), label="") for case in sorted(SHAPES)),
     )
 
 
 @pytest.fixture
 def workspace(tmp_path):
     workspace = Workspace(tmp_path / "w")
-    write_record(make_plan(), workspace.plan)
-    write_record(make_dataset(), workspace.dataset)
+    write_record(make_preview_plan(), workspace.plan)
+    write_record(make_dataset(sorted(SHAPES), make_preview_plan()), workspace.dataset)
     write_record(Splits(folds=(Split(training=("a", "c"), validation=("b",)),), reason="by hand"), workspace.splits)
     for seed, (case, shape) in enumerate(SHAPES.items()):
         stored = make_stored_case(case, shape, seed=seed)

@@ -7,18 +7,19 @@ import pytest
 import SimpleITK
 
 from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
-from autoseg.records.budget import Budget
-from autoseg.records.dataset import CaseFiles, DatasetDescription, Head, LabelEncoding, LabelValues
+from autoseg.records.dataset import LabelValues
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
-from autoseg.records.plan import Plan, Split, Splits
+from autoseg.records.plan import Split, Splits
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select
+from tests.builders import make_dataset, make_plan
 
 
 def select_model(workspace, dataset_folder=None, **options):
@@ -27,24 +28,9 @@ def select_model(workspace, dataset_folder=None, **options):
 
 
 LABELS: dict[str, LabelValues] = {"background": 0, "one": 10, "two": 20}
-ENCODING = LabelEncoding(
-    values=(0, 10, 20),
-    activation="softmax",
-    heads=(
-        Head(name="background", indices=(0,), painted_index=0),
-        Head(name="one", indices=(1,), painted_index=1),
-        Head(name="two", indices=(2,), painted_index=2),
-    ),
-)
+ENCODING = make_encoding(LABELS)
 REGION_LABELS: dict[str, LabelValues] = {"background": 0, "whole": (1, 2), "core": 2}
-REGIONS = LabelEncoding(
-    values=(0, 1, 2),
-    activation="sigmoid",
-    heads=(
-        Head(name="whole", indices=(1, 2), painted_index=1),
-        Head(name="core", indices=(2,), painted_index=2),
-    ),
-)
+REGIONS = make_encoding(REGION_LABELS, (1, 2))
 
 
 def as_map(*rows, scale=10):
@@ -67,23 +53,8 @@ class Run:
         self.workspace, self.references, self.labels = Workspace(root / "w"), references, labels
         for case, array in references.items():
             write_map(root / "data" / "labels" / f"{case}.nii.gz", array)
-        files = tuple(
-            CaseFiles(case=case, images=(f"images/{case}.nii.gz",), label=f"labels/{case}.nii.gz")
-            for case in sorted(references)
-        )
-        shared = {"channel_names": ("MR",), "labels": labels, "encoding": encoding, "orientation": "canonical"}
-        description = DatasetDescription(
-            name="d", folder="../data", layout="plain", file_ending=".nii.gz", cases=files, **shared
-        )
-        plan = Plan(
-            dataset_name="d",
-            planner="unet",
-            budget=Budget(),
-            transpose=(0, 1, 2),
-            configurations={},
-            decisions=(),
-            **shared,
-        )
+        plan = make_plan(labels=labels, encoding=encoding)
+        description = make_dataset(sorted(references), plan, folder="../data")
         write_record(description, self.workspace.dataset)
         write_record(plan, self.workspace.plan)
         split = Split(training=(), validation=())

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import UsageError
-from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import Fingerprint, LabelFacts
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.stages.split import find_split, make_splits
 from autoseg.testing import synthetic_fingerprint
+from tests.builders import make_dataset
 
 
 def with_ids(*ids: str) -> Fingerprint:
@@ -334,12 +334,7 @@ def test_labels_that_share_no_case_are_always_spread(label_of, folds):
 
 
 def test_a_fold_is_found_by_its_name(tmp_path):
-    files = tuple(CaseFiles(case=case, images=(f"{case}.nii",), label=f"{case}_label.nii") for case in "abc")
-    encoding = LabelEncoding(values=(0, 1), activation="softmax", heads=())
-    dataset = DatasetDescription(
-        name="made", folder=".", layout="plain", orientation="canonical", channel_names=("CT",),
-        labels={"background": 0, "organ": 1}, encoding=encoding, file_ending=".nii", cases=files,
-    )  # fmt: skip
+    dataset = make_dataset("abc")
     workspace = Workspace(tmp_path)
     folds = tuple(Split(training=tuple(sorted(set("abc") - {case})), validation=(case,)) for case in "ca")
     write_record(Splits(folds=folds, reason="by hand"), workspace.splits)

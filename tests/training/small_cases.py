@@ -5,50 +5,37 @@ from typing import Literal
 import blosc2
 import numpy as np
 
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import StoredCase
-from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Estimates, TrainingSpec
+from autoseg.records.network import NormalizationSpec
+from autoseg.records.plan import Configuration, TrainingSpec
+from tests import builders
+from tests.builders import make_network_spec, make_record
 
 SHAPES = {"b": (11, 13, 17), "a": (9, 14, 10), "c": (6, 9, 12)}
 
-ENCODING = LabelEncoding(
-    values=(0, 1, 5),
-    activation="softmax",
-    heads=(
-        Head(name="background", indices=(0,), painted_index=0),
-        Head(name="rare", indices=(1,), painted_index=1),
-        Head(name="common", indices=(2,), painted_index=2),
-    ),
-)
+ENCODING = make_encoding({"background": 0, "rare": 1, "common": 5})
 
 
 def make_configuration(patch_size, *, batch_size=5, channels=2, masked=(), mirror_axes=None) -> Configuration:
     dimensions: Literal[2, 3] = 2 if len(patch_size) == 2 else 3
     ones = (1,) * dimensions
-    configuration = Configuration(
-        spacing=(1.0,) * dimensions,
+    network = make_network_spec(
+        dimensions,
+        input_channels=channels,
+        features=(4, 4),
+        strides=(ones, ones),
+        kernel_sizes=(ones, ones),
+    )
+    mirror_axes = tuple(range(dimensions)) if mirror_axes is None else mirror_axes
+    configuration = builders.make_configuration(
+        (1.0,) * dimensions,
         median_shape=tuple(float(edge) for edge in patch_size),
         patch_size=(8,) * dimensions,
         batch_size=batch_size,
-        network=NetworkSpec(
-            architecture="unet",
-            dimensions=dimensions,
-            input_channels=channels,
-            output_channels=3,
-            features=(4, 4),
-            strides=(ones, ones),
-            kernel_sizes=(ones, ones),
-            encoder_blocks=(1, 1),
-            decoder_blocks=(1,),
-        ),
+        network=network,
         normalization=tuple(NormalizationSpec(scheme="zscore", use_mask=c in masked) for c in range(channels)),
-        resampling=ResamplingSpec(),
-        training=TrainingSpec(
-            mirror_axes=tuple(range(dimensions)) if mirror_axes is None else mirror_axes, batch_dice=False
-        ),
-        estimates=Estimates(feature_map_elements=1, parameters=1, macs=1, training_memory_bytes=1),
+        training=TrainingSpec(mirror_axes=mirror_axes, batch_dice=False),
         preprocessed_as="test",
     )
     return configuration.model_copy(update={"patch_size": patch_size})  # a single voxel, too, which no plan may have
@@ -64,15 +51,5 @@ def make_stored_case(case: str, shape, *, seed: int, channels=2) -> StoredCase:
     labels[:, 0] = -1
     array[-1] = labels
     locations = {head: np.argwhere(labels == head).astype(np.int32) for head in (1, 2)}
-    record = PreprocessedCase(
-        case=case,
-        configuration="test",
-        spacing=(1.0, 1.0, 1.0),
-        shape=shape,
-        original_spacing=(1.0, 1.0, 1.0),
-        original_shape=shape,
-        crop_start=(0, 0, 0),
-        crop_stop=shape,
-        transpose=(0, 1, 2),
-    )
+    record = make_record(shape, case=case, configuration="test")
     return StoredCase(record=record, array=blosc2.asarray(array), locations=locations, annotated=None)

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch.multiprocessing.spawn import spawn
 
 from autoseg.errors import UsageError
-from autoseg.records.network import NetworkSpec
 from autoseg.training import distributed
 from autoseg.training.data.batch import Share
 from autoseg.training.data.loading import build_loader
 from autoseg.training.distributed import Ranks, device_of_process, join_ranks, leave
 from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
 from autoseg.training.steps.starting import start_run
+from tests.builders import make_network_spec
 from tests.training.small_cases import ENCODING, make_configuration, make_stored_case
 
 CPU = torch.device("cpu")
@@ -28,17 +28,8 @@ STEPS = 5
 def three_levels(batch_size, **training):
     """Deep supervision with a lowest head that gets no gradient."""
     configuration = make_configuration((8, 16, 12), batch_size=batch_size)
-    network = NetworkSpec(
-        architecture="unet",
-        dimensions=3,
-        input_channels=2,
-        output_channels=3,
-        features=(4, 6, 8),
-        strides=((1, 1, 1), (2, 2, 2), (1, 2, 2)),
-        kernel_sizes=((3, 3, 3),) * 3,
-        encoder_blocks=(1, 1, 1),
-        decoder_blocks=(1, 1),
-    )
+    strides = ((1, 1, 1), (2, 2, 2), (1, 2, 2))
+    network = make_network_spec(input_channels=2, features=(4, 6, 8), strides=strides)
     spec = configuration.training.model_copy(update={"steps_per_epoch": 1, "validation_steps": 2, **training})
     return configuration.model_copy(update={"network": network, "training": spec})
 

@@ -7,8 +7,8 @@ import torch
 from autoseg.costs import architectures
 from autoseg.costs.architectures import forward_macs
 from autoseg.errors import TrainingError, UsageError
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.networks.build import build_network
-from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.training import probe
 from autoseg.training.data import loading
 from autoseg.training.data.loading import default_workers
@@ -23,12 +23,7 @@ from autoseg.training.probe import (
 
 ARCHITECTURES = ("unet", "residual_unet", "unext")
 
-REGIONS = LabelEncoding(
-    values=(0, 4, 7, 9),
-    ignore_value=255,
-    activation="sigmoid",
-    heads=(Head(name="whole", indices=(1, 2, 3), painted_index=1), Head(name="core", indices=(3,), painted_index=3)),
-)
+REGIONS = make_encoding({"background": 0, "whole": (4, 7, 9), "core": 9, "ignore": 255}, (4, 9))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from autoseg.imaging.arrays.class_locations import (
     foreground_heads,
     label_boxes,
 )
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.dataset import Head, LabelEncoding
 
 
@@ -24,14 +25,7 @@ def softmax(num_labels, ignore_value=None):
     )
 
 
-REGIONS = LabelEncoding(
-    values=(0, 1, 2),
-    activation="sigmoid",
-    heads=(
-        Head(name="whole", indices=(1, 2), painted_index=1),
-        Head(name="core", indices=(2,), painted_index=2),
-    ),
-)
+REGIONS = make_encoding({"background": 0, "whole": (1, 2), "core": 2}, (1, 2))
 
 
 def test_few_voxels_are_all_kept():
@@ -87,9 +81,7 @@ def test_annotated_leaves_out_the_ignore_label_only():
 
 
 def test_a_region_with_the_background_is_found():
-    encoding = LabelEncoding(
-        values=(0, 1), activation="sigmoid", heads=(Head(name="all", indices=(0, 1), painted_index=1),)
-    )
+    encoding = make_encoding({"background": 0, "all": (0, 1)}, (1,))
     labels = np.array([-1, 0, 1], dtype=np.int16).reshape(1, 1, 3)
     assert draw_class_locations(labels, encoding, "a")[0][0].tolist() == [[0, 0, 1], [0, 0, 2]]
 

@@ -19,24 +19,16 @@ from autoseg.imaging.arrays.storage import (
     save_label_map,
     stored_cases,
 )
-from autoseg.records.case import PreprocessedCase
+from tests.builders import make_record
 
 SHAPE = (9, 17, 23)
 
 
 def record_of(case, shape=SHAPE, content_hash="abc"):
-    return PreprocessedCase(
-        case=case,
-        configuration="3d_fullres",
-        spacing=(2.0, 1.0, 0.5),
-        shape=shape,
-        original_spacing=(2.0, 1.0, 0.5),
-        original_shape=(11, 17, 23),
-        crop_start=(1, 0, 0),
-        crop_stop=(10, 17, 23),
-        transpose=(0, 1, 2),
+    return make_record(
+        shape, (2.0, 1.0, 0.5), case=case, original_shape=(11, 17, 23), crop_start=(1, 0, 0), crop_stop=(10, 17, 23),
         content_hash=content_hash,
-    )
+    )  # fmt: skip
 
 
 def arrays(seed=0, channels=2):

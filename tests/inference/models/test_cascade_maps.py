@@ -11,18 +11,17 @@ from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Split, Splits
-from tests.builders import CASCADE, make_cascade_plan, write_model
+from tests.builders import CASCADE, make_cascade_plan, make_record, write_model
 
 SHAPE = (9, 8, 11)
 CASES = ("a", "b", "c", "d")
 HELD_OUT = {"0": ("a", "d"), "1": ("b", "c")}
 
 
-def make_record(case, configuration, shape, spacing):
-    return PreprocessedCase(
-        case=case, configuration=configuration, spacing=spacing, shape=shape, original_spacing=(1.0,) * 3,
-        original_shape=(10, 10, 12), crop_start=(0, 0, 0), crop_stop=(10, 10, 12), transpose=(0, 1, 2),
-        content_hash=f"content of {case}",
+def record_of(case, configuration, shape, spacing):
+    return make_record(
+        shape, spacing, case=case, configuration=configuration, original_spacing=(1.0,) * 3,
+        original_shape=(10, 10, 12), content_hash=f"content of {case}",
     )  # fmt: skip
 
 
@@ -41,7 +40,7 @@ def workspace(tmp_path, plan):
     )
     write_record(Splits(folds=folds, reason="by hand"), workspace.splits)
     for case in CASES:
-        record = make_record(case, "3d_fullres", SHAPE, (1.1, 1.2, 1.1))
+        record = record_of(case, "3d_fullres", SHAPE, (1.1, 1.2, 1.1))
         write_record(record, workspace.preprocessed("3d_fullres") / f"{case}.json")
     for fold in HELD_OUT:
         write_maps(workspace, plan, fold)

@@ -1,31 +1,16 @@
 """Cost of predicting a typical case, worked out by hand."""
 
 from autoseg.inference.models.cost import prediction_macs
-from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
-from tests.builders import CASCADE, make_cascade_plan, make_configuration
+from tests.builders import CASCADE, make_cascade_plan, make_case_fingerprint, make_configuration, make_fingerprint
 
 
 def fingerprint_of(plan):
     """The median case has 30 x 32 x 60 voxels of 2 x 1.5 x 1 mm; the others are far larger or smaller."""
-    cases = tuple(
-        CaseFingerprint(
-            case=str(size),
-            shape=(size,) * 3,
-            cropped_shape=shape,
-            spacing=(2.0, 1.5, 1.0),
-            channel_ranges=((0.0, 1.0),),
-            content_hash="",
-            labels={},
-        )
-        for size, shape in ((500, (500, 500, 500)), (90, (30, 32, 60)), (9, (1, 2, 3)))
-    )
-    zeros = IntensityStatistics(
-        mean=0.0, median=0.0, std=1.0, minimum=0.0, maximum=0.0, percentile_00_5=0.0, percentile_99_5=0.0
-    )
-    return Fingerprint(
-        dataset_name="made", channel_names=plan.channel_names, labels=plan.labels, encoding=plan.encoding,
-        orientation=plan.orientation, cases=cases, intensities=(zeros,), median_cropped_fraction=1.0,
-    )  # fmt: skip
+    cases = [
+        make_case_fingerprint(shape=(500, 500, 500), cropped_shape=shape, spacing=(2.0, 1.5, 1.0))
+        for shape in ((500, 500, 500), (30, 32, 60), (1, 2, 3))
+    ]
+    return make_fingerprint(cases, plan)
 
 
 def with_macs(configuration, macs):

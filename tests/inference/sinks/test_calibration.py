@@ -6,41 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.records.calibration import NUM_BINS
-from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import Head, LabelEncoding
+from tests.builders import make_record
 
-LABELS = LabelEncoding(
-    values=(0, 3, 7),
-    ignore_value=9,
-    activation="softmax",
-    heads=(
-        Head(name="background", indices=(0,), painted_index=0),
-        Head(name="a", indices=(1,), painted_index=1),
-        Head(name="b", indices=(2,), painted_index=2),
-    ),
-)
-REGIONS = LabelEncoding(
-    values=(0, 3, 7),
-    ignore_value=9,
-    activation="sigmoid",
-    heads=(
-        Head(name="whole", indices=(1, 2), painted_index=1),
-        Head(name="core", indices=(2,), painted_index=2),
-    ),
-)
+LABELS = make_encoding({"background": 0, "a": 3, "b": 7, "ignore": 9})
+REGIONS = make_encoding({"background": 0, "whole": (3, 7), "core": 7, "ignore": 9}, (3, 7))
 # working shape (6, 5, 7); transposed axis i is working axis (2, 0, 1)[i], so (7, 6, 5)
-RECORD = PreprocessedCase(
-    case="a",
-    configuration="3d_fullres",
-    spacing=(1.0, 1.0, 1.0),
-    shape=(4, 5, 3),
-    original_spacing=(1.0, 1.0, 1.0),
-    original_shape=(7, 6, 5),
-    crop_start=(1, 0, 2),
-    crop_stop=(6, 6, 5),
-    transpose=(2, 0, 1),
+RECORD = make_record(
+    (4, 5, 3), original_shape=(7, 6, 5), crop_start=(1, 0, 2), crop_stop=(6, 6, 5), transpose=(2, 0, 1)
 )
 
 

@@ -9,7 +9,8 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.formats.geometry import orient_array, restore_array
 from autoseg.inference.sinks import probabilities
 from autoseg.inference.sinks.probabilities import ProbabilityVolume, probability_file
-from autoseg.records.case import Orientation, PreprocessedCase, Triple
+from autoseg.records.case import Orientation, Triple
+from tests.builders import make_record
 
 LABELS = make_encoding({"background": 0, "a": 5, "b": 9})
 REGIONS = make_encoding({"background": 0, "whole": (1, 2), "core": 2}, (1, 2))
@@ -27,10 +28,7 @@ def record_of(orientation, transpose, margin=1):
     shape = tuple(working[axis] for axis in transpose)
     stop = tuple(size - 2 * margin if size > 3 * margin else size for size in shape)
     cropped = tuple(end - margin for end in stop)
-    return PreprocessedCase(
-        case="x", configuration="c", spacing=(1.0,) * 3, shape=cropped, original_spacing=(1.0,) * 3,
-        original_shape=shape, crop_start=(margin,) * 3, crop_stop=stop, transpose=transpose,
-    )  # fmt: skip
+    return make_record(cropped, original_shape=shape, crop_start=(margin,) * 3, crop_stop=stop, transpose=transpose)
 
 
 def write_in_slabs(volume, record, values, thickness=2):

@@ -4,13 +4,13 @@ import nibabel
 import numpy as np
 
 from autoseg.imaging.arrays.storage import save_case
-from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan
 from autoseg.report.page import samples
 from autoseg.report.page.samples import choose_samples, read_samples
+from tests.builders import make_record
 from tests.report.conftest import make_image, make_reference
 
 
@@ -47,17 +47,7 @@ def test_small_images_are_read_from_their_files(planned):
 
 
 def store(workspace, case):
-    record = PreprocessedCase(
-        case=case,
-        configuration="3d_fullres",
-        spacing=(3.0, 0.9, 0.7),
-        shape=(5, 11, 7),
-        original_spacing=(3.0, 0.9, 0.7),
-        original_shape=(5, 11, 7),
-        crop_start=(0, 0, 0),
-        crop_stop=(5, 11, 7),
-        transpose=(0, 1, 2),
-    )
+    record = make_record((5, 11, 7), (3.0, 0.9, 0.7), case=case)
     labels = np.zeros((5, 11, 7), dtype=np.int16)
     labels[3, 2:9, 1:6] = 1
     labels[:, 0] = -1

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autoseg.records.dataset import DatasetDescription
 from autoseg.records.plan import Split
 from autoseg.records.workspace import Workspace
 from autoseg.training.data import loading
@@ -14,17 +13,13 @@ from autoseg.training.folds import fold_batches
 from autoseg.training.folds.fold import Fold
 from autoseg.training.folds.fold_batches import open_training_batches, open_validation_batches
 from autoseg.training.options import TrainingOptions
-from tests.builders import make_plan
+from tests.builders import make_dataset, make_plan
 
 
 @pytest.fixture
 def training(tmp_path):
     plan = make_plan({"3d_fullres": (1.0, 1.0, 1.0)})
-    description = DatasetDescription(
-        name="small", folder=".", layout="plain", orientation="canonical", encoding=plan.encoding,
-        file_ending=".nii.gz", channel_names=("MR",), labels={"background": 0, "body": 1},
-        cases=(),
-    )  # fmt: skip
+    description = make_dataset((), plan)
     return Fold(
         workspace=Workspace(tmp_path), dataset=description, plan=plan, configuration_name="3d_fullres",
         configuration=plan.configurations["3d_fullres"], fold_name="0", split=Split(training=(), validation=()),

@@ -8,19 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.training.losses.targets import downsample_target, region_target
 
-REGIONS = LabelEncoding(
-    values=(0, 1, 2, 7),
-    ignore_value=9,
-    activation="sigmoid",
-    heads=(
-        Head(name="whole", indices=(1, 2, 3), painted_index=2),
-        Head(name="core", indices=(1, 3), painted_index=1),
-        Head(name="rim", indices=(3,), painted_index=3),
-    ),
-)
+REGIONS = make_encoding({"background": 0, "whole": (1, 2, 7), "core": (1, 7), "rim": 7, "ignore": 9}, (2, 1, 7))
 
 
 def test_halving_takes_the_odd_voxels():

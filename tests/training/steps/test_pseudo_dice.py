@@ -1,24 +1,11 @@
 import pytest
 import torch
 
-from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.training.steps.pseudo_dice import PseudoDice, mean_dice, moving_average
 
-LABELS = LabelEncoding(
-    values=(0, 4, 5, 6),
-    ignore_value=9,
-    activation="softmax",
-    heads=tuple(
-        Head(name=name, indices=(index,), painted_index=index)
-        for index, name in enumerate(("background", "liver", "spleen", "never"))
-    ),
-)
-REGIONS = LabelEncoding(
-    values=(0, 1, 2),
-    ignore_value=3,
-    activation="sigmoid",
-    heads=(Head(name="whole", indices=(1, 2), painted_index=1), Head(name="core", indices=(2,), painted_index=2)),
-)
+LABELS = make_encoding({"background": 0, "liver": 4, "spleen": 5, "never": 6, "ignore": 9})
+REGIONS = make_encoding({"background": 0, "whole": (1, 2), "core": 2, "ignore": 3}, (1, 2))
 
 
 def logits_of(classes: torch.Tensor, num_heads: int) -> torch.Tensor:
