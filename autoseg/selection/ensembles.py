@@ -53,7 +53,7 @@ class ValidatedFold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossValidation:
+class ValidationRun:
     """Everything that is needed to predict and score validation cases again."""
 
     workspace: Workspace
@@ -82,7 +82,7 @@ class _PairFold:
 
 
 def validate_pairs(
-    run: CrossValidation, validated: Mapping[str, Sequence[ValidatedFold]], progress: Progress | None = None
+    run: ValidationRun, validated: Mapping[str, Sequence[ValidatedFold]], progress: Progress | None = None
 ) -> dict[Names, list[ValidatedFold]]:
     """Predict and score every pair of configurations on the validation cases that both have in the same fold.
 
@@ -123,7 +123,7 @@ def validate_pairs(
 
 
 def predict_again(
-    run: CrossValidation, fold: str, names: Iterable[str], cases: Sequence[str]
+    run: ValidationRun, fold: str, names: Iterable[str], cases: Sequence[str]
 ) -> Callable[[str, str], CaseLogits]:
     """Load the networks that predict validation cases of a fold.
 
@@ -143,7 +143,7 @@ def predict_again(
     return lambda name, case: _open_logits(run, members[name], previous[name], case)
 
 
-def write_validation_maps(run: CrossValidation, case: str, maps: Sequence[tuple[LabelIndices, Path]]) -> None:
+def write_validation_maps(run: ValidationRun, case: str, maps: Sequence[tuple[LabelIndices, Path]]) -> None:
     """Write label indices, (Z, Y, X) in working orientation, on the grid of a case's image, each into its folder."""
     original = read_case(run.dataset_folder, run.files(case), run.plan.encoding, run.plan.orientation)
     for labels, folder in maps:
@@ -151,7 +151,7 @@ def write_validation_maps(run: CrossValidation, case: str, maps: Sequence[tuple[
         write_label_map(values, original.template, folder / f"{case}{label_map_ending(run.dataset.file_ending)}")
 
 
-def weights_origin(run: CrossValidation, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
+def weights_origin(run: ValidationRun, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
     """Hash of what predicts a fold's cases: weights of all configurations and of the cascade steps before them."""
     stages = [stage for name in names for stage in _stages(run.plan, name)]
     records = [
@@ -161,7 +161,7 @@ def weights_origin(run: CrossValidation, names: Sequence[str], fold: str, cases:
     return hash_of([records, sorted(cases)])
 
 
-def _find_pair_folds(run: CrossValidation, validated: Mapping[str, Sequence[ValidatedFold]]) -> list[_PairFold]:
+def _find_pair_folds(run: ValidationRun, validated: Mapping[str, Sequence[ValidatedFold]]) -> list[_PairFold]:
     found = []
     for first, second in combinations(validated, 2):
         others = {other.fold: {scores.case for scores in other.evaluation.cases} for other in validated[second]}
@@ -174,7 +174,7 @@ def _find_pair_folds(run: CrossValidation, validated: Mapping[str, Sequence[Vali
     return found
 
 
-def _remove_outdated(run: CrossValidation, pair_fold: _PairFold) -> None:
+def _remove_outdated(run: ValidationRun, pair_fold: _PairFold) -> None:
     """Delete label maps that were made from other weights."""
     pair, fold = pair_fold.pair, pair_fold.fold
     origin = EnsembleOrigin(configurations=pair, fold=fold, origin=weights_origin(run, pair, fold, pair_fold.cases))
@@ -200,7 +200,7 @@ def _pending_cases(wanted: Sequence[_PairFold], fold: str) -> dict[str, list[_Pa
     return pending
 
 
-def _predict_fold(run: CrossValidation, fold: str, cases: Mapping[str, Sequence[_PairFold]]) -> Iterator[None]:
+def _predict_fold(run: ValidationRun, fold: str, cases: Mapping[str, Sequence[_PairFold]]) -> Iterator[None]:
     """Write the label maps of all pending cases; every configuration runs once for each."""
     if not cases:
         return
@@ -215,7 +215,7 @@ def _predict_fold(run: CrossValidation, fold: str, cases: Mapping[str, Sequence[
 
 
 def _load_previous(
-    run: CrossValidation, member: LoadedConfiguration, cases: Sequence[str]
+    run: ValidationRun, member: LoadedConfiguration, cases: Sequence[str]
 ) -> Mapping[str, NDArray[np.int16]]:
     if member.configuration.previous_configuration is None:
         return {}
@@ -228,7 +228,7 @@ def _load_previous(
 
 
 def _open_logits(
-    run: CrossValidation, member: LoadedConfiguration, previous: Mapping[str, NDArray[np.int16]], case: str
+    run: ValidationRun, member: LoadedConfiguration, previous: Mapping[str, NDArray[np.int16]], case: str
 ) -> CaseLogits:
     folder = run.workspace.preprocessed(member.configuration.preprocessed_as)
     if not (folder / (case + RECORD_ENDING)).exists():
@@ -244,7 +244,7 @@ def _open_logits(
     return CaseLogits(slices, stored.record, member.configuration.resampling)
 
 
-def _evaluate(run: CrossValidation, pair_fold: _PairFold) -> Evaluation:
+def _evaluate(run: ValidationRun, pair_fold: _PairFold) -> Evaluation:
     """Score the label maps; an existing evaluation.json was written after all of them, so it is read instead."""
     path = pair_fold.folder / "evaluation.json"
     if path.exists():
@@ -257,7 +257,7 @@ def _evaluate(run: CrossValidation, pair_fold: _PairFold) -> Evaluation:
     return evaluation
 
 
-def _score(run: CrossValidation, case: str, prediction: Path) -> CaseScores:
+def _score(run: ValidationRun, case: str, prediction: Path) -> CaseScores:
     volumes = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
     predicted, reference = volumes
     return measure_case(case, predicted.array[0], reference.array[0], run.plan.labels, reference.grid.spacing)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
 from autoseg.imaging.arrays.cropping import cropped_view
+from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.preprocessing import normalized_crop
 from autoseg.imaging.datasets.case_reading import CaseVolume, read_case
 from autoseg.imaging.formats.geometry import restore_array
@@ -22,7 +23,7 @@ from autoseg.imaging.formats.volume import Volume
 from autoseg.inference.models.loading import load_with_previous, with_precision
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.refinement.patches import cut_patch, patch_box
-from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_head_surface, foreground_heads
+from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_head_surface
 from autoseg.inference.restoring.decisions import Thresholds
 from autoseg.records.case import Triple
 from autoseg.records.dataset import CaseFiles, LabelEncoding
@@ -129,7 +130,7 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
     """
     coarse, size = held_out.coarse, settings.size
     found = []
-    for number, head in foreground_heads(encoding).items():
+    for number, head in foreground_heads(encoding):
         surface = find_head_surface(coarse.labels, head, size, settings.training_distance)
         if surface is not None:
             found.append((number, head, surface))

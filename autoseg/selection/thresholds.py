@@ -32,8 +32,8 @@ from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.plan import hash_of
 from autoseg.records.selection import ThresholdSweep
 from autoseg.selection.ensembles import (
-    CrossValidation,
     ValidatedFold,
+    ValidationRun,
     predict_again,
     weights_origin,
     write_validation_maps,
@@ -72,7 +72,7 @@ class _Case:
 
 
 def tune_thresholds(
-    run: CrossValidation, names: Names, folds: Sequence[ValidatedFold], progress: Progress | None = None
+    run: ValidationRun, names: Names, folds: Sequence[ValidatedFold], progress: Progress | None = None
 ) -> TunedThresholds:
     """Choose the regions for which a threshold other than one half helps.
 
@@ -109,9 +109,7 @@ def tune_thresholds(
     return TunedThresholds(dict(sweep.thresholds), tuple(kept), sweep.reasons)
 
 
-def _begin(
-    run: CrossValidation, names: Names, folds: Sequence[ValidatedFold], folders: Sequence[Path]
-) -> ThresholdSweep:
+def _begin(run: ValidationRun, names: Names, folds: Sequence[ValidatedFold], folders: Sequence[Path]) -> ThresholdSweep:
     """Sweep that an earlier run with the same weights finished or began; else a new one in empty folders."""
     origins = [weights_origin(run, names, fold.fold, _case_names(fold)) for fold in folds]
     begun = ThresholdSweep(origin=hash_of([origins, THRESHOLDS, MIN_GAIN]), finished=False)
@@ -131,7 +129,7 @@ def _case_names(fold: ValidatedFold) -> list[str]:
 
 
 def _predict_levels(
-    run: CrossValidation,
+    run: ValidationRun,
     names: Names,
     folds: Sequence[ValidatedFold],
     folders: Mapping[str, Path],
@@ -155,7 +153,7 @@ def _predict_levels(
     return list(Parallel(n_jobs=run.workers, prefer="threads")(tasks))
 
 
-def _open_case(run: CrossValidation, fold: str, case: str, levels: Path) -> _Case:
+def _open_case(run: ValidationRun, fold: str, case: str, levels: Path) -> _Case:
     label_map = read_label_map(run.dataset_folder / run.files(case).label)
     indices = encode_label_map(label_map.array[0], run.plan.encoding)
     working = orient_array(indices, choose_orientation(label_map.grid, run.plan.orientation))
@@ -163,7 +161,7 @@ def _open_case(run: CrossValidation, fold: str, case: str, levels: Path) -> _Cas
     return _Case(case, fold, levels, blosc2.asarray(reference))
 
 
-def _sweep(run: CrossValidation, cases: Sequence[_Case], begun: ThresholdSweep) -> ThresholdSweep:
+def _sweep(run: ValidationRun, cases: Sequence[_Case], begun: ThresholdSweep) -> ThresholdSweep:
     """Find the best threshold of each region by counts, then accept it if scores of label maps agree that it helps."""
     encoding = run.plan.encoding
     names = [head.name for head in encoding.heads]
@@ -255,7 +253,7 @@ def _box(record: PreprocessedCase) -> tuple[slice, ...]:
 
 
 def _write_maps(
-    run: CrossValidation, cases: Sequence[_Case], thresholds: Mapping[str, float], folders: Mapping[str, Path]
+    run: ValidationRun, cases: Sequence[_Case], thresholds: Mapping[str, float], folders: Mapping[str, Path]
 ) -> None:
     """Write label maps on the images' own grids, and their scores by fold."""
     names = [head.name for head in run.plan.encoding.heads]

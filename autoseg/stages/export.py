@@ -59,7 +59,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChosenModel:
+class ModelToExport:
     """Loaded parts of a model that are exported."""
 
     workspace: Workspace
@@ -137,7 +137,7 @@ def export_model(
             return write_manifest(chosen, folder, "autoseg")
 
 
-def choose_model(workspace: Workspace, options: ExportOptions) -> ChosenModel:
+def choose_model(workspace: Workspace, options: ExportOptions) -> ModelToExport:
     """Choose what is exported, and load it, which checks it.
 
     Raises:
@@ -154,7 +154,7 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ChosenModel:
     stated = read_record(Selection, workspace.selection) if workspace.selection.is_file() else None
     selection = _make_selection(recipe, members, stated)
     earlier = read_manifest(workspace.root)
-    return ChosenModel(
+    return ModelToExport(
         workspace=workspace,
         plan=anonymous_plan(plan),
         selection=anonymous_selection(selection),
@@ -165,7 +165,7 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ChosenModel:
     )
 
 
-def write_manifest(chosen: ChosenModel, folder: Path, form: Literal["autoseg", "onnx"]) -> Manifest:
+def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg", "onnx"]) -> Manifest:
     """Write manifest.json, which describes all files of the folder; the last step of an export."""
     manifest = Manifest(
         format=form,
@@ -225,7 +225,7 @@ def _read_label_dice(workspace: Workspace, earlier: Manifest | None) -> dict[str
     return {} if earlier is None else earlier.label_dice
 
 
-def _copy_weights(chosen: ChosenModel, copy: Workspace, progress: Progress | None) -> None:
+def _copy_weights(chosen: ModelToExport, copy: Workspace, progress: Progress | None) -> None:
     networks = [(name, fold) for name, folds in chosen.folds().items() for fold in folds]
     for done, (name, fold) in enumerate(networks, start=1):
         source = chosen.workspace.fold(name, fold) / f"checkpoint_{chosen.options.checkpoint}"
@@ -235,7 +235,7 @@ def _copy_weights(chosen: ChosenModel, copy: Workspace, progress: Progress | Non
             progress(done, len(networks))
 
 
-def _copy_refiners(chosen: ChosenModel, copy: Workspace) -> None:
+def _copy_refiners(chosen: ModelToExport, copy: Workspace) -> None:
     refinement = chosen.selection.refinement
     if refinement is None:
         return

@@ -15,7 +15,7 @@ from autoseg.interop.packing import refuse_output, staged_output
 from autoseg.records.files import Progress, write_record
 from autoseg.records.manifest import Manifest
 from autoseg.records.onnx_network import OnnxNetwork, TensorFacts, WindowConstants
-from autoseg.stages.export import ChosenModel, ExportOptions, choose_model, write_manifest
+from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, write_manifest
 
 OVERLAP: Final = 0.5
 """Default overlap fraction of `Predictor`."""
@@ -68,7 +68,7 @@ def export_onnx(
             return write_manifest(chosen, folder, "onnx")
 
 
-def _list_networks(chosen: ChosenModel) -> dict[tuple[str, str], tuple[LoadedConfiguration, nn.Module]]:
+def _list_networks(chosen: ModelToExport) -> dict[tuple[str, str], tuple[LoadedConfiguration, nn.Module]]:
     """Networks with their configurations, by configuration name and fold name."""
     return {
         (stage.name, fold): (stage, network)
@@ -81,7 +81,7 @@ def _file_name(name: str, fold: str) -> str:
     return f"{name}_fold_{fold}.onnx"
 
 
-def _describe(chosen: ChosenModel, stage: LoadedConfiguration, fold: str, written: OnnxFile) -> OnnxNetwork:
+def _describe(chosen: ModelToExport, stage: LoadedConfiguration, fold: str, written: OnnxFile) -> OnnxNetwork:
     plan, configuration = chosen.plan, stage.configuration
     network = configuration.network
     inputs, heads = network.input_channels, network.output_channels

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.class_locations import foreground_heads, head_mask, label_boxes
+from autoseg.imaging.arrays.class_locations import head_mask, label_boxes
 from autoseg.imaging.arrays.cropping import Box, bounding_box, box_slices, nonzero_mask
+from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.statistics import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.datasets.case_parallel import work_on_cases
 from autoseg.imaging.datasets.case_reading import CaseVolume, content_hash, read_case

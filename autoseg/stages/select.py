@@ -26,7 +26,7 @@ from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection.case_maps import CaseMapFiles, foreground_names
-from autoseg.selection.ensembles import CrossValidation, ValidatedFold, validate_pairs
+from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.postprocessing import tune_postprocessing
 from autoseg.selection.refinement import RefinementOptions, RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
@@ -95,7 +95,7 @@ def select_model(
         raise UsageError(f"{workspace.root}: imported without validation cases, so there are no scores to select by")
     if not singles:
         return _select_unscored(workspace, trained, reasons)
-    run = _cross_validation(workspace, plan, dataset_folder, device, precision, workers)
+    run = _start_run(workspace, plan, dataset_folder, device, precision, workers)
     validated, no_pairs = _with_pairs(run, singles, bar) if ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
     candidates = _with_costs(run, candidates)
@@ -126,14 +126,14 @@ def select_model(
     return selection
 
 
-def _cross_validation(
+def _start_run(
     workspace: Workspace, plan: Plan, dataset_folder: Path | None, device: str, precision: str, workers: int
-) -> CrossValidation:
+) -> ValidationRun:
     dataset = read_record(DatasetDescription, workspace.dataset)
     folder = dataset_folder or workspace.dataset_folder(dataset.folder)
     if not folder.exists():
         raise UsageError(f"{folder}: the dataset is missing; give its folder with --dataset")
-    return CrossValidation(
+    return ValidationRun(
         workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
         device=choose_device(device), precision=precision, workers=workers,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def _alone(singles: Mapping[str, Sequence[ValidatedFold]]) -> dict[Names, list[V
 
 
 def _with_pairs(
-    run: CrossValidation, singles: Mapping[str, Sequence[ValidatedFold]], bar: ProgressBar
+    run: ValidationRun, singles: Mapping[str, Sequence[ValidatedFold]], bar: ProgressBar
 ) -> tuple[dict[Names, list[ValidatedFold]], list[str]]:
     """Every configuration and every pair, and one sentence if no pair could be tried."""
     if fault := _why_no_pairs(singles):
@@ -155,7 +155,7 @@ def _with_pairs(
 
 
 def _refine(
-    run: CrossValidation, winner: Names, swept: TunedThresholds, options: RefinementOptions | None, bar: ProgressBar
+    run: ValidationRun, winner: Names, swept: TunedThresholds, options: RefinementOptions | None, bar: ProgressBar
 ) -> RefinementOutcome:
     """Try to refine the winner's boundaries if there are settings for it."""
     if options is None:
@@ -186,7 +186,7 @@ def _rank(
     )
 
 
-def _with_costs(run: CrossValidation, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+def _with_costs(run: ValidationRun, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Candidates with their relative cost, if plan and fingerprint are enough to compute it."""
     names = {name for candidate in candidates for name in candidate.configurations}
     if not run.workspace.fingerprint.exists() or not names <= run.plan.configurations.keys():
@@ -276,7 +276,7 @@ def _select_unscored(workspace: Workspace, trained: dict[str, tuple[str, ...]], 
     return selection
 
 
-def _find_maps(run: CrossValidation, folds: Sequence[ValidatedFold]) -> list[CaseMapFiles]:
+def _find_maps(run: ValidationRun, folds: Sequence[ValidatedFold]) -> list[CaseMapFiles]:
     references = {files.case: run.dataset_folder / files.label for files in run.dataset.cases if files.label}
     found = []
     for fold in folds:

@@ -18,7 +18,7 @@ from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection import ensembles
-from autoseg.selection.ensembles import CrossValidation, ValidatedFold, validate_pairs
+from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import Predictor
 from autoseg.stages.preprocess import preprocess_dataset
@@ -95,7 +95,7 @@ def passes(monkeypatch):
 
 
 def run_of(workspace, dataset):
-    return CrossValidation(
+    return ValidationRun(
         workspace=workspace, dataset=read_record(DatasetDescription, workspace.dataset), dataset_folder=dataset,
         plan=read_record(Plan, workspace.plan), device=CPU, precision="fp32",
     )  # fmt: skip

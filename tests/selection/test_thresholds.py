@@ -14,7 +14,7 @@ from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.selection import thresholds
-from autoseg.selection.ensembles import CrossValidation, ValidatedFold
+from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.thresholds import THRESHOLDS, TunedThresholds
 from tests.builders import make_dataset, make_plan, make_record
 
@@ -70,7 +70,7 @@ class Run:
     def tune(self, progress=None) -> TunedThresholds:
         plan = make_plan(labels=LABELS, encoding=ENCODING, transpose=TRANSPOSE)
         dataset = make_dataset(self.references, plan)
-        run = CrossValidation(
+        run = ValidationRun(
             workspace=Workspace(self.root / "w"), dataset=dataset, dataset_folder=self.root / "data", plan=plan,
             device=torch.device("cpu"), precision="fp32",
         )  # fmt: skip

@@ -1,16 +1,14 @@
 """Locations of each label or region: a bounded sample of its voxels, from which training draws patch centres."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.records.dataset import Head, LabelEncoding
 
 MAX_LOCATIONS = 10_000
 """Voxels kept per head and case; patches around more centres than this hardly differ."""
-BACKGROUND_INDICES = (0,)
 
 Locations = NDArray[np.int32]
 """Voxels (z, y, x), (N, 3)."""
@@ -40,11 +38,6 @@ def draw_class_locations(
     annotated = labels != len(encoding.values)
     generator = np.random.default_rng([len(encoding.heads), *case.encode()])
     return locations, _draw_voxels(annotated, (0, 0, 0), generator)
-
-
-def foreground_heads(encoding: LabelEncoding) -> Iterator[tuple[int, Head]]:
-    """Heads with their index, without the background head of a softmax."""
-    return ((index, head) for index, head in enumerate(encoding.heads) if head.indices != BACKGROUND_INDICES)
 
 
 def label_boxes(labels: NDArray[np.int16], encoding: LabelEncoding) -> list[tuple[slice, slice, slice] | None]:

@@ -3,7 +3,7 @@
 Label indices are 0..K without gaps, background first; `ignore` is K + 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,11 @@ def value_list(values: Sequence[float]) -> str:
     """The first few values, separated by commas, and the number of the others."""
     shown = ", ".join(f"{value:.6g}" for value in values[:_LISTED_VALUES])
     return f"{shown} and {len(values) - _LISTED_VALUES} more" if len(values) > _LISTED_VALUES else shown
+
+
+def foreground_heads(encoding: LabelEncoding) -> Iterator[tuple[int, Head]]:
+    """Heads with their index, without the background head of a softmax."""
+    return ((index, head) for index, head in enumerate(encoding.heads) if head.indices != (0,))
 
 
 def _values(name: str, entry: LabelValues) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.imaging.arrays.cropping import bounding_box, cropped_view
+from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.inference.refinement.patches import Box, choose_centres, cut_patch, find_surface, patch_box
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds, decide_probabilities
 from autoseg.inference.restoring.restore import SLAB_VOXELS, CaseLogits, LabelIndices, ProbabilitySink, restore_labels
@@ -116,11 +117,6 @@ def restore_refined(
         return coarse.volume
 
 
-def foreground_heads(encoding: LabelEncoding) -> dict[int, Head]:
-    """Heads whose surfaces are looked at, by number."""
-    return {number: head for number, head in enumerate(encoding.heads) if head.indices != (0,)}
-
-
 def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: Triple) -> HeadSurface | None:
     """Place patches along one head's structure; None where the label map does not have it.
 
@@ -161,7 +157,7 @@ def refine_labels(
     """
     changed = np.zeros(coarse.labels.shape, dtype=np.bool_)
     settings = refiners.patches
-    for number, head in foreground_heads(encoding).items():
+    for number, head in foreground_heads(encoding):
         surface = find_head_surface(coarse.labels, head, settings.size, settings.prediction_distance)
         if surface is None:
             continue

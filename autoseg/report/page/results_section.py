@@ -23,7 +23,7 @@ MAX_BOXES = 60
 
 
 @dataclass(frozen=True)
-class NamedEvaluation:
+class TitledEvaluation:
     """An evaluation with the name of what was evaluated."""
 
     title: str
@@ -75,10 +75,10 @@ def describe_results(
     named = []
     if selection is not None and selected is not None:
         name = " + ".join(selection.configurations)
-        named.append(NamedEvaluation(f"Selected: {name} with its post-processing", "selected", selected))
+        named.append(TitledEvaluation(f"Selected: {name} with its post-processing", "selected", selected))
     for one in validations:
         folds = f"{one.configuration}, fold{'s' if len(one.folds) > 1 else ''} {', '.join(one.folds)}"
-        named.append(NamedEvaluation(f"{folds}, no post-processing", one.configuration, one.evaluation))
+        named.append(TitledEvaluation(f"{folds}, no post-processing", one.configuration, one.evaluation))
     figures = [figure for figure in (_compare(named, selection), *_box_plots(named, unit)) if figure is not None]
     legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
     before = None
@@ -102,7 +102,7 @@ def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, 
     ]
 
 
-def _tabulate(named: NamedEvaluation, unit: str) -> Result:
+def _tabulate(named: TitledEvaluation, unit: str) -> Result:
     evaluation = named.evaluation
     score = "–" if evaluation.mean_foreground_dice is None else f"{evaluation.mean_foreground_dice:.3f}"
     interval = evaluation.mean_foreground_dice_interval
@@ -118,7 +118,7 @@ def _tabulate(named: NamedEvaluation, unit: str) -> Result:
     )
 
 
-def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> Figure | None:
+def _compare(named: Sequence[TitledEvaluation], selection: Selection | None) -> Figure | None:
     """Mean Dice of every evaluation and of every candidate ensemble, the selected model first."""
     counts = {len(one.evaluation.cases) for one in named}
     estimates = [
@@ -144,7 +144,7 @@ def _compare(named: Sequence[NamedEvaluation], selection: Selection | None) -> F
     return draw_estimates("Mean foreground Dice", estimates, "Dice with 95 % interval" if has_bars else "Dice")
 
 
-def _box_plots(named: Sequence[NamedEvaluation], unit: str) -> list[Figure]:
+def _box_plots(named: Sequence[TitledEvaluation], unit: str) -> list[Figure]:
     """Box plots with a row per label and evaluation."""
     figures = []
     for metric, bounds in BOXED_METRICS.items():

@@ -6,10 +6,9 @@ import pytest
 from autoseg.imaging.arrays.class_locations import (
     MAX_LOCATIONS,
     draw_class_locations,
-    foreground_heads,
     label_boxes,
 )
-from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.imaging.arrays.labels import foreground_heads, make_encoding
 from autoseg.records.dataset import Head, LabelEncoding
 
 

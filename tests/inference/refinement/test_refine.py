@@ -8,14 +8,13 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.imaging.arrays.labels import foreground_heads, make_encoding
 from autoseg.inference.refinement.patches import plan_refiner
 from autoseg.inference.refinement.refine import (
     CoarseCase,
     LoadedRefiners,
     coarse_case,
     find_head_surface,
-    foreground_heads,
     refine_labels,
     restore_refined,
 )
@@ -92,7 +91,7 @@ def test_blending_agrees_with_whole_arrays(encoding, size):
                Known(lambda image, _: torch.where(image[:, 1] > 0, 0.8, 0.1)))  # fmt: skip
     surfaces = {
         number: find_head_surface(case.labels, head, settings.size, settings.prediction_distance)
-        for number, head in foreground_heads(encoding).items()
+        for number, head in foreground_heads(encoding)
     }
     refine_labels(case, encoding, loaded(*answers, settings=settings))
     expected = before.copy()
