@@ -1,8 +1,5 @@
 """A small workspace made by hand: two cases with unequal axes and anisotropic spacing, planned, trained, selected."""
 
-from typing import Any
-
-import nibabel
 import numpy as np
 import pytest
 
@@ -10,17 +7,25 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.inference.refinement.patches import plan_refiner
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
-from autoseg.records.budget import Budget
-from autoseg.records.checkpoint import EpochHistory
-from autoseg.records.dataset import CaseFiles, DatasetDescription, Fault, LabelValues
+from autoseg.records.dataset import Fault, LabelValues
 from autoseg.records.files import write_record, write_text
-from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
-from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Decision, Estimates, Plan, TrainingSpec
+from autoseg.records.fingerprint import IntensityStatistics, LabelFacts
+from autoseg.records.network import NormalizationSpec
+from autoseg.records.plan import Decision, Estimates, TrainingSpec
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
 from autoseg.records.selection import Candidate, Selection
 from autoseg.records.workspace import Workspace
+from tests import builders
+from tests.builders import (
+    make_case_fingerprint,
+    make_configuration,
+    make_dataset,
+    make_fingerprint,
+    make_network_spec,
+    make_plan,
+    write_nifti,
+)
 
 LABELS: dict[str, LabelValues] = {"background": 0, "<b>liver</b>": 10, "lesion": 20}
 ENCODING = make_encoding(LABELS)
@@ -28,52 +33,40 @@ SPACING = (3.0, 0.9, 0.7)
 
 
 def make_epoch(epoch, **changes):
+    """Losses fall, and the first epoch has neither a validation nor lesions."""
     values = {
-        "epoch": epoch,
-        "step": 10 * (epoch + 1),
         "seconds": 8.0,
         "data_wait_fraction": 0.25,
         "train_loss": 1.0 / (epoch + 1),
         "validation_loss": None if epoch == 0 else 1.2 / (epoch + 1),
         "pseudo_dice": {"liver": 0.5, "lesion": None if epoch == 0 else 0.7},
-        "learning_rate": 0.01,
     }
-    return EpochHistory(**(values | changes))
+    return builders.make_epoch(epoch, **(values | changes))
 
 
 @pytest.fixture
 def plan():
-    configuration = Configuration(
-        spacing=SPACING,
+    network = make_network_spec(
+        features=(8, 16),
+        strides=((1, 1, 1), (1, 2, 2)),
+        kernel_sizes=((1, 3, 3), (3, 3, 3)),
+        encoder_blocks=(2, 2),
+        decoder_blocks=(2,),
+    )
+    configuration = make_configuration(
+        SPACING,
         median_shape=(5.0, 11.5, 7.0),
         patch_size=(8, 16, 8),
         batch_size=3,
-        network=NetworkSpec(
-            architecture="unet",
-            dimensions=3,
-            input_channels=1,
-            output_channels=3,
-            features=(8, 16),
-            strides=((1, 1, 1), (1, 2, 2)),
-            kernel_sizes=((1, 3, 3), (3, 3, 3)),
-            encoder_blocks=(2, 2),
-            decoder_blocks=(2,),
-        ),
+        network=network,
         normalization=(NormalizationSpec(scheme="ct"),),
-        resampling=ResamplingSpec(),
         training=TrainingSpec(mirror_axes=(0, 1, 2), batch_dice=False, epochs=7, time_per_fold_seconds=600.0),
         estimates=Estimates(feature_map_elements=1, parameters=1_234_567, macs=1, training_memory_bytes=2_500_000_000),
-        preprocessed_as="3d_fullres",
     )
-    return Plan(
+    return make_plan(
         dataset_name="Made <by> hand",
-        planner="unet",
-        budget=Budget(),
         channel_names=("CT",),
         labels=LABELS,
-        encoding=ENCODING,
-        orientation="canonical",
-        transpose=(0, 1, 2),
         configurations={"3d_fullres": configuration},
         decisions=(Decision(what="patch_size", value=(8, 16, 8), reason="It <i>fits</i>."),),
     )
@@ -83,55 +76,19 @@ def plan():
 def planned(tmp_path, plan):
     """A workspace with dataset, fingerprint and plan."""
     workspace = Workspace(tmp_path / "workspace")
-    case_files, facts = [], []
+    facts = []
     for number, case in enumerate("ab"):
         for kind, array in (("images", make_image(number)), ("labels", make_reference(number))):
-            write_nifti(tmp_path / "data" / kind / f"{case}.nii.gz", array)
-        case_files.append(CaseFiles(case=case, images=(f"images/{case}.nii.gz",), label=f"labels/{case}.nii.gz"))
-        facts.append(
-            CaseFingerprint(
-                case=case,
-                shape=(5, 11, 7),
-                cropped_shape=(5, 11, 7),
-                spacing=SPACING,
-                channel_ranges=((0.0, 1.0),),
-                labels={
-                    "<b>liver</b>": LabelFacts(voxels=10, volume_mm3=2000.0 * (number + 1), components=1),
-                    "lesion": LabelFacts(voxels=0, volume_mm3=0.0, components=0),
-                },
-                content_hash="",
-            )
-        )
-    shared: dict[str, Any] = {
-        "channel_names": ("CT",),
-        "labels": LABELS,
-        "encoding": ENCODING,
-        "orientation": "canonical",
-    }
+            write_nifti(array, tmp_path / "data" / kind / f"{case}.nii.gz", SPACING)
+        labels = {
+            "<b>liver</b>": LabelFacts(voxels=10, volume_mm3=2000.0 * (number + 1), components=1),
+            "lesion": LabelFacts(voxels=0, volume_mm3=0.0, components=0),
+        }
+        facts.append(make_case_fingerprint(case, (5, 11, 7), spacing=SPACING, labels=labels))
     warning = Fault(severity="warning", case="b", file="labels/b.nii.gz", what="no <lesion> in it")
-    statistics = dict.fromkeys(IntensityStatistics.model_fields, 12.5)
-    write_record(
-        DatasetDescription(
-            name="Made <by> hand",
-            folder="../data",
-            layout="plain",
-            file_ending=".nii.gz",
-            cases=tuple(case_files),
-            warnings=(warning,),
-            **shared,
-        ),
-        workspace.dataset,
-    )
-    write_record(
-        Fingerprint(
-            dataset_name="Made <by> hand",
-            cases=tuple(facts),
-            intensities=(IntensityStatistics(**statistics),),
-            median_cropped_fraction=1.0,
-            **shared,
-        ),
-        workspace.fingerprint,
-    )
+    write_record(make_dataset("ab", plan, folder="../data", warnings=(warning,)), workspace.dataset)
+    statistics = IntensityStatistics(**dict.fromkeys(IntensityStatistics.model_fields, 12.5))
+    write_record(make_fingerprint(facts, plan, intensities=(statistics,)), workspace.fingerprint)
     write_record(plan, workspace.plan)
     return workspace
 
@@ -144,7 +101,7 @@ def trained(planned):
     for number, case in enumerate("ab"):
         reference = make_reference(number)
         prediction = np.roll(reference, number, axis=2)
-        write_nifti(folder / "validation" / f"{case}.nii.gz", prediction)
+        write_nifti(prediction, folder / "validation" / f"{case}.nii.gz", SPACING)
         scores.append(score_case(case, prediction, reference, LABELS))
     write_record(summarize(scores, ["<b>liver</b>", "lesion"], ["c"]), folder / "validation" / "evaluation.json")
     write_text("".join(make_epoch(epoch).model_dump_json() + "\n" for epoch in range(3)), folder / "history.jsonl")
@@ -180,12 +137,6 @@ def make_reference(number):
     labels[1:4, 3:8, 2:5] = 10
     labels[2, 5:7, 3] = 20 * (1 - number)
     return labels
-
-
-def write_nifti(path, array):
-    """Write (Z, Y, X) with SPACING (z, y, x)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([*SPACING[::-1], 1.0])), path)
 
 
 @pytest.fixture

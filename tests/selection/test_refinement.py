@@ -30,7 +30,7 @@ from autoseg.stages.predict import Predictor
 from autoseg.stages.select import select_model
 from autoseg.training.folds.checkpointing import save_weights
 from autoseg.training.refinement import TrainedRefiner
-from tests.builders import make_plan
+from tests.builders import make_plan, write_nifti
 
 FOLDS = {"0": ("c0", "c1", "c2"), "1": ("c3", "c4", "c5")}
 CASES = (*FOLDS["0"], *FOLDS["1"])
@@ -60,11 +60,6 @@ def dilating_weights(network):
     weights["decoder.heads.0.weight"][1, 0] = 10.0
     weights["decoder.heads.0.bias"][1] = -10.0 * DILATED_BELOW
     return weights
-
-
-def write_nifti(array, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([*SPACING[::-1], 1.0])), path)
 
 
 def read_nifti(path):
@@ -100,10 +95,10 @@ class Made:
         self.coarse, self.truth = {}, {}
         for seed, case in enumerate(CASES):
             image, ball = draw_ball(seed)
-            write_nifti(image.astype(np.float32), self.data / "imagesTr" / f"{case}_0000.nii.gz")
+            write_nifti(image.astype(np.float32), self.data / "imagesTr" / f"{case}_0000.nii.gz", SPACING)
             self.coarse[case] = predictor.predict(self.image(case)).labels
             self.truth[case] = truth(case, ball, self.coarse[case]).astype(np.uint8)
-            write_nifti(self.truth[case], self.data / "labelsTr" / f"{case}.nii.gz")
+            write_nifti(self.truth[case], self.data / "labelsTr" / f"{case}.nii.gz", SPACING)
         described = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "ball": 1}, "numTraining": len(CASES)}
         (self.data / "dataset.json").write_text(json.dumps({**described, "file_ending": ".nii.gz"}))
         description = describe_dataset(self.data)
@@ -118,7 +113,7 @@ class Made:
             folder = self.workspace.fold("3d_fullres", fold) / "validation"
             scores = [score_case(case, self.coarse[case], self.truth[case], {"ball": 1}) for case in names]
             for case in names:
-                write_nifti(self.coarse[case], folder / f"{case}.nii.gz")
+                write_nifti(self.coarse[case], folder / f"{case}.nii.gz", SPACING)
             write_record(summarize(scores, ["ball"]), folder / "evaluation.json")
 
     @property
@@ -243,7 +238,7 @@ def test_what_was_learnt_from_a_case_is_never_judged_on_it(tmp_path, monkeypatch
     """Images are told apart by their level, refiners by the bias of their head."""
     made = Made(tmp_path, lambda _case, ball, _coarse: ball)
     for number, case in enumerate(CASES):
-        write_nifti((draw_ball(number)[0] + 10 * number).astype(np.float32), made.image(case))
+        write_nifti((draw_ball(number)[0] + 10 * number).astype(np.float32), made.image(case), SPACING)
     learnt, judged = [], {}
 
     def train(patches, spec, *, seed, **_options):

@@ -8,6 +8,7 @@ from autoseg.costs.architectures import forward_macs
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.network import Architecture, NetworkSpec
 from planners.rules.speed import forward_seconds, is_measured, macs_per_second, step_seconds
+from tests.builders import make_network_spec
 
 PATCH = {2: (64, 48), 3: (16, 32, 48)}
 
@@ -15,17 +16,8 @@ PATCH = {2: (64, 48), 3: (16, 32, 48)}
 def network(architecture: Architecture, dimensions: int, base_features: int) -> NetworkSpec:
     """Two levels; the numbers matter to the multiplications only."""
     unext = architecture == "unext"
-    return NetworkSpec(
-        architecture=architecture,
-        dimensions=2 if dimensions == 2 else 3,
-        input_channels=1,
-        output_channels=2,
-        features=(base_features, base_features if unext else 2 * base_features),
-        strides=((1,) * dimensions, (2,) * dimensions),
-        kernel_sizes=((3,) * dimensions,) * 2,
-        encoder_blocks=(1, 1),
-        decoder_blocks=(1,),
-    )
+    features = (base_features, base_features if unext else 2 * base_features)
+    return make_network_spec(dimensions, architecture=architecture, output_channels=2, features=features)
 
 
 def point(dimensions, base_features, speed, architecture: Architecture = "unet", prediction=None) -> Throughput:

@@ -14,7 +14,8 @@ from autoseg.records.files import read_record
 from autoseg.report.page import case_pictures
 from autoseg.report.page.case_pictures import choose_cases, show_validation_cases
 from autoseg.report.page.validation import read_pooled_folds
-from tests.report.conftest import make_reference, write_nifti
+from tests.builders import write_nifti
+from tests.report.conftest import SPACING, make_reference
 
 
 def make_evaluation(*dices):
@@ -68,7 +69,7 @@ def test_superior_is_up(trained, tmp_path):
     reference[4, 3:8, 2:5] = 10  # the topmost slice
     reference[0:4, 5, 3] = 10
     for folder in (tmp_path / "data" / "labels", trained.fold("3d_fullres", "0") / "validation"):
-        write_nifti(folder / "a.nii.gz", reference)
+        write_nifti(reference, folder / "a.nii.gz", SPACING)
     card = next(card for card in cards_of(trained, tmp_path)[0] if card.case == "a")
     (outline,) = card.images[1].reference
     corners = [tuple(map(float, corner.split(","))) for corner in outline.path.strip("MZ").split(" ")]
@@ -79,7 +80,7 @@ def test_superior_is_up(trained, tmp_path):
 def test_the_stack_begins_where_maps_disagree_most(trained, tmp_path):
     prediction = make_reference(0)
     prediction[3] = 0
-    write_nifti(trained.fold("3d_fullres", "0") / "validation" / "a.nii.gz", prediction)
+    write_nifti(prediction, trained.fold("3d_fullres", "0") / "validation" / "a.nii.gz", SPACING)
     card = next(card for card in cards_of(trained, tmp_path)[0] if card.case == "a")
     assert (card.stack.count, card.stack.first) == (5, 3)
     assert card.stack.names[3] == "axial slice 4 of 5"
@@ -102,7 +103,9 @@ def test_a_stack_is_bounded(trained, tmp_path, monkeypatch):
 
 
 def test_a_prediction_on_another_grid_is_named(trained, tmp_path):
-    write_nifti(trained.fold("3d_fullres", "0") / "validation" / "a.nii.gz", np.zeros((5, 11, 6), dtype=np.uint8))
+    write_nifti(
+        np.zeros((5, 11, 6), dtype=np.uint8), trained.fold("3d_fullres", "0") / "validation" / "a.nii.gz", SPACING
+    )
     cards, notes = cards_of(trained, tmp_path)
     assert [card.case for card in cards] == ["b"]
     assert "a cannot be shown" in notes[0]
