@@ -198,8 +198,7 @@ def _check_devices(workspace: Workspace, name: str, options: TrainingOptions) ->
     from autoseg.networks.devices import choose_device
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
-    from autoseg.stages.plan import find_configuration
-    from autoseg.training.options import apply_options
+    from autoseg.training.options import apply_options, find_configuration
 
     configuration = apply_options(find_configuration(read_record(Plan, workspace.plan), name, workspace.plan), options)
     if options.devices > configuration.batch_size:
@@ -262,7 +261,7 @@ def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool)
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
     from autoseg.records.sides import find_sided_names, left_right_axes
-    from autoseg.stages.plan import find_configuration
+    from autoseg.training.options import find_configuration
 
     plan = read_record(Plan, workspace.plan)
     dimensions = find_configuration(plan, name, workspace.plan).network.dimensions

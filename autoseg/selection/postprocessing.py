@@ -16,8 +16,6 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
-from autoseg.metrics.component_removal import CaseComponents, Means, Verdict, judge, remove_below, sweep_volumes
-from autoseg.metrics.step_reports import StepReport, describe_steps, describe_sweep
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
 from autoseg.records.dataset import LabelEncoding, indices_by_label
@@ -32,6 +30,8 @@ from autoseg.selection.case_maps import (
     measure_case_maps,
     replace_prediction,
 )
+from autoseg.selection.component_removal import CaseComponents, describe_sweep, remove_below, sweep_volumes
+from autoseg.selection.verdicts import Means, StepReport, Verdict, describe_steps, judge_step
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ def tune_postprocessing(
     1. Keep only the largest component: of the union of all foreground, then label by label (region by region) in
        declaration order.
     2. Remove components below a volume: label by label, then of all foreground; the volume is chosen by
-       `metrics.component_removal.sweep_volumes`.
+       `selection.component_removal.sweep_volumes`.
     3. Fill holes, label by label.
 
     A step is accepted only if its own score rises (all foreground: the mean foreground Dice; one label: that label's
@@ -146,7 +146,7 @@ class _Search:
         removal = remove_below(cases, largest)
         if not removal.is_change:
             return StepReport(self._subject(labels), None)
-        expected = judge(self.means, {**self.means, **removal.means}, self._own(labels))
+        expected = judge_step(self.means, {**self.means, **removal.means}, self._own(labels))
         step = KeepLargestComponent(labels=labels)
         return StepReport(self._subject(labels), self._carry_out(step, labels) if expected.is_accepted else expected)
 
@@ -171,7 +171,7 @@ class _Search:
         if all(new is old for new, old in zip(changed, self.cases, strict=True)):
             return None
         means = self._means_of(changed)
-        verdict = judge(self.means, means, self._own(labels))
+        verdict = judge_step(self.means, means, self._own(labels))
         if verdict.is_accepted:
             self.steps.append(step)
             self.cases, self.means = changed, means

@@ -25,7 +25,6 @@ from autoseg.inference.refinement.refine import LoadedRefiners, refine_labels
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import IGNORE
-from autoseg.metrics.refinement import RefinementVerdict, judge_refinement
 from autoseg.networks.devices import choose_device
 from autoseg.records.case import Triple
 from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues, indices_by_label
@@ -38,6 +37,7 @@ from autoseg.records.refinement import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
 from autoseg.selection.case_maps import CaseMapFiles, foreground_names
 from autoseg.selection.held_out import HeldOutCase, HeldOutCases, cut_patches, group_cases, predict_held_out
+from autoseg.selection.verdicts import RefinementVerdict, judge_refinement
 from autoseg.training.refinement import MAX_STEPS, Patches, join_patches, save_refiner, train_refiner
 
 PATCH_BYTES = 2**29

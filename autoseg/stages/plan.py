@@ -5,11 +5,10 @@ Writes nothing; the pipeline writes plan.json.
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from autoseg.errors import PlanningError, UsageError
+from autoseg.errors import PlanningError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
@@ -73,22 +72,6 @@ def _with_borders(plan: Plan, fingerprint: Fingerprint) -> Plan:
     )
     changes = {"target": "border_core", "border_width_mm": width_mm, "decisions": (*decisions, *plan.decisions)}
     return plan.model_copy(update=changes)
-
-
-def find_configuration(plan: Plan, name: str, path: Path) -> Configuration:
-    """The configuration of this name.
-
-    Args:
-        plan: Has it, or not.
-        name: Name that the user gave.
-        path: File of the plan, for the message.
-
-    Raises:
-        UsageError: If the plan has no such configuration; lists those that it has.
-    """
-    if name not in plan.configurations:
-        raise UsageError(f"{path}: no configuration {name!r}; it has {', '.join(plan.configurations)}")
-    return plan.configurations[name]
 
 
 def _ask(planner: str, fingerprint: Fingerprint, budget: Budget) -> Plan:

@@ -15,12 +15,11 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.mosaic import PatchVersions, plot_versions
-from autoseg.stages.plan import find_configuration
 from autoseg.stages.split import find_split
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.loading import PatchLoader, TrainingCase, training_cases
-from autoseg.training.options import TrainingOptions, apply_options
+from autoseg.training.options import TrainingOptions, apply_options, find_configuration
 
 MAX_PATCHES = 4
 """Rows of the picture, each of another case."""

@@ -18,7 +18,6 @@ from autoseg.records.files import Progress, read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
-from autoseg.stages.plan import find_configuration
 from autoseg.stages.split import find_split
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_stage, validate_fold
 from autoseg.training.distributed import device_of_process, join_ranks
@@ -26,7 +25,7 @@ from autoseg.training.folds.earlier_training import describe_changed_options, fi
 from autoseg.training.folds.fold import Fold
 from autoseg.training.folds.tracking import track
 from autoseg.training.folds.training import train_until_done
-from autoseg.training.options import TrainingOptions, apply_options
+from autoseg.training.options import TrainingOptions, apply_options, find_configuration
 
 logger = logging.getLogger("autoseg.train")
 

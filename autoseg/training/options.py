@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import ValidationError
 
 from autoseg.errors import UsageError
-from autoseg.records.plan import Configuration, LossName
+from autoseg.records.plan import Configuration, LossName, Plan
 
 CompileChoice = Literal["auto", "on", "off"]
 OptimizerName = Literal["sgd", "adamw"]
@@ -58,6 +58,22 @@ _FIELDS = (
     "weight_average_decay",
 )  # fmt: skip
 """Options that have the name of the planned value they replace."""
+
+
+def find_configuration(plan: Plan, name: str, path: Path) -> Configuration:
+    """Configuration of a plan by its name.
+
+    Args:
+        plan: Plan with its configurations.
+        name: Name of the configuration, as the user gave it.
+        path: Path of the plan, for the message.
+
+    Raises:
+        UsageError: If the plan has no such configuration; lists the existing ones.
+    """
+    if name not in plan.configurations:
+        raise UsageError(f"{path}: no configuration {name!r}; it has {', '.join(plan.configurations)}")
+    return plan.configurations[name]
 
 
 def apply_options(configuration: Configuration, options: TrainingOptions) -> Configuration:

@@ -8,10 +8,11 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
-from autoseg.metrics.component_removal import CaseComponents, judge, remove_below, sweep_volumes
 from autoseg.metrics.overlap import score_case
 from autoseg.records.dataset import LabelValues
 from autoseg.records.evaluation import LabelScores
+from autoseg.selection.component_removal import CaseComponents, Sweep, describe_sweep, remove_below, sweep_volumes
+from autoseg.selection.verdicts import Verdict
 
 REGIONS: dict[str, LabelValues] = {"whole": (1, 2, 3), "core": (2, 3), "rim": 1}
 IGNORE = 4
@@ -150,13 +151,13 @@ def test_without_any_true_structure_there_is_nothing_to_go_by():
     assert sweep_volumes([], {"lesion": None}, "lesion", lambda volume, spacing: 1).tried == ()
 
 
-def test_judging_knows_no_score():
-    before = {"a": 0.5, "b": None, "c": 0.25}
-    rises = judge(before, {"a": 0.75, "b": None, "c": 0.25}, "a")
-    assert (rises.is_accepted, rises.before, rises.after, rises.fallen) == (True, 0.5, 0.75, ())
-    assert not judge(before, before, "a").is_accepted
-    assert not judge(before, {"a": 0.75, "b": None, "c": 0.2}, "a").is_accepted
-    assert judge(before, {"a": 0.75, "b": None, "c": 0.2}, None).fallen == ("c",)
-    gone = judge({"a": 0.0, "b": 0.5}, {"a": None, "b": 0.5}, "a")
-    assert (gone.is_accepted, gone.after, gone.fallen) == (False, None, ())
-    assert judge({"a": 0.0, "b": 0.5}, {"a": None, "b": 0.5}, None).is_accepted
+def test_a_sweep_is_one_phrase():
+    yes, no = Verdict(True, 0.5, 0.75, ()), Verdict(False, 0.5, 0.25, ("a", "b"))
+    tried = (1.0, 2.0, 5000.0)
+    assert describe_sweep(Sweep(tried, 2.0, 2.0, yes)) == "below 2 mm³ (3 volumes from 1 to 5000 mm³ tried)"
+    assert describe_sweep(Sweep(tried, 1.0, 2.0, yes)) == (
+        "below 1 mm³ (3 volumes from 1 to 5000 mm³ tried, 2 is better by no more than noise)"
+    )
+    assert describe_sweep(Sweep((7.0,), None, 7.0, no)) == "below 7 mm³ (the only volume that makes a difference)"
+    lost = describe_sweep(Sweep((7.0,), None, 7.0, yes, is_loss=True))
+    assert lost == "a structure that was found would be lost, below 7 mm³ (the only volume that makes a difference)"

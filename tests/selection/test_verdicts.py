@@ -1,9 +1,56 @@
-"""When refined boundaries are accepted, by figures worked out by hand."""
+"""Which changes are kept, by figures worked out by hand, and the sentences about them."""
 
 import pytest
 
-from autoseg.metrics.refinement import judge_refinement
 from autoseg.records.evaluation import CaseScores, LabelScores
+from autoseg.selection.verdicts import (
+    MAX_REFUSALS,
+    StepReport,
+    Verdict,
+    describe_steps,
+    judge_refinement,
+    judge_step,
+)
+
+YES = Verdict(True, 0.5, 0.75, ())
+NO = Verdict(False, 0.5, 0.25, ("a", "b"))
+
+
+def test_judging_knows_no_score():
+    before = {"a": 0.5, "b": None, "c": 0.25}
+    rises = judge_step(before, {"a": 0.75, "b": None, "c": 0.25}, "a")
+    assert (rises.is_accepted, rises.before, rises.after, rises.fallen) == (True, 0.5, 0.75, ())
+    assert not judge_step(before, before, "a").is_accepted
+    assert not judge_step(before, {"a": 0.75, "b": None, "c": 0.2}, "a").is_accepted
+    assert judge_step(before, {"a": 0.75, "b": None, "c": 0.2}, None).fallen == ("c",)
+    gone = judge_step({"a": 0.0, "b": 0.5}, {"a": None, "b": 0.5}, "a")
+    assert (gone.is_accepted, gone.after, gone.fallen) == (False, None, ())
+    assert judge_step({"a": 0.0, "b": 0.5}, {"a": None, "b": 0.5}, None).is_accepted
+
+
+def test_every_step_has_its_figures_and_idle_ones_share_a_sentence():
+    reports = [StepReport("a", None), StepReport("b", YES, "below 5 mm³"), StepReport("c", NO), StepReport("d", None)]
+    assert list(describe_steps("Fill holes", reports)) == [
+        "Fill holes of b: yes, below 5 mm³, Dice 0.5000 before, 0.7500 after.",
+        "Fill holes of c: no, Dice 0.5000 before, 0.2500 after; lower for a, b.",
+        "Fill holes of a, d: no, nothing would change.",
+    ]
+    assert list(describe_steps("Fill holes", [])) == []
+
+
+def test_refusals_do_not_flood_the_page_and_nothing_accepted_is_left_out():
+    reports = [StepReport(f"l{number}", NO) for number in range(MAX_REFUSALS + 2)] + [StepReport("last", YES)]
+    said = list(describe_steps("Fill holes", reports))
+    assert len(said) == MAX_REFUSALS + 2
+    assert said[-2].startswith("Fill holes of last: yes")
+    assert said[-1] == "Fill holes of l8, l9: no, Dice does not rise, or falls for another label."
+
+
+def test_a_tiny_gain_is_shown_as_such():
+    (said,) = describe_steps("Fill holes", [StepReport("a", Verdict(True, 0.5, 0.500002, ()))])
+    assert said == "Fill holes of a: yes, Dice 0.5000 before, higher by 2e-06 after."
+    (said,) = describe_steps("Fill holes", [StepReport("a", Verdict(False, 0.0, None, ()))])
+    assert said.endswith("Dice 0.0000 before, none after.")
 
 
 def scores(dice, surface, distance):

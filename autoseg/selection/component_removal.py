@@ -1,6 +1,6 @@
 """Scores of all cases after components are removed, and the volume below which removing them helps most.
 
-Everything follows from tables of components (`component_overlap`); no label map is touched.
+Everything follows from tables of components (`metrics.component_overlap`); no label map is touched.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +13,13 @@ from autoseg.metrics.component_overlap import ComponentTable
 from autoseg.metrics.summary import mean_of_known
 from autoseg.records.case import Spacing
 from autoseg.records.evaluation import LabelScores
+from autoseg.selection.verdicts import Means, Verdict, judge_step
 
 ROUND_NUMBERS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 """Volumes that are tried, times a power of ten: few, so that a sweep cannot fit a volume to single components."""
 
 ROUNDING = 1e-9
 """Relative tolerance for the rounding of sums that are equal in exact arithmetic."""
-
-Means = Mapping[str, float | None]
-"""Mean Dice over cases by label; None without any score."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,6 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a step is accepted, and the figures that decide."""
-
-    is_accepted: bool
-    before: float | None
-    after: float | None
-    fallen: tuple[str, ...]
-    """Labels whose mean Dice gets lower."""
-
-
-@dataclass(frozen=True)
 class Sweep:
     """Volumes tried on one union of labels."""
 
@@ -77,27 +64,6 @@ class Sweep:
     """Verdict on the chosen volume, else on the best one; None when nothing was tried."""
     is_loss: bool = False
     """Whether the best volume is refused because a structure would be missed altogether."""
-
-
-def judge(before: Means, after: Means, own_label: str | None) -> Verdict:
-    """Whether a step is accepted: its own score rises, and no label's mean Dice falls.
-
-    Args:
-        before: Mean Dice by label without the step.
-        after: Mean Dice of the same labels with the step.
-        own_label: Label whose mean Dice has to rise; None: the mean over labels has to.
-
-    Returns:
-        The verdict. A label without any score afterwards, since all its false alarms are gone, has neither risen nor
-        fallen.
-
-    References:
-        nnU-Net v2 (Isensee et al. 2021), post-processing. Differs: a step for one label must not harm another, which
-        it can when regions overlap.
-    """
-    old, new = (mean_of_known(dice.values()) if own_label is None else dice[own_label] for dice in (before, after))
-    fallen = tuple(name for name in before if _is_less(after[name], before[name]))
-    return Verdict(_is_less(old, new) and not fallen, old, new, fallen)
 
 
 def remove_below(cases: Sequence[CaseComponents], smallest: Sequence[int]) -> Removal:
@@ -124,9 +90,9 @@ def sweep_volumes(
 
     Round numbers (1, 1.5, 2, 3, 5, 7 times powers of ten) are tried, from the smallest component of any case to the
     first above the largest, but none above the smallest reference structure of any case (of `own_label`, or any label),
-    and none that removes the same as a smaller one. A volume is acceptable if `judge` accepts it and no structure that
-    was found is lost altogether. Among these the smallest is chosen that is as good as the best within noise: the mean
-    difference over cases is not above its standard error, as for example when it is due to a single case.
+    and none that removes the same as a smaller one. A volume is acceptable if `judge_step` accepts it and no structure
+    that was found is lost altogether. Among these the smallest is chosen that is as good as the best within noise: the
+    mean difference over cases is not above its standard error, as for example when it is due to a single case.
 
     Args:
         cases: All cases.
@@ -142,7 +108,7 @@ def sweep_volumes(
         if any(effect) and effect not in seen:
             seen.add(effect)
             tried[volume] = remove_below(cases, smallest)
-    verdicts = {volume: judge(before, {**before, **removal.means}, own_label) for volume, removal in tried.items()}
+    verdicts = {volume: judge_step(before, {**before, **removal.means}, own_label) for volume, removal in tried.items()}
     accepted = [volume for volume in tried if verdicts[volume].is_accepted and not tried[volume].is_loss]
     if not tried:
         return Sweep((), None, None, None)
@@ -152,6 +118,19 @@ def sweep_volumes(
     values = {volume: _values(tried[volume], own_label) for volume in accepted}
     chosen = next(volume for volume in accepted if _is_noise(values[best], values[volume]))
     return Sweep(tuple(tried), chosen, best, verdicts[chosen])
+
+
+def describe_sweep(sweep: Sweep) -> str:
+    """Volumes that were tried, and the chosen or best one."""
+    first, last = sweep.tried[0], sweep.tried[-1]
+    span = f"{len(sweep.tried)} volumes from {first:g} to {last:g} mm³ tried"
+    if len(sweep.tried) == 1:
+        span = "the only volume that makes a difference"
+    if sweep.volume_mm3 is None:
+        loss = "a structure that was found would be lost, " if sweep.is_loss else ""
+        return f"{loss}below {sweep.best_mm3:g} mm³ ({span})"
+    noise = "" if sweep.best_mm3 == sweep.volume_mm3 else f", {sweep.best_mm3:g} is better by no more than noise"
+    return f"below {sweep.volume_mm3:g} mm³ ({span}{noise})"
 
 
 def _candidates(cases: Sequence[CaseComponents], own_label: str | None) -> Iterator[float]:
@@ -190,8 +169,3 @@ def _is_noise(best: Sequence[float], other: Sequence[float]) -> bool:
     differences = [high - low for high, low in zip(best, other, strict=True)]
     error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else 0.0
     return fmean(differences) <= error * (1 + ROUNDING)
-
-
-def _is_less(first: float | None, second: float | None) -> bool:
-    """Whether both are known and the first is smaller."""
-    return first is not None and second is not None and first < second
