@@ -29,8 +29,8 @@ def run_instances(arguments: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from autoseg.cli.machine import core_count
     from autoseg.cli.main import DONE, SOME_FAILED
+    from autoseg.cli.options import worker_count
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
     from autoseg.interop.models import open_model
@@ -54,7 +54,7 @@ def run_instances(arguments: argparse.Namespace) -> int:
             arguments.predictions,
             arguments.references,
             options,
-            workers=arguments.workers or core_count(),
+            workers=worker_count(arguments),
             progress=progress,
         )
     output = arguments.output or arguments.predictions / "instance_evaluation.json"

@@ -1,6 +1,5 @@
 """What this machine has, found without torch, so that planning stays light."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -41,11 +40,6 @@ class PlanningDevice:
     def name(self) -> str:
         """For torch."""
         return self.kind if self.asked == "auto" else self.asked
-
-
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpu_memory_gigabytes(index: int = 0) -> float | None:

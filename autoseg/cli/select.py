@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Select; print the candidates and the reasons."""
     from rich.console import Console
 
-    from autoseg.cli.machine import core_count
     from autoseg.cli.main import DONE
+    from autoseg.cli.options import worker_count
     from autoseg.cli.terminal import progress_bar
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         refine=refinement_options(arguments, arguments.precision),
         device=arguments.device,
         precision=arguments.precision,
-        workers=arguments.workers or core_count(),
+        workers=worker_count(arguments),
         bar=progress_bar,
     )
     Console().print(candidate_table(selection))

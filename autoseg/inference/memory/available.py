@@ -1,12 +1,12 @@
 """How much memory and disk this process has and may still take."""
 
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+
+from autoseg.system import measure_available_memory, measure_resident_memory
 
 DEVICE_FRACTION = 0.9
 """Of a GPU's free memory that is counted on; the rest is lost between blocks."""
@@ -39,10 +39,10 @@ def measure_room(max_memory: int | None, device: torch.device, image_bytes: int)
         device: Of the networks.
         image_bytes: Of the image as read, counted where the system does not say what the process holds.
     """
-    resident = _resident_bytes()
+    resident = measure_resident_memory()
     if resident is None:
         resident = PROGRAM_BYTES + image_bytes
-    available = _available_bytes()
+    available = measure_available_memory()
     return Room(
         resident=resident,
         limit=max_memory if max_memory is not None or available is None else resident + available,
@@ -57,35 +57,3 @@ def _free_device_bytes(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(DEVICE_FRACTION * (free + unused))
-
-
-def _resident_bytes() -> int | None:
-    """Linux: pages of this process in memory."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _available_bytes() -> int | None:
-    """Linux: what can be had without swapping, in the machine and in the container."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
-    available = 1024 * kilobytes["MemAvailable"]
-    container = _container_bytes()
-    return available if container is None else min(available, container)
-
-
-def _container_bytes() -> int | None:
-    """What the control group (version 2) has left; None without a limit. File caches count as taken: they are small."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        maximum = (folder / "memory.max").read_text(encoding="ascii").strip()
-        current = int((folder / "memory.current").read_text(encoding="ascii"))
-    except OSError:
-        return None
-    return None if maximum == "max" else max(0, int(maximum) - current)
