@@ -6,7 +6,6 @@ Each stage writes its artifact into the workspace, so a run that was interrupted
 """
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from autoseg.errors import PlanningError, RecordError, TrainingError
 from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, OrientationName
-from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.files import Progress, read_record, relative_path, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits, Target
 from autoseg.records.selection import Selection
@@ -104,7 +103,8 @@ def plan_dataset(
 
     if not options.keep_plan:
         _warn_of_edits(workspace, plan)
-    relative = description.model_copy(update={"folder": os.path.relpath(folder.resolve(), workspace.root.resolve())})
+    recorded = relative_path(folder.resolve(), workspace.root.resolve())
+    relative = description.model_copy(update={"folder": recorded})
     write_record(relative, workspace.dataset)
     write_record(fingerprint, workspace.fingerprint)
     write_record(splits, workspace.splits)

@@ -9,7 +9,8 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from os.path import relpath
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -56,6 +57,22 @@ def refuse_faults(faults: Iterable[FieldFault]) -> None:
     found = tuple(faults)
     if found:
         raise FieldFaultsError(found)
+
+
+def relative_path(path: PurePath, folder: PurePath) -> str:
+    """A path as files record it: relative to a folder, with POSIX separators, so that both can be moved together.
+
+    Args:
+        path: Absolute path.
+        folder: Absolute path of the folder.
+
+    Returns:
+        The relative path; on Windows the absolute one, with POSIX separators, when it is on another drive.
+    """
+    try:
+        return type(path)(relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.as_posix()
 
 
 @contextmanager

@@ -1,8 +1,11 @@
+import ntpath
 import os
+from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 
 from autoseg.errors import RecordError
+from autoseg.records import files
 from autoseg.records.case import Grid
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record, replacing, write_record, write_text
@@ -80,3 +83,21 @@ def test_workspace_paths_follow_the_root(tmp_path):
     assert workspace.fold("2d", "0") == tmp_path / "models" / "2d" / "fold_0"
     assert workspace.trained_folds("2d") == ("0", "all")
     assert workspace.trained_folds("3d_fullres") == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "expected"),
+    [
+        (r"C:\data\Heart", r"C:\work\heart.autoseg", "../../data/Heart"),
+        (r"D:\data\Heart", r"C:\work\heart.autoseg", "D:/data/Heart"),
+        (r"\\server\share\Heart", r"C:\work\heart.autoseg", "//server/share/Heart"),
+        (r"C:\work\images\a.nii.gz", r"c:\Work", "images/a.nii.gz"),
+    ],
+)
+def test_paths_are_recorded_without_backslashes(monkeypatch, path, folder, expected):
+    monkeypatch.setattr(files, "relpath", ntpath.relpath)
+    assert files.relative_path(PureWindowsPath(path), PureWindowsPath(folder)) == expected
+
+
+def test_paths_are_recorded_relative_to_the_folder():
+    assert files.relative_path(PurePosixPath("/data/a b/c"), PurePosixPath("/data/x")) == "../a b/c"

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path, PurePath
@@ -13,6 +12,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.file_pairing import split_channel
 from autoseg.imaging.formats.volume import split_ending
 from autoseg.records.dataset import CaseFiles, Fault
+from autoseg.records.files import relative_path
 
 NO_NAME = "(no name)"
 """Placeholder for the missing id of a case; always a fault."""
@@ -96,7 +96,7 @@ def _relative_path(folder: Path, path: str) -> str:
     listed = Path(path)
     if listed.is_absolute():
         # `..` leads to the parent of a link's target: relative paths hold only between folders without links.
-        listed = Path(os.path.relpath(listed.parent.resolve() / listed.name, folder.resolve()))
+        return relative_path(listed.parent.resolve() / listed.name, folder.resolve())
     return listed.as_posix()
 
 
