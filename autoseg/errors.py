@@ -12,6 +12,8 @@
     `- InteropError         a model of another project cannot be imported, or a model cannot be exported
 
 A message names the case, the file, what was found, what was expected and what to do.
+
+Tested in tests/cli/test_main.py.
 """
 
 

@@ -3,6 +3,8 @@
     describe -> fingerprint -> plan -> preprocess -> train (every fold) -> select -> report
 
 Each stage writes its artifact into the workspace, so a run that was interrupted resumes after the last one.
+
+Tested in tests/pipeline/test_order.py and tests/pipeline/test_phantom_run.py.
 """
 
 import logging

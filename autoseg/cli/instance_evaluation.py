@@ -1,4 +1,7 @@
-"""`autoseg evaluate --instances`: objects instead of voxels."""
+"""`autoseg evaluate --instances`: objects instead of voxels.
+
+Tested in tests/stages/test_evaluate_instances.py.
+"""
 
 import argparse
 

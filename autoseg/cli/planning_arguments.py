@@ -1,4 +1,7 @@
-"""Options of `plan` and `run` that say what to plan; `planning_request` makes a budget of them."""
+"""Options of `plan` and `run` that say what to plan; `planning_request` makes a budget of them.
+
+Tested in tests/cli/test_plan.py and tests/cli/test_planning_request.py.
+"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""`autoseg postprocess`: apply the recipe of a model, or a recipe file, to existing label maps."""
+"""`autoseg postprocess`: apply the recipe of a model, or a recipe file, to existing label maps.
+
+Tested in tests/stages/test_postprocess.py.
+"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""`autoseg report`: one HTML page about a workspace."""
+"""`autoseg report`: one HTML page about a workspace.
+
+Tested in tests/cli/test_import_nnunet.py.
+"""
 
 import argparse
 

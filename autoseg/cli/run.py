@@ -1,4 +1,7 @@
-"""`autoseg run`: the whole job, unattended."""
+"""`autoseg run`: the whole job, unattended.
+
+Tested in tests/pipeline/test_phantom_run.py.
+"""
 
 import argparse
 

@@ -1,4 +1,7 @@
-"""Anonymous records for export: nothing in them names a case, a patient or a path on the exporter's disk."""
+"""Anonymous records for export: nothing in them names a case, a patient or a path on the exporter's disk.
+
+Tested in tests/stages/test_export.py.
+"""
 
 import re
 from typing import Final

@@ -1,4 +1,7 @@
-"""Comparison of the files of an exported model with its manifest."""
+"""Comparison of the files of an exported model with its manifest.
+
+Tested in tests/interop/test_models.py and tests/stages/test_export.py.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping

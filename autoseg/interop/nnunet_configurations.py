@@ -2,6 +2,8 @@
 
 References:
     nnU-Net v2 (Isensee et al. 2021): planning, preprocessing and resampling, as its plans record them.
+
+Tested in tests/interop/test_nnunet_import.py.
 """
 
 from collections.abc import Mapping, Sequence

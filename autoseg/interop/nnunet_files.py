@@ -8,6 +8,8 @@
 References:
     nnU-Net v2 (Isensee et al. 2021), releases 2.0 to 2.8.1: names and meaning of the keys, inheritance between
     configurations, and how plans from before `architecture` are read.
+
+Tested in tests/interop/test_nnunet_import.py.
 """
 
 import json

@@ -6,6 +6,8 @@ Dataset004_Hippocampus/                                  any of these levels may
         plans.json, dataset.json
         fold_0/checkpoint_final.pth, checkpoint_best.pth
         crossval_results_folds_0_1_2_3_4/postprocessing.json
+
+Tested in tests/interop/test_nnunet_import.py and tests/interop/test_nnunet_selection.py.
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,6 +5,8 @@ lowest one up; autoseg counts them from full resolution down.
 
 References:
     nnU-Net v2 (Isensee et al. 2021) and its package dynamic-network-architectures: PlainConvUNet, ResidualEncoderUNet.
+
+Tested in tests/interop/test_nnunet_import.py.
 """
 
 from collections.abc import Mapping, Sequence

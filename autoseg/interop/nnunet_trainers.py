@@ -1,4 +1,7 @@
-"""Known trainers of nnU-Net: whether a trainer can change a prediction beyond its weights and mirroring."""
+"""Known trainers of nnU-Net: whether a trainer can change a prediction beyond its weights and mirroring.
+
+Tested in tests/interop/test_nnunet_import.py.
+"""
 
 import re
 from dataclasses import dataclass

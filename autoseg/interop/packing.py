@@ -1,4 +1,7 @@
-"""Write a folder or a zip file atomically: it is complete, or it does not exist."""
+"""Write a folder or a zip file atomically: it is complete, or it does not exist.
+
+Tested in tests/stages/test_export.py.
+"""
 
 import secrets
 import shutil

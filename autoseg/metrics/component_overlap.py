@@ -2,6 +2,8 @@
 
 Counts of voxels add up over components, so that the Dice of a label after components of any size are removed follows
 from one table; a map does not have to be labelled and scored again for every volume that is tried.
+
+Tested in tests/selection/test_component_removal.py.
 """
 
 from collections.abc import Sequence

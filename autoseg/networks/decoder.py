@@ -1,4 +1,7 @@
-"""The expanding half of a network, with segmentation heads; its levels are those of a U-Net, others are in `unext`."""
+"""The expanding half of a network, with segmentation heads; its levels are those of a U-Net, others are in `unext`.
+
+Tested in tests/networks/test_unet.py and tests/networks/test_residual.py.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 

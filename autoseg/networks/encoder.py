@@ -1,4 +1,7 @@
-"""The contracting half of a network; its levels are plain convolutions here, others are in `residual` and `unext`."""
+"""The contracting half of a network; its levels are plain convolutions here, others are in `residual` and `unext`.
+
+Tested in tests/networks/test_unet.py and tests/networks/test_residual.py.
+"""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,4 +1,7 @@
-"""The network of boundary refinement: corrects a coarse probability, given the image around it."""
+"""The network of boundary refinement: corrects a coarse probability, given the image around it.
+
+Tested in tests/inference/refinement/test_refine.py.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,7 @@
-"""What a plan has to respect: device, memory, time, and what the user decided himself."""
+"""What a plan has to respect: device, memory, time, and what the user decided himself.
+
+Tested in tests/records/test_plan.py.
+"""
 
 from typing import Annotated, Literal
 

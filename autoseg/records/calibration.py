@@ -1,4 +1,7 @@
-"""How often predicted probabilities came true: counts that can be added up over cases and folds."""
+"""How often predicted probabilities came true: counts that can be added up over cases and folds.
+
+Tested in tests/inference/sinks/test_calibration.py.
+"""
 
 from typing import Literal, Self
 

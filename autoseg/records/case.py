@@ -1,4 +1,7 @@
-"""Grid and orientation of a case, and what preprocessing did to it."""
+"""Grid and orientation of a case, and what preprocessing did to it.
+
+Tested in tests/records/test_files.py.
+"""
 
 from typing import Literal
 

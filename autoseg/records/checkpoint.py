@@ -1,4 +1,7 @@
-"""A trained network on disk and how training went."""
+"""A trained network on disk and how training went.
+
+Tested in tests/training/folds/test_checkpointing.py.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,7 @@
-"""Paired comparison of two evaluations of the same cases."""
+"""Paired comparison of two evaluations of the same cases.
+
+Tested in tests/metrics/test_paired.py.
+"""
 
 from typing import Literal
 

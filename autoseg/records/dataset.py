@@ -1,4 +1,7 @@
-"""Description of a dataset: its files, channels, labels, and every fault."""
+"""Description of a dataset: its files, channels, labels, and every fault.
+
+Tested in tests/records/test_files.py and tests/imaging/arrays/test_border_core.py.
+"""
 
 from typing import Literal
 

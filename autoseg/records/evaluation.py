@@ -1,4 +1,7 @@
-"""Predictions measured against references."""
+"""Predictions measured against references.
+
+Tested in tests/metrics/test_summary.py.
+"""
 
 from typing import Literal
 

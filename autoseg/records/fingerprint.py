@@ -1,4 +1,7 @@
-"""Facts about the training cases that planning uses."""
+"""Facts about the training cases that planning uses.
+
+Tested in tests/stages/test_fingerprint.py.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,7 @@
-"""Scores of predicted objects against those of references."""
+"""Scores of predicted objects against those of references.
+
+Tested in tests/stages/test_evaluate_instances.py.
+"""
 
 from typing import Literal
 

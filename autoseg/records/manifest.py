@@ -1,4 +1,7 @@
-"""Manifest of an exported model: what it is, and the hashes by which readers detect alterations."""
+"""Manifest of an exported model: what it is, and the hashes by which readers detect alterations.
+
+Tested in tests/stages/test_export.py.
+"""
 
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Literal, Self

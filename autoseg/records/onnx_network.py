@@ -1,4 +1,7 @@
-"""Everything that a program without autoseg needs to predict with one exported network file."""
+"""Everything that a program without autoseg needs to predict with one exported network file.
+
+Tested in tests/stages/test_export_onnx.py.
+"""
 
 from typing import Literal
 

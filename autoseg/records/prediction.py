@@ -1,4 +1,7 @@
-"""What a model says about one image."""
+"""What a model says about one image.
+
+Tested in tests/stages/test_predict.py.
+"""
 
 from dataclasses import dataclass, field
 

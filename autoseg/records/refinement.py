@@ -1,4 +1,7 @@
-"""Boundary refinement as data: small networks that predict the surroundings of surfaces again."""
+"""Boundary refinement as data: small networks that predict the surroundings of surfaces again.
+
+Tested in tests/selection/test_refinement.py.
+"""
 
 from typing import Annotated, Literal
 

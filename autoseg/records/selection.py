@@ -1,4 +1,7 @@
-"""The recipe that prediction follows by default."""
+"""The recipe that prediction follows by default.
+
+Tested in tests/stages/test_select.py.
+"""
 
 from typing import Annotated, Literal
 

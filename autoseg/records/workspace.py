@@ -1,4 +1,7 @@
-"""Paths of a workspace; all are derived from the root, so a workspace can be moved."""
+"""Paths of a workspace; all are derived from the root, so a workspace can be moved.
+
+Tested in tests/records/test_files.py.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Validation cases in memory: predicted and reference label map, compressed, with their scores."""
+"""Validation cases in memory: predicted and reference label map, compressed, with their scores.
+
+Tested in tests/selection/test_postprocessing.py and tests/stages/test_select.py.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

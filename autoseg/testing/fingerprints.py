@@ -1,4 +1,7 @@
-"""Fingerprints of datasets that do not exist."""
+"""Fingerprints of datasets that do not exist.
+
+Tested in tests/test_testing.py.
+"""
 
 from collections.abc import Sequence
 

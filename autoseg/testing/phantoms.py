@@ -1,4 +1,7 @@
-"""Phantom volumes made by code: small, quick to write, and with structures that a network can learn."""
+"""Phantom volumes made by code: small, quick to write, and with structures that a network can learn.
+
+Tested in tests/test_testing.py and tests/pipeline/test_phantom_run.py.
+"""
 
 import json
 from collections.abc import Sequence

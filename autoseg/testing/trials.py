@@ -1,4 +1,7 @@
-"""The datasets and budgets that every planner is tried on."""
+"""The datasets and budgets that every planner is tried on.
+
+Tested in tests/test_testing.py and tests/planners/test_survival.py.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""Preprocess one case in memory: transpose, crop, normalise, resample; for training and for prediction alike."""
+"""Preprocess one case in memory: transpose, crop, normalise, resample; for training and for prediction alike.
+
+Tested in tests/stages/test_preprocess.py.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,7 @@
-"""Pairing of image files and label files in two folders by their names."""
+"""Pairing of image files and label files in two folders by their names.
+
+Tested in tests/stages/test_describe.py.
+"""
 
 import re
 from collections.abc import Iterable

@@ -2,6 +2,8 @@
 
 Four layouts: a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, plain `images/` and `labels/`, and a
 CSV or JSON list of files. No image is opened here.
+
+Tested in tests/stages/test_describe.py.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space."""
+"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space.
+
+Tested in tests/imaging/formats/test_reading.py.
+"""
 
 import struct
 import warnings

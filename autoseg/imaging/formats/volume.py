@@ -1,6 +1,8 @@
 """An image as read from a file: voxels, their grid, and the facts needed to write on the same grid.
 
 Arrays are in *stored* order: the file's axes reversed, slowest first, so (X, Y, Z) files become (Z, Y, X).
+
+Tested in tests/imaging/formats/test_reading.py and tests/imaging/formats/test_geometry.py.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,8 @@
 """A CSV file with rows for many cases, which a run over files keeps beside its results.
 
 One run may follow another: rows of cases that the file knows already stay until they are replaced.
+
+Tested in tests/inference/files/test_label_statistics.py and tests/inference/files/test_instance_table.py.
 """
 
 import csv

@@ -1,4 +1,7 @@
-"""Label maps that lie in a folder: which files they are, and two of them on one grid."""
+"""Label maps that lie in a folder: which files they are, and two of them on one grid.
+
+Tested in tests/stages/test_evaluate.py.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Where the label maps of a run over files go, and what is written beside them."""
+"""Where the label maps of a run over files go, and what is written beside them.
+
+Tested in tests/stages/test_predict.py.
+"""
 
 import json
 import logging

@@ -1,6 +1,8 @@
 """One file of a run over files, in three steps that may run beside those of other files, or in one on a cluster.
 
 read, check, preprocess --> networks, label map --> statistics, maps on disk
+
+Tested in tests/stages/test_predict.py.
 """
 
 import logging

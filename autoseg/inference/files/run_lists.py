@@ -1,4 +1,7 @@
-"""The lists that a run over files keeps beside its label maps: failures, statistics, instances, colours."""
+"""The lists that a run over files keeps beside its label maps: failures, statistics, instances, colours.
+
+Tested in tests/inference/files/test_parts.py and tests/stages/test_predict.py.
+"""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence

@@ -1,4 +1,7 @@
-"""What a run over files writes beside each label map, and what it reports of each case."""
+"""What a run over files writes beside each label map, and what it reports of each case.
+
+Tested in tests/stages/test_predict.py and tests/cli/test_predict.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

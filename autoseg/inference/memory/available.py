@@ -1,4 +1,7 @@
-"""How much memory and disk this process has and may still take."""
+"""How much memory and disk this process has and may still take.
+
+Tested in tests/inference/memory/test_estimate.py.
+"""
 
 import shutil
 import tempfile

@@ -3,6 +3,8 @@
     preprocess (all configurations) -> networks: slices of logits -> labels, slab by slab -> post-process
 
 A cascade's first stage streams into the label map of its second one before that one's networks run.
+
+Tested in tests/stages/test_predict.py and tests/stages/test_predictor.py.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""What `Predictor.predict` takes for an image: files, image objects, arrays."""
+"""What `Predictor.predict` takes for an image: files, image objects, arrays.
+
+Tested in tests/stages/test_predictor.py.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Measure the objects of one predicted image: size, place, box, mean probability."""
+"""Measure the objects of one predicted image: size, place, box, mean probability.
+
+Tested in tests/stages/test_predict_instances.py.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,7 @@
-"""An image on its way through the networks, and what each step takes."""
+"""An image on its way through the networks, and what each step takes.
+
+Tested in tests/stages/test_predictor.py.
+"""
 
 import time
 from collections.abc import Iterator

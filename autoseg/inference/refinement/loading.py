@@ -1,4 +1,7 @@
-"""From a workspace to refiners ready to predict, and what makes sure that they are the ones that were selected."""
+"""From a workspace to refiners ready to predict, and what makes sure that they are the ones that were selected.
+
+Tested in tests/selection/test_refinement.py.
+"""
 
 import hashlib
 from pathlib import Path

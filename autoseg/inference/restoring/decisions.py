@@ -1,4 +1,7 @@
-"""From the values of all heads to label indices: the largest head, or regions painted in order."""
+"""From the values of all heads to label indices: the largest head, or regions painted in order.
+
+Tested in tests/inference/restoring/test_restore.py.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping

@@ -2,6 +2,8 @@
 
 Where a region is surely there or surely not, levels are equal over wide areas, so their file is hardly larger than a
 label map's.
+
+Tested in tests/selection/test_thresholds.py.
 """
 
 from collections.abc import Iterator, Sequence

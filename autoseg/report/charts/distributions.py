@@ -1,4 +1,7 @@
-"""Charts with one horizontal row per name: box plots with points, ranges, and means with intervals."""
+"""Charts with one horizontal row per name: box plots with points, ranges, and means with intervals.
+
+Tested in tests/report/charts/test_charts.py.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -2,6 +2,8 @@
 
 Nothing here names a colour: marks carry the classes of style.css (`c0` to `c6` for series), so one drawing serves
 light and dark screens, and text stays text.
+
+Tested in tests/report/charts/test_charts.py.
 """
 
 import math

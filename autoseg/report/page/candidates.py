@@ -1,4 +1,7 @@
-"""Candidates that `select` compared, as a table for the terminal."""
+"""Candidates that `select` compared, as a table for the terminal.
+
+Tested in tests/cli/test_select.py.
+"""
 
 from rich.table import Table
 

@@ -1,4 +1,7 @@
-"""Overview of the dataset: its contents, sample cases, distributions and possible faults."""
+"""Overview of the dataset: its contents, sample cases, distributions and possible faults.
+
+Tested in tests/report/page/test_sections.py.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Results: every configuration and the selected model, compared by numbers and charts."""
+"""Results: every configuration and the selected model, compared by numbers and charts.
+
+Tested in tests/report/page/test_sections.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The table of `autoseg evaluate --instances`."""
+"""The table of `autoseg evaluate --instances`.
+
+Tested in tests/stages/test_evaluate_instances.py.
+"""
 
 from rich.table import Table
 

@@ -1,4 +1,7 @@
-"""From the loader's arrays to tensors on the device: on a GPU one batch ahead, while the device computes."""
+"""From the loader's arrays to tensors on the device: on a GPU one batch ahead, while the device computes.
+
+Tested in tests/training/steps/test_loop.py.
+"""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""One output of the network beside its truth, in the form that every term of a loss starts from."""
+"""One output of the network beside its truth, in the form that every term of a loss starts from.
+
+Tested in tests/training/losses/test_build.py and tests/training/losses/test_entropy.py.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
