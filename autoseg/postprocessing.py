@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.measure import label as label_by_skimage
 
 from autoseg.errors import RecordError
-from autoseg.records.case import Spacing
+from autoseg.records.case import Slices, Spacing
 from autoseg.records.dataset import LabelEncoding, indices_by_label
 from autoseg.records.postprocessing import (
     FillHoles,
@@ -30,8 +30,6 @@ except ImportError:
 
 LabelIndices = NDArray[np.integer]
 """(Z, Y, X), indices of a LabelEncoding; 0 is background."""
-
-Box = tuple[slice, ...]
 
 ComponentLibrary = Literal["cc3d", "scikit-image"]
 """Both find the same components; their numbers may differ."""
@@ -200,7 +198,7 @@ def fill_holes(labels: LabelIndices, indices: Sequence[int], painted_index: int)
     return filled
 
 
-def find_components(labels: LabelIndices, indices: Sequence[int]) -> tuple[Box, NDArray[np.integer]] | None:
+def find_components(labels: LabelIndices, indices: Sequence[int]) -> tuple[Slices, NDArray[np.integer]] | None:
     """Components of the union of some labels.
 
     Args:
@@ -266,7 +264,7 @@ def _remove_components(
     return kept
 
 
-def _find_union(labels: LabelIndices, indices: Sequence[int]) -> tuple[NDArray[np.bool_], Box | None]:
+def _find_union(labels: LabelIndices, indices: Sequence[int]) -> tuple[NDArray[np.bool_], Slices | None]:
     """Mask of the union, and its box; None instead of the box if the union has no voxel."""
     mask = np.empty(labels.shape, dtype=bool)
     for plane, values in zip(mask, labels, strict=True):

@@ -20,7 +20,6 @@ CUBIC_MM_PER_ML = 1000.0
 
 Values = NDArray[np.generic]
 """(Z, Y, X), values as a file has them."""
-Box = tuple[slice, ...]
 
 
 def measure_case(

@@ -9,6 +9,12 @@ from autoseg.records.files import Record
 
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Bounds = tuple[Triple, Triple]
+"""Half-open box of voxels: first index and index after the last, per axis."""
+Slices3 = tuple[slice, slice, slice]
+"""Index of a box of voxels in an array (Z, Y, X)."""
+Slices = tuple[slice, ...]
+"""Index of a box in an array of any number of axes."""
 Affine = tuple[
     tuple[float, float, float, float],
     tuple[float, float, float, float],

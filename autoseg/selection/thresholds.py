@@ -16,6 +16,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from autoseg.imaging.arrays.cropping import crop_slices
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.case_reading import choose_orientation
 from autoseg.imaging.formats.geometry import orient_array
@@ -192,7 +193,7 @@ def _dice_by_threshold(case: _Case, encoding: LabelEncoding) -> NDArray[np.float
     levels, record = open_levels(case.levels)
     reference = case.reference[:]
     counted = reference != len(encoding.values)  # without the ignore index; all voxels if there is no such label
-    box = _box(record)
+    box = crop_slices(record)
     dice = np.full((len(THRESHOLDS), len(encoding.heads)), np.nan)
     for region, head in enumerate(encoding.heads):
         is_region = np.isin(reference, head.indices)
@@ -242,14 +243,10 @@ def _decide_labels(
     """Label indices of the whole image in the plan's order of axes; regions in their order, one in memory at a time."""
     levels, record = open_levels(case.levels)
     labels = np.zeros(record.original_shape, dtype=np.min_scalar_type(len(encoding.values)))
-    inside = labels[_box(record)]
+    inside = labels[crop_slices(record)]
     for region, head in enumerate(encoding.heads):
         inside[levels[region] > THRESHOLDS.index(thresholds.get(head.name, 0.5))] = head.painted_index
     return labels, record
-
-
-def _box(record: PreprocessedCase) -> tuple[slice, ...]:
-    return tuple(slice(start, stop) for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
 
 
 def _write_maps(

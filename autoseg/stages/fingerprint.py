@@ -11,12 +11,12 @@ from scipy import ndimage
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.class_locations import head_mask, label_boxes
-from autoseg.imaging.arrays.cropping import Box, bounding_box, box_slices, nonzero_mask
+from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.statistics import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.datasets.case_parallel import work_on_cases
 from autoseg.imaging.datasets.case_reading import CaseVolume, content_hash, read_case
-from autoseg.records.case import Spacing
+from autoseg.records.case import Bounds, Spacing
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.files import Progress
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
@@ -104,7 +104,7 @@ def _measure_case(dataset_folder: Path, description: DatasetDescription, files: 
             f"{len(volume.image)} channel(s) found, {len(description.channel_names)} expected "
             f"({', '.join(description.channel_names)})"
         )
-    start, stop = box = bounding_box(nonzero_mask(volume.image))
+    start, stop = bounds = find_bounds(nonzero_mask(volume.image))
     fingerprint = CaseFingerprint(
         case=files.case,
         shape=volume.grid.shape,
@@ -114,7 +114,7 @@ def _measure_case(dataset_folder: Path, description: DatasetDescription, files: 
         labels=_label_facts(volume.labels, description.encoding, volume.grid.spacing),
         content_hash=content_hash(dataset_folder, files),
     )
-    return _CaseFacts(fingerprint, _foreground_intensities(volume, volume.labels, box, description.encoding))
+    return _CaseFacts(fingerprint, _foreground_intensities(volume, volume.labels, bounds, description.encoding))
 
 
 def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, spacing: Spacing) -> dict[str, LabelFacts]:
@@ -131,11 +131,11 @@ def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, spacing: Sp
 
 
 def _foreground_intensities(
-    volume: CaseVolume, labels: NDArray[np.int16], box: Box, encoding: LabelEncoding
+    volume: CaseVolume, labels: NDArray[np.int16], bounds: Bounds, encoding: LabelEncoding
 ) -> tuple[IntensitySummary, ...]:
-    cropped = labels[box_slices(box)]
+    cropped = labels[to_slices(bounds)]
     # The index after the last label is that of the ignore label.
     foreground = (cropped > 0) & (cropped < len(encoding.values))
     if not foreground.any():
         return ()
-    return tuple(summarize_intensities(channel[box_slices(box)][foreground]) for channel in volume.image)
+    return tuple(summarize_intensities(channel[to_slices(bounds)][foreground]) for channel in volume.image)

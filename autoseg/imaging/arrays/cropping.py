@@ -7,12 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.records.case import PreprocessedCase, Triple
+from autoseg.records.case import Bounds, PreprocessedCase, Slices3, Triple
 
 Voxel = TypeVar("Voxel", bound=np.generic)
-
-Box = tuple[Triple, Triple]
-"""Half-open box, voxels: first index and index behind the last, per axis."""
 
 
 def nonzero_mask(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -35,7 +32,7 @@ def nonzero_mask(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     return mask
 
 
-def content_box(image: NDArray[np.float32]) -> Box:
+def find_content_bounds(image: NDArray[np.float32]) -> Bounds:
     """The bounding box of `nonzero_mask`, without the mask: filled holes do not reach beyond it.
 
     Works plane by plane along the axis with the largest stride in memory, which needs memory for one plane.
@@ -56,10 +53,10 @@ def content_box(image: NDArray[np.float32]) -> Box:
         occupied[second] |= plane.any(axis=0)
     if not occupied[0].any():
         return (0, 0, 0), (image.shape[1], image.shape[2], image.shape[3])
-    return _box_of(occupied)
+    return _bounds_of(occupied)
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> Box:
+def find_bounds(mask: NDArray[np.bool_]) -> Bounds:
     """The smallest half-open box that holds every True voxel; the full box for an empty mask.
 
     Args:
@@ -70,13 +67,24 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box:
     """
     if not mask.any():
         return (0, 0, 0), (mask.shape[0], mask.shape[1], mask.shape[2])
-    return _box_of([np.any(mask, axis=others) for others in ((1, 2), (0, 2), (0, 1))])
+    return _bounds_of([np.any(mask, axis=others) for others in ((1, 2), (0, 2), (0, 1))])
 
 
-def box_slices(box: Box) -> tuple[slice, slice, slice]:
-    """The box as an index into a (Z, Y, X) array."""
-    start, stop = box
+def to_slices(bounds: Bounds) -> Slices3:
+    """The bounds as an index into an array (Z, Y, X)."""
+    start, stop = bounds
     return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+
+
+def crop_slices(record: PreprocessedCase) -> Slices3:
+    """The part that preprocessing kept, as an index into the volume with the plan's axes."""
+    return to_slices((record.crop_start, record.crop_stop))
+
+
+def crop_shape(record: PreprocessedCase) -> Triple:
+    """Shape of the part that preprocessing kept, voxels."""
+    start, stop = record.crop_start, record.crop_stop
+    return stop[0] - start[0], stop[1] - start[1], stop[2] - start[2]
 
 
 def cropped_view(volume: NDArray[Voxel], record: PreprocessedCase) -> NDArray[Voxel]:
@@ -86,11 +94,11 @@ def cropped_view(volume: NDArray[Voxel], record: PreprocessedCase) -> NDArray[Vo
         volume: (Z, Y, X) in working orientation, before the crop.
         record: What preprocessing did to the case.
     """
-    return volume.transpose(record.transpose)[box_slices((record.crop_start, record.crop_stop))]
+    return volume.transpose(record.transpose)[crop_slices(record)]
 
 
-def _box_of(occupied: Sequence[NDArray[np.bool_]]) -> Box:
-    """The box from the planes of each axis that hold anything."""
+def _bounds_of(occupied: Sequence[NDArray[np.bool_]]) -> Bounds:
+    """The bounds from the planes of each axis that hold anything."""
     indices = [np.flatnonzero(planes) for planes in occupied]
     z, y, x = ((int(found[0]), int(found[-1]) + 1) for found in indices)
     return (z[0], y[0], x[0]), (z[1], y[1], x[1])
@@ -102,6 +110,6 @@ def _fill_holes(mask: NDArray[np.bool_]) -> None:
     Gives the same voxels as scipy.ndimage.binary_fill_holes and is several times faster: one labelling of the
     background within the box instead of a growing front. The padding is the outside; it joins all faces of the box.
     """
-    inner = mask[box_slices(bounding_box(mask))]
+    inner = mask[to_slices(find_bounds(mask))]
     components, _ = ndimage.label(np.pad(~inner, 1, constant_values=True))
     inner |= components[1:-1, 1:-1, 1:-1] != components[0, 0, 0]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.imaging.arrays.cropping import Box, bounding_box, box_slices, content_box, nonzero_mask
+from autoseg.imaging.arrays.cropping import crop_slices, find_bounds, find_content_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.normalization import normalize_image
 from autoseg.imaging.arrays.resampling import preprocessed_grid, resample_image, resample_labels
-from autoseg.records.case import PreprocessedCase, Spacing, Triple
+from autoseg.records.case import Bounds, PreprocessedCase, Spacing, Triple
 from autoseg.records.network import NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Plan
 
@@ -59,16 +59,16 @@ def preprocess_case(
     inside = None
     if labels is not None or any(spec.use_mask for spec in settings.normalization):
         mask = nonzero_mask(image)
-        box = bounding_box(mask)
-        inside = mask[box_slices(box)]
+        bounds = find_bounds(mask)
+        inside = mask[to_slices(bounds)]
     else:
-        box = content_box(image)  # the mask itself, which costs 5 bytes per voxel, is not needed
-    cropped = _normalize_crop(image, box, inside, settings.normalization, overwrite=overwrite)
+        bounds = find_content_bounds(image)  # the mask itself, which costs 5 bytes per voxel, is not needed
+    cropped = _normalize_crop(image, bounds, inside, settings.normalization, overwrite=overwrite)
     target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
     resampled = resample_image(cropped, shape, spacing, target_spacing, settings.resampling)
     resampled_labels = None
     if labels is not None and inside is not None:
-        cropped_labels = _mark_outside(labels.transpose(order)[box_slices(box)], inside)
+        cropped_labels = _mark_outside(labels.transpose(order)[to_slices(bounds)], inside)
         resampled_labels = resample_labels(cropped_labels, shape, spacing, target_spacing, settings.resampling)
     record = PreprocessedCase(
         case=case,
@@ -77,8 +77,8 @@ def preprocess_case(
         shape=shape,
         original_spacing=spacing,
         original_shape=_shape(image[0]),
-        crop_start=box[0],
-        crop_stop=box[1],
+        crop_start=bounds[0],
+        crop_stop=bounds[1],
         transpose=order,
     )
     return resampled, resampled_labels, record
@@ -103,9 +103,9 @@ def normalized_crop(
         The image, (C, Z, Y, X), axes after the plan's transpose, within the crop.
     """
     image = image.transpose(0, *(axis + 1 for axis in record.transpose))
-    box = record.crop_start, record.crop_stop
-    inside = nonzero_mask(image)[box_slices(box)] if any(spec.use_mask for spec in normalization) else None
-    return _normalize_crop(image, box, inside, normalization, overwrite=overwrite)
+    bounds = record.crop_start, record.crop_stop
+    inside = nonzero_mask(image)[to_slices(bounds)] if any(spec.use_mask for spec in normalization) else None
+    return _normalize_crop(image, bounds, inside, normalization, overwrite=overwrite)
 
 
 def labels_on_grid(
@@ -125,19 +125,19 @@ def labels_on_grid(
         nnU-Net v2 (Isensee et al. 2021), prediction with a cascade: the label map of the previous cascade step is
         preprocessed with the image.
     """
-    cropped = labels.transpose(grid.transpose)[box_slices((grid.crop_start, grid.crop_stop))].astype(np.int16)
+    cropped = labels.transpose(grid.transpose)[crop_slices(grid)].astype(np.int16)
     return resample_labels(cropped, grid.shape, grid.original_spacing, grid.spacing, spec)
 
 
 def _normalize_crop(
     image: NDArray[np.float32],
-    box: Box,
+    bounds: Bounds,
     inside: NDArray[np.bool_] | None,
     normalization: Sequence[NormalizationSpec],
     *,
     overwrite: bool,
 ) -> NDArray[np.float32]:
-    cropped = image[(slice(None), *box_slices(box))]
+    cropped = image[(slice(None), *to_slices(bounds))]
     if not (overwrite and cropped.dtype == np.float32 and cropped.flags.writeable):
         cropped = np.array(cropped, dtype=np.float32, order="C")
     normalize_image(cropped, inside, normalization)

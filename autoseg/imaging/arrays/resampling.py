@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.costs.windows import resampled_shape
-from autoseg.imaging.arrays.cropping import bounding_box, box_slices
+from autoseg.imaging.arrays.cropping import find_bounds, to_slices
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.network import ResamplingSpec
 
@@ -219,7 +219,7 @@ def _resize_masks(labels: NDArray[np.int16], operators: Operators) -> NDArray[np
     largest_fraction = np.zeros((z, y, x), dtype=np.float32)
     for value in np.unique(labels):
         mask = labels == value
-        box = box_slices(bounding_box(mask))
+        box = to_slices(find_bounds(mask))
         columns = {axis: operator[:, box[axis]] for axis, operator in operators.items()}
         rows = {axis: _nonzero_rows(part) for axis, part in columns.items()}
         nearby = {axis: part[rows[axis]] for axis, part in columns.items()}

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoseg.errors import PredictionError
-from autoseg.imaging.arrays.cropping import content_box
+from autoseg.imaging.arrays.cropping import find_content_bounds
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.inference.memory.available import Room
 from autoseg.inference.models.loading import LoadedConfiguration
@@ -84,7 +84,7 @@ class CaseShapes:
 
 def measure_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:
     """Shapes of an image (C, Z, Y, X) in working orientation."""
-    start, stop = content_box(image)
+    start, stop = find_content_bounds(image)
     first, second, third = transpose
     cropped = [last - begin for begin, last in zip(start, stop, strict=True)]
     return CaseShapes(

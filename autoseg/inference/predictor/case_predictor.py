@@ -34,7 +34,6 @@ from autoseg.inference.predictor.images import check_image
 from autoseg.inference.predictor.instances import measure_instances
 from autoseg.inference.predictor.prepared_case import PreparedCase, timed, timed_slices
 from autoseg.inference.predictor.region_of_interest import (
-    Box,
     enlarge,
     find_by_network,
     find_in_labels,
@@ -51,7 +50,7 @@ from autoseg.inference.sinks.winning_probability import WinningProbability
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import PreprocessedCase, Spacing
+from autoseg.records.case import PreprocessedCase, Slices3, Spacing
 from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingStep
 from autoseg.records.prediction import Instances, Prediction
@@ -229,7 +228,7 @@ class CasePredictor:
 
     def _region(
         self, member: LoadedConfiguration, case: PreparedCase, labels: NDArray[np.integer] | None
-    ) -> Box | None:
+    ) -> Slices3 | None:
         """Where a configuration has to look, on its own grid; None: everywhere. `labels`: of the stage before."""
         shape = case.inputs[member.name][1].shape
         is_flat = member.configuration.network.dimensions == 2
@@ -244,7 +243,7 @@ class CasePredictor:
 
     def _find_cheaply(
         self, member: LoadedConfiguration, case: PreparedCase, *, flat: bool
-    ) -> tuple[Box | None, tuple[int, ...]]:
+    ) -> tuple[Slices3 | None, tuple[int, ...]]:
         """The box of the foreground and the grid that it is on."""
         locator = self.locator or member
         with timed(case.seconds, "network"):

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from autoseg.imaging.arrays.cropping import bounding_box, box_slices
+from autoseg.imaging.arrays.cropping import find_bounds, to_slices
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.inference.windows.sliding_window import WindowSettings
-from autoseg.records.case import Triple
+from autoseg.records.case import Slices3, Triple
 
 MARGIN_FRACTION = 0.25
 """Of the patch, on every side of what was found: the cheap pass errs by some voxels, and networks want context."""
@@ -32,15 +32,13 @@ MAX_FRACTION = 0.7
 CERTAIN = 20.0
 """Logit of background around the box, its negative for everything else: sigmoid and softmax are 1 to 2e-9."""
 
-Box = tuple[slice, slice, slice]
-
 
 def find_by_network(
     locator: LoadedConfiguration,
     image: NDArray[np.float32],
     *,
     is_softmax: bool,
-) -> Box | None:
+) -> Slices3 | None:
     """Where one network finds foreground, without mirroring, in windows side by side.
 
     Args:
@@ -56,10 +54,10 @@ def find_by_network(
     return foreground_box(slices, is_softmax=is_softmax)
 
 
-def find_in_labels(labels: AnyArray) -> Box | None:
+def find_in_labels(labels: AnyArray) -> Slices3 | None:
     """The smallest box of what is not background in a label map (Z, Y, X): of a cascade's earlier stage."""
     mask = labels != 0
-    return box_slices(bounding_box(mask)) if mask.any() else None
+    return to_slices(find_bounds(mask)) if mask.any() else None
 
 
 def halve(image: NDArray[np.float32], *, flat: bool) -> NDArray[np.float32]:
@@ -75,7 +73,7 @@ def halve(image: NDArray[np.float32], *, flat: bool) -> NDArray[np.float32]:
     return torch.stack(halved).numpy()
 
 
-def foreground_box(slices: Iterable[Tensor], *, is_softmax: bool) -> Box | None:
+def foreground_box(slices: Iterable[Tensor], *, is_softmax: bool) -> Slices3 | None:
     """The smallest box that holds all voxels decided as foreground; None without any. Slices are (K, Y, X)."""
     depths: list[int] = []
     rows: Tensor | None = None
@@ -94,7 +92,7 @@ def foreground_box(slices: Iterable[Tensor], *, is_softmax: bool) -> Box | None:
     return slice(depths[0], depths[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
 
 
-def enlarge(found: Box, shape: Sequence[int], target_shape: Triple, patch_size: Sequence[int]) -> Box | None:
+def enlarge(found: Slices3, shape: Sequence[int], target_shape: Triple, patch_size: Sequence[int]) -> Slices3 | None:
     """A box on one grid, as a box with margins on another one that covers the same extent.
 
     Args:
@@ -119,7 +117,7 @@ def enlarge(found: Box, shape: Sequence[int], target_shape: Triple, patch_size: 
 
 
 def surround(
-    slices: Iterable[Tensor], box: Box, shape: Triple, num_heads: int, *, is_softmax: bool
+    slices: Iterable[Tensor], box: Slices3, shape: Triple, num_heads: int, *, is_softmax: bool
 ) -> Iterator[Tensor]:
     """Slices of a box as slices of the whole grid, with certain background around them.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.imaging.formats.volume import AnyArray
-from autoseg.records.case import Spacing, Triple
+from autoseg.records.case import Slices3, Spacing, Triple
 from autoseg.records.network import NetworkSpec
 from autoseg.records.refinement import PatchSettings
 
@@ -23,8 +23,6 @@ FEATURES = (8, 16, 32)
 """Per level. On a CPU twice as many learn less in the same time, and take twice as long at prediction."""
 TRAINING_FRACTION, PREDICTION_FRACTION = 1 / 2, 3 / 8
 """Distance between centres as share of the patch's edge; the less, the more patches overlap."""
-
-Box = tuple[slice, slice, slice]
 
 
 def plan_patches(shapes: Sequence[Triple], spacings: Sequence[Spacing]) -> PatchSettings:
@@ -132,7 +130,7 @@ def cut_patch(array: AnyArray, centre: Triple, size: Triple) -> AnyArray:
     return patch
 
 
-def patch_box(centre: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
+def patch_box(centre: Triple, size: Triple, shape: Triple) -> tuple[Slices3, Slices3]:
     """Where a patch lies in the array, and which part of the patch that is."""
     inside, own = [], []
     for at, edge, end in zip(centre, size, shape, strict=True):

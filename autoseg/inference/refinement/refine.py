@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.imaging.arrays.cropping import bounding_box, cropped_view
+from autoseg.imaging.arrays.cropping import cropped_view, find_bounds
 from autoseg.imaging.arrays.labels import foreground_heads
-from autoseg.inference.refinement.patches import Box, choose_centres, cut_patch, find_surface, patch_box
+from autoseg.inference.refinement.patches import choose_centres, cut_patch, find_surface, patch_box
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds, decide_probabilities
 from autoseg.inference.restoring.restore import SLAB_VOXELS, CaseLogits, LabelIndices, ProbabilitySink, restore_labels
 from autoseg.inference.sinks.probabilities import probability_file
 from autoseg.networks.refiner import RefinerNetwork
-from autoseg.records.case import Triple
+from autoseg.records.case import Slices3, Triple
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.refinement import PatchSettings
 
@@ -65,7 +65,7 @@ class CoarseCase:
 class HeadSurface:
     """Where one head's structure ends."""
 
-    box: Box
+    box: Slices3
     """Around the structure and all patches; indices within it count from its start."""
     centres: list[Triple]
     """Of patches, within the box."""
@@ -129,7 +129,7 @@ def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: 
     mask = np.isin(labels, head.indices)
     if not mask.any():
         return None
-    starts, stops = bounding_box(mask)
+    starts, stops = find_bounds(mask)
     starts_with_margin = [max(0, start - edge // 2) for start, edge in zip(starts, size, strict=True)]
     ends = zip(stops, size, mask.shape, strict=True)
     stops_with_margin = [min(end, stop + edge // 2) for stop, edge, end in ends]

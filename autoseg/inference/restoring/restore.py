@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import PredictionError
-from autoseg.imaging.arrays.cropping import cropped_view
+from autoseg.imaging.arrays.cropping import crop_shape, cropped_view
 from autoseg.inference.restoring.decisions import (
     ONE_HALF,
     Thresholds,
@@ -29,7 +29,7 @@ from autoseg.inference.restoring.decisions import (
     mean_probabilities,
 )
 from autoseg.inference.restoring.resizing import Resize, ResizedLogits, make_resize
-from autoseg.records.case import PreprocessedCase, Triple
+from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.network import ResamplingSpec
 
@@ -267,7 +267,7 @@ def _common_box(answers: Sequence[CaseLogits]) -> list[Resize]:
 
 def _to_cropped_box(answer: CaseLogits) -> Resize:
     record = answer.record
-    return make_resize(record.shape, _cropped_shape(record), record.spacing, record.original_spacing, answer.resampling)
+    return make_resize(record.shape, crop_shape(record), record.spacing, record.original_spacing, answer.resampling)
 
 
 def _index_type(encoding: LabelEncoding) -> np.dtype[np.unsignedinteger]:
@@ -279,11 +279,6 @@ def _empty_volume(record: PreprocessedCase, encoding: LabelEncoding) -> tuple[La
     working = [record.original_shape[position] for position in np.argsort(record.transpose)]
     volume = np.zeros(working, dtype=_index_type(encoding))
     return volume, cropped_view(volume, record)
-
-
-def _cropped_shape(record: PreprocessedCase) -> Triple:
-    depth, height, width = (stop - start for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
-    return depth, height, width
 
 
 def _check_same_box(records: Sequence[PreprocessedCase], consequence: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.arrays.cropping import crop_shape
 from autoseg.inference.restoring.restore import ProbabilitySink
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.files import replacing
@@ -40,7 +41,7 @@ def level_file(
     Yields:
         What takes the probabilities, rows in order.
     """
-    depth, height, width = (stop - start for start, stop in zip(record.crop_start, record.crop_stop, strict=True))
+    depth, height, width = crop_shape(record)
     chunk: Triple = (max(1, min(depth, CHUNK_BYTES // (height * width))), height, width)
     boundaries = torch.tensor(list(thresholds), dtype=torch.float32)
     with replacing(path) as temporary:

@@ -28,10 +28,10 @@ from autoseg.errors import PredictionError
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.windows.forwards import Forward, mean_mirrored_logits, mirror_variants
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
-from autoseg.records.case import Triple
+from autoseg.records.case import Slices3, Triple
 
-Box = tuple[slice, slice, slice]
-"""A window's voxels, (z, y, x); begins before 0 and ends behind the image on axes shorter than the window."""
+Window = Slices3
+"""Voxels of a window, (z, y, x); begins before 0 and ends after the image on axes shorter than the window."""
 
 MIN_IMPORTANCE = 2.0**-24 / 10
 """Of the largest: what nnU-Net's float16 map, scaled to 10, can hold at least. Corners that truncation leaves without
@@ -200,7 +200,7 @@ def _slice_by_slice(forward: Forward) -> Forward:
     return run
 
 
-def _window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -> Iterator[Box]:
+def _window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -> Iterator[Window]:
     """All windows, the last axis fastest; a window of one slice visits every slice once.
 
     Axes shorter than the window are padded on both sides, the odd voxel at the far end.
@@ -214,17 +214,17 @@ def _window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -
         yield slice(z, z + window[0]), slice(y, y + window[1]), slice(x, x + window[2])
 
 
-def _window_groups(shape: Sequence[int], window: Sequence[int], overlap: float, size: int) -> list[list[Box]]:
+def _window_groups(shape: Sequence[int], window: Sequence[int], overlap: float, size: int) -> list[list[Window]]:
     boxes = list(_window_boxes(shape, window, overlap))
     return [boxes[first : first + size] for first in range(0, len(boxes), size)]
 
 
-def _open_slices(groups: Sequence[Sequence[Box]], size: int) -> int:
+def _open_slices(groups: Sequence[Sequence[Window]], size: int) -> int:
     depths: list[int] = [min(size, group[-1][0].stop) - max(0, group[0][0].start) for group in groups]
     return max(depths)
 
 
-def _cut(channels: Sequence[AnyArray], boxes: Sequence[Box]) -> Tensor:
+def _cut(channels: Sequence[AnyArray], boxes: Sequence[Window]) -> Tensor:
     """Windows (B, C, z, y, x) with zeros where the image does not reach."""
     shape = tuple(side.stop - side.start for side in boxes[0])
     windows = np.zeros((len(boxes), len(channels), *shape), dtype=np.float32)
@@ -235,12 +235,12 @@ def _cut(channels: Sequence[AnyArray], boxes: Sequence[Box]) -> Tensor:
     return torch.from_numpy(windows)
 
 
-def _blend(slab: LogitSlab, answer: Tensor, weights: Tensor, box: Box, shape: Sequence[int]) -> None:
+def _blend(slab: LogitSlab, answer: Tensor, weights: Tensor, box: Window, shape: Sequence[int]) -> None:
     inner, (slices, rows, columns) = _overlap(box, shape)
     slab.add(answer[:, *inner], weights[inner], slices.start, rows, columns)
 
 
-def _overlap(box: Box, shape: Sequence[int]) -> tuple[Box, Box]:
+def _overlap(box: Window, shape: Sequence[int]) -> tuple[Window, Window]:
     """Where window and image meet, as an index into the window and into the image."""
     outer = [slice(max(0, side.start), min(size, side.stop)) for side, size in zip(box, shape, strict=True)]
     inner = [slice(part.start - side.start, part.stop - side.start) for part, side in zip(outer, box, strict=True)]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from autoseg.imaging.arrays.cropping import bounding_box, box_slices, content_box, nonzero_mask
+from autoseg.imaging.arrays.cropping import find_bounds, find_content_bounds, nonzero_mask, to_slices
 
 
 def test_mask_is_nonzero_in_any_channel_and_negative_counts():
@@ -16,7 +16,7 @@ def test_mask_is_nonzero_in_any_channel_and_negative_counts():
     image[1, 3, 5, 8] = 0.5
     mask = nonzero_mask(image)
     assert np.argwhere(mask).tolist() == [[1, 2, 3], [3, 5, 8]]
-    assert bounding_box(mask) == ((1, 2, 3), (4, 6, 9))
+    assert find_bounds(mask) == ((1, 2, 3), (4, 6, 9))
 
 
 def test_enclosed_hole_is_filled_but_a_tunnel_is_not():
@@ -50,7 +50,7 @@ def test_same_voxels_as_scipy_on_a_sponge():
 def test_image_of_zeros_keeps_its_full_box():
     mask = nonzero_mask(np.zeros((2, 3, 5, 7), dtype=np.float32))
     assert not mask.any()
-    assert bounding_box(mask) == ((0, 0, 0), (3, 5, 7))
+    assert find_bounds(mask) == ((0, 0, 0), (3, 5, 7))
 
 
 @settings(deadline=None, max_examples=60)
@@ -60,14 +60,14 @@ def test_image_of_zeros_keeps_its_full_box():
 )  # fmt: skip
 def test_content_box_is_the_box_of_the_mask_in_any_memory_order(image, order, steps):
     view = image.transpose(0, *order)[:, :: steps[0], :: steps[1], :: steps[2]]
-    assert content_box(view) == bounding_box(nonzero_mask(view))
+    assert find_content_bounds(view) == find_bounds(nonzero_mask(view))
 
 
 @settings(deadline=None, max_examples=60)
 @given(hnp.arrays(np.bool_, (5, 7, 11)))
 def test_box_holds_all_and_touches_on_every_side(mask):
-    box = bounding_box(mask)
-    inside = mask[box_slices(box)]
+    box = find_bounds(mask)
+    inside = mask[to_slices(box)]
     assert inside.sum() == mask.sum()
     if mask.any():
         for axis in range(3):
@@ -79,4 +79,4 @@ def test_box_holds_all_and_touches_on_every_side(mask):
 def test_box_of_one_voxel(corner):
     mask = np.zeros((5, 7, 11), dtype=bool)
     mask[corner] = True
-    assert bounding_box(mask) == (corner, tuple(index + 1 for index in corner))
+    assert find_bounds(mask) == (corner, tuple(index + 1 for index in corner))
