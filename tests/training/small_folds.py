@@ -1,5 +1,8 @@
 """Folds of the phantoms that train in milliseconds a step."""
 
+import torch
+from safetensors.torch import load_file
+
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan
 from autoseg.training.options import TrainingOptions
@@ -36,3 +39,28 @@ def add_cascade(workspace):
     second = first.model_copy(update={"network": network, "previous_configuration": NAME, "preprocessed_as": NAME})
     configurations = {NAME: first, "3d_cascade_fullres": second}
     write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
+
+
+def short(**changes):
+    return TrainingOptions(**{**vars(SHORT), **changes})
+
+
+def weights(workspace, fold="0"):
+    return load_file(workspace.fold(NAME, fold) / "checkpoint_final.safetensors")
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def snapshot(folder):
+    """Content of every file but the log."""
+    return {path: path.read_bytes() for path in folder.rglob("*.*") if path.name != "log.txt"}
+
+
+def change_schedule(workspace, **changes):
+    plan = read_record(Plan, workspace.plan)
+    configuration = plan.configurations[NAME]
+    training = configuration.training.model_copy(update=changes)
+    changed = configuration.model_copy(update={"training": training})
+    write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)

@@ -1,8 +1,6 @@
 """Faults in the files of one case, and in a case compared with the others.
 
 `check_case` opens every file of a case once; the other checks only use the facts that it returns.
-
-Tested in tests/stages/test_describe.py.
 """
 
 import hashlib

@@ -1,8 +1,6 @@
 """NRRD, MetaImage and GIPL files through SimpleITK.
 
 ITK's world is left-posterior-superior; autoseg's is right-anterior-superior.
-
-Tested in tests/imaging/formats/test_reading.py and tests/imaging/formats/test_writing.py.
 """
 
 import glob

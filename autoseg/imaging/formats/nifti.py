@@ -3,8 +3,6 @@
 Voxels are decompressed in parts, directly into the array that is returned, so that neither the file's bytes nor its own
 number type need memory beside it. A gzip stream is read to its end, where its checksum is; readers that stop after the
 last voxel do not detect damage.
-
-Tested in tests/imaging/formats/test_reading.py.
 """
 
 import logging

@@ -1,7 +1,4 @@
-"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space.
-
-Tested in tests/imaging/formats/test_reading.py.
-"""
+"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space."""
 
 import struct
 import warnings
