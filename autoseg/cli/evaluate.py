@@ -54,8 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
-    from autoseg.report.tables.evaluation_tables import comparison_table, evaluation_details_table
-    from autoseg.report.tables.tables import evaluation_table
+    from autoseg.report.tables.evaluation_tables import comparison_table, evaluation_details_table, evaluation_table
 
     _refuse_contradictions(arguments)
     evaluation, is_complete = _evaluate(arguments, arguments.predictions)
@@ -135,7 +134,7 @@ def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path
     """Write all files; the tables are printed before, so that an unwritable folder does not lose them."""
     from autoseg.errors import UsageError
     from autoseg.records.files import write_record
-    from autoseg.report.tables.case_table import write_case_table
+    from autoseg.report.tables.evaluation_tables import write_case_table
 
     table = output.with_suffix(".csv")
     try:

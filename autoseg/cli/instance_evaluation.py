@@ -39,7 +39,7 @@ def run_instances(arguments: argparse.Namespace) -> int:
     from autoseg.interop.models import open_model
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
-    from autoseg.report.tables.instance_table import instance_scores_table
+    from autoseg.report.tables.evaluation_tables import instance_scores_table
     from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
 
     plan = None

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.terminal import progress_bar
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
-    from autoseg.report.page.candidates import candidate_table
+    from autoseg.report.tables.evaluation_tables import candidate_table
     from autoseg.stages.select import select_model
 
     keep_freed_memory()

@@ -286,7 +286,7 @@ def _print_validation(workspace: Workspace, configuration: str, fold: str) -> No
 
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
-    from autoseg.report.tables.tables import evaluation_table
+    from autoseg.report.tables.evaluation_tables import evaluation_table
 
     path = workspace.fold(configuration, fold) / "validation" / "evaluation.json"
     if path.exists():

@@ -50,7 +50,7 @@ def test_candidates_and_reasons_are_shown(asked, tmp_path, capsys):
         "2d + 3d_fullres", "0.8123", "0.8000 to 0.8300", "12", "0 1", "4.56 x",
     ]  # fmt: skip
     alone = next(line for line in shown.splitlines() if "2d  " in line)
-    assert [cell.strip() for cell in alone.split("│")[1:-1]] == ["2d", "none", "", "12", "0 1", ""]
+    assert [cell.strip() for cell in alone.split("│")[1:-1]] == ["2d", "none", "–", "12", "0 1", ""]
     assert "Because of this.\nAnd of that.\nWritten: " in shown
     assert "selection.json" in shown
 

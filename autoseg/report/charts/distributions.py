@@ -25,6 +25,7 @@ from autoseg.report.charts.svg import (
     series_class,
     x_axis,
 )
+from autoseg.report.numbers import format_interval
 
 ROW_HEIGHT = 26.0
 RIGHT = WIDTH - 14.0
@@ -39,7 +40,7 @@ NUM_LANES = 5
 
 
 @dataclass(frozen=True)
-class Row:
+class BoxRow:
     """One row of a box plot."""
 
     name: str
@@ -59,7 +60,7 @@ class Estimate:
     series: int
 
 
-def draw_boxes(title: str, rows: Sequence[Row], label: str, *, bounds: tuple[float, float] | None = None) -> Figure:
+def draw_boxes(title: str, rows: Sequence[BoxRow], label: str, *, bounds: tuple[float, float] | None = None) -> Figure:
     """Draw a box plot per row: quartiles, median, whiskers to the last value within 1.5 boxes, and a point per case.
 
     Args:
@@ -102,8 +103,7 @@ def describe_estimate(estimate: Estimate) -> str:
     """Name, mean and interval as text."""
     if estimate.interval is None:
         return f"{estimate.name} {estimate.mean:.3f}"
-    low, high = estimate.interval
-    return f"{estimate.name} {estimate.mean:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    return f"{estimate.name} {estimate.mean:.3f} (95 % interval {format_interval(estimate.interval)})"
 
 
 def draw_ranges(title: str, ranges: Mapping[str, tuple[float, float]], flagged: Sequence[str], label: str) -> Figure:
@@ -148,7 +148,7 @@ def _scale(values: Sequence[float], left: float, bounds: tuple[float, float] | N
     return linear_scale(0.0 if 0 <= low < 0.5 * high else low, high, left, RIGHT, max_ticks=5)
 
 
-def _box(row: Row, x: Scale, middle: float) -> list[Markup]:
+def _box(row: BoxRow, x: Scale, middle: float) -> list[Markup]:
     if not row.values:
         return []
     colour = series_class(row.series)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from autoseg.report.numbers import format_tick
+
 WIDTH = 360.0
 """Width of a chart in user units; a phone shows them as CSS pixels."""
 NUM_SERIES = 7
@@ -47,9 +49,9 @@ class Scale:
 
     def ticks(self, max_ticks: int = 6) -> list[float]:
         """Round values inside the scale."""
-        locator = LogLocator(numticks=max_ticks) if self.is_log else MaxNLocator(max_ticks, steps=TICK_STEPS)
+        ticker = LogLocator(numticks=max_ticks) if self.is_log else MaxNLocator(max_ticks, steps=TICK_STEPS)
         slack = SAME * (self.high - self.low)
-        found = locator.tick_values(self.low, self.high)
+        found = ticker.tick_values(self.low, self.high)
         ticks = [float(tick) for tick in found if self.low - slack <= tick <= self.high + slack]
         return ticks if len(ticks) > 1 else [self.low, self.high]
 
@@ -74,32 +76,6 @@ def log_scale(low: float, high: float, start: float, end: float) -> Scale:
     first = math.floor(math.log10(low))
     last = math.ceil(math.log10(high))
     return Scale(10.0**first, 10.0 ** max(last, first + 1), start, end, is_log=True)
-
-
-def tick_text(value: float) -> str:
-    """Number of an axis in as few characters as possible.
-
-    Examples:
-        >>> tick_text(0.30000000000000004), tick_text(1500.0), tick_text(20000.0), tick_text(3e6), tick_text(0.0)
-        ('0.3', '1500', '20k', '3M', '0')
-    """
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
-        if abs(value) >= size:
-            return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
-    return f"{value:.4g}"
-
-
-def format_quantity(value: float) -> str:
-    """A quantity with four significant digits and without an exponent.
-
-    Examples:
-        >>> format_quantity(1704123.0), format_quantity(35.0), format_quantity(0.012345), format_quantity(1e-9)
-        ('1,704,000', '35', '0.01235', '1e-09')
-    """
-    if abs(value) < 1000:
-        return f"{value:.4g}"
-    digits = math.floor(math.log10(abs(value))) - 3
-    return f"{round(value, -digits):,.0f}"
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "middle", classes: str = "") -> Markup:
@@ -142,7 +118,7 @@ def x_axis(scale: Scale, top: float, bottom: float, label: str) -> list[Markup]:
     parts = []
     for tick in scale.ticks():
         parts.append(line(scale(tick), top, scale(tick), bottom, "grid"))
-        parts.append(text(scale(tick), bottom + 14, tick_text(tick)))
+        parts.append(text(scale(tick), bottom + 14, format_tick(tick)))
     parts.append(text((scale.start + scale.end) / 2, bottom + 30, label, classes="label"))
     return parts
 
@@ -152,7 +128,7 @@ def y_axis(scale: Scale, left: float, right: float) -> list[Markup]:
     parts = []
     for tick in scale.ticks(5):
         parts.append(line(left, scale(tick), right, scale(tick), "grid"))
-        parts.append(text(left - 6, scale(tick) + 3.5, tick_text(tick), anchor="end"))
+        parts.append(text(left - 6, scale(tick) + 3.5, format_tick(tick), anchor="end"))
     return parts
 
 

@@ -7,8 +7,8 @@ from functools import reduce
 from autoseg.records.calibration import CalibrationCounts
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_reliability
+from autoseg.report.numbers import Row
 from autoseg.report.page.validation import add_counts, read_calibration
-from autoseg.report.tables.tables import Row
 
 MAX_ROWS = 30
 """Labels of a configuration in the table, the worst calibrated first."""

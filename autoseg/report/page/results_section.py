@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.selection import Selection
 from autoseg.report.charts.charts import Figure
-from autoseg.report.charts.distributions import Estimate, Row, draw_boxes, draw_estimates
+from autoseg.report.charts.distributions import BoxRow, Estimate, draw_boxes, draw_estimates
+from autoseg.report.numbers import format_interval, format_number
 from autoseg.report.page.validation import PooledFolds
 from autoseg.report.tables.metrics_table import (
     DataTable,
@@ -107,9 +108,9 @@ def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, 
 
 def _tabulate(named: TitledEvaluation, unit: str) -> Result:
     evaluation = named.evaluation
-    score = "–" if evaluation.mean_foreground_dice is None else f"{evaluation.mean_foreground_dice:.3f}"
+    score = format_number(evaluation.mean_foreground_dice)
     interval = evaluation.mean_foreground_dice_interval
-    between = "" if interval is None else f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})"
+    between = "" if interval is None else f" (95 % interval {format_interval(interval)})"
     tolerance = evaluation.surface_tolerance_mm
     return Result(
         title=named.title,
@@ -157,7 +158,7 @@ def _box_plots(named: Sequence[TitledEvaluation], unit: str) -> list[Figure]:
         for label in labels:
             for series, one in enumerate(drawn):
                 values = metric_values(one.evaluation.cases, label, metric)
-                rows.append(Row(label if series == 0 else "", values, series))
+                rows.append(BoxRow(label if series == 0 else "", values, series))
         if any(row.values for row in rows):
             name = describe_metric(metric, unit)
             figures.append(draw_boxes(f"{name} of every case, by label", rows, name, bounds=bounds))

@@ -10,6 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from autoseg.metrics.comparison import format_score
+from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
@@ -17,9 +18,9 @@ from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
-from autoseg.report.page.recipe import describe_recipe
+from autoseg.report.numbers import Row, format_duration, format_interval, format_number
 from autoseg.report.page.validation import PooledFolds
-from autoseg.report.tables.tables import Row, configuration_rows, decision_rows, format_duration, number
+from autoseg.report.tables.plan_tables import configuration_rows, decision_rows
 
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
 FIRST_TRAINED = "3d_fullres"
@@ -118,7 +119,7 @@ def describe_headline(
     if plan is not None:
         tiles.append(("configurations", ", ".join(plan.configurations)))
     command, does = _next_command(workspace, plan, selection)
-    between = "" if interval is None else f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
+    between = "" if interval is None else f"95 % interval {format_interval(interval)}"
     return Headline(state, "" if score is None else f"{score:.3f}", name, between, tiles, command, does)
 
 
@@ -185,8 +186,8 @@ def describe_selection(selection: Selection) -> SelectionSection:
                 " + ".join(candidate.configurations),
                 ", ".join(candidate.folds),
                 str(candidate.num_cases),
-                number(candidate.mean_foreground_dice),
-                "–" if candidate.interval is None else f"{candidate.interval[0]:.3f} to {candidate.interval[1]:.3f}",
+                format_number(candidate.mean_foreground_dice),
+                format_interval(candidate.interval),
             )
             for candidate in selection.candidates
         ],
@@ -230,3 +231,16 @@ def _fold_rows(workspace: Workspace) -> list[Row]:
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:SHOWN_DIGITS]
+
+
+def describe_recipe(selection: Selection) -> list[str]:
+    """Steps of prediction, one sentence each."""
+    networks = " and ".join(selection.configurations)
+    folds = f"fold{'s' if len(selection.folds) > 1 else ''} {', '.join(selection.folds)}"
+    averaged = len(selection.configurations) * len(selection.folds) > 1
+    steps = [f"predict with {networks}, {folds}" + (", and average their probabilities" if averaged else "")]
+    steps += [f"{name}: probability at least {threshold:g}" for name, threshold in selection.region_thresholds.items()]
+    if selection.refinement is not None:
+        steps.append(f"refine boundaries with {len(selection.refinement.refiners)} small networks, averaged")
+    steps += [describe_step(step) for step in selection.postprocessing]
+    return steps if selection.postprocessing else [*steps, "no post-processing: no step improved the score"]

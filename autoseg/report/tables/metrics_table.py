@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from autoseg.metrics.descriptions import BY_NAME, metrics_of
 from autoseg.metrics.summary import case_dice
 from autoseg.records.evaluation import CaseScores, Evaluation, LabelScores, LabelSummary
+from autoseg.report.numbers import format_short
 
 MAX_LABEL_COLUMNS = 8
 """Labels with columns of their own in the table of cases; with more, it shows means only."""
@@ -70,17 +71,19 @@ def _mean(summary: LabelSummary, name: str) -> Cell | None:
         cell = figure_cell(known.mean, known.interval)
         if known.mean_with_misses is None or known.mean_with_misses == known.mean:
             return cell
-        return Cell(cell.text, f"{cell.detail}; {short(known.mean_with_misses)} with misses".lstrip("; "), cell.order)
+        return Cell(
+            cell.text, f"{cell.detail}; {format_short(known.mean_with_misses)} with misses".lstrip("; "), cell.order
+        )
     if name == "dice" and summary.dice is not None:
         spread = "" if summary.dice_std is None else f"± {summary.dice_std:.3f}"
-        return Cell(short(summary.dice), spread, summary.dice)
+        return Cell(format_short(summary.dice), spread, summary.dice)
     return figure_cell(summary.iou) if name == "iou" else None
 
 
 def figure_cell(value: float | None, interval: tuple[float, float] | None = None) -> Cell:
     """Cell of a value with its 95 % interval."""
-    between = "" if interval is None else f"{short(interval[0])} to {short(interval[1])}"
-    return Cell(short(value), between, value)
+    between = "" if interval is None else f"{format_short(interval[0])} to {format_short(interval[1])}"
+    return Cell(format_short(value), between, value)
 
 
 def tabulate_cases(evaluation: Evaluation, unit: str = "mm") -> DataTable:
@@ -115,13 +118,6 @@ def metric_values(cases: Sequence[CaseScores], label: str, metric: str) -> dict[
     """Known values of a metric by case."""
     values = {case.case: value_of(case, label, metric) for case in cases}
     return {case: value for case, value in values.items() if value is not None}
-
-
-def short(value: float | None) -> str:
-    """A value with three decimals below ten, else with three significant digits; a dash without a value."""
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
 
 
 def _rank(case: CaseScores) -> tuple[bool, float, str]:

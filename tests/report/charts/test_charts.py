@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from autoseg.report.charts import svg
 from autoseg.report.charts.charts import draw_curves, draw_histogram, draw_reliability
-from autoseg.report.charts.distributions import MAX_DOTS, Estimate, Row, draw_boxes, draw_estimates, draw_ranges
-from autoseg.report.charts.svg import format_quantity, linear_scale, log_scale, tick_text
+from autoseg.report.charts.distributions import MAX_DOTS, BoxRow, Estimate, draw_boxes, draw_estimates, draw_ranges
+from autoseg.report.charts.svg import linear_scale, log_scale
 
 
 def elements(figure, name, kind=""):
@@ -49,18 +49,6 @@ def test_every_scale_holds_its_values(low, width):
     assert all(10 <= scale(tick) <= 90 for tick in scale.ticks())
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [(0.1 + 0.2, "0.3"), (1500, "1500"), (25_000, "25k"), (2e6, "2M"), (0, "0"), (-3e9, "-3G")]
-)
-def test_ticks_are_short(value, expected):
-    assert tick_text(value) == expected
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1_704_123, "1,704,000"), (35, "35"), (999.96, "1000"), (0.5, "0.5")])
-def test_figures_have_no_exponent(value, expected):
-    assert format_quantity(value) == expected
-
-
 def test_a_gap_interrupts_a_curve():
     figure = draw_curves("loss", {"fold 0": [1.0, None, 0.5, 0.25], "fold 1": [2.0]}, bounds=None)
     first, second = elements(figure, "path", "curve")
@@ -81,7 +69,7 @@ def test_long_curves_are_thinned_out_and_keep_their_ends():
 
 def test_boxes_lie_at_the_quartiles_and_far_values_beyond_the_whiskers():
     values = {f"case {number}": float(number) for number in range(9)} | {"far": 30.0}
-    figure = draw_boxes("size", [Row("liver", values, 0)], "volume (ml)")
+    figure = draw_boxes("size", [BoxRow("liver", values, 0)], "volume (ml)")
     scale = linear_scale(0, 30, svg.name_margin(["liver"]), svg.WIDTH - 14, max_ticks=5)
     (box,) = elements(figure, "rect", "box")
     first, third = np.percentile(list(values.values()), (25, 75))
@@ -94,23 +82,23 @@ def test_boxes_lie_at_the_quartiles_and_far_values_beyond_the_whiskers():
 
 def test_of_many_cases_only_the_far_ones_are_points():
     values = {str(number): 10 + number / 1000 for number in range(MAX_DOTS)} | {"far": 20.0}
-    figure = draw_boxes("size", [Row("liver", values, 0)], "volume (ml)")
+    figure = draw_boxes("size", [BoxRow("liver", values, 0)], "volume (ml)")
     assert len(elements(figure, "circle", "point")) == 1
 
 
 def test_bounded_axes_never_pass_their_bounds():
-    figure = draw_boxes("Dice", [Row("liver", {"a": 1.0, "b": 0.99}, 0)], "Dice", bounds=(0.0, 1.0))
+    figure = draw_boxes("Dice", [BoxRow("liver", {"a": 1.0, "b": 0.99}, 0)], "Dice", bounds=(0.0, 1.0))
     numbers = [float(one.text) for one in elements(figure, "text") if re.fullmatch(r"[\d.]+", one.text or "")]
     assert max(numbers) <= 1.0
 
 
 def test_widely_spread_sizes_get_a_logarithmic_axis():
-    figure = draw_boxes("size", [Row("liver", {"a": 0.01, "b": 900.0}, 0)], "volume (ml)")
+    figure = draw_boxes("size", [BoxRow("liver", {"a": 0.01, "b": 900.0}, 0)], "volume (ml)")
     assert "volume (ml), logarithmic" in [one.text for one in elements(figure, "text")]
 
 
 def test_rows_without_values_stay_empty():
-    assert elements(draw_boxes("size", [Row("liver", {}, 0)], "ml"), "rect") == []
+    assert elements(draw_boxes("size", [BoxRow("liver", {}, 0)], "ml"), "rect") == []
 
 
 def test_estimates_show_mean_and_interval():
@@ -145,7 +133,7 @@ def test_histograms_and_reliability_are_drawn_to_scale():
 
 def test_names_are_escaped_and_cut_with_their_whole_text_kept():
     name = "<b>a very long name of a structure"
-    figure = draw_boxes("size", [Row(name, {"a&b": 1.0}, 0)], "ml")
+    figure = draw_boxes("size", [BoxRow(name, {"a&b": 1.0}, 0)], "ml")
     assert name in {title.text for title in elements(figure, "title")}
     assert "a&b: 1" in {title.text for title in elements(figure, "title")}
     assert "<b>" not in str(figure.drawing)

@@ -1,6 +1,7 @@
-"""What the page says: state, next command, comparison, versions."""
+"""Texts of the page: state, next command, comparison, versions, recipe."""
 
 import hashlib
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,11 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Split, Splits
+from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.report.page.dataset_section import describe_dataset_section
 from autoseg.report.page.results_section import describe_results
-from autoseg.report.page.sections import describe_headline, describe_versions
+from autoseg.report.page.sections import describe_headline, describe_recipe, describe_versions
 from autoseg.report.page.validation import read_pooled_folds
 
 
@@ -119,3 +121,37 @@ def test_a_dataset_is_described_with_what_there_is(planned, has_fingerprint):
     assert bool(section.samples) == has_fingerprint
     assert section.warnings == [("b", "labels/b.nii.gz", "no <lesion> in it")]
     assert section.legend == [("<b>liver</b>", 0), ("lesion", 1)]
+
+
+def make_selection(**changes):
+    values: dict[str, Any] = {
+        "configurations": ("2d", "3d_fullres"),
+        "folds": ("0", "1"),
+        "mean_foreground_dice": 0.9,
+        "candidates": (),
+        "reasons": (),
+    }
+    return Selection(**(values | changes))
+
+
+def test_every_step_is_said_in_order():
+    steps = (KeepLargestComponent(labels=("a", "b")), KeepLargestComponent(labels=("a",)))
+    assert describe_recipe(make_selection(postprocessing=steps, region_thresholds={"core": 0.35})) == [
+        "predict with 2d and 3d_fullres, folds 0, 1, and average their probabilities",
+        "core: probability at least 0.35",
+        "keep the largest component of a, b",
+        "keep the largest component of a",
+    ]
+
+
+def test_a_single_network_averages_nothing():
+    assert describe_recipe(make_selection(configurations=("2d",), folds=("3",))) == [
+        "predict with 2d, fold 3",
+        "no post-processing: no step improved the score",
+    ]
+
+
+def test_refined_boundaries_come_before_post_processing(make_refinement):
+    steps = (KeepLargestComponent(labels=("a",)),)
+    said = describe_recipe(make_selection(refinement=make_refinement(3), postprocessing=steps))
+    assert said[1:] == ["refine boundaries with 3 small networks, averaged", "keep the largest component of a"]

@@ -1,5 +1,6 @@
 """Tables of scores in the terminal: narrow enough, complete, without columns that say nothing."""
 
+import csv
 from io import StringIO
 
 import numpy as np
@@ -9,14 +10,18 @@ from rich.console import Console
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
 from autoseg.metrics.summary import summarize
+from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.report.tables.evaluation_tables import (
     COMPARISON_COLUMNS,
     DETAIL_COLUMNS,
+    EVALUATION_COLUMNS,
     comparison_table,
     evaluation_detail_rows,
     evaluation_details_table,
+    evaluation_rows,
+    evaluation_table,
+    write_case_table,
 )
-from autoseg.report.tables.tables import EVALUATION_COLUMNS, evaluation_rows, evaluation_table
 
 
 def show(table, width=80):
@@ -90,3 +95,51 @@ def test_a_comparison_shows_differences_and_their_test():
     assert all(word in text for name in COMPARISON_COLUMNS for word in name.split())
     dice = next(line.split() for line in text.splitlines() if "Dice" in line and "+0.1333" in line)
     assert dice[-3:] == ["3", "1", "1"]  # cases, of which one differs, p
+
+
+def make_scores(dice):
+    counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
+    return LabelScores(dice=dice, iou=dice, predicted_voxels=2, reference_voxels=2, **counts)
+
+
+def test_an_evaluation_is_shown_by_label_with_its_mean():
+    cases = [CaseScores(case=name, labels={"liver": make_scores(dice)}) for name, dice in (("a", 0.5), ("b", 1.0))]
+    evaluation = summarize(cases, ["liver"])
+    assert evaluation_rows(evaluation) == [
+        ("liver", "0.750", "0.500–1.000", "0.750", "–", "–", "–", "–", "2", "0 / 0 / 0")
+    ]
+    text = show(evaluation_table(evaluation))
+    assert "2 cases" in text
+    assert "0.500–1.000" in text.splitlines()[-2]  # the mean over labels
+
+
+def test_labels_without_any_score_show_a_dash():
+    assert evaluation_rows(summarize([], ["liver"])) == [("liver", *["–"] * 7, "0", "0 / 0 / 0")]
+
+
+def test_brackets_in_names_are_no_markup():
+    evaluation = summarize([], ["[red]liver"])
+    assert "[red]liver" in show(evaluation_table(evaluation))
+
+
+def test_every_case_and_label_is_a_line(tmp_path):
+    reference = np.eye(6, 7, dtype=int)[None] * 2
+    cases = [
+        measure_case(case, reference * factor, reference, {'with, and "quotes"': 2, "empty": 1}, (3.0, 1.0, 1.0))
+        for case, factor in (("a", 1), ("bä", 0))
+    ]
+    write_case_table(summarize(cases, list(cases[0].labels)), tmp_path / "evaluation.csv")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.csv"]
+    raw = (tmp_path / "evaluation.csv").read_bytes()
+    assert raw.count(b"\r\n") == raw.count(b"\n") == 5
+    with (tmp_path / "evaluation.csv").open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["case", "label", *LabelScores.model_fields]
+    assert [line[:2] for line in lines] == [
+        ["a", 'with, and "quotes"'], ["a", "empty"], ["bä", 'with, and "quotes"'], ["bä", "empty"],
+    ]  # fmt: skip
+    hit, empty, missed, _ = (dict(zip(header, line, strict=True)) for line in lines)
+    assert (hit["dice"], hit["hausdorff_mm"], hit["reference_voxels"]) == ("1.0", "0.0", "6")
+    assert (missed["dice"], missed["hausdorff_mm"], missed["recall"]) == ("0.0", "", "0.0")
+    assert (empty["dice"], empty["reference_voxels"]) == ("", "0")

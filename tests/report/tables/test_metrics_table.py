@@ -4,7 +4,7 @@ import pytest
 
 from autoseg.metrics.summary import summarize
 from autoseg.records.evaluation import CaseScores, LabelScores, MetricSummary
-from autoseg.report.tables.metrics_table import short, tabulate_cases, tabulate_labels
+from autoseg.report.tables.metrics_table import tabulate_cases, tabulate_labels
 
 
 def make_scores(dice, **metrics):
@@ -73,8 +73,3 @@ def test_many_labels_leave_only_the_mean():
     names = [f"label {number}" for number in range(20)]
     case = CaseScores(case="a", labels={name: make_scores(0.5) for name in names})
     assert tabulate_cases(summarize([case], names)).columns == ("case", "mean Dice")
-
-
-@pytest.mark.parametrize(("value", "expected"), [(None, "–"), (0.5, "0.500"), (-0.25, "-0.250"), (123.4, "123")])
-def test_figures_are_short(value, expected):
-    assert short(value) == expected

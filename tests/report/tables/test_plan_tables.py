@@ -1,22 +1,12 @@
-"""What the terminal shows of a plan and of an evaluation."""
+"""Tables of plans: properties, decisions with reasons, costs."""
 
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from autoseg.metrics.summary import summarize
-from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.records.plan import Decision
-from autoseg.report.tables.tables import (
-    configuration_rows,
-    evaluation_rows,
-    evaluation_table,
-    plain_text,
-    plan_explanation,
-    plan_table,
-    profile_table,
-)
+from autoseg.report.tables.plan_tables import configuration_rows, plan_explanation, plan_table, profile_table
 
 
 def show(*tables, width=160):
@@ -25,11 +15,6 @@ def show(*tables, width=160):
     for table in tables:
         console.print(table)
     return text.getvalue()
-
-
-def make_scores(dice):
-    counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
-    return LabelScores(dice=dice, iou=dice, predicted_voxels=2, reference_voxels=2, **counts)
 
 
 def test_a_plan_is_shown(plan):
@@ -157,32 +142,3 @@ def test_a_plan_has_one_cell_per_configuration(plan):
     assert len(rows) > 5
     assert all(len(row) == 3 for row in rows)
     assert configuration_rows(plan.model_copy(update={"configurations": {}})) == []
-
-
-def test_an_evaluation_is_shown_by_label_with_its_mean():
-    cases = [CaseScores(case=name, labels={"liver": make_scores(dice)}) for name, dice in (("a", 0.5), ("b", 1.0))]
-    evaluation = summarize(cases, ["liver"])
-    assert evaluation_rows(evaluation) == [
-        ("liver", "0.750", "0.500–1.000", "0.750", "–", "–", "–", "–", "2", "0 / 0 / 0")
-    ]
-    text = show(evaluation_table(evaluation))
-    assert "2 cases" in text
-    assert "0.500–1.000" in text.splitlines()[-2]  # the mean over labels
-
-
-def test_labels_without_any_score_show_a_dash():
-    assert evaluation_rows(summarize([], ["liver"])) == [("liver", *["–"] * 7, "0", "0 / 0 / 0")]
-
-
-def test_brackets_in_names_are_no_markup():
-    evaluation = summarize([], ["[red]liver"])
-    assert "[red]liver" in show(evaluation_table(evaluation))
-
-
-def test_values_read_as_a_person_would_write_them():
-    assert plain_text(True) == "yes"
-    assert plain_text(0.1 + 0.2) == "0.3"
-    assert plain_text((3, 1.5)) == "3, 1.5"
-    assert plain_text(()) == "none"
-    assert plain_text(((1, 1), (2, 2))) == "1, 1; 2, 2"
-    assert plain_text(None) == "–"

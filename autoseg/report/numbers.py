@@ -1,0 +1,97 @@
+"""Numbers and values as text, for tables, charts and the page."""
+
+import math
+from collections.abc import Iterable
+
+from autoseg.records.plan import JsonValue
+from autoseg.records.selection import Interval
+
+Row = tuple[str, ...]
+"""Cells of one row of a table."""
+
+GIGABYTE = 1e9
+"""Bytes of a gigabyte, the unit in which memory limits are given."""
+
+
+def format_number(value: float | None, decimals: int = 3) -> str:
+    """A value with three decimals; a dash without a value."""
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def format_signed(value: float | None) -> str:
+    """A value with its sign and three significant digits; a dash without a value."""
+    return "–" if value is None else f"{value:+.3g}"
+
+
+def format_interval(interval: Interval | None, decimals: int = 3, separator: str = " to ") -> str:
+    """Lower and upper bound, such as `0.812 to 0.846`; a dash without an interval."""
+    return "–" if interval is None else f"{interval[0]:.{decimals}f}{separator}{interval[1]:.{decimals}f}"
+
+
+def format_value(value: JsonValue) -> str:
+    """A value of a plan as plain text."""
+    if value == ():
+        return "none"
+    if isinstance(value, tuple):
+        nested = any(isinstance(item, tuple) for item in value)
+        return ("; " if nested else ", ").join(format_value(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "–" if value is None else str(value)
+
+
+def format_sizes(sizes: Iterable[object]) -> str:
+    """Sizes along several axes, such as `3 x 5 x 7`."""
+    return " x ".join(str(size) for size in sizes)
+
+
+def format_memory(num_bytes: int) -> str:
+    """A size in GB, or in MB below 0.1 GB."""
+    return f"{num_bytes / 1e6:.3g} MB" if num_bytes < GIGABYTE / 10 else f"{num_bytes / GIGABYTE:.2f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in the largest unit of which it has at least one.
+
+    Examples:
+        >>> format_duration(30.0), format_duration(600.0), format_duration(7200.0), format_duration(400000.0)
+        ('30 s', '10 min', '2 h', '4.63 days')
+    """
+    sizes = {"days": 86400.0, "h": 3600.0, "min": 60.0}
+    unit, size = next(((unit, size) for unit, size in sizes.items() if seconds >= size), ("s", 1.0))
+    return f"{seconds / size:.3g} {unit}"
+
+
+def format_tick(value: float) -> str:
+    """Number of an axis in as few characters as possible.
+
+    Examples:
+        >>> format_tick(0.30000000000000004), format_tick(1500.0), format_tick(20000.0), format_tick(3e6)
+        ('0.3', '1500', '20k', '3M')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def format_quantity(value: float) -> str:
+    """A quantity with four significant digits and without an exponent.
+
+    Examples:
+        >>> format_quantity(1704123.0), format_quantity(35.0), format_quantity(0.012345), format_quantity(1e-9)
+        ('1,704,000', '35', '0.01235', '1e-09')
+    """
+    if abs(value) < 1000:
+        return f"{value:.4g}"
+    digits = math.floor(math.log10(abs(value))) - 3
+    return f"{round(value, -digits):,.0f}"
+
+
+def format_short(value: float | None) -> str:
+    """A value with three decimals below ten, else with three significant digits; a dash without a value."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
