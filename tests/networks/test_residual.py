@@ -40,15 +40,6 @@ FLAT = NetworkSpec(
 IMAGES = {3: torch.Size((2, 2, 4, 16, 12)), 2: torch.Size((2, 1, 12, 10))}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(11)
-    yield
-    torch.set_num_threads(threads)
-
-
 class PeerConvolution(nn.Module):
     def __init__(self, dimensions, inputs, outputs, kernel, stride=1, bias=True, active=True):
         super().__init__()

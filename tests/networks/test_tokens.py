@@ -9,15 +9,6 @@ from autoseg.networks.tokens import PatchEmbedding, ShiftedBlock, ShiftedPercept
 from tests.networks.tokens_by_hand import normalized, perceptron_by_hand, rolled
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(13)
-    yield
-    torch.set_num_threads(threads)
-
-
 @st.composite
 def _tokens(draw: st.DrawFn) -> tuple[tuple[int, ...], int]:
     sizes = draw(st.lists(st.integers(1, 9), min_size=2, max_size=3))

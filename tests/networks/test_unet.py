@@ -39,15 +39,6 @@ FLAT = NetworkSpec(
 IMAGES = {3: torch.Size((2, 2, 4, 16, 12)), 2: torch.Size((2, 1, 12, 10))}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(7)
-    yield
-    torch.set_num_threads(threads)
-
-
 def straightforward_logits(weights: dict[str, Tensor], spec: NetworkSpec, image: Tensor) -> list[Tensor]:
     """The U-Net written down once more, with functions only and the lowest level first."""
     convolve = {2: F.conv2d, 3: F.conv3d}[spec.dimensions]

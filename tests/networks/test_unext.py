@@ -54,15 +54,6 @@ FLAT = NetworkSpec(
 IMAGES = {3: torch.Size((2, 2, 10, 32, 24)), 2: torch.Size((2, 1, 24, 14))}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(7)
-    yield
-    torch.set_num_threads(threads)
-
-
 def roughened(spec: NetworkSpec) -> UNet:
     """A network whose biases, scales and linear layers matter."""
     network = build_network(spec, deep_supervision=True)
