@@ -30,7 +30,7 @@ from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.split import find_split, make_splits
 
 if TYPE_CHECKING:
-    from autoseg.selection.refinement import RefinementOptions
+    from autoseg.training.refinement import RefinementOptions
 
 logger = logging.getLogger("autoseg.pipeline")
 
@@ -155,11 +155,12 @@ def run(
     """
     # Imported here, because these stages load torch and planning alone must stay light.
     from autoseg.report.page.render import render_report
-    from autoseg.stages.select import select_model
+    from autoseg.stages.select import SelectionOptions, select_model
 
     plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
     failures = _train_folds(workspace, plan, folds or fold_names(workspace), device, bar)
-    selection = select_model(workspace, refine=refine, device=device, workers=workers, bar=bar)
+    selecting = SelectionOptions(refinement=refine, device=device)
+    selection = select_model(workspace, options=selecting, workers=workers, bar=bar)
     render_report(workspace)
     return RunOutcome(selection, tuple(failures))
 

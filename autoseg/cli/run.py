@@ -6,7 +6,7 @@ Tested in tests/pipeline/test_phantom_run.py.
 import argparse
 
 from autoseg.cli.planning_arguments import add_planning_arguments
-from autoseg.cli.refinement import add_refinement, refinement_options
+from autoseg.cli.select import add_refinement, refinement_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,9 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_device, add_shared, add_workers, add_workspace
-from autoseg.cli.refinement import add_refinement, refinement_options
+from autoseg.cli.options import add_device, add_shared, add_workers, add_workspace, duration
+
+if TYPE_CHECKING:
+    from autoseg.training.refinement import RefinementOptions
+
+DEFAULT_REFINEMENT_TIME = "60s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,23 +46,43 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
     from autoseg.report.tables.evaluation_tables import candidate_table
-    from autoseg.stages.select import select_model
+    from autoseg.stages.select import SelectionOptions, select_model
 
     keep_freed_memory()
     workspace = Workspace(arguments.workspace)
-    selection = select_model(
-        workspace,
-        arguments.dataset,
+    options = SelectionOptions(
         ensembles=not arguments.no_ensembles,
         thresholds=not arguments.no_thresholds,
-        refine=refinement_options(arguments, arguments.precision),
+        refinement=refinement_options(arguments),
         device=arguments.device,
         precision=arguments.precision,
-        workers=worker_count(arguments),
-        bar=progress_bar,
     )
+    selection = select_model(workspace, arguments.dataset, options, workers=worker_count(arguments), bar=progress_bar)
     Console().print(candidate_table(selection))
     for reason in selection.reasons:
         print(reason)
     print(f"Written: {workspace.selection}")
     return DONE
+
+
+def add_refinement(parser: argparse.ArgumentParser) -> None:
+    """Add --refine and --refine-time."""
+    group = parser.add_argument_group("refinement")
+    group.add_argument(
+        "--refine", choices=("none", "boundary"), default="none",
+        help="boundary: train small networks that correct surfaces; kept if they help in cross-validation "
+        "(default: none)",
+    )  # fmt: skip
+    group.add_argument(
+        "--refine-time", type=duration, default=duration(DEFAULT_REFINEMENT_TIME), metavar="TIME",
+        help=f"wall-clock time to train each of up to three such networks (default: {DEFAULT_REFINEMENT_TIME})",
+    )  # fmt: skip
+
+
+def refinement_options(arguments: argparse.Namespace) -> "RefinementOptions | None":
+    """Settings of refinement from the arguments; None: no refinement."""
+    if arguments.refine == "none":
+        return None
+    from autoseg.training.refinement import RefinementOptions
+
+    return RefinementOptions(seconds=arguments.refine_time)

@@ -7,10 +7,8 @@ only plan, weights and dataset are needed.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
@@ -27,9 +25,8 @@ from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_he
 from autoseg.inference.restoring.decisions import Thresholds
 from autoseg.records.case import Triple
 from autoseg.records.dataset import CaseFiles, LabelEncoding
-from autoseg.records.plan import Plan
 from autoseg.records.refinement import PatchSettings
-from autoseg.records.workspace import Workspace
+from autoseg.selection.ensembles import ValidationRun
 from autoseg.training.refinement import UNKNOWN, Patches
 
 MAX_GROUPS = 3
@@ -40,18 +37,11 @@ MAX_GROUPS = 3
 class HeldOutCases:
     """A model and the cases that its folds held out."""
 
-    workspace: Workspace
-    plan: Plan
+    run: ValidationRun
     configurations: tuple[str, ...]
     """Names of the configurations whose probabilities are averaged."""
     folds: Mapping[str, Sequence[str]]
     """Cases that each fold held out, by fold."""
-    files: Mapping[str, CaseFiles]
-    """Paths of images and label maps, by case."""
-    dataset_folder: Path
-    device: torch.device
-    precision: str = "auto"
-    """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     thresholds: Thresholds = field(default_factory=dict)
     """Thresholds of regions; empty: one half for all."""
 
@@ -105,16 +95,17 @@ def predict_held_out(cases: HeldOutCases) -> Iterator[HeldOutCase]:
         PredictionError: If a fold's weights are missing or damaged.
         ImageFileError: If a file cannot be read.
     """
+    files_by_case = {files.case: files for files in cases.run.dataset.cases}
     for fold, names in cases.folds.items():
         predictor = _load_fold(cases, fold)
         first = predictor.members[0]
         offset = 3 - first.configuration.network.dimensions
         axes = tuple(offset + axis for axis in first.mirror_axes)
         for case in names:
-            files = cases.files.get(case)
+            files = files_by_case.get(case)
             if files is None or not files.label:
                 raise UsageError(
-                    f"{cases.workspace.dataset}: has no label map of case {case}, which belongs to fold {fold}"
+                    f"{cases.run.workspace.dataset}: has no label map of case {case}, which belongs to fold {fold}"
                 )
             yield from _predict_case(predictor, files, cases, axes)
 
@@ -155,13 +146,13 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
 
 
 def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
+    run = cases.run
     loaded = [
-        load_with_previous(cases.workspace, cases.plan, name, [fold], "final", cases.device)
-        for name in cases.configurations
+        load_with_previous(run.workspace, run.plan, name, [fold], "final", run.device) for name in cases.configurations
     ]
-    members = tuple(with_precision(member, cases.precision, cases.device, cases.plan.encoding) for member in loaded)
+    members = tuple(with_precision(member, run.precision, run.device, run.plan.encoding) for member in loaded)
     return CasePredictor(
-        plan=cases.plan, members=members, postprocessing=(), device=cases.device,
+        plan=run.plan, members=members, postprocessing=(), device=run.device,
         mirroring=True, overlap=0.5, max_memory=None, memory_log_level=logging.DEBUG,
     )  # fmt: skip
 
@@ -169,8 +160,9 @@ def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
 def _predict_case(
     predictor: CasePredictor, files: CaseFiles, cases: HeldOutCases, axes: tuple[int, ...]
 ) -> Iterator[HeldOutCase]:
-    encoding = cases.plan.encoding
-    volume = read_case(cases.dataset_folder, files, encoding, cases.plan.orientation)
+    run = cases.run
+    encoding = run.plan.encoding
+    volume = read_case(run.dataset_folder, files, encoding, run.plan.orientation)
     if volume.labels is None:
         raise ValueError(f"case {files.case} was read without its label map")
     stored = Volume(restore_array(volume.image, volume.orientation), volume.template.grid, volume.template)

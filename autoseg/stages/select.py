@@ -10,6 +10,7 @@ they share, and tries thresholds, refinement and post-processing on the winner.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import UsageError
@@ -28,8 +29,9 @@ from autoseg.records.workspace import Workspace
 from autoseg.selection.case_maps import CaseMapFiles, foreground_names
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.postprocessing import tune_postprocessing
-from autoseg.selection.refinement import RefinementOptions, RefinementOutcome, refine_model
+from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
+from autoseg.training.refinement import RefinementOptions
 
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """Order of configurations: among equal scores the first, cheaper one wins, as in nnU-Net. Others follow by alphabet."""
@@ -42,15 +44,27 @@ ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
 """Called with a title; the context gives a callback (done, total)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions:
+    """What is tried besides single configurations, and how validation cases are predicted again for it."""
+
+    ensembles: bool = True
+    """Also try pairs; predicts validation cases again, once with each configuration."""
+    thresholds: bool = True
+    """Also try thresholds other than one half if the model has regions; predicts the winner's cases again."""
+    refinement: RefinementOptions | None = None
+    """Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps."""
+    device: str = "auto"
+    """Device of these predictions: auto, cpu, cuda or cuda:N."""
+    precision: str = "auto"
+    """Precision of these predictions: auto, fp32, bf16 or fp16; the same rule as prediction."""
+
+
 def select_model(
     workspace: Workspace,
     dataset_folder: Path | None = None,
+    options: SelectionOptions | None = None,
     *,
-    ensembles: bool = True,
-    thresholds: bool = True,
-    device: str = "auto",
-    precision: str = "auto",
-    refine: RefinementOptions | None = None,
     workers: int = 1,
     bar: ProgressBar = lambda _title: nullcontext(None),
 ) -> Selection:
@@ -67,12 +81,8 @@ def select_model(
     Args:
         workspace: Workspace with a plan and at least one trained fold; for pairs also with preprocessed cases.
         dataset_folder: Folder of the reference label maps; None: the one that dataset.json names.
-        ensembles: Also try pairs; predicts validation cases again, once with each configuration.
-        thresholds: Also try other thresholds than one half where the model has regions; predicts the winner's cases
-            again.
-        device: Device of these predictions: auto, cpu, cuda or cuda:N.
-        precision: Precision of these predictions: auto, fp32, bf16 or fp16; the same rule as prediction.
-        refine: Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps.
+        options: What is tried besides single configurations, and how validation cases are predicted again for it; None:
+            all defaults.
         workers: Cases processed at the same time, in threads, where no network is involved.
         bar: Progress bars, by title.
 
@@ -87,6 +97,7 @@ def select_model(
         PredictionError: If weights that are needed again are damaged.
         RecordError: If a JSON file is missing or damaged.
     """
+    options = options or SelectionOptions()
     plan = read_record(Plan, workspace.plan)
     trained = _trained_configurations(workspace)
     names = foreground_names(plan.encoding)
@@ -95,17 +106,17 @@ def select_model(
         raise UsageError(f"{workspace.root}: imported without validation cases, so there are no scores to select by")
     if not singles:
         return _select_unscored(workspace, trained, reasons)
-    run = _start_run(workspace, plan, dataset_folder, device, precision, workers)
-    validated, no_pairs = _with_pairs(run, singles, bar) if ensembles else (_alone(singles), [])
+    run = _start_run(workspace, plan, dataset_folder, options, workers)
+    validated, no_pairs = _with_pairs(run, singles, bar) if options.ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
     candidates = _with_costs(run, candidates)
     winner = candidates[0].configurations
     swept = TunedThresholds({}, tuple(validated[winner]), ())
-    if thresholds and plan.encoding.activation == "sigmoid":
+    if options.thresholds and plan.encoding.activation == "sigmoid":
         with bar("thresholds") as progress:
             swept = tune_thresholds(run, winner, validated[winner], progress)
     maps = _find_maps(run, swept.folds)
-    refined = _refine(run, winner, swept, refine, bar)
+    refined = _refine(run, winner, swept, options.refinement, bar)
     with bar("post-processing") as progress:
         tuned = tune_postprocessing(refined.maps or maps, plan.encoding, workers=workers, progress=progress)
     evaluation = tuned.evaluation
@@ -127,7 +138,7 @@ def select_model(
 
 
 def _start_run(
-    workspace: Workspace, plan: Plan, dataset_folder: Path | None, device: str, precision: str, workers: int
+    workspace: Workspace, plan: Plan, dataset_folder: Path | None, options: SelectionOptions, workers: int
 ) -> ValidationRun:
     dataset = read_record(DatasetDescription, workspace.dataset)
     folder = dataset_folder or workspace.dataset_folder(dataset.folder)
@@ -135,7 +146,7 @@ def _start_run(
         raise UsageError(f"{folder}: the dataset is missing; give its folder with --dataset")
     return ValidationRun(
         workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
-        device=choose_device(device), precision=precision, workers=workers,
+        device=choose_device(options.device), precision=options.precision, workers=workers,
     )  # fmt: skip
 
 
@@ -162,10 +173,7 @@ def _refine(
         return RefinementOutcome(None, (), ())
     held_out = {fold.fold: [case.case for case in fold.evaluation.cases] for fold in swept.folds}
     with bar("refinement") as progress:
-        return refine_model(
-            run.workspace, run.dataset_folder, winner, held_out, options,
-            thresholds=swept.thresholds, progress=progress,
-        )  # fmt: skip
+        return refine_model(run, winner, held_out, options, thresholds=swept.thresholds, progress=progress)
 
 
 def _why_no_pairs(singles: Mapping[str, Sequence[ValidatedFold]]) -> list[str]:

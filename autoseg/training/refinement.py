@@ -32,6 +32,16 @@ BRIGHTNESS, CONTRAST, NOISE = 0.1, 0.1, 0.1
 images are normalised, so 1 is their own standard deviation, about."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RefinementOptions:
+    """How long each refiner is trained."""
+
+    seconds: float = 60.0
+    """Wall-clock time of each training."""
+    max_steps: int = MAX_STEPS
+    """Training ends after this many steps if the time is not over before."""
+
+
 @dataclass(frozen=True)
 class Patches:
     """What a refiner learns from."""
@@ -71,12 +81,11 @@ class TrainedRefiner:
 def train_refiner(
     patches: Patches,
     spec: NetworkSpec,
+    options: RefinementOptions,
     *,
-    seconds: float,
     device: torch.device,
     seed: int,
     mirror_axes: tuple[int, ...],
-    max_steps: int = MAX_STEPS,
 ) -> TrainedRefiner:
     """Train with AdamW; the learning rate falls in a straight line to 0 over the time, or over the steps.
 
@@ -85,11 +94,10 @@ def train_refiner(
     Args:
         patches: At least one.
         spec: Of the refiner.
-        seconds: Of wall-clock time.
+        options: Time and steps.
         device: Where to train.
         seed: Of weights, batches and augmentation.
         mirror_axes: Spatial axes (z, y, x) that are mirrored at random.
-        max_steps: The end, if it comes first.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,7 +108,7 @@ def train_refiner(
     losses: list[float] = []
     start = time.monotonic()
     for images, coarse, truth in _batches(patches, np.random.default_rng(seed), mirror_axes):
-        done = max(len(losses) / max_steps, (time.monotonic() - start) / seconds)
+        done = max(len(losses) / options.max_steps, (time.monotonic() - start) / options.seconds)
         if done >= 1 and losses:
             break
         for group in optimizer.param_groups:

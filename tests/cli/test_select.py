@@ -1,12 +1,16 @@
 """`autoseg select`: what is asked for, and what is shown."""
 
+import argparse
 from contextlib import nullcontext
 
 import pytest
 
 from autoseg.cli.main import main
+from autoseg.cli.select import add_refinement, refinement_options
 from autoseg.records.selection import Candidate, Selection
 from autoseg.stages import select
+from autoseg.stages.select import SelectionOptions
+from autoseg.training.refinement import RefinementOptions
 
 SELECTION = Selection(
     configurations=("2d", "3d_fullres"), folds=("0", "1"), mean_foreground_dice=0.83, interval=(0.8, 0.85),
@@ -25,9 +29,9 @@ SELECTION = Selection(
 def asked(monkeypatch):
     calls = []
 
-    def select_model(workspace, dataset, **options):
-        with options.pop("bar")("title"):
-            calls.append((workspace.root.name, dataset, options))
+    def select_model(workspace, dataset, options, *, workers, bar):
+        with bar("title"):
+            calls.append((workspace.root.name, dataset, options, workers))
         return SELECTION
 
     monkeypatch.setattr(select, "select_model", select_model)
@@ -37,13 +41,7 @@ def asked(monkeypatch):
 
 def test_candidates_and_reasons_are_shown(asked, tmp_path, capsys):
     assert main(["select", str(tmp_path / "w"), "--device", "cpu", "-j", "3"]) == 0
-    assert asked == [
-        (
-            "w",
-            None,
-            {"ensembles": True, "thresholds": True, "refine": None, "device": "cpu", "precision": "auto", "workers": 3},
-        )
-    ]
+    assert asked == [("w", None, SelectionOptions(device="cpu"), 3)]
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if "2d + 3d_fullres" in line)
     assert [cell.strip() for cell in row.split("│")[1:-1]] == [
@@ -57,5 +55,28 @@ def test_candidates_and_reasons_are_shown(asked, tmp_path, capsys):
 
 def test_what_costs_a_pass_of_the_networks_can_be_left_out(asked, tmp_path):
     assert main(["select", str(tmp_path / "w"), "--no-ensembles", "--no-thresholds"]) == 0
-    ((_, _, options),) = asked
-    assert (options["ensembles"], options["thresholds"], options["device"]) == (False, False, "auto")
+    ((_, _, options, _),) = asked
+    assert options == SelectionOptions(ensembles=False, thresholds=False)
+
+
+def read(*words):
+    parser = argparse.ArgumentParser()
+    add_refinement(parser)
+    return refinement_options(parser.parse_args(words))
+
+
+def test_nothing_is_refined_unless_asked_for():
+    assert read() is None
+    assert read("--refine", "none", "--refine-time", "5s") is None
+
+
+def test_the_time_of_refinement_reaches_the_stage():
+    assert read("--refine", "boundary") == RefinementOptions(seconds=60.0)
+    words = ("--refine", "boundary", "--refine-time", "2min")
+    assert read(*words) == RefinementOptions(seconds=120.0)
+
+
+def test_another_word_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit):
+        read("--refine", "points")
+    assert "invalid choice: 'points'" in capsys.readouterr().err

@@ -15,26 +15,28 @@ from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
-from autoseg.records.plan import Split, Splits, model_hash
+from autoseg.records.plan import Plan, Split, Splits, model_hash
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection import refinement
+from autoseg.selection.ensembles import ValidationRun
 from autoseg.selection.held_out import group_cases
-from autoseg.selection.refinement import RefinementOptions, refine_model
+from autoseg.selection.refinement import refine_model
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.export import export_model
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.predict import Predictor
-from autoseg.stages.select import select_model
+from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.training.folds.checkpointing import save_weights
-from autoseg.training.refinement import TrainedRefiner
+from autoseg.training.refinement import RefinementOptions, TrainedRefiner
 from tests.builders import make_plan, write_nifti
 
 FOLDS = {"0": ("c0", "c1", "c2"), "1": ("c3", "c4", "c5")}
 CASES = (*FOLDS["0"], *FOLDS["1"])
-OPTIONS = RefinementOptions(seconds=math.inf, max_steps=60, device="cpu")
+OPTIONS = RefinementOptions(seconds=math.inf, max_steps=60)
 SHAPE, SPACING = (5, 36, 33), (8.0, 1.0, 1.0)  # slices so far apart that refiners are 2D
 DILATED_BELOW = 0.35
 """Of the twice normalised box mean of 3 x 3: a third of a bright neighbourhood is above it, a ninth is not."""
@@ -121,7 +123,11 @@ class Made:
         return read_record(Selection, self.workspace.selection)
 
     def refine(self, folds=FOLDS, options=OPTIONS, progress=None):
-        return refine_model(self.workspace, None, ("3d_fullres",), folds, options, progress=progress)
+        run = ValidationRun(
+            workspace=self.workspace, dataset=read_record(DatasetDescription, self.workspace.dataset),
+            dataset_folder=self.data, plan=read_record(Plan, self.workspace.plan), device=torch.device("cpu"),
+        )  # fmt: skip
+        return refine_model(run, ("3d_fullres",), folds, options, progress=progress)
 
 
 def head_bias(network):
@@ -133,7 +139,7 @@ def selected(tmp_path_factory):
     """Truth is the ball: everything predicted is one voxel too large."""
     made = Made(tmp_path_factory.mktemp("dilated"), lambda _case, ball, _coarse: ball)
     made.validate()
-    select_model(made.workspace, refine=OPTIONS)
+    select_model(made.workspace, options=SelectionOptions(refinement=OPTIONS, device="cpu"))
     return made
 
 
@@ -227,7 +233,7 @@ def test_what_was_changed_or_lost_is_refused(selected, tmp_path):
 
 @pytest.mark.slow
 def test_a_perfect_prediction_cannot_be_refined(tmp_path):
-    options = RefinementOptions(seconds=math.inf, max_steps=5, device="cpu")
+    options = RefinementOptions(seconds=math.inf, max_steps=5)
     outcome = Made(tmp_path, lambda _case, _ball, coarse: coarse).refine(options=options)
     assert outcome.refinement is None
     assert not outcome.maps
@@ -241,7 +247,7 @@ def test_what_was_learnt_from_a_case_is_never_judged_on_it(tmp_path, monkeypatch
         write_nifti((draw_ball(number)[0] + 10 * number).astype(np.float32), made.image(case), SPACING)
     learnt, judged = [], {}
 
-    def train(patches, spec, *, seed, **_options):
+    def train(patches, spec, _options, *, seed, **_settings):
         levels = patches.images.astype(np.float32).min(axis=(1, 2, 3, 4))
         learnt.append({CASES[int((level + 1) // 10)] for level in levels})
         network = RefinerNetwork(spec)

@@ -19,12 +19,14 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select
+from autoseg.stages.select import SelectionOptions
 from tests.builders import make_dataset, make_plan
 
 
 def select_model(workspace, dataset_folder=None, **options):
     """Of single configurations: hand-made folds have no networks."""
-    return select.select_model(workspace, dataset_folder, ensembles=False, thresholds=False, device="cpu", **options)
+    alone = SelectionOptions(ensembles=False, thresholds=False, device="cpu")
+    return select.select_model(workspace, dataset_folder, alone, **options)
 
 
 LABELS: dict[str, LabelValues] = {"background": 0, "one": 10, "two": 20}
@@ -286,7 +288,7 @@ def test_a_better_pair_is_chosen_and_its_own_maps_are_post_processed(run, monkey
         array[0, 0, 3] = 10  # one voxel too much; it touches the others in `a` only
     assert combine(run, monkeypatch, spot) == []
 
-    selection = select.select_model(run.workspace, device="cpu")
+    selection = select.select_model(run.workspace, options=SelectionOptions(device="cpu"))
 
     assert selection.configurations == PAIR
     assert selection.folds == ("0",)
@@ -307,7 +309,7 @@ def test_a_pair_below_the_margin_is_listed_and_not_chosen(run, monkeypatch):
     for name in PAIR:
         run.train(name, "0", GOOD)
     asked = combine(run, monkeypatch, GOOD)
-    selection = select.select_model(run.workspace, device="cpu")
+    selection = select.select_model(run.workspace, options=SelectionOptions(device="cpu"))
     assert asked == [PAIR]
     assert selection.configurations == ("2d",)
     assert [one.configurations for one in selection.candidates] == [("2d",), ("3d_fullres",), PAIR]
@@ -317,9 +319,9 @@ def test_a_pair_below_the_margin_is_listed_and_not_chosen(run, monkeypatch):
 def test_without_two_configurations_or_a_common_case_no_pair_is_predicted(run, monkeypatch):
     asked = combine(run, monkeypatch, GOOD)
     run.train("2d", "0", {"a": GOOD["a"]})
-    alone = select.select_model(run.workspace, device="cpu")
+    alone = select.select_model(run.workspace, options=SelectionOptions(device="cpu"))
     run.train("3d_fullres", "1", {"b": GOOD["b"]})
-    apart = select.select_model(run.workspace, device="cpu")
+    apart = select.select_model(run.workspace, options=SelectionOptions(device="cpu"))
     assert asked == []
     assert "No ensemble was tried: two validated configurations are needed." in alone.reasons
     assert "No ensemble was tried: the configurations share no validation case." in apart.reasons

@@ -19,7 +19,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import Predictor
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.select import select_model
+from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.stages.validate import validate_fold
 from autoseg.testing import write_phantom_dataset
 from autoseg.training.folds.fold import Fold
@@ -70,7 +70,7 @@ def workspace(dataset, tmp_path, precision) -> Workspace:
 
 
 def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeypatch, precision):
-    selection = select_model(workspace, dataset, device="cpu", precision=precision)
+    selection = select_model(workspace, dataset, SelectionOptions(device="cpu", precision=precision))
 
     assert read_record(Selection, workspace.selection) == selection
     assert {one.configurations for one in selection.candidates} == {("2d",), ("3d_fullres",), NAMES}
@@ -100,7 +100,7 @@ def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeyp
         raise AssertionError("a network runs again")
 
     monkeypatch.setattr(inference_case, "stream_logits", refuse)
-    assert select_model(workspace, dataset, device="cpu", precision=precision) == selection
+    assert select_model(workspace, dataset, SelectionOptions(device="cpu", precision=precision)) == selection
 
 
 @pytest.mark.parametrize("precision", ["fp32"], indirect=True)
@@ -111,10 +111,11 @@ def test_without_preprocessed_cases_there_is_a_way_on(workspace, dataset):
         UsageError,
         match=r"preprocessed data of case phantom_000 is missing, .*autoseg-plan .*--no-ensembles --no-thresholds",
     ):
-        select_model(workspace, dataset, device="cpu")
+        select_model(workspace, dataset, SelectionOptions(device="cpu"))
     with pytest.raises(
         UsageError,
         match=r"preprocessed data of case phantom_000 is missing, .*autoseg-plan .*--no-ensembles --no-thresholds",
     ):
-        select_model(workspace, dataset, ensembles=False, device="cpu")
-    assert len(select_model(workspace, dataset, ensembles=False, thresholds=False, device="cpu").candidates) == 2
+        select_model(workspace, dataset, SelectionOptions(ensembles=False, device="cpu"))
+    alone = SelectionOptions(ensembles=False, thresholds=False, device="cpu")
+    assert len(select_model(workspace, dataset, alone).candidates) == 2

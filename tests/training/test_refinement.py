@@ -12,6 +12,7 @@ from autoseg.training.refinement import (
     BATCH_SIZE,
     UNKNOWN,
     Patches,
+    RefinementOptions,
     _batches,
     join_patches,
     refiner_loss,
@@ -32,9 +33,13 @@ def make_patches(count, seed=0):
     return Patches(images, np.full((count, *SIZE), 0.5, dtype=np.float16), truth)
 
 
+LIMITS = {"seconds", "max_steps"}
+
+
 def train(patches, **options):
-    defaults = {"seconds": math.inf, "device": CPU, "seed": 3, "mirror_axes": (0, 2), "max_steps": 12}
-    return train_refiner(patches, SPEC, **{**defaults, **options})
+    limits = {"seconds": math.inf, "max_steps": 12, **{name: options.pop(name) for name in LIMITS & options.keys()}}
+    defaults = {"device": CPU, "seed": 3, "mirror_axes": (0, 2)}
+    return train_refiner(patches, SPEC, RefinementOptions(**limits), **{**defaults, **options})
 
 
 def test_loss_by_hand():
