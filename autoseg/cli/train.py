@@ -28,7 +28,7 @@ LOSSES: Final = (
     "dice_ce", "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky",
     "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
 )  # fmt: skip
-"""As `records.plan.LossName`, which would take too long to load for a help text."""
+"""Names of `records.plan.LossName`, which would take too long to load for a help text."""
 
 AXES: Final = "zyx"
 """Letters of a 3D patch's axes, in the order of `patch_size`; a 2D patch has the last two."""
@@ -39,26 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workspace(parser)
     parser.add_argument(
         "-c", "--configuration", required=True, metavar="NAME",
-        help="one of the plan's: 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres",
+        help="configuration of the plan: 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres",
     )  # fmt: skip
     parser.add_argument(
         "-f", "--fold", required=True, help='index of the fold, or "all" (trains on every case, validates on none)'
     )
-    _add_length(parser.add_argument_group("how long (what is not given is as planned)"))
-    _add_recipe(parser.add_argument_group("recipe (what is not given is as planned)"))
+    _add_length(parser.add_argument_group("length (default: as planned)"))
+    _add_recipe(parser.add_argument_group("recipe (default: as planned)"))
     _add_start(parser)
     _add_machine(parser.add_argument_group("machine"))
-    _add_watching(parser.add_argument_group("watching"))
+    _add_watching(parser.add_argument_group("progress"))
     add_shared(parser)
 
 
 def _add_length(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--epochs", type=positive_integer, metavar="N", help="end after so many epochs, however long they take"
-    )
+    group.add_argument("--epochs", type=positive_integer, metavar="N", help="number of epochs, however long they take")
     group.add_argument(
         "--steps-per-epoch", type=positive_integer, metavar="N",
-        help="an epoch's optimiser steps; validation on patches and a checkpoint follow",
+        help="optimiser steps of an epoch, before validation on patches and a checkpoint",
     )  # fmt: skip
     group.add_argument(
         "--max-time", type=duration, metavar="TIME",
@@ -67,21 +65,21 @@ def _add_length(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--loss", choices=LOSSES, metavar="NAME", help=f"one of {', '.join(LOSSES)}")
+    group.add_argument("--loss", choices=LOSSES, metavar="NAME", help=f"loss: {', '.join(LOSSES)}")
     group.add_argument(
-        "--optimizer", choices=("sgd", "adamw"), help="one that was not planned comes with its usual learning rate"
+        "--optimizer", choices=("sgd", "adamw"), help="optimiser; one that was not planned has its usual learning rate"
     )
     group.add_argument(
         "--lr", "--learning-rate", dest="learning_rate", type=positive_number, metavar="RATE",
         help="highest learning rate, such as 0.003",
     )  # fmt: skip
     group.add_argument(
-        "--warmup", type=fraction, metavar="SHARE",
-        help="share of the training over which the learning rate rises from 0, such as .05",
+        "--warmup", type=fraction, metavar="FRACTION",
+        help="fraction of the training over which the learning rate rises from 0, such as .05",
     )  # fmt: skip
     group.add_argument(
         "--weight-average", type=fraction, metavar="DECAY",
-        help="average the weights over steps, such as .99; kept if better on validation patches",
+        help="decay of an average of the weights over steps, such as .99; kept if better on validation patches",
     )  # fmt: skip
     group.add_argument(
         "--mirror-axes", type=axis_letters, metavar="AXES",
@@ -92,8 +90,10 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
 def _add_start(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("start")
     continuing = group.add_mutually_exclusive_group()
-    continuing.add_argument("--resume", action="store_true", help="go on from the last checkpoint (the default)")
-    continuing.add_argument("--restart", action="store_true", help="forget earlier checkpoints of this fold")
+    continuing.add_argument("--resume", action="store_true", help="resume from the last checkpoint (the default)")
+    continuing.add_argument(
+        "--restart", action="store_true", help="discard earlier checkpoints of this fold and start again"
+    )
     group.add_argument(
         "--pretrained",
         type=Path,
@@ -102,9 +102,11 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--freeze-encoder", action="store_true",
-        help="with --pretrained: train the decoder alone; give both again to go on",
+        help="with --pretrained: train the decoder alone; give both again to resume",
     )  # fmt: skip
-    group.add_argument("--seed", type=count, default=0, metavar="N", help="of first weights and batches (default: 0)")
+    group.add_argument(
+        "--seed", type=count, default=0, metavar="N", help="seed of initial weights and batches (default: 0)"
+    )
 
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
@@ -118,7 +120,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--compile", choices=("auto", "on", "off"), default="auto",
-        help="compile the network first (default: auto, where it pays)",
+        help="compile the network (default: auto, where it saves time)",
     )  # fmt: skip
     group.add_argument(
         "-j", "--workers", type=count, metavar="N",
@@ -129,16 +131,16 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
 def _add_watching(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--tracking", choices=("tensorboard", "mlflow"),
-        help="record every epoch's figures there as well (default: in the fold's history.jsonl alone)",
+        help="also record the figures of each epoch there (default: only in the fold's history.jsonl)",
     )  # fmt: skip
     group.add_argument(
         "--preview-augmentation", type=png_file, metavar="FILE.png",
-        help="draw augmented patches into this file instead of training",
+        help="draw augmented patches into this file, without training",
     )  # fmt: skip
 
 
 def png_file(text: str) -> Path:
-    """Read the path of a picture to be written.
+    """Read the path of an image file to be written.
 
     Raises:
         argparse.ArgumentTypeError: If it does not end with .png; so no other file is overwritten by mistake.
@@ -183,7 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
         return DONE if checkpoint.finished else SOME_FAILED
     if not checkpoint.finished:
         command = "the same command without --restart" if arguments.restart else "the same command"
-        print(f"Stopped after step {checkpoint.step}; {command} goes on from there.")
+        print(f"Stopped after step {checkpoint.step}; {command} resumes from there.")
         return SOME_FAILED
     _print_validation(workspace, arguments.configuration, arguments.fold)
     print(f"Fold: {workspace.fold(arguments.configuration, arguments.fold)}")
@@ -191,7 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_devices(workspace: Workspace, name: str, options: TrainingOptions) -> None:
-    """Refuse in one line what each of the processes would refuse once they are all started."""
+    """Refuse in one line, before they start, what each of the processes would refuse."""
     import torch
 
     from autoseg.errors import UsageError
@@ -203,8 +205,8 @@ def _check_devices(workspace: Workspace, name: str, options: TrainingOptions) ->
     configuration = apply_options(find_configuration(read_record(Plan, workspace.plan), name, workspace.plan), options)
     if options.devices > configuration.batch_size:
         raise UsageError(
-            f"--devices {options.devices}: a batch of {name} has {configuration.batch_size} samples, one device needs "
-            "one at least; use fewer devices, or plan a larger batch"
+            f"--devices {options.devices}: a batch of {name} has {configuration.batch_size} samples, and each device "
+            "needs at least one; use fewer devices, or plan a larger batch"
         )
     if choose_device(options.device).type == "cuda" and options.devices > torch.cuda.device_count():
         raise UsageError(
@@ -228,7 +230,7 @@ def _read_options(workspace: Workspace, arguments: argparse.Namespace, *, warn: 
     from autoseg.training.options import TrainingOptions
 
     if arguments.freeze_encoder and arguments.pretrained is None:
-        raise UsageError("--freeze-encoder needs --pretrained: an encoder that nobody trained must not be frozen")
+        raise UsageError("--freeze-encoder needs --pretrained: an untrained encoder must not be frozen")
     mirror_axes = None
     if arguments.mirror_axes is not None:
         mirror_axes = _read_mirror_axes(workspace, arguments.configuration, arguments.mirror_axes, warn=warn)

@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
 NUM_BINS = 20
-"""Of equal width, from probability 0 to 1; the first one stays empty."""
+"""Number of bins of equal width, from probability 0 to 1; the first one stays empty."""
 
 
 class CalibrationCounts(Record):

@@ -18,7 +18,7 @@ class EpochHistory(Record):
     """Optimiser steps done at the end of this epoch."""
     seconds: float
     data_wait_fraction: float
-    """Share of the epoch in which the device waited for the loader, [0, 1]."""
+    """Fraction of the epoch in which the device waited for the loader, [0, 1]."""
     train_loss: float | None
     validation_loss: float | None
     pseudo_dice: dict[str, float | None]
@@ -36,10 +36,10 @@ class Checkpoint(Record):
     fold: str
     """Index of the validation part as text, or `all`."""
     model_hash: str
-    """Of all that the plan says about the model; weights serve no other plan."""
+    """Hash of all that the plan says about the model; weights serve no other plan."""
     cases_hash: str
-    """Of the training cases' ids: on other cases the validation would not be held out. A cascade: of the origins of its
-    label maps too."""
+    """Hash of the training cases' ids: on other cases the validation would not be held out. For a cascade also of the
+    origins of its label maps."""
     training: TrainingSpec
     """What was trained: the plan's, with the user's overrides."""
     weights: Literal["last", "average"] = "last"
@@ -58,8 +58,8 @@ class Checkpoint(Record):
     """What another project's weights came from. It did not record cases_hash, step and, where that is 0,
     elapsed_seconds: they are empty or 0, and the training cannot go on. Empty: trained here."""
     seed: int = 0
-    """Of the loader; batch n of a seed is always the same, so no generator state has to be stored."""
+    """Seed of the loader; batch n of a seed is always the same, so no generator state has to be stored."""
     loss_scale: float | None = None
-    """Of the fp16 gradient scaler; None in other precisions."""
+    """Scale of the fp16 gradient scaler; None in other precisions."""
     loss_scale_steps: int = 0
     """Steps since that scale was last changed."""

@@ -52,18 +52,6 @@ def format_memory(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:.3g} MB" if num_bytes < GIGABYTE / 10 else f"{num_bytes / GIGABYTE:.2f} GB"
 
 
-def format_duration(seconds: float) -> str:
-    """A duration in the largest unit of which it has at least one.
-
-    Examples:
-        >>> format_duration(30.0), format_duration(600.0), format_duration(7200.0), format_duration(400000.0)
-        ('30 s', '10 min', '2 h', '4.63 days')
-    """
-    sizes = {"days": 86400.0, "h": 3600.0, "min": 60.0}
-    unit, size = next(((unit, size) for unit, size in sizes.items() if seconds >= size), ("s", 1.0))
-    return f"{seconds / size:.3g} {unit}"
-
-
 def format_tick(value: float) -> str:
     """Number of an axis in as few characters as possible.
 

@@ -39,8 +39,8 @@ def preview_augmentation(
         workspace: Planned and preprocessed.
         configuration: Name in the plan.
         fold: Index in splits.json as text, or `all`.
-        path: Of the picture; its folder is made when missing.
-        options: As for the training, which decide on mirroring; another seed gives other patches and versions.
+        path: Path of the image file; its folder is created when missing.
+        options: Options of the training, which decide on mirroring; another seed gives other patches and versions.
 
     Raises:
         UsageError: If configuration or fold do not exist, options do not fit the plan, or no case is preprocessed.

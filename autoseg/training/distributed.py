@@ -1,6 +1,6 @@
 """Several processes that train one network together: who they are, and what they tell each other.
 
-torchrun starts them, on one machine through `launch` or on several by its own command. Each one takes its share of
+torchrun starts them, on one machine through `launch` or on several by its own command. Each one takes its part of
 every batch; sums that the loss is made of, and everything that has to be decided alike, go through `Ranks`.
 """
 
@@ -117,8 +117,8 @@ def is_first_process() -> bool:
 def leave(code: int) -> NoReturn:
     """End this process at once, without taking the interpreter down first; everything must be closed by now.
 
-    gloo's threads outlive the process group, and one may still hold the last reference to a message. When it lets go
-    after Python has begun to end, Python ends that thread in the midst of C++, which aborts the process (SIGABRT,
+    gloo's threads outlive the process group, and one may still hold the last reference to a message. If it releases
+    it after Python has begun to end, Python ends that thread while it runs C++, which aborts the process (SIGABRT,
     "terminate called without an active exception"): a training that succeeded would then count as failed.
 
     Args:
@@ -156,7 +156,7 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     Messages on the CPU go through gloo, gradients on a GPU through nccl.
 
     Args:
-        device: Of this process.
+        device: Device of this process.
     """
     if dist.is_initialized():
         yield _joined_ranks()
@@ -176,7 +176,7 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
 
 
 def _joined_ranks() -> Ranks:
-    """Of the processes that are joined; torchrun says how many of them are here, other starters keep them together."""
+    """The joined processes; torchrun says how many are on this machine, other starters keep all of them on one."""
     count = dist.get_world_size()
     return Ranks(dist.get_rank(), count, int(os.environ.get(_PROCESSES_HERE, count)))
 

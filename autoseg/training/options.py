@@ -32,7 +32,7 @@ class TrainingOptions:
     max_time_seconds: float | None = None
     """Wall-clock limit for the fold, final validation included; it then decides instead of `epochs`."""
     restart: bool = False
-    """False: go on from the last checkpoint when there is one."""
+    """False: resume from the last checkpoint when there is one."""
     seed: int = 0
     workers: int | None = None
     """Processes that prepare batches; 0: none besides the training process."""
@@ -42,12 +42,12 @@ class TrainingOptions:
     learning_rate: float | None = None
     optimizer: OptimizerName | None = None
     warmup_fraction: float | None = None
-    """Share of the training over which the learning rate rises."""
+    """Fraction of the training over which the learning rate rises."""
     weight_average_decay: float | None = None
-    """Of a moving average of the weights, per step."""
+    """Decay of a moving average of the weights, per step."""
     compile: CompileChoice = "auto"
     pretrained: Path | None = None
-    """A workspace, an exported model or a weights file's fold folder to start from; see `training.transfer`."""
+    """A workspace, an exported model or a fold's folder to start from; see `training.transfer`."""
     freeze_encoder: bool = False
     """Train the decoder alone."""
     tracking: Literal["tensorboard", "mlflow"] | None = None

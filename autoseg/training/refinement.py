@@ -18,13 +18,13 @@ from autoseg.records.files import replacing
 from autoseg.records.network import NetworkSpec
 
 UNKNOWN: Final = 2
-"""Truth of voxels that have none: the ignore label, and what lies beyond the image."""
+"""Reference of voxels that have none: the ignore label, and what lies beyond the image."""
 BATCH_SIZE: Final = 4
 LEARNING_RATE: Final = 5e-3
 """AdamW's, at the start; high, because on a CPU there is time for few hundred steps."""
 WEIGHT_DECAY: Final = 1e-2
 CLIPPED_NORM: Final = 5.0
-"""Of the gradient."""
+"""Maximum norm of the gradient."""
 MAX_STEPS: Final = 5000
 """More patches than a small network learns from."""
 BRIGHTNESS, CONTRAST, NOISE = 0.1, 0.1, 0.1
@@ -93,10 +93,10 @@ def train_refiner(
 
     Args:
         patches: At least one.
-        spec: Of the refiner.
+        spec: Specification of the refiner.
         options: Time and steps.
         device: Where to train.
-        seed: Of weights, batches and augmentation.
+        seed: Seed of weights, batches and augmentation.
         mirror_axes: Spatial axes (z, y, x) that are mirrored at random.
     """
     with torch.random.fork_rng(devices=[]):
@@ -107,14 +107,14 @@ def train_refiner(
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     losses: list[float] = []
     start = time.monotonic()
-    for images, coarse, truth in _batches(patches, np.random.default_rng(seed), mirror_axes):
+    for images, coarse, reference in _batches(patches, np.random.default_rng(seed), mirror_axes):
         done = max(len(losses) / options.max_steps, (time.monotonic() - start) / options.seconds)
         if done >= 1 and losses:
             break
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * max(0.0, 1 - done)
         optimizer.zero_grad(set_to_none=True)
-        loss = refiner_loss(network(images.to(device), coarse.to(device)), truth.to(device))
+        loss = refiner_loss(network(images.to(device), coarse.to(device)), reference.to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIPPED_NORM)
         optimizer.step()
@@ -133,18 +133,18 @@ def save_refiner(network: RefinerNetwork, path: Path) -> None:
         temporary.chmod(mode)  # safetensors gives a file to its owner alone
 
 
-def refiner_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross-entropy plus soft Dice loss over the whole batch; voxels without truth count nowhere.
+def refiner_loss(logits: Tensor, reference: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft Dice loss over the whole batch; voxels without reference count nowhere.
 
     Args:
         logits: (B, Z, Y, X).
-        truth: (B, Z, Y, X): 0, 1 or UNKNOWN.
+        reference: (B, Z, Y, X): 0, 1 or UNKNOWN.
 
     Returns:
         Scalar, at least 0.
     """
-    known = (truth != UNKNOWN).float()
-    target = (truth == 1).float()
+    known = (reference != UNKNOWN).float()
+    target = (reference == 1).float()
     entropy = binary_cross_entropy_with_logits(logits, target, weight=known, reduction="sum") / known.sum().clamp(min=1)
     probability = torch.sigmoid(logits) * known
     overlap = 2 * (probability * target).sum()

@@ -1,7 +1,7 @@
 """Start a training from the weights of another one.
 
 Tensors are matched by their names and shapes; the heads by the names of what they stand for, and the inputs of the
-first convolution by the names of the channels. So a model goes on where the new task shares something with the old
+first convolution by the names of the channels. So a model is reused where the new task shares something with the old
 one, whatever the order or the number of its labels and channels. Called once, before the first step.
 
 References:
@@ -96,7 +96,7 @@ def load_pretrained(network: nn.Module, plan: Plan, configuration: str, source: 
 
     Args:
         network: Built from the plan; changed in place.
-        plan: Of the training that begins.
+        plan: Plan of the training that begins.
         configuration: Name in the plan.
         source: A workspace, of which the fold with the most steps is taken: of the configuration of the same name if
             one is trained, else of those with as many dimensions. Or a fold's folder, models/<configuration>/fold_<k>
@@ -162,7 +162,7 @@ def _read_model(folder: Path) -> _Model:
     name = checkpoint.configuration
     if name not in plan.configurations or model_hash(plan, name) != checkpoint.model_hash:
         raise UsageError(
-            f"--pretrained {folder}: {path} was planned anew since, so it is not known what the weights mean. Bring "
+            f"--pretrained {folder}: {path} was planned again since, so it is not known what the weights mean. Bring "
             "the plan back that they were trained for."
         )
     return _Model(plan, name)

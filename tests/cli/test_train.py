@@ -258,6 +258,6 @@ def test_a_stopped_training_says_how_to_go_on(workspace, monkeypatch, capsys):
     stopped = SimpleNamespace(finished=False, step=7)
     monkeypatch.setattr("autoseg.stages.train.train_fold", lambda *_arguments, **_bar: stopped)
     assert train(workspace) == 1
-    assert "Stopped after step 7; the same command goes on" in capsys.readouterr().out
+    assert "Stopped after step 7; the same command resumes" in capsys.readouterr().out
     assert train(workspace, "--restart") == 1  # which would wipe the checkpoint if it were given again
-    assert "Stopped after step 7; the same command without --restart goes on" in capsys.readouterr().out
+    assert "Stopped after step 7; the same command without --restart resumes" in capsys.readouterr().out

@@ -250,7 +250,7 @@ def test_a_folder_without_a_model_says_what_to_name(tmp_path):
 def test_weights_of_an_earlier_plan_are_refused(tmp_path):
     train(tmp_path, make_plan())
     write_record(make_plan(("liver", "tumor")), Workspace(tmp_path).plan)
-    with pytest.raises(UsageError, match="planned anew since"):
+    with pytest.raises(UsageError, match="planned again since"):
         transfer(make_plan(), tmp_path)
 
 

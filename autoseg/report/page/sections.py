@@ -18,9 +18,10 @@ from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
-from autoseg.report.numbers import Row, format_duration, format_interval, format_number
+from autoseg.report.numbers import Row, format_interval, format_number
 from autoseg.report.page.validation import PooledFolds
 from autoseg.report.tables.plan_tables import configuration_rows, decision_rows
+from autoseg.text import format_duration
 
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
 FIRST_TRAINED = "3d_fullres"

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION
 from autoseg.records.plan import Configuration, Decision, Plan
-from autoseg.report.numbers import Row, format_duration, format_memory, format_sizes, format_value
+from autoseg.report.numbers import Row, format_memory, format_sizes, format_value
+from autoseg.text import format_duration
 
 
 def plan_table(plan: Plan) -> Table:

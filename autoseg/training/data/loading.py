@@ -98,11 +98,11 @@ def build_loader(
     """Batches without end, in an order that depends on the seed alone.
 
     Args:
-        cases: By case id.
+        cases: Cases by case id.
         configuration: Patch, batch size, foreground share, mirror axes, channels with a mask.
         encoding: Tells foreground heads from the background; number of labels of a cascade.
         training: Augment, and draw from the training stream; else patches as they lie, from the validation stream.
-        seed: Of the fold, not negative.
+        seed: Seed of the fold, not negative.
         workers: Processes that prepare batches; 0: this process does, when a batch is asked for.
         ram_bytes: Cases are kept in memory when all of them fit into this, else patches are read from disk.
         start_batch: Number of the first batch, for a resumed run.
@@ -123,7 +123,7 @@ def build_loader(
     if not cases:
         raise TrainingError(
             f"The {'training' if training else 'validation'} part of this fold has no cases. "
-            "Preprocess the dataset, or mend splits.json."
+            "Preprocess the dataset, or correct splits.json."
         )
     chosen_rules = (rules or AugmentationRules()) if training else None
     failures: SimpleQueue[str] = multiprocessing.SimpleQueue()
@@ -154,7 +154,7 @@ def training_cases(
     """Cases in order of their id; arrays and label maps are read into memory if all of them fit.
 
     Args:
-        stored: By case id.
+        stored: Stored cases by case id.
         encoding: Tells foreground heads from the background.
         ram_bytes: Largest size of all arrays together.
         previous: Label indices by the cascade's previous configuration, of all cases; None: no cascade.
@@ -199,7 +199,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
         Args:
             cases: At least one; all with the same channels, all or none with `previous`.
             configuration: See `build_loader`.
-            rules: Of the augmentation; None: no augmentation.
+            rules: Rules of the augmentation; None: no augmentation.
             seed: A sample's generator is seeded with these numbers, the batch's, and the sample's in the whole batch.
             first_batch: Number of the first batch.
             stride: Number of loaders that take turns.
@@ -259,7 +259,7 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
 
         Args:
             cases: One per sample.
-            corners: Of the patches before rotation and scaling, voxels.
+            corners: Corners of the patches before rotation and scaling, voxels.
             generators: One per sample.
 
         Raises:

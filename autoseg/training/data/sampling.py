@@ -50,7 +50,7 @@ def is_forced_foreground(sample: int, batch_size: int, fraction: float) -> bool:
     Args:
         sample: 0-based position in the whole batch, not in a process's share of it.
         batch_size: At least 1.
-        fraction: Share of the batch to force, [0, 1]; a batch of 2 gets one forced sample at 0.33.
+        fraction: Fraction of the batch to force, [0, 1]; a batch of 2 gets one forced sample at 0.33.
 
     References:
         nnU-Net v2, as published, with its rounding to even.
@@ -81,7 +81,7 @@ def draw_patch_corner(
     """Lower corner of a patch around a voxel, or anywhere.
 
     Args:
-        shape: Of the volume, (z, y, x), voxels.
+        shape: Shape of the volume, (z, y, x), voxels.
         patch_size: Voxels.
         voxel: Becomes the centre as far as `corner_range` allows; None: uniform over that range.
         generator: Source of randomness.

@@ -14,7 +14,7 @@ from autoseg.training.data.loading import build_loader
 from autoseg.training.folds.fold import Fold
 
 RAM_FRACTION_FOR_CASES = 0.25
-"""Cases stay in memory when they fit into this share of it: then no patch waits for the disk."""
+"""Fraction of the memory up to which cases stay in it: then no patch waits for the disk."""
 
 LOADERS = 2
 """That each process keeps cases for: training and validation."""

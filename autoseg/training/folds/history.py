@@ -9,15 +9,16 @@ from pathlib import Path
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.files import write_text
 from autoseg.system import count_cores
+from autoseg.text import format_duration
 from autoseg.training.steps.loop import EpochResult, ValidationResult
 
 logger = logging.getLogger("autoseg.train")
 
 DATA_WAIT_WARNING = 0.05
-"""Above this share of waiting the log says what to change."""
+"""Fraction of an epoch spent on waiting above which the log says what to change."""
 
 MUCH_WORSE = 0.1
-"""By this much the share must have grown before the log says it again."""
+"""Growth of that fraction after which the log says it again."""
 
 
 def history_line(
@@ -52,11 +53,11 @@ def log_line(
         line: The epoch.
         earlier: The epochs before it; what was said about waiting is only said again when it has become much worse.
         workers: Processes that prepare batches.
-        remaining_seconds: Until training will end; None: not known.
+        remaining_seconds: Time until the end of training in seconds; None: not known.
     """
     dice = "  ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in line.pseudo_dice.items())
     memory = "" if line.peak_memory_bytes is None else f"  peak memory {line.peak_memory_bytes / 1e9:.1f} GB"
-    left = "" if remaining_seconds is None else f"  about {say_duration(remaining_seconds)} left"
+    left = "" if remaining_seconds is None else f"  about {format_duration(remaining_seconds)} left"
     logger.info(
         "epoch %d  step %d  loss %s  validation %s  pseudo-Dice %s  learning rate %.2g  %.1f s  "
         "waiting for data: %.0f %%%s%s",
@@ -80,9 +81,9 @@ def advise_on_waiting(wait_fraction: float, workers: int, cores: int) -> str:
     process takes `wait_fraction` of a step for a batch.
 
     Args:
-        wait_fraction: Share of the epoch, (0, 1].
+        wait_fraction: Fraction of the epoch, (0, 1].
         workers: Processes that prepare batches now; 0: the training process does it.
-        cores: That this process may use.
+        cores: Number of cores that this process may use.
     """
     working = max(1.0 - wait_fraction, 0.01)
     wanted = math.ceil((workers or wait_fraction) / working)
@@ -92,23 +93,12 @@ def advise_on_waiting(wait_fraction: float, workers: int, cores: int) -> str:
     return f"{waited}; try --workers {min(wanted, cores)} instead of {workers}, and keep it if epochs become shorter"
 
 
-def say_duration(seconds: float) -> str:
-    """A duration as people say it: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
 def write_history(history: list[EpochHistory], path: Path) -> None:
-    """Write all lines anew, atomically."""
+    """Write all lines, atomically."""
     write_text("".join(line.model_dump_json() + "\n" for line in history), path)
 
 

@@ -30,7 +30,7 @@ def track(
 
     Args:
         kind: None: no tracker.
-        folder: Of the fold; TensorBoard's files go into `tensorboard` there, MLflow's into `mlflow.db`.
+        folder: Folder of the fold; TensorBoard's files go into `tensorboard` there, MLflow's into `mlflow.db`.
         name: Of MLflow's run.
 
     Returns:
@@ -89,7 +89,7 @@ def _track_in_tensorboard(folder: Path) -> Iterator[Callable[[EpochHistory], Non
 
 @contextmanager
 def _track_in_mlflow(database: Path, name: str) -> Iterator[Callable[[EpochHistory], None]]:
-    # it reports its use to its makers otherwise, from places where nothing may leave the house
+    # it sends telemetry by default, which hospital networks must not
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     mlflow = _import("mlflow", package="mlflow")
     database.parent.mkdir(parents=True, exist_ok=True)

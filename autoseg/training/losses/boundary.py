@@ -1,4 +1,4 @@
-"""How far probability lies outside the truth's boundary.
+"""How far probability lies outside the reference's boundary.
 
 The distance maps are made on the CPU by scipy, two transforms for each sample and foreground class of each step: about
 0.2 microseconds per voxel and class on one core (90,000 voxels and two classes, batch 2: 65 ms). The target is copied
@@ -18,7 +18,7 @@ from autoseg.training.losses.level import Level, mean_of
 
 @dataclass(frozen=True)
 class BoundaryTerm:
-    """Mean over annotated voxels and foreground classes of probability times signed distance to the truth.
+    """Mean over annotated voxels and foreground classes of probability times signed distance to the reference.
 
     It has no lower bound of its own and is empty for a class absent from the patch, so it only goes with a term of
     overlap. Every level has its own distances, in its own voxels: the lower ones cost a seventh of the full one (3D).
@@ -42,7 +42,7 @@ class BoundaryTerm:
 
 
 def _distances(level: Level) -> NDArray[np.float32]:
-    """Of every sample and class, (B, F, V)."""
+    """Signed distances of every sample and class, (B, F, V)."""
     inside = (level.reference > 0).cpu().numpy()
     outside = ~inside if level.annotated is None else ~inside & level.annotated.cpu().numpy()
     distances = np.empty(inside.shape, np.float32)

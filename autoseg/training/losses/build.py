@@ -73,7 +73,7 @@ class SegmentationLoss:
     encoding: LabelEncoding
     terms: tuple[WeightedTerm, ...]
     level_weights: tuple[float, ...]
-    """Per output, full resolution first."""
+    """Weight of each output, full resolution first."""
     across_ranks: Reduce
 
     def __call__(self, outputs: Tensor | Sequence[Tensor], target: Tensor, progress: float = 1.0) -> Tensor:
@@ -83,7 +83,7 @@ class SegmentationLoss:
             outputs: Logits, full resolution first, (B, K, *S) each; one tensor alone counts as full resolution
                 with weight 1, whatever `level_weights` says.
             target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
-            progress: Share of the training that is done, [0, 1]; only the boundary loss depends on it.
+            progress: Fraction of the training that is done, [0, 1]; only the boundary loss depends on it.
 
         Returns:
             The loss of the global batch, the same in all processes, a float32 scalar; outputs of weight 0 get no

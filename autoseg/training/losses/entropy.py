@@ -15,10 +15,10 @@ from autoseg.training.losses.overlap import EXP_LOG_EXPONENT
 from autoseg.training.losses.power import fractional_power
 
 FOREGROUND_WEIGHT: Final = 2.0
-"""Of weighted cross-entropy. Above 1 it trades missed foreground for false foreground; no value is canonical."""
+"""Weight of foreground in weighted cross-entropy. Above 1: less foreground is missed, more is false."""
 
 HARDEST_PERCENT: Final = 10
-"""Of a sample's annotated voxels; nnU-Net v2's."""
+"""Percentage of a sample's annotated voxels that count, as in nnU-Net v2."""
 
 FOCAL_EXPONENT: Final = 2.0
 """Gamma, Lin et al. (2017), best of their series."""
@@ -31,7 +31,7 @@ class EntropyTerm:
     """Mean over annotated voxels, 0 when there is none."""
 
     loss: Callable[[Tensor], Tensor]
-    """Of -ln p; 0 at 0, because ignored voxels hold 0."""
+    """Function of -ln p; 0 at 0, because ignored voxels hold 0."""
 
     def sums(self, level: Level) -> Tensor:
         """Sum the loss and count the decisions, (2,)."""
@@ -51,9 +51,9 @@ class ClassWeightedTerm:
     """Mean over annotated voxels, each weighted by its true class; 0 when there is none."""
 
     loss: Callable[[Tensor], Tensor]
-    """Of -ln p."""
+    """Function of -ln p."""
     weights: Callable[[Tensor], Tensor]
-    """Of the classes, given their numbers of voxels in the batch; both (D, C)."""
+    """Weights of the classes, given their numbers of voxels in the batch; both (D, C)."""
 
     def sums(self, level: Level) -> Tensor:
         """Sum the loss and count the voxels of each class in each decision, (2, D, C)."""
@@ -136,7 +136,7 @@ def foreground_weights(counts: Tensor) -> Tensor:
 
 
 def balancing_weights(counts: Tensor) -> Tensor:
-    """Share of the batch's voxels that are of another class.
+    """Fraction of the batch's voxels that are of another class.
 
     References:
         Xie and Tu, Holistically-nested edge detection, 2015: the background's share for the foreground and the
@@ -146,7 +146,7 @@ def balancing_weights(counts: Tensor) -> Tensor:
 
 
 def rarity_weights(counts: Tensor) -> Tensor:
-    """Square root of 1 / (share of the batch's voxels); 0 for absent classes, which no voxel asks for.
+    """Square root of 1 / (fraction of the batch's voxels); 0 for absent classes, which no voxel asks for.
 
     References:
         Wong et al. (2018), see `exp_log_entropy`. Differs: shares in the batch, not in the training set.

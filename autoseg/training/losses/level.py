@@ -1,4 +1,4 @@
-"""One output of the network beside its truth, in the form that every term of a loss starts from.
+"""One output of the network beside its reference, in the form that every term of a loss starts from.
 
 Tested in tests/training/losses/test_build.py and tests/training/losses/test_entropy.py.
 """
@@ -23,7 +23,7 @@ class Level:
     """
 
     probabilities: Tensor
-    """Of the foreground classes or regions, 0 on ignored voxels, (B, F, V)."""
+    """Probabilities of the foreground classes or regions, 0 on ignored voxels, (B, F, V)."""
     reference: Tensor
     """Where they are, zero on ignored voxels, (B, F, V) bool (labels) or float32 (regions)."""
     negative_log_likelihood: Tensor
@@ -37,7 +37,7 @@ class Level:
     spatial_shape: tuple[int, ...]
 
     def annotated_per_sample(self) -> Tensor:
-        """Count the voxels with a truth, (B,) int64."""
+        """Count the voxels with a reference, (B,) int64."""
         if self.annotated is not None:
             return self.annotated.sum(dim=(1, 2))
         batch, _, voxels = self.probabilities.shape

@@ -14,7 +14,7 @@ from autoseg.training.losses.level import Level, mean_of
 from autoseg.training.losses.power import fractional_power
 
 SMOOTHING: Final = 1e-5
-"""Voxels, added above and below the fraction: a class absent from truth and prediction scores 1 (nnU-Net v2)."""
+"""Voxels, added above and below the fraction: a class absent from reference and prediction scores 1 (nnU-Net v2)."""
 
 EXP_LOG_SMOOTHING: Final = 1.0
 """Voxels; the pseudo-count of Wong et al. (2018), without which the logarithm of a class not found is enormous."""
@@ -38,7 +38,7 @@ class OverlapTerm:
 
     index: Index
     loss: Callable[[Tensor], Tensor]
-    """Of an index."""
+    """Loss of an index."""
     batch_dice: bool
     """The index of the whole batch instead of each sample's."""
 

@@ -38,7 +38,7 @@ def downsample_target(target: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def region_target(target: Tensor, encoding: LabelEncoding) -> tuple[Tensor, Tensor | None]:
-    """Say for every region where it is, and where the truth is known.
+    """Masks of every region and of the voxels whose reference is known.
 
     Args:
         target: Label indices 0..K, and K + 1 = len(encoding.values) where the dataset's ignore label is, (B, *S).

@@ -24,7 +24,7 @@ class WeightAverage:
 
         Args:
             network: Its state dict's entries are averaged.
-            decay: Share of the old average that stays at each update, [0, 1).
+            decay: Fraction of the old average that stays at each update, [0, 1).
 
         Raises:
             ValueError: If the decay is outside its range.

@@ -40,7 +40,7 @@ def compile_network(network: nn.Module, image: Tensor, precision: torch.dtype) -
 
     Args:
         network: On its device.
-        image: Of the shape and memory format of every batch, (B, C, *S); its values do not matter.
+        image: Image with the shape and memory format of every batch, (B, C, *S); its values do not matter.
         precision: Type of autocast; float32: none.
 
     Returns:

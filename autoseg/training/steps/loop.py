@@ -47,7 +47,7 @@ class Clock:
         return self.elapsed_before + time.monotonic() - self.started
 
     def progress(self, step: int) -> float:
-        """Share of the training that is done after `step` steps, [0, 1]; 1 means stop."""
+        """Fraction of the training that is done after `step` steps, [0, 1]; 1 means stop."""
         done = step / self.total_steps if self.limit_seconds is None else self.elapsed() / self.limit_seconds
         return min(done, 1.0)
 
@@ -82,7 +82,7 @@ class TrainingRun:
     step: int = 0
     """Optimiser steps done."""
     bad_steps: int = 0
-    """Of the last steps, how many in a row were not finite."""
+    """Number of the last steps in a row that were not finite."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set from outside (a signal) to stop after the current step."""
     stopped: threading.Event = field(default_factory=threading.Event)

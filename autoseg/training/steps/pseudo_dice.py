@@ -11,7 +11,7 @@ from autoseg.training.distributed import Ranks
 from autoseg.training.losses.targets import region_target
 
 MOVING_AVERAGE_DECAY: Final = 0.9
-"""Share of the old average that an epoch keeps (nnU-Net v2)."""
+"""Fraction of the old average that an epoch keeps (nnU-Net v2)."""
 
 
 class PseudoDice:

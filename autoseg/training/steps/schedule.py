@@ -14,7 +14,7 @@ def learning_rate(progress: float, spec: TrainingSpec) -> float:
     Rises linearly from 0 over the warm-up, then falls from `spec.learning_rate` to 0 over the rest.
 
     Args:
-        progress: Share of the training that is done; values outside [0, 1] count as the nearer bound.
+        progress: Fraction of the training that is done; values outside [0, 1] count as the nearer bound.
         spec: Peak, schedule and warm-up.
 
     References:

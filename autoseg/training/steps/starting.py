@@ -43,7 +43,7 @@ def start_run(
         encoding: Labels of the dataset.
         device: Where to compute.
         precision: Type of autocast; float32: none.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         ranks: Processes that train together; None: this one alone.
         compiled: Compile the training call.
         augmentation: What the training loader leaves to the device; None: nothing.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.training.folds.history import advise_on_waiting, log_line, read_history, say_duration, write_history
+from autoseg.training.folds.history import advise_on_waiting, log_line, read_history, write_history
 from tests.builders import make_epoch
 
 
@@ -74,15 +74,6 @@ def test_advised_workers_are_more_than_now_and_no_more_than_cores(wait, workers,
         assert "only more cores" in " ".join(words)
     else:
         assert workers < int(words[words.index("--workers") + 1]) <= cores
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.4, "0 s"), (59, "59 s"), (60, "1 min"), (3569, "59 min"), (3600, "1 h 0 min"), (12000, "3 h 20 min"),
-     (187200, "2 d 4 h")],
-)  # fmt: skip
-def test_durations_are_said_as_people_say_them(seconds, said):
-    assert say_duration(seconds) == said
 
 
 def test_history_comes_back_up_to_the_checkpoint(tmp_path):

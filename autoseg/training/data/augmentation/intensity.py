@@ -87,7 +87,7 @@ def lower_resolution(
     Args:
         image: Overwritten.
         generator: Source of randomness.
-        channel_probability: Of each channel.
+        channel_probability: Probability that a channel is changed.
         scale_range: Size of the coarse grid over size of the fine one, drawn per channel, the same for all axes.
         kept_axes: Spatial axes that keep their resolution.
     """

@@ -5,7 +5,7 @@ decisions in the same order as the transforms of `compose` take from a generator
 change is due for are then changed together by a few tensor operations, none of which waits for the device.
 
 Blur and lost resolution are linear along each axis, so both are one matrix product per axis, with a matrix per channel:
-widths and sizes may differ from channel to channel, and no convolution is tuned anew for every number of channels.
+widths and sizes may differ from channel to channel, and no convolution is tuned again for every number of channels.
 
 Worked example: of 2 samples with 3 channels, sample 1 is blurred in its channels 0 and 2. These are rows 3 and 5 of the
 6 channels of the batch; a patch (40, 56, 48) takes three products, with matrices (2, 40, 40), (2, 56, 56), (2, 48, 48).
@@ -179,7 +179,7 @@ def _change_channels(
 
     Args:
         rows: All channels of the batch, (B * C, *S); overwritten.
-        drawn: By sample.
+        drawn: Drawn parameters of each sample.
         total_channels: C, channels that no change is drawn for included.
         kept_axes: Spatial axes that keep their resolution.
     """
@@ -206,7 +206,7 @@ def blur_matrices(shape: Sequence[int], sigmas: Iterable[float]) -> Matrices:
     """Gaussian smoothing along each axis, mirrored at the border voxels.
 
     Args:
-        shape: Of the patch, voxels.
+        shape: Shape of the patch, voxels.
         sigmas: One width per axis, voxels.
     """
     return [
@@ -219,7 +219,7 @@ def coarsening_matrices(shape: Sequence[int], scale: float, kept_axes: Sequence[
     """Sampling on a coarser grid (nearest voxel) and back (linearly) along each axis.
 
     Args:
-        shape: Of the patch, voxels.
+        shape: Shape of the patch, voxels.
         scale: Size of the coarse grid over that of the patch.
         kept_axes: Axes that keep their resolution.
     """

@@ -68,7 +68,7 @@ def change_shapes(labels: Labels, num_labels: int, rules: AugmentationRules, gen
         labels: Overwritten, (Z, Y, X) or (Y, X). Voxels that a label gains are taken from the others; voxels that it
             loses become background.
         num_labels: Labels 1 to `num_labels` may be changed.
-        rules: Share of labels, radii.
+        rules: Fraction of labels, radii.
         generator: Source of randomness.
 
     References:
@@ -89,7 +89,7 @@ def remove_components(
     Args:
         labels: Overwritten, (Z, Y, X) or (Y, X); components are connected across faces, edges and corners.
         num_labels: Labels 1 to `num_labels` may lose a component.
-        rules: Share of labels, size of components that are never removed.
+        rules: Fraction of labels, size of components that are never removed.
         generator: Source of randomness.
 
     References:

@@ -123,8 +123,8 @@ def read_label_patch(
 
     Args:
         labels: On the case's grid, (Z, Y, X).
-        corner: As for `read_patch`.
-        matrix: As for `read_patch`.
+        corner: Corner of the patch, like that of `read_patch`.
+        matrix: Matrix like that of `read_patch`.
         patch_size: Voxels.
 
     Returns:
