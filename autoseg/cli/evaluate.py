@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
+    from autoseg.records.workspace import EVALUATION_NAME
     from autoseg.report.tables.evaluation_tables import comparison_table, evaluation_details_table, evaluation_table
 
     _refuse_contradictions(arguments)
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(evaluation_table(evaluation))
     if arguments.verbose:
         console.print(evaluation_details_table(evaluation))
-    output = arguments.output or arguments.predictions / "evaluation.json"
+    output = arguments.output or arguments.predictions / EVALUATION_NAME
     records: dict[Path, Record] = {output: evaluation}
     if arguments.compare is not None:
         other, is_other_complete = _read_other(arguments)

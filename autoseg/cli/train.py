@@ -290,6 +290,6 @@ def _print_validation(workspace: Workspace, configuration: str, fold: str) -> No
     from autoseg.records.files import read_record
     from autoseg.report.tables.evaluation_tables import evaluation_table
 
-    path = workspace.fold(configuration, fold) / "validation" / "evaluation.json"
+    path = workspace.validation_evaluation((configuration,), fold)
     if path.exists():
         Console().print(evaluation_table(read_record(Evaluation, path)))

@@ -7,8 +7,6 @@ The result has neither fingerprint.json nor dataset.json: nnU-Net's own do not t
 """
 
 import logging
-import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
-from safetensors.torch import save_file
 
 from autoseg.errors import DatasetError, InteropError
 from autoseg.imaging.arrays.labels import make_encoding
@@ -28,10 +25,11 @@ from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders
 from autoseg.interop.nnunet_network import rename_weights
 from autoseg.interop.nnunet_selection import read_selection
 from autoseg.interop.nnunet_trainers import describe_trainer
+from autoseg.networks.weight_files import write_weights
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.files import Progress, write_record
+from autoseg.records.files import Progress, staged_folder, write_record
 from autoseg.records.plan import IMPORTED, Configuration, Decision, Plan, model_hash
 from autoseg.records.workspace import Workspace
 
@@ -70,10 +68,10 @@ def import_nnunet(
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InteropError(f"{target}: already exists. Choose another folder with -o, or remove it first.")
-    with _opened(source, target) as root, _made(target) as made:
+    with _opened(source, target) as root, staged_folder(target) as staged:
         models = _read_models(find_model_folders(root, source, trained_as))
         plan = _make_plan(models, source)
-        workspace = Workspace(made)
+        workspace = Workspace(staged)
         selection, reason = read_selection({name: model.folder for name, model in models.items()}, plan.encoding)
         plan = plan.model_copy(
             update={
@@ -84,6 +82,9 @@ def import_nnunet(
         if selection is not None:
             write_record(selection, workspace.selection)
         _write_weights(models, plan, workspace, source, progress)
+        if target.exists():
+            target.rmdir()  # Windows does not replace even an empty folder
+        staged.rename(target)
     return plan
 
 
@@ -99,18 +100,6 @@ def _opened(source: Path, target: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         extract_safely(source, Path(folder))
         yield Path(folder)
-
-
-@contextmanager
-def _made(target: Path) -> Iterator[Path]:
-    """A temporary folder beside the target that takes its place on success and is removed on failure."""
-    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.replace(target)  # also takes the place of an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
@@ -252,12 +241,7 @@ def _write_weights(
             imported_from=f"nnU-Net, {source.name}, {path.parent.name}/{path.name}",
         )
         folder = workspace.fold(name, fold)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"checkpoint_{kind}.safetensors"
-        file.touch()
-        mode = file.stat().st_mode
-        save_file({key: tensor.contiguous() for key, tensor in weights.items()}, file)
-        file.chmod(mode)  # safetensors gives a file to its owner alone; colleagues are to read it as any other
+        write_weights(weights, folder / f"checkpoint_{kind}.safetensors")
         write_record(record, folder / f"checkpoint_{kind}.json")
         if progress is not None:
             progress(done, len(jobs))

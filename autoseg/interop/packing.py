@@ -3,7 +3,6 @@
 Tested in tests/stages/test_export.py.
 """
 
-import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autoseg.errors import InteropError
-from autoseg.records.files import replacing
+from autoseg.records.files import name_temporary, replacing, staged_folder
 from autoseg.records.manifest import MANIFEST_NAME
 
 ZIP_ENDING = ".zip"
@@ -62,17 +61,13 @@ def staged_output(output: Path) -> Iterator[Path]:
     Yields:
         The folder to write to.
     """
-    folder = output.with_name(f".{secrets.token_hex(4)}.{output.name}")
-    folder.mkdir(parents=True)
-    try:
+    with staged_folder(output) as folder:
         yield folder
         if output.suffix.lower() == ZIP_ENDING:
             with replacing(output) as temporary:
                 _zip(folder, temporary)
         else:
             _put_in_place(folder, output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _zip(folder: Path, archive: Path) -> None:
@@ -91,7 +86,7 @@ def _put_in_place(folder: Path, output: Path) -> None:
     if not output.exists():
         folder.rename(output)
         return
-    earlier = output.with_name(f".{secrets.token_hex(4)}.{output.name}")
+    earlier = name_temporary(output)
     output.rename(earlier)
     try:
         folder.rename(output)

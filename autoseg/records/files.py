@@ -7,6 +7,7 @@ file, and an interrupted run leaves none under the final name.
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os.path import relpath
@@ -89,7 +90,7 @@ def replacing(path: Path) -> Iterator[Path]:
         The temporary path to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    temporary = name_temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -97,6 +98,29 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `target`; what is not renamed from it inside the context is removed.
+
+    Args:
+        target: Folder or file that the content is meant for; its parent is created when missing.
+
+    Yields:
+        The temporary folder.
+    """
+    folder = name_temporary(target)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def name_temporary(path: Path) -> Path:
+    """A hidden path beside `path` that nothing else uses, with the same ending."""
+    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")
 
 
 def write_text(text: str, path: Path) -> None:

@@ -6,6 +6,12 @@ Tested in tests/records/test_files.py.
 from dataclasses import dataclass
 from pathlib import Path
 
+EVALUATION_NAME = "evaluation.json"
+"""Name of every file with an Evaluation."""
+
+CALIBRATION_NAME = "calibration.json"
+"""Name of the file with the CalibrationCounts of a fold."""
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -41,7 +47,7 @@ class Workspace:
     @property
     def evaluation(self) -> Path:
         """File of the Evaluation of the selected model by cross-validation."""
-        return self.root / "evaluation.json"
+        return self.root / EVALUATION_NAME
 
     @property
     def report(self) -> Path:
@@ -65,6 +71,10 @@ class Workspace:
         if len(configurations) == 1:
             return self.fold(configurations[0], fold) / "validation"
         return self.root / "models" / "ensembles" / "+".join(configurations) / f"fold_{fold}"
+
+    def validation_evaluation(self, configurations: tuple[str, ...], fold: str) -> Path:
+        """File of the Evaluation of a fold's validation cases."""
+        return self.validation(configurations, fold) / EVALUATION_NAME
 
     def thresholds(self, configurations: tuple[str, ...], fold: str) -> Path:
         """Folder of a fold's validation label maps with thresholds of regions other than one half."""

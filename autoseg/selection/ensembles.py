@@ -36,7 +36,7 @@ from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.plan import Plan, hash_of
 from autoseg.records.selection import EnsembleOrigin
-from autoseg.records.workspace import Workspace
+from autoseg.records.workspace import EVALUATION_NAME, Workspace
 from autoseg.selection.case_maps import foreground_names
 
 ORIGIN_FILE = "origin.json"
@@ -246,7 +246,7 @@ def _open_logits(
 
 def _evaluate(run: ValidationRun, pair_fold: _PairFold) -> Evaluation:
     """Score the label maps; an existing evaluation.json was written after all of them, so it is read instead."""
-    path = pair_fold.folder / "evaluation.json"
+    path = pair_fold.folder / EVALUATION_NAME
     if path.exists():
         return read_record(Evaluation, path)
     predictions = find_label_maps(pair_fold.folder)

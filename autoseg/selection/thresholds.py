@@ -32,6 +32,7 @@ from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.plan import hash_of
 from autoseg.records.selection import ThresholdSweep
+from autoseg.records.workspace import EVALUATION_NAME
 from autoseg.selection.ensembles import (
     ValidatedFold,
     ValidationRun,
@@ -260,8 +261,8 @@ def _write_maps(
         write_validation_maps(run, case.name, [(working, folders[case.fold])])
     for fold, folder in folders.items():
         scores = [_score(case, run.plan.encoding, thresholds) for case in cases if case.fold == fold]
-        write_record(summarize(scores, names), folder / "evaluation.json")
+        write_record(summarize(scores, names), folder / EVALUATION_NAME)
 
 
 def _with_maps_of(fold: ValidatedFold, folder: Path) -> ValidatedFold:
-    return ValidatedFold(fold.fold, folder, read_record(Evaluation, folder / "evaluation.json"))
+    return ValidatedFold(fold.fold, folder, read_record(Evaluation, folder / EVALUATION_NAME))

@@ -25,7 +25,7 @@ from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Selection
-from autoseg.records.workspace import Workspace
+from autoseg.records.workspace import EVALUATION_NAME, Workspace
 from autoseg.selection.case_maps import CaseMapFiles, foreground_names
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.postprocessing import tune_postprocessing
@@ -236,11 +236,11 @@ def _read_folds(
     reasons = []
     for configuration, folds in trained.items():
         for fold in folds:
-            folder = workspace.fold(configuration, fold) / "validation"
+            folder = workspace.validation((configuration,), fold)
             if fold == ALL_CASES_FOLD:
                 reasons.append(f"{configuration}: fold {fold} has no validation cases and so no score.")
-            elif (folder / "evaluation.json").exists():
-                evaluation = _read_evaluation(folder / "evaluation.json", label_names)
+            elif (folder / EVALUATION_NAME).exists():
+                evaluation = _read_evaluation(folder / EVALUATION_NAME, label_names)
                 validated.setdefault(configuration, []).append(ValidatedFold(fold, folder, evaluation))
             else:
                 reasons.append(f"{configuration}: fold {fold} is trained but not validated, so it was left out.")

@@ -28,9 +28,8 @@ from autoseg.networks.build import build_network
 from autoseg.records.dataset import CaseFiles, indices_by_label
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, write_record
+from autoseg.records.workspace import CALIBRATION_NAME, EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
-
-CALIBRATION_FILE = "calibration.json"
 
 
 def validate_fold(fold: Fold, progress: Progress | None = None) -> Evaluation:
@@ -61,8 +60,8 @@ def validate_fold(fold: Fold, progress: Progress | None = None) -> Evaluation:
     evaluation = summarize(
         scores, [label for label, indices in indices_by_label(plan.encoding).items() if indices != (0,)]
     )
-    write_record(counter.counts(), fold.validation_folder / CALIBRATION_FILE)
-    write_record(evaluation, fold.validation_folder / "evaluation.json")
+    write_record(counter.counts(), fold.validation_folder / CALIBRATION_NAME)
+    write_record(evaluation, fold.validation_folder / EVALUATION_NAME)
     return evaluation
 
 

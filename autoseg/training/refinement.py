@@ -9,12 +9,11 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from autoseg.networks.refiner import RefinerNetwork
-from autoseg.records.files import replacing
+from autoseg.networks.weight_files import write_weights
 from autoseg.records.network import NetworkSpec
 
 UNKNOWN: Final = 2
@@ -125,12 +124,7 @@ def train_refiner(
 
 def save_refiner(network: RefinerNetwork, path: Path) -> None:
     """Write the weights as safetensors, atomically."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with replacing(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(weights, temporary)
-        temporary.chmod(mode)  # safetensors gives a file to its owner alone
+    write_weights(network.state_dict(), path)
 
 
 def refiner_loss(logits: Tensor, reference: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
-"""CSV and JSON lists of files as a dataset: one case per row or entry, paths relative to the list."""
+"""CSV and JSON lists of files: one case per row or entry, paths relative to the list.
+
+Prediction reads the rows of its lists, which have no labels, with the same functions.
+"""
 
 import csv
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -18,6 +22,7 @@ NO_NAME = "(no name)"
 """Placeholder for the missing id of a case; always a fault."""
 
 _IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
+_EXPECTED_JSON = 'expected a list of {"case": ..., "image": path or [paths], "label": path}'
 
 
 class _Entry(BaseModel):
@@ -100,7 +105,12 @@ def _relative_path(folder: Path, path: str) -> str:
     return listed.as_posix()
 
 
-def _csv_entries(path: Path) -> list[_Entry]:
+def read_csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a CSV file with a header, separated by comma, semicolon or tab, without outer blanks.
+
+    Raises:
+        DatasetError: If the file cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         header = lines[0] if lines else ""
@@ -111,37 +121,51 @@ def _csv_entries(path: Path) -> list[_Entry]:
         ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
-    columns = [name.strip() for name in header.split(delimiter)]
-    image_columns = sorted((name for name in columns if _IMAGE_COLUMN.fullmatch(name)), key=_column_number)
-    if not image_columns or "label" not in columns:
+    return [name.strip() for name in header.split(delimiter)], rows
+
+
+def read_json_rows(path: Path) -> list[dict[str, object]]:
+    """Entries of a JSON list of objects.
+
+    Raises:
+        DatasetError: If the file cannot be read, or is not a list of objects.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DatasetError(f"{path}: {_EXPECTED_JSON}")
+    return rows
+
+
+def image_columns(names: Iterable[str]) -> list[str]:
+    """The names among these that hold images: `image`, or `image_0`, `image_1`, ... in the order of channels."""
+    numbers = {name: int(match[1] or 0) for name in names if (match := _IMAGE_COLUMN.fullmatch(name))}
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def _csv_entries(path: Path) -> list[_Entry]:
+    columns, rows = read_csv_rows(path)
+    images = image_columns(columns)
+    if not images or "label" not in columns:
         expected = "image (or image_0, image_1, ...) and label"
         raise DatasetError(f"{path}: expected the columns {expected}, found {', '.join(columns)}")
     return [
         _Entry(
-            case=row.get("case", ""),
-            image=[row[name] for name in image_columns if row.get(name)],
-            label=row.get("label", ""),
+            case=row.get("case", ""), image=[row[name] for name in images if row.get(name)], label=row.get("label", "")
         )
         for row in rows
         if any(row.values())
     ]
 
 
-def _column_number(name: str) -> int:
-    match = _IMAGE_COLUMN.fullmatch(name)
-    return int(match[1]) if match and match[1] else 0
-
-
 def _json_entries(path: Path) -> list[_Entry]:
     try:
-        return TypeAdapter(list[_Entry]).validate_python(json.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+        return TypeAdapter(list[_Entry]).validate_python(read_json_rows(path))
     except ValidationError as error:
         wrong = "\n".join(f"  entry {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise DatasetError(
-            f'{path}: expected a list of {{"case": ..., "image": path or [paths], "label": path}}:\n{wrong}'
-        ) from error
+        raise DatasetError(f"{path}: {_EXPECTED_JSON}:\n{wrong}") from error
 
 
 def _name_from_images(images: list[str]) -> str:

@@ -1,7 +1,5 @@
 """Writing of label maps on the grid of the image they belong to, in any format that can be read."""
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +26,7 @@ from autoseg.imaging.formats.volume import (
     reverse_voxel_axes,
     split_ending,
 )
-from autoseg.records.files import replacing
+from autoseg.records.files import replacing, staged_folder
 
 _SCANNER_COORDINATES = 1
 """NIfTI's code for an affine into the world of the scanner."""
@@ -177,12 +175,7 @@ def _write_png(labels: AnyArray, path: Path) -> None:
 @contextmanager
 def _replacing_with_data_file(path: Path) -> Iterator[Path]:
     """Like `replacing`, for formats of a header file and a data file that it names: the header is renamed last."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    folder.mkdir()
-    try:
+    with staged_folder(path) as folder:
         yield folder / path.name
         for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
             written.replace(path.with_name(written.name))
-    finally:
-        shutil.rmtree(folder)

@@ -6,22 +6,19 @@ array of objects, as for training but without labels: `case` (may be left out), 
 all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are relative to the list's folder.
 """
 
-import csv
-import json
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.errors import UsageError
+from autoseg.errors import DatasetError, UsageError
+from autoseg.imaging.datasets.case_lists import image_columns, read_csv_rows, read_json_rows
 from autoseg.imaging.datasets.file_pairing import image_files, split_channel
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 
 logger = logging.getLogger("autoseg.predict")
 
 LIST_ENDINGS = (".csv", ".json")
-_IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
 
 _Row = Mapping[str, object]
 
@@ -104,8 +101,7 @@ def _channel_case(case: str, found: Mapping[int, Path], channel_names: Sequence[
 
 
 def _listed_cases(path: Path) -> Iterator[InputCase]:
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(_read_rows(path), start=1):
         names = list(_image_names(row))
         if not names or not all(isinstance(name, str) and name for name in names):
             raise UsageError(
@@ -120,29 +116,16 @@ def _listed_cases(path: Path) -> Iterator[InputCase]:
 
 
 def _image_names(row: _Row) -> Iterator[object]:
-    columns = {int(match[1] or 0): key for key in row if (match := _IMAGE_COLUMN.fullmatch(key))}
-    for _, key in sorted(columns.items()):
+    for key in image_columns(row):
         value = row[key]
         yield from value if isinstance(value, list) else [value]
 
 
-def _csv_rows(path: Path) -> list[_Row]:
+def _read_rows(path: Path) -> Sequence[_Row]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        delimiter = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
-        return [
-            {str(key).strip(): str(value).strip() for key, value in row.items() if value}
-            for row in csv.DictReader(lines, delimiter=delimiter)
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as a CSV list: {error}") from error
-
-
-def _json_rows(path: Path) -> list[_Row]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as a JSON list: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UsageError(f"{path}: expected a JSON array of objects with `case` and `image`")
-    return rows
+        if path.suffix.lower() == ".json":
+            return read_json_rows(path)
+        _, rows = read_csv_rows(path)
+    except DatasetError as error:
+        raise UsageError(str(error)) from error
+    return [{key: value for key, value in row.items() if value} for row in rows]

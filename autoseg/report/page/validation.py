@@ -14,7 +14,7 @@ from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record
 from autoseg.records.selection import Selection
-from autoseg.records.workspace import Workspace
+from autoseg.records.workspace import CALIBRATION_NAME, Workspace
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_selected_ensemble(workspace: Workspace, selection: Selection | None) ->
     if selection is None or len(selection.configurations) == 1:
         return []
     names = selection.configurations
-    paths = [workspace.validation(names, fold) / "evaluation.json" for fold in selection.folds]
+    paths = [workspace.validation_evaluation(names, fold) for fold in selection.folds]
     if not all(path.exists() for path in paths):
         return []
     return [replace(_pool(" + ".join(names), paths), folds=selection.folds)]
@@ -101,7 +101,7 @@ def read_calibration(workspace: Workspace, configuration: str, folds: Sequence[s
     """
     totals: dict[str, CalibrationCounts] = {}
     for fold in folds:
-        path = workspace.fold(configuration, fold) / "validation" / "calibration.json"
+        path = workspace.validation((configuration,), fold) / CALIBRATION_NAME
         if path.exists():
             for name, counts in read_record(Calibration, path).labels.items():
                 totals[name] = add_counts(totals[name], counts) if name in totals else counts

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from autoseg.errors import TrainingError
+from autoseg.networks.weight_files import write_weights
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.files import replacing, write_record
+from autoseg.records.files import write_record
 
 StateDict = dict[str, Tensor]
 
@@ -112,13 +112,8 @@ def cpu_weights(weights: StateDict) -> StateDict:
 
 
 def _save(tensors: StateDict, checkpoint: Checkpoint, path: Path) -> None:
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {_RECORD_KEY: json.dumps(checkpoint.model_dump(mode="json"))}
-    with replacing(path.with_suffix(".safetensors")) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(contiguous, temporary, metadata=metadata)
-        temporary.chmod(mode)  # safetensors gives a file to its owner alone; colleagues are to read it as any other
+    write_weights(tensors, path.with_suffix(".safetensors"), metadata)
     write_record(checkpoint, path.with_suffix(".json"))
 
 

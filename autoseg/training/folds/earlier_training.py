@@ -9,6 +9,7 @@ from pathlib import Path
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
+from autoseg.records.workspace import EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
 
@@ -27,7 +28,7 @@ def finished_earlier(fold: Fold) -> Checkpoint | None:
             another training than it had.
     """
     path = fold.folder / "checkpoint_final.json"
-    validated = (fold.validation_folder / "evaluation.json").exists() or not fold.split.validation
+    validated = (fold.validation_folder / EVALUATION_NAME).exists() or not fold.split.validation
     if not path.exists() or not validated:
         return None
     checkpoint = read_record(Checkpoint, path)
@@ -79,7 +80,7 @@ def describe_changed_options(checkpoint: Checkpoint, fold: Fold) -> str:
 
 def forget_results(fold: Fold) -> None:
     """Remove what a new or longer training makes outdated: the scores; on a restart, checkpoints and history too."""
-    outdated = [fold.validation_folder / "evaluation.json"]
+    outdated = [fold.validation_folder / EVALUATION_NAME]
     if fold.options.restart:
         outdated += [
             *fold.folder.glob("checkpoint_*"),

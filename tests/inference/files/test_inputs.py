@@ -109,8 +109,8 @@ def test_json_list(tmp_path):
         ("l.csv", "case,picture\na,b.png\n", "entry 1 names no image"),
         ("l.csv", "case,image\n../a,b.png\n", "case name '../a'; it must not contain folders"),
         ("l.json", '[{"image": ["a.png", 3]}]', "entry 1 names no image"),
-        ("l.json", '{"image": "a.png"}', "expected a JSON array of objects"),
-        ("l.json", "[", "cannot be read as a JSON list"),
+        ("l.json", '{"image": "a.png"}', "expected a list of"),
+        ("l.json", "[", "cannot be read as JSON"),
         ("l.json", "[]", "no images here"),
     ],
 )
