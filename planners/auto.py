@@ -122,7 +122,7 @@ def leave_out(fingerprint: Fingerprint, budget: Budget) -> Mapping[str, str]:
     """Configurations that would only cost time, with the reason; each fold of each costs the time per fold."""
     if time_per_fold(budget) is None or not fingerprint.cases:
         return {}
-    left_out = {"3d_cascade_fullres": "two trainings in a row for one answer do not suit limited time."}
+    left_out = {"3d_cascade_fullres": "two trainings in sequence for one answer do not suit limited time."}
     spacing = budget.overrides.spacing
     if spacing is None:
         spacings = [case.spacing for case in fingerprint.cases]

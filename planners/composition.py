@@ -140,7 +140,7 @@ def _choose_target_spacing(budget: Budget, spacings: Sequence[Spacing], shapes: 
     """What the user asked for, the spacing of a model to start from, or the rule's; before the transpose."""
     asked, like = budget.overrides.spacing, budget.like
     if asked is not None:
-        return Decided(asked, "Asked for.")
+        return Decided(asked, "Requested.")
     if like is not None and "3d_fullres" in like.configurations:
         transposed = like.configurations["3d_fullres"].spacing
         z, y, x = (transposed[like.transpose.index(axis)] for axis in range(3))

@@ -145,18 +145,18 @@ class ConfigurationPlanner:
         topology = fit_patch(self.spacing.value, self.median_shape, reference, memory, self._count_elements, max_levels)
         reason = explain_patch(topology.patch_size, self.median_shape, memory)
         if budget.overrides.batch_size is not None:
-            reason += f" The batch of {budget.overrides.batch_size} that was asked for has to fit, too."
+            reason += f" The requested batch of {budget.overrides.batch_size} has to fit, too."
         return Decided(topology, reason)
 
     @property
     def _asked_patch(self) -> tuple[int, ...] | None:
-        """What the user asked for, if it is meant for a configuration of so many axes."""
+        """Patch size that the user gave, if it is meant for a configuration of so many axes."""
         asked = self.context.budget.overrides.patch_size
         return asked if asked is not None and len(asked) == self.dimensions else None
 
     @property
     def _reference(self) -> MemoryReference:
-        """What fits the memory; a larger batch that the user asked for is guaranteed, too."""
+        """Feature-map elements that fit the memory; a larger batch that the user requested is guaranteed, too."""
         reference = self.context.preset.memory_references[self.dimensions]
         asked = self.context.budget.overrides.batch_size
         if asked is None:
@@ -203,7 +203,7 @@ class ConfigurationPlanner:
         context, topology = self.context, self.patch.value
         asked, caps = context.budget.overrides.batch_size, context.preset.max_batch
         if asked is not None and self.adopted is not None:
-            return Decided(asked, "Asked for.")  # the adopted network was compared with the memory in bytes
+            return Decided(asked, "Requested.")  # the adopted network was compared with the memory in bytes
         elements, reference = self._count_elements(topology), self._reference
         if asked is not None:
             return take_batch_size(asked, elements, reference, context.memory_gigabytes)

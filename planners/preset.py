@@ -42,7 +42,7 @@ class Preset:
     def choose_memory(self, budget: Budget) -> Decided[float]:
         """Gigabytes to plan for: what was asked for, at most what the device has, else the preset's own."""
         if budget.memory_gigabytes is not None:
-            return Decided(budget.memory_gigabytes, "Asked for.")
+            return Decided(budget.memory_gigabytes, "Requested.")
         if budget.available_gigabytes is not None and budget.available_gigabytes < self.memory_gigabytes:
             return Decided(
                 budget.available_gigabytes,

@@ -25,13 +25,13 @@ ENCODER_BLOCKS = (1, 3, 4, 6)
 """Residual blocks of the first levels; deeper levels have as many as the last one here."""
 
 DECODER_CONVOLUTIONS = 1
-"""Per level: the encoder does the work."""
+"""Convolutions per decoder level; most of the computation is in the encoder."""
 
 DATASET_FRACTION = 1.0
 """A batch may cover the whole dataset."""
 
 REFERENCE_BATCHES = {2: 12, 3: 2}
-"""By dimension; so many patches are guaranteed to fit."""
+"""Number of patches that are guaranteed to fit, for each number of dimensions."""
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from planners.rules.topology import Topology, features_per_level
 NAME = "unet"
 
 CONVOLUTIONS_PER_LEVEL = 2
-"""In encoder and decoder."""
+"""Convolutions of each level, in the encoder and in the decoder."""
 
 MEMORY_REFERENCES = {
     2: MemoryReference(elements=85e6, batch_size=12),
     3: MemoryReference(elements=560e6, batch_size=2),
 }
-"""By dimension: about 512 x 512 at batch 12, and 128 x 128 x 128 at batch 2, fit 8 GB."""
+"""What fits 8 GB, for each number of dimensions: about 512 x 512 at batch 12, and 128 x 128 x 128 at batch 2."""
 
 DATASET_FRACTION = 0.05
 """A batch covers at most this part of the dataset's voxels: a guard against overfitting."""
@@ -87,7 +87,7 @@ def make_preset(options: Mapping[str, str]) -> Preset:
 def choose_widths(options: Mapping[str, str]) -> Decided[tuple[int, ...]]:
     """The usual widths, or the one that was asked for; with the reason for the first."""
     asked = whole_number(options, "base_features", 1, WIDEST)
-    return Decided(WIDTHS, WIDTH_REASON) if asked is None else Decided((asked,), "Asked for.")
+    return Decided(WIDTHS, WIDTH_REASON) if asked is None else Decided((asked,), "Requested.")
 
 
 def build_network(topology: Topology, base_features: int, input_channels: int, output_channels: int) -> NetworkSpec:

@@ -90,7 +90,7 @@ def make_preset(options: Mapping[str, str]) -> Preset:
         dataset_fraction=DATASET_FRACTION,
         widths=(width,) if "width" in options else (width, UNEXT_WIDTHS["s"]),
         max_levels=MAX_LEVELS,
-        width_reason="Asked for." if "width" in options else WIDTH_REASON,
+        width_reason="Requested." if "width" in options else WIDTH_REASON,
         build_network=partial(build_network, full_resolution_skip=yes_or_no(options, "full_resolution_skip")),
     )
 

@@ -23,10 +23,10 @@ class MeasuredThroughput(Record):
 
 @dataclass(frozen=True)
 class PlanningDevice:
-    """What a plan is made for."""
+    """Device that a plan is made for."""
 
     asked: str
-    """As the user named it: auto, cpu, cuda, cuda:N."""
+    """Name that the user gave: auto, cpu, cuda, cuda:N."""
     kind: Literal["cpu", "cuda"]
     gpu_gigabytes: float | None
     """Memory of the GPU here; None: a CPU is planned for, or the GPU is elsewhere."""
@@ -38,7 +38,7 @@ class PlanningDevice:
 
     @property
     def name(self) -> str:
-        """For torch."""
+        """Name that torch knows."""
         return self.kind if self.asked == "auto" else self.asked
 
 
@@ -96,7 +96,7 @@ def measure_throughput(device: str, architectures: Sequence[Architecture], folde
 
     Args:
         device: cpu, cuda or cuda:N.
-        architectures: To be measured.
+        architectures: Architectures to be measured.
         folder: Where the measurement's file may lie for a moment.
 
     Raises:

@@ -22,7 +22,7 @@ OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
 """Float32 values that the optimiser keeps per parameter: momentum; first and second moment."""
 
 LOSS_BYTES = 13
-"""Per logit of any level until its backward pass: logit, log-probability, probability in 32 bits, truth in 8."""
+"""Bytes per logit of any level until its backward pass: logit, log-probability, probability in 32 bits, target in 8."""
 
 LOSS_GRADIENTS = 3
 """Float32 gradients of the finest logits' size alive at once: by probability, by log-probability, and their sum."""

@@ -70,7 +70,7 @@ def convolve(convolution: nn.Conv2d | nn.Conv3d, features: Tensor) -> Tensor:
 
 
 def _is_small_image(features: Tensor) -> bool:
-    """A single image of float32 on a CPU, forward only, outside autocast and compilers, where oneDNN is to be had."""
+    """A single image of float32 on a CPU, forward only, outside autocast and compilers, where oneDNN is available."""
     return (
         not torch.compiler.is_compiling()  # first: an exporter would take the batch of its example for a fixed size
         and len(features) == 1
@@ -108,9 +108,9 @@ class ConvolutionBlock(nn.Module):
             layers: Types of convolution and normalisation.
             in_features: Feature maps of the input.
             out_features: Feature maps of the output.
-            kernel_size: Per axis, odd.
-            stride: Per axis.
-            bias: Of the convolution.
+            kernel_size: Voxels along each axis, odd.
+            stride: Voxels along each axis.
+            bias: Whether the convolution has a bias.
             activation: What follows the normalisation instead of the leaky ReLU; `nn.Identity()` for nothing.
         """
         super().__init__()

@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         name: `auto` (a CUDA device when there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UsageError: If the name is unknown, or the device is not there.
+        UsageError: If the name is unknown, or the device does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,7 +36,7 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(match[1] or 0) >= found:
-        raise UsageError(f"device {name!r} was asked for, but this machine has {found} CUDA devices; use auto or cpu")
+        raise UsageError(f"device {name!r} was requested, but this machine has {found} CUDA devices; use auto or cpu")
     return torch.device("cuda") if match[1] is None else torch.device("cuda", int(match[1]))
 
 
@@ -49,7 +49,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         device: Where it is computed.
 
     Raises:
-        UsageError: If the word is unknown, or fp16 is asked for on a CPU.
+        UsageError: If the precision is unknown, or fp16 is requested on a CPU.
     """
     if precision == "auto":
         return _automatic_dtype(device)
@@ -76,7 +76,7 @@ def keep_freed_memory() -> bool:
     """Let this process, and those it forks later, reuse freed memory instead of handing it back to the system.
 
     Every step allocates and frees the same tensors. glibc returns large ones to the system at once, which then has to
-    clear every page anew. Share of a training step that this saves, planned U-Net, 40 x 56 x 40, bf16, one core, pages
+    clear every page again. Time of a training step that this saves, planned U-Net, 40 x 56 x 40, bf16, one core, pages
     of 4 KiB: 4 to 9 % with 8 features and batch 2, 13 % with 32 and batch 9. The price: the process does not shrink
     before it ends, and its peak was up to 4 % higher.
 

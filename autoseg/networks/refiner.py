@@ -29,7 +29,7 @@ class RefinerNetwork(nn.Module):
         """Draw fresh weights, from torch's global generator.
 
         Args:
-            spec: With one input channel more than the image has, and one output channel.
+            spec: Description of a network with one input channel more than the image has, and one output channel.
         """
         super().__init__()
         self.is_flat = spec.dimensions == 2

@@ -1,4 +1,4 @@
-"""What a plan has to respect: device, memory, time, and what the user decided himself.
+"""What a plan has to respect: device, memory, time, and what the user decided.
 
 Tested in tests/records/test_plan.py.
 """
@@ -27,14 +27,14 @@ class Throughput(Record):
 
 
 class Overrides(Record):
-    """What the user decided himself: a planner keeps it and decides the rest."""
+    """Decisions of the user, which a planner keeps; it takes the others."""
 
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Target spacing at full resolution, mm, (z, y, x) before the plan's transpose."""
     patch_size: Annotated[Sizes, Field(min_length=2, max_length=3)] | None = None
     """Voxels, axes as in the plan: a pair is meant for 2D, a triple for the 3D configurations."""
     batch_size: PositiveInt | None = None
-    """Of every configuration."""
+    """Batch size of every configuration."""
     options: dict[str, str] = Field(default_factory=dict)
     """Settings that belong to one planner."""
 
@@ -48,14 +48,14 @@ class AdoptedConfiguration(Record):
     network: NetworkSpec
     resampling: ResamplingSpec
     normalization: tuple[NormalizationSpec, ...]
-    """One per channel of the model."""
+    """Normalisation of each channel of the model."""
 
 
 class AdoptedModel(Record):
     """A model whose topology, spacing and normalisation a plan takes over, so that its weights fit."""
 
     model: str
-    """How the user named it."""
+    """Name that the user gave."""
     planner: str
     channel_names: tuple[str, ...]
     transpose: Triple
@@ -63,7 +63,7 @@ class AdoptedModel(Record):
 
 
 class Budget(Record):
-    """The limits and wishes a plan has to respect."""
+    """Limits and overrides that a plan has to respect."""
 
     device: Literal["cpu", "cuda"] = "cuda"
     memory_gigabytes: NonNegativeFloat | None = None
@@ -77,7 +77,7 @@ class Budget(Record):
     throughput: tuple[Throughput, ...] = ()
     """Measured on the training device; empty: planned without a measurement."""
     configurations: tuple[str, ...] = ()
-    """Configurations asked for; empty: all that make sense."""
+    """Requested configurations; empty: all that make sense."""
     overrides: Overrides = Overrides()
     like: AdoptedModel | None = None
     """Start from this model."""

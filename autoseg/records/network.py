@@ -29,16 +29,16 @@ class NetworkSpec(Record):
     features: Annotated[Sizes, Field(min_length=MIN_LEVELS)]
     """Feature maps per level, full resolution first."""
     strides: tuple[Sizes, ...]
-    """Per level, of its first convolution; all ones at level 0."""
+    """Stride of the first convolution of each level; all ones at level 0."""
     kernel_sizes: tuple[Sizes, ...]
-    """Per level, odd."""
+    """Kernel of each level, odd."""
     encoder_blocks: Sizes
     """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet`; `unext` has one each."""
     decoder_blocks: Sizes
     """Blocks per decoder level, full resolution first; one entry fewer than levels. One convolution each; in `unext`
     one convolution, and a shifted block at the token levels."""
     normalization: Literal["instance", "batch"] = "instance"
-    """Of convolution blocks, with affine parameters."""
+    """Normalisation in convolution blocks, with affine parameters."""
     deep_supervision: bool = True
     """Heads at every decoder level, for training; False: at full resolution only."""
     token_levels: NonNegativeInt = 0

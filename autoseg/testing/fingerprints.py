@@ -28,14 +28,14 @@ def synthetic_fingerprint(
     """A fingerprint of cases that do not exist.
 
     Args:
-        spacings: Per case, (z, y, x), mm.
-        shapes: Per case, after cropping, (z, y, x), voxels.
-        channel_names: In channel order.
+        spacings: Spacing of each case in mm, (z, y, x).
+        shapes: Shape of each case after cropping in voxels, (z, y, x).
+        channel_names: Names in channel order.
         num_labels: Entries in `labels`, background included, the ignore label not.
         label_step: Distance of neighbouring label values in the files; above 1 there are gaps.
         regions: Labels are nested regions: each one holds all labels after it.
         ignore: Add an ignore label, the largest value.
-        cropped_fraction: Median share of voxels left after cropping.
+        cropped_fraction: Median fraction of voxels left after cropping.
     """
     values = tuple(range(0, num_labels * label_step, label_step))
     ignore_value = num_labels * label_step if ignore else None

@@ -30,7 +30,7 @@ THICK_SLICES = synthetic_fingerprint(
     [(5.0, 1.5, 1.5), (10.0, 1.4, 1.4), (6.0, 1.6, 1.6)], [(14, 230, 200), (9, 256, 216), (12, 200, 190)]
 )
 OTHER_THICK_SLICES = synthetic_fingerprint([(1.2, 7.0, 1.2)] * 4, [(280, 11, 250)] * 4)
-"""Of another spacing, shape and axis order."""
+"""Cases of another spacing, shape and axis order."""
 LARGE_CT = synthetic_fingerprint(
     [(1.0, 0.8, 0.8), (1.5, 0.7, 0.7), (1.0, 0.9, 0.9)],
     [(482, 512, 512), (300, 512, 512), (500, 480, 512)],
@@ -58,7 +58,7 @@ class Trial:
     fingerprint: Fingerprint
     budget: Budget = field(default_factory=Budget)
     answer: Literal["plan", "refusal", "either"] = "plan"
-    """What is right; a refusal is a PlanningError."""
+    """Expected outcome; a refusal is a PlanningError."""
     refusal_names: str = ""
     """What the message of a refusal must contain, so that the user knows what to change."""
 

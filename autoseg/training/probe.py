@@ -60,10 +60,10 @@ def measure_training_speed(
 
     Args:
         device_name: auto, cpu, cuda or cuda:N.
-        architectures: To be measured.
+        architectures: Architectures to be measured.
 
     Raises:
-        UsageError: If the device is not there.
+        UsageError: If the device does not exist.
     """
     device = choose_device(device_name)
     dimensions: tuple[Literal[2, 3], ...] = (3, 2)
@@ -79,7 +79,7 @@ def measure_step(configuration: Configuration, encoding: LabelEncoding, device_n
     """Seconds of one training step of a planned configuration, on invented images.
 
     Args:
-        configuration: To be measured; its learning rate is not, so that no weight can grow without bound.
+        configuration: Planned configuration. Its learning rate is not used, so that no weight can grow without bound.
         encoding: Labels of the dataset.
         device_name: auto, cpu, cuda or cuda:N.
 
@@ -87,7 +87,7 @@ def measure_step(configuration: Configuration, encoding: LabelEncoding, device_n
         The mean over a few steps; None when the device's memory is too small.
 
     Raises:
-        UsageError: If the device is not there.
+        UsageError: If the device does not exist.
     """
     device = choose_device(device_name)
     try:
@@ -102,7 +102,7 @@ def describe_torch_device(device_name: str) -> str:
     """The device that a name stands for, and its precision, for a user.
 
     Raises:
-        UsageError: If the device is not there.
+        UsageError: If the device does not exist.
     """
     device = choose_device(device_name)
     precision = str(choose_dtype("auto", device)).removeprefix("torch.")

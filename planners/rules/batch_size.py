@@ -61,7 +61,7 @@ def choose_batch_size(
 
 
 def cap_batch_size(batch_size: Decided[int], max_batch: int) -> Decided[int]:
-    """At most so many patches, for a planner that does not follow nnU-Net where a batch is larger than useful."""
+    """Limit a batch to so many patches, for planners that do not follow nnU-Net where a batch is larger than useful."""
     if batch_size.value <= max_batch:
         return batch_size
     return Decided(
@@ -83,4 +83,4 @@ def take_batch_size(asked: int, elements: int, reference: MemoryReference, memor
             f"--batch-size {asked} does not fit in {memory_gigabytes:g} GB: it needs a memory budget of "
             f"{reference.needed_gigabytes(needed_elements):.10g} GB. Take fewer, or plan with a larger --memory."
         )
-    return Decided(asked, "Asked for.")
+    return Decided(asked, "Requested.")

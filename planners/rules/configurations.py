@@ -37,7 +37,7 @@ def choose_batch_dice(name: str, *, has_low_resolution: bool) -> Decided[bool]:
 def choose_cascade(budget: Budget) -> Decided[bool]:
     """Whether a cascade is planned where there is a low resolution."""
     if budget.latency_seconds is not None:
-        return Decided(False, "Two networks in a row take twice as long, and the prediction time is limited.")
+        return Decided(False, "Two networks in sequence take twice as long, and the prediction time is limited.")
     return Decided(
         True, "A second network at full resolution refines the label maps of 3d_lowres, which saw more context."
     )
@@ -70,9 +70,9 @@ def choose_configurations(
     if "3d_cascade_fullres" in asked and not set(asked).issuperset(CASCADE_NEEDS):
         names = tuple(name for name in available if name in {*asked, *CASCADE_NEEDS})
         return Decided(
-            names, "Asked for; the cascade also needs 3d_lowres for its label maps, and the arrays of 3d_fullres."
+            names, "Requested; the cascade also needs 3d_lowres for its label maps, and the arrays of 3d_fullres."
         )
-    return Decided(tuple(name for name in available if name in asked), "Only these were asked for.")
+    return Decided(tuple(name for name in available if name in asked), "Only these were requested.")
 
 
 def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> Decided[tuple[str, ...]]:
@@ -80,4 +80,4 @@ def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> Decided[t
     if not kept or len(kept) == len(available):
         return Decided(tuple(available), "All configurations that make sense for the data.")
     reasons = " ".join(f"{name} is left out: {left_out[name]}" for name in available if name in left_out)
-    return Decided(kept, f"{reasons} -c asks for it all the same.")
+    return Decided(kept, f"{reasons} -c includes it anyway.")

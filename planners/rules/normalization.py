@@ -46,7 +46,7 @@ def choose_normalization(
     """One scheme per channel; a z-score looks inside the nonzero mask only where cropping removed much.
 
     Args:
-        channel_names: In channel order; upper or lower case.
+        channel_names: Names in channel order; upper or lower case.
         intensities: Foreground statistics over the dataset, per channel.
         median_cropped_fraction: Median over cases of voxels left after cropping, [0, 1].
 

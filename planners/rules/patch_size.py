@@ -161,8 +161,8 @@ def explain_patch(patch_size: Sequence[int], median_shape: Sequence[float], memo
 def explain_asked_patch(asked: Sequence[int], patch_size: Sequence[int]) -> str:
     """One sentence: that the user chose it, and what was added."""
     if tuple(asked) == tuple(patch_size):
-        return "Asked for."
-    return f"Asked for {_text(asked)}; enlarged to a multiple of the network's total stride."
+        return "Requested."
+    return f"Requested {_text(asked)}; enlarged to a multiple of the network's total stride."
 
 
 def _text(sizes: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ from planners.rules import Decided
 from planners.rules.speed import is_measured, step_seconds
 
 DEFAULT_CPU_SECONDS_PER_FOLD = 3600.0
-"""For a CPU without a stated time: nnU-Net's full schedule would take weeks there."""
+"""Time per fold on a CPU when none is given: nnU-Net's full schedule would take weeks there."""
 
 MIN_STEPS = 600
 """With fewer steps a network is not trained well: the smallest one gets a smaller patch, or the plan says so."""

@@ -88,7 +88,7 @@ def test_a_profile_on_a_gpu_that_torch_cannot_use_has_costs_only(phantom_dataset
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert plan(phantom_dataset, planned.root, "--keep-plan", "--profile", "--device", "cuda", "--no-preprocess") == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "No step was measured: device 'cuda' was asked for, but this machine has 0 CUDA devices" in shown
+    assert "No step was measured: device 'cuda' was requested, but this machine has 0 CUDA devices" in shown
     assert "GMAC" in shown
     assert "steps per second" not in shown
 

@@ -35,7 +35,7 @@ def test_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(UsageError, match=r"'cuda:2' was asked for, but this machine has 2 CUDA devices"):
+    with pytest.raises(UsageError, match=r"'cuda:2' was requested, but this machine has 2 CUDA devices"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="has 0 CUDA devices"):
@@ -46,7 +46,7 @@ def test_gpu_that_is_not_there(monkeypatch):
 def test_numbers_beyond_those_of_torch_are_no_other_gpu(monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UsageError, match=f"{name!r} was asked for, but this machine has 2 CUDA devices"):
+    with pytest.raises(UsageError, match=f"{name!r} was requested, but this machine has 2 CUDA devices"):
         choose_device(name)
     assert choose_device("cuda:01") == torch.device("cuda:1")
 

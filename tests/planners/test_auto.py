@@ -129,7 +129,7 @@ def test_left_out_configurations_are_named_with_the_reason():
     assert set(made.configurations) == {"3d_fullres", "3d_lowres"}
     reason = decision(made, "configurations").reason
     assert "2d is left out: slices are no more than 2 times as far apart as pixels" in reason
-    assert "3d_cascade_fullres is left out: two trainings in a row" in reason
+    assert "3d_cascade_fullres is left out: two trainings in sequence" in reason
 
 
 def test_thick_slices_keep_2d():

@@ -51,7 +51,7 @@ def test_spacing_is_kept(plan):
     assert made.configurations["3d_fullres"].spacing == (2.0, 1.5, 1.25)
     assert made.configurations["3d_fullres"].median_shape == (69.0, 113.0, 110.0)  # 138/2, 169/1.5, 138/1.25
     assert made.configurations["2d"].spacing == (1.5, 1.25)
-    assert decision(made, "target_spacing").reason == "Asked for."
+    assert decision(made, "target_spacing").reason == "Requested."
 
 
 def test_spacing_is_given_along_the_images_axes_and_transposed():
@@ -113,7 +113,7 @@ def test_a_3d_patch_is_for_3d_configurations(plan):
     made, free = plan(BRAIN, budget_with(patch_size=(64, 96, 64))), plan(BRAIN, Budget())
     assert made.configurations["3d_fullres"].patch_size == (64, 96, 64)
     assert made.configurations["2d"] == free.configurations["2d"]
-    assert decision(made, "3d_fullres.patch_size").reason == "Asked for."
+    assert decision(made, "3d_fullres.patch_size").reason == "Requested."
 
 
 @all_planners
@@ -143,7 +143,7 @@ def test_patch_is_enlarged_and_it_is_said():
     made = unet.plan(BRAIN, budget_with(patch_size=(61, 90, 62)))
     assert made.configurations["3d_fullres"].patch_size == (64, 96, 64)
     assert decision(made, "3d_fullres.patch_size").reason == (
-        "Asked for 61 90 62; enlarged to a multiple of the network's total stride."
+        "Requested 61 90 62; enlarged to a multiple of the network's total stride."
     )
 
 
@@ -207,7 +207,7 @@ def test_a_small_batch_leaves_the_patch_alone(plan, asked):
     made, free = plan(BRAIN, budget_with(batch_size=asked)), plan(BRAIN, Budget())
     for name, configuration in made.configurations.items():
         assert configuration.batch_size == asked
-        assert decision(made, f"{name}.batch_size").reason == "Asked for."
+        assert decision(made, f"{name}.batch_size").reason == "Requested."
     if asked == 1:
         for name, configuration in free.configurations.items():
             assert made.configurations[name].patch_size == configuration.patch_size

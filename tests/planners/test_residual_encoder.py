@@ -57,7 +57,7 @@ def test_each_size_has_its_own_memory(name, gigabytes):
 @pytest.mark.parametrize("name", PLANS)
 def test_memory_asked_for_or_found(name):
     preset = residual_encoder.make_preset(name, {})
-    assert preset.choose_memory(Budget(memory_gigabytes=11.0)) == (11.0, "Asked for.")
+    assert preset.choose_memory(Budget(memory_gigabytes=11.0)) == (11.0, "Requested.")
     assert preset.choose_memory(Budget(memory_gigabytes=11.0, available_gigabytes=6.0))[0] == 11.0
     found, reason = preset.choose_memory(Budget(available_gigabytes=6.0))
     assert found == 6.0
@@ -108,7 +108,7 @@ def test_width_option():
     for configuration in made.configurations.values():
         assert configuration.network.features[0] == 48
     reasons = [decision.reason for decision in made.decisions if decision.what.endswith(".base_features")]
-    assert set(reasons) == {"Asked for."}
+    assert set(reasons) == {"Requested."}
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -99,7 +99,7 @@ def test_width_option(width, base_features):
     made = unext.plan(VOLUMES, Budget(overrides=Overrides(options={"width": width})))
     assert {configuration.network.features[0] for configuration in made.configurations.values()} == {base_features}
     reasons = [decision.reason for decision in made.decisions if decision.what.endswith(".base_features")]
-    assert set(reasons) == {"Asked for."}
+    assert set(reasons) == {"Requested."}
 
 
 def test_base_is_the_default_width():

@@ -49,7 +49,7 @@ def test_a_cap_that_is_not_reached_changes_nothing():
 
 @pytest.mark.parametrize("asked", [1, 3, 58])
 def test_the_users_own(asked):
-    assert take_batch_size(asked, 19_174_400, REFERENCE, 8.0) == (asked, "Asked for.")
+    assert take_batch_size(asked, 19_174_400, REFERENCE, 8.0) == (asked, "Requested.")
 
 
 def test_too_large_a_batch_names_the_memory_that_would_do():

@@ -34,8 +34,8 @@ def test_left_out_unless_asked_for():
     left_out = {"2d": "it is flat.", "3d_cascade_fullres": "it is long."}
     names, reason = choose_configurations(ALL, (), left_out)
     assert names == ("3d_fullres", "3d_lowres")
-    assert "2d is left out: it is flat. 3d_cascade_fullres is left out: it is long. -c asks for it" in reason
-    assert choose_configurations(ALL, ("2d",), left_out) == (("2d",), "Only these were asked for.")
+    assert "2d is left out: it is flat. 3d_cascade_fullres is left out: it is long. -c includes it" in reason
+    assert choose_configurations(ALL, ("2d",), left_out) == (("2d",), "Only these were requested.")
     assert choose_configurations(ALL, ("3d_cascade_fullres",), left_out)[0] == ALL[1:]
 
 

@@ -88,9 +88,9 @@ def test_the_users_own_patch_is_enlarged_to_the_total_stride():
     topology = take_patch((61, 41), (1.0, 1.0), LARGE, 8.0, count_voxels)
     assert topology.patch_size == (64, 48)
     assert explain_asked_patch((61, 41), (64, 48)) == (
-        "Asked for 61 41; enlarged to a multiple of the network's total stride."
+        "Requested 61 41; enlarged to a multiple of the network's total stride."
     )
-    assert explain_asked_patch((64, 48), (64, 48)) == "Asked for."
+    assert explain_asked_patch((64, 48), (64, 48)) == "Requested."
 
 
 @pytest.mark.parametrize(
