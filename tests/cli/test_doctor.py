@@ -67,7 +67,7 @@ def test_a_speed_that_was_not_measured_is_not_shown(tmp_path, capsys, monkeypatc
 
 
 def test_a_measurement_that_fails_says_why(tmp_path):
-    with pytest.raises(UsageError, match=r"(?s)measuring the speed of cuda:77 failed.*device 'cuda:77' was asked for"):
+    with pytest.raises(UsageError, match=r"(?s)measuring the speed of cuda:77 failed.*device 'cuda:77' was requested"):
         measure_throughput("cuda:77", ["unet"], tmp_path)
 
 

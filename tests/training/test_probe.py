@@ -112,7 +112,7 @@ def test_other_errors_are_not_taken_for_missing_memory(hasty, monkeypatch):
 
 
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(UsageError, match="device 'cuda:77' was asked for"):
+    with pytest.raises(UsageError, match="device 'cuda:77' was requested"):
         measure_step(_configuration(2, 2), REGIONS, "cuda:77")
 
 
