@@ -22,7 +22,7 @@ from autoseg.metrics.overlap import score_case
 from autoseg.metrics.surface import measure_surfaces
 
 HALF_AXES = (0.33, 0.32, 0.37)
-"""Of the organ, as shares of the image."""
+"""Half axes of the organ, as fractions of the image's edges."""
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ class Bench:
         )
 
     def measure_loop(self, seconds: float) -> Iterator[Row]:
-        """The whole loop, with the real loader, against the bare step on noise that is there already."""
+        """The whole loop, with the real loader, against the bare step on noise that lies in memory."""
         run, workers = self._start(self.configuration), default_workers(self.device)
         with closing(self._batches(workers)) as batches:
             bare = _bare_step(run, self.configuration)

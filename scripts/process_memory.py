@@ -18,7 +18,7 @@ class Usage:
 
     seconds: float
     cpu_seconds: float
-    """Of all its processes, user and system."""
+    """Processor time of all its processes, user and system."""
     peak_bytes: int
     """Largest sample of the proportional set sizes (shared pages divided among those who share them), summed."""
     output: str
