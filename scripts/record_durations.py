@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Record how long the tests take, in docs/test_durations.md: the slowest tests, and the sum of each folder.
 
-Usage: scripts/test --durations=0 | tee durations.log; scripts/record_durations.py durations.log
+Usage: scripts/test --durations=0 | tee durations.log; scripts/record_durations.py durations.log scripts/test
 """
 
 import datetime
@@ -21,7 +21,7 @@ NUM_SLOWEST = 40
 
 def main() -> int:
     """Write the table; the exit code is 1 if the log has no durations."""
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
     log = Path(sys.argv[1]).read_text(encoding="utf-8")
@@ -34,7 +34,9 @@ def main() -> int:
     if not tests or summary is None:
         print(f"{sys.argv[1]} has no durations; run pytest with --durations=0", file=sys.stderr)
         return 1
-    TARGET.write_text(_format_page(summary.group(1), float(summary.group(2)), tests, folders), encoding="utf-8")
+    TARGET.write_text(
+        _format_page(f"`{sys.argv[2]}`: {summary.group(1)}", float(summary.group(2)), tests, folders), encoding="utf-8"
+    )
     print(f"wrote {TARGET.relative_to(ROOT)}")
     return 0
 
