@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,18 +18,13 @@ from autoseg.cli.options import (
     positive_integer,
     positive_number,
 )
+from autoseg.records.losses import LOSS_MODULES
 
 if TYPE_CHECKING:
     from autoseg.records.workspace import Workspace
     from autoseg.training.options import TrainingOptions
 
 logger = logging.getLogger("autoseg.train")
-
-LOSSES: Final = (
-    "dice_ce", "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky",
-    "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
-)  # fmt: skip
-"""Names of `records.plan.LossName`, which would take too long to load for a help text."""
 
 AXES: Final = "zyx"
 """Letters of a 3D patch's axes, in the order of `patch_size`; a 2D patch has the last two."""
@@ -59,13 +55,13 @@ def _add_length(group: argparse._ArgumentGroup) -> None:
         help="optimiser steps of an epoch, before validation on patches and a checkpoint",
     )  # fmt: skip
     group.add_argument(
-        "--max-time", type=duration, metavar="TIME",
+        "--max-time", dest="max_time_seconds", type=duration, metavar="TIME",
         help="instead of --epochs: end within this time, final validation included, such as 10min",
     )  # fmt: skip
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--loss", choices=LOSSES, metavar="NAME", help=f"loss: {', '.join(LOSSES)}")
+    group.add_argument("--loss", choices=tuple(LOSS_MODULES), metavar="NAME", help=f"loss: {', '.join(LOSS_MODULES)}")
     group.add_argument(
         "--optimizer", choices=("sgd", "adamw"), help="optimiser; one that was not planned has its usual learning rate"
     )
@@ -74,11 +70,11 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         help="highest learning rate, such as 0.003",
     )  # fmt: skip
     group.add_argument(
-        "--warmup", type=fraction, metavar="FRACTION",
+        "--warmup", dest="warmup_fraction", type=fraction, metavar="FRACTION",
         help="fraction of the training over which the learning rate rises from 0, such as .05",
     )  # fmt: skip
     group.add_argument(
-        "--weight-average", type=fraction, metavar="DECAY",
+        "--weight-average", dest="weight_average_decay", type=fraction, metavar="DECAY",
         help="decay of an average of the weights over steps, such as .99; kept if better on validation patches",
     )  # fmt: skip
     group.add_argument(
@@ -231,30 +227,11 @@ def _read_options(workspace: Workspace, arguments: argparse.Namespace, *, warn: 
 
     if arguments.freeze_encoder and arguments.pretrained is None:
         raise UsageError("--freeze-encoder needs --pretrained: an untrained encoder must not be frozen")
-    mirror_axes = None
+    given = {field.name: getattr(arguments, field.name) for field in fields(TrainingOptions)}
     if arguments.mirror_axes is not None:
-        mirror_axes = _read_mirror_axes(workspace, arguments.configuration, arguments.mirror_axes, warn=warn)
-    return TrainingOptions(
-        device=arguments.device,
-        devices=arguments.devices,
-        precision=arguments.precision,
-        epochs=arguments.epochs,
-        steps_per_epoch=arguments.steps_per_epoch,
-        max_time_seconds=arguments.max_time,
-        restart=arguments.restart,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        loss=arguments.loss,
-        mirror_axes=mirror_axes,
-        learning_rate=arguments.learning_rate,
-        optimizer=arguments.optimizer,
-        warmup_fraction=arguments.warmup,
-        weight_average_decay=arguments.weight_average,
-        compile=arguments.compile,
-        pretrained=arguments.pretrained,
-        freeze_encoder=arguments.freeze_encoder,
-        tracking=arguments.tracking,
-    )
+        axes = _read_mirror_axes(workspace, arguments.configuration, arguments.mirror_axes, warn=warn)
+        given["mirror_axes"] = axes
+    return TrainingOptions(**given)
 
 
 def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool) -> tuple[int, ...]:

@@ -12,15 +12,11 @@ from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import FieldFault, Record, refuse_faults
+from autoseg.records.losses import LossName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
 
 Scalar = str | int | float | bool | None
 JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
-
-LossName = Literal[
-    "dice_ce", "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky",
-    "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
-]  # fmt: skip
 
 Target = Literal["labels", "border_core"]
 """Target of training: labels, or the core and the border of each label's objects."""

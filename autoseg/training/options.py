@@ -7,7 +7,8 @@ from typing import Final, Literal
 from pydantic import ValidationError
 
 from autoseg.errors import UsageError
-from autoseg.records.plan import Configuration, LossName, Plan
+from autoseg.records.losses import LossName
+from autoseg.records.plan import Configuration, Plan
 
 CompileChoice = Literal["auto", "on", "off"]
 OptimizerName = Literal["sgd", "adamw"]

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from autoseg.cli.main import main
-from autoseg.cli.train import LOSSES, axis_letters
+from autoseg.cli.train import axis_letters
 from autoseg.errors import TrainingError, UsageError
 from autoseg.records.files import read_record, write_record
-from autoseg.records.plan import LossName, Plan
+from autoseg.records.losses import LOSS_MODULES, LossName
+from autoseg.records.plan import Plan
 
 MODEL = ["-c", "3d_fullres", "-f", "0"]
 
@@ -35,7 +36,7 @@ def train(workspace, *words):
 
 
 def test_every_loss_of_the_records_can_be_asked_for():
-    assert typing.get_args(LossName) == LOSSES
+    assert typing.get_args(LossName) == tuple(LOSS_MODULES)
 
 
 def test_options_reach_the_training(workspace, asked, tmp_path):

@@ -7,63 +7,18 @@ Terms of overlap (Dice, Tversky, boundary) leave out the background of a softmax
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from importlib import import_module
 from operator import add
-from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import LossName
-from autoseg.training.losses.boundary import BoundaryTerm
-from autoseg.training.losses.entropy import (
-    ClassWeightedTerm,
-    EntropyTerm,
-    HardestVoxelsTerm,
-    balancing_weights,
-    exp_log_entropy,
-    focal,
-    foreground_weights,
-    plain,
-    rarity_weights,
-)
-from autoseg.training.losses.level import Term, build_level
-from autoseg.training.losses.overlap import (
-    OverlapTerm,
-    dice_index,
-    exp_log_dice_loss,
-    exp_log_index,
-    focal_tversky_loss,
-    generalized_dice_index,
-    one_minus,
-    tversky_index,
-)
-
-MIN_REGIONAL_WEIGHT: Final = 0.01
-"""Weight of Dice and cross-entropy in the boundary loss at the end; Kervadec et al. (2019)."""
-
-EXP_LOG_DICE_WEIGHT: Final = 0.8
-"""Cross-entropy has the rest; Wong et al. (2018)."""
+from autoseg.records.losses import LOSS_MODULES, LossName
+from autoseg.training.losses.level import WeightedTerm, build_level
 
 Reduce = Callable[[Tensor], Tensor]
 """Sum a tensor over all processes, differentiably; every process gets the same sum."""
-
-SingleTermName = Literal[
-    "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky", "generalized_dice"
-]
-
-
-@dataclass(frozen=True)
-class WeightedTerm:
-    """A term and its weight, which moves in a straight line over the training."""
-
-    term: Term
-    first_weight: float = 1.0
-    last_weight: float = 1.0
-
-    def weight(self, progress: float) -> float:
-        """Weight at a progress in [0, 1]."""
-        return self.first_weight + progress * (self.last_weight - self.first_weight)
 
 
 @dataclass(frozen=True)
@@ -149,53 +104,9 @@ def build_loss(
 
 
 def _build_terms(name: LossName, *, batch_dice: bool) -> tuple[WeightedTerm, ...]:
-    dice = OverlapTerm(dice_index, one_minus, batch_dice)
-    match name:
-        case "dice_ce":
-            minus_dice = OverlapTerm(dice_index, torch.neg, batch_dice)
-            return WeightedTerm(EntropyTerm(plain)), WeightedTerm(minus_dice)
-        case "dice_topk":
-            return WeightedTerm(dice), WeightedTerm(HardestVoxelsTerm())
-        case "dice_focal":
-            return WeightedTerm(dice), WeightedTerm(EntropyTerm(focal))
-        case "exp_log":
-            log_dice = OverlapTerm(exp_log_index, exp_log_dice_loss, batch_dice)
-            log_entropy = ClassWeightedTerm(exp_log_entropy, rarity_weights)
-            rest = 1.0 - EXP_LOG_DICE_WEIGHT
-            return (
-                WeightedTerm(log_dice, EXP_LOG_DICE_WEIGHT, EXP_LOG_DICE_WEIGHT),
-                WeightedTerm(log_entropy, rest, rest),
-            )
-        case "boundary":
-            return (
-                WeightedTerm(dice, 1.0, MIN_REGIONAL_WEIGHT),
-                WeightedTerm(EntropyTerm(plain), 1.0, MIN_REGIONAL_WEIGHT),
-                WeightedTerm(BoundaryTerm(), 0.0, 1.0 - MIN_REGIONAL_WEIGHT),
-            )
-        case _:
-            return (WeightedTerm(_build_single_term(name, batch_dice=batch_dice)),)
-
-
-def _build_single_term(name: SingleTermName, *, batch_dice: bool) -> Term:
-    match name:
-        case "dice":
-            return OverlapTerm(dice_index, one_minus, batch_dice)
-        case "tversky":
-            return OverlapTerm(tversky_index, one_minus, batch_dice)
-        case "focal_tversky":
-            return OverlapTerm(tversky_index, focal_tversky_loss, batch_dice)
-        case "generalized_dice":
-            return OverlapTerm(generalized_dice_index, one_minus, batch_dice)
-        case "ce":
-            return EntropyTerm(plain)
-        case "focal":
-            return EntropyTerm(focal)
-        case "weighted_ce":
-            return ClassWeightedTerm(plain, foreground_weights)
-        case "balanced_ce":
-            return ClassWeightedTerm(plain, balancing_weights)
-        case "topk_ce":
-            return HardestVoxelsTerm()
+    module = import_module(f"autoseg.training.losses.{LOSS_MODULES[name]}")
+    build: Callable[[bool], tuple[WeightedTerm, ...]] = getattr(module, f"{name}_terms")
+    return build(batch_dice)
 
 
 def deep_supervision_weights(num_outputs: int) -> tuple[float, ...]:

@@ -10,9 +10,8 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor
 
-from autoseg.training.losses.level import Level, mean_of
+from autoseg.training.losses.level import Level, fractional_power, mean_of
 from autoseg.training.losses.overlap import EXP_LOG_EXPONENT
-from autoseg.training.losses.power import fractional_power
 
 FOREGROUND_WEIGHT: Final = 2.0
 """Weight of foreground in weighted cross-entropy. Above 1: less foreground is missed, more is false."""

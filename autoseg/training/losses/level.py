@@ -1,10 +1,10 @@
 """One output of the network beside its reference, in the form that every term of a loss starts from.
 
-Tested in tests/training/losses/test_build.py and tests/training/losses/test_entropy.py.
+Also tested in tests/training/losses/test_build.py and tests/training/losses/test_entropy.py.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
 from autoseg.training.losses.targets import downsample_target, region_target
+
+MIN_BASE: Final = 1e-12
+"""Anything smaller counts as 0; a probability that close to 1 has no gradient in float32 anyway."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,24 @@ class Term(Protocol):
 
     def value(self, sums: Tensor) -> Tensor:
         """Make a scalar of the sums."""
+
+
+@dataclass(frozen=True)
+class WeightedTerm:
+    """A term and its weight, which moves in a straight line over the training."""
+
+    term: Term
+    first_weight: float = 1.0
+    last_weight: float = 1.0
+
+    def weight(self, progress: float) -> float:
+        """Weight at a progress in [0, 1]."""
+        return self.first_weight + progress * (self.last_weight - self.first_weight)
+
+
+def fractional_power(base: Tensor, exponent: float) -> Tensor:
+    """Raise to a power in (0, 1); 0 without gradient up to `MIN_BASE`, where its slope would be infinite."""
+    return base.clamp_min(MIN_BASE) ** exponent * (base > MIN_BASE)
 
 
 def mean_of(sums: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from autoseg.training.losses.level import Level, mean_of
-from autoseg.training.losses.power import fractional_power
+from autoseg.training.losses.level import Level, fractional_power, mean_of
 
 SMOOTHING: Final = 1e-5
 """Voxels, added above and below the fraction: a class absent from reference and prediction scores 1 (nnU-Net v2)."""

@@ -5,7 +5,7 @@ from typing import get_args
 import torch
 
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.plan import LossName
+from autoseg.records.losses import LossName
 
 NAMES = get_args(LossName)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from autoseg.training.losses.power import fractional_power
+from autoseg.training.losses.level import fractional_power
 
 
 def test_a_power_below_one_has_a_finite_slope_at_zero():
