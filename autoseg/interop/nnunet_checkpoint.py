@@ -3,10 +3,13 @@
 A `.pth` file is a pickle, and unpickling may call anything that the file names. Only names that nnU-Net's own trainers
 write are accepted: tensors, numbers, strings, containers, torch devices, and numpy's scalars and arrays (logged Dice).
 A file that names anything else is refused before any object is built from it.
+
+A checkpoint names its trainer; `describe_trainer` tells whether that can change more than weights and mirroring.
 """
 
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +25,17 @@ from autoseg.errors import InteropError
 
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that data-parallel and compiled networks add to the names of their parameters."""
+
+
+_STOCK = re.compile(
+    r"nnUNetTrainer(_?("
+    r"\d+epochs?|\d+ep|NoMirroring|onlyMirror01|DA5|DA5ord0|DA5Segord0|DASegOrd0|NoDA|noDummy2DDA|warmup"
+    r"|CELoss|DiceLoss|Topk10Loss|Topk10LossLS01|DiceCELoss_noSmooth|DiceTopK10Loss|CosAnneal"
+    r"|(Vanilla)?Adam(1en3|3en4)?|Adan(1en1|1en3|3en4)?|BN|NoDeepSupervision|probabilisticOversampling(_\d+)?"
+    r"|Benchmark|noDataLoading))*"
+)
+"""Names of the trainers of nnU-Net up to 2.8.1 that build its own networks: they change training alone, except BN,
+which the weights show."""
 
 
 @dataclass(frozen=True)
@@ -111,3 +125,30 @@ def _without_prefixes(name: str) -> str:
     while found := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
         name = name.removeprefix(found)
     return name
+
+
+@dataclass(frozen=True)
+class TrainerNote:
+    """Sentence and warning about a trainer."""
+
+    sentence: str
+    warning: str
+    """Warning; empty when its predictions are known to be those of nnU-Net's default trainer with its weights."""
+
+
+def describe_trainer(name: str) -> TrainerNote:
+    """Describe whether a trainer is part of nnU-Net.
+
+    Examples:
+        >>> describe_trainer("nnUNetTrainer_250epochs_NoMirroring").warning
+        ''
+        >>> describe_trainer("MyTrainer").sentence
+        'MyTrainer does not come with nnU-Net.'
+    """
+    if _STOCK.fullmatch(name):
+        return TrainerNote(f"{name} comes with nnU-Net and predicts as its default trainer does.", "")
+    return TrainerNote(
+        f"{name} does not come with nnU-Net.",
+        f"trained by {name}, which does not come with nnU-Net. Its weights fit the network in plans.json; if it "
+        "changes the forward pass or the prediction in other ways, label maps will differ: compare a few with its own.",
+    )

@@ -18,13 +18,12 @@ from pydantic import ValidationError
 from autoseg.errors import DatasetError, InteropError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.interop.archives import extract_safely
-from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint, read_checkpoint
+from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint, describe_trainer, read_checkpoint
 from autoseg.interop.nnunet_configurations import choose_orientation_name, make_configuration, training_of
 from autoseg.interop.nnunet_files import DatasetFile, PlansFile, planned_configuration, read_json
 from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders
 from autoseg.interop.nnunet_network import rename_weights
 from autoseg.interop.nnunet_selection import read_selection
-from autoseg.interop.nnunet_trainers import describe_trainer
 from autoseg.networks.weight_files import write_weights
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint

@@ -1,10 +1,10 @@
 """The one place where a NetworkSpec becomes a network."""
 
-from autoseg.networks import unext
 from autoseg.networks.decoder import Decoder, decoder_levels
 from autoseg.networks.encoder import Encoder, convolution_levels
 from autoseg.networks.residual import residual_levels
 from autoseg.networks.unet import UNet
+from autoseg.networks.unext import unext_decoder_levels, unext_encoder_levels
 from autoseg.records.network import NetworkSpec
 
 
@@ -30,4 +30,4 @@ def _build_halves(spec: NetworkSpec) -> tuple[Encoder, Decoder]:
         case "residual_unet":
             return Encoder(residual_levels(spec)), Decoder(spec, decoder_levels(spec))
         case "unext":
-            return Encoder(unext.encoder_levels(spec)), Decoder(spec, unext.decoder_levels(spec))
+            return Encoder(unext_encoder_levels(spec)), Decoder(spec, unext_decoder_levels(spec))

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from autoseg.networks.devices import memory_format
+
 SQUARES_AT_ONCE: Final = 2**18
 """Numbers; 1 MB in float32, which stays near the processor."""
 
@@ -94,5 +96,4 @@ def _goes_sample_by_sample(features: Tensor) -> bool:
 
 
 def _is_channels_last(features: Tensor) -> bool:
-    layout = torch.channels_last_3d if features.ndim == 5 else torch.channels_last
-    return features.is_contiguous(memory_format=layout)
+    return features.is_contiguous(memory_format=memory_format(features.ndim - 2))

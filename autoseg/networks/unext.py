@@ -17,7 +17,7 @@ from autoseg.networks.tokens import PatchEmbedding, ShiftedBlock
 from autoseg.records.network import NetworkSpec
 
 
-def encoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
+def unext_encoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
     """What leads into each level: a pooled convolution, or at the token levels a patch embedding and a shifted block.
 
     A convolution works at the resolution above its level, before it is pooled; so the one of level 1 makes the
@@ -67,7 +67,7 @@ def _first_token_level(spec: NetworkSpec) -> int:
     return len(spec.features) - spec.token_levels
 
 
-class DecoderLevel(nn.Module):
+class ShiftedDecoderLevel(nn.Module):
     """Convolve the level below, interpolate, add the encoder's features; above a token level mix by a shifted block.
 
     The convolution has the kernel of the level below, whose resolution it works at. Level 0 has no normalisation, and
@@ -108,6 +108,6 @@ class DecoderLevel(nn.Module):
         return mixed
 
 
-def decoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
+def unext_decoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
     """A UNeXt's decoder levels, full resolution first."""
-    return (DecoderLevel(spec, level) for level in range(len(spec.features) - 1))
+    return (ShiftedDecoderLevel(spec, level) for level in range(len(spec.features) - 1))

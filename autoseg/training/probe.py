@@ -19,7 +19,7 @@ from torch import Tensor
 
 from autoseg.costs.architectures import ARCHITECTURES, forward_macs
 from autoseg.errors import TrainingError
-from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.networks.devices import choose_device, choose_dtype, memory_format
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec
@@ -157,7 +157,7 @@ def _training_seconds(
 def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
     """Seconds of one network pass; the logits' way back to the CPU waits for a GPU to finish."""
     run.network.eval()
-    layout = torch.channels_last_3d if windows.ndim == 5 else torch.channels_last
+    layout = memory_format(windows.ndim - 2)
     began, passes = time.monotonic(), -1
     while passes < 1 or time.monotonic() - began < SECONDS_PER_PREDICTION:
         with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from autoseg.networks.devices import memory_format
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.networks.weight_files import write_weights
 from autoseg.records.network import NetworkSpec
@@ -101,7 +102,7 @@ def train_refiner(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = RefinerNetwork(spec)
-    layout = torch.channels_last if network.is_flat else torch.channels_last_3d
+    layout = memory_format(2 if network.is_flat else 3)
     network = network.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]  # knows no layouts
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     losses: list[float] = []

@@ -15,6 +15,7 @@ from autoseg.errors import PredictionError
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
 from autoseg.inference.windows.network_pass import NetworkPasses, choose_passes
 from autoseg.networks.build import build_network
+from autoseg.networks.devices import memory_format
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
@@ -263,6 +264,6 @@ def _load_network(
         raise PredictionError(f"{path}: the weights cannot be read ({error}); train this fold again") from error
     except RuntimeError as error:
         raise PredictionError(f"{path}: the weights do not fit the network in {workspace.plan}: {error}") from error
-    layout = torch.channels_last if configuration.network.dimensions == 2 else torch.channels_last_3d
+    layout = memory_format(configuration.network.dimensions)
     # the overloads of Module.to do not know layouts without a positional dtype
     return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
 from autoseg.inference.refinement.refine import LoadedRefiners
+from autoseg.networks.devices import memory_format
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.network import NetworkSpec
 from autoseg.records.refinement import Refinement
@@ -48,7 +49,7 @@ def load_refiner(path: Path, spec: NetworkSpec, device: torch.device) -> Refiner
         network.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise PredictionError(f"{path}: the weights cannot be read ({error}); run autoseg select again") from error
-    layout = torch.channels_last if network.is_flat else torch.channels_last_3d
+    layout = memory_format(2 if network.is_flat else 3)
     # the overloads of Module.to do not know layouts without a positional dtype
     return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]
 

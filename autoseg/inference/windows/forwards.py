@@ -6,6 +6,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from autoseg.networks.devices import memory_format
+
 Forward = Callable[[Tensor], Tensor]
 """A network at prediction: (B, C, *spatial) -> logits (B, K, *spatial)."""
 
@@ -121,7 +123,6 @@ def on_device(forward: Forward, device: torch.device) -> Forward:
     """A network pass that takes windows from the CPU and answers in float32 on the device of the networks."""
 
     def run(windows: Tensor) -> Tensor:
-        layout = torch.channels_last if windows.ndim == 4 else torch.channels_last_3d
-        return forward(windows.to(device, memory_format=layout)).float()
+        return forward(windows.to(device, memory_format=memory_format(windows.ndim - 2))).float()
 
     return run

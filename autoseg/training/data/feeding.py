@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoseg.networks.devices import memory_format
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.batch import Batch
 
@@ -61,8 +62,7 @@ class DeviceFeed:
             self._await_copy(self._stream, image, target)
         if self._augmentation is not None:
             image, target = self._augmentation(image, target, np.asarray(batch["seeds"]))
-        layout = torch.channels_last_3d if image.ndim == 5 else torch.channels_last
-        return DeviceBatch(image.contiguous(memory_format=layout), target.long(), batch["cases"])
+        return DeviceBatch(image.contiguous(memory_format=memory_format(image.ndim - 2)), target.long(), batch["cases"])
 
     def fetch_next(self) -> None:
         """Read and copy the next batch already; called when the device has been given work."""

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autoseg.networks.build import build_network
+from autoseg.networks.devices import memory_format
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration, TrainingSpec
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
@@ -53,7 +54,7 @@ def start_run(
     if device.type == "cuda":
         use_gpu(device)
     ranks = ranks or Ranks()
-    layout = torch.channels_last_3d if configuration.network.dimensions == 3 else torch.channels_last
+    layout = memory_format(configuration.network.dimensions)
     network: nn.Module = build_network(configuration.network, deep_supervision=True)
     prepare(network)
     loss = build_loss(
@@ -102,7 +103,7 @@ def _training_call(
     if compiled:
         samples = len(Share(ranks.rank, ranks.count).samples(configuration.batch_size))
         image = torch.zeros((samples, configuration.network.input_channels, *configuration.patch_size), device=device)
-        layout = torch.channels_last_3d if image.ndim == 5 else torch.channels_last
+        layout = memory_format(image.ndim - 2)
         call = compile_network(network, image.contiguous(memory_format=layout), precision)
     if ranks.count == 1:
         return call
