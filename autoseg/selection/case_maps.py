@@ -54,6 +54,14 @@ def foreground_names(encoding: LabelEncoding) -> list[str]:
     return [name for name in indices_by_label(encoding) if name != BACKGROUND]
 
 
+def label_values(encoding: LabelEncoding) -> dict[str, LabelValues]:
+    """Indices of each label or region by name, and that of ignored voxels, to score arrays of label indices with."""
+    labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
+    if encoding.ignore_value is not None:
+        labels[IGNORE] = len(encoding.values)
+    return labels
+
+
 def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
     """Read and score a case.
 
@@ -71,13 +79,13 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
         spacing=measurable_spacing(prediction.grid),
         shape=prediction.grid.shape,
         box=box,
-        scores=score_case(files.case, predicted[box], expected[box], _label_values(encoding)),
+        scores=score_case(files.case, predicted[box], expected[box], label_values(encoding)),
     )
 
 
 def replace_prediction(maps: CaseMaps, prediction: NDArray[np.integer], encoding: LabelEncoding) -> CaseMaps:
     """The same case with another prediction, label indices in the same box, scored again."""
-    scores = score_case(maps.case, prediction, maps.reference[:], _label_values(encoding))
+    scores = score_case(maps.case, prediction, maps.reference[:], label_values(encoding))
     return replace(maps, prediction=_compress(prediction), scores=scores)
 
 
@@ -88,7 +96,7 @@ def measure_case_maps(maps: CaseMaps, encoding: LabelEncoding) -> CaseScores:
         labels = np.zeros(maps.shape, dtype=array.dtype)
         labels[maps.box] = array[:]
         whole.append(labels)
-    return measure_case(maps.case, whole[0], whole[1], _label_values(encoding), maps.spacing)
+    return measure_case(maps.case, whole[0], whole[1], label_values(encoding), maps.spacing)
 
 
 def _encode(volume: Volume, encoding: LabelEncoding) -> NDArray[np.int16]:
@@ -106,14 +114,6 @@ def _surroundings(foreground: NDArray[np.bool_]) -> tuple[slice, ...]:
     boxes = ndimage.find_objects(foreground.view(np.uint8))
     box = boxes[0] if boxes else (slice(0, 1),) * 3
     return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
-
-
-def _label_values(encoding: LabelEncoding) -> dict[str, LabelValues]:
-    """Label indices by name, as if they were values; those of ignored voxels too."""
-    labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
-    if encoding.ignore_value is not None:
-        labels[IGNORE] = len(encoding.values)
-    return labels
 
 
 def _compress(labels: NDArray[np.integer]) -> blosc2.NDArray:

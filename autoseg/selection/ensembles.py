@@ -24,7 +24,7 @@ from autoseg.imaging.formats.geometry import restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous
-from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, with_precision
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stages_of, with_precision
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, restore_combinations
 from autoseg.metrics.case_scores import measure_case
@@ -153,7 +153,7 @@ def write_validation_maps(run: ValidationRun, case: str, maps: Sequence[tuple[La
 
 def weights_origin(run: ValidationRun, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
     """Hash of what predicts a fold's cases: weights of all configurations and of the cascade steps before them."""
-    stages = [stage for name in names for stage in _stages(run.plan, name)]
+    stages = [stage for name in names for stage in stages_of(run.plan, name)]
     records = [
         read_record(Checkpoint, run.workspace.fold(stage, fold) / "checkpoint_final.json").model_dump(mode="json")
         for stage in stages
@@ -261,9 +261,3 @@ def _score(run: ValidationRun, case: str, prediction: Path) -> CaseScores:
     volumes = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
     predicted, reference = volumes
     return measure_case(case, predicted.array[0], reference.array[0], run.plan.labels, reference.grid.spacing)
-
-
-def _stages(plan: Plan, name: str) -> tuple[str, ...]:
-    """A configuration and, of a cascade, all that come before it."""
-    previous = plan.configurations[name].previous_configuration
-    return (name,) if previous is None else (*_stages(plan, previous), name)

@@ -23,15 +23,13 @@ from autoseg.inference.refinement.patches import plan_patches, plan_refiner
 from autoseg.inference.refinement.refine import LoadedRefiners, refine_labels
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
 from autoseg.metrics.case_scores import measure_case
-from autoseg.metrics.overlap import IGNORE
 from autoseg.records.case import Triple
-from autoseg.records.dataset import LabelValues, indices_by_label
 from autoseg.records.evaluation import CaseScores
 from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.refinement import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
-from autoseg.selection.case_maps import CaseMapFiles, foreground_names
+from autoseg.selection.case_maps import CaseMapFiles, foreground_names, label_values
 from autoseg.selection.ensembles import ValidationRun
 from autoseg.selection.held_out import HeldOutCase, HeldOutCases, cut_patches, group_cases, predict_held_out
 from autoseg.selection.verdicts import RefinementVerdict, judge_refinement
@@ -230,15 +228,13 @@ class _Trial:
 
     def _score(self, held_out: HeldOutCase) -> CaseScores:
         """Measure the whole image, in working orientation."""
-        volume, encoding = held_out.volume, self.encoding
+        volume = held_out.volume
         if volume.labels is None:
             raise ValueError(f"case {held_out.case} was read without its label map")
-        labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
-        if encoding.ignore_value is not None:
-            labels[IGNORE] = len(encoding.values)
         return measure_case(
-            held_out.case, held_out.coarse.volume, volume.labels, labels, volume.grid.spacing, self.tolerance_mm
-        )
+            held_out.case, held_out.coarse.volume, volume.labels, label_values(self.encoding), volume.grid.spacing,
+            self.tolerance_mm,
+        )  # fmt: skip
 
 
 def _plan_patches(fingerprint: Fingerprint, transpose: Triple) -> PatchSettings:

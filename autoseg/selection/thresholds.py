@@ -24,15 +24,16 @@ from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.restoring.restore import restore_labels
 from autoseg.inference.sinks.quantized import level_file, open_levels
 from autoseg.metrics.comparison import Names, format_score
-from autoseg.metrics.overlap import IGNORE, score_case
+from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import LabelEncoding, LabelValues
+from autoseg.records.dataset import LabelEncoding
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import Progress, read_record, write_record
 from autoseg.records.plan import hash_of
 from autoseg.records.selection import ThresholdSweep
 from autoseg.records.workspace import EVALUATION_NAME
+from autoseg.selection.case_maps import label_values
 from autoseg.selection.ensembles import (
     ValidatedFold,
     ValidationRun,
@@ -232,10 +233,9 @@ def _judge(before: Evaluation, after: Evaluation, region: str) -> tuple[bool, st
 
 
 def _score(case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]) -> CaseScores:
-    labels: dict[str, LabelValues] = {head.name: head.indices for head in encoding.heads}
-    if encoding.ignore_value is not None:
-        labels[IGNORE] = len(encoding.values)
-    return score_case(case.name, _decide_labels(case, encoding, thresholds)[0], case.reference[:], labels)
+    return score_case(
+        case.name, _decide_labels(case, encoding, thresholds)[0], case.reference[:], label_values(encoding)
+    )
 
 
 def _decide_labels(

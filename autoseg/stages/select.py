@@ -16,6 +16,7 @@ from pathlib import Path
 from autoseg.errors import UsageError
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.cost import prediction_macs
+from autoseg.inference.models.loading import TIE_ORDER, order_configurations
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.comparison import Names, dice_table, rank_candidates
 from autoseg.networks.devices import choose_device
@@ -33,8 +34,6 @@ from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.training.refinement import RefinementOptions
 
-TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-"""Order of configurations: among equal scores the first, cheaper one wins, as in nnU-Net. Others follow by alphabet."""
 UNSCORED_CHOICE = "3d_fullres"
 """Chosen when nothing was validated: nnU-Net's own default configuration."""
 ALL_CASES_FOLD = "all"
@@ -220,8 +219,8 @@ def _interval(evaluation: Evaluation) -> Interval | None:
 def _trained_configurations(workspace: Workspace) -> dict[str, tuple[str, ...]]:
     """Trained folds by configuration, in tie order."""
     names = sorted(path.name for path in (workspace.root / "models").glob("*") if path.is_dir())
-    names.sort(key=lambda name: TIE_ORDER.index(name) if name in TIE_ORDER else len(TIE_ORDER))
-    trained = {name: folds for name in names if (folds := workspace.trained_folds(name))}
+    ordered = order_configurations(names, TIE_ORDER)
+    trained = {name: folds for name in ordered if (folds := workspace.trained_folds(name))}
     if not trained:
         raise UsageError(f"{workspace.root}: no fold is fully trained; run autoseg-train first")
     return trained

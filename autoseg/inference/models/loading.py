@@ -1,7 +1,7 @@
 """From a workspace to networks ready to predict: which configurations and folds, and their weights."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -29,7 +29,9 @@ from autoseg.records.workspace import Workspace
 logger = logging.getLogger("autoseg.predict")
 
 PREFERENCE = ("3d_cascade_fullres", "3d_fullres", "3d_lowres", "2d")
-"""Without a selection: most detailed 3D first, with context before without."""
+"""Order of configurations without a selection: most detailed 3D first, with context before without."""
+TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+"""Order of configurations with equal scores: cheaper ones first, as in nnU-Net."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,7 @@ def choose_recipe(
             _warn_of_other_folds(workspace, selection, checkpoint)
         recipe = follow_selection(selection)
         return replace(recipe, folds=asked or recipe.folds)
-    names = sorted(plan.configurations, key=lambda name: PREFERENCE.index(name) if name in PREFERENCE else 99)
-    for name in names:
+    for name in order_configurations(plan.configurations, PREFERENCE):
         if all(workspace.trained_folds(stage, checkpoint) for stage in stages_of(plan, name)):
             return Recipe((name,), asked, ())
     raise PredictionError(
@@ -97,6 +98,11 @@ def follow_selection(selection: Selection) -> Recipe:
         selection.configurations, selection.folds, selection.postprocessing, dict(selection.region_thresholds),
         selection.refinement,
     )  # fmt: skip
+
+
+def order_configurations(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Names of configurations in an order; names that are not in it follow as they come."""
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def stages_of(plan: Plan, name: str) -> tuple[str, ...]:
