@@ -114,7 +114,7 @@ def plan_dataset(
     if options.preprocess:
         names = tuple(plan.configurations)
         with bar("preprocessing") as progress:
-            preprocess_dataset(description, folder, plan, workspace, names, workers, progress)
+            preprocess_dataset(description, plan, workspace, names, workers, progress)
     return plan
 
 

@@ -7,6 +7,7 @@ Tested in tests/interop/test_nnunet_import.py.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from autoseg.costs.architectures import forward_macs
 from autoseg.costs.memory import count_feature_map_elements, count_parameters
 from autoseg.errors import InteropError
 from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint
-from autoseg.interop.nnunet_files import DatasetFile, PlannedConfiguration, PlansFile, Resampling
+from autoseg.interop.nnunet_files import DatasetFile, PlannedConfiguration, PlansFile, Resampling, planned_configuration
 from autoseg.interop.nnunet_network import describe_network
 from autoseg.records.dataset import LabelEncoding, OrientationName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
@@ -59,27 +60,27 @@ def choose_orientation_name(plans: PlansFile, where: str) -> OrientationName:
 
 def make_configuration(
     name: str,
-    planned: PlannedConfiguration,
     plans: PlansFile,
     dataset: DatasetFile,
     encoding: LabelEncoding,
     checkpoint: NnunetCheckpoint,
-    where: str,
+    path: Path,
 ) -> Configuration:
     """One configuration of the plan.
 
     Args:
         name: Name of the configuration.
-        planned: The configuration in plans.json, with everything that it inherits.
         plans: Content of plans.json.
         dataset: Content of dataset.json.
         encoding: Encoding of the labels.
         checkpoint: Checkpoint of one fold, for weights and mirroring.
-        where: plans.json and the configuration, for messages.
+        path: Path of plans.json, for messages.
 
     Raises:
         InteropError: If autoseg does not support something in it; names it.
     """
+    planned = planned_configuration(plans, name, path)
+    where = f"{path}: configuration {name}"
     inputs = len(dataset.channels) + (len(encoding.values) - 1 if planned.previous_stage is not None else 0)
     try:
         network = describe_network(planned, inputs, len(encoding.heads), checkpoint.weights, where)

@@ -171,15 +171,13 @@ def _encoding(model: _Model) -> LabelEncoding:
 
 
 def _configuration(name: str, model: _Model, models: Mapping[str, _Model], encoding: LabelEncoding) -> Configuration:
-    planned = planned_configuration(model.plans, name, model.folder.plans)
-    previous = planned.previous_stage
+    previous = planned_configuration(model.plans, name, model.folder.plans).previous_stage
     if previous is not None and previous not in models:
         raise InteropError(
             f"{model.folder.path}: {name} takes the label maps of {previous} as input, which is missing. Give the "
             "folder of the dataset, which has both, or a zip file with both."
         )
-    where = f"{model.folder.plans}: configuration {name}"
-    return make_configuration(name, planned, model.plans, model.dataset, encoding, model.first, where)
+    return make_configuration(name, model.plans, model.dataset, encoding, model.first, model.folder.plans)
 
 
 def _decisions(models: Mapping[str, _Model], source: Path) -> Iterator[Decision]:

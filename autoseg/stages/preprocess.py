@@ -31,7 +31,6 @@ STORAGE_VERSION = 1
 
 def preprocess_dataset(
     description: DatasetDescription,
-    dataset_folder: Path,
     plan: Plan,
     workspace: Workspace,
     configurations: Sequence[str],
@@ -44,8 +43,7 @@ def preprocess_dataset(
     they are skipped. Stored cases that the dataset no longer has are removed.
 
     Args:
-        description: The dataset.
-        dataset_folder: Folder of its files.
+        description: The dataset; its folder may be relative to the workspace.
         plan: Plan with the configurations.
         workspace: Workspace for the arrays.
         configurations: Names in the plan.
@@ -59,6 +57,7 @@ def preprocess_dataset(
     own_arrays = _configurations_to_store(plan, configurations)
     for configuration in own_arrays:
         remove_other_cases(workspace.preprocessed(configuration), frozenset(case.case for case in description.cases))
+    dataset_folder = workspace.dataset_folder(description.folder)
     work = partial(_store_case, dataset_folder, plan, workspace, own_arrays)
     for _ in work_on_cases(work, description.cases, task="preprocessing", workers=workers, progress=progress):
         pass
@@ -88,14 +87,13 @@ def _store_case(
         )
         if labels is None:
             raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
-        locations, annotated = draw_class_locations(labels, plan.encoding, files.case)
+        locations = draw_class_locations(labels, plan.encoding, files.case)
         save_case(
             workspace.preprocessed(name),
             record.model_copy(update={"content_hash": hashes[name]}),
             image,
             labels,
             locations,
-            annotated,
             plan.configurations[name].patch_size,
         )
     return files.case

@@ -51,7 +51,7 @@ def validated(dataset, tmp_path_factory) -> Workspace:
     workspace = write_model(tmp_path_factory.mktemp("run") / "w", plan, dict.fromkeys(NAMES, tuple(FOLDS)))
     description = describe_dataset(dataset)
     write_record(description, workspace.dataset)
-    preprocess_dataset(description, dataset, plan, workspace, tuple(plan.configurations), 1)
+    preprocess_dataset(description, plan, workspace, tuple(plan.configurations), 1)
     everything = {case for cases in FOLDS.values() for case in cases}
     splits = [Split(training=tuple(sorted(everything - {*cases})), validation=cases) for cases in FOLDS.values()]
     write_record(Splits(folds=tuple(splits), reason="by hand"), workspace.splits)

@@ -272,10 +272,10 @@ def modification_times(workspace):
 
 
 def test_every_case_is_stored_for_every_configuration_but_the_cascade(dataset, tmp_path):
-    folder, description = dataset
+    _, description = dataset
     workspace, seen = Workspace(tmp_path / "run"), []
     preprocess_dataset(
-        description, folder, simple_plan(), workspace, ("2d", "3d_fullres", "3d_cascade_fullres"), 1,
+        description, simple_plan(), workspace, ("2d", "3d_fullres", "3d_cascade_fullres"), 1,
         lambda *done: seen.append(done),
     )  # fmt: skip
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -296,46 +296,46 @@ def test_a_second_run_does_nothing_and_changes_are_noticed(dataset, tmp_path, mo
     folder, description = dataset
     workspace, plan = Workspace(tmp_path / "run"), simple_plan()
     run = ("3d_fullres",)
-    preprocess_dataset(description, folder, plan, workspace, run, 1)
+    preprocess_dataset(description, plan, workspace, run, 1)
     first = modification_times(workspace)
-    preprocess_dataset(description, folder, plan, workspace, run, 1)
+    preprocess_dataset(description, plan, workspace, run, 1)
     assert modification_times(workspace) == first
     with monkeypatch.context() as patches:
         patches.setattr(preprocess, "read_case", None)  # hashing is enough to see that nothing changed
-        preprocess_dataset(description, folder, plan, workspace, run, 1)
+        preprocess_dataset(description, plan, workspace, run, 1)
     write_case(folder, "b", seed=77)
     (workspace.preprocessed("3d_fullres") / "c.json").unlink()
-    preprocess_dataset(description, folder, plan, workspace, run, 1)
+    preprocess_dataset(description, plan, workspace, run, 1)
     changed = {name for name, time in modification_times(workspace).items() if time != first[name]}
     assert changed == {"b.b2nd", "b.json", "c.b2nd", "c.json"}
     other = plan.configurations["3d_fullres"].model_copy(
         update={"normalization": (NormalizationSpec(scheme="rescale_0_1"),)}
     )
     preprocess_dataset(
-        description, folder, plan.model_copy(update={"configurations": {"3d_fullres": other}}), workspace, run, 1
+        description, plan.model_copy(update={"configurations": {"3d_fullres": other}}), workspace, run, 1
     )
     assert open_case(workspace.preprocessed("3d_fullres"), "b").array[0].min() >= 0.0
 
 
 def test_only_outdated_configurations_are_redone(dataset, tmp_path):
-    folder, description = dataset
+    _, description = dataset
     workspace = Workspace(tmp_path / "run")
-    preprocess_dataset(description, folder, simple_plan(), workspace, ("2d", "3d_fullres"), 1)
+    preprocess_dataset(description, simple_plan(), workspace, ("2d", "3d_fullres"), 1)
     first = modification_times(workspace)
     (workspace.preprocessed("2d") / "b.json").unlink()
-    preprocess_dataset(description, folder, simple_plan(), workspace, ("2d", "3d_fullres"), 1)
+    preprocess_dataset(description, simple_plan(), workspace, ("2d", "3d_fullres"), 1)
     assert modification_times(workspace) == first
     assert stored_cases(workspace.preprocessed("2d")) == ("Fall ä", "b", "c")
 
 
 def test_a_damaged_or_missing_array_is_made_again(dataset, tmp_path):
-    folder, description = dataset
+    _, description = dataset
     workspace = Workspace(tmp_path / "run")
-    preprocess_dataset(description, folder, simple_plan(), workspace, ("3d_fullres",), 1)
+    preprocess_dataset(description, simple_plan(), workspace, ("3d_fullres",), 1)
     stored = workspace.preprocessed("3d_fullres")
     (stored / "b.b2nd").unlink()
     (stored / "c.json").write_text("{")
-    preprocess_dataset(description, folder, simple_plan(), workspace, ("3d_fullres",), 1)
+    preprocess_dataset(description, simple_plan(), workspace, ("3d_fullres",), 1)
     for case in ("b", "c"):
         assert open_case(stored, case).array.shape == (2, 8, 12, 9)
 
@@ -343,8 +343,8 @@ def test_a_damaged_or_missing_array_is_made_again(dataset, tmp_path):
 def test_cases_that_left_the_dataset_are_removed(dataset, tmp_path):
     folder, description = dataset
     workspace = Workspace(tmp_path / "run")
-    preprocess_dataset(description, folder, simple_plan(), workspace, ("3d_fullres",), 1)
-    preprocess_dataset(description_of(folder, ("b",)), folder, simple_plan(), workspace, ("3d_fullres",), 1)
+    preprocess_dataset(description, simple_plan(), workspace, ("3d_fullres",), 1)
+    preprocess_dataset(description_of(folder, ("b",)), simple_plan(), workspace, ("3d_fullres",), 1)
     assert stored_cases(workspace.preprocessed("3d_fullres")) == ("b",)
 
 
@@ -354,20 +354,20 @@ def test_a_bad_case_is_named_and_the_others_are_stored(dataset, tmp_path, worker
     workspace = Workspace(tmp_path / "run")
     (folder / "images" / "b.nii.gz").write_bytes(b"no image at all")
     with pytest.raises(DatasetError, match=r"preprocessing failed for 1 of 3 case\(s\):\n  b: .*b\.nii\.gz"):
-        preprocess_dataset(description, folder, simple_plan(), workspace, ("3d_fullres",), workers)
+        preprocess_dataset(description, simple_plan(), workspace, ("3d_fullres",), workers)
     assert stored_cases(workspace.preprocessed("3d_fullres")) == ("Fall ä", "c")
 
 
 def test_a_case_without_label_is_refused(dataset, tmp_path):
-    folder, description = dataset
+    _, description = dataset
     cases = (description.cases[0].model_copy(update={"label": ""}),)
     with pytest.raises(DatasetError, match="Fall ä: no label file"):
         preprocess_dataset(
-            description.model_copy(update={"cases": cases}), folder, simple_plan(), Workspace(tmp_path), ("2d",), 1
+            description.model_copy(update={"cases": cases}), simple_plan(), Workspace(tmp_path), ("2d",), 1
         )
 
 
 def test_an_unknown_configuration_is_refused(dataset, tmp_path):
-    folder, description = dataset
+    _, description = dataset
     with pytest.raises(UsageError, match="no configuration 3d_ful in the plan; it has 2d, 3d_fullres"):
-        preprocess_dataset(description, folder, simple_plan(), Workspace(tmp_path), ("3d_ful",), 1)
+        preprocess_dataset(description, simple_plan(), Workspace(tmp_path), ("3d_ful",), 1)

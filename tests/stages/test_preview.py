@@ -43,7 +43,7 @@ def workspace(tmp_path):
         stored = make_stored_case(case, shape, seed=seed)
         array = stored.array[:]
         folder, labels = workspace.preprocessed("test"), array[-1].astype(np.int16)
-        save_case(folder, stored.record, array[:-1], labels, stored.locations, None, PATCH)
+        save_case(folder, stored.record, array[:-1], labels, (stored.locations, None), PATCH)
     return workspace
 
 

@@ -54,7 +54,7 @@ def workspace(dataset, tmp_path, precision) -> Workspace:
     plan = make_plan({"2d": (2.1, 2.7), "3d_fullres": (3.0, 2.6, 2.9)}, labels=REGIONS, transpose=(1, 2, 0))
     workspace = write_model(tmp_path / "w", plan, dict.fromkeys(NAMES, tuple(FOLDS)))
     write_record(description, workspace.dataset)
-    preprocess_dataset(description, dataset, plan, workspace, NAMES, 1)
+    preprocess_dataset(description, plan, workspace, NAMES, 1)
     splits = [Split(training=(), validation=cases) for cases in FOLDS.values()]
     write_record(Splits(folds=tuple(splits), reason="by hand"), workspace.splits)
     for name in NAMES:

@@ -57,7 +57,7 @@ def validated(dataset, plan, tmp_path_factory) -> Workspace:
     workspace = write_model(root, plan, {"3d_lowres": folds, CASCADE: folds}, mirror_axes=MIRROR_AXES)
     description = describe_dataset(dataset)
     write_record(description, workspace.dataset)
-    preprocess_dataset(description, dataset, plan, workspace, tuple(plan.configurations), 1)
+    preprocess_dataset(description, plan, workspace, tuple(plan.configurations), 1)
     cases = [files.case for files in description.cases]
     splits = tuple(
         Split(training=tuple(case for case in cases if case not in held_out), validation=held_out)

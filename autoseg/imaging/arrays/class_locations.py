@@ -12,11 +12,12 @@ MAX_LOCATIONS = 10_000
 
 Locations = NDArray[np.int32]
 """Voxels (z, y, x), (N, 3)."""
+ClassLocations = tuple[dict[int, Locations], Locations | None]
+"""Voxels by index in `LabelEncoding.heads`, foreground heads only; and voxels with a label other than `ignore`, None
+when the dataset has no ignore label."""
 
 
-def draw_class_locations(
-    labels: NDArray[np.int16], encoding: LabelEncoding, case: str
-) -> tuple[dict[int, Locations], Locations | None]:
+def draw_class_locations(labels: NDArray[np.int16], encoding: LabelEncoding, case: str) -> ClassLocations:
     """Draw voxels of every foreground head, evenly and without replacement; the same ones whenever it is called.
 
     Args:

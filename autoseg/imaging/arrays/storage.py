@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.class_locations import Locations
+from autoseg.imaging.arrays.class_locations import ClassLocations, Locations
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.files import read_record, replacing, write_record
 
@@ -57,8 +57,7 @@ def save_case(
     record: PreprocessedCase,
     image: NDArray[np.float32],
     labels: NDArray[np.int16],
-    locations: dict[int, Locations],
-    annotated: Locations | None,
+    locations: ClassLocations,
     patch_size: tuple[int, ...],
 ) -> None:
     """Write a case, array first and record last.
@@ -68,8 +67,7 @@ def save_case(
         record: What preprocessing did; its case id is the file name.
         image: Image, (C, Z, Y, X).
         labels: Label indices, (Z, Y, X).
-        locations: Voxels (N, 3) by head.
-        annotated: Voxels (N, 3), or None.
+        locations: Result of `draw_class_locations`.
         patch_size: Patch size of the configuration, (z, y, x) or (y, x), voxels; only the reading speed depends on it.
     """
     record_path = folder / (record.case + RECORD_ENDING)
@@ -80,7 +78,7 @@ def save_case(
         array = _write_array(
             np.concatenate([image, labels[None]], axis=0, dtype=np.float32), (1, *chunks), (1, *blocks), temporary
         )
-        _write_locations(array, locations, annotated)
+        _write_locations(array, *locations)
     write_record(record, record_path)
 
 
@@ -226,7 +224,7 @@ def _write_locations(array: "blosc2.NDArray", locations: dict[int, Locations], a
         array.schunk.vlmeta[ANNOTATED] = np.ascontiguousarray(annotated, dtype="<i4").tobytes()
 
 
-def _read_locations(array: "blosc2.NDArray") -> tuple[dict[int, Locations], Locations | None]:
+def _read_locations(array: "blosc2.NDArray") -> ClassLocations:
     metadata = array.schunk.vlmeta
     counts = {int(head): count for head, count in metadata[LOCATION_COUNTS].items()}
     voxels = _voxels(metadata[LOCATIONS])

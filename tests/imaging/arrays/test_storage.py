@@ -44,7 +44,7 @@ def voxels(count, seed=0):
 
 def save(folder, case="a", patch_size=(8, 16, 16), locations=None, annotated=None, seed=0):
     image, labels = arrays(seed)
-    save_case(folder, record_of(case), image, labels, locations or {}, annotated, patch_size)
+    save_case(folder, record_of(case), image, labels, (locations or {}, annotated), patch_size)
     return image, labels
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_write_leaves_no_complete_case(tmp_path):
     save(tmp_path)
     image, labels = arrays()
     with pytest.raises(ValueError, match=r"must match|broadcast"):
-        save_case(tmp_path, record_of("a"), image[:, 1:], labels, {}, None, (8, 8, 8))
+        save_case(tmp_path, record_of("a"), image[:, 1:], labels, ({}, None), (8, 8, 8))
     assert stored_cases(tmp_path) == ()
     assert [path.name for path in tmp_path.iterdir()] == ["a.b2nd"]
     with pytest.raises(RecordError, match=r"a\.json"):
@@ -115,7 +115,7 @@ def test_truncated_array_is_reported(tmp_path, keep):
 
 def test_array_of_another_case_is_reported(tmp_path):
     image, labels = arrays()
-    save_case(tmp_path, record_of("a", shape=(1, 2, 3)), image, labels, {}, None, (8, 8, 8))
+    save_case(tmp_path, record_of("a", shape=(1, 2, 3)), image, labels, ({}, None), (8, 8, 8))
     with pytest.raises(DatasetError, match=r"the array has the shape \(9, 17, 23\), its record \(1, 2, 3\)"):
         open_case(tmp_path, "a")
 

@@ -54,7 +54,7 @@ def store(workspace, case):
     locations = {1: np.argwhere(labels == 1).astype(np.int32), 2: np.zeros((0, 3), dtype=np.int32)}
     folder = workspace.preprocessed("3d_fullres")
     folder.mkdir(parents=True, exist_ok=True)
-    save_case(folder, record, np.full((1, 5, 11, 7), 2.0, np.float32), labels, locations, None, (8, 16, 8))
+    save_case(folder, record, np.full((1, 5, 11, 7), 2.0, np.float32), labels, (locations, None), (8, 16, 8))
 
 
 def test_large_images_are_read_slice_by_slice_from_the_preprocessed_arrays(planned, monkeypatch):

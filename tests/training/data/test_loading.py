@@ -262,7 +262,7 @@ def test_background_head_is_never_a_reason_to_place_a_patch(cases):
 def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, workers):
     for stored in cases.values():
         array = stored.array[:]
-        save_case(tmp_path, stored.record, array[:-1], array[-1].astype(np.int16), stored.locations, None, PATCH)
+        save_case(tmp_path, stored.record, array[:-1], array[-1].astype(np.int16), (stored.locations, None), PATCH)
     opened = {case: open_case(tmp_path, case) for case in cases}
 
     assert_equal(load(opened, 4, workers=workers, ram_bytes=0), load(cases, 4))
