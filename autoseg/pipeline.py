@@ -8,17 +8,17 @@ Tested in tests/pipeline/test_order.py and tests/pipeline/test_phantom_run.py.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.errors import PlanningError, RecordError, TrainingError
 from autoseg.plugins import DEFAULT_PLANNER
+from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, OrientationName
-from autoseg.records.files import Progress, read_record, relative_path, write_record
+from autoseg.records.files import read_record, relative_path, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits, Target
 from autoseg.records.selection import Selection
@@ -33,14 +33,6 @@ if TYPE_CHECKING:
     from autoseg.training.refinement import RefinementOptions
 
 logger = logging.getLogger("autoseg.pipeline")
-
-ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
-"""Context manager of a progress bar with a title; gives a callback (done, total), or None to show nothing."""
-
-
-def no_bar(_title: str) -> AbstractContextManager[Progress | None]:
-    """Show nothing."""
-    return nullcontext(None)
 
 
 @dataclass(frozen=True)

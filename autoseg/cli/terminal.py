@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from autoseg.cli.epoch_table import EpochTable
-from autoseg.records.files import Progress
+from autoseg.progress import Progress
 
 SECONDS_BETWEEN_LINES = 15.0
 """Interval between lines of progress in a file or pipe."""

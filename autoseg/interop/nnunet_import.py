@@ -25,10 +25,11 @@ from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders
 from autoseg.interop.nnunet_network import rename_weights
 from autoseg.interop.nnunet_selection import read_selection
 from autoseg.networks.weight_files import write_weights
+from autoseg.progress import Progress, no_progress
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.files import Progress, staged_folder, write_record
+from autoseg.records.files import staged_folder, write_record
 from autoseg.records.plan import IMPORTED, Configuration, Decision, Plan, model_hash
 from autoseg.records.workspace import Workspace
 
@@ -47,7 +48,7 @@ class _Model:
 
 
 def import_nnunet(
-    source: Path, target: Path, *, trained_as: str | None = None, progress: Progress | None = None
+    source: Path, target: Path, *, trained_as: str | None = None, progress: Progress = no_progress
 ) -> Plan:
     """Import a trained model; the source is only read.
 
@@ -207,7 +208,7 @@ def _decisions(models: Mapping[str, _Model], source: Path) -> Iterator[Decision]
 
 
 def _write_weights(
-    models: Mapping[str, _Model], plan: Plan, workspace: Workspace, source: Path, progress: Progress | None
+    models: Mapping[str, _Model], plan: Plan, workspace: Workspace, source: Path, progress: Progress
 ) -> None:
     jobs = [
         (name, model, fold.fold, kind, path)
@@ -240,5 +241,4 @@ def _write_weights(
         folder = workspace.fold(name, fold)
         write_weights(weights, folder / f"checkpoint_{kind}.safetensors")
         write_record(record, folder / f"checkpoint_{kind}.json")
-        if progress is not None:
-            progress(done, len(jobs))
+        progress(done, len(jobs))

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os.path import relpath
 from pathlib import Path, PurePath
@@ -17,9 +17,6 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoseg.errors import RecordError
-
-Progress = Callable[[int, int], None]
-"""Callback for the progress of long work, called with (done, total)."""
 
 
 class Record(BaseModel):

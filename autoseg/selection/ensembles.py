@@ -30,10 +30,11 @@ from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, restor
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.comparison import Names
 from autoseg.metrics.summary import summarize
+from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, hash_of
 from autoseg.records.selection import EnsembleOrigin
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
@@ -82,7 +83,7 @@ class _PairFold:
 
 
 def validate_pairs(
-    run: ValidationRun, validated: Mapping[str, Sequence[ValidatedFold]], progress: Progress | None = None
+    run: ValidationRun, validated: Mapping[str, Sequence[ValidatedFold]], progress: Progress = no_progress
 ) -> dict[Names, list[ValidatedFold]]:
     """Predict and score every pair of configurations on the validation cases that both have in the same fold.
 
@@ -114,8 +115,7 @@ def validate_pairs(
     for fold, cases in pending.items():
         for _ in _predict_fold(run, fold, cases):
             done += 1
-            if progress is not None:
-                progress(done, total)
+            progress(done, total)
         for pair_fold in wanted:
             if pair_fold.fold == fold:
                 found[pair_fold.pair].append(ValidatedFold(fold, pair_fold.folder, _evaluate(run, pair_fold)))

@@ -18,9 +18,9 @@ from joblib import Parallel, delayed
 from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
+from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import LabelEncoding, indices_by_label
 from autoseg.records.evaluation import Evaluation
-from autoseg.records.files import Progress
 from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
 from autoseg.selection.case_maps import (
     CaseMapFiles,
@@ -52,7 +52,7 @@ class TunedPostprocessing:
 
 
 def tune_postprocessing(
-    maps: Sequence[CaseMapFiles], encoding: LabelEncoding, *, workers: int = 1, progress: Progress | None = None
+    maps: Sequence[CaseMapFiles], encoding: LabelEncoding, *, workers: int = 1, progress: Progress = no_progress
 ) -> TunedPostprocessing:
     """Try steps one after the other, each on top of those that were accepted before.
 
@@ -93,10 +93,10 @@ def tune_postprocessing(
     return TunedPostprocessing(tuple(search.steps), search.evaluate(), tuple(search.reasons), before)
 
 
-def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+def _counter(progress: Progress, total: int) -> Callable[[], None]:
     """Function to call after every case and step that is done."""
     done = count(1)
-    return lambda: None if progress is None else progress(next(done), total)
+    return lambda: progress(next(done), total)
 
 
 class _Search:

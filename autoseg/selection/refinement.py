@@ -23,9 +23,10 @@ from autoseg.inference.refinement.patches import plan_patches, plan_refiner
 from autoseg.inference.refinement.refine import LoadedRefiners, refine_labels
 from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
 from autoseg.metrics.case_scores import measure_case
+from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Triple
 from autoseg.records.evaluation import CaseScores
-from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.refinement import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
@@ -60,7 +61,7 @@ def refine_model(
     options: RefinementOptions,
     *,
     thresholds: Thresholds = ONE_HALF,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> RefinementOutcome:
     """Train refiners on out-of-fold predictions, and test them on cases that they did not see.
 
@@ -125,7 +126,7 @@ class _Trial:
         self.network = plan_refiner(self.patches, len(plan.channel_names))
         self.tolerance_mm = float(np.median([min(case.spacing) for case in fingerprint.cases]))
 
-    def train(self, progress: Progress | None) -> list[Refiner]:
+    def train(self, progress: Progress) -> list[Refiner]:
         """Train a refiner for each group that has no stored one; none of them when there is no predicted surface."""
         hashes = [self._hash_inputs(index) for index in range(len(self.groups))]
         stored = [_read_refiner(self.cases.run.workspace, index, expected) for index, expected in enumerate(hashes)]
@@ -139,8 +140,7 @@ class _Trial:
         for held_out in predict_held_out(self.cases):
             by_case[held_out.case] = cut_patches(held_out, self.encoding, self.patches, max_count)
             axes = held_out.mirror_axes
-            if progress is not None:
-                progress(len(by_case), 2 * len(self.cases))
+            progress(len(by_case), 2 * len(self.cases))
         learnt_from = [[by_case[case] for case in sorted(by_case.keys() - group)] for group in self.groups]
         if not all(sum(map(len, patches)) for patches in learnt_from):
             return []
@@ -149,7 +149,7 @@ class _Trial:
             for index, (refiner, patches) in enumerate(zip(stored, learnt_from, strict=True))
         ]
 
-    def judge(self, progress: Progress | None) -> tuple[tuple[CaseMapFiles, ...], RefinementVerdict]:
+    def judge(self, progress: Progress) -> tuple[tuple[CaseMapFiles, ...], RefinementVerdict]:
         """Refine every case with the refiner that did not see it; write its label map; score it before and after."""
         cases, folder = self.cases, self.cases.run.workspace.refinement / "validation"
         paths = [refiner_path(cases.run.workspace, index) for index in range(len(self.groups))]
@@ -169,8 +169,7 @@ class _Trial:
             write_label_map(values, volume.template, path)
             reference = cases.run.dataset_folder / cases.run.files(held_out.case).label
             maps.append(CaseMapFiles(held_out.case, path, reference))
-            if progress is not None:
-                progress(len(cases) + len(maps), 2 * len(cases))
+            progress(len(cases) + len(maps), 2 * len(cases))
         return tuple(maps), judge_refinement(before, after, foreground_names(self.encoding), self.tolerance_mm)
 
     def describe(self, refiners: Sequence[Refiner], verdict: RefinementVerdict) -> str:

@@ -26,10 +26,11 @@ from autoseg.inference.sinks.quantized import level_file, open_levels
 from autoseg.metrics.comparison import Names, format_score
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
+from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import hash_of
 from autoseg.records.selection import ThresholdSweep
 from autoseg.records.workspace import EVALUATION_NAME
@@ -75,7 +76,7 @@ class _Case:
 
 
 def tune_thresholds(
-    run: ValidationRun, names: Names, folds: Sequence[ValidatedFold], progress: Progress | None = None
+    run: ValidationRun, names: Names, folds: Sequence[ValidatedFold], progress: Progress = no_progress
 ) -> TunedThresholds:
     """Choose the regions for which a threshold other than one half helps.
 
@@ -136,7 +137,7 @@ def _predict_levels(
     names: Names,
     folds: Sequence[ValidatedFold],
     folders: Mapping[str, Path],
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[_Case]:
     """All cases; those without stored probabilities are predicted first."""
     levels = [(fold, case, folders[fold.fold] / (case + LEVELS_ENDING)) for fold in folds for case in _case_names(fold)]
@@ -150,8 +151,7 @@ def _predict_levels(
             with level_file(path, logits[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as write:
                 restore_labels(logits, run.plan.encoding, [write])
             done += 1
-            if progress is not None:
-                progress(done, len(pending))
+            progress(done, len(pending))
     tasks = (delayed(_open_case)(run, fold.fold, case, path) for fold, case, path in levels)
     return list(Parallel(n_jobs=run.workers, prefer="threads")(tasks))
 

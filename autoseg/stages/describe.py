@@ -13,8 +13,8 @@ from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.datasets.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
 from autoseg.imaging.formats.volume import split_ending
+from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import DatasetDescription, Fault, LabelValues, OrientationName
-from autoseg.records.files import Progress
 
 _Value = TypeVar("_Value", int, str)
 
@@ -29,7 +29,7 @@ def describe_dataset(
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> DatasetDescription:
     """Describe a dataset on disk.
 
@@ -90,7 +90,7 @@ def _find_cases(folder: Path) -> FoundDataset:
 
 
 def _check_cases(
-    found: FoundDataset, orientation: OrientationName, workers: int, progress: Progress | None
+    found: FoundDataset, orientation: OrientationName, workers: int, progress: Progress
 ) -> list[CaseFacts]:
     check = partial(check_case, found.folder, orientation=orientation)
     facts = map_in_processes(check, found.cases, task="checking", workers=workers, progress=progress)

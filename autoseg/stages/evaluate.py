@@ -18,9 +18,9 @@ from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.overlap import BACKGROUND, IGNORE
 from autoseg.metrics.summary import summarize
+from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import Fault, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.records.files import Progress
 
 MAX_NUMBER_OF_VALUES = 256
 """A reference with more different values is an image, not a label map."""
@@ -35,7 +35,7 @@ def evaluate_predictions(
     labels: dict[str, LabelValues] | None = None,
     tolerance_mm: float | None = DEFAULT_TOLERANCE_MM,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[Evaluation, tuple[Fault, ...]]:
     """Measure every prediction that has a reference.
 

@@ -21,8 +21,8 @@ from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.side_files import INSTANCES
 from autoseg.metrics.detection import panoptic_quality
 from autoseg.metrics.overlap import BACKGROUND, IGNORE
+from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import Fault, LabelValues
-from autoseg.records.files import Progress
 from autoseg.records.instance_evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
 
 OBJECT = "object"
@@ -47,7 +47,7 @@ def evaluate_instances(
     options: InstanceOptions,
     *,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[InstanceEvaluation, tuple[Fault, ...]]:
     """Match the objects of every prediction that has a reference.
 

@@ -29,9 +29,10 @@ from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprin
 from autoseg.interop.manifests import describe_files
 from autoseg.interop.models import open_model, read_manifest
 from autoseg.interop.packing import refuse_output, staged_output
+from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation
-from autoseg.records.files import Progress, read_record, replacing, write_record
+from autoseg.records.files import read_record, replacing, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import MANIFEST_NAME, Manifest
 from autoseg.records.plan import Plan
@@ -101,7 +102,7 @@ class ModelToExport:
 
 
 def export_model(
-    model: Path, output: Path, options: ExportOptions | None = None, progress: Progress | None = None
+    model: Path, output: Path, options: ExportOptions | None = None, progress: Progress = no_progress
 ) -> Manifest:
     """Write a model that predicts on other machines exactly as the original does with the same options.
 
@@ -225,14 +226,13 @@ def _read_label_dice(workspace: Workspace, earlier: Manifest | None) -> dict[str
     return {} if earlier is None else earlier.label_dice
 
 
-def _copy_weights(chosen: ModelToExport, copy: Workspace, progress: Progress | None) -> None:
+def _copy_weights(chosen: ModelToExport, copy: Workspace, progress: Progress) -> None:
     networks = [(name, fold) for name, folds in chosen.folds().items() for fold in folds]
     for done, (name, fold) in enumerate(networks, start=1):
         source = chosen.workspace.fold(name, fold) / f"checkpoint_{chosen.options.checkpoint}"
         record = anonymous_checkpoint(read_record(Checkpoint, source.with_suffix(".json")))
         save_weights(load_file(source.with_suffix(".safetensors")), record, copy.fold(name, fold) / FINAL)
-        if progress is not None:
-            progress(done, len(networks))
+        progress(done, len(networks))
 
 
 def _copy_refiners(chosen: ModelToExport, copy: Workspace) -> None:

@@ -12,7 +12,8 @@ from autoseg.interop.models import open_model
 from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, OnnxFile, check_packages, write_onnx
 from autoseg.interop.onnx_steps import list_steps
 from autoseg.interop.packing import refuse_output, staged_output
-from autoseg.records.files import Progress, write_record
+from autoseg.progress import Progress, no_progress
+from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
 from autoseg.records.onnx_network import OnnxNetwork, TensorFacts, WindowConstants
 from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, write_manifest
@@ -28,7 +29,7 @@ GAUSSIAN_TRUNCATION: Final = 4.0
 
 
 def export_onnx(
-    model: Path, output: Path, options: ExportOptions | None = None, progress: Progress | None = None
+    model: Path, output: Path, options: ExportOptions | None = None, progress: Progress = no_progress
 ) -> Manifest:
     """Write `<configuration>_fold_<fold>.onnx` and `.json` for each network, and manifest.json.
 
@@ -63,8 +64,7 @@ def export_onnx(
                 written = write_onnx(network, (configuration.network.input_channels, *configuration.patch_size), path)
                 record = _describe(chosen, stage, fold, written)
                 write_record(record, path.with_suffix(".json"))
-                if progress is not None:
-                    progress(done, len(networks))
+                progress(done, len(networks))
             return write_manifest(chosen, folder, "onnx")
 
 

@@ -16,9 +16,9 @@ from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.statistics import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.datasets.case_parallel import work_on_cases
 from autoseg.imaging.datasets.case_reading import CaseVolume, content_hash, read_case
+from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds, Spacing
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
-from autoseg.records.files import Progress
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
 
 ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)
@@ -39,7 +39,7 @@ def extract_fingerprint(
     dataset_folder: Path,
     *,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Fingerprint:
     """Measure all cases of a dataset.
 

@@ -18,8 +18,9 @@ from autoseg.inference.files.inputs import InputCase
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.outputs import OutputFile, PredictionFailure, assign_outputs, write_failures
 from autoseg.postprocessing import apply_postprocessing, check_labels_are_known
+from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.files import Progress, read_record
+from autoseg.records.files import read_record
 from autoseg.records.plan import Plan
 from autoseg.records.postprocessing import PostprocessingRecipe, PostprocessingStep
 from autoseg.records.selection import Selection
@@ -55,7 +56,7 @@ def postprocess_files(
     output: Path,
     *,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[PredictionFailure]:
     """Apply a recipe to label maps; a label map that fails does not stop the others.
 

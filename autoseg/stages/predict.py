@@ -45,8 +45,9 @@ from autoseg.inference.predictor.training_range import read_training_range
 from autoseg.inference.refinement.loading import load_refiners
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Affine, Spacing
-from autoseg.records.files import Progress, read_record
+from autoseg.records.files import read_record
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Prediction
 
@@ -229,7 +230,7 @@ def predict_files(
     skip_existing: bool = False,
     part: Part | None = None,
     cluster: Cluster[Predictor] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[PredictionFailure]:
     """Predict files; a case that fails does not stop the others.
 

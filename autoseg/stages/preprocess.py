@@ -19,9 +19,10 @@ from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, remove_other_cases, save_case
 from autoseg.imaging.datasets.case_parallel import work_on_cases
 from autoseg.imaging.datasets.case_reading import CaseVolume, content_hash, read_case
+from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription
-from autoseg.records.files import Progress, read_record
+from autoseg.records.files import read_record
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 
@@ -35,7 +36,7 @@ def preprocess_dataset(
     workspace: Workspace,
     configurations: Sequence[str],
     workers: int,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> None:
     """Store every case as the configurations need it; cases that are up to date are not changed.
 

@@ -8,8 +8,7 @@ they share, and tries thresholds, refinement and post-processing on the winner.
     winner --thresholds--> --refinement--> --post-processing--> selection.json
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +19,10 @@ from autoseg.inference.models.loading import TIE_ORDER, order_configurations
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.comparison import Names, dice_table, rank_candidates
 from autoseg.networks.devices import choose_device
+from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
-from autoseg.records.files import Progress, read_record, write_record
+from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Selection
@@ -38,9 +38,6 @@ UNSCORED_CHOICE = "3d_fullres"
 """Chosen when nothing was validated: nnU-Net's own default configuration."""
 ALL_CASES_FOLD = "all"
 """Name of the fold that trains on every case, so it has no validation cases and no score."""
-
-ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
-"""Called with a title; the context gives a callback (done, total)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ def select_model(
     options: SelectionOptions | None = None,
     *,
     workers: int = 1,
-    bar: ProgressBar = lambda _title: nullcontext(None),
+    bar: ProgressBar = no_bar,
 ) -> Selection:
     """Choose configuration or ensemble, folds and post-processing by cross-validation.
 

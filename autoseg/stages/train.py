@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from autoseg.imaging.arrays.storage import label_map_origin, stored_cases
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
-from autoseg.records.files import Progress, read_record
+from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
@@ -35,8 +36,6 @@ STARTUP_SECONDS = 8.0
 VALIDATION_MARGIN = 1.3
 """Factor on the measured time of the final validation: later cases may be larger, and the machine busier."""
 
-ProgressBar = Callable[[str], AbstractContextManager[Progress | None]]
-
 
 def train_fold(
     workspace: Workspace,
@@ -44,7 +43,7 @@ def train_fold(
     fold_name: str,
     options: TrainingOptions,
     *,
-    bar: ProgressBar = lambda _title: nullcontext(None),
+    bar: ProgressBar = no_bar,
 ) -> Checkpoint:
     """Train a fold, or resume its training, and score its validation cases; a finished fold is left as it is.
 

@@ -25,14 +25,15 @@ from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
+from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import CaseFiles, indices_by_label
 from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.records.files import Progress, write_record
+from autoseg.records.files import write_record
 from autoseg.records.workspace import CALIBRATION_NAME, EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
 
 
-def validate_fold(fold: Fold, progress: Progress | None = None) -> Evaluation:
+def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     """Predict every validation case with the final weights, write the label maps, score them on their own grid.
 
     Writes `validation/<case><ending>`, `validation/calibration.json` and, last, `validation/evaluation.json` in the
@@ -55,8 +56,7 @@ def validate_fold(fold: Fold, progress: Progress | None = None) -> Evaluation:
     for number, case in enumerate(cases, start=1):
         labels = previous[case][:] if is_cascade else None
         scores.append(_validate_case(fold, loaded, by_case[case], labels, counter))
-        if progress is not None:
-            progress(number, len(cases))
+        progress(number, len(cases))
     evaluation = summarize(
         scores, [label for label, indices in indices_by_label(plan.encoding).items() if indices != (0,)]
     )

@@ -10,6 +10,7 @@ import torch
 from autoseg.errors import UsageError
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.metrics.overlap import score_case
+from autoseg.progress import no_progress
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -109,7 +110,7 @@ def folds_of(workspace, name, folds=tuple(FOLDS)):
     ]
 
 
-def validate_all(workspace, dataset, names=NAMES, progress=None):
+def validate_all(workspace, dataset, names=NAMES, progress=no_progress):
     singles = {name: folds_of(workspace, name) for name in names}
     return validate_pairs(run_of(workspace, dataset), singles, progress)
 

@@ -14,6 +14,7 @@ from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
 from autoseg.networks.refiner import RefinerNetwork
+from autoseg.progress import no_progress
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -122,7 +123,7 @@ class Made:
     def selection(self):
         return read_record(Selection, self.workspace.selection)
 
-    def refine(self, folds=FOLDS, options=OPTIONS, progress=None):
+    def refine(self, folds=FOLDS, options=OPTIONS, progress=no_progress):
         run = ValidationRun(
             workspace=self.workspace, dataset=read_record(DatasetDescription, self.workspace.dataset),
             dataset_folder=self.data, plan=read_record(Plan, self.workspace.plan), device=torch.device("cpu"),

@@ -10,6 +10,7 @@ from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.restoring.restore import CaseLogits, restore_labels
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
+from autoseg.progress import no_progress
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
@@ -67,7 +68,7 @@ class Run:
         self.predicted.append((name, case))
         return CaseLogits(logits_of(self.probabilities[case][name]), place(), ResamplingSpec())
 
-    def tune(self, progress=None) -> TunedThresholds:
+    def tune(self, progress=no_progress) -> TunedThresholds:
         plan = make_plan(labels=LABELS, encoding=ENCODING, transpose=TRANSPOSE)
         dataset = make_dataset(self.references, plan)
         run = ValidationRun(

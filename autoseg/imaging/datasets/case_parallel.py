@@ -8,8 +8,8 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from autoseg.errors import AutosegError, DatasetError, UsageError
+from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import CaseFiles
-from autoseg.records.files import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,7 +21,7 @@ def map_in_processes(
     *,
     task: str,
     workers: int,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Iterator[Result]:
     """Apply a function to every item, in the order of the items, and give each result as soon as it is available.
 
@@ -40,8 +40,7 @@ def map_in_processes(
     """
     for done, result in enumerate(_results(work, items, task, workers), start=1):
         yield result
-        if progress is not None:
-            progress(done, len(items))
+        progress(done, len(items))
 
 
 def work_on_cases(
@@ -50,7 +49,7 @@ def work_on_cases(
     *,
     task: str,
     workers: int,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Iterator[Result]:
     """Apply a function to every case; one bad case does not stop the others.
 

@@ -18,7 +18,7 @@ from autoseg.inference.files.outputs import OutputFile, PredictionFailure, write
 from autoseg.inference.files.parts import Part, part_files
 from autoseg.inference.files.side_files import CaseOutcome, OutputChoices, measure_written, measure_written_instances
 from autoseg.inference.models.label_colors import name_label_values, write_color_tables
-from autoseg.records.files import Progress
+from autoseg.progress import Progress, no_progress
 from autoseg.records.plan import Plan
 
 logger = logging.getLogger("autoseg.predict")
@@ -44,7 +44,7 @@ class _Tables:
 class RunLists:
     """Takes what came of each case, in any order; see `keep_lists`."""
 
-    def __init__(self, outputs: Sequence[OutputFile], tables: _Tables, progress: Progress | None) -> None:
+    def __init__(self, outputs: Sequence[OutputFile], tables: _Tables, progress: Progress) -> None:
         self._outputs = outputs
         self._tables = tables
         self._progress = progress
@@ -65,8 +65,7 @@ class RunLists:
         else:
             self._tables.put(case, outcome)
         self._done[index] = outcome.error
-        if self._progress is not None:
-            self._progress(len(self._done), len(self._outputs))
+        self._progress(len(self._done), len(self._outputs))
 
     @property
     def done(self) -> list[InputCase]:
@@ -90,7 +89,7 @@ def keep_lists(
     plan: Plan,
     choices: OutputChoices,
     part: Part,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Iterator[RunLists]:
     """Keep the lists of a run; when it is stopped, they tell what was done until then.
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from autoseg.errors import TrainingError
+from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
-from autoseg.records.files import Progress
 from autoseg.system import measure_peak_memory
 from autoseg.training.data.batch import Batch
 from autoseg.training.folds.checkpointing import (
@@ -62,7 +62,7 @@ def train_until_done(
     fold: Fold,
     limit_seconds: float | None,
     *,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     after_epoch: Callable[[list[EpochHistory]], None] = lambda _history: None,
 ) -> Checkpoint:
     """Train a fold, or resume its training; write history and checkpoints on the way.
@@ -309,7 +309,5 @@ def _peak_memory_bytes(device: torch.device) -> int:
     return measure_peak_memory()
 
 
-def _step_progress(progress: Progress | None, clock: Clock) -> Callable[[int], None]:
-    if progress is None:
-        return lambda _step: None
+def _step_progress(progress: Progress, clock: Clock) -> Callable[[int], None]:
     return lambda step: progress(round(100 * clock.progress(step)), 100)
