@@ -12,8 +12,7 @@ import time
 
 import torch
 
-from autoseg.inference.windows.forwards import on_device
-from autoseg.inference.windows.network_pass import NetworkPasses, trial_forward
+from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses
 from autoseg.inference.windows.sliding_window import WindowSettings, choose_window_batch, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
@@ -30,7 +29,7 @@ def main() -> None:
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
     network = _build_network(options.features, device)
-    forward = on_device(trial_forward(network, NetworkPasses(device, dtype)), device)
+    forward = NetworkPass(network, NetworkPasses(device, dtype))
     image = torch.randn(1, *options.shape)
     chosen = choose_window_batch(options.patch)
     batches = sorted({1, chosen, *options.batches})

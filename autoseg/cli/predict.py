@@ -4,10 +4,12 @@ import argparse
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 from autoseg.cli.options import add_device, add_shared, gigabytes, part_of_all
+from autoseg.records.output_choices import OutputChoices
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +62,10 @@ def _add_care(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_outputs(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--save-probabilities", action="store_true", help="each class's probability")
-    group.add_argument("--save-uncertainty", action="store_true", help="maps of entropy and disagreement")
-    group.add_argument("--statistics", action="store_true", help="statistics.csv: volumes, mean intensities")
-    group.add_argument("--instances", action="store_true", help="CASE_instances, instances.csv: separate objects")
-    group.add_argument("--colors", action="store_true", help="label names and colours for viewers")
+    for output in fields(OutputChoices):
+        group.add_argument(
+            output.metadata["option"], dest=output.name, action="store_true", help=output.metadata["help"]
+        )
 
 
 def _add_work(group: argparse._ArgumentGroup) -> None:
@@ -83,44 +84,37 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
     from autoseg.inference.files.cluster import Cluster
+    from autoseg.inference.files.parts import WHOLE_RUN
     from autoseg.inference.models.speed import speed_settings
     from autoseg.networks.devices import keep_freed_memory
-    from autoseg.stages.predict import Predictor, predict_files
+    from autoseg.stages.predict import PredictionOptions, Predictor, RunOptions, predict_files
 
     limit, speed = arguments.max_memory, speed_settings(arguments.speed)
     if limit is None:
-        keep_freed_memory()  # sooner, but what is freed still counts
-    load = partial(
-        Predictor,
-        arguments.model.absolute(),
+        keep_freed_memory()  # faster, but what is freed still counts
+    options = PredictionOptions(
         configuration=arguments.configuration,
         folds=arguments.folds,
+        max_folds=speed.max_folds if arguments.folds is None else None,
         device=arguments.device,
         precision=arguments.precision,
         mirroring=speed.mirroring if arguments.tta is None else arguments.tta == "full",
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
-        most_folds=speed.most_folds if arguments.folds is None else None,
         region_of_interest=arguments.roi,
         refine=arguments.refine == "auto",
         max_memory=None if limit is None else round(limit * 1e9),
     )
-    on_cluster = arguments.scheduler is not None
-    predictor = load(device="cpu", precision="fp32") if on_cluster else load()
+    choices = OutputChoices(**{output.name: getattr(arguments, output.name) for output in fields(OutputChoices)})
+    model, images, output = arguments.model.absolute(), arguments.images, arguments.output
+    cluster = None
+    if arguments.scheduler is not None:
+        cluster = Cluster(arguments.scheduler, partial(Predictor, model, options))
+        images, output = images.absolute(), output.absolute()
+        options = replace(options, device="cpu", precision="fp32")  # only the plan is needed here
+    predictor = Predictor(model, options)
+    run_options = RunOptions(skip_existing=arguments.skip_existing, part=arguments.part or WHOLE_RUN, cluster=cluster)
     with _stopping_on_sigterm(), progress_bar("predicting") as progress:
-        failures = predict_files(
-            predictor,
-            arguments.images.absolute() if on_cluster else arguments.images,
-            arguments.output.absolute() if on_cluster else arguments.output,
-            save_probabilities=arguments.save_probabilities,
-            save_uncertainty=arguments.save_uncertainty,
-            statistics=arguments.statistics,
-            colors=arguments.colors,
-            instances=arguments.instances,
-            skip_existing=arguments.skip_existing,
-            part=arguments.part,
-            cluster=Cluster(arguments.scheduler, load) if on_cluster else None,
-            progress=progress,
-        )
+        failures = predict_files(predictor, images, output, choices, run_options, progress)
     for failure in failures:
         print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {arguments.output}")

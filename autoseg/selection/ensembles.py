@@ -24,9 +24,9 @@ from autoseg.imaging.formats.geometry import restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous
-from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stages_of, with_precision
+from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, load_configuration, with_precision
 from autoseg.inference.models.stream import stream_case_logits
-from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, restore_combinations
+from autoseg.inference.restoring.restore import LabelIndices, LogitStream, restore_combinations
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.comparison import Names
 from autoseg.metrics.summary import summarize
@@ -124,7 +124,7 @@ def validate_pairs(
 
 def predict_again(
     run: ValidationRun, fold: str, names: Iterable[str], cases: Sequence[str]
-) -> Callable[[str, str], CaseLogits]:
+) -> Callable[[str, str], LogitStream]:
     """Load the networks that predict validation cases of a fold.
 
     Returns:
@@ -153,7 +153,7 @@ def write_validation_maps(run: ValidationRun, case: str, maps: Sequence[tuple[La
 
 def weights_origin(run: ValidationRun, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
     """Hash of what predicts a fold's cases: weights of all configurations and of the cascade steps before them."""
-    stages = [stage for name in names for stage in stages_of(run.plan, name)]
+    stages = [stage for name in names for stage in cascade_steps(run.plan, name)]
     records = [
         read_record(Checkpoint, run.workspace.fold(stage, fold) / "checkpoint_final.json").model_dump(mode="json")
         for stage in stages
@@ -229,7 +229,7 @@ def _load_previous(
 
 def _open_logits(
     run: ValidationRun, member: LoadedConfiguration, previous: Mapping[str, NDArray[np.int16]], case: str
-) -> CaseLogits:
+) -> LogitStream:
     folder = run.workspace.preprocessed(member.configuration.preprocessed_as)
     if not (folder / (case + RECORD_ENDING)).exists():
         raise UsageError(
@@ -241,7 +241,7 @@ def _open_logits(
     image = stored.array[: len(run.plan.channel_names)]
     labels = previous[case][:] if case in previous else None
     slices = stream_case_logits(member, image, labels)
-    return CaseLogits(slices, stored.record, member.configuration.resampling)
+    return LogitStream(slices, stored.record, member.configuration.resampling)
 
 
 def _evaluate(run: ValidationRun, pair_fold: _PairFold) -> Evaluation:

@@ -151,10 +151,7 @@ def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
         load_with_previous(run.workspace, run.plan, name, [fold], "final", run.device) for name in cases.configurations
     ]
     members = tuple(with_precision(member, run.precision, run.device, run.plan.encoding) for member in loaded)
-    return CasePredictor(
-        plan=run.plan, members=members, postprocessing=(), device=run.device,
-        mirroring=True, overlap=0.5, max_memory=None, memory_log_level=logging.DEBUG,
-    )  # fmt: skip
+    return CasePredictor(plan=run.plan, members=members, memory_log_level=logging.DEBUG)
 
 
 def _predict_case(
@@ -166,12 +163,12 @@ def _predict_case(
     if volume.labels is None:
         raise ValueError(f"case {files.case} was read without its label map")
     stored = Volume(restore_array(volume.image, volume.orientation), volume.template.grid, volume.template)
-    prepared = predictor.prepare(stored, case=files.case, overwrite=False, read_seconds=0.0)
+    prepared = predictor.prepare(stored, case=files.case)
     member = predictor.members[0]
-    record = prepared.inputs[member.name][1]
+    record = prepared.records[member.name]
     image = normalized_crop(volume.image, record, member.configuration.normalization)
     reference = cropped_view(volume.labels, record)
-    with coarse_case(predictor.answers(prepared), image, encoding, (), cases.thresholds) as coarse:
+    with coarse_case(predictor.open_streams(prepared), image, encoding, (), cases.thresholds) as coarse:
         yield HeldOutCase(files.case, coarse, reference, volume, axes)
 
 

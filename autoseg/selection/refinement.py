@@ -17,11 +17,11 @@ from autoseg.errors import RecordError
 from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.formats.geometry import restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
-from autoseg.inference.models.loading import stages_of
+from autoseg.inference.models.loading import cascade_steps
 from autoseg.inference.refinement.loading import hash_file, load_refiner, refiner_path
 from autoseg.inference.refinement.patches import plan_patches, plan_refiner
 from autoseg.inference.refinement.refine import LoadedRefiners, refine_labels
-from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
+from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.metrics.case_scores import measure_case
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Triple
@@ -60,7 +60,7 @@ def refine_model(
     folds: Mapping[str, Sequence[str]],
     options: RefinementOptions,
     *,
-    thresholds: Thresholds = ONE_HALF,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
     progress: Progress = no_progress,
 ) -> RefinementOutcome:
     """Train refiners on out-of-fold predictions, and test them on cases that they did not see.
@@ -210,7 +210,7 @@ class _Trial:
         so that stored refiners stay valid.
         """
         cases, workspace = self.cases, self.cases.run.workspace
-        stages = [stage for name in cases.configurations for stage in stages_of(cases.run.plan, name)]
+        stages = [stage for name in cases.configurations for stage in cascade_steps(cases.run.plan, name)]
         checkpoints = [workspace.fold(name, fold) / "checkpoint_final.json" for name in stages for fold in cases.folds]
         deciding = {
             "version": SETTINGS_VERSION,

@@ -22,7 +22,7 @@ from autoseg.imaging.datasets.case_reading import choose_orientation
 from autoseg.imaging.formats.geometry import orient_array
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.restoring.restore import restore_labels
-from autoseg.inference.sinks.quantized import level_file, open_levels
+from autoseg.inference.sinks.quantized import open_quantized, quantized_file
 from autoseg.metrics.comparison import Names, format_score
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
@@ -148,8 +148,8 @@ def _predict_levels(
         predict = predict_again(run, fold.fold, names, [case for case, _ in own]) if own else None
         for case, path in own:
             logits = [predict(name, case) for name in names] if predict is not None else []
-            with level_file(path, logits[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as write:
-                restore_labels(logits, run.plan.encoding, [write])
+            with quantized_file(path, logits[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as sink:
+                restore_labels(logits, run.plan.encoding, [sink])
             done += 1
             progress(done, len(pending))
     tasks = (delayed(_open_case)(run, fold.fold, case, path) for fold, case, path in levels)
@@ -192,7 +192,7 @@ def _sweep(run: ValidationRun, cases: Sequence[_Case], begun: ThresholdSweep) ->
 
 def _dice_by_threshold(case: _Case, encoding: LabelEncoding) -> NDArray[np.float64]:
     """Dice (thresholds, regions) from counts of each region's own probabilities; NaN where both are empty."""
-    levels, record = open_levels(case.levels)
+    levels, record = open_quantized(case.levels)
     reference = case.reference[:]
     counted = reference != len(encoding.values)  # without the ignore index; all voxels if there is no such label
     box = crop_slices(record)
@@ -242,7 +242,7 @@ def _decide_labels(
     case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]
 ) -> tuple[NDArray[np.unsignedinteger], PreprocessedCase]:
     """Label indices of the whole image in the plan's order of axes; regions in their order, one in memory at a time."""
-    levels, record = open_levels(case.levels)
+    levels, record = open_quantized(case.levels)
     labels = np.zeros(record.original_shape, dtype=np.min_scalar_type(len(encoding.values)))
     inside = labels[crop_slices(record)]
     for region, head in enumerate(encoding.heads):

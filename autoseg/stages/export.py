@@ -5,7 +5,7 @@ workspace --choose recipe--> networks --copy without names and paths--> plan, we
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +19,7 @@ from autoseg import DISTRIBUTION
 from autoseg.errors import PredictionError
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
-    Recipe,
     choose_recipe,
-    follow_selection,
     load_with_previous,
 )
 from autoseg.inference.refinement.loading import load_refiners, refiner_path
@@ -42,6 +40,10 @@ from autoseg.training.folds.checkpointing import save_weights
 
 FINAL = "checkpoint_final"
 """File name of exported weights, final or best: prediction and training look for this name."""
+
+
+RECIPE_FIELDS = ("configurations", "folds", "region_thresholds", "refinement", "postprocessing")
+"""Fields of a selection that prediction follows; the others say how it was chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,16 +191,16 @@ def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg",
     return manifest
 
 
-def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> Recipe:
+def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> Selection:
     requested = options.configurations or (None,)
     recipes = [choose_recipe(workspace, plan, name, options.folds, options.checkpoint) for name in requested]
     names = dict.fromkeys(name for recipe in recipes for name in recipe.configurations)
-    return replace(recipes[0], configurations=tuple(names))
+    return recipes[0].model_copy(update={"configurations": tuple(names)})
 
 
-def _make_selection(recipe: Recipe, members: Sequence[LoadedConfiguration], stated: Selection | None) -> Selection:
+def _make_selection(recipe: Selection, members: Sequence[LoadedConfiguration], stated: Selection | None) -> Selection:
     """The recipe as selection.json; the model's own if it is equal, so that its scores and reasons stay."""
-    if stated is not None and recipe == follow_selection(stated):
+    if stated is not None and all(getattr(recipe, name) == getattr(stated, name) for name in RECIPE_FIELDS):
         return stated
     first = members[0].folds
     folds = first if all(member.folds == first for member in members) else ()  # empty: all trained folds

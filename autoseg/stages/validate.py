@@ -6,7 +6,6 @@ first stage's folds also leave label maps for the second stage, see `inference.m
 
 import time
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
 from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, with_precision
 from autoseg.inference.models.stream import stream_case_logits
-from autoseg.inference.restoring.restore import CaseLogits, LabelIndices, ProbabilitySink, restore_with_grids
+from autoseg.inference.restoring.restore import LabelIndices, LogitStream, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
@@ -109,7 +108,7 @@ def _validate_case(
     reference = read_label_map(dataset / files.label)
     orientation = choose_orientation(reference.grid, plan.orientation)
     indices = orient_array(encode_label_map(reference.array[0], plan.encoding), orientation)
-    own, next_maps = _label_maps(fold, loaded, files.case, previous, [partial(counter.add, indices)])
+    own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices)])
     del indices
     for stage, labels in zip(_next_stages(fold), next_maps, strict=True):
         stage.write(stage.grid(files.case), labels)
@@ -134,6 +133,6 @@ def _label_maps(
     stored = fold.open_case(case)
     image = stored.array[: len(fold.plan.channel_names)]
     slices = stream_case_logits(loaded, image, previous)
-    logits = CaseLogits(slices, stored.record, loaded.configuration.resampling)
+    logits = LogitStream(slices, stored.record, loaded.configuration.resampling)
     grids = [stage.grid(case) for stage in _next_stages(fold)]
     return restore_with_grids(logits, grids, fold.plan.encoding, sinks)

@@ -14,7 +14,7 @@ from autoseg.stages import predict as stage
 def test_the_limit_is_in_bytes(monkeypatch, words, expected):
     seen: dict[str, object] = {}
     kept = []
-    monkeypatch.setattr(stage, "Predictor", lambda model, **options: seen.update(options))
+    monkeypatch.setattr(stage, "Predictor", lambda model, options: seen.update(vars(options)))
     monkeypatch.setattr(stage, "predict_files", lambda *arguments, **options: [])
     monkeypatch.setattr(devices, "keep_freed_memory", lambda: kept.append(True))
     parser = argparse.ArgumentParser()

@@ -13,7 +13,7 @@ from autoseg.records.files import read_record
 from autoseg.records.network import NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Plan, model_hash
 from autoseg.records.workspace import Workspace
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from tests.interop.nnunet_models import (
     DATASET,
     OLD_KEYS,
@@ -111,7 +111,7 @@ def test_weights_arrive_under_our_names_fold_by_fold(model, tmp_path):
 
 def test_the_predictor_loads_it_unchanged(model, tmp_path):
     image = torch.rand(2, 6, 9, 10).numpy() * 90
-    predictor = Predictor(imported(model, tmp_path).root, device="cpu", precision="fp32")
+    predictor = Predictor(imported(model, tmp_path).root, PredictionOptions(device="cpu", precision="fp32"))
     assert predictor.members[0].folds == ("0",)  # `all` only when there is no other, as in nnU-Net
     prediction = predictor.predict(image, spacing=(1.0, 2.5, 1.25))
     assert prediction.labels.shape == (6, 9, 10)
@@ -147,7 +147,7 @@ def test_a_residual_encoder_arrives_block_by_block(tmp_path):
         "encoder.levels.2.1.second.normalization.weight": "encoder.stages.2.blocks.1.conv2.norm.weight",
     }.items():
         torch.testing.assert_close(ours[name], theirs[original], rtol=0, atol=0)
-    Predictor(workspace.root, device="cpu", precision="fp32")
+    Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
 
 
 def test_convolutions_without_bias_get_zeros(tmp_path):
@@ -164,7 +164,7 @@ def test_batch_normalisation_is_known_by_its_weights(tmp_path):
     ours = weights_of(workspace)
     theirs = made_weights(batch_norm=True)["encoder.stages.1.0.convs.0.norm.running_var"]
     torch.testing.assert_close(ours["encoder.levels.1.0.normalization.running_var"], theirs)
-    Predictor(workspace.root, device="cpu", precision="fp32")
+    Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
 
 
 def test_plans_from_before_architecture_are_read(tmp_path):
@@ -198,7 +198,7 @@ def test_a_cascade_brings_both_stages_and_nnunets_rule_between_them(tmp_path):
     assert cascade.network.input_channels == 4  # two channels and two labels
     assert cascade.spacing == (2.5, 1.0, 1.25)
     assert plan.configurations["3d_lowres"].spacing == (4.0, 2.0, 2.0)
-    predictor = Predictor(workspace.root, device="cpu", precision="fp32")
+    predictor = Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
     (member,) = predictor.members
     assert member.previous is not None
     assert member.previous.folds == ("0", "1")

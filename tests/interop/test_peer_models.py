@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from autoseg.imaging.arrays.preprocessing import preprocess_case
-from autoseg.inference.restoring.restore import CaseLogits, restore_labels
+from autoseg.inference.restoring.restore import LogitStream, restore_labels
 from autoseg.inference.sinks.probabilities import ProbabilityVolume
 from autoseg.inference.windows.forwards import mean_mirrored_logits, mirror_variants
 from autoseg.inference.windows.sliding_window import importance_map, window_starts
 from autoseg.interop.nnunet_import import import_nnunet
 from autoseg.records.case import Orientation
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 
 MAX_FRACTION = 2e-4
 """Of the surface band, over all cases of a model."""
@@ -42,7 +42,7 @@ def _one_thread():
 
 def load_imported(folder, tmp_path) -> Predictor:
     import_nnunet(folder / "model", tmp_path / "model")
-    return Predictor(tmp_path / "model", device="cpu", precision="fp32")
+    return Predictor(tmp_path / "model", PredictionOptions(device="cpu", precision="fp32"))
 
 
 def their_labels(folder, case):
@@ -132,14 +132,14 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
         logits[:, *box] += answer * weights
         total[box] += weights
     logits /= total.clamp(min=1e-30)
-    answered = CaseLogits(logits.half().unbind(1), record, member.configuration.resampling)
+    answered = LogitStream(logits.half().unbind(1), record, member.configuration.resampling)
     inside = (slice(None), slice(None), *(
         slice(int(np.ceil(part.start * old / new)) + 2, int(part.stop * old / new) - 2)
         for part, old, new in zip(middle[1:], record.original_shape[1:], record.shape[1:], strict=True)
     ))  # fmt: skip
     ours = np.zeros((4, *record.original_shape), dtype=np.float16)
     encoding = predictor.plan.encoding
-    sink = ProbabilityVolume(ours, encoding, Orientation()).write
+    sink = ProbabilityVolume(ours, encoding, Orientation())
     labels = restore_labels([answered], encoding, [sink])[inside[1:]]
     expected = their_labels(folder, case)[inside[1:]]
     assert (expected > 0).sum() > 50

@@ -11,7 +11,7 @@ from autoseg.records.budget import Budget
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.workspace import Workspace
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.stages.train import train_fold
 from autoseg.testing.phantoms import PHANTOM_LABELS
 from autoseg.training.options import TrainingOptions
@@ -54,7 +54,7 @@ def test_held_out_cases_are_predicted_by_both_stages(finished_run, phantom_datas
     images = phantom_dataset / "imagesTs"
     words = ["predict", "-m", str(finished_run.root), "-i", str(images), "-o", str(tmp_path), "-c", CASCADE]
     assert main([*words, "--device", "cpu"]) == 0
-    predictor = Predictor(finished_run.root, configuration=CASCADE, device="cpu")
+    predictor = Predictor(finished_run.root, PredictionOptions(configuration=CASCADE, device="cpu"))
     (member,) = predictor.members
     assert member.previous is not None
     assert (member.previous.name, member.previous.folds, member.folds) == ("3d_lowres", ("0", "1"), ("0", "1"))

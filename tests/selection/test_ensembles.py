@@ -21,7 +21,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.selection import ensembles
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.stages.describe import describe_dataset
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.validate import validate_fold
 from autoseg.testing import write_phantom_dataset
@@ -132,7 +132,7 @@ def test_every_pair_predicts_what_the_recipe_predicts(workspace, dataset, passes
                 configurations=pair, folds=(one.fold,), mean_foreground_dice=None, candidates=(), reasons=()
             )
             write_record(recipe, workspace.selection)
-            predictor = Predictor(workspace.root, device="cpu", precision="fp32")
+            predictor = Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
             for case in FOLDS[one.fold]:
                 expected = predictor.predict(dataset / "imagesTr" / f"{case}_0000.nii.gz").labels
                 label_map = read_map(one.folder / f"{case}.nii.gz")

@@ -29,7 +29,7 @@ from autoseg.selection.refinement import refine_model
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.export import export_model
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.training.folds.checkpointing import save_weights
 from autoseg.training.refinement import RefinementOptions, TrainedRefiner
@@ -90,7 +90,7 @@ class Made:
     def __init__(self, root, truth):
         self.workspace, self.data = Workspace(root / "made.autoseg"), root / "data"
         write_model(self.workspace)
-        predictor = Predictor(self.workspace.root, device="cpu", precision="fp32")
+        predictor = Predictor(self.workspace.root, PredictionOptions(device="cpu", precision="fp32"))
         write_record(
             Splits(folds=tuple(Split(training=(), validation=names) for names in FOLDS.values()), reason="made"),
             self.workspace.splits,
@@ -175,9 +175,11 @@ def test_post_processing_is_tuned_on_refined_maps(selected):
 
 @pytest.mark.slow
 def test_prediction_follows_the_recipe(selected):
-    predictor = Predictor(selected.workspace.root, device="cpu", precision="fp32")
-    plain = Predictor(selected.workspace.root, device="cpu", precision="fp32", refine=False)
-    by_name = Predictor(selected.workspace.root, device="cpu", precision="fp32", configuration="3d_fullres")
+    predictor = Predictor(selected.workspace.root, PredictionOptions(device="cpu", precision="fp32"))
+    plain = Predictor(selected.workspace.root, PredictionOptions(device="cpu", precision="fp32", refine=False))
+    by_name = Predictor(
+        selected.workspace.root, PredictionOptions(device="cpu", precision="fp32", configuration="3d_fullres")
+    )
     image = draw_ball(seed=99)
     labels = predictor.predict(image[0], spacing=SPACING).labels
     assert dice(labels, image[1]) > 0.96
@@ -195,7 +197,9 @@ def test_prediction_follows_the_recipe(selected):
 @pytest.mark.slow
 def test_an_exported_model_refines_as_well(selected, tmp_path):
     image, _ = draw_ball(seed=98)
-    expected = Predictor(selected.workspace.root, device="cpu", precision="fp32").predict(image, spacing=SPACING)
+    expected = Predictor(selected.workspace.root, PredictionOptions(device="cpu", precision="fp32")).predict(
+        image, spacing=SPACING
+    )
     archive = tmp_path / "model.zip"
     manifest = export_model(selected.workspace.root, archive)
     assert {"models/refinement/refiner_0.safetensors", "models/refinement/refiner_1.json"} <= manifest.files.keys()
@@ -203,7 +207,9 @@ def test_an_exported_model_refines_as_well(selected, tmp_path):
     again = tmp_path / "again"
     export_model(archive, again)
     for model in (archive, again):
-        labels = Predictor(model, device="cpu", precision="fp32").predict(image, spacing=SPACING).labels
+        labels = (
+            Predictor(model, PredictionOptions(device="cpu", precision="fp32")).predict(image, spacing=SPACING).labels
+        )
         np.testing.assert_array_equal(labels, expected.labels)
 
 
@@ -225,11 +231,11 @@ def test_what_was_changed_or_lost_is_refused(selected, tmp_path):
     path = Workspace(root).refinement / "refiner_0.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
     with pytest.raises(PredictionError, match=r"refiner_0\.safetensors: was changed"):
-        Predictor(root, device="cpu")
+        Predictor(root, PredictionOptions(device="cpu"))
     path.unlink()
     with pytest.raises(PredictionError, match=r"refiner_0\.safetensors: is not there"):
-        Predictor(root, device="cpu")
-    Predictor(root, device="cpu", refine=False)
+        Predictor(root, PredictionOptions(device="cpu"))
+    Predictor(root, PredictionOptions(device="cpu", refine=False))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.formats.reading import read_label_map
-from autoseg.inference.restoring.restore import CaseLogits, restore_labels
+from autoseg.inference.restoring.restore import LogitStream, restore_labels
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.progress import no_progress
@@ -66,7 +66,7 @@ class Run:
 
     def answer(self, name, case):
         self.predicted.append((name, case))
-        return CaseLogits(logits_of(self.probabilities[case][name]), place(), ResamplingSpec())
+        return LogitStream(logits_of(self.probabilities[case][name]), place(), ResamplingSpec())
 
     def tune(self, progress=no_progress) -> TunedThresholds:
         plan = make_plan(labels=LABELS, encoding=ENCODING, transpose=TRANSPOSE)
@@ -210,7 +210,7 @@ def test_counts_and_maps_equal_whole_arrays(run):
                 predicted = (mean[region] > threshold)[reference != 99]
                 expected = 2 * (true & predicted).sum() / (true.sum() + predicted.sum())
                 assert seen[case][number, region] == pytest.approx(expected)
-        answers = [CaseLogits(logits_of(run.probabilities[case][name]), place(), ResamplingSpec()) for name in MODEL]
+        answers = [LogitStream(logits_of(run.probabilities[case][name]), place(), ResamplingSpec()) for name in MODEL]
         indices = restore_labels(answers, ENCODING, (), tuned.thresholds)
         found = read_label_map(fold.folder / f"{case}.nii.gz").array[0]
         np.testing.assert_array_equal(found, np.array([0, 10, 20])[indices])

@@ -22,7 +22,7 @@ from autoseg.records.selection import Candidate, Selection
 from autoseg.stages import export
 from autoseg.stages.export import ExportOptions, export_model
 from autoseg.stages.plan import adopt_model
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from tests.builders import (
     CASCADE,
     make_cascade_plan,
@@ -45,7 +45,7 @@ def image(seed=0):
 
 
 def predict(model, channels=1, **options):
-    predictor = Predictor(model, device="cpu", precision="fp32", **options)
+    predictor = Predictor(model, PredictionOptions(device="cpu", precision="fp32", **options))
     array = np.stack([image(seed) for seed in range(channels)])
     return predictor.predict(array, spacing=SPACING, probabilities=True)
 
@@ -163,7 +163,7 @@ def test_a_cascade_brings_its_previous_stage(tmp_path):
 
 def test_a_model_may_be_given_by_name(model, tmp_path):
     export_model(model.root, tmp_path / "model.zip")
-    assert Predictor(model=tmp_path / "model.zip", device="cpu").plan.dataset_name == "made"
+    assert Predictor(tmp_path / "model.zip", PredictionOptions(device="cpu")).plan.dataset_name == "made"
 
 
 def test_plan_and_weights_are_all_a_model_needs(tmp_path):

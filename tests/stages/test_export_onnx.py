@@ -18,7 +18,7 @@ from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.stages.export import ExportOptions
 from autoseg.stages.export_onnx import export_onnx
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from tests.builders import CASCADE, REGIONS, make_cascade_plan, make_plan, write_model
 
 SHAPE, SPACING = (9, 21, 26), (2.5, 1.0, 0.7)  # (z, y, x), superior, posterior, left
@@ -202,7 +202,11 @@ def test_the_files_suffice_to_predict_the_same_label_map(runtime, tmp_path, make
     workspace = make(tmp_path / "model")
     manifest = export_onnx(workspace.root, tmp_path / "onnx", ExportOptions(license="MIT"))
     image = make_image(channels)
-    expected = Predictor(workspace.root, device="cpu", precision="fp32").predict(image, spacing=SPACING).labels
+    expected = (
+        Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
+        .predict(image, spacing=SPACING)
+        .labels
+    )
     found = FilesPredictor(tmp_path / "onnx", runtime).predict(image, SPACING)
     assert len(np.unique(expected)) > 1
     assert np.count_nonzero(found != expected) <= 1  # float32 sums of another order may decide a tie

@@ -22,7 +22,7 @@ from autoseg.records.postprocessing import (
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.postprocess import postprocess_files, recipe_of_model
-from autoseg.stages.predict import Predictor, predict_files
+from autoseg.stages.predict import PredictionOptions, Predictor, predict_files
 from tests.builders import LABELS, REGIONS, make_plan, write_model
 
 STEPS = (
@@ -70,7 +70,7 @@ def test_the_recipe_alone_gives_what_prediction_gives(tmp_path, labels):
     written = {}
     for kind, recipe in (("raw", ()), ("cleaned", steps)):
         write_selection(workspace, recipe)
-        predictor = Predictor(workspace.root, device="cpu", precision="fp32")
+        predictor = Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
         assert predict_files(predictor, tmp_path / "images", tmp_path / kind) == []
         written[kind] = [(tmp_path / kind / f"case{number}.nii.gz").read_bytes() for number in range(2)]
     assert written["raw"] != written["cleaned"]

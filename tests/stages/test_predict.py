@@ -26,16 +26,17 @@ from autoseg.inference.models.loading import load_configuration
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.restoring import restore
-from autoseg.inference.restoring.restore import CaseLogits, restore_labels, restore_on_grid
+from autoseg.inference.restoring.restore import LogitStream, restore_labels, restore_on_grid
 from autoseg.inference.sinks.probabilities import ProbabilityVolume
 from autoseg.inference.windows import sliding_window
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
 from autoseg.records.files import write_record
 from autoseg.records.network import ResamplingSpec
+from autoseg.records.output_choices import OutputChoices
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.stages.predict import Predictor, predict_files
+from autoseg.stages.predict import PredictionOptions, Predictor, RunOptions, predict_files
 from tests.builders import (
     CASCADE,
     LABELS,
@@ -55,7 +56,7 @@ TIMES = ("read", "preprocess", "network", "export")
 
 def load(model, **options):
     """Exact arithmetic, so that label maps can be compared voxel by voxel."""
-    return Predictor(model, device="cpu", precision="fp32", **options)
+    return Predictor(model, PredictionOptions(device="cpu", precision="fp32", **options))
 
 
 def float_probabilities(prediction):
@@ -85,7 +86,7 @@ def test_steps_by_hand_give_the_same(model, predictor):
     logits = torch.stack([
         predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), 3, (0, 1, 2)) for network in members
     ]).mean(dim=0)  # fmt: skip
-    answer = CaseLogits(logits.unbind(1), record, plan.configurations["3d_fullres"].resampling)
+    answer = LogitStream(logits.unbind(1), record, plan.configurations["3d_fullres"].resampling)
     indices = restore_labels([answer], plan.encoding)
     prediction = predictor.predict(image, spacing=SPACING)
     assert prediction.labels.shape == SHAPE
@@ -278,7 +279,7 @@ def cascade_by_hand(model, plan, image):
     """Both stages one after the other; probabilities by head on the image's grid."""
     cpu, workspace = torch.device("cpu"), Workspace(model)
     heads = len(plan.encoding.heads)
-    answers: list[CaseLogits] = []
+    answers: list[LogitStream] = []
     for name in ("3d_lowres", CASCADE):
         prepared, _, record = preprocess_case(image, None, SPACING, case="x", plan=plan, configuration=name)
         if name == CASCADE:
@@ -290,7 +291,7 @@ def cascade_by_hand(model, plan, image):
         logits = torch.stack([
             predict_logits(network, torch.from_numpy(prepared), (12, 16, 20), heads, (0, 1, 2)) for network in networks
         ]).mean(dim=0)  # fmt: skip
-        answers.append(CaseLogits(logits.unbind(1), record, plan.configurations[name].resampling))
+        answers.append(LogitStream(logits.unbind(1), record, plan.configurations[name].resampling))
     return restore_labels(answers[1:], plan.encoding)
 
 
@@ -325,7 +326,7 @@ def test_the_first_stage_matters_and_is_gone_before_the_second(tmp_path, monkeyp
     before = load(tmp_path).predict(make_image(), spacing=SPACING).labels
     assert len(earlier) == 2
     monkeypatch.setattr(
-        case_predictor, "restore_on_grid", lambda case, grid, encoding: np.ones(grid.shape, dtype=np.int16)
+        case_predictor, "restore_on_grid", lambda _stream, grid, *_arguments: np.ones(grid.shape, dtype=np.int16)
     )
     earlier.clear()
     assert (load(tmp_path).predict(make_image(), spacing=SPACING).labels != before).any()
@@ -496,7 +497,9 @@ def test_probabilities_in_a_file_are_those_in_memory(tmp_path, labels, axes):
     predictor = load(tmp_path)
     expected = predictor.predict(tmp_path / "turned.nii.gz", probabilities=True)
     assert expected.probabilities is not None
-    assert predict_files(predictor, tmp_path / "turned.nii.gz", tmp_path / "out", save_probabilities=True) == []
+    assert (
+        predict_files(predictor, tmp_path / "turned.nii.gz", tmp_path / "out", OutputChoices(probabilities=True)) == []
+    )
     stored = blosc2.open(str(tmp_path / "out" / "turned_probabilities.b2nd"), mode="r")
     np.testing.assert_array_equal(stored[:], expected.probabilities)
     values = stored[:].astype(np.float32)
@@ -557,7 +560,7 @@ def test_existing_outputs_can_be_kept(tmp_path, predictor):
     target = tmp_path / "out" / "a.nii.gz"
     target.parent.mkdir()
     target.write_bytes(b"old")
-    assert predict_files(predictor, source, tmp_path / "out", skip_existing=True) == []
+    assert predict_files(predictor, source, tmp_path / "out", options=RunOptions(skip_existing=True)) == []
     assert target.read_bytes() == b"old"
     assert predict_files(predictor, source, tmp_path / "out") == []
     assert target.read_bytes() != b"old"
@@ -569,7 +572,7 @@ def test_the_image_is_never_overwritten(tmp_path, predictor):
     (tmp_path / "link").symlink_to(tmp_path)
     for output in (tmp_path, source, tmp_path / "link"):
         for skip_existing in (False, True):
-            (failure,) = predict_files(predictor, source, output, skip_existing=skip_existing)
+            (failure,) = predict_files(predictor, source, output, options=RunOptions(skip_existing=skip_existing))
             assert "the label map would overwrite an image" in failure.error
     assert source.read_bytes() == before
 
@@ -597,7 +600,9 @@ def test_a_picture_file_is_what_is_written(tmp_path):
     assert (tmp_path / "m.png").read_bytes() == before
     target = tmp_path / "labels.png"
     target.write_bytes(b"old")
-    assert predict_files(model, tmp_path / "m.png", tmp_path / "labels.JPG", skip_existing=True) == []
+    assert (
+        predict_files(model, tmp_path / "m.png", tmp_path / "labels.JPG", options=RunOptions(skip_existing=True)) == []
+    )
     assert target.read_bytes() == b"old"
 
 
@@ -606,7 +611,7 @@ def test_kept_outputs_do_not_hide_clashing_names_and_faulty_cases(tmp_path, pred
     (tmp_path / "l.json").write_text(json.dumps([{"case": "a", "image": image}, {"case": "a", "image": image}]))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.nii.gz").write_bytes(b"old")
-    (failure,) = predict_files(predictor, tmp_path / "l.json", tmp_path / "out", skip_existing=True)
+    (failure,) = predict_files(predictor, tmp_path / "l.json", tmp_path / "out", options=RunOptions(skip_existing=True))
     assert "another case of this run has the same name" in failure.error
 
 
@@ -616,7 +621,7 @@ def test_no_label_map_without_its_probabilities(tmp_path, predictor, monkeypatch
 
     monkeypatch.setattr(ProbabilityVolume, "write", fail)
     source = write_nifti(make_image(), tmp_path / "a.nii.gz")
-    (failure,) = predict_files(predictor, source, tmp_path / "out", save_probabilities=True)
+    (failure,) = predict_files(predictor, source, tmp_path / "out", OutputChoices(probabilities=True))
     assert failure.error == "disk full"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["failures.json"]
 
@@ -690,7 +695,7 @@ def test_single_file_to_a_named_file(tmp_path, predictor):
     assert predict_files(predictor, source, tmp_path / "deep" / "result.nii") == []
     expected = predictor.predict(source).labels
     np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "deep" / "result.nii").dataobj).T, expected)
-    assert predict_files(predictor, source, tmp_path / "folder", save_probabilities=True) == []
+    assert predict_files(predictor, source, tmp_path / "folder", OutputChoices(probabilities=True)) == []
     stored = blosc2.open(str(tmp_path / "folder" / "a_probabilities.b2nd"))[:]
     assert stored.shape == (3, *SHAPE)
     assert stored.dtype == np.float16
@@ -726,7 +731,7 @@ def test_not_a_model(tmp_path, model):
 def test_half_precision_changes_few_voxels(model, predictor):
     image = make_image()
     exact = predictor.predict(image, spacing=SPACING).labels
-    coarse = Predictor(model, device="cpu", precision="bf16").predict(image, spacing=SPACING).labels
+    coarse = Predictor(model, PredictionOptions(device="cpu", precision="bf16")).predict(image, spacing=SPACING).labels
     assert (exact == coarse).mean() > 0.9
 
 
@@ -736,14 +741,14 @@ def test_precision_auto_begins_with_float32(tmp_path, monkeypatch, caplog, has_1
     write_model(tmp_path, plan, {"3d_lowres": ("0",), "3d_fullres": ("0",), CASCADE: ("0",)})
     monkeypatch.setattr("autoseg.networks.devices._cpu_computes_bf16", lambda: has_16_bits)
     with caplog.at_level(logging.INFO, "autoseg.predict"):
-        predictor = Predictor(tmp_path, configuration=CASCADE, device="cpu")
+        predictor = Predictor(tmp_path, PredictionOptions(configuration=CASCADE, device="cpu"))
     assert {member.passes.current_dtype for member in predictor.members} == {torch.float32}
     assert ("precision float32: this device does not compute in 16 bits" in caplog.messages) is not has_16_bits
     (member,) = predictor.members
     assert member.previous is not None
     trials = [stage.passes.trial for stage in (member, member.previous)]
     assert [trial and trial.candidate for trial in trials] == [torch.bfloat16 if has_16_bits else None] * 2
-    exact = Predictor(tmp_path, configuration=CASCADE, device="cpu", precision="fp32")
+    exact = Predictor(tmp_path, PredictionOptions(configuration=CASCADE, device="cpu", precision="fp32"))
     image = make_image()
     agreement = predictor.predict(image, spacing=SPACING).labels == exact.predict(image, spacing=SPACING).labels
     assert agreement.mean() > 0.999
@@ -784,7 +789,7 @@ class Threshold(torch.nn.Module):
 
 
 @pytest.mark.parametrize("low_resolution", [False, True])
-def test_a_cheap_pass_finds_where_to_look(tmp_path, low_resolution):
+def test_a_coarse_pass_finds_where_to_look(tmp_path, low_resolution):
     spacings: dict[str, tuple[float, ...]] = {"3d_fullres": (1.0, 1.0, 1.0)}
     if low_resolution:
         spacings["3d_lowres"] = (2.0, 2.0, 2.0)
@@ -796,9 +801,13 @@ def test_a_cheap_pass_finds_where_to_look(tmp_path, low_resolution):
         predictor = load(tmp_path, configuration="3d_fullres", region_of_interest=regional)
         parts = predictor.case_predictor
         members = tuple(replace(member, networks=(Threshold(seen),)) for member in parts.members)
-        locator = None if parts.locator is None else replace(parts.locator, networks=(Threshold(seen),))
-        predictor.case_predictor = replace(parts, members=members, locator=locator)
-        assert (locator is not None) == (regional and low_resolution)
+        coarse_pass = parts.coarse_pass
+        if coarse_pass is not None and coarse_pass.coarser is not None:
+            coarser = replace(coarse_pass.coarser, networks=(Threshold(seen),))
+            coarse_pass = replace(coarse_pass, coarser=coarser)
+        predictor.case_predictor = replace(parts, members=members, coarse_pass=coarse_pass)
+        has_coarser = coarse_pass is not None and coarse_pass.coarser is not None
+        assert has_coarser == (regional and low_resolution)
         answers.append(predictor.predict(bright_ball(), spacing=(1.0, 1.0, 1.0)).labels)
         voxels.append(sum(seen))
     assert 300 < (answers[0] > 0).sum() < 800
@@ -823,7 +832,7 @@ def test_nothing_found_is_looked_for_everywhere(tmp_path):
 def test_no_more_folds_than_allowed(tmp_path):
     plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2))
     write_model(tmp_path, plan, {"3d_lowres": ("0", "1", "2"), CASCADE: ("0", "1", "2")})
-    (member,) = load(tmp_path, configuration=CASCADE, most_folds=2).members
+    (member,) = load(tmp_path, configuration=CASCADE, max_folds=2).members
     assert (member.folds, len(member.networks)) == (("0", "1"), 2)
     assert member.previous is not None
     assert (member.previous.folds, len(member.previous.networks)) == (("0", "1"), 2)

@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from autoseg.imaging.arrays.border_core import divide_encoding
 from autoseg.imaging.formats.reading import read_label_map
+from autoseg.records.output_choices import OutputChoices
 from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.stages.predict import Predictor, predict_files
+from autoseg.stages.predict import PredictionOptions, Predictor, predict_files
 from tests.builders import make_plan, write_model, write_nifti
 
 SPACING = (2.5, 1.0, 0.8)
@@ -41,7 +42,7 @@ def predictor_of(folder, *, divided, **changes):
             target="border_core", border_width_mm=1.5,
         )  # fmt: skip
     write_model(folder, plan, {"3d_fullres": ("0",)})
-    predictor = Predictor(folder, device="cpu", precision="fp32", mirroring=False)
+    predictor = Predictor(folder, PredictionOptions(device="cpu", precision="fp32", mirroring=False))
     parts = predictor.case_predictor
     network = FromIntensity(len(plan.encoding.heads))
     members = tuple(replace(member, networks=(network,)) for member in parts.members)
@@ -106,9 +107,8 @@ def test_files_tables_and_colors_name_the_label(tmp_path):
     write_nifti(image_of(touching_balls()), tmp_path / "in" / "a.nii.gz", SPACING)
     predictor = predictor_of(tmp_path / "model", divided=True)
     out = tmp_path / "out"
-    assert predict_files(
-        predictor, tmp_path / "in", out, instances=True, statistics=True, colors=True, save_uncertainty=True
-    ) == []  # fmt: skip
+    choices = OutputChoices(instances=True, statistics=True, colors=True, uncertainty=True)
+    assert predict_files(predictor, tmp_path / "in", out, choices) == []
     assert (out / "labels.ctbl").read_text().splitlines()[-1].startswith("255 cell ")
     with (out / "statistics.csv").open() as file:
         (row,) = csv.DictReader(file)

@@ -13,7 +13,7 @@ import SimpleITK
 
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.predictor.images import as_volume
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_image, make_plan, write_model, write_nifti
 
 
@@ -21,14 +21,14 @@ from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_imag
 def predictor(tmp_path_factory):
     plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)}, channel_names=("T1", "T2"))
     workspace = write_model(tmp_path_factory.mktemp("model"), plan, {"3d_fullres": ("0", "1")})
-    return Predictor(workspace.root, device="cpu", precision="fp32")
+    return Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
 
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
     plan = make_cascade_plan((4.0, 2.4, 2.4), (2.0, 1.2, 1.2), channel_names=("T1", "T2"))
     workspace = write_model(tmp_path_factory.mktemp("cascade"), plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
-    return Predictor(workspace.root, configuration=CASCADE, device="cpu", precision="fp32")
+    return Predictor(workspace.root, PredictionOptions(configuration=CASCADE, device="cpu", precision="fp32"))
 
 
 def two_channels(seed=0):
@@ -39,7 +39,7 @@ def two_channels(seed=0):
 def test_what_predicts_many_cases_beside_other_work_says_no_memory(predictor, caplog, level, lines):
     quiet = replace(predictor.case_predictor, memory_log_level=level)
     with caplog.at_level(logging.INFO, "autoseg.predict"):
-        quiet.prepare(as_volume(two_channels(), SPACING, None), case="a", overwrite=False, read_seconds=0.0)
+        quiet.prepare(as_volume(two_channels(), SPACING, None), case="a")
     assert sum("memory at the peak" in message for message in caplog.messages) == lines
 
 

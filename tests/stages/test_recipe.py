@@ -10,7 +10,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import export_model
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from tests.builders import CASCADE, REGIONS, make_cascade_plan, make_plan, write_model
 
 SPACING = (2.5, 1.0, 0.8)
@@ -41,7 +41,7 @@ def workspace(tmp_path_factory) -> Workspace:
 
 
 def test_thresholds_of_regions_decide(workspace, image):
-    predictor = Predictor(workspace.root, device="cpu", precision="fp32")
+    predictor = Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
     assert [(member.name, member.folds) for member in predictor.members] == [("2d", ("0", "2")), (CASCADE, ("0", "2"))]
     prediction = predictor.predict(image, spacing=SPACING, probabilities=True)
     assert prediction.probabilities is not None
@@ -58,8 +58,8 @@ def test_thresholds_of_regions_decide(workspace, image):
 
 
 def test_asked_for_configurations_have_no_thresholds(workspace, image):
-    predictor = Predictor(workspace.root, configuration="2d", device="cpu", precision="fp32")
-    assert predictor.case_predictor.region_thresholds == {}
+    predictor = Predictor(workspace.root, PredictionOptions(configuration="2d", device="cpu", precision="fp32"))
+    assert predictor.case_predictor.thresholds == {}
 
 
 @pytest.mark.parametrize("name", ["model.zip", "folder"])
@@ -74,7 +74,11 @@ def test_an_exported_ensemble_predicts_the_same_from_the_command_line(workspace,
     own, exported = (np.asarray(nibabel.load(tmp_path / one / "case.nii.gz").dataobj) for one in ("own", "exported"))
     assert len(np.unique(own)) > 2
     np.testing.assert_array_equal(own, exported)
-    labels = Predictor(workspace.root, device="cpu", precision="fp32").predict(image, spacing=SPACING).labels
+    labels = (
+        Predictor(workspace.root, PredictionOptions(device="cpu", precision="fp32"))
+        .predict(image, spacing=SPACING)
+        .labels
+    )
     np.testing.assert_array_equal(own.T, labels)
     if name == "folder":
         copy = read_record(Selection, tmp_path / name / "selection.json")

@@ -17,7 +17,7 @@ from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.stages.validate import validate_fold
@@ -84,7 +84,7 @@ def test_what_was_scored_is_what_the_recipe_predicts(workspace, dataset, monkeyp
     assert [scores.case for scores in evaluation.cases] == [case for cases in FOLDS.values() for case in cases]
     encoding = read_record(Plan, workspace.plan).encoding
     for fold, cases in FOLDS.items():
-        predictor = Predictor(workspace.root, folds=[fold], device="cpu", precision=precision)
+        predictor = Predictor(workspace.root, PredictionOptions(folds=[fold], device="cpu", precision=precision))
         for case in cases:
             stored = nibabel.load(workspace.thresholds(selection.configurations, fold) / f"{case}.nii.gz")
             indices = encode_label_map(np.asarray(stored.dataobj).T, encoding)

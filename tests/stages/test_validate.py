@@ -23,7 +23,7 @@ from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.stages import validate
 from autoseg.stages.describe import describe_dataset
-from autoseg.stages.predict import Predictor
+from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_stage, validate_fold
 from autoseg.testing import write_phantom_dataset
@@ -104,7 +104,9 @@ def test_maps_for_the_next_stage_are_resized_logits_decided(validated, plan, fol
 @pytest.mark.parametrize("fold", FOLDS)
 def test_validation_and_prediction_from_the_file_agree(validated, dataset, name, fold):
     """For the cascade: from maps on disk here, both stages in memory there, with the same fold of each."""
-    predictor = Predictor(validated.root, configuration=name, folds=[fold], device="cpu", precision="fp32")
+    predictor = Predictor(
+        validated.root, PredictionOptions(configuration=name, folds=[fold], device="cpu", precision="fp32")
+    )
     for case in FOLDS[fold]:
         expected = predictor.predict(dataset / "imagesTr" / f"{case}_0000.nii.gz").labels
         found = validated_map(validated, name, fold, case)
@@ -164,7 +166,9 @@ def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, t
 def test_calibration_agrees_with_the_probabilities_of_prediction(validated, dataset, plan):
     """Both before post-processing; prediction keeps probabilities in float16, so a few voxels change bins."""
     counted = read_record(Calibration, validated.fold("3d_lowres", "0") / "validation" / "calibration.json")
-    predictor = Predictor(validated.root, configuration="3d_lowres", folds=["0"], device="cpu", precision="fp32")
+    predictor = Predictor(
+        validated.root, PredictionOptions(configuration="3d_lowres", folds=["0"], device="cpu", precision="fp32")
+    )
     bodies, references = [], []
     for case in FOLDS["0"]:
         file = dataset / "imagesTr" / f"{case}_0000.nii.gz"

@@ -52,6 +52,10 @@ class Part:
         return f"{stem}_part_{self.number}_of_{self.count}{dot}{ending}"
 
 
+WHOLE_RUN = Part()
+"""All cases."""
+
+
 def part_files(folder: Path, name: str) -> tuple[Path, ...]:
     """The lists of this name that parts of a run left in a folder, in order of name.
 

@@ -14,9 +14,9 @@ from autoseg.imaging.formats.volume import Template
 from autoseg.inference.files.case_pipeline import CASE_ERRORS
 from autoseg.inference.files.label_statistics import LabelStatistics, measure_labels
 from autoseg.inference.files.outputs import OutputFile
-from autoseg.inference.files.side_files import CaseOutcome, OutputChoices, write_maps
-from autoseg.inference.predictor.case_predictor import CasePredictor
-from autoseg.inference.predictor.prepared_case import PreparedCase
+from autoseg.inference.files.side_files import CaseOutcome, write_maps
+from autoseg.inference.predictor.case_predictor import CasePredictor, PreparedCase
+from autoseg.records.output_choices import OutputChoices
 from autoseg.records.prediction import Prediction
 
 logger = logging.getLogger("autoseg.predict")
@@ -60,9 +60,7 @@ def predict_file(
 ) -> PredictedFile:
     """Run the networks; write probabilities as they come, before the label map, which says that all is done."""
     path = file.target.with_name(f"{file.item.case}_probabilities.b2nd")
-    prediction = predictor.predict(
-        prepared.case, choices.probabilities and path, uncertainty=choices.uncertainty, instances=choices.instances
-    )
+    prediction = predictor.predict(prepared.case, choices, path)
     return PredictedFile(prepared, prediction)
 
 

@@ -16,9 +16,10 @@ from autoseg.inference.files.instance_table import INSTANCES_FILE, instance_rows
 from autoseg.inference.files.label_statistics import STATISTICS_FILE, statistics_rows, statistics_table
 from autoseg.inference.files.outputs import OutputFile, PredictionFailure, write_failures
 from autoseg.inference.files.parts import Part, part_files
-from autoseg.inference.files.side_files import CaseOutcome, OutputChoices, measure_written, measure_written_instances
+from autoseg.inference.files.side_files import CaseOutcome, measure_written, measure_written_instances
 from autoseg.inference.models.label_colors import name_label_values, write_color_tables
 from autoseg.progress import Progress, no_progress
+from autoseg.records.output_choices import OutputChoices
 from autoseg.records.plan import Plan
 
 logger = logging.getLogger("autoseg.predict")

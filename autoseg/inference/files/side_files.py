@@ -16,6 +16,7 @@ from autoseg.inference.files.outputs import OutputFile
 from autoseg.inference.models.label_colors import name_label_values, value_names, with_label_table
 from autoseg.inference.predictor.instances import measure_instances
 from autoseg.records.dataset import LabelEncoding
+from autoseg.records.output_choices import OutputChoices
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Instance, Prediction
 
@@ -25,26 +26,6 @@ INSTANCES = "instances"
 
 SIDE_MAPS = (UNCERTAINTY, DISAGREEMENT, INSTANCES)
 """Kinds of maps beside a label map, `CASE_kind.ext`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputChoices:
-    """What is wanted beside label maps."""
-
-    probabilities: bool = False
-    """`CASE_probabilities.b2nd`."""
-    statistics: bool = False
-    """`statistics.csv`."""
-    colors: bool = False
-    """Colour tables, and names inside NIfTI label maps."""
-    uncertainty: bool = False
-    """`CASE_uncertainty.ext` and, of several folds, `CASE_disagreement.ext`."""
-    instances: bool = False
-    """`CASE_instances.ext` and `instances.csv`."""
-
-    def side_maps(self) -> tuple[str, ...]:
-        """Kinds of maps that may come beside each label map."""
-        return (UNCERTAINTY, DISAGREEMENT) * self.uncertainty + (INSTANCES,) * self.instances
 
 
 @dataclass(frozen=True)
@@ -134,11 +115,16 @@ def is_done(file: OutputFile, choices: OutputChoices) -> bool:
 
 def refuse_clashes(outputs: Sequence[OutputFile], choices: OutputChoices) -> tuple[OutputFile, ...]:
     """Give a fault to each case one of whose maps would replace an image or a label map of the run."""
-    if not choices.side_maps():
+    if not _kinds(choices):
         return tuple(outputs)
     taken = {image.resolve() for file in outputs for image in file.item.images}
     taken |= {file.target.resolve() for file in outputs}
-    return tuple(_refuse_clash(file, choices.side_maps(), taken) for file in outputs)
+    return tuple(_refuse_clash(file, _kinds(choices), taken) for file in outputs)
+
+
+def _kinds(choices: OutputChoices) -> tuple[str, ...]:
+    """Kinds of maps that may come beside each label map."""
+    return (UNCERTAINTY, DISAGREEMENT) * choices.uncertainty + (INSTANCES,) * choices.instances
 
 
 def _refuse_clash(file: OutputFile, kinds: Sequence[str], taken: set[Path]) -> OutputFile:

@@ -1,12 +1,14 @@
-"""How much memory a case needs, reckoned before it starts, and where its sums of windows may lie.
+"""How much memory a case needs, estimated before it starts, and where its sums of windows are kept.
 
-    shapes --MemberSizes, StageSizes--> bytes at the peak of each choice --choose_storage--> the first that fits
+    shapes --MemberSizes, StepSizes--> bytes at the peak of each choice --choose_storage--> the first that fits
 
-Sums lie beside the network on a GPU, in RAM, or in a temporary file, all in float32 and with the same label map to the
-bit; only where the file finds no room they lie in RAM in float16, as nnU-Net's always do.
+Sums are kept beside the network on a GPU, in RAM, or in a temporary file, all in float32 and with the same label map to
+the bit; only where the disk is too full for the file they are kept in RAM in float16, as nnU-Net's always are.
 """
 
 import math
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,24 +19,30 @@ from numpy.typing import NDArray
 from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.cropping import find_content_bounds
 from autoseg.imaging.arrays.resampling import preprocessed_grid
-from autoseg.inference.memory.available import Room
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.restoring.resizing import HELD_VOXELS
 from autoseg.inference.restoring.restore import SLAB_VOXELS
 from autoseg.inference.windows.forwards import mirror_variants
 from autoseg.inference.windows.logit_slab import SlabStorage
-from autoseg.inference.windows.sliding_window import choose_window_batch, slab_depth, windows_per_pass
+from autoseg.inference.windows.sliding_window import WindowSettings, choose_window_batch, slab_depth, windows_per_pass
 from autoseg.records.case import Spacing, Triple
+from autoseg.records.dataset import LabelEncoding
+from autoseg.system import measure_available_memory, measure_resident_memory
 
 FLOAT32_BYTES = 4
 TOP_LEVEL_TENSORS = 6
-"""Of a U-Net's widest level, alive at once: skip, upsampled, both joined (2), and a block's in- and output."""
-ANSWERS = 3
-"""Copies of a window's logits at a time: as they come, mirrored back, and summed."""
+"""Tensors of a U-Net's widest level in memory at once: skip, upsampled, both joined (2), a block's input and output."""
+LOGIT_COPIES = 3
+"""Copies of a window's logits in memory at once: as they come, mirrored back, and summed."""
 MASK_BYTES = 6
-"""Per voxel: a mask, and numbered components of what is not in it."""
+"""Bytes per voxel of a mask, and of the numbered components of what is not in it."""
 REFINING_BYTES = 20
-"""Per voxel: masks and surface of one structure, its probability before and after, sums of patches and of weights."""
+"""Bytes per voxel of masks and surface of one structure, its probability before and after, sums of patches and weights.
+"""
+DEVICE_FRACTION = 0.9
+"""Fraction of a GPU's free memory that is counted on; the rest is lost between blocks."""
+PROGRAM_BYTES = 600_000_000
+"""Interpreter and libraries, where the system does not say what the process holds."""
 RESIZED_SLABS = 6
 """Tensors of SLAB_VOXELS that deciding a slab holds."""
 CHOICES = (
@@ -43,7 +51,7 @@ CHOICES = (
     SlabStorage("file", torch.float32),
     SlabStorage("ram", torch.float16),
 )
-"""In the order of preference."""
+"""Choices in the order of preference."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +61,19 @@ class MemberSizes:
     preprocessing: int
     """Held only while the image is cropped and resampled."""
     image: int
-    """The preprocessed image, and the previous stage's label map."""
+    """The preprocessed image, and the label map of the previous cascade step."""
     slab: int
     """Sums of windows, float32."""
     weights: int
     windows: int
     """One network pass."""
     restoring: int
-    """Slices that wait to be resized, and the slab that is decided."""
+    """Slices that are held for resizing, and the slab that is decided."""
 
 
 @dataclass(frozen=True)
-class StageSizes:
-    """Configurations that stream side by side; or one stage of a cascade."""
+class StepSizes:
+    """Bytes of configurations that stream side by side, or of one step of a cascade."""
 
     members: tuple[MemberSizes, ...]
     labels: int
@@ -74,12 +82,55 @@ class StageSizes:
 
 @dataclass(frozen=True)
 class CaseShapes:
-    """Shapes of one case, voxels, the plan's axes."""
+    """Shapes of one case in voxels, and its spacing; the plan's axes."""
 
     image: Triple
     cropped: Triple
     spacing: Spacing
-    """mm."""
+    """Spacing of the image in mm."""
+
+
+@dataclass(frozen=True)
+class AvailableMemory:
+    """Bytes that a prediction may take."""
+
+    resident: int
+    """Bytes that the process holds before a case: program, weights, and the image as it was read."""
+    limit: int | None
+    """Bytes of the whole process; None: not known."""
+    is_limit_set: bool
+    """Whether the user set the limit; else it is what the machine can give."""
+    device: int | None
+    """Free bytes of a GPU; None without one."""
+    disk: int
+    """Free bytes in the folder of temporary files."""
+
+
+def measure_available(max_memory: int | None, device: torch.device, image_bytes: int) -> AvailableMemory:
+    """Ask the system how much memory and disk there is.
+
+    Args:
+        max_memory: Bytes that the process may hold; None: what the machine has free, where the system says it.
+        device: Device of the networks.
+        image_bytes: Bytes of the image as read, counted where the system does not say what the process holds.
+    """
+    resident, available = measure_resident_memory(), measure_available_memory()
+    if resident is None:
+        resident = PROGRAM_BYTES + image_bytes
+    return AvailableMemory(
+        resident=resident,
+        limit=max_memory if max_memory is not None or available is None else resident + available,
+        is_limit_set=max_memory is not None,
+        device=_free_device_bytes(device) if device.type == "cuda" else None,
+        disk=shutil.disk_usage(tempfile.gettempdir()).free,
+    )
+
+
+def _free_device_bytes(device: torch.device) -> int:
+    """Free bytes of the GPU, and those that this process has reserved and does not use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(DEVICE_FRACTION * (free + unused))
 
 
 def measure_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:
@@ -94,60 +145,61 @@ def measure_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Trip
     )
 
 
-def case_stages(
+def estimate_case(
     members: Sequence[LoadedConfiguration],
     shapes: CaseShapes,
-    num_heads: int,
-    label_bytes: int,
+    encoding: LabelEncoding,
+    windows: WindowSettings,
     *,
-    mirroring: bool,
-    overlap: float,
     overwrite: bool,
-) -> tuple[StageSizes, ...]:
-    """Reckon a case: its configurations side by side, and before them every earlier stage of a cascade.
+) -> tuple[StepSizes, ...]:
+    """Estimate a case: its configurations side by side, and every earlier step of a cascade.
 
     Args:
-        members: What predicts.
-        shapes: Of the case.
-        num_heads: K.
-        label_bytes: Per voxel of the label map.
-        mirroring: Whether windows are mirrored.
-        overlap: Of windows.
-        overwrite: Whether the last configuration may normalise the image where it lies.
+        members: Configurations that predict.
+        shapes: Shapes of the case.
+        encoding: Heads and label values.
+        windows: Overlap and mirroring.
+        overwrite: Whether the last configuration may normalise the image in place.
     """
-
-    def sizes(member: LoadedConfiguration, *, overwrite: bool) -> MemberSizes:
-        return _member_sizes(member, shapes, num_heads, mirroring=mirroring, overlap=overlap, overwrite=overwrite)
-
-    voxels = math.prod(shapes.image)
-    last = tuple(sizes(member, overwrite=overwrite and member is members[-1]) for member in members)
-    stages = [StageSizes(last, label_bytes * voxels)]
+    labels = label_bytes(encoding) * math.prod(shapes.image)
+    num_heads = len(encoding.heads)
+    side_by_side = tuple(
+        _member_sizes(member, shapes, num_heads, windows, overwrite=overwrite and member is members[-1])
+        for member in members
+    )
+    steps = [StepSizes(side_by_side, labels)]
     waiting = [member.previous for member in members]
     while waiting:
         if (member := waiting.pop()) is not None:
-            stages.append(StageSizes((sizes(member, overwrite=False),), label_bytes * voxels))
+            steps.append(StepSizes((_member_sizes(member, shapes, num_heads, windows, overwrite=False),), labels))
             waiting.append(member.previous)
-    return tuple(stages)
+    return tuple(steps)
 
 
-def refining_stage(shapes: CaseShapes, channels: int, label_bytes: int) -> StageSizes:
-    """Reckon boundary refinement, which comes after the networks; a structure may fill the crop.
+def estimate_refinement(shapes: CaseShapes, channels: int, encoding: LabelEncoding) -> StepSizes:
+    """Estimate boundary refinement, which comes after the networks; a structure may fill the crop.
 
     Args:
-        shapes: Of the case.
-        channels: Of the image, whose crop is kept at its own resolution.
-        label_bytes: Per voxel of the label map.
+        shapes: Shapes of the case.
+        channels: Channels of the image, whose crop is kept at its own resolution.
+        encoding: Label values.
     """
     cropped = math.prod(shapes.cropped)
     member = MemberSizes(
         preprocessing=REFINING_BYTES * cropped, image=FLOAT32_BYTES * channels * cropped, slab=0, weights=0, windows=0,
         restoring=0,
     )  # fmt: skip
-    return StageSizes((member,), label_bytes * math.prod(shapes.image))
+    return StepSizes((member,), label_bytes(encoding) * math.prod(shapes.image))
+
+
+def label_bytes(encoding: LabelEncoding) -> int:
+    """Bytes of one voxel of a label map as it is written."""
+    return np.min_scalar_type(max(encoding.values)).itemsize
 
 
 def _member_sizes(
-    loaded: LoadedConfiguration, shapes: CaseShapes, num_heads: int, *, mirroring: bool, overlap: float, overwrite: bool
+    loaded: LoadedConfiguration, shapes: CaseShapes, num_heads: int, windows: WindowSettings, *, overwrite: bool
 ) -> MemberSizes:
     configuration, network = loaded.configuration, loaded.configuration.network
     _, shape = preprocessed_grid(shapes.cropped, shapes.spacing, configuration.spacing)
@@ -156,10 +208,10 @@ def _member_sizes(
     has_mask = any(spec.use_mask for spec in configuration.normalization)
     copied = 0 if overwrite else channels * cropped
     plane = num_heads * math.prod(shape[1:])
-    variants = mirror_variants(loaded.mirror_axes if mirroring else ())
+    variants = mirror_variants(loaded.mirror_axes if windows.mirroring else ())
     batch = choose_window_batch(configuration.patch_size)
-    depth = slab_depth(shape, configuration.patch_size, overlap, windows_per_pass(batch, variants))
-    per_voxel = network.input_channels + TOP_LEVEL_TENSORS * network.features[0] + ANSWERS * num_heads
+    depth = slab_depth(shape, configuration.patch_size, windows.overlap, windows_per_pass(batch, variants))
+    per_voxel = network.input_channels + TOP_LEVEL_TENSORS * network.features[0] + LOGIT_COPIES * num_heads
     # a cubic spline makes a row of all slices, a linear one of two
     held = num_heads * prepared if configuration.resampling.logits_order > 1 else max(HELD_VOXELS, 4 * plane)
     return MemberSizes(
@@ -175,60 +227,60 @@ def _member_sizes(
     )
 
 
-def estimate_peak(stages: Sequence[StageSizes], storage: SlabStorage, resident: int) -> int:
+def estimate_peak(steps: Sequence[StepSizes], storage: SlabStorage, resident: int) -> int:
     """Bytes of the process at its peak; memory of a GPU is not among them.
 
     Preprocessing, network and the last conversion of the label map follow each other; windows of configurations that
     stream side by side go one after the other.
     """
     peak = 0
-    for stage in stages:
-        images = sum(member.image for member in stage.members)
-        slabs = sum(_host_bytes(member, storage) for member in stage.members)
-        windows = max(member.windows for member in stage.members)
-        restoring = sum(member.restoring for member in stage.members)
-        preprocessing = images + max(member.preprocessing for member in stage.members)
-        streaming = images + slabs + windows + restoring + stage.labels
-        peak = max(peak, preprocessing, streaming, 2 * stage.labels)
+    for step in steps:
+        images = sum(member.image for member in step.members)
+        slabs = sum(_host_bytes(member, storage) for member in step.members)
+        windows = max(member.windows for member in step.members)
+        restoring = sum(member.restoring for member in step.members)
+        preprocessing = images + max(member.preprocessing for member in step.members)
+        streaming = images + slabs + windows + restoring + step.labels
+        peak = max(peak, preprocessing, streaming, 2 * step.labels)
     return resident + peak
 
 
-def choose_storage(stages: Sequence[StageSizes], room: Room, case: str) -> tuple[SlabStorage, int]:
-    """The first of CHOICES that fits, and the estimate of the peak.
+def choose_storage(steps: Sequence[StepSizes], available: AvailableMemory, case: str) -> tuple[SlabStorage, int]:
+    """The first of CHOICES that fits, and the estimated bytes at the peak.
 
     Args:
-        stages: Of the case, one after the other.
-        room: What there is. Where nobody set its limit, the smallest choice is tried in any case.
-        case: For the message.
+        steps: Sizes of the case, in any order; its steps follow each other.
+        available: Memory and disk. Where the user set no limit, the smallest choice is tried in any case.
+        case: Case id for the message.
 
     Raises:
         PredictionError: If even the smallest goes beyond a limit that was set.
     """
     peaks = {
-        storage: estimate_peak(stages, storage, room.resident)
+        storage: estimate_peak(steps, storage, available.resident)
         for storage in CHOICES
-        if _has_place(stages, storage, room)
+        if _has_place(steps, storage, available)
     }
     for storage, peak in peaks.items():
-        if room.limit is None or peak <= room.limit:
+        if available.limit is None or peak <= available.limit:
             return storage, peak
     storage, smallest = min(peaks.items(), key=lambda item: item[1])
-    if room.limit is None or not room.is_limit_set:
+    if available.limit is None or not available.is_limit_set:
         return storage, smallest
     raise PredictionError(
-        f"case {case}: needs about {smallest / 1e9:.2f} GB of memory, {room.resident / 1e9:.2f} GB of it before it "
-        f"starts (program, weights, image as read); {room.limit / 1e9:.2f} GB are allowed. Allow more (--max-memory), "
-        "or cut the image into parts."
+        f"case {case}: needs about {smallest / 1e9:.2f} GB of memory, {available.resident / 1e9:.2f} GB of it before "
+        f"it starts (program, weights, image as read); {available.limit / 1e9:.2f} GB are allowed. Allow more "
+        "(--max-memory), or cut the image into parts."
     )
 
 
-def _has_place(stages: Sequence[StageSizes], storage: SlabStorage, room: Room) -> bool:
+def _has_place(steps: Sequence[StepSizes], storage: SlabStorage, available: AvailableMemory) -> bool:
     """Whether device or disk take it; RAM is what the limit is about."""
-    slabs = max(sum(member.slab for member in stage.members) for stage in stages)
+    slabs = max(sum(member.slab for member in step.members) for step in steps)
     if storage.place == "device":
-        windows = max(member.windows for stage in stages for member in stage.members)
-        return room.device is not None and slabs + windows <= room.device
-    return storage.place == "ram" or slabs <= room.disk
+        windows = max(member.windows for step in steps for member in step.members)
+        return available.device is not None and slabs + windows <= available.device
+    return storage.place == "ram" or slabs <= available.disk
 
 
 def _host_bytes(member: MemberSizes, storage: SlabStorage) -> int:

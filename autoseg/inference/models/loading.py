@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autoseg.errors import PredictionError
-from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
+from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.inference.windows.network_pass import NetworkPasses, choose_passes
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import memory_format
@@ -22,7 +22,6 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, model_hash
 from autoseg.records.postprocessing import PostprocessingStep
-from autoseg.records.refinement import Refinement
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 
@@ -32,19 +31,6 @@ PREFERENCE = ("3d_cascade_fullres", "3d_fullres", "3d_lowres", "2d")
 """Order of configurations without a selection: most detailed 3D first, with context before without."""
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """Order of configurations with equal scores: cheaper ones first, as in nnU-Net."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to predict with."""
-
-    configurations: tuple[str, ...]
-    """One, or several whose probabilities are averaged."""
-    folds: tuple[str, ...]
-    """Asked for; empty: all that are trained."""
-    postprocessing: tuple[PostprocessingStep, ...]
-    region_thresholds: Thresholds = field(default_factory=dict)
-    refinement: Refinement | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +51,18 @@ class LoadedConfiguration:
 
 def choose_recipe(
     workspace: Workspace, plan: Plan, configuration: str | None, folds: Sequence[str] | None, checkpoint: str
-) -> Recipe:
+) -> Selection:
     """What the user asked for, else what `select` chose, else the preferred trained configuration.
+
+    Args:
+        workspace: Has the weights and, maybe, selection.json.
+        plan: Has the configurations.
+        configuration: Name that the user asked for; None: none.
+        folds: Folds that the user asked for; None: none.
+        checkpoint: `final` or `best`.
+
+    Returns:
+        Configurations, folds (empty: all that are trained), thresholds, refinement and post-processing to follow.
 
     Raises:
         PredictionError: If the configuration is unknown, or nothing is trained.
@@ -77,27 +73,25 @@ def choose_recipe(
             raise PredictionError(
                 f"{workspace.plan}: no configuration {configuration!r}; it has {', '.join(plan.configurations)}"
             )
-        return Recipe((configuration,), asked, ())
+        return recipe_of(configuration, asked)
     if workspace.selection.is_file():
         selection = read_record(Selection, workspace.selection)
         if not asked:
             _warn_of_other_folds(workspace, selection, checkpoint)
-        recipe = follow_selection(selection)
-        return replace(recipe, folds=asked or recipe.folds)
+        return selection.model_copy(update={"folds": asked or selection.folds})
     for name in order_configurations(plan.configurations, PREFERENCE):
-        if all(workspace.trained_folds(stage, checkpoint) for stage in stages_of(plan, name)):
-            return Recipe((name,), asked, ())
+        if all(workspace.trained_folds(step, checkpoint) for step in cascade_steps(plan, name)):
+            return recipe_of(name, asked)
     raise PredictionError(
         f"{workspace.root}: no configuration has a checkpoint_{checkpoint}.safetensors; run autoseg-train first"
     )
 
 
-def follow_selection(selection: Selection) -> Recipe:
-    """What `select` chose."""
-    return Recipe(
-        selection.configurations, selection.folds, selection.postprocessing, dict(selection.region_thresholds),
-        selection.refinement,
-    )  # fmt: skip
+def recipe_of(configuration: str, folds: Sequence[str]) -> Selection:
+    """One configuration as it is, without a score; no folds: all that are trained."""
+    return Selection(
+        configurations=(configuration,), folds=tuple(folds), mean_foreground_dice=None, candidates=(), reasons=()
+    )
 
 
 def order_configurations(names: Iterable[str], order: Sequence[str]) -> list[str]:
@@ -105,10 +99,10 @@ def order_configurations(names: Iterable[str], order: Sequence[str]) -> list[str
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
-def stages_of(plan: Plan, name: str) -> tuple[str, ...]:
-    """A configuration and, of a cascade, all that come before it."""
+def cascade_steps(plan: Plan, name: str) -> tuple[str, ...]:
+    """Names of a configuration and, before it, of all cascade steps that it follows."""
     previous = plan.configurations[name].previous_configuration
-    return (name,) if previous is None else (*stages_of(plan, previous), name)
+    return (name,) if previous is None else (*cascade_steps(plan, previous), name)
 
 
 def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:
@@ -123,19 +117,21 @@ def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint:
             )  # fmt: skip
 
 
-def say_what_predicts(
-    members: Sequence[LoadedConfiguration], steps: Sequence[PostprocessingStep], thresholds: Thresholds = ONE_HALF
+def describe_recipe(
+    members: Sequence[LoadedConfiguration],
+    steps: Sequence[PostprocessingStep],
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
 ) -> str:
     """One sentence for the log: configurations with their folds, thresholds of regions, and post-processing."""
-    networks = " and ".join(_name_stages(member) for member in members)
+    networks = " and ".join(_describe_member(member) for member in members)
     recipe = "; ".join(map(describe_step, steps))
     limits = "".join(f"; {region} where its probability exceeds {limit:g}" for region, limit in thresholds.items())
     return f"predicting with {networks}{limits}; post-processing: {recipe or 'none'}"
 
 
-def _name_stages(member: LoadedConfiguration) -> str:
-    stage = f"{member.name} (fold(s) {', '.join(member.folds)})"
-    return stage if member.previous is None else f"{stage} after {_name_stages(member.previous)}"
+def _describe_member(member: LoadedConfiguration) -> str:
+    own = f"{member.name} (fold(s) {', '.join(member.folds)})"
+    return own if member.previous is None else f"{own} after {_describe_member(member.previous)}"
 
 
 def load_with_previous(
@@ -164,10 +160,10 @@ def load_with_previous(
     return replace(loaded, previous=load_with_previous(workspace, plan, previous, same, checkpoint, device))
 
 
-def load_locator(
+def load_coarse_configuration(
     workspace: Workspace, plan: Plan, members: Sequence[LoadedConfiguration], checkpoint: str, device: torch.device
 ) -> LoadedConfiguration | None:
-    """One network of 3d_lowres for a cheap pass, where that is trained and no member is coarse already."""
+    """One network of 3d_lowres for a coarse pass, where that is trained and no member is coarse already."""
     is_coarse = any(member.name == "3d_lowres" or member.previous is not None for member in members)
     trained = workspace.trained_folds("3d_lowres", checkpoint)
     if is_coarse or "3d_lowres" not in plan.configurations or not trained:
@@ -175,10 +171,10 @@ def load_locator(
     return load_configuration(workspace, plan, "3d_lowres", trained[:1], checkpoint, device)
 
 
-def with_first_folds(loaded: LoadedConfiguration, most: int | None) -> LoadedConfiguration:
-    """The same with no more than the first `most` folds, in the stages before it as well; None: with all."""
-    previous = None if loaded.previous is None else with_first_folds(loaded.previous, most)
-    return replace(loaded, folds=loaded.folds[:most], networks=loaded.networks[:most], previous=previous)
+def with_first_folds(loaded: LoadedConfiguration, max_folds: int | None) -> LoadedConfiguration:
+    """The same with at most `max_folds` folds, in earlier cascade steps as well; None: all."""
+    previous = None if loaded.previous is None else with_first_folds(loaded.previous, max_folds)
+    return replace(loaded, folds=loaded.folds[:max_folds], networks=loaded.networks[:max_folds], previous=previous)
 
 
 def with_precision(
@@ -251,7 +247,7 @@ def _common_mirror_axes(name: str, checkpoints: Sequence[Checkpoint]) -> tuple[i
     """Axes that every fold mirrored; the folds' logits are averaged before those of mirrored variants."""
     axes = [set(record.training.mirror_axes) for record in checkpoints]
     common = tuple(sorted(set.intersection(*axes)))
-    if any(one != set(common) for one in axes):
+    if any(mirrored != set(common) for mirrored in axes):
         logger.info(
             "the folds of %s were not all mirrored alike in training; mirroring at prediction: %s",
             name, f"axes {', '.join(map(str, common))}" if common else "none",

@@ -10,7 +10,7 @@ SpeedName = Literal["best", "balanced", "fast"]
 class Speed:
     """What a prediction averages over."""
 
-    most_folds: int | None
+    max_folds: int | None
     """Of those that were chosen; None: all."""
     mirroring: bool
     overlap: float
@@ -33,8 +33,8 @@ def speed_settings(name: SpeedName) -> Speed:
     """
     match name:
         case "best":
-            return Speed(most_folds=None, mirroring=True, overlap=0.5)
+            return Speed(max_folds=None, mirroring=True, overlap=0.5)
         case "balanced":
-            return Speed(most_folds=None, mirroring=False, overlap=0.5)
+            return Speed(max_folds=None, mirroring=False, overlap=0.5)
         case "fast":
-            return Speed(most_folds=1, mirroring=False, overlap=0.25)
+            return Speed(max_folds=1, mirroring=False, overlap=0.25)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.loading import LoadedConfiguration
-from autoseg.inference.windows.forwards import expand_label_map, mean_forward, on_device
-from autoseg.inference.windows.network_pass import trial_forward
+from autoseg.inference.windows.forwards import mean_forward
+from autoseg.inference.windows.network_pass import NetworkPass
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 
 MAX_FLOAT16 = torch.finfo(torch.float16).max
@@ -41,13 +41,11 @@ def stream_case_logits(
     settings = settings or WindowSettings()
     configuration = loaded.configuration
     mirror_axes = loaded.mirror_axes if settings.mirroring else ()
-    forward = trial_forward(mean_forward(loaded.networks), loaded.passes, mirror_axes)
-    channels = list(image)
-    if previous is not None:
-        forward = expand_label_map(forward, configuration.network.input_channels - len(image))
-        channels.append(previous)
+    channels = list(image) if previous is None else [*image, previous]
+    num_labels = 0 if previous is None else configuration.network.input_channels - len(image)
+    forward = NetworkPass(mean_forward(loaded.networks), loaded.passes, num_labels=num_labels, mirror_axes=mirror_axes)
     slices = stream_logits(
-        on_device(forward, loaded.passes.device),
+        forward,
         channels,
         configuration.patch_size,
         configuration.network.output_channels,

@@ -1,6 +1,6 @@
-"""Measure the objects of one predicted image: size, place, box, mean probability.
+"""Find and measure the objects of one predicted image: size, place, bounds, mean probability.
 
-Tested in tests/stages/test_predict_instances.py.
+Tested in tests/inference/files/test_instance_table.py and tests/stages/test_predict_instances.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,37 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.records.case import Grid
-from autoseg.records.prediction import Instance
+from autoseg.imaging.arrays.instances import find_instances
+from autoseg.imaging.formats.geometry import orient_grid, restore_array
+from autoseg.inference.models.label_colors import value_names
+from autoseg.records.case import Grid, Orientation
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.prediction import Instance, Instances
+
+
+def find_instances_of_image(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    encoding: LabelEncoding,
+    grid: Grid,
+    orientation: Orientation,
+    *,
+    is_flat: bool,
+) -> Instances:
+    """Find the objects of each label of an image, and measure them.
+
+    Args:
+        labels: Label indices (Z, Y, X), working orientation.
+        probabilities: Probabilities of these labels, (Z, Y, X), working orientation; voxels with NaN do not count.
+        encoding: Indices and values of the labels.
+        grid: Grid of the image in stored order.
+        orientation: Way from stored to working axes.
+        is_flat: Whether the image has two dimensions.
+    """
+    ids, owners = find_instances(labels, encoding, orient_grid(grid, orientation).spacing)
+    ids, probabilities = restore_array(ids, orientation), restore_array(probabilities, orientation)
+    table = measure_instances(ids, owners, value_names(encoding), grid, probabilities, is_flat=is_flat)
+    return Instances(ids=ids, table=table)
 
 
 def measure_instances(
@@ -25,17 +54,17 @@ def measure_instances(
     """Measure all instances of one case, slice by slice.
 
     Args:
-        ids: (Z, Y, X), 1 to n, stored order.
+        ids: Numbers of instances (Z, Y, X), 1 to n, stored order.
         owners: Value in the label map of each instance, by number - 1.
         names: Name of each value.
-        grid: Of the image.
-        probabilities: Of the decided label, (Z, Y, X); voxels with NaN do not count. None: not known.
-        is_flat: The image has two dimensions, and so no volumes and no place in the world.
+        grid: Grid of the image.
+        probabilities: Probabilities of the decided labels, (Z, Y, X); voxels with NaN do not count. None: not known.
+        is_flat: Whether the image has two dimensions, and so no volumes and no place in the world.
 
     Returns:
-        By number.
+        The instances, in the order of their numbers.
     """
-    voxels, positions, shares = _add_up(ids, len(owners), probabilities)
+    voxels, positions, means = _add_up(ids, len(owners), probabilities)
     affine = np.array(grid.affine)
     voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
     found = []
@@ -49,7 +78,7 @@ def measure_instances(
                 value=owner,
                 voxels=int(voxels[number]),
                 volume_mm3=None if is_flat else float(voxels[number]) * voxel_mm3,
-                mean_probability=None if np.isnan(shares[number]) else float(shares[number]),
+                mean_probability=None if np.isnan(means[number]) else float(means[number]),
                 touches_border=any(
                     length > 1 and (edge.start == 0 or edge.stop == length)
                     for edge, length in zip(box, ids.shape, strict=True)
@@ -66,7 +95,7 @@ def measure_instances(
 def _add_up(
     ids: NDArray[np.unsignedinteger], count: int, probabilities: NDArray[np.floating] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """By number: voxels (N,), sums of their indices (3, N), mean probability (N,), NaN where it is not known."""
+    """For every number: voxels (N,), sums of their indices (3, N), mean probability (N,), NaN where it is not known."""
     size = count + 1
     voxels, known, total = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64), np.zeros(size)
     positions = np.zeros((3, size))
@@ -79,9 +108,9 @@ def _add_up(
         positions[1] += np.bincount(flat, weights=rows, minlength=size)
         positions[2] += np.bincount(flat, weights=columns, minlength=size)
         if probabilities is not None:
-            shares = probabilities[z].ravel().astype(np.float64)
-            given = ~np.isnan(shares)
+            values = probabilities[z].ravel().astype(np.float64)
+            given = ~np.isnan(values)
             known += np.bincount(flat[given], minlength=size)
-            total += np.bincount(flat[given], weights=shares[given], minlength=size)
+            total += np.bincount(flat[given], weights=values[given], minlength=size)
     unknown = np.full(size, np.nan)
     return voxels, positions, np.divide(total, known, out=unknown, where=known > 0)

@@ -1,14 +1,14 @@
-"""A cheap pass finds where the foreground is, so that the careful pass runs there only.
+"""A coarse pass finds where the foreground is, so that the careful pass runs there only.
 
-    coarse image --few windows, one network--> box of the foreground --enlarge--> box to look at
-    box of the image --careful pass--> slices --surround--> slices of the whole grid, background around the box
+    coarse image --few windows, one network--> bounds of the foreground --enlarge--> region of interest
+    region of the image --careful pass--> slices --surround--> slices of the whole grid, background around the region
 
-The cheap pass may miss a small structure, which is then lost; so this is done only when asked for.
+The coarse pass may miss a small structure, which is then lost; so this is done only when asked for.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,38 +24,65 @@ from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.records.case import Slices3, Triple
 
 MARGIN_FRACTION = 0.25
-"""Of the patch, on every side of what was found: the cheap pass errs by some voxels, and networks want context."""
+"""Margin on every side of what was found, as fraction of the patch: the coarse pass errs by some voxels, and networks
+want context."""
 
 MAX_FRACTION = 0.7
-"""Of the grid; a box that holds more saves less than the cheap pass cost."""
+"""Fraction of the grid; a region that holds more saves less than the coarse pass cost."""
 
 CERTAIN = 20.0
-"""Logit of background around the box, its negative for everything else: sigmoid and softmax are 1 to 2e-9."""
+"""Logit of background around the region, its negative for everything else: sigmoid and softmax are 1 to 2e-9."""
+
+COARSE_WINDOWS = WindowSettings(overlap=0.0, mirroring=False)
+"""The coarse pass goes over the image once."""
 
 
-def find_by_network(
-    locator: LoadedConfiguration,
-    image: NDArray[np.float32],
-    *,
-    is_softmax: bool,
-) -> Slices3 | None:
-    """Where one network finds foreground, without mirroring, in windows side by side.
+@dataclass(frozen=True)
+class CoarsePass:
+    """What finds the region of interest of a configuration."""
 
-    Args:
-        locator: Its first network is used.
-        image: (C, Z, Y, X), preprocessed for the locator, or halved after that (see `halve`).
-        is_softmax: Whether the largest head decides, head 0 for background; else every positive head is a region.
+    is_softmax: bool
+    """Whether the largest head decides, head 0 for background; else every positive head is a region."""
+    coarser: LoadedConfiguration | None = None
+    """A coarser configuration; None: the configuration itself, on the halved image."""
 
-    Returns:
-        The smallest box on the image's grid; None where nothing was found.
-    """
-    single = replace(locator, networks=locator.networks[:1])
-    slices = stream_case_logits(single, image, settings=WindowSettings(overlap=0.0, mirroring=False))
-    return foreground_box(slices, is_softmax=is_softmax)
+    def find_region(
+        self, member: LoadedConfiguration, images: Mapping[str, NDArray[np.float32]], labels: AnyArray | None
+    ) -> Slices3 | None:
+        """Where a configuration has to look, on its own grid.
+
+        Args:
+            member: The configuration.
+            images: Preprocessed images (C, Z, Y, X) by configuration name.
+            labels: Label map (Z, Y, X) of the previous cascade step on this grid, which spares the coarse pass; None:
+                no cascade.
+
+        Returns:
+            None where it has to look everywhere: one window sees the whole image, nothing was found, or too much.
+        """
+        _, depth, height, width = images[member.name].shape
+        shape: Triple = depth, height, width
+        is_flat = member.configuration.network.dimensions == 2
+        window = (1,) * is_flat + member.configuration.patch_size
+        if all(edge >= size for edge, size in zip(window[is_flat:], shape[is_flat:], strict=True)):
+            return None
+        if labels is not None:
+            found, grid = find_in_labels(labels), tuple(labels.shape)
+        else:
+            image = halve(images[member.name], flat=is_flat) if self.coarser is None else images[self.coarser.name]
+            found, grid = self._find_by_network(self.coarser or member, image), image.shape[1:]
+        return None if found is None else enlarge(found, grid, shape, window)
+
+    def _find_by_network(self, coarser: LoadedConfiguration, image: NDArray[np.float32]) -> Slices3 | None:
+        """The smallest box of what one network takes for foreground, on the image's grid."""
+        first_network = replace(coarser, networks=coarser.networks[:1])
+        return foreground_box(
+            stream_case_logits(first_network, image, settings=COARSE_WINDOWS), is_softmax=self.is_softmax
+        )
 
 
 def find_in_labels(labels: AnyArray) -> Slices3 | None:
-    """The smallest box of what is not background in a label map (Z, Y, X): of a cascade's earlier stage."""
+    """The smallest box of what is not background in a label map (Z, Y, X) of an earlier cascade step."""
     mask = labels != 0
     return to_slices(find_bounds(mask)) if mask.any() else None
 
@@ -96,9 +123,9 @@ def enlarge(found: Slices3, shape: Sequence[int], target_shape: Triple, patch_si
     """A box on one grid, as a box with margins on another one that covers the same extent.
 
     Args:
-        found: On the first grid.
-        shape: Of the first grid.
-        target_shape: Of the other one.
+        found: Box on the first grid.
+        shape: Shape of the first grid.
+        target_shape: Shape of the other grid.
         patch_size: (z, y, x) on the other grid; the box is no smaller where the grid allows it.
 
     Returns:
@@ -112,8 +139,8 @@ def enlarge(found: Slices3, shape: Sequence[int], target_shape: Triple, patch_si
         lacking = max(0, min(patch, target) - (stop - start))
         start = max(0, min(start - lacking // 2, target - (stop - start) - lacking))
         sides.append(slice(start, max(stop, start + min(patch, target))))
-    share = math.prod(side.stop - side.start for side in sides) / math.prod(target_shape)
-    return (sides[0], sides[1], sides[2]) if share <= MAX_FRACTION else None
+    fraction = math.prod(side.stop - side.start for side in sides) / math.prod(target_shape)
+    return (sides[0], sides[1], sides[2]) if fraction <= MAX_FRACTION else None
 
 
 def surround(
@@ -123,8 +150,8 @@ def surround(
 
     Args:
         slices: (K, y, x) for every slice of the box.
-        box: Where they lie.
-        shape: Of the grid, (Z, Y, X).
+        box: Place of the box in the grid.
+        shape: Shape of the grid, (Z, Y, X).
         num_heads: K.
         is_softmax: Whether head 0 is background; else there is no such head.
 

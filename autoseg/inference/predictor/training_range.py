@@ -77,7 +77,7 @@ def intensity_ranges(image: NDArray[np.float32]) -> tuple[Range, ...]:
     return tuple((float(channel.min()), float(channel.max())) for channel in image)
 
 
-def describe_departures(
+def describe_deviations(
     training: TrainingRange,
     grid: Grid,
     intensities: Sequence[Range],
@@ -94,13 +94,13 @@ def describe_departures(
         normalization: By channel; where each image is scaled by itself, only a constant channel is told.
     """
     return (
-        *_spacing_departures(training, grid.spacing),
-        *_field_of_view_departures(training, grid),
-        *_intensity_departures(training, intensities, channel_names, normalization),
+        *_spacing_deviations(training, grid.spacing),
+        *_field_of_view_deviations(training, grid),
+        *_intensity_deviations(training, intensities, channel_names, normalization),
     )
 
 
-def _spacing_departures(training: TrainingRange, spacing: Spacing) -> Iterator[str]:
+def _spacing_deviations(training: TrainingRange, spacing: Spacing) -> Iterator[str]:
     if _is_outside(spacing, training.spacings, SPACING_FACTOR):
         yield (
             f"the spacing {_product(spacing)} mm (z, y, x) is unlike that of the training images, "
@@ -108,7 +108,7 @@ def _spacing_departures(training: TrainingRange, spacing: Spacing) -> Iterator[s
         )
 
 
-def _field_of_view_departures(training: TrainingRange, grid: Grid) -> Iterator[str]:
+def _field_of_view_deviations(training: TrainingRange, grid: Grid) -> Iterator[str]:
     field = tuple(size * spacing for size, spacing in zip(grid.shape, grid.spacing, strict=True))
     if _is_outside(field, training.fields_of_view, FIELD_OF_VIEW_FACTOR):
         yield (
@@ -121,7 +121,7 @@ def _is_outside(values: Sequence[float], ranges: Sequence[Range], factor: float)
     return any(not low / factor <= value <= high * factor for value, (low, high) in zip(values, ranges, strict=True))
 
 
-def _intensity_departures(
+def _intensity_deviations(
     training: TrainingRange, intensities: Sequence[Range], names: Sequence[str], specs: Sequence[NormalizationSpec]
 ) -> Iterator[str]:
     rules = zip(names, intensities, specs, training.lowest, training.highest, strict=True)

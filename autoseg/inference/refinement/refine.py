@@ -22,11 +22,18 @@ from scipy import ndimage
 from autoseg.imaging.arrays.cropping import cropped_view, find_bounds
 from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.inference.refinement.patches import choose_centres, cut_patch, find_surface, patch_box
-from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds, decide_probabilities
-from autoseg.inference.restoring.restore import SLAB_VOXELS, CaseLogits, LabelIndices, ProbabilitySink, restore_labels
+from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds, decide_probabilities
+from autoseg.inference.restoring.restore import (
+    SLAB_VOXELS,
+    LabelIndices,
+    LogitStream,
+    ProbabilitySink,
+    StepClock,
+    restore_labels,
+)
 from autoseg.inference.sinks.probabilities import probability_file
 from autoseg.networks.refiner import RefinerNetwork
-from autoseg.records.case import Slices3, Triple
+from autoseg.records.case import PreprocessedCase, Slices3, Triple
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.refinement import PatchSettings
 
@@ -73,48 +80,43 @@ class HeadSurface:
 
 @contextmanager
 def coarse_case(
-    answers: Sequence[CaseLogits],
+    streams: Sequence[LogitStream],
     image: NDArray[np.float32],
     encoding: LabelEncoding,
     sinks: Sequence[ProbabilitySink] = (),
-    thresholds: Thresholds = ONE_HALF,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    clock: StepClock | None = None,
 ) -> Iterator[CoarseCase]:
     """Restore the label map of a case and keep its probabilities in a temporary file as long as the block lasts.
 
     Args:
-        answers: As for `restore_labels`.
-        image: (C, Z, Y, X), the normalised crop; see `stages.preprocess.normalized_crop`.
-        encoding: Of the heads.
-        sinks: Also get the probabilities.
-        thresholds: Of regions.
+        streams: Logits of the configurations to combine, as for `restore_labels`.
+        image: (C, Z, Y, X), the normalised crop; see `imaging.arrays.preprocessing.normalized_crop`.
+        encoding: Label index of each head.
+        sinks: What also receives the coarse probabilities.
+        thresholds: Probability above which a voxel belongs to a region.
+        clock: Measures the steps `network` and `export`.
     """
-    record = answers[0].record
+    record = streams[0].record
     shape = (len(encoding.heads), *image.shape[1:])
     with (
         tempfile.TemporaryDirectory(prefix="autoseg-") as folder,
         probability_file(Path(folder) / "coarse.b2nd", shape, 0) as file,
     ):
-
-        def keep(_record: object, start: int, stop: int, probabilities: torch.Tensor) -> None:
-            file[:, start:stop] = probabilities.numpy().astype(np.float16)
-
-        volume = restore_labels(answers, encoding, [*sinks, keep], thresholds)
+        volume = restore_labels(streams, encoding, [*sinks, _CroppedProbabilities(file)], thresholds, clock)
         labels = cropped_view(volume, record)
         yield CoarseCase(volume, labels, file, image)
 
 
-def restore_refined(
-    answers: Sequence[CaseLogits],
-    image: NDArray[np.float32],
-    encoding: LabelEncoding,
-    refiners: LoadedRefiners,
-    sinks: Sequence[ProbabilitySink] = (),
-    thresholds: Thresholds = ONE_HALF,
-) -> LabelIndices:
-    """Like `restore_labels`, with refined boundaries; sinks get the coarse probabilities. Arguments: `coarse_case`."""
-    with coarse_case(answers, image, encoding, sinks, thresholds) as coarse:
-        refine_labels(coarse, encoding, refiners, thresholds)
-        return coarse.volume
+class _CroppedProbabilities:
+    """Probabilities of the cropped box in a file; a `ProbabilitySink`."""
+
+    def __init__(self, file: "blosc2.NDArray") -> None:
+        self._file = file
+
+    def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: torch.Tensor) -> None:
+        """Set some rows of the cropped box; see `ProbabilitySink`."""
+        self._file[:, start:stop] = probabilities.numpy().astype(np.float16)
 
 
 def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: Triple) -> HeadSurface | None:
@@ -139,7 +141,7 @@ def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: 
 
 
 def refine_labels(
-    coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedRefiners, thresholds: Thresholds = ONE_HALF
+    coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedRefiners, thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> None:
     """Refine every structure's probabilities, then decide anew where they changed; `coarse` is overwritten.
 

@@ -15,8 +15,8 @@ from autoseg.records.dataset import LabelEncoding
 Thresholds = Mapping[str, float]
 """Region -> probability, (0, 1), above which a voxel belongs to it; regions that are not named: one half."""
 
-ONE_HALF: Thresholds = MappingProxyType({})
-"""For every region."""
+DEFAULT_THRESHOLDS: Thresholds = MappingProxyType({})
+"""One half for every region."""
 
 
 def activate(logits: Tensor, encoding: LabelEncoding) -> Tensor:
@@ -24,7 +24,9 @@ def activate(logits: Tensor, encoding: LabelEncoding) -> Tensor:
     return logits.softmax(dim=0) if encoding.activation == "softmax" else logits.sigmoid()
 
 
-def decide_logits(heads: Iterator[Tensor], encoding: LabelEncoding, thresholds: Thresholds = ONE_HALF) -> Tensor:
+def decide_logits(
+    heads: Iterator[Tensor], encoding: LabelEncoding, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> Tensor:
     """Label indices (int32) from logits, head by head; of equal heads the first wins.
 
     Args:
@@ -37,7 +39,9 @@ def decide_logits(heads: Iterator[Tensor], encoding: LabelEncoding, thresholds: 
     return _painted_regions(heads, encoding, map(_logit, _limits(encoding, thresholds)))
 
 
-def decide_probabilities(probabilities: Tensor, encoding: LabelEncoding, thresholds: Thresholds = ONE_HALF) -> Tensor:
+def decide_probabilities(
+    probabilities: Tensor, encoding: LabelEncoding, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> Tensor:
     """The same from probabilities (K, ...)."""
     heads = iter(probabilities)
     if encoding.activation == "softmax":

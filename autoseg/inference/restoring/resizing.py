@@ -1,4 +1,4 @@
-"""Logits at another size, some slices at a time, while the slices they are made from stream past.
+"""Logits at another size, some slices at a time, while the slices that they are made from are pushed.
 
 An output row needs few source slices (two, when resized linearly), so few are held, whatever the volume's depth.
 
@@ -51,44 +51,49 @@ def make_resize(
     return Resize(shape, new_shape, (first, second, third))
 
 
-class ResizedLogits:
-    """One stream of logits, resized; rows must be asked for in order."""
+class LogitResampler:
+    """Resizes one stream of logits; rows are asked for in order, after the slices that they need were pushed."""
 
-    def __init__(self, slices: Iterator[Tensor], resize: Resize) -> None:
-        """Take a stream over.
+    def __init__(self, resize: Resize) -> None:
+        """Begin with no slices.
 
         Args:
-            slices: `resize.shape[0]` times (K, y, x), first to last, in float32 or float16; left as they are.
-            resize: To which size.
+            resize: From which size to which.
         """
-        self._slices = slices
         self._resize = resize
         self._operator = _operator(resize.shape[0], resize.new_shape[0], resize.orders[0])
         self._held: deque[Tensor] = deque()
         self._first = 0
         """Index of the first slice that is held."""
+        self._needed = range(0)
+        """Slices that the prepared rows are made from."""
+        self._rows = self._operator[:0]
 
-    def heads(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Rows start..stop, head by head: K times (stop - start, Y, X), float32, the caller's own."""
+    def prepare(self, start: int, stop: int) -> int:
+        """Release slices before those that rows start..stop need, and count the slices that are still to be pushed."""
         rows = self._operator[start:stop]
         (used,) = torch.nonzero(rows.any(dim=0), as_tuple=True)
-        first, last = int(used[0]), int(used[-1]) + 1
-        self._hold(first, last)
-        rows = rows[:, first:last]
-        for head in range(len(self._held[0])):
-            source = torch.stack([one[head] for one in self._held]).float()
-            yield self._resized(source, rows)
+        self._needed = range(int(used[0]), int(used[-1]) + 1)
+        self._rows = rows[:, self._needed.start : self._needed.stop]
+        while self._held and self._first < self._needed.start:
+            self._release_first()
+        return max(0, self._needed.stop - self._first - len(self._held))
 
-    def _hold(self, first: int, last: int) -> None:
-        """Hold slices first..last, and no slice before them."""
-        while self._first + len(self._held) < last:
-            self._held.append(next(self._slices))
-            if self._first < first:
-                self._held.popleft()
-                self._first += 1
-        while self._first < first:
-            self._held.popleft()
-            self._first += 1
+    def push(self, logits: Tensor) -> None:
+        """Take the next slice, (K, y, x), float32 or float16; it is left as it is."""
+        self._held.append(logits)
+        if self._first < self._needed.start:
+            self._release_first()
+
+    def heads(self) -> Iterator[Tensor]:
+        """The prepared rows, head by head: K times (stop - start, Y, X), float32, the caller's own."""
+        for head in range(len(self._held[0])):
+            source = torch.stack([logits[head] for logits in self._held]).float()
+            yield self._resized(source, self._rows)
+
+    def _release_first(self) -> None:
+        self._held.popleft()
+        self._first += 1
 
     def _resized(self, source: Tensor, rows: Tensor) -> Tensor:
         if self._resize.shape[0] == self._resize.new_shape[0]:
@@ -102,7 +107,7 @@ class ResizedLogits:
         shape, orders = self._resize.new_shape, self._resize.orders
         if slices.shape[1:] == shape[1:]:
             return slices
-        if orders[1:] == (1, 1):  # the same numbers as the operators give, several times sooner
+        if orders[1:] == (1, 1):  # the same numbers as the operators give, several times faster
             return functional.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
         if slices.shape[1] != shape[1]:
             slices = torch.matmul(_operator(slices.shape[1], shape[1], orders[1]), slices)

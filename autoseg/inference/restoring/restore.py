@@ -1,17 +1,20 @@
 """From logits on the network's grid to labels on the image's own grid, slab by slab, while the logits stream past.
 
-Logits are resized, decided (running argmax, or regions painted in order), pasted into the uncropped box, and the
-plan's transpose is undone; or, in a cascade, they are resized to the next stage's grid and decided there. Several
-configurations stream side by side. A slab holds some rows of one head at a time, so memory beyond the stream depends
-neither on the number of heads nor on the image's size.
+In the order of execution, for every slab of output rows:
 
-    slices (K, y, x) --resize some rows, head by head--> label slab (n, Y, X) --paste, transpose back--> (Z, Y, X)
+    next(stream): networks --slices (K, y, x)--> push --resize--> rows (n, Y, X) --decide--> labels; write to sinks
+
+The networks run while the next slices are asked for. A slab holds some rows of one head at a time (of all heads, where
+probabilities are needed), so memory beyond the stream depends neither on the number of heads nor on the image's size.
+Several configurations advance side by side. Labels are pasted into the uncropped box, and the plan's transpose is
+undone; in a cascade, logits are resized to the next step's grid and decided there.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,14 +24,14 @@ from torch import Tensor
 from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.cropping import crop_shape, cropped_view
 from autoseg.inference.restoring.decisions import (
-    ONE_HALF,
+    DEFAULT_THRESHOLDS,
     Thresholds,
     activate,
     decide_logits,
     decide_probabilities,
     mean_probabilities,
 )
-from autoseg.inference.restoring.resizing import Resize, ResizedLogits, make_resize
+from autoseg.inference.restoring.resizing import LogitResampler, Resize, make_resize
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.network import ResamplingSpec
@@ -38,33 +41,66 @@ SLAB_VOXELS = 2**22
 
 LabelIndices = NDArray[np.unsignedinteger]
 
-ProbabilitySink = Callable[[PreprocessedCase, int, int, Tensor], None]
-"""Takes mean probabilities (K, n, Y, X) of some rows of the cropped box: record, first row, behind the last one."""
+
+class ProbabilitySink(Protocol):
+    """What receives mean probabilities while they stream."""
+
+    def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
+        """Take some rows of a case's cropped box.
+
+        Args:
+            record: What preprocessing did to the case; tells where the box lies in the image.
+            start: First row, along the plan's first axis.
+            stop: Row behind the last one.
+            probabilities: (K, stop - start, Y, X), the plan's axes; not to be changed.
+        """
+
+
+class StepClock:
+    """Seconds that the steps of one case take."""
+
+    def __init__(self) -> None:
+        """Begin with nothing measured."""
+        self.seconds: dict[str, float] = {"read": 0.0, "preprocess": 0.0, "network": 0.0, "export": 0.0}
+        """Seconds by step."""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True)
-class CaseLogits:
-    """One configuration's answer to one case, which can be read once."""
+class LogitStream:
+    """Logits of one case from one configuration, slice by slice, which can be read once."""
 
     slices: Iterable[Tensor]
-    """(K, Y, X) for every slice of the preprocessed grid, first to last."""
+    """(K, Y, X) for every slice of the preprocessed grid, first to last; the networks run while these are asked for."""
     record: PreprocessedCase
+    """What preprocessing for this configuration did to the case."""
     resampling: ResamplingSpec
+    """Way back from the preprocessed grid."""
 
 
 def restore_labels(
-    answers: Sequence[CaseLogits],
+    streams: Sequence[LogitStream],
     encoding: LabelEncoding,
     sinks: Sequence[ProbabilitySink] = (),
-    thresholds: Thresholds = ONE_HALF,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    clock: StepClock | None = None,
 ) -> LabelIndices:
     """Label map of a case from the logits of one configuration, or the mean probabilities of several.
 
     Args:
-        answers: Of the configurations to combine; streams are read slice by slice, side by side.
-        encoding: Which label index each head stands for.
-        sinks: Also get the mean probabilities, slab by slab.
-        thresholds: Of regions.
+        streams: Logits of the configurations to combine; they are read slice by slice, side by side.
+        encoding: Label index of each head.
+        sinks: What also receives the mean probabilities, slab by slab.
+        thresholds: Probability above which a voxel belongs to a region.
+        clock: Measures the steps `network` and `export`.
 
     Returns:
         Label indices (Z, Y, X) in working orientation, before the crop and the plan's transpose, in the smallest
@@ -78,21 +114,52 @@ def restore_labels(
         where the sigmoid exceeds one half; configurations are combined by their mean probabilities. Differs: slab by
         slab; a region may have another threshold.
     """
-    labels, cropped = _empty_volume(answers[0].record, encoding)
-    for _ in _fill_box(answers, encoding, cropped, sinks, thresholds):
-        pass
+    clock = clock or StepClock()
+    resizes = _common_box(streams)
+    slices = [iter(stream.slices) for stream in streams]
+    resamplers = [LogitResampler(resize) for resize in resizes]
+    labels, cropped = _empty_volume(streams[0].record, encoding)
+    needs_probabilities = len(streams) > 1 or len(sinks) > 0
+    voxels = SLAB_VOXELS // len(encoding.heads) if needs_probabilities else SLAB_VOXELS
+    for start, stop in _row_groups(resizes, len(encoding.heads), voxels):
+        for logits, resampler in zip(slices, resamplers, strict=True):
+            with clock.step("network"):
+                for _ in range(resampler.prepare(start, stop)):
+                    resampler.push(next(logits))  # the networks run here
+        with clock.step("export"):
+            if not needs_probabilities:
+                cropped[start:stop] = decide_logits(resamplers[0].heads(), encoding, thresholds).numpy()
+                continue
+            decided, probabilities = _decide_slab(resamplers, encoding, thresholds)
+            cropped[start:stop] = decided.numpy()
+            for sink in sinks:
+                sink.write(streams[0].record, start, stop, probabilities)
     return labels
 
 
+def _decide_slab(
+    resamplers: Sequence[LogitResampler], encoding: LabelEncoding, thresholds: Thresholds
+) -> tuple[Tensor, Tensor]:
+    """Label indices (n, Y, X) and mean probabilities (K, n, Y, X); one configuration alone decides by its logits."""
+    logits = torch.stack(list(resamplers[0].heads()))
+    if len(resamplers) == 1:
+        return decide_logits(iter(logits), encoding, thresholds), activate(logits, encoding)
+    mean = activate(logits, encoding)
+    for resampler in resamplers[1:]:
+        mean += activate(torch.stack(list(resampler.heads())), encoding)
+    mean /= len(resamplers)
+    return decide_probabilities(mean, encoding, thresholds), mean
+
+
 def restore_combinations(
-    answers: Sequence[CaseLogits], combinations: Sequence[tuple[int, ...]], encoding: LabelEncoding
+    streams: Sequence[LogitStream], combinations: Sequence[tuple[int, ...]], encoding: LabelEncoding
 ) -> tuple[LabelIndices, ...]:
     """Label maps of several combinations of configurations, each stream read once.
 
     Args:
-        answers: Of every configuration that is in a combination.
-        combinations: Positions in `answers`, in the order in which probabilities are summed.
-        encoding: Which label index each head stands for.
+        streams: Logits of every configuration that is in a combination.
+        combinations: Positions in `streams`, in the order in which probabilities are summed.
+        encoding: Label index of each head.
 
     Returns:
         One for each combination, as `restore_labels` gives it.
@@ -100,24 +167,33 @@ def restore_combinations(
     Raises:
         PredictionError: If the configurations were cropped to different boxes.
     """
-    resizes = _common_box(answers)
-    members = _resized(answers, resizes)
-    restored = [_empty_volume(answers[0].record, encoding) for _ in combinations]
-    for start, stop in _row_groups(resizes, len(encoding.heads) * len(members)):
-        probabilities = [activate(torch.stack(list(member.heads(start, stop))), encoding) for member in members]
+    resizes = _common_box(streams)
+    slices = [iter(stream.slices) for stream in streams]
+    resamplers = [LogitResampler(resize) for resize in resizes]
+    restored = [_empty_volume(streams[0].record, encoding) for _ in combinations]
+    num_heads = len(encoding.heads) * len(streams)
+    for start, stop in _row_groups(resizes, num_heads, SLAB_VOXELS // num_heads):
+        probabilities = []
+        for logits, resampler in zip(slices, resamplers, strict=True):
+            for _ in range(resampler.prepare(start, stop)):
+                resampler.push(next(logits))  # the networks run here
+            probabilities.append(activate(torch.stack(list(resampler.heads())), encoding))
         for combination, (_, cropped) in zip(combinations, restored, strict=True):
             mean = mean_probabilities([probabilities[position] for position in combination])
             cropped[start:stop] = decide_probabilities(mean, encoding).numpy()
     return tuple(labels for labels, _ in restored)
 
 
-def restore_on_grid(answer: CaseLogits, grid: PreprocessedCase, encoding: LabelEncoding) -> LabelIndices:
-    """Label map on another configuration's preprocessed grid: what a cascade's next stage gets.
+def restore_on_grid(
+    stream: LogitStream, grid: PreprocessedCase, encoding: LabelEncoding, clock: StepClock | None = None
+) -> LabelIndices:
+    """Label map on another configuration's preprocessed grid: what a cascade's next step gets.
 
     Args:
-        answer: Logits of the previous stage.
-        grid: What preprocessing for the next stage did to the same case.
-        encoding: Which label index each head stands for.
+        stream: Logits of the previous step.
+        grid: What preprocessing for the next step did to the same case.
+        encoding: Label index of each head.
+        clock: Measures the steps `network` and `export`.
 
     Returns:
         Label indices, shape `grid.shape`. Where two heads are equal, the first wins.
@@ -130,144 +206,89 @@ def restore_on_grid(answer: CaseLogits, grid: PreprocessedCase, encoding: LabelE
         nnU-Net v2 (Isensee et al. 2021), cascade: logits resized linearly to the next stage's shape, then argmax.
         Differs: slab by slab; at prediction too, where nnU-Net resamples the label map of the whole image.
     """
-    labels = np.empty(grid.shape, dtype=_index_type(encoding))
-    for _ in _fill_grid(answer, grid, encoding, labels):
-        pass
-    return labels
+    clock = clock or StepClock()
+    slices, filled = iter(stream.slices), _GridLabels(stream, grid, encoding)
+    while not filled.is_complete:
+        with clock.step("network"):
+            logits = next(slices)  # the networks run here
+        with clock.step("export"):
+            filled.push(logits)
+    return filled.labels
 
 
 def restore_with_grids(
-    answer: CaseLogits,
+    stream: LogitStream,
     grids: Sequence[PreprocessedCase],
     encoding: LabelEncoding,
     sinks: Sequence[ProbabilitySink] = (),
 ) -> tuple[LabelIndices, tuple[LabelIndices, ...]]:
     """Both of the above from one stream: the label map of the case, with its probabilities for sinks, and one per grid.
 
-    All advance at the same pace, so that few slices wait for the slowest.
+    Every slice is pushed to all of them when it comes, so that few slices are held.
     """
-    labels, cropped = _empty_volume(answer.record, encoding)
-    on_grids = tuple(np.empty(grid.shape, dtype=_index_type(encoding)) for grid in grids)
-    own, *copies = (
-        CaseLogits(slices, answer.record, answer.resampling) for slices in _share(answer.slices, 1 + len(grids))
-    )
-    fillings = [_fill_box([own], encoding, cropped, sinks, ONE_HALF)]
-    fillings += [
-        _fill_grid(copy, grid, encoding, target) for copy, grid, target in zip(copies, grids, on_grids, strict=True)
-    ]
-    _advance_together(fillings)
-    return labels, on_grids
+    filled = [_GridLabels(stream, grid, encoding) for grid in grids]
+    slices = _pushed_on_the_way(stream.slices, filled)
+    labels = restore_labels([replace(stream, slices=slices)], encoding, sinks)
+    for _ in slices:  # the last slices, where only a grid needs them
+        pass
+    return labels, tuple(grid.labels for grid in filled)
 
 
-def _share(slices: Iterable[Tensor], count: int) -> list[Iterator[Tensor]]:
-    """One stream for several readers; a slice is let go when all have it (itertools.tee lets go 57 at a time)."""
-    source = iter(slices)
-    waiting: list[deque[Tensor]] = [deque() for _ in range(count)]
-
-    def read(own: deque[Tensor]) -> Iterator[Tensor]:
-        while True:
-            if not own:
-                for values in islice(source, 1):
-                    for queue in waiting:
-                        queue.append(values)
-                    del values
-            if not own:
-                return
-            yield own.popleft()
-
-    return [read(queue) for queue in waiting]
+def _pushed_on_the_way(slices: Iterable[Tensor], filled: Sequence["_GridLabels"]) -> Iterator[Tensor]:
+    for logits in slices:
+        for grid in filled:
+            grid.push(logits)
+        yield logits
 
 
-def _advance_together(fillings: Sequence[Iterator[float]]) -> None:
-    """Run to the end; the one that is least far goes next."""
-    shares = dict.fromkeys(fillings, 0.0)
-    while shares:
-        slowest = min(shares, key=shares.__getitem__)
-        share = next(slowest, None)
-        if share is None:
-            del shares[slowest]
-        else:
-            shares[slowest] = share
+class _GridLabels:
+    """Label map on a grid, of shape `grid.shape`, which is filled while slices are pushed."""
+
+    def __init__(self, stream: LogitStream, grid: PreprocessedCase, encoding: LabelEncoding) -> None:
+        record = stream.record
+        _check_same_box([record, grid], "the label map cannot be passed on; preprocess both again")
+        resize = make_resize(record.shape, grid.shape, record.spacing, grid.spacing, stream.resampling)
+        self.labels: LabelIndices = np.empty(grid.shape, dtype=_index_type(encoding))
+        self.is_complete = False
+        self._encoding = encoding
+        self._resampler = LogitResampler(resize)
+        self._groups = resize.row_groups(len(encoding.heads), SLAB_VOXELS)
+        self._prepare()
+
+    def push(self, logits: Tensor) -> None:
+        """Take the next slice, and fill all rows that can be made now."""
+        if self.is_complete:
+            return
+        self._resampler.push(logits)
+        self._missing -= 1
+        while self._missing == 0 and not self.is_complete:
+            self.labels[slice(*self._rows)] = decide_logits(self._resampler.heads(), self._encoding).numpy()
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Turn to the next rows, if there are any."""
+        rows = next(self._groups, None)
+        self.is_complete = rows is None
+        if rows is not None:
+            self._rows, self._missing = rows, self._resampler.prepare(*rows)
 
 
-def _fill_grid(
-    answer: CaseLogits, grid: PreprocessedCase, encoding: LabelEncoding, labels: LabelIndices
-) -> Iterator[float]:
-    """Fill `labels`, of shape `grid.shape`; gives the share that is filled, after every slab."""
-    _check_same_box([answer.record, grid], "the label map cannot be passed on; preprocess both again")
-    record = answer.record
-    resize = make_resize(record.shape, grid.shape, record.spacing, grid.spacing, answer.resampling)
-    return _fill_by_head(answer, resize, encoding, labels, ONE_HALF)
-
-
-def _fill_box(
-    answers: Sequence[CaseLogits],
-    encoding: LabelEncoding,
-    labels: LabelIndices,
-    sinks: Sequence[ProbabilitySink],
-    thresholds: Thresholds,
-) -> Iterator[float]:
-    """Fill `labels`, the cropped box with the plan's axes; gives the share that is filled, after every slab."""
-    resizes = _common_box(answers)
-    if len(answers) == 1 and not sinks:
-        return _fill_by_head(answers[0], resizes[0], encoding, labels, thresholds)
-    return _fill_by_probability(answers, resizes, encoding, labels, sinks, thresholds)
-
-
-def _fill_by_head(
-    answer: CaseLogits, resize: Resize, encoding: LabelEncoding, labels: LabelIndices, thresholds: Thresholds
-) -> Iterator[float]:
-    resized = ResizedLogits(iter(answer.slices), resize)
-    for start, stop in resize.row_groups(len(encoding.heads), SLAB_VOXELS):
-        labels[start:stop] = decide_logits(resized.heads(start, stop), encoding, thresholds).numpy()
-        yield stop / len(labels)
-
-
-def _fill_by_probability(
-    answers: Sequence[CaseLogits],
-    resizes: Sequence[Resize],
-    encoding: LabelEncoding,
-    labels: LabelIndices,
-    sinks: Sequence[ProbabilitySink],
-    thresholds: Thresholds,
-) -> Iterator[float]:
-    """Holds all heads of a slab; one configuration alone decides by its logits."""
-    members = _resized(answers, resizes)
-    for start, stop in _row_groups(resizes, len(encoding.heads)):
-        logits = torch.stack(list(members[0].heads(start, stop)))
-        if len(members) == 1:
-            labels[start:stop] = decide_logits(iter(logits), encoding, thresholds).numpy()
-        mean = activate(logits, encoding)
-        for member in members[1:]:
-            mean += activate(torch.stack(list(member.heads(start, stop))), encoding)
-        mean /= len(members)
-        if len(members) > 1:
-            labels[start:stop] = decide_probabilities(mean, encoding, thresholds).numpy()
-        for sink in sinks:
-            sink(answers[0].record, start, stop, mean)
-        yield stop / len(labels)
-
-
-def _row_groups(resizes: Sequence[Resize], num_heads: int) -> list[tuple[int, int]]:
-    """The thinnest of all groups of rows, so that `num_heads` heads of a slab, and all that is held, stay small."""
-    groups = (list(resize.row_groups(num_heads, SLAB_VOXELS // num_heads)) for resize in resizes)
+def _row_groups(resizes: Sequence[Resize], num_heads: int, voxels: int) -> list[tuple[int, int]]:
+    """The thinnest of all groups of rows, so that slabs have at most `voxels` voxels and few slices are held."""
+    groups = (list(resize.row_groups(num_heads, voxels)) for resize in resizes)
     return min(groups, key=lambda group: group[0][1])
 
 
-def _resized(answers: Sequence[CaseLogits], resizes: Sequence[Resize]) -> list[ResizedLogits]:
-    return [ResizedLogits(iter(answer.slices), resize) for answer, resize in zip(answers, resizes, strict=True)]
-
-
-def _common_box(answers: Sequence[CaseLogits]) -> list[Resize]:
+def _common_box(streams: Sequence[LogitStream]) -> list[Resize]:
     """From each configuration's grid to the cropped box that they share."""
     consequence = "their probabilities cannot be averaged; predict with one configuration"
-    _check_same_box([answer.record for answer in answers], consequence)
-    return [_to_cropped_box(answer) for answer in answers]
+    _check_same_box([stream.record for stream in streams], consequence)
+    return [_to_cropped_box(stream) for stream in streams]
 
 
-def _to_cropped_box(answer: CaseLogits) -> Resize:
-    record = answer.record
-    return make_resize(record.shape, crop_shape(record), record.spacing, record.original_spacing, answer.resampling)
+def _to_cropped_box(stream: LogitStream) -> Resize:
+    record = stream.record
+    return make_resize(record.shape, crop_shape(record), record.spacing, record.original_spacing, stream.resampling)
 
 
 def _index_type(encoding: LabelEncoding) -> np.dtype[np.unsignedinteger]:

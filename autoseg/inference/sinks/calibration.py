@@ -22,7 +22,7 @@ class _Label:
 
 
 class CalibrationCounter:
-    """Adds up cases; its `sink` of a case takes the probabilities that `restore` streams."""
+    """Adds up cases; `case_sink` gives what counts the probabilities of one case."""
 
     def __init__(self, encoding: LabelEncoding) -> None:
         """Begin with nothing counted."""
@@ -31,32 +31,35 @@ class CalibrationCounter:
         self._counts = np.zeros((len(self._labels), 2, NUM_BINS), dtype=np.int64)
         self._sums = np.zeros((len(self._labels), NUM_BINS), dtype=np.float64)
 
-    def add(
-        self, reference: NDArray[np.int16], record: PreprocessedCase, start: int, stop: int, probabilities: Tensor
-    ) -> None:
-        """Count some rows of a case's cropped box; with its reference bound, this is a ProbabilitySink.
+    def case_sink(self, reference: NDArray[np.int16]) -> "CaseCalibration":
+        """What counts one case.
 
         Args:
             reference: Label indices (Z, Y, X), working orientation, before the crop.
-            record: Where the box lies.
-            start: First row, along the plan's first axis.
-            stop: Behind the last row.
-            probabilities: (K, stop - start, Y, X), the plan's axes.
         """
-        rows = torch.from_numpy(np.ascontiguousarray(cropped_view(reference, record)[start:stop]))
+        return CaseCalibration(self, reference)
+
+    def add(self, reference: NDArray[np.int16], probabilities: Tensor) -> None:
+        """Count voxels.
+
+        Args:
+            reference: Label indices (Z, Y, X).
+            probabilities: (K, Z, Y, X) of the same voxels.
+        """
+        rows = torch.from_numpy(np.ascontiguousarray(reference))
         for row, label in enumerate(self._labels):
             of_label = (
                 probabilities[list(label.heads)].sum(dim=0) if len(label.heads) > 1 else probabilities[label.heads[0]]
             )
             likely = of_label >= 1 / NUM_BINS
-            values, truth = of_label[likely], rows[likely].long()
-            known = truth != self._num_indices - 1
-            values, truth = values[known], truth[known]
+            values, expected = of_label[likely], rows[likely].long()
+            known = expected != self._num_indices - 1
+            values, expected = values[known], expected[known]
             has_label = torch.zeros(self._num_indices, dtype=torch.bool)
             has_label[list(label.indices)] = True
             bins = (values * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
             self._counts[row, 0] += torch.bincount(bins, minlength=NUM_BINS).numpy()
-            self._counts[row, 1] += torch.bincount(bins[has_label[truth]], minlength=NUM_BINS).numpy()
+            self._counts[row, 1] += torch.bincount(bins[has_label[expected]], minlength=NUM_BINS).numpy()
             self._sums[row] += torch.bincount(bins, weights=values.double(), minlength=NUM_BINS).numpy()
 
     def counts(self) -> Calibration:
@@ -71,6 +74,19 @@ class CalibrationCounter:
                 for row, label in enumerate(self._labels)
             }
         )
+
+
+class CaseCalibration:
+    """Counts one case while its probabilities stream; a `ProbabilitySink`."""
+
+    def __init__(self, counter: CalibrationCounter, reference: NDArray[np.int16]) -> None:
+        """Begin with the counter of all cases and the reference of this one; see `CalibrationCounter.case_sink`."""
+        self._counter = counter
+        self._reference = reference
+
+    def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
+        """Count some rows of the cropped box; see `ProbabilitySink`."""
+        self._counter.add(cropped_view(self._reference, record)[start:stop], probabilities)
 
 
 def _gather_heads(encoding: LabelEncoding) -> list[_Label]:

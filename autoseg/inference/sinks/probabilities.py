@@ -46,14 +46,7 @@ class ProbabilityVolume:
                 array[0, first:last] = np.ones((last - first, *array.shape[2:]), dtype=np.float16)
 
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
-        """Set some rows of the cropped box.
-
-        Args:
-            record: Where the box lies.
-            start: First row, along the plan's first axis.
-            stop: Behind the last row.
-            probabilities: (K, stop - start, Y, X), the plan's axes.
-        """
+        """Set some rows of the cropped box; see `ProbabilitySink`."""
         stored_axes = [self._orientation.axes[working] for working in record.transpose]
         starts = (record.crop_start[0] + start, *record.crop_start[1:])
         stops = (record.crop_start[0] + stop, *record.crop_stop[1:])

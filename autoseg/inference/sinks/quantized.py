@@ -1,7 +1,7 @@
-"""Probabilities as the number of thresholds below them: what a sweep over thresholds needs, in one byte a voxel.
+"""Probabilities as the number of thresholds that they exceed: what a sweep over thresholds needs, in one byte a voxel.
 
-Where a region is surely there or surely not, levels are equal over wide areas, so their file is hardly larger than a
-label map's.
+Where a region is surely there or surely not, these numbers are equal over wide areas, so their file is hardly larger
+than a label map's.
 
 Tested in tests/selection/test_thresholds.py.
 """
@@ -17,25 +17,38 @@ from torch import Tensor
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.cropping import crop_shape
-from autoseg.inference.restoring.restore import ProbabilitySink
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.files import replacing
 
 RECORD = "record"
 CHUNK_BYTES = 2**22
-"""Of one head."""
+"""Size of a chunk of one head."""
+
+
+class QuantizedVolume:
+    """Quantised probabilities of the cropped box, filled slab by slab; a `ProbabilitySink`."""
+
+    def __init__(self, array: blosc2.NDArray, thresholds: Sequence[float]) -> None:
+        """Take over an array (K, Z, Y, X), uint8; thresholds ascend."""
+        self._array = array
+        self._boundaries = torch.tensor(list(thresholds), dtype=torch.float32)
+
+    def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
+        """Set some rows of the cropped box; see `ProbabilitySink`."""
+        exceeded = torch.bucketize(probabilities.contiguous(), self._boundaries, out_int32=True)
+        self._array[:, start:stop] = exceeded.to(torch.uint8).numpy()
 
 
 @contextmanager
-def level_file(
+def quantized_file(
     path: Path, record: PreprocessedCase, thresholds: Sequence[float], num_heads: int
-) -> Iterator[ProbabilitySink]:
-    """A compressed file (.b2nd) of levels, uint8 (K, z, y, x) of the cropped box; it appears when it is complete.
+) -> Iterator[QuantizedVolume]:
+    """A compressed file (.b2nd) of quantised probabilities of the cropped box, uint8 (K, Z, Y, X); see `replacing`.
 
     Args:
         path: The file.
-        record: Where the box lies; kept in the file.
-        thresholds: Ascending; the level of a probability is how many of them it exceeds.
+        record: Place of the box in the image; kept in the file.
+        thresholds: Ascending; a probability is stored as the number of them that it exceeds.
         num_heads: K.
 
     Yields:
@@ -43,7 +56,6 @@ def level_file(
     """
     depth, height, width = crop_shape(record)
     chunk: Triple = (max(1, min(depth, CHUNK_BYTES // (height * width))), height, width)
-    boundaries = torch.tensor(list(thresholds), dtype=torch.float32)
     with replacing(path) as temporary:
         array = blosc2.zeros(
             (num_heads, depth, height, width), dtype=np.uint8, urlpath=str(temporary), mode="w", chunks=(1, *chunk),
@@ -51,15 +63,11 @@ def level_file(
         )  # fmt: skip
         array.schunk.vlmeta[RECORD] = record.model_dump_json()
 
-        def write(_record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
-            levels = torch.bucketize(probabilities.contiguous(), boundaries, out_int32=True)
-            array[:, start:stop] = levels.to(torch.uint8).numpy()
-
-        yield write
+        yield QuantizedVolume(array, thresholds)
 
 
-def open_levels(path: Path) -> tuple[blosc2.NDArray, PreprocessedCase]:
-    """What `level_file` wrote; reads no voxels: index the array with slices.
+def open_quantized(path: Path) -> tuple[blosc2.NDArray, PreprocessedCase]:
+    """What `quantized_file` wrote; reads no voxels: index the array with slices.
 
     Raises:
         DatasetError: If the file is missing or damaged.

@@ -30,14 +30,7 @@ class EntropyVolume:
         self._encoding = encoding
 
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
-        """Set some rows of the cropped box.
-
-        Args:
-            record: Where the box lies.
-            start: First row, along the plan's first axis.
-            stop: Behind the last row.
-            probabilities: (K, stop - start, Y, X), the plan's axes.
-        """
+        """Set some rows of the cropped box; see `ProbabilitySink`."""
         entropy = normalized_entropy(probabilities, self._encoding)
         cropped_view(self.values, record)[start:stop] = entropy.to(torch.float16).numpy()
 

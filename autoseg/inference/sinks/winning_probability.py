@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.imaging.arrays.cropping import cropped_view
-from autoseg.inference.restoring.decisions import ONE_HALF, Thresholds
+from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.inference.sinks.uncertainty import label_probabilities
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.dataset import LabelEncoding, indices_by_label
@@ -15,7 +15,7 @@ from autoseg.records.dataset import LabelEncoding, indices_by_label
 class WinningProbability:
     """Probability of the decided label, filled slab by slab from the mean probabilities; two bytes a voxel."""
 
-    def __init__(self, shape: Triple, encoding: LabelEncoding, thresholds: Thresholds = ONE_HALF) -> None:
+    def __init__(self, shape: Triple, encoding: LabelEncoding, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> None:
         """Begin with background for sure.
 
         Args:
@@ -29,14 +29,7 @@ class WinningProbability:
         self._thresholds = thresholds
 
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
-        """Set some rows of the cropped box.
-
-        Args:
-            record: Where the box lies.
-            start: First row, along the plan's first axis.
-            stop: Behind the last row.
-            probabilities: (K, stop - start, Y, X), the plan's axes.
-        """
+        """Set some rows of the cropped box; see `ProbabilitySink`."""
         winning = winning_probability(probabilities, self._encoding, self._thresholds)
         cropped_view(self.values, record)[start:stop] = winning.to(torch.float16).numpy()
 
@@ -45,7 +38,9 @@ class WinningProbability:
         self.values[changed] = np.nan
 
 
-def winning_probability(probabilities: Tensor, encoding: LabelEncoding, thresholds: Thresholds = ONE_HALF) -> Tensor:
+def winning_probability(
+    probabilities: Tensor, encoding: LabelEncoding, thresholds: Thresholds = DEFAULT_THRESHOLDS
+) -> Tensor:
     """Probability of the label that the heads decide for.
 
     Args:

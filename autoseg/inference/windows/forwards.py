@@ -6,8 +6,6 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from autoseg.networks.devices import memory_format
-
 Forward = Callable[[Tensor], Tensor]
 """A network at prediction: (B, C, *spatial) -> logits (B, K, *spatial)."""
 
@@ -95,34 +93,21 @@ def mean_forward(forwards: Sequence[Forward]) -> Forward:
     return forward
 
 
-def expand_label_map(forward: Forward, num_labels: int) -> Forward:
-    """A network pass that replaces the last channel, label indices, by one 0/1 channel for each index from 1.
+def expand_label_map(windows: Tensor, num_labels: int) -> Tensor:
+    """Windows with one 0/1 channel for each label index from 1, in place of their last channel, label indices.
 
     Index 0, background, gets no channel; neither does the padding of windows, which is 0.
 
     Args:
-        forward: Takes (B, C + num_labels, *spatial).
+        windows: (B, C + 1, *spatial).
         num_labels: Foreground labels; labels, even where the heads are regions.
 
     Returns:
-        Takes (B, C + 1, *spatial).
+        (B, C + num_labels, *spatial).
 
     References:
         nnU-Net v2 (Isensee et al. 2021), cascade.
     """
-
-    def run(windows: Tensor) -> Tensor:
-        indices = torch.arange(1, num_labels + 1, device=windows.device).reshape(-1, *[1] * (windows.ndim - 2))
-        channels = windows[:, -1:] == indices
-        return forward(torch.cat([windows[:, :-1], channels.to(windows.dtype)], dim=1))
-
-    return run
-
-
-def on_device(forward: Forward, device: torch.device) -> Forward:
-    """A network pass that takes windows from the CPU and answers in float32 on the device of the networks."""
-
-    def run(windows: Tensor) -> Tensor:
-        return forward(windows.to(device, memory_format=memory_format(windows.ndim - 2))).float()
-
-    return run
+    indices = torch.arange(1, num_labels + 1, device=windows.device).reshape(-1, *[1] * (windows.ndim - 2))
+    channels = windows[:, -1:] == indices
+    return torch.cat([windows[:, :-1], channels.to(windows.dtype)], dim=1)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from autoseg.inference.windows.forwards import Forward, mirror_variants, sum_unmirrored
+from autoseg.inference.windows.forwards import Forward, expand_label_map, mirror_variants, sum_unmirrored
 from autoseg.inference.windows.logit_slab import CPU
-from autoseg.networks.devices import choose_dtype
+from autoseg.networks.devices import choose_dtype, memory_format
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -162,52 +162,59 @@ def choose_passes(precision: str, device: torch.device, *, is_softmax: bool) -> 
     return NetworkPasses(device, dtype)
 
 
-def trial_forward(forward: Forward, passes: NetworkPasses, mirror_axes: Sequence[int] = ()) -> Forward:
-    """A network pass that splits its windows into batches, in the precision that is fixed or that a trial chooses.
+class NetworkPass:
+    """The networks of a configuration, from windows on the CPU to logits in float32 on the device of the networks.
 
-    Args:
-        forward: (B, C, *spatial) -> logits (B, K, *spatial).
-        passes: Shared by all calls; learns from them.
-        mirror_axes: Spatial axes along which prediction mirrors: a trial compares labels after averaging over the
-            mirrored variants where a call holds all of them.
-
-    Returns:
-        The same for any B; logits are float32 where 16 bits were computed.
+    It splits its windows into batches, and computes in the precision that is fixed or that a trial has chosen.
     """
-    variants = mirror_variants(mirror_axes)
 
-    def averaged(logits: Tensor) -> Tensor:
-        return logits.float() if len(logits) % len(variants) else sum_unmirrored(logits, variants)
+    def __init__(
+        self, forward: Forward, passes: NetworkPasses, *, num_labels: int = 0, mirror_axes: Sequence[int] = ()
+    ) -> None:
+        """Take the networks over.
 
-    def run(windows: Tensor) -> Tensor:
-        trial = passes.trial
+        Args:
+            forward: Networks as one: (B, C, *spatial) -> logits (B, K, *spatial), on the device.
+            passes: Device, precision and batches; shared by all calls, and learns from them.
+            num_labels: Foreground labels that a cascade's label map, the last channel, is expanded to; 0: no cascade.
+            mirror_axes: Spatial axes along which prediction mirrors: a trial compares labels after averaging over the
+                mirrored variants where a call holds all of them.
+        """
+        self._forward = forward
+        self._passes = passes
+        self._num_labels = num_labels
+        self._variants = mirror_variants(mirror_axes)
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Logits (B, K, *spatial) of windows (B, C, *spatial), for any B."""
+        passes, trial = self._passes, self._passes.trial
+        layout = memory_format(windows.ndim - 2)
+        windows = windows.to(passes.device, memory_format=layout)
+        if self._num_labels:
+            windows = expand_label_map(windows, self._num_labels)
         with passes.lock:
             size = passes.batch.next_size(len(windows))
-        logits, seconds = _timed_pass(forward, windows, size, passes.current_dtype)
+        logits, seconds = _timed_pass(self._forward, windows, size, passes.current_dtype)
         with passes.lock:
             passes.batch.record(size, len(windows), seconds)
-            if trial is not None and trial.accepted is None and trial.shows_foreground(averaged(logits)):
-                coarse, coarse_seconds = _timed_pass(forward, windows, size, trial.candidate)
-                trial.compare(averaged(logits), averaged(coarse), (seconds, coarse_seconds))
-        return logits
+            if trial is not None and trial.accepted is None and trial.shows_foreground(self._averaged(logits)):
+                coarse, coarse_seconds = _timed_pass(self._forward, windows, size, trial.candidate)
+                trial.compare(self._averaged(logits), self._averaged(coarse), (seconds, coarse_seconds))
+        return logits.float()
 
-    return run
+    def _averaged(self, logits: Tensor) -> Tensor:
+        """Mean over the mirrored variants where these are all of them, else the logits as they are."""
+        return logits.float() if len(logits) % len(self._variants) else sum_unmirrored(logits, self._variants)
 
 
 def _timed_pass(forward: Forward, windows: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, float]:
     """Logits of all windows, `size` at a time, under autocast unless `dtype` is float32; and seconds."""
     start = time.perf_counter()
-    if dtype == torch.float32:
-        logits = _in_batches(forward, windows, size)
-    else:
-        with torch.autocast(windows.device.type, dtype=dtype):
-            logits = _in_batches(forward, windows, size).float()
+    with torch.autocast(windows.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        parts = [forward(part) for part in torch.split(windows, size)]
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if dtype != torch.float32:
+            logits = logits.float()
     if windows.device.type == "cuda":
         torch.cuda.synchronize(windows.device)
     return logits, time.perf_counter() - start
-
-
-def _in_batches(forward: Forward, windows: Tensor, size: int) -> Tensor:
-    if len(windows) <= size:
-        return forward(windows)
-    return torch.cat([forward(part) for part in torch.split(windows, size)])

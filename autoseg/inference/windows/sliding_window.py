@@ -132,7 +132,8 @@ def stream_logits(
 
     Args:
         forward: The network in evaluation mode, without deep supervision; for a fold ensemble the mean of several
-            (`forwards.mean_forward`). It gets windows on the CPU and answers on its own device (`forwards.on_device`).
+            (`forwards.mean_forward`). It gets windows on the CPU and answers on its own device
+            (`network_pass.NetworkPass`).
         channels: C arrays (Z, Y, X), of any type and memory order.
         patch_size: Window, voxels: (z, y, x), or (y, x) for a 2D network, which gets every slice on its own.
         num_heads: K.

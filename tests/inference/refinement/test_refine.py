@@ -16,9 +16,8 @@ from autoseg.inference.refinement.refine import (
     coarse_case,
     find_head_surface,
     refine_labels,
-    restore_refined,
 )
-from autoseg.inference.restoring.restore import CaseLogits, restore_labels
+from autoseg.inference.restoring.restore import LogitStream, restore_labels
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.network import ResamplingSpec
@@ -147,28 +146,37 @@ def make_answer(seed=3):
         transpose=(1, 0, 2),
     )  # fmt: skip
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 5, 14, 11)).astype(np.float32))
-    return lambda: [CaseLogits(logits.unbind(1), record, ResamplingSpec())]
+    return lambda: [LogitStream(logits.unbind(1), record, ResamplingSpec())]
+
+
+class Seen:
+    """Notes the last row."""
+
+    last = 0
+
+    def write(self, record, start, stop, probabilities):
+        self.last = stop
 
 
 def test_streamed_case_lies_in_the_crop_and_its_file_goes():
     answers = make_answer()
     image = np.zeros((1, 5, 14, 11), dtype=np.float32)
     expected = restore_labels(answers(), SOFTMAX)
-    seen = []
-    with coarse_case(
-        answers(), image, SOFTMAX, [lambda _record, start, stop, _values: seen.append((start, stop))]
-    ) as case:
+    seen = Seen()
+    with coarse_case(answers(), image, SOFTMAX, [seen]) as case:
         np.testing.assert_array_equal(case.volume, expected)
         assert case.labels.shape == (5, 14, 11)
         assert np.shares_memory(case.labels, case.volume)
         np.testing.assert_array_equal(case.probabilities[:].argmax(axis=0), case.labels)
         path = getattr(case.probabilities, "urlpath")  # noqa: B009 (an array in memory has none)
-    assert seen[-1][1] == 5
+    assert seen.last == 5
     assert not Path(path).exists()
-    same = restore_refined(answers(), image, SOFTMAX, loaded(IDENTITY))
-    np.testing.assert_array_equal(same, expected)
-    other = restore_refined(answers(), image, SOFTMAX, loaded(Known(lambda _, coarse: 1 - coarse)))
-    assert (other != expected).any()
+    with coarse_case(answers(), image, SOFTMAX) as case:
+        refine_labels(case, SOFTMAX, loaded(IDENTITY))
+        np.testing.assert_array_equal(case.volume, expected)
+    with coarse_case(answers(), image, SOFTMAX) as case:
+        refine_labels(case, SOFTMAX, loaded(Known(lambda _, coarse: 1 - coarse)))
+        assert (case.volume != expected).any()
 
 
 @pytest.mark.parametrize("size", [(8, 24, 24), (1, 48, 48)])

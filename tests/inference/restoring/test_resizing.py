@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import zoom
 
 from autoseg.inference.restoring import resizing
-from autoseg.inference.restoring.resizing import Resize, ResizedLogits, make_resize
+from autoseg.inference.restoring.resizing import LogitResampler, Resize, make_resize
 from autoseg.records.network import ResamplingSpec
 
 sizes = st.integers(1, 9)
@@ -21,8 +21,12 @@ def make_logits(heads, shape):
 
 
 def all_rows(logits, resize, groups):
-    resized = ResizedLogits(iter(logits.unbind(1)), resize)
-    return torch.cat([torch.stack(list(resized.heads(start, stop))) for start, stop in groups], dim=1)
+    slices, resampler, rows = iter(logits.unbind(1)), LogitResampler(resize), []
+    for start, stop in groups:
+        for _ in range(resampler.prepare(start, stop)):
+            resampler.push(next(slices))
+        rows.append(torch.stack(list(resampler.heads())))
+    return torch.cat(rows, dim=1)
 
 
 @settings(deadline=None, max_examples=40)
@@ -48,11 +52,12 @@ def test_any_slab_gives_the_same_rows(shape, new_shape, orders, voxels):
 def test_held_slices(order, largest):
     """One row at a time: linear rows take two slices; those of a cubic spline take all, as its filter never ends."""
     resize = Resize((30, 4, 5), (45, 4, 5), (order, 1, 1))
-    resized = ResizedLogits(iter(make_logits(3, (30, 4, 5)).unbind(1)), resize)
+    slices, resampler = iter(make_logits(3, (30, 4, 5)).unbind(1)), LogitResampler(resize)
     held = []
     for row in range(45):
-        list(resized.heads(row, row + 1))
-        held.append(len(resized._held))
+        for _ in range(resampler.prepare(row, row + 1)):
+            resampler.push(next(slices))
+        held.append(len(resampler._held))
     assert max(held) <= largest
 
 

@@ -14,7 +14,7 @@ from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.inference.restoring import restore
 from autoseg.inference.restoring.restore import (
-    CaseLogits,
+    LogitStream,
     restore_combinations,
     restore_labels,
     restore_on_grid,
@@ -50,7 +50,7 @@ def make_record(shape, cropped, *, spacing, original_spacing, margin=0, transpos
 
 
 def answer_of(logits, record):
-    return CaseLogits(torch.as_tensor(logits).unbind(1), record, ResamplingSpec())
+    return LogitStream(torch.as_tensor(logits).unbind(1), record, ResamplingSpec())
 
 
 def restored(logits, record, encoding):
@@ -61,7 +61,7 @@ def with_probabilities(answers, encoding):
     """Label map and probabilities of the whole image, axes as in working orientation."""
     shape = [answers[0].record.original_shape[axis] for axis in np.argsort(answers[0].record.transpose)]
     array = np.zeros((len(encoding.heads), *shape), dtype=np.float16)
-    labels = restore_labels(answers, encoding, [ProbabilityVolume(array, encoding, Orientation()).write])
+    labels = restore_labels(answers, encoding, [ProbabilityVolume(array, encoding, Orientation())])
     return labels, array
 
 
@@ -242,7 +242,8 @@ def test_thresholds_of_regions(num_members, with_sink):
     expected = np.zeros(shape, dtype=int)
     for region, limit, value in zip(mean, (0.3, 0.5, 0.85), (2, 1, 3), strict=True):
         expected[region > limit] = value
-    sinks = [lambda *_arguments: None] if with_sink else []
+    volume = np.zeros((3, *shape), dtype=np.float16)
+    sinks = [ProbabilityVolume(volume, REGIONS, Orientation())] if with_sink else []
     labels = restore_labels([answer_of(one, record) for one in members], REGIONS, sinks, thresholds)
     np.testing.assert_array_equal(np.array(REGIONS.values)[labels], expected)
     halves = restore_labels([answer_of(one, record) for one in members], REGIONS, sinks)
@@ -300,7 +301,7 @@ def test_several_grids_advance_together():
             yield values
             del values
 
-    restore_with_grids(CaseLogits(stream(), own, ResamplingSpec()), [grid], LABELS)
+    restore_with_grids(LogitStream(stream(), own, ResamplingSpec()), [grid], LABELS)
     assert len(counts) == 60
     assert max(counts) < 25
 

@@ -3,7 +3,7 @@
 import torch
 
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.inference.restoring.restore import CaseLogits
+from autoseg.inference.restoring.restore import LogitStream
 from autoseg.records.network import ResamplingSpec
 from tests.builders import LABELS, REGIONS, make_record
 
@@ -18,4 +18,4 @@ def case_logits(encoding, seed=0, transpose=(0, 1, 2)):
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn((len(encoding.heads), *PREPROCESSED), generator=generator)
-    return CaseLogits(logits.unbind(1), record, ResamplingSpec())
+    return LogitStream(logits.unbind(1), record, ResamplingSpec())

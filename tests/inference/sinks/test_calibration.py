@@ -1,7 +1,5 @@
 """Counting probabilities: against a plain loop over voxels, with crop, transpose, regions and ignored voxels."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -26,9 +24,9 @@ def test_counts_are_those_of_a_loop_over_voxels(encoding):
     reference = generator.integers(0, 4, (6, 5, 7)).astype(np.int16)  # 3 is ignored
     probabilities = generator.random((len(encoding.heads), 5, 6, 3)).astype(np.float32)
     counter = CalibrationCounter(encoding)
-    sink = partial(counter.add, reference)
+    sink = counter.case_sink(reference)
     for start, stop in ((0, 2), (2, 5)):
-        sink(RECORD, start, stop, torch.from_numpy(probabilities[:, start:stop]))
+        sink.write(RECORD, start, stop, torch.from_numpy(probabilities[:, start:stop]))
 
     for position, head in enumerate(encoding.heads):
         if head.name == "background":
@@ -53,7 +51,7 @@ def test_certainty_falls_into_the_last_bin():
     whole = RECORD.model_copy(update={"crop_start": (0, 0, 0), "crop_stop": (7, 6, 5)})
     probabilities = torch.zeros((3, 7, 6, 5))
     probabilities[1] = 1.0
-    counter.add(np.ones((6, 5, 7), dtype=np.int16), whole, 0, 7, probabilities)
+    counter.case_sink(np.ones((6, 5, 7), dtype=np.int16)).write(whole, 0, 7, probabilities)
     counts = counter.counts().labels["a"]
     assert counts.voxels[-1] == counts.label_voxels[-1] == 7 * 6 * 5
     assert sum(counter.counts().labels["b"].voxels) == 0
@@ -70,7 +68,7 @@ def test_parts_of_one_label_are_counted_together():
     whole = RECORD.model_copy(update={"crop_start": (0, 0, 0), "crop_stop": (7, 6, 5)})
     probabilities = torch.tensor([0.25, 0.25, 0.5]).reshape(3, 1, 1, 1).expand(3, 7, 6, 5)
     counter = CalibrationCounter(encoding)
-    counter.add(np.ones((6, 5, 7), dtype=np.int16), whole, 0, 7, probabilities)
+    counter.case_sink(np.ones((6, 5, 7), dtype=np.int16)).write(whole, 0, 7, probabilities)
     ((name, counts),) = counter.counts().labels.items()
     assert name == "core"
     assert counts.voxels[15] == counts.label_voxels[15] == 7 * 6 * 5

@@ -47,7 +47,7 @@ def test_entropy_is_that_of_the_mean_probabilities(monkeypatch, encoding, transp
     depth, height, width = (ORIGINAL[axis] for axis in np.argsort(transpose))
     volume = EntropyVolume((depth, height, width), encoding)
     stored = np.zeros((len(encoding.heads), depth, height, width), dtype=np.float16)
-    restore_labels(members, encoding, [volume.write, ProbabilityVolume(stored, encoding, Orientation()).write])
+    restore_labels(members, encoding, [volume, ProbabilityVolume(stored, encoding, Orientation())])
     entropy = volume.values
     probabilities = stored.astype(np.float64)
     if encoding is SOFTMAX:

@@ -25,7 +25,7 @@ def test_it_is_that_of_the_label_map(monkeypatch, encoding, transpose):
     winning = WinningProbability(shape, encoding)
     full = ProbabilityVolume(np.zeros((len(encoding.heads), *shape), dtype=np.float16), encoding, Orientation())
     answers = [case_logits(encoding, seed, transpose) for seed in range(2)]
-    labels = restore_labels(answers, encoding, [winning.write, full.write])
+    labels = restore_labels(answers, encoding, [winning, full])
     shares = full._array[:].astype(np.float32)
     values = np.array(encoding.values)[labels]
     if encoding.activation == "softmax":

@@ -6,6 +6,7 @@ import torch
 
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.windows.forwards import expand_label_map
+from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses
 from autoseg.inference.windows.sliding_window import stream_logits
 from tests.builders import predict_logits
 
@@ -20,7 +21,7 @@ def test_indices_become_one_channel_each(spatial):
     image = generator.normal(size=(2, 3, *spatial)).astype(np.float32)
     indices = generator.integers(0, 5, size=(2, 1, *spatial))
     windows = torch.from_numpy(np.concatenate([image, indices], axis=1).astype(np.float32))
-    found = expand_label_map(identity, 4)(windows).numpy()
+    found = expand_label_map(windows, 4).numpy()
     np.testing.assert_array_equal(found[:, :3], image)
     np.testing.assert_array_equal(found[:, 3:], np.concatenate([indices == index for index in (1, 2, 3, 4)], axis=1))
 
@@ -41,5 +42,5 @@ def test_a_whole_image_sees_the_same_as_with_channels_of_its_own():
     channels = torch.stack([labels == index for index in (1, 2, 3)]).float()
     expected = predict_logits(network, torch.cat([image, channels]), (6, 8, 6), 2, (0, 2))
     joined = [image[0].numpy(), labels.numpy().astype(np.uint8)]
-    found = stream_logits(expand_label_map(network, 3), joined, (6, 8, 6), 2, (0, 2))
+    found = stream_logits(NetworkPass(network, NetworkPasses(), num_labels=3), joined, (6, 8, 6), 2, (0, 2))
     torch.testing.assert_close(torch.stack(list(found), dim=1), expected)

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from autoseg.inference.windows.network_pass import BatchTrial, NetworkPasses, PrecisionTrial, trial_forward
+from autoseg.inference.windows.network_pass import BatchTrial, NetworkPass, NetworkPasses, PrecisionTrial
 
 
 def tried(trial: BatchTrial, num_windows: int, seconds_per_window, calls=40) -> list[int]:
@@ -68,7 +68,7 @@ def test_logits_do_not_depend_on_the_batch(num_windows):
         return torch.nn.functional.conv2d(batch, kernel, padding=1)
 
     expected = torch.nn.functional.conv2d(windows, kernel, padding=1)
-    run = trial_forward(forward, NetworkPasses())
+    run = NetworkPass(forward, NetworkPasses())
     for _ in range(14):
         torch.testing.assert_close(run(windows), expected)
     assert sum(passes) == 14 * num_windows
@@ -101,7 +101,7 @@ def logits_of(labels, heads=3):
 
 def run_trial(network, trial, mirror_axes=(), batch=2, calls=20):
     whole = BatchTrial(chosen=batch, _seconds={batch: [1.0]})
-    run = trial_forward(network, NetworkPasses(batch=whole, trial=trial), mirror_axes)
+    run = NetworkPass(network, NetworkPasses(batch=whole, trial=trial), mirror_axes=mirror_axes)
     return [run(torch.zeros(batch, 1, 4, 4)) for _ in range(calls)]
 
 
@@ -182,7 +182,7 @@ def test_mirrored_variants_are_averaged_before_labels_are_compared(clock, labels
 
 def test_threads_share_what_is_learnt(labels, clock):
     shared = NetworkPasses(trial=PrecisionTrial(torch.bfloat16, is_softmax=True))
-    run = trial_forward(TypedNetwork(logits_of(labels), logits_of(labels), clock), shared)
+    run = NetworkPass(TypedNetwork(logits_of(labels), logits_of(labels), clock), shared)
     threads = [threading.Thread(target=lambda: [run(torch.zeros(2, 1, 4, 4)) for _ in range(10)]) for _ in range(3)]
     for thread in threads:
         thread.start()

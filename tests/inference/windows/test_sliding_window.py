@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoseg.errors import PredictionError
 from autoseg.inference.windows.logit_slab import SlabStorage
-from autoseg.inference.windows.network_pass import NetworkPasses, trial_forward
+from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses
 from autoseg.inference.windows.sliding_window import (
     WindowSettings,
     choose_window_batch,
@@ -241,7 +241,7 @@ def test_half_precision_is_summed_in_float32():
     convolution = torch.nn.Conv3d(1, 2, 3, padding=1)
     image = torch.randn(1, 6, 8, 10)
     exact = predict_logits(convolution, image, (4, 6, 8), 2)
-    coarse = predict_logits(trial_forward(convolution, NetworkPasses(dtype=torch.bfloat16)), image, (4, 6, 8), 2)
+    coarse = predict_logits(NetworkPass(convolution, NetworkPasses(dtype=torch.bfloat16)), image, (4, 6, 8), 2)
     assert coarse.dtype == torch.float32
     assert 0 < float((coarse - exact).abs().max()) < 0.05
 
