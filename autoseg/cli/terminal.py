@@ -66,7 +66,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
     handler = handlers[0]
     handler.addFilter(epochs.take)
     try:
-        with Live(get_renderable=lambda: epochs.above(bars, console.width), console=console):
+        with Live(get_renderable=lambda: epochs.above(bars), console=console):
             yield lambda done, total: bars.update(task, completed=done, total=total)
     finally:
         handler.removeFilter(epochs.take)
