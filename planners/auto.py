@@ -65,16 +65,16 @@ def choose_preset(budget: Budget) -> Decided[Preset]:
     options = budget.overrides.options
     if time_per_fold(budget) is not None:
         return Decided(
-            unet.make_preset(options),
+            unet.make_unet_preset(options),
             "With limited time a plain U-Net: it does most multiplications per second, and its width follows the time.",
         )
     memory = budget.memory_gigabytes or 0.0
     for name in ("resenc-xl", "resenc-l"):
         if memory >= residual_encoder.SIZES[name].gigabytes:
-            preset = residual_encoder.make_preset(name, options)
+            preset = residual_encoder.make_residual_preset(name, options)
             return Decided(preset, f"The largest preset for a memory of {memory:g} GB.")
     return Decided(
-        residual_encoder.make_preset("resenc-m", options),
+        residual_encoder.make_residual_preset("resenc-m", options),
         "A GPU and time for the full schedule: nnU-Net's residual encoder for 8 GB is the best of its cost.",
     )
 
@@ -91,9 +91,9 @@ def architectures(budget: Budget) -> tuple[Architecture, ...]:
 def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Decided[Preset]) -> Plan:
     """The first of ever smaller networks that predicts a median case fast enough."""
     options = budget.overrides.options
-    smaller = [unet.make_preset(options)] if preset.value.name != unet.NAME else []
+    smaller = [unet.make_unet_preset(options)] if preset.value.name != unet.NAME else []
     if not options:  # those of a U-Net mean nothing to a UNeXt
-        smaller.append(unext.make_preset({}))
+        smaller.append(unext.make_unext_preset({}))
     rejected = ""
     for candidate in smaller:
         try:

@@ -91,7 +91,7 @@ class ConfigurationPlanner:
         context, budget = self.context, self.context.budget
         patch, base_features, batch_size = self._fit_time() if is_limited(budget) else self._fit_memory()
         topology = patch.value
-        network = self.build_network(topology, base_features.value)
+        network = self.plan_network(topology, base_features.value)
         levels = describe_levels(topology, context.preset.max_levels)
         if self.adopted is not None and budget.like is not None:
             levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
@@ -169,17 +169,17 @@ class ConfigurationPlanner:
         """Feature maps at full resolution that are allowed, best first."""
         return self.context.preset.widths if self.adopted is None else (self.adopted.network.features[0],)
 
-    def build_network(self, topology: Topology, base_features: int) -> NetworkSpec:
+    def plan_network(self, topology: Topology, base_features: int) -> NetworkSpec:
         """The network for a topology; an adopted one has the inputs and outputs of this data."""
         fingerprint = self.context.fingerprint
         inputs, outputs = len(fingerprint.channel_names), len(fingerprint.encoding.heads)
         if self.adopted is not None:
             return self.adopted.network.model_copy(update={"input_channels": inputs, "output_channels": outputs})
-        return self.context.preset.build_network(topology, base_features, inputs, outputs)
+        return self.context.preset.plan_network(topology, base_features, inputs, outputs)
 
     def _count_elements(self, topology: Topology) -> int:
         """Feature-map elements at the preset's full width."""
-        network = self.build_network(topology, self.context.preset.widths[0])
+        network = self.plan_network(topology, self.context.preset.widths[0])
         return count_feature_map_elements(
             network, topology.patch_size, output_channels=len(self.context.fingerprint.labels)
         )
@@ -188,7 +188,7 @@ class ConfigurationPlanner:
         """Estimated training memory with the smallest batch that may be planned."""
         budget, topology = self.context.budget, self.patch.value
         return estimate_training_memory_bytes(
-            self.build_network(topology, self.context.preset.widths[0]),
+            self.plan_network(topology, self.context.preset.widths[0]),
             topology.patch_size,
             budget.overrides.batch_size or MIN_BATCH,
             mixed_precision=budget.device == "cuda",
@@ -230,7 +230,7 @@ class ConfigurationPlanner:
         chosen, fastest = None, math.inf
         for patch, width, batch_size, required_steps in self._list_sizes():
             patch_size = patch.value.patch_size
-            network = self.build_network(patch.value, width)
+            network = self.plan_network(patch.value, width)
             seconds = prediction_seconds(budget, network, patch_size, self.image_shape)
             fastest = min(fastest, seconds)
             if not keeps_latency(budget, seconds):

@@ -14,7 +14,7 @@ from planners.rules import Decided
 from planners.rules.patch_size import MemoryReference
 from planners.rules.topology import Topology
 
-NetworkBuilder = Callable[[Topology, int, int, int], NetworkSpec]
+NetworkPlanner = Callable[[Topology, int, int, int], NetworkSpec]
 """(topology, base features, input channels, output channels) -> the network; a wider one has more base features."""
 
 
@@ -33,7 +33,7 @@ class Preset:
     """Feature maps at full resolution, best first. The first is taken when time is not limited."""
     width_reason: str
     """Reason for the first width."""
-    build_network: NetworkBuilder
+    plan_network: NetworkPlanner
     max_levels: int | None = None
     """Largest number of levels of the network; None: as many as the patch allows."""
     max_batch: Mapping[int, int] | None = None

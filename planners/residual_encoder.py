@@ -53,17 +53,17 @@ SIZES = {
 
 def plan_m(fingerprint: Fingerprint, budget: Budget) -> Plan:
     """Plan a residual-encoder U-Net for 8 GB; see `planners.unet.plan`."""
-    return compose(make_preset("resenc-m", budget.overrides.options), fingerprint, budget)
+    return compose(make_residual_preset("resenc-m", budget.overrides.options), fingerprint, budget)
 
 
 def plan_l(fingerprint: Fingerprint, budget: Budget) -> Plan:
     """Plan a residual-encoder U-Net for 24 GB; see `planners.unet.plan`."""
-    return compose(make_preset("resenc-l", budget.overrides.options), fingerprint, budget)
+    return compose(make_residual_preset("resenc-l", budget.overrides.options), fingerprint, budget)
 
 
 def plan_xl(fingerprint: Fingerprint, budget: Budget) -> Plan:
     """Plan a residual-encoder U-Net for 40 GB; see `planners.unet.plan`."""
-    return compose(make_preset("resenc-xl", budget.overrides.options), fingerprint, budget)
+    return compose(make_residual_preset("resenc-xl", budget.overrides.options), fingerprint, budget)
 
 
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
@@ -71,7 +71,7 @@ def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     return ("residual_unet",)
 
 
-def make_preset(name: str, options: Mapping[str, str]) -> Preset:
+def make_residual_preset(name: str, options: Mapping[str, str]) -> Preset:
     """The constants of one size.
 
     Args:
@@ -91,7 +91,7 @@ def make_preset(name: str, options: Mapping[str, str]) -> Preset:
         dataset_fraction=DATASET_FRACTION,
         widths=widths.value,
         width_reason=widths.reason,
-        build_network=build_network,
+        plan_network=plan_residual_unet,
     )
 
 
@@ -100,7 +100,9 @@ def _reference(dimensions: int, elements: float, size: Size) -> MemoryReference:
     return MemoryReference(elements, batch_size, gigabytes=size.gigabytes, guaranteed_batch=batch_size)
 
 
-def build_network(topology: Topology, base_features: int, input_channels: int, output_channels: int) -> NetworkSpec:
+def plan_residual_unet(
+    topology: Topology, base_features: int, input_channels: int, output_channels: int
+) -> NetworkSpec:
     """A residual-encoder U-Net with as many levels as the topology."""
     dimensions: Literal[2, 3] = 2 if len(topology.patch_size) == 2 else 3
     levels = topology.levels

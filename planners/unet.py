@@ -57,7 +57,7 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         PlanningError: If there is no case, nothing fits the memory or the time, or something that was asked for does
             not exist for this data.
     """
-    return compose(make_preset(budget.overrides.options), fingerprint, budget)
+    return compose(make_unet_preset(budget.overrides.options), fingerprint, budget)
 
 
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
@@ -65,7 +65,7 @@ def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     return ("unet",)
 
 
-def make_preset(options: Mapping[str, str]) -> Preset:
+def make_unet_preset(options: Mapping[str, str]) -> Preset:
     """The plain U-Net's constants.
 
     Raises:
@@ -80,7 +80,7 @@ def make_preset(options: Mapping[str, str]) -> Preset:
         dataset_fraction=DATASET_FRACTION,
         widths=widths.value,
         width_reason=widths.reason,
-        build_network=build_network,
+        plan_network=plan_unet,
     )
 
 
@@ -90,7 +90,7 @@ def choose_widths(options: Mapping[str, str]) -> Decided[tuple[int, ...]]:
     return Decided(WIDTHS, WIDTH_REASON) if asked is None else Decided((asked,), "Requested.")
 
 
-def build_network(topology: Topology, base_features: int, input_channels: int, output_channels: int) -> NetworkSpec:
+def plan_unet(topology: Topology, base_features: int, input_channels: int, output_channels: int) -> NetworkSpec:
     """A plain U-Net with as many levels as the topology."""
     dimensions: Literal[2, 3] = 2 if len(topology.patch_size) == 2 else 3
     return NetworkSpec(

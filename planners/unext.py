@@ -67,7 +67,7 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     Raises:
         PlanningError: See `planners.unet.plan`.
     """
-    return compose(make_preset(budget.overrides.options), fingerprint, budget)
+    return compose(make_unext_preset(budget.overrides.options), fingerprint, budget)
 
 
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
@@ -75,7 +75,7 @@ def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     return ("unext",)
 
 
-def make_preset(options: Mapping[str, str]) -> Preset:
+def make_unext_preset(options: Mapping[str, str]) -> Preset:
     """The constants of UNeXt.
 
     Raises:
@@ -91,11 +91,11 @@ def make_preset(options: Mapping[str, str]) -> Preset:
         widths=(width,) if "width" in options else (width, UNEXT_WIDTHS["s"]),
         max_levels=MAX_LEVELS,
         width_reason="Requested." if "width" in options else WIDTH_REASON,
-        build_network=partial(build_network, full_resolution_skip=yes_or_no(options, "full_resolution_skip")),
+        plan_network=partial(plan_unext, full_resolution_skip=yes_or_no(options, "full_resolution_skip")),
     )
 
 
-def build_network(
+def plan_unext(
     topology: Topology,
     base_features: int,
     input_channels: int,

@@ -20,7 +20,7 @@ HIPPOCAMPUS = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 260, [(36, 50, 35)] * 26
 
 
 def test_blocks_grow_with_depth():
-    network = residual_encoder.build_network(compute_topology((1.0, 1.0, 1.0), (128, 128, 128)), 32, 4, 3)
+    network = residual_encoder.plan_residual_unet(compute_topology((1.0, 1.0, 1.0), (128, 128, 128)), 32, 4, 3)
     assert network.architecture == "residual_unet"
     assert network.features == (32, 64, 128, 256, 320, 320)
     assert network.encoder_blocks == (1, 3, 4, 6, 6, 6)
@@ -34,7 +34,7 @@ edges = st.integers(12, 700)
 @given(st.lists(edges, min_size=2, max_size=3), st.sampled_from([8, 16, 24, 32, 48]))
 def test_every_depth(patch_size, base_features):
     topology = compute_topology((1.0,) * len(patch_size), patch_size)
-    network = residual_encoder.build_network(topology, base_features, 1, 2)
+    network = residual_encoder.plan_residual_unet(topology, base_features, 1, 2)
     assert network.dimensions == len(patch_size)
     assert len(network.features) == topology.levels
     assert network.encoder_blocks == (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)[: topology.levels]
@@ -56,7 +56,7 @@ def test_each_size_has_its_own_memory(name, gigabytes):
 
 @pytest.mark.parametrize("name", PLANS)
 def test_memory_asked_for_or_found(name):
-    preset = residual_encoder.make_preset(name, {})
+    preset = residual_encoder.make_residual_preset(name, {})
     assert preset.choose_memory(Budget(memory_gigabytes=11.0)) == (11.0, "Requested.")
     assert preset.choose_memory(Budget(memory_gigabytes=11.0, available_gigabytes=6.0))[0] == 11.0
     found, reason = preset.choose_memory(Budget(available_gigabytes=6.0))

@@ -46,7 +46,7 @@ FEATURES = {
 def test_levels(width, levels, dimensions):
     planned = topology(levels, dimensions)
     assert planned.levels == min(levels, 6)
-    network = unext.build_network(planned, {"s": 8, "base": 16, "text": 32}[width], 3, 1)
+    network = unext.plan_unext(planned, {"s": 8, "base": 16, "text": 32}[width], 3, 1)
     expected = FEATURES[width, levels]
     assert network.features == expected
     assert network.token_levels == {2: 0, 3: 1}.get(levels, 2)
@@ -69,7 +69,7 @@ def test_any_topology(patch_size, spacing, width):
     planned = compute_topology(spacing[: len(patch_size)], patch_size, unext.MAX_LEVELS)
     if planned.levels < 2:
         return
-    network = unext.build_network(planned, width, 1, 2)
+    network = unext.plan_unext(planned, width, 1, 2)
     assert len(network.features) == planned.levels
     assert network.features[0] == network.features[1] == width
     assert list(network.features) == sorted(network.features)
@@ -104,7 +104,7 @@ def test_width_option(width, base_features):
 
 def test_base_is_the_default_width():
     assert unext.plan(VOLUMES, Budget()).configurations["3d_fullres"].network.features[0] == 16
-    assert unext.make_preset({}).widths == (16, 8)
+    assert unext.make_unext_preset({}).widths == (16, 8)
 
 
 def test_a_width_that_was_asked_for_stays_when_time_is_short():
