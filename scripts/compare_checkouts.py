@@ -154,6 +154,7 @@ def main() -> int:
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     phantoms = work / "phantoms"
+    models = arguments.models.resolve() if arguments.models else None
     command = [
         sys.executable,
         str(ROOT / "scripts/make_phantom_dataset.py"),
@@ -168,7 +169,7 @@ def main() -> int:
     for name, checkout in (("other", arguments.other.resolve()), ("this", ROOT)):
         folders.append(work / name)
         folders[-1].mkdir(parents=True)
-        run_jobs(checkout, folders[-1], phantoms, arguments.models, arguments.images, arguments.threads)
+        run_jobs(checkout, folders[-1], phantoms, models, arguments.images, arguments.threads)
     faults = compare_folders(*folders)
     print("\n".join(faults) if faults else "no difference")
     return 1 if faults else 0
