@@ -35,8 +35,9 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.testing import write_phantom_dataset
-from autoseg.training.data.batch import Batch
-from autoseg.training.data.loading import build_loader, default_workers
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.batch import TRAINING_STREAM, Batch, BatchStream
+from autoseg.training.data.loading import build_loader, default_workers, training_cases
 from autoseg.training.steps.loop import Clock, TrainingRun, train_epoch
 from autoseg.training.steps.starting import start_run
 
@@ -168,10 +169,9 @@ class Bench:
         return start_run(configuration, configuration.training, self.plan.encoding, self.device, self.precision, seed=0)
 
     def _batches(self, workers: int) -> Generator[Batch, None, None]:
-        return build_loader(
-            self.cases, self.configuration, self.plan.encoding,
-            training=True, seed=0, workers=workers, ram_bytes=RAM_BYTES,
-        )  # fmt: skip
+        cases = training_cases(self.cases, self.plan.encoding, ram_bytes=RAM_BYTES)
+        stream = BatchStream(seed=(0, TRAINING_STREAM), rules=AugmentationRules())
+        return build_loader(cases, self.configuration, self.plan.encoding, stream, workers=workers)
 
     def _timed(self, work: Callable[[], object], times: int) -> float:
         """Seconds, until the device has done everything."""

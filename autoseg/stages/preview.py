@@ -1,6 +1,5 @@
 """Show what augmentation makes of a fold's training patches, before any time is spent on training."""
 
-from multiprocessing import SimpleQueue
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import PatchVersions, plot_versions
 from autoseg.stages.split import find_split
 from autoseg.training.data.augmentation.parameters import AugmentationRules
-from autoseg.training.data.batch import Batch
+from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import PatchLoader, TrainingCase, training_cases
 from autoseg.training.options import TrainingOptions, apply_options, find_configuration
 
@@ -78,16 +77,7 @@ def _augment(case: TrainingCase, plan: Plan, configuration: Configuration, seed:
     """One patch around foreground, as it lies and augmented."""
     generators = [np.random.default_rng([*seed, version]) for version in range(1 + AUGMENTED_VERSIONS)]
     plain, augmenting = (
-        PatchLoader(
-            [case],
-            configuration,
-            rules=rules,
-            seed=(),
-            first_batch=0,
-            stride=1,
-            failures=SimpleQueue(),
-            num_previous_labels=0 if case.previous is None else len(plan.encoding.values) - 1,
-        )
+        PatchLoader([case], configuration, plan.encoding, BatchStream(seed=(), rules=rules))
         for rules in (None, AugmentationRules())
     )
     corner = plain.draw_corner(case, generators[0], forced=True)

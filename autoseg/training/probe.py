@@ -6,15 +6,12 @@ prediction is measured from windows in memory to logits in memory.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import SimpleQueue
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from torch import Tensor
 
 from autoseg.costs.architectures import ARCHITECTURES, forward_macs
@@ -25,8 +22,8 @@ from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.data.augmentation.parameters import AugmentationRules
-from autoseg.training.data.batch import Batch
-from autoseg.training.data.loading import BATCHES_AHEAD_PER_WORKER, PatchLoader, TrainingCase, default_workers
+from autoseg.training.data.batch import Batch, BatchStream
+from autoseg.training.data.loading import BATCHES_AHEAD_PER_WORKER, TrainingCase, build_loader, default_workers
 from autoseg.training.steps.loop import Clock, TrainingRun, train_epoch
 from autoseg.training.steps.starting import start_run
 
@@ -143,7 +140,7 @@ def _training_seconds(
     clock = Clock(total_steps=1_000_000_000, limit_seconds=None)
     run = start_run(configuration, spec, encoding, device, choose_dtype("auto", device), seed=0)
     workers = default_workers(device)
-    with _batches(configuration, encoding, workers) as batches:
+    with closing(_open_batches(configuration, encoding, workers)) as batches:
         for _ in range(1 + BATCHES_AHEAD_PER_WORKER * workers):  # sets up kernels, and uses up what was ready
             train_epoch(run, batches, clock, _ignore)
         began, steps = time.monotonic(), 0
@@ -169,26 +166,10 @@ def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
     return (time.monotonic() - began) / passes
 
 
-@contextmanager
-def _batches(configuration: Configuration, encoding: LabelEncoding, workers: int) -> Iterator[Iterator[Batch]]:
+def _open_batches(configuration: Configuration, encoding: LabelEncoding, workers: int) -> Generator[Batch, None, None]:
     """Augmented batches of one invented case, prepared as in training."""
-    loader = PatchLoader(
-        [_invent_case(configuration, encoding)],
-        configuration,
-        rules=AugmentationRules(),
-        seed=(0,),
-        first_batch=0,
-        stride=max(workers, 1),
-        failures=SimpleQueue(),
-    )
-    if workers == 0:
-        yield iter(SingleThreadedAugmenter(loader, None))
-        return
-    augmenter = MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER)
-    try:
-        yield iter(augmenter)
-    finally:
-        augmenter._finish()  # batchgenerators has no public way to end its workers
+    stream = BatchStream(seed=(0,), rules=AugmentationRules())
+    return build_loader([_invent_case(configuration, encoding)], configuration, encoding, stream, workers=workers)
 
 
 def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> TrainingCase:

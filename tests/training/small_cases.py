@@ -9,6 +9,9 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.network import NormalizationSpec
 from autoseg.records.plan import Configuration, TrainingSpec
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, BatchStream
+from autoseg.training.data.loading import build_loader, training_cases
 from tests import builders
 from tests.builders import make_network_spec, make_record
 
@@ -53,3 +56,20 @@ def make_stored_case(case: str, shape, *, seed: int, channels=2) -> StoredCase:
     locations = {head: np.argwhere(labels == head).astype(np.int32) for head in (1, 2)}
     record = make_record(shape, case=case, configuration="test")
     return StoredCase(record=record, array=blosc2.asarray(array), locations=locations, annotated=None)
+
+
+def open_loader(
+    cases, configuration, *, training=True, seed=7, workers=0, ram_bytes=10**9, previous=None, rules=None, **stream
+):
+    """A loader of stored cases; training patches are augmented by nnU-Net's rules unless others are given."""
+    return build_loader(
+        training_cases(cases, ENCODING, ram_bytes=ram_bytes, previous=previous),
+        configuration,
+        ENCODING,
+        BatchStream(
+            seed=(seed, TRAINING_STREAM if training else VALIDATION_STREAM),
+            rules=(rules or AugmentationRules()) if training else None,
+            **stream,
+        ),
+        workers=workers,
+    )

@@ -14,12 +14,11 @@ from torch.multiprocessing.spawn import spawn
 from autoseg.errors import UsageError
 from autoseg.training import distributed
 from autoseg.training.data.batch import Share
-from autoseg.training.data.loading import build_loader
 from autoseg.training.distributed import Ranks, device_of_process, join_ranks, leave
 from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
 from autoseg.training.steps.starting import start_run
 from tests.builders import make_network_spec
-from tests.training.small_cases import ENCODING, make_configuration, make_stored_case
+from tests.training.small_cases import ENCODING, make_configuration, make_stored_case, open_loader
 
 CPU = torch.device("cpu")
 STEPS = 5
@@ -41,13 +40,10 @@ def train_a_little(ranks, folder, batch_size, training):
     run = start_run(configuration, configuration.training, ENCODING, CPU, torch.float32, seed=3, ranks=ranks)
     clock = Clock(total_steps=20, limit_seconds=None)
 
-    def open_loader(*, training):
-        return build_loader(
-            cases, configuration, ENCODING, training=training, seed=1, workers=0, ram_bytes=10**9,
-            share=Share(ranks.rank, ranks.count),
-        )  # fmt: skip
-
-    with closing(open_loader(training=True)) as batches, closing(open_loader(training=False)) as held_out:
+    share = Share(ranks.rank, ranks.count)
+    training_batches = open_loader(cases, configuration, seed=1, share=share)
+    validation_batches = open_loader(cases, configuration, seed=1, share=share, training=False)
+    with closing(training_batches) as batches, closing(validation_batches) as held_out:
         losses = [train_epoch(run, batches, clock, lambda _step: None).mean_loss for _ in range(STEPS)]
         validated = validate_epoch(run, held_out, clock)
     figures = {"losses": losses, "validation_loss": validated.mean_loss, "pseudo_dice": validated.pseudo_dice}

@@ -1,5 +1,7 @@
 """Measuring speed: what is counted, what is measured, and what a measured step is made of."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,9 @@ from autoseg.training import probe
 from autoseg.training.data import loading
 from autoseg.training.data.loading import default_workers
 from autoseg.training.probe import (
-    _batches,
     _configuration,
     _invent_case,
+    _open_batches,
     describe_torch_device,
     measure_step,
     measure_training_speed,
@@ -135,7 +137,7 @@ def test_the_background_is_no_head_to_look_for():
 
 def test_workers_prepare_the_same_batches():
     planned = small_configuration(_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
-    with _batches(planned, REGIONS, 0) as alone, _batches(planned, REGIONS, 2) as helped:
+    with closing(_open_batches(planned, REGIONS, 0)) as alone, closing(_open_batches(planned, REGIONS, 2)) as helped:
         for _ in range(3):
             expected, batch = next(alone), next(helped)
             np.testing.assert_array_equal(batch["image"], expected["image"])

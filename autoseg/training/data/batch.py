@@ -6,6 +6,8 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+
 
 @dataclass(frozen=True)
 class Share:
@@ -33,6 +35,27 @@ class Share:
 
 WHOLE_BATCH = Share()
 """The only process has all of it."""
+
+
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1
+"""Part of a batch's seed, so that the two loaders of a fold draw different batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchStream:
+    """Which batches a loader makes of its cases: how they are drawn, what is done to them, and which part of each."""
+
+    seed: tuple[int, ...]
+    """Numbers, not negative, that seed a sample's generator together with the batch's number and the sample's place in
+    the whole batch; in a fold its seed and TRAINING_STREAM or VALIDATION_STREAM."""
+    rules: AugmentationRules | None
+    """Rules of the augmentation; None: patches as they lie."""
+    first_batch: int = 0
+    """Number of the first batch, for a resumed run."""
+    share: Share = WHOLE_BATCH
+    """The part of each batch to make."""
+    intensity_on_device: bool = False
+    """Leave all augmentation but rotation, scaling and a cascade's to `DeviceAugmentation`."""
 
 
 class Batch(TypedDict):

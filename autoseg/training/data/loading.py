@@ -28,9 +28,8 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
 from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
-from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
-from autoseg.training.data.batch import WHOLE_BATCH, Batch, DrawnBatch, Share
+from autoseg.training.data.batch import Batch, BatchStream, DrawnBatch
 from autoseg.training.data.sampling import (
     SliceableArray,
     SliceableLabels,
@@ -39,9 +38,6 @@ from autoseg.training.data.sampling import (
     is_forced_foreground,
 )
 from autoseg.training.data.workers import deliver, follow_parent
-
-TRAINING_STREAM, VALIDATION_STREAM = 0, 1
-"""Part of a batch's seed, so that the two loaders of a fold draw different batches."""
 
 BATCHES_AHEAD_PER_WORKER = 2
 """How many finished batches a worker keeps ready: hides one slow batch, bounds memory."""
@@ -81,67 +77,39 @@ def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
 
 
 def build_loader(
-    cases: Mapping[str, StoredCase],
+    cases: Sequence[TrainingCase],
     configuration: Configuration,
     encoding: LabelEncoding,
+    stream: BatchStream,
     *,
-    training: bool,
-    seed: int,
     workers: int,
-    ram_bytes: int,
-    start_batch: int = 0,
-    rules: AugmentationRules | None = None,
-    share: Share = WHOLE_BATCH,
-    intensity_on_device: bool = False,
-    previous: Mapping[str, SliceableLabels] | None = None,
 ) -> Generator[Batch, None, None]:
-    """Batches without end, in an order that depends on the seed alone.
+    """Batches without end, in an order that depends on the stream's seed alone.
 
     Args:
-        cases: Cases by case id.
-        configuration: Patch, batch size, foreground share, mirror axes, channels with a mask.
-        encoding: Tells foreground heads from the background; number of labels of a cascade.
-        training: Augment, and draw from the training stream; else patches as they lie, from the validation stream.
-        seed: Seed of the fold, not negative.
+        cases: Made by `training_cases`; all with the same channels, all or none of a cascade.
+        configuration: Patch, batch size, foreground fraction, mirror axes, channels with a mask.
+        encoding: Labels of the dataset; their number is that of a cascade's additional channels.
+        stream: Which batches to make.
         workers: Processes that prepare batches; 0: this process does, when a batch is asked for.
-        ram_bytes: Cases are kept in memory when all of them fit into this, else patches are read from disk.
-        start_batch: Number of the first batch, for a resumed run.
-        rules: Strength of the augmentation; None: nnU-Net's.
-        share: The part of each batch to make.
-        intensity_on_device: Leave all augmentation but rotation, scaling and a cascade's to `DeviceAugmentation`.
-        previous: Label indices by the cascade's previous configuration by case, each on its case's grid, (Z, Y, X);
-            None: no cascade.
 
     Returns:
         A generator; close it (`.close()`) to end the workers.
 
     Raises:
-        ValueError: If the share is empty.
+        ValueError: If the stream's share of a batch is empty.
         TrainingError: If there are no cases; while iterating, if a batch cannot be made. The message names the case
             that was being read, also when that happened in a worker.
     """
     if not cases:
         raise TrainingError(
-            f"The {'training' if training else 'validation'} part of this fold has no cases. "
+            f"The {'validation' if stream.rules is None else 'training'} part of this fold has no cases. "
             "Preprocess the dataset, or correct splits.json."
         )
-    chosen_rules = (rules or AugmentationRules()) if training else None
-    failures: SimpleQueue[str] = multiprocessing.SimpleQueue()
-    loader = PatchLoader(
-        training_cases(cases, encoding, ram_bytes=ram_bytes, previous=previous),
-        configuration,
-        rules=chosen_rules,
-        share=share,
-        intensity_on_device=intensity_on_device,
-        num_previous_labels=0 if previous is None else len(encoding.values) - 1,
-        seed=(seed, TRAINING_STREAM if training else VALIDATION_STREAM),
-        first_batch=start_batch,
-        stride=max(workers, 1),
-        failures=failures,
-    )
+    loader = PatchLoader(cases, configuration, encoding, stream, stride=max(workers, 1))
     if workers == 0:
         return (batch for batch in SingleThreadedAugmenter(loader, None))
-    return deliver(MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER), failures)
+    return deliver(MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER), loader.failures)
 
 
 def training_cases(
@@ -184,44 +152,38 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
         self,
         cases: Sequence[TrainingCase],
         configuration: Configuration,
+        encoding: LabelEncoding,
+        stream: BatchStream,
         *,
-        rules: AugmentationRules | None,
-        seed: tuple[int, ...],
-        first_batch: int,
-        stride: int,
-        failures: SimpleQueue[str],
-        share: Share = WHOLE_BATCH,
-        intensity_on_device: bool = False,
-        num_previous_labels: int = 0,
+        stride: int = 1,
     ) -> None:
-        """Prepare; nothing is read yet.
+        """Nothing is read yet.
 
         Args:
-            cases: At least one; all with the same channels, all or none with `previous`.
-            configuration: See `build_loader`.
-            rules: Rules of the augmentation; None: no augmentation.
-            seed: A sample's generator is seeded with these numbers, the batch's, and the sample's in the whole batch.
-            first_batch: Number of the first batch.
+            cases: At least one; see `build_loader`.
+            configuration: Patch, batch size, foreground fraction, mirror axes, channels with a mask.
+            encoding: Labels of the dataset.
+            stream: Which batches to make.
             stride: Number of loaders that take turns.
-            failures: Gets the message of an error, because batchgenerators only prints it.
-            share: See `build_loader`.
-            intensity_on_device: See `build_loader`.
-            num_previous_labels: Channels to append; 0 if the cases have no `previous`.
         """
-        self.samples = share.samples(configuration.batch_size)
+        self.samples = stream.share.samples(configuration.batch_size)
         super().__init__(cases, len(self.samples), stride)
         self.patch_size = configuration.patch_size
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
         self.forcing = configuration.batch_size, configuration.training.foreground_fraction
-        self.rules = rules
+        self.rules = stream.rules
         self.transform = compose_transforms(
-            configuration, rules, num_previous_labels=num_previous_labels, intensity_on_device=intensity_on_device
+            configuration,
+            stream.rules,
+            num_previous_labels=0 if cases[0].previous is None else len(encoding.values) - 1,
+            intensity_on_device=stream.intensity_on_device,
         )
-        self.seed = seed
-        self.next_batch = first_batch
+        self.seed = stream.seed
+        self.next_batch = stream.first_batch
         self.stride = stride
-        self.failures = failures
+        # batchgenerators only prints a worker's error
+        self.failures: SimpleQueue[str] = multiprocessing.SimpleQueue()
 
     def set_thread_id(self, thread_id: int) -> None:
         """Take this worker's turn in the order of batches; batchgenerators calls it inside the worker."""

@@ -5,12 +5,12 @@ from collections.abc import Generator, Sequence
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.plan import Configuration
 from autoseg.system import measure_total_memory
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation, build_device_augmentation
-from autoseg.training.data.batch import Batch, Share
-from autoseg.training.data.loading import build_loader
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, Batch, BatchStream, Share
+from autoseg.training.data.loading import TrainingCase, build_loader, training_cases
 from autoseg.training.folds.fold import Fold
 
 RAM_FRACTION_FOR_CASES = 0.25
@@ -25,40 +25,33 @@ def augmentation_on_device(configuration: Configuration, device: torch.device) -
     return build_device_augmentation(configuration) if device.type == "cuda" else None
 
 
-def open_training_batches(fold: Fold, start_batch: int) -> Generator[Batch, None, None]:
+def open_training_batches(fold: Fold, first_batch: int) -> Generator[Batch, None, None]:
     """Augmented batches, this process's share of each, from the batch where an earlier run stopped."""
-    return build_loader(
-        _open_cases(fold, fold.split.training),
-        fold.configuration,
-        fold.plan.encoding,
-        training=True,
-        seed=fold.options.seed,
-        workers=fold.workers,
-        ram_bytes=_bytes_for_cases(fold),
-        start_batch=start_batch,
+    stream = BatchStream(
+        seed=(fold.options.seed, TRAINING_STREAM),
+        rules=AugmentationRules(),
+        first_batch=first_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
         intensity_on_device=fold.device.type == "cuda",
-        previous=fold.previous,
     )
+    cases = _load_cases(fold, fold.split.training)
+    return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=fold.workers)
 
 
-def open_validation_batches(fold: Fold, start_batch: int) -> Generator[Batch, None, None]:
+def open_validation_batches(fold: Fold, first_batch: int) -> Generator[Batch, None, None]:
     """Patches of the validation cases as they lie; without such cases the training cases stand in."""
-    return build_loader(
-        _open_cases(fold, fold.split.validation or fold.split.training),
-        fold.configuration,
-        fold.plan.encoding,
-        training=False,
-        seed=fold.options.seed,
-        workers=0,
-        ram_bytes=_bytes_for_cases(fold),
-        start_batch=start_batch,
+    stream = BatchStream(
+        seed=(fold.options.seed, VALIDATION_STREAM),
+        rules=None,
+        first_batch=first_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
-        previous=fold.previous,
     )
+    cases = _load_cases(fold, fold.split.validation or fold.split.training)
+    return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=0)
 
 
-def _open_cases(fold: Fold, cases: Sequence[str]) -> dict[str, StoredCase]:
+def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
+    """Open cases, and read them into memory where it has room."""
     opened = {case: fold.open_case(case) for case in cases}
     planned = fold.configuration.spacing
     stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
@@ -67,7 +60,7 @@ def _open_cases(fold: Fold, cases: Sequence[str]) -> dict[str, StoredCase]:
             f"{fold.preprocessed}: {len(stale)} cases, {stale[0]} first, were preprocessed for another spacing than "
             "the plan's. Run autoseg-plan again with the same workspace."
         )
-    return opened
+    return training_cases(opened, fold.plan.encoding, ram_bytes=_bytes_for_cases(fold), previous=fold.previous)
 
 
 def _bytes_for_cases(fold: Fold) -> int:

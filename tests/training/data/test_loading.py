@@ -13,8 +13,8 @@ from autoseg.imaging.arrays.storage import open_case, save_case
 from autoseg.training.data import loading
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Share
-from autoseg.training.data.loading import build_loader, default_workers, training_cases
-from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case
+from autoseg.training.data.loading import default_workers, training_cases
+from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case, open_loader
 
 PATCH = (6, 8, 10)
 
@@ -24,11 +24,8 @@ def cases():
     return {case: make_stored_case(case, shape, seed=seed) for seed, (case, shape) in enumerate(SHAPES.items())}
 
 
-def load(cases, count, *, patch=PATCH, batch_size=5, training=True, workers=0, ram_bytes=10**9, seed=7, **options):
-    configuration = make_configuration(patch, batch_size=batch_size)
-    batches = build_loader(
-        cases, configuration, ENCODING, training=training, seed=seed, workers=workers, ram_bytes=ram_bytes, **options
-    )
+def load(cases, count, *, patch=PATCH, batch_size=5, **options):
+    batches = open_loader(cases, make_configuration(patch, batch_size=batch_size), **options)
     try:
         return list(islice(batches, count))
     finally:
@@ -100,8 +97,8 @@ def test_same_batches_with_workers_and_after_a_restart_and_from_disk(cases):
 
     assert_equal(load(cases, 7), alone)
     assert_equal(load(cases, 7, workers=2), alone)
-    assert_equal(load(cases, 4, start_batch=3), alone[3:])
-    assert_equal(load(cases, 4, start_batch=3, workers=2, ram_bytes=0), alone[3:])
+    assert_equal(load(cases, 4, first_batch=3), alone[3:])
+    assert_equal(load(cases, 4, first_batch=3, workers=2, ram_bytes=0), alone[3:])
     assert_equal(load(dict(reversed(cases.items())), 7), alone)
 
 
@@ -294,16 +291,14 @@ def test_error_in_a_transform_names_the_cases(cases):
     impossible = AugmentationRules(noise_probability=1, noise_std_range=(1.0, float("inf")))
 
     with pytest.raises(TrainingError, match=r"Augmenting patches of the cases ., ., ., ., . failed: OverflowError"):
-        load(cases, 1, start_batch=4, rules=impossible)
+        load(cases, 1, first_batch=4, rules=impossible)
 
 
 def test_masked_channels_of_the_plan_stay_zero_outside(cases):
     configuration = make_configuration((6, 14, 10), masked=(1,), mirror_axes=())
     noisy = AugmentationRules(noise_probability=1, rotation_probability=0, scaling_probability=0)
 
-    batches = build_loader(
-        {"a": cases["a"]}, configuration, ENCODING, training=True, seed=1, workers=0, ram_bytes=0, rules=noisy
-    )
+    batches = open_loader({"a": cases["a"]}, configuration, seed=1, ram_bytes=0, rules=noisy)
     image = next(batches)["image"]
 
     # the whole y axis of case a fits, and its first plane is outside the mask

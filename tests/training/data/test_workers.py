@@ -9,8 +9,7 @@ from itertools import islice
 import pytest
 
 from autoseg.errors import TrainingError
-from autoseg.training.data.loading import build_loader
-from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case
+from tests.training.small_cases import SHAPES, make_configuration, make_stored_case, open_loader
 
 PATCH = (6, 8, 10)
 
@@ -27,9 +26,7 @@ def workers():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_killed_worker_ends_training_with_a_message(cases):
-    batches = build_loader(
-        cases, make_configuration(PATCH), ENCODING, training=True, seed=1, workers=2, ram_bytes=10**9
-    )
+    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
     next(batches)
     next(iter(workers())).kill()
 
@@ -40,9 +37,7 @@ def test_killed_worker_ends_training_with_a_message(cases):
 
 
 def test_closing_ends_the_workers(cases):
-    batches = build_loader(
-        cases, make_configuration(PATCH), ENCODING, training=True, seed=1, workers=2, ram_bytes=10**9
-    )
+    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
     next(batches)
     assert len(workers()) == 2
     # as a traceback would; without a reference batchgenerators ends its workers when it is deleted
@@ -55,9 +50,7 @@ def test_closing_ends_the_workers(cases):
 
 
 def test_a_signal_to_the_whole_group_is_left_to_the_parent(cases):
-    batches = build_loader(
-        cases, make_configuration(PATCH), ENCODING, training=True, seed=1, workers=2, ram_bytes=10**9
-    )
+    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
     list(islice(batches, 4))  # both have started
     for worker in workers():
         os.kill(worker.pid, signal.SIGTERM)

@@ -38,7 +38,8 @@ def test_processes_share_the_cores_for_their_workers(training, monkeypatch, coun
 @pytest.mark.parametrize("count_here", [1, 2])
 def test_the_loaders_of_all_processes_share_a_quarter_of_the_memory(training, monkeypatch, count_here):
     given = []
-    monkeypatch.setattr(fold_batches, "build_loader", lambda *_, ram_bytes, **__: given.append(ram_bytes))
+    monkeypatch.setattr(fold_batches, "training_cases", lambda *_, ram_bytes, **__: given.append(ram_bytes))
+    monkeypatch.setattr(fold_batches, "build_loader", lambda *_, **__: None)
     monkeypatch.setattr(fold_batches, "measure_total_memory", lambda: 4096 * 1024)
     for rank in range(count_here):
         fold = replace(training, ranks=Ranks(rank=rank, count=4, count_here=count_here))
