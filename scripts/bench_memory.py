@@ -40,12 +40,12 @@ NAME = "3d_fullres"
 
 @dataclass(frozen=True)
 class Trial:
-    """What is predicted."""
+    """Image and network of one measurement."""
 
     shape: tuple[int, int, int]
-    """(z, y, x), voxels of 1 mm."""
+    """Shape of the image in voxels of 1 mm, (z, y, x)."""
     spacing: tuple[float, float, float]
-    """Of the network's grid, mm."""
+    """Spacing of the network's grid in mm, (z, y, x)."""
     num_heads: int
     features: tuple[int, int]
     patch: tuple[int, int, int]

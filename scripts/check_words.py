@@ -19,7 +19,7 @@ BANNED_WORDS = {
     r"\blet(s)? go\b": "release",
     r"\bmakers?\b": "maintainer",
     r"\boftener\b": "more often",
-    r"\bthat (is|are|was) none\b": "is not a ...",
+    r"\bthat (is|are|was) (?-i:none)\b": "is not a ...",
     r"\b(is|are) there already\b": "already exists",
     r"\bto be had\b": "available",
     r"\b(ground[ _])?truth\b": "reference",

@@ -41,15 +41,15 @@ def _add_care(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--tta", choices=("full", "none"), default=None,
-        help="average over images mirrored as in training (default: as --speed says)",
+        help="average over images mirrored as in training (default: set by --speed)",
     )  # fmt: skip
     group.add_argument(
         "--overlap", type=float, default=None, metavar="FRACTION",
-        help="of neighbouring windows, such as 0.5 (default: as --speed says)",
+        help="fraction that neighbouring windows overlap, such as 0.5 (default: set by --speed)",
     )  # fmt: skip
     group.add_argument(
         "--roi", action="store_true",
-        help="find the foreground in a coarse pass first, and look closely there only",
+        help="find the foreground in a coarse pass first, and predict in detail only there",
     )  # fmt: skip
     group.add_argument(
         "--refine", choices=("auto", "none"), default="auto",
@@ -69,12 +69,12 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_work(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--skip-existing", action="store_true", help="leave cases alone that are there already")
+    group.add_argument("--skip-existing", action="store_true", help="skip cases whose label maps already exist")
     group.add_argument("--part", type=part_of_all, default=None, metavar="K/N", help="every N-th case from the K-th on")
     group.add_argument("--scheduler", default=None, metavar="ADDRESS", help="predict on a Dask cluster")
     group.add_argument(
         "--max-memory", type=gigabytes, default=None, metavar="SIZE",
-        help="what the process may hold, such as 3GB, one case at a time (default: what is free)",
+        help="memory that the process may use, such as 3GB, one case at a time (default: what is free)",
     )  # fmt: skip
     add_device(group)
 
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     limit, speed = arguments.max_memory, speed_settings(arguments.speed)
     if limit is None:
-        keep_freed_memory()  # faster, but what is freed still counts
+        keep_freed_memory()  # faster, but freed memory still counts as used
     options = PredictionOptions(
         configuration=arguments.configuration,
         folds=arguments.folds,
@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _stopping_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: no file is left half written."""
+    """Handle SIGTERM like Ctrl-C, so that no file is left half written."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

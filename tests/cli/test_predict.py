@@ -104,7 +104,7 @@ def test_statistics_when_a_run_goes_on(model, images, tmp_path):
 def test_a_label_map_that_cannot_be_measured_is_told(model, images, tmp_path, capsys):
     (tmp_path / "a.nii.gz").write_bytes(b"half a file")
     assert predict(model, images / "a.nii.gz", tmp_path, "--statistics", "--skip-existing") == 0
-    assert "a: no statistics of the label map that is there" in capsys.readouterr().err
+    assert "a: no statistics of the existing label map" in capsys.readouterr().err
 
 
 def test_a_table_of_another_model_is_refused_before_work(model, images, tmp_path, capsys):
@@ -364,7 +364,7 @@ def test_instances_that_do_not_fit_the_label_map_are_told(model, images, tmp_pat
     nibabel.save(other, tmp_path / "a_instances.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.zeros(SHAPE[::-1], np.uint8), other.affine), tmp_path / "a.nii.gz")
     assert predict(model, images / "a.nii.gz", tmp_path, "--instances", "--skip-existing") == 0
-    assert "no rows of instances of the label map that is there" in capsys.readouterr().err
+    assert "no rows of instances of the existing label map" in capsys.readouterr().err
     assert rows_of(tmp_path / "instances.csv") == []
 
 

@@ -55,6 +55,7 @@ ALLOWED = [
     "nothing, when there is none",
     "if cell.order is none",
     "the value is None",
+    "the values that are None",
     "touching objects are told apart",
     "each process gets a process's share of the batch",
     "memory that programs share",

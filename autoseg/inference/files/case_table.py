@@ -1,6 +1,6 @@
 """A CSV file with rows for many cases, which a run over files keeps beside its results.
 
-One run may follow another: rows of cases that the file knows already stay until they are replaced.
+Rows of earlier runs stay until a run replaces those of the same case.
 
 Tested in tests/inference/files/test_label_statistics.py and tests/inference/files/test_instance_table.py.
 """
@@ -16,26 +16,26 @@ from autoseg.errors import UsageError
 from autoseg.records.files import write_text
 
 SECONDS_BETWEEN_WRITES = 30.0
-"""The whole table is replaced at a time, so not after every case of thousands; a killed run loses no more than this,
-and measures it again when it goes on."""
+"""Each write replaces the whole table, which is too slow after every one of thousands of cases. A killed run loses
+at most the rows of this time, and measures these cases again when it is resumed."""
 
 
 class CaseTable:
-    """The rows of a file, old and new ones; the first column is the case."""
+    """The rows of a CSV file, old and new ones; the first column is the case."""
 
     def __init__(
         self, path: Path, columns: Sequence[str], what: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Take over the rows that the file has already.
+        """Read the rows that the file has already.
 
         Args:
             path: The CSV file; need not exist.
-            columns: Their names, `case` first.
-            what: It holds, for messages, such as `statistics`.
-            clock: Seconds.
+            columns: Names of the columns, `case` first.
+            what: Content of the table for messages, such as `statistics`.
+            clock: Time in seconds.
 
         Raises:
-            UsageError: If the file is there, and is no table with these columns.
+            UsageError: If the file exists and is not a table with these columns.
         """
         self._path = path
         self._columns = tuple(columns)
@@ -49,21 +49,21 @@ class CaseTable:
         return case in self._rows
 
     def take_over(self, cases: Iterable[str], others: Iterable[Path]) -> None:
-        """Take rows of these cases from other tables, such as those of the parts of a run; what is known stays.
+        """Copy missing rows of these cases from other tables, such as those of the parts of a run.
 
         Raises:
-            UsageError: As on opening.
+            UsageError: If one of the files is not a table with these columns.
         """
         wanted = set(cases) - set(self._rows)
         for path in others:
             self._rows |= {case: rows for case, rows in self._read(path).items() if case in wanted}
 
     def put(self, case: str, rows: Sequence[Sequence[str]]) -> None:
-        """Take in one case, in place of what was known of it; the file follows within `SECONDS_BETWEEN_WRITES`.
+        """Set the rows of one case; they are on disk at the latest after `SECONDS_BETWEEN_WRITES` and the next case.
 
         Args:
-            case: Its name.
-            rows: Cells by column, the case's name first; may be none.
+            case: Case id.
+            rows: Cells in the order of the columns, the case id first; a case may have no rows.
         """
         self._rows[case] = [dict(zip(self._columns, cells, strict=True)) for cells in rows]
         if self._clock() - self._written >= SECONDS_BETWEEN_WRITES:
@@ -87,11 +87,11 @@ class CaseTable:
             found = tuple(reader.fieldnames or ())
             rows = [*reader]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"{path}: cannot be read as a table of {self._what} ({error}); move it away") from error
+            raise UsageError(f"{path}: cannot be read as a table of {self._what} ({error}). Move it away") from error
         if found != self._columns:
             raise UsageError(
-                f"{path}: has the columns {', '.join(found) or '(none)'}, expected {', '.join(self._columns)}; it is "
-                "of another model or program. Move it away, or choose another output folder"
+                f"{path}: has the columns {', '.join(found) or '(none)'}, expected {', '.join(self._columns)}; another "
+                "model or program wrote it. Move it away, or choose another output folder"
             )
         by_case: dict[str, list[dict[str, str]]] = {}
         for row in rows:

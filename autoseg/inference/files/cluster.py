@@ -21,25 +21,25 @@ Result = TypeVar("Result")
 CONNECTING_SECONDS = 20.0
 
 ANSWER_SECONDS = 30.0
-"""Finished results are small and come at once, unless the worker died in the moment after: then, maybe never."""
+"""Longest wait for a finished result. Results are small and arrive at once, unless the worker died just afterwards."""
 
 
 @dataclass(frozen=True)
 class Cluster(Generic[Tool]):
-    """A running cluster, and what its processes load to work with."""
+    """A running cluster, and the tool that its processes load."""
 
     address: str
-    """Of the scheduler, such as `tcp://node1:8786`."""
+    """Address of the scheduler, such as `tcp://node1:8786`."""
     load: Callable[[], Tool]
-    """Makes what the work needs, once in every process; picklable."""
+    """Function that loads the tool, once in every process; picklable."""
 
     def work(self, work: Callable[[Tool, Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result | str]]:
-        """See `work_on_cluster`."""
+        """Results in the order in which they are finished; see `work_on_cluster`."""
         return work_on_cluster(self.address, self.load, work, items)
 
 
 _ONE_AT_A_TIME = threading.Lock()
-"""A worker with several threads holds one case in memory all the same."""
+"""Keeps a worker with several threads from holding several cases in memory."""
 
 
 def work_on_cluster(
@@ -48,13 +48,15 @@ def work_on_cluster(
     """Do the same work for every item, on all workers of a running cluster.
 
     Args:
-        address: Of the scheduler, such as `tcp://node1:8786`.
-        load: Makes what the work needs, once in every process; picklable.
-        work: Picklable; what it raises becomes a message, and the other items go on.
-        items: Picklable.
+        address: Address of the scheduler, such as `tcp://node1:8786`.
+        load: Function that loads the tool, once in every process; picklable.
+        work: Function of the tool and an item; picklable. An error that it raises becomes a message, and the other
+            items are not affected.
+        items: Inputs of `work`; picklable.
 
     Yields:
-        Index of the item, and its result; or a sentence when that failed or its worker died. As they are finished.
+        Index of the item, and its result or, if it failed or its worker died, a message; in the order in which items
+        are finished.
 
     Raises:
         UsageError: If the package is missing, or no scheduler answers at the address.
@@ -76,7 +78,7 @@ def work_on_cluster(
 
 
 def forget_tools() -> None:
-    """Free what `load` made in this process."""
+    """Release the tool that this process has loaded."""
     _loaded.cache_clear()
 
 
@@ -96,26 +98,26 @@ class _Loading:
 
 
 @lru_cache(maxsize=1)
-def _loaded(loading: _Loading) -> Any:  # noqa: ANN401 (whatever `load` makes)
+def _loaded(loading: _Loading) -> Any:  # noqa: ANN401 (whatever `load` returns)
     return loading.load()
 
 
-def _answer(future: Any) -> Any:  # noqa: ANN401 (whatever `work` gives)
-    """The result; or a sentence, also where a finished result was lost with its worker and could not be had again."""
+def _answer(future: Any) -> Any:  # noqa: ANN401 (whatever `work` returns)
+    """The result or a message, also where a finished result was lost with its worker."""
     try:
         return future.result(timeout=ANSWER_SECONDS)
-    except Exception as error:  # noqa: BLE001 (of any kind: it was raised by the work, in another process)
+    except Exception as error:  # noqa: BLE001 (any error that the work raised in another process)
         return _sentence(error)
 
 
 def _sentence(error: BaseException) -> str:
     if type(error).__name__ == "KilledWorker":
         return (
-            "the worker processes died that tried this case or one beside it, most likely because memory ran out; "
-            "give workers more memory and run again with --skip-existing"
+            "the worker processes that predicted this case or one beside it were killed, most likely because they ran "
+            "out of memory. Give workers more memory and run again with --skip-existing"
         )
     if isinstance(error, TimeoutError):
-        return "its worker died just afterwards and could not tell what came of it; run again with --skip-existing"
+        return "the worker died before it could report the result. Run again with --skip-existing"
     return str(error) or type(error).__name__
 
 
@@ -124,7 +126,7 @@ def _connect(distributed: Any, address: str) -> Any:  # noqa: ANN401 (the packag
         return distributed.Client(address, timeout=CONNECTING_SECONDS)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"--scheduler {address}: no Dask scheduler answers there ({error}); start one with `dask scheduler`, and "
+            f"--scheduler {address}: no Dask scheduler answers there ({error}). Start one with `dask scheduler`, and "
             "give the address that it prints"
         ) from error
 
@@ -134,5 +136,5 @@ def _import_distributed() -> Any:  # noqa: ANN401 (the package need not be insta
         return importlib.import_module("distributed")
     except ImportError as error:
         raise UsageError(
-            f"--scheduler needs a package that is not installed ({error}); pip install distributed"
+            f"--scheduler needs a package that is not installed ({error}). Run pip install distributed"
         ) from error

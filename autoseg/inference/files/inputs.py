@@ -1,4 +1,4 @@
-"""What the user wants predicted: a file, a folder or a list becomes cases with their image files.
+"""The cases to predict, with their image files, from a file, a folder or a list.
 
 In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE; any other image file is a case of its own, and
 so is each numbered file whose number cannot be a channel of the model. A list is a CSV file with a header, or a JSON
@@ -79,7 +79,7 @@ def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
 
 
 def _are_cases(found: Mapping[int, Path], num_channels: int) -> bool:
-    """Whether the numbers of equally named files (by number) cannot be channels and so count cases."""
+    """Whether the numbers of equally named files (by number) cannot be channels, and so number cases."""
     if num_channels > 1:
         return max(found) >= num_channels
     if 0 in found and len(found) > 1:

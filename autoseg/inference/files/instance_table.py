@@ -1,4 +1,4 @@
-"""`instances.csv`: where each instance of each case lies, how large it is, and how probable.
+"""`instances.csv`: position, size and mean probability of each instance of each case.
 
 One row per case and instance, in the order of case names and, within a case, of the numbers in its instance map.
 """
@@ -19,16 +19,16 @@ _COLUMNS = (
 
 
 def instance_table(path: Path) -> CaseTable:
-    """The table in a file, which need not exist.
+    """The table of instances in a file, which need not exist.
 
     Raises:
-        UsageError: If the file is there, and is another table.
+        UsageError: If the file exists and is not a table of instances.
     """
     return CaseTable(path, _COLUMNS, "instances")
 
 
 def instance_rows(case: str, instances: Sequence[Instance]) -> list[tuple[str, ...]]:
-    """Cells of a case's rows."""
+    """Cells of the rows of one case."""
     return [_cells(case, instance) for instance in instances]
 
 

@@ -1,4 +1,4 @@
-"""Label maps that lie in a folder: which files they are, and two of them on one grid.
+"""Label maps in a folder: which files they are, and how two of them are read on one grid.
 
 Tested in tests/stages/test_evaluate.py.
 """
@@ -28,10 +28,10 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
         if case in found:
             raise UsageError(f"{folder}: {found[case].name} and {path.name} are the same case; keep one of them")
         found[case] = path
-    return {case: path for case, path in found.items() if not _is_share_map(case, found)}
+    return {case: path for case, path in found.items() if not _is_side_map(case, found)}
 
 
-def _is_share_map(case: str, found: Mapping[str, Path]) -> bool:
+def _is_side_map(case: str, found: Mapping[str, Path]) -> bool:
     """Whether prediction wrote this file beside a case's label map."""
     stem, _, kind = case.rpartition("_")
     return kind in SIDE_MAPS and stem in found
@@ -43,11 +43,11 @@ def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volu
     Raises:
         ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
     """
-    predicted, true = read_label_map(prediction), read_label_map(reference)
-    difference = grid_difference(predicted.grid, true.grid)
+    predicted, expected = read_label_map(prediction), read_label_map(reference)
+    difference = grid_difference(predicted.grid, expected.grid)
     if difference is not None:
         raise ImageFileError(
             f"{prediction}: case {case} does not lie on the grid of its reference {reference}: {difference}. "
             "Write predictions on the grid of the original image."
         )
-    return predicted, true
+    return predicted, expected

@@ -1,4 +1,4 @@
-"""`statistics.csv`: how large each label of each case is, and how bright.
+"""`statistics.csv`: volume and mean intensity of each label of each case.
 
 One row per case and label, in the order of case names and, within a case, of the model's labels. A region has a row
 like a label and counts every voxel whose value belongs to it, so that nested regions count a voxel more than once.
@@ -24,17 +24,17 @@ _COLUMNS = ("case", "label", "values", "voxels", "volume_ml")
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """One label or region of one case."""
+    """Measurements of one label or region of one case."""
 
     case: str
     label: str
     values: tuple[int, ...]
-    """Of its voxels in the label map."""
+    """Values of its voxels in the label map."""
     voxels: int
     volume_ml: float | None
-    """From the affine; None for a two-dimensional image, which has no thickness."""
+    """Volume in ml by the affine; None for a two-dimensional image, which has no thickness."""
     mean_intensities: tuple[float | None, ...]
-    """By channel, in the image as it was given; None without voxels."""
+    """Mean of each channel of the image as it was given; None without voxels."""
 
 
 def measure_labels(
@@ -43,13 +43,13 @@ def measure_labels(
     """Measure all labels of one case, slice by slice: memory beyond image and label map is that of one slice.
 
     Args:
-        case: Name of the case.
-        label_map: (Z, Y, X), values as in files, on the image's grid.
+        case: Case id.
+        label_map: Label values (Z, Y, X) on the image's grid.
         volume: The image, (C, Z, Y, X), with the values of its file.
-        labels: Name -> value, or all values of a region; `background` and `ignore` are left out.
+        labels: Value of each label, or all values of a region, by name; `background` and `ignore` are left out.
 
     Returns:
-        In the order of `labels`; a label that is absent has 0 voxels.
+        One record per label, in the order of `labels`; a label that is absent has 0 voxels.
     """
     groups = {
         name: tuple(sorted({value})) if isinstance(value, int) else tuple(sorted(set(value)))
@@ -82,22 +82,22 @@ def _voxel_ml(volume: Volume) -> float | None:
 def statistics_table(
     path: Path, channel_names: Sequence[str], *, clock: Callable[[], float] = time.monotonic
 ) -> CaseTable:
-    """The table in a file, which need not exist.
+    """The table of statistics in a file, which need not exist.
 
     Args:
         path: The CSV file.
-        channel_names: Of the model; each has a column.
-        clock: Seconds.
+        channel_names: Channels of the model; each has a column.
+        clock: Time in seconds.
 
     Raises:
-        UsageError: If the file is there, and is no table of these channels.
+        UsageError: If the file exists and is not a table of these channels.
     """
     columns = (*_COLUMNS, *(f"mean_{name}" for name in channel_names))
     return CaseTable(path, columns, "statistics", clock=clock)
 
 
 def statistics_rows(rows: Sequence[LabelStatistics]) -> list[tuple[str, ...]]:
-    """Cells of a case's rows."""
+    """Cells of the rows of one case."""
     return [_cells(row) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""Where the label maps of a run over files go, and what is written beside them.
+"""Files of the label maps of a run over files, and the list of failed cases.
 
 Tested in tests/stages/test_predict.py.
 """
@@ -22,7 +22,7 @@ logger = logging.getLogger("autoseg.predict")
 
 @dataclass(frozen=True)
 class PredictionFailure:
-    """A case without a label map, and why."""
+    """A case without a label map, and the reason."""
 
     case: str
     files: tuple[str, ...]
@@ -36,21 +36,21 @@ class OutputFile:
     item: InputCase
     target: Path
     fault: str = ""
-    """Why nothing must be written there; empty when all is well."""
+    """Reason why nothing may be written there; empty if there is none."""
 
 
 def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile, ...]:
-    """Give every case the file of its label map; make the folder and see that files can be written there.
+    """Give every case the file of its label map; make the folder and check that files can be written there.
 
-    A case gets a fault when its own files are faulty, when its label map would replace an image of any case, or when
-    a case before it has the same file.
+    A case gets a fault if its own files are faulty, if its label map would replace an image of any case, or if an
+    earlier case has the same file.
 
     Args:
         cases: All cases of the run.
-        output: Folder for `CASE.ext`, in the image's format (pictures: PNG); for a single case also a file name.
+        output: Folder for `CASE.ext`, in the image's format (2D images: PNG); for a single case also a file name.
 
     Raises:
-        UsageError: If `output` names a file for several cases, is a file that is no label map, or its folder cannot
+        UsageError: If `output` names a file for several cases, is a file but not a label map, or its folder cannot
             be written to.
     """
     names_file = split_ending(output.name)[1] in IMAGE_ENDINGS and not output.is_dir()
@@ -58,7 +58,8 @@ def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile
         raise UsageError(f"{output}: names one file for {len(cases)} cases; give a folder for several images")
     if output.is_file() and not names_file:
         raise UsageError(
-            f"{output}: is a file, but not one for a label map; give a folder, or {' '.join(IMAGE_ENDINGS)}"
+            f"{output}: is a file, but not one for a label map; give a folder, or a file that ends in one of "
+            f"{' '.join(IMAGE_ENDINGS)}"
         )
     _prepare_folder(output.parent if names_file else output)
     targets = [_written_path(output) if names_file else output / _label_map_name(item) for item in cases]
@@ -70,9 +71,9 @@ def write_failures(failures: Sequence[PredictionFailure], cases: Sequence[InputC
     """Bring the JSON array of failed cases up to date; remove the file when none is left.
 
     Args:
-        failures: Of this run.
-        cases: All cases of this run; what the file says of other cases stays.
-        path: The file; left alone when it is there and something else wrote it.
+        failures: Failures of this run.
+        cases: All cases of this run; entries of other cases stay.
+        path: The file; left as it is if something else wrote it.
     """
     earlier = _read_failures(path)
     if earlier is None:
@@ -87,19 +88,19 @@ def write_failures(failures: Sequence[PredictionFailure], cases: Sequence[InputC
 
 
 def _label_map_name(item: InputCase) -> str:
-    """File name of a case's label map: the image's format, PNG for pictures."""
+    """File name of a case's label map: the image's format, PNG for 2D images."""
     _, ending = split_ending(item.images[0].name)
     return item.case + label_map_ending(ending)
 
 
 def _written_path(path: Path) -> Path:
-    """What `write_label_map` makes of a path: pictures become PNG."""
+    """The path that `write_label_map` writes to: 2D images become PNG."""
     stem, ending = split_ending(path.name)
     return path.with_name(stem + label_map_ending(ending)) if ending in PICTURE_ENDINGS else path
 
 
 def _prepare_folder(folder: Path) -> None:
-    """Make the folder and try a file in it: better to fail now than after the first case."""
+    """Make the folder and try to write in it: better to fail now than after the first case."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -125,7 +126,7 @@ def _find_faults(cases: Sequence[InputCase], targets: Sequence[Path]) -> Iterato
 
 
 def _read_failures(path: Path) -> list[dict[str, object]] | None:
-    """Entries of an earlier run, empty without a file; None when the file holds something else."""
+    """Entries of an earlier run, empty without a file; None if the file holds something else."""
     if not path.exists():
         return []
     try:

@@ -1,7 +1,7 @@
 """Several processes share one folder of images: each takes every n-th case, and has its own lists beside the results.
 
 No list is shared, so nothing has to be locked: parts may run at the same time, on file systems of any kind. A run over
-all cases afterwards (`--skip-existing` keeps what is there) does what is missing and brings the lists together.
+all cases afterwards (with `--skip-existing`) predicts what is missing and brings the lists together.
 """
 
 import re
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` of `count`; 1 of 1 is everything.
+    """Part `number` of `count`; 1 of 1 is the whole run.
 
     Examples:
         >>> Part(2, 3).take("abcdefgh")
@@ -33,7 +33,7 @@ class Part:
 
     @property
     def is_whole(self) -> bool:
-        """Whether this is everything."""
+        """Whether this is the whole run."""
         return self.count == 1
 
     def take(self, items: Sequence[Item]) -> Sequence[Item]:

@@ -1,4 +1,4 @@
-"""The lists that a run over files keeps beside its label maps: failures, statistics, instances, colours.
+"""The lists that a run over files writes beside its label maps: failures, statistics, instances, colours.
 
 Tested in tests/inference/files/test_parts.py and tests/stages/test_predict.py.
 """
@@ -29,13 +29,13 @@ FAILURES_FILE = "failures.json"
 
 @dataclass(frozen=True)
 class _Tables:
-    """Those that are wanted."""
+    """The tables that were asked for."""
 
     statistics: CaseTable | None = None
     instances: CaseTable | None = None
 
     def put(self, case: str, outcome: CaseOutcome) -> None:
-        """Take in what was measured."""
+        """Add the measurements of one case."""
         if self.statistics is not None and outcome.statistics:
             self.statistics.put(case, statistics_rows(outcome.statistics))
         if self.instances is not None and outcome.instances is not None:
@@ -43,7 +43,7 @@ class _Tables:
 
 
 class RunLists:
-    """Takes what came of each case, in any order; see `keep_lists`."""
+    """Collects the outcomes of cases, in any order; see `keep_lists`."""
 
     def __init__(self, outputs: Sequence[OutputFile], tables: _Tables, progress: Progress) -> None:
         self._outputs = outputs
@@ -52,11 +52,11 @@ class RunLists:
         self._done: dict[int, str] = {}
 
     def add(self, index: int, outcome: CaseOutcome) -> None:
-        """Log a case's notes, and its error if it failed; take in its rows of tables.
+        """Log a case's notes, and its error if it failed; add its rows to the tables.
 
         Args:
-            index: Of the case among those of the run.
-            outcome: What came of it.
+            index: Position of the case in the run.
+            outcome: Notes, error and measurements of the case.
         """
         case = self._outputs[index].item.case
         for note in outcome.notes:
@@ -70,12 +70,12 @@ class RunLists:
 
     @property
     def done(self) -> list[InputCase]:
-        """Cases that were taken in."""
+        """Cases whose outcomes are known, in the order of the run."""
         return [self._outputs[index].item for index in sorted(self._done)]
 
     @property
     def failures(self) -> list[PredictionFailure]:
-        """Those that failed, in the order of the cases."""
+        """Cases that failed, in the order of the run."""
         return [
             PredictionFailure(item.case, tuple(str(path) for path in item.images), error)
             for item, error in ((self._outputs[index].item, error) for index, error in sorted(self._done.items()))
@@ -92,22 +92,21 @@ def keep_lists(
     part: Part,
     progress: Progress = no_progress,
 ) -> Iterator[RunLists]:
-    """Keep the lists of a run; when it is stopped, they tell what was done until then.
+    """Keep the lists of a run; if it is stopped, they hold what was done until then.
 
-    Of a case that is kept, rows are taken from the table that is there or, in a run over all cases, from tables of
-    earlier parts; else its maps are measured. A run over all cases takes its cases out of the parts' lists of
-    failures.
+    The rows of a kept case are taken from the existing table or, in a run over all cases, from the tables of earlier
+    parts; otherwise its maps are measured. A run over all cases removes its cases from the parts' lists of failures.
 
     Args:
         outputs: All cases of this part of the run, at least one.
-        kept: Indices of those whose label maps are there and stay.
-        plan: Of the model.
-        choices: What is wanted.
-        part: Of the run.
+        kept: Positions of the cases whose label maps exist and stay.
+        plan: Plan of the model.
+        choices: Outputs besides label maps.
+        part: Part of the run that this process predicts.
         progress: Called after every case.
 
     Raises:
-        UsageError: If a file that is to be written holds something else.
+        UsageError: If a file to be written exists and holds something else.
     """
     folder = outputs[0].target.parent
     if choices.colors:
@@ -150,5 +149,5 @@ def _outcome_of_kept(file: OutputFile, tables: _Tables, plan: Plan) -> CaseOutco
             outcome = replace(outcome, instances=measure_written_instances(file, plan))
     except (ImageFileError, OSError, ValueError) as error:
         what = "statistics" if tables.statistics is not None and not outcome.statistics else "rows of instances"
-        return replace(outcome, notes=(f"no {what} of the label map that is there: {error}",))
+        return replace(outcome, notes=(f"no {what} of the existing label map: {error}",))
     return outcome

@@ -1,4 +1,4 @@
-"""What a run over files writes beside each label map, and what it reports of each case.
+"""The files that a run writes for each case, and what it reports of each case.
 
 Tested in tests/stages/test_predict.py and tests/cli/test_predict.py.
 """
@@ -30,16 +30,16 @@ SIDE_MAPS = (UNCERTAINTY, DISAGREEMENT, INSTANCES)
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What came of one case."""
+    """Result of one case of a run: an error, or notes and measurements."""
 
     error: str = ""
-    """Why there is no label map; empty when there is one."""
+    """Reason why there is no label map; empty if there is one."""
     notes: tuple[str, ...] = ()
-    """What the reader assumed, and how the image departs from the training images; one sentence each."""
+    """Assumptions of the reader, and deviations of the image from the training images; one sentence each."""
     statistics: tuple[LabelStatistics, ...] = ()
-    """Only when asked for."""
+    """Statistics of the labels, only if asked for."""
     instances: tuple[Instance, ...] | None = None
-    """None: not asked for, or not measured."""
+    """Instances; None: not asked for, or not measured."""
 
 
 def write_maps(
@@ -48,18 +48,18 @@ def write_maps(
     """Write a case's maps; the label map comes last, for its presence says that the case is done.
 
     Args:
-        prediction: Of the image; its uncertainty, disagreement and instances are written if it has them.
-        template: Of the image.
-        file: Where the label map goes.
-        encoding: Of the model's labels.
+        prediction: Prediction of the image; its uncertainty, disagreement and instances are written if it has them.
+        template: Header of the image.
+        file: The case and the file of its label map.
+        encoding: Label encoding of the model.
         colors: Whether NIfTI label maps carry names and colours.
 
     Raises:
         ImageFileError: If a map cannot be written.
     """
-    for kind, shares in ((UNCERTAINTY, prediction.uncertainty), (DISAGREEMENT, prediction.disagreement)):
-        if shares is not None:
-            write_share_map(shares, template, side_map_path(file, kind))
+    for kind, fractions in ((UNCERTAINTY, prediction.uncertainty), (DISAGREEMENT, prediction.disagreement)):
+        if fractions is not None:
+            write_share_map(fractions, template, side_map_path(file, kind))
     if prediction.instances is not None:
         write_label_map(prediction.instances.ids, template, side_map_path(file, INSTANCES))
     if colors:
@@ -68,7 +68,7 @@ def write_maps(
 
 
 def side_map_path(file: OutputFile, kind: str) -> Path:
-    """`CASE_kind`, beside the label map and in its format."""
+    """Path of a map `CASE_kind`, beside the label map and in its format."""
     return file.target.with_name(f"{file.item.case}_{kind}{split_ending(file.target.name)[1]}")
 
 
@@ -77,16 +77,16 @@ def measure_written(file: OutputFile, plan: Plan) -> tuple[LabelStatistics, ...]
 
     Raises:
         ImageFileError: If image or label map cannot be read.
-        ValueError: If they differ in shape, or the label map has values that are no whole numbers.
+        ValueError: If they differ in shape, or values of the label map are not whole numbers.
     """
     volume, labels = read_image(file.item.images), read_label_map(file.target).array[0]
     if labels.shape != volume.grid.shape or labels.dtype.kind not in "ui":
-        raise ValueError(f"{file.target}: is no label map of {file.item.images[0]}; predict this case again")
+        raise ValueError(f"{file.target}: is not a label map of {file.item.images[0]}; predict this case again")
     return measure_labels(file.item.case, labels, volume, plan.labels)
 
 
 def measure_written_instances(file: OutputFile, plan: Plan) -> tuple[Instance, ...]:
-    """Instances whose map an earlier run wrote; how probable they are, it did not keep.
+    """Instances of a map that an earlier run wrote; their mean probabilities are not known any more.
 
     Raises:
         ImageFileError: If the label map or the map of instances cannot be read.
@@ -96,7 +96,7 @@ def measure_written_instances(file: OutputFile, plan: Plan) -> tuple[Instance, .
     volume, labels = read_label_map(path), read_label_map(file.target).array[0]
     ids = volume.array[0]
     if labels.shape != ids.shape or labels.dtype.kind not in "ui" or ids.dtype.kind not in "ui":
-        raise ValueError(f"{path}: is no map of instances of {file.target}; predict this case again")
+        raise ValueError(f"{path}: is not a map of instances of {file.target}; predict this case again")
     owners = np.zeros(int(ids.max(initial=0)) + 1, dtype=labels.dtype)
     for plane, values in zip(ids, labels, strict=True):
         owners[plane] = values
@@ -109,12 +109,12 @@ def measure_written_instances(file: OutputFile, plan: Plan) -> tuple[Instance, .
 
 
 def is_done(file: OutputFile, choices: OutputChoices) -> bool:
-    """Whether an earlier run wrote a case's label map, and its map of instances where that is wanted."""
+    """Whether an earlier run wrote a case's label map, and its map of instances where that is asked for."""
     return file.target.is_file() and (not choices.instances or side_map_path(file, INSTANCES).is_file())
 
 
 def refuse_clashes(outputs: Sequence[OutputFile], choices: OutputChoices) -> tuple[OutputFile, ...]:
-    """Give a fault to each case one of whose maps would replace an image or a label map of the run."""
+    """Give a fault to each case with a map that would replace an image or a label map of the run."""
     if not _kinds(choices):
         return tuple(outputs)
     taken = {image.resolve() for file in outputs for image in file.item.images}

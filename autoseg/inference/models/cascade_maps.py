@@ -1,9 +1,9 @@
-"""The label maps that a cascade's first stage leaves for its second one, and whether they can be used.
+"""The label maps that one cascade step writes for the next one, and whether they can be used.
 
     3d_lowres fold k: logits of a held-out case --resize, decide--> next_stage/3d_cascade_fullres/<case>.b2nd
 
-Each map comes from the fold that did not train on its case, so a cascade needs every fold of its first stage. A map
-knows which weights and which preprocessed case it was made from; when either has changed since, it is outdated.
+Each map comes from the fold that did not train on its case, so a cascade needs every fold of its previous step. A map
+records which weights and which preprocessed case it was made from; if either has changed since, it is outdated.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Plan, Splits, hash_of, model_hash
 from autoseg.records.workspace import Workspace
 
-UNTRAINED = "is not trained to its end"
+UNTRAINED = "is not trained completely"
 OTHER_PLAN = "was trained for another plan"
 UNWRITTEN = "has not written its label maps"
 OUTDATED = "or its preprocessed cases changed after its label maps were written"
@@ -32,16 +32,16 @@ OUTDATED = "or its preprocessed cases changed after its label maps were written"
 
 @dataclass(frozen=True)
 class NextStage:
-    """What one fold passes on to a cascade."""
+    """Label maps of one fold's validation cases, for the next step of a cascade."""
 
     workspace: Workspace
     plan: Plan
     fold: str
-    """Of the cascade's previous configuration."""
+    """Fold name of the previous step."""
     cascade: str
 
     def write(self, grid: PreprocessedCase, labels: LabelIndices) -> None:
-        """Write the label map of one case, (Z, Y, X) on the grid that `grid` gave, made from the fold's logits."""
+        """Write the label map (Z, Y, X) of one case on its grid, made from the fold's logits; see `grid`."""
         patch_size = self.plan.configurations[self.cascade].patch_size
         save_label_map(self._path(grid.case), labels.astype(np.int16), patch_size, self._origin(grid))
 
@@ -59,7 +59,7 @@ class NextStage:
         return open_label_map(self._path(case))[0]
 
     def find_fault(self, case: str) -> str:
-        """Why a case has no label map that can be used; empty when it has one."""
+        """Reason why a case has no label map that can be used; empty if it has one."""
         if self._checkpoint is None:
             return UNTRAINED
         if self._checkpoint.model_hash != model_hash(self.plan, self._previous):
@@ -74,7 +74,7 @@ class NextStage:
 
     @cached_property
     def _checkpoint(self) -> Checkpoint | None:
-        """The record of the final weights; None when there are none yet."""
+        """Record of the final weights; None if there are none yet."""
         path = self.workspace.fold(self._previous, self.fold) / "checkpoint_final.json"
         return read_record(Checkpoint, path) if path.exists() else None
 
@@ -91,7 +91,7 @@ class NextStage:
 
 
 def next_stages(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> tuple[NextStage, ...]:
-    """One for each cascade that takes the label maps of `configuration` as input."""
+    """The label maps of one fold for each cascade that takes those of `configuration` as input."""
     return tuple(
         NextStage(workspace, plan, fold, name)
         for name, value in plan.configurations.items()
@@ -100,20 +100,20 @@ def next_stages(workspace: Workspace, plan: Plan, configuration: str, fold: str)
 
 
 def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[str]) -> Mapping[str, blosc2.NDArray]:
-    """Label maps of a cascade's previous stage, each from the fold that its case was held out of.
+    """Label maps of a cascade's previous step, each from the fold that its case was held out of.
 
     Args:
-        workspace: Has splits and the cascade's preprocessed cases.
-        plan: Has the cascade.
-        name: The cascade.
-        cases: Whose maps are wanted.
+        workspace: Workspace with the splits and the cascade's preprocessed cases.
+        plan: Plan with the cascade.
+        name: Configuration name of the cascade.
+        cases: Case ids.
 
     Returns:
-        By case: label indices (Z, Y, X), int16, on the cascade's preprocessed grid, mapped into memory: index them
+        Label indices (Z, Y, X) of each case, int16, on the cascade's preprocessed grid, mapped into memory: index them
         with slices.
 
     Raises:
-        TrainingError: If a case is held out of no fold, or maps are missing or outdated; says which folds to train.
+        TrainingError: If a case is held out of no fold, or maps are missing or outdated; names the folds to train.
     """
     splits = read_record(Splits, workspace.splits)
     folds = {case: str(index) for index, split in enumerate(splits.folds) for case in split.validation}
@@ -126,11 +126,11 @@ def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[s
     stages = {fold: NextStage(workspace, plan, fold, name) for fold in sorted({folds[case] for case in cases})}
     faults = Counter((folds[case], fault) for case in cases if (fault := stages[folds[case]].find_fault(case)))
     if faults:
-        raise TrainingError(_say_faults(workspace, plan, name, faults))
+        raise TrainingError(_describe_faults(workspace, plan, name, faults))
     return {case: stages[folds[case]].open(case) for case in cases}
 
 
-def _say_faults(workspace: Workspace, plan: Plan, name: str, faults: Mapping[tuple[str, str], int]) -> str:
+def _describe_faults(workspace: Workspace, plan: Plan, name: str, faults: Mapping[tuple[str, str], int]) -> str:
     previous = plan.configurations[name].previous_configuration
     found = [f"  fold {fold} {fault} ({number} cases)" for (fold, fault), number in sorted(faults.items())]
     commands = [

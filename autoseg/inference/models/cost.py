@@ -1,4 +1,4 @@
-"""What predicting a typical case costs, counted beforehand: to say what an ensemble costs more."""
+"""Cost of predicting a typical case, to compare configurations and ensembles."""
 
 import math
 
@@ -9,15 +9,15 @@ from autoseg.records.plan import Plan
 
 
 def prediction_macs(plan: Plan, fingerprint: Fingerprint, name: str) -> int:
-    """Multiply-accumulates of one network of a configuration, and of the stages before it, on the median case.
+    """Multiply-accumulates of one network of a configuration, and of the cascade steps before it, on the median case.
 
     Args:
-        plan: Has the configuration.
-        fingerprint: The case with the median number of voxels is taken.
-        name: Configuration.
+        plan: Plan with the configuration.
+        fingerprint: Training cases; the one with the median number of voxels counts.
+        name: Configuration name.
 
     Returns:
-        Of all windows and their mirrored variants; 0 when the plan does not know what a window costs.
+        Multiply-accumulates of all windows and their mirrored variants; 0 if the plan does not say what a window costs.
     """
     configuration = plan.configurations[name]
     ranked = sorted(fingerprint.cases, key=lambda case: math.prod(case.cropped_shape))
@@ -29,7 +29,7 @@ def prediction_macs(plan: Plan, fingerprint: Fingerprint, name: str) -> int:
 
 
 def _planned_shape(case: CaseFingerprint, transpose: Triple, target: tuple[float, ...]) -> Triple:
-    """Voxels at the target spacing; a pair leaves slices alone."""
+    """Shape at the target spacing in voxels; a spacing of two axes keeps the slices."""
     z, y, x = transpose
     shape = (case.cropped_shape[z], case.cropped_shape[y], case.cropped_shape[x])
     spacing = (case.spacing[z], case.spacing[y], case.spacing[x])

@@ -33,15 +33,15 @@ PALETTE: tuple[Color, ...] = (
     (195, 255, 120), (75, 150, 240), (75, 105, 60), (150, 75, 120), (210, 0, 180), (0, 0, 195), (105, 30, 45),
     (150, 210, 210), (255, 75, 120),
 )  # fmt: skip
-"""For the first labels of a model. Okabe and Ito's seven, then one after the other the colour that lies farthest from
-all before it, no greys. Distances are those of CIELAB, the least of three: seen with normal vision, without red cones,
-and without green cones. Any two are at least 15 apart to each of these eyes; Okabe and Ito's own are 17 apart."""
+"""Colours of the first labels of a model. First Okabe and Ito's seven, then always the colour that is farthest from all
+before it, without greys. The distance is the smallest CIELAB distance of three: with normal vision, without red cones,
+and without green cones. Any two colours are at least 15 apart in all three; Okabe and Ito's own are 17 apart."""
 
 _GOLDEN_TURN = 0.6180339887498949
-"""Hues that advance by it never come close to an earlier one soon."""
+"""Step of the hue: successive multiples stay far from each other for long."""
 
 _LATER_SHADES = ((0.9, 0.6), (0.45, 0.95), (0.9, 0.95), (0.55, 0.7))
-"""Saturation and value of colours behind the palette, in turn."""
+"""Saturation and value of colours after the palette, in turn."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class LabelColor:
 
 
 def label_color(position: int) -> Color:
-    """Colour of a model's n-th foreground label, counted from 0; the same whenever it is asked for.
+    """Colour of a model's n-th foreground label, counted from 0.
 
-    Behind the palette, hues advance by the golden section of a turn, in four shades: different colours, but no longer
+    After the palette, hues advance by the golden section of a turn, in four shades: different colours, but no longer
     chosen for colour-blind eyes, for which so many cannot be told apart by colour alone.
 
     References:
@@ -92,8 +92,8 @@ def write_color_tables(labels: Sequence[LabelColor], background: int, folder: Pa
 
     Args:
         labels: All foreground values.
-        background: Its value in the label maps.
-        folder: Of the label maps.
+        background: Value of background in the label maps.
+        folder: Folder of the label maps.
     """
     write_text(slicer_table(labels, background), folder / SLICER_FILE)
     write_text(itk_snap_table(labels, background), folder / ITK_SNAP_FILE)
@@ -121,7 +121,7 @@ def itk_snap_table(labels: Sequence[LabelColor], background: int) -> str:
 def with_label_table(template: Template, labels: Sequence[LabelColor], background: int) -> Template:
     """A template whose NIfTI header carries the label table in an extension; other formats stay as they are.
 
-    An extension of the same kind that the image brought along is replaced: it describes the image.
+    An extension of the same kind in the image's header describes the image, and is replaced.
     """
     if template.nifti_header is None:
         return template

@@ -44,7 +44,8 @@ class LoadedConfiguration:
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch that the training of every fold mirrored."""
     previous: Self | None = None
-    """Cascade: what makes the label maps that its networks take as input; None where these come from elsewhere."""
+    """Previous step of a cascade, which makes the label maps that these networks take as input; None without a
+    cascade, or where the label maps come from elsewhere."""
     passes: NetworkPasses = field(default_factory=NetworkPasses, compare=False)
     """Device, precision and batches of its networks."""
 
@@ -52,11 +53,11 @@ class LoadedConfiguration:
 def choose_recipe(
     workspace: Workspace, plan: Plan, configuration: str | None, folds: Sequence[str] | None, checkpoint: str
 ) -> Selection:
-    """What the user asked for, else what `select` chose, else the preferred trained configuration.
+    """Recipe that the user asked for, else the one that `select` chose, else the preferred trained configuration.
 
     Args:
-        workspace: Has the weights and, maybe, selection.json.
-        plan: Has the configurations.
+        workspace: Workspace with the weights and, maybe, selection.json.
+        plan: Plan with the configurations.
         configuration: Name that the user asked for; None: none.
         folds: Folds that the user asked for; None: none.
         checkpoint: `final` or `best`.
@@ -88,14 +89,14 @@ def choose_recipe(
 
 
 def recipe_of(configuration: str, folds: Sequence[str]) -> Selection:
-    """One configuration as it is, without a score; no folds: all that are trained."""
+    """Recipe of one configuration as it is, without a score; no folds: all that are trained."""
     return Selection(
         configurations=(configuration,), folds=tuple(folds), mean_foreground_dice=None, candidates=(), reasons=()
     )
 
 
 def order_configurations(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Names of configurations in an order; names that are not in it follow as they come."""
+    """Names of configurations in a given order; names that are not in it follow in their own."""
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
@@ -137,13 +138,13 @@ def _describe_member(member: LoadedConfiguration) -> str:
 def load_with_previous(
     workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
 ) -> LoadedConfiguration:
-    """Load a configuration and, of a cascade, the stages before it; arguments as for `load_configuration`.
+    """Load a configuration and, of a cascade, the steps before it; arguments as for `load_configuration`.
 
-    The previous stage predicts with the same folds, so that a case which these held out is new to both stages; where
-    none of these is trained, with all that are.
+    The previous step predicts with the same folds, so that a case which these held out is new to both steps; if none
+    of them is trained, with all that are.
 
     Raises:
-        PredictionError: As `load_configuration`; also if the previous stage has no trained fold.
+        PredictionError: If a configuration cannot be loaded, or the previous step has no trained fold.
     """
     loaded = load_configuration(workspace, plan, name, folds, checkpoint, device)
     previous = loaded.configuration.previous_configuration
@@ -163,7 +164,7 @@ def load_with_previous(
 def load_coarse_configuration(
     workspace: Workspace, plan: Plan, members: Sequence[LoadedConfiguration], checkpoint: str, device: torch.device
 ) -> LoadedConfiguration | None:
-    """One network of 3d_lowres for a coarse pass, where that is trained and no member is coarse already."""
+    """One network of 3d_lowres for a coarse pass, if that is trained and no member is coarse already."""
     is_coarse = any(member.name == "3d_lowres" or member.previous is not None for member in members)
     trained = workspace.trained_folds("3d_lowres", checkpoint)
     if is_coarse or "3d_lowres" not in plan.configurations or not trained:
@@ -172,7 +173,7 @@ def load_coarse_configuration(
 
 
 def with_first_folds(loaded: LoadedConfiguration, max_folds: int | None) -> LoadedConfiguration:
-    """The same with at most `max_folds` folds, in earlier cascade steps as well; None: all."""
+    """The same configuration with at most `max_folds` folds, in earlier cascade steps as well; None: all."""
     previous = None if loaded.previous is None else with_first_folds(loaded.previous, max_folds)
     return replace(loaded, folds=loaded.folds[:max_folds], networks=loaded.networks[:max_folds], previous=previous)
 
@@ -203,15 +204,15 @@ def with_precision(
 def load_configuration(
     workspace: Workspace, plan: Plan, name: str, folds: Sequence[str], checkpoint: str, device: torch.device
 ) -> LoadedConfiguration:
-    """Build the networks of a configuration's folds and load their weights; of a cascade, those of this stage alone.
+    """Build the networks of a configuration's folds and load their weights; of a cascade, those of this step alone.
 
     Args:
-        workspace: Where the weights are.
-        plan: Describes the network.
-        name: Configuration.
-        folds: Empty: all trained folds except `all`, which is used when there is no other.
+        workspace: Workspace with the weights.
+        plan: Plan with the configuration.
+        name: Configuration name.
+        folds: Fold names; empty: all trained folds except `all`, which is used if there is no other.
         checkpoint: `final` or `best`.
-        device: Where the networks go.
+        device: Device of the networks.
 
     Raises:
         PredictionError: If a fold is not trained, or a weights file is damaged or belongs to another network.
@@ -238,7 +239,7 @@ def _read_checkpoint(path: Path, plan: Plan, name: str) -> Checkpoint:
     if record.model_hash != model_hash(plan, name):
         raise PredictionError(
             f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). Train "
-            "it again with --restart, or bring the plan back that it was trained for."
+            "it again with --restart, or restore the plan that it was trained for."
         )
     return record
 

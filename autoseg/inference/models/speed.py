@@ -1,4 +1,4 @@
-"""How much care a prediction takes: three ways between the best label map and the soonest one."""
+"""Three settings of prediction, from the best label map to the fastest one."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,16 +8,16 @@ SpeedName = Literal["best", "balanced", "fast"]
 
 @dataclass(frozen=True)
 class Speed:
-    """What a prediction averages over."""
+    """Folds and windows that a prediction averages over."""
 
     max_folds: int | None
-    """Of those that were chosen; None: all."""
+    """Maximum number of the chosen folds; None: all."""
     mirroring: bool
     overlap: float
 
 
 def speed_settings(name: SpeedName) -> Speed:
-    """Settings of a name.
+    """Settings of one of the three names.
 
     Measured on models trained by nnU-Net with mirroring, narrow ones (4 and 8 features), against reference label maps;
     seconds of the networks on one core, float32:
@@ -28,8 +28,8 @@ def speed_settings(name: SpeedName) -> Speed:
     | ACDC, 2D, one fold, 6 | 0.764, 16.2 s | 0.698, 4.3 s | 0.698, 4.5 s |
     | ACDC, 3D, one fold, 36 windows or more, 3 (cavity) | 0.832, 129 s | 0.747, 14.5 s | 0.714, 8.5 s |
 
-    The ACDC models are weak, and gain much from mirroring; a model that was trained without it (all that are planned
-    for a limited time) loses nothing to `balanced`. Windows without any overlap were no quicker to speak of (6.8 s).
+    The ACDC models are weak and gain much from mirroring. A model trained without mirroring, as those planned for a
+    limited time are, loses nothing with `balanced`. Windows without any overlap were hardly faster (6.8 s).
     """
     match name:
         case "best":

@@ -1,6 +1,6 @@
 """Whether an image is like the images that a model was trained on, as far as size and intensities tell.
 
-A network answers any image. These rules say when there is reason to look at the answer twice; they never refuse.
+A network predicts something for any image. These rules say when to check the prediction; they never refuse an image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,21 +16,24 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import NormalizationSpec
 
 SPACING_FACTOR = 1.5
-"""Training zooms images by 0.7 to 1.4, so up to there the network has seen such voxels; beyond it has not."""
+"""Tolerated factor beyond the training spacings. Training zooms images by 0.7 to 1.4, so the network has seen such
+voxels; it has seen none beyond."""
 
 FIELD_OF_VIEW_FACTOR = 2.0
-"""Half of the smallest field of view cuts structures off or shows other ones; twice the largest shows parts of the body
-that no training image had, where false alarms come from. Within it, scanners and protocols differ anyway."""
+"""Tolerated factor beyond the training fields of view. Half of the smallest one cuts structures off or shows others;
+twice the largest shows parts of the body that no training image had, where false positives appear. Scanners and
+protocols differ within that range anyway."""
 
 INTENSITY_MARGIN = 0.1
-"""Of the width of all training intensities. Extremes vary with noise, metal and padding; a wrong unit, a lost offset
-(CT from 0 instead of -1024) or values scaled to 0..1 shift them by more."""
+"""Tolerated shift inwards, as a fraction of the width of all training intensities. Extremes vary with noise, metal and
+padding; a wrong unit, a lost offset (CT from 0 instead of -1024) or values scaled to 0..1 shift them by more."""
 
-FARTHEST_INTENSITY = 1.0
-"""Widths of all training intensities by which an extreme may lie outside them: one bright implant is no other unit."""
+MAX_INTENSITY_DISTANCE = 1.0
+"""Tolerated distance of an extreme outside all training intensities, in widths of these: one bright implant does not
+mean another unit."""
 
 _ABSOLUTE_SCHEMES = ("ct", "none")
-"""Normalisations that leave the scale of intensities as it is; the others make each image's own scale 1."""
+"""Normalisations that keep the scale of intensities; the others scale each image by its own intensities."""
 
 Range = tuple[float, float]
 """Smallest and largest value."""
@@ -38,20 +41,20 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class TrainingRange:
-    """What the training images had, without a word of which image had it."""
+    """Spacings, fields of view and intensities of the training images, without naming any image."""
 
     spacings: tuple[Range, Range, Range]
-    """mm, by axis (z, y, x)."""
+    """Smallest and largest spacing in mm along each axis, (z, y, x)."""
     fields_of_view: tuple[Range, Range, Range]
-    """mm, by axis (z, y, x): voxels times spacing, before any crop."""
+    """Smallest and largest field of view in mm along each axis, (z, y, x): voxels times spacing, before any crop."""
     lowest: tuple[Range, ...]
-    """By channel: range of the images' smallest intensities."""
+    """Range of the images' smallest intensities, for each channel."""
     highest: tuple[Range, ...]
-    """By channel: range of the images' largest intensities."""
+    """Range of the images' largest intensities, for each channel."""
 
 
 def read_training_range(fingerprint: Path) -> TrainingRange | None:
-    """The range from a model's fingerprint; None when the model came without one.
+    """Training range from a model's fingerprint; None if the model has no fingerprint.
 
     Raises:
         RecordError: If the file is damaged.
@@ -60,7 +63,7 @@ def read_training_range(fingerprint: Path) -> TrainingRange | None:
 
 
 def summarize_training(fingerprint: Fingerprint) -> TrainingRange:
-    """The range of a fingerprint, which has at least one case."""
+    """Training range of a fingerprint, which has at least one case."""
     spacings = np.array([case.spacing for case in fingerprint.cases])
     fields = spacings * np.array([case.shape for case in fingerprint.cases])
     extremes = np.array([case.channel_ranges for case in fingerprint.cases])  # (cases, C, 2)
@@ -84,14 +87,15 @@ def describe_deviations(
     channel_names: Sequence[str],
     normalization: Sequence[NormalizationSpec],
 ) -> tuple[str, ...]:
-    """How an image departs from the training images, one sentence per kind of departure; empty when it does not.
+    """Deviations of an image from the training images, one sentence per kind of deviation; empty if there are none.
 
     Args:
-        training: Of the model.
-        grid: The image's, in the orientation that the model works in.
-        intensities: Of the image, by channel: see `intensity_ranges`.
-        channel_names: Of the model, as many as the image has channels.
-        normalization: By channel; where each image is scaled by itself, only a constant channel is told.
+        training: Training range of the model.
+        grid: Grid of the image in working orientation.
+        intensities: Intensity range of each channel of the image; see `intensity_ranges`.
+        channel_names: Channels of the model, as many as the image has.
+        normalization: Normalisation of each channel; where images are scaled by their own intensities, only a constant
+            channel is reported.
     """
     return (
         *_spacing_deviations(training, grid.spacing),
@@ -134,15 +138,15 @@ def _intensity_deviations(
                 f"{name} from {low:.6g} to {high:.6g}, training images from {lowest[0]:.6g} to {highest[1]:.6g}"
             )
     if constant:
-        yield f"there is nothing to see: channel {', '.join(constant)}"
+        yield f"the image is empty: channel {', '.join(constant)}"
     if shifted:
         yield f"the intensities are unlike those of the training images (another unit or offset?): {'; '.join(shifted)}"
 
 
 def _is_shifted(found: Range, lowest: Range, highest: Range) -> bool:
-    """Whether an end lies outside all training images, or too far inside for every one of them."""
+    """Whether an extreme lies too far outside all training images, or too far inside every one of them."""
     width = highest[1] - lowest[0]
-    inside, outside = INTENSITY_MARGIN * width, FARTHEST_INTENSITY * width
+    inside, outside = INTENSITY_MARGIN * width, MAX_INTENSITY_DISTANCE * width
     low_fits = lowest[0] - outside <= found[0] <= lowest[1] + inside
     high_fits = highest[0] - inside <= found[1] <= highest[1] + outside
     return not (low_fits and high_fits)

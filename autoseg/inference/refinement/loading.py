@@ -1,4 +1,4 @@
-"""From a workspace to refiners ready to predict, and what makes sure that they are the ones that were selected.
+"""Load refiners from a workspace, and check that they are the ones that were selected.
 
 Tested in tests/selection/test_refinement.py.
 """
@@ -29,7 +29,7 @@ def load_refiners(workspace: Workspace, refinement: Refinement, device: torch.de
     for index, expected in enumerate(refinement.refiners):
         path = refiner_path(workspace, index).with_suffix(".safetensors")
         if not path.is_file() or hash_file(path) != expected:
-            found = "was changed after it was selected" if path.is_file() else "is not there"
+            found = "was changed after it was selected" if path.is_file() else "does not exist"
             raise PredictionError(
                 f"{path}: {found}, but {workspace.selection.name} refines boundaries with it. Run autoseg select "
                 "--refine boundary again, or predict with --refine none."
@@ -55,11 +55,11 @@ def load_refiner(path: Path, spec: NetworkSpec, device: torch.device) -> Refiner
 
 
 def refiner_path(workspace: Workspace, index: int) -> Path:
-    """Of one refiner, without ending."""
+    """Path of one refiner's files, without ending."""
     return workspace.refinement / f"refiner_{index}"
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256, hexadecimal."""
+    """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

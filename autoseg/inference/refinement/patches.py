@@ -18,19 +18,19 @@ from autoseg.records.refinement import PatchSettings
 EDGE_3D, EDGE_2D = 24, 48
 """Voxels of a patch along the finest axis. BPR takes 64 of 1024 x 2048 pixels; in 3D smaller ones, for time."""
 MIN_EDGE = 4
-"""Of a 3D patch along its coarsest axis; where it would be less, patches are flat."""
+"""Smallest edge of a 3D patch, along its coarsest axis; where it would be shorter, patches are flat."""
 FEATURES = (8, 16, 32)
-"""Per level. On a CPU twice as many learn less in the same time, and take twice as long at prediction."""
+"""Feature maps of each level. On a CPU, twice as many learn less in the same time and predict half as fast."""
 TRAINING_FRACTION, PREDICTION_FRACTION = 1 / 2, 3 / 8
-"""Distance between centres as share of the patch's edge; the less, the more patches overlap."""
+"""Distance between centres as a fraction of the patch's edge; the smaller, the more patches overlap."""
 
 
 def plan_patches(shapes: Sequence[Triple], spacings: Sequence[Spacing]) -> PatchSettings:
-    """Cubes in mm as far as whole blocks of 4 voxels allow; flat where slices are single or far apart.
+    """Patches that are cubes in mm as far as whole blocks of 4 voxels allow; flat where slices are single or far apart.
 
     Args:
-        shapes: Of the training images, voxels.
-        spacings: Of the same, mm.
+        shapes: Shapes of the training images in voxels.
+        spacings: Spacings of the training images in mm.
     """
     shape, spacing = np.median(shapes, axis=0), np.median(spacings, axis=0)
     edges = EDGE_3D * spacing.min() / spacing
@@ -46,11 +46,11 @@ def plan_patches(shapes: Sequence[Triple], spacings: Sequence[Spacing]) -> Patch
 
 
 def plan_refiner(patches: PatchSettings, channels: int) -> NetworkSpec:
-    """A U-Net of three levels; an axis is halved while 8 voxels are there, and convolved alike once 8 are there.
+    """A U-Net of three levels. Axes are halved while they have at least 8 voxels; shorter ones have kernel 1 at first.
 
     Args:
-        patches: Their size decides about strides and kernels.
-        channels: Of the image.
+        patches: Patches, whose size decides about strides and kernels.
+        channels: Channels of the image.
     """
     size = [edge for edge in patches.size if edge > 1]
     strides = [(1,) * len(size)]
@@ -74,11 +74,11 @@ def plan_refiner(patches: PatchSettings, channels: int) -> NetworkSpec:
 
 
 def find_surface(mask: NDArray[np.bool_], *, flat: bool) -> NDArray[np.bool_]:
-    """Voxels of the mask with a face towards a voxel outside it; the border of the array is no outside.
+    """Voxels of the mask with a face towards a voxel outside it; beyond the border of the array is not outside.
 
     Args:
         mask: (Z, Y, X).
-        flat: Look within slices only.
+        flat: Whether only faces within slices count.
     """
     faces = ndimage.generate_binary_structure(3, 1)
     if flat:
@@ -93,12 +93,12 @@ def choose_centres(surface: NDArray[np.bool_], distance: Triple) -> list[Triple]
 
     Args:
         surface: (Z, Y, X).
-        distance: Voxels. Two centres are at least so far apart along one axis at least; every surface voxel has a
-            centre nearer than that along all axes.
+        distance: Distance in voxels. Any two centres are at least this far apart along some axis; every surface voxel
+            has a centre closer than this along all axes.
 
     References:
-        Takes the place of BPR's non-maximum suppression (Tang et al. 2021). Linear in the surface: each centre
-        strikes out a box.
+        Replaces BPR's non-maximum suppression (Tang et al. 2021). Linear in the number of surface voxels: each centre
+        removes a box of them.
     """
     left = surface.copy()
     centres: list[Triple] = []
@@ -115,11 +115,11 @@ def cut_patch(array: AnyArray, centre: Triple, size: Triple) -> AnyArray:
 
     Args:
         array: (..., Z, Y, X).
-        centre: At index size // 2 of the patch.
-        size: Of the patch.
+        centre: Voxel at index size // 2 of the patch.
+        size: Size of the patch.
 
     Returns:
-        (..., *size).
+        Array of shape (..., *size).
     """
     rows = (
         np.clip(np.arange(at - edge // 2, at - edge // 2 + edge), 0, end - 1)

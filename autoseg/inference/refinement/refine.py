@@ -1,8 +1,8 @@
-"""Look again at the surface of every structure, at the image's own resolution, and blend the answers in.
+"""Refine the surface of every structure at the image's own resolution, and blend the refined probabilities in.
 
     coarse logits --stream--> label map, and probabilities by head in a compressed temporary file
     head by head: surface -> patches -> refiners -> Gaussian mean of patches -> file
-    voxels whose probabilities changed -> decided anew
+    voxels whose probabilities changed -> decided again
 
 One head at a time is in memory, within the box around its surface.
 """
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 PATCHES_PER_PASS = 8
 SIGMAS_PER_PATCH = 4
-"""Edge of a patch over the sigma of its Gaussian weight: a third of the way to the border is still worth 0.8."""
+"""Edge of a patch over the sigma of its Gaussian weight: a third of the way to the border has weight 0.8."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,26 @@ class LoadedRefiners:
 
 @dataclass(frozen=True)
 class CoarseCase:
-    """What the networks said of one case, within the crop; axes follow the plan's transpose."""
+    """Coarse prediction of one case within the crop; axes follow the plan's transpose."""
 
     volume: LabelIndices
     """Label indices of the whole image, working orientation."""
     labels: LabelIndices
-    """(Z, Y, X), the part of `volume` within the crop: a view."""
+    """Label indices (Z, Y, X) within the crop, a view of `volume`."""
     probabilities: "NDArray[np.float16] | blosc2.NDArray"
-    """(K, Z, Y, X), float16."""
+    """Probabilities (K, Z, Y, X), float16."""
     image: NDArray[np.float32]
-    """(C, Z, Y, X), normalised, at its own resolution."""
+    """Normalised image (C, Z, Y, X) at its own resolution."""
 
 
 @dataclass(frozen=True)
 class HeadSurface:
-    """Where one head's structure ends."""
+    """Patches along the surface of one head's structure."""
 
     box: Slices3
-    """Around the structure and all patches; indices within it count from its start."""
+    """Box around the structure and all patches."""
     centres: list[Triple]
-    """Of patches, within the box."""
+    """Centres of the patches, as indices within the box."""
 
 
 @contextmanager
@@ -120,13 +120,13 @@ class _CroppedProbabilities:
 
 
 def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: Triple) -> HeadSurface | None:
-    """Place patches along one head's structure; None where the label map does not have it.
+    """Place patches along the surface of one head's structure; None if the label map does not have it.
 
     Args:
-        labels: (Z, Y, X), label indices.
+        labels: Label indices (Z, Y, X).
         head: Label or region.
-        size: Of patches; 1 along the first axis: slices stand for themselves.
-        distance: See `choose_centres`.
+        size: Size of the patches; 1 along the first axis: each slice has its own surface.
+        distance: Distance between centres; see `choose_centres`.
     """
     mask = np.isin(labels, head.indices)
     if not mask.any():
@@ -143,15 +143,15 @@ def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: 
 def refine_labels(
     coarse: CoarseCase, encoding: LabelEncoding, refiners: LoadedRefiners, thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> None:
-    """Refine every structure's probabilities, then decide anew where they changed; `coarse` is overwritten.
+    """Refine every structure's probabilities, then decide again where they changed; `coarse` is overwritten.
 
-    What a softmax's foreground gains its background loses, so that refiners that change nothing change no label.
+    With softmax, background loses what foreground gains, so that refiners that change nothing change no label.
 
     Args:
-        coarse: Of the case.
-        encoding: Of the heads.
-        refiners: Their device is where patches go.
-        thresholds: Of regions, where a label is decided anew.
+        coarse: Coarse prediction of the case.
+        encoding: Label encoding of the heads.
+        refiners: Refiners on their device.
+        thresholds: Probability above which a voxel belongs to a region.
 
     References:
         Tang et al. 2021, boundary patch refinement (BPR): patches along the contour, averaged where they overlap,
@@ -198,17 +198,17 @@ def _blend(
 def _refine_patches(
     images: NDArray[np.float32], coarse: NDArray[np.float32], refiners: LoadedRefiners
 ) -> NDArray[np.float32]:
-    """Mean probability of all refiners, (B, *size)."""
+    """Mean probability (B, *size) of all refiners."""
     image = torch.from_numpy(images).to(refiners.device)
     probability = torch.from_numpy(coarse).to(refiners.device)
     with torch.inference_mode():
-        answers = [torch.sigmoid(network(image, probability)) for network in refiners.networks]
-        mean: NDArray[np.float32] = (sum(answers[1:], answers[0]) / len(answers)).cpu().numpy()
+        refined = [torch.sigmoid(network(image, probability)) for network in refiners.networks]
+        mean: NDArray[np.float32] = (sum(refined[1:], refined[0]) / len(refined)).cpu().numpy()
     return mean
 
 
 def _gaussian_weight(size: Triple) -> NDArray[np.float32]:
-    """1 at the centre, index size // 2, of a patch."""
+    """Weights of a patch's voxels, 1 at its centre, index size // 2."""
     z, y, x = (np.exp(-0.5 * ((np.arange(edge) - edge // 2) * SIGMAS_PER_PATCH / edge) ** 2) for edge in size)
     weight: NDArray[np.float32] = (z[:, None, None] * y[:, None] * x).astype(np.float32)
     return weight
@@ -217,7 +217,7 @@ def _gaussian_weight(size: Triple) -> NDArray[np.float32]:
 def _decide_again(
     coarse: CoarseCase, encoding: LabelEncoding, changed: NDArray[np.bool_], thresholds: Thresholds
 ) -> None:
-    """Within the box of all changes, some rows at a time."""
+    """Decide within the box of all changes, some rows at a time."""
     boxes = ndimage.find_objects(changed.view(np.uint8))
     if not boxes:
         return

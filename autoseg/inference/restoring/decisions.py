@@ -13,7 +13,7 @@ from torch import Tensor
 from autoseg.records.dataset import LabelEncoding
 
 Thresholds = Mapping[str, float]
-"""Region -> probability, (0, 1), above which a voxel belongs to it; regions that are not named: one half."""
+"""Probability, (0, 1), above which a voxel belongs to a region, by region; regions that are not named: one half."""
 
 DEFAULT_THRESHOLDS: Thresholds = MappingProxyType({})
 """One half for every region."""
@@ -32,7 +32,7 @@ def decide_logits(
     Args:
         heads: One tensor for each head, in the encoding's order.
         encoding: Label index and activation of each head.
-        thresholds: Of regions; without regions there are none.
+        thresholds: Probability above which a voxel belongs to a region; ignored without regions.
     """
     if encoding.activation == "softmax":
         return _largest_head(heads, encoding)
@@ -42,7 +42,7 @@ def decide_logits(
 def decide_probabilities(
     probabilities: Tensor, encoding: LabelEncoding, thresholds: Thresholds = DEFAULT_THRESHOLDS
 ) -> Tensor:
-    """The same from probabilities (K, ...)."""
+    """Label indices (int32) from probabilities (K, ...); see `decide_logits`."""
     heads = iter(probabilities)
     if encoding.activation == "softmax":
         return _largest_head(heads, encoding)

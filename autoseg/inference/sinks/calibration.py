@@ -22,7 +22,7 @@ class _Label:
 
 
 class CalibrationCounter:
-    """Adds up cases; `case_sink` gives what counts the probabilities of one case."""
+    """Counts all cases; `case_sink` returns the sink of one case."""
 
     def __init__(self, encoding: LabelEncoding) -> None:
         """Begin with nothing counted."""
@@ -32,7 +32,7 @@ class CalibrationCounter:
         self._sums = np.zeros((len(self._labels), NUM_BINS), dtype=np.float64)
 
     def case_sink(self, reference: NDArray[np.int16]) -> "CaseCalibration":
-        """What counts one case.
+        """Sink that counts one case.
 
         Args:
             reference: Label indices (Z, Y, X), working orientation, before the crop.
@@ -63,7 +63,7 @@ class CalibrationCounter:
             self._sums[row] += torch.bincount(bins, weights=values.double(), minlength=NUM_BINS).numpy()
 
     def counts(self) -> Calibration:
-        """What was counted so far."""
+        """Counts of all cases so far."""
         return Calibration(
             labels={
                 label.name: CalibrationCounts(
@@ -90,7 +90,7 @@ class CaseCalibration:
 
 
 def _gather_heads(encoding: LabelEncoding) -> list[_Label]:
-    """Foreground labels or regions; heads for the same values in the files are parts of one, named by the first."""
+    """Foreground labels or regions; heads with the same label values count together, under the first one's name."""
     gathered: dict[tuple[int, ...], _Label] = {}
     for position, head in enumerate(encoding.heads):
         if head.indices == (0,):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import blosc2
 
 CHUNK_BYTES = 2**22
-"""Of one head. A chunk is compressed at once, and again for every slab that it shares with another one."""
+"""Size of a chunk of one head. A chunk is compressed whole, and again for each further slab that reaches into it."""
 
 
 class ProbabilityVolume:
@@ -33,9 +33,9 @@ class ProbabilityVolume:
         """Take over an array of zeros.
 
         Args:
-            array: (K, Z, Y, X).
-            encoding: Of the heads.
-            orientation: From stored to working axes.
+            array: Zeros (K, Z, Y, X).
+            encoding: Label encoding of the heads.
+            orientation: Way from stored to working axes.
         """
         self._array = array
         self._orientation = orientation

@@ -1,7 +1,7 @@
 """Probabilities as the number of thresholds that they exceed: what a sweep over thresholds needs, in one byte a voxel.
 
-Where a region is surely there or surely not, these numbers are equal over wide areas, so their file is hardly larger
-than a label map's.
+Where a region is certainly present or absent, these numbers are equal over wide areas, so the file is hardly larger
+than a label map.
 
 Tested in tests/selection/test_thresholds.py.
 """
@@ -67,7 +67,7 @@ def quantized_file(
 
 
 def open_quantized(path: Path) -> tuple[blosc2.NDArray, PreprocessedCase]:
-    """What `quantized_file` wrote; reads no voxels: index the array with slices.
+    """Open a file that `quantized_file` wrote, without reading voxels: index the array with slices.
 
     Raises:
         DatasetError: If the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""How sure a model is, voxel by voxel: entropy of its probabilities, and how many of its networks say otherwise."""
+"""Uncertainty of a model, voxel by voxel: entropy of its probabilities, and disagreement between its networks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,11 +19,11 @@ class EntropyVolume:
     """Normalised entropy on the image's own grid, filled slab by slab from the mean probabilities."""
 
     def __init__(self, shape: Triple, encoding: LabelEncoding) -> None:
-        """Begin with 0 everywhere: outside the crop there is surely background.
+        """Begin with 0 everywhere: outside the crop, background is certain.
 
         Args:
-            shape: Of the image in working orientation, (z, y, x).
-            encoding: What the heads of the probabilities are.
+            shape: Shape of the image in working orientation, (z, y, x).
+            encoding: Label encoding of the heads.
         """
         self.values: NDArray[np.float16] = np.zeros(shape, dtype=np.float16)
         """(Z, Y, X) in working orientation, in [0, 1]; see `normalized_entropy`."""
@@ -36,7 +36,7 @@ class EntropyVolume:
 
 
 def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor:
-    """Entropy as a share of the largest that is possible.
+    """Entropy as a fraction of the largest possible entropy.
 
     Args:
         probabilities: (K, ...) by head; core and border of a label count together.
@@ -44,8 +44,8 @@ def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor
             region's binary entropy in bits.
 
     Returns:
-        Of the other axes, in [0, 1]: 0 where the model is sure, 1 where all labels are equally likely (regions: where
-        each is as likely as not).
+        Tensor (...), in [0, 1]: 0 where the model is certain, 1 where all labels are equally probable (regions: where
+        each has a probability of one half).
 
     References:
         Shannon 1948, "A mathematical theory of communication".
@@ -62,10 +62,10 @@ def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor
 
 
 def label_probabilities(probabilities: Tensor, encoding: LabelEncoding) -> Tensor:
-    """Probabilities (K, ...) by head as those of labels: core and border of a label are summed.
+    """Probabilities of labels from probabilities (K, ...) by head: core and border of a label are summed.
 
     Returns:
-        In the order of `indices_by_label`; `probabilities` itself where no label is divided.
+        Labels in the order of `indices_by_label`; `probabilities` itself where no label is divided.
     """
     groups = indices_by_label(encoding)
     if len(groups) == len(encoding.heads):
@@ -74,14 +74,14 @@ def label_probabilities(probabilities: Tensor, encoding: LabelEncoding) -> Tenso
 
 
 def fold_disagreement(labels: NDArray[np.integer], own: Iterable[NDArray[np.integer]]) -> NDArray[np.float16]:
-    """Share of the networks whose own label differs from the ensemble's, voxel by voxel.
+    """Fraction of the networks whose own label differs from the ensemble's, voxel by voxel.
 
-    Every network is taken for a model of its own, post-processing included. It has to be run apart from the others,
-    which costs as much as the prediction itself, so that no more than one case's logits exist at any time.
+    Each network counts as a model of its own, post-processing included. The networks run one after the other, so that
+    only one network's logits exist at any time; this takes as long as the prediction itself.
 
     Args:
         labels: The ensemble's label map, (Z, Y, X).
-        own: Label maps of its networks, one at a time, each of which is needed only until the next; at least one.
+        own: Label maps of its networks, one at a time, each used only until the next one; at least one.
 
     Returns:
         (Z, Y, X), in [0, 1]: 0 where all agree with the ensemble.
@@ -95,15 +95,14 @@ def fold_disagreement(labels: NDArray[np.integer], own: Iterable[NDArray[np.inte
         different += other != labels
         networks += 1
     if not networks:
-        raise ValueError("the disagreement of no network at all is not defined")
+        raise ValueError("the disagreement needs at least one network")
     return np.divide(different, np.float32(networks), dtype=np.float32).astype(np.float16)
 
 
 def single_networks(members: Sequence[LoadedConfiguration]) -> tuple[LoadedConfiguration, ...]:
     """Every fold of every configuration as a model of its own; the weights are shared.
 
-    A fold of a cascade follows the same fold of the stage before it, or all of that stage's folds where it lacks this
-    one.
+    A fold of a cascade follows the same fold of the previous step, or all folds of that step if it lacks this one.
     """
     return tuple(_only_fold(member, fold) for member in members for fold in member.folds)
 

@@ -1,4 +1,4 @@
-"""How probable the label is that was decided for: one number per voxel, whatever the number of heads."""
+"""Probability of the decided label: one number per voxel, whatever the number of heads."""
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ class WinningProbability:
     """Probability of the decided label, filled slab by slab from the mean probabilities; two bytes a voxel."""
 
     def __init__(self, shape: Triple, encoding: LabelEncoding, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> None:
-        """Begin with background for sure.
+        """Begin with certain background everywhere.
 
         Args:
-            shape: Of the image in working orientation, (z, y, x).
-            encoding: What the heads of the probabilities are.
-            thresholds: Of regions.
+            shape: Shape of the image in working orientation, (z, y, x).
+            encoding: Label encoding of the heads.
+            thresholds: Probability above which a voxel belongs to a region.
         """
         self.values: NDArray[np.float16] = np.ones(shape, dtype=np.float16)
         """(Z, Y, X) in working orientation, in [0, 1]; NaN where the label was not decided by the networks."""
@@ -46,12 +46,12 @@ def winning_probability(
     Args:
         probabilities: (K, ...) by head.
         encoding: softmax: the largest head wins; heads of the same label (its core and its border) count together.
-            sigmoid: the last region above its threshold wins, as it is painted last; where none is, the background
-            does, with one minus the most probable region.
-        thresholds: Of regions.
+            sigmoid: the last region above its threshold wins, because it is painted last; where no region is,
+            background wins, with one minus the largest probability of a region.
+        thresholds: Probability above which a voxel belongs to a region.
 
     Returns:
-        Of the other axes, in [0, 1].
+        Tensor (...), in [0, 1].
     """
     if encoding.activation == "sigmoid":
         winning = 1 - probabilities.amax(dim=0)

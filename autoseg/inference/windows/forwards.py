@@ -37,8 +37,8 @@ def mean_mirrored_logits(
     for first in range(0, len(variants), variants_per_pass):
         group = variants[first : first + variants_per_pass]
         batch = torch.cat([_mirror(windows, variant) for variant in group]) if tuple(group) != ((),) else windows
-        answer = sum_unmirrored(forward(batch), group)
-        total = answer if total is None else total.add_(answer)
+        logits = sum_unmirrored(forward(batch), group)
+        total = logits if total is None else total.add_(logits)
     if total is None:
         raise ValueError("there must be at least one variant; the empty one means no mirroring")
     return total.div_(len(variants))

@@ -22,17 +22,18 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class SlabStorage:
-    """Where the sums lie, and in which type."""
+    """Where sums of windows are kept, and in which type."""
 
     place: Place = "ram"
     """`device`: beside the network; `file`: a temporary file, mapped into memory."""
     dtype: torch.dtype = torch.float32
-    """float32 holds sums, float16 the mean so far: a Gaussian's tails underflow in it, logits do not."""
+    """Type of the values: float32 holds sums, float16 the mean so far, because a Gaussian's tails underflow in float16
+    and logits do not."""
     device: torch.device = CPU
-    """Device of the networks, where the sums lie in the place `device`."""
+    """Device of the networks, where the sums are kept in the place `device`."""
 
     def describe(self) -> str:
-        """Say it, for the log."""
+        """Place and type in words, for the log."""
         where = {"device": "on the device", "ram": "in RAM", "file": f"in a file in {tempfile.gettempdir()}"}
         return f"{where[self.place]}, {str(self.dtype).removeprefix('torch.')}"
 
@@ -45,16 +46,16 @@ class LogitSlab:
     """
 
     def __init__(self, num_heads: int, depth: int, plane: tuple[int, int], storage: SlabStorage) -> None:
-        """Take the memory.
+        """Allocate the memory.
 
         Args:
             num_heads: K.
             depth: Slices; at least as many as are open at a time.
             plane: (Y, X) of the image, voxels.
-            storage: Where it lies.
+            storage: Place and type of the sums.
 
         Raises:
-            PredictionError: If the temporary file cannot have the size.
+            PredictionError: If the temporary file cannot be that large.
         """
         self.device = storage.device if storage.place == "device" else CPU
         self._depth = depth
@@ -73,10 +74,10 @@ class LogitSlab:
 
         Args:
             logits: (K, z, y, x), float32, on `self.device`; overwritten.
-            weights: (z, y, x).
-            start: First slice.
-            rows: y within the image.
-            columns: x within the image.
+            weights: Weights of the window's voxels, (z, y, x).
+            start: First slice of the window in the image.
+            rows: Range of y in the image.
+            columns: Range of x in the image.
         """
         if not self._is_mean:
             logits.mul_(weights)
@@ -88,7 +89,7 @@ class LogitSlab:
                 values.copy_(torch.lerp(values.float(), logits[:, index], weights[index] / total))
             else:
                 values += logits[:, index]
-            self._let_go()
+            self._release_pages()
 
     def pop(self, index: int) -> Tensor:
         """The mean (K, Y, X) of a slice that no later window reaches, float32, on the CPU; makes room for another."""
@@ -96,17 +97,17 @@ class LogitSlab:
         mean = values.to("cpu", torch.float32, copy=True) if self._is_mean else (values / total).cpu()
         values.zero_()
         total.zero_()
-        self._let_go()
+        self._release_pages()
         return mean
 
-    def _let_go(self) -> None:
-        """Hand pages of the file back to the system, which keeps their content."""
+    def _release_pages(self) -> None:
+        """Release the memory pages of the file; the system keeps their content on disk."""
         if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _map_temporary_file(size: int) -> mmap.mmap:
-    """A file of zeros without a name: it is gone with the mapping, even when the process is killed."""
+    """A file of zeros without a name: it vanishes with the mapping, even if the process is killed."""
     with tempfile.TemporaryFile(prefix="autoseg-") as file:
         try:
             if hasattr(os, "posix_fallocate"):

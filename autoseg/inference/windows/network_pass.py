@@ -25,19 +25,19 @@ from autoseg.networks.devices import choose_dtype, memory_format
 logger = logging.getLogger("autoseg.predict")
 
 TIMED_CALLS = 2
-"""Per batch size, the first call, which sets kernels up, not counted."""
+"""Calls that are timed for each batch size, after a first one that selects kernels."""
 
 KNEE = 0.97
-"""A batch is kept if it is at least this fast, as a share of the fastest: smaller ones need less memory."""
+"""A batch size is chosen if its speed is at least this fraction of the best speed: smaller ones need less memory."""
 
 MIN_DICE = 0.9995
-"""Of every label, between 16 bits and float32; label maps are to agree with 0.999, and windows are a sample."""
+"""Dice of every label between 16 bits and float32. Label maps must agree with 0.999, and windows are only a sample."""
 
 ENOUGH_VOXELS = 20_000
 """Foreground voxels after which the comparison is decided."""
 
 MAX_COMPARISONS = 12
-"""Calls with foreground after which it is decided anyway."""
+"""Calls with foreground after which the comparison is decided in any case."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class BatchTrial:
         return size
 
     def record(self, size: int, num_windows: int, seconds: float) -> None:
-        """Take note of what a call took; decides when smaller sizes have been tried, or are not worth it."""
+        """Add the seconds of a call; decide once smaller sizes were tried or are slower."""
         if num_windows < 2 or num_windows % size:
             return
         times = self._seconds.setdefault(size, [])
@@ -87,7 +87,7 @@ class PrecisionTrial:
     _sizes: Tensor | None = None
 
     def compare(self, exact: Tensor, coarse: Tensor, seconds: tuple[float, float]) -> None:
-        """Take note of the logits of one call, float32 first; decides when it has seen enough, and logs why."""
+        """Compare the logits of one call, float32 first; decide after enough voxels, and log the reason."""
         common, sizes = self._overlap(exact, coarse)
         self._common = common if self._common is None else self._common + common
         self._sizes = sizes if self._sizes is None else self._sizes + sizes
@@ -98,7 +98,7 @@ class PrecisionTrial:
             self._decide(float((self._common[seen] / self._sizes[seen]).min()))
 
     def shows_foreground(self, logits: Tensor) -> bool:
-        """Whether these logits say anything about how labels agree."""
+        """Whether these logits have foreground, which the comparison needs."""
         if self.is_softmax:
             return bool((logits[:, 1:].amax(1) > logits[:, 0]).any())
         return bool((logits > 0).any())
@@ -113,7 +113,7 @@ class PrecisionTrial:
         )  # fmt: skip
 
     def _overlap(self, exact: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """By foreground head, twice the voxels that both have, and the voxels of either, counted for each."""
+        """For each foreground head, twice the number of common voxels, and the sum of both numbers of voxels."""
         heads = exact.shape[1]
         if self.is_softmax:
             first, second = (logits.argmax(1).flatten() for logits in (exact, coarse))

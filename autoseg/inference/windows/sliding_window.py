@@ -7,8 +7,8 @@ of the first axis, and what no later window reaches is handed on slice by slice:
     image (C, Z, Y, X) --windows, first axis slowest--> slab of sums --> slices (K, Y, X), first to last
 
 No window is skipped. Images are cropped to their content before, and a window that holds padding holds all of the
-image along that axis, so none lies wholly outside; and where a window inside holds zeros alone, what the network says
-of zeros still decides the label map.
+image along that axis, so none lies wholly outside; and where a window inside holds only zeros, the logits of zeros
+still decide the label map.
 """
 
 import math
@@ -34,15 +34,16 @@ Window = Slices3
 """Voxels of a window, (z, y, x); begins before 0 and ends after the image on axes shorter than the window."""
 
 MIN_IMPORTANCE = 2.0**-24 / 10
-"""Of the largest: what nnU-Net's float16 map, scaled to 10, can hold at least. Corners that truncation leaves without
-weight get it. A much larger bound lets far windows speak up near the image's border: 1e-3 costs 1 to 2 % of Dice
-against nnU-Net's own label maps where patches are flat."""
+"""Smallest weight as a fraction of the largest: the smallest number that nnU-Net's float16 map, scaled to 10, can hold.
+Corners that truncation leaves without weight get it. A much larger bound gives distant windows too much weight near
+the image's border: 1e-3 costs 1 to 2 % of Dice against nnU-Net's own label maps where patches are flat."""
 
 VOXELS_PER_BATCH = 2**20
-"""About a dozen windows of 40 x 56 x 40, half a window of 128 x 128 x 128: beyond it, speed no longer grows."""
+"""Voxels of one network pass beyond which speed no longer grows: a dozen windows of 40 x 56 x 40, half a window of
+128 x 128 x 128."""
 
 MAX_BATCH = 8
-"""Windows; one window with all its mirrored variants in 3D."""
+"""Maximum number of windows in one network pass: one window with all its mirrored variants in 3D."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int
     Args:
         size: Voxels of the image along the axis.
         patch_size: Voxels of a window; an axis no longer than it has one window.
-        overlap: Least share of a window that it has in common with the next one, [0, 1).
+        overlap: Smallest fraction of a window that it has in common with the next one, [0, 1).
 
     Raises:
         ValueError: If the overlap is not in [0, 1).
@@ -89,7 +90,7 @@ def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int
 
 @lru_cache(maxsize=4)
 def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
-    """Weight of a window's voxels: a Gaussian about its centre, so that borders, where networks err, count little.
+    """Weight of a window's voxels: a Gaussian about its centre, because networks are less accurate near borders.
 
     Args:
         patch_size: Voxels by axis.
@@ -132,7 +133,7 @@ def stream_logits(
 
     Args:
         forward: The network in evaluation mode, without deep supervision; for a fold ensemble the mean of several
-            (`forwards.mean_forward`). It gets windows on the CPU and answers on its own device
+            (`forwards.mean_forward`). It gets windows on the CPU and returns logits on its own device
             (`network_pass.NetworkPass`).
         channels: C arrays (Z, Y, X), of any type and memory order.
         patch_size: Window, voxels: (z, y, x), or (y, x) for a 2D network, which gets every slice on its own.
@@ -163,9 +164,9 @@ def stream_logits(
             yield _checked(slab.pop(index))
         done = max(done, boxes[0][0].start)
         with torch.inference_mode():
-            answers = mean_mirrored_logits(run, _cut(channels, boxes), variants, min(batch, len(variants)))
-            for box, answer in zip(boxes, answers.to(slab.device), strict=True):
-                _blend(slab, answer, weights, box, shape)
+            logits = mean_mirrored_logits(run, _cut(channels, boxes), variants, min(batch, len(variants)))
+            for box, window_logits in zip(boxes, logits.to(slab.device), strict=True):
+                _blend(slab, window_logits, weights, box, shape)
     for index in range(done, shape[0]):
         yield _checked(slab.pop(index))
 
@@ -176,13 +177,13 @@ def windows_per_pass(window_batch: int, variants: Sequence[tuple[int, ...]]) -> 
 
 
 def slab_depth(shape: Sequence[int], patch_size: Sequence[int], overlap: float, num_windows: int) -> int:
-    """Slices of sums that are open at a time.
+    """Number of slices with unfinished sums at a time.
 
     Args:
-        shape: Of the image, (Z, Y, X).
-        patch_size: (z, y, x), or (y, x).
+        shape: Shape of the image, (Z, Y, X).
+        patch_size: Size of a window, (z, y, x) or (y, x).
         overlap: Smallest fraction of a window that it has in common with the next one.
-        num_windows: In one network pass.
+        num_windows: Windows in one network pass.
 
     Examples:
         >>> slab_depth((400, 240, 240), (64, 96, 96), 0.5, 1), slab_depth((400, 90, 90), (96, 96), 0.5, 8)
@@ -236,9 +237,9 @@ def _cut(channels: Sequence[AnyArray], boxes: Sequence[Window]) -> Tensor:
     return torch.from_numpy(windows)
 
 
-def _blend(slab: LogitSlab, answer: Tensor, weights: Tensor, box: Window, shape: Sequence[int]) -> None:
+def _blend(slab: LogitSlab, logits: Tensor, weights: Tensor, box: Window, shape: Sequence[int]) -> None:
     inner, (slices, rows, columns) = _overlap(box, shape)
-    slab.add(answer[:, *inner], weights[inner], slices.start, rows, columns)
+    slab.add(logits[:, *inner], weights[inner], slices.start, rows, columns)
 
 
 def _overlap(box: Window, shape: Sequence[int]) -> tuple[Window, Window]:

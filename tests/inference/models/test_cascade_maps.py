@@ -84,7 +84,7 @@ def test_untrained_folds_are_listed(workspace, plan):
         (workspace.fold("3d_lowres", fold) / "checkpoint_final.json").unlink()
     refused(
         workspace, plan,
-        "fold 0 is not trained to its end (2 cases)", "fold 1 is not trained to its end (2 cases)", commands=["0", "1"],
+        "fold 0 is not trained completely (2 cases)", "fold 1 is not trained completely (2 cases)", commands=["0", "1"],
     )  # fmt: skip
 
 

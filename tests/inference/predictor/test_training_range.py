@@ -82,12 +82,12 @@ def test_units_and_offsets_of_ct(intensities, told):
 def test_scaled_images_are_told_of_constant_channels_only():
     assert departures(intensities=((0.0, 60000.0),), spec=BY_ZSCORE) == ()
     (sentence,) = departures(intensities=((7.5, 7.5),), spec=BY_ZSCORE)
-    assert sentence == "there is nothing to see: channel CT is 7.5 everywhere"
+    assert sentence == "the image is empty: channel CT is 7.5 everywhere"
 
 
 def test_one_line_per_kind():
     found = departures(shape=(4, 4, 4), spacing=(20.0, 20.0, 20.0), intensities=((5.0, 5.0),))
-    assert [sentence.split()[1] for sentence in found] == ["spacing", "field", "is"]
+    assert [sentence.split()[1] for sentence in found] == ["spacing", "field", "image"]
 
 
 def test_several_channels_share_a_line():

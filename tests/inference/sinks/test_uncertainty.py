@@ -67,7 +67,7 @@ def test_disagreement_is_the_share_of_other_answers():
     ensemble = np.array([[[0, 1, 2, 300]]])
     own = (np.array([[other]]) for other in ([0, 1, 2, 3], [0, 1, 1, 3], [0, 2, 0, 300], [0, 1, 1, 3]))
     np.testing.assert_array_equal(fold_disagreement(ensemble, own), [[[0, 0.25, 0.75, 0.75]]])
-    with pytest.raises(ValueError, match="no network at all"):
+    with pytest.raises(ValueError, match="at least one network"):
         fold_disagreement(ensemble, ())
 
 
