@@ -1,6 +1,6 @@
-"""PNG figures of a training run and of cases, in colours that colour-blind people can distinguish; without pyplot."""
+"""PNG figures of trainings and of augmented patches, in colours that colour-blind people can distinguish; no pyplot."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,29 +26,32 @@ DOTS_PER_INCH = 110
 VISIBLE_RANGE = (0.5, 99.5)
 """Percentiles of the intensities that are shown as black and white."""
 
-
-@dataclass(frozen=True)
-class Plane:
-    """One slice as it is shown: rows run downwards."""
-
-    name: str
-    image: NDArray[np.float32]
-    """Intensities in [0, 1], (rows, columns), or (rows, columns, 3) in colour."""
-    reference: NDArray[np.generic]
-    """Label indices, (rows, columns); 0 is background, index i has the colour i - 1."""
-    prediction: NDArray[np.generic]
-    """Label indices, (rows, columns)."""
-    pixel_aspect: float
-    """Height of a pixel divided by its width."""
+Plane = tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.int16] | None]
+"""Intensities in [0, 1], label indices, and those of the previous cascade step: (rows, columns), rows run downwards."""
 
 
 @dataclass(frozen=True)
-class CasePicture:
-    """One case of a mosaic."""
+class PatchVersions:
+    """One training patch, original and augmented."""
 
     title: str
-    """One or two lines."""
-    planes: tuple[Plane, ...]
+    """Title of one or two lines."""
+    images: NDArray[np.float32]
+    """Intensities of one channel, (V, Z, Y, X) or (V, Y, X); the first version is the original patch."""
+    labels: NDArray[np.int16]
+    """Label indices, same shape as `images`; 0 is background, index i has the colour i - 1."""
+    previous: NDArray[np.int16] | None
+    """Label indices that the previous cascade step predicted; None outside cascades."""
+    pixel_aspect: float
+    """Height of a voxel divided by its width within the shown planes."""
+
+    def shown_planes(self) -> Iterator[Plane]:
+        """The plane with most foreground of each version; all have one grey range, that of the original patch."""
+        low, high = np.percentile(self.images[0], VISIBLE_RANGE)
+        shown = np.clip((self.images - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
+        for version, labels in enumerate(self.labels):
+            index = (version,) if labels.ndim == 2 else (version, _plane_with_most_foreground(labels))
+            yield shown[index], self.labels[index], None if self.previous is None else self.previous[index]
 
 
 def plot_progress(history: Sequence[EpochHistory], path: Path, title: str) -> None:
@@ -79,16 +82,16 @@ def plot_progress(history: Sequence[EpochHistory], path: Path, title: str) -> No
     _write(figure, path)
 
 
-def draw_cases(rows: Sequence[CasePicture]) -> Figure:
-    """Draw a mosaic of cases: contours of the reference solid in colour, those of the prediction dashed in white.
+def draw_versions(rows: Sequence[PatchVersions]) -> Figure:
+    """Draw a mosaic of patches: contours of the labels solid in colour, those of the previous step dashed in white.
 
     Raises:
         ValueError: If there is no row.
     """
     if not rows:
-        raise ValueError("a mosaic needs at least one case")
-    planes = max(len(row.planes) for row in rows)
-    across = min(max(MOSAIC_COLUMNS // planes, 1), len(rows))  # cases side by side
+        raise ValueError("a mosaic needs at least one patch")
+    planes = max(len(row.labels) for row in rows)
+    across = min(max(MOSAIC_COLUMNS // planes, 1), len(rows))  # patches side by side
     down = -(-len(rows) // across)
     inches = (3.1 * planes * across, 3.5 * down)
     figure = Figure(figsize=inches, dpi=DOTS_PER_INCH, facecolor=MOSAIC_PAPER)
@@ -96,20 +99,22 @@ def draw_cases(rows: Sequence[CasePicture]) -> Figure:
     for number, row in enumerate(rows):
         left, bottom = number % across * planes * width, 1 - (number // across + 1) * height
         figure.text(left + 0.01, bottom + 0.93 * height, row.title, color="white", fontsize=9, va="center")
-        for column, plane in enumerate(row.planes):
+        for column, plane in enumerate(row.shown_planes()):
             corner = (left + (column + 0.02) * width, bottom + 0.01 * height)
-            _draw_plane(figure.add_axes((*corner, 0.96 * width, 0.85 * height)), plane)
+            _draw_plane(figure.add_axes((*corner, 0.96 * width, 0.85 * height)), plane, row.pixel_aspect)
     return figure
 
 
-def _draw_plane(panel: Axes, plane: Plane) -> None:
+def _draw_plane(panel: Axes, plane: Plane, pixel_aspect: float) -> None:
+    image, labels, previous = plane
     panel.set_axis_off()
-    panel.imshow(plane.image, cmap="gray", vmin=0, vmax=1, aspect=plane.pixel_aspect, interpolation="nearest")
-    values = np.union1d(np.unique(plane.reference), np.unique(plane.prediction))
+    panel.imshow(image, cmap="gray", vmin=0, vmax=1, aspect=pixel_aspect, interpolation="nearest")
+    values = np.unique(labels) if previous is None else np.union1d(labels, previous)
     for value in values[values != 0]:
         colour = COLOURS[(int(value) - 1) % len(COLOURS)]
-        _draw_contour(panel, plane.reference == value, colour, 2.0, "solid")
-        _draw_contour(panel, plane.prediction == value, "white", 1.1, "dashed")
+        _draw_contour(panel, labels == value, colour, 2.0, "solid")
+        if previous is not None:
+            _draw_contour(panel, previous == value, "white", 1.1, "dashed")
 
 
 def _draw_contour(panel: Axes, mask: NDArray[np.bool_], colour: str, width: float, style: str) -> None:
@@ -194,21 +199,6 @@ def _write(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-@dataclass(frozen=True)
-class PatchVersions:
-    """One training patch, original and augmented."""
-
-    title: str
-    images: NDArray[np.float32]
-    """Intensities of one channel, (V, Z, Y, X) or (V, Y, X); the first version is the original patch."""
-    labels: NDArray[np.int16]
-    """Label indices, same shape as `images`."""
-    previous: NDArray[np.int16] | None
-    """Label indices that the previous cascade step predicted; None outside cascades."""
-    pixel_aspect: float
-    """Height of a voxel divided by its width within the shown planes."""
-
-
 def plot_versions(rows: Sequence[PatchVersions], label_names: Mapping[int, str], path: Path) -> None:
     """Draw the plane with most foreground of each version with contours of its labels; replace `path` atomically.
 
@@ -220,29 +210,12 @@ def plot_versions(rows: Sequence[PatchVersions], label_names: Mapping[int, str],
         label_names: Names by label index, from 1.
         path: PNG file to write.
     """
-    figure = draw_cases([_make_row(row) for row in rows])
+    figure = draw_versions(rows)
     lines = [Line2D([], [], color=COLOURS[(index - 1) % len(COLOURS)], linewidth=2) for index in label_names]
     figure.legend(
         lines, list(label_names.values()), loc="upper right", ncols=8, fontsize=9, frameon=False, labelcolor="white"
     )
     _write(figure, path)
-
-
-def _make_row(row: PatchVersions) -> CasePicture:
-    low, high = np.percentile(row.images[0], VISIBLE_RANGE)
-    shown = np.clip((row.images - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
-    planes = []
-    for version, labels in enumerate(row.labels):
-        index = (version,) if labels.ndim == 2 else (version, _plane_with_most_foreground(labels))
-        plane = Plane(
-            name=f"version {version}",
-            image=shown[index],
-            reference=row.labels[index],
-            prediction=np.zeros_like(row.labels[index]) if row.previous is None else row.previous[index],
-            pixel_aspect=row.pixel_aspect,
-        )
-        planes.append(plane)
-    return CasePicture(row.title, tuple(planes))
 
 
 def _plane_with_most_foreground(labels: NDArray[np.int16]) -> int:

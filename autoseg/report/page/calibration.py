@@ -1,30 +1,22 @@
 """Calibration: predicted probabilities compared with how often voxels have the label."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
+
+from markupsafe import Markup
 
 from autoseg.records.calibration import CalibrationCounts
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_reliability
 from autoseg.report.numbers import Row
+from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import add_counts, read_calibration
 
 MAX_ROWS = 30
 """Labels of a configuration in the table, the worst calibrated first."""
 
 
-@dataclass(frozen=True)
-class CalibrationSection:
-    """Calibration of one or several configurations."""
-
-    figures: list[Figure]
-    rows: list[Row]
-    missing: list[str]
-    """Configurations without counts, whose folds were validated by an earlier version."""
-
-
-def describe_calibration(workspace: Workspace, models: Sequence[tuple[str, Sequence[str]]]) -> CalibrationSection:
+def render_calibration(workspace: Workspace, models: Sequence[tuple[str, Sequence[str]]]) -> Markup:
     """A reliability diagram per configuration over all labels, and the calibration error of each label.
 
     Args:
@@ -50,7 +42,7 @@ def describe_calibration(workspace: Workspace, models: Sequence[tuple[str, Seque
             (name, label, f"{expected_calibration_error(counts):.3f}", _describe_bias(counts))
             for label, counts in ranked
         ]
-    return CalibrationSection(figures, rows, missing)
+    return render_template("calibration.html", figures=figures, rows=rows, missing=missing)
 
 
 def expected_calibration_error(counts: CalibrationCounts) -> float:

@@ -4,10 +4,10 @@ Tested in tests/report/page/test_sections.py.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues
@@ -18,8 +18,9 @@ from autoseg.report.charts.charts import Figure, draw_histogram
 from autoseg.report.charts.distributions import BoxRow, draw_boxes, draw_ranges
 from autoseg.report.charts.slices import NUM_LABEL_COLOURS
 from autoseg.report.numbers import Row, format_quantity
-from autoseg.report.page.outliers import MM3_PER_ML, OutlierGroup, find_outliers, flagged_cases, group_outliers
+from autoseg.report.page.outliers import MM3_PER_ML, Outlier, find_outliers, flagged_cases, group_outliers
 from autoseg.report.page.samples import Sample, read_samples
+from autoseg.report.page.templates import render_template
 
 MAX_CHANNELS = 8
 """Channels with charts of their own."""
@@ -34,38 +35,18 @@ ENDS = (0.5, 99.5)
 """Percentiles that bound the intensities of a case."""
 
 
-@dataclass(frozen=True)
-class DatasetSection:
-    """Overview of the dataset."""
-
-    facts: list[Row]
-    label_columns: Row
-    labels: list[Row]
-    channels: list[Row]
-    samples: list[Sample]
-    sample_notes: list[str]
-    figures: list[Figure]
-    notes: tuple[str, ...]
-    warnings: list[Row]
-    outliers: list[Row]
-    """Quantity, usual value, cases with their values."""
-    reasons: dict[str, str]
-    """Largest deviation of each unusual case."""
-    legend: list[tuple[str, int]]
-    in_colour: bool
-
-
-def describe_dataset_section(
+def render_dataset(
     workspace: Workspace, description: DatasetDescription, fingerprint: Fingerprint | None, plan: Plan | None
-) -> DatasetSection:
+) -> Markup:
     """Read sample cases and describe the dataset."""
     outliers = () if fingerprint is None else find_outliers(fingerprint)
     groups = group_outliers(outliers)
     flagged = flagged_cases(groups)
     samples, notes = read_samples(workspace, description, fingerprint, plan, flagged)
     unit, rows = _label_rows(description.labels, fingerprint)
-    return DatasetSection(
-        facts=_facts(description, fingerprint),
+    return render_template(
+        "dataset.html",
+        overview=_overview(description, fingerprint),
         label_columns=("label", "value", "in cases", f"median {unit}", "smallest", "largest", "median components"),
         labels=rows,
         channels=[] if fingerprint is None else _channel_rows(fingerprint),
@@ -97,13 +78,14 @@ def label_legend(encoding: LabelEncoding) -> list[tuple[str, int]]:
     ]
 
 
-def _outlier_row(group: OutlierGroup) -> Row:
-    named = ", ".join(f"{outlier.case} ({outlier.found})" for outlier in group.outliers[:MAX_NAMED])
-    others = len(group.outliers) - MAX_NAMED
-    return group.what, group.usual, f"{named} and {others} more" if others > 0 else named
+def _outlier_row(group: Sequence[Outlier]) -> Row:
+    """Quantity, usual value, and the cases with their values."""
+    named = ", ".join(f"{outlier.case} ({outlier.found})" for outlier in group[:MAX_NAMED])
+    others = len(group) - MAX_NAMED
+    return group[0].what, group[0].usual, f"{named} and {others} more" if others > 0 else named
 
 
-def _facts(description: DatasetDescription, fingerprint: Fingerprint | None) -> list[Row]:
+def _overview(description: DatasetDescription, fingerprint: Fingerprint | None) -> list[Row]:
     facts: list[Row] = [
         ("cases", str(len(description.cases))),
         ("channels", ", ".join(description.channel_names)),

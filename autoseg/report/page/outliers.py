@@ -37,27 +37,17 @@ class Outlier:
     """Modified z-score of the logarithm; infinite for a label that is absent."""
 
 
-@dataclass(frozen=True)
-class OutlierGroup:
-    """Cases that are unusual in the same respect."""
-
-    what: str
-    usual: str
-    outliers: tuple[Outlier, ...]
-    """Cases, the largest deviation first."""
-
-
-def group_outliers(outliers: Sequence[Outlier]) -> list[OutlierGroup]:
-    """Outliers by quantity, in the order of their largest deviation."""
+def group_outliers(outliers: Sequence[Outlier]) -> list[list[Outlier]]:
+    """Outliers of each quantity, both in the order of their largest deviation."""
     groups: dict[str, list[Outlier]] = {}
     for outlier in outliers:
         groups.setdefault(outlier.what, []).append(outlier)
-    return [OutlierGroup(what, members[0].usual, tuple(members)) for what, members in groups.items()]
+    return list(groups.values())
 
 
-def flagged_cases(groups: Sequence[OutlierGroup]) -> list[str]:
+def flagged_cases(groups: Sequence[Sequence[Outlier]]) -> list[str]:
     """Unusual cases, each once: the first of every group, then the second of every group, and so on."""
-    ranks = zip_longest(*(group.outliers for group in groups))
+    ranks = zip_longest(*groups)
     return list(dict.fromkeys(outlier.case for rank in ranks for outlier in rank if outlier is not None))
 
 

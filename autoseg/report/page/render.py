@@ -1,10 +1,9 @@
 """Report: one self-contained HTML page about a workspace, from planned to selected."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from autoseg.errors import UsageError
 from autoseg.records.dataset import DatasetDescription
@@ -14,17 +13,18 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.report.page.calibration import CalibrationSection, describe_calibration
-from autoseg.report.page.case_pictures import CaseCard, show_validation_cases
-from autoseg.report.page.dataset_section import describe_dataset_section, is_flat_data
-from autoseg.report.page.results_section import describe_results
+from autoseg.report.page.calibration import render_calibration
+from autoseg.report.page.case_pictures import show_validation_cases
+from autoseg.report.page.dataset_section import is_flat_data, label_legend, render_dataset
+from autoseg.report.page.results_section import render_results
 from autoseg.report.page.sections import (
-    describe_curves,
-    describe_headline,
-    describe_plan_section,
-    describe_selection,
-    describe_versions,
+    render_headline,
+    render_plan,
+    render_selection,
+    render_training,
+    render_versions,
 )
+from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import (
     PooledFolds,
     read_histories,
@@ -33,13 +33,6 @@ from autoseg.report.page.validation import (
 )
 
 RecordType = TypeVar("RecordType", bound=Record)
-
-
-@dataclass(frozen=True)
-class _CasesSection:
-    title: str
-    notes: list[str]
-    cards: list[CaseCard]
 
 
 def render_report(workspace: Workspace) -> Path:
@@ -66,36 +59,21 @@ def render_report(workspace: Workspace) -> Path:
     validations = [*read_pooled_folds(workspace), *read_selected_ensemble(workspace, selection)]
     unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
     interval = None if selected is None else selected.mean_foreground_dice_interval
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            name=description.name if description is not None else plan.dataset_name if plan is not None else "",
-            headline=describe_headline(workspace, description, plan, selection, validations, interval),
-            dataset=None
-            if description is None
-            else describe_dataset_section(workspace, description, fingerprint, plan),
-            plan=None if plan is None else describe_plan_section(plan, _read_if_exists(Splits, workspace.splits)),
-            curves=describe_curves(read_histories(workspace)),
-            results=describe_results(selection, selected, validations, unit) if validations or selected else None,
-            cases=_show_cases(workspace, description, _shown(selection, validations)),
-            calibration=_calibrate(workspace, _members(selection, validations)),
-            selection=describe_selection(selection) if selection is not None else None,
-            versions=describe_versions(workspace),
-        )
+    page = render_template(
+        "page.html",
+        name=description.name if description is not None else plan.dataset_name if plan is not None else "",
+        headline=render_headline(workspace, description, plan, selection, validations, interval),
+        dataset=None if description is None else render_dataset(workspace, description, fingerprint, plan),
+        plan=None if plan is None else render_plan(plan, _read_if_exists(Splits, workspace.splits)),
+        training=render_training(read_histories(workspace)),
+        results=render_results(selection, selected, validations, unit) if validations or selected else None,
+        cases=_render_cases(workspace, description, _shown(selection, validations)),
+        calibration=_render_calibration(workspace, _members(selection, validations)),
+        selection=render_selection(selection) if selection is not None else None,
+        versions=render_versions(workspace),
     )
     write_text(page, workspace.report)
     return workspace.report
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("autoseg", "report/page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _read_if_exists(record_type: type[RecordType], path: Path) -> RecordType | None:
@@ -116,9 +94,9 @@ def _members(selection: Selection | None, validations: list[PooledFolds]) -> lis
     return sorted(validations, key=lambda validation: -(validation.evaluation.mean_foreground_dice or 0.0))
 
 
-def _show_cases(
+def _render_cases(
     workspace: Workspace, description: DatasetDescription | None, shown: list[PooledFolds]
-) -> _CasesSection | None:
+) -> Markup | None:
     """Worst, median and best cases of the selected configuration, or of the first that was validated."""
     if not shown or description is None:
         return None
@@ -127,12 +105,15 @@ def _show_cases(
         cards, notes = show_validation_cases(shown[0], description, folder)
     else:
         cards, notes = [], [f"The dataset is no longer at {description.folder}, so its images cannot be shown."]
-    return _CasesSection(f"{shown[0].configuration}, as predicted, before post-processing", notes, cards)
-
-
-def _calibrate(workspace: Workspace, shown: list[PooledFolds]) -> CalibrationSection | None:
-    return (
-        describe_calibration(workspace, [(validation.configuration, validation.folds) for validation in shown])
-        if shown
-        else None
+    return render_template(
+        "cases.html",
+        title=f"{shown[0].configuration}, as predicted, before post-processing",
+        legend=label_legend(description.encoding),
+        notes=notes,
+        cards=cards,
     )
+
+
+def _render_calibration(workspace: Workspace, shown: list[PooledFolds]) -> Markup | None:
+    models = [(validation.configuration, validation.folds) for validation in shown]
+    return render_calibration(workspace, models) if models else None

@@ -6,14 +6,16 @@ Tested in tests/report/page/test_sections.py.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.selection import Selection
 from autoseg.report.charts.charts import Figure
 from autoseg.report.charts.distributions import BoxRow, Estimate, draw_boxes, draw_estimates
 from autoseg.report.numbers import format_interval, format_number
+from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import PooledFolds
 from autoseg.report.tables.metrics_table import (
-    DataTable,
     describe_metric,
     metric_values,
     tabulate_cases,
@@ -35,39 +37,21 @@ class TitledEvaluation:
     """Name in the rows of charts."""
     evaluation: Evaluation
 
-
-@dataclass(frozen=True)
-class Result:
-    """One evaluation as tables."""
-
-    title: str
-    summary: str
-    labels: DataTable
-    cases: DataTable
-    missing: tuple[str, ...]
-    tolerance: str
+    @property
+    def summary(self) -> str:
+        """Mean Dice with its interval, and the number of cases."""
+        score = format_number(self.evaluation.mean_foreground_dice)
+        interval = self.evaluation.mean_foreground_dice_interval
+        between = "" if interval is None else f" (95 % interval {format_interval(interval)})"
+        return f"Mean foreground Dice {score}{between}, {len(self.evaluation.cases)} cases."
 
 
-@dataclass(frozen=True)
-class ResultsSection:
-    """All evaluations as tables and charts."""
-
-    results: list[Result]
-    figures: list[Figure]
-    legend: list[tuple[str, int]]
-    """Name and series of every evaluation in the box plots."""
-    postprocessing: list[tuple[str, ...]]
-    """Label, Dice before and after post-processing, difference; empty where that is not known."""
-    is_refined: bool
-    """Whether boundaries are refined, before post-processing and counted with it."""
-
-
-def describe_results(
+def render_results(
     selection: Selection | None,
     selected: Evaluation | None,
     validations: Sequence[PooledFolds],
     unit: str = "mm",
-) -> ResultsSection:
+) -> Markup:
     """The selected model after post-processing, then the configurations and the selected ensemble as validated.
 
     Args:
@@ -84,13 +68,20 @@ def describe_results(
         folds = f"{one.configuration}, fold{'s' if len(one.folds) > 1 else ''} {', '.join(one.folds)}"
         named.append(TitledEvaluation(f"{folds}, no post-processing", one.configuration, one.evaluation))
     figures = [figure for figure in (_compare(named, selection), *_box_plots(named, unit)) if figure is not None]
-    legend = [(one.short, series) for series, one in enumerate(named)] if len(named) > 1 else []
     before = None
     is_refined = selection is not None and selection.refinement is not None
     if selection is not None and (selection.postprocessing or is_refined):
         before = next((one for one in validations if one.configuration == " + ".join(selection.configurations)), None)
     rows = [] if before is None or selected is None else _before_and_after(before.evaluation, selected)
-    return ResultsSection([_tabulate(one, unit) for one in named], figures, legend, rows, is_refined)
+    return render_template(
+        "results.html",
+        results=[(one, tabulate_labels(one.evaluation, unit), tabulate_cases(one.evaluation, unit)) for one in named],
+        figures=figures,
+        legend=[one.short for one in named] if len(named) > 1 else [],
+        postprocessing=rows,
+        is_refined=is_refined,
+        unit=unit,
+    )
 
 
 def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, ...]]:
@@ -104,22 +95,6 @@ def _before_and_after(before: Evaluation, after: Evaluation) -> list[tuple[str, 
         for name, (old, new) in pairs.items()
         if old is not None and new is not None
     ]
-
-
-def _tabulate(named: TitledEvaluation, unit: str) -> Result:
-    evaluation = named.evaluation
-    score = format_number(evaluation.mean_foreground_dice)
-    interval = evaluation.mean_foreground_dice_interval
-    between = "" if interval is None else f" (95 % interval {format_interval(interval)})"
-    tolerance = evaluation.surface_tolerance_mm
-    return Result(
-        title=named.title,
-        summary=f"Mean foreground Dice {score}{between}, {len(evaluation.cases)} cases.",
-        labels=tabulate_labels(evaluation, unit),
-        cases=tabulate_cases(evaluation, unit),
-        missing=evaluation.missing_predictions,
-        tolerance="" if tolerance is None else f"Surface Dice: within {tolerance:g} {unit}.",
-    )
 
 
 def _compare(named: Sequence[TitledEvaluation], selection: Selection | None) -> Figure | None:

@@ -1,13 +1,14 @@
-"""Other sections of the page as rows and texts; the template decides how they look."""
+"""The headline of the page, and its sections on plan, training, selection and versions."""
 
 import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
 from pathlib import Path
+
+from markupsafe import Markup
 
 from autoseg.metrics.comparison import format_score
 from autoseg.postprocessing import describe_step
@@ -19,6 +20,7 @@ from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
 from autoseg.report.numbers import Row, format_interval, format_number
+from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import PooledFolds
 from autoseg.report.tables.plan_tables import configuration_rows, decision_rows
 from autoseg.text import format_duration
@@ -30,66 +32,14 @@ SHOWN_DIGITS = 16
 """Digits of a SHA-256 that are shown."""
 
 
-@dataclass(frozen=True)
-class Headline:
-    """State of the workspace, its score and the next command."""
-
-    state: str
-    score: str
-    score_name: str
-    interval: str
-    tiles: list[Row]
-    command: str
-    command_does: str
-
-
-@dataclass(frozen=True)
-class PlanSection:
-    """The plan with its reasons."""
-
-    configurations: list[str]
-    properties: list[Row]
-    decisions: list[Row]
-    facts: list[Row]
-
-
-@dataclass(frozen=True)
-class CurvesSection:
-    """Training of one configuration."""
-
-    configuration: str
-    folds: list[str]
-    figures: list[Figure]
-
-
-@dataclass(frozen=True)
-class SelectionSection:
-    """Selected model with its reasons."""
-
-    recipe: list[str]
-    score: str
-    reasons: tuple[str, ...]
-    candidates: list[Row]
-
-
-@dataclass(frozen=True)
-class VersionsSection:
-    """Software and files behind the model and this page."""
-
-    software: list[Row]
-    files: list[Row]
-    folds: list[Row]
-    """Configuration, fold, steps, training time, hash of the weights."""
-
-
-def describe_headline(
+def render_headline(
     workspace: Workspace,
     description: DatasetDescription | None,
     plan: Plan | None,
     selection: Selection | None,
     validations: Sequence[PooledFolds],
     interval: Interval | None,
-) -> Headline:
+) -> Markup:
     """State, score with interval, counts, and the next command to type.
 
     Args:
@@ -121,7 +71,16 @@ def describe_headline(
         tiles.append(("configurations", ", ".join(plan.configurations)))
     command, does = _next_command(workspace, plan, selection)
     between = "" if interval is None else f"95 % interval {format_interval(interval)}"
-    return Headline(state, "" if score is None else f"{score:.3f}", name, between, tiles, command, does)
+    return render_template(
+        "headline.html",
+        state=state,
+        score="" if score is None else f"{score:.3f}",
+        score_name=name,
+        interval=between,
+        tiles=tiles,
+        command=command,
+        command_does=does,
+    )
 
 
 def _next_command(workspace: Workspace, plan: Plan | None, selection: Selection | None) -> tuple[str, str]:
@@ -144,31 +103,41 @@ def _next_command(workspace: Workspace, plan: Plan | None, selection: Selection 
     return f"autoseg select {root}", "select among the trained configurations"
 
 
-def describe_plan_section(plan: Plan, splits: Splits | None) -> PlanSection:
+def render_plan(plan: Plan, splits: Splits | None) -> Markup:
     """Properties of the configurations side by side, and the decisions with their reasons."""
-    facts: list[Row] = [("planner", plan.planner), ("device", plan.budget.device)]
+    overview: list[Row] = [("planner", plan.planner), ("device", plan.budget.device)]
     if splits is not None:
-        facts.append(("folds", splits.reason))
-    return PlanSection(list(plan.configurations), configuration_rows(plan), decision_rows(plan), facts)
+        overview.append(("folds", splits.reason))
+    return render_template(
+        "plan.html",
+        overview=overview,
+        configurations=plan.configurations,
+        properties=configuration_rows(plan),
+        decisions=decision_rows(plan),
+    )
 
 
-def describe_curves(histories: Mapping[str, Mapping[str, Sequence[EpochHistory]]]) -> list[CurvesSection]:
-    """Charts of losses, pseudo-Dice and learning rate of every fold, by configuration."""
-    sections = []
-    for configuration, folds in histories.items():
-        training, validation, rate = (
-            {f"fold {fold}": [getter(line) for line in lines] for fold, lines in folds.items()}
-            for getter in map(attrgetter, ("train_loss", "validation_loss", "learning_rate"))
-        )
-        dice = {f"fold {fold}": [_mean_pseudo_dice(line) for line in lines] for fold, lines in folds.items()}
-        figures = [
-            draw_curves("Training loss", training, bounds=None),
-            draw_curves("Validation loss", validation, bounds=None),
-            draw_curves("Mean pseudo-Dice", dice, bounds=(0.0, 1.0)),
-            draw_curves("Learning rate", rate, bounds=None),
-        ]
-        sections.append(CurvesSection(configuration, list(training), figures))
-    return sections
+def render_training(histories: Mapping[str, Mapping[str, Sequence[EpochHistory]]]) -> Markup | None:
+    """Charts of losses, pseudo-Dice and learning rate of every fold, by configuration; None before any epoch."""
+    curves = [
+        (configuration, [f"fold {fold}" for fold in folds], _draw_folds(folds))
+        for configuration, folds in histories.items()
+    ]
+    return render_template("training.html", curves=curves) if curves else None
+
+
+def _draw_folds(folds: Mapping[str, Sequence[EpochHistory]]) -> list[Figure]:
+    training, validation, rate = (
+        {f"fold {fold}": [getter(line) for line in lines] for fold, lines in folds.items()}
+        for getter in map(attrgetter, ("train_loss", "validation_loss", "learning_rate"))
+    )
+    dice = {f"fold {fold}": [_mean_pseudo_dice(line) for line in lines] for fold, lines in folds.items()}
+    return [
+        draw_curves("Training loss", training, bounds=None),
+        draw_curves("Validation loss", validation, bounds=None),
+        draw_curves("Mean pseudo-Dice", dice, bounds=(0.0, 1.0)),
+        draw_curves("Learning rate", rate, bounds=None),
+    ]
 
 
 def _mean_pseudo_dice(line: EpochHistory) -> float | None:
@@ -176,26 +145,28 @@ def _mean_pseudo_dice(line: EpochHistory) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def describe_selection(selection: Selection) -> SelectionSection:
+def render_selection(selection: Selection) -> Markup:
     """The recipe, its reasons and the candidates."""
-    return SelectionSection(
-        recipe=describe_recipe(selection),
+    candidates = [
+        (
+            " + ".join(candidate.configurations),
+            ", ".join(candidate.folds),
+            str(candidate.num_cases),
+            format_number(candidate.mean_foreground_dice),
+            format_interval(candidate.interval),
+        )
+        for candidate in selection.candidates
+    ]
+    return render_template(
+        "selection.html",
+        recipe=list_recipe_steps(selection),
         score=format_score(selection.mean_foreground_dice),
         reasons=selection.reasons,
-        candidates=[
-            (
-                " + ".join(candidate.configurations),
-                ", ".join(candidate.folds),
-                str(candidate.num_cases),
-                format_number(candidate.mean_foreground_dice),
-                format_interval(candidate.interval),
-            )
-            for candidate in selection.candidates
-        ],
+        candidates=candidates,
     )
 
 
-def describe_versions(workspace: Workspace) -> VersionsSection:
+def render_versions(workspace: Workspace) -> Markup:
     """Versions of the software behind this page, hashes of the files it describes, and the training time of each fold.
 
     Raises:
@@ -210,7 +181,7 @@ def describe_versions(workspace: Workspace) -> VersionsSection:
     software.append(("machine", f"{platform.platform()}, {os.cpu_count()} cores"))
     records = (workspace.dataset, workspace.fingerprint, workspace.plan, workspace.splits, workspace.selection)
     files: list[Row] = [(path.name, _hash_file(path)) for path in records if path.exists()]
-    return VersionsSection(software, files, _fold_rows(workspace))
+    return render_template("versions.html", software=software, files=files, folds=_fold_rows(workspace))
 
 
 def _fold_rows(workspace: Workspace) -> list[Row]:
@@ -234,7 +205,7 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:SHOWN_DIGITS]
 
 
-def describe_recipe(selection: Selection) -> list[str]:
+def list_recipe_steps(selection: Selection) -> list[str]:
     """Steps of prediction, one sentence each."""
     networks = " and ".join(selection.configurations)
     folds = f"fold{'s' if len(selection.folds) > 1 else ''} {', '.join(selection.folds)}"

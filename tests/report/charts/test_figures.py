@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.report.charts import figures
-from autoseg.report.charts.figures import CasePicture, PatchVersions, Plane, draw_cases, plot_progress, plot_versions
+from autoseg.report.charts.figures import PatchVersions, draw_versions, plot_progress, plot_versions
 from tests.report.conftest import make_epoch
 
 
@@ -59,37 +58,36 @@ def test_no_label_is_hidden_by_their_mean(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.asarray(lines["mean"].get_ydata(), dtype=np.float64), [0.5, 0.6])
 
 
-def make_case(shape=(11, 7)):
-    reference, prediction = np.zeros(shape, dtype=np.int16), np.zeros(shape, dtype=np.int16)
-    reference[4:7, 2:4] = 1
-    reference[4, 2:4] = 2
-    prediction[4:7, 2:4] = 1
-    return CasePicture("case a", (Plane("slice", np.zeros(shape, dtype=np.float32), reference, prediction, 1.3),))
+def make_patch():
+    """One version whose previous labels lack the second label."""
+    labels = np.zeros((1, 11, 7), dtype=np.int16)
+    labels[0, 4:7, 2:4] = 1
+    previous = labels.copy()
+    labels[0, 4, 2:4] = 2
+    return PatchVersions("case a", np.zeros((1, 11, 7), dtype=np.float32), labels, previous, 1.3)
 
 
-def test_contours_are_solid_for_the_reference_and_dashed_for_the_prediction():
-    figure = draw_cases([make_case()])
+def test_contours_are_solid_for_labels_and_dashed_for_those_of_the_previous_step():
+    figure = draw_versions([make_patch()])
     assert figure.texts[0].get_text() == "case a"
     (panel,) = figure.axes
     dashes = [contour.get_linestyle()[0][1] for contour in panel.collections]  # type: ignore[index]
-    assert len(dashes) >= 2
-    assert dashes[0] is None
-    assert dashes[1] is not None
+    assert [dash is None for dash in dashes] == [True, False, True]  # label 1, then label 2 only now
+    assert panel.get_aspect() == 1.3
 
 
-def test_single_slices_are_laid_side_by_side_without_overlap():
-    cases = [make_case()] * 5
-    figure = draw_cases(cases)
+def test_single_versions_are_laid_side_by_side_without_overlap():
+    figure = draw_versions([make_patch()] * 5)
     boxes = [panel.get_position(original=True) for panel in figure.axes]
     assert len({round(box.x0, 3) for box in boxes}) == 3
     assert len({round(box.y0, 3) for box in boxes}) == 2
-    assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
+    assert not any(first.overlaps(second) for first in boxes for second in boxes if first is not second)
     assert all(0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in boxes)
 
 
 def test_an_empty_mosaic_is_refused():
-    with pytest.raises(ValueError, match="at least one case"):
-        draw_cases([])
+    with pytest.raises(ValueError, match="at least one patch"):
+        draw_versions([])
 
 
 def test_nothing_touches_the_global_state_of_pyplot():
@@ -105,18 +103,6 @@ def make_row(shape=(5, 12, 9), versions=3, **changes):
     return dataclasses.replace(row, **changes)
 
 
-def drawn_rows(rows, tmp_path, monkeypatch):
-    seen = []
-
-    def draw(pictures):
-        seen.extend(pictures)
-        return draw_cases(pictures)
-
-    monkeypatch.setattr(figures, "draw_cases", draw)
-    plot_versions(rows, {1: "liver"}, tmp_path / "preview.png")
-    return seen
-
-
 def test_one_whole_picture_with_a_row_per_patch(tmp_path):
     plot_versions([make_row(), make_row(shape=(12, 9))], {1: "liver", 2: "lesion"}, tmp_path / "preview.png")
 
@@ -127,42 +113,33 @@ def test_one_whole_picture_with_a_row_per_patch(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
 
 
-def test_plane_with_most_foreground_of_each_version_and_the_middle_without_any(tmp_path, monkeypatch):
+def test_plane_with_most_foreground_of_each_version_and_the_middle_without_any():
     row = make_row()
     row.labels[0, 1:4] = 0
     row.labels[0, 3, 4:8, 2:9] = 2
     row.labels[1, 4, 0, 0] = 1
 
-    (picture,) = drawn_rows([row], tmp_path, monkeypatch)
-
-    assert picture.title == "case"
-    for plane, version, shown in zip(picture.planes, range(3), (3, 4, 2), strict=True):
-        np.testing.assert_array_equal(plane.reference, row.labels[version, shown])
-        inside = (plane.image > 0) & (plane.image < 1)
-        grey, original = plane.image[inside], row.images[version, shown][inside]
-        assert np.corrcoef(grey, original)[0, 1] > 0.9999
-        assert plane.pixel_aspect == 1.5
-        assert not plane.prediction.any()
+    for (image, labels, previous), version, shown in zip(row.shown_planes(), range(3), (3, 4, 2), strict=True):
+        np.testing.assert_array_equal(labels, row.labels[version, shown])
+        inside = (image > 0) & (image < 1)
+        assert np.corrcoef(image[inside], row.images[version, shown][inside])[0, 1] > 0.9999
+        assert previous is None
 
 
-def test_versions_share_the_grey_range_of_the_patch_as_it_lies(tmp_path, monkeypatch):
+def test_versions_share_the_grey_range_of_the_patch_as_it_lies():
     row = make_row(shape=(12, 9), versions=2)
     row.images[1] = row.images[0] * 0.5
 
-    (picture,) = drawn_rows([row], tmp_path, monkeypatch)
-
-    first, second = picture.planes
-    assert first.image.min() == 0
-    assert first.image.max() == 1
-    assert second.image.max() < 0.9
-    assert second.image.min() > 0.1
+    (first, _, _), (second, _, _) = row.shown_planes()
+    assert first.min() == 0
+    assert first.max() == 1
+    assert second.max() < 0.9
+    assert second.min() > 0.1
 
 
-def test_previous_labels_are_the_dashed_contours(tmp_path, monkeypatch):
+def test_previous_labels_are_those_of_the_same_plane():
     row = make_row(shape=(12, 9))
     previous = np.roll(row.labels, 2, axis=-1)
-
-    (picture,) = drawn_rows([dataclasses.replace(row, previous=previous)], tmp_path, monkeypatch)
-
-    for plane, expected in zip(picture.planes, previous, strict=True):
-        np.testing.assert_array_equal(plane.prediction, expected)
+    shown = dataclasses.replace(row, previous=previous).shown_planes()
+    for (_, _, found), expected in zip(shown, previous, strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -5,7 +5,7 @@ import pytest
 from autoseg.errors import RecordError
 from autoseg.records.calibration import NUM_BINS, Calibration, CalibrationCounts
 from autoseg.records.files import write_record
-from autoseg.report.page.calibration import describe_calibration, expected_calibration_error
+from autoseg.report.page.calibration import expected_calibration_error, render_calibration
 from autoseg.report.page.validation import read_calibration
 
 
@@ -28,10 +28,10 @@ def test_folds_are_added_up_and_drawn(planned):
         record = Calibration(labels={"lesion": make_counts({15: (voxels, 0.75 * voxels, voxels // 2)})})
         write_record(record, planned.fold("3d_fullres", fold) / "validation" / "calibration.json")
     assert read_calibration(planned, "3d_fullres", ["0", "1", "2"])["lesion"].voxels[15] == 40
-    section = describe_calibration(planned, [("3d_fullres", ["0", "1"]), ("2d", ["0"])])
-    assert section.missing == ["2d"]
-    assert section.rows == [("3d_fullres", "lesion", "0.250", "overconfident by 25.0%")]
-    assert "expected calibration error 0.250" in section.figures[0].title
+    section = render_calibration(planned, [("3d_fullres", ["0", "1"]), ("2d", ["0"])])
+    assert "<p>2d: no diagram" in section
+    assert "3d_fullreslesion0.250overconfident by 25.0%" in section.striptags()
+    assert "<figcaption>3d_fullres: expected calibration error 0.250</figcaption>" in section
 
 
 def test_a_record_of_another_number_of_bins_is_refused(planned):

@@ -73,7 +73,7 @@ def test_few_cases_have_no_outliers():
 def test_cases_are_grouped_and_flagged_in_turns():
     outliers = find_outliers(fingerprint_of([*USUAL, 9000, 90000], spacing={0: 9.0}))
     groups = group_outliers(outliers)
-    assert {group.what: [one.case for one in group.outliers] for group in groups} == {
+    assert {group[0].what: [outlier.case for outlier in group] for group in groups} == {
         "spacing along z": ["case 0"],
         "lesion, volume": ["case 9", "case 8"],
     }

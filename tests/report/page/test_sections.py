@@ -14,16 +14,17 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Split, Splits
 from autoseg.records.postprocessing import KeepLargestComponent
 from autoseg.records.selection import Selection
-from autoseg.report.page.dataset_section import describe_dataset_section
-from autoseg.report.page.results_section import describe_results
-from autoseg.report.page.sections import describe_headline, describe_recipe, describe_versions
+from autoseg.report.page.dataset_section import render_dataset
+from autoseg.report.page.results_section import render_results
+from autoseg.report.page.sections import list_recipe_steps, render_headline, render_versions
 from autoseg.report.page.validation import read_pooled_folds
 
 
 def headline(workspace, plan, selection=None, interval=None):
+    """Text of the headline."""
     validations = read_pooled_folds(workspace)
     description = read_record(DatasetDescription, workspace.dataset)
-    return describe_headline(workspace, description, plan, selection, validations, interval)
+    return render_headline(workspace, description, plan, selection, validations, interval).striptags()
 
 
 def add_splits(workspace, folds=2):
@@ -40,33 +41,31 @@ def finish(workspace, fold):
 
 def test_a_planned_workspace_says_what_to_train(planned, plan):
     add_splits(planned)
-    said = headline(planned, plan)
-    assert (said.state, said.score) == ("Planned, not trained yet", "")
-    assert said.command == "autoseg-train workspace -c 3d_fullres -f 0"
-    assert dict(said.tiles) == {"cases": "2", "labels": "2", "warnings": "1", "configurations": "3d_fullres"}
+    text = headline(planned, plan)
+    assert text.startswith("Planned, not trained yet cases2 labels2 warnings1 configurations3d_fullres Next: train 3d")
+    assert text.endswith("autoseg-train workspace -c 3d_fullres -f 0")
 
 
 def test_the_next_missing_fold_is_named_then_the_selection(trained, plan):
     add_splits(trained)
     finish(trained, "0")
-    said = headline(trained, plan)
-    assert said.state == "Trained, not selected yet; best so far: 3d_fullres"
-    assert said.command == "autoseg-train workspace -c 3d_fullres -f 1"
+    text = headline(trained, plan)
+    assert text.startswith("Trained, not selected yet; best so far: 3d_fullres 0.")
+    assert text.endswith("autoseg-train workspace -c 3d_fullres -f 1")
     finish(trained, "1")
-    assert headline(trained, plan).command == "autoseg select workspace"
+    assert headline(trained, plan).endswith("autoseg select workspace")
 
 
 def test_a_selected_workspace_predicts(selected, plan):
-    said = headline(selected, plan, read_record(Selection, selected.selection), (0.9, 0.925))
-    assert (said.state, said.score, said.interval) == (
-        "Selected: 3d_fullres", "0.912", "95 % interval 0.900 to 0.925",
-    )  # fmt: skip
-    assert said.command == "autoseg-predict -m workspace -i IMAGES -o OUTPUT"
+    text = headline(selected, plan, read_record(Selection, selected.selection), (0.9, 0.925))
+    score = "0.912 mean foreground Dice, cross-validated 95 % interval 0.900 to 0.925"
+    assert text.startswith(f"Selected: 3d_fullres {score}")
+    assert text.endswith("autoseg-predict -m workspace -i IMAGES -o OUTPUT")
 
 
 def test_an_imported_model_predicts(planned, plan):
     imported = plan.model_copy(update={"planner": IMPORTED})
-    assert headline(planned, imported).command.startswith("autoseg-predict")
+    assert headline(planned, imported).endswith("autoseg-predict -m workspace -i IMAGES -o OUTPUT")
 
 
 def test_post_processing_is_compared_label_by_label(selected):
@@ -76,32 +75,33 @@ def test_post_processing_is_compared_label_by_label(selected):
     better = {name: scores.model_copy(update={"dice": 1.0}) for name, scores in before.cases[1].labels.items()}
     cases = [before.cases[0], before.cases[1].model_copy(update={"labels": better})]
     after = summarize(cases, list(before.labels))
-    section = describe_results(selection, after, [validation])
+    section = render_results(selection, after, [validation]).striptags()
     old, new = before.labels["<b>liver</b>"].dice, after.labels["<b>liver</b>"].dice
     assert old is not None
     assert new is not None
-    assert section.postprocessing[0] == ("<b>liver</b>", f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
-    assert section.postprocessing[-1][0] == "mean of labels"
+    before_and_after = section[section.index("Before and after post-processing") :]
+    assert "<b>liver</b>" + f"{old:.4f}{new:.4f}{new - old:+.4f}" in before_and_after
+    assert before_and_after.index("mean of labels") < before_and_after.index("Selected:")
     fewer: Evaluation = summarize(cases[:1], list(before.labels))
-    assert describe_results(selection, fewer, [validation]).postprocessing == []
+    assert "Before and after" not in render_results(selection, fewer, [validation])
 
 
 def test_ensembles_among_the_candidates_are_compared(selected):
     selection = read_record(Selection, selected.selection)
     pair = selection.candidates[0].model_copy(update={"configurations": ("2d", "3d_fullres"), "interval": (0.8, 0.95)})
     both = selection.model_copy(update={"candidates": (*selection.candidates, pair)})
-    section = describe_results(both, None, read_pooled_folds(selected))
-    assert "2d + 3d_fullres 0.900 (95 % interval 0.800 to 0.950)" in str(section.figures[0].drawing)
+    section = render_results(both, None, read_pooled_folds(selected))
+    assert "2d + 3d_fullres 0.900 (95 % interval 0.800 to 0.950)" in section[: section.index("</figure>")]
 
 
 def test_weights_are_named_by_their_hash(planned):
     finish(planned, "0")
     record = read_checkpoint(planned)
     write_record(record, planned.fold("3d_fullres", "0") / "checkpoint_final.json")
-    versions = describe_versions(planned)
+    versions = render_versions(planned).striptags()
     digest = hashlib.sha256(b"weights of fold 0").hexdigest()[:16]
-    assert versions.folds == [("3d_fullres", "0", "1,000", "10 min", digest)]
-    assert ("plan.json", hashlib.sha256(planned.plan.read_bytes()).hexdigest()[:16]) in versions.files
+    assert f"3d_fullres01,00010 min{digest}" in versions
+    assert f"plan.json{hashlib.sha256(planned.plan.read_bytes()).hexdigest()[:16]}" in versions
 
 
 def read_checkpoint(workspace):
@@ -115,12 +115,11 @@ def read_checkpoint(workspace):
 @pytest.mark.parametrize("has_fingerprint", [True, False])
 def test_a_dataset_is_described_with_what_there_is(planned, has_fingerprint):
     fingerprint = read_record(Fingerprint, planned.fingerprint) if has_fingerprint else None
-    section = describe_dataset_section(planned, read_record(DatasetDescription, planned.dataset), fingerprint, None)
-    titles = [figure.title for figure in section.figures]
-    assert ("Size of every label" in titles) == has_fingerprint
-    assert bool(section.samples) == has_fingerprint
-    assert section.warnings == [("b", "labels/b.nii.gz", "no <lesion> in it")]
-    assert section.legend == [("<b>liver</b>", 0), ("lesion", 1)]
+    section = render_dataset(planned, read_record(DatasetDescription, planned.dataset), fingerprint, None)
+    assert ("<figcaption>Size of every label</figcaption>" in section) == has_fingerprint
+    assert ("<figcaption>a</figcaption>" in section) == has_fingerprint
+    assert "<td>labels/b.nii.gz</td><td>no &lt;lesion&gt; in it</td>" in section
+    assert '<li class="l0">&lt;b&gt;liver&lt;/b&gt;</li><li class="l1">lesion</li>' in section
 
 
 def make_selection(**changes):
@@ -136,7 +135,7 @@ def make_selection(**changes):
 
 def test_every_step_is_said_in_order():
     steps = (KeepLargestComponent(labels=("a", "b")), KeepLargestComponent(labels=("a",)))
-    assert describe_recipe(make_selection(postprocessing=steps, region_thresholds={"core": 0.35})) == [
+    assert list_recipe_steps(make_selection(postprocessing=steps, region_thresholds={"core": 0.35})) == [
         "predict with 2d and 3d_fullres, folds 0, 1, and average their probabilities",
         "core: probability at least 0.35",
         "keep the largest component of a, b",
@@ -145,7 +144,7 @@ def test_every_step_is_said_in_order():
 
 
 def test_a_single_network_averages_nothing():
-    assert describe_recipe(make_selection(configurations=("2d",), folds=("3",))) == [
+    assert list_recipe_steps(make_selection(configurations=("2d",), folds=("3",))) == [
         "predict with 2d, fold 3",
         "no post-processing: no step improved the score",
     ]
@@ -153,5 +152,5 @@ def test_a_single_network_averages_nothing():
 
 def test_refined_boundaries_come_before_post_processing(make_refinement):
     steps = (KeepLargestComponent(labels=("a",)),)
-    said = describe_recipe(make_selection(refinement=make_refinement(3), postprocessing=steps))
+    said = list_recipe_steps(make_selection(refinement=make_refinement(3), postprocessing=steps))
     assert said[1:] == ["refine boundaries with 3 small networks, averaged", "keep the largest component of a"]
