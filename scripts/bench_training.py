@@ -38,8 +38,8 @@ from autoseg.testing import write_phantom_dataset
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import TRAINING_STREAM, Batch, BatchStream
 from autoseg.training.data.loading import build_loader, default_workers, training_cases
-from autoseg.training.steps.loop import Clock, TrainingRun, train_epoch
-from autoseg.training.steps.starting import start_run
+from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch
+from autoseg.training.steps.starting import build_initial_network, start_run
 
 SECONDS_PER_TURN = 2.0
 """Steps of one candidate in a row: enough for a waiting share, few enough for other load to hit all alike."""
@@ -166,7 +166,8 @@ class Bench:
         yield "nnU-Net's transforms, one process", f"{1 / other:.1f} samples/s", f"{other / own:.2f} x our time"
 
     def _start(self, configuration: Configuration) -> TrainingRun:
-        return start_run(configuration, configuration.training, self.plan.encoding, self.device, self.precision, seed=0)
+        network = build_initial_network(configuration, 0)
+        return start_run(network, configuration, self.plan.encoding, StepSettings(self.device, self.precision))
 
     def _batches(self, workers: int) -> Generator[Batch, None, None]:
         cases = training_cases(self.cases, self.plan.encoding, ram_bytes=RAM_BYTES)
@@ -187,14 +188,14 @@ def _bare_step(run: TrainingRun, configuration: Configuration) -> Callable[[], N
     """The same network, loss and optimiser on one batch of noise that is on the device already."""
     network, shape = configuration.network, (configuration.batch_size, *configuration.patch_size)
     layout = torch.channels_last_3d if network.dimensions == 3 else torch.channels_last
-    image = torch.randn(shape[0], network.input_channels, *shape[1:], device=run.device)
+    image = torch.randn(shape[0], network.input_channels, *shape[1:], device=run.settings.device)
     image = image.contiguous(memory_format=layout)
-    target = torch.randint(0, len(run.encoding.values), shape, device=run.device)
+    target = torch.randint(0, len(run.encoding.values), shape, device=run.settings.device)
 
     def step() -> None:
         run.training_call.train()
         run.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+        with run.autocast():
             outputs = run.training_call(image)
         run.scaler.scale(run.loss(outputs, target)).backward()  # type: ignore[no-untyped-call]
         run.scaler.unscale_(run.optimizer)

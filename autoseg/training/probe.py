@@ -24,8 +24,8 @@ from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import BATCHES_AHEAD_PER_WORKER, TrainingCase, build_loader, default_workers
-from autoseg.training.steps.loop import Clock, TrainingRun, train_epoch
-from autoseg.training.steps.starting import start_run
+from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch
+from autoseg.training.steps.starting import build_initial_network, start_run
 
 MEASURED_FEATURES = (8, 32)
 """Base features of the measured networks: the narrowest that is planned, and nnU-Net's own."""
@@ -138,7 +138,9 @@ def _training_seconds(
     # the rate stays near zero: noise cannot be learned, and the values stay finite
     spec = configuration.training.model_copy(update={"steps_per_epoch": 1, "warmup_fraction": 1.0})
     clock = Clock(total_steps=1_000_000_000, limit_seconds=None)
-    run = start_run(configuration, spec, encoding, device, choose_dtype("auto", device), seed=0)
+    configuration = configuration.model_copy(update={"training": spec})
+    network = build_initial_network(configuration, seed=0)
+    run = start_run(network, configuration, encoding, StepSettings(device, choose_dtype("auto", device)))
     workers = default_workers(device)
     with closing(_open_batches(configuration, encoding, workers)) as batches:
         for _ in range(1 + BATCHES_AHEAD_PER_WORKER * workers):  # sets up kernels, and uses up what was ready
@@ -157,8 +159,8 @@ def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
     layout = memory_format(windows.ndim - 2)
     began, passes = time.monotonic(), -1
     while passes < 1 or time.monotonic() - began < SECONDS_PER_PREDICTION:
-        with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
-            logits = run.network(windows.to(run.device, memory_format=layout))
+        with run.autocast():
+            logits = run.network(windows.to(run.settings.device, memory_format=layout))
         logits.to("cpu", torch.float32)
         passes += 1
         if passes == 0:  # the first one sets up kernels

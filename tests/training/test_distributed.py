@@ -16,11 +16,10 @@ from autoseg.training import distributed
 from autoseg.training.data.batch import Share
 from autoseg.training.distributed import Ranks, device_of_process, join_ranks, leave
 from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
-from autoseg.training.steps.starting import start_run
 from tests.builders import make_network_spec
 from tests.training.small_cases import ENCODING, make_configuration, make_stored_case, open_loader
+from tests.training.small_runs import CPU, start_on_cpu
 
-CPU = torch.device("cpu")
 STEPS = 5
 
 
@@ -37,7 +36,7 @@ def train_a_little(ranks, folder, batch_size, training):
     """Five steps and a validation; the figures go into a file per process."""
     configuration = three_levels(batch_size, **training)
     cases = {name: make_stored_case(name, (9, 17, 13), seed=seed) for seed, name in enumerate("abc")}
-    run = start_run(configuration, configuration.training, ENCODING, CPU, torch.float32, seed=3, ranks=ranks)
+    run = start_on_cpu(configuration, ENCODING, ranks=ranks, seed=3)
     clock = Clock(total_steps=20, limit_seconds=None)
 
     share = Share(ranks.rank, ranks.count)
@@ -45,8 +44,8 @@ def train_a_little(ranks, folder, batch_size, training):
     validation_batches = open_loader(cases, configuration, seed=1, share=share, training=False)
     with closing(training_batches) as batches, closing(validation_batches) as held_out:
         losses = [train_epoch(run, batches, clock, lambda _step: None).mean_loss for _ in range(STEPS)]
-        validated = validate_epoch(run, held_out, clock)
-    figures = {"losses": losses, "validation_loss": validated.mean_loss, "pseudo_dice": validated.pseudo_dice}
+        validation_loss, pseudo_dice = validate_epoch(run, held_out, clock)
+    figures = {"losses": losses, "validation_loss": validation_loss, "pseudo_dice": pseudo_dice}
     (folder / f"figures_{ranks.rank}_of_{ranks.count}.json").write_text(json.dumps(figures))
     weights = {name: value.contiguous() for name, value in run.network.state_dict().items()}
     save_file(weights, folder / f"weights_{ranks.rank}_of_{ranks.count}.safetensors")

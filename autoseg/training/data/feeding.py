@@ -43,7 +43,7 @@ class DeviceFeed:
         Args:
             batches: One is taken at a time.
             device: Where they go.
-            augmentation: What the loader left to the device; None: nothing.
+            augmentation: Applied to batches that bring seeds for it, where the loader left it to the device.
         """
         self._batches = batches
         self._device = device
@@ -60,7 +60,7 @@ class DeviceFeed:
         self._ahead = None
         if self._stream is not None:
             self._await_copy(self._stream, image, target)
-        if self._augmentation is not None:
+        if self._augmentation is not None and "seeds" in batch:
             image, target = self._augmentation(image, target, np.asarray(batch["seeds"]))
         return DeviceBatch(image.contiguous(memory_format=memory_format(image.ndim - 2)), target.long(), batch["cases"])
 

@@ -4,14 +4,19 @@ Sample i of batch n is drawn from a generator seeded with (seed, stream, n, i) a
 run, for any number of workers, and in whichever training process it lands. Called by the training loop, once for each
 of its two streams.
 
-Workers are forked, so cases in memory are shared with them; only their own batches add to it.
+Workers are forked, so cases in memory are shared with them; only their own batches add to it. They end with the loader
+that is closed, and with their parent.
 """
 
 import math
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 
 import numpy as np
@@ -37,7 +42,6 @@ from autoseg.training.data.sampling import (
     draw_patch_corner,
     is_forced_foreground,
 )
-from autoseg.training.data.workers import deliver, follow_parent
 
 BATCHES_AHEAD_PER_WORKER = 2
 """How many finished batches a worker keeps ready: hides one slow batch, bounds memory."""
@@ -258,3 +262,50 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
             message = f"{task} failed: {type(error).__name__}: {error}"
             self.failures.put(message)
             raise TrainingError(message) from error
+
+
+def follow_parent() -> None:
+    """Let this worker end when its parent says so or is gone, not by the handlers that it inherited.
+
+    A signal to the whole group of processes (a terminal's, torchrun's, a batch system's) is the parent's to answer: it
+    finishes its step, for which it may need one more batch, and ends its workers.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)  # a killed parent cannot say more
+
+
+def deliver(augmenter: MultiThreadedAugmenter, failures: SimpleQueue[str]) -> Generator[Batch, None, None]:
+    """Pass batches on; turn a worker's death into an error that says why; end the workers when closed.
+
+    Raises:
+        TrainingError: If a worker failed or was killed.
+    """
+    try:
+        while True:
+            try:
+                batch: Batch = next(augmenter)
+            except RuntimeError as error:
+                raise TrainingError(_failure_message(failures)) from error
+            yield batch
+    finally:
+        processes = list(augmenter._processes)
+        augmenter._finish()  # batchgenerators has no public way to end its workers
+        for process in processes:
+            process.kill()  # one that did not end in time ignores the signal that batchgenerators then sends
+
+
+def _failure_message(failures: SimpleQueue[str]) -> str:
+    if failures.empty():
+        return (
+            "A worker that prepares batches was killed, most often because memory ran out. Use fewer --workers, "
+            "or give the machine more memory; training resumes from the last checkpoint."
+        )
+    return failures.get()

@@ -1,17 +1,15 @@
 """Which weights a fold keeps: those of the last step, or their moving average."""
 
-import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.feeding import DeviceFeed
-from autoseg.training.steps.averaging import WeightAverage
-from autoseg.training.steps.loop import Clock, TrainingRun, agree, predict_patches
+from autoseg.training.steps.loop import Clock, TrainingRun
 from autoseg.training.steps.pseudo_dice import PseudoDice, mean_dice
 
 logger = logging.getLogger("autoseg.train")
@@ -20,14 +18,9 @@ MIN_BATCHES = 20
 """Compared on fewer, small labels would decide by chance."""
 
 
-def averaged_weights(run: TrainingRun) -> dict[str, Tensor]:
-    """The moving average, where there is one; else the weights of the last step."""
-    return run.network.state_dict() if run.average is None else run.average.weights()
-
-
 def choose_final_weights(
     run: TrainingRun, batches: Iterator[Batch] | None, end: Clock
-) -> tuple[Literal["last", "average"], dict[str, Tensor]]:
+) -> tuple[Literal["last", "average"], nn.Module]:
     """Compare last and averaged weights on the same validation patches and keep the better.
 
     The mean pseudo-Dice decides; where it is equal, or no label was seen, the average stays.
@@ -38,43 +31,42 @@ def choose_final_weights(
         end: When the comparison has to be over; one batch is compared in any case.
 
     Returns:
-        Which, and the weights.
+        Which, and the network that has them.
 
     References:
         Own rule. An average of weights is better than the last ones while the learning rate is high (Polyak and
         Juditsky 1992); at the end of a schedule that falls to zero either may win.
     """
     if run.average is None:
-        return "last", run.network.state_dict()
+        return "last", run.network
     if batches is None:
-        return "average", run.average.weights()
-    last, average = _compare(run, run.average, batches, end)
+        return "average", run.kept_network
+    last, average = _compare(run, (run.network.eval(), run.kept_network.eval()), batches, end)
     logger.info("validation patches: Dice %s with the last weights, %s with their average", _text(last), _text(average))
     if last is not None and average is not None and last > average:
-        return "last", run.network.state_dict()
-    return "average", run.average.weights()
+        return "last", run.network
+    return "average", run.kept_network
 
 
 @torch.inference_mode()
 def _compare(
-    run: TrainingRun, average: WeightAverage, batches: Iterator[Batch], end: Clock
-) -> tuple[float | None, float | None]:
-    """Mean pseudo-Dice of the last and of the averaged weights."""
-    averaged = copy.deepcopy(run.network)
-    averaged.load_state_dict(average.weights())
-    networks = (run.network.eval(), averaged.eval())
-    counts = (PseudoDice(run.encoding), PseudoDice(run.encoding))
-    feed = DeviceFeed(batches, run.device)
+    run: TrainingRun, networks: Sequence[nn.Module], batches: Iterator[Batch], end: Clock
+) -> list[float | None]:
+    """Mean pseudo-Dice of each network on the same patches."""
+    counts = [PseudoDice(run.encoding) for _ in networks]
+    feed = DeviceFeed(batches, run.settings.device)
     for _ in range(max(run.spec.validation_steps, MIN_BATCHES)):
         batch = feed.take()
         for network, count in zip(networks, counts, strict=True):
-            count.add(predict_patches(run, network, batch.image), batch.target)
-        progress = agree(run, end)
+            with run.autocast():
+                logits: Tensor = network(batch.image)
+            count.add(logits, batch.target)
+        progress = run.agree(end)
         if run.stopped.is_set() or (end.limit_seconds is not None and progress >= 1.0):
             break
     for count in counts:
-        count.sum_over(run.ranks)
-    return mean_dice(counts[0].dice()), mean_dice(counts[1].dice())
+        count.sum_over(run.settings.ranks)
+    return [mean_dice(count.dice()) for count in counts]
 
 
 def _text(dice: float | None) -> str:

@@ -1,22 +1,32 @@
-"""One fold: what is trained and validated, on which cases, with what and where; decided before the first step.
+"""One fold: what is trained and validated, on which cases, with what and where; and its two streams of batches.
 
-Tested in tests/training/folds/test_fold_batches.py and tests/stages/test_train.py.
+Also tested in tests/stages/test_train.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import StoredCase, open_case
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, hash_of, model_hash
 from autoseg.records.workspace import Workspace
-from autoseg.training.data.loading import default_workers
+from autoseg.system import measure_total_memory
+from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, Batch, BatchStream, Share
+from autoseg.training.data.loading import TrainingCase, build_loader, default_workers, training_cases
 from autoseg.training.data.sampling import SliceableLabels
 from autoseg.training.distributed import Ranks
 from autoseg.training.options import TrainingOptions
+
+RAM_FRACTION_FOR_CASES = 0.25
+"""Fraction of the memory up to which cases stay in it: then no patch waits for the disk."""
+
+LOADERS = 2
+"""Loaders for which each process keeps cases: training and validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,3 +110,46 @@ class Fold:
     def open_case(self, case_id: str) -> StoredCase:
         """Open a preprocessed case; its array stays on disk."""
         return open_case(self.preprocessed, case_id)
+
+
+def open_training_batches(fold: Fold, first_batch: int) -> Generator[Batch, None, None]:
+    """Augmented batches, this process's share of each, from the batch where an earlier run stopped."""
+    stream = BatchStream(
+        seed=(fold.options.seed, TRAINING_STREAM),
+        rules=AugmentationRules(),
+        first_batch=first_batch,
+        share=Share(fold.ranks.rank, fold.ranks.count),
+        intensity_on_device=fold.device.type == "cuda",
+    )
+    cases = _load_cases(fold, fold.split.training)
+    return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=fold.workers)
+
+
+def open_validation_batches(fold: Fold, first_batch: int) -> Generator[Batch, None, None]:
+    """Patches of the validation cases as they lie; without such cases the training cases stand in."""
+    stream = BatchStream(
+        seed=(fold.options.seed, VALIDATION_STREAM),
+        rules=None,
+        first_batch=first_batch,
+        share=Share(fold.ranks.rank, fold.ranks.count),
+    )
+    cases = _load_cases(fold, fold.split.validation or fold.split.training)
+    return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=0)
+
+
+def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
+    """Open cases, and read them into memory where it has room."""
+    opened = {case: fold.open_case(case) for case in cases}
+    planned = fold.configuration.spacing
+    stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
+    if stale:
+        raise TrainingError(
+            f"{fold.preprocessed}: {len(stale)} cases, {stale[0]} first, were preprocessed for another spacing than "
+            "the plan's. Run autoseg-plan again with the same workspace."
+        )
+    return training_cases(opened, fold.plan.encoding, ram_bytes=_bytes_for_cases(fold), previous=fold.previous)
+
+
+def _bytes_for_cases(fold: Fold) -> int:
+    """This machine's share, divided among the loaders of all processes here."""
+    return int(RAM_FRACTION_FOR_CASES * measure_total_memory() / (LOADERS * fold.ranks.count_here))

@@ -10,7 +10,6 @@ from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.files import write_text
 from autoseg.system import count_cores
 from autoseg.text import format_duration
-from autoseg.training.steps.loop import EpochResult, ValidationResult
 
 logger = logging.getLogger("autoseg.train")
 
@@ -19,22 +18,6 @@ DATA_WAIT_WARNING = 0.05
 
 MUCH_WORSE = 0.1
 """Growth of that fraction after which the log says it again."""
-
-
-def history_line(
-    epoch: int, step: int, seconds: float, trained: EpochResult, validated: ValidationResult
-) -> EpochHistory:
-    """Put the figures of one epoch together."""
-    return EpochHistory(
-        epoch=epoch,
-        step=step,
-        seconds=seconds,
-        data_wait_fraction=trained.data_wait_fraction,
-        train_loss=trained.mean_loss,
-        validation_loss=validated.mean_loss,
-        pseudo_dice=validated.pseudo_dice,
-        learning_rate=trained.learning_rate,
-    )
 
 
 def log_line(

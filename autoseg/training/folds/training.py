@@ -26,14 +26,12 @@ from autoseg.training.folds.checkpointing import (
     save_weights,
 )
 from autoseg.training.folds.earlier_training import check_same_training, forget_results
-from autoseg.training.folds.final_weights import averaged_weights, choose_final_weights
-from autoseg.training.folds.fold import Fold
-from autoseg.training.folds.fold_batches import augmentation_on_device, open_training_batches, open_validation_batches
-from autoseg.training.folds.history import history_line, log_line, read_history, write_history
-from autoseg.training.steps.compiling import pays_to_compile
-from autoseg.training.steps.loop import Clock, TrainingRun, ValidationResult, agree, train_epoch, validate_epoch
+from autoseg.training.folds.final_weights import choose_final_weights
+from autoseg.training.folds.fold import Fold, open_training_batches, open_validation_batches
+from autoseg.training.folds.history import log_line, read_history, write_history
+from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
-from autoseg.training.steps.starting import start_run
+from autoseg.training.steps.starting import build_initial_network, should_compile, start_run
 from autoseg.training.transfer import freeze_encoder, load_pretrained
 
 logger = logging.getLogger("autoseg.train")
@@ -82,19 +80,19 @@ def train_until_done(
     run, clock = state.run, state.clock
     with stopping_on_signals(run.stop):
         _train_epochs(fold, state, _step_progress(progress, clock), after_epoch)
-        if run.ranks.is_first:
+        if fold.ranks.is_first:
             _save_last(fold, run, _record(fold, state))
         if run.stopped.is_set():
             return _record(fold, state)
         end = Clock(clock.total_steps, limit_seconds, clock.elapsed_before, clock.started)
         with _comparison_batches(fold) as batches:
-            chosen, weights = choose_final_weights(run, batches, end)
-        agree(run, end)  # a stop that was asked for since the last step
+            chosen, network = choose_final_weights(run, batches, end)
+        run.agree(end)  # a stop that was asked for since the last step
         if run.stopped.is_set():
             return _record(fold, state)
         checkpoint = _record(fold, state).model_copy(update={"finished": True, "weights": chosen})
-        if run.ranks.is_first:
-            save_weights(cpu_weights(weights), checkpoint, fold.folder / "checkpoint_final")
+        if fold.ranks.is_first:
+            save_weights(cpu_weights(network.state_dict()), checkpoint, fold.folder / "checkpoint_final")
     return checkpoint
 
 
@@ -129,12 +127,11 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
     if resumed is not None:
         check_same_training(resumed.checkpoint, fold, path.with_suffix(".safetensors"))
     steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
-    run = start_run(
-        fold.configuration, spec, fold.plan.encoding, fold.device, fold.training_precision,
-        seed=fold.options.seed, ranks=fold.ranks, augmentation=augmentation_on_device(fold.configuration, fold.device),
-        compiled=pays_to_compile(fold.options.compile, fold.device, steps, limit_seconds),
-        prepare=lambda network: _prepare_network(network, fold),
-    )  # fmt: skip
+    network = build_initial_network(fold.configuration, fold.options.seed)
+    _prepare_network(network, fold)
+    compiled = should_compile(fold.options.compile, fold.device, steps, limit_seconds)
+    settings = StepSettings(fold.device, fold.training_precision, fold.ranks, compiled)
+    run = start_run(network, fold.configuration, fold.plan.encoding, settings)
     if limit_seconds is not None and spec.weight_average_decay is not None:
         limit_seconds *= 1.0 - COMPARISON_FRACTION
     if resumed is not None:
@@ -144,7 +141,7 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
         return _Progress(run, Clock(steps, limit_seconds, started=began), [])
     checkpoint = resumed.checkpoint
     logger.info("resuming after epoch %d, step %d", checkpoint.epoch, run.step)
-    if fold.options.pretrained is not None and run.ranks.is_first:
+    if fold.options.pretrained is not None and fold.ranks.is_first:
         logger.warning("--pretrained is ignored: training resumes after step %d; --restart starts over", run.step)
     return _Progress(
         run,
@@ -184,10 +181,11 @@ def _restore(run: TrainingRun, resumed: ResumePoint, fold: Fold) -> None:
 
 
 def _check_same_step(run: TrainingRun) -> None:
-    (first,) = run.ranks.broadcast_numbers([run.step])
+    ranks = run.settings.ranks
+    (first,) = ranks.broadcast_numbers([run.step])
     if first != run.step:
         raise TrainingError(
-            f"the first process resumes after step {first:.0f}, process {run.ranks.rank + 1} after step {run.step}: "
+            f"the first process resumes after step {first:.0f}, process {ranks.rank + 1} after step {run.step}: "
             "they see different checkpoints. Processes on several machines need one workspace that all of them see."
         )
 
@@ -209,20 +207,30 @@ def _train_epochs(
         _save_now_and_then(fold, state)
 
     with closing(training), closing(validation):
-        while agree(run, clock) < 1.0 and not run.stopped.is_set():
+        while run.agree(clock) < 1.0 and not run.stopped.is_set():
             began = time.monotonic()
             trained = train_epoch(run, training, clock, finish_step)
             if run.stopped.is_set():
                 return
-            validated = _validate_patches(run, validation, clock)
-            line = history_line(len(history), run.step, time.monotonic() - began, trained, validated)
-            history.append(line.model_copy(update={"peak_memory_bytes": _peak_memory_bytes(run.device)}))
+            validation_loss, pseudo_dice = validate_epoch(run, validation, clock)
+            epoch = EpochHistory(
+                epoch=len(history),
+                step=run.step,
+                seconds=time.monotonic() - began,
+                data_wait_fraction=trained.data_wait_fraction,
+                train_loss=trained.mean_loss,
+                validation_loss=validation_loss,
+                pseudo_dice=pseudo_dice,
+                learning_rate=trained.learning_rate,
+                peak_memory_bytes=_peak_memory_bytes(fold.device),
+            )
+            history.append(epoch)
             _keep(fold, state, after_epoch)
 
 
 def _save_now_and_then(fold: Fold, state: _Progress) -> None:
     """Write the resume point after a step, also within a long epoch."""
-    if state.run.ranks.is_first and time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
+    if fold.ranks.is_first and time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
         _save_last(fold, state.run, _record(fold, state))
         state.saved = time.monotonic()
 
@@ -234,18 +242,6 @@ def _forget_earlier(fold: Fold) -> None:
         forget_results(fold)
 
 
-def _validate_patches(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
-    """Validate with the averaged weights when there are any, since these are the ones that `best` keeps."""
-    if run.average is None:
-        return validate_epoch(run, batches, clock)
-    current = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    run.network.load_state_dict(run.average.weights())
-    try:
-        return validate_epoch(run, batches, clock)
-    finally:
-        run.network.load_state_dict(current)
-
-
 def _keep(fold: Fold, state: _Progress, after_epoch: Callable[[list[EpochHistory]], None]) -> None:
     """Write the epoch's results: history, and the weights if they are the best so far."""
     run, line = state.run, state.history[-1]
@@ -253,7 +249,7 @@ def _keep(fold: Fold, state: _Progress, after_epoch: Callable[[list[EpochHistory
     is_best = state.average_dice is not None and (state.best_dice is None or state.average_dice > state.best_dice)
     if is_best:
         state.best_dice = state.average_dice
-    if not run.ranks.is_first:
+    if not fold.ranks.is_first:
         return
     log_line(
         line,
@@ -264,7 +260,8 @@ def _keep(fold: Fold, state: _Progress, after_epoch: Callable[[list[EpochHistory
     write_history(state.history, fold.folder / "history.jsonl")
     after_epoch(state.history)
     if is_best:
-        save_weights(cpu_weights(averaged_weights(run)), _record(fold, state), fold.folder / "checkpoint_best")
+        weights = cpu_weights(run.kept_network.state_dict())
+        save_weights(weights, _record(fold, state), fold.folder / "checkpoint_best")
 
 
 @contextmanager

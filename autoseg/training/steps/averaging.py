@@ -1,5 +1,6 @@
 """The exponential moving average of a network's weights."""
 
+import copy
 from collections.abc import Mapping
 from typing import Final
 
@@ -20,10 +21,10 @@ class WeightAverage:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Start from the network's present weights.
+        """Start from the present weights, in a network of the average's own.
 
         Args:
-            network: Its state dict's entries are averaged.
+            network: Network whose weights are averaged; not changed.
             decay: Fraction of the old average that stays at each update, [0, 1).
 
         Raises:
@@ -33,7 +34,8 @@ class WeightAverage:
             raise ValueError(f"decay of the weight average is {decay}, expected a number in [0, 1)")
         self.decay = decay
         self.num_updates = 0
-        self._average = _copy(network.state_dict())
+        self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
+        self._average = self.network.state_dict()
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
@@ -46,16 +48,12 @@ class WeightAverage:
             self._average[name].copy_(current[name])
         self.num_updates += 1
 
-    def weights(self) -> dict[str, Tensor]:
-        """A copy of the averaged weights, fit for the network's `load_state_dict`."""
-        return _copy(self._average)
-
     def state_dict(self) -> dict[str, Tensor]:
         """All that resuming needs, tensors only: the weights and the number of updates."""
-        return {**self.weights(), NUM_UPDATES_KEY: torch.tensor(self.num_updates)}
+        return {**self._average, NUM_UPDATES_KEY: torch.tensor(self.num_updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state given by `state_dict`.
+        """Continue from a state given by `state_dict`.
 
         Raises:
             ValueError: If the state belongs to another network.
@@ -71,7 +69,3 @@ class WeightAverage:
         for name, value in self._average.items():
             value.copy_(state[name])
         self.num_updates = int(state[NUM_UPDATES_KEY])
-
-
-def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}

@@ -20,9 +20,8 @@ from autoseg.training.data.feeding import DeviceBatch, DeviceFeed
 from autoseg.training.distributed import Ranks
 from autoseg.training.losses import SegmentationLoss
 from autoseg.training.steps.averaging import WeightAverage
-from autoseg.training.steps.optimizer import set_learning_rate, step_unless
+from autoseg.training.steps.optimizer import learning_rate, set_learning_rate, step_unless
 from autoseg.training.steps.pseudo_dice import PseudoDice
-from autoseg.training.steps.schedule import learning_rate
 
 logger = logging.getLogger("autoseg.train")
 
@@ -59,6 +58,19 @@ class Clock:
         return self.elapsed() * (1.0 - progress) / progress if progress > 0.0 else None
 
 
+@dataclass(frozen=True)
+class StepSettings:
+    """How training steps are computed."""
+
+    device: torch.device
+    precision: torch.dtype
+    """Type of autocast; float32: none."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """Processes that share each batch; the default is this one alone."""
+    compiled: bool = False
+    """Whether the network's training call is compiled."""
+
+
 @dataclass
 class TrainingRun:
     """The moving parts of one fold's training; made by `start_run`."""
@@ -72,13 +84,11 @@ class TrainingRun:
     scaler: torch.amp.GradScaler
     """Active in fp16 only."""
     average: WeightAverage | None
+    augmentation: DeviceAugmentation
+    """What a loader for a GPU leaves to the device."""
     spec: TrainingSpec
     encoding: LabelEncoding
-    device: torch.device
-    precision: torch.dtype
-    ranks: Ranks
-    augmentation: DeviceAugmentation | None
-    """What the loader leaves to the device."""
+    settings: StepSettings
     step: int = 0
     """Optimiser steps done."""
     bad_steps: int = 0
@@ -87,6 +97,23 @@ class TrainingRun:
     """Set from outside (a signal) to stop after the current step."""
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when all processes have agreed to stop."""
+
+    @property
+    def kept_network(self) -> nn.Module:
+        """The network that is validated and kept: the one with averaged weights where there is an average."""
+        return self.network if self.average is None else self.average.network
+
+    def agree(self, clock: Clock) -> float:
+        """The first process's progress, for all; a stop asked of any process stops all of them."""
+        progress, stop = self.settings.ranks.agree(clock.progress(self.step), stop=self.stop.is_set())
+        if stop:
+            self.stopped.set()
+        return progress
+
+    def autocast(self) -> torch.autocast:
+        """A context in which networks compute in the training's precision."""
+        precision = self.settings.precision
+        return torch.autocast(self.settings.device.type, precision, enabled=precision != torch.float32)
 
 
 @dataclass(frozen=True)
@@ -98,30 +125,9 @@ class EpochResult:
     data_wait_fraction: float
 
 
-@dataclass(frozen=True)
-class ValidationResult:
-    """What one validation epoch gives."""
-
-    mean_loss: float | None
-    pseudo_dice: dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class _QueuedStep:
-    """A step whose figures are still on the device, perhaps not yet computed."""
-
-    number: int
-    cases: list[str]
-    loss_and_norm: Tensor
-    """Loss and length of the gradient, (2,)."""
-
-
-def agree(run: TrainingRun, clock: Clock) -> float:
-    """The first process's progress, for all; a stop asked of any process stops all of them."""
-    progress, stop = run.ranks.agree(clock.progress(run.step), stop=run.stop.is_set())
-    if stop:
-        run.stopped.set()
-    return progress
+QueuedStep = tuple[int, list[str], Tensor]
+"""A step whose figures are still on the device, perhaps not yet computed: its number, its cases, and loss and length of
+the gradient, (2,)."""
 
 
 def train_epoch(
@@ -139,13 +145,14 @@ def train_epoch(
         TrainingError: If too many steps in a row have a non-finite loss or gradient.
     """
     run.training_call.train()
-    feed = DeviceFeed(batches, run.device, run.augmentation)
-    most_queued = 1 if run.device.type == "cuda" else 0  # a GPU computes the next step while this one's loss is read
+    device = run.settings.device
+    feed = DeviceFeed(batches, device, run.augmentation)
+    max_queued = 1 if device.type == "cuda" else 0  # a GPU computes the next step while this one's loss is read
     began, rate = time.monotonic(), 0.0
     losses: list[float] = []
-    queued: deque[_QueuedStep] = deque()
+    queued: deque[QueuedStep] = deque()
     for remaining in reversed(range(run.spec.steps_per_epoch)):
-        progress = agree(run, clock)
+        progress = run.agree(clock)
         if progress >= 1.0 or run.stopped.is_set():
             break
         batch = feed.take()
@@ -156,47 +163,47 @@ def train_epoch(
         after_step(run.step)
         if remaining:
             feed.fetch_next()
-        while len(queued) > most_queued:
-            losses.append(_look_at(run, queued.popleft()))
-    losses += [_look_at(run, step) for step in queued]
+        while len(queued) > max_queued:
+            losses.append(_read_loss(run, *queued.popleft()))
+    losses += [_read_loss(run, *step) for step in queued]
     waited, seconds = feed.waited_seconds(), max(time.monotonic() - began, 1e-9)
     return EpochResult(mean_loss=_mean(losses), learning_rate=rate, data_wait_fraction=min(waited / seconds, 1.0))
 
 
 @torch.inference_mode()
-def validate_epoch(run: TrainingRun, batches: Iterator[Batch], clock: Clock) -> ValidationResult:
-    """Measure the loss and the pseudo-Dice on random patches of the validation cases; one batch at least."""
-    run.network.eval()
-    feed = DeviceFeed(batches, run.device)
+def validate_epoch(
+    run: TrainingRun, batches: Iterator[Batch], clock: Clock
+) -> tuple[float | None, dict[str, float | None]]:
+    """Predict random patches of the validation cases with the network that is kept; one batch at least.
+
+    Returns:
+        The mean loss, None if no loss was finite; and the pseudo-Dice by label.
+    """
+    network = run.kept_network.eval()
+    feed = DeviceFeed(batches, run.settings.device)
     pseudo_dice = PseudoDice(run.encoding)
     losses: list[Tensor] = []
-    progress = agree(run, clock)
+    progress = run.agree(clock)
     for remaining in reversed(range(run.spec.validation_steps)):
         batch = feed.take()
-        logits = predict_patches(run, run.network, batch.image)
+        with run.autocast():
+            logits: Tensor = network(batch.image)
         losses.append(run.loss(logits, batch.target, progress=progress))
         pseudo_dice.add(logits, batch.target)
-        progress = agree(run, clock)
+        progress = run.agree(clock)
         if run.stopped.is_set() or (clock.limit_seconds is not None and progress >= 1.0):
             break
         if remaining:
             feed.fetch_next()
-    pseudo_dice.sum_over(run.ranks)
-    return ValidationResult(mean_loss=_mean(torch.stack(losses).tolist()), pseudo_dice=pseudo_dice.dice())
+    pseudo_dice.sum_over(run.settings.ranks)
+    return _mean(torch.stack(losses).tolist()), pseudo_dice.dice()
 
 
-def predict_patches(run: TrainingRun, network: nn.Module, image: Tensor) -> Tensor:
-    """Logits at full resolution, in the training's precision; the network is in evaluation mode."""
-    with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
-        logits: Tensor = network(image)
-    return logits
-
-
-def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> _QueuedStep:
+def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> QueuedStep:
     """Give the device one optimiser step, which changes nothing when the loss or the gradient is not finite."""
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
     run.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+    with run.autocast():
         outputs = run.training_call(batch.image)
     loss = run.loss(outputs, batch.target, progress=progress)
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -208,35 +215,36 @@ def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> _Queue
         _settle_statistics(run, buffer, before, is_bad)
     if run.average is not None:
         run.average.update(run.network)
-    return _QueuedStep(run.step, batch.cases, torch.stack((loss.detach(), norm)))
+    return run.step, batch.cases, torch.stack((loss.detach(), norm))
 
 
 def _settle_statistics(run: TrainingRun, buffer: Tensor, before: Tensor, is_bad: Tensor) -> None:
     """Take back what a bad step did to batch normalisation; the mean over processes, so that all validate the same."""
     buffer.copy_(torch.where(is_bad, before, buffer))
-    if run.ranks.count > 1 and buffer.is_floating_point():
-        buffer.copy_(run.ranks.sum(buffer) / run.ranks.count)
+    ranks = run.settings.ranks
+    if ranks.count > 1 and buffer.is_floating_point():
+        buffer.copy_(ranks.sum(buffer) / ranks.count)
 
 
-def _look_at(run: TrainingRun, step: _QueuedStep) -> float:
-    """Read a step's loss; say it when the step was skipped, and give up when too many were.
+def _read_loss(run: TrainingRun, number: int, cases: list[str], loss_and_norm: Tensor) -> float:
+    """Read a step's loss; log that the step was skipped, and give up when too many were.
 
     Raises:
         TrainingError: See `train_epoch`.
     """
-    loss, norm = step.loss_and_norm.tolist()
+    loss, norm = loss_and_norm.tolist()
     if math.isfinite(loss + norm):
         run.bad_steps = 0
         return float(loss)
     run.bad_steps += 1
-    cases = ", ".join(step.cases) + (" or those of the other processes" if run.ranks.count > 1 else "")
+    names = ", ".join(cases) + (" or those of the other processes" if run.settings.ranks.count > 1 else "")
     is_overflow = run.scaler.is_enabled() and math.isfinite(loss)  # the scale was too large, and is smaller now
     level = logging.DEBUG if is_overflow else logging.WARNING
-    logger.log(level, "step %d skipped: loss or gradient not finite on cases %s", step.number, cases)
+    logger.log(level, "step %d skipped: loss or gradient not finite on cases %s", number, names)
     if run.bad_steps >= MAX_CONSECUTIVE_BAD_STEPS:
         raise TrainingError(
             f"{run.bad_steps} training steps in a row gave a loss or gradient that is not finite, the last on the "
-            f"cases {cases}. Look at these images for extreme values, or train with --precision fp32."
+            f"cases {names}. Look at these images for extreme values, or train with --precision fp32."
         )
     return float(loss)
 

@@ -1,10 +1,15 @@
-"""The one place where a TrainingSpec becomes an optimiser."""
+"""The one place where a TrainingSpec becomes an optimiser, and the learning rate over the progress of training."""
+
+from math import cos, pi, pow
+from typing import Final
 
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import Parameter
 
 from autoseg.records.plan import TrainingSpec
+
+POLY_EXPONENT: Final = 0.9
 
 
 def build_optimizer(network: nn.Module, spec: TrainingSpec) -> optim.Optimizer:
@@ -69,3 +74,32 @@ def _decay_groups(parameters: list[Parameter], weight_decay: float) -> list[dict
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     undecayed = [parameter for parameter in parameters if parameter.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+
+
+def learning_rate(progress: float, spec: TrainingSpec) -> float:
+    """The learning rate at a moment of training.
+
+    Rises linearly from 0 over the warm-up, then falls from `spec.learning_rate` to 0 over the rest.
+
+    Args:
+        progress: Fraction of the training that is done; values outside [0, 1] count as the nearer bound.
+        spec: Peak, schedule and warm-up.
+
+    References:
+        poly: Chen et al., "DeepLab", 2017, with nnU-Net v2's exponent 0.9; cosine: Loshchilov and Hutter, "SGDR",
+        2017, a single period.
+
+    Examples:
+        >>> round(learning_rate(0.5, TrainingSpec(mirror_axes=(), batch_dice=False)), 6)
+        0.005359
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    warmup = spec.warmup_fraction
+    if progress < warmup:
+        return spec.learning_rate * progress / warmup
+    remaining = (1.0 - progress) / (1.0 - warmup) if warmup < 1.0 else 1.0
+    match spec.schedule:
+        case "poly":
+            return spec.learning_rate * pow(remaining, POLY_EXPONENT)
+        case "cosine":
+            return spec.learning_rate * 0.5 * (1.0 - cos(pi * remaining))

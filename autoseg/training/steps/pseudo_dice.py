@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
 from autoseg.training.distributed import Ranks
-from autoseg.training.losses.targets import region_target
+from autoseg.training.losses.level import region_target
 
 MOVING_AVERAGE_DECAY: Final = 0.9
 """Fraction of the old average that an epoch keeps (nnU-Net v2)."""

@@ -1,6 +1,10 @@
 """Batches: content, determinism, failures."""
 
 import dataclasses
+import inspect
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import blosc2
@@ -305,3 +309,46 @@ def test_masked_channels_of_the_plan_stay_zero_outside(cases):
     assert (image[:, 1, :, 0] == 0).all()
     assert (image[:, 0, :, 0] != 0).all()
     assert (image[:, :, :, 1:] != 0).all()
+
+
+def workers():
+    """The loader's processes; other tests may have left idle ones of a pool behind."""
+    return {child for child in multiprocessing.active_children() if child.name.startswith("Process-")}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_killed_worker_ends_training_with_a_message(cases):
+    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
+    next(batches)
+    next(iter(workers())).kill()
+
+    with pytest.raises(TrainingError, match=r"worker that prepares batches was killed.*memory.*--workers"):
+        list(islice(batches, 50))
+
+    assert not workers()
+
+
+def test_closing_ends_the_workers(cases):
+    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
+    next(batches)
+    assert len(workers()) == 2
+    # as a traceback would; without a reference batchgenerators ends its workers when it is deleted
+    kept_alive = dict(inspect.getgeneratorlocals(batches))
+
+    batches.close()
+
+    assert not workers()
+    assert "augmenter" in kept_alive
+
+
+def test_a_signal_to_the_whole_group_is_left_to_the_parent(cases):
+    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
+    list(islice(batches, 4))  # both have started
+    for worker in workers():
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+
+    assert len(list(islice(batches, 20))) == 20
+    assert len(workers()) == 2
+    batches.close()
+    assert not workers()

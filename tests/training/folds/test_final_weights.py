@@ -9,9 +9,8 @@ from autoseg.training.folds.final_weights import MIN_BATCHES, choose_final_weigh
 from autoseg.training.probe import _ENCODING as ENCODING
 from autoseg.training.probe import _configuration
 from autoseg.training.steps.loop import Clock
-from autoseg.training.steps.starting import start_run
+from tests.training.small_runs import start_on_cpu
 
-CPU = torch.device("cpu")
 FOREVER = Clock(total_steps=1, limit_seconds=None)
 
 
@@ -19,7 +18,7 @@ def make_run(decay=0.9):
     """A network that says what the head's bias says: label 1, "a", at the last step and label 2, "b", on average."""
     configuration = _configuration(2, 4)
     spec = configuration.training.model_copy(update={"weight_average_decay": decay, "validation_steps": 2})
-    run = start_run(configuration, spec, ENCODING, CPU, torch.float32, seed=0)
+    run = start_on_cpu(configuration.model_copy(update={"training": spec}), ENCODING)
     if run.average is not None:
         set_answer(run, 2)
         run.average = type(run.average)(run.network, decay)
@@ -44,17 +43,17 @@ def batches(*labels):
         )
 
 
-def answer(weights):
-    return int(weights["decoder.heads.0.bias"].argmax())
+def answer(network):
+    return int(network.state_dict()["decoder.heads.0.bias"].argmax())
 
 
 def test_the_better_weights_are_kept(caplog):
     caplog.set_level("INFO")
-    which, weights = choose_final_weights(make_run(), batches(1), FOREVER)
-    assert (which, answer(weights)) == ("last", 1)
+    which, network = choose_final_weights(make_run(), batches(1), FOREVER)
+    assert (which, answer(network)) == ("last", 1)
     assert "Dice 1.0000 with the last weights, 0.0000 with their average" in caplog.text
-    which, weights = choose_final_weights(make_run(), batches(2), FOREVER)
-    assert (which, answer(weights)) == ("average", 2)
+    which, network = choose_final_weights(make_run(), batches(2), FOREVER)
+    assert (which, answer(network)) == ("average", 2)
 
 
 def test_a_tie_and_nothing_to_compare_on_keep_the_average():
@@ -63,8 +62,8 @@ def test_a_tie_and_nothing_to_compare_on_keep_the_average():
 
 
 def test_without_an_average_the_last_weights_stay():
-    which, weights = choose_final_weights(make_run(decay=None), batches(2), FOREVER)
-    assert (which, answer(weights)) == ("last", 1)
+    which, network = choose_final_weights(make_run(decay=None), batches(2), FOREVER)
+    assert (which, answer(network)) == ("last", 1)
 
 
 def test_enough_patches_are_compared_unless_time_is_up():

@@ -12,15 +12,13 @@ from autoseg.training.probe import _ENCODING as ENCODING
 from autoseg.training.probe import _configuration
 from autoseg.training.steps import loop
 from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
-from autoseg.training.steps.starting import start_run
-
-CPU = torch.device("cpu")
+from tests.training.small_runs import start_on_cpu
 
 
 def make_run(precision=torch.float32, **changes):
     configuration = _configuration(2, 4)
     spec = configuration.training.model_copy(update={"steps_per_epoch": 4, "validation_steps": 2, **changes})
-    return start_run(configuration, spec, ENCODING, CPU, precision, seed=0)
+    return start_on_cpu(configuration.model_copy(update={"training": spec}), ENCODING, precision=precision)
 
 
 def batches(value=None):
@@ -94,10 +92,10 @@ def test_training_gives_up_when_nothing_is_finite(monkeypatch):
 def test_validation_changes_nothing_and_scores_a_perfect_patch():
     run = make_run()
     before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    result = validate_epoch(run, batches(), forever())
+    loss, pseudo_dice = validate_epoch(run, batches(), forever())
     assert all(torch.equal(before[name], tensor) for name, tensor in run.network.state_dict().items())
-    assert result.mean_loss is not None
-    assert result.pseudo_dice.keys() == {"a", "b"}
+    assert loss is not None
+    assert pseudo_dice.keys() == {"a", "b"}
 
 
 def test_progress_is_by_time_where_a_time_was_promised():
@@ -130,7 +128,7 @@ def test_running_statistics_survive_a_bad_step():
     configuration = _configuration(2, 4)
     network = configuration.network.model_copy(update={"normalization": "batch"})
     configuration = configuration.model_copy(update={"network": network})
-    run = start_run(configuration, configuration.training, ENCODING, CPU, torch.float32, seed=0)
+    run = start_on_cpu(configuration, ENCODING)
     before = {name: buffer.clone() for name, buffer in run.network.named_buffers()}
     assert before
     train_epoch(run, batches(math.nan), forever(), lambda _step: None)

@@ -9,9 +9,8 @@ from autoseg.records.plan import Split
 from autoseg.records.workspace import Workspace
 from autoseg.training.data import loading
 from autoseg.training.distributed import Ranks
-from autoseg.training.folds import fold_batches
-from autoseg.training.folds.fold import Fold
-from autoseg.training.folds.fold_batches import open_training_batches, open_validation_batches
+from autoseg.training.folds import fold as fold_module
+from autoseg.training.folds.fold import Fold, open_training_batches, open_validation_batches
 from autoseg.training.options import TrainingOptions
 from tests.builders import make_dataset, make_plan
 
@@ -38,9 +37,9 @@ def test_processes_share_the_cores_for_their_workers(training, monkeypatch, coun
 @pytest.mark.parametrize("count_here", [1, 2])
 def test_the_loaders_of_all_processes_share_a_quarter_of_the_memory(training, monkeypatch, count_here):
     given = []
-    monkeypatch.setattr(fold_batches, "training_cases", lambda *_, ram_bytes, **__: given.append(ram_bytes))
-    monkeypatch.setattr(fold_batches, "build_loader", lambda *_, **__: None)
-    monkeypatch.setattr(fold_batches, "measure_total_memory", lambda: 4096 * 1024)
+    monkeypatch.setattr(fold_module, "training_cases", lambda *_, ram_bytes, **__: given.append(ram_bytes))
+    monkeypatch.setattr(fold_module, "build_loader", lambda *_, **__: None)
+    monkeypatch.setattr(fold_module, "measure_total_memory", lambda: 4096 * 1024)
     for rank in range(count_here):
         fold = replace(training, ranks=Ranks(rank=rank, count=4, count_here=count_here))
         open_training_batches(fold, 0)
