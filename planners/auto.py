@@ -23,7 +23,7 @@ from planners.composition import compose
 from planners.preset import Preset
 from planners.rules import Decided
 from planners.rules.schedule import time_per_fold
-from planners.rules.target_spacing import choose_target_spacing
+from planners.rules.spacing import choose_target_spacing
 
 NAME = "auto"
 

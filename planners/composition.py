@@ -28,11 +28,11 @@ from planners.configuration import ConfigurationPlanner, PlanningContext
 from planners.outline import CASCADE, list_names, outline_configurations, raise_largest
 from planners.preset import Preset
 from planners.rules import Decided, as_decision
-from planners.rules.adoption import adopt_normalization, check_adopted_memory
 from planners.rules.configurations import choose_batch_dice, choose_configurations
-from planners.rules.normalization import choose_masks, choose_normalization
+from planners.rules.memory import check_adopted_memory
+from planners.rules.normalization import adopt_normalization, choose_masks, choose_normalization
 from planners.rules.schedule import choose_schedule
-from planners.rules.target_spacing import choose_target_spacing, choose_transpose, median_resampled_shape
+from planners.rules.spacing import choose_target_spacing, choose_transpose, median_resampled_shape
 
 
 def compose(

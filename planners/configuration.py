@@ -19,14 +19,22 @@ from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSp
 from autoseg.records.plan import Configuration, Decision, Estimates, TrainingSpec
 from planners.preset import Preset
 from planners.rules import Decided, as_decision
-from planners.rules.adoption import adopt_topology
-from planners.rules.batch_size import MIN_BATCH, cap_batch_size, choose_batch_size, take_batch_size
-from planners.rules.latency import explain_latency, keeps_latency, prediction_seconds, refuse_latency
+from planners.rules.memory import (
+    MIN_BATCH,
+    MemoryReference,
+    cap_batch_size,
+    choose_batch_size,
+    explain_asked_patch,
+    explain_patch,
+    fit_patch,
+    take_batch_size,
+    take_patch,
+)
 from planners.rules.mirroring import choose_mirror_axes
 from planners.rules.network_size import WANTED_STEPS, explain_width, smaller_batches, smaller_patches
-from planners.rules.patch_size import MemoryReference, explain_asked_patch, explain_patch, fit_patch, take_patch
 from planners.rules.schedule import MIN_STEPS, choose_schedule, expected_steps, is_limited, time_per_fold
-from planners.rules.topology import Topology, describe_levels
+from planners.rules.speed import explain_latency, keeps_latency, prediction_seconds, refuse_latency
+from planners.rules.topology import Topology, adopt_topology, describe_levels
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from autoseg.records.plan import Decision
 from planners.configuration import ConfigurationPlanner, PlanningContext
 from planners.rules import Decided, as_decision
 from planners.rules.configurations import SINGLE_SLICE_REASON, SPACING_REASONS, choose_cascade
-from planners.rules.low_resolution import (
+from planners.rules.spacing import (
     COVERED_FRACTION,
     LowResolution,
     choose_low_resolution,

@@ -11,7 +11,7 @@ from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
 from autoseg.records.network import NetworkSpec
 from planners.rules import Decided
-from planners.rules.patch_size import MemoryReference
+from planners.rules.memory import MemoryReference
 from planners.rules.topology import Topology
 
 NetworkPlanner = Callable[[Topology, int, int, int], NetworkSpec]

@@ -17,7 +17,7 @@ from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Plan
 from planners.composition import compose
 from planners.preset import Preset, check_options
-from planners.rules.patch_size import MemoryReference
+from planners.rules.memory import MemoryReference
 from planners.rules.topology import Topology, features_per_level
 from planners.unet import choose_widths
 

@@ -17,7 +17,7 @@ from autoseg.records.plan import Plan
 from planners.composition import compose
 from planners.preset import Preset, check_options, whole_number
 from planners.rules import Decided
-from planners.rules.patch_size import MemoryReference
+from planners.rules.memory import MemoryReference
 from planners.rules.topology import Topology, features_per_level
 
 NAME = "unet"

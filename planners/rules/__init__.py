@@ -1,4 +1,7 @@
-"""The rules of planning, one module each, with constant, reason and source. What a rule decides is a `Decided`."""
+"""The rules of planning, one module for each subject, with constants, reasons and sources.
+
+What a rule decides is a `Decided`.
+"""
 
 from typing import Generic, NamedTuple, TypeVar
 

@@ -4,7 +4,8 @@ Called once per plan; the channel's name decides.
 
 Example: channels CT and PET, images cropped to 60 % of their voxels: the CT is clipped to the 0.5 and 99.5 percentile
 of the foreground over the dataset and scaled by its mean and standard deviation; the PET gets a z-score per image,
-inside the nonzero mask.
+inside the nonzero mask. A model of channels T1 and T2 adopted for images of channels T2 and FLAIR: T2 keeps the
+model's normalisation, FLAIR gets the one that its own name and data ask for.
 
 References:
     nnU-Net v2 (Isensee et al., Nature Methods 2021): intensity normalisation by modality.
@@ -13,6 +14,7 @@ References:
 from collections.abc import Sequence
 from typing import Literal
 
+from autoseg.records.budget import AdoptedModel
 from autoseg.records.fingerprint import IntensityStatistics
 from autoseg.records.network import NormalizationSpec
 from planners.rules import Decided
@@ -85,3 +87,17 @@ def _specify(name: str, statistics: IntensityStatistics, *, use_mask: bool) -> N
         lower=statistics.percentile_00_5,
         upper=statistics.percentile_99_5,
     )
+
+
+def adopt_normalization(
+    model: AdoptedModel, channel_names: Sequence[str], own: Sequence[NormalizationSpec]
+) -> Decided[tuple[NormalizationSpec, ...]]:
+    """The model's normalisation for channels that it knows by name, their own for the others."""
+    first = next(iter(model.configurations.values()))
+    known = {name.lower(): spec for name, spec in zip(model.channel_names, first.normalization, strict=True)}
+    specs = tuple(known.get(name.lower(), spec) for name, spec in zip(channel_names, own, strict=True))
+    others = [name for name in channel_names if name.lower() not in known]
+    if not others:
+        return Decided(specs, f"That of {model.model}, with its statistics.")
+    names = ", ".join(others)
+    return Decided(specs, f"That of {model.model}; by their names for channels that it does not know: {names}.")

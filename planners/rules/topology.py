@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autoseg.errors import PlanningError
+from autoseg.records.network import NetworkSpec
 from planners.rules import Decided
 
 MIN_EDGE = 4
@@ -120,3 +122,19 @@ def features_per_level(levels: int, dimensions: int, base_features: int = BASE_F
     """Feature maps per level: doubled from level to level up to a cap, which shrinks with the base."""
     cap = FEATURE_CAPS[dimensions] * base_features // BASE_FEATURES
     return tuple(min(cap, base_features * 2**level) for level in range(levels))
+
+
+def adopt_topology(network: NetworkSpec, patch_size: Sequence[int]) -> Topology:
+    """The model's levels, and a patch enlarged to what they can divide.
+
+    Raises:
+        PlanningError: If the patch would leave one voxel at the lowest level.
+    """
+    divisors = tuple(math.prod(stride[axis] for stride in network.strides) for axis in range(network.dimensions))
+    padded = tuple(math.ceil(edge / divisor) * divisor for edge, divisor in zip(patch_size, divisors, strict=True))
+    if padded == divisors:
+        raise PlanningError(
+            f"--patch-size {' '.join(map(str, patch_size))} leaves one voxel at the lowest level of the network, "
+            f"whose total stride is {' '.join(map(str, divisors))}; take more along one axis at least."
+        )
+    return Topology(padded, network.strides, network.kernel_sizes, divisors)

@@ -1,10 +1,11 @@
-"""What comes from another model."""
+"""What normalisation and topology take over from another model."""
 
 import pytest
 
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from planners.rules.adoption import adopt_normalization, adopt_topology
+from planners.rules.normalization import adopt_normalization
+from planners.rules.topology import adopt_topology
 
 NETWORK = NetworkSpec(
     architecture="unet",

@@ -1,26 +1,43 @@
-"""How large a patch the network sees, given the memory of the device.
+"""How large a patch the network sees and how many patches a step takes, given the memory of the device.
 
-Called once per configuration, and repeatedly while a low resolution is looked for.
+Called once per configuration, the patch before the batch; the patch also repeatedly while a low resolution is looked
+for.
 
-Example: target spacing 1 x 1 x 1 mm, median shape 138 x 169 x 138. The first guess is 256 x 256 x 256, cut to the
-median and padded to 160 x 192 x 160. Its network has more than 560 million feature-map elements, so the axis that is
-largest relative to the median shrinks again and again; 128 x 128 x 128 is the first patch that fits 8 GB.
+Example of a patch: target spacing 1 x 1 x 1 mm, median shape 138 x 169 x 138. The first guess is 256 x 256 x 256, cut
+to the median and padded to 160 x 192 x 160. Its network has more than 560 million feature-map elements, so the axis
+that is largest relative to the median shrinks again and again; 128 x 128 x 128 is the first patch that fits 8 GB.
+
+Example of a batch: 19,174,400 feature-map elements against a reference of 560 million at batch 2 leave room for
+round(560 / 19.1744 * 2) = 58 patches; 260 cases of 36 x 50 x 35 voxels and patches of 40 x 56 x 40 allow
+round(260 * 63,000 * 0.05 / 89,600) = 9. The batch is 9.
 
 References:
-    nnU-Net v2 (Isensee et al., Nature Methods 2021): patch size as large as the memory allows.
+    nnU-Net v2 (Isensee et al., Nature Methods 2021): patch size as large as the memory allows, batch size from what
+    memory the patch leaves.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoseg.errors import BudgetError, PlanningError
+from planners.rules import Decided
 from planners.rules.topology import Topology, compute_topology, pad_to_two_levels
 
 INITIAL_VOXELS = {2: 2048**2, 3: 256**3}
 """Voxels of the first guess by dimension: more than any device of today takes."""
+
+
+MIN_BATCH = 2
+"""One patch alone makes the gradient too noisy."""
+
+EXCESSIVE_BATCH = {2: 100, 3: 32}
+"""Batches from here on are larger than any published training needed, by dimension; the plan says so."""
+
+ESTIMATE_TOLERANCE = 1.15
+"""The estimate of training memory may be too high by so much."""
 
 
 @dataclass(frozen=True)
@@ -198,3 +215,84 @@ def _shorten(spacing: Sequence[float], topology: Topology, axis: int, max_levels
         return None
     shorter = compute_topology(spacing, patch_size, max_levels)
     return shorter if shorter.levels > 1 else None
+
+
+def choose_batch_size(
+    elements: int,
+    patch_size: Sequence[int],
+    dataset_voxels: float,
+    dataset_fraction: float,
+    reference: MemoryReference,
+    memory_gigabytes: float,
+) -> Decided[int]:
+    """Fill the memory, but cover no more than a fraction of the dataset, and take two patches at least.
+
+    Args:
+        elements: Feature-map elements of the network, batch 1.
+        patch_size: Voxels.
+        dataset_voxels: Voxels of all cases at the target spacing, about.
+        dataset_fraction: Largest part of the dataset's voxels in one batch, (0, 1]; a guard against overfitting.
+        reference: What fits in its memory.
+        memory_gigabytes: Training memory of the device.
+    """
+    by_memory = round(reference.scaled_elements(memory_gigabytes) / elements * reference.batch_size)
+    by_data = round(dataset_voxels * dataset_fraction / math.prod(patch_size))
+    batch_size = max(min(by_memory, by_data), MIN_BATCH)
+    if batch_size > by_data:
+        reason = f"{MIN_BATCH} patches at least, although they cover more than {dataset_fraction:.0%} of the dataset."
+    elif batch_size < by_memory:
+        reason = (
+            f"The memory has room for {by_memory}, but a batch covers at most {dataset_fraction:.0%} of the dataset."
+        )
+    else:
+        reason = f"As many patches as {memory_gigabytes:g} GB hold."
+    if batch_size >= EXCESSIVE_BATCH[len(patch_size)]:
+        reason += (
+            " nnU-Net's rule; far more than useful, because such patches are small: a smaller batch trains as well."
+        )
+    return Decided(batch_size, reason)
+
+
+def cap_batch_size(batch_size: Decided[int], max_batch: int) -> Decided[int]:
+    """Limit a batch to so many patches, for planners that do not follow nnU-Net where a batch is larger than useful."""
+    if batch_size.value <= max_batch:
+        return batch_size
+    return Decided(
+        max_batch,
+        f"nnU-Net's rule gives {batch_size.value}, but more than {max_batch} patches per step add little and cost "
+        "time in proportion.",
+    )
+
+
+def take_batch_size(asked: int, elements: int, reference: MemoryReference, memory_gigabytes: float) -> Decided[int]:
+    """The user's own batch size.
+
+    Raises:
+        PlanningError: If it does not fit the memory; names the memory that would do.
+    """
+    needed_elements = elements / reference.batch_size * asked
+    if needed_elements > reference.scaled_elements(memory_gigabytes):
+        raise PlanningError(
+            f"--batch-size {asked} does not fit in {memory_gigabytes:g} GB: it needs a memory budget of "
+            f"{reference.needed_gigabytes(needed_elements):.10g} GB. Take fewer, or plan with a larger --memory."
+        )
+    return Decided(asked, "Requested.")
+
+
+def check_adopted_memory(smallest_bytes: Mapping[str, int], memory_gigabytes: float) -> None:
+    """Refuse a model whose smallest batch does not fit, as far as the estimate can tell.
+
+    Args:
+        smallest_bytes: Estimated training memory by configuration.
+        memory_gigabytes: Training memory of the device.
+
+    Raises:
+        PlanningError: Names the memory that would do for all configurations.
+    """
+    needed = max(smallest_bytes.values(), default=0) / 1e9 / ESTIMATE_TOLERANCE
+    if needed > memory_gigabytes:
+        largest = max(smallest_bytes, key=lambda name: smallest_bytes[name])
+        raise PlanningError(
+            f"The model's {largest} does not fit in {memory_gigabytes:g} GB: it needs a memory budget of "
+            f"{math.ceil(needed * 1000) / 1000:.10g} GB. Take a smaller --patch-size, or plan with a larger --memory."
+        )
