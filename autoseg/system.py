@@ -1,10 +1,12 @@
-"""Cores and memory that this process has, on Linux, macOS and Windows.
+"""Cores and memory that this process has, on Linux, macOS and Windows, and memory of a GPU; none of it needs torch.
 
 They decide how many workers preprocessing, training and evaluation start, and how much memory prediction plans with.
-Tested in tests/test_system.py.
+Tested in tests/test_system.py and tests/cli/test_planning_device.py.
 """
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,3 +66,17 @@ def _container_memory() -> int | None:
     except OSError:
         return None
     return None if maximum == "max" else max(0, int(maximum) - current)
+
+
+def gpu_memory_gigabytes(index: int = 0) -> float | None:
+    """Memory of an NVIDIA GPU by its driver's own tool; None where there is no such GPU."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, f"--id={index}", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:  # a driver that hangs has no GPU to offer
+        return None
+    lines = answer.stdout.split()
+    return float(lines[0]) * 2**20 / 1e9 if answer.returncode == 0 and lines and lines[0].isdigit() else None

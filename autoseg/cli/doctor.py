@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print versions and resources, or measure speed when asked."""
-    from autoseg.cli.machine import save_throughput
     from autoseg.cli.main import DONE
     from autoseg.errors import UsageError
 
@@ -47,11 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
         _print_machine(arguments.device)
         return DONE
     from autoseg.networks.devices import keep_freed_memory
+    from autoseg.records.budget import MeasuredThroughput
+    from autoseg.records.files import write_record
     from autoseg.training.probe import measure_training_speed
 
     keep_freed_memory()  # as training does
     throughput = measure_training_speed(arguments.device, _read_architectures(arguments.architectures))
-    save_throughput(throughput, arguments.measure_speed)
+    write_record(MeasuredThroughput(throughput=throughput), arguments.measure_speed)
     for point in throughput:
         print(_describe_speed(point))
     return DONE
@@ -84,9 +85,8 @@ def _print_machine(device_name: str) -> None:
 
     import torch
 
-    from autoseg.cli.machine import gpu_memory_gigabytes
     from autoseg.networks.devices import choose_device, choose_dtype
-    from autoseg.system import count_cores
+    from autoseg.system import count_cores, gpu_memory_gigabytes
 
     device = choose_device(device_name)
     memory = gpu_memory_gigabytes()

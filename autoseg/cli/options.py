@@ -5,8 +5,6 @@ import math
 import re
 from pathlib import Path
 
-from autoseg.inference.files.parts import Part
-
 _SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIGABYTES = {"mb": 1e-3, "m": 1e-3, "gb": 1.0, "g": 1.0, "gib": 1.073741824, "tb": 1e3}
 
@@ -84,21 +82,6 @@ def fraction(text: str) -> float:
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(message)
     return number
-
-
-def part_of_all(text: str) -> Part:
-    """Read `2/5` as the second of five parts.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is something else.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    try:
-        return Part(*map(int, match.groups() if match else (0, 0)))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not K/N with 1 <= K <= N, such as 2/5, the second of five parts"
-        ) from error
 
 
 def key_and_value(text: str) -> tuple[str, str]:

@@ -1,21 +1,32 @@
-"""What the options of `plan` and `run` ask for: a Budget for the planner and PlanningOptions for the pipeline."""
+"""What the options of `plan` and `run` ask for: a Budget for the planner and PlanningOptions for the pipeline.
 
-from __future__ import annotations
+The device that is planned for is found without torch, so that planning stays light; where the plan depends on its
+speed, that is measured in a process of its own.
+"""
 
 import argparse
 import logging
-from dataclasses import replace
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from autoseg.cli.options import default_workspace
-
-if TYPE_CHECKING:
-    from autoseg.cli.machine import PlanningDevice
-    from autoseg.pipeline import PlanningOptions
-    from autoseg.records.budget import Budget, Overrides
-    from autoseg.records.plan import Plan
-    from autoseg.records.workspace import Workspace
+from autoseg.errors import RecordError, UsageError
+from autoseg.interop.models import open_model
+from autoseg.pipeline import PlanningOptions
+from autoseg.plugins import DEFAULT_PLANNER, find_architectures, find_planner
+from autoseg.records.budget import Budget, MeasuredThroughput, Overrides, Throughput
+from autoseg.records.files import read_record
+from autoseg.records.network import Architecture
+from autoseg.records.plan import IMPORTED, Plan
+from autoseg.records.workspace import Workspace
+from autoseg.stages.plan import adopt_model
+from autoseg.system import gpu_memory_gigabytes
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -26,6 +37,27 @@ _DECIDING = (
     "planner_option", "orientation", "target",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
+
+
+@dataclass(frozen=True)
+class PlanningDevice:
+    """Device that a plan is made for."""
+
+    asked: str
+    """Name that the user gave: auto, cpu, cuda, cuda:N."""
+    kind: Literal["cpu", "cuda"]
+    gpu_gigabytes: float | None
+    """Memory of the GPU here; None: a CPU is planned for, or the GPU is elsewhere."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine has it, so that it can be measured."""
+        return self.kind == "cpu" or self.gpu_gigabytes is not None
+
+    @property
+    def name(self) -> str:
+        """Name that torch knows."""
+        return self.kind if self.asked == "auto" else self.asked
 
 
 def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
@@ -40,11 +72,6 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
     Raises:
         UsageError: If options contradict each other, or a dataset, model or device that they name is not there.
     """
-    from autoseg.cli.machine import describe_device, find_device
-    from autoseg.errors import UsageError
-    from autoseg.records.budget import Budget
-    from autoseg.stages.plan import adopt_model
-
     if not arguments.dataset.exists():
         raise UsageError(f"{arguments.dataset}: there is no such dataset folder or list file")
     if arguments.keep_plan:
@@ -68,18 +95,11 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
 
 def find_workspace(arguments: argparse.Namespace) -> Workspace:
     """Give -w, or the folder named after the dataset."""
-    from autoseg.records.workspace import Workspace
-
     return Workspace(arguments.workspace or default_workspace(arguments.dataset))
 
 
 def _keep_plan(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
     """Ask for what plan.json says already."""
-    from autoseg.cli.machine import find_device
-    from autoseg.errors import UsageError
-    from autoseg.records.files import read_record
-    from autoseg.records.plan import Plan
-
     decided = [name for name in _DECIDING if getattr(arguments, name)]
     if decided:
         option = decided[0].replace("_", "-")
@@ -93,10 +113,6 @@ def _keep_plan(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, 
 
 
 def _read_model(arguments: argparse.Namespace) -> Plan:
-    from autoseg.errors import UsageError
-    from autoseg.interop.models import open_model
-    from autoseg.records.files import read_record
-    from autoseg.records.plan import Plan
 
     with open_model(arguments.like) as model:
         if not model.plan.exists():
@@ -107,8 +123,6 @@ def _read_model(arguments: argparse.Namespace) -> Plan:
 
 
 def _read_overrides(arguments: argparse.Namespace) -> Overrides:
-    from autoseg.errors import UsageError
-    from autoseg.records.budget import Overrides
 
     patch_size = None if arguments.patch_size is None else tuple(arguments.patch_size)
     if patch_size is not None and len(patch_size) not in _DIMENSIONS:
@@ -131,11 +145,6 @@ def _read_overrides(arguments: argparse.Namespace) -> Overrides:
 
 def _read_options(arguments: argparse.Namespace, model: Plan | None) -> PlanningOptions:
     """Collect what concerns the pipeline; `run` has no --no-preprocess and no --dry-run."""
-    from autoseg.errors import UsageError
-    from autoseg.pipeline import PlanningOptions
-    from autoseg.plugins import DEFAULT_PLANNER
-    from autoseg.records.plan import IMPORTED
-
     asked = arguments.orientation and arguments.orientation.replace("-", "_")
     if model is not None and asked not in {None, model.orientation}:
         raise UsageError(
@@ -157,11 +166,6 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
 
 def _with_speed(budget: Budget, device: PlanningDevice, planner: str, arguments: argparse.Namespace) -> Budget:
     """The budget with the device's speed, where a limit of time needs it and it can be known."""
-    import tempfile
-
-    from autoseg.cli.machine import measure_throughput
-    from autoseg.plugins import find_architectures, find_planner
-
     if budget.device == "cuda" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
         return budget
     architectures = find_architectures(find_planner(planner), budget)
@@ -180,9 +184,6 @@ def _with_speed(budget: Budget, device: PlanningDevice, planner: str, arguments:
 
 
 def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
-    from autoseg.errors import RecordError
-    from autoseg.records.files import read_record
-    from autoseg.records.plan import Plan
 
     path = find_workspace(arguments).plan
     try:
@@ -190,3 +191,63 @@ def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
     except RecordError as error:  # planning replaces it
         logger.info("the earlier plan cannot be read and is replaced: %s", error)
         return None
+
+
+def find_device(asked: str) -> PlanningDevice:
+    """Find out what to plan for.
+
+    Args:
+        asked: auto (a GPU when there is one, else the CPU), cpu, cuda or cuda:N; the GPU may be elsewhere.
+
+    Raises:
+        UsageError: If the device's name is unknown.
+    """
+    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", asked)
+    if match is None:
+        raise UsageError(f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N")
+    found = None if asked == "cpu" else gpu_memory_gigabytes(int(match[1] or 0))
+    is_gpu = asked.startswith("cuda") or found is not None
+    return PlanningDevice(asked=asked, kind="cuda" if is_gpu else "cpu", gpu_gigabytes=found)
+
+
+def describe_device(device: PlanningDevice, memory_gigabytes: float | None) -> str:
+    """Say in one sentence what is planned for, and with how much memory.
+
+    Args:
+        device: What was found.
+        memory_gigabytes: What the user allowed; None: left to the planner.
+    """
+    memory = "" if memory_gigabytes is None else f", with {memory_gigabytes:g} GB as asked"
+    if device.kind == "cpu":
+        hint = "" if device.asked == "cpu" else " (--device cuda plans for a GPU elsewhere)"
+        found = "Planning for the CPU" if device.asked == "cpu" else "No GPU was found: planning for the CPU"
+        return f"{found} of this machine{memory}{hint}."
+    hint = "" if memory else " (--memory says how much of it a training may use)"
+    if device.gpu_gigabytes is None:
+        return f"There is no such GPU here: planning for a GPU elsewhere{memory}{hint}."
+    return f"A GPU with {device.gpu_gigabytes:.0f} GB was found: planning for it{memory}{hint}."
+
+
+def measure_throughput(device: str, architectures: Sequence[Architecture], folder: Path) -> tuple[Throughput, ...]:
+    """Measure the speed of training and prediction in a process of its own, so that planning never loads torch.
+
+    Args:
+        device: cpu, cuda or cuda:N.
+        architectures: Architectures to be measured.
+        folder: Where the measurement's file may lie for a moment.
+
+    Raises:
+        UsageError: If the measurement fails; the message holds its output.
+    """
+    result = folder / ".throughput.json"
+    command = [
+        sys.executable, "-m", "autoseg", "doctor",
+        "--device", device, "--measure-speed", str(result), "--architectures", *architectures,
+    ]  # fmt: skip
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise UsageError(f"measuring the speed of {device} failed:\n{answer.stdout}{answer.stderr}")
+    try:
+        return read_record(MeasuredThroughput, result).throughput
+    finally:
+        result.unlink(missing_ok=True)

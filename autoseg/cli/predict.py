@@ -1,6 +1,7 @@
 """`autoseg predict`: label maps for images."""
 
 import argparse
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,8 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared, gigabytes, part_of_all
+from autoseg.cli.options import add_device, add_shared, gigabytes
+from autoseg.inference.files.parts import Part
 from autoseg.records.output_choices import OutputChoices
 
 
@@ -129,3 +131,18 @@ def _stopping_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def part_of_all(text: str) -> Part:
+    """Read `2/5` as the second of five parts.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    try:
+        return Part(*map(int, match.groups() if match else (0, 0)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not K/N with 1 <= K <= N, such as 2/5, the second of five parts"
+        ) from error

@@ -5,7 +5,7 @@ Tested in tests/pipeline/test_phantom_run.py.
 
 import argparse
 
-from autoseg.cli.planning_arguments import add_planning_arguments
+from autoseg.cli.plan import add_planning_arguments
 from autoseg.cli.select import add_refinement, refinement_options
 
 

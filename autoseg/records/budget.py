@@ -26,6 +26,12 @@ class Throughput(Record):
     """The same, divided by the seconds of a forward pass alone; None: not measured."""
 
 
+class MeasuredThroughput(Record):
+    """What `autoseg doctor --measure-speed FILE` writes."""
+
+    throughput: tuple[Throughput, ...]
+
+
 class Overrides(Record):
     """Decisions of the user, which a planner keeps; it takes the others."""
 

@@ -25,7 +25,7 @@ HIDDEN = {
     "import resource": "import of resource halted",
     "import os; os.sched_getaffinity(0)": "module 'os' has no attribute 'sched_getaffinity'",
     "import signal; signal.SIGKILL": "module 'signal' has no attribute 'SIGKILL'",
-    "__name__ = 'autoseg.cli.machine'; open('/proc/meminfo')": "No such file or directory: '/proc/meminfo'",
+    "__name__ = 'autoseg.cli.planning_request'; open('/proc/meminfo')": "No such file or directory: '/proc/meminfo'",
     "import sys; raise ValueError(sys.platform)": "win32",
 }
 

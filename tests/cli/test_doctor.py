@@ -2,10 +2,10 @@
 
 import pytest
 
-from autoseg.cli.machine import MeasuredThroughput, measure_throughput
 from autoseg.cli.main import UNUSABLE, main
+from autoseg.cli.planning_request import measure_throughput
 from autoseg.errors import UsageError
-from autoseg.records.budget import Throughput
+from autoseg.records.budget import MeasuredThroughput, Throughput
 from autoseg.records.files import read_record
 from autoseg.training import probe
 

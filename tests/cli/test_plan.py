@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from autoseg.cli import machine
+from autoseg.cli import planning_request
 from autoseg.cli.main import UNUSABLE, main
 from autoseg.records.budget import Throughput
 from autoseg.records.files import read_record
@@ -15,7 +15,7 @@ from autoseg.records.workspace import Workspace
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: None)
+    monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda _index=0: None)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_profile_measures_a_step_here(phantom_dataset, planned, capsys, monkey
 
 
 def test_a_profile_on_a_gpu_that_torch_cannot_use_has_costs_only(phantom_dataset, planned, capsys, monkeypatch):
-    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: 26.0)
+    monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda _index=0: 26.0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert plan(phantom_dataset, planned.root, "--keep-plan", "--profile", "--device", "cuda", "--no-preprocess") == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -146,7 +146,7 @@ def test_planning_like_a_model_takes_its_network(phantom_dataset, planned_phanto
 
 
 def test_planning_again_keeps_the_measured_speed(planned, planned_phantoms, phantom_dataset, monkeypatch):
-    monkeypatch.setattr(machine, "measure_throughput", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: pytest.fail("measured again"))
     words = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "60s", "--folds", "3"]
     assert plan(phantom_dataset, planned.root, *words) == 0
     assert read_record(Plan, planned.plan) == read_record(Plan, planned_phantoms.plan)
@@ -154,7 +154,7 @@ def test_planning_again_keeps_the_measured_speed(planned, planned_phantoms, phan
 
 def test_another_time_is_measured_anew(planned, phantom_dataset, monkeypatch):
     fast = (Throughput(dimensions=3, base_features=8, macs_per_second=7e12),)
-    monkeypatch.setattr(machine, "measure_throughput", lambda *_: fast)
+    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: fast)
     words = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "90s"]
     assert plan(phantom_dataset, planned.root, *words) == 0
     assert read_record(Plan, planned.plan).budget.throughput == fast
@@ -190,7 +190,7 @@ SLOW = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-f
 
 def test_planning_anew_mends_a_plan_that_cannot_be_read(planned, planned_phantoms, phantom_dataset, monkeypatch):
     measured = read_record(Plan, planned.plan).budget.throughput
-    monkeypatch.setattr(machine, "measure_throughput", lambda *_: measured)
+    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: measured)
     edit(planned, lambda content: content["configurations"]["3d_fullres"].update(batch_size="five"))
     assert plan(phantom_dataset, planned.root, *SLOW) == 0
     assert read_record(Plan, planned.plan) == read_record(Plan, planned_phantoms.plan)

@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from autoseg.cli import machine
-from autoseg.cli.planning_arguments import add_planning_arguments
+from autoseg.cli import planning_request
+from autoseg.cli.plan import add_planning_arguments
 from autoseg.cli.planning_request import read_request
 from autoseg.errors import RecordError, UsageError
 from autoseg.records.budget import Budget, Overrides, Throughput
@@ -17,7 +17,7 @@ from autoseg.stages.plan import adopt_model
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
     """A machine with a GPU of 26 GB."""
-    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: 26.0)
+    monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda _index=0: 26.0)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def measured(monkeypatch):
             Throughput(architecture=name, dimensions=3, base_features=8, macs_per_second=1e9) for name in architectures
         )
 
-    monkeypatch.setattr(machine, "measure_throughput", measure)
+    monkeypatch.setattr(planning_request, "measure_throughput", measure)
     return calls
 
 
@@ -91,7 +91,7 @@ def test_speed_is_measured_where_the_plan_depends_on_it(tmp_path, measured, word
 
 
 def test_a_gpu_elsewhere_is_not_measured(tmp_path, measured, monkeypatch):
-    monkeypatch.setattr(machine, "gpu_memory_gigabytes", lambda _index=0: None)
+    monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda _index=0: None)
     budget = read(tmp_path, "--device", "cuda", "--time-per-fold", "5min")[0]
     assert (measured, budget.throughput, budget.available_gigabytes) == ([], (), None)
 

@@ -4,8 +4,9 @@ import stat
 
 import pytest
 
-from autoseg.cli.machine import describe_device, find_device, gpu_memory_gigabytes
+from autoseg.cli.planning_request import describe_device, find_device
 from autoseg.errors import UsageError
+from autoseg.system import gpu_memory_gigabytes
 
 
 @pytest.fixture
