@@ -16,12 +16,7 @@ from skimage.measure import label as label_by_skimage
 from autoseg.errors import RecordError
 from autoseg.records.case import Slices, Spacing
 from autoseg.records.dataset import LabelEncoding, indices_by_label
-from autoseg.records.postprocessing import (
-    FillHoles,
-    KeepLargestComponent,
-    PostprocessingStep,
-    RemoveSmallComponents,
-)
+from autoseg.records.selection import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
 
 try:
     import cc3d

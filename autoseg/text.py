@@ -1,4 +1,16 @@
-"""Numbers as text, for messages, tables and logs."""
+"""Numbers and names as text, for messages, logs, tables of the terminal and the report."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from autoseg.records.plan import JsonValue
+from autoseg.records.selection import Interval, Names
+
+Row = tuple[str, ...]
+"""Cells of one row of a table."""
+
+GIGABYTE = 1e9
+"""Bytes of a gigabyte, the unit in which memory limits are given."""
 
 
 def format_duration(seconds: float) -> str:
@@ -15,3 +27,90 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def format_number(value: float | None, decimals: int = 3) -> str:
+    """A value with three decimals; a dash without a value."""
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def format_signed(value: float | None) -> str:
+    """A value with its sign and three significant digits; a dash without a value."""
+    return "–" if value is None else f"{value:+.3g}"
+
+
+def format_interval(interval: Interval | None, decimals: int = 3, separator: str = " to ") -> str:
+    """Lower and upper bound, such as `0.812 to 0.846`; a dash without an interval."""
+    return "–" if interval is None else f"{interval[0]:.{decimals}f}{separator}{interval[1]:.{decimals}f}"
+
+
+def format_value(value: JsonValue) -> str:
+    """A value of a plan as plain text."""
+    if value == ():
+        return "none"
+    if isinstance(value, tuple):
+        nested = any(isinstance(item, tuple) for item in value)
+        return ("; " if nested else ", ").join(format_value(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "–" if value is None else str(value)
+
+
+def format_sizes(sizes: Iterable[object]) -> str:
+    """Sizes along several axes, such as `3 x 5 x 7`."""
+    return " x ".join(str(size) for size in sizes)
+
+
+def format_memory(num_bytes: int) -> str:
+    """A size in GB, or in MB below 0.1 GB."""
+    return f"{num_bytes / 1e6:.3g} MB" if num_bytes < GIGABYTE / 10 else f"{num_bytes / GIGABYTE:.2f} GB"
+
+
+def format_tick(value: float) -> str:
+    """Number of an axis in as few characters as possible.
+
+    Examples:
+        >>> format_tick(0.30000000000000004), format_tick(1500.0), format_tick(20000.0), format_tick(3e6)
+        ('0.3', '1500', '20k', '3M')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def format_quantity(value: float) -> str:
+    """A quantity with four significant digits and without an exponent.
+
+    Examples:
+        >>> format_quantity(1704123.0), format_quantity(35.0), format_quantity(0.012345), format_quantity(1e-9)
+        ('1,704,000', '35', '0.01235', '1e-09')
+    """
+    if abs(value) < 1000:
+        return f"{value:.4g}"
+    digits = math.floor(math.log10(abs(value))) - 3
+    return f"{round(value, -digits):,.0f}"
+
+
+def format_short(value: float | None) -> str:
+    """A value with three decimals below ten, else with three significant digits; a dash without a value."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
+
+
+def format_score(score: float | None) -> str:
+    """A Dice with four decimals, in sentences; `none` without a score."""
+    return "none" if score is None else f"{score:.4f}"
+
+
+def format_names(names: Names) -> str:
+    """Names of a candidate's configurations as text, such as `2d + 3d_fullres`."""
+    return " + ".join(names)
+
+
+def format_folds(names: Sequence[str]) -> str:
+    """Names of folds as text, such as `fold 0` or `folds 0, 1`."""
+    return f"fold{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.metrics.component_overlap import tabulate_components
 from autoseg.metrics.overlap import score_case
 from autoseg.postprocessing import INSTALLED_LIBRARY, find_components, label_components, remove_small_components
-from autoseg.selection.component_removal import CaseComponents, remove_below
+from autoseg.selection.component_removal import CaseComponents, remove_below, tabulate_components
 
 SMALLEST = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300)
 """Voxels of the smallest component kept, one after the other."""

@@ -22,7 +22,7 @@ from autoseg.postprocessing import (
     remove_small_components,
     smallest_kept_voxels,
 )
-from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
+from autoseg.records.selection import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
 
 SPACING = (3.0, 0.9, 0.7)  # 1.89 mm³ a voxel
 

@@ -1,8 +1,19 @@
-"""Durations as text."""
+"""Durations and numbers as text: units, decimals, and a dash where there is no value."""
 
 import pytest
 
-from autoseg.text import format_duration
+from autoseg.text import (
+    format_duration,
+    format_folds,
+    format_interval,
+    format_memory,
+    format_number,
+    format_quantity,
+    format_short,
+    format_signed,
+    format_tick,
+    format_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -12,3 +23,49 @@ from autoseg.text import format_duration
 )  # fmt: skip
 def test_a_duration_has_at_most_two_units(seconds, expected):
     assert format_duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.1 + 0.2, "0.3"), (1500, "1500"), (25_000, "25k"), (2e6, "2M"), (0, "0"), (-3e9, "-3G")]
+)
+def test_ticks_are_short(value, expected):
+    assert format_tick(value) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1_704_123, "1,704,000"), (35, "35"), (999.96, "1000"), (0.5, "0.5")])
+def test_figures_have_no_exponent(value, expected):
+    assert format_quantity(value) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, "–"), (0.5, "0.500"), (-0.25, "-0.250"), (123.4, "123")])
+def test_figures_are_short(value, expected):
+    assert format_short(value) == expected
+
+
+def test_values_read_as_a_person_would_write_them():
+    assert format_value(True) == "yes"
+    assert format_value(0.1 + 0.2) == "0.3"
+    assert format_value((3, 1.5)) == "3, 1.5"
+    assert format_value(()) == "none"
+    assert format_value(((1, 1), (2, 2))) == "1, 1; 2, 2"
+    assert format_value(None) == "–"
+
+
+def test_numbers_without_a_value_are_a_dash():
+    assert [format_number(None), format_signed(None), format_interval(None)] == ["–"] * 3
+    assert format_number(0.12345, 4) == "0.1235"
+    assert [format_signed(0.5), format_signed(-12.345)] == ["+0.5", "-12.3"]
+    assert format_interval((0.1, 0.25)) == "0.100 to 0.250"
+    assert format_interval((0.1, 0.25), 1, separator="–") == "0.1–0.2"
+
+
+@pytest.mark.parametrize(("size", "expected"), [(99_900_000, "99.9 MB"), (100_000_000, "0.10 GB")])
+def test_memory_is_in_megabytes_below_a_tenth_of_a_gigabyte(size, expected):
+    assert format_memory(size) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("0",), "fold 0"), (("0", "3"), "folds 0, 3"), (("all",), "fold all")]
+)
+def test_folds_are_named_in_words(names, expected):
+    assert format_folds(names) == expected

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
     from autoseg.records.workspace import EVALUATION_NAME
-    from autoseg.report.tables.evaluation_tables import comparison_table, evaluation_details_table, evaluation_table
+    from autoseg.tables import comparison_table, evaluation_details_table, evaluation_table
 
     _refuse_contradictions(arguments)
     evaluation, is_complete = _evaluate(arguments, arguments.predictions)
@@ -134,7 +134,7 @@ def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path
     """Write all files; the tables are printed before, so that an unwritable folder does not lose them."""
     from autoseg.errors import UsageError
     from autoseg.records.files import write_record
-    from autoseg.report.tables.evaluation_tables import write_case_table
+    from autoseg.tables import write_case_table
 
     table = output.with_suffix(".csv")
     try:
@@ -179,8 +179,8 @@ def _run_instances(arguments: argparse.Namespace) -> int:
     from autoseg.interop.models import open_model
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
-    from autoseg.report.tables.evaluation_tables import instance_scores_table
     from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
+    from autoseg.tables import instance_scores_table
 
     plan = None
     if arguments.model is not None:

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_plan(plan: Plan, arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from autoseg.report.tables.plan_tables import plan_explanation, plan_table
+    from autoseg.tables import plan_explanation, plan_table
 
     console = Console(highlight=False)
     if not arguments.quiet:
@@ -90,7 +90,7 @@ def _print_profile(plan: Plan, device: PlanningDevice) -> None:
     from rich.markup import escape
 
     from autoseg.errors import UsageError
-    from autoseg.report.tables.plan_tables import profile_table
+    from autoseg.tables import profile_table
 
     seconds: dict[str, float | None] = {}
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autoseg.cli.options import add_shared, add_workers
 
 if TYPE_CHECKING:
-    from autoseg.records.postprocessing import PostprocessingRecipe
+    from autoseg.records.selection import PostprocessingRecipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _load_recipe(arguments: argparse.Namespace) -> "PostprocessingRecipe":
     from autoseg.interop.models import open_model
     from autoseg.records.files import read_record
-    from autoseg.records.postprocessing import PostprocessingRecipe
+    from autoseg.records.selection import PostprocessingRecipe
     from autoseg.stages.postprocess import recipe_of_model
 
     if arguments.recipe is not None:

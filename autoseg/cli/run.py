@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.pipeline import run as run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
-    from autoseg.report.tables.evaluation_tables import candidate_table, evaluation_table
+    from autoseg.tables import candidate_table, evaluation_table
 
     keep_freed_memory()
     workspace = find_workspace(arguments)

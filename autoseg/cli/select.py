@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.terminal import progress_bar
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
-    from autoseg.report.tables.evaluation_tables import candidate_table
     from autoseg.stages.select import SelectionOptions, select_model
+    from autoseg.tables import candidate_table
 
     keep_freed_memory()
     workspace = Workspace(arguments.workspace)

@@ -265,7 +265,7 @@ def _print_validation(workspace: Workspace, configuration: str, fold: str) -> No
 
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
-    from autoseg.report.tables.evaluation_tables import evaluation_table
+    from autoseg.tables import evaluation_table
 
     path = workspace.validation_evaluation((configuration,), fold)
     if path.exists():

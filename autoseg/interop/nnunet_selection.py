@@ -11,8 +11,7 @@ from autoseg.errors import InteropError
 from autoseg.interop.nnunet_files import InferenceFile, JsonObject, PostprocessingFile, read_json
 from autoseg.interop.nnunet_folder import ModelFolder
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.records.selection import Selection
+from autoseg.records.selection import KeepLargestComponent, Selection
 
 KEEP_LARGEST = "remove_all_but_largest_component_from_segmentation"
 """The only function of nnU-Net's post-processing."""

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from autoseg.records.plan import Configuration, Plan
-from autoseg.records.postprocessing import (
+from autoseg.records.selection import (
     FillHoles,
     KeepLargestComponent,
     PostprocessingStep,
     RemoveSmallComponents,
+    Selection,
 )
-from autoseg.records.selection import Selection
 
 
 def list_steps(plan: Plan, configuration: Configuration, selection: Selection) -> tuple[str, ...]:

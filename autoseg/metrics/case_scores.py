@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.metrics.descriptions import METRICS, Mask, StructurePair
-from autoseg.metrics.overlap import IGNORE, find_positions, score_case, sorted_values
+from autoseg.metrics.overlap import find_positions, score_case, sorted_values
 from autoseg.metrics.surface import largest_distance_mm
-from autoseg.records.dataset import LabelValues
+from autoseg.records.dataset import IGNORE, LabelValues
 from autoseg.records.evaluation import CaseScores, LabelScores
 
 DEFAULT_TOLERANCE_MM = 1.0

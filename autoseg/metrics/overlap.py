@@ -5,13 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.records.dataset import LabelValues
+from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
 from autoseg.records.evaluation import CaseScores, LabelScores
-
-BACKGROUND = "background"
-"""Name of the label that is never scored."""
-IGNORE = "ignore"
-"""Name of the label whose voxels are not counted."""
 
 MAX_IN_TABLE = 65535
 """Values up to this are looked up in a table, which is several times faster than searching for them."""

@@ -15,8 +15,7 @@ from autoseg.errors import UsageError
 from autoseg.metrics.bootstrap import bootstrap_interval, mean_of_label_means
 from autoseg.metrics.descriptions import BY_NAME, NAMES
 from autoseg.metrics.summary import as_array, value_with_miss
-from autoseg.records.comparison import EvaluationComparison, MetricComparison
-from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.records.evaluation import CaseScores, Evaluation, EvaluationComparison, MetricComparison
 
 Differences = NDArray[np.float64]
 """First minus second, NaN where either has no value."""

@@ -13,6 +13,11 @@ OrientationName = Literal["canonical", "canonical_ras", "as_stored"]
 """`canonical`: array axes z, y, x run towards superior, posterior, left. `canonical_ras`: towards superior, anterior,
 right, as some models of nnU-Net were trained. `as_stored`: the file's own axis order."""
 
+BACKGROUND = "background"
+"""Name of the label that is never scored."""
+IGNORE = "ignore"
+"""Name of the label whose voxels do not count."""
+
 LabelValues = int | tuple[int, ...]
 """A label's value in the files, or all values that make up a region."""
 
@@ -57,6 +62,19 @@ def indices_by_label(encoding: LabelEncoding) -> dict[str, tuple[int, ...]]:
         name = head.part_of or head.name
         found[name] = (*found.get(name, ()), *head.indices)
     return found
+
+
+def foreground_names(encoding: LabelEncoding) -> list[str]:
+    """Names of the labels or regions that are scored, in the order of the heads."""
+    return [name for name in indices_by_label(encoding) if name != BACKGROUND]
+
+
+def label_values(encoding: LabelEncoding) -> dict[str, LabelValues]:
+    """Indices of each label or region by name, and that of ignored voxels; with them, label indices can be scored."""
+    labels: dict[str, LabelValues] = {**indices_by_label(encoding)}
+    if encoding.ignore_value is not None:
+        labels[IGNORE] = len(encoding.values)
+    return labels
 
 
 class CaseFiles(Record):

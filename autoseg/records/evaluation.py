@@ -1,6 +1,6 @@
-"""Predictions measured against references.
+"""Predictions measured against references: by label and case, one against another, and by instance.
 
-Tested in tests/metrics/test_summary.py.
+Tested in tests/metrics/test_summary.py, tests/metrics/test_paired.py and tests/stages/test_evaluate_instances.py.
 """
 
 from typing import Literal
@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from autoseg.records.files import Record
+from autoseg.records.selection import Interval
 
 
 class LabelScores(Record):
@@ -121,3 +122,74 @@ class Evaluation(Record):
     """Numbers of empty structures by label."""
     missing_predictions: tuple[str, ...] = ()
     """References without a prediction: not scored, and named."""
+
+
+class MetricComparison(Record):
+    """One metric, case by case; a case counts where both evaluations have a value."""
+
+    mean_difference: float
+    """Mean of first minus second."""
+    interval: Interval | None
+    """95 % bootstrap interval over cases, both evaluations drawn together; None below two cases."""
+    p_value: float | None
+    """p-value of the two-sided Wilcoxon signed-rank test, [0, 1]; None when no case differs. Not corrected for the
+    number of labels and metrics that are compared."""
+    num_cases: int
+    num_different: int
+    """Cases with unequal values: only they enter the test; with fewer than six, p cannot fall below 0.05."""
+
+
+class EvaluationComparison(Record):
+    """First minus second, over the cases of both."""
+
+    schema_version: Literal[1] = 1
+    first: str
+    """Folder or file of the first evaluation."""
+    second: str
+    cases: tuple[str, ...]
+    mean_foreground_dice: MetricComparison | None
+    """Comparison of Dice: interval of the mean over labels of their means, test on the mean over labels of each case.
+    None: no Dice."""
+    labels: dict[str, dict[str, MetricComparison]]
+    """Comparisons by label and metric, as in LabelScores. Missed and invented structures have the worst value."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what was left out."""
+
+
+class InstanceScores(Record):
+    """Scores of the objects of one label, in one case or in all; a pair matches when its IoU is more than one half."""
+
+    true_positives: int
+    """Number of matched pairs."""
+    false_positives: int
+    """Number of predicted objects without a match."""
+    false_negatives: int
+    """Number of objects of the reference without a match."""
+    sum_iou: float
+    """Sum of the IoU of the matched pairs."""
+    segmentation_quality: float | None
+    """Mean IoU of the matched pairs, (0.5, 1]; None when nothing matches."""
+    recognition_quality: float | None
+    """F1, [0, 1]; None without any object."""
+    panoptic_quality: float | None
+    """Product of both, [0, 1]; 0 when nothing matches, None without any object."""
+
+
+class CaseInstanceScores(Record):
+    """Scores of one case."""
+
+    case: str
+    labels: dict[str, InstanceScores]
+
+
+class InstanceEvaluation(Record):
+    """Scores of all cases that could be compared."""
+
+    schema_version: Literal[1] = 1
+    connectivity: Literal["full", "face"]
+    """Connectivity of components, where objects are components of label maps."""
+    labels: dict[str, InstanceScores]
+    """Scores over the objects of all cases together, by label; not means of cases."""
+    cases: tuple[CaseInstanceScores, ...]
+    missing_predictions: tuple[str, ...]
+    """Cases with a reference but no prediction; they do not count."""

@@ -12,7 +12,7 @@ from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
 from autoseg.records.network import Sizes
 from autoseg.records.plan import Configuration
-from autoseg.records.postprocessing import PostprocessingStep
+from autoseg.records.selection import PostprocessingStep
 
 
 class TensorFacts(Record):

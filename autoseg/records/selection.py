@@ -1,18 +1,119 @@
-"""The recipe that prediction follows by default.
+"""The recipe that prediction follows by default: post-processing steps, refinement, and the selection that has them.
 
-Tested in tests/stages/test_select.py.
+Tested in tests/records/test_selection.py, tests/selection/test_refinement.py and tests/stages/test_select.py.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from autoseg.records.dataset import LabelValues
 from autoseg.records.files import Record
-from autoseg.records.postprocessing import PostprocessingStep
-from autoseg.records.refinement import Refinement
+from autoseg.records.network import NetworkSpec
+
+Names = tuple[str, ...]
+"""Names of one configuration, or of two whose probabilities are averaged."""
 
 Interval = tuple[float, float]
 """Lower and upper bound; 95 % of bootstrap samples of the cases lie between them."""
+
+Positives = tuple[PositiveInt, PositiveInt, PositiveInt]
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+LabelNames = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class KeepLargestComponent(Record):
+    """Keep only the largest connected component(s) of the union of some labels; equal sizes are all kept."""
+
+    operation: Literal["keep_largest_component"] = "keep_largest_component"
+    labels: LabelNames
+    """Names of the labels of the union; removed voxels become background."""
+
+
+class RemoveSmallComponents(Record):
+    """Remove connected components of the union of some labels that are smaller than a volume."""
+
+    operation: Literal["remove_small_components"] = "remove_small_components"
+    labels: LabelNames
+    """Names of the labels of the union; removed voxels become background."""
+    min_volume_mm3: Annotated[float, Field(gt=0.0)]
+    """A component of exactly this volume is kept. Files of two axes have no thickness: mm², and pixels if a
+    2D image has no spacing."""
+
+
+class FillHoles(Record):
+    """Fill the background that one label or region encloses."""
+
+    operation: Literal["fill_holes"] = "fill_holes"
+    label: str
+    """Name of the label or region; holes of a region get the value that it is written with."""
+
+
+PostprocessingStep = Annotated[
+    KeepLargestComponent | RemoveSmallComponents | FillHoles, Field(discriminator="operation")
+]
+
+
+class PostprocessingRecipe(Record):
+    """Steps and the values of their labels, so that they can be applied to label maps without a model."""
+
+    schema_version: Literal[1] = 1
+    labels: dict[str, LabelValues]
+    """Name -> value, or all values of a region, in the files; `background` and `ignore` as in a dataset."""
+    regions_class_order: tuple[int, ...] | None = None
+    """With regions: the value that each is written with, in the order of `labels`."""
+    steps: tuple[PostprocessingStep, ...]
+    """Steps in the order in which they are applied."""
+
+
+class PatchSettings(Record):
+    """Patches along a surface, at the image's own resolution; sizes follow the plan's transpose."""
+
+    size: Positives
+    """Patch size in voxels; a 2D refiner has 1 along the first axis."""
+    training_distance: Positives
+    """Distance of patch centres in training, voxels; they are at least this far apart along at least one axis."""
+    prediction_distance: Positives
+    """Distance of patch centres at prediction, voxels: at most half the size, so that every surface voxel lies in a
+    patch."""
+
+
+class Refiner(Record):
+    """The JSON beside one refiner's weights."""
+
+    schema_version: Literal[1] = 1
+    inputs_hash: Hash
+    """SHA-256 of everything that decided about the weights: model, cases, settings."""
+    weights_hash: Hash
+    """SHA-256 of the weights file."""
+    num_cases: PositiveInt
+    num_patches: PositiveInt
+    steps: NonNegativeInt
+    seconds: NonNegativeFloat
+    loss: NonNegativeFloat
+    """Mean training loss over the last tenth of the steps."""
+
+
+class RefinementScores(Record):
+    """Means over labels of their means over cases, by cross-validation."""
+
+    mean_foreground_dice: float | None
+    surface_dice: float | None
+    hausdorff_95_mm: float | None
+
+
+class Refinement(Record):
+    """Refiners that help; `models/refinement` holds their weights."""
+
+    patches: PatchSettings
+    network: NetworkSpec
+    refiners: Annotated[tuple[Hash, ...], Field(min_length=1)]
+    """SHA-256 of `refiner_<index>.safetensors`, whose probabilities are averaged; each was trained without one group
+    of cases."""
+    tolerance_mm: PositiveFloat
+    """Tolerance of the surface Dice."""
+    before: RefinementScores
+    after: RefinementScores
 
 
 class Candidate(Record):

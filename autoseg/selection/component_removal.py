@@ -1,6 +1,6 @@
 """Scores of all cases after components are removed, and the volume below which removing them helps most.
 
-Everything follows from tables of components (`metrics.component_overlap`); no label map is touched.
+Everything follows from tables of components (`selection.component_removal`); no label map is touched.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,9 @@ from itertools import count
 from math import floor, log10, prod, sqrt
 from statistics import fmean, stdev
 
-from autoseg.metrics.component_overlap import ComponentTable
+import numpy as np
+from numpy.typing import NDArray
+
 from autoseg.metrics.summary import mean_of_known
 from autoseg.records.case import Spacing
 from autoseg.records.evaluation import LabelScores
@@ -21,6 +23,70 @@ ROUND_NUMBERS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 ROUNDING = 1e-9
 """Relative tolerance for the rounding of sums that are equal in exact arithmetic."""
 
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ComponentTable:
+    """Components of one map by size: S different sizes, H labels or regions."""
+
+    sizes: Counts
+    """(S,), voxels of a component, ignored ones too; ascending."""
+    predicted: Counts
+    """(S, H), voxels of all components of this size that are predicted as the label and not ignored."""
+    shared: Counts
+    """(S, H), those of them that are the label in the reference."""
+
+    def count_below(self, smallest: int) -> int:
+        """Number of sizes of fewer than `smallest` voxels."""
+        return int(np.searchsorted(self.sizes, smallest))
+
+    def below(self, smallest: int) -> tuple[Counts, Counts]:
+        """Sums (H,) of `predicted` and `shared` over the components of fewer than `smallest` voxels."""
+        end = self.count_below(smallest)
+        return self.predicted[:end].sum(axis=0), self.shared[:end].sum(axis=0)
+
+
+def no_components(num_labels: int) -> ComponentTable:
+    """Table of a map without any component."""
+    return ComponentTable(*(np.zeros(shape, dtype=np.int64) for shape in (0, (0, num_labels), (0, num_labels))))
+
+
+def tabulate_components(
+    components: NDArray[np.integer],
+    prediction: NDArray[np.integer],
+    reference: NDArray[np.integer],
+    labels: Sequence[Sequence[int]],
+    ignore: int | None,
+) -> ComponentTable:
+    """Count, for components of each size, what they contribute to the scores of labels.
+
+    Args:
+        components: Number of each voxel's component from 1 on, 0 outside, (Z, Y, X).
+        prediction: Label indices, (Z, Y, X); of every component, all voxels belong to it.
+        reference: Label indices, (Z, Y, X).
+        labels: Indices that make up each label or region, H of them.
+        ignore: Index of ignored voxels in the reference; None: no voxel is ignored.
+
+    Returns:
+        The table; memory beyond it is that of one plane and of the different triples of component, predicted and
+        reference index.
+    """
+    numbers, predicted, expected, counts = _count_triples(components, prediction, reference)
+    component_sizes = np.bincount(numbers, weights=counts).astype(np.int64)[1:]  # exact below 2**53
+    sizes, positions = np.unique(component_sizes, return_inverse=True)
+    rows = positions[numbers - 1]
+    is_counted = expected != ignore if ignore is not None else np.ones(len(expected), dtype=bool)
+    columns = []
+    for indices in labels:
+        is_predicted = is_counted & np.isin(predicted, indices)
+        both = is_predicted & np.isin(expected, indices)
+        columns.append(
+            [np.bincount(rows, weights=counts * chosen, minlength=len(sizes)) for chosen in (is_predicted, both)]
+        )
+    of_labels = np.array(columns, dtype=np.int64).reshape(len(labels), 2, len(sizes))
+    return ComponentTable(sizes, of_labels[:, 0].T, of_labels[:, 1].T)
+
 
 @dataclass(frozen=True)
 class CaseComponents:
@@ -30,7 +96,12 @@ class CaseComponents:
     scores: Mapping[str, LabelScores]
     """Scores of the labels or regions that share voxels with the union, in the order of the table's columns."""
     spacing: Spacing
-    """Voxel size in mm; its product is a voxel's volume."""
+    """Voxel size in mm."""
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in mm³."""
+        return prod(self.spacing)
 
 
 @dataclass(frozen=True)
@@ -71,7 +142,7 @@ def remove_below(cases: Sequence[CaseComponents], smallest: Sequence[int]) -> Re
     dice: dict[str, list[float | None]] = {name: [] for case in cases[:1] for name in case.scores}
     is_change = is_loss = False
     for case, voxels in zip(cases, smallest, strict=True):
-        is_change |= bool((case.table.sizes < voxels).any())
+        is_change |= case.table.count_below(voxels) > 0
         for (name, scores), predicted, shared in zip(case.scores.items(), *case.table.below(voxels), strict=True):
             true_positives = scores.true_positives - int(shared)
             voxels_of_both = scores.predicted_voxels - int(predicted) + scores.reference_voxels
@@ -104,7 +175,7 @@ def sweep_volumes(
     seen: set[tuple[int, ...]] = set()
     for volume in _candidates(cases, own_label):
         smallest = [smallest_kept(volume, case.spacing) for case in cases]
-        effect = tuple(int((case.table.sizes < voxels).sum()) for case, voxels in zip(cases, smallest, strict=True))
+        effect = tuple(case.table.count_below(voxels) for case, voxels in zip(cases, smallest, strict=True))
         if any(effect) and effect not in seen:
             seen.add(effect)
             tried[volume] = remove_below(cases, smallest)
@@ -136,9 +207,9 @@ def describe_sweep(sweep: Sweep) -> str:
 def _candidates(cases: Sequence[CaseComponents], own_label: str | None) -> Iterator[float]:
     """Round volumes, mm³, ascending."""
     found = [case for case in cases if len(case.table.sizes)]
-    sizes = [float(size) * prod(case.spacing) for case in found for size in case.table.sizes[[0, -1]]]
+    sizes = [float(size) * case.voxel_mm3 for case in found for size in case.table.sizes[[0, -1]]]
     structures = [
-        scores.reference_voxels * prod(case.spacing)
+        scores.reference_voxels * case.voxel_mm3
         for case in cases
         for name, scores in case.scores.items()
         if own_label in (None, name) and scores.reference_voxels > 0
@@ -169,3 +240,22 @@ def _is_noise(best: Sequence[float], other: Sequence[float]) -> bool:
     differences = [high - low for high, low in zip(best, other, strict=True)]
     error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else 0.0
     return fmean(differences) <= error * (1 + ROUNDING)
+
+
+def _count_triples(
+    components: NDArray[np.integer], prediction: NDArray[np.integer], reference: NDArray[np.integer]
+) -> tuple[Counts, Counts, Counts, Counts]:
+    """Different (component, predicted index, reference index) and their voxels; component 0 is left out."""
+    radix = 1 + int(max(prediction.max(initial=0), reference.max(initial=0)))
+    keys, counts = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for numbers, predicted, expected in zip(components, prediction, reference, strict=True):
+        inside = numbers != 0
+        joint = (numbers[inside].astype(np.int64) * radix + predicted[inside]) * radix + expected[inside]
+        found, times = np.unique(joint, return_counts=True)
+        keys.append(found)
+        counts.append(times)
+    triples, positions = np.unique(np.concatenate(keys), return_inverse=True)
+    totals = np.bincount(positions, weights=np.concatenate(counts), minlength=len(triples)).astype(np.int64)
+    pairs, reference_index = np.divmod(triples, radix)
+    component, predicted_index = np.divmod(pairs, radix)
+    return component, predicted_index, reference_index, totals

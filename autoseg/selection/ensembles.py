@@ -28,17 +28,15 @@ from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps,
 from autoseg.inference.models.stream import stream_case_logits
 from autoseg.inference.restoring.restore import LabelIndices, LogitStream, restore_combinations
 from autoseg.metrics.case_scores import measure_case
-from autoseg.metrics.comparison import Names
 from autoseg.metrics.summary import summarize
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.dataset import CaseFiles, DatasetDescription
+from autoseg.records.dataset import CaseFiles, DatasetDescription, foreground_names
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, hash_of
-from autoseg.records.selection import EnsembleOrigin
+from autoseg.records.selection import EnsembleOrigin, Names
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
-from autoseg.selection.case_maps import foreground_names
 
 ORIGIN_FILE = "origin.json"
 

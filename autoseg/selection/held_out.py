@@ -25,7 +25,7 @@ from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_he
 from autoseg.inference.restoring.decisions import Thresholds
 from autoseg.records.case import Triple
 from autoseg.records.dataset import CaseFiles, LabelEncoding
-from autoseg.records.refinement import PatchSettings
+from autoseg.records.selection import PatchSettings
 from autoseg.selection.ensembles import ValidationRun
 from autoseg.training.refinement import UNKNOWN, Patches
 

@@ -7,34 +7,122 @@ A step is kept only if its score rises and no label's falls; steps that are kept
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TypeVar
 
+import blosc2
 import numpy as np
 from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from scipy import ndimage
 
-from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
+from autoseg.errors import ImageFileError
+from autoseg.imaging.arrays.labels import encode_label_map
+from autoseg.imaging.formats.geometry import measurable_spacing
+from autoseg.imaging.formats.reading import Volume
+from autoseg.inference.files.label_maps import read_on_one_grid
+from autoseg.metrics.case_scores import measure_case
+from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import LabelEncoding, indices_by_label
-from autoseg.records.evaluation import Evaluation
-from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
-from autoseg.selection.case_maps import (
-    CaseMapFiles,
-    CaseMaps,
-    foreground_names,
-    load_case_maps,
-    measure_case_maps,
-    replace_prediction,
+from autoseg.records.case import Slices, Spacing, Triple
+from autoseg.records.dataset import LabelEncoding, foreground_names, indices_by_label, label_values
+from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.records.selection import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
+from autoseg.selection.component_removal import (
+    CaseComponents,
+    ComponentTable,
+    describe_sweep,
+    no_components,
+    remove_below,
+    sweep_volumes,
+    tabulate_components,
 )
-from autoseg.selection.component_removal import CaseComponents, describe_sweep, remove_below, sweep_volumes
 from autoseg.selection.verdicts import Means, StepReport, Verdict, describe_steps, judge_step
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class CaseMapFiles:
+    """Label maps of one validation case."""
+
+    case: str
+    prediction: Path
+    reference: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseMaps:
+    """One validation case in memory: label indices (Z, Y, X), compressed, cut to the surroundings of all foreground."""
+
+    case: str
+    encoding: LabelEncoding
+    prediction: blosc2.NDArray
+    reference: blosc2.NDArray
+    spacing: Spacing
+    """Voxel size in mm along the arrays' axes; its product is a voxel's volume."""
+    shape: Triple
+    """Shape of the whole image, voxels."""
+    box: Slices
+    """Slices that cut the arrays from the whole image."""
+    scores: CaseScores
+    """Metrics that follow from counts of voxels."""
+
+    def apply(self, step: PostprocessingStep) -> "CaseMaps":
+        """The case after a step, scored again; the same object when nothing changes."""
+        before = self.prediction[:]
+        after = apply_postprocessing(before, [step], self.encoding, self.spacing)
+        if np.array_equal(before, after):
+            return self
+        scores = score_case(self.case, after, self.reference[:], label_values(self.encoding))
+        return replace(self, prediction=_compress(after), scores=scores)
+
+    def tabulate(self, indices: Sequence[int], labels: Sequence[tuple[int, ...]]) -> ComponentTable:
+        """Components of the union of some indices, with counts for the labels or regions that share voxels with it."""
+        prediction = self.prediction[:]
+        found = find_components(prediction, indices)
+        if found is None:
+            return no_components(len(labels))
+        box, components = found
+        ignore = None if self.encoding.ignore_value is None else len(self.encoding.values)
+        return tabulate_components(components, prediction[box], self.reference[:][box], labels, ignore)
+
+    def measure(self) -> CaseScores:
+        """Compute every metric, in the whole image."""
+        whole = []
+        for array in (self.prediction, self.reference):
+            labels = np.zeros(self.shape, dtype=array.dtype)
+            labels[self.box] = array[:]
+            whole.append(labels)
+        return measure_case(self.case, whole[0], whole[1], label_values(self.encoding), self.spacing)
+
+
+def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
+    """Read and score a case.
+
+    Raises:
+        ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
+            reference's grid.
+    """
+    prediction, reference = read_on_one_grid(files.case, files.prediction, files.reference)
+    predicted, expected = (_encode(volume, encoding) for volume in (prediction, reference))
+    box = _surroundings((predicted != 0) | (expected != 0))
+    return CaseMaps(
+        case=files.case,
+        encoding=encoding,
+        prediction=_compress(predicted[box]),
+        reference=_compress(expected[box]),
+        spacing=measurable_spacing(prediction.grid),
+        shape=prediction.grid.shape,
+        box=box,
+        scores=score_case(files.case, predicted[box], expected[box], label_values(encoding)),
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +214,7 @@ class _Search:
 
     def evaluate(self) -> Evaluation:
         """Every metric of the current maps."""
-        measured = self._on_each(partial(measure_case_maps, encoding=self.encoding), self.cases)
+        measured = self._on_each(CaseMaps.measure, self.cases)
         return summarize(list(measured), self.names)
 
     def run(
@@ -167,7 +255,7 @@ class _Search:
 
     def _carry_out(self, step: PostprocessingStep, labels: tuple[str, ...]) -> Verdict | None:
         """Apply a step to all maps and keep it if their scores say that it helps; None when no map changes."""
-        changed = list(self._on_each(partial(_apply_step, step=step, encoding=self.encoding), self.cases))
+        changed = list(self._on_each(partial(CaseMaps.apply, step=step), self.cases))
         if all(new is old for new, old in zip(changed, self.cases, strict=True)):
             return None
         means = self._means_of(changed)
@@ -184,7 +272,7 @@ class _Search:
         every = indices_by_label(self.encoding)
         sharing = {name: every[name] for name in self.names if not set(every[name]).isdisjoint(indices)}
         if indices not in self.tables:
-            work = partial(_tabulate, indices=indices, labels=list(sharing.values()), encoding=self.encoding)
+            work = partial(CaseMaps.tabulate, indices=indices, labels=list(sharing.values()))
             self.tables[indices] = list(self._on_each(work, self.cases))
         return [
             CaseComponents(table, {name: case.scores.labels[name] for name in sharing}, case.spacing)
@@ -208,23 +296,22 @@ class _Search:
         return labels[0] if len(labels) == 1 else "all foreground"
 
 
-def _apply_step(case: CaseMaps, step: PostprocessingStep, encoding: LabelEncoding) -> CaseMaps:
-    """The case after a step; the same object when nothing changes."""
-    before = case.prediction[:]
-    after = apply_postprocessing(before, [step], encoding, case.spacing)
-    if np.array_equal(before, after):
-        return case
-    return replace_prediction(case, after, encoding)
+def _encode(volume: Volume, encoding: LabelEncoding) -> NDArray[np.int16]:
+    try:
+        return encode_label_map(volume.array[0], encoding)
+    except ValueError as error:
+        raise ImageFileError(f"{volume.path}: {error}") from error
 
 
-def _tabulate(
-    case: CaseMaps, indices: tuple[int, ...], labels: Sequence[tuple[int, ...]], encoding: LabelEncoding
-) -> ComponentTable:
-    """Table of the components of a union, with counts for the labels or regions that share voxels with it."""
-    prediction = case.prediction[:]
-    found = find_components(prediction, indices)
-    if found is None:
-        return no_components(len(labels))
-    box, components = found
-    ignore = None if encoding.ignore_value is None else len(encoding.values)
-    return tabulate_components(components, prediction[box], case.reference[:][box], labels, ignore)
+def _surroundings(foreground: NDArray[np.bool_]) -> Slices:
+    """Slices around the foreground with a margin of one voxel.
+
+    So foreground touches the border of the box only where it touches that of the image.
+    """
+    boxes = ndimage.find_objects(foreground.view(np.uint8))
+    box = boxes[0] if boxes else (slice(0, 1),) * 3
+    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+
+
+def _compress(labels: NDArray[np.integer]) -> blosc2.NDArray:
+    return blosc2.asarray(np.ascontiguousarray(labels))

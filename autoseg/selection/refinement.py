@@ -25,14 +25,15 @@ from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.metrics.case_scores import measure_case
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Triple
+from autoseg.records.dataset import foreground_names, label_values
 from autoseg.records.evaluation import CaseScores
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.refinement import PatchSettings, Refinement, Refiner
+from autoseg.records.selection import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
-from autoseg.selection.case_maps import CaseMapFiles, foreground_names, label_values
 from autoseg.selection.ensembles import ValidationRun
 from autoseg.selection.held_out import HeldOutCase, HeldOutCases, cut_patches, group_cases, predict_held_out
+from autoseg.selection.postprocessing import CaseMapFiles
 from autoseg.selection.verdicts import RefinementVerdict, judge_refinement
 from autoseg.training.refinement import Patches, RefinementOptions, join_patches, save_refiner, train_refiner
 
@@ -170,14 +171,14 @@ class _Trial:
             reference = cases.run.dataset_folder / cases.run.files(held_out.case).label
             maps.append(CaseMapFiles(held_out.case, path, reference))
             progress(len(cases) + len(maps), 2 * len(cases))
-        return tuple(maps), judge_refinement(before, after, foreground_names(self.encoding), self.tolerance_mm)
+        return tuple(maps), judge_refinement(before, after, foreground_names(self.encoding))
 
     def describe(self, refiners: Sequence[Refiner], verdict: RefinementVerdict) -> str:
         """Sentence about the verdict, with the time and steps of the training."""
         seconds, steps = sum(refiner.seconds for refiner in refiners), sum(refiner.steps for refiner in refiners)
         answer = "yes" if verdict.is_accepted else "no"
         return (
-            f"Boundary refinement: {answer}, {verdict.figures}; {len(refiners)} refiners, "
+            f"Boundary refinement: {answer}, {verdict.describe(self.tolerance_mm)}; {len(refiners)} refiners, "
             f"each trained without the cases that it is tested on, {seconds:.0f} s and {steps} steps in all, "
             f"patches of {' x '.join(map(str, self.patches.size))} voxels."
         )
@@ -206,7 +207,7 @@ class _Trial:
     def _hash_inputs(self, index: int) -> str:
         """SHA-256 of everything that decides about the weights of one refiner, except the machine's speed.
 
-        `records.plan.hash_of` is not used, because `records.refinement.Refiner` promises the 64 digits of SHA-256, and
+        `records.plan.hash_of` is not used, because `records.selection.Refiner` promises the 64 digits of SHA-256, and
         so that stored refiners stay valid.
         """
         cases, workspace = self.cases, self.cases.run.workspace

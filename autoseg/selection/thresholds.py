@@ -23,18 +23,16 @@ from autoseg.imaging.formats.geometry import orient_array
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.restoring.restore import restore_labels
 from autoseg.inference.sinks.quantized import open_quantized, quantized_file
-from autoseg.metrics.comparison import Names, format_score
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, label_values
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import hash_of
-from autoseg.records.selection import ThresholdSweep
+from autoseg.records.selection import Names, ThresholdSweep
 from autoseg.records.workspace import EVALUATION_NAME
-from autoseg.selection.case_maps import label_values
 from autoseg.selection.ensembles import (
     ValidatedFold,
     ValidationRun,
@@ -42,6 +40,7 @@ from autoseg.selection.ensembles import (
     weights_origin,
     write_validation_maps,
 )
+from autoseg.text import format_score
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 """Thresholds that are tried: 0.1, 0.15, ..., 0.9."""

@@ -1,16 +1,28 @@
-"""Whether post-processing steps and boundary refinement are kept, by scores of the same cases before and after.
+"""What is chosen by cross-validation: the best candidate, post-processing steps and boundary refinement that help.
 
-Each verdict is also a sentence: what was tried, whether it is kept, and the figures that decided.
+A candidate is a configuration, or a pair of them whose probabilities are averaged. A pair costs as much as both, so
+it has to be better by a margin. Steps and refinement are judged by scores of the same cases before and after. Each
+verdict is also a sentence: what was tried, whether it is kept, and the figures that decided.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Literal
 
-from autoseg.metrics.comparison import format_score
+import numpy as np
+
+from autoseg.metrics.bootstrap import Scores, bootstrap_interval
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.records.evaluation import CaseScores
-from autoseg.records.refinement import RefinementScores
+from autoseg.records.selection import Candidate, Interval, Names, RefinementScores
+from autoseg.text import format_names, format_score
+
+ENSEMBLE_MARGIN = 0.002
+"""Gain in mean foreground Dice that a pair needs over the best single configuration: it costs about twice as much."""
+
+ROUNDING = 1e-12
+"""Tolerance of the comparison with the margin, for rounding of means."""
 
 MAX_REFUSALS = 8
 """Sentences on refused steps of one kind; the names of further ones share a sentence."""
@@ -25,6 +37,114 @@ Means = Mapping[str, float | None]
 """Mean Dice over cases by label; None without any score."""
 
 
+def rank_candidates(
+    cases: Mapping[Names, Sequence[CaseScores]], folds: Mapping[Names, tuple[str, ...]], label_names: Sequence[str]
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    """Rank candidates by mean foreground Dice on the validation cases that all of them have.
+
+    Args:
+        cases: Validation scores by candidate, at least one configuration; of equal scores the first wins, and single
+            configurations come before pairs.
+        folds: Folds that the scores come from, by candidate.
+        label_names: Foreground labels and regions.
+
+    Returns:
+        Candidates, the chosen one first, then by score, those without a score last; and sentences about the
+        comparison. When no case is common to all, each is scored on its own cases, and a sentence says so.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), choice of the best configuration among all single ones and all pairs.
+        Differs: only common cases are compared, a label without a score does not spoil the mean, and a pair needs a
+        margin.
+    """
+    compared, remarks = _comparable_cases(cases)
+    candidates = [
+        Candidate(
+            configurations=names,
+            folds=folds[names],
+            num_cases=len(compared[names]),
+            mean_foreground_dice=summarize(compared[names], label_names).mean_foreground_dice,
+            interval=bootstrap_interval(dice_table(compared[names], label_names)),
+        )
+        for names in sorted(cases, key=len)
+    ]
+    candidates.sort(key=_loss)  # stable: of equal scores the first stays first
+    singles, pairs = (
+        [candidate for candidate in candidates if (len(candidate.configurations) == 1) is single]
+        for single in (True, False)
+    )
+    if not pairs:
+        return tuple(candidates), (*remarks, _describe_winner(candidates))
+    tables = [dice_table(compared[best.configurations], label_names) for best in (pairs[0], singles[0])]
+    is_ahead, sentence = _judge_pair(pairs[0], singles[0], bootstrap_interval(tables[0] - tables[1]))
+    winner = pairs[0] if is_ahead else singles[0]
+    others = [candidate for candidate in candidates if candidate is not winner]
+    return (winner, *others), (*remarks, _describe_winner([winner, *others]), sentence)
+
+
+def dice_table(cases: Sequence[CaseScores], label_names: Sequence[str]) -> Scores:
+    """Dice (N cases, L labels), NaN where a label is empty in both maps."""
+    rows = [[case.labels[name].dice for name in label_names] for case in cases]
+    known = [[nan if value is None else value for value in row] for row in rows]
+    return np.array(known, dtype=np.float64).reshape(len(cases), len(label_names))
+
+
+def _comparable_cases(
+    cases: Mapping[Names, Sequence[CaseScores]],
+) -> tuple[dict[Names, list[CaseScores]], list[str]]:
+    """Common cases in the same order for all candidates, with remarks; their own cases if there is no common one."""
+    by_case = {names: {scores.case: scores for scores in of_candidate} for names, of_candidate in cases.items()}
+    shared = set.intersection(*(set(found) for found in by_case.values()))
+    if not shared:
+        remark = "The configurations share no validation case: their scores come from different cases."
+        return {names: list(of_candidate) for names, of_candidate in cases.items()}, [remark]
+    remarks = []
+    if any(found.keys() != shared for found in by_case.values()):
+        remarks.append(f"The configurations have different validation cases: compared on the {len(shared)} shared.")
+    order = [case for case in next(iter(by_case.values())) if case in shared]
+    return {names: [found[case] for case in order] for names, found in by_case.items()}, remarks
+
+
+def _judge_pair(pair: Candidate, single: Candidate, difference: Interval | None) -> tuple[bool, str]:
+    """Whether the best pair is ahead by the margin; `difference`: interval of pair minus single, case by case."""
+    if pair.mean_foreground_dice is None or single.mean_foreground_dice is None:
+        return False, "No ensemble was chosen: there is no score to compare."
+    gain = pair.mean_foreground_dice - single.mean_foreground_dice
+    is_ahead = gain >= ENSEMBLE_MARGIN - ROUNDING
+    sentence = (
+        f"Best ensemble, {format_names(pair.configurations)}, against the best alone, "
+        f"{format_names(single.configurations)}: Dice {gain:+.4f}, and {ENSEMBLE_MARGIN} is required, because it "
+        f"costs both; {'chosen' if is_ahead else 'not chosen'}."
+    )
+    if difference is None:
+        return is_ahead, sentence
+    low, high = difference
+    excluded = "which excludes zero" if low > 0 or high < 0 else "which includes zero: it may be chance"
+    return is_ahead, f"{sentence} 95 % interval of the difference over cases: {low:+.4f} to {high:+.4f}, {excluded}."
+
+
+def _loss(candidate: Candidate) -> float:
+    return inf if candidate.mean_foreground_dice is None else -candidate.mean_foreground_dice
+
+
+def _describe_winner(candidates: Sequence[Candidate]) -> str:
+    best, *others = candidates
+    score = f"{format_names(best.configurations)}: mean foreground Dice {format_score(best.mean_foreground_dice)}"
+    if not others:
+        return f"{score} over {best.num_cases} cases; nothing else has validated folds."
+    behind = ", ".join(
+        f"{format_names(other.configurations)} {format_score(other.mean_foreground_dice)}" for other in others
+    )
+    return f"{score} over {best.num_cases} cases, {_describe_rank(best, others)}; others: {behind}."
+
+
+def _describe_rank(best: Candidate, others: Sequence[Candidate]) -> str:
+    first = min(others, key=_loss)
+    if _loss(first) < _loss(best):
+        return "the best alone"
+    return "equal to the next, and the first of equals wins" if _loss(best) == _loss(first) else "the best"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a step is accepted, and the figures that decide."""
@@ -34,6 +154,17 @@ class Verdict:
     after: float | None
     fallen: tuple[str, ...]
     """Labels whose mean Dice gets lower."""
+
+    def describe(self) -> str:
+        """The figures; where the four decimals of both scores are equal, the difference."""
+        lower = f"; lower for {', '.join(self.fallen)}" if self.fallen else ""
+        return f"Dice {format_score(self.before)} before, {self._describe_after()} after{lower}"
+
+    def _describe_after(self) -> str:
+        before, after = self.before, self.after
+        if before is None or after is None or before == after or format_score(before) != format_score(after):
+            return format_score(after)
+        return f"{'higher' if after > before else 'lower'} by {abs(after - before):.1g}"
 
 
 def judge_step(before: Means, after: Means, own_label: str | None) -> Verdict:
@@ -104,12 +235,23 @@ class RefinementVerdict:
     is_accepted: bool
     before: RefinementScores
     after: RefinementScores
-    figures: str
-    """Figures that decided, as text."""
+    fallen: tuple[str, ...]
+    """Labels whose mean Dice gets lower."""
+
+    def describe(self, tolerance_mm: float) -> str:
+        """The figures; `tolerance_mm` is that of the surface Dice."""
+        old, new = self.before, self.after
+        lower = f", lower for {', '.join(self.fallen)}" if self.fallen else ""
+        return (
+            f"surface Dice at {tolerance_mm:g} mm {format_score(old.surface_dice)} before, "
+            f"{format_score(new.surface_dice)} after; HD95 {_format_mm(old.hausdorff_95_mm)} before, "
+            f"{_format_mm(new.hausdorff_95_mm)} after; Dice {format_score(old.mean_foreground_dice)} before, "
+            f"{format_score(new.mean_foreground_dice)} after{lower}"
+        )
 
 
 def judge_refinement(
-    before: Sequence[CaseScores], after: Sequence[CaseScores], names: Sequence[str], tolerance_mm: float
+    before: Sequence[CaseScores], after: Sequence[CaseScores], names: Sequence[str]
 ) -> RefinementVerdict:
     """Accept if surface Dice rises or HD95 falls by MIN_REFINEMENT_GAIN, and neither the mean nor any Dice falls.
 
@@ -120,7 +262,6 @@ def judge_refinement(
         before: Scores of all cases without refinement, with surfaces.
         after: Scores of the same cases with refinement, in the same order.
         names: Labels or regions.
-        tolerance_mm: Tolerance of the surface Dice in mm.
     """
     summaries = [summarize(cases, names) for cases in (before, after)]
     old, new = (
@@ -131,33 +272,15 @@ def judge_refinement(
         )
         for summary, own, other in zip(summaries, (before, after), (after, before), strict=True)
     )
-    fallen = [name for name in names if _is_less(summaries[1].labels[name].dice, summaries[0].labels[name].dice)]
+    fallen = tuple(name for name in names if _is_less(summaries[1].labels[name].dice, summaries[0].labels[name].dice))
     is_worse = bool(fallen) or _is_less(new.mean_foreground_dice, old.mean_foreground_dice)
-    figures = (
-        f"surface Dice at {tolerance_mm:g} mm {format_score(old.surface_dice)} before, "
-        f"{format_score(new.surface_dice)} after; HD95 {_format_mm(old.hausdorff_95_mm)} before, "
-        f"{_format_mm(new.hausdorff_95_mm)} after; Dice {format_score(old.mean_foreground_dice)} before, "
-        f"{format_score(new.mean_foreground_dice)} after"
-    )
-    if fallen:
-        figures += f", lower for {', '.join(fallen)}"
-    return RefinementVerdict(_is_sharper(old, new) and not is_worse, old, new, figures)
+    return RefinementVerdict(_is_sharper(old, new) and not is_worse, old, new, fallen)
 
 
 def _describe_step(kind: str, report: StepReport, verdict: Verdict) -> str:
     answer = "yes" if verdict.is_accepted else "no"
     remark = f"{report.remark}, " if report.remark else ""
-    figures = f"Dice {format_score(verdict.before)} before, {_after(verdict)} after"
-    fallen = f"; lower for {', '.join(verdict.fallen)}" if verdict.fallen else ""
-    return f"{kind} of {report.subject}: {answer}, {remark}{figures}{fallen}."
-
-
-def _after(verdict: Verdict) -> str:
-    """The score; if its four decimals do not show the difference, the difference."""
-    before, after = verdict.before, verdict.after
-    if before is None or after is None or before == after or format_score(before) != format_score(after):
-        return format_score(after)
-    return f"{'higher' if after > before else 'lower'} by {abs(after - before):.1g}"
+    return f"{kind} of {report.subject}: {answer}, {remark}{verdict.describe()}."
 
 
 def _boundary_mean(

@@ -16,10 +16,9 @@ from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
-from autoseg.metrics.overlap import BACKGROUND, IGNORE
 from autoseg.metrics.summary import summarize
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import Fault, LabelValues
+from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
 
 MAX_NUMBER_OF_VALUES = 256

@@ -20,10 +20,9 @@ from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.side_files import INSTANCES
 from autoseg.metrics.detection import panoptic_quality
-from autoseg.metrics.overlap import BACKGROUND, IGNORE
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import Fault, LabelValues
-from autoseg.records.instance_evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
+from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
+from autoseg.records.evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
 
 OBJECT = "object"
 """Name of the only label where references number objects, but have no labels."""

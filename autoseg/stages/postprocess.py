@@ -22,8 +22,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Plan
-from autoseg.records.postprocessing import PostprocessingRecipe, PostprocessingStep
-from autoseg.records.selection import Selection
+from autoseg.records.selection import PostprocessingRecipe, PostprocessingStep, Selection
 from autoseg.records.workspace import Workspace
 
 

@@ -17,21 +17,20 @@ from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.cost import prediction_macs
 from autoseg.inference.models.loading import TIE_ORDER, order_configurations
 from autoseg.metrics.bootstrap import bootstrap_interval
-from autoseg.metrics.comparison import Names, dice_table, rank_candidates
 from autoseg.networks.devices import choose_device
 from autoseg.progress import ProgressBar, no_bar
-from autoseg.records.dataset import DatasetDescription
+from autoseg.records.dataset import DatasetDescription, foreground_names
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
-from autoseg.records.selection import Candidate, Interval, Selection
+from autoseg.records.selection import Candidate, Interval, Names, Selection
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
-from autoseg.selection.case_maps import CaseMapFiles, foreground_names
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
-from autoseg.selection.postprocessing import tune_postprocessing
+from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
+from autoseg.selection.verdicts import dice_table, rank_candidates
 from autoseg.training.refinement import RefinementOptions
 
 UNSCORED_CHOICE = "3d_fullres"
@@ -68,7 +67,7 @@ def select_model(
 
     A candidate's score is its mean foreground Dice over the validation cases of all its trained folds that every
     other candidate validated too; a pair must be ahead of the best single configuration by
-    `metrics.comparison.ENSEMBLE_MARGIN`. Missing folds are reported as reasons, not as errors. Without any validated
+    `selection.verdicts.ENSEMBLE_MARGIN`. Missing folds are reported as reasons, not as errors. Without any validated
     fold (for example with only fold `all`) there is no score, no post-processing and no evaluation.json.
 
     Writes selection.json and evaluation.json, label maps of pairs in models/ensembles, and label maps of other

@@ -6,7 +6,7 @@ from autoseg.errors import InteropError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.interop.nnunet_folder import FoldFolder, ModelFolder
 from autoseg.interop.nnunet_selection import KEEP_LARGEST, read_selection
-from autoseg.records.postprocessing import KeepLargestComponent
+from autoseg.records.selection import KeepLargestComponent
 from tests.interop.nnunet_models import REGION_LABELS
 
 LABELS = make_encoding({"background": 0, "a": 1, "b": 2, "c": 3})

@@ -4,9 +4,15 @@ import pytest
 
 from autoseg.inference.refinement.patches import plan_refiner
 from autoseg.interop.onnx_steps import list_steps
-from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
-from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
-from autoseg.records.selection import Selection
+from autoseg.records.selection import (
+    FillHoles,
+    KeepLargestComponent,
+    PatchSettings,
+    Refinement,
+    RefinementScores,
+    RemoveSmallComponents,
+    Selection,
+)
 from tests.builders import CASCADE, LABELS, REGIONS, make_cascade_plan
 
 

@@ -12,9 +12,14 @@ from autoseg.records.files import write_record, write_text
 from autoseg.records.fingerprint import IntensityStatistics, LabelFacts
 from autoseg.records.network import NormalizationSpec
 from autoseg.records.plan import Decision, Estimates, TrainingSpec
-from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.records.refinement import PatchSettings, Refinement, RefinementScores
-from autoseg.records.selection import Candidate, Selection
+from autoseg.records.selection import (
+    Candidate,
+    KeepLargestComponent,
+    PatchSettings,
+    Refinement,
+    RefinementScores,
+    Selection,
+)
 from autoseg.records.workspace import Workspace
 from tests import builders
 from tests.builders import (
@@ -44,8 +49,8 @@ def make_epoch(epoch, **changes):
     return builders.make_epoch(epoch, **(values | changes))
 
 
-@pytest.fixture
-def plan():
+def make_small_plan():
+    """A plan of one configuration, with names that have to be escaped in HTML."""
     network = make_network_spec(
         features=(8, 16),
         strides=((1, 1, 1), (1, 2, 2)),
@@ -70,6 +75,11 @@ def plan():
         configurations={"3d_fullres": configuration},
         decisions=(Decision(what="patch_size", value=(8, 16, 8), reason="It <i>fits</i>."),),
     )
+
+
+@pytest.fixture
+def plan():
+    return make_small_plan()
 
 
 @pytest.fixture

@@ -7,11 +7,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from autoseg.metrics.component_overlap import ComponentTable, no_components, tabulate_components
 from autoseg.metrics.overlap import score_case
 from autoseg.records.dataset import LabelValues
 from autoseg.records.evaluation import LabelScores
-from autoseg.selection.component_removal import CaseComponents, Sweep, describe_sweep, remove_below, sweep_volumes
+from autoseg.selection.component_removal import (
+    CaseComponents,
+    ComponentTable,
+    Sweep,
+    describe_sweep,
+    no_components,
+    remove_below,
+    sweep_volumes,
+    tabulate_components,
+)
 from autoseg.selection.verdicts import Verdict
 
 REGIONS: dict[str, LabelValues] = {"whole": (1, 2, 3), "core": (2, 3), "rim": 1}

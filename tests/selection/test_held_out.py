@@ -8,7 +8,7 @@ from autoseg.imaging.datasets.case_reading import CaseVolume
 from autoseg.imaging.formats.volume import Template, make_grid
 from autoseg.inference.refinement.refine import CoarseCase
 from autoseg.records.case import Orientation
-from autoseg.records.refinement import PatchSettings
+from autoseg.records.selection import PatchSettings
 from autoseg.selection.held_out import HeldOutCase, cut_patches
 from autoseg.training.refinement import UNKNOWN
 

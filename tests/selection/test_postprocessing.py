@@ -12,9 +12,8 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.postprocessing import FillHoles, KeepLargestComponent, RemoveSmallComponents
-from autoseg.selection.case_maps import CaseMapFiles
-from autoseg.selection.postprocessing import tune_postprocessing
+from autoseg.records.selection import FillHoles, KeepLargestComponent, RemoveSmallComponents
+from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
 
 SPACING = (4.0, 1.0, 0.5)  # (z, y, x): 2 mm³ a voxel
 LABELS = make_encoding({"background": 0, "one": 10, "two": 20})

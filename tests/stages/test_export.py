@@ -17,8 +17,7 @@ from autoseg.records.files import read_record, write_record, write_text
 from autoseg.records.fingerprint import Fingerprint, IntensityStatistics, LabelFacts
 from autoseg.records.manifest import Manifest
 from autoseg.records.plan import Decision, Plan, Split, Splits
-from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.records.selection import Candidate, Selection
+from autoseg.records.selection import Candidate, KeepLargestComponent, Selection
 from autoseg.stages import export
 from autoseg.stages.export import ExportOptions, export_model
 from autoseg.stages.plan import adopt_model

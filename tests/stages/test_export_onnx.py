@@ -14,8 +14,7 @@ from skimage.transform import resize
 from autoseg.cli.main import UNUSABLE, main
 from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
-from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.records.selection import Selection
+from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.stages.export import ExportOptions
 from autoseg.stages.export_onnx import export_onnx
 from autoseg.stages.predict import PredictionOptions, Predictor

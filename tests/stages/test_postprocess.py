@@ -13,13 +13,13 @@ from autoseg.cli.main import DONE, SOME_FAILED, UNUSABLE, main
 from autoseg.errors import RecordError, UsageError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.files import read_record, write_record
-from autoseg.records.postprocessing import (
+from autoseg.records.selection import (
     FillHoles,
     KeepLargestComponent,
     PostprocessingRecipe,
     RemoveSmallComponents,
+    Selection,
 )
-from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.postprocess import postprocess_files, recipe_of_model
 from autoseg.stages.predict import PredictionOptions, Predictor, predict_files

@@ -14,8 +14,7 @@ from autoseg.records.dataset import LabelValues
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Split, Splits
-from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.records.selection import Selection
+from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autoseg.inference.refinement.patches import plan_refiner
-from autoseg.records.refinement import PatchSettings
+from autoseg.records.selection import PatchSettings
 from autoseg.training.refinement import (
     BATCH_SIZE,
     UNKNOWN,

@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.formats.volume import AnyArray
-from autoseg.records.dataset import Head, LabelEncoding, LabelValues
-
-BACKGROUND = "background"
-IGNORE = "ignore"
+from autoseg.records.dataset import BACKGROUND, IGNORE, Head, LabelEncoding, LabelValues
 
 MAX_VALUE = 65535
 """Largest value in label files: the largest that 16-bit files hold, and small enough for a look-up table."""

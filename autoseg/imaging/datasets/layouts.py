@@ -15,10 +15,9 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.labels import BACKGROUND
 from autoseg.imaging.datasets.case_lists import case_name, listed_case, listing_faults, read_case_list
 from autoseg.imaging.datasets.file_pairing import PairedFiles, image_files, pair_files
-from autoseg.records.dataset import CaseFiles, Fault, LabelValues
+from autoseg.records.dataset import BACKGROUND, CaseFiles, Fault, LabelValues
 
 _PLAIN_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.imaging.arrays.labels import BACKGROUND, IGNORE
 from autoseg.imaging.formats.reading import Volume
 from autoseg.inference.files.case_table import CaseTable
-from autoseg.records.dataset import LabelValues
+from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
 
 STATISTICS_FILE = "statistics.csv"
 

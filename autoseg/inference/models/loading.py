@@ -21,8 +21,7 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, model_hash
-from autoseg.records.postprocessing import PostprocessingStep
-from autoseg.records.selection import Selection
+from autoseg.records.selection import PostprocessingStep, Selection
 from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.predict")

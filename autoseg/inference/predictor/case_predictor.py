@@ -62,8 +62,8 @@ from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Grid, Orientation, PreprocessedCase, Slices3, Spacing
 from autoseg.records.output_choices import OutputChoices
 from autoseg.records.plan import Plan
-from autoseg.records.postprocessing import PostprocessingStep
 from autoseg.records.prediction import Prediction
+from autoseg.records.selection import PostprocessingStep
 
 if TYPE_CHECKING:
     import blosc2

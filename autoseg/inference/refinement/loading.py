@@ -15,7 +15,7 @@ from autoseg.inference.refinement.refine import LoadedRefiners
 from autoseg.networks.devices import memory_format
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.network import NetworkSpec
-from autoseg.records.refinement import Refinement
+from autoseg.records.selection import Refinement
 from autoseg.records.workspace import Workspace
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.records.case import Slices3, Spacing, Triple
 from autoseg.records.network import NetworkSpec
-from autoseg.records.refinement import PatchSettings
+from autoseg.records.selection import PatchSettings
 
 EDGE_3D, EDGE_2D = 24, 48
 """Voxels of a patch along the finest axis. BPR takes 64 of 1024 x 2048 pixels; in 3D smaller ones, for time."""

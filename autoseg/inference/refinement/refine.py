@@ -35,7 +35,7 @@ from autoseg.inference.sinks.probabilities import probability_file
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.case import PreprocessedCase, Slices3, Triple
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.refinement import PatchSettings
+from autoseg.records.selection import PatchSettings
 
 if TYPE_CHECKING:
     import blosc2

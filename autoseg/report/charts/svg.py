@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from autoseg.report.numbers import format_tick
+from autoseg.text import format_tick
 
 WIDTH = 360.0
 """Width of a chart in user units; a phone shows them as CSS pixels."""

@@ -8,9 +8,9 @@ from markupsafe import Markup
 from autoseg.records.calibration import CalibrationCounts
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_reliability
-from autoseg.report.numbers import Row
 from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import add_counts, read_calibration
+from autoseg.text import Row
 
 MAX_ROWS = 30
 """Labels of a configuration in the table, the worst calibrated first."""

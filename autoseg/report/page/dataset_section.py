@@ -14,13 +14,12 @@ from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValu
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
-from autoseg.report.charts.charts import Figure, draw_histogram
-from autoseg.report.charts.distributions import BoxRow, draw_boxes, draw_ranges
+from autoseg.report.charts.charts import BoxRow, Figure, draw_boxes, draw_histogram, draw_ranges
 from autoseg.report.charts.slices import NUM_LABEL_COLOURS
-from autoseg.report.numbers import Row, format_quantity
 from autoseg.report.page.outliers import MM3_PER_ML, Outlier, find_outliers, flagged_cases, group_outliers
 from autoseg.report.page.samples import Sample, read_samples
 from autoseg.report.page.templates import render_template
+from autoseg.text import Row, format_quantity
 
 MAX_CHANNELS = 8
 """Channels with charts of their own."""

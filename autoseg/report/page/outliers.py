@@ -7,7 +7,7 @@ from itertools import zip_longest
 from statistics import median
 
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.report.numbers import format_quantity
+from autoseg.text import format_quantity
 
 MIN_CASES = 5
 """Number of cases below which no value counts as unusual."""

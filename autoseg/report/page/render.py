@@ -31,6 +31,7 @@ from autoseg.report.page.validation import (
     read_pooled_folds,
     read_selected_ensemble,
 )
+from autoseg.text import format_names
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -82,7 +83,7 @@ def _read_if_exists(record_type: type[RecordType], path: Path) -> RecordType | N
 
 def _shown(selection: Selection | None, validations: list[PooledFolds]) -> list[PooledFolds]:
     """The selected model, else its validated configurations, else all validated configurations, the best first."""
-    name = "" if selection is None else " + ".join(selection.configurations)
+    name = "" if selection is None else format_names(selection.configurations)
     whole = [validation for validation in validations if validation.configuration == name]
     return whole or _members(selection, validations)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from autoseg.metrics.comparison import format_score
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
@@ -19,11 +18,10 @@ from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
-from autoseg.report.numbers import Row, format_interval, format_number
 from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import PooledFolds
-from autoseg.report.tables.plan_tables import configuration_rows, decision_rows
-from autoseg.text import format_duration
+from autoseg.tables import configuration_rows, decision_rows
+from autoseg.text import Row, format_duration, format_folds, format_interval, format_names, format_number, format_score
 
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
 FIRST_TRAINED = "3d_fullres"
@@ -54,13 +52,13 @@ def render_headline(
     best = max(validations, key=lambda validation: validation.evaluation.mean_foreground_dice or 0.0, default=None)
     score, name = None, ""
     if selection is not None:
-        state = f"Selected: {' + '.join(selection.configurations)}"
+        state = f"Selected: {format_names(selection.configurations)}"
         score, name = selection.mean_foreground_dice, "mean foreground Dice, cross-validated"
         interval = selection.interval or interval
     elif best is not None:
         state = f"Trained, not selected yet; best so far: {best.configuration}"
         score, interval = best.evaluation.mean_foreground_dice, best.evaluation.mean_foreground_dice_interval
-        name = f"mean foreground Dice, fold{'s' if len(best.folds) > 1 else ''} {', '.join(best.folds)}"
+        name = f"mean foreground Dice, {format_folds(best.folds)}"
     else:
         state = "Planned, not trained yet" if plan is not None else "Described, not planned yet"
     if description is not None:
@@ -149,7 +147,7 @@ def render_selection(selection: Selection) -> Markup:
     """The recipe, its reasons and the candidates."""
     candidates = [
         (
-            " + ".join(candidate.configurations),
+            format_names(candidate.configurations),
             ", ".join(candidate.folds),
             str(candidate.num_cases),
             format_number(candidate.mean_foreground_dice),
@@ -208,9 +206,11 @@ def _hash_file(path: Path) -> str:
 def list_recipe_steps(selection: Selection) -> list[str]:
     """Steps of prediction, one sentence each."""
     networks = " and ".join(selection.configurations)
-    folds = f"fold{'s' if len(selection.folds) > 1 else ''} {', '.join(selection.folds)}"
     averaged = len(selection.configurations) * len(selection.folds) > 1
-    steps = [f"predict with {networks}, {folds}" + (", and average their probabilities" if averaged else "")]
+    steps = [
+        f"predict with {networks}, {format_folds(selection.folds)}"
+        + (", and average their probabilities" if averaged else "")
+    ]
     steps += [f"{name}: probability at least {threshold:g}" for name, threshold in selection.region_thresholds.items()]
     if selection.refinement is not None:
         steps.append(f"refine boundaries with {len(selection.refinement.refiners)} small networks, averaged")

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 
 def render_template(name: str, /, **values: object) -> Markup:
-    """HTML of a template of the folder `templates`; texts among the values are escaped.
+    """HTML of a template of the folder `html`; texts among the values are escaped.
 
     Raises:
         jinja2.UndefinedError: If the template reads a value that is not given.
@@ -21,7 +21,7 @@ def render_template(name: str, /, **values: object) -> Markup:
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("autoseg", "report/page/templates"),
+        loader=PackageLoader("autoseg", "report/page/html"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

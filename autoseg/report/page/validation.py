@@ -15,6 +15,7 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import CALIBRATION_NAME, Workspace
+from autoseg.text import format_names
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def read_selected_ensemble(workspace: Workspace, selection: Selection | None) ->
     paths = [workspace.validation_evaluation(names, fold) for fold in selection.folds]
     if not all(path.exists() for path in paths):
         return []
-    return [replace(_pool(" + ".join(names), paths), folds=selection.folds)]
+    return [replace(_pool(format_names(names), paths), folds=selection.folds)]
 
 
 def _pool(configuration: str, paths: Sequence[Path]) -> PooledFolds:

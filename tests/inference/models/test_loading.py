@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 from autoseg.errors import PredictionError
 from autoseg.inference.models.loading import choose_recipe, load_configuration, load_with_previous
 from autoseg.records.files import write_record
-from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.records.selection import Selection
+from autoseg.records.selection import KeepLargestComponent, Selection
 from tests.builders import CASCADE, make_cascade_plan, make_plan, write_model
 
 SPACINGS = {"2d": (1.0, 1.0), "3d_fullres": (2.0, 1.0, 1.0), "3d_lowres": (3.0, 2.0, 2.0)}

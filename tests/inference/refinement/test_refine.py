@@ -21,7 +21,7 @@ from autoseg.inference.restoring.restore import LogitStream, restore_labels
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.network import ResamplingSpec
-from autoseg.records.refinement import PatchSettings
+from autoseg.records.selection import PatchSettings
 
 CPU = torch.device("cpu")
 SOFTMAX = make_encoding({"background": 0, "one": 10, "two": 20})

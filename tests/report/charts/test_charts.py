@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoseg.report.charts import svg
-from autoseg.report.charts.charts import draw_curves, draw_histogram, draw_reliability
-from autoseg.report.charts.distributions import MAX_DOTS, BoxRow, Estimate, draw_boxes, draw_estimates, draw_ranges
+from autoseg.report.charts.charts import (
+    MAX_DOTS,
+    BoxRow,
+    Estimate,
+    draw_boxes,
+    draw_curves,
+    draw_estimates,
+    draw_histogram,
+    draw_ranges,
+    draw_reliability,
+)
 from autoseg.report.charts.svg import linear_scale, log_scale
 
 

@@ -5,17 +5,13 @@ from typing import Any
 
 import pytest
 
-from autoseg.metrics.summary import summarize
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
-from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Split, Splits
-from autoseg.records.postprocessing import KeepLargestComponent
-from autoseg.records.selection import Selection
+from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.report.page.dataset_section import render_dataset
-from autoseg.report.page.results_section import render_results
 from autoseg.report.page.sections import list_recipe_steps, render_headline, render_versions
 from autoseg.report.page.validation import read_pooled_folds
 
@@ -66,32 +62,6 @@ def test_a_selected_workspace_predicts(selected, plan):
 def test_an_imported_model_predicts(planned, plan):
     imported = plan.model_copy(update={"planner": IMPORTED})
     assert headline(planned, imported).endswith("autoseg-predict -m workspace -i IMAGES -o OUTPUT")
-
-
-def test_post_processing_is_compared_label_by_label(selected):
-    (validation,) = read_pooled_folds(selected)
-    selection = read_record(Selection, selected.selection)
-    before = validation.evaluation
-    better = {name: scores.model_copy(update={"dice": 1.0}) for name, scores in before.cases[1].labels.items()}
-    cases = [before.cases[0], before.cases[1].model_copy(update={"labels": better})]
-    after = summarize(cases, list(before.labels))
-    section = render_results(selection, after, [validation]).striptags()
-    old, new = before.labels["<b>liver</b>"].dice, after.labels["<b>liver</b>"].dice
-    assert old is not None
-    assert new is not None
-    before_and_after = section[section.index("Before and after post-processing") :]
-    assert "<b>liver</b>" + f"{old:.4f}{new:.4f}{new - old:+.4f}" in before_and_after
-    assert before_and_after.index("mean of labels") < before_and_after.index("Selected:")
-    fewer: Evaluation = summarize(cases[:1], list(before.labels))
-    assert "Before and after" not in render_results(selection, fewer, [validation])
-
-
-def test_ensembles_among_the_candidates_are_compared(selected):
-    selection = read_record(Selection, selected.selection)
-    pair = selection.candidates[0].model_copy(update={"configurations": ("2d", "3d_fullres"), "interval": (0.8, 0.95)})
-    both = selection.model_copy(update={"candidates": (*selection.candidates, pair)})
-    section = render_results(both, None, read_pooled_folds(selected))
-    assert "2d + 3d_fullres 0.900 (95 % interval 0.800 to 0.950)" in section[: section.index("</figure>")]
 
 
 def test_weights_are_named_by_their_hash(planned):

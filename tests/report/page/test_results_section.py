@@ -1,10 +1,13 @@
-"""Tables of metrics: which columns there are, what a cell says, how cases are ordered."""
+"""Results: which columns there are, what a cell says, how cases are ordered, what is compared with what."""
 
 import pytest
 
 from autoseg.metrics.summary import summarize
-from autoseg.records.evaluation import CaseScores, LabelScores, MetricSummary
-from autoseg.report.tables.metrics_table import tabulate_cases, tabulate_labels
+from autoseg.records.evaluation import CaseScores, Evaluation, LabelScores, MetricSummary
+from autoseg.records.files import read_record
+from autoseg.records.selection import Selection
+from autoseg.report.page.results_section import render_results, tabulate_cases, tabulate_labels
+from autoseg.report.page.validation import read_pooled_folds
 
 
 def make_scores(dice, **metrics):
@@ -73,3 +76,29 @@ def test_many_labels_leave_only_the_mean():
     names = [f"label {number}" for number in range(20)]
     case = CaseScores(case="a", labels={name: make_scores(0.5) for name in names})
     assert tabulate_cases(summarize([case], names)).columns == ("case", "mean Dice")
+
+
+def test_post_processing_is_compared_label_by_label(selected):
+    (validation,) = read_pooled_folds(selected)
+    selection = read_record(Selection, selected.selection)
+    before = validation.evaluation
+    better = {name: scores.model_copy(update={"dice": 1.0}) for name, scores in before.cases[1].labels.items()}
+    cases = [before.cases[0], before.cases[1].model_copy(update={"labels": better})]
+    after = summarize(cases, list(before.labels))
+    section = render_results(selection, after, [validation]).striptags()
+    old, new = before.labels["<b>liver</b>"].dice, after.labels["<b>liver</b>"].dice
+    assert old is not None
+    assert new is not None
+    before_and_after = section[section.index("Before and after post-processing") :]
+    assert "<b>liver</b>" + f"{old:.4f}{new:.4f}{new - old:+.4f}" in before_and_after
+    assert before_and_after.index("mean of labels") < before_and_after.index("Selected:")
+    fewer: Evaluation = summarize(cases[:1], list(before.labels))
+    assert "Before and after" not in render_results(selection, fewer, [validation])
+
+
+def test_ensembles_among_the_candidates_are_compared(selected):
+    selection = read_record(Selection, selected.selection)
+    pair = selection.candidates[0].model_copy(update={"configurations": ("2d", "3d_fullres"), "interval": (0.8, 0.95)})
+    both = selection.model_copy(update={"candidates": (*selection.candidates, pair)})
+    section = render_results(both, None, read_pooled_folds(selected))
+    assert "2d + 3d_fullres 0.900 (95 % interval 0.800 to 0.950)" in section[: section.index("</figure>")]

@@ -6,13 +6,13 @@ import pytest
 
 from autoseg.errors import RecordError
 from autoseg.records.files import read_record, write_record
-from autoseg.records.postprocessing import (
+from autoseg.records.selection import (
     FillHoles,
     KeepLargestComponent,
     PostprocessingRecipe,
     RemoveSmallComponents,
+    Selection,
 )
-from autoseg.records.selection import Selection
 
 EARLIER_SELECTION = """{
  "schema_version": 1, "configurations": ["3d_fullres"], "folds": ["0", "1"],

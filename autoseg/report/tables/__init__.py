@@ -1,1 +1,0 @@
-"""Tables and formatted numbers, for the terminal and the page."""
