@@ -26,11 +26,11 @@ CPU = torch.device("cpu")
 
 
 def make_patches(count, seed=0):
-    """Truth is where the image is bright; the coarse probability knows nothing."""
+    """Reference is where the image is bright; the coarse probability knows nothing."""
     generator = np.random.default_rng(seed)
-    truth = (generator.random((count, *SIZE)) < 0.4).astype(np.uint8)
-    images = (4.0 * truth[:, None] - 2).astype(np.float16)
-    return Patches(images, np.full((count, *SIZE), 0.5, dtype=np.float16), truth)
+    reference = (generator.random((count, *SIZE)) < 0.4).astype(np.uint8)
+    images = (4.0 * reference[:, None] - 2).astype(np.float16)
+    return Patches(images, np.full((count, *SIZE), 0.5, dtype=np.float16), reference)
 
 
 LIMITS = {"seconds", "max_steps"}
@@ -43,15 +43,15 @@ def train(patches, **options):
 
 
 def test_loss_by_hand():
-    """Probabilities 0.8, 0.8, 0.2, and one voxel without truth, whose 0.99 counts nowhere."""
+    """Probabilities 0.8, 0.8, 0.2, and one voxel without reference, whose 0.99 counts nowhere."""
     probabilities = torch.tensor([[[[0.8, 0.8, 0.2, 0.99]]]], dtype=torch.float64)
-    truth = torch.tensor([[[[1, 0, 1, UNKNOWN]]]], dtype=torch.uint8)
+    reference = torch.tensor([[[[1, 0, 1, UNKNOWN]]]], dtype=torch.uint8)
     entropy = -(np.log(0.8) + np.log(0.2) + np.log(0.2)) / 3
     dice = 1 - (2 * (0.8 + 0.2) + 1) / (1.8 + 2 + 1)
-    assert refiner_loss(torch.logit(probabilities).float(), truth).item() == pytest.approx(entropy + dice, rel=1e-5)
+    assert refiner_loss(torch.logit(probabilities).float(), reference).item() == pytest.approx(entropy + dice, rel=1e-5)
 
 
-def test_a_patch_without_any_truth_has_a_loss_of_zero():
+def test_a_patch_without_any_reference_has_a_loss_of_zero():
     unknown = torch.full((1, 2, 3, 4), UNKNOWN, dtype=torch.uint8)
     assert refiner_loss(torch.randn(1, 2, 3, 4), unknown).item() == pytest.approx(0.0, abs=1e-6)
 
@@ -85,7 +85,7 @@ def test_every_patch_comes_before_any_comes_twice():
         assert sorted(seen) == [number / 16 for number in range(2 * BATCH_SIZE)]
 
 
-def test_image_truth_and_probability_are_mirrored_together():
+def test_image_reference_and_probability_are_mirrored_together():
     patches = make_patches(6)
     place = np.arange(np.prod(SIZE), dtype=np.float16).reshape(SIZE) / 256
     patches = Patches(np.repeat(40.0 * (place[None, None] > 0.4), 6, axis=0).astype(np.float16),
@@ -94,8 +94,8 @@ def test_image_truth_and_probability_are_mirrored_together():
     batches = _batches(patches, np.random.default_rng(1), (1,))
     orders = set()
     for _ in range(12):
-        image, coarse, truth = next(batches)
-        np.testing.assert_array_equal(truth, coarse > 0.4)
+        image, coarse, reference = next(batches)
+        np.testing.assert_array_equal(reference, coarse > 0.4)
         np.testing.assert_array_equal(image[:, 0] > 15, coarse > 0.4)
         orders.add((bool(coarse[0, 0, 0, 0] < coarse[0, 0, -1, 0]), bool(coarse[0, 0, 0, 0] < coarse[0, -1, 0, 0])))
     assert {first for first, _ in orders} == {True, False}

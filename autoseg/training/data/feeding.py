@@ -5,7 +5,6 @@ Tested in tests/training/steps/test_loop.py.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,17 +14,9 @@ from autoseg.networks.devices import memory_format
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.batch import Batch
 
-
-@dataclass(frozen=True)
-class DeviceBatch:
-    """One batch, ready for the network."""
-
-    image: Tensor
-    """(B, C, *S) float32, channels last in memory."""
-    target: Tensor
-    """Label indices, (B, *S) int64."""
-    cases: list[str]
-    """Case id by sample."""
+DeviceBatch = tuple[Tensor, Tensor, list[str]]
+"""A batch, ready for the network: image (B, C, *S) float32, channels last in memory; label indices (B, *S) int64; and
+the case id by sample."""
 
 
 class DeviceFeed:
@@ -62,7 +53,7 @@ class DeviceFeed:
             self._await_copy(self._stream, image, target)
         if self._augmentation is not None and "seeds" in batch:
             image, target = self._augmentation(image, target, np.asarray(batch["seeds"]))
-        return DeviceBatch(image.contiguous(memory_format=memory_format(image.ndim - 2)), target.long(), batch["cases"])
+        return image.contiguous(memory_format=memory_format(image.ndim - 2)), target.long(), batch["cases"]
 
     def fetch_next(self) -> None:
         """Read and copy the next batch already; called when the device has been given work."""

@@ -56,11 +56,11 @@ def _compare(
     counts = [PseudoDice(run.encoding) for _ in networks]
     feed = DeviceFeed(batches, run.settings.device)
     for _ in range(max(run.spec.validation_steps, MIN_BATCHES)):
-        batch = feed.take()
+        image, target, _ = feed.take()
         for network, count in zip(networks, counts, strict=True):
             with run.autocast():
-                logits: Tensor = network(batch.image)
-            count.add(logits, batch.target)
+                logits: Tensor = network(image)
+            count.add(logits, target)
         progress = run.agree(end)
         if run.stopped.is_set() or (end.limit_seconds is not None and progress >= 1.0):
             break

@@ -84,8 +84,8 @@ class TrainingRun:
     scaler: torch.amp.GradScaler
     """Active in fp16 only."""
     average: WeightAverage | None
-    augmentation: DeviceAugmentation
-    """What a loader for a GPU leaves to the device."""
+    augmentation: DeviceAugmentation | None
+    """What the loader leaves to a GPU; None on a CPU, where the loader does all of it."""
     spec: TrainingSpec
     encoding: LabelEncoding
     settings: StepSettings
@@ -185,11 +185,11 @@ def validate_epoch(
     losses: list[Tensor] = []
     progress = run.agree(clock)
     for remaining in reversed(range(run.spec.validation_steps)):
-        batch = feed.take()
+        image, target, _ = feed.take()
         with run.autocast():
-            logits: Tensor = network(batch.image)
-        losses.append(run.loss(logits, batch.target, progress=progress))
-        pseudo_dice.add(logits, batch.target)
+            logits: Tensor = network(image)
+        losses.append(run.loss(logits, target, progress=progress))
+        pseudo_dice.add(logits, target)
         progress = run.agree(clock)
         if run.stopped.is_set() or (clock.limit_seconds is not None and progress >= 1.0):
             break
@@ -201,11 +201,12 @@ def validate_epoch(
 
 def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> QueuedStep:
     """Give the device one optimiser step, which changes nothing when the loss or the gradient is not finite."""
+    image, target, cases = batch
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
     run.optimizer.zero_grad(set_to_none=True)
     with run.autocast():
-        outputs = run.training_call(batch.image)
-    loss = run.loss(outputs, batch.target, progress=progress)
+        outputs = run.training_call(image)
+    loss = run.loss(outputs, target, progress=progress)
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
@@ -215,7 +216,7 @@ def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> Queued
         _settle_statistics(run, buffer, before, is_bad)
     if run.average is not None:
         run.average.update(run.network)
-    return run.step, batch.cases, torch.stack((loss.detach(), norm))
+    return run.step, cases, torch.stack((loss.detach(), norm))
 
 
 def _settle_statistics(run: TrainingRun, buffer: Tensor, before: Tensor, is_bad: Tensor) -> None:

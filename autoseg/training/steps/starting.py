@@ -65,7 +65,7 @@ def start_run(
         loss=loss,
         optimizer=build_optimizer(network, spec),
         scaler=torch.amp.GradScaler(device.type, enabled=settings.precision == torch.float16),
-        augmentation=build_device_augmentation(configuration),
+        augmentation=build_device_augmentation(configuration) if device.type == "cuda" else None,
         spec=spec,
         encoding=encoding,
         settings=settings,

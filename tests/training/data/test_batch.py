@@ -1,4 +1,4 @@
-"""Shares of a batch."""
+"""The part of a batch that each process makes."""
 
 import pytest
 from hypothesis import given

@@ -148,7 +148,7 @@ def test_samples_of_a_batch_are_drawn_apart(cases):
 
 
 def coded_labels(case):
-    """A map from which the place can be told: every label is where the array's first channel is large."""
+    """A map that shows where its patch was cut: every label is where the array's first channel is large."""
     return np.digitize(case.array[:][0], (0.0, 1.0)).astype(np.int16)
 
 

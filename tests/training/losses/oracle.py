@@ -14,26 +14,26 @@ def loss_oracle(name, logits, target, encoding, *, batch_dice, progress=1.0):
 
 
 class Patches:
-    """Truth and probability of the annotated voxels, sample by sample."""
+    """Reference and probability of the annotated voxels, sample by sample."""
 
     def __init__(self, logits, target, encoding):
         logits, target = np.asarray(logits, np.float64), np.asarray(target)
         has_ignore, ignore = encoding.ignore_value is not None, len(encoding.values)
         self.known = [t != ignore if has_ignore else np.ones(t.shape, bool) for t in target]
-        self.foreground, self.truth, self.decisions = [], [], []
+        self.foreground, self.reference, self.decisions = [], [], []
         for z, t, known in zip(logits, target, self.known, strict=True):
             if encoding.activation == "softmax":
                 powers = np.exp(z - z.max(axis=0))
                 probabilities = powers / powers.sum(axis=0)
                 chosen = [probabilities[k][place] for place in zip(*np.nonzero(known), strict=True) for k in [t[place]]]
                 self.foreground.append(probabilities[1:])
-                self.truth.append([t == k for k in range(1, len(z))])
+                self.reference.append([t == k for k in range(1, len(z))])
                 self.decisions.append([(t[known], np.array(chosen))])
             else:
                 probabilities = 1 / (1 + np.exp(-z))
                 regions = [np.isin(t, head.indices) for head in encoding.heads]
                 self.foreground.append(probabilities)
-                self.truth.append(regions)
+                self.reference.append(regions)
                 self.decisions.append(
                     [
                         (inside[known].astype(int), np.where(inside, p, 1 - p)[known])
@@ -47,11 +47,11 @@ class Patches:
         for group in [list(samples)] if batch_dice else [[b] for b in samples]:
             yield [
                 (
-                    sum((self.foreground[b][k] * self.truth[b][k])[self.known[b]].sum() for b in group),
+                    sum((self.foreground[b][k] * self.reference[b][k])[self.known[b]].sum() for b in group),
                     sum(self.foreground[b][k][self.known[b]].sum() for b in group),
-                    sum(self.truth[b][k][self.known[b]].sum() for b in group),
+                    sum(self.reference[b][k][self.known[b]].sum() for b in group),
                 )
-                for k in range(len(self.truth[0]))
+                for k in range(len(self.reference[0]))
             ]
 
     def mean_over_classes(self, batch_dice, formula):
@@ -63,7 +63,7 @@ class Patches:
         return values.mean() if values.size else 0.0
 
     def weighted_mean(self, voxel, weight):
-        """`weight` takes the class and its share of the annotated voxels."""
+        """`weight` takes the class and its fraction of the annotated voxels."""
         means = []
         for d in range(len(self.decisions[0])):
             classes = np.concatenate([sample[d][0] for sample in self.decisions])
@@ -135,8 +135,8 @@ def brute_force_distance(inside, outside):
 
 def _boundary(patches, batch_dice, progress):
     terms = []
-    for known, probabilities, truth in zip(patches.known, patches.foreground, patches.truth, strict=True):
-        for p, inside in zip(probabilities, truth, strict=True):
+    for known, probabilities, reference in zip(patches.known, patches.foreground, patches.reference, strict=True):
+        for p, inside in zip(probabilities, reference, strict=True):
             terms += list((p * brute_force_distance(inside & known, ~inside & known))[known])
     alpha = max(1 - 0.99 * progress, 0.01)
     regional = _dice(patches, batch_dice, progress) + _ce(patches, batch_dice, progress)
