@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from autoseg.cli.options import add_device, add_shared, gigabytes
-from autoseg.inference.files.parts import Part
-from autoseg.records.output_choices import OutputChoices
+from autoseg.records.part import WHOLE_RUN, Part
+from autoseg.records.prediction import OutputChoices
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
     from autoseg.inference.files.cluster import Cluster
-    from autoseg.inference.files.parts import WHOLE_RUN
     from autoseg.inference.models.speed import speed_settings
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.stages.predict import PredictionOptions, Predictor, RunOptions, predict_files

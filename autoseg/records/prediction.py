@@ -1,16 +1,54 @@
-"""What a model predicts of one image.
+"""What may be asked of a prediction of one image, and what it gives; light to import, because help shows the options.
 
-Tested in tests/stages/test_predict.py.
+Tested in tests/stages/test_predict.py and tests/cli/test_predict.py.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from autoseg.records.case import Grid, Triple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # numpy is not needed to show the options of a command
     import numpy as np
     from numpy.typing import NDArray
+
+    from autoseg.records.case import Grid, Triple
+
+INSTANCES = "instances"
+"""Kind of the map of instances, `CASE_instances.ext`."""
+
+
+def _option(words: str, description: str, maps: tuple[str, ...] = ()) -> dict[str, object]:
+    """What the command line shows of an output, and the kinds of maps that it writes as `CASE_kind.ext`."""
+    return {"option": words, "help": description, "maps": maps}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputChoices:
+    """Outputs besides the label map; each is an option of `autoseg predict`."""
+
+    probabilities: bool = field(default=False, metadata=_option("--save-probabilities", "probability of each class"))
+    """Probabilities by head; as a file `CASE_probabilities.b2nd`."""
+    uncertainty: bool = field(
+        default=False,
+        metadata=_option(
+            "--save-uncertainty",
+            "maps of entropy, and of disagreement between networks",
+            maps=("uncertainty", "disagreement"),
+        ),
+    )
+    """Entropy and, of several networks, their disagreement."""
+    statistics: bool = field(
+        default=False, metadata=_option("--statistics", "statistics.csv: volume and mean intensity of each label")
+    )
+    """Rows in `statistics.csv`; files only."""
+    instances: bool = field(
+        default=False,
+        metadata=_option(
+            "--instances", "CASE_instances and instances.csv: separate objects of a label", maps=(INSTANCES,)
+        ),
+    )
+    """Separate objects of each label; in files also rows in `instances.csv`."""
+    colors: bool = field(default=False, metadata=_option("--colors", "names and colours of labels for viewers"))
+    """Colour tables, and names inside NIfTI label maps; files only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +58,7 @@ class Instance:
     id: int
     """Number of the object in the map of instances, from 1 on."""
     label: str
+    """Name of its label."""
     value: int
     """Value of its label in the label map."""
     voxels: int
@@ -33,8 +72,8 @@ class Instance:
     """Mean position of its voxels, as voxel index."""
     center_mm: tuple[float, float, float] | None
     """The same in the world (x, y, z towards right, anterior, superior), mm; None for a two-dimensional image."""
-    start: Triple
-    stop: Triple
+    start: "Triple"
+    stop: "Triple"
     """Half-open bounding box, voxel indices."""
 
 
@@ -43,7 +82,8 @@ class Instances:
     """The objects of one image."""
 
     ids: "NDArray[np.unsignedinteger]"
-    """(Z, Y, X), 1 to n, on the image's own grid; 0 where the label map has background, or a border without a core."""
+    """Numbers (Z, Y, X), 1 to n, on the image's own grid; 0 where the label map has background, or a border without a
+    core."""
     table: tuple[Instance, ...]
     """The objects, by number."""
 
@@ -53,18 +93,24 @@ class Prediction:
     """A label map on the image's own grid, in the image's own axis order."""
 
     labels: "NDArray[np.unsignedinteger]"
-    """(Z, Y, X), the dataset's own label values."""
-    grid: Grid
+    """Label values (Z, Y, X) of the dataset."""
+    grid: "Grid"
     probabilities: "NDArray[np.float16] | None" = None
-    """(K, Z, Y, X) by head, only when asked for and not written to a file."""
+    """Probabilities (K, Z, Y, X) by head, only if asked for and not written to a file."""
     uncertainty: "NDArray[np.float16] | None" = None
-    """(Z, Y, X) in [0, 1], only when asked for: normalised entropy of the probabilities, before post-processing."""
+    """Normalised entropy (Z, Y, X) of the probabilities before post-processing, in [0, 1]; only if asked for."""
     disagreement: "NDArray[np.float16] | None" = None
-    """(Z, Y, X) in [0, 1], with the uncertainty and only of several networks: fraction of them that
-    predict another label."""
+    """Fraction (Z, Y, X) of the networks that predict another label, in [0, 1]; with the uncertainty, and only if there
+    are several networks."""
     instances: Instances | None = None
-    """Only when asked for."""
+    """Separate objects of each label, only if asked for."""
     warnings: tuple[str, ...] = ()
-    """How the image deviates from the training images, one sentence each; empty where the model does not know them."""
+    """Deviations of the image from the training images, one sentence each; empty if the model does not know these."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by step: read, preprocess, network, export."""
+
+    def side_maps(self) -> "dict[str, NDArray[Any]]":
+        """Maps (Z, Y, X) that are written beside the label map, by kind; those that were not asked for are left out."""
+        ids = None if self.instances is None else self.instances.ids
+        maps = {"uncertainty": self.uncertainty, "disagreement": self.disagreement, INSTANCES: ids}
+        return {kind: values for kind, values in maps.items() if values is not None}

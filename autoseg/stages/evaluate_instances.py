@@ -18,11 +18,11 @@ from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.inference.files.label_maps import find_label_maps
-from autoseg.inference.files.side_files import INSTANCES
 from autoseg.metrics.detection import panoptic_quality
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
 from autoseg.records.evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
+from autoseg.records.prediction import INSTANCES
 
 OBJECT = "object"
 """Name of the only label where references number objects, but have no labels."""

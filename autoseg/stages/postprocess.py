@@ -16,7 +16,8 @@ from autoseg.imaging.formats.writing import write_label_map
 from autoseg.inference.files.case_pipeline import CASE_ERRORS
 from autoseg.inference.files.inputs import InputCase
 from autoseg.inference.files.label_maps import find_label_maps
-from autoseg.inference.files.outputs import OutputFile, PredictionFailure, assign_outputs, write_failures
+from autoseg.inference.files.outputs import OutputFile, assign_outputs
+from autoseg.inference.files.run_lists import PredictionFailure, write_failures
 from autoseg.postprocessing import apply_postprocessing, check_labels_are_known
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import LabelEncoding

@@ -1,8 +1,8 @@
 """Predict: from images to label maps on their own grids.
 
-read -> working orientation -> preprocess -> network -> labels on the image's grid -> post-process -> write
+    files: find inputs -> assign outputs -> for every case: read -> predict -> write, and lists of the run
 
-A cascade preprocesses twice, and the label map of its first network goes into the second one, all in memory.
+How one image is predicted stands in `inference.predictor.case_predictor`.
 """
 
 import logging
@@ -15,21 +15,11 @@ from pathlib import Path
 import torch
 
 from autoseg.errors import PredictionError, UsageError
-from autoseg.inference.files.case_pipeline import CaseSteps, run_cases
+from autoseg.inference.files.case_pipeline import predict_case, predict_cases
 from autoseg.inference.files.cluster import Cluster
 from autoseg.inference.files.inputs import find_inputs
-from autoseg.inference.files.outputs import OutputFile, PredictionFailure, assign_outputs
-from autoseg.inference.files.parts import WHOLE_RUN, Part
-from autoseg.inference.files.predict_file import (
-    PredictedFile,
-    PreparedFile,
-    finish_file,
-    predict_file,
-    prepare_file,
-    process_file,
-)
-from autoseg.inference.files.run_lists import keep_lists
-from autoseg.inference.files.side_files import CaseOutcome, is_done, refuse_clashes
+from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
+from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
 from autoseg.inference.models.loading import (
     choose_recipe,
     describe_recipe,
@@ -49,9 +39,9 @@ from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import read_record
-from autoseg.records.output_choices import OutputChoices
+from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.plan import Plan
-from autoseg.records.prediction import Prediction
+from autoseg.records.prediction import OutputChoices, Prediction
 from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.predict")
@@ -62,13 +52,13 @@ class PredictionOptions:
     """How a model predicts."""
 
     configuration: str | None = None
-    """Name in the plan; None: what selection.json chose (with its folds and post-processing), else what is trained:
-    3d_cascade_fullres, 3d_fullres, 3d_lowres, 2d, whichever comes first. A cascade brings its earlier steps along."""
+    """Configuration name; None: the choice of selection.json (with its folds and post-processing), else the first of
+    3d_cascade_fullres, 3d_fullres, 3d_lowres and 2d that is trained. A cascade includes its earlier steps."""
     folds: Sequence[str] | None = None
-    """None: those that selection.json names when it chose the configuration, else all trained ones except `all`,
+    """Fold names; None: those in selection.json if it chose the configuration, else all trained ones except `all`,
     unless only that exists."""
     max_folds: int | None = None
-    """Maximum number of the folds that are used; None: all."""
+    """Maximum number of folds; None: all."""
     checkpoint: str = "final"
     """final or best."""
     device: str = "auto"
@@ -77,19 +67,19 @@ class PredictionOptions:
     """auto, fp32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and the first windows' label maps
     agree with those of float32 (`inference.windows.network_pass`)."""
     mirroring: bool = True
-    """Average over variants of the image mirrored along the axes that training mirrored: up to 8 (2D: 4) times the
-    work. A plan for limited time mirrors none, and there is nothing to average."""
+    """Whether logits are averaged over variants of the image mirrored along the axes that training mirrored: up to 8
+    (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average."""
     overlap: float = 0.5
     """Smallest fraction of a window that it has in common with the next one, [0, 1)."""
     region_of_interest: bool = False
-    """Find the foreground in a coarse pass first (3d_lowres if it is trained, else the halved image), and predict its
-    surroundings only. Saves most of the work where foreground fills little of the image; a structure that the coarse
-    pass misses altogether is lost."""
+    """Whether a coarse pass (3d_lowres if it is trained, else the halved image) finds the foreground first, and only
+    its surroundings are predicted. Saves most of the work where foreground fills little of the image; a structure that
+    the coarse pass misses is lost."""
     refine: bool = True
-    """Refine boundaries if selection.json says so. Probabilities that are saved are those before."""
+    """Whether boundaries are refined if selection.json says so. Saved probabilities are those before refinement."""
     max_memory: int | None = None
-    """Bytes that the whole process may hold, from reading to writing, about; None: what the machine has free. Where RAM
-    does not suffice, sums of windows are kept in a temporary file (in TMPDIR); label maps do not depend on it."""
+    """Approximate limit in bytes of the whole process, from reading to writing; None: what the machine has free. Where
+    RAM does not suffice, sums of windows are kept in a temporary file (in TMPDIR); label maps do not depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +87,11 @@ class RunOptions:
     """Which cases of a run over files are predicted, and where."""
 
     skip_existing: bool = False
-    """Whether cases are left alone whose label map, and map of instances where that is wanted, exists."""
+    """Whether cases are skipped whose label map, and map of instances where that is asked for, exists."""
     part: Part = WHOLE_RUN
     """Cases that this process takes, when several share the work."""
     cluster: "Cluster[Predictor] | None" = None
-    """Where the cases are predicted, with absolute paths; None: here."""
+    """Cluster that predicts the cases, with absolute paths; None: this process predicts them."""
 
 
 class Predictor:
@@ -122,13 +112,15 @@ class Predictor:
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
             InteropError: If an exported model is damaged or was altered.
-            UsageError: If device or precision are not available here, or the overlap is not in [0, 1).
+            UsageError: If device or precision are not available, or the overlap is not in [0, 1).
         """
         options = options or PredictionOptions()
         if not 0 <= options.overlap < 1:
             raise UsageError(f"overlap must be in [0, 1), not {options.overlap}")
         device = choose_device(options.device)
-        dtype = choose_dtype(options.precision, device)  # refuses what the device lacks before anything is loaded
+        dtype = choose_dtype(
+            options.precision, device
+        )  # refuses a precision that the device lacks before anything is loaded
         with open_model(Path(model)) as workspace:
             self.case_predictor = load_case_predictor(workspace, options, device)
         self.plan = self.case_predictor.plan
@@ -138,7 +130,7 @@ class Predictor:
             logger.info("precision float32: this device does not compute in 16 bits")
         logger.info("%s", describe_recipe(self.members, self.postprocessing, self.case_predictor.thresholds))
         if (refiners := self.case_predictor.refiners) is not None:
-            logger.info("boundaries are refined by %d networks (--refine none: not)", len(refiners.networks))
+            logger.info("boundaries are refined by %d networks (off: --refine none)", len(refiners.networks))
 
     def predict(
         self,
@@ -155,16 +147,16 @@ class Predictor:
             spacing: Spacing of an array in mm, (z, y, x); needed for arrays, not allowed otherwise.
             affine: Affine of an array, voxel index (z, y, x, 1) to world mm; None: the array is in canonical
                 orientation.
-            outputs: What else to compute: probabilities, uncertainty, instances (see `OutputChoices`). Probabilities
-                need heads x voxels x 2 bytes; for the uncertainty, several networks run twice.
+            outputs: Outputs besides the label map: probabilities, uncertainty, instances (see `OutputChoices`).
+                Probabilities need heads x voxels x 2 bytes; for the uncertainty, several networks run twice.
 
         Returns:
-            Labels on the image's own grid, axes (z, y, x): a file's or nibabel image's axes reversed.
+            Labels on the image's own grid, axes (z, y, x): the axes of a file or nibabel image reversed.
 
         Raises:
             ImageFileError: If a file cannot be read.
             PredictionError: If the image does not fit the model.
-            UsageError: If spacing is missing, or given for something that knows its own.
+            UsageError: If spacing is missing, or given for an image that has its own.
         """
         start = time.perf_counter()
         volume = as_volume(image, spacing, affine)
@@ -174,7 +166,7 @@ class Predictor:
 
 
 def load_case_predictor(workspace: Workspace, options: PredictionOptions, device: torch.device) -> CasePredictor:
-    """Load what a recipe needs.
+    """Load the networks of a recipe.
 
     Raises:
         PredictionError: If there is no such model, or it cannot be loaded.
@@ -225,16 +217,16 @@ def predict_files(
         predictor: The model; with a cluster, only its plan is used.
         inputs: An image, a folder of `CASE.ext` or `CASE_0000.ext`, or a list; see `inference.files.inputs`.
         output: Folder for `CASE.ext`, in the image's format (2D images: PNG); for a single case also a file name.
-        choices: What else to write; None: label maps alone.
-        options: Which cases are predicted, and where; None: all, here.
+        choices: Outputs besides label maps; None: label maps only.
+        options: Which cases are predicted, and where; None: all, in this process.
         progress: Called after every case.
 
     Returns:
-        The cases that failed; also written to `failures.json` beside the label maps, where other cases' earlier
-        entries stay. A part has lists of its own: see `inference.files.parts`.
+        The cases that failed; also written to `failures.json` beside the label maps, where earlier entries of other
+        cases stay. A part of a run has a list of its own; see `records.part`.
 
     Raises:
-        UsageError: If `inputs` holds nothing to predict, or `output` cannot take what is to be written.
+        UsageError: If `inputs` holds nothing to predict, or `output` cannot be written to.
     """
     choices, options = choices or OutputChoices(), options or RunOptions()
     part = options.part
@@ -244,35 +236,22 @@ def predict_files(
         logger.warning("part %d of %d has nothing to do: there are %d cases", part.number, part.count, len(cases))
         return []
     faulty = [index for index, file in enumerate(outputs) if file.fault]
-    kept = [i for i, file in enumerate(outputs) if not file.fault and options.skip_existing and is_done(file, choices)]
+    kept = [i for i, file in enumerate(outputs) if options.skip_existing and not file.fault and file.is_done(choices)]
     pending = sorted({*range(len(outputs))} - {*faulty, *kept})
     files = [outputs[index] for index in pending]
     with keep_lists(outputs, kept, predictor.plan, choices, part, progress) as lists:
         for index in faulty:
             lists.add(index, CaseOutcome(outputs[index].fault))
-        answers: Iterator[tuple[int, CaseOutcome | str]]
+        outcomes: Iterator[tuple[int, CaseOutcome | str]]
         if options.cluster is None:
-            answers = enumerate(_predict_here(predictor, files, choices))
+            outcomes = enumerate(predict_cases(predictor.case_predictor, files, choices))
         else:
-            answers = options.cluster.work(partial(_process_file, choices=choices), files)
-        for position, answer in answers:
-            lists.add(pending[position], CaseOutcome(answer) if isinstance(answer, str) else answer)
+            outcomes = options.cluster.work(partial(_predict_in_worker, choices=choices), files)
+        for position, outcome in outcomes:
+            lists.add(pending[position], CaseOutcome(outcome) if isinstance(outcome, str) else outcome)
     return lists.failures
 
 
-def _predict_here(
-    predictor: Predictor, files: Sequence[OutputFile], choices: OutputChoices
-) -> Iterator[CaseOutcome | str]:
-    """Read the next file while this one is predicted and the last one written, unless memory is limited."""
-    case_predictor = predictor.case_predictor
-    steps: CaseSteps[OutputFile, PreparedFile, PredictedFile, CaseOutcome] = CaseSteps(
-        prepare=lambda file: prepare_file(case_predictor, file, choices),
-        predict=lambda file, prepared: predict_file(case_predictor, file, prepared, choices),
-        finish=lambda file, predicted: finish_file(case_predictor, file, predicted, choices),
-    )
-    return run_cases(files, steps, side_by_side=case_predictor.max_memory is None)
-
-
-def _process_file(predictor: Predictor, file: OutputFile, *, choices: OutputChoices) -> CaseOutcome:
-    """What a cluster's process does."""
-    return process_file(predictor.case_predictor, file, choices)
+def _predict_in_worker(predictor: Predictor, file: OutputFile, *, choices: OutputChoices) -> CaseOutcome:
+    """Predict one file in a process of a cluster."""
+    return predict_case(predictor.case_predictor, file, choices)

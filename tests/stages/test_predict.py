@@ -32,7 +32,7 @@ from autoseg.inference.windows import sliding_window
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
 from autoseg.records.files import write_record
 from autoseg.records.network import ResamplingSpec
-from autoseg.records.output_choices import OutputChoices
+from autoseg.records.prediction import OutputChoices
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.predict import PredictionOptions, Predictor, RunOptions, predict_files

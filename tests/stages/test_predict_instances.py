@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from autoseg.imaging.arrays.border_core import divide_encoding
 from autoseg.imaging.formats.reading import read_label_map
-from autoseg.records.output_choices import OutputChoices
+from autoseg.records.prediction import OutputChoices
 from autoseg.records.selection import KeepLargestComponent
 from autoseg.stages.predict import PredictionOptions, Predictor, predict_files
 from tests.builders import make_plan, write_model, write_nifti

@@ -1,113 +1,146 @@
-"""Cases on a conveyor: the next one is prepared while this one is predicted, and the last one is written behind it.
+"""Files through a model: the next case is read while this one is predicted, and the last one is written behind it.
 
-    prepare case n + 1 (thread)      predict case n (caller's thread)      finish case n - 1 (thread)
+    read, preprocess case n + 1 (thread)      predict case n (caller's thread)      measure, write case n - 1 (thread)
 
-At most three cases are in memory, one per step: preparing waits until the prediction has taken the case before, and a
-predicted case waits until the one before it is finished.
+At most three cases are in memory, one per step: reading waits until the prediction has taken the case before, and a
+predicted case waits until the one before it is written.
 """
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from autoseg.errors import AutosegError
+from autoseg.imaging.formats.reading import read_image
+from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_maps
+from autoseg.inference.files.tables import LabelStatistics, measure_labels
+from autoseg.inference.predictor.case_predictor import CasePredictor, PreparedCase
+from autoseg.records.prediction import OutputChoices, Prediction
 
-Item = TypeVar("Item")
-Prepared = TypeVar("Prepared")
-Answer = TypeVar("Answer")
-Done = TypeVar("Done")
+logger = logging.getLogger("autoseg.predict")
+
 Result = TypeVar("Result")
-Given = TypeVar("Given")
 
 CASE_ERRORS = (AutosegError, OSError, MemoryError, RuntimeError, ValueError)
-"""What may go wrong with one case and leaves the others alone."""
+"""Errors that fail one case and leave the others alone."""
 
 
-@dataclass(frozen=True)
-class CaseSteps(Generic[Item, Prepared, Answer, Done]):
-    """What is done with a case; each step may raise one of CASE_ERRORS."""
+def predict_cases(
+    predictor: CasePredictor, files: Sequence[OutputFile], choices: OutputChoices
+) -> Iterator[CaseOutcome]:
+    """Predict one case after the other; with a limit of memory, only one is in memory at a time.
 
-    prepare: Callable[[Item], Prepared]
-    predict: Callable[[Item, Prepared], Answer]
-    finish: Callable[[Item, Answer], Done]
-
-
-@dataclass(frozen=True)
-class _Outcome(Generic[Result]):
-    """What came of a step: its result in a list that the next step empties, or the message of its error."""
-
-    result: list[Result]
-    error: str = ""
-
-    def told(self) -> Result | str:
-        """The message if there is one, else the result."""
-        return self.error if self.error else self.result.pop()
-
-
-def run_cases(
-    items: Sequence[Item], steps: CaseSteps[Item, Prepared, Answer, Done], *, side_by_side: bool = True
-) -> Iterator[Done | str]:
-    """Work on all cases.
-
-    When the caller's thread is interrupted, or stops asking, the case that is being finished is finished, so that no
-    file is left half written; the one that is being prepared is dropped.
+    When the caller's thread is interrupted, or stops asking, the case that is being written is written, so that no
+    file is left half written; the one that is being read is dropped.
 
     Args:
-        items: The cases.
-        steps: `prepare` and `finish` run in threads of their own, one case at a time each.
-        side_by_side: False: one case after the other, all in the caller's thread, so that one is in memory at a time.
+        predictor: The model.
+        files: Cases and the files of their label maps.
+        choices: Outputs besides label maps.
 
     Yields:
-        For every case, in order, what `finish` gave, or the message of the error that ended it.
-
-    Raises:
-        Exception: What is not one of CASE_ERRORS, as it comes.
+        The outcome of every case, in order; one of CASE_ERRORS fails the case, any other error is raised.
     """
-    if not side_by_side:
-        for item in items:
-            predicted = _attempt_next(steps.predict, item, _attempt(steps.prepare, item))
-            yield _attempt_next(steps.finish, item, predicted).told()
+    if predictor.max_memory is not None:
+        for file in files:
+            yield predict_case(predictor, file, choices)
         return
-    behind: Future[_Outcome[Done]] | None = None
-    ahead = _start(_attempt, steps.prepare, items[0]) if items else None
+    writing: Future[CaseOutcome] | None = None
     try:
-        for index, item in enumerate(items):
-            prepared = ahead.result() if ahead is not None else _attempt(steps.prepare, item)
-            ahead = _start(_attempt, steps.prepare, items[index + 1]) if index + 1 < len(items) else None
-            answer = _attempt_next(steps.predict, item, prepared)
-            if behind is not None:
-                yield behind.result().told()
-            behind = _start(_attempt_next, steps.finish, item, answer)
-        if behind is not None:
-            yield behind.result().told()
+        for file, reading in _read_ahead(predictor, files, choices):
+            try:
+                prepared = reading.result()
+                prediction = predictor.predict(prepared, choices, file.probabilities)
+            except CASE_ERRORS as error:
+                finish = partial(CaseOutcome, _describe_error(error))
+            else:
+                finish = partial(finish_case, predictor, file, prepared, prediction, choices)
+                del prepared, prediction
+            del reading
+            if writing is not None:
+                yield writing.result()
+            writing = _start(finish)
+            del finish  # from here on, only the thread holds the case
+        if writing is not None:
+            yield writing.result()
     finally:
-        if behind is not None:
-            wait([behind])
+        if writing is not None:
+            wait([writing])
 
 
-def _attempt(step: Callable[..., Result], *arguments: object) -> _Outcome[Result]:
+def predict_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoices) -> CaseOutcome:
+    """Read, predict and write one case; one of CASE_ERRORS becomes the outcome's error."""
     try:
-        return _Outcome([step(*arguments)])
+        prepared = prepare_case(predictor, file, choices)
+        prediction = predictor.predict(prepared, choices, file.probabilities)
     except CASE_ERRORS as error:
-        return _Outcome([], str(error) or type(error).__name__)
+        return CaseOutcome(_describe_error(error))
+    return finish_case(predictor, file, prepared, prediction, choices)
 
 
-def _attempt_next(step: Callable[[Item, Given], Result], item: Item, before: _Outcome[Given]) -> _Outcome[Result]:
-    """The step with what the one before gave, which is let go; where that failed, its error."""
-    return _Outcome([], before.error) if before.error else _attempt(step, item, before.result.pop())
+def prepare_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoices) -> PreparedCase:
+    """Read and preprocess one case; statistics need the image as it was read."""
+    start = time.perf_counter()
+    volume = read_image(file.item.images)
+    seconds = time.perf_counter() - start
+    return predictor.prepare(volume, case=file.item.case, overwrite=not choices.statistics, read_seconds=seconds)
 
 
-def _start(work: Callable[..., Result], *arguments: object) -> Future[Result]:
+def finish_case(
+    predictor: CasePredictor, file: OutputFile, prepared: PreparedCase, prediction: Prediction, choices: OutputChoices
+) -> CaseOutcome:
+    """Measure and write one case; the label map comes last, because it says that the case is done.
+
+    Args:
+        predictor: The model.
+        file: The case and the file of its label map.
+        prepared: The image, with its header.
+        prediction: Maps to write; probabilities are in their file already.
+        choices: Outputs besides label maps.
+    """
+    rows: tuple[LabelStatistics, ...] = ()
+    try:
+        if choices.statistics and prepared.volume is not None:
+            rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
+        write_maps(prediction, prepared.template, file, predictor.plan.encoding, colors=choices.colors)
+    except CASE_ERRORS as error:
+        return CaseOutcome(_describe_error(error))
+    steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())
+    logger.debug("%s: %s", file.item.case, steps)
+    instances = None if prediction.instances is None else prediction.instances.table
+    return CaseOutcome("", (*prepared.notes, *prepared.warnings), rows, instances)
+
+
+def _read_ahead(
+    predictor: CasePredictor, files: Sequence[OutputFile], choices: OutputChoices
+) -> Iterator[tuple[OutputFile, Future[PreparedCase]]]:
+    """Every file with its image, once that is read or has failed; the next one is read meanwhile."""
+    ahead: Future[PreparedCase] | None = None
+    for index, file in enumerate(files):
+        reading = _start(partial(prepare_case, predictor, file, choices)) if ahead is None else ahead
+        wait([reading])
+        following = files[index + 1 : index + 2]
+        ahead = _start(partial(prepare_case, predictor, following[0], choices)) if following else None
+        yield file, reading
+
+
+def _start(work: Callable[[], Result]) -> Future[Result]:
     """Begin in a thread that does not keep the program from ending."""
     future: Future[Result] = Future()
 
     def run() -> None:
         try:
-            future.set_result(work(*arguments))
+            future.set_result(work())
         except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def _describe_error(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -9,7 +9,7 @@ from pathlib import Path
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
-from autoseg.inference.files.side_files import SIDE_MAPS
+from autoseg.inference.files.outputs import SIDE_MAPS
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:

@@ -1,32 +1,25 @@
-"""Files of the label maps of a run over files, and the list of failed cases.
+"""Files of a run: where the label map of each case goes, which maps come beside it, and how all are written.
 
-Tested in tests/stages/test_predict.py.
+Tested in tests/stages/test_predict.py and tests/cli/test_predict.py.
 """
 
-import json
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
+from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Template, split_ending
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS
-from autoseg.imaging.formats.writing import label_map_ending
+from autoseg.imaging.formats.writing import label_map_ending, write_label_map, write_share_map
 from autoseg.inference.files.inputs import InputCase
-from autoseg.records.files import write_text
+from autoseg.inference.files.tables import LabelStatistics
+from autoseg.inference.models.label_colors import name_label_values, with_label_table
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.prediction import INSTANCES, Instance, OutputChoices, Prediction
 
-logger = logging.getLogger("autoseg.predict")
-
-
-@dataclass(frozen=True)
-class PredictionFailure:
-    """A case without a label map, and the reason."""
-
-    case: str
-    files: tuple[str, ...]
-    error: str
+SIDE_MAPS: tuple[str, ...] = tuple(kind for choice in fields(OutputChoices) for kind in choice.metadata["maps"])
+"""Kinds of maps beside a label map, `CASE_kind.ext`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +30,33 @@ class OutputFile:
     target: Path
     fault: str = ""
     """Reason why nothing may be written there; empty if there is none."""
+
+    @property
+    def probabilities(self) -> Path:
+        """Path of the case's probabilities, beside the label map."""
+        return self.target.with_name(f"{self.item.case}_probabilities.b2nd")
+
+    def side_map(self, kind: str) -> Path:
+        """Path of a map `CASE_kind`, beside the label map and in its format."""
+        return self.target.with_name(f"{self.item.case}_{kind}{split_ending(self.target.name)[1]}")
+
+    def is_done(self, choices: OutputChoices) -> bool:
+        """Whether an earlier run wrote the label map, and the map of instances where that is asked for."""
+        return self.target.is_file() and (not choices.instances or self.side_map(INSTANCES).is_file())
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """Result of one case of a run: an error, or notes and measurements."""
+
+    error: str = ""
+    """Reason why there is no label map; empty if there is one."""
+    notes: tuple[str, ...] = ()
+    """Assumptions of the reader, and deviations of the image from the training images; one sentence each."""
+    statistics: tuple[LabelStatistics, ...] = ()
+    """Statistics of the labels, only if asked for."""
+    instances: tuple[Instance, ...] | None = None
+    """Instances; None: not asked for, or not measured."""
 
 
 def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile, ...]:
@@ -67,24 +87,35 @@ def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile
     return tuple(OutputFile(*parts) for parts in zip(cases, targets, faults, strict=True))
 
 
-def write_failures(failures: Sequence[PredictionFailure], cases: Sequence[InputCase], path: Path) -> None:
-    """Bring the JSON array of failed cases up to date; remove the file when none is left.
+def refuse_clashes(outputs: Sequence[OutputFile], choices: OutputChoices) -> tuple[OutputFile, ...]:
+    """Give a fault to each case with a map that would replace an image or a label map of the run."""
+    kinds = [kind for choice in fields(choices) if getattr(choices, choice.name) for kind in choice.metadata["maps"]]
+    taken = {image.resolve() for file in outputs for image in file.item.images}
+    taken |= {file.target.resolve() for file in outputs}
+    return tuple(_refuse_clash(file, kinds, taken) for file in outputs)
+
+
+def write_maps(
+    prediction: Prediction, template: Template, file: OutputFile, encoding: LabelEncoding, *, colors: bool
+) -> None:
+    """Write a case's maps; the label map comes last, because its presence says that the case is done.
 
     Args:
-        failures: Failures of this run.
-        cases: All cases of this run; entries of other cases stay.
-        path: The file; left as it is if something else wrote it.
+        prediction: Prediction of the image; all its maps are written.
+        template: Header of the image.
+        file: The case and the file of its label map.
+        encoding: Label encoding of the model.
+        colors: Whether NIfTI label maps carry names and colours.
+
+    Raises:
+        ImageFileError: If a map cannot be written.
     """
-    earlier = _read_failures(path)
-    if earlier is None:
-        logger.warning("%s: left as it is, because it is not a list of failed cases", path)
-        return
-    names = {item.case for item in cases}
-    entries = [entry for entry in earlier if entry["case"] not in names] + [asdict(failure) for failure in failures]
-    if entries:
-        write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", path)
-    else:
-        path.unlink(missing_ok=True)
+    for kind, values in prediction.side_maps().items():
+        write = write_share_map if values.dtype.kind == "f" else write_label_map
+        write(values, template, file.side_map(kind))
+    if colors:
+        template = with_label_table(template, name_label_values(encoding), encoding.values[0])
+    write_label_map(prediction.labels, template, file.target)
 
 
 def _label_map_name(item: InputCase) -> str:
@@ -125,13 +156,12 @@ def _find_faults(cases: Sequence[InputCase], targets: Sequence[Path]) -> Iterato
         taken.add(real)
 
 
-def _read_failures(path: Path) -> list[dict[str, object]] | None:
-    """Entries of an earlier run, empty without a file; None if the file holds something else."""
-    if not path.exists():
-        return []
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    is_ours = isinstance(entries, list) and all(isinstance(entry, dict) and "case" in entry for entry in entries)
-    return entries if is_ours else None
+def _refuse_clash(file: OutputFile, kinds: Sequence[str], taken: set[Path]) -> OutputFile:
+    clashes = [kind for kind in kinds if file.side_map(kind).resolve() in taken]
+    if file.fault or not clashes:
+        return file
+    fault = (
+        f"{file.side_map(clashes[0])}: the {clashes[0]} would overwrite an image or a label map of this run; rename "
+        "one of them"
+    )
+    return replace(file, fault=fault)

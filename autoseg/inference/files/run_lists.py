@@ -1,30 +1,54 @@
 """The lists that a run over files writes beside its label maps: failures, statistics, instances, colours.
 
-Tested in tests/inference/files/test_parts.py and tests/stages/test_predict.py.
+Tested in tests/records/test_part.py, tests/stages/test_predict.py and tests/cli/test_predict.py.
 """
 
+import json
 import logging
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from autoseg.errors import ImageFileError
-from autoseg.inference.files.case_table import CaseTable, written_at_the_end
+from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.inference.files.inputs import InputCase
-from autoseg.inference.files.instance_table import INSTANCES_FILE, instance_rows, instance_table
-from autoseg.inference.files.label_statistics import STATISTICS_FILE, statistics_rows, statistics_table
-from autoseg.inference.files.outputs import OutputFile, PredictionFailure, write_failures
-from autoseg.inference.files.parts import Part, part_files
-from autoseg.inference.files.side_files import CaseOutcome, measure_written, measure_written_instances
-from autoseg.inference.models.label_colors import name_label_values, write_color_tables
+from autoseg.inference.files.outputs import CaseOutcome, OutputFile
+from autoseg.inference.files.tables import (
+    INSTANCES_FILE,
+    STATISTICS_FILE,
+    CaseTable,
+    LabelStatistics,
+    instance_rows,
+    instance_table,
+    measure_labels,
+    statistics_rows,
+    statistics_table,
+    written_at_the_end,
+)
+from autoseg.inference.models.label_colors import name_label_values, value_names, write_color_tables
+from autoseg.inference.predictor.instances import measure_instances
 from autoseg.progress import Progress, no_progress
-from autoseg.records.output_choices import OutputChoices
+from autoseg.records.files import write_text
+from autoseg.records.part import Part
 from autoseg.records.plan import Plan
+from autoseg.records.prediction import INSTANCES, Instance, OutputChoices
 
 logger = logging.getLogger("autoseg.predict")
 
 FAILURES_FILE = "failures.json"
+
+
+@dataclass(frozen=True)
+class PredictionFailure:
+    """A case without a label map, and the reason."""
+
+    case: str
+    files: tuple[str, ...]
+    error: str
 
 
 @dataclass(frozen=True)
@@ -151,3 +175,82 @@ def _outcome_of_kept(file: OutputFile, tables: _Tables, plan: Plan) -> CaseOutco
         what = "statistics" if tables.statistics is not None and not outcome.statistics else "rows of instances"
         return replace(outcome, notes=(f"no {what} of the existing label map: {error}",))
     return outcome
+
+
+def part_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """The lists of this name that parts of a run left in a folder, in order of name.
+
+    Examples:
+        `part_files(folder, "failures.json")` finds `failures_part_1_of_2.json` and `failures_part_2_of_2.json`.
+    """
+    stem, dot, ending = name.partition(".")
+    pattern = re.compile(re.escape(f"{stem}_part_") + r"\d+_of_\d+" + re.escape(dot + ending))
+    return tuple(sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name)))
+
+
+def write_failures(failures: Sequence[PredictionFailure], cases: Sequence[InputCase], path: Path) -> None:
+    """Bring the JSON array of failed cases up to date; remove the file when none is left.
+
+    Args:
+        failures: Failures of this run.
+        cases: All cases of this run; entries of other cases stay.
+        path: The file; left as it is if something else wrote it.
+    """
+    earlier = _read_failures(path)
+    if earlier is None:
+        logger.warning("%s: left as it is, because it is not a list of failed cases", path)
+        return
+    names = {item.case for item in cases}
+    entries = [entry for entry in earlier if entry["case"] not in names] + [asdict(failure) for failure in failures]
+    if entries:
+        write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read_failures(path: Path) -> list[dict[str, object]] | None:
+    """Entries of an earlier run, empty without a file; None if the file holds something else."""
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    is_ours = isinstance(entries, list) and all(isinstance(entry, dict) and "case" in entry for entry in entries)
+    return entries if is_ours else None
+
+
+def measure_written(file: OutputFile, plan: Plan) -> tuple[LabelStatistics, ...]:
+    """Statistics of a label map that an earlier run wrote.
+
+    Raises:
+        ImageFileError: If image or label map cannot be read.
+        ValueError: If they differ in shape, or values of the label map are not whole numbers.
+    """
+    volume, labels = read_image(file.item.images), read_label_map(file.target).array[0]
+    if labels.shape != volume.grid.shape or labels.dtype.kind not in "ui":
+        raise ValueError(f"{file.target}: is not a label map of {file.item.images[0]}; predict this case again")
+    return measure_labels(file.item.case, labels, volume, plan.labels)
+
+
+def measure_written_instances(file: OutputFile, plan: Plan) -> tuple[Instance, ...]:
+    """Instances of a map that an earlier run wrote; their mean probabilities are not known any more.
+
+    Raises:
+        ImageFileError: If the label map or the map of instances cannot be read.
+        ValueError: If they do not belong together.
+    """
+    path = file.side_map(INSTANCES)
+    volume, labels = read_label_map(path), read_label_map(file.target).array[0]
+    ids = volume.array[0]
+    if labels.shape != ids.shape or labels.dtype.kind not in "ui" or ids.dtype.kind not in "ui":
+        raise ValueError(f"{path}: is not a map of instances of {file.target}; predict this case again")
+    owners = np.zeros(int(ids.max(initial=0)) + 1, dtype=labels.dtype)
+    for plane, values in zip(ids, labels, strict=True):
+        owners[plane] = values
+    names = value_names(plan.encoding)
+    unknown = sorted(set(owners[1:].tolist()) - set(names))
+    if unknown:
+        raise ValueError(f"{path}: instances lie on the values {unknown} of {file.target}; predict this case again")
+    is_flat = volume.template.file_dimensions == 2
+    return measure_instances(ids, owners[1:].tolist(), names, volume.grid, None, is_flat=is_flat)

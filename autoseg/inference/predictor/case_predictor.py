@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop, preprocess_case
 from autoseg.imaging.datasets.case_reading import choose_orientation
 from autoseg.imaging.formats.geometry import measurable_spacing, orient_array, orient_grid, restore_array
-from autoseg.imaging.formats.volume import Volume
+from autoseg.imaging.formats.volume import Template, Volume
 from autoseg.inference.memory.estimate import (
     choose_storage,
     estimate_case,
@@ -39,7 +40,6 @@ from autoseg.inference.memory.estimate import (
 )
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps
 from autoseg.inference.models.stream import stream_case_logits
-from autoseg.inference.predictor.images import check_image
 from autoseg.inference.predictor.instances import find_instances_of_image
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
 from autoseg.inference.predictor.training_range import TrainingRange, describe_deviations, intensity_ranges
@@ -60,9 +60,8 @@ from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Grid, Orientation, PreprocessedCase, Slices3, Spacing
-from autoseg.records.output_choices import OutputChoices
 from autoseg.records.plan import Plan
-from autoseg.records.prediction import Prediction
+from autoseg.records.prediction import OutputChoices, Prediction
 from autoseg.records.selection import PostprocessingStep
 
 if TYPE_CHECKING:
@@ -77,8 +76,12 @@ LABEL_MAP_ONLY = OutputChoices()
 class PreparedCase:
     """An image, preprocessed for all networks; predicted once."""
 
-    grid: Grid
-    """Grid of the image in stored order."""
+    template: Template
+    """Header of the image, with its grid in stored order."""
+    volume: Volume | None
+    """The image as it was read; None if its array was overwritten."""
+    notes: tuple[str, ...]
+    """Assumptions of the reader, one sentence each."""
     orientation: Orientation
     """Way from stored to working axes."""
     storage: SlabStorage
@@ -86,20 +89,28 @@ class PreparedCase:
     images: dict[str, NDArray[np.float32]]
     """Preprocessed images (C, Z, Y, X) by configuration name, earlier steps of cascades included."""
     records: dict[str, PreprocessedCase]
-    """What preprocessing did, by configuration name."""
+    """Record of the preprocessing, by configuration name."""
     crop: NDArray[np.float32] | None
     """The normalised crop (C, Z, Y, X) at the image's own resolution, for refiners; None without any."""
     warnings: tuple[str, ...]
-    """How the image deviates from the training images."""
-    is_flat: bool
-    """Whether the image has two dimensions, and so no volumes."""
+    """Deviations of the image from the training images, one sentence each."""
     clock: StepClock
     """Seconds by step, so far."""
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the image in stored order."""
+        return self.template.grid
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the image has two dimensions, and so no volumes."""
+        return self.template.file_dimensions == 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class CasePredictor:
-    """What predicts one image after the other; see `stages.predict.Predictor`."""
+    """Predicts one image after the other; see `stages.predict.Predictor`."""
 
     plan: Plan
     members: tuple[LoadedConfiguration, ...]
@@ -108,14 +119,14 @@ class CasePredictor:
     thresholds: Thresholds = field(default_factory=dict)
     """Probability above which a voxel belongs to a region."""
     coarse_pass: CoarsePass | None = None
-    """What finds the region of interest; None: the networks look everywhere."""
+    """Finds the region of interest; None: the whole image is predicted in detail."""
     refiners: LoadedRefiners | None = None
-    """Networks that predict the surroundings of surfaces again; None: nothing does."""
+    """Networks that predict the surroundings of surfaces again; None: no refinement."""
     postprocessing: tuple[PostprocessingStep, ...] = ()
     training_range: TrainingRange | None = None
-    """Range of the training images; None where the model does not know it."""
+    """Range of the training images; None if the model does not know it."""
     max_memory: int | None = None
-    """Bytes that the whole process may hold; None: what the machine has free."""
+    """Bytes that the whole process may use; None: what the machine has free."""
     memory_log_level: int = logging.INFO
     """Level of the estimate that is logged for every case."""
 
@@ -133,7 +144,7 @@ class CasePredictor:
         Raises:
             PredictionError: If the image does not fit the model, or more memory is needed than is allowed.
         """
-        check_image(volume, case, self.plan.channel_names)
+        _check_image(volume, case, self.plan.channel_names)
         clock = StepClock()
         clock.seconds["read"] = read_seconds
         orientation = choose_orientation(volume.grid, self.plan.orientation)
@@ -153,8 +164,18 @@ class CasePredictor:
             if self.refiners is not None:
                 schemes = self.members[0].configuration.normalization
                 crop = normalized_crop(image, records[names[-1]], schemes, overwrite=overwrite)
-        is_flat = volume.template.file_dimensions == 2
-        return PreparedCase(volume.grid, orientation, storage, images, records, crop, warnings, is_flat, clock)
+        return PreparedCase(
+            template=volume.template,
+            volume=None if overwrite else volume,
+            notes=volume.notes,
+            orientation=orientation,
+            storage=storage,
+            images=images,
+            records=records,
+            crop=crop,
+            warnings=warnings,
+            clock=clock,
+        )
 
     def predict(
         self, case: PreparedCase, choices: OutputChoices = LABEL_MAP_ONLY, probability_path: Path | None = None
@@ -162,8 +183,8 @@ class CasePredictor:
         """Run the networks and restore the label map; releases the preprocessed images.
 
         Args:
-            case: The image.
-            choices: What else to compute; see `Prediction`.
+            case: The prepared image.
+            choices: Outputs besides the label map.
             probability_path: File (.b2nd) to write the probabilities to; None: keep them in memory.
         """
         encoding, orientation, clock = self.plan.encoding, case.orientation, case.clock
@@ -217,7 +238,7 @@ class CasePredictor:
             return coarse.volume
 
     def _open_stream(self, member: LoadedConfiguration, case: PreparedCase, *, everywhere: bool = False) -> LogitStream:
-        """Logits of one configuration; the cascade steps before it run here, and look everywhere."""
+        """Logits of one configuration; the cascade steps before it run here, on the whole image."""
         image, record = case.images[member.name], case.records[member.name]
         labels = None if member.previous is None else self._label_map_for(member, member.previous, case)
         region = None if everywhere else self._find_region(member, case, labels)
@@ -314,3 +335,28 @@ class CasePredictor:
     @property
     def _device(self) -> torch.device:
         return self.members[0].passes.device
+
+
+def _check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
+    """Refuse an image that the model cannot predict.
+
+    Args:
+        volume: The image.
+        case: Case id for messages, if the image does not come from a file.
+        channel_names: The channels that the model expects.
+
+    Raises:
+        PredictionError: If the number of channels differs from the model's, or voxels are NaN or infinite.
+    """
+    if len(volume.array) != len(channel_names):
+        raise PredictionError(
+            f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
+            f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
+        )
+    undefined = sum(  # plane by plane: the answer takes a byte per voxel
+        int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
+    )
+    if undefined:
+        raise PredictionError(
+            f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
+        )

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.errors import PredictionError, UsageError
+from autoseg.errors import UsageError
 from autoseg.imaging.formats.reading import (
     Volume,
     read_image,
@@ -52,28 +52,3 @@ def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> V
     if isinstance(image, SimpleITK.Image):
         return volume_from_simpleitk(image)
     return read_image([Path(path) for path in image])
-
-
-def check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
-    """Refuse what no network can predict.
-
-    Args:
-        volume: The image.
-        case: Name for messages, where it came from no file.
-        channel_names: The channels that the model expects.
-
-    Raises:
-        PredictionError: If the number of channels is another one, or voxels are NaN or infinite.
-    """
-    if len(volume.array) != len(channel_names):
-        raise PredictionError(
-            f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
-            f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
-        )
-    undefined = sum(  # plane by plane: the answer takes a byte per voxel
-        int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
-    )
-    if undefined:
-        raise PredictionError(
-            f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
-        )

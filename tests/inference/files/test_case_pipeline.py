@@ -1,12 +1,20 @@
-"""Cases on a conveyor."""
+"""Cases are read, predicted and written side by side, in order, and one that fails leaves the others alone."""
 
 import threading
 import time
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from autoseg.errors import PredictionError
-from autoseg.inference.files.case_pipeline import CaseSteps, run_cases
+from autoseg.inference.files import case_pipeline
+from autoseg.inference.files.case_pipeline import predict_cases
+from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.outputs import CaseOutcome, OutputFile
+from autoseg.records.prediction import OutputChoices
 
 
 class Record:
@@ -38,22 +46,37 @@ class Record:
                 self.in_flight.discard(item)
         return f"{step} {item}"
 
-    def steps(self):
-        def predict(item, prepared):
-            assert prepared == f"prepare {item}"
-            return self.work("predict", item)
+    def run(self, monkeypatch, count, max_memory=None):
+        """Numbers of cases or messages of errors, in order, from cases that only note their steps."""
+        monkeypatch.setattr(case_pipeline, "prepare_case", lambda _, file, __: self.prepare(int(file.item.case)))
+        monkeypatch.setattr(case_pipeline, "finish_case", self.finish)
+        files = [OutputFile(InputCase(str(number), ()), Path(f"{number}.nii.gz")) for number in range(count)]
+        stub: Any = SimpleNamespace(max_memory=max_memory, predict=lambda prepared, *_: self.predict(prepared))
+        for outcome in predict_cases(stub, files, OutputChoices()):
+            yield outcome.error or int(outcome.notes[0])
 
-        def finish(item, answer):
-            assert answer == f"predict {item}"
-            self.work("finish", item)
+    def prepare(self, item):
+        self.work("prepare", item)
+        return item
 
-        return CaseSteps(lambda item: self.work("prepare", item), predict, finish)
+    def predict(self, item):
+        self.work("predict", item)
+        return f"prediction of {item}"
+
+    def finish(self, _predictor, file, prepared, prediction, _choices):
+        assert file.item.case == str(prepared)
+        assert prediction == f"prediction of {prepared}"
+        try:
+            self.work("finish", prepared)
+        except PredictionError as error:
+            return CaseOutcome(str(error))
+        return CaseOutcome(notes=(str(prepared),))
 
 
 @pytest.mark.parametrize("seconds", [(0.0, 0.0, 0.0), (0.03, 0.0, 0.0), (0.0, 0.03, 0.0), (0.0, 0.0, 0.03)])
-def test_every_case_goes_through_all_steps_in_order(seconds):
+def test_every_case_goes_through_all_steps_in_order(monkeypatch, seconds):
     record = Record(seconds)
-    assert list(run_cases(range(5), record.steps())) == [None] * 5
+    assert list(record.run(monkeypatch, 5)) == list(range(5))
     for step in ("prepare", "predict", "finish"):
         done = [item for what, name, item in record.events if (what, name) == ("end", step)]
         assert done == list(range(5))
@@ -62,59 +85,85 @@ def test_every_case_goes_through_all_steps_in_order(seconds):
     assert threading.get_ident() not in record.threads["prepare"] | record.threads["finish"]
 
 
-def test_steps_of_different_cases_overlap():
+def test_steps_of_different_cases_overlap(monkeypatch):
     record = Record((0.05, 0.05, 0.05))
-    list(run_cases(range(4), record.steps()))
+    list(record.run(monkeypatch, 4))
     begin_next = record.events.index(("begin", "prepare", 2))
     assert begin_next < record.events.index(("end", "predict", 1))
     assert record.events.index(("begin", "finish", 0)) < record.events.index(("end", "predict", 1))
 
 
-@pytest.mark.parametrize("side_by_side", [True, False])
-def test_a_failed_case_does_not_stop_the_others(side_by_side):
+@pytest.mark.parametrize("max_memory", [None, 10**9])
+def test_a_failed_case_does_not_stop_the_others(monkeypatch, max_memory):
     record = Record(failing={("prepare", 0), ("predict", 2), ("finish", 3)})
-    assert list(run_cases(range(5), record.steps(), side_by_side=side_by_side)) == [
-        "case 0 cannot prepare", None, "case 2 cannot predict", "case 3 cannot finish", None,
+    assert list(record.run(monkeypatch, 5, max_memory)) == [
+        "case 0 cannot prepare", 1, "case 2 cannot predict", "case 3 cannot finish", 4,
     ]  # fmt: skip
 
 
-def test_one_case_after_the_other_is_one_in_memory_at_a_time():
+def test_with_limited_memory_one_case_is_in_memory_at_a_time(monkeypatch):
     record = Record()
-    assert list(run_cases(range(3), record.steps(), side_by_side=False)) == [None] * 3
+    assert list(record.run(monkeypatch, 3, max_memory=10**9)) == [0, 1, 2]
     assert record.most == 1
     assert all(threads == {threading.get_ident()} for threads in record.threads.values())
 
 
-def test_no_cases():
-    assert list(run_cases([], Record().steps())) == []
+def test_no_cases(monkeypatch):
+    assert list(Record().run(monkeypatch, 0)) == []
+
+
+def test_a_case_is_released_when_it_is_written(monkeypatch):
+    class Arrays:
+        pass
+
+    record = Record()
+    kept: list[weakref.ref[Arrays]] = []
+    alive: list[int] = []
+
+    def predict(item):
+        record.work("predict", item)
+        deadline = time.monotonic() + 1
+        while any(reference() is not None for reference in kept) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        alive.append(sum(reference() is not None for reference in kept))
+        prediction = Arrays()
+        kept.append(weakref.ref(prediction))
+        return prediction
+
+    monkeypatch.setattr(record, "predict", predict)
+    monkeypatch.setattr(record, "finish", lambda *_: CaseOutcome(notes=("0",)))
+    assert list(record.run(monkeypatch, 4)) == [0] * 4
+    assert alive == [0] * 4
 
 
 @pytest.mark.parametrize("step", ["prepare", "predict", "finish"])
-def test_other_errors_come_through(step):
+def test_other_errors_come_through(monkeypatch, step):
     def fail(*_):
         raise KeyError("a mistake in the program")
 
-    ready = {name: (lambda *_: None) for name in ("prepare", "predict", "finish")}
+    record = Record()
+    monkeypatch.setattr(record, step, fail)
     with pytest.raises(KeyError, match="a mistake"):
-        list(run_cases(range(3), CaseSteps(**{**ready, step: fail})))
+        list(record.run(monkeypatch, 3))
 
 
-def test_what_is_being_finished_is_finished_when_the_prediction_is_interrupted():
+def test_what_is_being_written_is_written_when_the_prediction_is_interrupted(monkeypatch):
     record = Record((0.0, 0.0, 0.2))
-    steps = record.steps()
+    predict = record.predict
 
-    def interrupted(item, prepared):
+    def interrupted(item):
         if item == 1:
             raise KeyboardInterrupt
-        return steps.predict(item, prepared)
+        return predict(item)
 
+    monkeypatch.setattr(record, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(run_cases(range(4), CaseSteps(steps.prepare, interrupted, steps.finish)))
+        list(record.run(monkeypatch, 4))
     assert ("end", "finish", 0) in record.events
     assert ("begin", "predict", 2) not in record.events
 
 
-def test_what_is_being_prepared_does_not_hold_an_interrupt_up():
+def test_what_is_being_read_does_not_hold_an_interrupt_up(monkeypatch):
     held, prepared = threading.Event(), []
 
     def prepare(item):
@@ -122,10 +171,13 @@ def test_what_is_being_prepared_does_not_hold_an_interrupt_up():
             held.wait()
         prepared.append(item)
 
-    def interrupted(_item, _prepared):
+    def interrupted(_):
         raise KeyboardInterrupt
 
+    record = Record()
+    monkeypatch.setattr(record, "prepare", prepare)
+    monkeypatch.setattr(record, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(run_cases(range(2), CaseSteps(prepare, interrupted, lambda *_: None)))
+        list(record.run(monkeypatch, 2))
     assert prepared == [0]
     held.set()

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from skimage.measure import label, regionprops
 
-from autoseg.inference.files.case_table import written_at_the_end
-from autoseg.inference.files.instance_table import instance_rows, instance_table
+from autoseg.inference.files.tables import instance_rows, instance_table, written_at_the_end
 from autoseg.inference.predictor.instances import measure_instances
 from autoseg.records.case import Grid
 

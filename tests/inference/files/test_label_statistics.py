@@ -8,8 +8,7 @@ import SimpleITK
 
 from autoseg.errors import UsageError
 from autoseg.imaging.formats.reading import read_image, volume_from_array
-from autoseg.inference.files.case_table import written_at_the_end
-from autoseg.inference.files.label_statistics import measure_labels, statistics_rows, statistics_table
+from autoseg.inference.files.tables import measure_labels, statistics_rows, statistics_table, written_at_the_end
 from autoseg.records.dataset import LabelValues
 
 SPACING = (2.5, 1.0, 0.8)

@@ -4,10 +4,8 @@ No list is shared, so nothing has to be locked: parts may run at the same time, 
 all cases afterwards (with `--skip-existing`) predicts what is missing and brings the lists together.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -54,14 +52,3 @@ class Part:
 
 WHOLE_RUN = Part()
 """All cases."""
-
-
-def part_files(folder: Path, name: str) -> tuple[Path, ...]:
-    """The lists of this name that parts of a run left in a folder, in order of name.
-
-    Examples:
-        `part_files(folder, "failures.json")` finds `failures_part_1_of_2.json` and `failures_part_2_of_2.json`.
-    """
-    stem, dot, ending = name.partition(".")
-    pattern = re.compile(re.escape(f"{stem}_part_") + r"\d+_of_\d+" + re.escape(dot + ending))
-    return tuple(sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name)))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from autoseg.inference.files.parts import Part, part_files
+from autoseg.inference.files.run_lists import part_files
+from autoseg.records.part import Part
 
 
 @pytest.mark.parametrize(("number", "expected"), [(1, [0, 3, 6]), (2, [1, 4]), (3, [2, 5])])
