@@ -74,10 +74,43 @@ class ValidationRun:
 class _PairFold:
     """One fold of a pair of configurations, with its cases."""
 
+    run: ValidationRun
     pair: tuple[str, str]
     fold: str
     cases: tuple[str, ...]
-    folder: Path
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the validation label maps."""
+        return self.run.workspace.validation(self.pair, self.fold)
+
+    def remove_outdated(self) -> None:
+        """Delete label maps that were made from other weights."""
+        origin = EnsembleOrigin(
+            configurations=self.pair,
+            fold=self.fold,
+            origin=weights_origin(self.run, self.pair, self.fold, self.cases),
+        )
+        path = self.folder / ORIGIN_FILE
+        if path.exists() and read_record(EnsembleOrigin, path) == origin:
+            return
+        path.unlink(missing_ok=True)  # first, so that files left by an interruption here do not count
+        for old in self.folder.glob("*"):
+            if old.is_file():
+                old.unlink()
+        write_record(origin, path)
+
+    def evaluate(self) -> ValidatedFold:
+        """Score the label maps; an existing evaluation.json was written after all of them, so it is read instead."""
+        path = self.folder / EVALUATION_NAME
+        if path.exists():
+            return ValidatedFold(self.fold, self.folder, read_record(Evaluation, path))
+        predictions = find_label_maps(self.folder)
+        tasks = (delayed(_score)(self.run, case, predictions[case]) for case in self.cases)
+        scores: list[CaseScores] = Parallel(n_jobs=self.run.workers, prefer="threads")(tasks)
+        evaluation = summarize(scores, foreground_names(self.run.plan.encoding))
+        write_record(evaluation, path)
+        return ValidatedFold(self.fold, self.folder, evaluation)
 
 
 def validate_pairs(
@@ -105,7 +138,7 @@ def validate_pairs(
     """
     wanted = _find_pair_folds(run, validated)
     for pair_fold in wanted:
-        _remove_outdated(run, pair_fold)
+        pair_fold.remove_outdated()
     pending = {fold: _pending_cases(wanted, fold) for fold in dict.fromkeys(pair_fold.fold for pair_fold in wanted)}
     total = sum(map(len, pending.values()))
     done = 0
@@ -116,7 +149,7 @@ def validate_pairs(
             progress(done, total)
         for pair_fold in wanted:
             if pair_fold.fold == fold:
-                found[pair_fold.pair].append(ValidatedFold(fold, pair_fold.folder, _evaluate(run, pair_fold)))
+                found[pair_fold.pair].append(pair_fold.evaluate())
     return found
 
 
@@ -167,23 +200,8 @@ def _find_pair_folds(run: ValidationRun, validated: Mapping[str, Sequence[Valida
             fold, common = validated_fold.fold, others.get(validated_fold.fold, set())
             cases = tuple(scores.case for scores in validated_fold.evaluation.cases if scores.case in common)
             if cases:
-                folder = run.workspace.validation((first, second), fold)
-                found.append(_PairFold((first, second), fold, cases, folder))
+                found.append(_PairFold(run, (first, second), fold, cases))
     return found
-
-
-def _remove_outdated(run: ValidationRun, pair_fold: _PairFold) -> None:
-    """Delete label maps that were made from other weights."""
-    pair, fold = pair_fold.pair, pair_fold.fold
-    origin = EnsembleOrigin(configurations=pair, fold=fold, origin=weights_origin(run, pair, fold, pair_fold.cases))
-    path = pair_fold.folder / ORIGIN_FILE
-    if path.exists() and read_record(EnsembleOrigin, path) == origin:
-        return
-    path.unlink(missing_ok=True)  # first, so that files left by an interruption here do not count
-    for old in pair_fold.folder.glob("*"):
-        if old.is_file():
-            old.unlink()
-    write_record(origin, path)
 
 
 def _pending_cases(wanted: Sequence[_PairFold], fold: str) -> dict[str, list[_PairFold]]:
@@ -240,19 +258,6 @@ def _open_logits(
     labels = previous[case][:] if case in previous else None
     slices = stream_case_logits(member, image, labels)
     return LogitStream(slices, stored.record, member.configuration.resampling)
-
-
-def _evaluate(run: ValidationRun, pair_fold: _PairFold) -> Evaluation:
-    """Score the label maps; an existing evaluation.json was written after all of them, so it is read instead."""
-    path = pair_fold.folder / EVALUATION_NAME
-    if path.exists():
-        return read_record(Evaluation, path)
-    predictions = find_label_maps(pair_fold.folder)
-    tasks = (delayed(_score)(run, case, predictions[case]) for case in pair_fold.cases)
-    scores: list[CaseScores] = Parallel(n_jobs=run.workers, prefer="threads")(tasks)
-    evaluation = summarize(scores, foreground_names(run.plan.encoding))
-    write_record(evaluation, path)
-    return evaluation
 
 
 def _score(run: ValidationRun, case: str, prediction: Path) -> CaseScores:

@@ -23,8 +23,10 @@ from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.refinement.patches import cut_patch, patch_box
 from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_head_surface
 from autoseg.inference.restoring.decisions import Thresholds
+from autoseg.metrics.case_scores import measure_case
 from autoseg.records.case import Triple
-from autoseg.records.dataset import CaseFiles, LabelEncoding
+from autoseg.records.dataset import CaseFiles, LabelEncoding, label_values
+from autoseg.records.evaluation import CaseScores
 from autoseg.records.selection import PatchSettings
 from autoseg.selection.ensembles import ValidationRun
 from autoseg.training.refinement import UNKNOWN, Patches
@@ -61,6 +63,15 @@ class HeldOutCase:
     """Image and reference in working orientation."""
     mirror_axes: tuple[int, ...]
     """Spatial axes that training mirrored; 0, 1, 2 are z, y, x."""
+
+    def score(self, encoding: LabelEncoding, tolerance_mm: float) -> CaseScores:
+        """Measure the label map as it is now, in the whole image; `tolerance_mm` is that of the surface Dice."""
+        if self.volume.labels is None:
+            raise ValueError(f"case {self.case} was read without its label map")
+        spacing = self.volume.grid.spacing
+        return measure_case(
+            self.case, self.coarse.volume, self.volume.labels, label_values(encoding), spacing, tolerance_mm
+        )
 
 
 def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...]:

@@ -22,17 +22,16 @@ from autoseg.inference.refinement.loading import hash_file, load_refiner, refine
 from autoseg.inference.refinement.patches import plan_patches, plan_refiner
 from autoseg.inference.refinement.refine import LoadedRefiners, refine_labels
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
-from autoseg.metrics.case_scores import measure_case
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Triple
-from autoseg.records.dataset import foreground_names, label_values
+from autoseg.records.dataset import foreground_names
 from autoseg.records.evaluation import CaseScores
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.selection import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidationRun
-from autoseg.selection.held_out import HeldOutCase, HeldOutCases, cut_patches, group_cases, predict_held_out
+from autoseg.selection.held_out import HeldOutCases, cut_patches, group_cases, predict_held_out
 from autoseg.selection.postprocessing import CaseMapFiles
 from autoseg.selection.verdicts import RefinementVerdict, judge_refinement
 from autoseg.training.refinement import Patches, RefinementOptions, join_patches, save_refiner, train_refiner
@@ -160,10 +159,10 @@ class _Trial:
         maps = []
         for held_out in predict_held_out(cases):
             group = next(index for index, names in enumerate(self.groups) if held_out.case in names)
-            before.append(self._score(held_out))
+            before.append(held_out.score(self.encoding, self.tolerance_mm))
             loaded = LoadedRefiners(self.patches, (refiners[group],), cases.run.device)
             refine_labels(held_out.coarse, self.encoding, loaded, cases.thresholds)
-            after.append(self._score(held_out))
+            after.append(held_out.score(self.encoding, self.tolerance_mm))
             path = folder / f"{held_out.case}{label_map_ending(cases.run.dataset.file_ending)}"
             volume = held_out.volume
             values = decode_label_map(restore_array(held_out.coarse.volume, volume.orientation), self.encoding)
@@ -225,16 +224,6 @@ class _Trial:
             "seed": index,
         }
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
-
-    def _score(self, held_out: HeldOutCase) -> CaseScores:
-        """Measure the whole image, in working orientation."""
-        volume = held_out.volume
-        if volume.labels is None:
-            raise ValueError(f"case {held_out.case} was read without its label map")
-        return measure_case(
-            held_out.case, held_out.coarse.volume, volume.labels, label_values(self.encoding), volume.grid.spacing,
-            self.tolerance_mm,
-        )  # fmt: skip
 
 
 def _plan_patches(fingerprint: Fingerprint, transpose: Triple) -> PatchSettings:

@@ -47,7 +47,7 @@ THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(17))
 HALF_INDEX = THRESHOLDS.index(0.5)
 MIN_GAIN = 0.001
 """Smallest rise of a region's mean Dice that counts: the best of 17 thresholds is slightly ahead by chance alone."""
-LEVELS_ENDING = ".b2nd"
+QUANTIZED_ENDING = ".b2nd"
 SWEEP_FILE = "sweep.json"
 
 
@@ -64,14 +64,45 @@ class TunedThresholds:
 
 
 @dataclass(frozen=True)
-class _Case:
+class QuantizedCase:
     """One validation case: quantised probabilities on disk, the reference compressed in memory."""
 
     name: str
     fold: str
-    levels: Path
+    quantized: Path
+    """File of the quantised probabilities."""
     reference: blosc2.NDArray
     """Label indices of the whole image, (Z, Y, X) in the plan's order of axes."""
+    encoding: LabelEncoding
+
+    def dice_by_threshold(self) -> NDArray[np.float64]:
+        """Dice (thresholds, regions) from counts of each region's own probabilities; NaN where both are empty."""
+        quantized, record = open_quantized(self.quantized)
+        reference = self.reference[:]
+        counted = reference != len(self.encoding.values)  # without ignored voxels, if there are any
+        box = crop_slices(record)
+        dice = np.full((len(THRESHOLDS), len(self.encoding.heads)), np.nan)
+        for region, head in enumerate(self.encoding.heads):
+            is_region = np.isin(reference, head.indices)
+            own, inside = quantized[region][counted[box]], is_region[box][counted[box]]
+            right, wrong = (np.bincount(own[mask], minlength=len(THRESHOLDS) + 1) for mask in (inside, ~inside))
+            exceeding = [np.cumsum(counts[::-1])[::-1][1:] for counts in (right, wrong)]  # above each threshold
+            total = exceeding[0] + exceeding[1] + np.count_nonzero(is_region & counted)
+            np.divide(2 * exceeding[0], total, out=dice[:, region], where=total > 0)
+        return dice
+
+    def decide(self, thresholds: Mapping[str, float]) -> tuple[NDArray[np.unsignedinteger], PreprocessedCase]:
+        """Label indices of the whole image in the plan's order of axes, one region in memory at a time."""
+        quantized, record = open_quantized(self.quantized)
+        labels = np.zeros(record.original_shape, dtype=np.min_scalar_type(len(self.encoding.values)))
+        inside = labels[crop_slices(record)]
+        for region, head in enumerate(self.encoding.heads):  # later regions are written over earlier ones
+            inside[quantized[region] > THRESHOLDS.index(thresholds.get(head.name, 0.5))] = head.painted_index
+        return labels, record
+
+    def score(self, thresholds: Mapping[str, float]) -> CaseScores:
+        """Scores of the label map that these thresholds give."""
+        return score_case(self.name, self.decide(thresholds)[0], self.reference[:], label_values(self.encoding))
 
 
 def tune_thresholds(
@@ -100,14 +131,14 @@ def tune_thresholds(
     folders = {fold.fold: run.workspace.thresholds(names, fold.fold) for fold in folds}
     sweep = _begin(run, names, folds, list(folders.values()))
     if not sweep.finished:
-        cases = _predict_levels(run, names, folds, folders, progress)
+        cases = _predict_quantized(run, names, folds, folders, progress)
         sweep = _sweep(run, cases, sweep)
         if sweep.thresholds:
             _write_maps(run, cases, sweep.thresholds, folders)
         write_record(sweep, next(iter(folders.values())) / SWEEP_FILE)
     for folder in folders.values():
-        for levels in folder.glob(f"*{LEVELS_ENDING}"):
-            levels.unlink()
+        for path in folder.glob(f"*{QUANTIZED_ENDING}"):
+            path.unlink()
     kept = [_with_maps_of(fold, folders[fold.fold]) for fold in folds] if sweep.thresholds else folds
     return TunedThresholds(dict(sweep.thresholds), tuple(kept), sweep.reasons)
 
@@ -131,19 +162,21 @@ def _case_names(fold: ValidatedFold) -> list[str]:
     return [scores.case for scores in fold.evaluation.cases]
 
 
-def _predict_levels(
+def _predict_quantized(
     run: ValidationRun,
     names: Names,
     folds: Sequence[ValidatedFold],
     folders: Mapping[str, Path],
     progress: Progress,
-) -> list[_Case]:
+) -> list[QuantizedCase]:
     """All cases; those without stored probabilities are predicted first."""
-    levels = [(fold, case, folders[fold.fold] / (case + LEVELS_ENDING)) for fold in folds for case in _case_names(fold)]
-    pending = {path for _, _, path in levels if not path.exists()}
+    paths = [
+        (fold, case, folders[fold.fold] / (case + QUANTIZED_ENDING)) for fold in folds for case in _case_names(fold)
+    ]
+    pending = {path for _, _, path in paths if not path.exists()}
     done = 0
     for fold in folds:
-        own = [(case, path) for owner, case, path in levels if owner is fold and path in pending]
+        own = [(case, path) for owner, case, path in paths if owner is fold and path in pending]
         predict = predict_again(run, fold.fold, names, [case for case, _ in own]) if own else None
         for case, path in own:
             logits = [predict(name, case) for name in names] if predict is not None else []
@@ -151,28 +184,28 @@ def _predict_levels(
                 restore_labels(logits, run.plan.encoding, [sink])
             done += 1
             progress(done, len(pending))
-    tasks = (delayed(_open_case)(run, fold.fold, case, path) for fold, case, path in levels)
+    tasks = (delayed(_open_case)(run, fold.fold, case, path) for fold, case, path in paths)
     return list(Parallel(n_jobs=run.workers, prefer="threads")(tasks))
 
 
-def _open_case(run: ValidationRun, fold: str, case: str, levels: Path) -> _Case:
+def _open_case(run: ValidationRun, fold: str, case: str, quantized: Path) -> QuantizedCase:
     label_map = read_label_map(run.dataset_folder / run.files(case).label)
     indices = encode_label_map(label_map.array[0], run.plan.encoding)
     working = orient_array(indices, choose_orientation(label_map.grid, run.plan.orientation))
     reference = np.ascontiguousarray(working.transpose(run.plan.transpose), dtype=np.int16)
-    return _Case(case, fold, levels, blosc2.asarray(reference))
+    return QuantizedCase(case, fold, quantized, blosc2.asarray(reference), run.plan.encoding)
 
 
-def _sweep(run: ValidationRun, cases: Sequence[_Case], begun: ThresholdSweep) -> ThresholdSweep:
+def _sweep(run: ValidationRun, cases: Sequence[QuantizedCase], begun: ThresholdSweep) -> ThresholdSweep:
     """Find the best threshold of each region by counts, then accept it if scores of label maps agree that it helps."""
     encoding = run.plan.encoding
     names = [head.name for head in encoding.heads]
     pool = Parallel(n_jobs=run.workers, prefer="threads")
-    dice = np.array(list(pool(delayed(_dice_by_threshold)(case, encoding) for case in cases)))
+    dice = np.array(list(pool(delayed(case.dice_by_threshold)() for case in cases)))
     best = [_best_threshold(dice[:, :, region]) for region in range(len(names))]
 
     def evaluate(thresholds: Mapping[str, float]) -> Evaluation:
-        return summarize(list(pool(delayed(_score)(case, encoding, thresholds) for case in cases)), names)
+        return summarize(list(pool(delayed(case.score)(thresholds) for case in cases)), names)
 
     accepted: dict[str, float] = {}
     before, reasons = evaluate(accepted), []
@@ -187,23 +220,6 @@ def _sweep(run: ValidationRun, cases: Sequence[_Case], begun: ThresholdSweep) ->
         if is_accepted:
             accepted[region], before = threshold, after
     return begun.model_copy(update={"finished": True, "thresholds": accepted, "reasons": tuple(reasons)})
-
-
-def _dice_by_threshold(case: _Case, encoding: LabelEncoding) -> NDArray[np.float64]:
-    """Dice (thresholds, regions) from counts of each region's own probabilities; NaN where both are empty."""
-    levels, record = open_quantized(case.levels)
-    reference = case.reference[:]
-    counted = reference != len(encoding.values)  # without the ignore index; all voxels if there is no such label
-    box = crop_slices(record)
-    dice = np.full((len(THRESHOLDS), len(encoding.heads)), np.nan)
-    for region, head in enumerate(encoding.heads):
-        is_region = np.isin(reference, head.indices)
-        own, inside = levels[region][counted[box]], is_region[box][counted[box]]
-        right, wrong = (np.bincount(own[mask], minlength=len(THRESHOLDS) + 1) for mask in (inside, ~inside))
-        exceeding = [np.cumsum(counts[::-1])[::-1][1:] for counts in (right, wrong)]  # level > position
-        total = exceeding[0] + exceeding[1] + np.count_nonzero(is_region & counted)
-        np.divide(2 * exceeding[0], total, out=dice[:, region], where=total > 0)
-    return dice
 
 
 def _best_threshold(dice: NDArray[np.float64]) -> float:
@@ -231,35 +247,17 @@ def _judge(before: Evaluation, after: Evaluation, region: str) -> tuple[bool, st
     return old is not None and new is not None and new - old >= MIN_GAIN and not fallen, figures
 
 
-def _score(case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]) -> CaseScores:
-    return score_case(
-        case.name, _decide_labels(case, encoding, thresholds)[0], case.reference[:], label_values(encoding)
-    )
-
-
-def _decide_labels(
-    case: _Case, encoding: LabelEncoding, thresholds: Mapping[str, float]
-) -> tuple[NDArray[np.unsignedinteger], PreprocessedCase]:
-    """Label indices of the whole image in the plan's order of axes; regions in their order, one in memory at a time."""
-    levels, record = open_quantized(case.levels)
-    labels = np.zeros(record.original_shape, dtype=np.min_scalar_type(len(encoding.values)))
-    inside = labels[crop_slices(record)]
-    for region, head in enumerate(encoding.heads):
-        inside[levels[region] > THRESHOLDS.index(thresholds.get(head.name, 0.5))] = head.painted_index
-    return labels, record
-
-
 def _write_maps(
-    run: ValidationRun, cases: Sequence[_Case], thresholds: Mapping[str, float], folders: Mapping[str, Path]
+    run: ValidationRun, cases: Sequence[QuantizedCase], thresholds: Mapping[str, float], folders: Mapping[str, Path]
 ) -> None:
     """Write label maps on the images' own grids, and their scores by fold."""
     names = [head.name for head in run.plan.encoding.heads]
     for case in cases:
-        labels, record = _decide_labels(case, run.plan.encoding, thresholds)
+        labels, record = case.decide(thresholds)
         working = labels.transpose(np.argsort(record.transpose))
         write_validation_maps(run, case.name, [(working, folders[case.fold])])
     for fold, folder in folders.items():
-        scores = [_score(case, run.plan.encoding, thresholds) for case in cases if case.fold == fold]
+        scores = [case.score(thresholds) for case in cases if case.fold == fold]
         write_record(summarize(scores, names), folder / EVALUATION_NAME)
 
 

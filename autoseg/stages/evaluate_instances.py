@@ -39,6 +39,22 @@ class InstanceOptions:
     reference_ids: bool = False
     """Whether references are maps with a number for each object instead of label maps; labels are not used then."""
 
+    def groups(self) -> dict[str, tuple[int, ...] | None]:
+        """Values of each label whose objects are scored; None: all values but 0."""
+        if self.labels is None or self.reference_ids:
+            return {OBJECT: None}
+        return {
+            name: values if isinstance(values, tuple) else (values,)
+            for name, values in self.labels.items()
+            if name not in (BACKGROUND, IGNORE)
+        }
+
+    def find_ignored(self, reference: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Voxels of a reference, (Z, Y, X), that do not count."""
+        if self.labels is None or self.reference_ids or IGNORE not in self.labels:
+            return np.zeros(reference.shape, dtype=np.bool_)
+        return np.isin(reference, self.labels[IGNORE])
+
 
 def evaluate_instances(
     predictions: Path,
@@ -131,14 +147,14 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> Case
     except ImageFileError as error:
         return Fault(severity="error", case=case, file=str(prediction), what=str(error))
     scores = {}
-    for name, values in _groups(options).items():
+    for name, values in options.groups().items():
         inside = _mask(predicted.array[0], values), _mask(expected.array[0], values)
         ids = [
             _objects(mask, stored, options.connectivity)
             for mask, stored in zip(inside, (predicted_ids, reference_ids), strict=True)
         ]
         for numbers in ids:
-            numbers[_ignored(expected.array[0], options)] = 0
+            numbers[options.find_ignored(expected.array[0])] = 0
         found = panoptic_quality(*ids)
         matched = found.true_positives
         sum_iou = matched * (found.segmentation_quality or 0.0)
@@ -146,25 +162,8 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> Case
     return CaseInstanceScores(case=case, labels=scores)
 
 
-def _groups(options: InstanceOptions) -> dict[str, tuple[int, ...] | None]:
-    """Values of each label; None: all values but 0."""
-    if options.labels is None or options.reference_ids:
-        return {OBJECT: None}
-    return {
-        name: values if isinstance(values, tuple) else (values,)
-        for name, values in options.labels.items()
-        if name not in (BACKGROUND, IGNORE)
-    }
-
-
 def _mask(labels: NDArray[np.generic], values: tuple[int, ...] | None) -> NDArray[np.bool_]:
     return labels != 0 if values is None else np.isin(labels, values)
-
-
-def _ignored(reference: NDArray[np.generic], options: InstanceOptions) -> NDArray[np.bool_]:
-    if options.labels is None or options.reference_ids or IGNORE not in options.labels:
-        return np.zeros(reference.shape, dtype=np.bool_)
-    return np.isin(reference, options.labels[IGNORE])
 
 
 def _objects(

@@ -16,7 +16,7 @@ from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.selection import thresholds
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun
-from autoseg.selection.thresholds import THRESHOLDS, TunedThresholds
+from autoseg.selection.thresholds import THRESHOLDS, QuantizedCase, TunedThresholds
 from tests.builders import make_dataset, make_plan, make_record
 
 LABELS: dict[str, LabelValues] = {"background": 0, "whole": (10, 20), "core": 20, "ignore": 99}
@@ -191,13 +191,13 @@ def test_counts_and_maps_equal_whole_arrays(run):
             drawn = generator.uniform(0.03, 0.97, size=(2, *SHAPE))
             run.probabilities[case][name] = np.clip(drawn + 0.1 * (reference == 20), 0.01, 0.99)
     seen = {}
-    original = thresholds._dice_by_threshold
+    original = QuantizedCase.dice_by_threshold
 
-    def watch(case, encoding):
-        seen[case.name] = original(case, encoding)
+    def watch(case):
+        seen[case.name] = original(case)
         return seen[case.name]
 
-    run.monkeypatch.setattr(thresholds, "_dice_by_threshold", watch)
+    run.monkeypatch.setattr(QuantizedCase, "dice_by_threshold", watch)
     run.monkeypatch.setattr(thresholds, "MIN_GAIN", -1.0)
     tuned = run.tune()
     assert tuned.thresholds
