@@ -111,34 +111,40 @@ def _is_compared(path: Path) -> bool:
 
 
 def _find_difference(first: Path, second: Path) -> str:
+    paths = (first, second)
     if first.suffix == ".json":
-        contents = [
-            json.dumps(_without_volatile(json.loads(path.read_text())), sort_keys=True) for path in (first, second)
-        ]
-        return "" if contents[0] == contents[1] else "the contents differ"
+        return ", ".join(_differing_keys(*(json.loads(path.read_text()) for path in paths)))
     if first.suffix == ".gz":
-        images = [nibabel.load(path) for path in (first, second)]
-        same = images[0].header == images[1].header and np.array_equal(
-            *(np.asanyarray(image.dataobj) for image in images)
-        )
-        return "" if same else "voxels or header differ"
+        images = [nibabel.load(path) for path in paths]
+        header = "" if images[0].header == images[1].header else "the headers differ; "
+        return header + _differing_values(*(np.asanyarray(image.dataobj) for image in images))
     if first.suffix == ".b2nd":
-        return "" if np.array_equal(*(blosc2.open(str(path))[:] for path in (first, second))) else "values differ"
+        return _differing_values(*(blosc2.open(str(path))[:] for path in paths))
     if first.suffix == ".safetensors":
-        weights = [load_file(path) for path in (first, second)]
-        same = weights[0].keys() == weights[1].keys()
-        return (
-            ""
-            if same and all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
-            else "weights differ"
-        )
+        weights = [load_file(path) for path in paths]
+        if weights[0].keys() != weights[1].keys():
+            return "the names of the weights differ"
+        return "; ".join(filter(None, (_differing_values(weights[0][key], weights[1][key]) for key in weights[0])))
     return "" if first.read_bytes() == second.read_bytes() else "the contents differ"
 
 
-def _without_volatile(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_volatile(item) for key, item in value.items() if key not in VOLATILE}
-    return [_without_volatile(item) for item in value] if isinstance(value, list) else value
+def _differing_values(first: np.ndarray, second: np.ndarray) -> str:
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return f"{first.shape} {first.dtype} and {second.shape} {second.dtype}"
+    count = np.count_nonzero(first != second)
+    distance = np.abs(first.astype(np.float64) - second.astype(np.float64)).max(initial=0.0)
+    return f"{count} of {first.size} values differ, by at most {distance:.2g}" if count else ""
+
+
+def _differing_keys(first: object, second: object, key: str = "") -> list[str]:
+    """Where two JSON values differ, but for keys that may."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = sorted((first.keys() | second.keys()) - VOLATILE)
+        return [item for name in keys for item in _differing_keys(first.get(name), second.get(name), f"{key}/{name}")]
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = enumerate(zip(first, second, strict=True))
+        return [item for index, pair in pairs for item in _differing_keys(*pair, f"{key}/{index}")]
+    return [] if first == second else [f"{key}: {str(first)[:40]} and {str(second)[:40]}"]
 
 
 def main() -> int:
