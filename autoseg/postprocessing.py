@@ -50,7 +50,7 @@ def apply_postprocessing(
         steps: Steps of a recipe, with names of labels or regions.
         encoding: Labels and regions, with the indices that their names stand for.
         spacing: mm, in the order of the array's axes; of files with two axes as
-            `imaging.formats.geometry.measurable_spacing` gives it.
+            `imaging.formats.volume.measurable_spacing` gives it.
 
     Returns:
         Label indices, (Z, Y, X); `labels` itself when there is no step.

@@ -1,9 +1,7 @@
 """The one place where a NetworkSpec becomes a network."""
 
-from autoseg.networks.decoder import Decoder, decoder_levels
-from autoseg.networks.encoder import Encoder, convolution_levels
 from autoseg.networks.residual import residual_levels
-from autoseg.networks.unet import UNet
+from autoseg.networks.unet import Decoder, Encoder, UNet, convolution_levels, decoder_levels
 from autoseg.networks.unext import unext_decoder_levels, unext_encoder_levels
 from autoseg.records.network import NetworkSpec
 

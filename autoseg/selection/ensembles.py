@@ -20,7 +20,7 @@ from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.storage import RECORD_ENDING, open_case
 from autoseg.imaging.datasets.case_reading import read_case
-from autoseg.imaging.formats.geometry import restore_array
+from autoseg.imaging.formats.volume import restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous

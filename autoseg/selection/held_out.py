@@ -16,8 +16,7 @@ from autoseg.imaging.arrays.cropping import cropped_view
 from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.preprocessing import normalized_crop
 from autoseg.imaging.datasets.case_reading import CaseVolume, read_case
-from autoseg.imaging.formats.geometry import restore_array
-from autoseg.imaging.formats.volume import Volume
+from autoseg.imaging.formats.volume import Volume, restore_array
 from autoseg.inference.models.loading import load_with_previous, with_precision
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.refinement.patches import cut_patch, patch_box

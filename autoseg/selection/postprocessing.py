@@ -21,8 +21,8 @@ from scipy import ndimage
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.formats.geometry import measurable_spacing
 from autoseg.imaging.formats.reading import Volume
+from autoseg.imaging.formats.volume import measurable_spacing
 from autoseg.inference.files.label_maps import read_on_one_grid
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import score_case

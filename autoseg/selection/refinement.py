@@ -15,7 +15,7 @@ import numpy as np
 
 from autoseg.errors import RecordError
 from autoseg.imaging.arrays.labels import decode_label_map
-from autoseg.imaging.formats.geometry import restore_array
+from autoseg.imaging.formats.volume import restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.models.loading import cascade_steps
 from autoseg.inference.refinement.loading import hash_file, load_refiner, refiner_path

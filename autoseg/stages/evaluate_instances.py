@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.instances import Connectivity, label_components
 from autoseg.imaging.datasets.case_parallel import map_in_processes
-from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
+from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.metrics.detection import panoptic_quality
 from autoseg.progress import Progress, no_progress

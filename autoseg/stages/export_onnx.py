@@ -5,7 +5,7 @@ from typing import Final
 
 from torch import nn
 
-from autoseg.imaging.arrays.normalization import MIN_DIVISOR
+from autoseg.imaging.arrays.intensities import MIN_DIVISOR
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.sliding_window import MIN_IMPORTANCE
 from autoseg.interop.models import open_model

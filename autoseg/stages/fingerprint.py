@@ -1,6 +1,5 @@
 """Stage fingerprint: the facts about the training cases that planning uses. Every case is read once and released."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -10,10 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.class_locations import head_mask, label_boxes
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
-from autoseg.imaging.arrays.labels import foreground_heads
-from autoseg.imaging.arrays.statistics import IntensityPool, IntensitySummary, summarize_intensities
+from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
+from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
 from autoseg.imaging.datasets.case_parallel import work_on_cases
 from autoseg.imaging.datasets.case_reading import CaseVolume, content_hash, read_case
 from autoseg.progress import Progress, no_progress
@@ -23,15 +21,6 @@ from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityS
 
 ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)
 """26 neighbours in a volume, 8 in a single plane."""
-
-
-@dataclass(frozen=True)
-class _CaseFacts:
-    """Contribution of one case."""
-
-    fingerprint: CaseFingerprint
-    intensities: tuple[IntensitySummary, ...]
-    """Summaries of the channels; empty for a case without foreground."""
 
 
 def extract_fingerprint(
@@ -66,10 +55,10 @@ def extract_fingerprint(
     pools = [IntensityPool() for _ in description.channel_names]
     fingerprints = []
     measure = partial(_measure_case, dataset_folder, description)
-    for facts in work_on_cases(measure, cases, task="measuring", workers=workers, progress=progress):
-        fingerprints.append(facts.fingerprint)
-        if facts.intensities:
-            for pool, summary in zip(pools, facts.intensities, strict=True):
+    for case, summaries in work_on_cases(measure, cases, task="measuring", workers=workers, progress=progress):
+        fingerprints.append(case)
+        if summaries:
+            for pool, summary in zip(pools, summaries, strict=True):
                 pool.add(summary)
     return Fingerprint(
         dataset_name=description.name,
@@ -95,7 +84,10 @@ def _pooled_statistics(pools: list[IntensityPool], description: DatasetDescripti
     return tuple(pool.statistics() for pool in pools)
 
 
-def _measure_case(dataset_folder: Path, description: DatasetDescription, files: CaseFiles) -> _CaseFacts:
+def _measure_case(
+    dataset_folder: Path, description: DatasetDescription, files: CaseFiles
+) -> tuple[CaseFingerprint, tuple[IntensitySummary, ...]]:
+    """Facts of one case, and the intensities of each channel in its foreground; none without any foreground."""
     volume = read_case(dataset_folder, files, description.encoding, description.orientation)
     if volume.labels is None:
         raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
@@ -114,7 +106,7 @@ def _measure_case(dataset_folder: Path, description: DatasetDescription, files: 
         labels=_label_facts(volume.labels, description.encoding, volume.grid.spacing),
         content_hash=content_hash(dataset_folder, files),
     )
-    return _CaseFacts(fingerprint, _foreground_intensities(volume, volume.labels, bounds, description.encoding))
+    return fingerprint, _foreground_intensities(volume, volume.labels, bounds, description.encoding)
 
 
 def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, spacing: Spacing) -> dict[str, LabelFacts]:

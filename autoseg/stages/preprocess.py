@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError, RecordError, UsageError
 from autoseg.imaging.arrays.border_core import divide_labels
-from autoseg.imaging.arrays.class_locations import draw_class_locations
+from autoseg.imaging.arrays.labels import draw_class_locations
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, remove_other_cases, save_case
 from autoseg.imaging.datasets.case_parallel import work_on_cases

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from autoseg.costs.windows import count_windows
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.datasets.case_reading import choose_orientation, read_case
-from autoseg.imaging.formats.geometry import orient_array, restore_array
 from autoseg.imaging.formats.reading import read_label_map
+from autoseg.imaging.formats.volume import orient_array, restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
 from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, with_precision

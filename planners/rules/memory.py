@@ -29,7 +29,6 @@ from planners.rules.topology import Topology, compute_topology, pad_to_two_level
 INITIAL_VOXELS = {2: 2048**2, 3: 256**3}
 """Voxels of the first guess by dimension: more than any device of today takes."""
 
-
 MIN_BATCH = 2
 """One patch alone makes the gradient too noisy."""
 

@@ -36,7 +36,6 @@ ANISOTROPIC_PERCENTILE = 10
 SPACING_MARGIN_MM = 1e-5
 """Keeps the through-plane axis the largest after its spacing was lowered, so that it still comes first."""
 
-
 COVERED_FRACTION = 0.25
 """A patch that sees less of the median image than this lacks context."""
 

@@ -27,7 +27,6 @@ from autoseg.records.network import NetworkSpec
 ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12}
 """Without a measurement: what two slow cores, or a small graphics card, do in a whole step of a plain U-Net."""
 
-
 RESERVED_FRACTION = 0.3
 """Part of the latency that is kept for reading, resampling and writing."""
 

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autoseg.networks.blocks import ConvolutionBlock, choose_layers
-from autoseg.networks.normalization import InstanceNormalization
+from autoseg.networks.blocks import ConvolutionBlock, InstanceNormalization, choose_layers
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 TORCHS = {4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}

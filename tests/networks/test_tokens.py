@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.networks.blocks import choose_layers
-from autoseg.networks.tokens import PatchEmbedding, ShiftedBlock, ShiftedPerceptron, shift_tokens
+from autoseg.networks.unext import PatchEmbedding, ShiftedBlock, ShiftedPerceptron, shift_tokens
 from tests.networks.tokens_by_hand import normalized, perceptron_by_hand, rolled
 
 

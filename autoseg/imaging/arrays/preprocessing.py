@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.imaging.arrays.cropping import crop_slices, find_bounds, find_content_bounds, nonzero_mask, to_slices
-from autoseg.imaging.arrays.normalization import normalize_image
+from autoseg.imaging.arrays.intensities import normalize_image
 from autoseg.imaging.arrays.resampling import preprocessed_grid, resample_image, resample_labels
 from autoseg.records.case import Bounds, PreprocessedCase, Spacing, Triple
 from autoseg.records.network import NormalizationSpec, ResamplingSpec

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.class_locations import ClassLocations, Locations
+from autoseg.imaging.arrays.labels import ClassLocations, Locations
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.files import read_record, replacing, write_record
 

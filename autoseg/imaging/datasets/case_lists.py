@@ -13,8 +13,7 @@ from pathlib import Path, PurePath
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.datasets.file_pairing import split_channel
-from autoseg.imaging.formats.volume import split_ending
+from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
 from autoseg.records.files import relative_path
 

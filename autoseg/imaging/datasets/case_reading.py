@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.formats.geometry import canonical_orientation, grid_difference, orient_array, orient_grid
 from autoseg.imaging.formats.reading import Template, data_files, read_image, read_label_map
+from autoseg.imaging.formats.volume import canonical_orientation, grid_difference, orient_array, orient_grid
 from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName
 

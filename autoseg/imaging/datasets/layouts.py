@@ -1,13 +1,16 @@
 """Recognition of the layout of a dataset on disk, without conversion.
 
 Four layouts: a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, plain `images/` and `labels/`, and a
-CSV or JSON list of files. No image is opened here.
+CSV or JSON list of files. Where nothing lists the files, images and label maps are paired by their names. No image is
+opened here.
 
 Tested in tests/stages/test_describe.py.
 """
 
 import json
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -16,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.case_lists import case_name, listed_case, listing_faults, read_case_list
-from autoseg.imaging.datasets.file_pairing import PairedFiles, image_files, pair_files
+from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
 from autoseg.records.dataset import BACKGROUND, CaseFiles, Fault, LabelValues
 
 _PLAIN_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -26,6 +29,9 @@ _EXPECTED = """expected one of
   an nnU-Net v2 raw folder: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz
   a plain folder: images/CASE.nii.gz and labels/CASE.nii.gz
   a .csv or .json list of files: columns case, image (or image_0, image_1, ...), label"""
+
+_DATA_FILE_ENDINGS = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")
+"""Endings of voxel files that belong to .hdr, .mhd and .nhdr files beside them."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ def find_dataset(path: Path) -> FoundDataset:
         return _decathlon(path, declared) if declared.training is not None else _nnunet(path, declared)
     for image_folder, label_folder in _PLAIN_FOLDERS:
         if (path / image_folder).is_dir() and (path / label_folder).is_dir():
-            paired = pair_files(path, image_folder, label_folder)
-            return FoundDataset(name=path.name, folder=path, layout="plain", cases=paired.cases, faults=paired.faults)
+            cases, faults = pair_files(path, image_folder, label_folder)
+            return FoundDataset(name=path.name, folder=path, layout="plain", cases=cases, faults=faults)
     raise DatasetError(f"{path}: no known dataset layout; {_EXPECTED}")
 
 
@@ -115,10 +121,9 @@ def _nnunet(folder: Path, declared: _DatasetJson) -> FoundDataset:
     if missing:
         raise DatasetError(f"{folder}: the folder {' and '.join(missing)} is missing beside dataset.json; {_EXPECTED}")
     names = _channel_names(declared)
-    paired: PairedFiles = pair_files(
-        folder, "imagesTr", "labelsTr", channel_numbers=True, num_channels=len(names) if names else None
-    )
-    return _found(folder, "nnunet", declared, list(paired.cases), list(paired.faults))
+    num_channels = len(names) if names else None
+    paired, faults = pair_files(folder, "imagesTr", "labelsTr", channel_numbers=True, num_channels=num_channels)
+    return _found(folder, "nnunet", declared, list(paired), list(faults))
 
 
 def _found(
@@ -192,3 +197,110 @@ def _unlisted_files(folder: Path, cases: list[CaseFiles]) -> list[Fault]:
         for file in on_disk
         if os.path.normpath(file) not in listed
     ]
+
+
+def pair_files(
+    folder: Path,
+    image_folder: str,
+    label_folder: str,
+    *,
+    channel_numbers: bool | None = None,
+    num_channels: int | None = None,
+) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
+    """Find cases by name: images CASE.ext or CASE_0000.ext, CASE_0001.ext, ...; label maps CASE.ext.
+
+    Endings of image and label may differ. Hidden files are ignored, as are files that belong to a header beside them;
+    other files that are not images are named in a warning.
+
+    Args:
+        folder: Dataset folder.
+        image_folder: Name of the folder of images in it.
+        label_folder: Name of the folder of label maps in it.
+        channel_numbers: Whether image names end in a channel number; None: they do when no image is named exactly
+            like a label map and some image name has a number.
+        num_channels: Channels that each case should have, in as many files or all in one; None: as many as the
+            case with the most.
+
+    Returns:
+        Cases sorted by id, a faulty one too; and faults of the names: missing channels, images without label (label
+        empty) and labels without image.
+    """
+    images, image_faults = _files_by_stem(folder, image_folder)
+    labels, label_faults = _files_by_stem(folder, label_folder)
+    if channel_numbers is None:
+        channel_numbers = not set(images) & set(labels) and any(map(split_channel, images))
+    faults = [*(_of_case(fault, channel_numbers) for fault in image_faults), *label_faults]
+    channels: dict[str, dict[int, str]] = {}
+    for stem, file in images.items():
+        case, channel = (split_channel(stem) or (None, 0)) if channel_numbers else (stem, 0)
+        if case is None:
+            faults.append(_error(stem, file, "the name lacks a channel number; expected CASE_0000, CASE_0001, ..."))
+        else:
+            channels.setdefault(case, {})[channel] = file
+    faults += _missing_channels(channels, num_channels)
+    faults += [
+        _error(case, next(iter(files.values())), f"there is no label map for this image in {label_folder}/")
+        for case, files in channels.items()
+        if case not in labels
+    ]
+    faults += [
+        _error(case, file, f"there is no image for this label map in {image_folder}/")
+        for case, file in labels.items()
+        if case not in channels
+    ]
+    cases = tuple(
+        CaseFiles(case=case, images=tuple(files[index] for index in sorted(files)), label=labels.get(case, ""))
+        for case, files in sorted(channels.items())
+    )
+    return cases, tuple(faults)
+
+
+def image_files(folder: Path) -> list[str]:
+    """Names of all files in a folder whose ending can be read, sorted; hidden files are ignored."""
+    return [name for name in _visible_names(folder) if split_ending(name)[1] in IMAGE_ENDINGS]
+
+
+def _files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[Fault]]:
+    """Paths relative to the dataset folder by stem, and faults of the names."""
+    files: dict[str, str] = {}
+    faults = []
+    for name in _visible_names(folder / subfolder):
+        stem, ending = split_ending(name)
+        file = f"{subfolder}/{name}"
+        if ending not in IMAGE_ENDINGS:
+            if not name.lower().endswith(_DATA_FILE_ENDINGS):
+                what = f"ignored: not an image that can be read; supported are {' '.join(IMAGE_ENDINGS)}"
+                faults.append(Fault(severity="warning", case="", file=file, what=what))
+        elif stem in files:
+            faults.append(_error(stem, file, f"has the same case name as {files[stem]}; keep one of the two"))
+        else:
+            files[stem] = file
+    return files, faults
+
+
+def _of_case(fault: Fault, channel_numbers: bool) -> Fault:
+    """The fault with the case id in place of the stem of a channel's file."""
+    channel = split_channel(fault.case) if channel_numbers else None
+    return fault.model_copy(update={"case": channel[0]}) if channel else fault
+
+
+def _visible_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+
+
+def _missing_channels(channels: dict[str, dict[int, str]], num_channels: int | None) -> Iterable[Fault]:
+    """Faults about channel files that the other cases have or the declared channel names require."""
+    found = {index for files in channels.values() for index in files}
+    all_in_one_file = found == {0}
+    expected = set(range(max(found, default=0) + 1))
+    if num_channels is not None and not all_in_one_file:
+        expected |= set(range(num_channels))
+    for case, files in channels.items():
+        for index in sorted(expected - set(files)):
+            first = next(iter(files.values()))
+            file = re.sub(r"_\d{4}(?=\.[^/]*$)", f"_{index:04d}", first)
+            yield _error(case, file, f"the file of channel {index} is missing")
+
+
+def _error(case: str, file: str, what: str) -> Fault:
+    return Fault(severity="error", case=case, file=file, what=what)

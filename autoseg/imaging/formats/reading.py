@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.itk import detached_data_files, read_itk, volume_from_simpleitk
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
@@ -24,6 +23,7 @@ from autoseg.imaging.formats.volume import (
     Template,
     Volume,
     canonical_affine,
+    grid_difference,
     make_grid,
     split_ending,
 )

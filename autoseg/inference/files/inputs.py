@@ -13,8 +13,9 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.datasets.case_lists import image_columns, read_csv_rows, read_json_rows
-from autoseg.imaging.datasets.file_pairing import image_files, split_channel
+from autoseg.imaging.datasets.layouts import image_files
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
+from autoseg.imaging.formats.volume import split_channel
 
 logger = logging.getLogger("autoseg.predict")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
+from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.outputs import SIDE_MAPS
 
 

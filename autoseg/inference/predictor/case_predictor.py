@@ -29,8 +29,14 @@ from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop, preprocess_case
 from autoseg.imaging.datasets.case_reading import choose_orientation
-from autoseg.imaging.formats.geometry import measurable_spacing, orient_array, orient_grid, restore_array
-from autoseg.imaging.formats.volume import Template, Volume
+from autoseg.imaging.formats.volume import (
+    Template,
+    Volume,
+    measurable_spacing,
+    orient_array,
+    orient_grid,
+    restore_array,
+)
 from autoseg.inference.memory.estimate import (
     choose_storage,
     estimate_case,

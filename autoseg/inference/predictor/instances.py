@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.imaging.arrays.instances import find_instances
-from autoseg.imaging.formats.geometry import orient_grid, restore_array
+from autoseg.imaging.formats.volume import orient_grid, restore_array
 from autoseg.inference.models.label_colors import value_names
 from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import LabelEncoding

@@ -12,8 +12,8 @@ from PIL import Image
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.formats.geometry import canonical_orientation, grid_difference, orient_array, orient_grid
 from autoseg.imaging.formats.reading import read_image, read_label_map, split_ending
+from autoseg.imaging.formats.volume import canonical_orientation, grid_difference, orient_array, orient_grid
 from autoseg.metrics.summary import case_dice
 from autoseg.records.case import Spacing
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding

@@ -26,7 +26,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays.class_locations import Locations
+from autoseg.imaging.arrays.labels import Locations
 from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.imaging.arrays.class_locations import Locations
+from autoseg.imaging.arrays.labels import Locations
 from autoseg.records.case import Triple
 
 OUTSIDE_LABEL = -1

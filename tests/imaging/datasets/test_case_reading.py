@@ -5,8 +5,7 @@ import pytest
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.datasets.case_reading import choose_orientation, content_hash, read_case
-from autoseg.imaging.formats.geometry import orient_array
-from autoseg.imaging.formats.volume import make_grid
+from autoseg.imaging.formats.volume import make_grid, orient_array
 from autoseg.records.case import Orientation
 from autoseg.records.dataset import CaseFiles
 

@@ -5,12 +5,12 @@ import pytest
 import SimpleITK
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.reading import (
     data_files,
     read_image,
     volume_from_simpleitk,
 )
+from autoseg.imaging.formats.volume import grid_difference
 from tests.imaging.formats.small_images import INTENSITIES, RNG, itk_image
 
 

@@ -9,11 +9,11 @@ import tifffile
 from PIL import Image
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.geometry import canonical_orientation
 from autoseg.imaging.formats.reading import (
     read_image,
     read_label_map,
 )
+from autoseg.imaging.formats.volume import canonical_orientation
 from autoseg.records.case import Orientation
 from tests.imaging.formats.small_images import RNG
 

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.geometry import canonical_orientation, grid_difference
 from autoseg.imaging.formats.reading import (
     IMAGE_ENDINGS,
     read_image,
@@ -12,6 +11,7 @@ from autoseg.imaging.formats.reading import (
     volume_from_array,
     volume_from_nibabel,
 )
+from autoseg.imaging.formats.volume import canonical_orientation, grid_difference
 from autoseg.records.case import Orientation
 from tests.imaging.formats.small_images import AFFINE, INTENSITIES, RNG, SHAPE_XYZ, save_nifti
 

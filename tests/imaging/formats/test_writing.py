@@ -7,9 +7,8 @@ import SimpleITK
 from PIL import Image
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.geometry import grid_difference
 from autoseg.imaging.formats.reading import read_image, read_label_map, volume_from_array, volume_from_simpleitk
-from autoseg.imaging.formats.volume import IMAGE_ENDINGS, PICTURE_ENDINGS
+from autoseg.imaging.formats.volume import IMAGE_ENDINGS, PICTURE_ENDINGS, grid_difference
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map, write_share_map
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.imaging.formats.geometry import orient_array, restore_array
+from autoseg.imaging.formats.volume import orient_array, restore_array
 from autoseg.inference.sinks import probabilities
 from autoseg.inference.sinks.probabilities import ProbabilityVolume, probability_file
 from autoseg.records.case import Orientation, Triple

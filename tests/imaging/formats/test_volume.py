@@ -6,16 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from autoseg.imaging.formats.geometry import (
+from autoseg.imaging.formats.reading import read_image
+from autoseg.imaging.formats.volume import (
+    canonical_affine,
     canonical_orientation,
     grid_difference,
+    make_grid,
     measurable_spacing,
     orient_array,
     orient_grid,
     restore_array,
 )
-from autoseg.imaging.formats.reading import read_image
-from autoseg.imaging.formats.volume import canonical_affine, make_grid
 from autoseg.records.case import Grid, Orientation
 
 SHAPE = (5, 7, 11)
