@@ -1,21 +1,26 @@
-"""Open a model in any form: a workspace, an exported folder, or an exported zip file."""
+"""Open a model in any form: a workspace, an exported folder, or an exported zip file; compare it with its manifest.
 
+Tested in tests/interop/test_models.py and tests/stages/test_export.py.
+"""
+
+import hashlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from autoseg.errors import InteropError
 from autoseg.interop.archives import extract_safely
-from autoseg.interop.manifests import check_files, refuse_altered
 from autoseg.records.files import read_record
-from autoseg.records.manifest import MANIFEST_NAME, Manifest
+from autoseg.records.manifest import MANIFEST_NAME, FileFacts, Manifest
 from autoseg.records.workspace import Workspace
 
 MAX_MANIFEST = 16 * 2**20
 """Largest size of a manifest in bytes; it has about 200 for each file."""
+
+MAX_FAULTS_SHOWN = 5
 
 
 @contextmanager
@@ -98,3 +103,52 @@ def _check_folder(folder: Path, name: Path) -> None:
             "exported from."
         )
     check_files(folder, manifest, name)
+
+
+def describe_files(folder: Path) -> dict[str, FileFacts]:
+    """Size and hash of every file below a folder except the manifest, by POSIX path, in order of the paths."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    facts = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: _describe(path) for name, path in facts.items() if name != MANIFEST_NAME}
+
+
+def check_files(folder: Path, manifest: Manifest, name: Path) -> None:
+    """Compare a model's files with its manifest; files that it does not list are ignored.
+
+    Args:
+        folder: Folder of the files.
+        manifest: Manifest of the model.
+        name: Path of the model as the user gave it, for the message.
+
+    Raises:
+        InteropError: If a file is missing, or has another size or content; names the files.
+    """
+    refuse_altered(name, _find_altered(folder, manifest.files))
+
+
+def refuse_altered(name: Path, faults: Iterator[str]) -> None:
+    """Raise InteropError if there is any fault."""
+    found = list(faults)
+    if found:
+        more = f"; and {len(found) - MAX_FAULTS_SHOWN} more" if len(found) > MAX_FAULTS_SHOWN else ""
+        raise InteropError(
+            f"{name}: differs from what was exported: {'; '.join(found[:MAX_FAULTS_SHOWN])}{more}. It is damaged or "
+            "was altered. Copy or download it again, or export it again."
+        )
+
+
+def _find_altered(folder: Path, files: Mapping[str, FileFacts]) -> Iterator[str]:
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif (size := path.stat().st_size) != expected.bytes:
+            yield f"{name} has {size} bytes, expected {expected.bytes}"
+        elif _describe(path) != expected:
+            yield f"{name} has a different content (sha256) from that in {MANIFEST_NAME}"
+
+
+def _describe(path: Path) -> FileFacts:
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return FileFacts(bytes=path.stat().st_size, sha256=digest)

@@ -26,7 +26,6 @@ from autoseg.errors import InteropError
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that data-parallel and compiled networks add to the names of their parameters."""
 
-
 _STOCK = re.compile(
     r"nnUNetTrainer(_?("
     r"\d+epochs?|\d+ep|NoMirroring|onlyMirror01|DA5|DA5ord0|DA5Segord0|DASegOrd0|NoDA|noDummy2DDA|warmup"

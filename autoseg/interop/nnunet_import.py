@@ -21,9 +21,8 @@ from autoseg.interop.archives import extract_safely
 from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint, describe_trainer, read_checkpoint
 from autoseg.interop.nnunet_configurations import choose_orientation_name, make_configuration, training_of
 from autoseg.interop.nnunet_files import DatasetFile, PlansFile, planned_configuration, read_json
-from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders
+from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders, read_selection
 from autoseg.interop.nnunet_network import rename_weights
-from autoseg.interop.nnunet_selection import read_selection
 from autoseg.networks.weight_files import write_weights
 from autoseg.progress import Progress, no_progress
 from autoseg.records.budget import Budget
@@ -106,8 +105,8 @@ def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
     """Models by the configuration name in their checkpoints."""
     models: dict[str, _Model] = {}
     for folder in folders:
-        fold = folder.folds[0]
-        first = read_checkpoint(fold.checkpoints["final"])
+        checkpoints = next(iter(folder.folds.values()))
+        first = read_checkpoint(checkpoints["final"])
         if first.configuration in models:
             raise InteropError(
                 f"{folder.path}: {models[first.configuration].folder.path.name} has the same configuration "
@@ -211,10 +210,10 @@ def _write_weights(
     models: Mapping[str, _Model], plan: Plan, workspace: Workspace, source: Path, progress: Progress
 ) -> None:
     jobs = [
-        (name, model, fold.fold, kind, path)
+        (name, model, fold, kind, path)
         for name, model in models.items()
-        for fold in model.folder.folds
-        for kind, path in fold.checkpoints.items()
+        for fold, checkpoints in model.folder.folds.items()
+        for kind, path in checkpoints.items()
     ]
     for done, (name, model, fold, kind, path) in enumerate(jobs, start=1):
         read = read_checkpoint(path)

@@ -9,7 +9,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,14 +36,6 @@ of another order of float32 sums (4e-6 measured), and far below what could chang
 PARITY_SEED: Final = 0
 
 
-@dataclass(frozen=True)
-class OnnxFile:
-    """Opset and comparison of the file that was written."""
-
-    opset: int
-    parity: ParityCheck
-
-
 def check_packages() -> None:
     """Check early that the packages are installed.
 
@@ -55,13 +46,16 @@ def check_packages() -> None:
         _import(name)
 
 
-def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> OnnxFile:
+def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> tuple[int, ParityCheck]:
     """Write a network for patches of one size and batches of any size, and compare it with the original.
 
     Args:
         network: Network in evaluation mode, on the CPU, with one input and one output tensor.
         input_shape: Shape of the patches, (C, *S).
         path: Output file, written atomically. It contains no stack traces, in which torch names its source files.
+
+    Returns:
+        Opset of the file, and the comparison.
 
     Raises:
         UsageError: If a package of the extra `onnx` is not installed.
@@ -79,7 +73,7 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> On
                 f"network's own (tolerance {parity.tolerance:.3g}), so the file is not kept. Try another version of "
                 f"onnxruntime ({parity.onnxruntime_version} is installed), and report this error."
             )
-    return OnnxFile(opset, parity)
+    return opset, parity
 
 
 def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: str) -> int:

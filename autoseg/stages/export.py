@@ -24,9 +24,8 @@ from autoseg.inference.models.loading import (
 )
 from autoseg.inference.refinement.loading import load_refiners, refiner_path
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
-from autoseg.interop.manifests import describe_files
-from autoseg.interop.models import open_model, read_manifest
-from autoseg.interop.packing import refuse_output, staged_output
+from autoseg.interop.archives import refuse_output, staged_output
+from autoseg.interop.models import describe_files, open_model, read_manifest
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation

@@ -8,14 +8,14 @@ from torch import nn
 from autoseg.imaging.arrays.intensities import MIN_DIVISOR
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.sliding_window import MIN_IMPORTANCE
+from autoseg.interop.archives import refuse_output, staged_output
 from autoseg.interop.models import open_model
-from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, OnnxFile, check_packages, write_onnx
+from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, check_packages, write_onnx
 from autoseg.interop.onnx_steps import list_steps
-from autoseg.interop.packing import refuse_output, staged_output
 from autoseg.progress import Progress, no_progress
 from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
-from autoseg.records.onnx_network import OnnxNetwork, TensorFacts, WindowConstants
+from autoseg.records.onnx_network import OnnxNetwork, ParityCheck, TensorFacts, WindowConstants
 from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, write_manifest
 
 OVERLAP: Final = 0.5
@@ -61,8 +61,10 @@ def export_onnx(
             for done, ((name, fold), (stage, network)) in enumerate(networks.items(), start=1):
                 path = folder / _file_name(name, fold)
                 configuration = stage.configuration
-                written = write_onnx(network, (configuration.network.input_channels, *configuration.patch_size), path)
-                record = _describe(chosen, stage, fold, written)
+                opset, parity = write_onnx(
+                    network, (configuration.network.input_channels, *configuration.patch_size), path
+                )
+                record = _describe(chosen, stage, fold, opset, parity)
                 write_record(record, path.with_suffix(".json"))
                 progress(done, len(networks))
             return write_manifest(chosen, folder, "onnx")
@@ -81,7 +83,9 @@ def _file_name(name: str, fold: str) -> str:
     return f"{name}_fold_{fold}.onnx"
 
 
-def _describe(chosen: ModelToExport, stage: LoadedConfiguration, fold: str, written: OnnxFile) -> OnnxNetwork:
+def _describe(
+    chosen: ModelToExport, stage: LoadedConfiguration, fold: str, opset: int, parity: ParityCheck
+) -> OnnxNetwork:
     plan, configuration = chosen.plan, stage.configuration
     network = configuration.network
     inputs, heads = network.input_channels, network.output_channels
@@ -94,7 +98,7 @@ def _describe(chosen: ModelToExport, stage: LoadedConfiguration, fold: str, writ
         fold=fold,
         fold_files=tuple(_file_name(stage.name, other) for other in stage.folds),
         selected=chosen.selection.configurations,
-        opset=written.opset,
+        opset=opset,
         input=TensorFacts(name=INPUT, shape=(BATCH, inputs, *configuration.patch_size)),
         output=TensorFacts(name=OUTPUT, shape=(BATCH, heads, *configuration.patch_size)),
         channel_names=plan.channel_names,
@@ -116,5 +120,5 @@ def _describe(chosen: ModelToExport, stage: LoadedConfiguration, fold: str, writ
         region_thresholds=chosen.selection.region_thresholds,
         postprocessing=chosen.selection.postprocessing,
         steps=list_steps(plan, configuration, chosen.selection),
-        parity=written.parity,
+        parity=parity,
     )

@@ -4,8 +4,7 @@ import pytest
 
 from autoseg.errors import InteropError
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.interop.nnunet_folder import FoldFolder, ModelFolder
-from autoseg.interop.nnunet_selection import KEEP_LARGEST, read_selection
+from autoseg.interop.nnunet_folder import KEEP_LARGEST, ModelFolder, read_selection
 from autoseg.records.selection import KeepLargestComponent
 from tests.interop.nnunet_models import REGION_LABELS
 
@@ -18,7 +17,7 @@ OVERLAPPING = make_encoding(
 def folder(tmp_path, name, folds=("0", "1")) -> ModelFolder:
     path = tmp_path / "Dataset901" / f"nnUNetTrainer__nnUNetPlans__{name}"
     path.mkdir(parents=True, exist_ok=True)
-    return ModelFolder(path, tuple(FoldFolder(fold, {}) for fold in folds))
+    return ModelFolder(path, {fold: {} for fold in folds})
 
 
 def keep_largest(*unions):
