@@ -39,7 +39,7 @@ from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import TRAINING_STREAM, Batch, BatchStream
 from autoseg.training.data.loading import build_loader, default_workers, training_cases
 from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch
-from autoseg.training.steps.starting import build_initial_network, start_run
+from autoseg.training.steps.setup import build_initial_network, start_run
 
 SECONDS_PER_TURN = 2.0
 """Steps of one candidate in a row: enough for a waiting share, few enough for other load to hit all alike."""

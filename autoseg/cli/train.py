@@ -34,9 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg train`."""
     add_workspace(parser)
     parser.add_argument(
-        "-c", "--configuration", required=True, metavar="NAME",
+        "-c",
+        "--configuration",
+        required=True,
+        metavar="NAME",
         help="configuration of the plan: 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "-f", "--fold", required=True, help='index of the fold, or "all" (trains on every case, validates on none)'
     )
@@ -51,13 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_length(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--epochs", type=positive_integer, metavar="N", help="number of epochs, however long they take")
     group.add_argument(
-        "--steps-per-epoch", type=positive_integer, metavar="N",
+        "--steps-per-epoch",
+        type=positive_integer,
+        metavar="N",
         help="optimiser steps of an epoch, before validation on patches and a checkpoint",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--max-time", dest="max_time_seconds", type=duration, metavar="TIME",
+        "--max-time",
+        dest="max_time_seconds",
+        type=duration,
+        metavar="TIME",
         help="instead of --epochs: end within this time, final validation included, such as 10min",
-    )  # fmt: skip
+    )
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
@@ -66,21 +74,33 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "--optimizer", choices=("sgd", "adamw"), help="optimiser; one that was not planned has its usual learning rate"
     )
     group.add_argument(
-        "--lr", "--learning-rate", dest="learning_rate", type=positive_number, metavar="RATE",
+        "--lr",
+        "--learning-rate",
+        dest="learning_rate",
+        type=positive_number,
+        metavar="RATE",
         help="highest learning rate, such as 0.003",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--warmup", dest="warmup_fraction", type=fraction, metavar="FRACTION",
+        "--warmup",
+        dest="warmup_fraction",
+        type=fraction,
+        metavar="FRACTION",
         help="fraction of the training over which the learning rate rises from 0, such as .05",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--weight-average", dest="weight_average_decay", type=fraction, metavar="DECAY",
+        "--weight-average",
+        dest="weight_average_decay",
+        type=fraction,
+        metavar="DECAY",
         help="decay of an average of the weights over steps, such as .99; kept if better on validation patches",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--mirror-axes", type=axis_letters, metavar="AXES",
+        "--mirror-axes",
+        type=axis_letters,
+        metavar="AXES",
         help="all, none, or axes of the patch such as z,y (2d: y,x); prediction averages over the same",
-    )  # fmt: skip
+    )
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
@@ -97,9 +117,10 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         help="start from the weights of this workspace, exported model or fold's folder",
     )
     group.add_argument(
-        "--freeze-encoder", action="store_true",
+        "--freeze-encoder",
+        action="store_true",
         help="with --pretrained: train the decoder alone; give both again to resume",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--seed", type=count, default=0, metavar="N", help="seed of initial weights and batches (default: 0)"
     )
@@ -111,28 +132,38 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         "--devices", type=positive_integer, default=1, metavar="N", help="GPUs, or processes on a CPU (default: 1)"
     )
     group.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
         help="number format of the network (default: auto, the fastest that is safe on the device)",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--compile", choices=("auto", "on", "off"), default="auto",
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
         help="compile the network (default: auto, where it saves time)",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "-j", "--workers", type=count, metavar="N",
+        "-j",
+        "--workers",
+        type=count,
+        metavar="N",
         help="processes that prepare batches (default: 0 on a CPU, by the number of cores for a GPU)",
-    )  # fmt: skip
+    )
 
 
 def _add_watching(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--tracking", choices=("tensorboard", "mlflow"),
+        "--tracking",
+        choices=("tensorboard", "mlflow"),
         help="also record the figures of each epoch there (default: only in the fold's history.jsonl)",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--preview-augmentation", type=png_file, metavar="FILE.png",
+        "--preview-augmentation",
+        type=png_file,
+        metavar="FILE.png",
         help="draw augmented patches into this file, without training",
-    )  # fmt: skip
+    )
 
 
 def png_file(text: str) -> Path:

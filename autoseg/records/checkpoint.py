@@ -56,7 +56,7 @@ class Checkpoint(Record):
     finished: bool = False
     imported_from: str = ""
     """What another project's weights came from. It did not record cases_hash, step and, where that is 0,
-    elapsed_seconds: they are empty or 0, and the training cannot go on. Empty: trained here."""
+    elapsed_seconds: they are empty or 0, and the training cannot resume. Empty: trained here."""
     seed: int = 0
     """Seed of the loader; batch n of a seed is always the same, so no generator state has to be stored."""
     loss_scale: float | None = None

@@ -24,7 +24,7 @@ MAX_PATCHES = 4
 """Rows of the picture, each of another case."""
 
 AUGMENTED_VERSIONS = 5
-"""Columns of the picture beside the patch as it lies."""
+"""Columns of the picture beside the unaugmented patch."""
 
 AS_PLANNED: Final = TrainingOptions()
 
@@ -32,7 +32,7 @@ AS_PLANNED: Final = TrainingOptions()
 def preview_augmentation(
     workspace: Workspace, configuration: str, fold: str, path: Path, options: TrainingOptions = AS_PLANNED
 ) -> None:
-    """Write a PNG: for some training cases a patch as it lies, and versions of it as training would see them.
+    """Write a PNG: for some training cases an unaugmented patch, and versions of it as training would see them.
 
     Args:
         workspace: Planned and preprocessed.
@@ -74,21 +74,21 @@ def _draw_cases(
 
 
 def _augment(case: TrainingCase, plan: Plan, configuration: Configuration, seed: list[int]) -> PatchVersions:
-    """One patch around foreground, as it lies and augmented."""
+    """One patch around foreground, unaugmented and augmented."""
     generators = [np.random.default_rng([*seed, version]) for version in range(1 + AUGMENTED_VERSIONS)]
     plain, augmenting = (
         PatchLoader([case], configuration, plan.encoding, BatchStream(seed=(), rules=rules))
         for rules in (None, AugmentationRules())
     )
     corner = plain.draw_corner(case, generators[0], forced=True)
-    as_it_lies = plain.make_batch([case], [corner], generators[:1])
+    unaugmented = plain.make_batch([case], [corner], generators[:1])
     versions = augmenting.make_batch([case] * AUGMENTED_VERSIONS, [corner] * AUGMENTED_VERSIONS, generators[1:])
     height, width = configuration.spacing[-2:]
     return PatchVersions(
-        title=f"{case.case}: a patch as it lies, then as training sees it",
-        images=np.concatenate([batch["image"][:, 0] for batch in (as_it_lies, versions)]),
-        labels=np.concatenate([batch["target"] for batch in (as_it_lies, versions)]),
-        previous=_previous_labels(plan, as_it_lies, versions) if case.previous is not None else None,
+        title=f"{case.case}: a patch without augmentation, then as training sees it",
+        images=np.concatenate([batch["image"][:, 0] for batch in (unaugmented, versions)]),
+        labels=np.concatenate([batch["target"] for batch in (unaugmented, versions)]),
+        previous=_previous_labels(plan, unaugmented, versions) if case.previous is not None else None,
         pixel_aspect=height / width,
     )
 

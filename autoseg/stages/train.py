@@ -129,7 +129,7 @@ def _check_ranks(fold: Fold) -> None:
     devices, count, batch_size = fold.options.devices, fold.ranks.count, fold.configuration.batch_size
     if devices not in (1, count):
         raise UsageError(
-            f"{devices} devices are asked for, but {count} process(es) run. Use autoseg train --devices {devices}, or "
+            f"{devices} devices are requested, but {count} process(es) run. Use autoseg train --devices {devices}, or "
             "torchrun with as many processes."
         )
     if count > batch_size:
@@ -157,9 +157,13 @@ def _train_visibly(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
 
         logger.info(
             "training %s: %d cases, %d for validation, on %s in %s, processes: %d",
-            fold.title, len(fold.split.training), len(fold.split.validation), fold.device, fold.training_precision,
+            fold.title,
+            len(fold.split.training),
+            len(fold.split.validation),
+            fold.device,
+            fold.training_precision,
             fold.ranks.count,
-        )  # fmt: skip
+        )
         limit = _training_seconds(fold, began)
         with bar(f"{fold.title}, percent") as progress:
             checkpoint = train_until_done(fold, limit, progress=progress, after_epoch=show)

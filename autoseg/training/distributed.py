@@ -1,4 +1,4 @@
-"""Several processes that train one network together: who they are, and what they tell each other.
+"""Several processes that train one network together: their ranks and messages.
 
 torchrun starts them, on one machine through `launch` or on several by its own command. Each one takes its part of
 every batch; sums that the loss is made of, and everything that has to be decided alike, go through `Ranks`.
@@ -33,7 +33,7 @@ STOPPED = 1
 """Exit code after a signal, the same as of a single process that a signal stopped."""
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""A process looks so often whether torchrun is still there."""
+"""Interval in which a process checks whether torchrun is still running."""
 
 _PROCESSES_HERE = "LOCAL_WORLD_SIZE"
 """torchrun's own name for how many processes it started on this machine."""
@@ -141,7 +141,7 @@ def device_of_process(device: torch.device) -> torch.device:
     if str(device) != device.type:
         raise UsageError(f"device {device} names one GPU, but several processes need one each; use --device cuda")
     processes, found = int(os.environ.get(_PROCESSES_HERE, "1")), torch.cuda.device_count()
-    if processes > found:  # said by each of them, since only the first one's errors are shown
+    if processes > found:  # raised in each of them, since only the first one's errors are shown
         raise UsageError(
             f"{processes} processes of this machine need a GPU each, and it has {found}. Start as many, or use "
             "--device cpu."
@@ -182,7 +182,7 @@ def _joined_ranks() -> Ranks:
 
 
 def _stop_without_launcher(launcher: int) -> None:
-    """Ask this process to stop when the one that started it is gone; else it would train on unseen."""
+    """Ask this process to stop when the one that started it is gone; else it would continue to train without it."""
     while os.getppid() == launcher:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGTERM)

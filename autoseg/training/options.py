@@ -1,4 +1,4 @@
-"""What a user may say about one training, and what it makes of the planned schedule."""
+"""The user's options of one training, and the schedule that they make of the planned one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ USUAL_RATES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What a user may say about one training; None: as planned."""
+    """The user's options of one training; None: as planned."""
 
     device: str = "auto"
     devices: int = 1
@@ -55,9 +55,15 @@ class TrainingOptions:
 
 
 _FIELDS = (
-    "epochs", "steps_per_epoch", "loss", "mirror_axes", "learning_rate", "optimizer", "warmup_fraction",
+    "epochs",
+    "steps_per_epoch",
+    "loss",
+    "mirror_axes",
+    "learning_rate",
+    "optimizer",
+    "warmup_fraction",
     "weight_average_decay",
-)  # fmt: skip
+)
 """Options that have the name of the planned value they replace."""
 
 

@@ -25,7 +25,7 @@ from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import BATCHES_AHEAD_PER_WORKER, TrainingCase, build_loader, default_workers
 from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch
-from autoseg.training.steps.starting import build_initial_network, start_run
+from autoseg.training.steps.setup import build_initial_network, start_run
 
 MEASURED_FEATURES = (8, 32)
 """Base features of the measured networks: the narrowest that is planned, and nnU-Net's own."""
@@ -41,7 +41,7 @@ PREDICTION_BATCH = 8
 VOXELS_WITH_LABEL = 1000
 """Voxels of the invented volume that are drawn at random for the sampling of foreground."""
 
-_ENCODING = LabelEncoding(
+NOISE_ENCODING = LabelEncoding(
     values=(0, 1, 2),
     activation="softmax",
     heads=tuple(
@@ -65,7 +65,7 @@ def measure_training_speed(
     device = choose_device(device_name)
     dimensions: tuple[Literal[2, 3], ...] = (3, 2)
     return tuple(
-        _measure(_configuration(number, features, architecture), device)
+        _measure(measured_configuration(number, features, architecture), device)
         for architecture in architectures
         for number in dimensions
         for features in MEASURED_FEATURES
@@ -119,7 +119,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _measure(configuration: Configuration, device: torch.device) -> Throughput:
     network = configuration.network
-    step_seconds, run = _training_seconds(configuration, _ENCODING, device, SECONDS_PER_TRAINING)
+    step_seconds, run = _training_seconds(configuration, NOISE_ENCODING, device, SECONDS_PER_TRAINING)
     windows = torch.zeros((PREDICTION_BATCH, network.input_channels, *configuration.patch_size))
     macs = forward_macs(network, configuration.patch_size)
     return Throughput(
@@ -192,7 +192,9 @@ def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> Train
     return TrainingCase(case="noise", array=array, locations=locations, annotated=None)
 
 
-def _configuration(dimensions: Literal[2, 3], base_features: int, architecture: Architecture = "unet") -> Configuration:
+def measured_configuration(
+    dimensions: Literal[2, 3], base_features: int, architecture: Architecture = "unet"
+) -> Configuration:
     """A network of four levels on a patch of the size that short trainings use."""
     patch = (32, 48, 48) if dimensions == 3 else (160, 160)
     network = ARCHITECTURES[architecture].build_small(dimensions, base_features)
@@ -201,7 +203,7 @@ def _configuration(dimensions: Literal[2, 3], base_features: int, architecture: 
         median_shape=tuple(float(size) for size in patch),
         patch_size=patch,
         batch_size=2 if dimensions == 3 else 4,
-        network=network.model_copy(update={"output_channels": len(_ENCODING.heads)}),
+        network=network.model_copy(update={"output_channels": len(NOISE_ENCODING.heads)}),
         normalization=(NormalizationSpec(scheme="zscore"),),
         resampling=ResamplingSpec(),
         training=TrainingSpec(

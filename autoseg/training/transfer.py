@@ -80,8 +80,11 @@ class _Model:
         """Labels of the previous configuration that follow the image's channels; a value without a name is named so."""
         if self.configuration.previous_configuration is None:
             return []
-        names = {value if isinstance(value, int) else value[0]: name.casefold()
-                 for name, value in self.plan.labels.items() if isinstance(value, int) or len(value) == 1}  # fmt: skip
+        names = {
+            value if isinstance(value, int) else value[0]: name.casefold()
+            for name, value in self.plan.labels.items()
+            if isinstance(value, int) or len(value) == 1
+        }
         parts = {head.painted_index: head.name.casefold() for head in self.plan.encoding.heads if head.part_of}
         values = enumerate(self.plan.encoding.values[1:], start=1)
         return [parts.get(index) or names.get(value, f"value {value}") for index, value in values]

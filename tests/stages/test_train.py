@@ -159,7 +159,7 @@ def test_a_refused_command_leaves_a_finished_fold_as_it_is(workspace, monkeypatc
         "--tracking needs a package": short(restart=True, tracking="tensorboard"),
         "1 s are too few": TrainingOptions(device="cpu", restart=True, max_time_seconds=1.0),
         "neither a workspace nor a fold's folder": short(restart=True, pretrained=tmp_path),
-        "was trained with loss dice_ce, and ce is asked for now": short(epochs=50, loss="ce"),
+        "was trained with loss dice_ce, and ce is requested now": short(epochs=50, loss="ce"),
     }
     for message, options in refused.items():
         with pytest.raises((UsageError, TrainingError), match=message):
@@ -176,11 +176,11 @@ def test_a_refused_command_leaves_a_finished_fold_as_it_is(workspace, monkeypatc
 
 
 OTHER_TRAININGS: list[tuple[dict[str, object], str]] = [
-    ({"loss": "ce"}, r"with loss dice_ce, and ce is asked for now"),
-    ({"optimizer": "sgd"}, r"with optimizer adamw, and sgd is asked for now"),
-    ({"mirror_axes": ()}, r"with mirror_axes \(1, 2\), and \(\) is asked for now"),
-    ({"weight_average_decay": 0.5}, r"with weight_average_decay None, and 0.5 is asked for now"),
-    ({"seed": 1, "loss": "ce"}, r"with loss .* asked for now; with seed 0, and 1 is asked for now"),
+    ({"loss": "ce"}, r"with loss dice_ce, and ce is requested now"),
+    ({"optimizer": "sgd"}, r"with optimizer adamw, and sgd is requested now"),
+    ({"mirror_axes": ()}, r"with mirror_axes \(1, 2\), and \(\) is requested now"),
+    ({"weight_average_decay": 0.5}, r"with weight_average_decay None, and 0.5 is requested now"),
+    ({"seed": 1, "loss": "ce"}, r"with loss .* requested now; with seed 0, and 1 is requested now"),
 ]
 
 
@@ -210,7 +210,9 @@ def test_what_the_plan_says_now_matters_to_an_unfinished_fold_only(trained_other
         "it stays as it was trained, with optimizer adamw (now it would be sgd), "
         "mirror_axes (1, 2) (now it would be ())",
     ]
-    with pytest.raises(TrainingError, match=r"with optimizer adamw, .*; with mirror_axes \(1, 2\), and \(\) is asked"):
+    with pytest.raises(
+        TrainingError, match=r"with optimizer adamw, .*; with mirror_axes \(1, 2\), and \(\) is requested"
+    ):
         train_fold(trained_otherwise, NAME, "0", short(epochs=3))
 
 

@@ -37,7 +37,7 @@ def tiny(workspace):
 
 
 def test_more_devices_than_processes_are_refused(workspace):
-    with pytest.raises(UsageError, match=r"2 devices are asked for, but 1 process.*--devices 2"):
+    with pytest.raises(UsageError, match=r"2 devices are requested, but 1 process.*--devices 2"):
         train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "devices": 2}))
 
 

@@ -4,7 +4,7 @@ import torch
 
 from autoseg.training.distributed import Ranks
 from autoseg.training.steps.loop import StepSettings
-from autoseg.training.steps.starting import build_initial_network, start_run
+from autoseg.training.steps.setup import build_initial_network, start_run
 
 CPU = torch.device("cpu")
 ALONE = Ranks()

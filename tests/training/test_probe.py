@@ -15,12 +15,12 @@ from autoseg.training import probe
 from autoseg.training.data import loading
 from autoseg.training.data.loading import default_workers
 from autoseg.training.probe import (
-    _configuration,
     _invent_case,
     _open_batches,
     describe_torch_device,
     measure_step,
     measure_training_speed,
+    measured_configuration,
 )
 
 ARCHITECTURES = ("unet", "residual_unet", "unext")
@@ -57,14 +57,14 @@ def test_speed_is_work_divided_by_time(monkeypatch):
     monkeypatch.setattr(probe, "_prediction_seconds", lambda *_: 0.5)
     monkeypatch.setattr(probe, "MEASURED_FEATURES", (8,))
     volume, _ = measure_training_speed("cpu", ["unet"])
-    measured = _configuration(3, 8)
+    measured = measured_configuration(3, 8)
     macs = forward_macs(measured.network, measured.patch_size)  # as planners count them
     assert volume.macs_per_second == macs * 2 / 4.0  # batches of 2
     assert volume.prediction_macs_per_second == macs * 8 / 0.5  # 8 windows
 
 
 def test_a_planned_step_is_measured_with_its_own_labels_and_channels(hasty):
-    planned = small_configuration(_configuration(3, 2), patch_size=(8, 16, 24), channels=3, heads=2)
+    planned = small_configuration(measured_configuration(3, 2), patch_size=(8, 16, 24), channels=3, heads=2)
     seconds = measure_step(planned, REGIONS, "cpu")
     assert seconds is not None
     assert 0 < seconds < 60
@@ -81,18 +81,18 @@ def failing(error):
 
 def test_a_gpu_whose_memory_is_too_small_gives_no_time(monkeypatch):
     monkeypatch.setattr(probe, "start_run", failing(torch.OutOfMemoryError("no memory left")))
-    assert measure_step(_configuration(2, 2), REGIONS, "cpu") is None
+    assert measure_step(measured_configuration(2, 2), REGIONS, "cpu") is None
 
 
 def test_an_image_that_no_memory_can_hold_gives_no_time():
-    vast = small_configuration(_configuration(3, 2), patch_size=(2**17,) * 3, channels=1, heads=2)  # 2^55 bytes
+    vast = small_configuration(measured_configuration(3, 2), patch_size=(2**17,) * 3, channels=1, heads=2)  # 2^55 bytes
     with pytest.raises(MemoryError, match="Unable to allocate"):
         _invent_case(vast, REGIONS)
     assert measure_step(vast, REGIONS, "cpu") is None
 
 
 def test_a_network_that_no_memory_can_hold_gives_no_time():
-    planned = small_configuration(_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
+    planned = small_configuration(measured_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
     network = planned.network.model_copy(update={"features": (2, 2**46, 2, 2)})  # the first wide kernel: 2^53 bytes
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         build_network(network, deep_supervision=True)
@@ -101,25 +101,25 @@ def test_a_network_that_no_memory_can_hold_gives_no_time():
 
 def test_memory_that_runs_out_while_a_batch_is_prepared_gives_no_time(hasty, monkeypatch):
     monkeypatch.setattr(loading, "read_patch", failing(MemoryError()))
-    assert measure_step(_configuration(2, 2), REGIONS, "cpu") is None
+    assert measure_step(measured_configuration(2, 2), REGIONS, "cpu") is None
 
 
 def test_other_errors_are_not_taken_for_missing_memory(hasty, monkeypatch):
     monkeypatch.setattr(loading, "read_patch", failing(ValueError("no such axis")))
     with pytest.raises(TrainingError, match="no such axis"):
-        measure_step(_configuration(2, 2), REGIONS, "cpu")
+        measure_step(measured_configuration(2, 2), REGIONS, "cpu")
     monkeypatch.setattr(probe, "start_run", failing(RuntimeError("shapes cannot be multiplied")))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        measure_step(_configuration(2, 2), REGIONS, "cpu")
+        measure_step(measured_configuration(2, 2), REGIONS, "cpu")
 
 
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(UsageError, match="device 'cuda:77' was requested"):
-        measure_step(_configuration(2, 2), REGIONS, "cuda:77")
+        measure_step(measured_configuration(2, 2), REGIONS, "cuda:77")
 
 
 def test_the_invented_case_has_every_foreground_head_where_its_labels_are():
-    planned = small_configuration(_configuration(2, 2), patch_size=(24, 40), channels=3, heads=2)
+    planned = small_configuration(measured_configuration(2, 2), patch_size=(24, 40), channels=3, heads=2)
     case = _invent_case(planned, REGIONS)
     assert case.array.shape == (4, 8, 30, 50)
     [labels] = case.array[3:4,]
@@ -132,11 +132,11 @@ def test_the_invented_case_has_every_foreground_head_where_its_labels_are():
 
 
 def test_the_background_is_no_head_to_look_for():
-    assert set(_invent_case(_configuration(2, 2), probe._ENCODING).locations) == {1, 2}
+    assert set(_invent_case(measured_configuration(2, 2), probe.NOISE_ENCODING).locations) == {1, 2}
 
 
 def test_workers_prepare_the_same_batches():
-    planned = small_configuration(_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
+    planned = small_configuration(measured_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
     with closing(_open_batches(planned, REGIONS, 0)) as alone, closing(_open_batches(planned, REGIONS, 2)) as helped:
         for _ in range(3):
             expected, batch = next(alone), next(helped)
@@ -152,7 +152,7 @@ def test_as_many_workers_as_in_training_prepare_batches(hasty, monkeypatch):
         return 0
 
     monkeypatch.setattr(probe, "default_workers", no_workers)
-    assert measure_step(_configuration(2, 2), probe._ENCODING, "cpu") is not None
+    assert measure_step(measured_configuration(2, 2), probe.NOISE_ENCODING, "cpu") is not None
     assert used == [torch.device("cpu")]
 
 

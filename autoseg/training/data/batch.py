@@ -49,7 +49,7 @@ class BatchStream:
     """Numbers, not negative, that seed a sample's generator together with the batch's number and the sample's place in
     the whole batch; in a fold its seed and TRAINING_STREAM or VALIDATION_STREAM."""
     rules: AugmentationRules | None
-    """Rules of the augmentation; None: patches as they lie."""
+    """Rules of the augmentation; None: patches without augmentation."""
     first_batch: int = 0
     """Number of the first batch, for a resumed run."""
     share: Share = WHOLE_BATCH
@@ -66,11 +66,11 @@ class Batch(TypedDict):
     label maps are the last channels, one per foreground label, 0 or 1."""
     target: NDArray[np.int16]
     """Label indices, (B, Z, Y, X) or (B, Y, X); the ignore index is kept. Where the case has no voxel: background, or
-    -1 if augmentation goes on on the device."""
+    -1 if augmentation continues on the device."""
     cases: list[str]
     """Case id by sample."""
     seeds: NotRequired[NDArray[np.int64]]
-    """(B,), not negative: of the augmentation on the device, where it goes on there."""
+    """Seeds of the augmentation that continues on the device, (B,), not negative."""
 
 
 class DrawnBatch(Batch):

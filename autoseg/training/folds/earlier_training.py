@@ -21,7 +21,7 @@ RATES = ("learning_rate", "warmup_fraction")
 
 
 def finished_earlier(fold: Fold) -> Checkpoint | None:
-    """The final checkpoint of a fold that has nothing left to do: validated, and no more steps or time are asked for.
+    """The final checkpoint of a fold that has nothing left to do: validated, and no more steps or time are requested.
 
     Raises:
         TrainingError: If there is a final checkpoint, but of another plan or other training cases, or options ask for
@@ -55,7 +55,7 @@ def check_same_training(checkpoint: Checkpoint, fold: Fold, path: Path, *, names
             "Train with --restart to start over, or plan into another workspace (-w)."
         )
     differing = [
-        f"with {name} {before}, and {now} is asked for now" for name, before, now in _compare(checkpoint, fold, names)
+        f"with {name} {before}, and {now} is requested now" for name, before, now in _compare(checkpoint, fold, names)
     ]
     if differing:
         raise TrainingError(
@@ -73,7 +73,7 @@ def list_ignored(checkpoint: Checkpoint, fold: Fold) -> Iterator[str]:
 
 
 def describe_changed_options(checkpoint: Checkpoint, fold: Fold) -> str:
-    """Settings with which a fold was trained that differ from those planned and asked for now; empty if none does."""
+    """Settings with which a fold was trained that differ from those planned and requested now; empty if none does."""
     differing = _compare(checkpoint, fold, (*FIXED, *RATES))
     return ", ".join(f"{name} {before} (now it would be {now})" for name, before, now in differing)
 

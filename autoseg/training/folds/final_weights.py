@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.training.data.batch import Batch
-from autoseg.training.data.feeding import DeviceFeed
+from autoseg.training.data.device_feed import DeviceFeed
 from autoseg.training.steps.loop import Clock, TrainingRun
 from autoseg.training.steps.pseudo_dice import PseudoDice, mean_dice
 
@@ -26,7 +26,7 @@ def choose_final_weights(
     The mean pseudo-Dice decides; where it is equal, or no label was seen, the average stays.
 
     Args:
-        run: At the end of its training; `stopped` is set when a stop was asked for meanwhile.
+        run: At the end of its training; `stopped` is set when a stop was requested meanwhile.
         batches: Validation patches; None: there are no validation cases, and the average stays untested.
         end: When the comparison has to be over; one batch is compared in any case.
 

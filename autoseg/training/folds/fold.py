@@ -126,7 +126,7 @@ def open_training_batches(fold: Fold, first_batch: int) -> Generator[Batch, None
 
 
 def open_validation_batches(fold: Fold, first_batch: int) -> Generator[Batch, None, None]:
-    """Patches of the validation cases as they lie; without such cases the training cases stand in."""
+    """Patches of the validation cases, not augmented; of the training cases where no case validates."""
     stream = BatchStream(
         seed=(fold.options.seed, VALIDATION_STREAM),
         rules=None,

@@ -1,4 +1,4 @@
-"""history.jsonl: one line per epoch, for scripts and for the plot; and what the log says about an epoch."""
+"""history.jsonl: one line per epoch, for scripts and for the plot; and the log line of an epoch."""
 
 import json
 import logging
@@ -14,10 +14,10 @@ from autoseg.text import format_duration
 logger = logging.getLogger("autoseg.train")
 
 DATA_WAIT_WARNING = 0.05
-"""Fraction of an epoch spent on waiting above which the log says what to change."""
+"""Fraction of an epoch spent waiting for data above which the log gives advice."""
 
 MUCH_WORSE = 0.1
-"""Growth of that fraction after which the log says it again."""
+"""Growth of that fraction after which the log repeats the advice."""
 
 
 def log_line(
@@ -27,14 +27,14 @@ def log_line(
     workers: int = 0,
     remaining_seconds: float | None = None,
 ) -> None:
-    """Say how the epoch went; and what to change when the network had to wait for batches.
+    """Log the figures of an epoch, and advice when the network had to wait for batches.
 
     The log record carries the epoch and the remaining time as attributes `epoch_history` and `remaining_seconds`, so
     that a terminal can show them in another form.
 
     Args:
         line: The epoch.
-        earlier: The epochs before it; what was said about waiting is only said again when it has become much worse.
+        earlier: The epochs before it; advice on waiting is repeated only when waiting has become much worse.
         workers: Processes that prepare batches.
         remaining_seconds: Time until the end of training in seconds; None: not known.
     """
@@ -44,13 +44,21 @@ def log_line(
     logger.info(
         "epoch %d  step %d  loss %s  validation %s  pseudo-Dice %s  learning rate %.2g  %.1f s  "
         "waiting for data: %.0f %%%s%s",
-        line.epoch, line.step, _number(line.train_loss), _number(line.validation_loss), dice, line.learning_rate,
-        line.seconds, 100 * line.data_wait_fraction, memory, left,
+        line.epoch,
+        line.step,
+        _number(line.train_loss),
+        _number(line.validation_loss),
+        dice,
+        line.learning_rate,
+        line.seconds,
+        100 * line.data_wait_fraction,
+        memory,
+        left,
         extra={"epoch_history": line, "remaining_seconds": remaining_seconds},
-    )  # fmt: skip
+    )
     limit = DATA_WAIT_WARNING
     for before in earlier:
-        if before.data_wait_fraction > limit:  # it was said then
+        if before.data_wait_fraction > limit:  # the advice was given then
             limit = before.data_wait_fraction + MUCH_WORSE
     if line.data_wait_fraction > limit:
         logger.warning("%s", advise_on_waiting(line.data_wait_fraction, workers, count_cores()))

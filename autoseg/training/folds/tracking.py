@@ -26,7 +26,7 @@ _FORBIDDEN = re.compile(r"[^\w\-. /]")
 def track(
     kind: Literal["tensorboard", "mlflow"] | None, folder: Path, name: str
 ) -> AbstractContextManager[Callable[[EpochHistory], None]]:
-    """Open a tracker; a resumed training goes on in the curves that it left.
+    """Open a tracker; a resumed training continues its earlier curves.
 
     Args:
         kind: None: no tracker.

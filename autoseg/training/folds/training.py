@@ -31,7 +31,7 @@ from autoseg.training.folds.fold import Fold, open_training_batches, open_valida
 from autoseg.training.folds.history import log_line, read_history, write_history
 from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
-from autoseg.training.steps.starting import build_initial_network, should_compile, start_run
+from autoseg.training.steps.setup import build_initial_network, should_compile, start_run
 from autoseg.training.transfer import freeze_encoder, load_pretrained
 
 logger = logging.getLogger("autoseg.train")
@@ -87,7 +87,7 @@ def train_until_done(
         end = Clock(clock.total_steps, limit_seconds, clock.elapsed_before, clock.started)
         with _comparison_batches(fold) as batches:
             chosen, network = choose_final_weights(run, batches, end)
-        run.agree(end)  # a stop that was asked for since the last step
+        run.agree(end)  # a stop may have been requested since the last step
         if run.stopped.is_set():
             return _record(fold, state)
         checkpoint = _record(fold, state).model_copy(update={"finished": True, "weights": chosen})

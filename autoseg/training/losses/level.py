@@ -19,7 +19,7 @@ MIN_BASE: Final = 1e-12
 
 @dataclass(frozen=True)
 class Level:
-    """Logits of one level and what they should say, float32, the V voxels of a patch in one row.
+    """Logits of one level and their reference, float32, the V voxels of a patch in one row.
 
     Labels: F = K - 1 foreground classes, and one decision (D = 1) between the C = K classes at each voxel. Regions:
     F = R regions, and one decision between C = 2 classes, outside and inside, for each of the D = R regions.

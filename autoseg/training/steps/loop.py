@@ -16,7 +16,7 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import TrainingSpec
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.batch import Batch
-from autoseg.training.data.feeding import DeviceBatch, DeviceFeed
+from autoseg.training.data.device_feed import DeviceBatch, DeviceFeed
 from autoseg.training.distributed import Ranks
 from autoseg.training.losses import SegmentationLoss
 from autoseg.training.steps.averaging import WeightAverage

@@ -6,8 +6,8 @@ import torch
 
 from autoseg.training.data.batch import Batch
 from autoseg.training.folds.final_weights import MIN_BATCHES, choose_final_weights
-from autoseg.training.probe import _ENCODING as ENCODING
-from autoseg.training.probe import _configuration
+from autoseg.training.probe import NOISE_ENCODING as ENCODING
+from autoseg.training.probe import measured_configuration
 from autoseg.training.steps.loop import Clock
 from tests.training.small_runs import start_on_cpu
 
@@ -16,7 +16,7 @@ FOREVER = Clock(total_steps=1, limit_seconds=None)
 
 def make_run(decay=0.9):
     """A network that says what the head's bias says: label 1, "a", at the last step and label 2, "b", on average."""
-    configuration = _configuration(2, 4)
+    configuration = measured_configuration(2, 4)
     spec = configuration.training.model_copy(update={"weight_average_decay": decay, "validation_steps": 2})
     run = start_on_cpu(configuration.model_copy(update={"training": spec}), ENCODING)
     if run.average is not None:

@@ -8,15 +8,15 @@ import torch
 
 from autoseg.errors import TrainingError
 from autoseg.training.data.batch import Batch
-from autoseg.training.probe import _ENCODING as ENCODING
-from autoseg.training.probe import _configuration
+from autoseg.training.probe import NOISE_ENCODING as ENCODING
+from autoseg.training.probe import measured_configuration
 from autoseg.training.steps import loop
 from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
 from tests.training.small_runs import start_on_cpu
 
 
 def make_run(precision=torch.float32, **changes):
-    configuration = _configuration(2, 4)
+    configuration = measured_configuration(2, 4)
     spec = configuration.training.model_copy(update={"steps_per_epoch": 4, "validation_steps": 2, **changes})
     return start_on_cpu(configuration.model_copy(update={"training": spec}), ENCODING, precision=precision)
 
@@ -125,7 +125,7 @@ def test_after_a_bad_step_training_goes_on_as_if_it_had_not_been():
 
 
 def test_running_statistics_survive_a_bad_step():
-    configuration = _configuration(2, 4)
+    configuration = measured_configuration(2, 4)
     network = configuration.network.model_copy(update={"normalization": "batch"})
     configuration = configuration.model_copy(update={"network": network})
     run = start_on_cpu(configuration, ENCODING)

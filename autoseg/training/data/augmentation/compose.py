@@ -1,4 +1,4 @@
-"""The order of the transforms, for training, with or without a device that goes on, and for validation.
+"""The order of the transforms, for training, with or without a part on the device, and for validation.
 
 Rotation and scaling come before everything here: the loader applies them while it reads (`spatial.read_patch`).
 """
@@ -72,7 +72,7 @@ def compose_transforms(
         configuration: Patch, mirror axes, channels with a mask.
         rules: Probabilities and ranges; None: no augmentation, as in validation.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
-        intensity_on_device: The device goes on with `DeviceAugmentation`.
+        intensity_on_device: The device continues with `DeviceAugmentation`.
     """
     if rules is None:
         return compose_validation_transforms(num_previous_labels=num_previous_labels)
@@ -119,7 +119,7 @@ def compose_training_transforms(
 
 
 def compose_transforms_before_device(*, rules: AugmentationRules, num_previous_labels: int = 0) -> Compose:
-    """What is done to a training batch before the device goes on with `DeviceAugmentation`.
+    """What is done to a training batch before the device continues with `DeviceAugmentation`.
 
     A cascade's label maps are appended before they are mirrored there, which gives the same distribution.
 

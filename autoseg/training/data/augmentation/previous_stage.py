@@ -113,7 +113,7 @@ def dilate(mask: Mask, radius: int) -> Mask:
 
 
 def erode(mask: Mask, radius: int) -> Mask:
-    """Every voxel farther than `radius` voxels from all others; a structure goes on beyond the patch's border."""
+    """Every voxel farther than `radius` voxels from all others; structures continue beyond the border of the patch."""
     return ~dilate(~mask, radius)
 
 

@@ -100,7 +100,7 @@ def read_patch(
     Args:
         array: (C + 1, Z, Y, X), labels last.
         corner: Lower corner of the patch in the array, may be negative.
-        matrix: Applied about the patch's centre; None: the patch as it lies.
+        matrix: Applied about the patch's centre; None: the patch is only cut out.
         image: Overwritten, (C, *P); 0 outside the volume.
         labels: Overwritten, (*P); -1 outside the volume.
     """

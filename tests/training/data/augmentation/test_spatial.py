@@ -36,7 +36,7 @@ def read(array, corner, patch, matrix):
 
 @pytest.mark.parametrize("matrix", [None, np.eye(3), np.eye(2)])
 @pytest.mark.parametrize("corner", [(2, 3, 1), (-1, -3, 6)])
-def test_identity_is_the_patch_as_it_lies(matrix, corner):
+def test_identity_only_cuts_the_patch_out(matrix, corner):
     array, patch = make_volume((9, 12, 11)), (5, 7, 6)
     padded = np.pad(array[:-1], [(0, 0)] + [(10, 10)] * 3)
     padded_labels = np.pad(array[-1], 10, constant_values=-1)

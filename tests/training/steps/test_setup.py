@@ -4,17 +4,17 @@ from torch import nn
 from torch.cuda._utils import _get_device_index
 from typing_extensions import override
 
-from autoseg.training.probe import _ENCODING as ENCODING
-from autoseg.training.probe import _configuration
+from autoseg.training.probe import NOISE_ENCODING as ENCODING
+from autoseg.training.probe import measured_configuration
 from autoseg.training.steps.loop import StepSettings
-from autoseg.training.steps.starting import build_initial_network, compile_network, should_compile, start_run, use_gpu
+from autoseg.training.steps.setup import build_initial_network, compile_network, should_compile, start_run, use_gpu
 from tests.training.small_runs import start_on_cpu
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def start(architecture="unet", **network):
-    configuration = _configuration(2, 8, architecture)
+    configuration = measured_configuration(2, 8, architecture)
     configuration = configuration.model_copy(update={"network": configuration.network.model_copy(update=network)})
     return start_on_cpu(configuration, ENCODING)
 
@@ -40,7 +40,7 @@ def test_every_trained_parameter_gets_a_gradient():
 
 
 def test_what_is_frozen_beforehand_is_not_optimised():
-    configuration = _configuration(2, 8)
+    configuration = measured_configuration(2, 8)
     network = build_initial_network(configuration, 0)
     network.get_submodule("encoder").requires_grad_(requires_grad=False)
     run = start_run(network, configuration, ENCODING, StepSettings(CPU, torch.float32))

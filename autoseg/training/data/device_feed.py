@@ -89,7 +89,7 @@ class DeviceFeed:
             )
 
     def _await_copy(self, stream: torch.cuda.Stream, *tensors: Tensor) -> None:
-        """Let the device's main stream wait for the copies, and note when it goes on."""
+        """Let the device's main stream wait for the copies, and record when it continues."""
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(stream)
         for tensor in tensors:
