@@ -23,6 +23,7 @@ from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityS
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
+from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.training.folds.checkpointing import save_weights
 
 LABELS: dict[str, LabelValues] = {"background": 0, "anterior": 3, "posterior": 300}
@@ -229,3 +230,8 @@ def write_nifti(array, path, spacing=SPACING):
     affine[:3, 3] = (10, 20, -30)
     nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), path)
     return path
+
+
+def load_exactly(model: Path, **options: Any) -> Predictor:
+    """Load a model on the CPU in float32, so that label maps can be compared voxel by voxel."""
+    return Predictor(model, PredictionOptions(device="cpu", precision="fp32", **options))

@@ -1,6 +1,6 @@
 """Files of a run: where the label map of each case goes, which maps come beside it, and how all are written.
 
-Tested in tests/stages/test_predict.py and tests/cli/test_predict.py.
+Tested in tests/stages/test_predict_files.py and tests/cli/test_predict.py.
 """
 
 import tempfile

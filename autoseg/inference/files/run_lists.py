@@ -1,6 +1,6 @@
 """The lists that a run over files writes beside its label maps: failures, statistics, instances, colours.
 
-Tested in tests/records/test_part.py, tests/stages/test_predict.py and tests/cli/test_predict.py.
+Tested in tests/records/test_part.py, tests/stages/test_predict_files.py and tests/cli/test_predict.py.
 """
 
 import json
