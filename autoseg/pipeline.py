@@ -35,15 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("autoseg.pipeline")
 
 
-@dataclass(frozen=True)
-class RunOutcome:
-    """Result of the whole job."""
-
-    selection: Selection
-    failures: tuple[str, ...]
-    """One sentence for each fold that could not be trained; the others were trained and compared."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class PlanningOptions:
     """User options of planning, besides the budget."""
@@ -60,6 +51,20 @@ class PlanningOptions:
     """Whether plan.json of the workspace is used as it is, for example edited by hand."""
     write: bool = True
     """Whether files are written; False: decide everything and write nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """User options of the whole job, besides those of planning."""
+
+    folds: tuple[str, ...] = ()
+    """Names of the folds to train; empty: all."""
+    device: str = "auto"
+    """Device for training: auto, cpu, cuda or cuda:N."""
+    refinement: "RefinementOptions | None" = None
+    """Options of the boundary refinement that is tried; None: it is not tried."""
+    workers: int = 1
+    """Processes for planning, preprocessing and evaluation."""
 
 
 def plan_dataset(
@@ -110,18 +115,15 @@ def plan_dataset(
     return plan
 
 
-def run(
+def run_pipeline(
     dataset: Path,
     workspace: Workspace,
     budget: Budget,
-    options: PlanningOptions,
+    planning: PlanningOptions,
+    options: RunOptions,
     *,
-    device: str = "auto",
-    folds: tuple[str, ...] = (),
-    refine: "RefinementOptions | None" = None,
-    workers: int = 1,
     bar: ProgressBar = no_bar,
-) -> RunOutcome:
+) -> tuple[Selection, list[str]]:
     """Do the whole job: plan, train every configuration on every fold, select, report.
 
     Finished folds are not trained again. A cascade is trained after the configuration before it; it is skipped, with
@@ -132,15 +134,12 @@ def run(
         dataset: Folder or list file.
         workspace: Folder that everything is written to.
         budget: Limits for the plan.
-        options: User options of planning.
-        device: Device for training: auto, cpu, cuda or cuda:N.
-        folds: Folds to train; empty: all.
-        refine: Options of the boundary refinement that is tried; None: it is not tried.
-        workers: Processes for planning and preprocessing.
+        planning: User options of planning.
+        options: User options of training and selection.
         bar: Progress display.
 
     Returns:
-        The selection among the folds that could be trained, and the failures.
+        The selection among the folds that could be trained, and one sentence for each fold that could not.
 
     Raises:
         TrainingError: If a signal interrupted the training, or no fold could be trained.
@@ -149,12 +148,12 @@ def run(
     from autoseg.report.page.render import render_report
     from autoseg.stages.select import SelectionOptions, select_model
 
-    plan = plan_dataset(dataset, workspace, budget, options, workers=workers, bar=bar)
-    failures = _train_folds(workspace, plan, folds or fold_names(workspace), device, bar)
-    selecting = SelectionOptions(refinement=refine, device=device)
-    selection = select_model(workspace, options=selecting, workers=workers, bar=bar)
+    plan = plan_dataset(dataset, workspace, budget, planning, workers=options.workers, bar=bar)
+    failures = _train_folds(workspace, plan, options.folds or fold_names(workspace), options.device, bar)
+    selecting = SelectionOptions(refinement=options.refinement, device=options.device)
+    selection = select_model(workspace, options=selecting, workers=options.workers, bar=bar)
     render_report(workspace)
-    return RunOutcome(selection, tuple(failures))
+    return selection, failures
 
 
 def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: str, bar: ProgressBar) -> list[str]:

@@ -45,11 +45,10 @@ class FingerprintSummary(Record):
             [group.spacing for group in self.groups for _ in range(group.count)],
             [group.shape for group in self.groups for _ in range(group.count)],
             channel_names=self.channel_names,
-            num_labels=self.num_labels,
+            label_values=range(self.num_labels),
             regions=self.regions,
             ignore=self.ignore,
-            cropped_fraction=self.cropped_fraction,
-        )
+        ).model_copy(update={"median_cropped_fraction": self.cropped_fraction})
 
 
 class GoldenPlan(Record):

@@ -259,15 +259,17 @@ def test_sentences_name_the_dataset():
 
 
 def test_regions_and_ignore_label_of_synthetic_data():
-    fingerprint = synthetic_fingerprint([(1.0, 1.0, 1.0)], [(9, 8, 7)], num_labels=4, regions=True, ignore=True)
+    fingerprint = synthetic_fingerprint(
+        [(1.0, 1.0, 1.0)], [(9, 8, 7)], label_values=range(4), regions=True, ignore=True
+    )
     assert fingerprint.labels == {"background": 0, "label1": (1, 2, 3), "label2": (2, 3), "label3": 3, "ignore": 4}
     assert [head.indices for head in fingerprint.encoding.heads] == [(1, 2, 3), (2, 3), (3,)]
     assert fingerprint.encoding.ignore_value == 4
 
 
 def test_gaps_between_label_values_of_synthetic_data():
-    fingerprint = synthetic_fingerprint([(1.0, 1.0, 1.0)], [(9, 8, 7)], num_labels=3, label_step=40, ignore=True)
-    assert fingerprint.labels == {"background": 0, "label1": 40, "label2": 80, "ignore": 120}
+    fingerprint = synthetic_fingerprint([(1.0, 1.0, 1.0)], [(9, 8, 7)], label_values=range(0, 120, 40), ignore=True)
+    assert fingerprint.labels == {"background": 0, "label1": 40, "label2": 80, "ignore": 81}
     assert fingerprint.encoding.values == (0, 40, 80)
     assert [head.indices for head in fingerprint.encoding.heads] == [(0,), (1,), (2,)]
-    assert fingerprint.encoding.ignore_value == 120
+    assert fingerprint.encoding.ignore_value == 81

@@ -28,32 +28,28 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
     from autoseg.networks.devices import keep_freed_memory
-    from autoseg.pipeline import run as run_pipeline
+    from autoseg.pipeline import RunOptions, run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.tables import candidate_table, evaluation_table
 
     keep_freed_memory()
     workspace = find_workspace(arguments)
-    budget, options, _ = read_request(arguments)
-    outcome = run_pipeline(
-        arguments.dataset,
-        workspace,
-        budget,
-        options,
-        device=arguments.device,
+    budget, planning, _ = read_request(arguments)
+    options = RunOptions(
         folds=tuple(arguments.only_folds),
-        refine=refinement_options(arguments),
+        device=arguments.device,
+        refinement=refinement_options(arguments),
         workers=worker_count(arguments),
-        bar=progress_bar,
     )
+    selection, failures = run_pipeline(arguments.dataset, workspace, budget, planning, options, bar=progress_bar)
     if workspace.evaluation.exists():
         Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation)))
-    Console().print(candidate_table(outcome.selection))
-    for reason in outcome.selection.reasons:
+    Console().print(candidate_table(selection))
+    for reason in selection.reasons:
         print(reason)
     print(f"Report: {workspace.report}")
     print(f"Next: autoseg-predict -m {workspace.root} -i IMAGES -o OUTPUT")
-    for failure in outcome.failures:
+    for failure in failures:
         print(f"failed: {failure}")
-    return SOME_FAILED if outcome.failures else DONE
+    return SOME_FAILED if failures else DONE

@@ -19,11 +19,9 @@ def synthetic_fingerprint(
     shapes: Sequence[Triple],
     *,
     channel_names: Sequence[str] = ("MR",),
-    num_labels: int = 2,
-    label_step: int = 1,
+    label_values: Sequence[int] = (0, 1),
     regions: bool = False,
     ignore: bool = False,
-    cropped_fraction: float = 1.0,
 ) -> Fingerprint:
     """A fingerprint of cases that do not exist.
 
@@ -31,14 +29,12 @@ def synthetic_fingerprint(
         spacings: Spacing of each case in mm, (z, y, x).
         shapes: Shape of each case after cropping in voxels, (z, y, x).
         channel_names: Names in channel order.
-        num_labels: Entries in `labels`, background included, the ignore label not.
-        label_step: Distance of neighbouring label values in the files; above 1 there are gaps.
+        label_values: Values in the files, ascending, background first, the ignore label not.
         regions: Labels are nested regions: each one holds all labels after it.
         ignore: Add an ignore label, the largest value.
-        cropped_fraction: Median fraction of voxels left after cropping.
     """
-    values = tuple(range(0, num_labels * label_step, label_step))
-    ignore_value = num_labels * label_step if ignore else None
+    values = tuple(label_values)
+    ignore_value = values[-1] + 1 if ignore else None
     return Fingerprint(
         dataset_name="synthetic",
         channel_names=tuple(channel_names),
@@ -58,7 +54,7 @@ def synthetic_fingerprint(
             for index, (spacing, shape) in enumerate(zip(spacings, shapes, strict=True))
         ),
         intensities=(INTENSITIES,) * len(channel_names),
-        median_cropped_fraction=cropped_fraction,
+        median_cropped_fraction=1.0,
     )
 
 

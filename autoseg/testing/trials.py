@@ -25,7 +25,7 @@ SLOW = tuple(
 )
 """A slow device, measured with every architecture."""
 
-SMALL_VOLUMES = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 7, [(36, 50, 35)] * 7, num_labels=3)
+SMALL_VOLUMES = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 7, [(36, 50, 35)] * 7, label_values=range(3))
 THICK_SLICES = synthetic_fingerprint(
     [(5.0, 1.5, 1.5), (10.0, 1.4, 1.4), (6.0, 1.6, 1.6)], [(14, 230, 200), (9, 256, 216), (12, 200, 190)]
 )
@@ -35,19 +35,17 @@ LARGE_CT = synthetic_fingerprint(
     [(1.0, 0.8, 0.8), (1.5, 0.7, 0.7), (1.0, 0.9, 0.9)],
     [(482, 512, 512), (300, 512, 512), (500, 480, 512)],
     channel_names=("CT",),
-    num_labels=14,
-    label_step=3,
+    label_values=range(0, 42, 3),
 )
 PICTURES = synthetic_fingerprint([(999.0, 1.0, 1.0)] * 4, [(1, 256, 320)] * 4, channel_names=("R", "G", "B"))
 REGIONS = synthetic_fingerprint(
     [(1.0, 1.0, 1.0)] * 3,
     [(138, 169, 138)] * 3,
     channel_names=("T1", "T2", "FLAIR", "T1ce"),
-    num_labels=4,
+    label_values=range(4),
     regions=True,
     ignore=True,
-    cropped_fraction=0.5,
-)
+).model_copy(update={"median_cropped_fraction": 0.5})
 
 
 @dataclass(frozen=True)

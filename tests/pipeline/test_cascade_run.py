@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.cli.main import main
 from autoseg.errors import TrainingError
-from autoseg.pipeline import PlanningOptions, run
+from autoseg.pipeline import PlanningOptions, RunOptions, run_pipeline
 from autoseg.records.budget import Budget
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
@@ -31,7 +31,8 @@ def finished_run(phantom_dataset, tmp_path_factory):
     }
     workspace = Workspace(tmp_path_factory.mktemp("run") / "workspace")
     write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
-    run(phantom_dataset, workspace, Budget(), PlanningOptions(keep_plan=True, folds=2), device="cpu")
+    planning = PlanningOptions(keep_plan=True, folds=2)
+    run_pipeline(phantom_dataset, workspace, Budget(), planning, RunOptions(device="cpu"))
     return workspace
 
 

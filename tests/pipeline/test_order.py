@@ -9,7 +9,7 @@ import pytest
 from autoseg import pipeline
 from autoseg.errors import TrainingError
 from autoseg.inference.models import cascade_maps
-from autoseg.pipeline import PlanningOptions, training_order
+from autoseg.pipeline import PlanningOptions, RunOptions, training_order
 from autoseg.records.budget import Budget
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
@@ -85,7 +85,7 @@ def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):
     description = make_dataset(cases, plan)
     write_record(description, workspace.dataset)
     monkeypatch.setattr(pipeline, "plan_dataset", lambda *_, **__: plan)
-    return pipeline.run(tmp_path, workspace, Budget(), PlanningOptions(), folds=folds)
+    return pipeline.run_pipeline(tmp_path, workspace, Budget(), PlanningOptions(), RunOptions(folds=folds))
 
 
 @pytest.mark.usefixtures("maps_of_every_fold")
@@ -135,8 +135,8 @@ def test_a_fold_that_cannot_be_trained_does_not_stop_the_others(tmp_path, monkey
         return succeed(workspace, configuration, fold, options, bar=bar)
 
     monkeypatch.setattr(train, "train_fold", train_fold)
-    outcome = run(tmp_path, monkeypatch)
-    assert outcome.failures == ("3d_fullres, fold 0: 180 s are too few.",)
+    _, failures = run(tmp_path, monkeypatch)
+    assert failures == ["3d_fullres, fold 0: 180 s are too few."]
     assert caplog.messages == ["failed: 3d_fullres, fold 0: 180 s are too few."]
     assert done == [
         ("3d_fullres", "1"),

@@ -35,11 +35,10 @@ def make_fingerprint(source: Values) -> Fingerprint:
         [spacing for spacing, _ in cases],
         [shape for _, shape in cases],
         channel_names=source.get("channels", ["MR"]),
-        num_labels=source.get("labels", 2),
+        label_values=range(source.get("labels", 2)),
         regions=source.get("regions", False),
         ignore=source.get("ignore", False),
-        cropped_fraction=source.get("cropped_fraction", 1.0),
-    )
+    ).model_copy(update={"median_cropped_fraction": source.get("cropped_fraction", 1.0)})
 
 
 def make_budget(source: Values) -> Budget:

@@ -19,12 +19,12 @@ def alike(spacing, shape, count=40, **more) -> Fingerprint:
     return synthetic_fingerprint([spacing] * count, [shape] * count, **more)
 
 
-HEART = alike((1.37, 1.25, 1.25), (115, 320, 232), 20, channel_names=("MR",), num_labels=2)
-LIVER = alike((1.0, 0.7676, 0.7676), (482, 512, 512), 131, channel_names=("CT",), num_labels=3)
+HEART = alike((1.37, 1.25, 1.25), (115, 320, 232), 20, channel_names=("MR",), label_values=range(2))
+LIVER = alike((1.0, 0.7676, 0.7676), (482, 512, 512), 131, channel_names=("CT",), label_values=range(3))
 SAGITTAL = alike((0.9, 0.9, 4.4), (220, 230, 24), 40, channel_names=("T2",))
 PICTURES = alike((999.0, 1.0, 1.0), (1, 300, 400), 50, channel_names=("R", "G", "B"))
 
-TWO_CHANNELS = alike((2.0, 1.0, 0.9), (60, 200, 180), 12, channel_names=("CT", "PET"), num_labels=5)
+TWO_CHANNELS = alike((2.0, 1.0, 0.9), (60, 200, 180), 12, channel_names=("CT", "PET"), label_values=range(5))
 
 PLANNERS: dict[str, Callable[[Fingerprint, Budget], Plan]] = {
     "unet": unet.plan,

@@ -24,7 +24,7 @@ all_planners = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 
 
 def alike(spacing, shape, count=40) -> Fingerprint:
-    return synthetic_fingerprint([spacing] * count, [shape] * count, num_labels=3)
+    return synthetic_fingerprint([spacing] * count, [shape] * count, label_values=range(3))
 
 
 BRAIN = alike((1.0, 1.0, 1.0), (138, 169, 138))

@@ -53,7 +53,8 @@ def volume_fingerprint(files: list[Path], num_labels: int) -> Fingerprint:
         spacings.append((z, y, x))
         shapes.append((depth, height, width))
         fractions.append(depth * height * width / filled.size)
-    return synthetic_fingerprint(spacings, shapes, num_labels=num_labels, cropped_fraction=float(np.median(fractions)))
+    fingerprint = synthetic_fingerprint(spacings, shapes, label_values=range(num_labels))
+    return fingerprint.model_copy(update={"median_cropped_fraction": float(np.median(fractions))})
 
 
 def picture_fingerprint(files: list[Path], channels: tuple[str, ...]) -> Fingerprint:

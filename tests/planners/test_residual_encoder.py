@@ -15,8 +15,8 @@ PLANS = {
     "resenc-l": residual_encoder.plan_l,
     "resenc-xl": residual_encoder.plan_xl,
 }
-LIVER = synthetic_fingerprint([(1.0, 0.7676, 0.7676)] * 131, [(482, 512, 512)] * 131, num_labels=3)
-HIPPOCAMPUS = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 260, [(36, 50, 35)] * 260, num_labels=3)
+LIVER = synthetic_fingerprint([(1.0, 0.7676, 0.7676)] * 131, [(482, 512, 512)] * 131, label_values=range(3))
+HIPPOCAMPUS = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 260, [(36, 50, 35)] * 260, label_values=range(3))
 
 
 def test_blocks_grow_with_depth():

@@ -52,8 +52,8 @@ ODD_DATA = {
     "large RGB pictures": alike((999.0, 1.0, 1.0), (1, 5000, 7001), 3, channel_names=RGB),
     "2 cases": alike((1.5, 1.0, 1.0), (60, 90, 80), 2),
     "1 case": alike((1.5, 1.0, 1.0), (60, 90, 80), 1),
-    "1000 classes": alike((1.5, 1.5, 1.5), (120, 130, 140), 3, num_labels=1000),
-    "1000 classes in 2D": alike((1.0, 1.0, 1.0), (1, 300, 400), 3, num_labels=1000),
+    "1000 classes": alike((1.5, 1.5, 1.5), (120, 130, 140), 3, label_values=range(1000)),
+    "1000 classes in 2D": alike((1.0, 1.0, 1.0), (1, 300, 400), 3, label_values=range(1000)),
     "0.15 mm": alike((0.15, 0.15, 0.15), (90, 400, 300), 5),
     "50 mm": alike((50.0, 50.0, 50.0), (9, 7, 11), 3),
     "0.15 and 50 mm": alike((50.0, 0.15, 50.0), (9, 700, 11), 3),
@@ -63,12 +63,12 @@ ODD_DATA = {
     "12 channels": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, channel_names=[f"MR{i}" for i in range(12)]),
     "a channel called CT": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, channel_names=("PET", "CT")),
     "12 channels called CT": alike((6.0, 0.4, 0.4), (25, 512, 512), 2, channel_names=("ct",) * 12),
-    "label values with gaps": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, num_labels=5, label_step=50),
+    "label values with gaps": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, label_values=range(0, 250, 50)),
     "regions and ignore label": alike(
-        (1.0, 1.2, 1.1), (80, 90, 70), 4, num_labels=4, label_step=7, regions=True, ignore=True
+        (1.0, 1.2, 1.1), (80, 90, 70), 4, label_values=range(0, 28, 7), regions=True, ignore=True
     ),
-    "one foreground label, ignore label": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, num_labels=2, ignore=True),
-    "background alone": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, num_labels=1),
+    "one foreground label, ignore label": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, label_values=range(2), ignore=True),
+    "background alone": alike((1.0, 1.2, 1.1), (80, 90, 70), 4, label_values=range(1)),
     "slices among volumes": synthetic_fingerprint(
         [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (5.0, 0.5, 0.5)], [(1, 256, 256), (90, 80, 100), (1, 512, 512)]
     ),
@@ -120,9 +120,9 @@ log_shapes = st.tuples(*[st.floats(0.0, math.log(2000.0)).map(lambda value: roun
 log_spacings = st.tuples(*[st.floats(math.log(0.15), math.log(50.0)).map(lambda value: round(math.exp(value), 3))] * 3)
 fingerprints = st.builds(
     lambda cases, channels, labels, step, regions, ignore, cropped: synthetic_fingerprint(
-        [case[0] for case in cases], [case[1] for case in cases], channel_names=channels, num_labels=labels,
-        label_step=step, regions=regions, ignore=ignore, cropped_fraction=cropped,
-    ),
+        [case[0] for case in cases], [case[1] for case in cases], channel_names=channels,
+        label_values=range(0, labels * step, step), regions=regions, ignore=ignore,
+    ).model_copy(update={"median_cropped_fraction": cropped}),
     st.lists(st.tuples(log_spacings, log_shapes), min_size=1, max_size=5),
     st.lists(st.sampled_from(["MR", "CT", "rgb_to_0_1", "noNorm"]), min_size=1, max_size=12),
     st.integers(2, 60), st.integers(1, 9), st.booleans(), st.booleans(), st.floats(0.1, 1.0),

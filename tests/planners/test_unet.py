@@ -16,7 +16,7 @@ from planners.unet import plan
 
 
 def alike(spacing, shape, count, num_labels=2, **more) -> Fingerprint:
-    return synthetic_fingerprint([spacing] * count, [shape] * count, num_labels=num_labels, **more)
+    return synthetic_fingerprint([spacing] * count, [shape] * count, label_values=range(num_labels), **more)
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,8 @@ shapes = st.tuples(*[st.integers(1, 700)] * 3)
 fingerprints = st.builds(
     lambda cases, channels, labels, regions, ignore, cropped: synthetic_fingerprint(
         [case[0] for case in cases], [case[1] for case in cases], channel_names=("MR", "CT", "rgb_to_0_1")[:channels],
-        num_labels=labels, regions=regions, ignore=ignore, cropped_fraction=cropped,
-    ),
+        label_values=range(labels), regions=regions, ignore=ignore,
+    ).model_copy(update={"median_cropped_fraction": cropped}),
     st.lists(st.tuples(spacings, shapes), min_size=1, max_size=6), st.integers(1, 3), st.integers(2, 40),
     st.booleans(), st.booleans(), st.floats(0.1, 1.0),
 )  # fmt: skip

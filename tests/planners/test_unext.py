@@ -14,7 +14,7 @@ from autoseg.testing import synthetic_fingerprint
 from planners import unet, unext
 from planners.rules.topology import Topology, compute_topology
 
-VOLUMES = synthetic_fingerprint([(3.0, 1.0, 1.0)] * 40, [(40, 169, 138)] * 40, num_labels=3)
+VOLUMES = synthetic_fingerprint([(3.0, 1.0, 1.0)] * 40, [(40, 169, 138)] * 40, label_values=range(3))
 
 
 def pictures(edge: int) -> Fingerprint:

@@ -221,7 +221,9 @@ def test_adopting_a_model():
 @pytest.mark.parametrize("planner", ["unet", "resenc-m", "unext", "auto"])
 def test_every_planner_takes_a_model_over(planner):
     model = adopt_model(make_plan(LARGE, Budget(memory_gigabytes=10.0), "resenc-m"), "old")
-    other = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 4, [(120, 130, 110)] * 4, channel_names=("CT",), num_labels=5)
+    other = synthetic_fingerprint(
+        [(1.0, 1.0, 1.0)] * 4, [(120, 130, 110)] * 4, channel_names=("CT",), label_values=range(5)
+    )
     plan = make_plan(other, Budget(like=model, configurations=("3d_fullres",)), planner)
     assert plan.configurations["3d_fullres"].network.output_channels == 5
     assert plan.configurations["3d_fullres"].spacing == model.configurations["3d_fullres"].spacing
@@ -264,7 +266,7 @@ def test_a_cascade_gets_cores_and_borders_of_its_previous_stage():
 
 
 def test_regions_and_empty_labels_have_no_borders():
-    regions = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 3, [(36, 50, 35)] * 3, num_labels=3, regions=True)
+    regions = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 3, [(36, 50, 35)] * 3, label_values=range(3), regions=True)
     with pytest.raises(PlanningError, match="regions, which overlap"):
         make_plan(regions, Budget(), "unet", "border_core")
     with pytest.raises(PlanningError, match="no label has a voxel"):

@@ -29,7 +29,7 @@ def point(dimensions, base_features, speed) -> Throughput:
 
 
 def make(spacing, shape, **budget) -> dict[str, Configuration]:
-    fingerprint = synthetic_fingerprint([spacing] * 50, [shape] * 50, num_labels=3)
+    fingerprint = synthetic_fingerprint([spacing] * 50, [shape] * 50, label_values=range(3))
     return plan(fingerprint, Budget(**budget)).configurations
 
 
