@@ -86,14 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
     from autoseg.inference.files.cluster import Cluster
-    from autoseg.inference.models.speed import speed_settings
     from autoseg.networks.devices import keep_freed_memory
-    from autoseg.stages.predict import PredictionOptions, Predictor, RunOptions, predict_files
+    from autoseg.stages.predict import SPEEDS, Predictor, RunOptions, predict_files
 
-    limit, speed = arguments.max_memory, speed_settings(arguments.speed)
+    limit, speed = arguments.max_memory, SPEEDS[arguments.speed]
     if limit is None:
         keep_freed_memory()  # faster, but freed memory still counts as used
-    options = PredictionOptions(
+    options = replace(
+        speed,
         configuration=arguments.configuration,
         folds=arguments.folds,
         max_folds=speed.max_folds if arguments.folds is None else None,

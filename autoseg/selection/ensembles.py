@@ -24,8 +24,13 @@ from autoseg.imaging.formats.volume import restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous
-from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, load_configuration, with_precision
-from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.models.loading import (
+    LoadedConfiguration,
+    cascade_steps,
+    load_configuration,
+    stream_case_logits,
+    with_precision,
+)
 from autoseg.inference.restoring.restore import LabelIndices, LogitStream, restore_combinations
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize

@@ -82,6 +82,14 @@ class PredictionOptions:
     RAM does not suffice, sums of windows are kept in a temporary file (in TMPDIR); label maps do not depend on it."""
 
 
+SPEEDS = {
+    "best": PredictionOptions(),
+    "balanced": PredictionOptions(mirroring=False),
+    "fast": PredictionOptions(mirroring=False, overlap=0.25, max_folds=1),
+}
+"""From the best label map to the fastest one; what they cost and lose stands in docs/benchmarks.md."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Which cases of a run over files are predicted, and where."""

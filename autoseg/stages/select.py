@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
 from autoseg.inference.files.label_maps import find_label_maps
-from autoseg.inference.models.cost import prediction_macs
 from autoseg.inference.models.loading import TIE_ORDER, order_configurations
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.networks.devices import choose_device

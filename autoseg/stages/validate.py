@@ -17,8 +17,7 @@ from autoseg.imaging.formats.reading import read_label_map
 from autoseg.imaging.formats.volume import orient_array, restore_array
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
 from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
-from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, with_precision
-from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stream_case_logits, with_precision
 from autoseg.inference.restoring.restore import LabelIndices, LogitStream, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case

@@ -13,7 +13,7 @@ import SimpleITK
 
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.predictor.images import as_volume
-from autoseg.stages.predict import PredictionOptions, Predictor
+from autoseg.stages.predict import SPEEDS, PredictionOptions, Predictor
 from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_image, make_plan, write_model, write_nifti
 
 
@@ -188,3 +188,10 @@ def test_postprocessed_voxels_have_no_probability(predictor, monkeypatch):
     mask[:, :3] = False
     assert mask.any()
     assert largest.mean_probability == pytest.approx(winning[mask].mean(), abs=2e-3)
+
+
+def test_each_speed_averages_over_less():
+    best, balanced, fast = SPEEDS.values()
+    assert (best.mirroring, balanced.mirroring, fast.mirroring) == (True, False, False)
+    assert (best.max_folds, balanced.max_folds, fast.max_folds) == (None, None, 1)
+    assert best.overlap == balanced.overlap == 0.5 > fast.overlap

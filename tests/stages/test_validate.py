@@ -13,8 +13,7 @@ from skimage.transform import resize
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import open_case
-from autoseg.inference.models.loading import load_configuration
-from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.models.loading import load_configuration, stream_case_logits
 from autoseg.records.calibration import Calibration
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation

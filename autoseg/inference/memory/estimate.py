@@ -22,8 +22,8 @@ from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.restoring.resizing import HELD_VOXELS
 from autoseg.inference.restoring.restore import SLAB_VOXELS
-from autoseg.inference.windows.forwards import mirror_variants
 from autoseg.inference.windows.logit_slab import SlabStorage
+from autoseg.inference.windows.network_pass import mirror_variants
 from autoseg.inference.windows.sliding_window import WindowSettings, choose_window_batch, slab_depth, windows_per_pass
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.dataset import LabelEncoding

@@ -1,19 +1,23 @@
-"""From a workspace to networks ready to predict: which configurations and folds, and their weights."""
+"""From a workspace to networks ready to predict: which configurations and folds, their weights, and their logits."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from autoseg.errors import PredictionError
+from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
-from autoseg.inference.windows.network_pass import NetworkPasses, choose_passes
+from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
+from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import memory_format
 from autoseg.postprocessing import describe_step
@@ -30,6 +34,7 @@ PREFERENCE = ("3d_cascade_fullres", "3d_fullres", "3d_lowres", "2d")
 """Order of configurations without a selection: most detailed 3D first, with context before without."""
 TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """Order of configurations with equal scores: cheaper ones first, as in nnU-Net."""
+MAX_FLOAT16 = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
@@ -269,3 +274,44 @@ def _load_network(
     layout = memory_format(configuration.network.dimensions)
     # the overloads of Module.to do not know layouts without a positional dtype
     return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def stream_case_logits(
+    loaded: LoadedConfiguration,
+    image: NDArray[np.float32],
+    previous: AnyArray | None = None,
+    settings: WindowSettings | None = None,
+) -> Iterator[Tensor]:
+    """Mean logits of one configuration's networks, slice by slice.
+
+    Args:
+        loaded: Networks, and the device and precision in which they compute.
+        image: (C, Z, Y, X), preprocessed.
+        previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
+        settings: How windows cover the image; None: the defaults.
+
+    Returns:
+        Z times (K, Y, X), on the CPU, first to last, in the configuration's `logits_precision`. The networks run while
+        these are asked for.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021) keeps logits in float16. Differs, where a plan asks for it: windows are summed
+        in float32, and only the finished logits are rounded; those beyond float16's range become its largest.
+    """
+    settings = settings or WindowSettings()
+    configuration = loaded.configuration
+    mirror_axes = loaded.mirror_axes if settings.mirroring else ()
+    channels = list(image) if previous is None else [*image, previous]
+    num_labels = 0 if previous is None else configuration.network.input_channels - len(image)
+    forward = NetworkPass(mean_forward(loaded.networks), loaded.passes, num_labels=num_labels, mirror_axes=mirror_axes)
+    slices = stream_logits(
+        forward,
+        channels,
+        configuration.patch_size,
+        configuration.network.output_channels,
+        mirror_axes,
+        settings,
+    )
+    if configuration.logits_precision == "float32":
+        return slices
+    return (logits.clamp_(-MAX_FLOAT16, MAX_FLOAT16).to(torch.float16) for logits in slices)

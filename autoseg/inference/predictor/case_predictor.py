@@ -44,8 +44,7 @@ from autoseg.inference.memory.estimate import (
     measure_available,
     measure_shapes,
 )
-from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps
-from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
 from autoseg.inference.predictor.instances import find_instances_of_image
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
 from autoseg.inference.predictor.training_range import TrainingRange, describe_deviations, intensity_ranges

@@ -26,8 +26,8 @@ from torch import Tensor
 from autoseg.costs.windows import count_steps
 from autoseg.errors import PredictionError
 from autoseg.imaging.formats.volume import AnyArray
-from autoseg.inference.windows.forwards import Forward, mean_mirrored_logits, mirror_variants
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
+from autoseg.inference.windows.network_pass import Forward, mean_mirrored_logits, mirror_variants
 from autoseg.records.case import Slices3, Triple
 
 Window = Slices3
@@ -133,7 +133,7 @@ def stream_logits(
 
     Args:
         forward: The network in evaluation mode, without deep supervision; for a fold ensemble the mean of several
-            (`forwards.mean_forward`). It gets windows on the CPU and returns logits on its own device
+            (`network_pass.mean_forward`). It gets windows on the CPU and returns logits on its own device
             (`network_pass.NetworkPass`).
         channels: C arrays (Z, Y, X), of any type and memory order.
         patch_size: Window, voxels: (z, y, x), or (y, x) for a 2D network, which gets every slice on its own.

@@ -2,8 +2,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from autoseg.inference.models.loading import LoadedConfiguration
-from autoseg.inference.models.stream import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
 from tests.builders import make_plan
 
 IMAGE = np.random.default_rng(3).normal(size=(1, 12, 16, 20)).astype(np.float32)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autoseg.inference.windows.forwards import mean_forward
+from autoseg.inference.windows.network_pass import mean_forward
 
 
 def test_mean_of_three_networks_leaves_the_input_alone():

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from autoseg.imaging.formats.volume import AnyArray
-from autoseg.inference.windows.forwards import expand_label_map
-from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses
+from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, expand_label_map
 from autoseg.inference.windows.sliding_window import stream_logits
 from tests.builders import predict_logits
 

@@ -1,6 +1,6 @@
 """Cost of predicting a typical case, worked out by hand."""
 
-from autoseg.inference.models.cost import prediction_macs
+from autoseg.costs.windows import prediction_macs
 from tests.builders import CASCADE, make_cascade_plan, make_case_fingerprint, make_configuration, make_fingerprint
 
 
