@@ -134,20 +134,20 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
     for number, head in foreground_heads(encoding):
         surface = find_head_surface(coarse.labels, head, size, settings.training_distance)
         if surface is not None:
-            found.append((number, head, surface))
-    step = max(1, -(-sum(len(surface.centres) for _, _, surface in found) // max_count))
-    count = sum(len(surface.centres[::step]) for _, _, surface in found)
+            found.append((number, head, *surface))
+    step = max(1, -(-sum(len(centres) for *_, centres in found) // max_count))
+    count = sum(len(centres[::step]) for *_, centres in found)
     patches = Patches(
         np.empty((count, len(coarse.image), *size), dtype=np.float16),
         np.empty((count, *size), dtype=np.float16),
         np.empty((count, *size), dtype=np.uint8),
     )
     index, ignored = 0, len(encoding.values)
-    for number, head, surface in found:
-        image, probability = coarse.image[:, *surface.box], coarse.probabilities[(number, *surface.box)]
-        reference = held_out.reference[surface.box]
+    for number, head, box, centres in found:
+        image, probability = coarse.image[:, *box], coarse.probabilities[(number, *box)]
+        reference = held_out.reference[box]
         known = np.where(reference == ignored, UNKNOWN, np.isin(reference, head.indices)).astype(np.uint8)
-        for centre in surface.centres[::step]:
+        for centre in centres[::step]:
             patches.images[index] = cut_patch(image, centre, size)
             patches.coarse[index] = cut_patch(probability, centre, size)
             patches.targets[index] = _cut_target(known, centre, size)

@@ -105,6 +105,14 @@ class AvailableMemory:
     disk: int
     """Free bytes in the folder of temporary files."""
 
+    def holds(self, steps: Sequence[StepSizes], storage: SlabStorage) -> bool:
+        """Whether device or disk hold the sums of windows; memory of the process is compared with the limit."""
+        slabs = max(sum(member.slab for member in step.members) for step in steps)
+        if storage.place == "device":
+            windows = max(member.windows for step in steps for member in step.members)
+            return self.device is not None and slabs + windows <= self.device
+        return storage.place == "ram" or slabs <= self.disk
+
 
 def measure_available(max_memory: int | None, device: torch.device, image_bytes: int) -> AvailableMemory:
     """Ask the system how much memory and disk there is.
@@ -259,7 +267,7 @@ def choose_storage(steps: Sequence[StepSizes], available: AvailableMemory, case:
     peaks = {
         storage: estimate_peak(steps, storage, available.resident)
         for storage in CHOICES
-        if _has_place(steps, storage, available)
+        if available.holds(steps, storage)
     }
     for storage, peak in peaks.items():
         if available.limit is None or peak <= available.limit:
@@ -272,15 +280,6 @@ def choose_storage(steps: Sequence[StepSizes], available: AvailableMemory, case:
         f"it starts (program, weights, image as read); {available.limit / 1e9:.2f} GB are allowed. Allow more "
         "(--max-memory), or cut the image into parts."
     )
-
-
-def _has_place(steps: Sequence[StepSizes], storage: SlabStorage, available: AvailableMemory) -> bool:
-    """Whether device or disk take it; RAM is what the limit is about."""
-    slabs = max(sum(member.slab for member in step.members) for step in steps)
-    if storage.place == "device":
-        windows = max(member.windows for step in steps for member in step.members)
-        return available.device is not None and slabs + windows <= available.device
-    return storage.place == "ram" or slabs <= available.disk
 
 
 def _host_bytes(member: MemberSizes, storage: SlabStorage) -> int:

@@ -47,7 +47,7 @@ from autoseg.inference.memory.estimate import (
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
 from autoseg.inference.predictor.instances import find_instances_of_image
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
-from autoseg.inference.predictor.training_range import TrainingRange, describe_deviations, intensity_ranges
+from autoseg.inference.predictor.training_range import TrainingRange, intensity_ranges
 from autoseg.inference.refinement.refine import LoadedRefiners, coarse_case, refine_labels
 from autoseg.inference.restoring.decisions import Thresholds
 from autoseg.inference.restoring.restore import (
@@ -303,7 +303,7 @@ class CasePredictor:
         if self.training_range is None:
             return ()
         ranges, schemes = intensity_ranges(volume.array), self.members[0].configuration.normalization
-        return describe_deviations(self.training_range, grid, ranges, self.plan.channel_names, schemes)
+        return self.training_range.describe_deviations(grid, ranges, self.plan.channel_names, schemes)
 
     @contextmanager
     def _open_probabilities(

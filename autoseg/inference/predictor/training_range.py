@@ -52,6 +52,28 @@ class TrainingRange:
     highest: tuple[Range, ...]
     """Range of the images' largest intensities, for each channel."""
 
+    def describe_deviations(
+        self,
+        grid: Grid,
+        intensities: Sequence[Range],
+        channel_names: Sequence[str],
+        normalization: Sequence[NormalizationSpec],
+    ) -> tuple[str, ...]:
+        """Deviations of an image from the training images, one sentence per kind of deviation; empty if there are none.
+
+        Args:
+            grid: Grid of the image in working orientation.
+            intensities: Intensity range of each channel of the image; see `intensity_ranges`.
+            channel_names: Channels of the model, as many as the image has.
+            normalization: Normalisation of each channel; where images are scaled by their own intensities, only a
+                constant channel is reported.
+        """
+        return (
+            *_spacing_deviations(self, grid.spacing),
+            *_field_of_view_deviations(self, grid),
+            *_intensity_deviations(self, intensities, channel_names, normalization),
+        )
+
 
 def read_training_range(fingerprint: Path) -> TrainingRange | None:
     """Training range from a model's fingerprint; None if the model has no fingerprint.
@@ -78,30 +100,6 @@ def summarize_training(fingerprint: Fingerprint) -> TrainingRange:
 def intensity_ranges(image: NDArray[np.float32]) -> tuple[Range, ...]:
     """Smallest and largest intensity of each channel of (C, Z, Y, X), without a copy."""
     return tuple((float(channel.min()), float(channel.max())) for channel in image)
-
-
-def describe_deviations(
-    training: TrainingRange,
-    grid: Grid,
-    intensities: Sequence[Range],
-    channel_names: Sequence[str],
-    normalization: Sequence[NormalizationSpec],
-) -> tuple[str, ...]:
-    """Deviations of an image from the training images, one sentence per kind of deviation; empty if there are none.
-
-    Args:
-        training: Training range of the model.
-        grid: Grid of the image in working orientation.
-        intensities: Intensity range of each channel of the image; see `intensity_ranges`.
-        channel_names: Channels of the model, as many as the image has.
-        normalization: Normalisation of each channel; where images are scaled by their own intensities, only a constant
-            channel is reported.
-    """
-    return (
-        *_spacing_deviations(training, grid.spacing),
-        *_field_of_view_deviations(training, grid),
-        *_intensity_deviations(training, intensities, channel_names, normalization),
-    )
 
 
 def _spacing_deviations(training: TrainingRange, spacing: Spacing) -> Iterator[str]:

@@ -68,16 +68,6 @@ class CoarseCase:
     """Normalised image (C, Z, Y, X) at its own resolution."""
 
 
-@dataclass(frozen=True)
-class HeadSurface:
-    """Patches along the surface of one head's structure."""
-
-    box: Slices3
-    """Box around the structure and all patches."""
-    centres: list[Triple]
-    """Centres of the patches, as indices within the box."""
-
-
 @contextmanager
 def coarse_case(
     streams: Sequence[LogitStream],
@@ -119,7 +109,9 @@ class _CroppedProbabilities:
         self._file[:, start:stop] = probabilities.numpy().astype(np.float16)
 
 
-def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: Triple) -> HeadSurface | None:
+def find_head_surface(
+    labels: LabelIndices, head: Head, size: Triple, distance: Triple
+) -> tuple[Slices3, list[Triple]] | None:
     """Place patches along the surface of one head's structure; None if the label map does not have it.
 
     Args:
@@ -127,6 +119,9 @@ def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: 
         head: Label or region.
         size: Size of the patches; 1 along the first axis: each slice has its own surface.
         distance: Distance between centres; see `choose_centres`.
+
+    Returns:
+        Box around the structure and all patches, and the centres of the patches as indices within it.
     """
     mask = np.isin(labels, head.indices)
     if not mask.any():
@@ -137,7 +132,7 @@ def find_head_surface(labels: LabelIndices, head: Head, size: Triple, distance: 
     stops_with_margin = [min(end, stop + edge // 2) for stop, edge, end in ends]
     z, y, x = (slice(*ends) for ends in zip(starts_with_margin, stops_with_margin, strict=True))
     surface = find_surface(mask[z, y, x], flat=size[0] == 1)
-    return HeadSurface((z, y, x), choose_centres(surface, distance))
+    return (z, y, x), choose_centres(surface, distance)
 
 
 def refine_labels(
@@ -163,13 +158,14 @@ def refine_labels(
         surface = find_head_surface(coarse.labels, head, settings.size, settings.prediction_distance)
         if surface is None:
             continue
-        at = (number, *surface.box)
+        box, centres = surface
+        at = (number, *box)
         before = np.array(coarse.probabilities[at])
-        after = _blend(before, coarse.image[:, *surface.box], surface.centres, refiners).astype(np.float16)
+        after = _blend(before, coarse.image[:, *box], centres, refiners).astype(np.float16)
         coarse.probabilities[at] = after
-        changed[surface.box] |= after != before
+        changed[box] |= after != before
         if encoding.activation == "softmax":
-            background = (0, *surface.box)
+            background = (0, *box)
             coarse.probabilities[background] = coarse.probabilities[background] - (after - before)
     _decide_again(coarse, encoding, changed, thresholds)
 

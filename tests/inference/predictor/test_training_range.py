@@ -6,7 +6,6 @@ import pytest
 from autoseg.imaging.formats.volume import canonical_affine, make_grid
 from autoseg.inference.predictor.training_range import (
     TrainingRange,
-    describe_deviations,
     intensity_ranges,
     read_training_range,
     summarize_training,
@@ -26,7 +25,7 @@ BY_CT, BY_ZSCORE = NormalizationSpec(scheme="ct", std=1.0), NormalizationSpec(sc
 
 def departures(shape=(80, 512, 512), spacing=(4.0, 0.8, 0.8), intensities=((-1024.0, 2000.0),), spec=BY_CT):
     grid = make_grid(shape, spacing, canonical_affine(spacing))
-    return describe_deviations(CT, grid, intensities, ("CT",), (spec,))
+    return CT.describe_deviations(grid, intensities, ("CT",), (spec,))
 
 
 def test_an_ordinary_image_gives_no_warning():
@@ -93,7 +92,7 @@ def test_one_line_per_kind():
 def test_several_channels_share_a_line():
     two = TrainingRange(CT.spacings, CT.fields_of_view, CT.lowest * 2, CT.highest * 2)
     grid = make_grid((80, 512, 512), (4.0, 0.8, 0.8), canonical_affine((4.0, 0.8, 0.8)))
-    (sentence,) = describe_deviations(two, grid, ((1.0, 1.0), (2.0, 2.0)), ("CT", "PET"), (BY_CT, BY_ZSCORE))
+    (sentence,) = two.describe_deviations(grid, ((1.0, 1.0), (2.0, 2.0)), ("CT", "PET"), (BY_CT, BY_ZSCORE))
     assert "CT is 1 everywhere, PET is 2 everywhere" in sentence
 
 

@@ -96,9 +96,10 @@ def test_blending_agrees_with_whole_arrays(encoding, size):
     expected = before.copy()
     for number, surface in surfaces.items():
         assert surface is not None
+        box, centres = surface
         weights = np.zeros(labels.shape)
-        for centre in surface.centres:
-            at = [c + part.start for c, part in zip(centre, surface.box, strict=True)]
+        for centre in centres:
+            at = [c + part.start for c, part in zip(centre, box, strict=True)]
             offsets = [np.arange(n) - a for n, a in zip(labels.shape, at, strict=True)]
             inside = [(o >= -(s // 2)) & (o < s - s // 2) for o, s in zip(offsets, size, strict=True)]
             gauss = [np.exp(-8 * (o / s) ** 2) * i for o, s, i in zip(offsets, size, inside, strict=True)]
