@@ -6,31 +6,19 @@ consist of, is connected by faces alone (6 neighbours, 4 in a single slice).
 
 from collections.abc import Callable, Sequence
 from math import ceil, prod
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import label as label_by_skimage
 
+from autoseg.components import label_components
 from autoseg.errors import RecordError
 from autoseg.records.case import Slices, Spacing
 from autoseg.records.dataset import LabelEncoding, indices_by_label
 from autoseg.records.selection import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
 
-try:
-    import cc3d
-except ImportError:
-    cc3d = None
-
 LabelIndices = NDArray[np.integer]
 """(Z, Y, X), indices of a LabelEncoding; 0 is background."""
-
-ComponentLibrary = Literal["cc3d", "scikit-image"]
-"""Both find the same components; their numbers may differ."""
-
-INSTALLED_LIBRARY: ComponentLibrary = "scikit-image" if cc3d is None else "cc3d"
-"""cc3d (package connected-components-3d, extra `fast`) where it is installed."""
 
 VOLUME_TOLERANCE = 1e-6
 """Relative tolerance: headers store spacings as float32 (6e-8), so a component of exactly the smallest volume could be
@@ -181,7 +169,7 @@ def fill_holes(labels: LabelIndices, indices: Sequence[int], painted_index: int)
     mask, box = _find_union(labels, indices)
     if box is None:
         return filled
-    parts = label_components(~mask[box], faces_only=True)
+    parts = label_components(~mask[box], "face")
     del mask
     is_open = np.zeros(int(parts.max(initial=0)) + 1, dtype=bool)
     is_open[0] = True  # the union itself
@@ -206,31 +194,6 @@ def find_components(labels: LabelIndices, indices: Sequence[int]) -> tuple[Slice
     """
     mask, box = _find_union(labels, indices)
     return None if box is None else (box, label_components(mask[box]))
-
-
-def label_components(
-    mask: NDArray[np.bool_], *, faces_only: bool = False, library: ComponentLibrary = INSTALLED_LIBRARY
-) -> NDArray[np.integer]:
-    """Number the connected components of a mask; needs 4 to 8 bytes a voxel.
-
-    Args:
-        mask: (Z, Y, X).
-        faces_only: Voxels are connected by faces; else by edges and corners too.
-        library: Library that finds them; the fast one where it is installed, unless a test asks for another.
-
-    Returns:
-        (Z, Y, X), counted from 1; 0 outside the mask.
-    """
-    if library == "cc3d":
-        neighbours = 6 if faces_only else 26
-        inside = tuple(slice(size) for size in mask.shape)
-        # cc3d 4.1.1 makes too little room for the numbers of many small components where axes have odd lengths.
-        padded = np.zeros([size + 1 for size in mask.shape], dtype=bool)
-        padded[inside] = mask
-        numbered: NDArray[np.integer] = cc3d.connected_components(padded, connectivity=neighbours)[inside]
-        return numbered
-    by_skimage: NDArray[np.integer] = label_by_skimage(mask, connectivity=1 if faces_only else mask.ndim)
-    return by_skimage
 
 
 def component_sizes(components: NDArray[np.integer]) -> NDArray[np.int64]:

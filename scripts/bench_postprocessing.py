@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from autoseg.components import INSTALLED_LIBRARY, label_components
 from autoseg.metrics.overlap import score_case
-from autoseg.postprocessing import INSTALLED_LIBRARY, find_components, label_components, remove_small_components
+from autoseg.postprocessing import find_components, remove_small_components
 from autoseg.selection.component_removal import CaseComponents, remove_below, tabulate_components
 
 SMALLEST = (2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300)
@@ -79,12 +80,12 @@ def main() -> None:
     mask = prediction == 1
     print(f"components of one label: {int(label_components(mask).max())}; installed library: {INSTALLED_LIBRARY}")
     if INSTALLED_LIBRARY == "cc3d":
-        for faces_only in (False, True):
+        for connectivity in ("full", "face"):
             compare(
                 ("scikit-image", "cc3d"),
                 [
-                    partial(label_components, mask, faces_only=faces_only, library="scikit-image"),
-                    partial(label_components, mask, faces_only=faces_only, library="cc3d"),
+                    partial(label_components, mask, connectivity, library="scikit-image"),
+                    partial(label_components, mask, connectivity, library="cc3d"),
                 ],
                 options.rounds,
             )

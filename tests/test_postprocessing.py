@@ -1,4 +1,4 @@
-"""Every operation against maps made by hand, against scipy, and with the other library of components."""
+"""Every operation against maps made by hand and against scipy."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,12 @@ from scipy import ndimage
 from autoseg.errors import RecordError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.postprocessing import (
-    INSTALLED_LIBRARY,
     apply_postprocessing,
-    component_sizes,
     describe_step,
     fill_holes,
     find_components,
     indices_of,
     keep_largest_component,
-    label_components,
     remove_small_components,
     smallest_kept_voxels,
 )
@@ -249,37 +246,6 @@ def test_filling_holes_equals_scipy_and_only_fills_background(labels):
     filled = fill_holes(labels, [1, 3], 3)
     np.testing.assert_array_equal(filled, expected)
     np.testing.assert_array_equal(fill_holes(filled, [1, 3], 3), filled)
-
-
-@given(labels=MAPS, faces_only=st.booleans())
-@settings(deadline=None, max_examples=50)
-def test_both_libraries_find_the_same_components(labels, faces_only):
-    pytest.importorskip("cc3d", reason="connected-components-3d is not installed (extra `fast`)")
-    ours, theirs = (
-        label_components(labels == 1, faces_only=faces_only, library=name) for name in ("cc3d", "scikit-image")
-    )
-    pairs = np.unique(np.stack([ours.ravel(), theirs.ravel()]).astype(int), axis=1)
-    assert len(pairs[0]) == len(set(pairs[0])) == len(set(pairs[1]))  # one to one
-    np.testing.assert_array_equal(ours == 0, theirs == 0)
-    np.testing.assert_array_equal(np.sort(component_sizes(ours)), np.sort(component_sizes(theirs)))
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5, 9), (3, 5, 7), (2, 4, 6)])
-def test_as_many_components_as_fit_are_found(shape):
-    """More than cc3d 4.1.1 makes room for where axes have odd lengths."""
-    pytest.importorskip("cc3d", reason="connected-components-3d is not installed (extra `fast`)")
-    places = np.indices(shape)
-    apart = (places % 2 == 0).all(axis=0)
-    checkers = places.sum(axis=0) % 2 == 0
-    for mask, faces_only in ((apart, False), (checkers, True)):
-        found = label_components(mask, faces_only=faces_only, library="cc3d")
-        assert sorted(found[mask]) == list(range(1, 1 + int(mask.sum())))
-        assert found.shape == mask.shape
-
-
-def test_the_fast_library_is_taken_where_it_is_installed():
-    pytest.importorskip("cc3d", reason="connected-components-3d is not installed (extra `fast`)")
-    assert INSTALLED_LIBRARY == "cc3d"
 
 
 def test_steps_in_words():

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import label as label_components
+
+from autoseg.components import label_components
 
 Mask = NDArray[np.bool_]
 InstanceMap = NDArray[np.integer]
@@ -74,7 +75,7 @@ def match_lesions(prediction: Mask, reference: Mask) -> PanopticQuality:
     Raises:
         ValueError: If the masks differ in shape.
     """
-    predicted, expected = (label_components(mask, connectivity=mask.ndim) for mask in (prediction, reference))
+    predicted, expected = (label_components(mask) for mask in (prediction, reference))
     return panoptic_quality(predicted, expected)
 
 

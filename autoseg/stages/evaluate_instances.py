@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.components import Connectivity, label_components
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.arrays.instances import Connectivity, label_components
 from autoseg.imaging.datasets.case_parallel import map_in_processes
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference

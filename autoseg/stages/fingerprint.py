@@ -6,8 +6,8 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from autoseg.components import label_components
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
@@ -18,9 +18,6 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds, Spacing
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
-
-ALL_NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)
-"""26 neighbours in a volume, 8 in a single plane."""
 
 
 def extract_fingerprint(
@@ -117,8 +114,8 @@ def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, spacing: Sp
     for _, head in foreground_heads(encoding):
         mask, _ = head_mask(labels, head, boxes)
         voxels = int(np.count_nonzero(mask))
-        components = ndimage.label(mask, ALL_NEIGHBOURS)[1] if voxels else 0
-        facts[head.name] = LabelFacts(voxels=voxels, volume_mm3=voxels * voxel_mm3, components=int(components))
+        components = int(label_components(mask).max()) if voxels else 0
+        facts[head.name] = LabelFacts(voxels=voxels, volume_mm3=voxels * voxel_mm3, components=components)
     return facts
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from autoseg.components import label_components
 from autoseg.errors import PlanningError
-from autoseg.imaging.arrays.instances import label_components
 from autoseg.records.case import Spacing
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.fingerprint import Fingerprint
@@ -166,8 +166,9 @@ def _without_small_pieces(core: NDArray[np.bool_]) -> NDArray[np.bool_]:
     pieces = label_components(core, "face")
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    is_kept: NDArray[np.bool_] = (sizes >= MIN_PIECE * sizes.max()) & (sizes > 0)
-    return is_kept[pieces]
+    is_kept = (sizes >= MIN_PIECE * sizes.max()) & (sizes > 0)
+    kept: NDArray[np.bool_] = is_kept[pieces]
+    return kept
 
 
 def _with_margin(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:

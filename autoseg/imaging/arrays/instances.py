@@ -6,19 +6,15 @@ touch stay apart.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from autoseg.components import label_components
 from autoseg.records.case import Spacing
 from autoseg.records.dataset import LabelEncoding
-
-Connectivity = Literal["full", "face"]
-"""Voxels are neighbours when they share a face, an edge or a corner (`full`: 26, in one slice 8), or a face alone
-(`face`: 6, in one slice 4)."""
 
 InstanceIds = NDArray[np.unsignedinteger]
 """Numbers of instances, (Z, Y, X), 1 to n, 0 elsewhere; in the smallest unsigned type that holds n."""
@@ -51,20 +47,13 @@ def find_instances(
             continue
         box = boxes[0]  # what follows needs up to 20 bytes a voxel
         if len(indices) == 1:
-            found = label_components(mask[box], "full")
+            found = label_components(mask[box])
         else:
             found = grow_cores(labels[box] == indices[0], mask[box], spacing)
         inside = found > 0
-        ids[box][inside] = found[inside] + len(owners)
+        ids[box][inside] = found[inside].astype(np.uint32) + len(owners)
         owners += [value] * int(found.max())
     return ids.astype(np.min_scalar_type(len(owners))), tuple(owners)
-
-
-def label_components(mask: NDArray[np.bool_], connectivity: Connectivity) -> NDArray[np.int32]:
-    """Connected components of a mask of at most three axes, numbered from 1 on; same shape."""
-    rank = mask.ndim if connectivity == "full" else 1
-    components: NDArray[np.int32] = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, rank))[0]
-    return components
 
 
 def grow_cores(core: NDArray[np.bool_], mask: NDArray[np.bool_], spacing: Spacing) -> NDArray[np.int32]:
@@ -86,7 +75,7 @@ def grow_cores(core: NDArray[np.bool_], mask: NDArray[np.bool_], spacing: Spacin
     References:
         Meyer, Beucher 1990, "Morphological segmentation" (watershed from markers).
     """
-    markers = label_components(core, "face")
+    markers = label_components(core, "face").astype(np.int32, copy=False)
     if not core.any():
         return markers
     distance_mm = ndimage.distance_transform_edt(~core, sampling=spacing).astype(np.float32)

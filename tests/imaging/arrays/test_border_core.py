@@ -8,9 +8,10 @@ from hypothesis.extra import numpy as arrays
 from scipy.spatial.distance import cdist
 from skimage.measure import label, regionprops
 
+from autoseg.components import label_components
 from autoseg.errors import PlanningError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding, divide_labels, find_cores
-from autoseg.imaging.arrays.instances import find_instances, label_components
+from autoseg.imaging.arrays.instances import find_instances
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map, make_encoding
 from autoseg.records.dataset import Head, LabelEncoding, indices_by_label
 from autoseg.records.fingerprint import LabelFacts

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from autoseg.components import label_components
 from autoseg.imaging.arrays.border_core import divide_encoding
-from autoseg.imaging.arrays.instances import find_instances, grow_cores, label_components
+from autoseg.imaging.arrays.instances import find_instances, grow_cores
 from autoseg.imaging.arrays.labels import make_encoding
 
 TWO = make_encoding({"cell": 7, "nerve": 300})
