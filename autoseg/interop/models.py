@@ -3,7 +3,6 @@
 Tested in tests/interop/test_models.py and tests/stages/test_export.py.
 """
 
-import hashlib
 import tempfile
 import zipfile
 import zlib
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from autoseg.errors import InteropError
 from autoseg.interop.archives import extract_safely
-from autoseg.records.files import read_record
+from autoseg.records.files import hash_file, read_record
 from autoseg.records.manifest import MANIFEST_NAME, FileFacts, Manifest
 from autoseg.records.workspace import Workspace
 
@@ -149,6 +148,4 @@ def _find_altered(folder: Path, files: Mapping[str, FileFacts]) -> Iterator[str]
 
 
 def _describe(path: Path) -> FileFacts:
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return FileFacts(bytes=path.stat().st_size, sha256=digest)
+    return FileFacts(bytes=path.stat().st_size, sha256=hash_file(path))

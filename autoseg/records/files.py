@@ -4,6 +4,7 @@ Every file is written under a temporary name in its own folder and then renamed,
 file, and an interrupted run leaves none under the final name.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -71,6 +72,12 @@ def relative_path(path: PurePath, folder: PurePath) -> str:
         return type(path)(relpath(path, folder)).as_posix()
     except ValueError:
         return path.as_posix()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @contextmanager

@@ -17,18 +17,16 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from autoseg.errors import TrainingError, UsageError
-from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.storage import RECORD_ENDING, open_case
 from autoseg.imaging.datasets.case_reading import read_case
-from autoseg.imaging.formats.volume import restore_array
-from autoseg.imaging.formats.writing import label_map_ending, write_label_map
+from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
     cascade_steps,
     load_configuration,
-    stream_case_logits,
+    stream_stored_case,
     with_precision,
 )
 from autoseg.inference.restoring.restore import LabelIndices, LogitStream, restore_combinations
@@ -183,8 +181,7 @@ def write_validation_maps(run: ValidationRun, case: str, maps: Sequence[tuple[La
     """Write label indices, (Z, Y, X) in working orientation, on the grid of a case's image, each into its folder."""
     original = read_case(run.dataset_folder, run.files(case), run.plan.encoding, run.plan.orientation)
     for labels, folder in maps:
-        values = decode_label_map(restore_array(labels, original.orientation), run.plan.encoding)
-        write_label_map(values, original.template, folder / f"{case}{label_map_ending(run.dataset.file_ending)}")
+        original.write_labels(labels, run.plan.encoding, folder / f"{case}{label_map_ending(run.dataset.file_ending)}")
 
 
 def weights_origin(run: ValidationRun, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
@@ -259,10 +256,7 @@ def _open_logits(
             "autoseg select --no-ensembles --no-thresholds"
         )
     stored = open_case(folder, case)
-    image = stored.array[: len(run.plan.channel_names)]
-    labels = previous[case][:] if case in previous else None
-    slices = stream_case_logits(member, image, labels)
-    return LogitStream(slices, stored.record, member.configuration.resampling)
+    return stream_stored_case(member, stored, previous[case][:] if case in previous else None)
 
 
 def _score(run: ValidationRun, case: str, prediction: Path) -> CaseScores:

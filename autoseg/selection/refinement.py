@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoseg.errors import RecordError
-from autoseg.imaging.arrays.labels import decode_label_map
-from autoseg.imaging.formats.volume import restore_array
-from autoseg.imaging.formats.writing import label_map_ending, write_label_map
+from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.loading import cascade_steps
-from autoseg.inference.refinement.loading import hash_file, load_refiner, refiner_path
+from autoseg.inference.refinement.loading import load_refiner, refiner_path
 from autoseg.inference.refinement.patches import plan_patches, plan_refiner
 from autoseg.inference.refinement.refine import LoadedRefiners, refine_labels
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
@@ -26,7 +24,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Triple
 from autoseg.records.dataset import foreground_names
 from autoseg.records.evaluation import CaseScores
-from autoseg.records.files import read_record, write_record
+from autoseg.records.files import hash_file, read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.selection import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
@@ -164,9 +162,7 @@ class _Trial:
             refine_labels(held_out.coarse, self.encoding, loaded, cases.thresholds)
             after.append(held_out.score(self.encoding, self.tolerance_mm))
             path = folder / f"{held_out.case}{label_map_ending(cases.run.dataset.file_ending)}"
-            volume = held_out.volume
-            values = decode_label_map(restore_array(held_out.coarse.volume, volume.orientation), self.encoding)
-            write_label_map(values, volume.template, path)
+            held_out.volume.write_labels(held_out.coarse.volume, self.encoding, path)
             reference = cases.run.dataset_folder / cases.run.files(held_out.case).label
             maps.append(CaseMapFiles(held_out.case, path, reference))
             progress(len(cases) + len(maps), 2 * len(cases))

@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.costs.windows import count_windows
-from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
+from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.case_reading import choose_orientation, read_case
 from autoseg.imaging.formats.reading import read_label_map
-from autoseg.imaging.formats.volume import orient_array, restore_array
-from autoseg.imaging.formats.writing import label_map_ending, write_label_map
+from autoseg.imaging.formats.volume import orient_array
+from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
-from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stream_case_logits, with_precision
-from autoseg.inference.restoring.restore import LabelIndices, LogitStream, ProbabilitySink, restore_with_grids
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stream_stored_case, with_precision
+from autoseg.inference.restoring.restore import LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import CaseFiles, indices_by_label
+from autoseg.records.dataset import CaseFiles, foreground_names
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import write_record
 from autoseg.records.workspace import CALIBRATION_NAME, EVALUATION_NAME
@@ -55,9 +55,7 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
         labels = previous[case][:] if is_cascade else None
         scores.append(_validate_case(fold, loaded, by_case[case], labels, counter))
         progress(number, len(cases))
-    evaluation = summarize(
-        scores, [label for label, indices in indices_by_label(plan.encoding).items() if indices != (0,)]
-    )
+    evaluation = summarize(scores, foreground_names(plan.encoding))
     write_record(counter.counts(), fold.validation_folder / CALIBRATION_NAME)
     write_record(evaluation, fold.validation_folder / EVALUATION_NAME)
     return evaluation
@@ -112,9 +110,8 @@ def _validate_case(
     for stage, labels in zip(_next_stages(fold), next_maps, strict=True):
         stage.write(stage.grid(files.case), labels)
     original = read_case(dataset, files, plan.encoding, plan.orientation)
-    values = decode_label_map(restore_array(own, original.orientation), plan.encoding)
     path = fold.validation_folder / f"{files.case}{label_map_ending(fold.dataset.file_ending)}"
-    write_label_map(values, original.template, path)
+    values = original.write_labels(own, plan.encoding, path)
     return measure_case(files.case, values, reference.array[0], plan.labels, original.template.grid.spacing)
 
 
@@ -130,8 +127,6 @@ def _label_maps(
     Both come from one pass of the network; a cascade's own second stage gets its previous stage's label indices.
     """
     stored = fold.open_case(case)
-    image = stored.array[: len(fold.plan.channel_names)]
-    slices = stream_case_logits(loaded, image, previous)
-    logits = LogitStream(slices, stored.record, loaded.configuration.resampling)
+    logits = stream_stored_case(loaded, stored, previous)
     grids = [stage.grid(case) for stage in _next_stages(fold)]
     return restore_with_grids(logits, grids, fold.plan.encoding, sinks)

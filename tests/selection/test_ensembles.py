@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.inference.models.loading import stream_case_logits
+from autoseg.inference.models.loading import stream_stored_case
 from autoseg.metrics.overlap import score_case
 from autoseg.progress import no_progress
 from autoseg.records.checkpoint import Checkpoint
@@ -89,9 +89,9 @@ def passes(monkeypatch):
 
     def watch(loaded, *arguments, **options):
         calls.append(loaded.name)
-        return stream_case_logits(loaded, *arguments, **options)
+        return stream_stored_case(loaded, *arguments, **options)
 
-    monkeypatch.setattr(ensembles, "stream_case_logits", watch)
+    monkeypatch.setattr(ensembles, "stream_stored_case", watch)
     return calls
 
 

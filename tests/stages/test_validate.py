@@ -13,7 +13,7 @@ from skimage.transform import resize
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import open_case
-from autoseg.inference.models.loading import load_configuration, stream_case_logits
+from autoseg.inference.models.loading import load_configuration, stream_stored_case
 from autoseg.records.calibration import Calibration
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -150,9 +150,9 @@ def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, t
 
     def watch(loaded, *arguments, **options):
         axes.append(loaded.mirror_axes)
-        return stream_case_logits(loaded, *arguments, **options)
+        return stream_stored_case(loaded, *arguments, **options)
 
-    monkeypatch.setattr(validate, "stream_case_logits", watch)
+    monkeypatch.setattr(validate, "stream_stored_case", watch)
     for name in ("3d_lowres", CASCADE):
         validation = validation_of(workspace, plan, name, "0")
         assert estimate_validation_seconds(validation) > 0

@@ -51,6 +51,11 @@ class StoredCase:
     annotated: Locations | None
     """Voxels (N, 3) with a label other than `ignore`; None when the dataset has no ignore label."""
 
+    def read_image(self) -> NDArray[np.float32]:
+        """Image channels, (C, Z, Y, X), in memory."""
+        image: NDArray[np.float32] = self.array[: self.array.shape[0] - 1]
+        return image
+
 
 def save_case(
     folder: Path,

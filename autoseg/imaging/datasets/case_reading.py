@@ -8,9 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.arrays.labels import encode_label_map
+from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.formats.reading import Template, data_files, read_image, read_label_map
-from autoseg.imaging.formats.volume import canonical_orientation, grid_difference, orient_array, orient_grid
+from autoseg.imaging.formats.volume import (
+    AnyArray,
+    canonical_orientation,
+    grid_difference,
+    orient_array,
+    orient_grid,
+    restore_array,
+)
+from autoseg.imaging.formats.writing import write_label_map
 from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName
 
@@ -29,6 +37,21 @@ class CaseVolume:
     """Permutation and flips from stored to working axes."""
     template: Template
     """Template for writing a label map on the image's own grid."""
+
+    def write_labels(self, labels: NDArray[np.integer], encoding: LabelEncoding, path: Path) -> AnyArray:
+        """Write a label map of this case on the image's own grid.
+
+        Args:
+            labels: Label indices, (Z, Y, X) in working orientation.
+            encoding: Encoding of the dataset.
+            path: File to write.
+
+        Returns:
+            The label map as written: label values, (Z, Y, X) in the file's orientation.
+        """
+        values = decode_label_map(restore_array(labels, self.orientation), encoding)
+        write_label_map(values, self.template, path)
+        return values
 
 
 def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientation: OrientationName) -> CaseVolume:

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoseg.errors import PredictionError
+from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
+from autoseg.inference.restoring.restore import LogitStream
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
@@ -315,3 +317,17 @@ def stream_case_logits(
     if configuration.logits_precision == "float32":
         return slices
     return (logits.clamp_(-MAX_FLOAT16, MAX_FLOAT16).to(torch.float16) for logits in slices)
+
+
+def stream_stored_case(
+    loaded: LoadedConfiguration, stored: StoredCase, previous: AnyArray | None = None
+) -> LogitStream:
+    """Mean logits of a stored case, as one stream with what is needed to bring them to the image's own grid.
+
+    Args:
+        loaded: Networks, and the device and precision in which they compute.
+        stored: Preprocessed case of the same configuration.
+        previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
+    """
+    slices = stream_case_logits(loaded, stored.read_image(), previous)
+    return LogitStream(slices, stored.record, loaded.configuration.resampling)

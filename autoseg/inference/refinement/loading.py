@@ -3,7 +3,6 @@
 Tested in tests/selection/test_refinement.py.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from autoseg.errors import PredictionError
 from autoseg.inference.refinement.refine import LoadedRefiners
 from autoseg.networks.devices import memory_format
 from autoseg.networks.refiner import RefinerNetwork
+from autoseg.records.files import hash_file
 from autoseg.records.network import NetworkSpec
 from autoseg.records.selection import Refinement
 from autoseg.records.workspace import Workspace
@@ -57,9 +57,3 @@ def load_refiner(path: Path, spec: NetworkSpec, device: torch.device) -> Refiner
 def refiner_path(workspace: Workspace, index: int) -> Path:
     """Path of one refiner's files, without ending."""
     return workspace.refinement / f"refiner_{index}"
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

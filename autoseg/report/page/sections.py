@@ -1,19 +1,17 @@
 """The headline of the page, and its sections on plan, training, selection and versions."""
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
-from pathlib import Path
 
 from markupsafe import Markup
 
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
-from autoseg.records.files import read_record
+from autoseg.records.files import hash_file, read_record
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
@@ -178,7 +176,7 @@ def render_versions(workspace: Workspace) -> Markup:
             software.append((package, "not installed"))
     software.append(("machine", f"{platform.platform()}, {os.cpu_count()} cores"))
     records = (workspace.dataset, workspace.fingerprint, workspace.plan, workspace.splits, workspace.selection)
-    files: list[Row] = [(path.name, _hash_file(path)) for path in records if path.exists()]
+    files: list[Row] = [(path.name, hash_file(path)[:SHOWN_DIGITS]) for path in records if path.exists()]
     return render_template("versions.html", software=software, files=files, folds=_fold_rows(workspace))
 
 
@@ -192,15 +190,10 @@ def _fold_rows(workspace: Workspace) -> list[Row]:
             checkpoint.fold,
             f"{checkpoint.step:,}",
             format_duration(checkpoint.elapsed_seconds),
-            _hash_file(weights) if weights.exists() else "missing",
+            hash_file(weights)[:SHOWN_DIGITS] if weights.exists() else "missing",
         )
         rows.append(row)
     return rows
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:SHOWN_DIGITS]
 
 
 def list_recipe_steps(selection: Selection) -> list[str]:

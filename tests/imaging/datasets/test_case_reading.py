@@ -5,7 +5,8 @@ import pytest
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.datasets.case_reading import choose_orientation, content_hash, read_case
-from autoseg.imaging.formats.volume import make_grid, orient_array
+from autoseg.imaging.formats.reading import read_label_map
+from autoseg.imaging.formats.volume import grid_difference, make_grid, orient_array
 from autoseg.records.case import Orientation
 from autoseg.records.dataset import CaseFiles
 
@@ -30,6 +31,17 @@ def test_canonical_case_against_nibabels_reorientation(shared):
     np.testing.assert_allclose(np.array(case.grid.affine)[:, [2, 1, 0, 3]], expected.affine, atol=1e-6)
     assert case.labels.shape == case.image.shape[1:] == case.grid.shape
     assert case.labels.dtype == np.int16
+
+
+def test_labels_are_written_back_on_the_images_own_grid(shared, tmp_path):
+    made = shared / "data" / "odd_files" / "made"
+    case = read_case(made, files("image_permuted_SRA.nii.gz", "label_permuted_SRA.nii.gz"), ENCODING, "canonical")
+    assert case.labels is not None
+    values = case.write_labels(case.labels, ENCODING, tmp_path / "written.nii.gz")
+    written, source = read_label_map(tmp_path / "written.nii.gz"), read_label_map(made / "label_permuted_SRA.nii.gz")
+    np.testing.assert_array_equal(written.array, source.array)
+    np.testing.assert_array_equal(values, source.array[0])
+    assert grid_difference(written.grid, source.grid) is None
 
 
 def test_as_stored_leaves_axes_alone(shared):
