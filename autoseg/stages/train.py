@@ -20,7 +20,7 @@ from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.split import find_split
-from autoseg.stages.validate import estimate_validation_seconds, lacks_next_stage, validate_fold
+from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
 from autoseg.training.distributed import device_of_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
 from autoseg.training.folds.fold import Fold
@@ -204,7 +204,7 @@ def _training_seconds(fold: Fold, began: float) -> float | None:
 
 def _finish_already_trained(fold: Fold, bar: ProgressBar, earlier: Checkpoint) -> None:
     """Write label maps for a cascade that was planned later; log which options a fold that is trained ignores."""
-    if lacks_next_stage(fold):
+    if lacks_next_step_maps(fold):
         _score_validation_cases(fold, bar)
     logger.info("%s is trained and validated; --restart trains it again", fold.title)
     if changed := describe_changed_options(earlier, fold):

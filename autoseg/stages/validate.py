@@ -16,7 +16,7 @@ from autoseg.imaging.datasets.case_reading import choose_orientation, read_case
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.imaging.formats.volume import orient_array
 from autoseg.imaging.formats.writing import label_map_ending
-from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
+from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps
 from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stream_stored_case, with_precision
 from autoseg.inference.restoring.restore import LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
@@ -61,13 +61,13 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     return evaluation
 
 
-def lacks_next_stage(fold: Fold) -> bool:
+def lacks_next_step_maps(fold: Fold) -> bool:
     """Whether a cascade needs label maps of this fold that are missing or outdated; `validate_fold` writes them."""
-    return any(stage.find_fault(case) for stage in _next_stages(fold) for case in fold.split.validation)
+    return any(stage.find_fault(case) for stage in _next_step_maps(fold) for case in fold.split.validation)
 
 
-def _next_stages(fold: Fold) -> tuple[NextStage, ...]:
-    return next_stages(fold.workspace, fold.plan, fold.configuration_name, fold.fold_name)
+def _next_step_maps(fold: Fold) -> tuple[NextStepMaps, ...]:
+    return next_step_maps(fold.workspace, fold.plan, fold.configuration_name, fold.fold_name)
 
 
 def estimate_validation_seconds(fold: Fold) -> float:
@@ -107,7 +107,7 @@ def _validate_case(
     indices = orient_array(encode_label_map(reference.array[0], plan.encoding), orientation)
     own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices)])
     del indices
-    for stage, labels in zip(_next_stages(fold), next_maps, strict=True):
+    for stage, labels in zip(_next_step_maps(fold), next_maps, strict=True):
         stage.write(stage.grid(files.case), labels)
     original = read_case(dataset, files, plan.encoding, plan.orientation)
     path = fold.validation_folder / f"{files.case}{label_map_ending(fold.dataset.file_ending)}"
@@ -128,5 +128,5 @@ def _label_maps(
     """
     stored = fold.open_case(case)
     logits = stream_stored_case(loaded, stored, previous)
-    grids = [stage.grid(case) for stage in _next_stages(fold)]
+    grids = [stage.grid(case) for stage in _next_step_maps(fold)]
     return restore_with_grids(logits, grids, fold.plan.encoding, sinks)

@@ -24,7 +24,7 @@ from autoseg.stages import validate
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.validate import estimate_validation_seconds, lacks_next_stage, validate_fold
+from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
 from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
 from autoseg.training.folds.fold import Fold
@@ -128,17 +128,17 @@ def test_scores_are_of_the_maps_that_were_written(validated, dataset):
 
 def test_missing_maps_are_noticed_and_written_again(validated, plan):
     low, cascade = (validation_of(validated, plan, name, "1") for name in ("3d_lowres", CASCADE))
-    assert not lacks_next_stage(low)
-    assert not lacks_next_stage(cascade)
+    assert not lacks_next_step_maps(low)
+    assert not lacks_next_step_maps(cascade)
     path = validated.next_stage("3d_lowres", "1", CASCADE) / "phantom_001.b2nd"
     before = path.read_bytes()
     path.unlink()
-    assert lacks_next_stage(low)
+    assert lacks_next_step_maps(low)
     with pytest.raises(TrainingError, match=r"(?s)fold 1 has not written its label maps.*-c 3d_lowres -f 1"):
         validate_fold(cascade)
     validate_fold(low)
     assert path.read_bytes() == before
-    assert not lacks_next_stage(low)
+    assert not lacks_next_step_maps(low)
 
 
 def test_the_estimate_needs_neither_weights_nor_maps(dataset, plan, validated, tmp_path, monkeypatch):

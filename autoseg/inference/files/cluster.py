@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 CONNECTING_SECONDS = 20.0
 
-ANSWER_SECONDS = 30.0
+RESULT_SECONDS = 30.0
 """Longest wait for a finished result. Results are small and arrive at once, unless the worker died just afterwards."""
 
 
@@ -34,47 +34,38 @@ class Cluster(Generic[Tool]):
     """Function that loads the tool, once in every process; picklable."""
 
     def work(self, work: Callable[[Tool, Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result | str]]:
-        """Results in the order in which they are finished; see `work_on_cluster`."""
-        return work_on_cluster(self.address, self.load, work, items)
+        """Do the same work for every item, on all workers of the cluster.
+
+        Args:
+            work: Function of the tool and an item; picklable. An error that it raises becomes a message, and the other
+                items are not affected.
+            items: Inputs of `work`; picklable.
+
+        Yields:
+            Index of the item, and its result or, if it failed or its worker died, a message; in the order in which
+            items are finished.
+
+        Raises:
+            UsageError: If the package is missing, or no scheduler answers at the address.
+        """
+        distributed = _import_distributed()
+        key = secrets.token_hex(8)
+        with _connect(distributed, self.address) as client:
+            futures = client.map(
+                _work_in_worker, [*items], key=None, token=key, load=self.load, work=work, pure=False, retries=0
+            )
+            position = {future.key: index for index, future in enumerate(futures)}
+            try:
+                for future in distributed.as_completed(futures):
+                    yield position[future.key], _result_or_message(future)
+                    future.release()
+            finally:
+                client.cancel(futures)
+                client.run(forget_tools, on_error="ignore")  # a worker may have died since
 
 
 _ONE_AT_A_TIME = threading.Lock()
 """Keeps a worker with several threads from holding several cases in memory."""
-
-
-def work_on_cluster(
-    address: str, load: Callable[[], Tool], work: Callable[[Tool, Item], Result], items: Sequence[Item]
-) -> Iterator[tuple[int, Result | str]]:
-    """Do the same work for every item, on all workers of a running cluster.
-
-    Args:
-        address: Address of the scheduler, such as `tcp://node1:8786`.
-        load: Function that loads the tool, once in every process; picklable.
-        work: Function of the tool and an item; picklable. An error that it raises becomes a message, and the other
-            items are not affected.
-        items: Inputs of `work`; picklable.
-
-    Yields:
-        Index of the item, and its result or, if it failed or its worker died, a message; in the order in which items
-        are finished.
-
-    Raises:
-        UsageError: If the package is missing, or no scheduler answers at the address.
-    """
-    distributed = _import_distributed()
-    key = secrets.token_hex(8)
-    with _connect(distributed, address) as client:
-        futures = client.map(
-            _work_in_worker, [*items], key=None, token=key, load=load, work=work, pure=False, retries=0
-        )
-        position = {future.key: index for index, future in enumerate(futures)}
-        try:
-            for future in distributed.as_completed(futures):
-                yield position[future.key], _answer(future)
-                future.release()
-        finally:
-            client.cancel(futures)
-            client.run(forget_tools, on_error="ignore")  # a worker may have died since
 
 
 def forget_tools() -> None:
@@ -102,15 +93,15 @@ def _loaded(loading: _Loading) -> Any:  # noqa: ANN401 (whatever `load` returns)
     return loading.load()
 
 
-def _answer(future: Any) -> Any:  # noqa: ANN401 (whatever `work` returns)
+def _result_or_message(future: Any) -> Any:  # noqa: ANN401 (whatever `work` returns)
     """The result or a message, also where a finished result was lost with its worker."""
     try:
-        return future.result(timeout=ANSWER_SECONDS)
+        return future.result(timeout=RESULT_SECONDS)
     except Exception as error:  # noqa: BLE001 (any error that the work raised in another process)
-        return _sentence(error)
+        return _describe_error(error)
 
 
-def _sentence(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     if type(error).__name__ == "KilledWorker":
         return (
             "the worker processes that predicted this case or one beside it were killed, most likely because they ran "

@@ -13,7 +13,7 @@ from autoseg.inference.files.outputs import SIDE_MAPS
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by case name, sorted; other files, and maps of uncertainty or instances, are left alone.
+    """Image files of a folder by case name, sorted; other files, and maps of uncertainty or instances, are skipped.
 
     Raises:
         UsageError: If the folder does not exist, or two of its files have the same case name.

@@ -31,7 +31,7 @@ OUTDATED = "or its preprocessed cases changed after its label maps were written"
 
 
 @dataclass(frozen=True)
-class NextStage:
+class NextStepMaps:
     """Label maps of one fold's validation cases, for the next step of a cascade."""
 
     workspace: Workspace
@@ -90,10 +90,10 @@ class NextStage:
         return hash_of([weights, grid.content_hash])
 
 
-def next_stages(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> tuple[NextStage, ...]:
+def next_step_maps(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> tuple[NextStepMaps, ...]:
     """The label maps of one fold for each cascade that takes those of `configuration` as input."""
     return tuple(
-        NextStage(workspace, plan, fold, name)
+        NextStepMaps(workspace, plan, fold, name)
         for name, value in plan.configurations.items()
         if value.previous_configuration == configuration
     )
@@ -123,11 +123,11 @@ def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[s
             f"{workspace.splits}: {len(never)} cases, {never[0]} first, are in the validation part of no fold, and "
             f"{name} needs a label map of every case from a network that did not train on it. Plan with more folds."
         )
-    stages = {fold: NextStage(workspace, plan, fold, name) for fold in sorted({folds[case] for case in cases})}
-    faults = Counter((folds[case], fault) for case in cases if (fault := stages[folds[case]].find_fault(case)))
+    maps = {fold: NextStepMaps(workspace, plan, fold, name) for fold in sorted({folds[case] for case in cases})}
+    faults = Counter((folds[case], fault) for case in cases if (fault := maps[folds[case]].find_fault(case)))
     if faults:
         raise TrainingError(_describe_faults(workspace, plan, name, faults))
-    return {case: stages[folds[case]].open(case) for case in cases}
+    return {case: maps[folds[case]].open(case) for case in cases}
 
 
 def _describe_faults(workspace: Workspace, plan: Plan, name: str, faults: Mapping[tuple[str, str], int]) -> str:

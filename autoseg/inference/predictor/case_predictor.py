@@ -309,7 +309,7 @@ class CasePredictor:
     def _open_probabilities(
         self, case: PreparedCase, choices: OutputChoices, path: Path | None
     ) -> "Iterator[NDArray[np.float16] | blosc2.NDArray | None]":
-        """Zeros (K, Z, Y, X) in memory or in a file; nothing where probabilities are not wanted."""
+        """Zeros (K, Z, Y, X) in memory or in a file; None if probabilities are not asked for."""
         shape = (len(self.plan.encoding.heads), *case.grid.shape)
         if not choices.probabilities:
             yield None
@@ -358,7 +358,7 @@ def _check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> Non
             f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
             f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
         )
-    undefined = sum(  # plane by plane: the answer takes a byte per voxel
+    undefined = sum(  # plane by plane: the mask takes a byte per voxel
         int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
     )
     if undefined:

@@ -1,7 +1,7 @@
-"""A coarse pass finds where the foreground is, so that the careful pass runs there only.
+"""A coarse pass finds where the foreground is, so that only its surroundings are predicted in detail.
 
     coarse image --few windows, one network--> bounds of the foreground --enlarge--> region of interest
-    region of the image --careful pass--> slices --surround--> slices of the whole grid, background around the region
+    region of the image --detailed pass--> slices --surround--> slices of the whole grid, background around the region
 
 The coarse pass may miss a small structure, which is then lost; so this is done only when asked for.
 """
@@ -23,11 +23,11 @@ from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.records.case import Slices3, Triple
 
 MARGIN_FRACTION = 0.25
-"""Margin on every side of what was found, as fraction of the patch: the coarse pass errs by some voxels, and networks
-want context."""
+"""Margin on every side of what was found, as a fraction of the patch: the coarse pass errs by some voxels, and networks
+need context."""
 
 MAX_FRACTION = 0.7
-"""Fraction of the grid; a region that holds more saves less than the coarse pass cost."""
+"""Maximum size of a region as a fraction of the grid: a larger one saves less than the coarse pass costs."""
 
 CERTAIN = 20.0
 """Logit of background around the region, its negative for everything else: sigmoid and softmax are 1 to 2e-9."""
@@ -38,7 +38,7 @@ COARSE_WINDOWS = WindowSettings(overlap=0.0, mirroring=False)
 
 @dataclass(frozen=True)
 class CoarsePass:
-    """What finds the region of interest of a configuration."""
+    """Finds the region of interest of a configuration."""
 
     is_softmax: bool
     """Whether the largest head decides, head 0 for background; else every positive head is a region."""
@@ -48,7 +48,7 @@ class CoarsePass:
     def find_region(
         self, member: LoadedConfiguration, images: Mapping[str, NDArray[np.float32]], labels: AnyArray | None
     ) -> Slices3 | None:
-        """Where a configuration has to look, on its own grid.
+        """Region that a configuration has to predict in detail, on its own grid.
 
         Args:
             member: The configuration.
@@ -57,7 +57,7 @@ class CoarsePass:
                 no cascade.
 
         Returns:
-            None where it has to look everywhere: one window sees the whole image, nothing was found, or too much.
+            The region; None: the whole image, because one window holds it, nothing was found, or too much.
         """
         _, depth, height, width = images[member.name].shape
         shape: Triple = depth, height, width
@@ -89,7 +89,7 @@ def find_in_labels(labels: AnyArray) -> Slices3 | None:
 def halve(image: NDArray[np.float32], *, flat: bool) -> NDArray[np.float32]:
     """Means of 2 x 2 x 2 voxels, (C, Z, Y, X) -> (C, ceil(Z / 2), ceil(Y / 2), ceil(X / 2)); `flat`: of 2 x 2, all Z.
 
-    The last voxel of an odd axis is the mean of those that are there.
+    The last voxel of an odd axis is the mean of fewer voxels.
     """
     factors = [1 if flat else 2, 2, 2]
     halved = [

@@ -80,7 +80,7 @@ class LogitResampler:
         return max(0, self._needed.stop - self._first - len(self._held))
 
     def push(self, logits: Tensor) -> None:
-        """Take the next slice, (K, y, x), float32 or float16; it is left as it is."""
+        """Add the next slice, (K, y, x), float32 or float16; it is not changed."""
         self._held.append(logits)
         if self._first < self._needed.start:
             self._release_first()

@@ -46,7 +46,7 @@ class ProbabilitySink(Protocol):
     """What receives mean probabilities while they stream."""
 
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
-        """Take some rows of a case's cropped box.
+        """Receive some rows of a case's cropped box.
 
         Args:
             record: What preprocessing did to the case; tells where the box lies in the image.
@@ -203,7 +203,7 @@ def restore_on_grid(
             between their grids.
 
     References:
-        nnU-Net v2 (Isensee et al. 2021), cascade: logits resized linearly to the next stage's shape, then argmax.
+        nnU-Net v2 (Isensee et al. 2021), cascade: logits resized linearly to the next step's shape, then argmax.
         Differs: slab by slab; at prediction too, where nnU-Net resamples the label map of the whole image.
     """
     clock = clock or StepClock()

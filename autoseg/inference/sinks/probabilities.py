@@ -30,7 +30,7 @@ class ProbabilityVolume:
     def __init__(
         self, array: "NDArray[np.float16] | blosc2.NDArray", encoding: LabelEncoding, orientation: Orientation
     ) -> None:
-        """Take over an array of zeros.
+        """Fill an array of zeros.
 
         Args:
             array: Zeros (K, Z, Y, X).

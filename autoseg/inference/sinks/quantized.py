@@ -29,7 +29,7 @@ class QuantizedVolume:
     """Quantised probabilities of the cropped box, filled slab by slab; a `ProbabilitySink`."""
 
     def __init__(self, array: blosc2.NDArray, thresholds: Sequence[float]) -> None:
-        """Take over an array (K, Z, Y, X), uint8; thresholds ascend."""
+        """Fill an array (K, Z, Y, X), uint8; thresholds ascend."""
         self._array = array
         self._boundaries = torch.tensor(list(thresholds), dtype=torch.float32)
 

@@ -279,11 +279,11 @@ class NetworkPass:
     def __init__(
         self, forward: Forward, passes: NetworkPasses, *, num_labels: int = 0, mirror_axes: Sequence[int] = ()
     ) -> None:
-        """Take the networks over.
+        """Combine networks with their settings.
 
         Args:
             forward: Networks as one: (B, C, *spatial) -> logits (B, K, *spatial), on the device.
-            passes: Device, precision and batches; shared by all calls, and learns from them.
+            passes: Device, precision and batches; shared by all calls, which add measurements.
             num_labels: Foreground labels that a cascade's label map, the last channel, is expanded to; 0: no cascade.
             mirror_axes: Spatial axes along which prediction mirrors: a trial compares labels after averaging over the
                 mirrored variants where a call holds all of them.

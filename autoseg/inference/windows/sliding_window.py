@@ -111,7 +111,7 @@ def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def choose_window_batch(patch_size: Sequence[int]) -> int:
-    """Windows per network pass, a power of two: small patches are batched, big ones go alone.
+    """Windows per network pass, a power of two: small patches are batched, big ones are predicted one by one.
 
     Examples:
         >>> choose_window_batch((40, 56, 40)), choose_window_batch((64, 96, 96)), choose_window_batch((128, 128, 128))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.errors import TrainingError
-from autoseg.inference.models.cascade_maps import NextStage, load_previous, next_stages
+from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record, write_record
@@ -48,7 +48,7 @@ def workspace(tmp_path, plan):
 
 
 def write_maps(workspace, plan, fold):
-    (stage,) = next_stages(workspace, plan, "3d_lowres", fold)
+    (stage,) = next_step_maps(workspace, plan, "3d_lowres", fold)
     for case in HELD_OUT[fold]:
         stage.write(stage.grid(case), np.full(SHAPE, ord(case) % 3, dtype=np.uint8))
 
@@ -74,9 +74,9 @@ def test_every_case_gets_the_map_of_the_fold_that_held_it_out(workspace, plan):
 
 
 def test_only_what_a_cascade_builds_on_has_a_next_stage(workspace, plan):
-    assert next_stages(workspace, plan, "3d_lowres", "0") == (NextStage(workspace, plan, "0", CASCADE),)
-    assert next_stages(workspace, plan, "3d_fullres", "0") == ()
-    assert next_stages(workspace, plan, CASCADE, "0") == ()
+    assert next_step_maps(workspace, plan, "3d_lowres", "0") == (NextStepMaps(workspace, plan, "0", CASCADE),)
+    assert next_step_maps(workspace, plan, "3d_fullres", "0") == ()
+    assert next_step_maps(workspace, plan, CASCADE, "0") == ()
 
 
 def test_untrained_folds_are_listed(workspace, plan):
