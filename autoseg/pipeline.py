@@ -25,9 +25,8 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.plan import encode_target, make_plan
+from autoseg.stages.plan import encode_target, find_split, make_plan, make_splits
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.split import find_split, make_splits
 
 if TYPE_CHECKING:
     from autoseg.training.refinement import RefinementOptions
@@ -54,7 +53,7 @@ class PlanningOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class PipelineOptions:
     """User options of the whole job, besides those of planning."""
 
     folds: tuple[str, ...] = ()
@@ -120,7 +119,7 @@ def run_pipeline(
     workspace: Workspace,
     budget: Budget,
     planning: PlanningOptions,
-    options: RunOptions,
+    options: PipelineOptions,
     *,
     bar: ProgressBar = no_bar,
 ) -> tuple[Selection, list[str]]:

@@ -1,7 +1,7 @@
 """One configuration of a plan: patch, batch, network and schedule, first by memory, then by time.
 
-Called by `planners.composition` for each configuration that is planned, and by `planners.outline`, which needs to know
-how much of an image a patch covers. Each value comes from one rule, with its reason.
+Called by `planners.composition` for each configuration that is planned, and before that for how much of an image a
+patch covers. Each value comes from one rule, with its reason.
 
 Tested in tests/planners/test_unet.py, test_overrides.py and test_adoption.py.
 """
@@ -30,9 +30,15 @@ from planners.rules.memory import (
     take_batch_size,
     take_patch,
 )
-from planners.rules.mirroring import choose_mirror_axes
 from planners.rules.network_size import WANTED_STEPS, explain_width, smaller_batches, smaller_patches
-from planners.rules.schedule import MIN_STEPS, choose_schedule, expected_steps, is_limited, time_per_fold
+from planners.rules.schedule import (
+    MIN_STEPS,
+    choose_mirror_axes,
+    choose_schedule,
+    expected_steps,
+    is_limited,
+    time_per_fold,
+)
 from planners.rules.speed import explain_latency, keeps_latency, prediction_seconds, refuse_latency
 from planners.rules.topology import Topology, adopt_topology, describe_levels
 

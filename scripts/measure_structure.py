@@ -30,6 +30,10 @@ LISTED_FOLDERS = 5
 FLAT_BY_DESIGN = ("autoseg/records", "autoseg/cli")
 """Folders with one file per noun or command, which need no division; they are named apart."""
 
+PROTOCOLS = {"add_arguments": "autoseg/cli/", "run": "autoseg/cli/", "plan": "planners/", "architectures": "planners/"}
+"""Functions that every module of a folder has, by which it is called: a command's (`autoseg.cli.main`) and a planner's
+(`autoseg.plugins`). One name for one thing, so they do not count as repeated."""
+
 
 @dataclass
 class Structure:
@@ -111,9 +115,13 @@ def _find_repeated_names(trees: dict[str, ast.Module]) -> list[str]:
     places = defaultdict(list)
     for name, tree in trees.items():
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not _is_private_or_protocol(node.name, name):
                 places[node.name].append(name)
     return [f"{name}: {', '.join(where)}" for name, where in sorted(places.items()) if len(where) > 1]
+
+
+def _is_private_or_protocol(name: str, path: str) -> bool:
+    return name.startswith("_") or (name in PROTOCOLS and path.startswith(PROTOCOLS[name]))
 
 
 def observe_paths(root: Path) -> Structure:

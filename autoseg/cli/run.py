@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
     from autoseg.networks.devices import keep_freed_memory
-    from autoseg.pipeline import RunOptions, run_pipeline
+    from autoseg.pipeline import PipelineOptions, run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.tables import candidate_table, evaluation_table
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     workspace = find_workspace(arguments)
     budget, planning, _ = read_request(arguments)
-    options = RunOptions(
+    options = PipelineOptions(
         folds=tuple(arguments.only_folds),
         device=arguments.device,
         refinement=refinement_options(arguments),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.storage import RECORD_ENDING, open_case
-from autoseg.imaging.datasets.case_reading import read_case
+from autoseg.imaging.datasets.cases import read_case
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous

@@ -15,7 +15,7 @@ from autoseg.errors import UsageError
 from autoseg.imaging.arrays.cropping import cropped_view
 from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.preprocessing import normalized_crop
-from autoseg.imaging.datasets.case_reading import CaseVolume, read_case
+from autoseg.imaging.datasets.cases import CaseVolume, read_case
 from autoseg.imaging.formats.volume import Volume, restore_array
 from autoseg.inference.models.loading import load_with_previous, with_precision
 from autoseg.inference.predictor.case_predictor import CasePredictor

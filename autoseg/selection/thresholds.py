@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from autoseg.imaging.arrays.cropping import crop_slices
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.datasets.case_reading import choose_orientation
+from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.imaging.formats.volume import orient_array
 from autoseg.inference.restoring.restore import restore_labels

@@ -1,1 +1,1 @@
-"""The verbs: one module per step, one entry function each, one artifact each."""
+"""The verbs: one entry function per step, one artifact each."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding, value_list
-from autoseg.imaging.datasets.case_parallel import map_in_processes
+from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
 from autoseg.imaging.formats.volume import split_ending

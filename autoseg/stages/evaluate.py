@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.datasets.case_parallel import map_in_processes
+from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case

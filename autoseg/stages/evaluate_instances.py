@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.components import Connectivity, label_components
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.datasets.case_parallel import map_in_processes
+from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.label_maps import find_label_maps

@@ -12,8 +12,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
-from autoseg.imaging.datasets.case_parallel import work_on_cases
-from autoseg.imaging.datasets.case_reading import CaseVolume, content_hash, read_case
+from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds, Spacing
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding

@@ -1,25 +1,47 @@
-"""Stage plan: from fingerprint and budget to the plan, held to what the user decided.
+"""Stage plan: from fingerprint and budget to the plan, held to what the user decided; and the folds.
 
-Writes nothing; the pipeline writes plan.json.
+Folds do not depend on the plan, only on the fingerprint. Writes nothing; the pipeline writes plan.json and splits.json.
+
+Tested in tests/stages/test_plan.py and tests/stages/test_split.py.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from pydantic import ValidationError
 
-from autoseg.errors import PlanningError
+from autoseg.errors import PlanningError, UsageError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.plan import Configuration, Decision, Plan, Target
+from autoseg.records.plan import Configuration, Decision, Plan, Split, Splits, Target
+from autoseg.records.workspace import Workspace
 
 FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
 """Configurations whose spacing a user may decide."""
 
 FREE_FIELDS = {"input_channels", "output_channels", "deep_supervision"}
 """Fields of a network that may differ from those of a model whose weights it starts from."""
+
+SPLIT_SEED = 12345
+"""Seed of nnU-Net, so that the same ids give the same folds."""
+
+MAX_NAMES = 8
+"""Largest number of labels that a reason lists."""
+
+SOME_PART = "some training or validation part"
+
+PERSON = re.compile(
+    r"^(?P<group>(?:.*[-_])?(?:(?:patient|subject|subj|sub|pat)[-_]?[A-Za-z]*\d[A-Za-z0-9]*|sub-[A-Za-z0-9]+))[-_].+$",
+    re.IGNORECASE,
+)
+"""Case id that begins with a person: patient001_frame01, sub-03_ses-2. The token has a digit, or is BIDS's `sub-`."""
 
 
 def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Target = "labels") -> Plan:
@@ -187,3 +209,183 @@ def adopt_model(plan: Plan, name: str) -> AdoptedModel:
             for key, configuration in plan.configurations.items()
         },
     )
+
+
+def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | None = None) -> Splits:
+    """Divide the cases into folds, whole groups at a time.
+
+    Without groups the folds are nnU-Net's: sorted ids, shuffled with a fixed seed, cut into parts of nearly equal
+    size, the larger ones first. Where these leave a rare label out of some part, the groups are divided by label
+    presence instead: a label that as many groups have as there are folds should be validated in every fold, and one
+    that two groups have should be in every training part.
+
+    Args:
+        fingerprint: For its case ids, and the labels found in each case.
+        folds: Number of folds; fewer when there are fewer groups.
+        group_by: Regular expression searched in each case id; its first group, or the whole match, is the name of the
+            case's group. None: ids that name persons (patient001_frame01) are grouped by person, others not at all.
+
+    Returns:
+        The folds with sorted ids; empty when all cases are in one group, which leaves fold `all` only. The order of
+        the cases does not matter; folds differ by one group at most.
+
+    Raises:
+        UsageError: If `folds` is below 2, or the expression is invalid or does not match every id.
+
+    References:
+        nnU-Net v2 (Isensee et al. 2021), five-fold cross-validation; scikit-learn's KFold with shuffling. Rare
+        labels: Sechidis et al., "On the stratification of multi-label data", 2011. Differs: fold sizes are fixed, and
+        ties go to the fold that lacks the group's other labels most.
+    """
+    if folds < 2:
+        raise UsageError(f"{folds} fold(s) asked for; cross-validation needs at least 2.")
+    cases = sorted(case.case for case in fingerprint.cases)
+    groups, grouping = _group(cases, group_by)
+    names = sorted(groups)
+    number = min(folds, len(names))
+    if number < 2:
+        only = "one case" if len(cases) == 1 else f"{len(cases)} cases in one group"
+        return Splits(folds=(), reason=f"There is only {only}{grouping}: nothing can be left out, train fold 'all'.")
+    parts, method = _divide(_list_labels(fingerprint, groups, names), number)
+    splits = tuple(_split(cases, [case for index in part for case in groups[names[index]]]) for part in parts)
+    fewer = f" (only {number} for {folds} asked for)" if number < folds else ""
+    units = "groups" if len(names) < len(cases) else "cases"
+    return Splits(folds=splits, reason=f"{number} folds{fewer} of {len(names)} {units}{grouping}, {method}.")
+
+
+def find_split(workspace: Workspace, dataset: DatasetDescription, fold: str) -> Split:
+    """Cases of a fold.
+
+    Args:
+        workspace: Workspace with splits.json.
+        dataset: Dataset whose cases are those of fold `all`.
+        fold: Index in splits.json as text, or `all`: every case is for training, none for validation.
+
+    Raises:
+        UsageError: If the fold does not exist; lists the existing ones.
+    """
+    if fold == "all":
+        return Split(training=tuple(files.case for files in dataset.cases), validation=())
+    folds = read_record(Splits, workspace.splits).folds
+    names = [str(index) for index in range(len(folds))]
+    if fold not in names:
+        raise UsageError(f"fold {fold!r} does not exist; {workspace.splits} has {', '.join([*names, 'all'])}")
+    return folds[names.index(fold)]
+
+
+def _split(cases: Sequence[str], left_out: Sequence[str]) -> Split:
+    validation = set(left_out)
+    return Split(training=tuple(case for case in cases if case not in validation), validation=tuple(sorted(validation)))
+
+
+def _list_labels(
+    fingerprint: Fingerprint, groups: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> list[frozenset[str]]:
+    """Labels that are present in at least one case of each group."""
+    present = {
+        case.case: {label for label, facts in case.labels.items() if facts.voxels > 0} for case in fingerprint.cases
+    }
+    return [frozenset[str]().union(*(present[case] for case in groups[name])) for name in names]
+
+
+def _divide(labels: Sequence[frozenset[str]], number: int) -> tuple[list[list[int]], str]:
+    """Groups of each part, as indices of `labels`, and the method of division as the end of a sentence."""
+    # nnU-Net's folds come from numpy's legacy generator; a modern one would give others.
+    order = [int(index) for index in np.random.RandomState(SPLIT_SEED).permutation(len(labels))]
+    parts = [[int(index) for index in part] for part in np.array_split(order, number)]
+    shuffled = f"shuffled with seed {SPLIT_SEED} as nnU-Net does"
+    lacking = _count_lacking(parts, labels)
+    if not lacking:
+        return parts, shuffled
+    stratified = _stratify(order, labels, [len(part) for part in parts])
+    still_lacking = _count_lacking(stratified, labels)
+    if still_lacking.total() >= lacking.total():
+        return parts, f"{shuffled}; {SOME_PART} lacks {_list(lacking)}, and no better division was found"
+    rest = f"; {SOME_PART} still lacks {_list(still_lacking)}" if still_lacking else ""
+    return stratified, f"divided by label presence: {SOME_PART} of nnU-Net's folds lacks {_list(lacking)}{rest}"
+
+
+def _count_lacking(parts: Sequence[Sequence[int]], labels: Sequence[frozenset[str]]) -> Counter[str]:
+    """Labels that are in too few parts, with the number of further parts that should have them.
+
+    A label that at least as many groups have as there are parts should be in all parts; any other label of several
+    groups in two, so that each training part has it.
+    """
+    groups_with = Counter(label for present in labels for label in present)
+    parts_with = Counter(label for part in parts for label in frozenset[str]().union(*(labels[i] for i in part)))
+    wanted = Counter({label: len(parts) if n >= len(parts) else min(n, 2) for label, n in groups_with.items()})
+    return wanted - parts_with
+
+
+def _stratify(order: Sequence[int], labels: Sequence[frozenset[str]], sizes: Sequence[int]) -> list[list[int]]:
+    """Give each group with the label that remains in fewest groups to the part that lacks this label most.
+
+    Repeats with the next rarest label until every group with a label has a part; groups without labels fill the parts
+    with most room.
+    """
+    parts: list[list[int]] = [[] for _ in sizes]
+    left = Counter(label for present in labels for label in present)
+    # Groups that each part should still get, times the number of all groups, so that ties are exact.
+    due = {label: [count * size for size in sizes] for label, count in left.items()}
+    waiting = list(order)
+
+    def room(part: int) -> int:
+        return sizes[part] - len(parts[part])
+
+    while left:
+        rarest = min(left, key=lambda label: (left[label], label))
+        for index in [index for index in waiting if rarest in labels[index]]:
+            part = max(
+                filter(room, range(len(sizes))),
+                key=lambda part: (due[rarest][part], sum(due[label][part] for label in labels[index]), room(part)),
+            )
+            parts[part].append(index)
+            for label in labels[index]:
+                due[label][part] -= len(labels)
+            left -= Counter(labels[index])
+        waiting = [index for index in waiting if rarest not in labels[index]]
+    for index in waiting:
+        parts[max(range(len(sizes)), key=room)].append(index)
+    return parts
+
+
+def _list(labels: Mapping[str, int]) -> str:
+    more = f" and {len(labels) - MAX_NAMES} more" if len(labels) > MAX_NAMES else ""
+    return ", ".join(sorted(labels)[:MAX_NAMES]) + more
+
+
+def _group(cases: Sequence[str], group_by: str | None) -> tuple[dict[str, list[str]], str]:
+    """Cases by group, and the grouping as the end of a sentence."""
+    if group_by is not None:
+        return _collect(cases, _names_by(group_by, cases)), f", grouped by '{group_by}'"
+    guessed = [match["group"] if (match := PERSON.match(case)) else case for case in cases]
+    if len(set(guessed)) == len(cases):
+        return {case: [case] for case in cases}, ""
+    example = next(name for name in guessed if guessed.count(name) > 1)
+    grouping = (
+        f", cases of one person kept together ({example} has {guessed.count(example)}; guessed from the ids, "
+        "--group-by changes it)"
+    )
+    return _collect(cases, guessed), grouping
+
+
+def _names_by(expression: str, cases: Sequence[str]) -> list[str]:
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise UsageError(f"--group-by '{expression}' is not a regular expression: {error}") from error
+    matches = [pattern.search(case) for case in cases]
+    missed = [case for case, match in zip(cases, matches, strict=True) if match is None]
+    if missed:
+        raise UsageError(
+            f"--group-by '{expression}' does not match {len(missed)} of {len(cases)} case ids: "
+            f"{', '.join(missed[:5])}{', ...' if len(missed) > 5 else ''}. Every case needs a group."
+        )
+    return [(match[1] or "") if pattern.groups else match[0] for match in matches if match is not None]
+
+
+def _collect(cases: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for case, name in zip(cases, names, strict=True):
+        groups[name].append(case)
+    return groups

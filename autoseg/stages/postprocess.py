@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map, make_encoding
-from autoseg.imaging.datasets.case_parallel import map_in_processes
+from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.formats.reading import read_label_map, split_ending
 from autoseg.imaging.formats.volume import measurable_spacing
 from autoseg.imaging.formats.writing import write_label_map

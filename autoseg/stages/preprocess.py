@@ -17,8 +17,7 @@ from autoseg.imaging.arrays.border_core import divide_labels
 from autoseg.imaging.arrays.labels import draw_class_locations
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, remove_other_cases, save_case
-from autoseg.imaging.datasets.case_parallel import work_on_cases
-from autoseg.imaging.datasets.case_reading import CaseVolume, content_hash, read_case
+from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription

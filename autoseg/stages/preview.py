@@ -14,7 +14,7 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import PatchVersions, plot_versions
-from autoseg.stages.split import find_split
+from autoseg.stages.plan import find_split
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import PatchLoader, TrainingCase, training_cases

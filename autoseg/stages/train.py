@@ -19,7 +19,7 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
-from autoseg.stages.split import find_split
+from autoseg.stages.plan import find_split
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
 from autoseg.training.distributed import device_of_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored

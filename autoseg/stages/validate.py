@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.costs.windows import count_windows
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.datasets.case_reading import choose_orientation, read_case
+from autoseg.imaging.datasets.cases import choose_orientation, read_case
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.imaging.formats.volume import orient_array
 from autoseg.imaging.formats.writing import label_map_ending

@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.cli.main import main
 from autoseg.errors import TrainingError
-from autoseg.pipeline import PlanningOptions, RunOptions, run_pipeline
+from autoseg.pipeline import PipelineOptions, PlanningOptions, run_pipeline
 from autoseg.records.budget import Budget
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
@@ -32,7 +32,7 @@ def finished_run(phantom_dataset, tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("run") / "workspace")
     write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
     planning = PlanningOptions(keep_plan=True, folds=2)
-    run_pipeline(phantom_dataset, workspace, Budget(), planning, RunOptions(device="cpu"))
+    run_pipeline(phantom_dataset, workspace, Budget(), planning, PipelineOptions(device="cpu"))
     return workspace
 
 

@@ -9,7 +9,7 @@ import pytest
 from autoseg import pipeline
 from autoseg.errors import TrainingError
 from autoseg.inference.models import cascade_maps
-from autoseg.pipeline import PlanningOptions, RunOptions, training_order
+from autoseg.pipeline import PipelineOptions, PlanningOptions, training_order
 from autoseg.records.budget import Budget
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
@@ -85,7 +85,7 @@ def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):
     description = make_dataset(cases, plan)
     write_record(description, workspace.dataset)
     monkeypatch.setattr(pipeline, "plan_dataset", lambda *_, **__: plan)
-    return pipeline.run_pipeline(tmp_path, workspace, Budget(), PlanningOptions(), RunOptions(folds=folds))
+    return pipeline.run_pipeline(tmp_path, workspace, Budget(), PlanningOptions(), PipelineOptions(folds=folds))
 
 
 @pytest.mark.usefixtures("maps_of_every_fold")

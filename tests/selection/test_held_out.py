@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.imaging.datasets.case_reading import CaseVolume
+from autoseg.imaging.datasets.cases import CaseVolume
 from autoseg.imaging.formats.volume import Template, make_grid
 from autoseg.inference.refinement.refine import CoarseCase
 from autoseg.records.case import Orientation

@@ -12,7 +12,7 @@ from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.storage import open_case, stored_cases
-from autoseg.imaging.datasets.case_reading import read_case
+from autoseg.imaging.datasets.cases import read_case
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, LabelValues
 from autoseg.records.network import NormalizationSpec

@@ -13,7 +13,7 @@ import numpy as np
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import MAX_VALUE, value_list
-from autoseg.imaging.datasets.case_reading import choose_orientation
+from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS, AnyArray, Volume, grid_difference, orient_grid, split_ending
 from autoseg.records.case import Grid, Spacing

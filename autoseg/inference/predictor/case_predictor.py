@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop, preprocess_case
-from autoseg.imaging.datasets.case_reading import choose_orientation
+from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.volume import (
     Template,
     Volume,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.arrays.storage import open_case
-from autoseg.imaging.datasets.case_reading import read_case
+from autoseg.imaging.datasets.cases import read_case
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan

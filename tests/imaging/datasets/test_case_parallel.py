@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from autoseg.errors import DatasetError, ImageFileError, UsageError
-from autoseg.imaging.datasets.case_parallel import work_on_cases
+from autoseg.imaging.datasets.cases import work_on_cases
 from autoseg.records.dataset import CaseFiles
 
 CASES = [CaseFiles(case=name, images=(f"{name}.nii.gz",), label="") for name in ("d", "a", "c", "b")]

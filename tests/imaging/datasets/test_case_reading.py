@@ -4,7 +4,7 @@ import pytest
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.imaging.datasets.case_reading import choose_orientation, content_hash, read_case
+from autoseg.imaging.datasets.cases import choose_orientation, content_hash, read_case
 from autoseg.imaging.formats.reading import read_label_map
 from autoseg.imaging.formats.volume import grid_difference, make_grid, orient_array
 from autoseg.records.case import Orientation

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from autoseg.records.budget import Budget
 from autoseg.testing import synthetic_fingerprint
-from planners.rules.mirroring import choose_mirror_axes
+from planners.rules.schedule import choose_mirror_axes
 from planners.unet import plan
 
 FULL, LIMITED = Budget(), Budget(device="cuda", time_per_fold_seconds=600.0)
