@@ -291,13 +291,13 @@ def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool)
     return axes
 
 
-def _print_validation(workspace: Workspace, configuration: str, fold: str) -> None:
+def _print_validation(workspace: Workspace, configuration_name: str, fold_name: str) -> None:
     from rich.console import Console
 
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.tables import evaluation_table
 
-    path = workspace.validation_evaluation((configuration,), fold)
+    path = workspace.validation_evaluation((configuration_name,), fold_name)
     if path.exists():
         Console().print(evaluation_table(read_record(Evaluation, path)))

@@ -30,14 +30,18 @@ AS_PLANNED: Final = TrainingOptions()
 
 
 def preview_augmentation(
-    workspace: Workspace, configuration: str, fold: str, path: Path, options: TrainingOptions = AS_PLANNED
+    workspace: Workspace,
+    configuration_name: str,
+    fold_name: str,
+    path: Path,
+    options: TrainingOptions = AS_PLANNED,
 ) -> None:
     """Write a PNG: for some training cases an unaugmented patch, and versions of it as training would see them.
 
     Args:
         workspace: Planned and preprocessed.
-        configuration: Name in the plan.
-        fold: Index in splits.json as text, or `all`.
+        configuration_name: Name in the plan.
+        fold_name: Index in splits.json as text, or `all`.
         path: Path of the image file; its folder is created when missing.
         options: Options of the training, which decide on mirroring; another seed gives other patches and versions.
 
@@ -46,8 +50,8 @@ def preview_augmentation(
         TrainingError: If the configuration is a cascade and label maps of its previous configuration are missing.
     """
     plan = read_record(Plan, workspace.plan)
-    effective = apply_options(find_configuration(plan, configuration, workspace.plan), options)
-    cases = _draw_cases(workspace, plan, configuration, fold, np.random.default_rng(options.seed))
+    effective = apply_options(find_configuration(plan, configuration_name, workspace.plan), options)
+    cases = _draw_cases(workspace, plan, configuration_name, fold_name, np.random.default_rng(options.seed))
     rows = [_augment(case, plan, effective, [options.seed, number]) for number, case in enumerate(cases)]
     names = {head.painted_index: head.name for head in plan.encoding.heads if head.painted_index > 0}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,20 +59,24 @@ def preview_augmentation(
 
 
 def _draw_cases(
-    workspace: Workspace, plan: Plan, name: str, fold: str, generator: np.random.Generator
+    workspace: Workspace, plan: Plan, configuration_name: str, fold_name: str, generator: np.random.Generator
 ) -> tuple[TrainingCase, ...]:
-    configuration = plan.configurations[name]
+    configuration = plan.configurations[configuration_name]
     folder = workspace.preprocessed(configuration.preprocessed_as)
-    training = find_split(workspace, read_record(DatasetDescription, workspace.dataset), fold).training
+    training = find_split(workspace, read_record(DatasetDescription, workspace.dataset), fold_name).training
     ready = sorted(set(stored_cases(folder)) & set(training))
     if not ready:
         raise UsageError(
-            f"{folder}: no training case of fold {fold} is preprocessed. Run autoseg-plan again with the same "
+            f"{folder}: no training case of fold {fold_name} is preprocessed. Run autoseg-plan again with the same "
             "workspace, without --no-preprocess."
         )
     places = generator.choice(len(ready), size=min(MAX_PATCHES, len(ready)), replace=False)
     drawn = [ready[place] for place in sorted(places)]
-    previous = None if configuration.previous_configuration is None else load_previous(workspace, plan, name, drawn)
+    previous = (
+        None
+        if configuration.previous_configuration is None
+        else load_previous(workspace, plan, configuration_name, drawn)
+    )
     opened = {case: open_case(folder, case) for case in drawn}
     return training_cases(opened, plan.encoding, ram_bytes=0, previous=previous)
 
@@ -85,7 +93,7 @@ def _augment(case: TrainingCase, plan: Plan, configuration: Configuration, seed:
     versions = augmenting.make_batch([case] * AUGMENTED_VERSIONS, [corner] * AUGMENTED_VERSIONS, generators[1:])
     height, width = configuration.spacing[-2:]
     return PatchVersions(
-        title=f"{case.case}: a patch without augmentation, then as training sees it",
+        title=f"{case.case_id}: a patch without augmentation, then as training sees it",
         images=np.concatenate([batch["image"][:, 0] for batch in (unaugmented, versions)]),
         labels=np.concatenate([batch["target"] for batch in (unaugmented, versions)]),
         previous=_previous_labels(plan, unaugmented, versions) if case.previous is not None else None,

@@ -118,7 +118,7 @@ def _validate_case(
 def _label_maps(
     fold: Fold,
     loaded: LoadedConfiguration,
-    case: str,
+    case_id: str,
     previous: NDArray[np.int16] | None,
     sinks: Sequence[ProbabilitySink] = (),
 ) -> tuple[LabelIndices, tuple[LabelIndices, ...]]:
@@ -126,7 +126,7 @@ def _label_maps(
 
     Both come from one pass of the network; a cascade's own second stage gets its previous stage's label indices.
     """
-    stored = fold.open_case(case)
+    stored = fold.open_case(case_id)
     logits = stream_stored_case(loaded, stored, previous)
-    grids = [stage.grid(case) for stage in _next_step_maps(fold)]
+    grids = [stage.grid(case_id) for stage in _next_step_maps(fold)]
     return restore_with_grids(logits, grids, fold.plan.encoding, sinks)

@@ -189,7 +189,7 @@ def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> Train
         for head, spec in enumerate(encoding.heads)
         if set(spec.indices) != {0} and np.isin(labels, spec.indices).any()
     }
-    return TrainingCase(case="noise", array=array, locations=locations, annotated=None)
+    return TrainingCase(case_id="noise", array=array, locations=locations, annotated=None)
 
 
 def measured_configuration(

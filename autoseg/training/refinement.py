@@ -99,11 +99,7 @@ def train_refiner(
         seed: Seed of weights, batches and augmentation.
         mirror_axes: Spatial axes (z, y, x) that are mirrored at random.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = RefinerNetwork(spec)
-    layout = memory_format(2 if network.is_flat else 3)
-    network = network.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]  # knows no layouts
+    network = _build_network(spec, seed, device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     losses: list[float] = []
     start = time.monotonic()
@@ -121,6 +117,16 @@ def train_refiner(
         losses.append(loss.item())
     last = losses[-max(1, len(losses) // 10) :]
     return TrainedRefiner(network.eval(), len(losses), time.monotonic() - start, sum(last) / len(last))
+
+
+def _build_network(spec: NetworkSpec, seed: int, device: torch.device) -> RefinerNetwork:
+    """A network whose first weights depend on the seed alone; torch's own generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = RefinerNetwork(spec)
+    layout = memory_format(2 if network.is_flat else 3)
+    placed: RefinerNetwork = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # knows no layouts
+    return placed
 
 
 def save_refiner(network: RefinerNetwork, path: Path) -> None:

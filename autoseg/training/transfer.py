@@ -90,7 +90,7 @@ class _Model:
         return [parts.get(index) or names.get(value, f"value {value}") for index, value in values]
 
 
-def load_pretrained(network: nn.Module, plan: Plan, configuration: str, source: Path) -> TransferReport:
+def load_pretrained(network: nn.Module, plan: Plan, configuration_name: str, source: Path) -> TransferReport:
     """Put a trained model's weights into a fresh network, as far as they fit; level DEBUG logs the names.
 
     A head that the source does not have keeps its fresh row. A channel that it does not have gets the mean of its
@@ -100,7 +100,7 @@ def load_pretrained(network: nn.Module, plan: Plan, configuration: str, source: 
     Args:
         network: Built from the plan; changed in place.
         plan: Plan of the training that begins.
-        configuration: Name in the plan.
+        configuration_name: Name in the plan.
         source: A workspace, of which the fold with the most steps is taken: of the configuration of the same name if
             one is trained, else of those with as many dimensions. Or a fold's folder, models/<configuration>/fold_<k>
             in a workspace.
@@ -108,7 +108,7 @@ def load_pretrained(network: nn.Module, plan: Plan, configuration: str, source: 
     Raises:
         UsageError: If there are no trained weights or their plan has changed since, or no layer below the heads fits.
     """
-    new = _Model(plan, configuration)
+    new = _Model(plan, configuration_name)
     folder = source if (source / WEIGHTS).is_file() else _choose_fold(source, new)
     old = _read_model(folder)
     taken, adapted = _match(_read_tensors(folder / WEIGHTS), network.state_dict(), old, new)

@@ -57,7 +57,7 @@ MAX_WORKERS = 12
 class TrainingCase:
     """What the loader needs of a preprocessed case."""
 
-    case: str
+    case_id: str
     array: SliceableArray
     """(C + 1, Z, Y, X) float32, in memory or on disk; label indices last, -1 outside the nonzero mask."""
     locations: Mapping[int, Locations]
@@ -139,7 +139,7 @@ def training_cases(
     everything = (slice(None),) * 3
     return tuple(
         TrainingCase(
-            case=case,
+            case_id=case,
             array=stored[case].array[:] if fits else stored[case].array,
             locations={head: voxels for head, voxels in stored[case].locations.items() if head in foreground},
             annotated=stored[case].annotated,
@@ -236,12 +236,12 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
         label_maps = np.empty((1 if cases[0].previous is None else 2, len(cases), *self.box), dtype=np.int16)
         for sample, (case, corner, generator) in enumerate(zip(cases, corners, generators, strict=True)):
             matrix = None if self.rules is None else draw_affine(self.patch_size, self.rules, generator)
-            with self._naming(f"Reading a patch of case {case.case}"):
+            with self._naming(f"Reading a patch of case {case.case_id}"):
                 read_patch(case.array, corner, matrix, image=image[sample], labels=label_maps[0, sample])
                 if case.previous is not None:
                     label_maps[1, sample] = read_label_patch(case.previous, corner, matrix, self.box)
         target, *previous = label_maps.reshape(-1, len(cases), *self.patch_size)
-        names = [case.case for case in cases]
+        names = [case.case_id for case in cases]
         image = image.reshape(len(cases), num_channels, *self.patch_size)
         drawn = DrawnBatch(image=image, target=target, cases=names, generators=generators)
         if previous:

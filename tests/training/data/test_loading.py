@@ -242,12 +242,12 @@ def test_cases_are_kept_in_memory_only_when_all_fit(cases):
     with_maps = training_cases(cases, ENCODING, ram_bytes=total + map_bytes, previous=previous)
     maps_too_many = training_cases(cases, ENCODING, ram_bytes=total + map_bytes - 1, previous=previous)
 
-    assert [case.case for case in in_memory] == ["a", "b", "c"]
+    assert [case.case_id for case in in_memory] == ["a", "b", "c"]
     assert all(isinstance(case.array, np.ndarray) for case in in_memory)
     assert not any(isinstance(case.array, np.ndarray) for case in on_disk)
     assert all(isinstance(case.previous, np.ndarray) for case in with_maps)
     assert not any(isinstance(case.array, np.ndarray) for case in maps_too_many)
-    assert [case.previous is previous[case.case] for case in maps_too_many] == [True] * 3
+    assert [case.previous is previous[case.case_id] for case in maps_too_many] == [True] * 3
 
 
 def test_background_head_is_never_a_reason_to_place_a_patch(cases):
