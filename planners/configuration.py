@@ -30,16 +30,24 @@ from planners.rules.memory import (
     take_batch_size,
     take_patch,
 )
-from planners.rules.network_size import WANTED_STEPS, explain_width, smaller_batches, smaller_patches
 from planners.rules.schedule import (
-    MIN_STEPS,
     choose_mirror_axes,
     choose_schedule,
     expected_steps,
     is_limited,
     time_per_fold,
 )
-from planners.rules.speed import explain_latency, keeps_latency, prediction_seconds, refuse_latency
+from planners.rules.speed import (
+    MIN_STEPS,
+    WANTED_STEPS,
+    explain_latency,
+    explain_width,
+    keeps_latency,
+    prediction_seconds,
+    refuse_latency,
+    smaller_batches,
+    smaller_patches,
+)
 from planners.rules.topology import Topology, adopt_topology, describe_levels
 
 

@@ -31,13 +31,10 @@ from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import TrainingSpec
 from autoseg.records.sides import find_sided_names, left_right_axes
 from planners.rules import Decided
-from planners.rules.speed import is_measured, step_seconds
+from planners.rules.speed import MIN_STEPS, is_measured, step_seconds
 
 DEFAULT_CPU_SECONDS_PER_FOLD = 3600.0
 """Time per fold on a CPU when none is given: nnU-Net's full schedule would take weeks there."""
-
-MIN_STEPS = 600
-"""With fewer steps a network is not trained well: the smallest one gets a smaller patch, or the plan says so."""
 
 MAX_STEPS = 250_000
 """nnU-Net's full schedule; more time is not used."""

@@ -12,15 +12,13 @@ from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.plan import Configuration
 from autoseg.testing import synthetic_fingerprint
-from planners.rules.network_size import WANTED_STEPS
 from planners.rules.schedule import (
     DEFAULT_CPU_SECONDS_PER_FOLD,
-    MIN_STEPS,
     RESERVED_FRACTION,
     is_limited,
     time_per_fold,
 )
-from planners.rules.speed import macs_per_second
+from planners.rules.speed import MIN_STEPS, WANTED_STEPS, macs_per_second
 from planners.unet import plan
 
 
