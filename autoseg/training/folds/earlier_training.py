@@ -50,8 +50,9 @@ def check_same_training(checkpoint: Checkpoint, fold: Fold, path: Path, *, names
     """
     if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
         raise TrainingError(
-            f"{path}: belongs to another plan or other training cases (in a cascade: other label maps of its first "
-            "stage); since this fold was trained, the workspace was planned again, or that stage was trained again. "
+            f"{path}: belongs to another plan or other training cases (in a cascade: other label maps of its previous "
+            "configuration); since this fold was trained, the workspace was planned again, or that configuration was "
+            "trained again. "
             "Train with --restart to start over, or plan into another workspace (-w)."
         )
     differing = [

@@ -59,5 +59,5 @@ def test_a_cascade_does_not_go_on_with_other_label_maps(workspace):
     train_fold(workspace, "3d_cascade_fullres", "0", SHORT)
     train_fold(workspace, "3d_cascade_fullres", "0", SHORT)  # finished, and still valid
     train_fold(workspace, NAME, "1", TrainingOptions(**{**vars(SHORT), "restart": True, "seed": 3}))
-    with pytest.raises(TrainingError, match=r"other label maps of its first stage.*--restart"):
+    with pytest.raises(TrainingError, match=r"other label maps of its previous configuration.*--restart"):
         train_fold(workspace, "3d_cascade_fullres", "0", SHORT)

@@ -21,7 +21,7 @@ from autoseg.training.data.augmentation.intensity import (
     lower_resolution,
 )
 from autoseg.training.data.augmentation.parameters import AugmentationRules, is_dummy_2d
-from autoseg.training.data.augmentation.previous_stage import AppendPreviousStage, DistortPreviousStage
+from autoseg.training.data.augmentation.previous_labels import AppendPreviousLabels, DistortPreviousLabels
 from autoseg.training.data.augmentation.spatial import Mirror
 from autoseg.training.data.batch import DrawnBatch
 
@@ -113,7 +113,7 @@ def compose_training_transforms(
             Mirror(mirror_axes, probability=rules.mirror_axis_probability),
             ZeroOutsideMask(masked_channels),
             OutsideToBackground(),
-            *_previous_stage_transforms(num_previous_labels, rules),
+            *_previous_label_transforms(num_previous_labels, rules),
         ]
     )
 
@@ -127,7 +127,7 @@ def compose_transforms_before_device(*, rules: AugmentationRules, num_previous_l
         rules: Probabilities and ranges.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
     """
-    return Compose([*_previous_stage_transforms(num_previous_labels, rules), DrawSeeds()])
+    return Compose([*_previous_label_transforms(num_previous_labels, rules), DrawSeeds()])
 
 
 def compose_validation_transforms(*, num_previous_labels: int = 0) -> Compose:
@@ -136,14 +136,14 @@ def compose_validation_transforms(*, num_previous_labels: int = 0) -> Compose:
     Args:
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
     """
-    return Compose([OutsideToBackground(), *_previous_stage_transforms(num_previous_labels, None)])
+    return Compose([OutsideToBackground(), *_previous_label_transforms(num_previous_labels, None)])
 
 
-def _previous_stage_transforms(num_labels: int, rules: AugmentationRules | None) -> list[AbstractTransform]:
+def _previous_label_transforms(num_labels: int, rules: AugmentationRules | None) -> list[AbstractTransform]:
     if num_labels == 0:
         return []
-    distortions = [] if rules is None else [DistortPreviousStage(num_labels, rules)]
-    return [*distortions, AppendPreviousStage(num_labels)]
+    distortions = [] if rules is None else [DistortPreviousLabels(num_labels, rules)]
+    return [*distortions, AppendPreviousLabels(num_labels)]
 
 
 def _intensity_transforms(patch_size: Sequence[int], rules: AugmentationRules) -> list[ChangeImages]:

@@ -117,8 +117,8 @@ def test_label_maps_of_the_previous_configuration_are_changed_last_and_nothing_e
     image = composed(**batch)["image"]
 
     assert [described(transform) for transform in composed.transforms][-2:] == [
-        "DistortPreviousStage",
-        "AppendPreviousStage",
+        "DistortPreviousLabels",
+        "AppendPreviousLabels",
     ]
     assert image.shape == (4, 5, 8, 9, 10)
     assert image.flags.c_contiguous
@@ -148,7 +148,7 @@ def test_configuration_tells_masked_channels_mirror_axes_and_patch(is_training):
 
     names = [described(transform) for transform in composed.transforms]
     if not is_training:
-        assert names == ["OutsideToBackground", "AppendPreviousStage"]
+        assert names == ["OutsideToBackground", "AppendPreviousLabels"]
         return
     mirror, zero = composed.transforms[7:9]
     assert (mirror.axes, mirror.probability, zero.channels) == ((2,), 0.5, (1,))

@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 Labels = NDArray[np.int16]
 
 
-class DistortPreviousStage(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no type hints
+class DistortPreviousLabels(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no type hints
     """Change the shapes of some labels in the map of each sample, and remove a component of some."""
 
     def __init__(self, num_labels: int, rules: AugmentationRules) -> None:
@@ -43,7 +43,7 @@ class DistortPreviousStage(AbstractTransform):  # type: ignore[misc]  # batchgen
         return batch
 
 
-class AppendPreviousStage(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no type hints
+class AppendPreviousLabels(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no type hints
     """Append one channel per foreground label to the image: 1 where the map has it."""
 
     def __init__(self, num_labels: int) -> None:

@@ -8,10 +8,10 @@ from scipy import ndimage
 from skimage.morphology import ball, disk
 
 from autoseg.training.data.augmentation.parameters import AugmentationRules
-from autoseg.training.data.augmentation.previous_stage import (
+from autoseg.training.data.augmentation.previous_labels import (
     OPERATIONS,
-    AppendPreviousStage,
-    DistortPreviousStage,
+    AppendPreviousLabels,
+    DistortPreviousLabels,
     change_shapes,
     close_gaps,
     dilate,
@@ -139,7 +139,7 @@ def test_one_channel_per_foreground_label_behind_the_image():
     image = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 6)).astype(np.float32)
     previous = np.random.default_rng(1).integers(0, 3, size=(2, 4, 5, 6)).astype(np.int16)
 
-    result = AppendPreviousStage(4)(
+    result = AppendPreviousLabels(4)(
         image=image, target=np.zeros_like(previous), previous=previous, cases=[], generators=[]
     )["image"]
 
@@ -152,7 +152,7 @@ def test_one_channel_per_foreground_label_behind_the_image():
 def distort(previous, rules, seeds):
     target = np.ones_like(previous)
     generators = [np.random.default_rng(seed) for seed in seeds]
-    DistortPreviousStage(3, rules)(
+    DistortPreviousLabels(3, rules)(
         image=np.zeros((len(seeds), 1), np.float32), target=target, previous=previous, cases=[], generators=generators
     )
     assert (target == 1).all()
