@@ -3,8 +3,6 @@
 What is done to one case is `preprocess_case`, which prediction shares, so that networks get the same input in both.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import read_record
-from autoseg.records.plan import Plan
+from autoseg.records.plan import Plan, hash_of
 from autoseg.records.workspace import Workspace
 
 STORAGE_VERSION = 1
@@ -121,7 +119,7 @@ def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
     }
     if plan.border_width_mm is not None:
         deciding["border_width_mm"] = plan.border_width_mm
-    return hashlib.blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hash_of(deciding)
 
 
 def _stored_hash(workspace: Workspace, configuration: str, case: str) -> str:

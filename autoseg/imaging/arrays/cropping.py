@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from autoseg.components import label_components
 from autoseg.records.case import Bounds, PreprocessedCase, Slices3, Triple
 
 Voxel = TypeVar("Voxel", bound=np.generic)
@@ -111,5 +111,5 @@ def _fill_holes(mask: NDArray[np.bool_]) -> None:
     background within the box instead of a growing front. The padding is the outside; it joins all faces of the box.
     """
     inner = mask[to_slices(find_bounds(mask))]
-    components, _ = ndimage.label(np.pad(~inner, 1, constant_values=True))
+    components = label_components(np.pad(~inner, 1, constant_values=True), "face")
     inner |= components[1:-1, 1:-1, 1:-1] != components[0, 0, 0]
