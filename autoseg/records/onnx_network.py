@@ -55,9 +55,11 @@ class ParityCheck(Record):
 
 
 class OnnxNetwork(Record):
-    """The JSON file beside a network; `steps` says in which order its constants are used."""
+    """The JSON file beside a network; docs/onnx.md says in which order its constants are used."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    guide: str
+    """Where the description of all steps is found."""
     file: str
     """Name of the network's file, in the same folder."""
     dataset_name: str
@@ -92,5 +94,6 @@ class OnnxNetwork(Record):
     """Region -> probability above which a voxel belongs to it in the selected model; others: one half."""
     postprocessing: tuple[PostprocessingStep, ...]
     """Steps of the selected model's post-processing of its label map, in this order."""
-    steps: tuple[str, ...]
+    is_refined: bool
+    """Whether autoseg refines boundaries after the network, with networks that are not exported."""
     parity: ParityCheck

@@ -1,17 +1,18 @@
 """Export as ONNX: networks for other programs, each with a JSON file that says how to use it."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from torch import nn
 
+from autoseg import DISTRIBUTION
 from autoseg.imaging.arrays.intensities import MIN_DIVISOR
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.sliding_window import MIN_IMPORTANCE
 from autoseg.interop.archives import refuse_output, staged_output
 from autoseg.interop.models import open_model
 from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, check_packages, write_onnx
-from autoseg.interop.onnx_steps import list_steps
 from autoseg.progress import Progress, no_progress
 from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
@@ -91,6 +92,7 @@ def _describe(
     inputs, heads = network.input_channels, network.output_channels
     is_cascade = configuration.previous_configuration is not None
     return OnnxNetwork(
+        guide=f"docs/onnx.md of {DISTRIBUTION} {version(DISTRIBUTION)}",
         file=_file_name(stage.name, fold),
         dataset_name=plan.dataset_name,
         license=chosen.license,
@@ -119,6 +121,6 @@ def _describe(
         encoding=plan.encoding,
         region_thresholds=chosen.selection.region_thresholds,
         postprocessing=chosen.selection.postprocessing,
-        steps=list_steps(plan, configuration, chosen.selection),
+        is_refined=chosen.selection.refinement is not None,
         parity=parity,
     )

@@ -38,7 +38,7 @@ def make_image(channels):
 
 
 class FilesPredictor:
-    """Follows `steps`; knows nothing but the folder."""
+    """Follows docs/onnx.md; knows nothing but the folder."""
 
     def __init__(self, folder, runtime):
         self.records = [json.loads(path.read_text()) for path in sorted(folder.glob("*_fold_*.json"))]
