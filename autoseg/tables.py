@@ -45,7 +45,7 @@ EVALUATION_COLUMNS = (
     "95\N{NO-BREAK SPACE}% interval",
     *(metric.column for metric in metrics_of("main") if metric.name != "dice"),
     "cases",
-    "missed, false, empty",
+    "missed, false alarms, empty",
 )
 """Columns of the table that is always shown. Distances include misses; a dash: not measured."""
 
@@ -68,11 +68,11 @@ COMPARISON_COLUMNS = (
 )
 
 
-INSTANCE_COLUMNS = ("label", "PQ", "SQ", "RQ (F1)", "matched", "invented", "missed")
+INSTANCE_COLUMNS = ("label", "PQ", "SQ", "RQ (F1)", "matched", "false alarms", "missed")
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Table with one row per label and the mean over labels, with the numbers of missed and invented structures.
+    """Table with one row per label and the mean over labels, with the numbers of missed structures and false alarms.
 
     Columns without any value, such as those of surfaces after a quick evaluation, are left out.
     """
@@ -120,8 +120,8 @@ def _describe_surfaces(evaluation: Evaluation) -> str | None:
     if evaluation.surface_tolerance_mm is None:
         return None
     return (
-        f"surface Dice at {evaluation.surface_tolerance_mm:g} mm; HD95, ASSD: a missed or invented structure counts "
-        "as the diagonal of the image; volume: predicted minus reference"
+        f"surface Dice at {evaluation.surface_tolerance_mm:g} mm; HD95, ASSD: a missed structure or a false alarm "
+        "counts as the diagonal of the image; volume: predicted minus reference"
     )
 
 
@@ -156,7 +156,9 @@ def comparison_table(comparison: EvaluationComparison) -> Table:
         rows.append(_comparison_row("mean of labels", "Dice", comparison.mean_foreground_dice))
     table = scores_table(COMPARISON_COLUMNS, rows)
     table.title = escape(f"{comparison.first} minus {comparison.second}, {len(comparison.cases)} cases")
-    table.caption = "a missed or invented structure has the worst value; p: over the cases that differ, not corrected"
+    table.caption = (
+        "a missed structure or a false alarm has the worst value; p: over the cases that differ, not corrected"
+    )
     return table
 
 

@@ -65,7 +65,7 @@ def test_the_main_columns():
     assert cells["HD95 mm"] == f"{(2 + diagonal + 0) / 3:.2f}"
     assert cells["surface Dice"] == f"{2 / 3:.3f}"
     assert cells["volume ml"] == "-3"  # of three cases one misses 450 voxels of 0.02 ml
-    assert cells["missed, false, empty"] == "1 / 0 / 0"
+    assert cells["missed, false alarms, empty"] == "1 / 0 / 0"
 
 
 def test_the_other_columns():

@@ -147,12 +147,12 @@ def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path
 
 
 def _add_instance_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options for objects."""
-    group = parser.add_argument_group("objects")
+    """Add the options for instances."""
+    group = parser.add_argument_group("instances")
     group.add_argument(
         "--instances", action="store_true",
-        help="match objects and compute panoptic quality instead; objects are read from CASE_instances beside label "
-        "maps, else they are components",
+        help="match instances and compute panoptic quality instead; they are read from CASE_instances beside label "
+        "maps, else they are connected components",
     )  # fmt: skip
     group.add_argument(
         "--connectivity", choices=("full", "face"), default=None,
@@ -162,7 +162,7 @@ def _add_instance_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--reference-ids",
         action="store_true",
-        help="references are maps with a number for each object, all of one label",
+        help="references are maps with a number for each instance, all of one label",
     )
 
 

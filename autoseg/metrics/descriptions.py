@@ -69,7 +69,7 @@ class Metric:
     better: Literal["higher", "lower", "near zero"] = "higher"
     """Which values are better; those near zero are shown with their sign."""
     miss: Literal["scored", "worst"] = "scored"
-    """What a missed or invented structure counts. `scored`: the metric's own value, such as Dice 0, if it has one.
+    """What a missed structure or a false alarm counts. `scored`: the metric's own value, such as Dice 0, if it has one.
     `worst`: the metric is undefined there, and `mean_with_misses` takes 0 where higher is better, else the diagonal of
     the image."""
     uses_tolerance: bool = False

@@ -1,4 +1,4 @@
-"""Objects found, missed and invented: instances or lesions matched where they overlap by more than half."""
+"""Instances or lesions matched where they overlap by more than half; the others are missed or false alarms."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from autoseg.components import label_components
 
 Mask = NDArray[np.bool_]
 InstanceMap = NDArray[np.integer]
-"""(Z, Y, X), a number for each object, 0 where there is no object; numbers need not be consecutive."""
+"""(Z, Y, X), a number for each instance, 0 where there is no instance; numbers need not be consecutive."""
 
 
 @dataclass(frozen=True)
 class PanopticQuality:
-    """Objects of a prediction matched with those of a reference, IoU > 0.5."""
+    """Instances of a prediction matched with those of a reference, IoU > 0.5."""
 
     true_positives: int
     """Matched pairs."""
     false_positives: int
-    """Predicted objects without a match."""
+    """Predicted instances without a match."""
     false_negatives: int
-    """Objects of the reference without a match."""
+    """Instances of the reference without a match."""
     segmentation_quality: float | None
     """Mean IoU of the matched pairs, (0.5, 1]; None when nothing matches."""
     recognition_quality: float | None
@@ -33,11 +33,11 @@ class PanopticQuality:
 def panoptic_quality(prediction_ids: InstanceMap, reference_ids: InstanceMap) -> PanopticQuality:
     """Match two maps of instances and score them.
 
-    A pair matches when its IoU is more than one half, so an object has at most one partner, whatever the order in
-    which pairs are matched. An object that several numbers share in one map counts as several.
+    A pair matches when its IoU is more than one half, so an instance has at most one partner, whatever the order in
+    which pairs are matched. An instance that several numbers share in one map counts as several.
 
     Args:
-        prediction_ids: (Z, Y, X), or (Y, X); 0 is no object, every other number, none negative, one object.
+        prediction_ids: (Z, Y, X), or (Y, X); 0 is no instance, every other number, none negative, one instance.
         reference_ids: Map of the reference on the same grid; ignored voxels must be 0 in both.
 
     Returns:
@@ -93,7 +93,7 @@ def _rate(ious: NDArray[np.float64], num_predicted: int, num_reference: int) -> 
 
 
 def _sizes(ids: InstanceMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the objects, ascending, and their voxels."""
+    """Numbers of the instances, ascending, and their voxels."""
     if ids.dtype.kind not in "uib":
         raise ValueError(f"a map of instances has whole numbers, found {ids.dtype}")
     if ids.size and ids.min() < 0:
@@ -105,7 +105,7 @@ def _sizes(ids: InstanceMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _overlaps(
     prediction_ids: InstanceMap, reference_ids: InstanceMap, predicted: NDArray[np.int64], expected: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (2, P) of objects that share voxels, as positions in `predicted` and `expected`, with the shared voxels."""
+    """Pairs (2, P) of instances that share voxels, as positions in `predicted` and `expected`, and these voxels."""
     found = []
     for predicted_plane, reference_plane in zip(prediction_ids, reference_ids, strict=True):
         shared = (predicted_plane > 0) & (reference_plane > 0)

@@ -1,6 +1,6 @@
 """Paired comparison of two evaluations of the same cases.
 
-A missed or invented structure counts with the worst value, as in `mean_with_misses`, so that missing the difficult
+A missed structure or a false alarm counts with the worst value, as in `mean_with_misses`, so that missing the difficult
 cases is no advantage.
 """
 

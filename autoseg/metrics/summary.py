@@ -3,7 +3,7 @@
 Policy, the same for every metric:
 
 - Empty in reference and prediction: no value. The case is left out of the label's means, and counted.
-- Missed (only the reference has it) or invented (a false alarm: only the prediction has it): Dice, IoU, surface Dice,
+- Missed (only the reference has it), or a false alarm (only the prediction has it): Dice, IoU, surface Dice,
   lesion F1 and panoptic quality are 0, volume overlap error is 1, and all stay in the means. Distances, precision and
   recall have no value there, so `MetricSummary.mean` is without these cases; `mean_with_misses` gives them the worst
   possible value: the diagonal of the image for a distance, 0 for precision and recall. So a missed structure never
@@ -84,7 +84,7 @@ def case_dice(case: CaseScores) -> float | None:
 
 
 def value_with_miss(case: CaseScores, scores: LabelScores, metric: str) -> float | None:
-    """Value of a metric where a missed or invented structure counts with the worst value.
+    """Value of a metric where a missed structure or a false alarm counts with the worst value.
 
     Args:
         case: Scores of the case, with the diagonal of its image.
@@ -96,7 +96,7 @@ def value_with_miss(case: CaseScores, scores: LabelScores, metric: str) -> float
     """
     value: float | None = getattr(scores, metric)
     description = BY_NAME[metric]
-    if value is not None or description.miss == "scored" or not _is_missed_or_invented(scores):
+    if value is not None or description.miss == "scored" or not _is_missed_or_false_alarm(scores):
         return value
     return 0.0 if description.better == "higher" else case.largest_distance_mm
 
@@ -146,13 +146,13 @@ def _mean_with_misses(cases: Sequence[CaseScores], scores: Sequence[LabelScores]
     if BY_NAME[metric].miss == "scored":
         return None
     values = [value_with_miss(case, of_case, metric) for case, of_case in zip(cases, scores, strict=True)]
-    missed = [_is_missed_or_invented(of_case) for of_case in scores]
+    missed = [_is_missed_or_false_alarm(of_case) for of_case in scores]
     if any(value is None and is_missed for value, is_missed in zip(values, missed, strict=True)):
         return None
     return mean_of_known(values)
 
 
-def _is_missed_or_invented(scores: LabelScores) -> bool:
+def _is_missed_or_false_alarm(scores: LabelScores) -> bool:
     return (scores.reference_voxels == 0) != (scores.predicted_voxels == 0)
 
 

@@ -64,8 +64,8 @@ class CaseScores(Record):
     surface_tolerance_mm: float | None = None
     """Tolerance of the surface Dice; None when surfaces were not measured."""
     largest_distance_mm: float | None = None
-    """Diagonal of the image: the distance of a missed or invented structure in `mean_with_misses`. None when surfaces
-    were not measured."""
+    """Diagonal of the image: the distance of a missed structure or a false alarm in `mean_with_misses`. None when
+    surfaces were not measured."""
 
 
 class MetricSummary(Record):
@@ -78,7 +78,7 @@ class MetricSummary(Record):
     num_cases: int
     """Cases that entered the mean."""
     mean_with_misses: float | None = None
-    """The mean when a missed or invented structure counts with the worst possible value; None where it
+    """The mean when a missed structure or a false alarm counts with the worst possible value; None where it
     has a value of its own (such as Dice 0)."""
 
 
@@ -151,28 +151,28 @@ class EvaluationComparison(Record):
     """Comparison of Dice: interval of the mean over labels of their means, test on the mean over labels of each case.
     None: no Dice."""
     labels: dict[str, dict[str, MetricComparison]]
-    """Comparisons by label and metric, as in LabelScores. Missed and invented structures have the worst value."""
+    """Comparisons by label and metric, as in LabelScores. Missed structures and false alarms have the worst value."""
     remarks: tuple[str, ...] = ()
     """Sentences about what was left out."""
 
 
 class InstanceScores(Record):
-    """Scores of the objects of one label, in one case or in all; a pair matches when its IoU is more than one half."""
+    """Scores of the instances of one label, in one case or in all; a pair matches when its IoU is above one half."""
 
     true_positives: int
     """Number of matched pairs."""
     false_positives: int
-    """Number of predicted objects without a match."""
+    """Number of predicted instances without a match."""
     false_negatives: int
-    """Number of objects of the reference without a match."""
+    """Number of instances of the reference without a match."""
     sum_iou: float
     """Sum of the IoU of the matched pairs."""
     segmentation_quality: float | None
     """Mean IoU of the matched pairs, (0.5, 1]; None when nothing matches."""
     recognition_quality: float | None
-    """F1, [0, 1]; None without any object."""
+    """F1, [0, 1]; None without any instance."""
     panoptic_quality: float | None
-    """Product of both, [0, 1]; 0 when nothing matches, None without any object."""
+    """Product of both, [0, 1]; 0 when nothing matches, None without any instance."""
 
 
 class CaseInstanceScores(Record):
@@ -187,9 +187,9 @@ class InstanceEvaluation(Record):
 
     schema_version: Literal[1] = 1
     connectivity: Literal["full", "face"]
-    """Connectivity of components, where objects are components of label maps."""
+    """Connectivity of components, where instances are components of label maps."""
     labels: dict[str, InstanceScores]
-    """Scores over the objects of all cases together, by label; not means of cases."""
+    """Scores over the instances of all cases together, by label; not means of cases."""
     cases: tuple[CaseInstanceScores, ...]
     missing_predictions: tuple[str, ...]
     """Cases with a reference but no prediction; they do not count."""

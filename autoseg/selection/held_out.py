@@ -115,7 +115,8 @@ def predict_held_out(cases: HeldOutCases) -> Iterator[HeldOutCase]:
             files = files_by_case.get(case)
             if files is None or not files.label:
                 raise UsageError(
-                    f"{cases.run.workspace.dataset}: has no label map of case {case}, which belongs to fold {fold}"
+                    f"{cases.run.workspace.dataset}: has no label map of case {case}, which belongs to fold "
+                    f"{fold}; plan the dataset again with its reference label maps"
                 )
             yield from _predict_case(predictor, files, cases, axes)
 

@@ -1,6 +1,6 @@
-"""Evaluate instances: compare predicted objects with those of references by panoptic quality.
+"""Evaluate instances: compare predicted instances with those of references by panoptic quality.
 
-Objects are read from `CASE_instances.ext` if it lies beside a label map; else they are the connected components
+Instances are read from `CASE_instances.ext` if it lies beside a label map; else they are the connected components
 of each label.
 """
 
@@ -25,22 +25,22 @@ from autoseg.records.evaluation import CaseInstanceScores, InstanceEvaluation, I
 from autoseg.records.prediction import INSTANCES
 
 OBJECT = "object"
-"""Name of the only label where references number objects, but have no labels."""
+"""Name of the only label where references number instances, but have no labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceOptions:
-    """How objects are found in label maps."""
+    """How instances are found in label maps."""
 
     labels: Mapping[str, LabelValues] | None = None
     """Name -> value(s) in the files; None: all foreground is one label, `object`."""
     connectivity: Connectivity = "full"
     """Connectivity of components, where there is no map of instances."""
     reference_ids: bool = False
-    """Whether references are maps with a number for each object instead of label maps; labels are not used then."""
+    """Whether references are maps with a number for each instance instead of label maps; labels are not used then."""
 
     def groups(self) -> dict[str, tuple[int, ...] | None]:
-        """Values of each label whose objects are scored; None: all values but 0."""
+        """Values of each label whose instances are scored; None: all values but 0."""
         if self.labels is None or self.reference_ids:
             return {OBJECT: None}
         return {
@@ -64,13 +64,13 @@ def evaluate_instances(
     workers: int = 1,
     progress: Progress = no_progress,
 ) -> tuple[InstanceEvaluation, tuple[Fault, ...]]:
-    """Match the objects of every prediction that has a reference.
+    """Match the instances of every prediction that has a reference.
 
     Args:
         predictions: Folder of label maps, with or without maps of instances.
         references: Folder of label maps (with or without maps of instances), or of maps of instances alone; equal
             case names.
-        options: Labels, and how objects are found.
+        options: Labels, and how instances are found.
         workers: Cases scored at the same time, in processes.
         progress: Called after each case.
 
@@ -119,16 +119,16 @@ def pool_scores(scores: Iterable[InstanceScores]) -> InstanceScores:
     )
 
 
-def _rate(sum_iou: float, matched: int, invented: int, missed: int) -> InstanceScores:
-    objects = matched + (invented + missed) / 2
+def _rate(sum_iou: float, matched: int, false_alarms: int, missed: int) -> InstanceScores:
+    instances = matched + (false_alarms + missed) / 2
     return InstanceScores(
         true_positives=matched,
-        false_positives=invented,
+        false_positives=false_alarms,
         false_negatives=missed,
         sum_iou=sum_iou,
         segmentation_quality=sum_iou / matched if matched else None,
-        recognition_quality=matched / objects if objects else None,
-        panoptic_quality=sum_iou / objects if objects else None,
+        recognition_quality=matched / instances if instances else None,
+        panoptic_quality=sum_iou / instances if instances else None,
     )
 
 
@@ -150,7 +150,7 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> Case
     for name, values in options.groups().items():
         inside = _mask(predicted.array[0], values), _mask(expected.array[0], values)
         ids = [
-            _objects(mask, stored, options.connectivity)
+            _find_instances(mask, stored, options.connectivity)
             for mask, stored in zip(inside, (predicted_ids, reference_ids), strict=True)
         ]
         for numbers in ids:
@@ -166,7 +166,7 @@ def _mask(labels: NDArray[np.generic], values: tuple[int, ...] | None) -> NDArra
     return labels != 0 if values is None else np.isin(labels, values)
 
 
-def _objects(
+def _find_instances(
     mask: NDArray[np.bool_], ids: NDArray[np.integer] | None, connectivity: Connectivity
 ) -> NDArray[np.integer]:
     return label_components(mask, connectivity) if ids is None else np.where(mask, ids, 0)

@@ -98,7 +98,10 @@ def select_model(
     names = foreground_names(plan.encoding)
     singles, reasons = _read_folds(workspace, trained, names)
     if not singles and plan.planner == IMPORTED:
-        raise UsageError(f"{workspace.root}: imported without validation cases, so there are no scores to select by")
+        raise UsageError(
+            f"{workspace.root}: imported without validation cases, so there are no scores to select by; "
+            "use it with autoseg-predict"
+        )
     if not singles:
         return _select_unscored(workspace, trained, reasons)
     run = _start_run(workspace, plan, dataset_folder, options, workers)
@@ -290,7 +293,8 @@ def _find_maps(run: ValidationRun, folds: Sequence[ValidatedFold]) -> list[CaseM
                 raise UsageError(f"{fold.folder}: no label map of case {scores.case}; validate fold {fold.fold} again")
             if reference is None:
                 raise UsageError(
-                    f"{run.workspace.dataset}: has no label map of case {scores.case}, which {fold.folder} has"
+                    f"{run.workspace.dataset}: has no label map of case {scores.case}, which {fold.folder} has; "
+                    "plan the dataset again with its reference label maps"
                 )
             found.append(CaseMapFiles(scores.case, prediction, reference))
     return found

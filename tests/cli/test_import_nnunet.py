@@ -43,5 +43,6 @@ def test_select_says_that_there_is_nothing_to_compare(model, capsys):
     assert code == 2
     assert (
         captured.err
-        == f"autoseg select: {model}: imported without validation cases, so there are no scores to select by\n"
+        == f"autoseg select: {model}: imported without validation cases, so there are no scores to select by; "
+        "use it with autoseg-predict\n"
     )

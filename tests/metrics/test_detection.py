@@ -13,7 +13,9 @@ from autoseg.metrics.detection import PanopticQuality, match_lesions, panoptic_q
 
 def test_objects_worked_out_by_hand():
     reference = np.array([[[7, 7, 7, 7, 0, 3, 3, 0, 9, 0]]])
-    prediction = np.array([[[1, 1, 1, 0, 0, 2, 2, 2, 0, 5]]], dtype=np.uint16)  # IoU 3/4, 2/3; 9 missed; 5 invented
+    prediction = np.array(
+        [[[1, 1, 1, 0, 0, 2, 2, 2, 0, 5]]], dtype=np.uint16
+    )  # IoU 3/4, 2/3; 9 missed; 5 is a false alarm
     found = panoptic_quality(prediction, reference)
     assert (found.true_positives, found.false_positives, found.false_negatives) == (2, 1, 1)
     assert found.segmentation_quality == pytest.approx((3 / 4 + 2 / 3) / 2)

@@ -113,7 +113,7 @@ def test_misses_and_false_alarms_enter_with_the_diagonal_of_their_own_image():
         case_of("a", measured(3.0, precision=0.5, recall=0.75)),
         case_of("b", measured(5.0, precision=1.0, recall=0.25)),
         case_of("missed", measured(predicted=0, recall=0.0), diagonal=80.0),
-        case_of("invented", measured(reference=0, precision=0.0), diagonal=60.0),
+        case_of("false alarm", measured(reference=0, precision=0.0), diagonal=60.0),
         case_of("empty", measured(predicted=0, reference=0)),
     ]
     evaluation = summarize(cases, ["liver"])

@@ -135,7 +135,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert written["labels"]["cell"]["panoptic_quality"] == pytest.approx(1.75 / 3)
     shown = capsys.readouterr().out
     assert "0.583" in shown
-    assert "invented" in shown
+    assert "false alarms" in shown
     assert main([*words, "--connectivity", "full", "-o", str(tmp_path / "e.json")]) == 0
     assert json.loads((tmp_path / "e.json").read_text())["labels"]["cell"]["panoptic_quality"] == 0
     assert main(["evaluate", str(predictions), str(references), "--instances", "--workers", "1"]) == 0
