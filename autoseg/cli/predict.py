@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--folds", nargs="+", default=None, metavar="FOLD",
         help="default: the folds that were selected, else all trained folds",
     )  # fmt: skip
-    _add_care(parser.add_argument_group("care and speed"))
+    _add_quality(parser.add_argument_group("quality and speed"))
     _add_outputs(parser.add_argument_group("what else to write"))
     _add_work(parser.add_argument_group("work"))
     add_shared(parser)
 
 
-def _add_care(group: argparse._ArgumentGroup) -> None:
+def _add_quality(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--speed", choices=("best", "balanced", "fast"), default="best",
         help="best: all folds, mirrored; balanced: not mirrored; fast: one fold, fewer windows (default: best)",

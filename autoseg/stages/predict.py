@@ -114,8 +114,8 @@ class Predictor:
         """Load the networks of all folds.
 
         Args:
-            model: A workspace, or what `autoseg export` wrote: a folder or a zip file.
-            options: How it predicts; None: the defaults.
+            model: A workspace or an exported model, a folder or a zip file.
+            options: How the model predicts; None: the defaults.
 
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
@@ -126,9 +126,8 @@ class Predictor:
         if not 0 <= options.overlap < 1:
             raise UsageError(f"overlap must be in [0, 1), not {options.overlap}")
         device = choose_device(options.device)
-        dtype = choose_dtype(
-            options.precision, device
-        )  # refuses a precision that the device lacks before anything is loaded
+        # before anything is loaded: refuses a precision that the device does not compute in
+        dtype = choose_dtype(options.precision, device)
         with open_model(Path(model)) as workspace:
             self.case_predictor = load_case_predictor(workspace, options, device)
         self.plan = self.case_predictor.plan
@@ -151,7 +150,7 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: See `inference.predictor.images.Image`.
+            image: Files, an image object or an array; see `inference.predictor.images.Image`.
             spacing: Spacing of an array in mm, (z, y, x); needed for arrays, not allowed otherwise.
             affine: Affine of an array, voxel index (z, y, x, 1) to world mm; None: the array is in canonical
                 orientation.

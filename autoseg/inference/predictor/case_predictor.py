@@ -141,7 +141,7 @@ class CasePredictor:
         """Check an image and preprocess it for every network.
 
         Args:
-            volume: (C, Z, Y, X) in stored order, with its grid.
+            volume: Image (C, Z, Y, X) in stored order, with its grid.
             case: Case id for messages.
             overwrite: Whether the volume's array may be changed, which saves a copy.
             read_seconds: Seconds that reading took.
@@ -245,7 +245,7 @@ class CasePredictor:
     def _open_stream(self, member: LoadedConfiguration, case: PreparedCase, *, everywhere: bool = False) -> LogitStream:
         """Logits of one configuration; the cascade steps before it run here, on the whole image."""
         image, record = case.images[member.name], case.records[member.name]
-        labels = None if member.previous is None else self._label_map_for(member, member.previous, case)
+        labels = None if member.previous is None else self._predict_previous(member, member.previous, case)
         region = None if everywhere else self._find_region(member, case, labels)
         if region is not None:
             image, labels = image[:, *region], None if labels is None else labels[region]
@@ -255,10 +255,10 @@ class CasePredictor:
             slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)
         return LogitStream(slices, record, member.configuration.resampling)
 
-    def _label_map_for(
+    def _predict_previous(
         self, member: LoadedConfiguration, previous: LoadedConfiguration, case: PreparedCase
     ) -> NDArray[np.integer]:
-        """The label map of the previous cascade step, which runs here, on the grid of this one."""
+        """Label map of the previous cascade step, which runs here, on the grid of `member`."""
         stream, grid = self._open_stream(previous, case, everywhere=True), case.records[member.name]
         if member.configuration.previous_labels == "logits":
             return restore_on_grid(stream, grid, self.plan.encoding, case.clock)
