@@ -14,7 +14,7 @@ from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record
 from autoseg.records.selection import Selection
-from autoseg.records.workspace import CALIBRATION_NAME, Workspace
+from autoseg.records.workspace import CALIBRATION_NAME, EVALUATION_NAME, Workspace
 from autoseg.text import format_names
 
 
@@ -37,7 +37,7 @@ def read_pooled_folds(workspace: Workspace) -> list[PooledFolds]:
         RecordError: If an evaluation is damaged.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted((workspace.root / "models").glob("*/fold_*/validation/evaluation.json")):
+    for path in sorted((workspace.root / "models").glob(f"*/fold_*/validation/{EVALUATION_NAME}")):
         found.setdefault(path.parents[2].name, []).append(path)
     return [_pool(configuration, paths) for configuration, paths in found.items()]
 
