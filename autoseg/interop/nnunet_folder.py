@@ -128,8 +128,8 @@ def _checkpoints(folder: Path) -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def _weights_in(path: Path, fold: str) -> list[str]:
-    return sorted(file.name for file in (path / f"fold_{fold}").glob("*.pth")) or ["nothing"]
+def _weights_in(path: Path, fold_name: str) -> list[str]:
+    return sorted(file.name for file in (path / f"fold_{fold_name}").glob("*.pth")) or ["nothing"]
 
 
 def _explain_nothing_found(root: Path, source: Path) -> str:

@@ -253,24 +253,24 @@ def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | Non
     return Splits(folds=splits, reason=f"{number} folds{fewer} of {len(names)} {units}{grouping}, {method}.")
 
 
-def find_split(workspace: Workspace, dataset: DatasetDescription, fold: str) -> Split:
+def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str) -> Split:
     """Cases of a fold.
 
     Args:
         workspace: Workspace with splits.json.
         dataset: Dataset whose cases are those of fold `all`.
-        fold: Index in splits.json as text, or `all`: every case is for training, none for validation.
+        fold_name: Index in splits.json as text, or `all`: every case is for training, none for validation.
 
     Raises:
         UsageError: If the fold does not exist; lists the existing ones.
     """
-    if fold == "all":
+    if fold_name == "all":
         return Split(training=tuple(files.case for files in dataset.cases), validation=())
     folds = read_record(Splits, workspace.splits).folds
     names = [str(index) for index in range(len(folds))]
-    if fold not in names:
-        raise UsageError(f"fold {fold!r} does not exist; {workspace.splits} has {', '.join([*names, 'all'])}")
-    return folds[names.index(fold)]
+    if fold_name not in names:
+        raise UsageError(f"fold {fold_name!r} does not exist; {workspace.splits} has {', '.join([*names, 'all'])}")
+    return folds[names.index(fold_name)]
 
 
 def _split(cases: Sequence[str], left_out: Sequence[str]) -> Split:

@@ -81,7 +81,7 @@ def _store_case(
     divided = _divide(volume, plan)
     for name in outdated:
         image, labels, record = preprocess_case(
-            volume.image, divided, volume.grid.spacing, case=files.case, plan=plan, configuration=name
+            volume.image, divided, volume.grid.spacing, case_id=files.case, plan=plan, configuration_name=name
         )
         if labels is None:
             raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
@@ -104,9 +104,9 @@ def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
     return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
 
 
-def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
+def _settings_hash(source: str, plan: Plan, configuration_name: str) -> str:
     """Hash of everything that the voxels of a stored case depend on."""
-    settings = plan.configurations[configuration]
+    settings = plan.configurations[configuration_name]
     deciding = {
         "source": source,
         "version": STORAGE_VERSION,
@@ -122,12 +122,12 @@ def _settings_hash(source: str, plan: Plan, configuration: str) -> str:
     return hash_of(deciding)
 
 
-def _stored_hash(workspace: Workspace, configuration: str, case: str) -> str:
+def _stored_hash(workspace: Workspace, configuration_name: str, case_id: str) -> str:
     """Content hash of a complete stored case; empty when it is missing or its record is damaged."""
-    folder = workspace.preprocessed(configuration)
-    if not (folder / (case + ARRAY_ENDING)).exists():
+    folder = workspace.preprocessed(configuration_name)
+    if not (folder / (case_id + ARRAY_ENDING)).exists():
         return ""
     try:
-        return read_record(PreprocessedCase, folder / (case + RECORD_ENDING)).content_hash
+        return read_record(PreprocessedCase, folder / (case_id + RECORD_ENDING)).content_hash
     except RecordError:
         return ""

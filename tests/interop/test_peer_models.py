@@ -111,7 +111,7 @@ def test_resampled_both_ways_the_middle_of_an_image_is_nnunets(shared, tmp_path)
     image = np.asarray(stored.dataobj, dtype=np.float32).T[None]
     x, y, z = map(float, stored.header.get_zooms())
     prepared, _, record = preprocess_case(
-        image, None, (z, y, x), case=case, plan=predictor.plan, configuration="3d_fullres"
+        image, None, (z, y, x), case_id=case, plan=predictor.plan, configuration_name="3d_fullres"
     )
     assert record.shape != record.original_shape
     assert record.shape[0] != record.original_shape[0]  # nearest slices

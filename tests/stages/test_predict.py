@@ -54,7 +54,7 @@ def test_steps_by_hand_give_the_same(model, predictor):
     image = make_image()
     plan = predictor.plan
     prepared, _, record = preprocess_case(
-        image[None], None, SPACING, case="x", plan=plan, configuration="3d_fullres"
+        image[None], None, SPACING, case_id="x", plan=plan, configuration_name="3d_fullres"
     )  # fmt: skip
     members = load_configuration(Workspace(model), plan, "3d_fullres", (), "final", torch.device("cpu")).networks
     logits = torch.stack([

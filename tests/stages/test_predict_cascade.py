@@ -44,7 +44,7 @@ def cascade_by_hand(model, plan, image):
     heads = len(plan.encoding.heads)
     answers: list[LogitStream] = []
     for name in ("3d_lowres", CASCADE):
-        prepared, _, record = preprocess_case(image, None, SPACING, case="x", plan=plan, configuration=name)
+        prepared, _, record = preprocess_case(image, None, SPACING, case_id="x", plan=plan, configuration_name=name)
         if name == CASCADE:
             indices = restore_on_grid(answers[-1], record, plan.encoding)
             assert len(np.unique(indices)) > 2, "otherwise a wrong channel order goes unseen"

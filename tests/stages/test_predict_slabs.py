@@ -44,7 +44,7 @@ def model(tmp_path_factory):
 def full_array_reference(model, plan, image, spacing):
     """Everything in arrays of the whole volume: network windows, float64 resize, decision, crop, transpose."""
     configuration = plan.configurations["3d_fullres"]
-    prepared, _, record = preprocess_case(image, None, spacing, case="x", plan=plan, configuration="3d_fullres")
+    prepared, _, record = preprocess_case(image, None, spacing, case_id="x", plan=plan, configuration_name="3d_fullres")
     (network,) = load_configuration(Workspace(model), plan, "3d_fullres", (), "final", torch.device("cpu")).networks
     logits = predict_logits(network, torch.from_numpy(prepared), configuration.patch_size, len(plan.encoding.heads))
     shape = [stop - start for start, stop in zip(record.crop_start, record.crop_stop, strict=True)]

@@ -54,7 +54,7 @@ def plan_of(configurations, *, labels=LABELS, transpose=(0, 1, 2), orientation="
 
 
 def preprocessed(image, labels, spacing, plan, name) -> tuple[Any, Any, PreprocessedCase]:
-    return preprocess_case(image, labels, spacing, case="x", plan=plan, configuration=name)
+    return preprocess_case(image, labels, spacing, case_id="x", plan=plan, configuration_name=name)
 
 
 def simple_plan(**options):
@@ -200,7 +200,7 @@ def test_callers_arrays_stay_as_they_are():
 def test_an_image_that_is_given_away_gives_the_same(use_mask, spacing):
     image, _ = box_case()
     plan = plan_of({"c": configuration("c", (1.0, 1.0, 1.0), use_mask=use_mask)}, transpose=(2, 0, 1))
-    options = {"case": "x", "plan": plan, "configuration": "c"}
+    options = {"case_id": "x", "plan": plan, "configuration_name": "c"}
     flipped = image[:, :, ::-1]
     kept, _, record = preprocess_case(flipped, None, spacing, **options)
     given = flipped.copy()[:, ::-1][:, ::-1]
@@ -237,7 +237,7 @@ def test_2d_keeps_the_slices_of_each_case():
 def test_image_of_zeros_gives_zeros():
     plan = plan_of({"c": configuration("c", (1.0, 1.0, 1.0), use_mask=True)})
     made, _, record = preprocess_case(
-        np.zeros((1, 3, 5, 7), dtype=np.float32), None, (2.0, 1.0, 1.0), case="x", plan=plan, configuration="c"
+        np.zeros((1, 3, 5, 7), dtype=np.float32), None, (2.0, 1.0, 1.0), case_id="x", plan=plan, configuration_name="c"
     )
     assert record.shape == (6, 5, 7)
     np.testing.assert_array_equal(made, 0)

@@ -203,13 +203,13 @@ def _undeclared_message(wrong: AnyArray, encoding: LabelEncoding) -> str:
     return f"undeclared values: {value_list(found)} in {wrong.size} voxels; declared are {declared}"
 
 
-def draw_class_locations(labels: NDArray[np.int16], encoding: LabelEncoding, case: str) -> ClassLocations:
+def draw_class_locations(labels: NDArray[np.int16], encoding: LabelEncoding, case_id: str) -> ClassLocations:
     """Draw voxels of every foreground head, evenly and without replacement; the same ones whenever it is called.
 
     Args:
         labels: Label indices, (Z, Y, X); -1 outside the nonzero mask.
         encoding: Encoding of the dataset.
-        case: Case id; seeds the draw, so the order of cases and heads does not matter.
+        case_id: Case id; seeds the draw, so the order of cases and heads does not matter.
 
     Returns:
         Up to MAX_LOCATIONS voxels by index in `encoding.heads`, (0, 3) for an absent one; and as many voxels
@@ -217,13 +217,13 @@ def draw_class_locations(labels: NDArray[np.int16], encoding: LabelEncoding, cas
     """
     boxes = label_boxes(labels, encoding)
     locations = {
-        index: _draw_voxels(*head_mask(labels, head, boxes), np.random.default_rng([index, *case.encode()]))
+        index: _draw_voxels(*head_mask(labels, head, boxes), np.random.default_rng([index, *case_id.encode()]))
         for index, head in foreground_heads(encoding)
     }
     if encoding.ignore_value is None:
         return locations, None
     annotated = labels != len(encoding.values)
-    generator = np.random.default_rng([len(encoding.heads), *case.encode()])
+    generator = np.random.default_rng([len(encoding.heads), *case_id.encode()])
     return locations, _draw_voxels(annotated, (0, 0, 0), generator)
 
 

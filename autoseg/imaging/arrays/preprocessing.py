@@ -24,9 +24,9 @@ def preprocess_case(
     labels: NDArray[np.int16] | None,
     spacing: Spacing,
     *,
-    case: str,
+    case_id: str,
     plan: Plan,
-    configuration: str,
+    configuration_name: str,
     overwrite: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, PreprocessedCase]:
     """Transpose, crop, normalise and resample one case.
@@ -35,9 +35,9 @@ def preprocess_case(
         image: Image in working orientation, (C, Z, Y, X).
         labels: Label indices on the same grid, (Z, Y, X), or None.
         spacing: Voxel size in mm, (z, y, x).
-        case: Case id.
+        case_id: Case id.
         plan: Plan with the axis order and the configuration.
-        configuration: Name in the plan.
+        configuration_name: Name in the plan.
         overwrite: Whether the image may be normalised in place and returned as a view; otherwise it is not changed.
             Labels are never changed.
 
@@ -52,7 +52,7 @@ def preprocess_case(
         nnU-Net v2 (Isensee et al. 2021, Nature Methods), preprocessing. Differs: the mask of a masked z-score
         comes from the image alone, so that labels cannot change the image.
     """
-    settings = plan.configurations[configuration]
+    settings = plan.configurations[configuration_name]
     order = plan.transpose
     image = image.transpose(0, *(axis + 1 for axis in order))
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
@@ -71,8 +71,8 @@ def preprocess_case(
         cropped_labels = _mark_outside(labels.transpose(order)[to_slices(bounds)], inside)
         resampled_labels = resample_labels(cropped_labels, shape, spacing, target_spacing, settings.resampling)
     record = PreprocessedCase(
-        case=case,
-        configuration=configuration,
+        case=case_id,
+        configuration=configuration_name,
         spacing=target_spacing,
         shape=shape,
         original_spacing=spacing,

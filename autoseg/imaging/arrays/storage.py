@@ -87,23 +87,23 @@ def save_case(
     write_record(record, record_path)
 
 
-def open_case(folder: Path, case: str) -> StoredCase:
+def open_case(folder: Path, case_id: str) -> StoredCase:
     """Open a case; reads its record and locations, no voxels.
 
     Raises:
         RecordError: If the case has no record, or a damaged one.
         DatasetError: If the array is missing or damaged, or does not belong to the record.
     """
-    record = read_record(PreprocessedCase, folder / (case + RECORD_ENDING))
-    path = folder / (case + ARRAY_ENDING)
+    record = read_record(PreprocessedCase, folder / (case_id + RECORD_ENDING))
+    path = folder / (case_id + ARRAY_ENDING)
     try:
         array = _open_array(path)
         locations, annotated = _read_locations(array)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise DatasetError(f"{path}: case {case}: missing or damaged ({error}). {_ADVICE}") from error
+        raise DatasetError(f"{path}: case {case_id}: missing or damaged ({error}). {_ADVICE}") from error
     if array.shape[1:] != record.shape:
         raise DatasetError(
-            f"{path}: case {case}: the array has the shape {array.shape[1:]}, its record {record.shape}. {_ADVICE}"
+            f"{path}: case {case_id}: the array has the shape {array.shape[1:]}, its record {record.shape}. {_ADVICE}"
         )
     return StoredCase(record, array, locations, annotated)
 

@@ -58,10 +58,10 @@ def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]
     return tuple(cases), tuple(listing_faults(cases))
 
 
-def listed_case(folder: Path, case: str, images: list[str], label: str) -> CaseFiles:
+def listed_case(folder: Path, case_id: str, images: list[str], label: str) -> CaseFiles:
     """A case from listed paths, absolute or relative to the dataset folder; empty paths are left out."""
     return CaseFiles(
-        case=case or NO_NAME,
+        case=case_id or NO_NAME,
         images=tuple(_relative_path(folder, image) for image in images if image),
         label=_relative_path(folder, label) if label else "",
     )

@@ -302,5 +302,5 @@ def _missing_channels(channels: dict[str, dict[int, str]], num_channels: int | N
             yield _error(case, file, f"the file of channel {index} is missing")
 
 
-def _error(case: str, file: str, what: str) -> Fault:
-    return Fault(severity="error", case=case, file=file, what=what)
+def _error(case_id: str, file: str, what: str) -> Fault:
+    return Fault(severity="error", case=case_id, file=file, what=what)

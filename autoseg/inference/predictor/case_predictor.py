@@ -164,7 +164,7 @@ class CasePredictor:
             for name in names:
                 images[name], _, records[name] = preprocess_case(
                     image, None, grid.spacing,
-                    case=case, plan=self.plan, configuration=name, overwrite=reuse and name == names[-1],
+                    case_id=case, plan=self.plan, configuration_name=name, overwrite=reuse and name == names[-1],
                 )  # fmt: skip
             if self.refiners is not None:
                 schemes = self.members[0].configuration.normalization
