@@ -39,24 +39,6 @@ from autoseg.text import (
     format_value,
 )
 
-EVALUATION_COLUMNS = (
-    "label",
-    "Dice",
-    "95\N{NO-BREAK SPACE}% interval",
-    *(metric.column for metric in metrics_of("main") if metric.name != "dice"),
-    "cases",
-    "missed, false alarms, empty",
-)
-"""Columns of the table that is always shown. Distances include misses; a dash: not measured."""
-
-
-DETAIL_COLUMNS = (
-    "label",
-    "Dice\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd",
-    *(metric.column for metric in metrics_of("details")),
-)
-
-
 COMPARISON_COLUMNS = (
     "label",
     "metric",
@@ -71,6 +53,21 @@ COMPARISON_COLUMNS = (
 INSTANCE_COLUMNS = ("label", "PQ", "SQ", "RQ (F1)", "matched", "false alarms", "missed")
 
 
+def evaluation_columns() -> tuple[str, ...]:
+    """Columns of the table that is always shown. Distances include misses; a dash: not measured."""
+    scores = (metric.column for metric in metrics_of("main") if metric.name != "dice")
+    return ("label", "Dice", "95\N{NO-BREAK SPACE}% interval", *scores, "cases", "missed, false alarms, empty")
+
+
+def detail_columns() -> tuple[str, ...]:
+    """Columns of the table of details."""
+    return (
+        "label",
+        "Dice\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd",
+        *(metric.column for metric in metrics_of("details")),
+    )
+
+
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Table with one row per label and the mean over labels, with the numbers of missed structures and false alarms.
 
@@ -78,14 +75,14 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     """
     bounds = format_interval(evaluation.mean_foreground_dice_interval, separator="–")
     mean = ("mean", format_number(evaluation.mean_foreground_dice), bounds)
-    table = scores_table(EVALUATION_COLUMNS, evaluation_rows(evaluation), footer=mean)
+    table = scores_table(evaluation_columns(), evaluation_rows(evaluation), footer=mean)
     table.title = f"{len(evaluation.cases)} cases"
     table.caption = _describe_surfaces(evaluation)
     return table
 
 
 def evaluation_rows(evaluation: Evaluation) -> list[Row]:
-    """Cells by label, in the order of EVALUATION_COLUMNS."""
+    """Cells by label, in the order of `evaluation_columns`."""
     return [
         (
             name,
@@ -127,13 +124,13 @@ def _describe_surfaces(evaluation: Evaluation) -> str | None:
 
 def evaluation_details_table(evaluation: Evaluation) -> Table:
     """Table of the metrics that `evaluation_table` leaves out."""
-    table = scores_table(DETAIL_COLUMNS, evaluation_detail_rows(evaluation))
+    table = scores_table(detail_columns(), evaluation_detail_rows(evaluation))
     table.caption = "precision, recall, MSD (Hausdorff) with misses; RVD: (predicted - reference) / reference"
     return table
 
 
 def evaluation_detail_rows(evaluation: Evaluation) -> list[Row]:
-    """Cells by label, in the order of DETAIL_COLUMNS."""
+    """Cells by label, in the order of `detail_columns`."""
     return [
         (
             name,

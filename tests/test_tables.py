@@ -14,10 +14,10 @@ from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.records.plan import Decision
 from autoseg.tables import (
     COMPARISON_COLUMNS,
-    DETAIL_COLUMNS,
-    EVALUATION_COLUMNS,
     comparison_table,
     configuration_rows,
+    detail_columns,
+    evaluation_columns,
     evaluation_detail_rows,
     evaluation_details_table,
     evaluation_rows,
@@ -57,9 +57,9 @@ def evaluate(shift, tolerance_mm=2.0):
 
 def test_the_main_columns():
     (row,) = evaluation_rows(evaluate(2))
-    assert len(row) == len(EVALUATION_COLUMNS)
+    assert len(row) == len(evaluation_columns())
     diagonal = np.linalg.norm([50.0, 60.0, 40.0])
-    cells = dict(zip(EVALUATION_COLUMNS, row, strict=True))
+    cells = dict(zip(evaluation_columns(), row, strict=True))
     assert cells["label"] == "[b]ar"
     assert cells["Dice"] == f"{(0.8 + 0 + 1) / 3:.3f}"
     assert cells["HD95 mm"] == f"{(2 + diagonal + 0) / 3:.2f}"
@@ -70,8 +70,8 @@ def test_the_main_columns():
 
 def test_the_other_columns():
     (row,) = evaluation_detail_rows(evaluate(2))
-    assert len(row) == len(DETAIL_COLUMNS)
-    cells = dict(zip(DETAIL_COLUMNS, row, strict=True))
+    assert len(row) == len(detail_columns())
+    cells = dict(zip(detail_columns(), row, strict=True))
     assert cells["precision"] == f"{(0.8 + 0 + 1) / 3:.3f}"
     assert cells["recall"] == f"{(0.8 + 0 + 1) / 3:.3f}"
     assert cells["RVD"] == "-0.333"
