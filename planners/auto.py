@@ -45,7 +45,7 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
         The plan; its first decision names the preset.
 
     Raises:
-        PlanningError: See `planners.unet.plan`.
+        PlanningError: Under the conditions of `planners.unet.plan`.
     """
     preset = choose_preset(budget)
     if budget.like is not None:

@@ -65,7 +65,7 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
             `full_resolution_skip` (true, false; default true in 3D only).
 
     Raises:
-        PlanningError: See `planners.unet.plan`.
+        PlanningError: Under the conditions of `planners.unet.plan`.
     """
     return compose(make_unext_preset(budget.overrides.options), fingerprint, budget)
 

@@ -1,4 +1,4 @@
-"""For tests: what a planner promises, checked on varied synthetic datasets; and phantom volumes made by code.
+"""Tools for tests: the contract of planners, checked on varied synthetic datasets; and phantom volumes made by code.
 
 from autoseg.testing import planner_violations
 assert planner_violations(my_planner) == []
