@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from autoseg.errors import InteropError
+from autoseg.imaging.datasets.dataset_json import ChannelNames, order_channels
 
 JsonObject = dict[str, Any]
 """A JSON object as a dictionary."""
@@ -115,7 +116,7 @@ class PlansFile(_ForeignRecord):
 class DatasetFile(_ForeignRecord):
     """dataset.json."""
 
-    channel_names: dict[int, str]
+    channel_names: ChannelNames
     labels: dict[str, int | tuple[int, ...]]
     regions_class_order: tuple[int, ...] | None = None
     file_ending: str = ".nii.gz"
@@ -130,7 +131,7 @@ class DatasetFile(_ForeignRecord):
     @property
     def channels(self) -> tuple[str, ...]:
         """Names in channel order."""
-        return tuple(self.channel_names[index] for index in sorted(self.channel_names))
+        return order_channels(self.channel_names)
 
 
 class MeanDice(_ForeignRecord):

@@ -181,6 +181,14 @@ def test_plans_from_before_architecture_are_read(tmp_path):
     assert found.configurations["3d_fullres"].normalization[1].upper == 99.0
 
 
+@pytest.mark.parametrize(
+    "names", [{"T1": "T1", "CT": "CT"}, {"b": "T1", "a": "CT"}, {"1": "CT", "0": "T1"}, {"0000": "T1", "0001": "CT"}]
+)
+def test_keys_of_channel_names_are_numbers_or_mean_nothing(names, tmp_path):
+    made = write_model(tmp_path / "made", dataset={**DATASET, "channel_names": names})
+    assert read_record(Plan, imported(made, tmp_path).plan).channel_names == ("T1", "CT")
+
+
 def test_regions_and_the_ignore_label_decide_the_heads(tmp_path):
     dataset = {**DATASET, **REGIONS, "labels": {**REGION_LABELS, "ignore": 4}}
     plan = read_record(Plan, imported(write_model(tmp_path / "made", dataset=dataset), tmp_path).plan)

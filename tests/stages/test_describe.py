@@ -78,6 +78,11 @@ def test_nnunet_raw_with_regions_and_ignore(tmp_path):
     assert description.warnings == ()
 
 
+def test_channels_named_by_words_keep_the_order_of_the_file(tmp_path):
+    make_nnunet(tmp_path, channel_names={"PET": "PET", "CT": "CT"})
+    assert describe_dataset(tmp_path).channel_names == ("PET", "CT")
+
+
 def test_nnunet_explicit_file_list(tmp_path):
     make_nnunet(tmp_path / "elsewhere")
     listed = {

@@ -7,7 +7,6 @@ opened here.
 Tested in tests/stages/test_describe.py.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -15,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
-
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.case_lists import case_name, listed_case, listing_faults, read_case_list
+from autoseg.imaging.datasets.dataset_json import (
+    DatasetJson,
+    TrainingEntry,
+    declared_channels,
+    declared_labels,
+    read_dataset_json,
+)
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
-from autoseg.records.dataset import BACKGROUND, CaseFiles, Fault, LabelValues
+from autoseg.records.dataset import CaseFiles, Fault, LabelValues
 
 _PLAIN_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 
@@ -51,28 +55,6 @@ class FoundDataset:
     """Declared names; None: not declared."""
 
 
-class _TrainingEntry(BaseModel):
-    image: str | list[str] = ""
-    label: str = ""
-
-
-class _ExplicitCase(BaseModel):
-    images: list[str] = []
-    label: str = ""
-
-
-class _DatasetJson(BaseModel):
-    """The keys of dataset.json that are used, in the form of the Decathlon and of nnU-Net."""
-
-    labels: dict[str, int | str | list[int]]
-    modality: dict[str, str] | None = None
-    channel_names: dict[str, str] | None = None
-    training: list[_TrainingEntry] | None = None
-    num_training: int | None = Field(default=None, alias="numTraining")
-    regions_class_order: list[int] | None = None
-    dataset: dict[str, _ExplicitCase] | None = None
-
-
 def find_dataset(path: Path) -> FoundDataset:
     """Recognise the layout of a dataset and list its cases.
 
@@ -91,7 +73,7 @@ def find_dataset(path: Path) -> FoundDataset:
         what = "is neither a folder nor a .csv or .json list" if path.exists() else "does not exist"
         raise DatasetError(f"{path}: {what}; {_EXPECTED}")
     if (path / "dataset.json").is_file():
-        declared = _read_dataset_json(path / "dataset.json")
+        declared = read_dataset_json(path / "dataset.json")
         return _decathlon(path, declared) if declared.training is not None else _nnunet(path, declared)
     for image_folder, label_folder in _PLAIN_FOLDERS:
         if (path / image_folder).is_dir() and (path / label_folder).is_dir():
@@ -100,27 +82,28 @@ def find_dataset(path: Path) -> FoundDataset:
     raise DatasetError(f"{path}: no known dataset layout; {_EXPECTED}")
 
 
-def _decathlon(folder: Path, declared: _DatasetJson) -> FoundDataset:
-    entries = [
-        (entry, [entry.image] if isinstance(entry.image, str) else entry.image) for entry in declared.training or []
-    ]
+def _decathlon(folder: Path, declared: DatasetJson) -> FoundDataset:
     cases = [
-        listed_case(folder, case_name(images[0] if images and images[0] else entry.label), images, entry.label)
-        for entry, images in entries
-        if not (images and PurePosixPath(images[0]).name.startswith("._"))
+        listed_case(folder, case_name(_first_image(entry) or entry.label), entry.images, entry.label)
+        for entry in declared.training or []
+        if not PurePosixPath(_first_image(entry)).name.startswith("._")
     ]
     faults = [*listing_faults(cases), *_unlisted_files(folder, cases)]
     return _found(folder, "decathlon", declared, cases, faults)
 
 
-def _nnunet(folder: Path, declared: _DatasetJson) -> FoundDataset:
+def _first_image(entry: TrainingEntry) -> str:
+    return next(iter(entry.images), "")
+
+
+def _nnunet(folder: Path, declared: DatasetJson) -> FoundDataset:
     if declared.dataset is not None:
         cases = [listed_case(folder, case, entry.images, entry.label) for case, entry in declared.dataset.items()]
         return _found(folder, "nnunet", declared, cases, listing_faults(cases))
     missing = [name for name in ("imagesTr", "labelsTr") if not (folder / name).is_dir()]
     if missing:
         raise DatasetError(f"{folder}: the folder {' and '.join(missing)} is missing beside dataset.json; {_EXPECTED}")
-    names = _channel_names(declared)
+    names = declared_channels(declared)
     num_channels = len(names) if names else None
     paired, faults = pair_files(folder, "imagesTr", "labelsTr", channel_numbers=True, num_channels=num_channels)
     return _found(folder, "nnunet", declared, list(paired), list(faults))
@@ -129,7 +112,7 @@ def _nnunet(folder: Path, declared: _DatasetJson) -> FoundDataset:
 def _found(
     folder: Path,
     layout: Literal["decathlon", "nnunet"],
-    declared: _DatasetJson,
+    declared: DatasetJson,
     cases: list[CaseFiles],
     faults: list[Fault],
 ) -> FoundDataset:
@@ -142,45 +125,10 @@ def _found(
         layout=layout,
         cases=tuple(sorted(cases, key=lambda files: files.case)),
         faults=tuple(faults),
-        labels=_labels(declared, folder),
+        labels=declared_labels(declared, folder / "dataset.json"),
         regions_class_order=None if declared.regions_class_order is None else tuple(declared.regions_class_order),
-        channel_names=_channel_names(declared),
+        channel_names=declared_channels(declared),
     )
-
-
-def _read_dataset_json(path: Path) -> _DatasetJson:
-    try:
-        return _DatasetJson.model_validate(json.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
-    except ValidationError as error:
-        wrong = "\n".join(f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise DatasetError(f"{path}: these fields are missing or wrong:\n{wrong}") from error
-
-
-def _channel_names(declared: _DatasetJson) -> tuple[str, ...] | None:
-    names = declared.channel_names or declared.modality
-    if not names:
-        return None
-    return tuple(names[key] for key in sorted(names, key=lambda key: (len(key), key)))
-
-
-def _labels(declared: _DatasetJson, folder: Path) -> dict[str, LabelValues]:
-    """Values by name, from {"name": value} or from the Decathlon's {"value": "name"}."""
-    labels: dict[str, LabelValues] = {}
-    try:
-        for key, entry in declared.labels.items():
-            if isinstance(entry, list):
-                labels[key] = tuple(entry) if len(entry) != 1 else entry[0]
-            elif isinstance(entry, str) and key.isdecimal():
-                labels[entry] = int(key)
-            else:
-                labels[key] = int(entry)
-    except ValueError as error:
-        raise DatasetError(f'{folder / "dataset.json"}: labels: {error}; expected "name": value') from error
-    if len(labels) != len(declared.labels):
-        raise DatasetError(f"{folder / 'dataset.json'}: labels: two labels have the same name")
-    return {BACKGROUND if name.lower() == BACKGROUND else name: values for name, values in labels.items()}
 
 
 def _unlisted_files(folder: Path, cases: list[CaseFiles]) -> list[Fault]:

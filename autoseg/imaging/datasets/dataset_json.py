@@ -1,0 +1,112 @@
+"""The file dataset.json, in the form of nnU-Net v2, of nnU-Net v1 and of the Medical Segmentation Decathlon."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from autoseg.errors import DatasetError
+from autoseg.records.dataset import BACKGROUND, LabelValues
+
+
+def _key_channels(value: object) -> object:
+    """Channel names by key, from a list of names or from {"name": number}; anything else as it is."""
+    if isinstance(value, list):
+        return {str(number): name for number, name in enumerate(value)}
+    if isinstance(value, dict) and all(type(number) is int for number in value.values()):
+        return {str(number): name for name, number in value.items()}
+    return value
+
+
+ChannelNames = Annotated[dict[str, str], BeforeValidator(_key_channels)]
+"""Channel names by key, in the order of the file."""
+
+
+class TrainingEntry(BaseModel):
+    """One case in the list `training`."""
+
+    image: str | list[str] = ""
+    label: str = ""
+
+    @property
+    def images(self) -> list[str]:
+        """Image files, one for each channel or one for all."""
+        return [self.image] if isinstance(self.image, str) else self.image
+
+
+class ExplicitCase(BaseModel):
+    """One case in nnU-Net v2's dictionary `dataset`."""
+
+    images: list[str] = []
+    label: str = ""
+
+
+class DatasetJson(BaseModel):
+    """The keys of dataset.json that are used."""
+
+    labels: dict[str, int | str | list[int]]
+    modality: ChannelNames | None = None
+    channel_names: ChannelNames | None = None
+    training: list[TrainingEntry] | None = None
+    num_training: int | None = Field(default=None, alias="numTraining")
+    regions_class_order: list[int] | None = None
+    dataset: dict[str, ExplicitCase] | None = None
+
+
+def read_dataset_json(path: Path) -> DatasetJson:
+    """Read dataset.json; keys that autoseg does not use may hold anything.
+
+    Raises:
+        DatasetError: If it is no JSON, or keys are missing or wrong.
+    """
+    try:
+        return DatasetJson.model_validate(json.loads(path.read_text(encoding="utf-8-sig")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+    except ValidationError as error:
+        wrong = "\n".join(f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise DatasetError(f"{path}: these fields are missing or wrong:\n{wrong}") from error
+
+
+def declared_channels(declared: DatasetJson) -> tuple[str, ...] | None:
+    """Channel names in the order of the channels' files; None when none are declared."""
+    names = declared.channel_names or declared.modality
+    return order_channels(names) if names else None
+
+
+def order_channels(names: Mapping[str, str]) -> tuple[str, ...]:
+    """Channel names in the order of the channels' files.
+
+    Numbers as keys are the channels' numbers. Other keys have no meaning, and the order in the file counts, as in
+    nnU-Net.
+
+    Args:
+        names: Channel names by key, in the order of the file.
+    """
+    if all(key.strip().isdecimal() for key in names):
+        return tuple(names[key] for key in sorted(names, key=int))
+    return tuple(names.values())
+
+
+def declared_labels(declared: DatasetJson, path: Path) -> dict[str, LabelValues]:
+    """Values by name, from {"name": value} or from the Decathlon's {"value": "name"}.
+
+    Raises:
+        DatasetError: If a value is no whole number, or two labels have one name.
+    """
+    labels: dict[str, LabelValues] = {}
+    try:
+        for key, entry in declared.labels.items():
+            if isinstance(entry, list):
+                labels[key] = tuple(entry) if len(entry) != 1 else entry[0]
+            elif isinstance(entry, str) and key.isdecimal():
+                labels[entry] = int(key)
+            else:
+                labels[key] = int(entry)
+    except ValueError as error:
+        raise DatasetError(f'{path}: labels: {error}; expected "name": value') from error
+    if len(labels) != len(declared.labels):
+        raise DatasetError(f"{path}: labels: two labels have the same name")
+    return {BACKGROUND if name.lower() == BACKGROUND else name: values for name, values in labels.items()}

@@ -1,0 +1,37 @@
+"""dataset.json in the forms that other programs and people write."""
+
+import json
+
+import pytest
+
+from autoseg.imaging.datasets.dataset_json import declared_channels, read_dataset_json
+
+
+def read(folder, **keys):
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "a": 1}, **keys}))
+    return read_dataset_json(path)
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"PET": "PET", "CT": "CT"}, ("PET", "CT")),
+        ({"tracer": "PET", "T1": "CT", "b": "ADC"}, ("PET", "CT", "ADC")),
+        ({"channel_1": "PET", "channel_0": "CT"}, ("PET", "CT")),
+        ({"1": "CT", "0": "PET"}, ("PET", "CT")),
+        ({"0001": "CT", "0000": "PET"}, ("PET", "CT")),
+        ({str(number): f"c{number}" for number in (10, 9, 2, 1, 0)}, ("c0", "c1", "c2", "c9", "c10")),
+        ({"0": "T1", "CT": "CT", "1": "T2"}, ("T1", "CT", "T2")),
+        (["PET", "CT"], ("PET", "CT")),
+        ({"CT": 1, "PET": 0}, ("PET", "CT")),
+    ],
+)
+def test_channels_by_number_or_in_the_order_of_the_file(tmp_path, key, names, expected):
+    assert declared_channels(read(tmp_path, **{key: names})) == expected
+
+
+def test_no_channel_names(tmp_path):
+    assert declared_channels(read(tmp_path)) is None
+    assert declared_channels(read(tmp_path, channel_names={})) is None
