@@ -233,7 +233,7 @@ def test_what_was_changed_or_lost_is_refused(selected, tmp_path):
     with pytest.raises(PredictionError, match=r"refiner_0\.safetensors: was changed"):
         Predictor(root, PredictionOptions(device="cpu"))
     path.unlink()
-    with pytest.raises(PredictionError, match=r"refiner_0\.safetensors: is not there"):
+    with pytest.raises(PredictionError, match=r"refiner_0\.safetensors: does not exist"):
         Predictor(root, PredictionOptions(device="cpu"))
     Predictor(root, PredictionOptions(device="cpu", refine=False))
 
