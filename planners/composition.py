@@ -173,60 +173,6 @@ def _check_options_with_model(budget: Budget) -> None:
         )
 
 
-def _check_patch_override(budget: Budget, planners: Sequence[ConfigurationPlanner]) -> None:
-    asked = budget.overrides.patch_size
-    if asked is not None and all(len(asked) != planner.dimensions for planner in planners):
-        needs = ", ".join(f"{planner.name} needs {planner.dimensions}" for planner in planners)
-        raise PlanningError(f"--patch-size has {len(asked)} numbers, but {needs}.")
-
-
-def _check_adopted_memory(context: PlanningContext, planners: Sequence[ConfigurationPlanner]) -> None:
-    """A preset's reference counts feature maps of its own kind of network, so bytes decide about another's."""
-    adopted = [planner for planner in planners if planner.adopted is not None]
-    smallest_bytes = {planner.name: planner.estimate_smallest_bytes() for planner in adopted}
-    check_adopted_memory(smallest_bytes, context.memory_gigabytes)
-
-
-def _plan_each(
-    planners: Sequence[ConfigurationPlanner], *, has_low_resolution: bool
-) -> tuple[dict[str, Configuration], list[Decision]]:
-    """All configurations but the cascade, and their decisions.
-
-    Raises:
-        BudgetError: If limits are too small for some of them; names what would do for all.
-    """
-    configurations: dict[str, Configuration] = {}
-    decisions: list[Decision] = []
-    refusals: list[BudgetError] = []
-    for planner in planners:
-        batch_dice = choose_batch_dice(planner.name, has_low_resolution=has_low_resolution)
-        try:
-            configurations[planner.name], added = planner.plan(batch_dice)
-        except BudgetError as error:
-            refusals.append(error)
-        else:
-            decisions += added
-    raise_largest(refusals)
-    return configurations, decisions
-
-
-def _plan_cascade(context: PlanningContext, full: Configuration) -> Configuration:
-    """3d_fullres with the low resolution's label map as further input channels, one per foreground label."""
-    num_labels = len(context.fingerprint.encoding.values) - 1
-    network = full.network.model_copy(update={"input_channels": full.network.input_channels + num_labels})
-    schedule = choose_schedule(full.training, context.budget, network, full.patch_size, full.batch_size)
-    estimates = context.estimate_costs(network, full.patch_size, full.batch_size, schedule.value.optimizer)
-    return full.model_copy(
-        update={
-            "network": network,
-            "training": schedule.value,
-            "estimates": estimates,
-            "preprocessed_as": "3d_fullres",
-            "previous_configuration": "3d_lowres",
-        }
-    )
-
-
 def outline_configurations(
     context: PlanningContext, left_out: Container[str]
 ) -> tuple[list[ConfigurationPlanner], list[Decision]]:
@@ -341,3 +287,57 @@ def _adopt_configuration(
     )
     shape = (max(round(z), 1.0), max(round(y), 1.0), max(round(x), 1.0))
     return ConfigurationPlanner(context, name, spacing, shape, max(z * y * x, 1.0), configuration)
+
+
+def _check_patch_override(budget: Budget, planners: Sequence[ConfigurationPlanner]) -> None:
+    asked = budget.overrides.patch_size
+    if asked is not None and all(len(asked) != planner.dimensions for planner in planners):
+        needs = ", ".join(f"{planner.name} needs {planner.dimensions}" for planner in planners)
+        raise PlanningError(f"--patch-size has {len(asked)} numbers, but {needs}.")
+
+
+def _check_adopted_memory(context: PlanningContext, planners: Sequence[ConfigurationPlanner]) -> None:
+    """A preset's reference counts feature maps of its own kind of network, so bytes decide about another's."""
+    adopted = [planner for planner in planners if planner.adopted is not None]
+    smallest_bytes = {planner.name: planner.estimate_smallest_bytes() for planner in adopted}
+    check_adopted_memory(smallest_bytes, context.memory_gigabytes)
+
+
+def _plan_each(
+    planners: Sequence[ConfigurationPlanner], *, has_low_resolution: bool
+) -> tuple[dict[str, Configuration], list[Decision]]:
+    """All configurations but the cascade, and their decisions.
+
+    Raises:
+        BudgetError: If limits are too small for some of them; names what would do for all.
+    """
+    configurations: dict[str, Configuration] = {}
+    decisions: list[Decision] = []
+    refusals: list[BudgetError] = []
+    for planner in planners:
+        batch_dice = choose_batch_dice(planner.name, has_low_resolution=has_low_resolution)
+        try:
+            configurations[planner.name], added = planner.plan(batch_dice)
+        except BudgetError as error:
+            refusals.append(error)
+        else:
+            decisions += added
+    raise_largest(refusals)
+    return configurations, decisions
+
+
+def _plan_cascade(context: PlanningContext, full: Configuration) -> Configuration:
+    """3d_fullres with the low resolution's label map as further input channels, one per foreground label."""
+    num_labels = len(context.fingerprint.encoding.values) - 1
+    network = full.network.model_copy(update={"input_channels": full.network.input_channels + num_labels})
+    schedule = choose_schedule(full.training, context.budget, network, full.patch_size, full.batch_size)
+    estimates = context.estimate_costs(network, full.patch_size, full.batch_size, schedule.value.optimizer)
+    return full.model_copy(
+        update={
+            "network": network,
+            "training": schedule.value,
+            "estimates": estimates,
+            "preprocessed_as": "3d_fullres",
+            "previous_configuration": "3d_lowres",
+        }
+    )
