@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from autoseg.errors import DatasetError
 from autoseg.records.dataset import BACKGROUND, LabelValues
@@ -25,10 +25,15 @@ ChannelNames = Annotated[dict[str, str], BeforeValidator(_key_channels)]
 
 
 class TrainingEntry(BaseModel):
-    """One case in the list `training`."""
+    """One case in the list `training`: its files, or the name of its image alone."""
 
     image: str | list[str] = ""
     label: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"image": value} if isinstance(value, str) else value
 
     @property
     def images(self) -> list[str]:
@@ -50,9 +55,14 @@ class DatasetJson(BaseModel):
     modality: ChannelNames | None = None
     channel_names: ChannelNames | None = None
     training: list[TrainingEntry] | None = None
-    num_training: int | None = Field(default=None, alias="numTraining")
+    num_training: int | str | None = Field(default=None, alias="numTraining")
     regions_class_order: list[int] | None = None
     dataset: dict[str, ExplicitCase] | None = None
+
+    @property
+    def is_nnunet_v2(self) -> bool:
+        """Whether the channels are named as in nnU-Net v2, and not as in its first version and the Decathlon."""
+        return self.channel_names is not None
 
 
 def read_dataset_json(path: Path) -> DatasetJson:
@@ -93,6 +103,8 @@ def order_channels(names: Mapping[str, str]) -> tuple[str, ...]:
 def declared_labels(declared: DatasetJson, path: Path) -> dict[str, LabelValues]:
     """Values by name, from {"name": value} or from the Decathlon's {"value": "name"}.
 
+    The background is called `background`, whatever name the value 0 has in the file.
+
     Raises:
         DatasetError: If a value is no whole number, or two labels have one name.
     """
@@ -109,4 +121,8 @@ def declared_labels(declared: DatasetJson, path: Path) -> dict[str, LabelValues]
         raise DatasetError(f'{path}: labels: {error}; expected "name": value') from error
     if len(labels) != len(declared.labels):
         raise DatasetError(f"{path}: labels: two labels have the same name")
-    return {BACKGROUND if name.lower() == BACKGROUND else name: values for name, values in labels.items()}
+    background = [name for name in labels if name.lower() == BACKGROUND]
+    named_otherwise = [name for name, values in labels.items() if values == 0]
+    if not background and len(named_otherwise) == 1:
+        background = named_otherwise
+    return {BACKGROUND if name in background else name: values for name, values in labels.items()}

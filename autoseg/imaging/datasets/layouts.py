@@ -4,12 +4,12 @@ Four layouts: a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder,
 CSV or JSON list of files. Where nothing lists the files, images and label maps are paired by their names. No image is
 opened here.
 
-Tested in tests/stages/test_describe.py.
+Tested in tests/imaging/datasets/test_layouts.py and tests/stages/test_describe.py.
 """
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -74,7 +74,8 @@ def find_dataset(path: Path) -> FoundDataset:
         raise DatasetError(f"{path}: {what}; {_EXPECTED}")
     if (path / "dataset.json").is_file():
         declared = read_dataset_json(path / "dataset.json")
-        return _decathlon(path, declared) if declared.training is not None else _nnunet(path, declared)
+        is_list = bool(declared.training) and declared.dataset is None and not _is_left_over_list(path, declared)
+        return _decathlon(path, declared) if is_list else _nnunet(path, declared)
     for image_folder, label_folder in _PLAIN_FOLDERS:
         if (path / image_folder).is_dir() and (path / label_folder).is_dir():
             cases, faults = pair_files(path, image_folder, label_folder)
@@ -82,14 +83,47 @@ def find_dataset(path: Path) -> FoundDataset:
     raise DatasetError(f"{path}: no known dataset layout; {_EXPECTED}")
 
 
+def _is_left_over_list(folder: Path, declared: DatasetJson) -> bool:
+    """Whether the files are those of nnU-Net, and the list `training` names CASE for CASE_0000.
+
+    nnU-Net v1 writes such lists, and many dataset.json of nnU-Net v2, which ignores them, still have one.
+    """
+    if any(not (folder / name).is_dir() for name in ("imagesTr", "labelsTr")):
+        return False
+    images, labels = (
+        {split_ending(name)[0] for name in image_files(folder / name)} for name in ("imagesTr", "labelsTr")
+    )
+    cases = {channel[0] for channel in map(split_channel, images) if channel} - images
+    is_listed = any((folder / image).is_file() for entry in declared.training or [] for image in entry.images)
+    return bool(cases & labels) and (declared.is_nnunet_v2 or not is_listed)
+
+
 def _decathlon(folder: Path, declared: DatasetJson) -> FoundDataset:
     cases = [
-        listed_case(folder, case_name(_first_image(entry) or entry.label), entry.images, entry.label)
+        listed_case(
+            folder,
+            case_name(_first_image(entry) or entry.label),
+            [_with_present_ending(folder, image) for image in entry.images],
+            _with_present_ending(folder, entry.label),
+        )
         for entry in declared.training or []
-        if not PurePosixPath(_first_image(entry)).name.startswith("._")
+        if not _is_resource_fork(entry)
     ]
     faults = [*listing_faults(cases), *_unlisted_files(folder, cases)]
     return _found(folder, "decathlon", declared, cases, faults)
+
+
+def _is_resource_fork(entry: TrainingEntry) -> bool:
+    return PurePosixPath(_first_image(entry)).name.startswith("._")
+
+
+def _with_present_ending(folder: Path, file: str) -> str:
+    """The listed file, or the only one beside it whose name differs in the ending, where the listed one is missing."""
+    path = folder / file
+    if not file or path.is_file() or not path.parent.is_dir():
+        return file
+    same = [name for name in image_files(path.parent) if split_ending(name)[0] == split_ending(path.name)[0]]
+    return str(PurePosixPath(file).parent / same[0]) if len(same) == 1 else file
 
 
 def _first_image(entry: TrainingEntry) -> str:
@@ -106,7 +140,49 @@ def _nnunet(folder: Path, declared: DatasetJson) -> FoundDataset:
     names = declared_channels(declared)
     num_channels = len(names) if names else None
     paired, faults = pair_files(folder, "imagesTr", "labelsTr", channel_numbers=True, num_channels=num_channels)
-    return _found(folder, "nnunet", declared, list(paired), list(faults))
+    return _found(folder, "nnunet", declared, *_compare_with_list(paired, faults, declared))
+
+
+def _compare_with_list(
+    cases: Sequence[CaseFiles], faults: Sequence[Fault], declared: DatasetJson
+) -> tuple[list[CaseFiles], list[Fault]]:
+    """Cases, and faults with the differences between the files and the list `training`, if there is one.
+
+    The list of nnU-Net v1 says which cases are used; nnU-Net v2 uses all files.
+    """
+    if not declared.training:
+        return list(cases), list(faults)
+    found = {files.case for files in cases} | {fault.case for fault in faults if fault.case}
+    listed = {
+        _listed_id(entry, found): _first_image(entry) or entry.label
+        for entry in declared.training
+        if not _is_resource_fork(entry)
+    }
+    absent = [
+        Fault(
+            severity="warning" if declared.is_nnunet_v2 else "error", case=case, file=file,
+            what="dataset.json lists this case, but there is no such file, nor files with channel numbers",
+        )
+        for case, file in listed.items()
+        if case not in found
+    ]  # fmt: skip
+    what = "used, though" if declared.is_nnunet_v2 else "not used:"
+    unlisted = [
+        Fault(severity="warning", case="", file=files.images[0], what=f"{what} dataset.json does not list it")
+        for files in cases
+        if files.case not in listed
+    ]
+    if not declared.is_nnunet_v2:
+        cases = [files for files in cases if files.case in listed]
+        faults = [fault for fault in faults if not fault.case or fault.case in listed]
+    return list(cases), [*faults, *absent, *unlisted]
+
+
+def _listed_id(entry: TrainingEntry, found: Collection[str]) -> str:
+    """The case id of an entry whose image is listed as CASE or as CASE_0000."""
+    stem = case_name(_first_image(entry) or entry.label)
+    channel = split_channel(stem)
+    return channel[0] if channel and stem not in found else stem
 
 
 def _found(
@@ -116,7 +192,7 @@ def _found(
     cases: list[CaseFiles],
     faults: list[Fault],
 ) -> FoundDataset:
-    if declared.num_training is not None and declared.num_training != len(cases):
+    if declared.num_training is not None and str(declared.num_training) != str(len(cases)):
         what = f"numTraining is {declared.num_training}, but {len(cases)} cases were found"
         faults = [*faults, Fault(severity="warning", case="", file="dataset.json", what=what)]
     return FoundDataset(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from autoseg.imaging.datasets.dataset_json import declared_channels, read_dataset_json
+from autoseg.imaging.datasets.dataset_json import declared_channels, declared_labels, read_dataset_json
 
 
 def read(folder, **keys):
@@ -35,3 +35,22 @@ def test_channels_by_number_or_in_the_order_of_the_file(tmp_path, key, names, ex
 def test_no_channel_names(tmp_path):
     assert declared_channels(read(tmp_path)) is None
     assert declared_channels(read(tmp_path, channel_names={})) is None
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"0": "background", "1": "liver", "2": "lesion"},
+        {"background": "0", "liver": "1", "lesion": "2"},
+        {"Background": 0, "liver": 1, "lesion": [2]},
+        {"0": "BG", "1": "liver", "2": "lesion"},
+        {"clear label": 0, "liver": 1, "lesion": 2},
+    ],
+)
+def test_labels_by_name_or_by_value(tmp_path, labels):
+    path = tmp_path / "dataset.json"
+    assert declared_labels(read(tmp_path, labels=labels), path) == {"background": 0, "liver": 1, "lesion": 2}
+
+
+def test_two_labels_of_one_value_are_kept_apart(tmp_path):
+    assert declared_labels(read(tmp_path, labels={"a": 0, "b": 0}), tmp_path) == {"a": 0, "b": 0}
