@@ -69,6 +69,24 @@ def test_distances_are_in_millimetres_of_the_file(folders):
     assert hausdorff.mean_with_misses == pytest.approx(diagonal)
 
 
+def test_lengths_and_volumes_do_not_depend_on_the_unit_of_the_header(tmp_path):
+    for unit, per_mm in (("mm", 1.0), ("micron", 1000.0), ("meter", 0.001)):
+        for folder, voxels in (("predictions", block(0, 2)), ("references", block(0, 4))):
+            image = nibabel.Nifti1Image(voxels.T, np.diag([0.5 * per_mm, 1.5 * per_mm, 0.4 * per_mm, 1]))
+            image.header.set_xyzt_units(unit)
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nibabel.save(image, tmp_path / folder / f"{unit}.nii.gz")
+    labels: dict[str, LabelValues] = {"background": 0, "liver": 1}
+    evaluation, _ = evaluate_predictions(
+        tmp_path / "predictions", tmp_path / "references", labels=labels, tolerance_mm=1.0
+    )
+    for case in evaluation.cases:
+        scores = case.labels["liver"]
+        assert scores.hausdorff_mm == pytest.approx(0.8, rel=1e-5)
+        assert scores.surface_dice == 1.0
+        assert scores.volume_error_ml == pytest.approx(-18 * 0.5 * 1.5 * 0.4 / 1000, rel=1e-5)
+
+
 def test_without_tolerance_surfaces_are_not_measured(folders):
     evaluation, _ = evaluate_predictions(*folders, labels=LABELS, tolerance_mm=None)
     assert evaluation.surface_tolerance_mm is None

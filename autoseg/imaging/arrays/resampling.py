@@ -7,6 +7,7 @@ skimage.transform.resize (edge mode, no antialiasing) at a fraction of its time 
 of the 20 new slices copies the nearest old one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, TypeVar, cast
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.costs.windows import resampled_shape
+from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.cropping import find_bounds, to_slices
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.network import ResamplingSpec
@@ -25,6 +27,10 @@ Operators = Mapping[int, NDArray[np.float32]]
 """Axis -> matrix that resizes it; without the axes that keep their size."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 SplineOrder = Literal[0, 1, 2, 3, 4, 5]
+MAX_ENLARGEMENT = 1000
+"""Ratio of voxels after and before resampling above which a spacing cannot be meant: ten times along each axis."""
+MIN_LOST_VOXELS = 1000
+"""Images of at least this many voxels must not become a single one."""
 TIE_TOLERANCE = 1e-6
 """Fractions closer than this are equal: rounding errors decide nothing, so ties are resolved alike on every machine."""
 
@@ -36,9 +42,25 @@ def preprocessed_grid(shape: Triple, spacing: Spacing, planned: Sequence[float])
         shape: Shape of the cropped image, (z, y, x).
         spacing: Spacing of the image in mm, (z, y, x).
         planned: Target spacing in mm, (z, y, x), or (y, x) of a 2D configuration, which keeps the spacing of slices.
+
+    Raises:
+        DatasetError: If the image would grow more than 1000 times, or shrink to a single voxel: its spacing has
+            another unit, or is wrong.
     """
     z, y, x = planned if len(planned) == 3 else (spacing[0], *planned)
-    return (z, y, x), resampled_shape(shape, spacing, (z, y, x))
+    new_shape = resampled_shape(shape, spacing, (z, y, x))
+    voxels, new_voxels = math.prod(shape), math.prod(new_shape)
+    if new_voxels > MAX_ENLARGEMENT * voxels or (new_voxels == 1 and voxels >= MIN_LOST_VOXELS):
+        raise DatasetError(
+            f"the header gives voxels of {_product(spacing)} mm; resampled to the {_product((z, y, x))} mm of the "
+            f"plan, {_product(shape)} voxels would become {_product(new_shape)}. Correct the voxel sizes, or their "
+            "unit, in the header"
+        )
+    return (z, y, x), new_shape
+
+
+def _product(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:.6g}" for size in sizes)
 
 
 def separate_axis(spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.units import DEFAULT_UNIT, MM_PER_UNIT, refuse_absurd_spacing, text_header_unit
 from autoseg.imaging.formats.volume import (
     FLAT_SLICE_FACTOR,
     AnyArray,
@@ -60,7 +61,9 @@ def read_itk(path: Path) -> Volume:
     try:
         if ending == ".gipl":
             _refuse_truncated_gipl(image, path)
-        return _volume(image, ending=ending, path=path)
+        notes: list[str] = []
+        unit = DEFAULT_UNIT if ending == ".gipl" else text_header_unit(path, notes)
+        return _volume(image, ending=ending, path=path, unit=unit, notes=notes)
     except ValueError as error:
         raise ImageFileError(f"{path}: {error}") from error
 
@@ -72,7 +75,7 @@ def volume_from_simpleitk(image: "SimpleITK.Image") -> Volume:
         ImageFileError: If the image cannot be used: complex voxels, more axes, vectors over time.
     """
     try:
-        return _volume(image, ending=".nrrd", path=None)
+        return _volume(image, ending=".nrrd", path=None, unit=DEFAULT_UNIT, notes=[])
     except ValueError as error:
         raise ImageFileError(f"SimpleITK image: {error}") from error
 
@@ -141,7 +144,7 @@ def _refuse_truncated_gipl(image: "SimpleITK.Image", path: Path) -> None:
         raise ValueError(f"the file is truncated: {path.stat().st_size} bytes, expected {expected_bytes}")
 
 
-def _volume(image: "SimpleITK.Image", *, ending: str, path: Path | None) -> Volume:
+def _volume(image: "SimpleITK.Image", *, ending: str, path: Path | None, unit: str, notes: list[str]) -> Volume:
     import SimpleITK
 
     dimensions = image.GetDimension()
@@ -154,10 +157,11 @@ def _volume(image: "SimpleITK.Image", *, ending: str, path: Path | None) -> Volu
         spacing=tuple(image.GetSpacing()[:kept]),
         origin=tuple(image.GetOrigin()[:kept]),
         direction=tuple(direction.ravel().tolist()),
+        unit=unit,
     )
     grid = _grid(array, geometry)
     template = Template(ending=ending, grid=grid, file_dimensions=kept, itk_geometry=geometry)
-    return Volume(array=array, grid=grid, template=template, path=path)
+    return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
 
 
 def _channels_first(array: AnyArray, dimensions: int, components: int) -> AnyArray:
@@ -178,13 +182,14 @@ def _channels_first(array: AnyArray, dimensions: int, components: int) -> AnyArr
 def _grid(array: AnyArray, geometry: ItkGeometry) -> Grid:
     axes = len(geometry.spacing)
     spacing, origin, direction = np.empty(3), np.zeros(3), np.eye(3)
-    spacing[:axes] = geometry.spacing
-    spacing[axes:] = FLAT_SLICE_FACTOR * max(geometry.spacing)
-    origin[:axes] = geometry.origin
+    spacing[:axes] = np.array(geometry.spacing) * MM_PER_UNIT[geometry.unit]
+    spacing[axes:] = FLAT_SLICE_FACTOR * max(spacing[:axes])
+    origin[:axes] = np.array(geometry.origin) * MM_PER_UNIT[geometry.unit]
     direction[:axes, :axes] = np.array(geometry.direction).reshape(axes, axes)
     affine = np.eye(4)
     affine[:3, :3] = _LPS_TO_RAS @ direction * spacing
     affine[:3, 3] = _LPS_TO_RAS @ origin
     if not np.isfinite(affine).all() or abs(np.linalg.det(direction)) < 1e-6 or not (spacing > 0).all():
-        raise ValueError(f"the header gives no usable geometry: spacing {geometry.spacing} mm (x, y, z)")
+        raise ValueError(f"the header gives no usable geometry: spacing {geometry.spacing} {geometry.unit} (x, y, z)")
+    refuse_absurd_spacing(spacing[:axes].tolist(), array.shape[:0:-1][:axes])
     return make_grid(array.shape[1:], spacing[::-1].tolist(), reverse_voxel_axes(affine))

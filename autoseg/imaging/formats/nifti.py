@@ -27,6 +27,7 @@ from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.units import DEFAULT_UNIT, MM_PER_UNIT, nifti_unit, refuse_absurd_spacing
 from autoseg.imaging.formats.volume import (
     CORNER_TOLERANCE,
     FLAT_SLICE_FACTOR,
@@ -231,7 +232,8 @@ def _volume(array: AnyArray, header: Nifti1Header, *, ending: str, notes: list[s
     file_dimensions = min(3, max(2, array.ndim))
     array = _channels_first(array, notes)
     shape = array.shape[1:]
-    affine, spacing = _geometry(header, (shape[2], shape[1], shape[0]), notes)
+    affine, spacing = _in_millimetres(*_geometry(header, (shape[2], shape[1], shape[0]), notes), header, notes)
+    refuse_absurd_spacing(spacing[:file_dimensions].tolist(), shape[::-1][:file_dimensions])
     if file_dimensions == 2:
         slice_mm = FLAT_SLICE_FACTOR * float(spacing[:2].max())
         affine[:3, 2] *= slice_mm / np.linalg.norm(affine[:3, 2])
@@ -259,7 +261,7 @@ def _channels_first(array: AnyArray, notes: list[str]) -> AnyArray:
 
 
 def _geometry(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list[str]) -> tuple[AnyArray, AnyArray]:
-    """Affine from (x, y, z, 1) to the world, and spacing (x, y, z), mm."""
+    """Affine from (x, y, z, 1) to the world, and spacing (x, y, z), in the header's unit."""
     affine = _best_affine(header, shape_xyz, notes)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
@@ -268,6 +270,18 @@ def _geometry(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list
     if header.get_data_shape()[2:]:
         notes.append("the voxel sizes in the header (pixdim) disagree with its affine; the affine was used")
     return affine, lengths
+
+
+def _in_millimetres(
+    affine: AnyArray, spacing: AnyArray, header: Nifti1Header, notes: list[str]
+) -> tuple[AnyArray, AnyArray]:
+    """Affine and spacing in mm; rounded like the header's numbers, so that 0.001 m are 1 mm."""
+    unit = nifti_unit(int(header["xyzt_units"]), notes)
+    if unit == DEFAULT_UNIT:
+        return affine, spacing
+    affine = affine.copy()
+    affine[:3] = (affine[:3] * MM_PER_UNIT[unit]).astype(np.float32)
+    return affine, (spacing * MM_PER_UNIT[unit]).astype(np.float32).astype(np.float64)
 
 
 def _best_affine(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list[str]) -> AnyArray:

@@ -14,6 +14,7 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.itk import detached_data_files, read_itk, volume_from_simpleitk
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
+from autoseg.imaging.formats.units import refuse_absurd_spacing
 from autoseg.imaging.formats.volume import (
     IMAGE_ENDINGS,
     ITK_ENDINGS,
@@ -101,7 +102,7 @@ def volume_from_array(
         ending: Ending of the files that label maps will be written to, for example `.nii.gz`.
 
     Raises:
-        ValueError: If the array has other than 3 or 4 axes, or spacing and affine disagree.
+        ValueError: If the array has other than 3 or 4 axes, spacing and affine disagree, or the spacing is absurd.
     """
     voxels: AnyArray = np.asarray(array)
     if voxels.ndim == 3:
@@ -111,6 +112,7 @@ def volume_from_array(
     matrix = canonical_affine(spacing) if affine is None else np.asarray(affine, dtype=np.float64)
     if not np.allclose(np.linalg.norm(matrix[:3, :3], axis=0), spacing, rtol=1e-2):
         raise ValueError(f"the affine's columns are not {tuple(spacing)} mm long; both have the order (z, y, x)")
+    refuse_absurd_spacing(spacing, voxels.shape[1:])
     grid = make_grid(voxels.shape[1:], spacing, matrix)
     return Volume(array=_as_float32(voxels), grid=grid, template=Template(ending=ending, grid=grid))
 

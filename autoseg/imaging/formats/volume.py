@@ -18,6 +18,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.imaging.formats.units import DEFAULT_UNIT
 from autoseg.records.case import Affine, Grid, Orientation, Spacing, Triple
 
 AnyArray = NDArray[Any]
@@ -46,12 +47,14 @@ _CHANNEL_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 @dataclass(frozen=True)
 class ItkGeometry:
-    """Geometry of an ITK image in ITK's convention: (x, y[, z]), left-posterior-superior, mm."""
+    """Geometry of an ITK image in ITK's convention: (x, y[, z]), left-posterior-superior, in the file's unit."""
 
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[float, ...]
     """Direction matrix, row by row."""
+    unit: str = DEFAULT_UNIT
+    """Short name of the unit of spacing and origin."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ from PIL import Image
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.itk import geometry_of_grid
 from autoseg.imaging.formats.nifti import open_gzip
+from autoseg.imaging.formats.units import DEFAULT_UNIT, MM_PER_UNIT
 from autoseg.imaging.formats.volume import (
     IMAGE_ENDINGS,
     ITK_ENDINGS,
     NIFTI_ENDINGS,
     PICTURE_ENDINGS,
     AnyArray,
+    ItkGeometry,
     Template,
     reverse_voxel_axes,
     split_ending,
@@ -40,8 +42,8 @@ def label_map_ending(ending: str) -> str:
 def write_label_map(labels: NDArray[np.unsignedinteger], template: Template, path: Path) -> Path:
     """Write a label map, atomically, on the template's grid.
 
-    A NIfTI template keeps its header except the fields that describe the voxel type; ITK formats keep spacing, origin
-    and direction. A file of another format gets the grid.
+    A NIfTI template keeps its header except the fields that describe the voxel type; ITK formats keep spacing, origin,
+    direction and their unit. A file of another format gets the grid.
 
     Args:
         labels: Label values, (Z, Y, X) in stored order, from 0 on; stored in the smallest unsigned type.
@@ -152,6 +154,8 @@ def _write_itk(labels: AnyArray, template: Template, path: Path, ending: str) ->
     import SimpleITK  # slow to import, and many datasets have only NIfTI files
 
     geometry = template.itk_geometry or geometry_of_grid(template.grid)
+    if ending == ".gipl":
+        geometry = _in_millimetres(geometry)
     if ending == ".gipl" and not np.array_equal(geometry.direction, np.eye(len(geometry.spacing)).ravel()):
         raise ImageFileError(f"{path}: GIPL cannot store the direction of this image's axes; use .nrrd")
     image = SimpleITK.GetImageFromArray(labels if len(geometry.spacing) == 3 else labels[0])
@@ -161,6 +165,28 @@ def _write_itk(labels: AnyArray, template: Template, path: Path, ending: str) ->
     has_data_file = ending in (".mhd", ".nhdr")
     with _replacing_with_data_file(path) if has_data_file else replacing(path) as temporary:
         SimpleITK.WriteImage(image, str(temporary), useCompression=True)
+        if geometry.unit != DEFAULT_UNIT:
+            _name_unit(temporary, ending, geometry)
+
+
+def _in_millimetres(geometry: ItkGeometry) -> ItkGeometry:
+    factor = MM_PER_UNIT[geometry.unit]
+    return ItkGeometry(
+        spacing=tuple(size * factor for size in geometry.spacing),
+        origin=tuple(position * factor for position in geometry.origin),
+        direction=geometry.direction,
+    )
+
+
+def _name_unit(path: Path, ending: str, geometry: ItkGeometry) -> None:
+    """Add the unit to the header of a file that ITK wrote, which never writes one."""
+    content = path.read_bytes()
+    if ending in (".nrrd", ".nhdr"):
+        units = " ".join([f'"{geometry.unit}"'] * len(geometry.spacing))
+        start, line = content.index(b"sizes:"), f"space units: {units}\n"
+    else:
+        start, line = content.index(b"ElementSpacing"), f"DistanceUnits = {geometry.unit}\n"
+    path.write_bytes(content[:start] + line.encode() + content[start:])
 
 
 def _write_png(labels: AnyArray, path: Path) -> None:

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.transform import resize
 
+from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.resampling import (
     axis_operator,
+    preprocessed_grid,
     resample_image,
     resample_labels,
     separate_axis,
@@ -170,3 +172,22 @@ def test_many_labels_come_back_where_they_were():
     labels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     enlarged = resample_labels(labels, (6, 9, 12), CUBE, CUBE, SPEC)
     np.testing.assert_array_equal(enlarged[1::3, 1::3, 1::3], labels)
+
+
+def test_the_grid_of_a_preprocessed_case():
+    assert preprocessed_grid((20, 28, 24), (2.0, 1.0, 1.0), (1.0, 0.5, 2.0)) == ((1.0, 0.5, 2.0), (40, 56, 12))
+    assert preprocessed_grid((20, 28, 24), (2.0, 1.0, 1.0), (0.5, 2.0)) == ((2.0, 0.5, 2.0), (20, 56, 12))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "becomes"),
+    [((1000.0, 500.0, 500.0), "20000 x 14000 x 12000"), ((0.002, 0.001, 0.001), "1 x 1 x 1")],
+)
+def test_a_wrong_unit_is_refused_before_an_image_is_blown_up_or_lost(spacing, becomes):
+    with pytest.raises(DatasetError, match=rf"20 x 28 x 24 voxels would become {becomes}\. Correct the voxel sizes"):
+        preprocessed_grid((20, 28, 24), spacing, (1.0, 1.0, 1.0))
+
+
+def test_tenfold_thick_and_tiny_images_are_resampled():
+    assert preprocessed_grid((20, 28, 24), (10.0, 9.0, 9.0), CUBE)[1] == (200, 252, 216)
+    assert preprocessed_grid((2, 2, 2), (0.3, 0.3, 0.3), CUBE)[1] == (1, 1, 1)
