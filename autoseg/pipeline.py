@@ -25,7 +25,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.plan import encode_target, find_split, make_plan, make_splits
+from autoseg.stages.plan import encode_target, find_split, keep_edited_splits, make_plan, make_splits
 from autoseg.stages.preprocess import preprocess_dataset
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def plan_dataset(
 
     Raises:
         DatasetError: If the dataset has faults; all of them are listed.
-        PlanningError: If nothing fits the budget, or the plan that is kept was made for other data.
+        PlanningError: If nothing fits the budget, or the plan or the edited folds that are kept were made for other
+            data.
     """
     with bar("checking") as progress:
         description = describe_dataset(
@@ -95,7 +96,10 @@ def plan_dataset(
     else:
         plan = make_plan(fingerprint, budget, options.planner, options.target)
     plan = plan.model_copy(update={"file_ending": description.file_ending})
-    splits = make_splits(fingerprint, folds=options.folds, group_by=options.group_by)
+    made = make_splits(fingerprint, folds=options.folds, group_by=options.group_by)
+    splits = keep_edited_splits(workspace, made, fingerprint)
+    if splits is not made:
+        _tell_of_kept_splits(workspace, splits, fingerprint)
     if not options.write:
         return plan
 
@@ -224,6 +228,16 @@ def _warn_of_edits(workspace: Workspace, plan: Plan) -> None:
             "warning: %s is replaced: it was edited, or the data or the rules changed (--keep-plan keeps it)",
             workspace.plan,
         )
+
+
+def _tell_of_kept_splits(workspace: Workspace, splits: Splits, fingerprint: Fingerprint) -> None:
+    used = {case for fold in splits.folds for case in (*fold.training, *fold.validation)}
+    unused = len({case.case for case in fingerprint.cases} - used)
+    logger.warning(
+        "warning: %s was edited by hand and is kept, with %d folds%s; --folds and --group-by do not change it, delete "
+        "it to get new folds",
+        workspace.splits, len(splits.folds), f" that leave out {unused} cases" if unused else "",
+    )  # fmt: skip
 
 
 def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:

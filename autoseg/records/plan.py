@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -268,3 +268,10 @@ class Splits(Record):
     folds: tuple[Split, ...]
     reason: str
     """Method of division: seed and groups."""
+    folds_hash: str = Field(default="", exclude_if=lambda value: value == "")
+    """Hash of the folds as planning made them, to notice that they were edited by hand; empty in older files."""
+
+
+def hash_of_folds(folds: Sequence[Split]) -> str:
+    """Hash of the cases of every fold, in their order."""
+    return hash_of([fold.model_dump(mode="json") for fold in folds])

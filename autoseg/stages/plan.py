@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import ValidationError
 
-from autoseg.errors import PlanningError, UsageError
+from autoseg.errors import PlanningError, RecordError, UsageError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.plan import Configuration, Decision, Plan, Split, Splits, Target
+from autoseg.records.plan import Configuration, Decision, Plan, Split, Splits, Target, hash_of_folds
 from autoseg.records.workspace import Workspace
 
 FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
@@ -33,7 +33,7 @@ SPLIT_SEED = 12345
 """Seed of nnU-Net, so that the same ids give the same folds."""
 
 MAX_NAMES = 8
-"""Largest number of labels that a reason lists."""
+"""Largest number of labels or cases that a sentence lists."""
 
 SOME_PART = "some training or validation part"
 
@@ -245,12 +245,88 @@ def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | Non
     number = min(folds, len(names))
     if number < 2:
         only = "one case" if len(cases) == 1 else f"{len(cases)} cases in one group"
-        return Splits(folds=(), reason=f"There is only {only}{grouping}: nothing can be left out, train fold 'all'.")
+        return _made((), f"There is only {only}{grouping}: nothing can be left out, train fold 'all'.")
     parts, method = _divide(_list_labels(fingerprint, groups, names), number)
     splits = tuple(_split(cases, [case for index in part for case in groups[names[index]]]) for part in parts)
     fewer = f" (only {number} for {folds} asked for)" if number < folds else ""
     units = "groups" if len(names) < len(cases) else "cases"
-    return Splits(folds=splits, reason=f"{number} folds{fewer} of {len(names)} {units}{grouping}, {method}.")
+    return _made(splits, f"{number} folds{fewer} of {len(names)} {units}{grouping}, {method}.")
+
+
+def _made(folds: tuple[Split, ...], reason: str) -> Splits:
+    return Splits(folds=folds, reason=reason, folds_hash=hash_of_folds(folds))
+
+
+def keep_edited_splits(workspace: Workspace, made: Splits, fingerprint: Fingerprint) -> Splits:
+    """The folds of splits.json if somebody edited it, else those that were made now.
+
+    Args:
+        workspace: Workspace with the results of an earlier planning, if there was one.
+        made: Result of `make_splits`.
+        fingerprint: Facts about the dataset as it is now.
+
+    Raises:
+        PlanningError: If edited folds do not fit the cases; lists every fault.
+        RecordError: If splits.json is damaged.
+    """
+    if not workspace.splits.exists():
+        return made
+    found = read_record(Splits, workspace.splits)
+    earlier = _read_earlier_fingerprint(workspace)
+    if found.folds == made.folds or not _is_edited(found, earlier):
+        return made
+    cases = [case.case for case in fingerprint.cases]
+    known = cases if earlier is None else [case.case for case in earlier.cases]
+    faults = list(_find_fold_faults(found.folds, cases, known))
+    if faults:
+        raise PlanningError(
+            "\n".join(
+                [
+                    f"{workspace.splits}: these folds were edited by hand and do not fit the cases of the dataset:",
+                    *(f"  {fault}" for fault in faults),
+                    "Correct the file, or delete it to get new folds.",
+                ]
+            )
+        )
+    return found
+
+
+def _read_earlier_fingerprint(workspace: Workspace) -> Fingerprint | None:
+    try:
+        return read_record(Fingerprint, workspace.fingerprint)
+    except RecordError:  # missing, of another version, or damaged: planning replaces it
+        return None
+
+
+def _is_edited(splits: Splits, earlier: Fingerprint | None) -> bool:
+    """Whether splits.json differs from what planning made of the earlier dataset."""
+    if splits.folds_hash:
+        return splits.folds_hash != hash_of_folds(splits.folds)
+    if earlier is None or not earlier.cases:
+        return True
+    return splits.folds != make_splits(earlier, folds=max(2, len(splits.folds))).folds
+
+
+def _find_fold_faults(folds: Sequence[Split], cases: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+    """What is wrong with edited folds; who edited them may leave out cases that were known then."""
+    for index, fold in enumerate(folds):
+        if not fold.training:
+            yield f"fold {index} has no training case"
+        for part, listed in (("training", fold.training), ("validation", fold.validation)):
+            if missing := sorted(set(listed) - set(cases)):
+                yield f"fold {index}: {part} lists {_list_names(missing)}, which the dataset does not have"
+            if twice := sorted(case for case, count in Counter(listed).items() if count > 1):
+                yield f"fold {index}: {part} lists {_list_names(twice)} more than once"
+    if folds and (unused := sorted(set(cases) - set(known) - {case for fold in folds for case in _all_cases(fold)})):
+        yield f"no fold has {_list_names(unused)}, which are new in the dataset"
+
+
+def _all_cases(fold: Split) -> tuple[str, ...]:
+    return (*fold.training, *fold.validation)
+
+
+def _list_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
 
 
 def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str) -> Split:
@@ -300,9 +376,12 @@ def _divide(labels: Sequence[frozenset[str]], number: int) -> tuple[list[list[in
     stratified = _stratify(order, labels, [len(part) for part in parts])
     still_lacking = _count_lacking(stratified, labels)
     if still_lacking.total() >= lacking.total():
-        return parts, f"{shuffled}; {SOME_PART} lacks {_list(lacking)}, and no better division was found"
-    rest = f"; {SOME_PART} still lacks {_list(still_lacking)}" if still_lacking else ""
-    return stratified, f"divided by label presence: {SOME_PART} of nnU-Net's folds lacks {_list(lacking)}{rest}"
+        return parts, f"{shuffled}; {SOME_PART} lacks {_list_names(sorted(lacking))}, and no better division was found"
+    rest = f"; {SOME_PART} still lacks {_list_names(sorted(still_lacking))}" if still_lacking else ""
+    return (
+        stratified,
+        f"divided by label presence: {SOME_PART} of nnU-Net's folds lacks {_list_names(sorted(lacking))}{rest}",
+    )
 
 
 def _count_lacking(parts: Sequence[Sequence[int]], labels: Sequence[frozenset[str]]) -> Counter[str]:
@@ -347,11 +426,6 @@ def _stratify(order: Sequence[int], labels: Sequence[frozenset[str]], sizes: Seq
     for index in waiting:
         parts[max(range(len(sizes)), key=room)].append(index)
     return parts
-
-
-def _list(labels: Mapping[str, int]) -> str:
-    more = f" and {len(labels) - MAX_NAMES} more" if len(labels) > MAX_NAMES else ""
-    return ", ".join(sorted(labels)[:MAX_NAMES]) + more
 
 
 def _group(cases: Sequence[str], group_by: str | None) -> tuple[dict[str, list[str]], str]:

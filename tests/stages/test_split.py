@@ -1,5 +1,6 @@
 """Cross-validation: nnU-Net's folds, groups, small datasets, and rare labels."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Set
 
@@ -7,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.errors import UsageError
+from autoseg.errors import PlanningError, RecordError, UsageError
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import Fingerprint, LabelFacts
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
-from autoseg.stages.plan import find_split, make_splits
+from autoseg.stages.plan import find_split, keep_edited_splits, make_splits
 from autoseg.testing import synthetic_fingerprint
 from tests.builders import make_dataset
 
@@ -343,3 +344,90 @@ def test_a_fold_is_found_by_its_name(tmp_path):
     for fold in ("2", "-1", "01", "first"):
         with pytest.raises(UsageError, match=rf"fold '{fold}' does not exist; .*splits\.json has 0, 1, all"):
             find_split(workspace, dataset, fold)
+
+
+def planned(folder, fingerprint):
+    """A workspace after planning, with nothing edited."""
+    workspace = Workspace(folder)
+    write_record(fingerprint, workspace.fingerprint)
+    write_record(make_splits(fingerprint, folds=3), workspace.splits)
+    return workspace
+
+
+def edit(workspace, change):
+    """Edit the folds as a person does, in the JSON text."""
+    content = json.loads(workspace.splits.read_text())
+    content["folds"] = change(content["folds"])
+    workspace.splits.write_text(json.dumps(content))
+    return content["folds"]
+
+
+def test_edited_folds_are_kept(tmp_path):
+    fingerprint = numbered(7)
+    workspace = planned(tmp_path, fingerprint)
+    folds = edit(workspace, lambda folds: folds[::-1])
+    for made in (make_splits(fingerprint, folds=3), make_splits(fingerprint, folds=5)):
+        assert keep_edited_splits(workspace, made, fingerprint).model_dump(mode="json")["folds"] == folds
+
+
+def test_folds_that_nobody_edited_are_made_again(tmp_path):
+    workspace = planned(tmp_path, numbered(7))
+    more = numbered(9)
+    made = make_splits(more, folds=4)
+    assert keep_edited_splits(workspace, made, more) is made
+    workspace.splits.unlink()
+    assert keep_edited_splits(workspace, made, more) is made
+
+
+def test_folds_without_their_hash_are_compared_with_what_was_planned(tmp_path):
+    """As an earlier version wrote them, and as they are written by hand from nothing."""
+    fingerprint, made = numbered(7), make_splits(numbered(7), folds=5)
+    workspace = planned(tmp_path, fingerprint)
+    three = make_splits(fingerprint, folds=3).folds
+    write_record(Splits(folds=three, reason="earlier"), workspace.splits)
+    assert keep_edited_splits(workspace, made, fingerprint) is made
+    write_record(Splits(folds=three[:1], reason="mine"), workspace.splits)
+    assert keep_edited_splits(workspace, made, fingerprint).folds == three[:1]
+    workspace.fingerprint.write_text("{}")
+    assert keep_edited_splits(workspace, made, fingerprint).reason == "mine"
+
+
+def test_edited_folds_may_leave_out_known_cases_but_not_new_ones(tmp_path):
+    workspace = planned(tmp_path, numbered(7))
+
+    def without_case_2(folds):
+        return [{part: [case for case in fold[part] if case != "case002"] for part in fold} for fold in folds]
+
+    folds = edit(workspace, without_case_2)
+    assert (
+        keep_edited_splits(workspace, make_splits(numbered(7)), numbered(7)).model_dump(mode="json")["folds"] == folds
+    )
+    with pytest.raises(PlanningError, match=r"no fold has case007, case008, which are new") as caught:
+        keep_edited_splits(workspace, make_splits(numbered(9)), numbered(9))
+    assert "delete it to get new folds" in str(caught.value)
+
+
+def test_every_fault_of_edited_folds_is_listed(tmp_path):
+    workspace = planned(tmp_path, numbered(7))
+
+    def spoil(_folds):
+        return [
+            {"training": ["case000", "case000", "case003"], "validation": ["case009"]},
+            {"training": [], "validation": ["case001"]},
+        ]
+
+    edit(workspace, spoil)
+    with pytest.raises(PlanningError) as caught:
+        keep_edited_splits(workspace, make_splits(numbered(7)), numbered(7))
+    assert str(caught.value).splitlines()[1:4] == [
+        "  fold 0: training lists case000 more than once",
+        "  fold 0: validation lists case009, which the dataset does not have",
+        "  fold 1 has no training case",
+    ]
+
+
+def test_edited_folds_that_are_no_valid_record_are_refused(tmp_path):
+    workspace = planned(tmp_path, numbered(7))
+    edit(workspace, lambda folds: [{**fold, "validation": fold["training"]} for fold in folds])
+    with pytest.raises(RecordError, match=r"splits\.json.*(?s:.)*also in `training`"):
+        keep_edited_splits(workspace, make_splits(numbered(7)), numbered(7))

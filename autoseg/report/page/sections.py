@@ -12,7 +12,7 @@ from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import hash_file, read_record
-from autoseg.records.plan import IMPORTED, Plan, Splits
+from autoseg.records.plan import IMPORTED, Plan, Splits, hash_of_folds
 from autoseg.records.selection import Interval, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
@@ -103,7 +103,7 @@ def render_plan(plan: Plan, splits: Splits | None) -> Markup:
     """Properties of the configurations side by side, and the decisions with their reasons."""
     overview: list[Row] = [("planner", plan.planner), ("device", plan.budget.device)]
     if splits is not None:
-        overview.append(("folds", splits.reason))
+        overview.append(("folds", _describe_folds(splits)))
     return render_template(
         "plan.html",
         overview=overview,
@@ -139,6 +139,11 @@ def _draw_folds(folds: Mapping[str, Sequence[EpochHistory]]) -> list[Figure]:
 def _mean_pseudo_dice(line: EpochHistory) -> float | None:
     known = [value for value in line.pseudo_dice.values() if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _describe_folds(splits: Splits) -> str:
+    is_edited = splits.folds_hash and splits.folds_hash != hash_of_folds(splits.folds)
+    return f"{len(splits.folds)} folds, edited by hand." if is_edited else splits.reason
 
 
 def render_selection(selection: Selection) -> Markup:
