@@ -37,8 +37,8 @@ def apply_postprocessing(
         labels: Label indices, (Z, Y, X); left as they are. Voxels with the ignore index are never changed.
         steps: Steps of a recipe, with names of labels or regions.
         encoding: Labels and regions, with the indices that their names stand for.
-        spacing: mm, in the order of the array's axes; of files with two axes as
-            `imaging.formats.volume.measurable_spacing` gives it.
+        spacing: Lengths in mm whose product is the volume of a voxel, as `imaging.formats.volume.measurable_spacing`
+            gives them.
 
     Returns:
         Label indices, (Z, Y, X); `labels` itself when there is no step.

@@ -29,6 +29,7 @@ def measure_case(
     labels: dict[str, LabelValues],
     spacing: Sequence[float],
     tolerance_mm: float | None = DEFAULT_TOLERANCE_MM,
+    voxel_mm3: float | None = None,
 ) -> CaseScores:
     """Measure every foreground label of one case.
 
@@ -44,6 +45,7 @@ def measure_case(
             picture's pixels count as 1 mm.
         tolerance_mm: Tolerance of the surface Dice. None: only what follows from counts of voxels is measured, neither
             surfaces nor lesions.
+        voxel_mm3: Volume of a voxel. None: the axes are at right angles, so it is the product of the spacing.
 
     Returns:
         Scores by name, in the order of `labels`. Working memory is two bytes per voxel of the image, and what the box
@@ -56,7 +58,8 @@ def measure_case(
     scored = {name: sorted_values(labels[name]) for name in counted}
     ignored = _find_ignored(reference, labels)
     num_voxels = reference.size - (0 if ignored is None else int(np.count_nonzero(ignored)))
-    voxel_ml = None if 1 in reference.shape else prod(spacing) / CUBIC_MM_PER_ML
+    volume_mm3 = prod(spacing) if voxel_mm3 is None else voxel_mm3
+    voxel_ml = None if 1 in reference.shape else volume_mm3 / CUBIC_MM_PER_ML
     scores = {name: _add_whole_image(of_label, num_voxels, voxel_ml) for name, of_label in counted.items()}
     if tolerance_mm is None:
         return CaseScores(case=case, labels=scores)

@@ -54,6 +54,9 @@ def measure_surfaces(
 ) -> SurfaceDistances:
     """Find both surfaces and the distances between them.
 
+    The axes are taken as if they were at right angles: on the grid of a tilted gantry, which is sheared, slices are
+    compared as if they were not shifted against each other, and lie their edge's length apart.
+
     Outside of the image counts as background, so a structure that the image cuts off is closed there. Surface
     elements that touch an ignored voxel are left out of both surfaces.
 

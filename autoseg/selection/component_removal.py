@@ -96,7 +96,7 @@ class CaseComponents:
     scores: Mapping[str, LabelScores]
     """Scores of the labels or regions that share voxels with the union, in the order of the table's columns."""
     spacing: Spacing
-    """Voxel size in mm."""
+    """Lengths in mm whose product is the volume of a voxel."""
 
     @property
     def voxel_mm3(self) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.storage import RECORD_ENDING, open_case
 from autoseg.imaging.datasets.cases import read_case
+from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.inference.models.cascade_maps import load_previous
@@ -262,4 +263,7 @@ def _open_logits(
 def _score(run: ValidationRun, case: str, prediction: Path) -> CaseScores:
     volumes = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
     predicted, reference = volumes
-    return measure_case(case, predicted.array[0], reference.array[0], run.plan.labels, reference.grid.spacing)
+    grid = reference.grid
+    return measure_case(
+        case, predicted.array[0], reference.array[0], run.plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid)
+    )

@@ -16,7 +16,7 @@ from autoseg.imaging.arrays.cropping import cropped_view
 from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.preprocessing import normalized_crop
 from autoseg.imaging.datasets.cases import CaseVolume, read_case
-from autoseg.imaging.formats.volume import Volume, restore_array
+from autoseg.imaging.formats.volume import Volume, restore_array, voxel_mm3
 from autoseg.inference.models.loading import load_with_previous, with_precision
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.refinement.patches import cut_patch, patch_box
@@ -67,10 +67,11 @@ class HeldOutCase:
         """Measure the label map as it is now, in the whole image; `tolerance_mm` is that of the surface Dice."""
         if self.volume.labels is None:
             raise ValueError(f"case {self.case} was read without its label map")
-        spacing = self.volume.grid.spacing
+        grid = self.volume.grid
         return measure_case(
-            self.case, self.coarse.volume, self.volume.labels, label_values(encoding), spacing, tolerance_mm
-        )
+            self.case, self.coarse.volume, self.volume.labels, label_values(encoding), grid.spacing, tolerance_mm,
+            voxel_mm3(grid),
+        )  # fmt: skip
 
 
 def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from math import prod
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,7 +67,9 @@ class CaseMaps:
     prediction: blosc2.NDArray
     reference: blosc2.NDArray
     spacing: Spacing
-    """Voxel size in mm along the arrays' axes; its product is a voxel's volume."""
+    """Voxel size in mm along the arrays' axes."""
+    volume_spacing: Spacing
+    """Lengths in mm whose product is a voxel's volume, see `measurable_spacing`."""
     shape: Triple
     """Shape of the whole image, voxels."""
     box: Slices
@@ -77,7 +80,7 @@ class CaseMaps:
     def apply(self, step: PostprocessingStep) -> "CaseMaps":
         """The case after a step, scored again; the same object when nothing changes."""
         before = self.prediction[:]
-        after = apply_postprocessing(before, [step], self.encoding, self.spacing)
+        after = apply_postprocessing(before, [step], self.encoding, self.volume_spacing)
         if np.array_equal(before, after):
             return self
         scores = score_case(self.case, after, self.reference[:], label_values(self.encoding))
@@ -100,7 +103,10 @@ class CaseMaps:
             labels = np.zeros(self.shape, dtype=array.dtype)
             labels[self.box] = array[:]
             whole.append(labels)
-        return measure_case(self.case, whole[0], whole[1], label_values(self.encoding), self.spacing)
+        return measure_case(
+            self.case, whole[0], whole[1], label_values(self.encoding), self.spacing,
+            voxel_mm3=prod(self.volume_spacing),
+        )  # fmt: skip
 
 
 def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
@@ -118,7 +124,8 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
         encoding=encoding,
         prediction=_compress(predicted[box]),
         reference=_compress(expected[box]),
-        spacing=measurable_spacing(prediction.grid),
+        spacing=prediction.grid.spacing,
+        volume_spacing=measurable_spacing(prediction.grid),
         shape=prediction.grid.shape,
         box=box,
         scores=score_case(files.case, predicted[box], expected[box], label_values(encoding)),
@@ -275,7 +282,7 @@ class _Search:
             work = partial(CaseMaps.tabulate, indices=indices, labels=list(sharing.values()))
             self.tables[indices] = list(self._on_each(work, self.cases))
         return [
-            CaseComponents(table, {name: case.scores.labels[name] for name in sharing}, case.spacing)
+            CaseComponents(table, {name: case.scores.labels[name] for name in sharing}, case.volume_spacing)
             for case, table in zip(self.cases, self.tables[indices], strict=True)
         ]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.formats.reading import read_label_map
+from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
@@ -122,7 +123,10 @@ def _score_files(
         for path, values in ((prediction, np.unique(predicted)), (reference, np.unique(expected)))
         if not declared.issuperset(values.tolist())
     ]
-    scores = measure_case(case, predicted, expected, labels, volumes[1].grid.spacing, tolerance_mm)
+    grid = volumes[1].grid
+    if is_sheared(grid):
+        warnings.append(Fault(severity="warning", case=case, file=str(reference), what=SHEAR_NOTE))
+    scores = measure_case(case, predicted, expected, labels, grid.spacing, tolerance_mm, voxel_mm3(grid))
     return scores, tuple(warnings)
 
 

@@ -13,8 +13,9 @@ from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
 from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
+from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.progress import Progress, no_progress
-from autoseg.records.case import Bounds, Spacing
+from autoseg.records.case import Bounds
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
 
@@ -99,22 +100,21 @@ def _measure_case(
         cropped_shape=(stop[0] - start[0], stop[1] - start[1], stop[2] - start[2]),
         spacing=volume.grid.spacing,
         channel_ranges=tuple((float(channel.min()), float(channel.max())) for channel in volume.image),
-        labels=_label_facts(volume.labels, description.encoding, volume.grid.spacing),
+        labels=_label_facts(volume.labels, description.encoding, voxel_mm3(volume.grid)),
         content_hash=content_hash(dataset_folder, files),
     )
     return fingerprint, _foreground_intensities(volume, volume.labels, bounds, description.encoding)
 
 
-def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, spacing: Spacing) -> dict[str, LabelFacts]:
-    """Facts by name of label or region; an absent label has 0 voxels."""
+def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, volume_mm3: float) -> dict[str, LabelFacts]:
+    """Facts by name of label or region, with the volume of a voxel; an absent label has 0 voxels."""
     boxes = label_boxes(labels, encoding)
-    voxel_mm3 = float(np.prod(spacing))
     facts = {}
     for _, head in foreground_heads(encoding):
         mask, _ = head_mask(labels, head, boxes)
         voxels = int(np.count_nonzero(mask))
         components = int(label_components(mask).max()) if voxels else 0
-        facts[head.name] = LabelFacts(voxels=voxels, volume_mm3=voxels * voxel_mm3, components=components)
+        facts[head.name] = LabelFacts(voxels=voxels, volume_mm3=voxels * volume_mm3, components=components)
     return facts
 
 

@@ -14,7 +14,7 @@ from autoseg.costs.windows import count_windows
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.cases import choose_orientation, read_case
 from autoseg.imaging.formats.reading import read_label_map
-from autoseg.imaging.formats.volume import orient_array
+from autoseg.imaging.formats.volume import orient_array, voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps
 from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stream_stored_case, with_precision
@@ -112,7 +112,8 @@ def _validate_case(
     original = read_case(dataset, files, plan.encoding, plan.orientation)
     path = fold.validation_folder / f"{files.case}{label_map_ending(fold.dataset.file_ending)}"
     values = original.write_labels(own, plan.encoding, path)
-    return measure_case(files.case, values, reference.array[0], plan.labels, original.template.grid.spacing)
+    grid = original.template.grid
+    return measure_case(files.case, values, reference.array[0], plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid))
 
 
 def _label_maps(

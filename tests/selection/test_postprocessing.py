@@ -1,5 +1,6 @@
 """The search on maps made by hand: every choice follows from numbers worked out by hand."""
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -13,7 +14,7 @@ from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.selection import FillHoles, KeepLargestComponent, RemoveSmallComponents
-from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
+from autoseg.selection.postprocessing import CaseMapFiles, load_case_maps, tune_postprocessing
 
 SPACING = (4.0, 1.0, 0.5)  # (z, y, x): 2 mm³ a voxel
 LABELS = make_encoding({"background": 0, "one": 10, "two": 20})
@@ -85,6 +86,19 @@ def test_volumes_are_mm3_of_each_case(tmp_path):
     assert tuned.steps == (RemoveSmallComponents(labels=("one",), min_volume_mm3=5.0),)
     first, second = tuned.evaluation.cases
     assert (first.labels["one"].dice, second.labels["one"].dice) == (1.0, pytest.approx(28 / 30))
+
+
+def test_volumes_of_a_tilted_gantry_are_those_of_its_determinant(tmp_path):
+    affine = np.diag([0.5, 1.0, 4.0, 1.0])
+    affine[1, 2] = 4 * np.tan(np.deg2rad(40))
+    maps = {"prediction": as_map("1110", "1111", depth=2), "reference": as_map("1110", "1110", depth=2)}
+    for kind, array in maps.items():
+        nibabel.save(nibabel.Nifti1Image((array * 10).astype(np.uint8).T, affine), tmp_path / f"{kind}.nii")
+    case = load_case_maps(CaseMapFiles("a", tmp_path / "prediction.nii", tmp_path / "reference.nii"), SINGLE)
+    assert case.measure().labels["one"].volume_error_ml == pytest.approx(2 * 2.0 / 1000, rel=1e-6)
+    assert case.apply(RemoveSmallComponents(labels=("one",), min_volume_mm3=14 * 2.0)) is case
+    emptied = case.apply(RemoveSmallComponents(labels=("one",), min_volume_mm3=14 * 2.0 + 0.1))
+    assert emptied.scores.labels["one"].predicted_voxels == 0
 
 
 def test_holes_are_filled_where_that_is_true_and_left_where_it_is_not(tmp_path):

@@ -87,6 +87,19 @@ def test_lengths_and_volumes_do_not_depend_on_the_unit_of_the_header(tmp_path):
         assert scores.volume_error_ml == pytest.approx(-18 * 0.5 * 1.5 * 0.4 / 1000, rel=1e-5)
 
 
+def test_volumes_of_a_tilted_gantry_are_exact_and_distances_come_with_a_warning(tmp_path):
+    affine = np.diag([1.0, 1.0, 3.0, 1.0])
+    affine[1, 2] = 3 * np.tan(np.deg2rad(25))
+    for folder, stop in (("predictions", 3), ("references", 4)):
+        (tmp_path / folder).mkdir()
+        nibabel.save(nibabel.Nifti1Image(block(0, stop).T, affine), tmp_path / folder / "a.nii.gz")
+    evaluation, faults = evaluate_predictions(tmp_path / "predictions", tmp_path / "references")
+    volume_error = evaluation.cases[0].labels["label_1"].volume_error_ml
+    assert volume_error == pytest.approx(-9 * np.linalg.det(affine[:3, :3]) / 1000, rel=1e-6)
+    assert [fault.severity for fault in faults] == ["warning"]
+    assert "not at right angles" in faults[0].what
+
+
 def test_without_tolerance_surfaces_are_not_measured(folders):
     evaluation, _ = evaluate_predictions(*folders, labels=LABELS, tolerance_mm=None)
     assert evaluation.surface_tolerance_mm is None

@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -63,6 +64,17 @@ def test_one_case_by_hand(tmp_path):
     assert intensities.std == pytest.approx(foreground.std())
     assert (intensities.minimum, intensities.maximum) == (1.0, 120.0)
     assert intensities.median == pytest.approx(51.0)
+
+
+def test_volumes_of_a_tilted_gantry_are_those_of_its_determinant(tmp_path):
+    affine = np.diag([1.0, 2.0, 4.0, 1.0])
+    affine[1, 2] = 4 * np.tan(np.deg2rad(25))
+    write_case(tmp_path, "a", *blocks())
+    for path in tmp_path.rglob("a*.nii.gz"):
+        voxels = np.asanyarray(nibabel.load(path).dataobj)
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    (case,) = extract_fingerprint(description_of(tmp_path, ["a"]), tmp_path).cases
+    assert case.labels["near"].volume_mm3 == pytest.approx(3 * 8.0, rel=1e-6)
 
 
 def test_regions_are_measured_as_unions(tmp_path):

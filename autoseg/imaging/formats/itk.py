@@ -18,10 +18,12 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.units import DEFAULT_UNIT, MM_PER_UNIT, refuse_absurd_spacing, text_header_unit
 from autoseg.imaging.formats.volume import (
     FLAT_SLICE_FACTOR,
+    SHEAR_NOTE,
     AnyArray,
     ItkGeometry,
     Template,
     Volume,
+    is_sheared,
     make_grid,
     reverse_voxel_axes,
     split_ending,
@@ -160,6 +162,8 @@ def _volume(image: "SimpleITK.Image", *, ending: str, path: Path | None, unit: s
         unit=unit,
     )
     grid = _grid(array, geometry)
+    if is_sheared(grid):
+        notes.append(SHEAR_NOTE)
     template = Template(ending=ending, grid=grid, file_dimensions=kept, itk_geometry=geometry)
     return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
 

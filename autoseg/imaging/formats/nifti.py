@@ -31,11 +31,13 @@ from autoseg.imaging.formats.units import DEFAULT_UNIT, MM_PER_UNIT, nifti_unit,
 from autoseg.imaging.formats.volume import (
     CORNER_TOLERANCE,
     FLAT_SLICE_FACTOR,
+    SHEAR_NOTE,
     SPACING_TOLERANCE,
     AnyArray,
     Template,
     Volume,
     corner_distance_mm,
+    is_sheared,
     make_grid,
     reverse_voxel_axes,
     split_ending,
@@ -239,6 +241,8 @@ def _volume(array: AnyArray, header: Nifti1Header, *, ending: str, notes: list[s
         affine[:3, 2] *= slice_mm / np.linalg.norm(affine[:3, 2])
         spacing[2] = slice_mm
     grid = make_grid(shape, spacing[::-1].tolist(), reverse_voxel_axes(affine))
+    if is_sheared(grid):
+        notes.append(SHEAR_NOTE)
     template = Template(ending=ending, grid=grid, file_dimensions=file_dimensions, nifti_header=header)
     return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
 

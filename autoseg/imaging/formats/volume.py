@@ -38,6 +38,15 @@ SPACING_TOLERANCE = 1e-3
 CORNER_TOLERANCE = 0.1
 """Tolerated distance between the same corner of two grids, as a fraction of the smallest spacing."""
 
+RIGHT_ANGLE_TOLERANCE = 1e-5
+"""Axes whose voxels fill less of the box of their lengths than 1 minus this (0.26 degrees) are not at right angles;
+below it is the rounding of float32 in headers."""
+
+SHEAR_NOTE = (
+    "the axes of the image are not at right angles (a gantry tilt, for example): volumes are exact, but distances and "
+    "resampling take the axes as if they were"
+)
+
 _CANONICAL_AXES = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
 """Directions of the working axes z, y, x in world coordinates (right, anterior, superior), one per row."""
 
@@ -184,17 +193,38 @@ def orient_grid(grid: Grid, orientation: Orientation) -> Grid:
     )
 
 
+def voxel_mm3(grid: Grid) -> float:
+    """Volume of a voxel: the absolute determinant of the affine, on sheared grids too.
+
+    A file with two axes has an artificial slice spacing, which counts here; see `measurable_spacing`.
+    """
+    return abs(float(np.linalg.det(np.array(grid.affine)[:3, :3])))
+
+
+def is_sheared(grid: Grid) -> bool:
+    """Whether the axes are not at right angles to each other, as in CT with a tilted gantry."""
+    return _filled_fraction(grid) < 1.0
+
+
+def _filled_fraction(grid: Grid) -> float:
+    """Volume of a voxel relative to a box of the same edge lengths: exactly 1 for axes at right angles."""
+    edges = np.array(grid.affine)[:3, :3]
+    fraction = abs(float(np.linalg.det(edges / np.linalg.norm(edges, axis=0))))
+    return fraction if fraction < 1 - RIGHT_ANGLE_TOLERANCE else 1.0
+
+
 def measurable_spacing(grid: Grid) -> Spacing:
-    """The spacing whose product is the volume of a voxel, mm, in the order of the grid's axes.
+    """Lengths in mm whose product is the volume of a voxel, in the order of the grid's axes.
 
     A file with two axes has an artificial slice spacing, 999 times its coarsest one. Here it is 1, so that the product
-    is the area of a pixel: in mm², and 1 in 2D images without a spacing.
+    is the area of a pixel: in mm², and 1 in 2D images without a spacing. On a sheared grid the first length is the
+    distance that makes the product right: of slices that are shifted against each other, how far apart they are.
     """
     first, second, third = (
         1.0 if size == 1 and _is_artificial(spacing, grid.spacing) else spacing
         for size, spacing in zip(grid.shape, grid.spacing, strict=True)
     )
-    return first, second, third
+    return first * _filled_fraction(grid), second, third
 
 
 def _is_artificial(spacing: float, grid_spacing: Spacing) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
 from autoseg.imaging.formats.reading import Volume
+from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
 from autoseg.records.files import write_text
 from autoseg.records.prediction import Instance
@@ -178,7 +179,7 @@ def measure_labels(
 def _voxel_ml(volume: Volume) -> float | None:
     if volume.template.file_dimensions == 2:
         return None
-    return abs(float(np.linalg.det(np.array(volume.grid.affine)[:3, :3]))) / 1000
+    return voxel_mm3(volume.grid) / 1000
 
 
 def statistics_table(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.imaging.arrays.instances import find_instances
-from autoseg.imaging.formats.volume import orient_grid, restore_array
+from autoseg.imaging.formats.volume import orient_grid, restore_array, voxel_mm3
 from autoseg.inference.models.label_colors import value_names
 from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import LabelEncoding
@@ -66,7 +66,7 @@ def measure_instances(
     """
     voxels, positions, means = _add_up(ids, len(owners), probabilities)
     affine = np.array(grid.affine)
-    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+    volume_mm3 = voxel_mm3(grid)
     found = []
     for number, (owner, box) in enumerate(zip(owners, ndimage.find_objects(ids), strict=True), start=1):
         center = positions[:, number] / voxels[number]
@@ -77,7 +77,7 @@ def measure_instances(
                 label=names[owner],
                 value=owner,
                 voxels=int(voxels[number]),
-                volume_mm3=None if is_flat else float(voxels[number]) * voxel_mm3,
+                volume_mm3=None if is_flat else float(voxels[number]) * volume_mm3,
                 mean_probability=None if np.isnan(means[number]) else float(means[number]),
                 touches_border=any(
                     length > 1 and (edge.start == 0 or edge.stop == length)

@@ -11,11 +11,13 @@ from autoseg.imaging.formats.volume import (
     canonical_affine,
     canonical_orientation,
     grid_difference,
+    is_sheared,
     make_grid,
     measurable_spacing,
     orient_array,
     orient_grid,
     restore_array,
+    voxel_mm3,
 )
 from autoseg.records.case import Grid, Orientation
 
@@ -151,3 +153,38 @@ def test_files_of_two_axes_have_pixels_of_their_area(tmp_path):
         SimpleITK.WriteImage(image, str(tmp_path / name))
         area = np.prod(measurable_spacing(read_image([tmp_path / name]).grid))
         assert area == pytest.approx(1.0 if spacing is None else 0.125)
+
+
+def tilted_gantry(degrees: float, spacing=(3.0, 1.25, 0.5)) -> np.ndarray:
+    """Affine (x, y, z) of slices that are shifted along y, each by the same step; spacing (z, y, x)."""
+    affine = np.diag([*spacing[::-1], 1.0])
+    affine[1, 2] = spacing[0] * np.tan(np.deg2rad(degrees))
+    return affine
+
+
+@pytest.mark.parametrize("degrees", [0.0, 10.0, -25.0, 60.0])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_a_voxel_of_a_tilted_gantry_has_the_volume_of_its_determinant(tmp_path, degrees, ending):
+    affine = tilted_gantry(degrees)
+    voxels = np.ones((5, 4, 3), dtype=np.uint8)  # (x, y, z)
+    if ending == ".nrrd":
+        image = SimpleITK.GetImageFromArray(voxels.T)
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        image.SetSpacing(lengths.tolist())
+        image.SetDirection((np.diag([-1.0, -1.0, 1.0]) @ affine[:3, :3] / lengths).ravel().tolist())
+        SimpleITK.WriteImage(image, str(tmp_path / "x.nrrd"))
+    else:
+        nibabel.Nifti1Image(voxels, affine).to_filename(tmp_path / "x.nii.gz")
+    volume = read_image([tmp_path / f"x{ending}"])
+    for grid in (volume.grid, orient_grid(volume.grid, canonical_orientation(volume.grid))):
+        assert voxel_mm3(grid) == pytest.approx(3.0 * 1.25 * 0.5, rel=1e-6)
+        assert np.prod(measurable_spacing(grid)) == pytest.approx(3.0 * 1.25 * 0.5, rel=1e-6)
+        assert is_sheared(grid) == (degrees != 0)
+    assert any("not at right angles" in note for note in volume.notes) == (degrees != 0)
+
+
+def test_a_turned_grid_is_not_sheared():
+    grid = rotated_grid((20, 40, 60))
+    assert not is_sheared(grid)
+    assert voxel_mm3(grid) == pytest.approx(grid.spacing[0] * grid.spacing[1] * grid.spacing[2], rel=1e-6)
+    assert measurable_spacing(grid) == grid.spacing
