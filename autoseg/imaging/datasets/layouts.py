@@ -23,6 +23,7 @@ from autoseg.imaging.datasets.dataset_json import (
     declared_labels,
     read_dataset_json,
 )
+from autoseg.imaging.datasets.names import composed
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault, LabelValues
 
@@ -290,6 +291,7 @@ def _files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[F
     faults = []
     for name in _visible_names(folder / subfolder):
         stem, ending = split_ending(name)
+        stem = composed(stem)
         file = f"{subfolder}/{name}"
         if ending not in IMAGE_ENDINGS:
             if not name.lower().endswith(_DATA_FILE_ENDINGS):

@@ -1,19 +1,21 @@
 """The cases to predict, with their image files, from a file, a folder or a list.
 
-In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE; any other image file is a case of its own, and
-so is each numbered file whose number cannot be a channel of the model. A list is a CSV file with a header, or a JSON
+In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE, whatever their endings; any other image file is
+a case of its own, and so is each numbered file whose number cannot be a channel of the model. Label maps beside their
+images (`CASE_seg.ext`) are left out. A list is a CSV file with a header, or a JSON
 array of objects, as for training but without labels: `case` (may be left out), and `image` with one file per case or
 all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are relative to the list's folder.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.datasets.case_lists import image_columns, read_csv_rows, read_json_rows
 from autoseg.imaging.datasets.layouts import image_files
+from autoseg.imaging.datasets.names import composed, split_image_word, split_label_word
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.formats.volume import split_channel
 
@@ -59,39 +61,72 @@ def find_inputs(inputs: Path, channel_names: Sequence[str]) -> tuple[InputCase, 
 
 
 def _case_name(path: Path) -> str:
-    return split_ending(path.name)[0].removesuffix("_0000")
+    return _stem(path.name).removesuffix("_0000")
+
+
+def _stem(name: str) -> str:
+    return composed(split_ending(name)[0])
 
 
 def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
     cases = []
-    groups: dict[tuple[str, str], dict[int, Path]] = {}
-    for name in image_files(folder):
-        stem, ending = split_ending(name)
-        if (channel := split_channel(stem)) is not None:
-            groups.setdefault((channel[0], ending), {})[channel[1]] = folder / name
+    channels: dict[str, list[tuple[int, Path]]] = {}
+    for name in _without_label_maps(folder, channel_names):
+        if (channel := split_channel(_stem(name))) is not None:
+            channels.setdefault(channel[0], []).append((channel[1], folder / name))
         else:
-            cases.append(InputCase(stem, (folder / name,)))
-    for (case, _), found in groups.items():
+            cases.append(InputCase(_stem(name), (folder / name,)))
+    for case, found in channels.items():
+        found.sort()
         if _are_cases(found, len(channel_names)):
-            cases += [InputCase(split_ending(path.name)[0], (path,)) for path in found.values()]
+            cases += [InputCase(_stem(path.name), (path,)) for _, path in found]
         else:
             cases.append(_channel_case(case, found, channel_names))
     return tuple(sorted(cases, key=lambda item: item.case))
 
 
-def _are_cases(found: Mapping[int, Path], num_channels: int) -> bool:
-    """Whether the numbers of equally named files (by number) cannot be channels, and so number cases."""
+def _without_label_maps(folder: Path, channel_names: Sequence[str]) -> list[str]:
+    """Names of the images in a folder; says which files were left out as label maps of others."""
+    names = image_files(folder)
+    marked = {name: found[0] for name in names if (found := split_label_word(_stem(name))) is not None}
+    images = {key for name in names if name not in marked for key in _possible_ids(_stem(name), channel_names)}
+    left_out = [name for name, case in marked.items() if case.casefold() in images]
+    if left_out:
+        logger.warning(
+            "%s: %d files are left out, because they look like label maps beside their images: %s; to predict them "
+            "too, list them in a CSV file",
+            folder, len(left_out), ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else ""),
+        )  # fmt: skip
+    return [name for name in names if name not in left_out]
+
+
+def _possible_ids(stem: str, channel_names: Collection[str]) -> Iterator[str]:
+    """Ids of the case that an image may belong to, in lower case: its name, without number or name of its channel."""
+    yield stem.casefold()
+    if (channel := split_channel(stem)) is not None:
+        yield channel[0].casefold()
+    if (marked := split_image_word(stem)) is not None:
+        yield marked[0].casefold()
+    for name in channel_names:
+        if stem.casefold().endswith(f"_{name.casefold()}"):
+            yield stem.casefold().removesuffix(f"_{name.casefold()}")
+
+
+def _are_cases(found: Sequence[tuple[int, Path]], num_channels: int) -> bool:
+    """Whether the numbers of files with one name cannot be channels, and so number cases."""
+    numbers = {number for number, _ in found}
     if num_channels > 1:
-        return max(found) >= num_channels
-    if 0 in found and len(found) > 1:
-        names = ", ".join(path.name for _, path in sorted(found.items()))
+        return max(numbers) >= num_channels
+    if 0 in numbers and len(numbers) > 1:
+        names = ", ".join(path.name for _, path in found)
         logger.warning("%s: taken as separate cases, because the model has one channel", names)
-    return list(found) != [0]
+    return numbers != {0}
 
 
-def _channel_case(case: str, found: Mapping[int, Path], channel_names: Sequence[str]) -> InputCase:
-    images = tuple(path for _, path in sorted(found.items()))
-    if sorted(found) in ([0], list(range(len(channel_names)))):  # one file may hold all channels
+def _channel_case(case: str, found: Sequence[tuple[int, Path]], channel_names: Sequence[str]) -> InputCase:
+    images = tuple(path for _, path in found)
+    numbers = [number for number, _ in found]
+    if numbers in ([0], list(range(len(channel_names)))):  # one file may hold all channels
         return InputCase(case, images)
     expected = ", ".join(f"{case}_{index:04d} ({name})" for index, name in enumerate(channel_names))
     fault = (

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.datasets.names import composed
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.outputs import SIDE_MAPS
@@ -24,7 +25,7 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.name.lower().endswith(IMAGE_ENDINGS):
             continue
-        case, _ = split_ending(path.name)
+        case = composed(split_ending(path.name)[0])
         if case in found:
             raise UsageError(f"{folder}: {found[case].name} and {path.name} are the same case; keep one of them")
         found[case] = path

@@ -107,3 +107,11 @@ def test_listed_files_that_were_unpacked(tmp_path):
     found = find_dataset(declare(tmp_path, **V1, training=entries("a")))
     assert summary(found) == {"a": ["imagesTr/a.nii", "labelsTr/a.NII"]}
     assert found.faults == ()
+
+
+def test_images_and_label_maps_whose_names_are_written_with_other_code_points(tmp_path):
+    touch(tmp_path, "images/M\u00fcller.nii.gz", "labels/Mu\u0308ller.nii.gz", "images/b.NII.GZ", "labels/b.nii")
+    found = find_dataset(tmp_path)
+    assert summary(found)["M\u00fcller"] == ["images/M\u00fcller.nii.gz", "labels/Mu\u0308ller.nii.gz"]
+    assert summary(found)["b"] == ["images/b.NII.GZ", "labels/b.nii"]
+    assert found.faults == ()

@@ -38,6 +38,53 @@ def test_folder_of_channels(tmp_path):
     }
 
 
+def test_channels_of_a_case_in_files_of_different_endings(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz", "a_0001.nii", "b_0001.NRRD", "b_0000.NII.GZ")
+    assert summary(find_inputs(tmp_path, TWO)) == {
+        "a": ["a_0000.nii.gz", "a_0001.nii"],
+        "b": ["b_0000.NII.GZ", "b_0001.NRRD"],
+    }
+
+
+def test_channels_whose_names_are_written_with_other_code_points_are_one_case(tmp_path):
+    touch(tmp_path, "M\u00fcller_0000.nii.gz", "Mu\u0308ller_0001.nii.gz")
+    (case,) = find_inputs(tmp_path, TWO)
+    assert (case.case, len(case.images), case.fault) == ("M\u00fcller", 2, "")
+
+
+def test_two_files_of_one_channel_are_a_fault(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz", "a_0000.nii", "a_0001.nii.gz")
+    (case,) = find_inputs(tmp_path, TWO)
+    assert case.fault.startswith("found a_0000.nii, a_0000.nii.gz, a_0001.nii.gz, the model expects a_0000 (T1)")
+
+
+@pytest.mark.parametrize("mark", ["{}_seg", "{}_label", "{}_mask", "{}_gt", "{}-seg", "{}.seg", "{}_SEG", "seg_{}"])
+@pytest.mark.parametrize(
+    ("channels", "files"),
+    [
+        (ONE, ("{}.nii.gz",)),
+        (ONE, ("{}_0000.nii.gz",)),
+        (ONE, ("{}_image.nii.gz",)),
+        (TWO, ("{}_0000.nii.gz", "{}_0001.nii")),
+        (TWO, ("{}_t1.nii.gz", "{}_t2.nii.gz")),
+    ],
+)
+def test_label_maps_beside_their_images_are_left_out_and_said(tmp_path, caplog, mark, channels, files):
+    images = [file.format(case) for case in ("p_1", "p_2", "P 3") for file in files]
+    touch(tmp_path, *images, *(f"{mark.format(case)}.nii" for case in ("p_1", "p_2", "P 3")))
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        found = find_inputs(tmp_path, channels)
+    assert sorted(path.name for case in found for path in case.images) == sorted(images)
+    (message,) = caplog.messages
+    assert "3 files are left out, because they look like label maps beside their images" in message
+
+
+def test_images_whose_names_have_a_word_for_label_maps_are_predicted(tmp_path, caplog):
+    touch(tmp_path, "a_mask.nii.gz", "b_seg.nii.gz", "gt.nii.gz", "unmask.nii.gz")
+    assert len(find_inputs(tmp_path, ONE)) == 4
+    assert not caplog.messages
+
+
 def test_one_channel_file_may_hold_all_channels(tmp_path):
     touch(tmp_path, "a_0000.nii.gz")
     assert summary(find_inputs(tmp_path, TWO)) == {"a": ["a_0000.nii.gz"]}

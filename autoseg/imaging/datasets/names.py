@@ -1,0 +1,55 @@
+"""What the names of files say: which belong together, and which of them are label maps.
+
+People mark label maps with a word at the end or the beginning of the name: X_seg, X-label, X.mask, seg_X.
+"""
+
+import re
+import unicodedata
+
+LABEL_WORDS = (
+    "seg",
+    "segmentation",
+    "label",
+    "labels",
+    "labelmap",
+    "mask",
+    "masks",
+    "gt",
+    "groundtruth",
+    "ground_truth",
+    "annotation",
+    "dseg",
+)
+"""Words, in lower case, that mark a label map."""
+
+IMAGE_WORDS = ("image", "img", "imaging", "scan", "volume", "vol", "orig")
+"""Words, in lower case, that mark an image where the label map is marked too."""
+
+_MARK = r"[_\-. ]"
+
+
+def composed(name: str) -> str:
+    """The name with accents as one character each: some file systems store them as two, and both look the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_label_word(stem: str) -> tuple[str, str] | None:
+    """`X_seg` or `seg_X` -> (`X`, `seg`), `seg` -> (``, `seg`); None for a name without a word for label maps."""
+    return _split_word(stem, LABEL_WORDS)
+
+
+def split_image_word(stem: str) -> tuple[str, str] | None:
+    """`X_image` or `image_X` -> (`X`, `image`), `image` -> (``, `image`); None for a name without such a word."""
+    return _split_word(stem, IMAGE_WORDS)
+
+
+def _split_word(stem: str, words: tuple[str, ...]) -> tuple[str, str] | None:
+    any_word = "|".join(sorted(words, key=len, reverse=True))
+    match = re.fullmatch(
+        rf"(?:(?P<before>.+){_MARK})?(?P<last>{any_word})|(?P<first>{any_word}){_MARK}(?P<after>.+)",
+        stem,
+        re.IGNORECASE,
+    )
+    if match is None:
+        return None
+    return match["before"] or match["after"] or "", (match["last"] or match["first"]).lower()
