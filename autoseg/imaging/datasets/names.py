@@ -16,7 +16,6 @@ LABEL_WORDS = (
     "masks",
     "gt",
     "groundtruth",
-    "ground_truth",
     "annotation",
     "dseg",
 )

@@ -12,7 +12,6 @@ from autoseg.imaging.datasets.names import composed, split_image_word, split_lab
         ("a_b-label", ("a_b", "label")),
         ("p 1.mask", ("p 1", "mask")),
         ("X_GT", ("X", "gt")),
-        ("X_ground_truth", ("X", "ground_truth")),
         ("segmentation-12", ("12", "segmentation")),
         ("seg", ("", "seg")),
         ("Xseg", None),
