@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
-from math import isclose
+from math import isclose, prod
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -198,7 +198,9 @@ def voxel_mm3(grid: Grid) -> float:
 
     A file with two axes has an artificial slice spacing, which counts here; see `measurable_spacing`.
     """
-    return abs(float(np.linalg.det(np.array(grid.affine)[:3, :3])))
+    determinant = abs(float(np.linalg.det(np.array(grid.affine)[:3, :3])))
+    product = prod(grid.spacing)  # without rounding where axes are at right angles, which nearly all are
+    return product if isclose(determinant, product, rel_tol=RIGHT_ANGLE_TOLERANCE) else determinant
 
 
 def is_sheared(grid: Grid) -> bool:
