@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 
 from autoseg.errors import InteropError
 from autoseg.imaging.datasets.dataset_json import ChannelNames, order_channels
+from autoseg.records.names import FileEnding
 
 JsonObject = dict[str, Any]
 """A JSON object as a dictionary."""
@@ -119,7 +120,7 @@ class DatasetFile(_ForeignRecord):
     channel_names: ChannelNames
     labels: dict[str, int | tuple[int, ...]]
     regions_class_order: tuple[int, ...] | None = None
-    file_ending: str = ".nii.gz"
+    file_ending: FileEnding = ".nii.gz"
 
     @model_validator(mode="before")
     @classmethod

@@ -29,6 +29,7 @@ from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import staged_folder, write_record
+from autoseg.records.names import is_file_name
 from autoseg.records.plan import IMPORTED, Configuration, Decision, Plan, model_hash
 from autoseg.records.workspace import Workspace
 
@@ -107,6 +108,11 @@ def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
     for folder in folders:
         checkpoints = next(iter(folder.folds.values()))
         first = read_checkpoint(checkpoints["final"])
+        if not is_file_name(first.configuration):
+            raise InteropError(
+                f"{checkpoints['final']}: its configuration is called {first.configuration!r}, which leads out of the "
+                "output; expected a name such as 3d_fullres. Nothing was imported: ask its author for another model."
+            )
         if first.configuration in models:
             raise InteropError(
                 f"{folder.path}: {models[first.configuration].folder.path.name} has the same configuration "

@@ -6,6 +6,7 @@ Tested in tests/training/folds/test_checkpointing.py.
 from typing import Literal
 
 from autoseg.records.files import Record
+from autoseg.records.names import FileName
 from autoseg.records.plan import TrainingSpec
 
 
@@ -32,8 +33,8 @@ class Checkpoint(Record):
     """The JSON beside a weights file, `<stem>.safetensors`; `checkpoint_last` holds the training state as well."""
 
     schema_version: Literal[1] = 1
-    configuration: str
-    fold: str
+    configuration: FileName
+    fold: FileName
     """Index of the validation part as text, or `all`."""
     model_hash: str
     """Hash of all that the plan says about the model; weights serve no other plan."""

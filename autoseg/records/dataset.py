@@ -3,11 +3,12 @@
 Tested in tests/records/test_files.py and tests/imaging/arrays/test_border_core.py.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from autoseg.records.files import Record
+from autoseg.records.files import Record, refuse_faults
+from autoseg.records.names import FileEnding, is_file_name
 
 OrientationName = Literal["canonical", "canonical_ras", "as_stored"]
 """`canonical`: array axes z, y, x run towards superior, posterior, left. `canonical_ras`: towards superior, anterior,
@@ -112,9 +113,18 @@ class DatasetDescription(Record):
     labels: dict[str, LabelValues]
     """Name -> value(s) in the files, background first; includes `ignore` when it is declared."""
     encoding: LabelEncoding
-    file_ending: str
+    file_ending: FileEnding
     """Ending of the image files, with dot: .nii.gz, .png, ..."""
     cases: tuple[CaseFiles, ...]
     warnings: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
     """Guesses and assumptions, one sentence each."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse_faults(
+            (("cases", index, "case"), f"{files.case!r} leads out of its folder, expected the name of one file")
+            for index, files in enumerate(self.cases)
+            if not is_file_name(files.case)
+        )
+        return self

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from autoseg.records.files import Record
+from autoseg.records.names import FileName
 from autoseg.records.selection import Interval
 
 
@@ -59,7 +60,7 @@ class LabelScores(Record):
 class CaseScores(Record):
     """Scores of one case."""
 
-    case: str
+    case: FileName
     labels: dict[str, LabelScores]
     surface_tolerance_mm: float | None = None
     """Tolerance of the surface Dice; None when surfaces were not measured."""

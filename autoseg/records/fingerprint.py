@@ -7,6 +7,7 @@ from typing import Literal
 
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
+from autoseg.records.names import FileName
 
 
 class IntensityStatistics(Record):
@@ -33,7 +34,7 @@ class LabelFacts(Record):
 class CaseFingerprint(Record):
     """One training case."""
 
-    case: str
+    case: FileName
     shape: tuple[int, int, int]
     """Before cropping, voxels, (z, y, x)."""
     cropped_shape: tuple[int, int, int]

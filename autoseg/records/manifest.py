@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from autoseg.records.dataset import LabelValues
 from autoseg.records.files import FieldFault, Record, refuse_faults
+from autoseg.records.names import FileName
 
 MANIFEST_NAME = "manifest.json"
 """Name of the manifest at the top level of an exported model."""
@@ -39,9 +40,9 @@ class Manifest(Record):
     channel_names: tuple[str, ...]
     labels: dict[str, LabelValues]
     """Name -> value(s) in label maps."""
-    configurations: dict[str, tuple[str, ...]]
+    configurations: dict[FileName, tuple[FileName, ...]]
     """Folds by configuration, previous steps of cascades included."""
-    selected: tuple[str, ...]
+    selected: tuple[FileName, ...]
     """Configurations that predict by default; the probabilities of several are averaged."""
     checkpoint: Literal["final", "best"]
     """Kind of the training's weights; the files of the exported model are called final."""
@@ -65,4 +66,4 @@ def _find_path_faults(files: dict[str, FileFacts]) -> list[FieldFault]:
 def _leaves_folder(name: str) -> bool:
     path = PurePosixPath(name)
     is_absolute = path.is_absolute() or bool(PureWindowsPath(name).drive)
-    return not path.parts or is_absolute or "\\" in name or ".." in path.parts
+    return not path.parts or is_absolute or ".." in path.parts or any(mark in name for mark in "\\\0")

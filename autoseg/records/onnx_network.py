@@ -10,6 +10,7 @@ from pydantic import Field
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
+from autoseg.records.names import FileName
 from autoseg.records.network import Sizes
 from autoseg.records.plan import Configuration
 from autoseg.records.selection import PostprocessingStep
@@ -60,14 +61,14 @@ class OnnxNetwork(Record):
     schema_version: Literal[2] = 2
     guide: str
     """Where the description of all steps is found."""
-    file: str
+    file: FileName
     """Name of the network's file, in the same folder."""
     dataset_name: str
     license: str
     """Empty: not stated."""
-    configuration: str
-    fold: str
-    fold_files: tuple[str, ...]
+    configuration: FileName
+    fold: FileName
+    fold_files: tuple[FileName, ...]
     """Networks of all exported folds of this configuration; their logits are averaged."""
     selected: tuple[str, ...]
     """Configurations that predict by default; the probabilities of several are averaged."""

@@ -13,6 +13,7 @@ from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import FieldFault, Record, refuse_faults
 from autoseg.records.losses import LossName
+from autoseg.records.names import FileEnding, FileName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
 
 Scalar = str | int | float | bool | None
@@ -82,9 +83,9 @@ class Configuration(Record):
     resampling: ResamplingSpec
     training: TrainingSpec
     estimates: Estimates
-    preprocessed_as: str
+    preprocessed_as: FileName
     """Name of the configuration whose preprocessed arrays this one uses: its own, except in a cascade."""
-    previous_configuration: str | None = None
+    previous_configuration: FileName | None = None
     """Name of the previous configuration in a cascade, whose label maps are appended to the input, one channel per
     foreground label."""
     previous_labels: Literal["logits", "label_map"] = "logits"
@@ -148,14 +149,14 @@ class Plan(Record):
     """Name -> value(s) in the files."""
     encoding: LabelEncoding
     orientation: OrientationName
-    file_ending: str = ".nii.gz"
+    file_ending: FileEnding = ".nii.gz"
     """Ending of the training images."""
     transpose: Triple
     """Transposed axis i is working axis transpose[i]: the axis of largest spacing comes first."""
     target: Target = Field(default="labels", exclude_if=lambda value: value == "labels")
     border_width_mm: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
     """Width of the border of each object; only for border_core."""
-    configurations: dict[str, Configuration]
+    configurations: dict[FileName, Configuration]
     decisions: tuple[Decision, ...]
 
     @model_validator(mode="after")
@@ -250,8 +251,8 @@ def hash_of(value: object) -> str:
 class Split(Record):
     """Case ids of one fold."""
 
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
+    training: tuple[FileName, ...]
+    validation: tuple[FileName, ...]
 
     @model_validator(mode="after")
     def _check(self) -> Self:

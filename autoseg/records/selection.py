@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from autoseg.records.dataset import LabelValues
 from autoseg.records.files import Record
+from autoseg.records.names import FileName
 from autoseg.records.network import NetworkSpec
 
 Names = tuple[str, ...]
@@ -119,9 +120,9 @@ class Refinement(Record):
 class Candidate(Record):
     """A configuration or ensemble that can be selected, with its cross-validated score."""
 
-    configurations: tuple[str, ...]
+    configurations: tuple[FileName, ...]
     """Name of one configuration, or of a pair whose probabilities are averaged."""
-    folds: tuple[str, ...]
+    folds: tuple[FileName, ...]
     num_cases: int
     mean_foreground_dice: float | None
     interval: Interval | None = None
@@ -134,8 +135,8 @@ class EnsembleOrigin(Record):
     """The JSON beside validation label maps of an ensemble: the weights and cases that they were made from."""
 
     schema_version: Literal[1] = 1
-    configurations: tuple[str, ...]
-    fold: str
+    configurations: tuple[FileName, ...]
+    fold: FileName
     origin: str
     """Hash of the weights of all members and cascade steps, and of the cases."""
 
@@ -156,9 +157,9 @@ class Selection(Record):
     """The chosen recipe, with scores and reasons."""
 
     schema_version: Literal[1] = 1
-    configurations: tuple[str, ...]
+    configurations: tuple[FileName, ...]
     """Name of one configuration, or of several whose probabilities are averaged."""
-    folds: tuple[str, ...]
+    folds: tuple[FileName, ...]
     region_thresholds: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(default_factory=dict)
     """Probability above which a voxel belongs to a region, by region; one half for regions that are not named."""
     refinement: Refinement | None = None

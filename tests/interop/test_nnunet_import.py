@@ -281,6 +281,26 @@ def test_what_cannot_be_imported_is_said_by_name(model, tmp_path, path):
     assert [path.name for path in tmp_path.iterdir()] == [model.name]
 
 
+@pytest.mark.parametrize("name", ["../../victim/models/3d_fullres", "ABSOLUTE", "..", ""])
+def test_a_configuration_name_that_leads_out_of_the_output_is_refused(tmp_path, name):
+    name = str(tmp_path / "elsewhere") if name == "ABSOLUTE" else name
+    victim = tmp_path / "victim" / "models" / "3d_fullres" / "fold_0" / "checkpoint_final.safetensors"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("precious")
+    source = write_model(tmp_path / "source" / "model", plans({name: configuration()}), name=name)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InteropError, match=r"checkpoint_final\.pth: its configuration is called .*leads out of"):
+        imported(source, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert victim.read_text() == "precious"
+
+
+def test_an_ending_that_leads_out_of_the_output_is_refused(model, tmp_path):
+    (model / "dataset.json").write_text(json.dumps(DATASET | {"file_ending": "/../../victim.nii.gz"}))
+    with pytest.raises(InteropError, match=r"dataset\.json: .*file_ending: leads out of its folder"):
+        imported(model, tmp_path)
+
+
 def test_a_trainer_that_builds_another_network_is_refused(model, tmp_path):
     path = model / "fold_0" / "checkpoint_final.pth"
     content = torch.load(path, weights_only=False)

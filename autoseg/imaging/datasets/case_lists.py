@@ -16,6 +16,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
 from autoseg.records.files import relative_path
+from autoseg.records.names import is_file_name
 
 NO_NAME = "(no name)"
 """Placeholder for the missing id of a case; always a fault."""
@@ -83,7 +84,7 @@ def listing_faults(cases: list[CaseFiles]) -> list[Fault]:
             what.append("no label map is listed for this case")
         if count[files.case] > 1:
             what.append("several cases have this name; give each its own name (in lists: in the column `case`)")
-        if files.case in (NO_NAME, ".", "..") or set(files.case) & set("/\\\0"):
+        if files.case == NO_NAME or not is_file_name(files.case) or "\\" in files.case:
             what.append("the name of a case must be usable as a file name")
         file = files.images[0] if files.images else files.label
         faults += [Fault(severity="error", case=files.case, file=file, what=sentence) for sentence in what]

@@ -18,6 +18,7 @@ from autoseg.imaging.datasets.layouts import image_files
 from autoseg.imaging.datasets.names import composed, split_image_word, split_label_word
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.formats.volume import split_channel
+from autoseg.records.names import is_file_name
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -146,8 +147,10 @@ def _listed_cases(path: Path) -> Iterator[InputCase]:
             )
         images = tuple(path.parent / str(name) for name in names)
         case = str(row.get("case") or _case_name(images[0]))
-        if Path(case).name != case:
-            raise UsageError(f"{path}: entry {number} has the case name {case!r}; it must not contain folders")
+        if not is_file_name(case):
+            raise UsageError(
+                f"{path}: entry {number} has the case name {case!r}; it must be a file name, without folders"
+            )
         yield InputCase(case, images)
 
 

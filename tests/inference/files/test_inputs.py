@@ -154,7 +154,9 @@ def test_json_list(tmp_path):
     ("name", "text", "message"),
     [
         ("l.csv", "case,picture\na,b.png\n", "entry 1 names no image"),
-        ("l.csv", "case,image\n../a,b.png\n", "case name '../a'; it must not contain folders"),
+        ("l.csv", "case,image\n../a,b.png\n", "case name '../a'; it must be a file name"),
+        ("l.csv", "case,image\n..,b.png\n", "case name '..'; it must be a file name"),
+        ("l.json", '[{"case": "a\\u0000", "image": "b.png"}]', "it must be a file name"),
         ("l.json", '[{"image": ["a.png", 3]}]', "entry 1 names no image"),
         ("l.json", '{"image": "a.png"}', "expected a list of"),
         ("l.json", "[", "cannot be read as JSON"),
