@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import torch
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 
 from autoseg.errors import TrainingError, UsageError
-from autoseg.imaging.arrays.storage import RECORD_ENDING, open_case
+from autoseg.imaging.arrays.storage import RECORD_ENDING, StoredArray, open_case
 from autoseg.imaging.datasets.cases import read_case
 from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
@@ -233,9 +231,7 @@ def _predict_fold(run: ValidationRun, fold: str, cases: Mapping[str, Sequence[_P
         yield
 
 
-def _load_previous(
-    run: ValidationRun, member: LoadedConfiguration, cases: Sequence[str]
-) -> Mapping[str, NDArray[np.int16]]:
+def _load_previous(run: ValidationRun, member: LoadedConfiguration, cases: Sequence[str]) -> Mapping[str, StoredArray]:
     if member.configuration.previous_configuration is None:
         return {}
     try:
@@ -247,7 +243,7 @@ def _load_previous(
 
 
 def _open_logits(
-    run: ValidationRun, member: LoadedConfiguration, previous: Mapping[str, NDArray[np.int16]], case: str
+    run: ValidationRun, member: LoadedConfiguration, previous: Mapping[str, StoredArray], case: str
 ) -> LogitStream:
     folder = run.workspace.preprocessed(member.configuration.preprocessed_as)
     if not (folder / (case + RECORD_ENDING)).exists():

@@ -4,13 +4,18 @@ A case is `<case>.b2nd` (blosc2: float32 image channels, the label indices as la
 as metadata) and `<case>.json` (PreprocessedCase). The record is written last: a case is complete when it has one.
 Example: a patch of 64^3 out of a volume of 300^3 decompresses the few blocks that it touches, not the volume.
 
+An array on disk is opened for each reading (`StoredArray`): a training with thousands of cases would need more open
+files than systems allow. `keep_open` saves the opening for the arrays that were read last.
+
 The label maps that one cascade step passes to the next are stored alike, one `<case>.b2nd` each.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +41,39 @@ LOCATION_COUNTS = "location_counts"
 ANNOTATED = "annotated"
 ORIGIN = "origin"
 VOXEL_BYTES = 4
+Opener: TypeAlias = "Callable[[Path], blosc2.NDArray]"
+"""Function that opens an array on disk: `open_array`, or what `keep_open` gives."""
+
+MAX_OPEN_ARRAYS = 64
+"""Number of arrays that stay open for one loader; systems allow a process 256 to 1,024 open files."""
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array on disk, read box by box."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: "np.dtype[Any]"
+    opener: Opener
+    """Function that opens the file whenever it is read."""
+
+    def __getitem__(self, box: int | slice | tuple[slice | int, ...], /) -> NDArray[Any]:
+        """Read a box.
+
+        Raises:
+            DatasetError: If the file has been replaced by one of another shape.
+            OSError: If the file is missing.
+            RuntimeError: If it is damaged.
+        """
+        array = self.opener(self.path)
+        if array.shape != self.shape:
+            raise DatasetError(
+                f"{self.path}: has the shape {array.shape}, and {self.shape} when it was opened first: it was replaced "
+                "while it was in use. Run the same command again."
+            )
+        values: NDArray[Any] = array[box]
+        return values
 
 
 @dataclass(frozen=True)
@@ -43,9 +81,9 @@ class StoredCase:
     """A preprocessed case, opened for reading patches."""
 
     record: PreprocessedCase
-    array: "blosc2.NDArray"
-    """Image channels and label indices, (C + 1, Z, Y, X) float32, mapped into memory: index it with slices. The last
-    channel holds the label indices, -1 outside the nonzero mask."""
+    array: "StoredArray | blosc2.NDArray"
+    """Image channels and label indices, (C + 1, Z, Y, X) float32, on disk: index it with slices. The last channel holds
+    the label indices, -1 outside the nonzero mask."""
     locations: dict[int, Locations]
     """Voxels (N, 3) by index in `LabelEncoding.heads`, foreground heads only."""
     annotated: Locations | None
@@ -87,8 +125,25 @@ def save_case(
     write_record(record, record_path)
 
 
-def open_case(folder: Path, case_id: str) -> StoredCase:
+def open_array(path: Path) -> "blosc2.NDArray":
+    """Open an array, mapped into memory; its file stays open as long as the result is kept."""
+    import blosc2  # slow to import, and prediction does not need it
+
+    return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
+
+
+def keep_open() -> Opener:
+    """A function that opens arrays as `open_array` does and keeps the MAX_OPEN_ARRAYS that were used last."""
+    return lru_cache(MAX_OPEN_ARRAYS)(open_array)
+
+
+def open_case(folder: Path, case_id: str, opener: Opener = open_array) -> StoredCase:
     """Open a case; reads its record and locations, no voxels.
+
+    Args:
+        folder: Folder of the configuration.
+        case_id: The case.
+        opener: Function that opens the array whenever it is read: `open_array`, or what `keep_open` gives.
 
     Raises:
         RecordError: If the case has no record, or a damaged one.
@@ -97,7 +152,7 @@ def open_case(folder: Path, case_id: str) -> StoredCase:
     record = read_record(PreprocessedCase, folder / (case_id + RECORD_ENDING))
     path = folder / (case_id + ARRAY_ENDING)
     try:
-        array = _open_array(path)
+        array = opener(path)
         locations, annotated = _read_locations(array)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DatasetError(f"{path}: case {case_id}: missing or damaged ({error}). {_ADVICE}") from error
@@ -105,7 +160,7 @@ def open_case(folder: Path, case_id: str) -> StoredCase:
         raise DatasetError(
             f"{path}: case {case_id}: the array has the shape {array.shape[1:]}, its record {record.shape}. {_ADVICE}"
         )
-    return StoredCase(record, array, locations, annotated)
+    return StoredCase(record, StoredArray(path, array.shape, array.dtype, opener), locations, annotated)
 
 
 def stored_cases(folder: Path) -> tuple[str, ...]:
@@ -133,24 +188,29 @@ def save_label_map(path: Path, labels: NDArray[np.int16], patch_size: tuple[int,
         array.schunk.vlmeta[ORIGIN] = origin
 
 
-def open_label_map(path: Path) -> "tuple[blosc2.NDArray, str]":
+def open_label_map(path: Path, opener: Opener = open_array) -> tuple[StoredArray, str]:
     """Open what `save_label_map` wrote; reads no voxels.
 
+    Args:
+        path: The file.
+        opener: Function that opens the file whenever it is read, as in `open_case`.
+
     Returns:
-        Label indices (Z, Y, X), int16, mapped into memory: index them with slices; and their origin.
+        Label indices (Z, Y, X), int16, on disk: index them with slices; and their origin.
 
     Raises:
         DatasetError: If the file is missing or damaged.
     """
     try:
-        array = _open_array(path)
-        return array, label_map_origin(array)
+        array = opener(path)
+        return StoredArray(path, array.shape, array.dtype, opener), str(array.schunk.vlmeta[ORIGIN])
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DatasetError(f"{path}: this label map is missing or damaged ({error})") from error
 
 
-def label_map_origin(array: "blosc2.NDArray") -> str:
+def label_map_origin(labels: StoredArray) -> str:
     """Origin that `save_label_map` stored with a label map."""
+    array = labels.opener(labels.path)  # its metadata lives as long as the array
     return str(array.schunk.vlmeta[ORIGIN])
 
 
@@ -212,12 +272,6 @@ def _write_array(
         urlpath=str(path),
         mode="w",
     )
-
-
-def _open_array(path: Path) -> "blosc2.NDArray":
-    import blosc2
-
-    return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
 
 
 def _write_locations(array: "blosc2.NDArray", locations: dict[int, Locations], annotated: Locations | None) -> None:

@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import blosc2
 import numpy as np
 
 from autoseg.errors import DatasetError, TrainingError
-from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, open_label_map, save_label_map
+from autoseg.imaging.arrays.storage import (
+    ARRAY_ENDING,
+    RECORD_ENDING,
+    Opener,
+    StoredArray,
+    keep_open,
+    open_label_map,
+    save_label_map,
+)
 from autoseg.inference.restoring.restore import LabelIndices
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint
@@ -54,9 +61,9 @@ class NextStepMaps:
         folder = self.workspace.preprocessed(self.plan.configurations[self.cascade].preprocessed_as)
         return read_record(PreprocessedCase, folder / (case + RECORD_ENDING))
 
-    def open(self, case: str) -> blosc2.NDArray:
-        """Label indices (Z, Y, X), int16, mapped into memory; see `find_fault`."""
-        return open_label_map(self._path(case))[0]
+    def open(self, case: str, opener: Opener) -> StoredArray:
+        """Label indices (Z, Y, X), int16, on disk, opened by the function given; see `find_fault`."""
+        return open_label_map(self._path(case), opener)[0]
 
     def find_fault(self, case: str) -> str:
         """Reason why a case has no label map that can be used; empty if it has one."""
@@ -99,7 +106,7 @@ def next_step_maps(workspace: Workspace, plan: Plan, configuration: str, fold: s
     )
 
 
-def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[str]) -> Mapping[str, blosc2.NDArray]:
+def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[str]) -> Mapping[str, StoredArray]:
     """Label maps of a cascade's previous step, each from the fold that its case was held out of.
 
     Args:
@@ -109,8 +116,8 @@ def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[s
         cases: Case ids.
 
     Returns:
-        Label indices (Z, Y, X) of each case, int16, on the cascade's preprocessed grid, mapped into memory: index them
-        with slices.
+        Label indices (Z, Y, X) of each case, int16, on the cascade's preprocessed grid, on disk: index them with
+        slices.
 
     Raises:
         TrainingError: If a case is held out of no fold, or maps are missing or outdated; names the folds to train.
@@ -127,7 +134,8 @@ def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[s
     faults = Counter((folds[case], fault) for case in cases if (fault := maps[folds[case]].find_fault(case)))
     if faults:
         raise TrainingError(_describe_faults(workspace, plan, name, faults))
-    return {case: maps[folds[case]].open(case) for case in cases}
+    opener = keep_open()
+    return {case: maps[folds[case]].open(case, opener) for case in cases}
 
 
 def _describe_faults(workspace: Workspace, plan: Plan, name: str, faults: Mapping[tuple[str, str], int]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays.storage import StoredCase, open_case
+from autoseg.imaging.arrays.storage import StoredCase, keep_open, open_case
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, hash_of, model_hash
 from autoseg.records.workspace import Workspace
@@ -139,7 +139,8 @@ def open_validation_batches(fold: Fold, first_batch: int) -> Generator[Batch, No
 
 def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
     """Open cases, and read them into memory where it has room."""
-    opened = {case: fold.open_case(case) for case in cases}
+    opener = keep_open()
+    opened = {case: open_case(fold.preprocessed, case, opener) for case in cases}
     planned = fold.configuration.spacing
     stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
     if stale:

@@ -1,6 +1,7 @@
 """Storage: what is written comes back, patch by patch, and a damaged case says so."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import DatasetError, RecordError
+from autoseg.imaging.arrays import storage
 from autoseg.imaging.arrays.storage import (
     MAX_BLOCK_BYTES,
     MAX_CHUNK_BYTES,
     chunk_layout,
+    keep_open,
+    label_map_origin,
+    open_array,
     open_case,
     open_label_map,
     remove_other_cases,
@@ -68,10 +73,53 @@ def test_everything_comes_back(tmp_path, case):
     assert stored_cases(tmp_path / "c") == (case,)
 
 
+def count_open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_opened_cases_do_not_keep_their_files_open(tmp_path):
+    images = {f"c{number}": save(tmp_path, f"c{number}", seed=number)[0] for number in range(5)}
+    before = count_open_files()
+    stored = {case: open_case(tmp_path, case) for case in images}
+    for case, image in images.items():
+        np.testing.assert_array_equal(stored[case].array[:-1, 2:5], image[:, 2:5])
+    assert count_open_files() == before
+
+
+def test_only_the_arrays_that_were_read_last_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_OPEN_ARRAYS", 2)
+    images = {f"c{number}": save(tmp_path, f"c{number}", seed=number)[0] for number in range(5)}
+    before = count_open_files()
+    opener = keep_open()
+    stored = {case: open_case(tmp_path, case, opener) for case in images}
+    for case, image in [*images.items(), *images.items()]:
+        np.testing.assert_array_equal(stored[case].array[:-1, 2:5], image[:, 2:5])
+    assert count_open_files() - before == 2
+
+
+def test_label_maps_do_not_stay_open_and_still_tell_their_origin(tmp_path):
+    labels = arrays()[1]
+    save_label_map(tmp_path / "a.b2nd", labels, (8, 16, 16), "weights of Monday")
+    before = count_open_files()
+    array, _ = open_label_map(tmp_path / "a.b2nd")
+    np.testing.assert_array_equal(array[2:5], labels[2:5])
+    assert label_map_origin(array) == "weights of Monday"
+    assert count_open_files() == before
+
+
+def test_an_array_that_is_replaced_by_another_shape_while_in_use_is_an_error(tmp_path):
+    save(tmp_path)
+    stored = open_case(tmp_path, "a")
+    image, labels = arrays()
+    save_case(tmp_path, record_of("a"), image[:, 1:], labels[1:], ({}, None), (8, 16, 16))
+    with pytest.raises(DatasetError, match=r"a\.b2nd: has the shape .* replaced while it was in use"):
+        stored.array[:, 2:5]
+
+
 def test_planes_of_a_2d_configuration(tmp_path):
     image, _ = save(tmp_path, patch_size=(16, 16))
     stored = open_case(tmp_path, "a")
-    assert stored.array.blocks[:2] == (1, 1)
+    assert open_array(tmp_path / "a.b2nd").blocks[:2] == (1, 1)
     assert stored.annotated is None
     np.testing.assert_array_equal(stored.array[:-1, 4:5], image[:, 4:5])
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays.storage import open_case, save_case
+from autoseg.imaging.arrays import storage
+from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
 from autoseg.training.data import loading
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Share
@@ -260,11 +261,13 @@ def test_background_head_is_never_a_reason_to_place_a_patch(cases):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, workers):
+def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, monkeypatch, workers):
     for stored in cases.values():
         array = stored.array[:]
         save_case(tmp_path, stored.record, array[:-1], array[-1].astype(np.int16), (stored.locations, None), PATCH)
-    opened = {case: open_case(tmp_path, case) for case in cases}
+    monkeypatch.setattr(storage, "MAX_OPEN_ARRAYS", 1)  # fewer than cases
+    opener = keep_open()
+    opened = {case: open_case(tmp_path, case, opener) for case in cases}
 
     assert_equal(load(opened, 4, workers=workers, ram_bytes=0), load(cases, 4))
 
