@@ -1,7 +1,6 @@
 """The exported files suffice: a predictor of scipy, scikit-image and ONNX Runtime, from them alone."""
 
 import json
-from inspect import signature
 from itertools import chain, combinations, product
 from math import ceil
 
@@ -210,7 +209,7 @@ def test_the_files_suffice_to_predict_the_same_label_map(runtime, tmp_path, make
     assert len(np.unique(expected)) > 1
     assert np.count_nonzero(found != expected) <= 1  # float32 sums of another order may decide a tie
     (record, *_) = FilesPredictor(tmp_path / "onnx", runtime).records
-    assert record["windows"]["overlap"] == signature(Predictor.__init__).parameters["overlap"].default
+    assert record["windows"]["overlap"] == PredictionOptions().overlap
     written = Manifest.model_validate_json((tmp_path / "onnx" / "manifest.json").read_text())
     assert (written, written.format, written.license) == (manifest, "onnx", "MIT")
     names = {path.name for path in (tmp_path / "onnx").iterdir()}
