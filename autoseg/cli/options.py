@@ -5,6 +5,9 @@ import math
 import re
 from pathlib import Path
 
+AXES = "zyx"
+"""Letters of the axes of a patch; one of two axes has the last two."""
+
 _SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIGABYTES = {"mb": 1e-3, "m": 1e-3, "gb": 1.0, "g": 1.0, "gib": 1.073741824, "tb": 1e3}
 
@@ -25,6 +28,18 @@ def gigabytes(text: str) -> float:
         argparse.ArgumentTypeError: If the text is not a positive number with a known unit.
     """
     return _quantity(text, _GIGABYTES, "a size such as 8GB")
+
+
+def axis_letters(text: str) -> str:
+    """Read `all`, `none` or a list of axes such as `z,y`.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else, or names an axis twice.
+    """
+    letters = text.split(",")
+    if text not in {"all", "none"} and (len(set(letters)) != len(letters) or not set(letters) <= set(AXES)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all nor none nor a list of axes such as z,y,x")
+    return text
 
 
 def _quantity(text: str, units: dict[str, float], expected: str) -> float:

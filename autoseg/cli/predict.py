@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared, gigabytes
+from autoseg.cli.options import add_device, add_shared, axis_letters, gigabytes
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.prediction import OutputChoices
 
@@ -44,6 +44,11 @@ def _add_quality(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--tta", choices=("full", "none"), default=None,
         help="average over images mirrored as in training (default: set by --speed)",
+    )  # fmt: skip
+    group.add_argument(
+        "--mirror-axes", type=axis_letters, default=None, metavar="AXES",
+        help="average over images mirrored along all, none or these axes of the patch, such as y,x, whatever "
+        "training mirrored",
     )  # fmt: skip
     group.add_argument(
         "--overlap", type=float, default=None, metavar="FRACTION",
@@ -99,7 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
         max_folds=speed.max_folds if arguments.folds is None else None,
         device=arguments.device,
         precision=arguments.precision,
-        mirroring=speed.mirroring if arguments.tta is None else arguments.tta == "full",
+        mirroring=_is_mirrored(arguments, is_default=speed.mirroring),
+        mirror_axes=_read_mirror_axes(arguments),
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
         region_of_interest=arguments.roi,
         refine=arguments.refine == "auto",
@@ -120,6 +126,24 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {arguments.output}")
     return SOME_FAILED if failures else DONE
+
+
+def _is_mirrored(arguments: argparse.Namespace, *, is_default: bool) -> bool:
+    if arguments.tta is not None:
+        return bool(arguments.tta == "full")
+    return is_default or arguments.mirror_axes is not None
+
+
+def _read_mirror_axes(arguments: argparse.Namespace) -> str | None:
+    """Letters of the axes that were asked for; `all` are those that patches have."""
+    from autoseg.errors import UsageError
+
+    text: str | None = arguments.mirror_axes
+    if text is None:
+        return None
+    if arguments.tta == "none" and text != "none":
+        raise UsageError(f"--mirror-axes {text} and --tta none contradict each other; leave one of them out")
+    return {"all": "all", "none": ""}.get(text, text.replace(",", ""))
 
 
 @contextmanager

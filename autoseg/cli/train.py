@@ -6,12 +6,14 @@ import argparse
 import logging
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from autoseg.cli.options import (
+    AXES,
     add_device,
     add_shared,
     add_workspace,
+    axis_letters,
     count,
     duration,
     fraction,
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
     from autoseg.training.options import TrainingOptions
 
 logger = logging.getLogger("autoseg.train")
-
-AXES: Final = "zyx"
-"""Letters of a 3D patch's axes, in the order of `patch_size`; a 2D patch has the last two."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -175,18 +174,6 @@ def png_file(text: str) -> Path:
     if not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"{text!r} does not end with .png")
     return Path(text)
-
-
-def axis_letters(text: str) -> str:
-    """Read `all`, `none` or a list of axes such as `z,y`.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is something else, or names an axis twice.
-    """
-    letters = text.split(",")
-    if text not in {"all", "none"} and (len(set(letters)) != len(letters) or not set(letters) <= set(AXES)):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither all nor none nor a list of axes such as z,y,x")
-    return text
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from autoseg.inference.files.inputs import find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
 from autoseg.inference.models.loading import (
+    LoadedConfiguration,
     choose_recipe,
     describe_recipe,
     load_coarse_configuration,
@@ -28,6 +29,7 @@ from autoseg.inference.models.loading import (
     with_first_folds,
     with_precision,
 )
+from autoseg.inference.models.mirroring import describe_mirroring, find_swapped_sides, with_mirror_axes
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.images import Image, as_volume
 from autoseg.inference.predictor.region_of_interest import CoarsePass
@@ -69,6 +71,9 @@ class PredictionOptions:
     mirroring: bool = True
     """Whether logits are averaged over variants of the image mirrored along the axes that training mirrored: up to 8
     (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average."""
+    mirror_axes: str | None = None
+    """Axes of the patch that are mirrored whatever training mirrored: letters of `zyx`, of which a 2D patch has the
+    last two, or `all`; None: the axes of the training."""
     overlap: float = 0.5
     """Smallest fraction of a window that it has in common with the next one, [0, 1)."""
     region_of_interest: bool = False
@@ -187,6 +192,8 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
     members = tuple(
         load_with_previous(workspace, plan, name, recipe.folds, checkpoint, device) for name in recipe.configurations
     )
+    if options.mirroring:
+        members = _with_mirroring(members, plan, options)
     coarse_pass = None
     if options.region_of_interest:
         coarser = load_coarse_configuration(workspace, plan, members, checkpoint, device)
@@ -208,6 +215,20 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         training_range=read_training_range(workspace.fingerprint),
         max_memory=options.max_memory,
     )
+
+
+def _with_mirroring(
+    members: tuple[LoadedConfiguration, ...], plan: Plan, options: PredictionOptions
+) -> tuple[LoadedConfiguration, ...]:
+    """Networks mirrored along the axes that were asked for; says where mirroring does nothing, or swaps sides."""
+    if options.mirror_axes is None:
+        if sentence := describe_mirroring(members):
+            logger.info("%s", sentence)
+        return members
+    members = with_mirror_axes(members, options.mirror_axes)
+    if sided := find_swapped_sides(members, plan):
+        logger.warning("--mirror-axes swaps left and right, but labels have a side: %s", ", ".join(sided))
+    return members
 
 
 def predict_files(

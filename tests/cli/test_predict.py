@@ -69,6 +69,11 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_mirrored_axes_that_contradict_no_mirroring(model, images, tmp_path, capsys):
+    assert predict(model, images, tmp_path, "--mirror-axes", "y") == 2
+    assert "--mirror-axes y and --tta none contradict each other" in capsys.readouterr().err
+
+
 def test_statistics_of_a_folder(model, images, tmp_path):
     assert predict(model, images, tmp_path, "--statistics") == 0
     assert names(tmp_path) == [*(f"{case}.nii.gz" for case in CASES), "statistics.csv"]
