@@ -66,29 +66,52 @@ class PipelineOptions:
     """Processes for planning, preprocessing and evaluation."""
 
 
-def plan_dataset(
-    dataset: Path,
-    workspace: Workspace,
-    budget: Budget,
-    options: PlanningOptions,
-    *,
-    workers: int = 1,
-    bar: ProgressBar = no_bar,
-) -> Plan:
-    """Describe, fingerprint, plan, split and preprocess a dataset; does not load torch.
+def check_dataset(
+    dataset: Path, options: PlanningOptions, *, workers: int = 1, bar: ProgressBar = no_bar
+) -> DatasetDescription:
+    """Describe a dataset; its notes and warnings are logged.
 
     Raises:
         DatasetError: If the dataset has faults; all of them are listed.
-        PlanningError: If nothing fits the budget, or the plan or the edited folds that are kept were made for other
-            data.
     """
     with bar("checking") as progress:
         description = describe_dataset(
             dataset, channel_names=options.channel_names, orientation=options.orientation,
             skip_faulty=options.skip_faulty, workers=workers, progress=progress,
         )  # fmt: skip
-    folder = Path(description.folder)
     _log_description(description)
+    return description
+
+
+def plan_dataset(
+    dataset: Path,
+    workspace: Workspace,
+    budget: Budget,
+    options: PlanningOptions,
+    *,
+    description: DatasetDescription | None = None,
+    workers: int = 1,
+    bar: ProgressBar = no_bar,
+) -> Plan:
+    """Describe, fingerprint, plan, split and preprocess a dataset; does not load torch.
+
+    Args:
+        dataset: Folder or list file.
+        workspace: Folder that everything is written to.
+        budget: Limits for the plan.
+        options: User options of planning.
+        description: What `check_dataset` found; None: the dataset is checked here.
+        workers: Processes.
+        bar: Progress display.
+
+    Raises:
+        DatasetError: If the dataset has faults; all of them are listed.
+        PlanningError: If nothing fits the budget, or the plan or the edited folds that are kept were made for other
+            data.
+    """
+    if description is None:
+        description = check_dataset(dataset, options, workers=workers, bar=bar)
+    folder = Path(description.folder)
     with bar("fingerprint") as progress:
         fingerprint = extract_fingerprint(description, folder, workers=workers, progress=progress)
     if options.keep_plan:
@@ -125,6 +148,7 @@ def run_pipeline(
     planning: PlanningOptions,
     options: PipelineOptions,
     *,
+    description: DatasetDescription | None = None,
     bar: ProgressBar = no_bar,
 ) -> tuple[Selection, list[str]]:
     """Do the whole job: plan, train every configuration on every fold, select, report.
@@ -139,6 +163,7 @@ def run_pipeline(
         budget: Limits for the plan.
         planning: User options of planning.
         options: User options of training and selection.
+        description: What `check_dataset` found; None: the dataset is checked here.
         bar: Progress display.
 
     Returns:
@@ -151,7 +176,7 @@ def run_pipeline(
     from autoseg.report.page.render import render_report
     from autoseg.stages.select import SelectionOptions, select_model
 
-    plan = plan_dataset(dataset, workspace, budget, planning, workers=options.workers, bar=bar)
+    plan = plan_dataset(dataset, workspace, budget, planning, description=description, workers=options.workers, bar=bar)
     failures = _train_folds(workspace, plan, options.folds or fold_names(workspace), options.device, bar)
     selecting = SelectionOptions(refinement=options.refinement, device=options.device)
     selection = select_model(workspace, options=selecting, workers=options.workers, bar=bar)

@@ -46,19 +46,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan, and print what was decided."""
     from autoseg.cli.main import DONE
     from autoseg.cli.options import worker_count
-    from autoseg.cli.planning_request import find_workspace, read_request
+    from autoseg.cli.planning_request import add_speed, find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
-    from autoseg.pipeline import plan_dataset
+    from autoseg.pipeline import check_dataset, plan_dataset
 
     workspace = find_workspace(arguments)
     budget, options, device = read_request(arguments)
+    workers = worker_count(arguments)
+    description = check_dataset(arguments.dataset, options, workers=workers, bar=progress_bar)
+    budget = add_speed(budget, options, device, arguments)
     plan = plan_dataset(
-        arguments.dataset,
-        workspace,
-        budget,
-        options,
-        workers=worker_count(arguments),
-        bar=progress_bar,
+        arguments.dataset, workspace, budget, options, description=description, workers=workers, bar=progress_bar
     )
     _print_plan(plan, arguments)
     if not arguments.dry_run:

@@ -61,16 +61,14 @@ class PlanningDevice:
 
 
 def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
-    """Turn the options into a budget and options for the pipeline, measuring the speed when the plan depends on it.
-
-    A workspace that was planned with the same budget keeps its measurement: the plan comes out the same, and what was
-    trained stays valid.
+    """Turn the options into a budget and options for the pipeline; nothing is measured yet, see `add_speed`.
 
     Returns:
         What the plan has to respect, what concerns the pipeline, and the device that is planned for.
 
     Raises:
-        UsageError: If options contradict each other, or a dataset, model or device that they name is not there.
+        UsageError: If options contradict each other, or a dataset, model, planner or device that they name is not
+            there.
     """
     if not arguments.dataset.exists():
         raise UsageError(f"{arguments.dataset}: there is no such dataset folder or list file")
@@ -90,7 +88,8 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
     )
     logger.info("%s", describe_device(device, arguments.memory))
     options = _read_options(arguments, model)
-    return _with_speed(budget, device, options.planner, arguments), options, device
+    find_planner(options.planner)  # an unknown name is refused before the dataset is checked
+    return budget, options, device
 
 
 def find_workspace(arguments: argparse.Namespace) -> Workspace:
@@ -164,11 +163,31 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
     )
 
 
-def _with_speed(budget: Budget, device: PlanningDevice, planner: str, arguments: argparse.Namespace) -> Budget:
-    """The budget with the device's speed, where a limit of time needs it and it can be known."""
+def add_speed(
+    budget: Budget, options: PlanningOptions, device: PlanningDevice, arguments: argparse.Namespace
+) -> Budget:
+    """Measure the speed of training and prediction when the plan depends on it; takes half a minute.
+
+    A workspace that was planned with the same budget keeps its measurement: the plan comes out the same, and what was
+    trained stays valid.
+
+    Args:
+        budget: Budget of `read_request`.
+        options: Options of `read_request`.
+        device: Device of `read_request`.
+        arguments: Options of the command.
+
+    Returns:
+        The budget with the device's speed, where a limit of time needs it and it can be known.
+
+    Raises:
+        UsageError: If the measurement fails.
+    """
+    if options.keep_plan:
+        return budget
     if budget.device == "cuda" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
         return budget
-    architectures = find_architectures(find_planner(planner), budget)
+    architectures = find_architectures(find_planner(options.planner), budget)
     earlier = _earlier_budget(arguments)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
     if earlier is not None and earlier.model_copy(update={"throughput": ()}) == budget and known >= set(architectures):

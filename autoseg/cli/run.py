@@ -25,24 +25,31 @@ def run(arguments: argparse.Namespace) -> int:
 
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.options import worker_count
-    from autoseg.cli.planning_request import find_workspace, read_request
+    from autoseg.cli.planning_request import add_speed, find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
-    from autoseg.networks.devices import keep_freed_memory
-    from autoseg.pipeline import PipelineOptions, run_pipeline
+    from autoseg.pipeline import PipelineOptions, check_dataset, run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.tables import candidate_table, evaluation_table
 
-    keep_freed_memory()
     workspace = find_workspace(arguments)
-    budget, planning, _ = read_request(arguments)
+    budget, planning, device = read_request(arguments)
+    workers = worker_count(arguments)
+    description = check_dataset(arguments.dataset, planning, workers=workers, bar=progress_bar)
+    budget = add_speed(budget, planning, device, arguments)
+
+    from autoseg.networks.devices import keep_freed_memory  # loads torch, which a faulty dataset need not wait for
+
+    keep_freed_memory()
     options = PipelineOptions(
         folds=tuple(arguments.only_folds),
         device=arguments.device,
         refinement=refinement_options(arguments),
-        workers=worker_count(arguments),
+        workers=workers,
     )
-    selection, failures = run_pipeline(arguments.dataset, workspace, budget, planning, options, bar=progress_bar)
+    selection, failures = run_pipeline(
+        arguments.dataset, workspace, budget, planning, options, description=description, bar=progress_bar
+    )
     if workspace.evaluation.exists():
         Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation)))
     Console().print(candidate_table(selection))

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import nibabel
+import numpy as np
 import pytest
 
 from autoseg.cli import planning_request
@@ -102,6 +104,31 @@ def test_the_next_command_is_shown_before_steps_are_measured(phantom_dataset, pl
     shown = capsys.readouterr().out
     assert f"Workspace: {planned.root}\nNext: autoseg-train {planned.root} -c 3d_fullres -f 0\n" in shown
     assert "Profile" not in shown
+
+
+def write_slices(folder, label):
+    for name, values in (("images", np.arange(48)), ("labels", label)):
+        (folder / name).mkdir(parents=True)
+        image = nibabel.Nifti1Image(np.asarray(values, dtype=np.int16).reshape(4, 4, 3), np.eye(4))
+        nibabel.save(image, folder / name / "a.nii.gz")
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder.mkdir(), "no known dataset layout"),
+        (lambda folder: [(folder / name).mkdir(parents=True) for name in ("images", "labels")], "No cases were found"),
+        (lambda folder: write_slices(folder, np.zeros(48)), "No label map has any foreground"),
+        (lambda folder: write_slices(folder, np.full(48, -1)), "label values must lie between 0"),
+    ],
+)
+def test_faults_of_the_dataset_come_before_anything_is_measured(tmp_path, monkeypatch, capsys, command, make, message):
+    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: pytest.fail("measured a faulty dataset"))
+    make(tmp_path / "data")
+    words = ["-w", str(tmp_path / "w"), "-j", "1", "--device", "cpu"]
+    assert main([command, str(tmp_path / "data"), *words]) == UNUSABLE
+    assert message in capsys.readouterr().err
 
 
 def test_own_decisions_are_kept(phantom_dataset, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.cli import planning_request
 from autoseg.cli.plan import add_planning_arguments
-from autoseg.cli.planning_request import read_request
+from autoseg.cli.planning_request import add_speed, read_request
 from autoseg.errors import RecordError, UsageError
 from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.files import read_record, write_record
@@ -41,8 +41,14 @@ def parse(dataset, *words):
     return parser.parse_args([str(dataset), *words])
 
 
+def request(arguments):
+    """Budget with the measured speed, options and device, as `plan` asks for them."""
+    budget, options, device = read_request(arguments)
+    return add_speed(budget, options, device, arguments), options, device
+
+
 def read(dataset, *words):
-    return read_request(parse(dataset, "-w", str(dataset / "nowhere"), *words))
+    return request(parse(dataset, "-w", str(dataset / "nowhere"), *words))
 
 
 def test_without_options_the_planner_decides(tmp_path, measured):
@@ -90,6 +96,11 @@ def test_speed_is_measured_where_the_plan_depends_on_it(tmp_path, measured, word
     assert measured == expected
 
 
+def test_reading_the_options_measures_nothing(tmp_path, measured):
+    read_request(parse(tmp_path, "--device", "cpu", "--time-per-fold", "5min"))
+    assert measured == []
+
+
 def test_a_gpu_elsewhere_is_not_measured(tmp_path, measured, monkeypatch):
     monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda _index=0: None)
     budget = read(tmp_path, "--device", "cuda", "--time-per-fold", "5min")[0]
@@ -98,10 +109,10 @@ def test_a_gpu_elsewhere_is_not_measured(tmp_path, measured, monkeypatch):
 
 def test_an_earlier_measurement_of_other_networks_does_not_do(planned_phantoms, phantom_dataset, measured):
     words = ["-w", str(planned_phantoms.root), "--device", "cpu", "--time-per-fold", "60s"]
-    kept, *_ = read_request(parse(phantom_dataset, *words, "--planner", "unet"))
+    kept, *_ = request(parse(phantom_dataset, *words, "--planner", "unet"))
     assert kept == read_record(Plan, planned_phantoms.plan).budget
     assert measured == []
-    read_request(parse(phantom_dataset, *words, "--planner", "unext"))
+    request(parse(phantom_dataset, *words, "--planner", "unext"))
     assert measured == [("cpu", ("unext",))]
 
 
@@ -141,7 +152,7 @@ def test_like_refuses_a_damaged_plan(tmp_path):
 
 
 def test_a_plan_that_is_kept_brings_its_own_budget(planned_phantoms, phantom_dataset, measured):
-    budget, options, device = read_request(parse(phantom_dataset, "-w", str(planned_phantoms.root), "--keep-plan"))
+    budget, options, device = request(parse(phantom_dataset, "-w", str(planned_phantoms.root), "--keep-plan"))
     plan = read_record(Plan, planned_phantoms.plan)
     assert (budget, options.planner, options.keep_plan) == (plan.budget, plan.planner, True)
     assert device.kind == "cpu"
@@ -190,4 +201,4 @@ def test_the_target_reaches_the_options(tmp_path, measured):
     assert read(tmp_path, "--target", "labels")[1].target == "labels"
     assert read(tmp_path, "--target", "border-core")[1].target == "border_core"
     with pytest.raises(UsageError, match="--target and --keep-plan contradict each other"):
-        read_request(parse(tmp_path, "--target", "border-core", "--keep-plan"))
+        request(parse(tmp_path, "--target", "border-core", "--keep-plan"))
