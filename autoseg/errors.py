@@ -4,6 +4,7 @@
     |- UsageError           options or arguments that contradict each other, or an input that does not exist
     |- ImageFileError       one image or label file that cannot be read or written
     |- DatasetError         a dataset folder that cannot be used; lists every fault of every case
+    |- WriteError           a file that cannot be written, because the disk is full
     |- RecordError          a JSON file (plan, fingerprint, ...) that is damaged or edited wrongly
     |- PlanningError        no plan fits the data and the budget
     |  `- BudgetError       a limit is too small; names the value that would suffice
@@ -31,6 +32,10 @@ class ImageFileError(AutosegError):
 
 class DatasetError(AutosegError):
     """A dataset that cannot be used as it is; the message lists all faults found."""
+
+
+class WriteError(AutosegError):
+    """A file that cannot be written, because the disk is full; the message begins with its path."""
 
 
 class RecordError(AutosegError):

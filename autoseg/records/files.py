@@ -4,6 +4,7 @@ Every file is written under a temporary name in its own folder and then renamed,
 file, and an interrupted run leaves none under the final name.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autoseg.errors import RecordError
+from autoseg.errors import AutosegError, RecordError, WriteError
 
 
 class Record(BaseModel):
@@ -36,6 +37,13 @@ FieldFault = tuple[FieldPath, str]
 
 MAX_VALUE = 60
 """Largest number of characters of a wrong value that a message shows."""
+
+
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of the system for a full disk and for a user's limit on it."""
+
+MIN_FREE_BYTES = 2**20
+"""Free space in bytes below which an error of a library that wrote a file is blamed on the disk."""
 
 
 class FieldFaultsError(ValueError):
@@ -92,6 +100,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Yields:
         The temporary path to write to.
+
+    Raises:
+        WriteError: If whatever went wrong inside the context went wrong because the disk is full; libraries do not
+            always say so.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = name_temporary(path)
@@ -100,8 +112,22 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except Exception as error:
+        if not isinstance(error, AutosegError) and _is_disk_full(error, path.parent):
+            raise WriteError(
+                f"{path}: cannot be written, because the disk is full ({error}). Free some space on it and run the "
+                "same command again; what was finished stays."
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_disk_full(error: Exception, folder: Path) -> bool:
+    """Whether an error while a file was written in a folder comes from a full disk."""
+    if isinstance(error, OSError):
+        return error.errno in FULL_DISK_ERRORS
+    return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < MIN_FREE_BYTES
 
 
 @contextmanager

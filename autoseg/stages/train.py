@@ -1,11 +1,14 @@
 """Train one configuration on one fold, then predict and score the fold's validation cases as whole volumes."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+
+from typing_extensions import override
 
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.storage import label_map_origin, stored_cases
@@ -222,11 +225,23 @@ def _score_validation_cases(fold: Fold, bar: ProgressBar) -> None:
         logger.info("whole-volume Dice of fold %s: %s", fold.fold_name, dice)
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that stops at the first line that cannot be written; training goes on until it has to write itself."""
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say once why the log ends."""
+        logging.getLogger("autoseg").removeHandler(self)
+        with suppress(OSError):  # the line that could not be written is still in the stream
+            self.close()
+        logger.warning("%s ends here: it cannot be written (%s)", self.baseFilename, sys.exc_info()[1])
+
+
 @contextmanager
 def fold_log(folder: Path) -> Iterator[None]:
     """Write autoseg's log lines to `log.txt` in the fold's folder too; a resumed training appends."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler = _LogFile(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
     logger = logging.getLogger("autoseg")
     level = logger.level

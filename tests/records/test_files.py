@@ -1,10 +1,14 @@
+import errno
 import ntpath
 import os
+import shutil
 from pathlib import PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 
-from autoseg.errors import RecordError
+from autoseg.errors import RecordError, UsageError, WriteError
 from autoseg.records import files
 from autoseg.records.case import Grid
 from autoseg.records.dataset import LabelEncoding
@@ -64,6 +68,50 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         divmod(temporary.write_text("half"), 0)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["text.txt"]  # noqa: PTH208 (hidden files count)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_named_with_the_file(tmp_path, error):
+    path = tmp_path / "weights.safetensors"
+    path.write_text("old")
+    with pytest.raises(
+        WriteError, match=r"weights\.safetensors: cannot be written, because the disk is full"
+    ) as caught:
+        fail_while_writing(path, error)
+    assert caught.value.__cause__ is error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == [path.name]  # noqa: PTH208 (hidden files count)
+
+
+def fail_while_writing(path, error):
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def test_a_library_that_does_not_say_why_it_cannot_write_is_believed_on_a_full_disk_only(tmp_path, monkeypatch):
+    error = RuntimeError("Error while creating the NDArray")
+    with pytest.raises(RuntimeError, match="NDArray") as caught:
+        fail_while_writing(tmp_path / "a.b2nd", error)
+    assert caught.value is error
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(WriteError, match=r"a\.b2nd: cannot be written, because the disk is full \(Error while creat"):
+        fail_while_writing(tmp_path / "a.b2nd", error)
+
+
+@pytest.mark.parametrize("error", [UsageError("give another file"), PermissionError(errno.EACCES, "denied")])
+def test_other_errors_while_a_file_is_written_stay_what_they_are(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(type(error)) as caught:
+        fail_while_writing(tmp_path / "a.json", error)
+    assert caught.value is error
 
 
 def test_the_temporary_name_keeps_the_ending(tmp_path):

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -17,7 +18,7 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Splits
-from autoseg.stages.train import train_fold
+from autoseg.stages.train import fold_log, train_fold
 from autoseg.training.folds import training
 from autoseg.training.options import TrainingOptions
 from tests.training.small_folds import (
@@ -317,6 +318,18 @@ def test_cases_are_preprocessed_for_the_next_stage_before_the_first_one_is_train
         train_fold(workspace, NAME, "0", SHORT)
     assert not workspace.fold(NAME, "0").exists()
     assert train_fold(workspace, NAME, "all", SHORT).finished  # makes no label maps
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_log_that_cannot_be_written_ends_with_one_warning(tmp_path, caplog, capfd):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with fold_log(tmp_path):
+        logging.getLogger("autoseg.train").info("first")
+        logging.getLogger("autoseg.train").info("second")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "log.txt ends here: it cannot be written" in warnings[0]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

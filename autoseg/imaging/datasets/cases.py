@@ -15,7 +15,7 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from autoseg.errors import AutosegError, DatasetError, ImageFileError, UsageError
+from autoseg.errors import AutosegError, DatasetError, ImageFileError, UsageError, WriteError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.formats.reading import Template, data_files, read_image, read_label_map
 from autoseg.imaging.formats.volume import (
@@ -186,6 +186,7 @@ def work_on_cases(
 
     Raises:
         DatasetError: After the last case, if any failed; names each of them.
+        WriteError: If the disk is full.
         UsageError: If a worker process was killed.
     """
     failures = []
@@ -218,6 +219,8 @@ def _attempt(work: Callable[[CaseFiles], Result], case: CaseFiles) -> tuple[Resu
     """Result of a case, or None and the error message."""
     try:
         return work(case), ""
+    except WriteError:
+        raise  # the disk is full for the other cases too
     except (AutosegError, OSError, ValueError) as error:
         return None, str(error)
     except MemoryError:

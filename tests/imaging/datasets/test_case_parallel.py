@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from autoseg.errors import DatasetError, ImageFileError, UsageError
+from autoseg.errors import DatasetError, ImageFileError, UsageError, WriteError
 from autoseg.imaging.datasets.cases import work_on_cases
 from autoseg.records.dataset import CaseFiles
 
@@ -48,6 +48,19 @@ def test_failures_are_named_at_the_end_and_the_others_are_done(workers):
             )
         )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_full_disk_ends_the_work_at_the_first_case():
+    begun = []
+
+    def work(case):
+        begun.append(case.case)
+        raise WriteError("a.b2nd: cannot be written, because the disk is full")
+
+    cases = [CaseFiles(case=name, images=(), label="") for name in "abc"]
+    with pytest.raises(WriteError, match="disk is full"):
+        list(work_on_cases(work, cases, task="preprocessing", workers=1))
+    assert begun == ["a"]
 
 
 def test_results_come_in_the_order_of_the_cases_from_other_processes():
