@@ -28,7 +28,7 @@ def anonymous_fingerprint(fingerprint: Fingerprint) -> Fingerprint:
 
 
 def _anonymous_case(case: CaseFingerprint, number: str) -> CaseFingerprint:
-    return case.model_copy(update={"case": number, "labels": {}, "content_hash": ""})
+    return case.model_copy(update={"case": number, "labels": {}, "content_hash": "", "files_state": ""})
 
 
 def anonymous_plan(plan: Plan) -> Plan:
@@ -67,5 +67,5 @@ def _last_part(path: str) -> str:
 
 
 def anonymous_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
-    """The record without the hash of the training cases' ids, which could confirm a guessed list of them."""
-    return checkpoint.model_copy(update={"cases_hash": ""})
+    """The record without the hashes of the cases' ids and files, which could confirm a guess of them."""
+    return checkpoint.model_copy(update={"cases_hash": "", "data_hash": ""})

@@ -5,6 +5,8 @@ Tested in tests/training/folds/test_checkpointing.py.
 
 from typing import Literal
 
+from pydantic import Field
+
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
 from autoseg.records.plan import TrainingSpec
@@ -41,6 +43,9 @@ class Checkpoint(Record):
     cases_hash: str
     """Hash of the training cases' ids: on other cases the validation would not be held out. For a cascade also of the
     origins of its label maps."""
+    data_hash: str = Field(default="", exclude_if=lambda value: value == "")
+    """Hash of the files of the training and validation cases when training began: results of other files are outdated.
+    Empty: not known, as in older and in exported checkpoints."""
     training: TrainingSpec
     """What was trained: the plan's, with the user's overrides."""
     weights: Literal["last", "average"] = "last"

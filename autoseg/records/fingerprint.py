@@ -3,11 +3,15 @@
 Tested in tests/stages/test_fingerprint.py.
 """
 
+from collections.abc import Sequence
 from typing import Literal
+
+from pydantic import Field
 
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
+from autoseg.records.plan import Split, hash_of
 
 
 class IntensityStatistics(Record):
@@ -47,6 +51,9 @@ class CaseFingerprint(Record):
     """Foreground labels and regions by name; absent ones have 0 voxels."""
     content_hash: str
     """Hash of all files of the case, to notice changed data."""
+    files_state: str = Field(default="", exclude_if=lambda value: value == "")
+    """Hash of the sizes and times of change of these files: while it stays, they need not be read to know that they did
+    not change. Empty in older files."""
 
 
 class Fingerprint(Record):
@@ -63,3 +70,13 @@ class Fingerprint(Record):
     """One per channel."""
     median_cropped_fraction: float
     """Median over cases of (voxels after cropping / voxels before)."""
+
+
+def data_hash(fingerprint: Fingerprint, split: Split) -> str:
+    """Hash of the files of all cases that a fold trains and validates on, as they were when they were planned."""
+    found = {case.case: case.content_hash for case in fingerprint.cases}
+
+    def describe(cases: Sequence[str]) -> list[list[str]]:
+        return [[case, found.get(case, "")] for case in sorted(cases)]
+
+    return hash_of([describe(split.training), describe(split.validation)])

@@ -227,6 +227,16 @@ def _list(names: list[str]) -> str:
     return ", ".join(names) or "no configuration"
 
 
+_NOT_OF_THE_MODEL = {"training", "estimates", "batch_size", "previous_labels", "logits_precision"}
+
+_USED_BY_SCHEME: dict[str, tuple[str, ...]] = {
+    "zscore": ("use_mask",),
+    "ct": ("mean", "std", "lower", "upper"),
+    "rescale_0_1": (),
+    "rgb_0_1": (),
+    "none": (),
+}
+
 _SHARED_FIELDS = {"encoding", "orientation", "transpose", "channel_names", "border_width_mm"}
 
 
@@ -234,13 +244,32 @@ def model_hash(plan: Plan, configuration: str) -> str:
     """Hash of everything in a plan that a trained model depends on: its input, its output and the network.
 
     It does not depend on schedule, batch and estimates, because training may continue with another number of epochs,
-    nor on previous_labels and logits_precision, which concern prediction alone.
+    nor on previous_labels and logits_precision, which concern prediction alone, nor on the median shape and on
+    statistics of intensities that the normalisation does not use, which follow every change of the data.
     """
-    settings = plan.configurations[configuration].model_dump(
-        mode="json", exclude={"training", "estimates", "batch_size", "previous_labels", "logits_precision"}
-    )
-    shared = plan.model_dump(mode="json", include=_SHARED_FIELDS)
-    return hash_of([settings, shared])
+    values = plan.configurations[configuration]
+    settings = values.model_dump(mode="json", exclude={*_NOT_OF_THE_MODEL, "median_shape", "normalization"})
+    settings["normalization"] = [used_normalization(spec) for spec in values.normalization]
+    return hash_of([settings, plan.model_dump(mode="json", include=_SHARED_FIELDS)])
+
+
+def is_model_of(plan: Plan, configuration: str, trained: str) -> bool:
+    """Whether weights that were trained for the model hash `trained` serve a configuration of this plan."""
+    if configuration not in plan.configurations:
+        return False
+    return trained in (model_hash(plan, configuration), _model_hash_of_0_2(plan, configuration))
+
+
+def _model_hash_of_0_2(plan: Plan, configuration: str) -> str:
+    """Hash in checkpoints of versions up to 0.2.0, which depends on all statistics of intensities."""
+    settings = plan.configurations[configuration].model_dump(mode="json", exclude=_NOT_OF_THE_MODEL)
+    return hash_of([settings, plan.model_dump(mode="json", include=_SHARED_FIELDS)])
+
+
+def used_normalization(spec: NormalizationSpec) -> dict[str, JsonValue]:
+    """The fields of a normalisation that decide the voxels."""
+    used: dict[str, JsonValue] = spec.model_dump(mode="json", include={"scheme", *_USED_BY_SCHEME[spec.scheme]})
+    return used
 
 
 def hash_of(value: object) -> str:

@@ -12,7 +12,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
-from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
+from autoseg.imaging.datasets.cases import CaseVolume, content_hash, files_state, read_case, work_on_cases
 from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds
@@ -85,6 +85,7 @@ def _measure_case(
     dataset_folder: Path, description: DatasetDescription, files: CaseFiles
 ) -> tuple[CaseFingerprint, tuple[IntensitySummary, ...]]:
     """Facts of one case, and the intensities of each channel in its foreground; none without any foreground."""
+    state = files_state(dataset_folder, files)  # before the files are read: a change meanwhile must be noticed
     volume = read_case(dataset_folder, files, description.encoding, description.orientation)
     if volume.labels is None:
         raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
@@ -102,6 +103,7 @@ def _measure_case(
         channel_ranges=tuple((float(channel.min()), float(channel.max())) for channel in volume.image),
         labels=_label_facts(volume.labels, description.encoding, voxel_mm3(volume.grid)),
         content_hash=content_hash(dataset_folder, files),
+        files_state=state,
     )
     return fingerprint, _foreground_intensities(volume, volume.labels, bounds, description.encoding)
 

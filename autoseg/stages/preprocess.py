@@ -20,7 +20,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import read_record
-from autoseg.records.plan import Plan, hash_of
+from autoseg.records.plan import Plan, hash_of, used_normalization
 from autoseg.records.workspace import Workspace
 
 STORAGE_VERSION = 1
@@ -73,8 +73,8 @@ def _store_case(
 ) -> str:
     """Bring one case up to date in all configurations; returns its id."""
     source = content_hash(dataset_folder, files)
-    hashes = {name: _settings_hash(source, plan, name) for name in configurations}
-    outdated = [name for name in configurations if _stored_hash(workspace, name, files.case) != hashes[name]]
+    hashes = {name: array_hashes(source, plan, name) for name in configurations}
+    outdated = [name for name in configurations if _stored_hash(workspace, name, files.case) not in hashes[name]]
     if not outdated:
         return files.case
     volume = read_case(dataset_folder, files, plan.encoding, plan.orientation)
@@ -88,7 +88,7 @@ def _store_case(
         locations = draw_class_locations(labels, plan.encoding, files.case)
         save_case(
             workspace.preprocessed(name),
-            record.model_copy(update={"content_hash": hashes[name]}),
+            record.model_copy(update={"content_hash": hashes[name][0]}),
             image,
             labels,
             locations,
@@ -104,8 +104,18 @@ def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
     return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
 
 
-def _settings_hash(source: str, plan: Plan, configuration_name: str) -> str:
-    """Hash of everything that the voxels of a stored case depend on."""
+def array_hashes(source: str, plan: Plan, configuration_name: str) -> tuple[str, str]:
+    """Hashes of everything that the voxels of a stored case depend on: as they are written, and as up to 0.2.0.
+
+    Args:
+        source: Hash of the case's files, `CaseFingerprint.content_hash`.
+        plan: Plan with the configuration.
+        configuration_name: Configuration whose arrays they are.
+
+    Returns:
+        Values of `PreprocessedCase.content_hash` that an array of these files for this plan may have, today's first.
+        Up to 0.2.0 they also depended on statistics that the normalisation does not use.
+    """
     settings = plan.configurations[configuration_name]
     deciding = {
         "source": source,
@@ -114,12 +124,13 @@ def _settings_hash(source: str, plan: Plan, configuration_name: str) -> str:
         "transpose": plan.transpose,
         "encoding": plan.encoding.model_dump(mode="json"),
         "spacing": settings.spacing,
-        "normalization": [spec.model_dump(mode="json") for spec in settings.normalization],
         "resampling": settings.resampling.model_dump(mode="json"),
     }
     if plan.border_width_mm is not None:
         deciding["border_width_mm"] = plan.border_width_mm
-    return hash_of(deciding)
+    used = [used_normalization(spec) for spec in settings.normalization]
+    everything = [spec.model_dump(mode="json") for spec in settings.normalization]
+    return hash_of({**deciding, "normalization": used}), hash_of({**deciding, "normalization": everything})
 
 
 def _stored_hash(workspace: Workspace, configuration_name: str, case_id: str) -> str:

@@ -8,6 +8,7 @@ they share, and tries thresholds, refinement and post-processing on the winner.
     winner --thresholds--> --refinement--> --post-processing--> selection.json
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,17 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Names, Selection
+from autoseg.records.trained_fold import find_outdated_results
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.verdicts import dice_table, rank_candidates
+from autoseg.stages.planned_data import check_files, read_fingerprint
 from autoseg.training.refinement import RefinementOptions
+
+logger = logging.getLogger("autoseg.select")
 
 UNSCORED_CHOICE = "3d_fullres"
 """Chosen when nothing was validated: nnU-Net's own default configuration."""
@@ -67,7 +72,8 @@ def select_model(
 
     A candidate's score is its mean foreground Dice over the validation cases of all its trained folds that every
     other candidate validated too; a pair must be ahead of the best single configuration by
-    `selection.verdicts.ENSEMBLE_MARGIN`. Missing folds are reported as reasons, not as errors. Without any validated
+    `selection.verdicts.ENSEMBLE_MARGIN`. Missing folds, and folds of an earlier plan or earlier data, are reported as
+    reasons, not as errors. Without any validated
     fold (for example with only fold `all`) there is no score, no post-processing and no evaluation.json.
 
     Writes selection.json and evaluation.json, label maps of pairs in models/ensembles, and label maps of other
@@ -85,8 +91,9 @@ def select_model(
         The selection, with its score after post-processing over all cases of the chosen folds.
 
     Raises:
-        UsageError: If nothing is trained, a validation or reference label map or, for pairs, a preprocessed case is
-            missing, a fold was validated for other labels than the plan's, or the model was imported.
+        UsageError: If nothing is trained for plan and data as they are now, images or label maps were changed after
+            planning, a validation or reference label map or, for pairs, a preprocessed case is missing, a fold was
+            validated for other labels than the plan's, or the model was imported.
         ImageFileError: If an image or label map cannot be read, has values that no label declares, or does not lie on
             its reference's grid.
         PredictionError: If weights that are needed again are damaged.
@@ -94,9 +101,10 @@ def select_model(
     """
     options = options or SelectionOptions()
     plan = read_record(Plan, workspace.plan)
-    trained = _trained_configurations(workspace)
+    trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
     names = foreground_names(plan.encoding)
     singles, reasons = _read_folds(workspace, trained, names)
+    reasons = [*outdated, *reasons]
     if not singles and plan.planner == IMPORTED:
         raise UsageError(
             f"{workspace.root}: imported without validation cases, so there are no scores to select by; "
@@ -105,6 +113,7 @@ def select_model(
     if not singles:
         return _select_unscored(workspace, trained, reasons)
     run = _start_run(workspace, plan, dataset_folder, options, workers)
+    _check_validation_files(run, singles)
     validated, no_pairs = _with_pairs(run, singles, bar) if options.ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
     candidates = _with_costs(run, candidates)
@@ -223,6 +232,36 @@ def _trained_configurations(workspace: Workspace) -> dict[str, tuple[str, ...]]:
     if not trained:
         raise UsageError(f"{workspace.root}: no fold is fully trained; run autoseg-train first")
     return trained
+
+
+def _leave_out_outdated(
+    workspace: Workspace, plan: Plan, trained: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Trained folds that belong to plan and data, by configuration, and one sentence for each of the others."""
+    faults = {
+        (name, fold): find_outdated_results(workspace, plan, name, fold)
+        for name, folds in trained.items()
+        for fold in folds
+    }
+    reasons = [
+        f"{name}: fold {fold} {fault}, so it was left out; autoseg-train {workspace.root} -c {name} -f {fold} --restart"
+        for (name, fold), fault in faults.items()
+        if fault
+    ]
+    valid = {name: tuple(fold for fold in folds if not faults[name, fold]) for name, folds in trained.items()}
+    if not any(valid.values()):
+        raise UsageError(
+            "\n".join([f"{workspace.root}: no trained fold belongs to plan and data as they are now:", *reasons])
+        )
+    for reason in reasons:
+        logger.warning("warning: %s", reason)
+    return {name: folds for name, folds in valid.items() if folds}, reasons
+
+
+def _check_validation_files(run: ValidationRun, singles: Mapping[str, Sequence[ValidatedFold]]) -> None:
+    validated = {scores.case for folds in singles.values() for fold in folds for scores in fold.evaluation.cases}
+    files = [case for case in run.dataset.cases if case.case in validated]
+    check_files(run.dataset_folder, files, read_fingerprint(run.workspace))
 
 
 def _read_folds(

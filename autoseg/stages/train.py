@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from autoseg.errors import TrainingError, UsageError
-from autoseg.imaging.arrays.storage import label_map_origin, stored_cases
+from autoseg.imaging.arrays.storage import label_map_origin
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
@@ -19,10 +19,18 @@ from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
-from autoseg.records.plan import Configuration, Plan
+from autoseg.records.fingerprint import data_hash
+from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.plan import find_split
+from autoseg.stages.planned_data import (
+    check_fold_files,
+    check_preprocessed,
+    check_still_planned,
+    planned_arrays,
+    read_fingerprint,
+)
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
 from autoseg.training.distributed import device_of_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
@@ -63,8 +71,10 @@ def train_fold(
         The final checkpoint; unfinished when the training was stopped by a signal.
 
     Raises:
-        UsageError: If configuration or fold do not exist, the data is not preprocessed, or options do not fit.
-        TrainingError: If training cannot continue, or a cascade's previous configuration is not trained.
+        UsageError: If configuration or fold do not exist, the data is not preprocessed, files were changed after
+            planning, or options do not fit.
+        TrainingError: If training cannot continue, the workspace was planned otherwise meanwhile, or a cascade's
+            previous configuration is not trained.
     """
     began = time.monotonic()
     prepared = _prepare_fold(workspace, configuration_name, fold_name, options)
@@ -95,10 +105,14 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
         )
     split = find_split(workspace, dataset, fold_name)
     cases = [*split.training, *split.validation]
-    _check_preprocessed(workspace, name, configuration, cases)
+    fingerprint = read_fingerprint(workspace)
+    arrays = planned_arrays(plan, name, fingerprint)
+    check_preprocessed(workspace, plan, name, cases, arrays)
     for next_name, following in plan.configurations.items():
         if following.previous_configuration == name:  # the validation makes label maps on its grid
-            _check_preprocessed(workspace, next_name, following, split.validation)
+            following_arrays = planned_arrays(plan, next_name, fingerprint)
+            check_preprocessed(workspace, plan, next_name, split.validation, following_arrays)
+    check_fold_files(workspace, dataset, split.training, split.validation)
     is_cascade = configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else None
     device = device_of_process(choose_device(options.device))
@@ -110,22 +124,14 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
         configuration=configuration,
         fold_name=fold_name,
         split=split,
+        data_hash="" if fingerprint is None else data_hash(fingerprint, split),
+        planned_arrays=arrays,
         previous=previous,
         previous_origins=tuple(label_map_origin(previous[case]) for case in sorted(previous)) if previous else (),
         options=options,
         device=device,
         training_precision=choose_dtype(options.precision, device),
     )
-
-
-def _check_preprocessed(workspace: Workspace, name: str, configuration: Configuration, cases: Sequence[str]) -> None:
-    folder = workspace.preprocessed(configuration.preprocessed_as)
-    missing = sorted(set(cases) - set(stored_cases(folder)))
-    if missing:
-        raise UsageError(
-            f"{folder}: {len(missing)} cases are not preprocessed for {name}, {missing[0]} first. Run autoseg-plan "
-            "again with the same workspace, without --no-preprocess."
-        )
 
 
 def _check_ranks(fold: Fold) -> None:
@@ -219,6 +225,7 @@ def _finish_already_trained(fold: Fold, bar: ProgressBar, earlier: Checkpoint) -
 def _score_validation_cases(fold: Fold, bar: ProgressBar) -> None:
     if not fold.split.validation:
         return
+    check_still_planned(fold)
     with fold_log(fold.folder), bar("final validation") as progress:
         score = validate_fold(fold, progress).mean_foreground_dice
         dice = "none" if score is None else f"{score:.4f}"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from autoseg.errors import UsageError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.records.plan import Configuration, Plan, model_hash
+from autoseg.records.plan import Configuration, Plan, is_model_of
 from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.train")
@@ -163,7 +163,7 @@ def _read_model(folder: Path) -> _Model:
     path = Workspace(folder.resolve().parents[2]).plan
     plan = read_record(Plan, path)
     name = checkpoint.configuration
-    if name not in plan.configurations or model_hash(plan, name) != checkpoint.model_hash:
+    if not is_model_of(plan, name, checkpoint.model_hash):
         raise UsageError(
             f"--pretrained {folder}: {path} was planned again since, so it is not known what the weights mean. Bring "
             "the plan back that they were trained for."

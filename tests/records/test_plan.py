@@ -1,5 +1,6 @@
 """plan.json edited by hand: right values are taken, wrong ones named by field path with what was found and expected."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.files import read_record, write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, TrainingSpec, model_hash
+from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, TrainingSpec, is_model_of, model_hash
 
 FULL = "configurations.3d_fullres"
 CASCADE = "configurations.3d_cascade_fullres"
@@ -312,3 +313,49 @@ def test_a_plan_without_borders_is_written_as_ever_and_one_with_them_needs_a_wid
     assert model_hash(PLAN, "3d_fullres") != model_hash(divided, "3d_fullres")
     assert faults_of(tmp_path, ("target", "border_core")) == ["border_width_mm: None, expected a width for border_core"]
     assert faults_of(tmp_path, ("border_width_mm", 2.0)) == ["border_width_mm: 2.0, expected null for labels"]
+
+
+def with_normalization(normalization, **changes):
+    """The plan with foreground intensities of its own, and with another median shape if these are changed."""
+    spec = NormalizationSpec(scheme=normalization, mean=40.0, std=20.0, lower=-10.0, upper=90.0)
+    configuration = PLAN.configurations["3d_fullres"]
+    values = {
+        "normalization": (spec.model_copy(update=changes),) * len(configuration.normalization),
+        "median_shape": (30.0, 40.0, 50.0 + len(changes)),
+    }
+    return PLAN.model_copy(update={"configurations": {"3d_fullres": configuration.model_copy(update=values)}})
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "rescale_0_1", "rgb_0_1", "none"])
+@pytest.mark.parametrize("changes", [{"mean": 41.0}, {"std": 21.0}, {"lower": -11.0}, {"upper": 91.0}])
+def test_statistics_that_a_normalisation_does_not_use_are_not_part_of_the_model(scheme, changes):
+    before, after = with_normalization(scheme), with_normalization(scheme, **changes)
+    assert is_model_of(after, "3d_fullres", model_hash(before, "3d_fullres"))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "changes"),
+    [("ct", {name: 30.0}) for name in ("mean", "std", "lower", "upper")]
+    + [("zscore", {"use_mask": True}), ("zscore", {"scheme": "none"})],
+)
+def test_what_a_normalisation_uses_is_part_of_the_model(scheme, changes):
+    before, after = with_normalization(scheme), with_normalization(scheme, **changes)
+    assert not is_model_of(after, "3d_fullres", model_hash(before, "3d_fullres"))
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "ct"])
+def test_checkpoints_of_0_2_serve_the_plan_that_they_were_trained_for(scheme):
+    """Version 0.2.0 hashed the JSON of the configuration with all statistics."""
+    plan = with_normalization(scheme)
+    content = json.loads(plan.model_dump_json())
+    settings = content["configurations"]["3d_fullres"]
+    for name in ("training", "estimates", "batch_size", "previous_labels", "logits_precision"):
+        del settings[name]
+    shared = {name: content[name] for name in ("encoding", "orientation", "transpose", "channel_names")}
+    if "border_width_mm" in content:
+        shared["border_width_mm"] = content["border_width_mm"]
+    text = json.dumps([settings, shared], sort_keys=True)
+    trained = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    assert is_model_of(plan, "3d_fullres", trained)
+    assert not is_model_of(with_normalization(scheme, mean=41.0), "3d_fullres", trained)
+    assert not is_model_of(plan, "2d", trained)

@@ -1,5 +1,6 @@
 """Preprocessing: equal to nnU-Net's own arrays on real data; order, resuming and failures on made-up cases."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.storage import open_case, stored_cases
-from autoseg.imaging.datasets.cases import read_case
+from autoseg.imaging.datasets.cases import content_hash, read_case
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, LabelValues
 from autoseg.records.network import NormalizationSpec
@@ -315,6 +316,47 @@ def test_a_second_run_does_nothing_and_changes_are_noticed(dataset, tmp_path, mo
         description, plan.model_copy(update={"configurations": {"3d_fullres": other}}), workspace, run, 1
     )
     assert open_case(workspace.preprocessed("3d_fullres"), "b").array[0].min() >= 0.0
+
+
+def with_statistics(plan, **values):
+    """The plan with other foreground statistics, as they follow from another label map."""
+    spec = plan.configurations["3d_fullres"].normalization[0].model_copy(update=values)
+    changed = plan.configurations["3d_fullres"].model_copy(update={"normalization": (spec,)})
+    return plan.model_copy(update={"configurations": {**plan.configurations, "3d_fullres": changed}})
+
+
+def test_statistics_that_the_normalisation_does_not_use_change_no_array(dataset, tmp_path):
+    _, description = dataset
+    workspace, plan = Workspace(tmp_path / "run"), with_statistics(simple_plan(), scheme="zscore")
+    preprocess_dataset(description, plan, workspace, ("3d_fullres",), 1)
+    first = modification_times(workspace)
+    preprocess_dataset(description, with_statistics(plan, mean=7.0, upper=9.0), workspace, ("3d_fullres",), 1)
+    assert modification_times(workspace) == first
+    preprocess_dataset(description, with_statistics(plan, use_mask=True), workspace, ("3d_fullres",), 1)
+    assert all(time != first[name] for name, time in modification_times(workspace).items())
+
+
+def test_arrays_of_0_2_are_up_to_date(dataset, tmp_path):
+    """Version 0.2.0 hashed all statistics, used or not."""
+    folder, description = dataset
+    workspace, plan = Workspace(tmp_path / "run"), with_statistics(simple_plan(), scheme="zscore", mean=7.0)
+    preprocess_dataset(description, plan, workspace, ("3d_fullres",), 1)
+    content, settings = json.loads(plan.model_dump_json()), {}
+    configuration = content["configurations"]["3d_fullres"]
+    for files in description.cases:
+        settings = {
+            "source": content_hash(folder, files), "version": 1, "orientation": content["orientation"],
+            "transpose": content["transpose"], "encoding": content["encoding"], "spacing": configuration["spacing"],
+            "normalization": configuration["normalization"], "resampling": configuration["resampling"],
+        }  # fmt: skip
+        path = workspace.preprocessed("3d_fullres") / f"{files.case}.json"
+        record = json.loads(path.read_text())
+        text = json.dumps(settings, sort_keys=True)
+        record["content_hash"] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        path.write_text(json.dumps(record))
+    first = modification_times(workspace)
+    preprocess_dataset(description, plan, workspace, ("3d_fullres",), 1)
+    assert modification_times(workspace) == first
 
 
 def test_only_outdated_configurations_are_redone(dataset, tmp_path):

@@ -1,5 +1,6 @@
 """Selection on hand-made folds: every choice follows from numbers worked out by hand."""
 
+import hashlib
 from contextlib import nullcontext
 
 import numpy as np
@@ -8,18 +9,21 @@ import SimpleITK
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.imaging.datasets.cases import files_state
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
-from autoseg.records.dataset import LabelValues
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
-from autoseg.records.plan import Split, Splits
+from autoseg.records.fingerprint import Fingerprint, data_hash
+from autoseg.records.plan import Plan, Split, Splits, model_hash
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select
 from autoseg.stages.select import SelectionOptions
-from tests.builders import make_dataset, make_plan
+from tests.builders import make_case_fingerprint, make_dataset, make_fingerprint, make_plan
 
 
 def select_model(workspace, dataset_folder=None, **options):
@@ -354,3 +358,89 @@ def test_a_lost_validation_map_is_named(run):
     (run.workspace.fold("2d", "0") / "validation" / "b.nii.gz").unlink()
     with pytest.raises(UsageError, match=r"fold_0/validation: no label map of case b; validate fold 0 again"):
         select_model(run.workspace)
+
+
+def record_training(run, configuration, fold, split, **changes):
+    """The record beside the weights, and the facts about the cases as they are now."""
+    plan = read_record(Plan, run.workspace.plan)
+    fingerprint = read_record(Fingerprint, run.workspace.fingerprint)
+    values = {
+        "configuration": configuration, "fold": fold, "model_hash": model_hash(plan, configuration),
+        "cases_hash": "made", "data_hash": data_hash(fingerprint, split),
+        "training": plan.configurations[configuration].training, "epoch": 1, "step": 1, "elapsed_seconds": 0.0,
+    }  # fmt: skip
+    record = Checkpoint(**(values | changes))
+    write_record(record, run.workspace.fold(configuration, fold) / "checkpoint_final.json")
+
+
+@pytest.fixture
+def trained_run(run):
+    """Two trained folds, which hold out one case each."""
+    splits = [Split(training=("b",), validation=("a",)), Split(training=("a",), validation=("b",))]
+    write_record(Splits(folds=tuple(splits), reason="by hand"), run.workspace.splits)
+    plan = make_plan({"3d_fullres": (3.0, 0.9, 0.7)}, labels=LABELS, encoding=ENCODING)
+    write_record(plan, run.workspace.plan)
+    write_fingerprint(run)
+    for fold, (case, split) in enumerate(zip("ab", splits, strict=True)):
+        run.train("3d_fullres", str(fold), {case: GOOD[case]})
+        record_training(run, "3d_fullres", str(fold), split)
+    return run
+
+
+def write_fingerprint(run):
+    plan, dataset = read_record(Plan, run.workspace.plan), read_record(DatasetDescription, run.workspace.dataset)
+    folder = run.workspace.dataset_folder(dataset.folder)
+    found = tuple(
+        make_case_fingerprint(
+            files.case,
+            content_hash=hashlib.sha256((folder / files.label).read_bytes()).hexdigest(),
+            files_state=files_state(folder, CaseFiles(case=files.case, images=(), label=files.label)),
+        )
+        for files in dataset.cases
+    )
+    write_record(make_fingerprint(found, plan), run.workspace.fingerprint)
+    without_images = tuple(files.model_copy(update={"images": ()}) for files in dataset.cases)
+    write_record(dataset.model_copy(update={"cases": without_images}), run.workspace.dataset)
+
+
+def correct_label_map(run, case):
+    run.references[case] = as_map("1111022", "1111022")
+    write_map(run.workspace.root.parent / "data" / "labels" / f"{case}.nii.gz", run.references[case])
+
+
+def test_folds_of_plan_and_data_of_today_are_selected(trained_run):
+    assert select_model(trained_run.workspace).folds == ("0", "1")
+
+
+def test_a_fold_of_earlier_label_maps_is_left_out(trained_run, caplog):
+    """The other fold was trained again after the correction."""
+    correct_label_map(trained_run, "a")
+    write_fingerprint(trained_run)
+    record_training(trained_run, "3d_fullres", "1", Split(training=("a",), validation=("b",)))
+    selection = select_model(trained_run.workspace)
+    assert selection.folds == ("1",)
+    assert "3d_fullres: fold 0 was trained and validated on other cases, images or label maps" in selection.reasons[0]
+    assert "-f 0 --restart" in caplog.text
+
+
+@pytest.mark.parametrize("changed", ["label map", "folds", "plan"])
+def test_results_of_an_earlier_state_alone_are_refused(trained_run, changed):
+    workspace = trained_run.workspace
+    if changed == "label map":
+        correct_label_map(trained_run, "a")
+        write_fingerprint(trained_run)
+    elif changed == "folds":
+        splits = read_record(Splits, workspace.splits)
+        write_record(splits.model_copy(update={"folds": splits.folds[::-1]}), workspace.splits)
+    else:
+        plan = read_record(Plan, workspace.plan)
+        write_record(plan.model_copy(update={"channel_names": ("other",)}), workspace.plan)
+    with pytest.raises(UsageError, match=r"no trained fold belongs(?s:.)*fold 0 was trained(?s:.)*fold 1 was trained"):
+        select_model(workspace)
+    assert not workspace.selection.exists()
+
+
+def test_label_maps_that_changed_after_planning_are_refused(trained_run):
+    correct_label_map(trained_run, "b")
+    with pytest.raises(UsageError, match=r"1 case\(s\), b first, was changed after the dataset was planned"):
+        select_model(trained_run.workspace)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Mapping
 from itertools import product
@@ -15,9 +16,13 @@ from safetensors.torch import load_file
 
 from autoseg.errors import TrainingError, UsageError
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Splits
+from autoseg.stages import train
+from autoseg.stages.fingerprint import extract_fingerprint
+from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.train import fold_log, train_fold
 from autoseg.training.folds import training
 from autoseg.training.options import TrainingOptions
@@ -125,7 +130,7 @@ def test_a_checkpoint_of_another_network_says_what_to_do(workspace):
 def test_a_fold_of_another_plan_is_not_taken_for_this_one(workspace):
     train_fold(workspace, NAME, "0", SHORT)
     plan = read_record(Plan, workspace.plan)
-    write_record(plan.model_copy(update={"orientation": "as_stored"}), workspace.plan)
+    write_record(plan.model_copy(update={"channel_names": ("another",)}), workspace.plan)
     with pytest.raises(TrainingError, match=r"another plan.*--restart"):
         train_fold(workspace, NAME, "0", SHORT)
     assert train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(SHORT), "restart": True})).finished
@@ -171,7 +176,7 @@ def test_a_refused_command_leaves_a_finished_fold_as_it_is(workspace, monkeypatc
     spacing = tuple(2 * edge for edge in plan.configurations[NAME].spacing)
     changed = plan.configurations[NAME].model_copy(update={"spacing": spacing})
     write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
-    with pytest.raises(TrainingError, match="preprocessed for another spacing"):
+    with pytest.raises(UsageError, match="preprocessed for another plan"):
         train_fold(workspace, NAME, "0", short(restart=True))
     assert snapshot(folder) == before
 
@@ -344,3 +349,116 @@ def test_a_cascade_learns_from_the_label_maps_of_all_folds(workspace):
     first = next(value for name, value in trained.items() if name.startswith("encoder") and value.ndim == 5)
     assert first.shape[1] == 4
     assert (workspace.fold("3d_cascade_fullres", "0") / "validation" / "evaluation.json").exists()
+
+
+def with_spacing(plan, factor):
+    """The plan with voxels of another size, as `autoseg plan --spacing` makes it."""
+    spacing = tuple(factor * edge for edge in plan.configurations[NAME].spacing)
+    changed = plan.configurations[NAME].model_copy(update={"spacing": spacing})
+    return plan.model_copy(update={"configurations": {**plan.configurations, NAME: changed}})
+
+
+def plan_again(workspace, plan):
+    write_record(plan, workspace.plan)
+    dataset = read_record(DatasetDescription, workspace.dataset)
+    preprocess_dataset(dataset, plan, workspace, (NAME,), workers=1)
+
+
+def test_a_fold_is_not_validated_on_what_was_planned_while_it_trained(workspace, monkeypatch):
+    plan, train_in_time = read_record(Plan, workspace.plan), train._train_in_time
+    scores = workspace.fold(NAME, "0") / "validation" / "evaluation.json"
+
+    def train_while_somebody_plans(*arguments):
+        checkpoint = train_in_time(*arguments)
+        plan_again(workspace, with_spacing(plan, 1.3))
+        return checkpoint
+
+    monkeypatch.setattr(train, "_train_in_time", train_while_somebody_plans)
+    with pytest.raises(TrainingError, match=r"planned again, with another result, while 3d_fullres, fold 0 was"):
+        train_fold(workspace, NAME, "0", SHORT)
+    assert not scores.exists()
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="belongs to another plan"):
+        train_fold(workspace, NAME, "0", SHORT)
+    plan_again(workspace, plan)
+    assert train_fold(workspace, NAME, "0", SHORT).step == 6
+    disturbed = read_record(Evaluation, scores)
+    train_fold(workspace, NAME, "0", short(restart=True))
+    assert read_record(Evaluation, scores) == disturbed
+
+
+def test_batches_are_not_drawn_from_cases_that_were_preprocessed_again(workspace, monkeypatch):
+    """A plan that is still at work: the arrays are new, plan.json is written."""
+    plan, begin = read_record(Plan, workspace.plan), training._begin
+
+    def begin_while_somebody_plans(*arguments):
+        state = begin(*arguments)
+        plan_again(workspace, with_spacing(plan, 1.3))
+        return state
+
+    monkeypatch.setattr(training, "_begin", begin_while_somebody_plans)
+    with pytest.raises(TrainingError, match=r"was preprocessed again, for another plan or from other files"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+@pytest.fixture
+def own_dataset(workspace):
+    """A copy of the dataset that a test may change, and the cases of fold 0."""
+    folder = workspace.root.parent / "phantoms"
+    source = folder.resolve()
+    folder.unlink()
+    shutil.copytree(source, folder)
+    return folder, read_record(Splits, workspace.splits).folds[0]
+
+
+def move_label(path):
+    image = nibabel.load(path)
+    moved = np.roll(np.asarray(image.dataobj), 2, axis=1)
+    nibabel.save(nibabel.Nifti1Image(moved, image.affine), path)
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_label_map_that_was_changed_after_planning_is_noticed(workspace, own_dataset, part):
+    folder, split = own_dataset
+    case = getattr(split, part)[0]
+    move_label(folder / "labelsTr" / f"{case}.nii.gz")
+    with pytest.raises(UsageError, match=rf"1 case\(s\), {case} first, was changed after"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_a_label_map_that_is_changed_during_training_is_noticed_before_it_is_scored(
+    workspace, own_dataset, monkeypatch
+):
+    folder, split = own_dataset
+    train_in_time = train._train_in_time
+
+    def train_while_somebody_draws(*arguments):
+        checkpoint = train_in_time(*arguments)
+        move_label(folder / "labelsTr" / f"{split.validation[0]}.nii.gz")
+        return checkpoint
+
+    monkeypatch.setattr(train, "_train_in_time", train_while_somebody_draws)
+    with pytest.raises(UsageError, match="was changed after"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_touched_and_removed_files_are_not_taken_for_changed_ones(workspace, own_dataset):
+    """Copies have other times of change; the arrays of training cases are enough."""
+    folder, split = own_dataset
+    for path in (folder / "labelsTr").iterdir():
+        path.touch()
+    for path in (folder / "imagesTr").glob(f"{split.training[0]}*"):
+        path.unlink()
+    assert train_fold(workspace, NAME, "0", SHORT).finished
+
+
+def test_a_fold_is_outdated_when_a_label_map_was_corrected_and_planned_again(workspace, own_dataset):
+    folder, split = own_dataset
+    train_fold(workspace, NAME, "0", SHORT)
+    move_label(folder / "labelsTr" / f"{split.validation[0]}.nii.gz")
+    dataset = read_record(DatasetDescription, workspace.dataset)
+    write_record(extract_fingerprint(dataset, folder, workers=1), workspace.fingerprint)
+    plan_again(workspace, read_record(Plan, workspace.plan))
+    with pytest.raises(TrainingError, match=r"images or label maps of this fold were changed.*--restart"):
+        train_fold(workspace, NAME, "0", SHORT)
+    assert train_fold(workspace, NAME, "0", short(restart=True)).finished

@@ -30,6 +30,7 @@ from autoseg.imaging.formats.writing import write_label_map
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName
+from autoseg.records.fingerprint import CaseFingerprint
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,32 @@ def content_hash(folder: Path, files: CaseFiles) -> str:
         for path in data_files(folder / name):
             digest.update(_file_digest(path))
     return digest.hexdigest()
+
+
+def files_state(folder: Path, files: CaseFiles) -> str:
+    """Hash of the sizes and times of change of all files of a case: while it stays, they did not change.
+
+    Raises:
+        ImageFileError: If a file is missing.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name in (*files.images, *([files.label] if files.label else [])):
+        for path in data_files(folder / name):
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise ImageFileError(f"{path}: cannot be read: {error}") from error
+            digest.update(f"{found.st_size} {found.st_mtime_ns} ".encode())
+    return digest.hexdigest()
+
+
+def is_changed(folder: Path, files: CaseFiles, planned: CaseFingerprint) -> bool:
+    """Whether the files of a case have another content than when it was planned; they are read only if they may have.
+
+    Raises:
+        ImageFileError: If a file is missing or cannot be read.
+    """
+    return files_state(folder, files) != planned.files_state and content_hash(folder, files) != planned.content_hash
 
 
 def _file_digest(path: Path) -> bytes:

@@ -28,7 +28,7 @@ from autoseg.inference.restoring.restore import LabelIndices
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.records.plan import Plan, Splits, hash_of, model_hash
+from autoseg.records.plan import Plan, Splits, hash_of, is_model_of
 from autoseg.records.workspace import Workspace
 
 UNTRAINED = "is not trained completely"
@@ -69,7 +69,7 @@ class NextStepMaps:
         """Reason why a case has no label map that can be used; empty if it has one."""
         if self._checkpoint is None:
             return UNTRAINED
-        if self._checkpoint.model_hash != model_hash(self.plan, self._previous):
+        if not is_model_of(self.plan, self._previous, self._checkpoint.model_hash):
             return OTHER_PLAN
         grid = self.grid(case)
         try:

@@ -26,7 +26,7 @@ from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
-from autoseg.records.plan import Configuration, Plan, model_hash
+from autoseg.records.plan import Configuration, Plan, is_model_of
 from autoseg.records.selection import PostprocessingStep, Selection
 from autoseg.records.workspace import Workspace
 
@@ -242,7 +242,7 @@ def load_configuration(
 
 def _read_checkpoint(path: Path, plan: Plan, name: str) -> Checkpoint:
     record = read_record(Checkpoint, path)
-    if record.model_hash != model_hash(plan, name):
+    if not is_model_of(plan, name, record.model_hash):
         raise PredictionError(
             f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). Train "
             "it again with --restart, or restore the plan that it was trained for."

@@ -9,6 +9,7 @@ from pathlib import Path
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
+from autoseg.records.plan import is_model_of
 from autoseg.records.workspace import EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
@@ -46,14 +47,20 @@ def check_same_training(checkpoint: Checkpoint, fold: Fold, path: Path, *, names
         names: Those of FIXED that have to be the same.
 
     Raises:
-        TrainingError: If it was another plan, other training cases, or one of `names` differs.
+        TrainingError: If it was another plan, other training cases, other files of them, or one of `names` differs.
     """
-    if (checkpoint.model_hash, checkpoint.cases_hash) != (fold.model_hash, fold.cases_hash):
+    is_same_model = is_model_of(fold.plan, fold.configuration_name, checkpoint.model_hash)
+    if not is_same_model or checkpoint.cases_hash != fold.cases_hash:
         raise TrainingError(
             f"{path}: belongs to another plan or other training cases (in a cascade: other label maps of its previous "
             "configuration); since this fold was trained, the workspace was planned again, or that configuration was "
             "trained again. "
             "Train with --restart to start over, or plan into another workspace (-w)."
+        )
+    if checkpoint.data_hash and fold.data_hash and checkpoint.data_hash != fold.data_hash:
+        raise TrainingError(
+            f"{path}: images or label maps of this fold were changed since it was trained. Train with --restart to "
+            "start over."
         )
     differing = [
         f"with {name} {before}, and {now} is requested now" for name, before, now in _compare(checkpoint, fold, names)

@@ -45,6 +45,10 @@ class Fold:
     device: torch.device
     training_precision: torch.dtype
     """Type of autocast in training, float32 for none; validation decides as prediction does, from the options."""
+    data_hash: str = ""
+    """Hash of the cases' files as they were planned; empty: not known."""
+    planned_arrays: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Content hashes that a preprocessed case may have, by case id; a case that is not listed is not checked."""
     options: TrainingOptions = field(default_factory=TrainingOptions)
     ranks: Ranks = field(default_factory=Ranks)
     previous: Mapping[str, SliceableLabels] | None = None
@@ -108,8 +112,20 @@ class Fold:
         return default_workers(self.device, ranks_here=self.ranks.count_here)
 
     def open_case(self, case_id: str) -> StoredCase:
-        """Open a preprocessed case; its array stays on disk."""
-        return open_case(self.preprocessed, case_id)
+        """Open a preprocessed case; its array stays on disk.
+
+        Raises:
+            TrainingError: If it was preprocessed again, for another plan or from other files, since training began.
+        """
+        stored = open_case(self.preprocessed, case_id)
+        planned = self.planned_arrays.get(case_id)
+        if planned is not None and stored.record.content_hash not in planned:
+            raise TrainingError(
+                f"{self.preprocessed}: case {case_id} was preprocessed again, for another plan or from other files, "
+                f"since the training of {self.title} began. Plan as before and train again with the same command, or "
+                "train with --restart."
+            )
+        return stored
 
 
 def open_training_batches(fold: Fold, first_batch: int) -> Generator[Batch, None, None]:

@@ -281,6 +281,7 @@ def _record(fold: Fold, state: _Progress) -> Checkpoint:
         fold=fold.fold_name,
         model_hash=fold.model_hash,
         cases_hash=fold.cases_hash,
+        data_hash=fold.data_hash,
         epoch=len(state.history),
         step=run.step,
         training=fold.spec,

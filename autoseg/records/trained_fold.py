@@ -1,0 +1,54 @@
+"""Whether a trained fold still belongs to the plan and the data of its workspace.
+
+Tested in tests/stages/test_select.py.
+"""
+
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import DatasetDescription
+from autoseg.records.files import read_record
+from autoseg.records.fingerprint import Fingerprint, data_hash
+from autoseg.records.plan import Plan, Split, Splits, is_model_of
+from autoseg.records.workspace import Workspace
+
+OTHER_PLAN = "was trained for another plan"
+OTHER_DATA = "was trained and validated on other cases, images or label maps than those of today"
+
+
+def find_outdated_results(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> str:
+    """Why the results of a trained fold do not belong to plan and data as they are now.
+
+    Args:
+        workspace: With the fold's final weights.
+        plan: The workspace's plan.
+        configuration: Name of the configuration.
+        fold: Fold name.
+
+    Returns:
+        The rest of a sentence that begins with the fold; empty where they belong together. Cases and files are not
+        compared where a file or record, of an earlier version or imported, does not tell them.
+
+    Raises:
+        RecordError: If a JSON file is damaged.
+    """
+    path = workspace.fold(configuration, fold) / "checkpoint_final.json"
+    if not path.exists():
+        return ""
+    checkpoint = read_record(Checkpoint, path)
+    if not is_model_of(plan, configuration, checkpoint.model_hash):
+        return OTHER_PLAN
+    if not checkpoint.data_hash or not workspace.fingerprint.exists():
+        return ""
+    split = _find_split(workspace, fold)
+    fingerprint = read_record(Fingerprint, workspace.fingerprint)
+    if split is None or data_hash(fingerprint, split) != checkpoint.data_hash:
+        return OTHER_DATA
+    return ""
+
+
+def _find_split(workspace: Workspace, fold: str) -> Split | None:
+    """Cases of a fold; None where there is no such fold any more."""
+    if fold == "all":
+        cases = read_record(DatasetDescription, workspace.dataset).cases
+        return Split(training=tuple(files.case for files in cases), validation=())
+    folds = dict(enumerate(read_record(Splits, workspace.splits).folds))
+    return next((split for index, split in folds.items() if str(index) == fold), None)
