@@ -59,6 +59,8 @@ class Checkpoint(Record):
     best_pseudo_dice: float | None = None
     average_pseudo_dice: float | None = None
     """Exponential moving average over epochs."""
+    unvalidated: EpochHistory | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Epoch that is trained, and whose validation on patches a stop interrupted; a resumed training validates it."""
     finished: bool = False
     imported_from: str = ""
     """What another project's weights came from. It did not record cases_hash, step and, where that is 0,

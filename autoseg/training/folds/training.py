@@ -53,6 +53,8 @@ class _Progress:
     average_dice: float | None = None
     """Moving average of the mean pseudo-Dice over epochs."""
     best_dice: float | None = None
+    unvalidated: EpochHistory | None = None
+    """Epoch that is trained and not validated yet, without figures of its validation."""
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -149,6 +151,7 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
         read_history(fold.folder / "history.jsonl", before=checkpoint.epoch),
         average_dice=checkpoint.average_pseudo_dice,
         best_dice=checkpoint.best_pseudo_dice,
+        unvalidated=checkpoint.unvalidated,
     )
 
 
@@ -207,25 +210,49 @@ def _train_epochs(
         _save_now_and_then(fold, state)
 
     with closing(training), closing(validation):
+        if state.unvalidated is not None:
+            _validate_epoch(fold, state, state.unvalidated, validation, after_epoch)
         while run.agree(clock) < 1.0 and not run.stopped.is_set():
             began = time.monotonic()
             trained = train_epoch(run, training, clock, finish_step)
             if run.stopped.is_set():
                 return
-            validation_loss, pseudo_dice = validate_epoch(run, validation, clock)
             epoch = EpochHistory(
                 epoch=len(history),
                 step=run.step,
                 seconds=time.monotonic() - began,
                 data_wait_fraction=trained.data_wait_fraction,
                 train_loss=trained.mean_loss,
-                validation_loss=validation_loss,
-                pseudo_dice=pseudo_dice,
+                validation_loss=None,
+                pseudo_dice={},
                 learning_rate=trained.learning_rate,
                 peak_memory_bytes=_peak_memory_bytes(fold.device),
             )
-            history.append(epoch)
-            _keep(fold, state, after_epoch)
+            _validate_epoch(fold, state, epoch, validation, after_epoch)
+
+
+def _validate_epoch(
+    fold: Fold,
+    state: _Progress,
+    epoch: EpochHistory,
+    batches: Iterator[Batch],
+    after_epoch: Callable[[list[EpochHistory]], None],
+) -> None:
+    """Validate a trained epoch on patches and record it; if a stop cuts this short, leave it to a resumed training."""
+    began = time.monotonic()
+    state.unvalidated = epoch
+    validation_loss, pseudo_dice = validate_epoch(state.run, batches, state.clock)
+    if state.run.stopped.is_set():
+        return
+    state.unvalidated = None
+    figures = {
+        "validation_loss": validation_loss,
+        "pseudo_dice": pseudo_dice,
+        "seconds": epoch.seconds + time.monotonic() - began,
+        "peak_memory_bytes": _peak_memory_bytes(fold.device),
+    }
+    state.history.append(epoch.model_copy(update=figures))
+    _keep(fold, state, after_epoch)
 
 
 def _save_now_and_then(fold: Fold, state: _Progress) -> None:
@@ -289,6 +316,7 @@ def _record(fold: Fold, state: _Progress) -> Checkpoint:
         elapsed_seconds=state.clock.elapsed(),
         best_pseudo_dice=state.best_dice,
         average_pseudo_dice=state.average_dice,
+        unvalidated=state.unvalidated,
         seed=fold.options.seed,
         loss_scale=run.scaler.get_scale() if run.scaler.is_enabled() else None,
         loss_scale_steps=run.scaler.state_dict().get("_growth_tracker", 0),

@@ -1,6 +1,13 @@
 """What a fold does when it is interrupted at an awkward moment, or when processes disagree."""
 
+import json
+import signal
+
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from typing_extensions import override
 
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint
@@ -10,7 +17,9 @@ from autoseg.training.distributed import Ranks
 from autoseg.training.folds import training
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.options import TrainingOptions
-from tests.training.small_folds import NAME, SHORT, add_cascade, shrink_plan
+from autoseg.training.steps import loop
+from autoseg.training.steps.pseudo_dice import PseudoDice
+from tests.training.small_folds import NAME, SHORT, add_cascade, change_schedule, short, shrink_plan
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +70,40 @@ def test_a_cascade_does_not_go_on_with_other_label_maps(workspace):
     train_fold(workspace, NAME, "1", TrainingOptions(**{**vars(SHORT), "restart": True, "seed": 3}))
     with pytest.raises(TrainingError, match=r"other label maps of its previous configuration.*--restart"):
         train_fold(workspace, "3d_cascade_fullres", "0", SHORT)
+
+
+@pytest.mark.parametrize("stopped_epoch", [0, 1])
+def test_a_stop_during_the_validation_on_patches_records_no_part_of_it(workspace, monkeypatch, stopped_epoch):
+    """The epoch is validated by the resumed training, as if nothing had happened; also the last one."""
+
+    def figures():
+        lines = [json.loads(line) for line in (workspace.fold(NAME, "0") / "history.jsonl").read_text().splitlines()]
+        names = ("epoch", "step", "train_loss", "validation_loss", "pseudo_dice", "learning_rate")
+        return [{name: line[name] for name in names} for line in lines]
+
+    change_schedule(workspace, validation_steps=6)
+    train_fold(workspace, NAME, "0", SHORT)
+    undisturbed = figures()
+    best = load_file(workspace.fold(NAME, "0") / "checkpoint_best.safetensors")
+
+    batches: list[Tensor] = []
+
+    class Stopping(PseudoDice):
+        """The user stops the training while the second batch of an epoch's validation is counted."""
+
+        @override
+        def add(self, logits, target):
+            super().add(logits, target)
+            batches.append(target)
+            if len(batches) == 6 * stopped_epoch + 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "PseudoDice", Stopping)
+    stopped = train_fold(workspace, NAME, "0", short(restart=True))
+    assert (stopped.finished, stopped.epoch, stopped.step) == (False, stopped_epoch, 3 * stopped_epoch + 3)
+    assert len(batches) == 6 * stopped_epoch + 2
+    monkeypatch.undo()
+    assert train_fold(workspace, NAME, "0", SHORT).finished
+    assert figures() == undisturbed
+    resumed = load_file(workspace.fold(NAME, "0") / "checkpoint_best.safetensors")
+    assert all(torch.equal(best[name], resumed[name]) for name in best)
