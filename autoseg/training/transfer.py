@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoseg.errors import UsageError
+from autoseg.networks.weight_files import is_same_training, read_inner_record
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, is_model_of
@@ -168,14 +169,32 @@ def _read_model(folder: Path) -> _Model:
             f"--pretrained {folder}: {path} was planned again since, so it is not known what the weights mean. Bring "
             "the plan back that they were trained for."
         )
+    weights = folder / WEIGHTS
+    inner = _read_inner_record(weights)
+    if inner is not None and not is_same_training(inner, checkpoint):
+        raise UsageError(
+            f"--pretrained {folder}: the weights in {WEIGHTS} were trained for another plan or on other cases than the "
+            "record beside them says. Put both files of one training there, or train that fold again with --restart."
+        )
     return _Model(plan, name)
+
+
+def _read_inner_record(path: Path) -> Checkpoint | None:
+    try:
+        return read_inner_record(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"--pretrained: {path} cannot be read ({error}); train that fold again with --restart")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UsageError(f"--pretrained: {path} cannot be read ({error}); train that fold again") from error
+        raise _damaged(path, error) from error
     return tensors
 
 

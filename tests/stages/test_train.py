@@ -462,3 +462,29 @@ def test_a_fold_is_outdated_when_a_label_map_was_corrected_and_planned_again(wor
     with pytest.raises(TrainingError, match=r"images or label maps of this fold were changed.*--restart"):
         train_fold(workspace, NAME, "0", SHORT)
     assert train_fold(workspace, NAME, "0", short(restart=True)).finished
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1000], lambda _: b""])
+def test_a_fold_whose_final_weights_are_damaged_is_not_finished(workspace, caplog, damage):
+    train_fold(workspace, NAME, "0", SHORT)
+    path = workspace.fold(NAME, "0") / "checkpoint_final.safetensors"
+    before, last = weights(workspace), (path.parent / "checkpoint_last.json").read_bytes()
+    content = path.read_bytes()
+    path.unlink()  # `before` still reads it
+    path.write_bytes(damage(content))
+    assert train_fold(workspace, NAME, "0", SHORT).finished
+    assert "is not taken for finished" in caplog.text
+    assert equal(weights(workspace), before)
+    assert json.loads((path.parent / "checkpoint_last.json").read_bytes())["step"] == json.loads(last)["step"]
+    assert (path.parent / "validation" / "evaluation.json").exists()
+
+
+def test_a_fold_with_the_final_weights_of_another_fold_is_not_finished(workspace):
+    train_fold(workspace, NAME, "0", SHORT)
+    train_fold(workspace, NAME, "1", SHORT)
+    before = weights(workspace)
+    name = "checkpoint_final.safetensors"
+    (workspace.fold(NAME, "0") / name).unlink()  # `before` still reads it
+    shutil.copyfile(workspace.fold(NAME, "1") / name, workspace.fold(NAME, "0") / name)
+    assert train_fold(workspace, NAME, "0", SHORT).finished
+    assert equal(weights(workspace), before)

@@ -1,6 +1,7 @@
 """From a workspace to networks ready to predict: which configurations and folds, their weights, and their logits."""
 
 import logging
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, c
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import memory_format
+from autoseg.networks.weight_files import is_same_training, read_inner_record
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
@@ -234,20 +236,45 @@ def load_configuration(
             f"{workspace.root}: configuration {name!r} has no checkpoint_{checkpoint} for fold(s) "
             f"{', '.join(missing) or 'any'}; trained folds: {', '.join(trained) or 'none'}"
         )
-    paths = [workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json" for fold in chosen]
-    axes = _common_mirror_axes(name, [_read_checkpoint(path, plan, name) for path in paths])
+    axes = _common_mirror_axes(name, [_read_checkpoint(workspace, plan, name, fold, checkpoint) for fold in chosen])
     networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
     return LoadedConfiguration(name, configuration, chosen, networks, axes, passes=NetworkPasses(device))
 
 
-def _read_checkpoint(path: Path, plan: Plan, name: str) -> Checkpoint:
-    record = read_record(Checkpoint, path)
+def _read_checkpoint(workspace: Workspace, plan: Plan, name: str, fold: str, checkpoint: str) -> Checkpoint:
+    """The record of a fold's weights, which belong to this fold, its model, and the record inside the weights file."""
+    path = workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json"
+    record, weights = read_record(Checkpoint, path), path.with_suffix(".safetensors")
+    try:
+        inner = read_inner_record(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PredictionError(_describe_damage(weights, error, workspace, name, fold)) from error
+    if (record.configuration, record.fold) != (name, fold):
+        raise PredictionError(
+            f"{path}: is the record of {record.configuration}, fold {record.fold}, expected {name}, fold {fold}. Put "
+            f"the files of this fold back, or train it again: {_training_command(workspace, name, fold)}"
+        )
+    if inner is not None and not is_same_training(inner, record):
+        raise PredictionError(
+            f"{weights}: the weights do not fit {path.name} beside them: they are of {inner.configuration}, fold "
+            f"{inner.fold}, and of another plan or other cases if that is the same. Put both files of one training "
+            f"there, or train this fold again: {_training_command(workspace, name, fold)}"
+        )
     if not is_model_of(plan, name, record.model_hash):
         raise PredictionError(
             f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). Train "
             "it again with --restart, or restore the plan that it was trained for."
         )
     return record
+
+
+def _describe_damage(path: Path, error: Exception, workspace: Workspace, name: str, fold: str) -> str:
+    command = _training_command(workspace, name, fold)
+    return f"{path}: the weights cannot be read ({error}). Train this fold again: {command}"
+
+
+def _training_command(workspace: Workspace, name: str, fold: str) -> str:
+    return f"autoseg-train {shlex.quote(str(workspace.root))} -c {name} -f {fold} --restart"
 
 
 def _common_mirror_axes(name: str, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
@@ -270,7 +297,7 @@ def _load_network(
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, OSError) as error:
-        raise PredictionError(f"{path}: the weights cannot be read ({error}); train this fold again") from error
+        raise PredictionError(_describe_damage(path, error, workspace, name, fold)) from error
     except RuntimeError as error:
         raise PredictionError(f"{path}: the weights do not fit the network in {workspace.plan}: {error}") from error
     layout = memory_format(configuration.network.dimensions)

@@ -15,13 +15,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from autoseg.errors import TrainingError
-from autoseg.networks.weight_files import write_weights
+from autoseg.networks.weight_files import RECORD_KEY, write_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import write_record
 
 StateDict = dict[str, Tensor]
-
-_RECORD_KEY = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def load_resume_point(path: Path) -> ResumePoint | None:
         return None
     try:
         with safe_open(file, framework="pt") as opened:
-            record = Checkpoint.model_validate_json((opened.metadata() or {})[_RECORD_KEY])
+            record = Checkpoint.model_validate_json((opened.metadata() or {})[RECORD_KEY])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise TrainingError(
@@ -112,7 +110,7 @@ def cpu_weights(weights: StateDict) -> StateDict:
 
 
 def _save(tensors: StateDict, checkpoint: Checkpoint, path: Path) -> None:
-    metadata = {_RECORD_KEY: json.dumps(checkpoint.model_dump(mode="json"))}
+    metadata = {RECORD_KEY: json.dumps(checkpoint.model_dump(mode="json"))}
     write_weights(tensors, path.with_suffix(".safetensors"), metadata)
     write_record(checkpoint, path.with_suffix(".json"))
 

@@ -3,16 +3,22 @@
 Tested in tests/stages/test_train.py.
 """
 
+import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from autoseg.errors import TrainingError
+from autoseg.networks.weight_files import is_same_training, read_inner_record
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import is_model_of
 from autoseg.records.workspace import EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
+
+logger = logging.getLogger("autoseg.train")
 
 FIXED = ("loss", "optimizer", "mirror_axes", "weight_average_decay", "seed")
 """Settings that a training keeps from its first step to its last: values of the schedule, and the seed."""
@@ -24,6 +30,9 @@ RATES = ("learning_rate", "warmup_fraction")
 def finished_earlier(fold: Fold) -> Checkpoint | None:
     """The final checkpoint of a fold that has nothing left to do: validated, and no more steps or time are requested.
 
+    A fold whose final weights are damaged or of another training is not finished: they are made again from the last
+    checkpoint.
+
     Raises:
         TrainingError: If there is a final checkpoint, but of another plan or other training cases, or options ask for
             another training than it had.
@@ -33,8 +42,22 @@ def finished_earlier(fold: Fold) -> Checkpoint | None:
     if not path.exists() or not validated:
         return None
     checkpoint = read_record(Checkpoint, path)
+    if fault := find_weights_fault(checkpoint, path.with_suffix(".safetensors")):
+        logger.warning("warning: %s; %s is not taken for finished", fault, fold.title)
+        return None
     check_same_training(checkpoint, fold, path, names=_asked(fold, FIXED))
     return None if _asks_for_more(fold, checkpoint) else checkpoint
+
+
+def find_weights_fault(checkpoint: Checkpoint, path: Path) -> str:
+    """Why a weights file does not belong to the record beside it, or cannot be read; empty if all is well."""
+    try:
+        inner = read_inner_record(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        return f"{path}: the weights cannot be read ({error})"
+    if inner is not None and not is_same_training(inner, checkpoint):
+        return f"{path}: the weights are those of another training than {path.stem}.json beside them says"
+    return ""
 
 
 def check_same_training(checkpoint: Checkpoint, fold: Fold, path: Path, *, names: Collection[str] = FIXED) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from autoseg.errors import PredictionError
 from autoseg.inference.models.loading import choose_recipe, load_configuration, load_with_previous
@@ -154,9 +154,10 @@ def test_damaged_and_foreign_weights(tmp_path, plan):
     path.write_bytes((workspace.fold("3d_fullres", "0") / "checkpoint_final.safetensors").read_bytes())
     with pytest.raises(PredictionError, match=r"fold_0/checkpoint_final.safetensors: the weights do not fit"):
         load_configuration(workspace, plan, "2d", (), "final", CPU)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(PredictionError, match=r"checkpoint_final.safetensors: the weights cannot be read"):
-        load_configuration(workspace, plan, "2d", (), "final", CPU)
+    for content in (path.read_bytes()[:-1000], path.read_bytes()[:1000], b""):
+        path.write_bytes(content)
+        with pytest.raises(PredictionError, match=r"the weights cannot be read .* -c 2d -f 0 --restart$"):
+            load_configuration(workspace, plan, "2d", (), "final", CPU)
 
 
 def test_weights_of_another_plan_are_not_used_in_silence(tmp_path, plan):
@@ -164,3 +165,36 @@ def test_weights_of_another_plan_are_not_used_in_silence(tmp_path, plan):
     changed = plan.model_copy(update={"orientation": "as_stored" if plan.orientation == "canonical" else "canonical"})
     with pytest.raises(PredictionError, match=r"checkpoint_final\.json: this fold was trained for another plan"):
         load_configuration(workspace, changed, "2d", (), "final", CPU)
+
+
+@pytest.mark.parametrize("other", ["fold", "plan"])
+def test_weights_of_another_fold_or_plan_are_noticed_without_their_json(tmp_path, plan, other):
+    """The networks have the same shape; only the record inside the file tells."""
+    workspace = write_model(tmp_path / "w", plan, {"3d_fullres": ("0", "1")})
+    source = workspace.fold("3d_fullres", "1")
+    if other == "plan":
+        source = write_model(tmp_path / "ct", make_plan(SPACINGS, normalization="ct"), {"3d_fullres": ("0",)}).fold(
+            "3d_fullres", "0"
+        )
+    path = workspace.fold("3d_fullres", "0") / "checkpoint_final.safetensors"
+    path.write_bytes((source / path.name).read_bytes())
+    with pytest.raises(PredictionError, match=r"fold_0/checkpoint_final.safetensors: the weights do not fit"):
+        load_configuration(workspace, plan, "3d_fullres", ("0",), "final", CPU)
+    load_configuration(workspace, plan, "3d_fullres", ("1",), "final", CPU)
+
+
+def test_both_files_of_another_fold_are_noticed(tmp_path, plan):
+    workspace = write_model(tmp_path, plan, {"2d": ("0", "1")})
+    for ending in (".json", ".safetensors"):
+        name = f"checkpoint_final{ending}"
+        (workspace.fold("2d", "0") / name).write_bytes((workspace.fold("2d", "1") / name).read_bytes())
+    with pytest.raises(PredictionError, match=r"is the record of 2d, fold 1, expected 2d, fold 0"):
+        load_configuration(workspace, plan, "2d", ("0",), "final", CPU)
+
+
+def test_weights_without_a_record_inside_are_taken_as_their_json_says(tmp_path, plan):
+    """As imported weights are."""
+    workspace = write_model(tmp_path, plan, {"2d": ("0",)})
+    path = workspace.fold("2d", "0") / "checkpoint_final.safetensors"
+    save_file(load_file(path), path)
+    assert load_configuration(workspace, plan, "2d", (), "final", CPU).folds == ("0",)
