@@ -45,6 +45,21 @@ def find_outdated_results(workspace: Workspace, plan: Plan, configuration: str, 
     return ""
 
 
+def find_outdated_folds(workspace: Workspace, plan: Plan) -> dict[tuple[str, str], str]:
+    """Trained folds, as (configuration, fold), whose results do not belong to plan and data; with the reason.
+
+    Raises:
+        RecordError: If a JSON file is damaged.
+    """
+    names = sorted(path.name for path in (workspace.root / "models").glob("*") if path.is_dir())
+    faults = {
+        (name, fold): find_outdated_results(workspace, plan, name, fold)
+        for name in names
+        for fold in workspace.trained_folds(name)
+    }
+    return {key: fault for key, fault in faults.items() if fault}
+
+
 def _find_split(workspace: Workspace, fold: str) -> Split | None:
     """Cases of a fold; None where there is no such fold any more."""
     if fold == "all":

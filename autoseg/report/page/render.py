@@ -1,5 +1,6 @@
 """Report: one self-contained HTML page about a workspace, from planned to selected."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from autoseg.records.files import Record, read_record, write_text
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
+from autoseg.records.trained_fold import find_outdated_folds
 from autoseg.records.workspace import Workspace
 from autoseg.report.page.calibration import render_calibration
 from autoseg.report.page.case_pictures import show_validation_cases
@@ -39,7 +41,8 @@ RecordType = TypeVar("RecordType", bound=Record)
 def render_report(workspace: Workspace) -> Path:
     """Write report.html: dataset, plan with reasons, curves, results, cases, calibration, selection, versions.
 
-    Sections whose files do not exist yet are left out, so a planned workspace shows its dataset and plan. Images of
+    Sections whose files do not exist yet are left out, so a planned workspace shows its dataset and plan. Folds of an
+    earlier plan or of earlier data are named, and neither their results nor a selection of them is shown. Images of
     cases need the dataset folder (samples of large images: the preprocessed arrays); without it, a sentence says so.
     One case is in memory at a time.
 
@@ -55,15 +58,18 @@ def render_report(workspace: Workspace) -> Path:
     selection = _read_if_exists(Selection, workspace.selection)
     if description is None and plan is None:
         raise UsageError(f"{workspace.root}: no dataset.json and no plan.json found; run autoseg-plan first")
+    outdated = {} if plan is None else find_outdated_folds(workspace, plan)
+    if selection is not None and _is_outdated(selection, outdated):
+        selection = None
     fingerprint = _read_if_exists(Fingerprint, workspace.fingerprint)
     selected = _read_if_exists(Evaluation, workspace.evaluation) if selection is not None else None
-    validations = [*read_pooled_folds(workspace), *read_selected_ensemble(workspace, selection)]
+    validations = [*read_pooled_folds(workspace, outdated), *read_selected_ensemble(workspace, selection)]
     unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
     interval = None if selected is None else selected.mean_foreground_dice_interval
     page = render_template(
         "page.html",
         name=description.name if description is not None else plan.dataset_name if plan is not None else "",
-        headline=render_headline(workspace, description, plan, selection, validations, interval),
+        headline=render_headline(workspace, description, plan, selection, validations, interval, outdated),
         dataset=None if description is None else render_dataset(workspace, description, fingerprint, plan),
         plan=None if plan is None else render_plan(plan, _read_if_exists(Splits, workspace.splits)),
         training=render_training(read_histories(workspace)),
@@ -79,6 +85,10 @@ def render_report(workspace: Workspace) -> Path:
 
 def _read_if_exists(record_type: type[RecordType], path: Path) -> RecordType | None:
     return read_record(record_type, path) if path.exists() else None
+
+
+def _is_outdated(selection: Selection, outdated: Collection[tuple[str, str]]) -> bool:
+    return any((name, fold) in outdated for name in selection.configurations for fold in selection.folds)
 
 
 def _shown(selection: Selection | None, validations: list[PooledFolds]) -> list[PooledFolds]:

@@ -35,6 +35,7 @@ def render_headline(
     selection: Selection | None,
     validations: Sequence[PooledFolds],
     interval: Interval | None,
+    outdated: Mapping[tuple[str, str], str] | None = None,
 ) -> Markup:
     """State, score with interval, counts, and the next command to type.
 
@@ -45,6 +46,7 @@ def render_headline(
         selection: Selection; None before a selection: then the score is that of the best validated configuration.
         validations: Validated folds by configuration.
         interval: Confidence interval of the score of the selected model.
+        outdated: Folds, as (configuration, fold), whose results are not shown, with the reason; None: none.
     """
     tiles: list[Row] = []
     best = max(validations, key=lambda validation: validation.evaluation.mean_foreground_dice or 0.0, default=None)
@@ -65,7 +67,8 @@ def render_headline(
         tiles.append(("warnings", str(len(description.warnings))))
     if plan is not None:
         tiles.append(("configurations", ", ".join(plan.configurations)))
-    command, does = _next_command(workspace, plan, selection)
+    outdated = outdated or {}
+    command, does = _next_command(workspace, plan, selection, outdated)
     between = "" if interval is None else f"95 % interval {format_interval(interval)}"
     return render_template(
         "headline.html",
@@ -76,16 +79,25 @@ def render_headline(
         tiles=tiles,
         command=command,
         command_does=does,
+        notes=[f"{name}, fold {fold} {fault}; its results are not shown." for (name, fold), fault in outdated.items()],
     )
 
 
-def _next_command(workspace: Workspace, plan: Plan | None, selection: Selection | None) -> tuple[str, str]:
+def _next_command(
+    workspace: Workspace,
+    plan: Plan | None,
+    selection: Selection | None,
+    outdated: Mapping[tuple[str, str], str],
+) -> tuple[str, str]:
     """The next command, and what it does."""
     root = workspace.root.name if workspace.root.name else str(workspace.root)
     if plan is None:
         return "autoseg-plan DATASET", "plan a dataset"
     if selection is not None or plan.planner == IMPORTED:
         return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segment new images with this model"
+    if outdated:
+        name, fold = next(iter(outdated))
+        return f"autoseg-train {root} -c {name} -f {fold} --restart", f"train {name}, fold {fold} again"
     folds = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
     for name in sorted(plan.configurations, key=lambda name: name != FIRST_TRAINED):
         trained = workspace.trained_folds(name)

@@ -1,6 +1,6 @@
 """Results of the folds of a workspace: training histories, scores, calibration, folders of label maps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from operator import add
 from pathlib import Path
@@ -30,15 +30,21 @@ class PooledFolds:
     """Folder of the predicted label map of each case."""
 
 
-def read_pooled_folds(workspace: Workspace) -> list[PooledFolds]:
+def read_pooled_folds(workspace: Workspace, outdated: Collection[tuple[str, str]] = ()) -> list[PooledFolds]:
     """Pool the validated folds of each configuration, by name.
+
+    Args:
+        workspace: Workspace with the folds.
+        outdated: Folds to leave out, as (configuration, fold).
 
     Raises:
         RecordError: If an evaluation is damaged.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted((workspace.root / "models").glob(f"*/fold_*/validation/{EVALUATION_NAME}")):
-        found.setdefault(path.parents[2].name, []).append(path)
+        configuration, fold = path.parents[2].name, path.parents[1].name.removeprefix("fold_")
+        if (configuration, fold) not in outdated:
+            found.setdefault(configuration, []).append(path)
     return [_pool(configuration, paths) for configuration, paths in found.items()]
 
 

@@ -10,6 +10,9 @@ from PIL import Image
 from typing_extensions import override
 
 from autoseg.errors import UsageError
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import write_record
+from autoseg.records.plan import model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.report.page.render import render_report
 
@@ -125,3 +128,23 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_are_shown(selected, 
 def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"no dataset\.json and no plan\.json found; run autoseg-plan first"):
         render_report(Workspace(tmp_path))
+
+
+@pytest.mark.parametrize("is_planned_again", [False, True])
+def test_results_of_an_earlier_plan_are_named_and_not_shown(selected, plan, is_planned_again):
+    folder = selected.fold("3d_fullres", "0")
+    (folder / "checkpoint_final.safetensors").touch()
+    record = Checkpoint(
+        configuration="3d_fullres", fold="0", model_hash=model_hash(plan, "3d_fullres"), cases_hash="",
+        training=plan.configurations["3d_fullres"].training, epoch=1, step=1, elapsed_seconds=1.0,
+    )  # fmt: skip
+    write_record(record, folder / "checkpoint_final.json")
+    if is_planned_again:
+        write_record(plan.model_copy(update={"orientation": "as_stored"}), selected.plan)
+    page = Page(render_report(selected))
+    assert (
+        "3d_fullres, fold 0 was trained for another plan; its results are not shown" in page.text
+    ) == is_planned_again
+    assert ("-c 3d_fullres -f 0 --restart" in page.text) == is_planned_again
+    assert ("results" in page.ids) != is_planned_again
+    assert ("selection" in page.ids) != is_planned_again
