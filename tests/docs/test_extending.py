@@ -50,12 +50,14 @@ def change(file: Path, hunks: str) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the product code."""
-    ignore = shutil.ignore_patterns("__pycache__")
+    """A copy of what the page changes, in a folder of its own: the page also writes beside it."""
+    clone, ignore = tmp_path / "clone", shutil.ignore_patterns("__pycache__")
     for name in ("autoseg", "planners"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    return tmp_path
+        shutil.copytree(ROOT / name, clone / name, ignore=ignore)
+    (clone / "docs").mkdir()
+    for name in ("pyproject.toml", "docs/usage.md"):
+        shutil.copy(ROOT / name, clone / name)
+    return clone
 
 
 def apply_files(copy: Path, steps: list[Step]) -> None:
@@ -105,14 +107,18 @@ def test_a_section_works(steps, copy):
 
 
 @pytest.mark.slow
+def test_all_examples_together_pass_the_type_check(copy):
+    for steps in SECTIONS.values():
+        apply_files(copy, steps)
+    run(copy, "-m", "mypy", "autoseg", "planners")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", SECTIONS.values(), ids=SECTIONS)
 def test_commands_of_a_section_run(steps, copy, phantom_dataset, planned_phantoms):
     apply_files(copy, steps)
-    shutil.copytree(phantom_dataset, copy / "DATASET")
-    shutil.copytree(planned_phantoms.root, copy / "WORKSPACE")
-    (copy / "phantoms").symlink_to(copy / "DATASET")
-    for folder in ("OUT", "REFERENCES"):
-        shutil.copytree(phantom_dataset / "labelsTr", copy / folder)
+    shutil.copytree(phantom_dataset, copy.parent / "phantoms")
+    shutil.copytree(planned_phantoms.root, copy.parent / "phantoms.autoseg")
     for step in steps:
         for line in step.text.splitlines() if step.language == "sh" else []:
             program, *words = line.split()
