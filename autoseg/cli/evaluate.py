@@ -117,7 +117,7 @@ def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evalua
     for case in evaluation.missing_predictions:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:
-        print(f"{fault.severity}: {fault.case} {fault.file}: {fault.what}", file=sys.stderr)
+        print(f"{fault.severity}: {f'{fault.case} ' if fault.case else ''}{fault.file}: {fault.what}", file=sys.stderr)
     return evaluation, not evaluation.missing_predictions and all(fault.severity != "error" for fault in faults)
 
 
@@ -205,10 +205,11 @@ def _run_instances(arguments: argparse.Namespace) -> int:
     for case in evaluation.missing_predictions:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:
-        print(f"{fault.severity}: {fault.case} {fault.file}: {fault.what}", file=sys.stderr)
+        print(f"{fault.severity}: {f'{fault.case} ' if fault.case else ''}{fault.file}: {fault.what}", file=sys.stderr)
     try:
         write_record(evaluation, output)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written ({error}); choose another file with -o") from error
     print(f"Written: {output}")
-    return SOME_FAILED if evaluation.missing_predictions or faults else DONE
+    is_complete = not evaluation.missing_predictions and all(fault.severity != "error" for fault in faults)
+    return DONE if is_complete else SOME_FAILED

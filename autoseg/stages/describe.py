@@ -12,7 +12,7 @@ from autoseg.imaging.arrays.labels import make_encoding, value_list
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
-from autoseg.imaging.formats.volume import split_ending
+from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, DatasetDescription, Fault, LabelValues, OrientationName
 
@@ -75,7 +75,7 @@ def describe_dataset(
         file_ending=_most_common([split_ending(case.files.images[0])[1] for case in kept]),
         cases=tuple(case.files for case in kept),
         warnings=tuple(warnings),
-        notes=(*label_notes, *channel_notes, *_reading_notes(kept)),
+        notes=(*label_notes, *channel_notes, *describe_notes({case.files.case: case.notes for case in kept})),
     )
 
 
@@ -126,7 +126,8 @@ def _labels(
             "whole number per structure. Check that they are label maps."
         )
     if len(values) == 1:
-        ending = "No label map has any foreground." if facts else "Every case has errors."
+        is_read = any(case.label_voxels is not None for case in facts)
+        ending = "No label map has any foreground." if is_read else "Every case has errors."
         raise DatasetError(_fault_table(found, faults, ending))
     labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
     return labels, [f"no labels are declared; found in the label files: {value_list(values)} (0 is background)"]
@@ -197,13 +198,6 @@ def _fault_table(found: FoundDataset, faults: Sequence[Fault], ending: str) -> s
     return "\n".join(
         [f"{found.folder}: {num_errors} errors and {len(faults) - num_errors} warnings in this dataset", *lines, ending]
     )
-
-
-def _reading_notes(facts: Sequence[CaseFacts]) -> list[str]:
-    """Notes of the readers, each once with the number of cases."""
-    count = Counter(note for case in facts for note in case.notes)
-    example = {note: case.files.case for case in reversed(facts) for note in case.notes}
-    return [f"{note} ({number} of {len(facts)} cases, the first is {example[note]})" for note, number in count.items()]
 
 
 def _most_common(values: Sequence[_Value]) -> _Value:

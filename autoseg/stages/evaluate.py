@@ -4,7 +4,8 @@ A reference without prediction, a prediction without reference and a case that c
 result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.datasets.cases import map_in_processes
-from autoseg.imaging.formats.reading import read_label_map
+from autoseg.imaging.formats.label_values import VALUE_NOTES
+from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
@@ -25,7 +27,17 @@ from autoseg.records.evaluation import CaseScores, Evaluation
 MAX_NUMBER_OF_VALUES = 256
 """A reference with more different values is an image, not a label map."""
 
-_CaseOutcome = tuple[CaseScores | None, tuple[Fault, ...]]
+
+@dataclass(frozen=True)
+class _CaseOutcome:
+    """What became of one case."""
+
+    case: str
+    scores: CaseScores | None
+    """None: the case could not be compared."""
+    faults: tuple[Fault, ...] = ()
+    prediction_notes: tuple[str, ...] = ()
+    reference_notes: tuple[str, ...] = ()
 
 
 def evaluate_predictions(
@@ -69,15 +81,23 @@ def evaluate_predictions(
     pairs = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_files, given, tolerance_mm)
     outcomes = list(map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress))
-    faults = [fault for _, of_case in outcomes for fault in of_case]
-    scored = [scores for scores, _ in outcomes if scores is not None]
+    faults = [fault for outcome in outcomes for fault in outcome.faults]
+    scored = [outcome.scores for outcome in outcomes if outcome.scores is not None]
     if not scored:
         listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
         raise UsageError(f"no case could be compared:\n{listed}")
     names = [name for name in given if name not in (BACKGROUND, IGNORE)]
     missing = sorted(expected.keys() - predicted.keys())
     faults += [_without_reference(case, predicted[case]) for case in sorted(predicted.keys() - expected.keys())]
+    faults += note_faults(predictions, {outcome.case: outcome.prediction_notes for outcome in outcomes})
+    faults += note_faults(references, {outcome.case: outcome.reference_notes for outcome in outcomes})
     return summarize(scored, names, missing), tuple(faults)
+
+
+def note_faults(folder: Path, notes_by_case: Mapping[str, Sequence[str]]) -> list[Fault]:
+    """A warning for each note about the values of label maps of a folder."""
+    about_values = {case: [note for note in notes if note in VALUE_NOTES] for case, notes in notes_by_case.items()}
+    return [Fault(severity="warning", case="", file=str(folder), what=note) for note in describe_notes(about_values)]
 
 
 def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[str, LabelValues]:
@@ -93,7 +113,7 @@ def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[s
 
 
 def _values_in(path: Path) -> set[int] | None:
-    """Whole-number values of a label map; None for a file that cannot be read, which scoring reports."""
+    """Values of a label map; None for a file that is no label map, which scoring reports."""
     try:
         values = np.unique(read_label_map(path).array)
     except ImageFileError:
@@ -103,7 +123,7 @@ def _values_in(path: Path) -> set[int] | None:
             f"{path}: has more than {MAX_NUMBER_OF_VALUES} different values, so it is an image rather than a "
             "label map; give the folder of reference label maps, or the model whose labels they have with -m"
         )
-    return {int(value) for value in values[np.isfinite(values)] if value == np.rint(value)}
+    return set(values.tolist()) if values.dtype.kind in "ui" else None
 
 
 def _score_files(
@@ -115,29 +135,46 @@ def _score_files(
     except ImageFileError as error:
         file = reference if str(error).startswith(f"{reference}: ") else prediction
         what = str(error).removeprefix(f"{file}: ")
-        return None, (Fault(severity="error", case=case, file=str(file), what=what),)
+        return _CaseOutcome(case, None, (Fault(severity="error", case=case, file=str(file), what=what),))
     predicted, expected = (volume.array[0] for volume in volumes)
-    declared = {0, *(value for group in labels.values() for value in (group if isinstance(group, tuple) else (group,)))}
-    warnings = [
-        _undeclared(case, path, values, labels)
-        for path, values in ((prediction, np.unique(predicted)), (reference, np.unique(expected)))
-        if not declared.issuperset(values.tolist())
-    ]
+    faults = undeclared_values(case, {prediction: predicted, reference: expected}, labels)
+    if any(fault.severity == "error" for fault in faults):
+        return _CaseOutcome(case, None, faults)
     grid = volumes[1].grid
     if is_sheared(grid):
-        warnings.append(Fault(severity="warning", case=case, file=str(reference), what=SHEAR_NOTE))
+        faults = (*faults, Fault(severity="warning", case=case, file=str(reference), what=SHEAR_NOTE))
     scores = measure_case(case, predicted, expected, labels, grid.spacing, tolerance_mm, voxel_mm3(grid))
-    return scores, tuple(warnings)
+    return _CaseOutcome(case, scores, faults, volumes[0].notes, volumes[1].notes)
 
 
-def _undeclared(case: str, path: Path, values: NDArray[np.generic], labels: dict[str, LabelValues]) -> Fault:
-    return Fault(
-        severity="warning",
-        case=case,
-        file=str(path),
-        what=f"has the values {_shorten(values.tolist())}, but the labels are {labels}; other values were counted as "
-        "background. Give the labels that the files use.",
-    )
+def undeclared_values(
+    case: str, maps: Mapping[Path, NDArray[np.integer]], labels: dict[str, LabelValues]
+) -> tuple[Fault, ...]:
+    """Warnings about values that no label declares; errors where the labels of two files have no value in common.
+
+    A file whose foreground has no declared value at all, beside one that has, was numbered in another way (0 and 255
+    instead of 0 and 1): its score would be 0 whatever it shows.
+    """
+    background = {0, *_values_of(labels.get(BACKGROUND, 0))}
+    declared = background.union(*map(_values_of, labels.values()))
+    found = {path: set(np.unique(values).tolist()) for path, values in maps.items()}
+    is_known = {path: bool((values & declared) - background) for path, values in found.items()}
+    faults = []
+    for path, values in found.items():
+        if values <= declared:
+            continue
+        has_values = f"has the values {_shorten(sorted(values))}, but the labels are {labels}"
+        if not is_known[path] and any(is_known.values()):
+            what = f"{has_values}; not compared, because none of them is in the file. Give both folders equal values."
+            faults.append(Fault(severity="error", case=case, file=str(path), what=what))
+        else:
+            what = f"{has_values}; other values were counted as background. Give the labels that the files use."
+            faults.append(Fault(severity="warning", case=case, file=str(path), what=what))
+    return tuple(faults)
+
+
+def _values_of(group: LabelValues) -> tuple[int, ...]:
+    return group if isinstance(group, tuple) else (group,)
 
 
 def _without_reference(case: str, path: Path) -> Fault:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autoseg.components import Connectivity, label_components
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.datasets.cases import map_in_processes
+from autoseg.imaging.formats.label_values import check_whole_numbers, describe_fractions
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.label_maps import find_label_maps
@@ -23,9 +24,22 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
 from autoseg.records.evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
 from autoseg.records.prediction import INSTANCES
+from autoseg.stages.evaluate import note_faults, undeclared_values
 
 OBJECT = "object"
 """Name of the only label where references number instances, but have no labels."""
+
+
+@dataclass(frozen=True)
+class _CaseOutcome:
+    """What became of one case."""
+
+    case: str
+    scores: CaseInstanceScores | None
+    """None: the case could not be compared."""
+    faults: tuple[Fault, ...] = ()
+    prediction_notes: tuple[str, ...] = ()
+    reference_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +89,8 @@ def evaluate_instances(
         progress: Called after each case.
 
     Returns:
-        The evaluation, and an error for each case that could not be compared.
+        The evaluation, and faults: errors for cases that could not be compared, warnings for values that no label
+        declares and notes of the readers.
 
     Raises:
         UsageError: If a folder is missing, no case is in both, no case could be compared, or a worker was killed.
@@ -89,8 +104,8 @@ def evaluate_instances(
     files = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_case, options)
     outcomes = list(map_in_processes(score, files, task="evaluation", workers=workers, progress=progress))
-    faults = tuple(outcome for outcome in outcomes if isinstance(outcome, Fault))
-    cases = tuple(outcome for outcome in outcomes if isinstance(outcome, CaseInstanceScores))
+    faults = [fault for outcome in outcomes for fault in outcome.faults]
+    cases = tuple(outcome.scores for outcome in outcomes if outcome.scores is not None)
     if not cases:
         listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
         raise UsageError(f"no case could be compared:\n{listed}")
@@ -101,7 +116,9 @@ def evaluate_instances(
         cases=cases,
         missing_predictions=tuple(sorted(expected.keys() - predicted.keys())),
     )
-    return evaluation, faults
+    faults += note_faults(predictions, {outcome.case: outcome.prediction_notes for outcome in outcomes})
+    faults += note_faults(references, {outcome.case: outcome.reference_notes for outcome in outcomes})
+    return evaluation, tuple(faults)
 
 
 def pool_scores(scores: Iterable[InstanceScores]) -> InstanceScores:
@@ -132,20 +149,25 @@ def _rate(sum_iou: float, matched: int, false_alarms: int, missed: int) -> Insta
     )
 
 
-def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> CaseInstanceScores | Fault:
+def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> _CaseOutcome:
     case, prediction, reference = files
     try:
         predicted, expected = read_label_map(prediction), read_label_map(reference)
+        for volume in (predicted, expected):
+            check_whole_numbers(volume.array, volume.path)
         _check_grid(predicted, expected)
         predicted_ids, reference_ids = _read_ids(predicted), _read_ids(expected)
         if options.reference_ids:
             reference_ids = expected.array[0]
-        if reference_ids is not None and reference_ids.dtype.kind not in "ui":
-            raise ImageFileError(
-                f"{expected.path}: has {reference_ids.dtype} values; maps of instances have whole numbers"
-            )
     except ImageFileError as error:
-        return Fault(severity="error", case=case, file=str(prediction), what=str(error))
+        return _CaseOutcome(case, None, (Fault(severity="error", case=case, file=str(prediction), what=str(error)),))
+    faults: tuple[Fault, ...] = ()
+    if options.labels is not None and not options.reference_ids:
+        faults = undeclared_values(
+            case, {prediction: predicted.array[0], reference: expected.array[0]}, dict(options.labels)
+        )
+    if any(fault.severity == "error" for fault in faults):
+        return _CaseOutcome(case, None, faults)
     scores = {}
     for name, values in options.groups().items():
         inside = _mask(predicted.array[0], values), _mask(expected.array[0], values)
@@ -159,7 +181,7 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> Case
         matched = found.true_positives
         sum_iou = matched * (found.segmentation_quality or 0.0)
         scores[name] = _rate(sum_iou, matched, found.false_positives, found.false_negatives)
-    return CaseInstanceScores(case=case, labels=scores)
+    return _CaseOutcome(case, CaseInstanceScores(case=case, labels=scores), faults, predicted.notes, expected.notes)
 
 
 def _mask(labels: NDArray[np.generic], values: tuple[int, ...] | None) -> NDArray[np.bool_]:
@@ -184,7 +206,7 @@ def _read_ids(labels: Volume) -> NDArray[np.integer] | None:
     _check_grid(found, labels)
     ids: NDArray[np.integer] = found.array[0]
     if ids.dtype.kind not in "ui":
-        raise ImageFileError(f"{path}: has {ids.dtype} values; maps of instances have whole numbers")
+        raise ImageFileError(f"{path}: maps of instances have whole numbers: {describe_fractions(found.array)}")
     return ids
 
 

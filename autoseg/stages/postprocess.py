@@ -3,14 +3,17 @@
 read -> label indices -> steps -> values of the file -> write on the same grid
 """
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map, make_encoding
 from autoseg.imaging.datasets.cases import map_in_processes
-from autoseg.imaging.formats.reading import read_label_map, split_ending
+from autoseg.imaging.formats.label_values import VALUE_NOTES
+from autoseg.imaging.formats.reading import describe_notes, read_label_map, split_ending
 from autoseg.imaging.formats.volume import measurable_spacing
 from autoseg.imaging.formats.writing import write_label_map
 from autoseg.inference.files.case_pipeline import CASE_ERRORS
@@ -25,6 +28,17 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Plan
 from autoseg.records.selection import PostprocessingRecipe, PostprocessingStep, Selection
 from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.postprocess")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one label map."""
+
+    error: str
+    """Empty when it was written."""
+    notes: tuple[str, ...] = ()
 
 
 def recipe_of_model(workspace: Workspace) -> PostprocessingRecipe:
@@ -85,11 +99,13 @@ def postprocess_files(
     if faults:
         raise UsageError("\n".join(faults))
     work = partial(_attempt, steps=recipe.steps, encoding=encoding)
-    errors = map_in_processes(work, files, task="post-processing", workers=workers, progress=progress)
+    outcomes = list(map_in_processes(work, files, task="post-processing", workers=workers, progress=progress))
+    for note in describe_notes({file.item.case: outcome.notes for file, outcome in zip(files, outcomes, strict=True)}):
+        logger.warning("%s: %s", inputs, note)
     failures = [
-        PredictionFailure(file.item.case, tuple(map(str, file.item.images)), error)
-        for file, error in zip(files, errors, strict=True)
-        if error
+        PredictionFailure(file.item.case, tuple(map(str, file.item.images)), outcome.error)
+        for file, outcome in zip(files, outcomes, strict=True)
+        if outcome.error
     ]
     write_failures(failures, cases, files[0].target.parent / "failures.json")
     return failures
@@ -105,15 +121,17 @@ def _find_maps(inputs: Path) -> dict[str, Path]:
     return found
 
 
-def _attempt(file: OutputFile, steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> str:
+def _attempt(file: OutputFile, steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> _Outcome:
     try:
-        _postprocess_file(file, steps, encoding)
+        return _Outcome(error="", notes=_postprocess_file(file, steps, encoding))
     except CASE_ERRORS as error:
-        return str(error) or type(error).__name__
-    return ""
+        return _Outcome(error=str(error) or type(error).__name__)
 
 
-def _postprocess_file(file: OutputFile, steps: Sequence[PostprocessingStep], encoding: LabelEncoding) -> None:
+def _postprocess_file(
+    file: OutputFile, steps: Sequence[PostprocessingStep], encoding: LabelEncoding
+) -> tuple[str, ...]:
+    """Write one label map; returns the notes about its values."""
     (path,) = file.item.images
     volume = read_label_map(path)
     try:
@@ -122,3 +140,4 @@ def _postprocess_file(file: OutputFile, steps: Sequence[PostprocessingStep], enc
         raise ImageFileError(f"{path}: {error}. Give label maps with the values of the recipe's labels.") from error
     kept = apply_postprocessing(labels, steps, encoding, measurable_spacing(volume.grid))
     write_label_map(decode_label_map(kept, encoding), volume.template, file.target)
+    return tuple(note for note in volume.notes if note in VALUE_NOTES)

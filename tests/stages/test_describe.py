@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from autoseg.errors import DatasetError, UsageError
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.stages.describe import describe_dataset
-from tests.imaging.datasets.small_datasets import SHAPE_XYZ, image, label, make_nnunet, make_plain, save, whats
+from tests.imaging.datasets.small_datasets import AFFINE, SHAPE_XYZ, image, label, make_nnunet, make_plain, save, whats
 
 
 def kill_this_process(*_, **__):
@@ -224,6 +225,37 @@ def test_wrong_number_of_channel_names(tmp_path):
 def test_unusable_datasets(tmp_path, make, message: str):
     with pytest.raises(DatasetError, match=message):
         describe_dataset(make(tmp_path))
+
+
+def save_scaled(path, labels):
+    """Write labels as nibabel writes floats under a header of 16 bits: with a scale factor."""
+    scaled = nibabel.Nifti1Image(labels.astype(np.float64), AFFINE)
+    scaled.header.set_data_dtype(np.uint16)
+    nibabel.save(scaled, path)
+
+
+def test_label_maps_that_are_whole_numbers_but_for_rounding(tmp_path):
+    make_plain(tmp_path, ["a", "b", "c"], values=(1, 2, 3))
+    for case in "ac":
+        save_scaled(tmp_path / "labels" / f"{case}.nii.gz", label(1, 2, 3))
+    stored = nibabel.load(tmp_path / "labels" / "a.nii.gz").get_fdata()
+    assert not np.array_equal(stored, np.rint(stored))
+    description = describe_dataset(tmp_path)
+    assert description.labels == {"background": 0, "label_1": 1, "label_2": 2, "label_3": 3}
+    (note,) = (note for note in description.notes if "rounding" in note)
+    assert note.endswith("(2 of 3 cases, the first is a)")
+
+
+def test_label_maps_that_are_no_label_maps_are_not_said_to_lack_foreground(tmp_path):
+    make_plain(tmp_path, ["a", "b"])
+    for case in "ab":
+        save(tmp_path / "labels" / f"{case}.nii.gz", label(1, 2) * np.float32(0.3))
+    with pytest.raises(
+        DatasetError, match=r"labels/a\.nii\.gz .* whole numbers from 0 to 65535, found 0.3, 0.6 in"
+    ) as caught:
+        describe_dataset(tmp_path)
+    assert "foreground" not in str(caught.value)
+    assert str(caught.value).endswith("Every case has errors.")
 
 
 def test_damaged_json_is_named(tmp_path):

@@ -238,6 +238,53 @@ def test_float_label_maps_are_compared_by_value(folders):
     assert evaluate_predictions(predictions, references)[0].labels["label_1"].dice == pytest.approx((2 / 3 + 1) / 2)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_label_maps_that_were_stored_with_a_scale_are_compared_as_whole_numbers(folders, side):
+    exact, _ = evaluate_predictions(*folders)
+    for path in [path for path in folders[side].iterdir() if path.name.endswith(".nii.gz")]:
+        stored = nibabel.load(path)
+        scaled = nibabel.Nifti1Image(stored.get_fdata(), stored.affine)
+        scaled.header.set_data_dtype(np.uint16)
+        nibabel.save(scaled, path)
+    found, faults = evaluate_predictions(*folders)
+    assert found == exact
+    assert all(fault.severity == "warning" for fault in faults)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rounded_values_are_said_once_for_each_folder(folders, side):
+    exact, _ = evaluate_predictions(*folders, labels=LABELS)
+    for path in folders[side].iterdir():
+        image = SimpleITK.ReadImage(str(path))
+        SimpleITK.WriteImage(SimpleITK.Cast(image, SimpleITK.sitkFloat32) * 0.9999, str(path))
+    found, faults = evaluate_predictions(*folders, labels=LABELS)
+    assert found == exact
+    (fault,) = faults
+    assert (fault.severity, fault.file) == ("warning", str(folders[side]))
+    assert "whole numbers but for rounding" in fault.what
+    assert "(2 of 2 cases, the first is a)" in fault.what
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_fractions_are_refused_with_their_values_instead_of_scored_as_0(folders, side):
+    image = SimpleITK.ReadImage(str(folders[side] / "a.nii.gz"))
+    SimpleITK.WriteImage(SimpleITK.Cast(image, SimpleITK.sitkFloat32) * 0.8, str(folders[side] / "a.nii.gz"))
+    evaluation, (fault,) = evaluate_predictions(*folders, labels=LABELS)
+    assert [case.case for case in evaluation.cases] == ["b"]
+    assert (fault.severity, fault.case, fault.file) == ("error", "a", str(folders[side] / "a.nii.gz"))
+    assert "label values must be whole numbers from 0 to 65535, found 0.8 in" in fault.what
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_labels_with_other_numbers_are_not_scored_as_misses(folders, side):
+    write(folders[side] / "a.nii.gz", block(1, 4, 255))
+    evaluation, (fault,) = evaluate_predictions(*folders, labels=LABELS)
+    assert [case.case for case in evaluation.cases] == ["b"]
+    assert (fault.severity, fault.case, fault.file) == ("error", "a", str(folders[side] / "a.nii.gz"))
+    assert "has the values 0, 255, but the labels are" in fault.what
+    assert "not compared" in fault.what
+
+
 def test_processes_give_the_same_result(folders):
     assert evaluate_predictions(*folders, labels=LABELS, workers=2) == evaluate_predictions(*folders, labels=LABELS)
 

@@ -117,8 +117,29 @@ def test_numbers_that_are_not_whole_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
         for name, values in (("a", np.ones((3, 4, 5), np.uint8)), ("a_instances", np.full((3, 4, 5), 0.5, np.float32))):
             nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / folder / f"{name}.nii.gz")
-    with pytest.raises(UsageError, match="maps of instances have whole numbers"):
+    with pytest.raises(
+        UsageError, match=r"a_instances\.nii\.gz: maps of instances have whole numbers: .* found 0.5 in"
+    ):
         evaluate_instances(tmp_path / "p", tmp_path / "r", InstanceOptions())
+
+
+def test_instances_numbered_with_rounding_are_the_same_instances(tmp_path, capsys):
+    predictions, references = write(tmp_path / "p", a=PREDICTION), write(tmp_path / "r", a=REFERENCE)
+    exact, _ = evaluate_instances(predictions, references, InstanceOptions(labels=LABELS))
+    (predictions / "a.png").unlink()
+    Image.fromarray((PREDICTION * 0.99999).astype(np.float32)).save(predictions / "a.tif")
+    found, faults = evaluate_instances(predictions, references, InstanceOptions(labels=LABELS))
+    assert found == exact
+    assert [fault.severity for fault in faults] == ["warning"]
+    assert "whole numbers but for rounding" in faults[0].what
+    assert main(["evaluate", str(predictions), str(references), "--instances", "-j", "1"]) == 0
+    assert f"warning: {predictions}: the label values are whole numbers but for" in capsys.readouterr().err
+
+
+def test_labels_with_other_numbers_are_not_scored_as_misses(tmp_path):
+    predictions, references = write(tmp_path / "p", a=100 * PREDICTION), write(tmp_path / "r", a=REFERENCE)
+    with pytest.raises(UsageError, match="not compared, because none of them is in the file"):
+        evaluate_instances(predictions, references, InstanceOptions(labels=LABELS))
 
 
 def test_from_the_command_line(tmp_path, capsys):

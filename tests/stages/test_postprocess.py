@@ -155,6 +155,19 @@ def test_whole_numbers_stored_as_floats_are_labels(tmp_path):
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(written), expected)
 
 
+def test_whole_numbers_but_for_rounding_are_labels(tmp_path, caplog):
+    labels, expected = make_map()
+    (tmp_path / "in").mkdir()
+    write_itk(labels - np.float32(0.0009) * (labels > 0), tmp_path / "in" / "a.nii.gz")
+    write_itk(labels, tmp_path / "in" / "b.nii.gz")
+    assert postprocess_files(RECIPE, tmp_path / "in", tmp_path / "out") == []
+    written = SimpleITK.ReadImage(str(tmp_path / "out" / "a.nii.gz"))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(written), expected)
+    (said,) = caplog.messages
+    assert "whole numbers but for rounding" in said
+    assert "(1 of 2 cases, the first is a)" in said
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_maps_that_fail_are_listed_and_the_others_are_written(tmp_path, capsys, workers):
     labels, _ = make_map()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.records.dataset import BACKGROUND, IGNORE, Head, LabelEncoding, LabelValues
 
@@ -20,9 +21,6 @@ Locations = NDArray[np.int32]
 ClassLocations = tuple[dict[int, Locations], Locations | None]
 """Voxels by index in `LabelEncoding.heads`, foreground heads only; and voxels with a label other than `ignore`, None
 when the dataset has no ignore label."""
-
-MAX_VALUE = 65535
-"""Largest value in label files: the largest that 16-bit files hold, and small enough for a look-up table."""
 
 _LISTED_VALUES = 10
 """Number of undeclared values that a message names; it counts the others."""
@@ -88,13 +86,13 @@ def encode_label_map(values: AnyArray, encoding: LabelEncoding) -> NDArray[np.in
         ValueError: If a value is not whole or not declared; the message names the values.
     """
     whole = _whole_numbers(values)
-    table = np.full(MAX_VALUE + 1, -1, dtype=np.int16)
+    table = np.full(MAX_LABEL_VALUE + 1, -1, dtype=np.int16)
     for index, value in reversed([*enumerate(encoding.values)]):
         table[value] = index
     if encoding.ignore_value is not None:
         table[encoding.ignore_value] = len(encoding.values)
-    if whole.size and (whole.min() < 0 or whole.max() > MAX_VALUE):
-        raise ValueError(_undeclared_message(whole[(whole < 0) | (whole > MAX_VALUE)], encoding))
+    if whole.size and (whole.min() < 0 or whole.max() > MAX_LABEL_VALUE):
+        raise ValueError(_undeclared_message(whole[(whole < 0) | (whole > MAX_LABEL_VALUE)], encoding))
     indices: NDArray[np.int16] = table[whole]
     if whole.size and indices.min() < 0:
         raise ValueError(_undeclared_message(whole[indices < 0], encoding))
@@ -127,9 +125,9 @@ def foreground_heads(encoding: LabelEncoding) -> Iterator[tuple[int, Head]]:
 
 def _values(name: str, entry: LabelValues) -> tuple[int, ...]:
     values = entry if isinstance(entry, tuple) else (entry,)
-    wrong = [value for value in values if not 0 <= value <= MAX_VALUE]
+    wrong = [value for value in values if not 0 <= value <= MAX_LABEL_VALUE]
     if wrong or not values:
-        raise DatasetError(f"labels: '{name}' has the value {wrong or 'none'}; expected 0 to {MAX_VALUE}")
+        raise DatasetError(f"labels: '{name}' has the value {wrong or 'none'}; expected 0 to {MAX_LABEL_VALUE}")
     return values
 
 
@@ -194,7 +192,7 @@ def _whole_numbers(values: AnyArray) -> AnyArray:
     fractions = np.unique(values[~(values == np.rint(values))])
     if fractions.size:
         raise ValueError(f"values that are not whole numbers: {value_list(fractions.tolist())}")
-    return np.clip(values, -1, MAX_VALUE + 1).astype(np.int32)
+    return np.clip(values, -1, MAX_LABEL_VALUE + 1).astype(np.int32)
 
 
 def _undeclared_message(wrong: AnyArray, encoding: LabelEncoding) -> str:

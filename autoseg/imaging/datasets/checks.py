@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.arrays.labels import MAX_VALUE, value_list
+from autoseg.imaging.arrays.labels import value_list
 from autoseg.imaging.datasets.cases import choose_orientation
+from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS, AnyArray, Volume, grid_difference, orient_grid, split_ending
 from autoseg.records.case import Grid, Spacing
@@ -141,7 +142,7 @@ def count_values(values: AnyArray) -> dict[int, int]:
         values: Values of integer type, (Z, Y, X).
     """
     lowest, highest = int(values.min()), int(values.max())
-    if highest - lowest > MAX_VALUE:
+    if highest - lowest > MAX_LABEL_VALUE:
         found, voxels = np.unique(values, return_counts=True)
         return dict(zip(found.tolist(), voxels.tolist(), strict=True))
     voxels = np.zeros(highest - lowest + 1, dtype=np.int64)
@@ -211,17 +212,13 @@ def _check_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _N
     if grid is not None:
         _check_grid(label_map.grid, file, grid, files.images[0], notebook)
     values = label_map.array[0]
-    if values.dtype.kind == "f":
-        # Equality fails for NaN as well as for fractions; integral values beyond int32 are out of range below.
-        wrong = np.unique(values[~((values == np.rint(values)) & (np.abs(values) <= MAX_VALUE))])
-        notebook.error(
-            file, f"label values must be whole numbers from 0 to {MAX_VALUE}, found {value_list(wrong.tolist())}"
-        )
+    if values.dtype.kind not in "ui":
+        notebook.error(file, describe_fractions(label_map.array))
         return None
     voxels = count_values(values)
-    out_of_range = [value for value in voxels if not 0 <= value <= MAX_VALUE]
+    out_of_range = [value for value in voxels if not 0 <= value <= MAX_LABEL_VALUE]
     if out_of_range:
-        notebook.error(file, f"label values must lie between 0 and {MAX_VALUE}, found {value_list(out_of_range)}")
+        notebook.error(file, f"label values must lie between 0 and {MAX_LABEL_VALUE}, found {value_list(out_of_range)}")
         return None
     return voxels
 

@@ -3,7 +3,8 @@
 Only this module, the format modules that it calls and `writing` know the axis order of files.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.itk import detached_data_files, read_itk, volume_from_simpleitk
+from autoseg.imaging.formats.label_values import round_to_integers
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
 from autoseg.imaging.formats.units import refuse_absurd_spacing
@@ -35,6 +37,7 @@ __all__ = [
     "Template",
     "Volume",
     "data_files",
+    "describe_notes",
     "read_image",
     "read_label_map",
     "split_ending",
@@ -77,8 +80,8 @@ def read_label_map(path: Path) -> Volume:
     """Read a label map with the file's own values.
 
     Returns:
-        Volume with array (1, Z, Y, X) in stored order: integers stay integers, whole numbers stored as floats become
-        integers, anything else (fractions, NaN) stays float.
+        Volume with array (1, Z, Y, X) in stored order: integers stay integers, floats that are whole numbers but for
+        rounding become integers (with a note if they were rounded), anything else (fractions, NaN) stays float.
 
     Raises:
         ImageFileError: If the file cannot be read or has more than one value per voxel.
@@ -86,7 +89,21 @@ def read_label_map(path: Path) -> Volume:
     volume = _read(Path(path), as_labels=True)
     if volume.array.shape[0] != 1:
         raise ImageFileError(f"{path}: a label map needs one value per voxel, found {volume.array.shape[0]} channels")
-    return replace(volume, array=_as_integers(volume.array))
+    integers, notes = round_to_integers(volume.array)
+    return replace(volume, array=integers, notes=(*volume.notes, *notes))
+
+
+def describe_notes(notes_by_case: Mapping[str, Sequence[str]]) -> list[str]:
+    """Notes of the readers, each once with the number of its cases.
+
+    Args:
+        notes_by_case: Notes by case or file, an empty sequence for those without notes.
+    """
+    number = Counter(note for notes in notes_by_case.values() for note in notes)
+    first = {note: case for case, notes in reversed([*notes_by_case.items()]) for note in notes}
+    return [
+        f"{note} ({count} of {len(notes_by_case)} cases, the first is {first[note]})" for note, count in number.items()
+    ]
 
 
 def volume_from_array(
@@ -159,15 +176,3 @@ def _as_float32(array: AnyArray) -> AnyArray:
     # Values beyond float32 become infinite, which the checks report.
     with np.errstate(over="ignore"):
         return array.astype(np.float32, copy=False)
-
-
-def _as_integers(array: AnyArray) -> AnyArray:
-    if array.dtype.kind in "ui":
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8)
-    limits = np.iinfo(np.int32)
-    if not (array.min() >= limits.min and array.max() <= limits.max):
-        return array
-    integers = array.astype(np.int32)
-    return integers if np.array_equal(integers, array) else array

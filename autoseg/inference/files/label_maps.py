@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.datasets.names import composed
+from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.outputs import SIDE_MAPS
@@ -42,9 +43,12 @@ def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volu
     """Read a prediction and its reference, in stored order with the files' values.
 
     Raises:
-        ImageFileError: If a file cannot be read, or the two do not lie on the same grid.
+        ImageFileError: If a file cannot be read, its values are not whole numbers, or the two do not lie on
+            the same grid.
     """
     predicted, expected = read_label_map(prediction), read_label_map(reference)
+    for volume in (predicted, expected):
+        check_whole_numbers(volume.array, volume.path)
     difference = grid_difference(predicted.grid, expected.grid)
     if difference is not None:
         raise ImageFileError(

@@ -1,10 +1,14 @@
+import re
+
 import nibabel
 import numpy as np
 import pytest
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import (
     IMAGE_ENDINGS,
+    describe_notes,
     read_image,
     read_label_map,
     split_ending,
@@ -66,13 +70,48 @@ def test_whole_label_values_become_integers(tmp_path, dtype, expected_kind: str)
     np.testing.assert_array_equal(array[0], labels.transpose(2, 1, 0))
 
 
-@pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf, 1e20])
-def test_other_label_values_stay_as_they_are(tmp_path, wrong: float):
+@pytest.mark.parametrize(
+    ("wrong", "shown"), [(0.5, "0.5"), (1.002, "1.002"), (np.nan, "nan"), (np.inf, "inf"), (1e20, "1e+20")]
+)
+def test_other_label_values_stay_as_they_are_and_are_no_labels(tmp_path, wrong: float, shown: str):
     labels = np.zeros(SHAPE_XYZ, np.float32)
     labels[3, 2, 1] = wrong
+    volume = read_label_map(save_nifti(tmp_path / "x.nii.gz", labels))
+    assert volume.array.dtype == np.float32
+    np.testing.assert_array_equal(volume.array[0, 1, 2, 3], np.float32(wrong))
+    with pytest.raises(ImageFileError, match=rf"x\.nii\.gz: .*whole numbers.*found {re.escape(shown)} in 1 of 385 "):
+        check_whole_numbers(volume.array, volume.path)
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("noise", [0.0, 9e-4])
+def test_whole_numbers_but_for_rounding_are_read_as_such_with_a_note(tmp_path, stored, noise: float):
+    labels = RNG.integers(0, 4, SHAPE_XYZ)
+    labels[0, 0, :2] = 0, 3
+    image = nibabel.Nifti1Image(labels + noise * RNG.uniform(-1, 1, SHAPE_XYZ), AFFINE)
+    image.header.set_data_dtype(stored)  # nibabel chooses a scale factor for types of whole numbers
+    nibabel.save(image, tmp_path / "x.nii.gz")
+    found = nibabel.load(tmp_path / "x.nii.gz").get_fdata()
+    if np.abs(found - labels).max() > 1e-3:
+        pytest.skip("eight bits with a scale factor do not hold the noise")
+    volume = read_label_map(tmp_path / "x.nii.gz")
+    np.testing.assert_array_equal(volume.array[0], labels.transpose(2, 1, 0))
+    assert volume.array.dtype == np.int32
+    is_rounded = not np.array_equal(found, labels)
+    assert [note for note in volume.notes if "whole numbers but for rounding" in note] == list(volume.notes)
+    assert len(volume.notes) == is_rounded
+
+
+def test_large_values_in_float32_are_rounded(tmp_path):
+    labels = np.full(SHAPE_XYZ, 40000.0, np.float32)
+    labels[1] = np.nextafter(np.float32(40000), np.float32(1e9))  # 40000.004
     array = read_label_map(save_nifti(tmp_path / "x.nii.gz", labels)).array
-    assert array.dtype == np.float32
-    np.testing.assert_array_equal(array[0, 1, 2, 3], np.float32(wrong))
+    np.testing.assert_array_equal(array, 40000)
+
+
+def test_notes_are_counted_by_case():
+    notes = {"a": (), "b": ("one", "two"), "c": ("two",)}
+    assert describe_notes(notes) == ["one (1 of 3 cases, the first is b)", "two (2 of 3 cases, the first is b)"]
 
 
 def test_label_map_has_one_channel(tmp_path):
