@@ -87,19 +87,27 @@ def describe_fractions(array: AnyArray) -> str:
     )
 
 
-def describe_colours(array: AnyArray) -> str:
-    """The sentence about a label map that holds colours instead of numbers.
+def take_one_channel(array: AnyArray, path: Path) -> AnyArray:
+    """The numbers of a label map that may be stored as colours, whose red, green and blue are then equal.
 
     Args:
-        array: Colours, (C, Z, Y, X) with three channels, red, green, blue.
+        array: Values as stored, (C, Z, Y, X).
+        path: File of the values, for the message.
+
+    Returns:
+        Values, (1, Z, Y, X).
+
+    Raises:
+        ImageFileError: If there are several values per voxel; the message lists the colours of a colour mask.
     """
-    colours, pixels = np.unique(array.reshape(len(array), -1), axis=1, return_counts=True)
-    order = np.argsort(-pixels, kind="stable")
-    found = [f"({', '.join(map(str, colours[:, index].tolist()))}) in {pixels[index]} pixels" for index in order]
-    return (
-        f"this is a colour mask with {len(found)} colours (red, green, blue): {_shorten(found)}; expected one number "
-        "per pixel. Write a grey image with one whole number for each colour: 0 for the background, then 1, 2, ..."
-    )
+    if len(array) == 1:
+        return array
+    what = f"a label map needs one value per voxel, found {len(array)} channels"
+    if len(array) != 3 or array.dtype != np.uint8:
+        raise ImageFileError(f"{path}: {what}")
+    if not (array == array[:1]).all():
+        raise ImageFileError(f"{path}: {what}: {_describe_colours(array)}")
+    return np.ascontiguousarray(array[:1])
 
 
 def _is_whole(values: AnyArray, nearest: AnyArray) -> NDArray[np.bool_]:
@@ -108,6 +116,22 @@ def _is_whole(values: AnyArray, nearest: AnyArray) -> NDArray[np.bool_]:
         is_near = np.abs(values - nearest) <= np.maximum(ROUNDING_TOLERANCE, RELATIVE_TOLERANCE * np.abs(nearest))
     is_whole: NDArray[np.bool_] = is_near & (nearest >= limits.min) & (nearest <= limits.max)
     return is_whole
+
+
+def _describe_colours(array: AnyArray) -> str:
+    """The sentence about a mask (3, Z, Y, X) of red, green and blue, 8 bits each."""
+    red, green, blue = array.astype(np.int32)
+    colours, voxels = np.unique(red << 16 | green << 8 | blue, return_counts=True)
+    order = np.argsort(-voxels, kind="stable")
+    found = [
+        f"({colour >> 16}, {colour >> 8 & 255}, {colour & 255}) in {number}"
+        for colour, number in zip(colours[order].tolist(), voxels[order].tolist(), strict=True)
+    ]
+    return (
+        f"the label map has colours, so it is a colour mask. Its {len(found)} colours (red, green, blue), with their "
+        f"numbers of voxels: {_shorten(found)}. Save a grey image (PNG) with one whole number instead of each colour: "
+        "0 for the background, then 1, 2, ..."
+    )
 
 
 def _shorten(items: Iterable[str]) -> str:

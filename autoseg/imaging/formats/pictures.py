@@ -1,5 +1,11 @@
-"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space."""
+"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space.
 
+A grey pixel is the number that the file stores, at every depth and for images and label maps alike: TIFF files marked
+WhiteIsZero are not inverted, and samples of 1, 2 and 4 bits are not spread over 0 to 255. A palette gives its colours
+in an image, and its indices in a label map.
+"""
+
+import re
 import struct
 import warnings
 import zlib
@@ -9,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.label_values import WHITE_IS_ZERO_NOTE, take_one_channel
 from autoseg.imaging.formats.volume import AnyArray, Template, Volume, canonical_affine, make_grid, split_ending
 
 PICTURE_SLICE_SPACING_MM = 999.0
@@ -20,6 +27,14 @@ References:
 
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
+_TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+
+_SAMPLE_FORM = re.compile(r"(?P<mode>1|L)(;(?P<bits>[24])?(?P<inverted>I)?R?)?")
+"""Pillow's name for the samples of a file with 1 to 8 bits: `L;4I` are four bits, inverted; R reverses the bits."""
+
+_SAMPLE_FACTORS = {"2": 85, "4": 17}
+"""Factor by which Pillow spreads samples of 2 and 4 bits over 0 to 255."""
+
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -42,16 +57,26 @@ def read_picture(path: Path, *, as_labels: bool) -> Volume:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
+                _refuse_pages(picture, path)
                 _refuse_deep_colours(picture, path)
-                array, notes = _pixels(picture, as_labels=as_labels)
+                pixels, notes = _pixels(picture, as_labels=as_labels)
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: the image is too large: {error}. Cut it into pieces.") from error
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
         raise ImageFileError(f"{path}: cannot be read as a 2D image, it may be damaged: {error}") from error
+    array = take_one_channel(pixels, path) if as_labels else pixels
     spacing = (PICTURE_SLICE_SPACING_MM, 1.0, 1.0)
     grid = make_grid(array.shape[1:], spacing, canonical_affine(spacing))
     template = Template(ending=split_ending(path.name)[1], grid=grid, file_dimensions=2)
     return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
+
+
+def _refuse_pages(picture: Image.Image, path: Path) -> None:
+    pages = getattr(picture, "n_frames", 1)
+    if pages > 1:
+        raise ImageFileError(
+            f"{path}: it has {pages} pages; save stacks in a format with spacing, such as .nii.gz or .nrrd"
+        )
 
 
 def _refuse_deep_colours(picture: ImageFile.ImageFile, path: Path) -> None:
@@ -70,26 +95,43 @@ def _refuse_deep_colours(picture: ImageFile.ImageFile, path: Path) -> None:
         )
 
 
-def _pixels(picture: Image.Image, *, as_labels: bool) -> tuple[AnyArray, list[str]]:
+def _pixels(picture: ImageFile.ImageFile, *, as_labels: bool) -> tuple[AnyArray, list[str]]:
     """Pixels, (C, 1, Y, X), and notes."""
-    pages = getattr(picture, "n_frames", 1)
-    if pages > 1:
-        raise ValueError(f"it has {pages} pages; save stacks in a format with spacing, such as .nii.gz or .nrrd")
+    form = _sample_form(picture)  # before the EXIF data, which decodes the pixels
     notes = []
     if picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
         notes.append("the EXIF rotation of the image was not applied: pixels are used as they are stored")
     if picture.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
         notes.append("the alpha channel was ignored")
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        notes.append(WHITE_IS_ZERO_NOTE)
     pixels = np.asarray(_without_alpha(picture, as_labels=as_labels))
+    if pixels.ndim == 2:
+        return _stored_numbers(pixels, form)[np.newaxis, np.newaxis], notes
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 0)[:, np.newaxis]), notes
+
+
+def _sample_form(picture: ImageFile.ImageFile) -> str:
+    """Pillow's name for the samples as the file stores them; known only before decoding."""
+    arguments = picture.tile[0].args if picture.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _stored_numbers(pixels: AnyArray, form: str) -> AnyArray:
+    """Undo what Pillow does to samples of up to 8 bits when it decodes them.
+
+    Args:
+        pixels: Decoded pixels, (Y, X).
+        form: Result of `_sample_form`.
+    """
     if pixels.dtype.kind == "b":
         pixels = pixels.astype(np.uint8)
-    if pixels.ndim == 2:
-        return pixels[np.newaxis, np.newaxis], notes
-    if as_labels:
-        if not (pixels == pixels[..., :1]).all():
-            raise ValueError("the label map has colours; expected one number per pixel, such as an 8-bit grey PNG")
-        return np.ascontiguousarray(pixels[np.newaxis, np.newaxis, ..., 0]), notes
-    return np.ascontiguousarray(np.moveaxis(pixels, -1, 0)[:, np.newaxis]), notes
+    samples = _SAMPLE_FORM.fullmatch(form)
+    if samples is None:
+        return pixels
+    if samples["inverted"]:
+        pixels = (1 if samples["mode"] == "1" else 255) - pixels
+    return pixels // _SAMPLE_FACTORS[samples["bits"]] if samples["bits"] else pixels
 
 
 def _without_alpha(picture: Image.Image, *, as_labels: bool) -> Image.Image:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.itk import detached_data_files, read_itk, volume_from_simpleitk
-from autoseg.imaging.formats.label_values import round_to_integers
+from autoseg.imaging.formats.label_values import round_to_integers, take_one_channel
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
 from autoseg.imaging.formats.units import refuse_absurd_spacing
@@ -87,9 +87,7 @@ def read_label_map(path: Path) -> Volume:
         ImageFileError: If the file cannot be read or has more than one value per voxel.
     """
     volume = _read(Path(path), as_labels=True)
-    if volume.array.shape[0] != 1:
-        raise ImageFileError(f"{path}: a label map needs one value per voxel, found {volume.array.shape[0]} channels")
-    integers, notes = round_to_integers(volume.array)
+    integers, notes = round_to_integers(take_one_channel(volume.array, Path(path)))
     return replace(volume, array=integers, notes=(*volume.notes, *notes))
 
 

@@ -1,6 +1,7 @@
 """PNG, TIFF and other 2D images: colours, bit depths, palettes."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -70,6 +71,59 @@ def test_palette_pictures_are_colours_as_image_and_indices_as_label_map(tmp_path
     np.testing.assert_array_equal(
         read_image([tmp_path / "x.png"]).array[:, 0], np.array(palette)[indices].transpose(2, 0, 1)
     )
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
+def test_tiff_pixels_are_the_stored_numbers_whatever_is_shown_white(tmp_path, dtype, compression, photometric: str):
+    numbers = RNG.integers(0, 3, (7, 11)).astype(dtype)
+    tifffile.imwrite(tmp_path / "x.tif", numbers, photometric=photometric, compression=compression)
+    for volume in (read_label_map(tmp_path / "x.tif"), read_image([tmp_path / "x.tif"])):
+        np.testing.assert_array_equal(volume.array[0, 0], numbers)
+        assert ["WhiteIsZero" in note for note in volume.notes] == [True] * (photometric == "miniswhite")
+
+
+def grey_png(numbers: np.ndarray, bits: int) -> bytes:
+    """A grey PNG with few bits per pixel, which Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = numbers.shape
+    rows = ["".join(f"{number:0{bits}b}" for number in row) for row in numbers]
+    packed = [b"\0" + int(row.ljust(-(-len(row) // 8) * 8, "0"), 2).to_bytes(-(-len(row) // 8), "big") for row in rows]
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(packed))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_few_bits_per_pixel_are_the_stored_numbers(tmp_path, bits: int):
+    numbers = RNG.integers(0, 2**bits, (7, 11))
+    (tmp_path / "x.png").write_bytes(grey_png(numbers, bits))
+    np.testing.assert_array_equal(read_label_map(tmp_path / "x.png").array[0, 0], numbers)
+    np.testing.assert_array_equal(read_image([tmp_path / "x.png"]).array[0, 0], numbers)
+
+
+def test_colour_masks_are_named_with_their_colours(tmp_path):
+    colours = np.zeros((7, 11, 3), np.uint8)
+    colours[1:3, 2:5], colours[4, :4] = (255, 0, 0), (0, 128, 64)
+    Image.fromarray(colours).save(tmp_path / "c.png")
+    volume = SimpleITK.GetImageFromArray(colours[np.newaxis], isVector=True)
+    SimpleITK.WriteImage(volume, str(tmp_path / "c.nrrd"))
+    found = r"3 colours .*: \(0, 0, 0\) in 67, \(255, 0, 0\) in 6, \(0, 128, 64\) in 4\. Save a grey image"
+    for name in ("c.png", "c.nrrd"):
+        with pytest.raises(ImageFileError, match=rf"{name}: .*it is a colour mask.*{found}") as caught:
+            read_label_map(tmp_path / name)
+        assert "damaged" not in str(caught.value)
+
+
+def test_grey_stored_as_colours_is_a_label_map_in_every_format(tmp_path):
+    grey = RNG.integers(0, 3, (5, 7, 11)).astype(np.uint8)
+    image = SimpleITK.GetImageFromArray(np.stack([grey] * 3, axis=-1), isVector=True)
+    SimpleITK.WriteImage(image, str(tmp_path / "x.nrrd"))
+    np.testing.assert_array_equal(read_label_map(tmp_path / "x.nrrd").array[0], grey)
 
 
 def test_colour_label_maps_need_equal_channels(tmp_path):
