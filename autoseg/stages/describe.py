@@ -10,7 +10,14 @@ from typing import TypeVar
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding, value_list
 from autoseg.imaging.datasets.cases import map_in_processes
-from autoseg.imaging.datasets.checks import CaseFacts, channel_faults, check_case, compare_cases, label_faults
+from autoseg.imaging.datasets.checks import (
+    CaseFacts,
+    channel_faults,
+    check_case,
+    compare_cases,
+    label_faults,
+    stray_values,
+)
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.progress import Progress, no_progress
@@ -59,6 +66,7 @@ def describe_dataset(
     labels, label_notes = _labels(found, counted, faults)
     encoding = make_encoding(labels, found.regions_class_order)
     faults += label_faults(counted, encoding)
+    faults += stray_values(counted) if found.labels is None else []
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
     names, channel_notes = _channel_names(found, counted, channel_names, num_channels)
     faults += _wrong_channel_names(names, num_channels, is_given=channel_names is not None)
@@ -92,9 +100,10 @@ def _find_cases(folder: Path) -> FoundDataset:
 def _check_cases(
     found: FoundDataset, orientation: OrientationName, workers: int, progress: Progress
 ) -> list[CaseFacts]:
-    check = partial(check_case, found.folder, orientation=orientation)
+    has_declared_labels = found.labels is not None
+    check = partial(check_case, found.folder, orientation=orientation, has_declared_labels=has_declared_labels)
     facts = map_in_processes(check, found.cases, task="checking", workers=workers, progress=progress)
-    return [case if found.labels is not None else _refuse_intensities(case) for case in facts]
+    return [case if has_declared_labels else _refuse_intensities(case) for case in facts]
 
 
 def _refuse_intensities(case: CaseFacts) -> CaseFacts:

@@ -258,6 +258,36 @@ def test_label_maps_that_are_no_label_maps_are_not_said_to_lack_foreground(tmp_p
     assert str(caught.value).endswith("Every case has errors.")
 
 
+def test_masks_with_grey_levels_do_not_become_classes(tmp_path):
+    soft = np.zeros(SHAPE_XYZ, np.uint8)
+    soft[3:8, 2:5] = 255
+    soft[2, 2:5] = soft[8, 2:5] = np.linspace(10, 240, 15).reshape(3, 5).astype(np.uint8)
+    for seed, case in enumerate("ab"):
+        save(tmp_path / "images" / f"{case}.nii.gz", image(seed))
+        save(tmp_path / "labels" / f"{case}.nii.gz", soft)
+    with pytest.raises(
+        DatasetError, match=r"0 and 255 hold 92\.2 % of the voxels. Threshold the mask, for example at 128"
+    ):
+        describe_dataset(tmp_path)
+    (tmp_path / "declared").mkdir()
+    values = {f"level {value}": value for value in np.unique(soft).tolist() if value}
+    make_nnunet(tmp_path / "declared", labels={"background": 0, **values}, channel_names={"0": "T1", "1": "T2"})
+    for case in "abc":
+        save(tmp_path / "declared" / "labelsTr" / f"{case}.nii.gz", soft)
+    assert len(describe_dataset(tmp_path / "declared").labels) == 17
+
+
+def test_a_stray_value_of_one_case_is_a_warning_with_its_name(tmp_path):
+    make_plain(tmp_path, ["a", "b", "c"])
+    for case in "abc":
+        labels = np.ones(SHAPE_XYZ, np.uint8)
+        labels[:2], labels[4, 0, :3] = 0, 7 * (case == "b")
+        save(tmp_path / "labels" / f"{case}.nii.gz", labels)
+    (warning,) = describe_dataset(tmp_path).warnings
+    assert (warning.severity, warning.case, warning.file) == ("warning", "b", "labels/b.nii.gz")
+    assert "the value 7 occurs in 3 voxels of this case alone and becomes the label label_7" in warning.what
+
+
 def test_damaged_json_is_named(tmp_path):
     make_nnunet(tmp_path)
     (tmp_path / "dataset.json").write_text("{")

@@ -13,6 +13,13 @@ import numpy as np
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import value_list
+from autoseg.imaging.arrays.soft_masks import (
+    MIN_SUSPECTED_LEVELS,
+    are_grey_levels,
+    describe_grey_levels,
+    find_thin_values,
+    suggest_grey_levels,
+)
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions
 from autoseg.imaging.formats.reading import read_image, read_label_map
@@ -25,6 +32,9 @@ SPACING_OUTLIER_FACTOR = 3.0
 
 _AIR_HU, _MAX_HU = -900.0, 4100.0
 """Bounds of Hounsfield units: CT images show air (-1000 HU with noise) and end near the 12-bit limit."""
+
+STRAY_FRACTION = 0.01
+"""Part of all foreground voxels below which a value of a single case may be a slip of the mouse."""
 
 _SAMPLED_VOXELS = 1_000_000
 """Voxels inspected to decide whether intensities are whole numbers."""
@@ -65,16 +75,20 @@ class _Notebook:
         self.faults.append(Fault(severity="warning", case=self.case, file=file, what=what))
 
 
-def check_case(folder: Path, files: CaseFiles, orientation: OrientationName) -> CaseFacts:
+def check_case(
+    folder: Path, files: CaseFiles, orientation: OrientationName, *, has_declared_labels: bool = True
+) -> CaseFacts:
     """Read all files of a case and record every fault; never raises for a faulty file.
 
     The faults are: files that are missing or cannot be read, grids that differ, NaN or infinite intensities, constant
-    images, label values that are not whole numbers or out of range.
+    images, label values that are not whole numbers or out of range; without declared labels, also masks with grey
+    levels.
 
     Args:
         folder: Dataset folder.
         files: Files of the case; an empty label is not a fault here (the layout reports it).
         orientation: Working orientation of the dataset, for the spacing.
+        has_declared_labels: Whether the dataset says which values are labels; else every value becomes one.
     """
     notebook = _Notebook(files.case)
     digest = hashlib.blake2b(digest_size=16)
@@ -100,7 +114,10 @@ def check_case(folder: Path, files: CaseFiles, orientation: OrientationName) -> 
                 constant.append((file, lowest))
             hounsfield.append(_is_hounsfield(channel, lowest, highest))
     _report_constant(constant, len(hounsfield), notebook)
-    label_voxels = _check_label(folder, files, grid, notebook)
+    label_map = _read_label(folder, files, grid, notebook)
+    label_voxels = None if label_map is None else _check_label(label_map, files.label, notebook)
+    if label_map is not None and label_voxels is not None and not has_declared_labels:
+        label_voxels = _check_grey_levels(label_map, label_voxels, files.label, notebook)
     return CaseFacts(
         files=files,
         faults=tuple(notebook.faults),
@@ -128,6 +145,25 @@ def channel_faults(facts: Sequence[CaseFacts], num_channels: int) -> list[Fault]
 def label_faults(facts: Sequence[CaseFacts], encoding: LabelEncoding) -> list[Fault]:
     """Errors about undeclared label values, and warnings about label maps without foreground."""
     return [fault for case in facts for fault in _label_faults(case, encoding)]
+
+
+def stray_values(facts: Sequence[CaseFacts]) -> list[Fault]:
+    """Warnings about rare values of a single case, where every value in the files becomes a label."""
+    with_values = [case for case in facts if case.label_voxels is not None]
+    cases = Counter(value for case in with_values for value in case.label_voxels or {})
+    num_foreground = sum(voxels for case in with_values for value, voxels in (case.label_voxels or {}).items() if value)
+    return [
+        _fault(
+            "warning",
+            case,
+            case.files.label,
+            f"the value {value} occurs in {voxels} voxels of this case alone and becomes the label label_{value}; "
+            "correct the label map unless it is a structure",
+        )
+        for case in with_values
+        for value, voxels in (case.label_voxels or {}).items()
+        if value and cases[value] == 1 < len(with_values) and voxels < STRAY_FRACTION * num_foreground
+    ]
 
 
 def compare_cases(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
@@ -192,8 +228,8 @@ def _report_constant(constant: list[tuple[str, float]], num_channels: int, noteb
         report(file, f"the image is constant: every voxel is {value:g}")
 
 
-def _check_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _Notebook) -> dict[int, int] | None:
-    """Number of voxels for each label value; None when the label map is missing or unusable."""
+def _read_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _Notebook) -> Volume | None:
+    """The label map; None when it is missing or cannot be read."""
     file, path = files.label, folder / files.label
     if not file:
         return None
@@ -211,6 +247,11 @@ def _check_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _N
     notebook.notes += label_map.notes
     if grid is not None:
         _check_grid(label_map.grid, file, grid, files.images[0], notebook)
+    return label_map
+
+
+def _check_label(label_map: Volume, file: str, notebook: _Notebook) -> dict[int, int] | None:
+    """Number of voxels for each label value; None when they cannot be labels."""
     values = label_map.array[0]
     if values.dtype.kind not in "ui":
         notebook.error(file, describe_fractions(label_map.array))
@@ -220,6 +261,21 @@ def _check_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _N
     if out_of_range:
         notebook.error(file, f"label values must lie between 0 and {MAX_LABEL_VALUE}, found {value_list(out_of_range)}")
         return None
+    return voxels
+
+
+def _check_grey_levels(
+    label_map: Volume, voxels: dict[int, int], file: str, notebook: _Notebook
+) -> dict[int, int] | None:
+    """Number of voxels for each label value; None when the values are grey levels."""
+    if len(voxels) <= MIN_SUSPECTED_LEVELS:
+        return voxels
+    thin = find_thin_values(label_map.array[0])
+    if are_grey_levels(voxels, thin):
+        notebook.error(file, describe_grey_levels(voxels, thin))
+        return None
+    if suggest_grey_levels(voxels, thin):
+        notebook.warning(file, describe_grey_levels(voxels, thin))
     return voxels
 
 
