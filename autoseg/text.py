@@ -114,3 +114,15 @@ def format_names(names: Names) -> str:
 def format_folds(names: Sequence[str]) -> str:
     """Names of folds as text, such as `fold 0` or `folds 0, 1`."""
     return f"fold{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names by which channels can be told apart: those that occur twice are followed by their number.
+
+    Examples:
+        >>> distinct_names(["CT", "PET", "CT"])
+        ('CT_0', 'PET', 'CT_2')
+    """
+    numbered = tuple(f"{name}_{index}" for index, name in enumerate(names))
+    shortest = tuple(longer if names.count(name) > 1 else name for name, longer in zip(names, numbered, strict=True))
+    return shortest if len(set(shortest)) == len(names) else numbered

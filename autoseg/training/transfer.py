@@ -75,7 +75,10 @@ class _Model:
         return [head.name.casefold() for head in self.plan.encoding.heads]
 
     def channels(self) -> list[str]:
-        return [name.casefold() for name in self.plan.channel_names]
+        """Names of the channels; those of equal names are told apart by their order."""
+        names = [name.casefold() for name in self.plan.channel_names]
+        earlier = [names[:index].count(name) for index, name in enumerate(names)]
+        return [f"{name} ({count + 1})" if count else name for name, count in zip(names, earlier, strict=True)]
 
     def label_channels(self) -> list[str]:
         """Labels of the previous configuration that follow the image's channels; a value without a name is named so."""

@@ -153,6 +153,13 @@ def test_inputs_are_taken_by_the_names_of_their_channels(tmp_path, kind):
     assert torch.equal(after[name], old[:, [2, 0]])
 
 
+def test_inputs_of_one_name_are_taken_in_their_order(tmp_path):
+    name = FIRST["unet"]
+    old = train(tmp_path, make_plan(channels=("CT", "PET", "ct")))[name]
+    _, _, after = transfer(make_plan(channels=("CT", "CT", "PET"), dataset="new"), tmp_path)
+    assert torch.equal(after[name], old[:, [0, 2, 1]])
+
+
 def test_unknown_channels_share_the_response_of_the_known_ones(tmp_path):
     old_plan, new_plan = make_plan(channels=("T1", "T2")), make_plan(channels=("a", "b", "c", "d"), dataset="new")
     train(tmp_path, old_plan)

@@ -26,6 +26,7 @@ from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
 from autoseg.records.files import write_text
 from autoseg.records.prediction import Instance
+from autoseg.text import distinct_names
 
 SECONDS_BETWEEN_WRITES = 30.0
 """Each write replaces the whole table, which is too slow after every one of thousands of cases. A killed run loses
@@ -189,13 +190,13 @@ def statistics_table(
 
     Args:
         path: The CSV file.
-        channel_names: Channels of the model; each has a column.
+        channel_names: Channels of the model; each has a column, with the channel's number where names are equal.
         clock: Time in seconds.
 
     Raises:
         UsageError: If the file exists and is not a table of these channels.
     """
-    columns = (*_STATISTICS_COLUMNS, *(f"mean_{name}" for name in channel_names))
+    columns = (*_STATISTICS_COLUMNS, *(f"mean_{name}" for name in distinct_names(channel_names)))
     return CaseTable(path, columns, "statistics", clock=clock)
 
 

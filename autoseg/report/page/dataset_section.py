@@ -19,7 +19,7 @@ from autoseg.report.charts.slices import NUM_LABEL_COLOURS
 from autoseg.report.page.outliers import MM3_PER_ML, Outlier, find_outliers, flagged_cases, group_outliers
 from autoseg.report.page.samples import Sample, read_samples
 from autoseg.report.page.templates import render_template
-from autoseg.text import Row, format_quantity
+from autoseg.text import Row, distinct_names, format_quantity
 
 MAX_CHANNELS = 8
 """Channels with charts of their own."""
@@ -103,7 +103,7 @@ def _channel_rows(fingerprint: Fingerprint) -> list[Row]:
             name,
             *(format_quantity(value) for value in (s.mean, s.std, s.percentile_00_5, s.median, s.percentile_99_5)),
         )
-        for name, s in zip(fingerprint.channel_names, fingerprint.intensities, strict=True)
+        for name, s in zip(distinct_names(fingerprint.channel_names), fingerprint.intensities, strict=True)
     ]
 
 
@@ -158,7 +158,7 @@ def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figu
         if any(len(set(of_axis.values())) > 1 for of_axis in values.values()):
             boxes = [BoxRow(name, values[name], 0) for _, name in axes]
             figures.append(draw_boxes(f"{what.capitalize()} of every case", boxes, f"{what} ({unit})"))
-    for channel, name in list(enumerate(fingerprint.channel_names))[:MAX_CHANNELS]:
+    for channel, name in list(enumerate(distinct_names(fingerprint.channel_names)))[:MAX_CHANNELS]:
         known = {case.case: case.channel_ranges[channel] for case in cases if channel < len(case.channel_ranges)}
         if len(known) > 1 and len(set(known.values())) > 1:
             title = f"{name}: smallest to largest intensity of every case" + (
@@ -171,7 +171,7 @@ def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figu
 def _histograms(channel_names: Sequence[str], samples: Sequence[Sample]) -> list[Figure]:
     used = [sample for sample in samples if sample.is_preprocessed == samples[0].is_preprocessed]
     figures = []
-    for channel, name in list(enumerate(channel_names))[: MAX_CHANNELS if used else 0]:
+    for channel, name in list(enumerate(distinct_names(channel_names)))[: MAX_CHANNELS if used else 0]:
         parts = [(sample.inside[channel], sample.outside[channel]) for sample in used]
         figure = _histogram(name, parts, is_preprocessed=used[0].is_preprocessed)
         if figure is not None:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from statistics import median
 
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.text import format_quantity
+from autoseg.text import distinct_names, format_quantity
 
 MIN_CASES = 5
 """Number of cases below which no value counts as unusual."""
@@ -82,7 +82,7 @@ def _quantities(fingerprint: Fingerprint) -> Iterator[tuple[str, str, dict[str, 
         sizes = {case: float(fact.voxels) if is_flat else fact.volume_mm3 / MM3_PER_ML for case, fact in facts.items()}
         yield (f"{name}, area" if is_flat else f"{name}, volume"), ("pixels" if is_flat else "ml"), sizes
         yield f"{name}, {COMPONENTS}", "", {case: float(fact.components) for case, fact in facts.items()}
-    for channel, name in enumerate(fingerprint.channel_names):
+    for channel, name in enumerate(distinct_names(fingerprint.channel_names)):
         yield (
             f"{name}, largest intensity",
             "",

@@ -10,6 +10,7 @@ from autoseg.errors import UsageError
 from autoseg.imaging.formats.reading import read_image, volume_from_array
 from autoseg.inference.files.tables import measure_labels, statistics_rows, statistics_table, written_at_the_end
 from autoseg.records.dataset import LabelValues
+from autoseg.text import distinct_names
 
 SPACING = (2.5, 1.0, 0.8)
 LABELS: dict[str, LabelValues] = {"background": 0, "liver": 2, "lesion": 300, "absent": 7}
@@ -94,6 +95,33 @@ def add(table, rows):
 def measured(case, seed=0):
     labels = np.random.default_rng(seed).choice([0, 2, 300], size=(4, 5, 7))
     return measure_labels(case, labels, volume(), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["CT", "PET"], ("CT", "PET")),
+        (["CT", "CT"], ("CT_0", "CT_1")),
+        (["CT", "PET", "CT"], ("CT_0", "PET", "CT_2")),
+        (["CT_1", "CT", "CT"], ("CT_1_0", "CT_1", "CT_2")),
+        (["CT", "CT_0", "CT"], ("CT_0", "CT_0_1", "CT_2")),
+    ],
+)
+def test_equal_names_are_told_apart_by_their_number(names, expected):
+    assert distinct_names(names) == expected
+
+
+def test_channels_of_one_name_have_columns_of_their_own(tmp_path):
+    labels = np.random.default_rng(0).choice([0, 2, 300], size=(4, 5, 7))
+    first = np.random.default_rng(1).uniform(0, 9, labels.shape)
+    images = volume_from_array(np.stack([first, 100 - first, 3 * first]), (3.0, 0.7, 0.9))
+    with opened(tmp_path / "statistics.csv", ("CT", "CT", "PET")) as table:
+        add(table, measure_labels("a", labels, images, LABELS))
+    row = rows_of(tmp_path / "statistics.csv")[0]
+    assert list(row)[5:] == ["mean_CT_0", "mean_CT_1", "mean_PET"]
+    mean = first[labels == int(row["values"].split()[0])].mean()
+    means = [float(row[name]) for name in ("mean_CT_0", "mean_CT_1", "mean_PET")]
+    assert means == pytest.approx([mean, 100 - mean, 3 * mean], rel=1e-5)
 
 
 def test_the_table_is_in_case_order_and_keeps_other_cases(tmp_path):
