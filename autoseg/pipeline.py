@@ -8,7 +8,7 @@ Tested in tests/pipeline/test_order.py and tests/pipeline/test_phantom_run.py.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from autoseg.errors import PlanningError, RecordError, TrainingError
 from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.budget import Budget
-from autoseg.records.dataset import DatasetDescription, OrientationName
+from autoseg.records.dataset import DatasetDescription, LabelValues, OrientationName
 from autoseg.records.files import read_record, relative_path, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits, Target
@@ -42,6 +42,8 @@ class PlanningOptions:
     target: Target = "labels"
     orientation: OrientationName = "canonical"
     channel_names: tuple[str, ...] | None = None
+    labels: Mapping[str, LabelValues] | None = None
+    """Values in the files by name, for datasets that do not declare their labels."""
     folds: int = 5
     group_by: str | None = None
     skip_faulty: bool = False
@@ -76,7 +78,7 @@ def check_dataset(
     """
     with bar("checking") as progress:
         description = describe_dataset(
-            dataset, channel_names=options.channel_names, orientation=options.orientation,
+            dataset, channel_names=options.channel_names, labels=options.labels, orientation=options.orientation,
             skip_faulty=options.skip_faulty, workers=workers, progress=progress,
         )  # fmt: skip
     _log_description(description)

@@ -56,6 +56,23 @@ def channel_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def label_values(text: str) -> dict[str, int]:
+    """Read `liver=1,tumour=2` as values by name.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else, or a name occurs twice.
+    """
+    labels: dict[str, int] = {}
+    for entry in text.split(","):
+        name, _, value = (part.strip() for part in entry.rpartition("="))
+        if not name or not value.isdecimal():
+            raise argparse.ArgumentTypeError(f"{entry.strip()!r}: expected NAME=VALUE, such as liver=1,tumour=2")
+        if name in labels:
+            raise argparse.ArgumentTypeError(f"the label {name!r} is given twice")
+        labels[name] = int(value)
+    return labels
+
+
 def positive_integer(text: str) -> int:
     """Read a whole number of at least 1.
 

@@ -15,6 +15,7 @@ from autoseg.cli.options import (
     duration,
     gigabytes,
     key_and_value,
+    label_values,
     positive_integer,
     positive_number,
 )
@@ -144,6 +145,11 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--channels", type=channel_list, default=None, metavar="CT,PET", help="channel names, in file order"
     )
+    group.add_argument(
+        "--label-names", type=label_values, default=None, metavar="liver=1,tumour=2",
+        help="labels and their values in the files, for datasets without dataset.json; `ignore` names voxels that do "
+        "not count",
+    )  # fmt: skip
     group.add_argument("--folds", type=positive_integer, default=5, help="cross-validation folds (default: 5)")
     group.add_argument("--group-by", default=None, metavar="REGEX", help="cases whose ids match alike stay in one fold")
     group.add_argument("--skip-faulty", action="store_true", help="leave faulty cases out instead of stopping")

@@ -155,6 +155,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         target="border_core" if arguments.target == "border-core" else "labels",
         orientation=asked or ("canonical" if model is None else model.orientation),
         channel_names=arguments.channels,
+        labels=arguments.label_names,
         folds=arguments.folds,
         group_by=arguments.group_by,
         skip_faulty=arguments.skip_faulty,

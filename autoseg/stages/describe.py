@@ -1,7 +1,7 @@
 """Stage 1, describe: find the cases of a dataset, open every file once, and report all faults."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ def describe_dataset(
     folder: Path,
     *,
     channel_names: Sequence[str] | None = None,
+    labels: Mapping[str, LabelValues] | None = None,
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
     workers: int = 1,
@@ -43,6 +44,8 @@ def describe_dataset(
     Args:
         folder: A Decathlon, nnU-Net raw or plain folder, or a CSV or JSON list of files.
         channel_names: Names that replace the declared or guessed ones, in channel order.
+        labels: Values in the files by name, for datasets that do not declare their labels; `ignore` names voxels that
+            do not count. None: the declared ones, else one for each value in the files.
         orientation: Working orientation of all later stages.
         skip_faulty: Whether faulty cases are left out, with their faults as warnings, instead of an error; they do not
             count for labels, channels or anything else.
@@ -56,21 +59,21 @@ def describe_dataset(
         DatasetError: If anything is wrong; the message lists every fault of every case.
         UsageError: If a worker process was killed.
     """
-    found = _find_cases(folder)
+    found = _find_cases(folder, labels)
     facts = _check_cases(found, orientation, workers, progress)
     faults = [*found.faults, *(fault for case in facts for fault in case.faults)]
     counted = _counted_cases(facts, faults, skip_faulty=skip_faulty)
     num_channels = _most_common([len(case.hounsfield_channels) for case in counted if case.image_hash] or [1])
     faults += channel_faults(counted, num_channels)
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
-    labels, label_notes = _labels(found, counted, faults)
-    encoding = make_encoding(labels, found.regions_class_order)
+    all_labels, label_notes = _labels(found, counted, faults)
+    encoding = make_encoding(all_labels, found.regions_class_order)
     faults += label_faults(counted, encoding)
     faults += stray_values(counted) if found.labels is None else []
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
     names, channel_notes = _channel_names(found, counted, channel_names, num_channels)
     faults += _wrong_channel_names(names, num_channels, is_given=channel_names is not None)
-    faults += compare_cases(counted, labels)
+    faults += compare_cases(counted, all_labels)
     kept, warnings = _keep_sound_cases(found, facts, faults, skip_faulty=skip_faulty)
     return DatasetDescription(
         name=found.name,
@@ -78,7 +81,7 @@ def describe_dataset(
         layout=found.layout,
         orientation=orientation,
         channel_names=names,
-        labels=labels,
+        labels=all_labels,
         encoding=encoding,
         file_ending=_most_common([split_ending(case.files.images[0])[1] for case in kept]),
         cases=tuple(case.files for case in kept),
@@ -87,9 +90,15 @@ def describe_dataset(
     )
 
 
-def _find_cases(folder: Path) -> FoundDataset:
+def _find_cases(folder: Path, labels: Mapping[str, LabelValues] | None) -> FoundDataset:
     """Find the cases; refuses wrong labels and datasets without cases before any image is opened."""
     found = find_dataset(folder)
+    if labels is not None and found.labels is not None:
+        raise DatasetError(
+            f"{found.folder}: dataset.json declares the labels; leave --label-names out, or change it there"
+        )
+    if labels is not None:
+        found = replace(found, labels=dict(labels))
     if found.labels is not None:
         make_encoding(found.labels, found.regions_class_order)
     if not found.cases:
@@ -139,7 +148,10 @@ def _labels(
         ending = "No label map has any foreground." if is_read else "Every case has errors."
         raise DatasetError(_fault_table(found, faults, ending))
     labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
-    return labels, [f"no labels are declared; found in the label files: {value_list(values)} (0 is background)"]
+    return labels, [
+        f"no labels are declared; found in the label files: {value_list(values)} (0 is background); name "
+        "them with --label-names"
+    ]
 
 
 def _channel_names(

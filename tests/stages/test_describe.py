@@ -288,6 +288,19 @@ def test_a_stray_value_of_one_case_is_a_warning_with_its_name(tmp_path):
     assert "the value 7 occurs in 3 voxels of this case alone and becomes the label label_7" in warning.what
 
 
+def test_labels_of_a_plain_folder_can_be_named(tmp_path):
+    make_plain(tmp_path / "p", ["a", "b"], values=(1, 2, 9))
+    description = describe_dataset(tmp_path / "p", labels={"tumour": 2, "liver": 1, "ignore": 9})
+    assert description.labels == {"background": 0, "tumour": 2, "liver": 1, "ignore": 9}
+    assert [head.name for head in description.encoding.heads] == ["background", "liver", "tumour"]
+    assert description.encoding.ignore_value == 9
+    with pytest.raises(DatasetError, match="undeclared label values: 9 in 1 voxels; declared are 0, 1, 2"):
+        describe_dataset(tmp_path / "p", labels={"liver": 1, "tumour": 2})
+    make_nnunet(tmp_path / "n")
+    with pytest.raises(DatasetError, match="leave --label-names out"):
+        describe_dataset(tmp_path / "n", labels={"liver": 1})
+
+
 def test_damaged_json_is_named(tmp_path):
     make_nnunet(tmp_path)
     (tmp_path / "dataset.json").write_text("{")

@@ -77,5 +77,5 @@ def describe_grey_levels(voxels: Mapping[int, int], thin: Set[int]) -> str:
         "edges or in dots, as in a soft or noisy mask (blurred, resized or saved as JPEG); "
         f"{' and '.join(map(str, main))} hold {100 * fraction:.1f} % of the voxels. Threshold the mask, for "
         f"example at {middle}, and save whole numbers as PNG or NIfTI; if every value is a structure, declare "
-        "them in a dataset.json"
+        "them with --label-names or in a dataset.json"
     )
