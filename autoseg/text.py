@@ -1,13 +1,20 @@
 """Numbers and names as text, for messages, logs, tables of the terminal and the report."""
 
 import math
+import os
+import re
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from autoseg.records.plan import JsonValue
 from autoseg.records.selection import Interval, Names
 
 Row = tuple[str, ...]
 """Cells of one row of a table."""
+
+_PLAIN_ON_WINDOWS = re.compile(r"[\w@:./\\+=-]+")
+"""Arguments that cmd.exe and PowerShell take as they are."""
 
 GIGABYTE = 1e9
 """Bytes of a gigabyte, the unit in which memory limits are given."""
@@ -27,6 +34,33 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def format_command(*words: str | Path, windows: bool = os.name == "nt") -> str:
+    """A command with its arguments, quoted so that it can be pasted into a shell.
+
+    Args:
+        words: Program, options and paths. A path that begins with a hyphen is written as `./-NAME`, so that it is not
+            taken for an option.
+        windows: Whether the shell is that of Windows, which knows double quotes only; names there hold none.
+
+    Examples:
+        >>> format_command("autoseg-train", Path("my data.autoseg"), "-f", "0", windows=False)
+        "autoseg-train 'my data.autoseg' -f 0"
+        >>> format_command("autoseg-train", Path("my data.autoseg"), "-f", "0", windows=True)
+        'autoseg-train "my data.autoseg" -f 0'
+    """
+    return " ".join(_quote(_as_argument(word), windows=windows) for word in words)
+
+
+def _as_argument(word: str | Path) -> str:
+    return f"{os.curdir}{os.sep}{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+
+
+def _quote(word: str, *, windows: bool) -> str:
+    if not windows:
+        return shlex.quote(word)
+    return word if _PLAIN_ON_WINDOWS.fullmatch(word) else f'"{word}"'
 
 
 def format_number(value: float | None, decimals: int = 3) -> str:

@@ -1,8 +1,12 @@
 """Durations and numbers as text: units, decimals, and a dash where there is no value."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from autoseg.text import (
+    format_command,
     format_duration,
     format_folds,
     format_interval,
@@ -69,3 +73,28 @@ def test_memory_is_in_megabytes_below_a_tenth_of_a_gigabyte(size, expected):
 )
 def test_folds_are_named_in_words(names, expected):
     assert format_folds(names) == expected
+
+
+PASTED = ["autoseg-train", "-w", "my data.autoseg", "it's", "a;b", "$HOME", "(1)", "münchen", "a&b", "*"]
+
+
+def test_a_command_arrives_as_it_was_given():
+    command = format_command(*PASTED, windows=False)
+    shown = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, check=True, text=True)
+    assert shown.stdout.splitlines() == PASTED
+
+
+def test_plain_commands_are_not_quoted():
+    words: list[str | Path] = ["autoseg-train", Path("/data/Task01_X.autoseg"), "-c", "3d_fullres", "-f", "0"]
+    for windows in (False, True):
+        assert format_command(*words, windows=windows) == "autoseg-train /data/Task01_X.autoseg -c 3d_fullres -f 0"
+
+
+def test_windows_knows_double_quotes_only():
+    assert format_command("autoseg-train", r"C:\my data", r"C:\a&b", r"D:\x", windows=True) == (
+        r'autoseg-train "C:\my data" "C:\a&b" D:\x'
+    )
+
+
+def test_a_folder_that_begins_with_a_hyphen_is_no_option():
+    assert format_command("autoseg", "select", Path("-x"), "-f", windows=False) == "autoseg select ./-x -f"

@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.planning_request import add_speed, find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
     from autoseg.pipeline import check_dataset, plan_dataset
+    from autoseg.text import format_command
 
     workspace = find_workspace(arguments)
     budget, options, device = read_request(arguments)
@@ -63,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         name = "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
         # shown at once: a measurement for the profile may exhaust the memory and end the process
-        print(f"\nWorkspace: {workspace.root}\nNext: autoseg-train {workspace.root} -c {name} -f 0", flush=True)
+        command = format_command("autoseg-train", workspace.root, "-c", name, "-f", "0")
+        print(f"\nWorkspace: {workspace.root}\nNext: {command}", flush=True)
     if arguments.profile:
         _print_profile(plan, device)
     return DONE

@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.tables import candidate_table, evaluation_table
+    from autoseg.text import format_command
 
     workspace = find_workspace(arguments)
     budget, planning, device = read_request(arguments)
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in selection.reasons:
         print(reason)
     print(f"Report: {workspace.report}")
-    print(f"Next: autoseg-predict -m {workspace.root} -i IMAGES -o OUTPUT")
+    print(f"Next: {format_command('autoseg-predict', '-m', workspace.root, '-i', 'IMAGES', '-o', 'OUTPUT')}")
     for failure in failures:
         print(f"failed: {failure}")
     return SOME_FAILED if failures else DONE

@@ -39,6 +39,7 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, hash_of
 from autoseg.records.selection import EnsembleOrigin, Names
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
+from autoseg.text import format_command
 
 ORIGIN_FILE = "origin.json"
 
@@ -237,9 +238,11 @@ def _load_previous(run: ValidationRun, member: LoadedConfiguration, cases: Seque
     try:
         return load_previous(run.workspace, run.plan, member.name, cases)
     except TrainingError as error:
-        raise UsageError(
-            f"{error}\nOr select without predicting again: autoseg select --no-ensembles --no-thresholds"
-        ) from error
+        raise UsageError(f"{error}\nOr select without predicting again: {_select_as_trained(run.workspace)}") from error
+
+
+def _select_as_trained(workspace: Workspace) -> str:
+    return format_command("autoseg", "select", workspace.root, "--no-ensembles", "--no-thresholds")
 
 
 def _open_logits(
@@ -249,8 +252,8 @@ def _open_logits(
     if not (folder / (case + RECORD_ENDING)).exists():
         raise UsageError(
             f"{folder}: the preprocessed data of case {case} is missing, which is needed to predict it again. Run "
-            f"autoseg-plan with the same options and -w {run.workspace.root}; or select without predicting again: "
-            "autoseg select --no-ensembles --no-thresholds"
+            f"autoseg-plan with the same options and {format_command('-w', run.workspace.root)}; or select without "
+            f"predicting again: {_select_as_trained(run.workspace)}"
         )
     stored = open_case(folder, case)
     return stream_stored_case(member, stored, previous[case][:] if case in previous else None)

@@ -1,6 +1,7 @@
 """The plan command, as a user types it."""
 
 import json
+import shlex
 import shutil
 
 import nibabel
@@ -104,6 +105,15 @@ def test_the_next_command_is_shown_before_steps_are_measured(phantom_dataset, pl
     shown = capsys.readouterr().out
     assert f"Workspace: {planned.root}\nNext: autoseg-train {planned.root} -c 3d_fullres -f 0\n" in shown
     assert "Profile" not in shown
+
+
+def test_the_next_command_can_be_pasted(phantom_dataset, planned, tmp_path, capsys):
+    folder = tmp_path / "it's my data"
+    planned.root.rename(folder)
+    assert plan(phantom_dataset, folder, "--keep-plan", "--no-preprocess") == 0
+    (command,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: ")]
+    expected = ["autoseg-train", str(folder), "-c", "3d_fullres", "-f", "0"]
+    assert shlex.split(command.removeprefix("Next: ")) == expected
 
 
 def write_slices(folder, label):

@@ -30,6 +30,7 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import Plan, Splits, hash_of, is_model_of
 from autoseg.records.workspace import Workspace
+from autoseg.text import format_command
 
 UNTRAINED = "is not trained completely"
 OTHER_PLAN = "was trained for another plan"
@@ -141,8 +142,9 @@ def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[s
 def _describe_faults(workspace: Workspace, plan: Plan, name: str, faults: Mapping[tuple[str, str], int]) -> str:
     previous = plan.configurations[name].previous_configuration
     found = [f"  fold {fold} {fault} ({number} cases)" for (fold, fault), number in sorted(faults.items())]
+    train: list[str | Path] = ["autoseg-train", workspace.root, "-c", str(previous)]
     commands = [
-        f"  autoseg-train {workspace.root} -c {previous} -f {fold}{' --restart' if fault == OTHER_PLAN else ''}"
+        "  " + format_command(*train, "-f", fold, *(["--restart"] if fault == OTHER_PLAN else []))
         for fold, fault in sorted(faults)
     ]
     what = f"{name} takes the label maps of {previous} as input, and some are missing or outdated:"

@@ -31,6 +31,7 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, is_model_of
 from autoseg.records.selection import PostprocessingStep, Selection
 from autoseg.records.workspace import Workspace
+from autoseg.text import format_command
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -162,8 +163,9 @@ def load_with_previous(
     if not trained:
         raise PredictionError(
             f"{workspace.root}: {name} takes the label maps of {previous} as input, which has no trained fold "
-            f"(checkpoint_{checkpoint}). Run autoseg-train {workspace.root} -c {previous} -f FOLD, or predict with "
-            "another configuration."
+            f"(checkpoint_{checkpoint}). Run "
+            f"{format_command('autoseg-train', workspace.root, '-c', previous, '-f', 'FOLD')}, or predict with another "
+            "configuration."
         )
     same = [fold for fold in loaded.folds if fold in trained]
     return replace(loaded, previous=load_with_previous(workspace, plan, previous, same, checkpoint, device))

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -19,7 +20,16 @@ from autoseg.report.charts.charts import Figure, draw_curves
 from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import PooledFolds
 from autoseg.tables import configuration_rows, decision_rows
-from autoseg.text import Row, format_duration, format_folds, format_interval, format_names, format_number, format_score
+from autoseg.text import (
+    Row,
+    format_command,
+    format_duration,
+    format_folds,
+    format_interval,
+    format_names,
+    format_number,
+    format_score,
+)
 
 SHOWN_PACKAGES = ("autoseg", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "blosc2")
 FIRST_TRAINED = "3d_fullres"
@@ -90,14 +100,16 @@ def _next_command(
     outdated: Mapping[tuple[str, str], str],
 ) -> tuple[str, str]:
     """The next command, and what it does."""
-    root = workspace.root.name if workspace.root.name else str(workspace.root)
+    root = Path(workspace.root.name) if workspace.root.name else workspace.root
     if plan is None:
         return "autoseg-plan DATASET", "plan a dataset"
     if selection is not None or plan.planner == IMPORTED:
-        return f"autoseg-predict -m {root} -i IMAGES -o OUTPUT", "segment new images with this model"
+        command = format_command("autoseg-predict", "-m", root, "-i", "IMAGES", "-o", "OUTPUT")
+        return command, "segment new images with this model"
     if outdated:
         name, fold = next(iter(outdated))
-        return f"autoseg-train {root} -c {name} -f {fold} --restart", f"train {name}, fold {fold} again"
+        command = format_command("autoseg-train", root, "-c", name, "-f", fold, "--restart")
+        return command, f"train {name}, fold {fold} again"
     folds = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
     for name in sorted(plan.configurations, key=lambda name: name != FIRST_TRAINED):
         trained = workspace.trained_folds(name)
@@ -105,10 +117,10 @@ def _next_command(
         if missing or not trained:
             fold = missing[0] if missing else "0"
             return (
-                f"autoseg-train {root} -c {name} -f {fold}",
+                format_command("autoseg-train", root, "-c", name, "-f", fold),
                 f"train {name}, fold {fold}, the next one that is missing",
             )
-    return f"autoseg select {root}", "select among the trained configurations"
+    return format_command("autoseg", "select", root), "select among the trained configurations"
 
 
 def render_plan(plan: Plan, splits: Splits | None) -> Markup:
