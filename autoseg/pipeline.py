@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.errors import PlanningError, RecordError, TrainingError
+from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.budget import Budget
@@ -125,6 +126,8 @@ def plan_dataset(
     splits = keep_edited_splits(workspace, made, fingerprint)
     if splits is not made:
         _tell_of_kept_splits(workspace, splits, fingerprint)
+    for warning in labels_without_training_case(fingerprint, splits):
+        logger.warning("warning: %s", warning)
     if not options.write:
         return plan
 
@@ -140,6 +143,8 @@ def plan_dataset(
         names = tuple(plan.configurations)
         with bar("preprocessing") as progress:
             preprocess_dataset(description, plan, workspace, names, workers, progress)
+        for warning in labels_lost_in_preprocessing(workspace, plan, fingerprint):
+            logger.warning("warning: %s", warning)
     return plan
 
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.storage import label_map_origin
+from autoseg.imaging.datasets.absent_labels import missing_labels
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
@@ -83,6 +84,8 @@ def train_fold(
         _check_ranks(fold)
         earlier = None if options.restart else finished_earlier(fold)
         _, one_has_work = ranks.agree(0.0, stop=earlier is None)  # then all of them train, or find out that they cannot
+        if ranks.is_first and earlier is None:
+            _warn_of_missing_labels(fold)
         checkpoint = _train_in_time(fold, began, bar) if earlier is None or one_has_work else earlier
     if ranks.is_first and checkpoint.finished:
         if earlier is None or one_has_work:
@@ -132,6 +135,16 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
         device=device,
         training_precision=choose_dtype(options.precision, device),
     )
+
+
+def _warn_of_missing_labels(fold: Fold) -> None:
+    """Name the labels that no training case has once it is preprocessed."""
+    for label in missing_labels(fold.preprocessed, fold.split.training, fold.plan.encoding):
+        logger.warning(
+            "warning: none of the %d training cases of fold %s has the label '%s' after preprocessing, so this network "
+            "cannot learn it",
+            len(fold.split.training), fold.fold_name, label,
+        )  # fmt: skip
 
 
 def _check_ranks(fold: Fold) -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from autoseg.errors import TrainingError, UsageError
+from autoseg.imaging.arrays.storage import open_case, save_case
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -245,6 +246,26 @@ def test_cases_that_are_not_preprocessed_are_said_before_training(workspace):
     (workspace.preprocessed(NAME) / f"{case}.json").unlink()
     with pytest.raises(UsageError, match=f"1 cases are not preprocessed for {NAME}, {case} first.*autoseg-plan"):
         train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_labels_that_no_training_case_has_are_named_before_training(workspace, monkeypatch, caplog):
+    plan, folder = read_record(Plan, workspace.plan), workspace.preprocessed(NAME)
+    (rod,) = [index for index, head in enumerate(plan.encoding.heads) if head.name == "rod"]
+    for case in read_record(Splits, workspace.splits).folds[0].training:
+        stored = open_case(folder, case)
+        voxels = stored.array[:]
+        labels = np.where(voxels[-1] == rod, 0, voxels[-1]).astype(np.int16)
+        locations = {**stored.locations, rod: stored.locations[rod][:0]}
+        save_case(folder, stored.record, voxels[:-1], labels, (locations, stored.annotated), (16, 16, 16))
+
+    def stop(*_arguments):
+        raise TrainingError("training begins")
+
+    monkeypatch.setattr(train, "_train_in_time", stop)
+    with pytest.raises(TrainingError, match="training begins"), caplog.at_level("WARNING"):
+        train_fold(workspace, NAME, "0", SHORT)
+    (found,) = [message for message in caplog.messages if "after preprocessing" in message]
+    assert found.startswith("warning: none of the 4 training cases of fold 0 has the label 'rod' after preprocessing")
 
 
 def test_a_time_that_cannot_be_kept_is_refused_before_training(workspace):
