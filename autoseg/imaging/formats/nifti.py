@@ -2,7 +2,8 @@
 
 Voxels are decompressed in parts, directly into the array that is returned, so that neither the file's bytes nor its own
 number type need memory beside it. A gzip stream is read to its end, where its checksum is; readers that stop after the
-last voxel do not detect damage.
+last voxel do not detect damage. Bytes behind the stream are ignored with a note, as the program gzip does: the checksum
+proves that the voxels are whole.
 
 Gzip is read and written by ISA-L where it is installed (extra `fast`): it is several times faster than the standard
 library.
@@ -54,6 +55,9 @@ _CIFTI_INTENTS = range(3000, 3100)
 _PART_BYTES = 2**22
 """Bytes decompressed at once."""
 
+_GZIP_MAGIC = b"\x1f\x8b"
+"""First bytes of every gzip stream (RFC 1952)."""
+
 _MAX_GZIP_RATIO = 1032
 """Largest number of bytes that one byte of a deflate stream can encode (RFC 1951: 258 bytes in 2 bits)."""
 
@@ -67,8 +71,8 @@ times as long for files smaller by another quarter."""
 ISAL_LEVEL = 2
 """Level of ISA-L: a fifth of the time of `GZIP_LEVEL`, files larger by an eighth."""
 
-GZIP_DAMAGES: tuple[type[Exception], ...] = (EOFError, zlib.error)
-"""Errors of a truncated or damaged stream; a wrong checksum, or a file that is not gzip, raises OSError."""
+GZIP_DAMAGES: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
+"""Errors of a truncated or damaged stream, and of a file that is not gzip."""
 
 if igzip is not None:
     GZIP_DAMAGES = (*GZIP_DAMAGES, igzip.isal_zlib.error)
@@ -93,15 +97,15 @@ def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
         with np.errstate(all="ignore"):  # damaged numbers in the header are found by the checks below
             with _open(path) as stream:
                 header = _read_header(stream, is_pair=is_pair, notes=notes)
-                array = None if is_pair else _read_voxels(stream, path, header, as_float32=as_float32)
+                array = None if is_pair else _read_voxels(stream, path, header, notes, as_float32=as_float32)
             if array is None:
                 data = image_data_file(path)
                 with _open(data) as stream:
-                    array = _read_voxels(stream, data, header, as_float32=as_float32)
+                    array = _read_voxels(stream, data, header, notes, as_float32=as_float32)
             return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
     except GZIP_DAMAGES as error:
         raise ImageFileError(
-            f"{path}: the file is truncated or damaged: {error}. Copy or download it again."
+            f"{path}: the file is truncated or damaged: {_describe_damage(error)}. Copy or download it again."
         ) from error
     except (OSError, ValueError, struct.error, HeaderDataError, WrapStructError) as error:
         raise ImageFileError(f"{path}: cannot be read as NIfTI: {error}") from error
@@ -139,7 +143,15 @@ def _open(path: Path) -> BinaryIO:
     """The decompressed bytes of a file."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name} is empty (0 bytes)")
-    return read_gzip(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    if path.suffix.lower() != ".gz":
+        return path.open("rb")
+    with path.open("rb") as file:
+        if file.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:
+            raise ValueError(
+                f"{path.name} is not packed with gzip, although its name ends in .gz. If it is not packed at all, "
+                f"rename it to {path.name[:-3]}; else copy or download it again"
+            )
+    return read_gzip(path)
 
 
 def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1Header:
@@ -153,7 +165,7 @@ def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1
     return header
 
 
-def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, *, as_float32: bool) -> AnyArray:
+def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, notes: list[str], *, as_float32: bool) -> AnyArray:
     """All scaled voxels, (X, Y[, Z[, further axes]]); reads the stream to its end."""
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     _refuse_truncated(stream, path, header)
@@ -170,11 +182,33 @@ def _read_voxels(stream: BinaryIO, path: Path, header: Nifti1Header, *, as_float
                 f"{first * dtype.itemsize + found} bytes of voxels found, {len(array) * dtype.itemsize} expected"
             )
         array[first : first + len(part)] = apply_read_scaling(part, slope, inter) if converts else part
-    while stream.read(_PART_BYTES):
-        pass
+    _read_to_end(stream, notes)
     if not converts and dtype.names is None:
         array = apply_read_scaling(array, slope, inter)
     return array.reshape(shape, order="F")
+
+
+def _read_to_end(stream: BinaryIO, notes: list[str]) -> None:
+    """Read on to the checksum of a gzip stream, which may lie behind the last voxel; what follows it is ignored."""
+    try:
+        while stream.read(_PART_BYTES):
+            pass
+    except gzip.BadGzipFile as error:
+        if not _is_other_content(error):
+            raise
+        notes.append(
+            "the file goes on behind its compressed stream, which was ignored; the voxels are complete and their "
+            "checksum is right"
+        )
+
+
+def _is_other_content(error: Exception) -> bool:
+    """Whether a gzip stream is followed by something else: a wrong checksum has the same type of error."""
+    return isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file")
+
+
+def _describe_damage(error: Exception) -> str:
+    return "something else follows before the last voxel was read" if _is_other_content(error) else str(error)
 
 
 def _fill(stream: BinaryIO, array: AnyArray) -> int:

@@ -110,6 +110,45 @@ def test_a_header_with_any_damage_never_crashes(tmp_path):
     assert 30 < num_refused < 352
 
 
+@pytest.mark.parametrize("size", [1, 60])
+@pytest.mark.parametrize("behind", [b"junk", b"<html>\n", b"\x1f", bytes(5) + b"x"])
+def test_bytes_behind_the_gzip_stream_are_ignored_with_a_note(tmp_path, behind: bytes, size: int):
+    voxels = RNG.integers(0, 900, (size, 61, 62)).astype(np.int16)
+    path = save_nifti(tmp_path / "x.nii.gz", voxels)
+    path.write_bytes(path.read_bytes() + behind)
+    volume = read_image([path])
+    np.testing.assert_array_equal(volume.array[0], voxels.T)
+    assert [note for note in volume.notes if "goes on behind its compressed stream" in note]
+
+
+def test_zeros_and_further_streams_behind_the_gzip_stream_are_gzip_itself(tmp_path):
+    for name, behind in (("zeros", bytes(512)), ("stream", gzip.compress(b"more"))):
+        path = save_nifti(tmp_path / f"{name}.nii.gz", INTENSITIES)
+        path.write_bytes(path.read_bytes() + behind)
+        assert read_image([path]).notes == ()
+
+
+def test_a_stream_that_ends_before_the_last_voxel_and_goes_on_as_text_is_refused(tmp_path):
+    content = gzip.decompress(save_nifti(tmp_path / "x.nii.gz", INTENSITIES).read_bytes())
+    (tmp_path / "x.nii.gz").write_bytes(gzip.compress(content[:700]) + b"junk" + gzip.compress(content[700:]))
+    with pytest.raises(ImageFileError, match=r"x\.nii\.gz: the file is truncated or damaged: .*before the last voxel"):
+        read_image([tmp_path / "x.nii.gz"])
+
+
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.img.gz"])
+def test_a_file_that_is_not_packed_says_how_to_name_it(tmp_path, name: str):
+    if name == "x.nii.gz":
+        path = tmp_path / name
+        nibabel.Nifti1Image(INTENSITIES, AFFINE).to_filename(tmp_path / "x.nii")
+        (tmp_path / "x.nii").rename(path)
+    else:
+        path = tmp_path / "x.hdr"
+        nibabel.Nifti1Pair(INTENSITIES, AFFINE).to_filename(path)
+        (tmp_path / "x.img").rename(tmp_path / name)
+    with pytest.raises(ImageFileError, match=rf"{name} is not packed with gzip.*rename it to {name[:-3]};"):
+        read_image([path])
+
+
 def test_damaged_gzip_is_refused(tmp_path):
     path = save_nifti(tmp_path / "x.nii.gz", INTENSITIES)
     content = bytearray(gzip.decompress(path.read_bytes()))
