@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.errors import PlanningError, RecordError, TrainingError
+from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError
+from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.progress import ProgressBar, no_bar
@@ -121,6 +122,7 @@ def plan_dataset(
         plan = _kept_plan(workspace, fingerprint)
     else:
         plan = make_plan(fingerprint, budget, options.planner, options.target)
+    _refuse_absurd_sizes(plan, fingerprint)
     plan = plan.model_copy(update={"file_ending": description.file_ending})
     made = make_splits(fingerprint, folds=options.folds, group_by=options.group_by)
     splits = keep_edited_splits(workspace, made, fingerprint)
@@ -270,6 +272,23 @@ def _tell_of_kept_splits(workspace: Workspace, splits: Splits, fingerprint: Fing
         "it to get new folds",
         workspace.splits, len(splits.folds), f" that leave out {unused} cases" if unused else "",
     )  # fmt: skip
+
+
+def _refuse_absurd_sizes(plan: Plan, fingerprint: Fingerprint) -> None:
+    """Refuse cases whose spacing cannot be meant beside the plan's, before any of them is preprocessed."""
+    first, second, third = plan.transpose
+    faults = {}
+    for case in fingerprint.cases:
+        shape = case.cropped_shape[first], case.cropped_shape[second], case.cropped_shape[third]
+        spacing = case.spacing[first], case.spacing[second], case.spacing[third]
+        for configuration in plan.configurations.values():
+            try:
+                preprocessed_grid(shape, spacing, configuration.spacing)
+            except DatasetError as error:
+                faults[case.case] = str(error)
+    if faults:
+        listed = "\n".join(f"  {case}: {what}" for case, what in faults.items())
+        raise DatasetError(f"{len(faults)} of {len(fingerprint.cases)} case(s) do not fit the plan:\n{listed}")
 
 
 def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:

@@ -141,6 +141,22 @@ def test_faults_of_the_dataset_come_before_anything_is_measured(tmp_path, monkey
     assert message in capsys.readouterr().err
 
 
+def test_a_case_in_another_unit_than_the_others_is_refused_before_preprocessing(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for case, factor in (("a", 1.0), ("b", 1.0), ("micron", 900.0)):
+        labels = np.zeros((20, 22, 18), dtype=np.uint8)
+        labels[5:12, 6:14, 4:13] = 1
+        for name, voxels in (("images", rng.normal(50, 9, labels.shape).astype(np.float32)), ("labels", labels)):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            affine = np.diag([0.7 * factor, 0.7 * factor, 1.1 * factor, 1.0])
+            nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "data" / name / f"{case}.nii.gz")
+    assert plan(tmp_path / "data", tmp_path / "w", "--device", "cuda", "--planner", "unet") == UNUSABLE
+    shown = capsys.readouterr().err
+    assert "1 of 3 case(s) do not fit the plan" in shown
+    assert "micron: the header gives voxels of 990 x 630 x 630 mm; resampled to the 1.1 x 0.7 x 0.7 mm" in shown
+    assert not (tmp_path / "w").exists()
+
+
 def test_own_decisions_are_kept(phantom_dataset, tmp_path):
     words = ["--spacing", "2", "1.5", "1.5", "--patch-size", "16", "24", "32", "--batch-size", "3", "--no-preprocess"]
     workspace = Workspace(tmp_path / "w")
