@@ -34,6 +34,7 @@ from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.verdicts import dice_table, rank_candidates
 from autoseg.stages.planned_data import check_files, read_fingerprint
+from autoseg.text import format_command
 from autoseg.training.refinement import RefinementOptions
 
 logger = logging.getLogger("autoseg.select")
@@ -244,7 +245,8 @@ def _leave_out_outdated(
         for fold in folds
     }
     reasons = [
-        f"{name}: fold {fold} {fault}, so it was left out; autoseg-train {workspace.root} -c {name} -f {fold} --restart"
+        f"{name}: fold {fold} {fault}, so it was left out; "
+        + format_command("autoseg-train", workspace.root, "-c", name, "-f", fold, "--restart")
         for (name, fold), fault in faults.items()
         if fault
     ]

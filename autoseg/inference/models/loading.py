@@ -1,7 +1,6 @@
 """From a workspace to networks ready to predict: which configurations and folds, their weights, and their logits."""
 
 import logging
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -276,7 +275,7 @@ def _describe_damage(path: Path, error: Exception, workspace: Workspace, name: s
 
 
 def _training_command(workspace: Workspace, name: str, fold: str) -> str:
-    return f"autoseg-train {shlex.quote(str(workspace.root))} -c {name} -f {fold} --restart"
+    return format_command("autoseg-train", workspace.root, "-c", name, "-f", fold, "--restart")
 
 
 def _common_mirror_axes(name: str, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
