@@ -57,12 +57,14 @@ class StoredArray:
     dtype: "np.dtype[Any]"
     opener: Opener
     """Function that opens the file whenever it is read."""
+    written_ns: int
+    """When the file was written, ns: another time means another file."""
 
     def __getitem__(self, box: int | slice | tuple[slice | int, ...], /) -> NDArray[Any]:
         """Read a box.
 
         Raises:
-            DatasetError: If the file has been replaced by one of another shape.
+            DatasetError: If the file has been replaced since.
             OSError: If the file is missing.
             RuntimeError: If it is damaged.
         """
@@ -71,6 +73,11 @@ class StoredArray:
             raise DatasetError(
                 f"{self.path}: has the shape {array.shape}, and {self.shape} when it was opened first: it was replaced "
                 "while it was in use. Run the same command again."
+            )
+        if self.path.stat().st_mtime_ns != self.written_ns:
+            raise DatasetError(
+                f"{self.path}: was written again while it was in use, as planning again does. Run the same command "
+                "again."
             )
         values: NDArray[Any] = array[box]
         return values
@@ -160,7 +167,11 @@ def open_case(folder: Path, case_id: str, opener: Opener = open_array) -> Stored
         raise DatasetError(
             f"{path}: case {case_id}: the array has the shape {array.shape[1:]}, its record {record.shape}. {_ADVICE}"
         )
-    return StoredCase(record, StoredArray(path, array.shape, array.dtype, opener), locations, annotated)
+    return StoredCase(record, _describe_array(path, array, opener), locations, annotated)
+
+
+def _describe_array(path: Path, array: "blosc2.NDArray", opener: Opener) -> StoredArray:
+    return StoredArray(path, array.shape, array.dtype, opener, path.stat().st_mtime_ns)
 
 
 def stored_cases(folder: Path) -> tuple[str, ...]:
@@ -203,7 +214,7 @@ def open_label_map(path: Path, opener: Opener = open_array) -> tuple[StoredArray
     """
     try:
         array = opener(path)
-        return StoredArray(path, array.shape, array.dtype, opener), str(array.schunk.vlmeta[ORIGIN])
+        return _describe_array(path, array, opener), str(array.schunk.vlmeta[ORIGIN])
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DatasetError(f"{path}: this label map is missing or damaged ({error})") from error
 

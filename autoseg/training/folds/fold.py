@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays.storage import StoredCase, keep_open, open_case
+from autoseg.imaging.arrays.storage import Opener, StoredCase, keep_open, open_array, open_case
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, hash_of, model_hash
 from autoseg.records.workspace import Workspace
@@ -111,13 +111,13 @@ class Fold:
             return self.options.workers
         return default_workers(self.device, ranks_here=self.ranks.count_here)
 
-    def open_case(self, case_id: str) -> StoredCase:
-        """Open a preprocessed case; its array stays on disk.
+    def open_case(self, case_id: str, opener: Opener = open_array) -> StoredCase:
+        """Open a preprocessed case; its array stays on disk. Arguments as for `storage.open_case`.
 
         Raises:
             TrainingError: If it was preprocessed again, for another plan or from other files, since training began.
         """
-        stored = open_case(self.preprocessed, case_id)
+        stored = open_case(self.preprocessed, case_id, opener)
         planned = self.planned_arrays.get(case_id)
         if planned is not None and stored.record.content_hash not in planned:
             raise TrainingError(
@@ -156,7 +156,7 @@ def open_validation_batches(fold: Fold, first_batch: int) -> Generator[Batch, No
 def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
     """Open cases, and read them into memory where it has room."""
     opener = keep_open()
-    opened = {case: open_case(fold.preprocessed, case, opener) for case in cases}
+    opened = {case: fold.open_case(case, opener) for case in cases}
     planned = fold.configuration.spacing
     stale = [case for case, stored in opened.items() if stored.record.spacing[-len(planned) :] != planned]
     if stale:

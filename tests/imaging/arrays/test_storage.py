@@ -107,6 +107,17 @@ def test_label_maps_do_not_stay_open_and_still_tell_their_origin(tmp_path):
     assert count_open_files() == before
 
 
+@pytest.mark.parametrize("opener", [open_array, keep_open()])
+def test_an_array_that_is_written_again_with_the_same_shape_while_in_use_is_an_error(tmp_path, opener):
+    """It may be of another plan, with other intensities."""
+    save(tmp_path)
+    stored = open_case(tmp_path, "a", opener)
+    assert stored.array[0].shape == SHAPE
+    save(tmp_path)
+    with pytest.raises(DatasetError, match=r"a\.b2nd: was written again while it was in use"):
+        stored.array[0]
+
+
 def test_an_array_that_is_replaced_by_another_shape_while_in_use_is_an_error(tmp_path):
     save(tmp_path)
     stored = open_case(tmp_path, "a")
