@@ -47,6 +47,9 @@ Opener: TypeAlias = "Callable[[Path], blosc2.NDArray]"
 MAX_OPEN_ARRAYS = 64
 """Number of arrays that stay open for one loader; systems allow a process 256 to 1,024 open files."""
 
+MAX_ROUNDING_NS = 2_000_000_000
+"""Largest difference between two times of one file, ns: file systems round, and network drives do so later."""
+
 
 @dataclass(frozen=True)
 class StoredArray:
@@ -58,7 +61,7 @@ class StoredArray:
     opener: Opener
     """Function that opens the file whenever it is read."""
     written_ns: int
-    """When the file was written, ns: another time means another file."""
+    """Time at which the file was written, ns: another time means another file."""
 
     def __getitem__(self, box: int | slice | tuple[slice | int, ...], /) -> NDArray[Any]:
         """Read a box.
@@ -74,7 +77,7 @@ class StoredArray:
                 f"{self.path}: has the shape {array.shape}, and {self.shape} when it was opened first: it was replaced "
                 "while it was in use. Run the same command again."
             )
-        if self.path.stat().st_mtime_ns != self.written_ns:
+        if abs(self.path.stat().st_mtime_ns - self.written_ns) > MAX_ROUNDING_NS:
             raise DatasetError(
                 f"{self.path}: was written again while it was in use, as planning again does. Run the same command "
                 "again."

@@ -1,6 +1,7 @@
 """Storage: what is written comes back, patch by patch, and a damaged case says so."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,7 @@ def test_an_array_that_is_written_again_with_the_same_shape_while_in_use_is_an_e
     stored = open_case(tmp_path, "a", opener)
     assert stored.array[0].shape == SHAPE
     save(tmp_path)
+    os.utime(tmp_path / "a.b2nd", (2e9, 2e9))
     with pytest.raises(DatasetError, match=r"a\.b2nd: was written again while it was in use"):
         stored.array[0]
 
