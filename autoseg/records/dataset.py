@@ -19,6 +19,10 @@ BACKGROUND = "background"
 IGNORE = "ignore"
 """Name of the label whose voxels do not count."""
 
+LayoutName = Literal["decathlon", "nnunet", "plain", "list", "one_folder", "case_folders"]
+"""How the files of a dataset lie: in two folders with dataset.json of the Decathlon or of nnU-Net, or without; in a
+list; all in one folder; or in one folder for each case."""
+
 LabelValues = int | tuple[int, ...]
 """A label's value in the files, or all values that make up a region."""
 
@@ -107,7 +111,7 @@ class DatasetDescription(Record):
     name: str
     folder: str
     """Dataset folder, relative to the workspace once written there, else absolute."""
-    layout: Literal["decathlon", "nnunet", "plain", "list"]
+    layout: LayoutName
     orientation: OrientationName
     channel_names: tuple[str, ...]
     labels: dict[str, LabelValues]

@@ -18,7 +18,7 @@ from autoseg.imaging.datasets.checks import (
     label_faults,
     stray_values,
 )
-from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
+from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, DatasetDescription, Fault, LabelValues, OrientationName
@@ -59,7 +59,7 @@ def describe_dataset(
         DatasetError: If anything is wrong; the message lists every fault of every case.
         UsageError: If a worker process was killed.
     """
-    found = _find_cases(folder, labels)
+    found = _find_cases(folder, labels, channel_names)
     facts = _check_cases(found, orientation, workers, progress)
     faults = [*found.faults, *(fault for case in facts for fault in case.faults)]
     counted = _counted_cases(facts, faults, skip_faulty=skip_faulty)
@@ -86,11 +86,18 @@ def describe_dataset(
         file_ending=_most_common([split_ending(case.files.images[0])[1] for case in kept]),
         cases=tuple(case.files for case in kept),
         warnings=tuple(warnings),
-        notes=(*label_notes, *channel_notes, *describe_notes({case.files.case: case.notes for case in kept})),
+        notes=(
+            *found.notes,
+            *label_notes,
+            *channel_notes,
+            *describe_notes({case.files.case: case.notes for case in kept}),
+        ),
     )
 
 
-def _find_cases(folder: Path, labels: Mapping[str, LabelValues] | None) -> FoundDataset:
+def _find_cases(
+    folder: Path, labels: Mapping[str, LabelValues] | None, channel_names: Sequence[str] | None
+) -> FoundDataset:
     """Find the cases; refuses wrong labels and datasets without cases before any image is opened."""
     found = find_dataset(folder)
     if labels is not None and found.labels is not None:
@@ -99,6 +106,9 @@ def _find_cases(folder: Path, labels: Mapping[str, LabelValues] | None) -> Found
         )
     if labels is not None:
         found = replace(found, labels=dict(labels))
+    names = channel_names or found.channel_names
+    if names:
+        found = order_images(found, names)
     if found.labels is not None:
         make_encoding(found.labels, found.regions_class_order)
     if not found.cases:
@@ -158,7 +168,7 @@ def _channel_names(
     found: FoundDataset, facts: Sequence[CaseFacts], given: Sequence[str] | None, num_channels: int
 ) -> tuple[tuple[str, ...], list[str]]:
     """Given names, else declared ones, else a guess from the intensities; and a note about the guess."""
-    names = tuple(given) if given is not None else found.channel_names
+    names = tuple(given) if given is not None else found.channel_names or found.channel_words
     if names is not None:
         return names, []
     usual = [case for case in facts if case.image_hash and len(case.hounsfield_channels) == num_channels]

@@ -1,18 +1,15 @@
 """Recognition of the layout of a dataset on disk, without conversion.
 
-Four layouts: a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, plain `images/` and `labels/`, and a
-CSV or JSON list of files. Where nothing lists the files, images and label maps are paired by their names. No image is
-opened here.
+A dataset is a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, a CSV or JSON list of files, or a folder
+in one of the layouts of `folders`, where images and label maps are paired by their names. No image is opened here.
 
 Tested in tests/imaging/datasets/test_layouts.py and tests/stages/test_describe.py.
 """
 
 import os
-import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.case_lists import case_name, listed_case, listing_faults, read_case_list
@@ -23,20 +20,19 @@ from autoseg.imaging.datasets.dataset_json import (
     declared_labels,
     read_dataset_json,
 )
-from autoseg.imaging.datasets.names import composed
-from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
-from autoseg.records.dataset import CaseFiles, Fault, LabelValues
+from autoseg.imaging.datasets.folders import FOLDER_LAYOUTS, find_cases
+from autoseg.imaging.datasets.pairing import image_files, pair_files
+from autoseg.imaging.datasets.unknown_layout import describe_unknown_layout
+from autoseg.imaging.formats.volume import split_channel, split_ending
+from autoseg.records.dataset import CaseFiles, Fault, LabelValues, LayoutName
 
-_PLAIN_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
-
-_EXPECTED = """expected one of
-  a Medical Segmentation Decathlon folder: dataset.json that lists the training files under "training"
-  an nnU-Net v2 raw folder: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz
-  a plain folder: images/CASE.nii.gz and labels/CASE.nii.gz
-  a .csv or .json list of files: columns case, image (or image_0, image_1, ...), label"""
-
-_DATA_FILE_ENDINGS = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")
-"""Endings of voxel files that belong to .hdr, .mhd and .nhdr files beside them."""
+_EXPECTED = "\n  ".join([
+    "expected one of",
+    'a Medical Segmentation Decathlon folder: dataset.json that lists the training files under "training"',
+    "an nnU-Net v2 raw folder: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz",
+    *(layout.pattern for layout in FOLDER_LAYOUTS),
+    "a .csv or .json list of files: columns case, image (or image_0, image_1, ...), label",
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class FoundDataset:
 
     name: str
     folder: Path
-    layout: Literal["decathlon", "nnunet", "plain", "list"]
+    layout: LayoutName
     cases: tuple[CaseFiles, ...]
     """Cases sorted by id; a case named in an error among `faults` is listed too."""
     faults: tuple[Fault, ...] = ()
@@ -54,6 +50,10 @@ class FoundDataset:
     regions_class_order: tuple[int, ...] | None = None
     channel_names: tuple[str, ...] | None = None
     """Declared names; None: not declared."""
+    channel_words: tuple[str, ...] | None = None
+    """Channels that the names of the files tell, in the order of each case's images; None: they tell none."""
+    notes: tuple[str, ...] = ()
+    """What was recognised, one sentence each."""
 
 
 def find_dataset(path: Path) -> FoundDataset:
@@ -77,11 +77,57 @@ def find_dataset(path: Path) -> FoundDataset:
         declared = read_dataset_json(path / "dataset.json")
         is_list = bool(declared.training) and declared.dataset is None and not _is_left_over_list(path, declared)
         return _decathlon(path, declared) if is_list else _nnunet(path, declared)
-    for image_folder, label_folder in _PLAIN_FOLDERS:
-        if (path / image_folder).is_dir() and (path / label_folder).is_dir():
-            cases, faults = pair_files(path, image_folder, label_folder)
-            return FoundDataset(name=path.name, folder=path, layout="plain", cases=cases, faults=faults)
-    raise DatasetError(f"{path}: no known dataset layout; {_EXPECTED}")
+    return _find_by_names(path)
+
+
+def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDataset:
+    """Cases of a folder by the names in it; labels and channels are those of its dataset.json, if it has one."""
+    found = find_cases(folder)
+    if found is None:
+        raise DatasetError(f"{folder}: no known dataset layout; {_EXPECTED}\n{describe_unknown_layout(folder)}")
+    layout, cases = found
+    notes = (cases.recognized,) if cases.recognized else ()
+    if declared is not None:
+        dataset = _found(folder, layout.name, declared, list(cases.cases), list(cases.faults))
+        return replace(dataset, channel_words=cases.channel_words, notes=notes)
+    return FoundDataset(
+        name=folder.name,
+        folder=folder,
+        layout=layout.name,
+        cases=cases.cases,
+        faults=cases.faults,
+        channel_words=cases.channel_words,
+        notes=notes,
+    )
+
+
+def order_images(found: FoundDataset, names: Sequence[str]) -> FoundDataset:
+    """The dataset with images in the order of channel names, where the names of the files tell their channels.
+
+    Args:
+        found: Dataset; a case that lacks a channel, which is an error, stays as it is.
+        names: Channel names that the user or dataset.json gives.
+
+    Raises:
+        DatasetError: If the files name several channels, and other ones.
+    """
+    words = found.channel_words
+    if words is None or len(words) == 1:
+        return found
+    position = {word.casefold(): index for index, word in enumerate(words)}
+    if {name.casefold() for name in names} != position.keys() or len(names) != len(words):
+        raise DatasetError(
+            f"{found.folder}: the channels are called {', '.join(names)}, but in the names of the files "
+            f"{', '.join(words)}, and it is not known which is which. Call them as the files do, in any order."
+        )
+    order = [position[name.casefold()] for name in names]
+    cases = tuple(
+        files.model_copy(update={"images": tuple(files.images[index] for index in order)})
+        if len(files.images) == len(words)
+        else files
+        for files in found.cases
+    )
+    return replace(found, cases=cases, channel_words=tuple(words[index] for index in order))
 
 
 def _is_left_over_list(folder: Path, declared: DatasetJson) -> bool:
@@ -136,8 +182,13 @@ def _nnunet(folder: Path, declared: DatasetJson) -> FoundDataset:
         cases = [listed_case(folder, case, entry.images, entry.label) for case, entry in declared.dataset.items()]
         return _found(folder, "nnunet", declared, cases, listing_faults(cases))
     missing = [name for name in ("imagesTr", "labelsTr") if not (folder / name).is_dir()]
+    if missing and find_cases(folder) is None:
+        raise DatasetError(
+            f"{folder}: the folder {' and '.join(missing)} is missing beside dataset.json; {_EXPECTED}\n"
+            f"{describe_unknown_layout(folder)}"
+        )
     if missing:
-        raise DatasetError(f"{folder}: the folder {' and '.join(missing)} is missing beside dataset.json; {_EXPECTED}")
+        return _find_by_names(folder, declared)
     names = declared_channels(declared)
     num_channels = len(names) if names else None
     paired, faults = pair_files(folder, "imagesTr", "labelsTr", channel_numbers=True, num_channels=num_channels)
@@ -188,7 +239,7 @@ def _listed_id(entry: TrainingEntry, found: Collection[str]) -> str:
 
 def _found(
     folder: Path,
-    layout: Literal["decathlon", "nnunet"],
+    layout: LayoutName,
     declared: DatasetJson,
     cases: list[CaseFiles],
     faults: list[Fault],
@@ -222,111 +273,3 @@ def _unlisted_files(folder: Path, cases: list[CaseFiles]) -> list[Fault]:
         for file in on_disk
         if os.path.normpath(file) not in listed
     ]
-
-
-def pair_files(
-    folder: Path,
-    image_folder: str,
-    label_folder: str,
-    *,
-    channel_numbers: bool | None = None,
-    num_channels: int | None = None,
-) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
-    """Find cases by name: images CASE.ext or CASE_0000.ext, CASE_0001.ext, ...; label maps CASE.ext.
-
-    Endings of image and label may differ. Hidden files are ignored, as are files that belong to a header beside them;
-    other files that are not images are named in a warning.
-
-    Args:
-        folder: Dataset folder.
-        image_folder: Name of the folder of images in it.
-        label_folder: Name of the folder of label maps in it.
-        channel_numbers: Whether image names end in a channel number; None: they do when no image is named exactly
-            like a label map and some image name has a number.
-        num_channels: Channels that each case should have, in as many files or all in one; None: as many as the
-            case with the most.
-
-    Returns:
-        Cases sorted by id, a faulty one too; and faults of the names: missing channels, images without label (label
-        empty) and labels without image.
-    """
-    images, image_faults = _files_by_stem(folder, image_folder)
-    labels, label_faults = _files_by_stem(folder, label_folder)
-    if channel_numbers is None:
-        channel_numbers = not set(images) & set(labels) and any(map(split_channel, images))
-    faults = [*(_of_case(fault, channel_numbers) for fault in image_faults), *label_faults]
-    channels: dict[str, dict[int, str]] = {}
-    for stem, file in images.items():
-        case, channel = (split_channel(stem) or (None, 0)) if channel_numbers else (stem, 0)
-        if case is None:
-            faults.append(_error(stem, file, "the name lacks a channel number; expected CASE_0000, CASE_0001, ..."))
-        else:
-            channels.setdefault(case, {})[channel] = file
-    faults += _missing_channels(channels, num_channels)
-    faults += [
-        _error(case, next(iter(files.values())), f"there is no label map for this image in {label_folder}/")
-        for case, files in channels.items()
-        if case not in labels
-    ]
-    faults += [
-        _error(case, file, f"there is no image for this label map in {image_folder}/")
-        for case, file in labels.items()
-        if case not in channels
-    ]
-    cases = tuple(
-        CaseFiles(case=case, images=tuple(files[index] for index in sorted(files)), label=labels.get(case, ""))
-        for case, files in sorted(channels.items())
-    )
-    return cases, tuple(faults)
-
-
-def image_files(folder: Path) -> list[str]:
-    """Names of all files in a folder whose ending can be read, sorted; hidden files are ignored."""
-    return [name for name in _visible_names(folder) if split_ending(name)[1] in IMAGE_ENDINGS]
-
-
-def _files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[Fault]]:
-    """Paths relative to the dataset folder by stem, and faults of the names."""
-    files: dict[str, str] = {}
-    faults = []
-    for name in _visible_names(folder / subfolder):
-        stem, ending = split_ending(name)
-        stem = composed(stem)
-        file = f"{subfolder}/{name}"
-        if ending not in IMAGE_ENDINGS:
-            if not name.lower().endswith(_DATA_FILE_ENDINGS):
-                what = f"ignored: not an image that can be read; supported are {' '.join(IMAGE_ENDINGS)}"
-                faults.append(Fault(severity="warning", case="", file=file, what=what))
-        elif stem in files:
-            faults.append(_error(stem, file, f"has the same case name as {files[stem]}; keep one of the two"))
-        else:
-            files[stem] = file
-    return files, faults
-
-
-def _of_case(fault: Fault, channel_numbers: bool) -> Fault:
-    """The fault with the case id in place of the stem of a channel's file."""
-    channel = split_channel(fault.case) if channel_numbers else None
-    return fault.model_copy(update={"case": channel[0]}) if channel else fault
-
-
-def _visible_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
-
-
-def _missing_channels(channels: dict[str, dict[int, str]], num_channels: int | None) -> Iterable[Fault]:
-    """Faults about channel files that the other cases have or the declared channel names require."""
-    found = {index for files in channels.values() for index in files}
-    all_in_one_file = found == {0}
-    expected = set(range(max(found, default=0) + 1))
-    if num_channels is not None and not all_in_one_file:
-        expected |= set(range(num_channels))
-    for case, files in channels.items():
-        for index in sorted(expected - set(files)):
-            first = next(iter(files.values()))
-            file = re.sub(r"_\d{4}(?=\.[^/]*$)", f"_{index:04d}", first)
-            yield _error(case, file, f"the file of channel {index} is missing")
-
-
-def _error(case_id: str, file: str, what: str) -> Fault:
-    return Fault(severity="error", case=case_id, file=file, what=what)

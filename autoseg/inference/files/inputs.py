@@ -2,20 +2,24 @@
 
 In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE, whatever their endings; any other image file is
 a case of its own, and so is each numbered file whose number cannot be a channel of the model. Label maps beside their
-images (`CASE_seg.ext`) are left out. A list is a CSV file with a header, or a JSON
+images (`CASE_seg.ext`) are left out. Channels may also be called by their names, `CASE_t1.ext`, and each case may have
+a subfolder of its own. A list is a CSV file with a header, or a JSON
 array of objects, as for training but without labels: `case` (may be left out), and `image` with one file per case or
 all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are relative to the list's folder.
 """
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.datasets.case_lists import image_columns, read_csv_rows, read_json_rows
-from autoseg.imaging.datasets.layouts import image_files
+from autoseg.imaging.datasets.folders import IMAGE_FOLDERS
 from autoseg.imaging.datasets.names import composed, split_image_word, split_label_word
+from autoseg.imaging.datasets.pairing import image_files, visible_folders
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.formats.volume import split_channel
 from autoseg.records.names import is_file_name
@@ -70,35 +74,101 @@ def _stem(name: str) -> str:
 
 
 def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+    names = image_files(folder)
+    if not names:
+        return _cases_in_subfolders(folder, channel_names)
+    kept = _without_label_maps(names, channel_names)
+    _log_left_out(folder, [name for name in names if name not in kept])
+    return _cases_of_files(folder, kept, channel_names)
+
+
+def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+    """Cases of a dataset's folder of images, or of a folder with one subfolder for each case."""
+    subfolders = visible_folders(folder)
+    images = [name for name in subfolders if name.lower() in {*IMAGE_FOLDERS, "imagests"}]
+    if images:
+        if len(images) > 1:
+            raise UsageError(
+                f"{folder}: has the folders {' and '.join(images)}; give the one with the images to predict"
+            )
+        logger.info("the images in %s are predicted", folder / images[0])
+        return _cases_in_folder(folder / images[0], channel_names)
+    cases: list[InputCase] = []
+    left_out = []
+    for name in subfolders:
+        files = {_stem(file): file for file in image_files(folder / name)}
+        unmarked = [file for stem, file in files.items() if split_label_word(stem) is None]
+        left_out += [f"{name}/{file}" for file in files.values() if unmarked and file not in unmarked]
+        found = _cases_of_files(folder / name, unmarked or list(files.values()), channel_names)
+        cases += [replace(found[0], case=composed(name))] if len(found) == 1 else found
+    _log_left_out(folder, left_out)
+    count = Counter(item.case for item in cases)
+    unique = (
+        item if count[item.case] == 1 else replace(item, case=f"{item.images[0].parent.name}_{item.case}")
+        for item in cases
+    )
+    return tuple(sorted(unique, key=lambda item: item.case))
+
+
+def _cases_of_files(folder: Path, names: Sequence[str], channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+    """Cases of files in one folder: channels are numbered, or called as the model calls them."""
     cases = []
-    channels: dict[str, list[tuple[int, Path]]] = {}
-    for name in _without_label_maps(folder, channel_names):
-        if (channel := split_channel(_stem(name))) is not None:
-            channels.setdefault(channel[0], []).append((channel[1], folder / name))
+    numbered: dict[str, list[tuple[int, Path]]] = {}
+    named: dict[str, list[tuple[int, Path]]] = {}
+    for name in names:
+        stem, path = _stem(name), folder / name
+        if (channel := split_channel(stem)) is not None:
+            numbered.setdefault(channel[0], []).append((channel[1], path))
+        elif (word := _split_channel_name(stem, channel_names)) is not None:
+            named.setdefault(word[0], []).append((word[1], path))
         else:
-            cases.append(InputCase(_stem(name), (folder / name,)))
-    for case, found in channels.items():
+            cases.append(InputCase(stem, (path,)))
+    for case, found in numbered.items():
         found.sort()
         if _are_cases(found, len(channel_names)):
             cases += [InputCase(_stem(path.name), (path,)) for _, path in found]
         else:
             cases.append(_channel_case(case, found, channel_names))
+    for case, found in named.items():
+        if len(found) == 1:  # one file may hold all channels
+            cases.append(InputCase(_stem(found[0][1].name), (found[0][1],)))
+        else:
+            cases.append(_channel_case(case, sorted(found), channel_names))
     return tuple(sorted(cases, key=lambda item: item.case))
 
 
-def _without_label_maps(folder: Path, channel_names: Sequence[str]) -> list[str]:
-    """Names of the images in a folder; says which files were left out as label maps of others."""
-    names = image_files(folder)
+def _split_channel_name(stem: str, channel_names: Sequence[str]) -> tuple[str, int] | None:
+    """`CASE_t1` -> (`CASE`, number of the channel t1); `t1` -> (``, number); None without the name of a channel."""
+    if len(channel_names) == 1:
+        return None
+    for number, name in enumerate(channel_names):
+        if stem.casefold() == name.casefold():
+            return "", number
+        if (case := _without_channel_name(stem, name)) is not None:
+            return case, number
+    return None
+
+
+def _without_channel_name(stem: str, channel_name: str) -> str | None:
+    """The stem without the channel's name at its end; None if it has another end."""
+    match = re.fullmatch(rf"(.+)[_\-. ]{re.escape(channel_name)}", stem, re.IGNORECASE)
+    return match[1] if match else None
+
+
+def _without_label_maps(names: Sequence[str], channel_names: Sequence[str]) -> list[str]:
+    """The names that are not label maps of others in the same folder."""
     marked = {name: found[0] for name in names if (found := split_label_word(_stem(name))) is not None}
     images = {key for name in names if name not in marked for key in _possible_ids(_stem(name), channel_names)}
-    left_out = [name for name, case in marked.items() if case.casefold() in images]
-    if left_out:
+    return [name for name in names if name not in marked or marked[name].casefold() not in images]
+
+
+def _log_left_out(folder: Path, names: Sequence[str]) -> None:
+    if names:
         logger.warning(
             "%s: %d files are left out, because they look like label maps beside their images: %s; to predict them "
             "too, list them in a CSV file",
-            folder, len(left_out), ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else ""),
+            folder, len(names), ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
         )  # fmt: skip
-    return [name for name in names if name not in left_out]
 
 
 def _possible_ids(stem: str, channel_names: Collection[str]) -> Iterator[str]:
@@ -109,8 +179,8 @@ def _possible_ids(stem: str, channel_names: Collection[str]) -> Iterator[str]:
     if (marked := split_image_word(stem)) is not None:
         yield marked[0].casefold()
     for name in channel_names:
-        if stem.casefold().endswith(f"_{name.casefold()}"):
-            yield stem.casefold().removesuffix(f"_{name.casefold()}")
+        if (case := _without_channel_name(stem, name)) is not None:
+            yield case.casefold()
 
 
 def _are_cases(found: Sequence[tuple[int, Path]], num_channels: int) -> bool:
@@ -129,7 +199,8 @@ def _channel_case(case: str, found: Sequence[tuple[int, Path]], channel_names: S
     numbers = [number for number, _ in found]
     if numbers in ([0], list(range(len(channel_names)))):  # one file may hold all channels
         return InputCase(case, images)
-    expected = ", ".join(f"{case}_{index:04d} ({name})" for index, name in enumerate(channel_names))
+    stem = f"{case}_" if case else ""
+    expected = ", ".join(f"{stem}{index:04d} ({name})" for index, name in enumerate(channel_names))
     fault = (
         f"found {', '.join(path.name for path in images)}, the model expects {expected}. Add or remove files; images "
         "that are cases of their own must not end in four digits, or must be given as a CSV or JSON list."

@@ -174,3 +174,64 @@ def test_nothing_to_predict(tmp_path):
         find_inputs(tmp_path, ONE)
     with pytest.raises(UsageError, match="no such file or folder"):
         find_inputs(tmp_path / "absent", ONE)
+
+
+def make(folder, *files):
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    return folder
+
+
+def relative(cases, folder):
+    return {
+        item.case: [path.relative_to(folder).as_posix() for path in item.images] for item in cases if not item.fault
+    }
+
+
+def test_channels_called_by_their_names(tmp_path):
+    make(tmp_path, "p_1_t2.nii", "p_1_T1.nii.gz", "p_2-t1.nii", "p_2-t2.nii", "whole.nii", "all_t1.nii")
+    assert relative(find_inputs(tmp_path, TWO), tmp_path) == {
+        "p_1": ["p_1_T1.nii.gz", "p_1_t2.nii"],
+        "p_2": ["p_2-t1.nii", "p_2-t2.nii"],
+        "whole": ["whole.nii"],
+        "all_t1": ["all_t1.nii"],
+    }
+    (case,) = find_inputs(make(tmp_path / "a", "p_t1.nii", "p_t2.nii"), (*TWO, "FLAIR"))
+    assert case.fault.startswith("found p_t1.nii, p_t2.nii, the model expects p_0000 (T1), p_0001 (T2), p_0002 (FLAIR)")
+
+
+@pytest.mark.parametrize(
+    ("channels", "files", "expected"),
+    [
+        (TWO, ("{0}/{0}_t1.nii", "{0}/{0}_t2.nii", "{0}/{0}_seg.nii"), ("{0}/{0}_t1.nii", "{0}/{0}_t2.nii")),
+        (TWO, ("{0}/T2.nii.gz", "{0}/T1.nii.gz", "{0}/mask.nii.gz"), ("{0}/T1.nii.gz", "{0}/T2.nii.gz")),
+        (TWO, ("{0}/{0}_0001.nii", "{0}/{0}_0000.nii"), ("{0}/{0}_0000.nii", "{0}/{0}_0001.nii")),
+        (ONE, ("{0}/imaging.nii.gz", "{0}/segmentation.nii.gz"), ("{0}/imaging.nii.gz",)),
+        (ONE, ("images/{0}.nii", "labels/{0}.nii"), ("images/{0}.nii",)),
+    ],
+)
+def test_folders_that_training_takes(tmp_path, channels, files, expected):
+    cases = ("p_1", "p_2")
+    make(tmp_path, *(file.format(case) for case in cases for file in files))
+    assert relative(find_inputs(tmp_path, channels), tmp_path) == {
+        c: [file.format(c) for file in expected] for c in cases
+    }
+
+
+def test_label_maps_in_folders_of_cases_are_said_once(tmp_path, caplog):
+    make(tmp_path, *(f"{case}/{name}.nii" for case in "abc" for name in ("ct", "seg")))
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        assert len(find_inputs(tmp_path, ONE)) == 3
+    (message,) = caplog.messages
+    assert (
+        "3 files are left out, because they look like label maps beside their images: a/seg.nii, b/seg.nii" in message
+    )
+
+
+def test_two_folders_of_images_have_to_be_chosen_from(tmp_path):
+    make(tmp_path, "imagesTr/a_0000.nii", "imagesTs/b_0000.nii", "labelsTr/a.nii")
+    with pytest.raises(
+        UsageError, match="has the folders imagesTr and imagesTs; give the one with the images to predict"
+    ):
+        find_inputs(tmp_path, ONE)

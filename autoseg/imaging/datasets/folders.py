@@ -1,0 +1,221 @@
+"""Layouts of folders without a dataset.json, one entry of a table each.
+
+A layout is tried on a folder and answers with its cases, or with None where the folder has another one. The first that
+fits is taken. No image is opened here.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.grouping import Group, group_by_label, name_channels, one_case, split_labels
+from autoseg.imaging.datasets.pairing import files_by_stem, image_files, pair_files, visible_folders
+from autoseg.records.dataset import CaseFiles, Fault, LayoutName
+
+_USUAL_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
+"""Folders of images and of label maps that are taken whatever else lies beside them."""
+
+IMAGE_FOLDERS = frozenset({"images", "imagestr", "image", "img", "imgs", "scans", "volumes"})
+LABEL_FOLDERS = frozenset({
+    "labels", "labelstr", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg", "annotations", "gt",
+    "groundtruth",
+})  # fmt: skip
+_PARTS_OF_A_DATASET = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "imagests"})
+"""Names, in lower case, of folders that hold many cases; a folder of one case has another name."""
+
+
+@dataclass(frozen=True)
+class FolderCases:
+    """Cases of a folder, before any image is opened."""
+
+    cases: tuple[CaseFiles, ...]
+    """Cases sorted by id."""
+    faults: tuple[Fault, ...] = ()
+    channel_words: tuple[str, ...] | None = None
+    """Channels that the files' names tell; None: they tell none."""
+    recognized: str = ""
+    """What was recognised, for a note; empty where the layout needs none."""
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """One way in which cases lie in a folder."""
+
+    name: LayoutName
+    pattern: str
+    """An example in one line."""
+    find: Callable[[Path], FolderCases | None]
+    """The cases of a folder, paths relative to it; None: the folder has another layout."""
+
+
+def find_cases(folder: Path) -> tuple[FolderLayout, FolderCases] | None:
+    """The first layout that fits, with its cases; None when none fits.
+
+    Raises:
+        DatasetError: If the folder can be read in two ways.
+    """
+    for layout in FOLDER_LAYOUTS:
+        found = layout.find(folder)
+        if found is not None:
+            return layout, found
+    return None
+
+
+def _usual_folders(images: str, labels: str, folder: Path) -> FolderCases | None:
+    if not ((folder / images).is_dir() and (folder / labels).is_dir()):
+        return None
+    return _paired(folder, images, labels)
+
+
+def _named_folders(folder: Path) -> FolderCases | None:
+    """One folder of images and one of label maps, by any of their names."""
+    subfolders = visible_folders(folder)
+    images = [name for name in subfolders if name.lower() in IMAGE_FOLDERS]
+    labels = [name for name in subfolders if name.lower() in LABEL_FOLDERS]
+    if not images or not labels:
+        return None
+    if len(images) > 1 or len(labels) > 1:
+        counts = ", ".join(f"{name}/ ({len(image_files(folder / name))} files)" for name in (*images, *labels))
+        raise DatasetError(
+            f"{folder}: several folders of images or of label maps: {counts}. Rename those that are not to be used, or "
+            "list the files in a CSV file with the columns case, image, label."
+        )
+    return _paired(folder, images[0], labels[0])
+
+
+def _paired(folder: Path, image_folder: str, label_folder: str) -> FolderCases:
+    """Cases of two folders: by equal names, or by names that label maps begin the names of their images' channels."""
+    paired, faults = pair_files(folder, image_folder, label_folder)
+    if not any(files.label for files in paired):
+        by_words = _by_channel_words(folder, image_folder, label_folder)
+        if by_words is not None:
+            return by_words
+    is_usual = (image_folder, label_folder) in _USUAL_FOLDERS
+    return FolderCases(paired, faults, None, "" if is_usual else _describe(paired, f"{image_folder}/", label_folder))
+
+
+def _by_channel_words(folder: Path, image_folder: str, label_folder: str) -> FolderCases | None:
+    images, image_faults = files_by_stem(folder, image_folder)
+    labels, label_faults = files_by_stem(folder, label_folder)
+    unmarked, by_case, clashes = split_labels(labels)
+    by_case = unmarked | by_case if not unmarked.keys() & by_case.keys() else labels
+    groups, left_over = group_by_label(images, by_case)
+    if not groups:
+        return None
+    faults = [*image_faults, *label_faults, *clashes]
+    return _grouped(
+        groups, left_over, by_case, faults, f"{image_folder}/ with a word for each channel and {label_folder}/"
+    )
+
+
+def _one_folder(folder: Path) -> FolderCases | None:
+    """Images and label maps side by side, label maps marked by a word."""
+    files, faults = files_by_stem(folder, "")
+    images, labels, clashes = split_labels(files)
+    labels = {case: file for case, file in labels.items() if case}
+    groups, left_over = group_by_label(images, labels)
+    if not groups:
+        return None
+    return _grouped(groups, left_over, labels, [*faults, *clashes], "images and label maps in one folder")
+
+
+def _case_folders(folder: Path) -> FolderCases | None:
+    """One subfolder for each case, its label map marked by a word."""
+    subfolders = visible_folders(folder)
+    if image_files(folder) or any(name.lower() in _PARTS_OF_A_DATASET for name in subfolders):
+        return None
+    groups: list[Group] = []
+    faults: list[Fault] = []
+    for name in subfolders:
+        files, of_names = files_by_stem(folder, name)
+        if not files:
+            continue
+        found, of_groups = _groups_of_folder(name, files)
+        groups += found
+        faults += [*of_names, *of_groups]
+    with_label = [group for group in groups if group.label]
+    if not with_label or 2 * len(with_label) < len(groups):
+        return None
+    named = name_channels(_with_unique_ids(groups))
+    recognized = _describe(named.cases, "one folder for each case")
+    return FolderCases(named.cases, (*faults, *named.faults), named.channel_words, recognized)
+
+
+def _with_unique_ids(groups: Sequence[Group]) -> list[Group]:
+    """Groups whose ids occur in several folders get the name of their folder in front."""
+    count = Counter(group.case for group in groups)
+    return [
+        group
+        if count[group.case] == 1
+        else replace(group, case=f"{Path(next(iter(group.images.values()))).parts[0]}_{group.case}")
+        for group in groups
+    ]
+
+
+def _groups_of_folder(name: str, files: Mapping[str, str]) -> tuple[list[Group], list[Fault]]:
+    """The case of a subfolder, or several, if it has several label maps with images of their own."""
+    images, labels, faults = split_labels(files)
+    if len(labels) <= 1:
+        key, label = next(iter(labels.items()), ("", ""))
+        if not images:
+            return [], [*faults, _error(name, label, "there is no image for this label map in its folder")]
+        if not label:
+            faults.append(
+                _error(name, next(iter(images.values())), "there is no label map in the folder of this image")
+            )
+        return [one_case(name, images, label, (key, name))], faults
+    groups, left_over = group_by_label(images, labels)
+    faults += [
+        _error(name, file, "no label map in this folder belongs to this image by its name") for file in left_over
+    ]
+    return groups, faults
+
+
+def _grouped(
+    groups: list[Group], left_over: list[str], labels: Mapping[str, str], faults: list[Fault], recognized: str
+) -> FolderCases:
+    """Cases of groups; images without a label map, and the reverse, are cases with errors."""
+    named = name_channels(groups)
+    found = {group.case for group in groups}
+    faults += [
+        _error(case, file, "there is no image for this label map") for case, file in labels.items() if case not in found
+    ]
+    faults += [_error(Path(file).name, file, "there is no label map for this image") for file in left_over]
+    return FolderCases(named.cases, (*faults, *named.faults), named.channel_words, _describe(named.cases, recognized))
+
+
+def _describe(cases: Collection[CaseFiles], where: str, label_folder: str = "") -> str:
+    """What was recognised, with an example."""
+    with_label = [files for files in cases if files.label and files.images]
+    if not with_label:
+        return ""
+    example = with_label[0]
+    beside = f" and {label_folder}/" if label_folder else ""
+    return (
+        f"recognised {where}{beside}: {len(cases)} cases, such as {example.case} with "
+        f"{', '.join(example.images)} and the label map {example.label}"
+    )
+
+
+def _error(case_id: str, file: str, what: str) -> Fault:
+    return Fault(severity="error", case=case_id, file=file, what=what)
+
+
+FOLDER_LAYOUTS = (
+    *(
+        FolderLayout("plain", f"{images}/CASE.nii.gz and {labels}/CASE.nii.gz", partial(_usual_folders, images, labels))
+        for images, labels in _USUAL_FOLDERS
+    ),
+    FolderLayout(
+        "plain", "two folders of other names, such as scans/CASE.nii.gz and masks/CASE_mask.nii.gz", _named_folders
+    ),
+    FolderLayout("one_folder", "one folder: CASE.nii.gz and CASE_seg.nii.gz (or label, mask, gt)", _one_folder),
+    FolderLayout(
+        "case_folders", "one folder for each case: CASE/CASE_t1.nii.gz, CASE/CASE_flair.nii.gz, CASE/CASE_seg.nii.gz",
+        _case_folders,
+    ),
+)  # fmt: skip
+"""Layouts in the order in which they are tried."""

@@ -1,0 +1,159 @@
+"""Images and label maps in two folders, paired by their names; the files of a folder by their stems.
+
+No image is opened here. Tested in tests/imaging/datasets/test_layouts.py.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from autoseg.imaging.datasets.names import composed, split_label_word
+from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
+from autoseg.records.dataset import CaseFiles, Fault
+
+_DATA_FILE_ENDINGS = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")
+"""Endings of voxel files that belong to .hdr, .mhd and .nhdr files beside them."""
+
+
+def pair_files(
+    folder: Path,
+    image_folder: str,
+    label_folder: str,
+    *,
+    channel_numbers: bool | None = None,
+    num_channels: int | None = None,
+) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
+    """Find cases by name: images CASE.ext or CASE_0000.ext, CASE_0001.ext, ...; label maps CASE.ext or CASE_seg.ext.
+
+    Endings of image and label may differ. Hidden files are ignored, as are files that belong to a header beside them;
+    other files that are not images are named in a warning.
+
+    Args:
+        folder: Dataset folder.
+        image_folder: Name of the folder of images in it.
+        label_folder: Name of the folder of label maps in it.
+        channel_numbers: Whether image names end in a channel number; None: they do when no image is named exactly
+            like a label map and some image name has a number.
+        num_channels: Channels that each case should have, in as many files or all in one; None: as many as the
+            case with the most.
+
+    Returns:
+        Cases sorted by id, a faulty one too; and faults of the names: missing channels, images without label (label
+        empty) and labels without image.
+    """
+    images, image_faults = files_by_stem(folder, image_folder)
+    found_labels, label_faults = files_by_stem(folder, label_folder)
+    labels, clashes = _labels_by_case(found_labels, images)
+    if channel_numbers is None:
+        channel_numbers = not set(images) & set(labels) and any(map(split_channel, images))
+    faults = [*(_of_case(fault, channel_numbers) for fault in image_faults), *label_faults, *clashes]
+    channels: dict[str, dict[int, str]] = {}
+    for stem, file in images.items():
+        case, channel = (split_channel(stem) or (None, 0)) if channel_numbers else (stem, 0)
+        if case is None:
+            faults.append(_error(stem, file, "the name lacks a channel number; expected CASE_0000, CASE_0001, ..."))
+        else:
+            channels.setdefault(case, {})[channel] = file
+    faults += _missing_channels(channels, num_channels)
+    faults += [
+        _error(case, next(iter(files.values())), f"there is no label map for this image in {label_folder}/")
+        for case, files in channels.items()
+        if case not in labels
+    ]
+    faults += [
+        _error(case, file, f"there is no image for this label map in {image_folder}/")
+        for case, file in labels.items()
+        if case not in channels
+    ]
+    cases = tuple(
+        CaseFiles(case=case, images=tuple(files[index] for index in sorted(files)), label=labels.get(case, ""))
+        for case, files in sorted(channels.items())
+    )
+    return cases, tuple(faults)
+
+
+def image_files(folder: Path) -> list[str]:
+    """Names of all files in a folder whose ending can be read, sorted; hidden files are ignored."""
+    return [name for name in _visible_names(folder) if split_ending(name)[1] in IMAGE_ENDINGS]
+
+
+def visible_folders(folder: Path) -> list[str]:
+    """Names of the subfolders of a folder, sorted; hidden ones are ignored."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _labels_by_case(labels: Mapping[str, str], images: Mapping[str, str]) -> tuple[dict[str, str], list[Fault]]:
+    """Label files by the id of their case: their stem, without the word that marks a label map where no image has it.
+
+    Args:
+        labels: Label files by stem.
+        images: Image files by stem.
+    """
+    ids = {*images, *(channel[0] for stem in images if (channel := split_channel(stem)))}
+    by_case: dict[str, str] = {}
+    faults = []
+    for stem, file in labels.items():
+        marked = split_label_word(stem)
+        case = marked[0] if marked and stem not in ids and marked[0] in ids else stem
+        if case in by_case:
+            faults.append(
+                _error(case, file, f"is a label map of the same case as {by_case[case]}; keep one of the two")
+            )
+        else:
+            by_case[case] = file
+    return by_case, faults
+
+
+def files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[Fault]]:
+    """Image files of a subfolder by stem, and faults of the names.
+
+    Args:
+        folder: Dataset folder.
+        subfolder: Name of a folder in it; empty for the dataset folder itself.
+
+    Returns:
+        Paths relative to the dataset folder, and errors and warnings about names.
+    """
+    files: dict[str, str] = {}
+    faults = []
+    for name in _visible_names(folder / subfolder):
+        stem, ending = split_ending(name)
+        stem = composed(stem)
+        file = f"{subfolder}/{name}" if subfolder else name
+        if ending not in IMAGE_ENDINGS:
+            if not name.lower().endswith(_DATA_FILE_ENDINGS):
+                what = f"ignored: not an image that can be read; supported are {' '.join(IMAGE_ENDINGS)}"
+                faults.append(Fault(severity="warning", case="", file=file, what=what))
+        elif stem in files:
+            faults.append(_error(stem, file, f"has the same case name as {files[stem]}; keep one of the two"))
+        else:
+            files[stem] = file
+    return files, faults
+
+
+def _of_case(fault: Fault, channel_numbers: bool) -> Fault:
+    """The fault with the case id in place of the stem of a channel's file."""
+    channel = split_channel(fault.case) if channel_numbers else None
+    return fault.model_copy(update={"case": channel[0]}) if channel else fault
+
+
+def _visible_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+
+
+def _missing_channels(channels: dict[str, dict[int, str]], num_channels: int | None) -> Iterable[Fault]:
+    """Faults about channel files that the other cases have or the declared channel names require."""
+    found = {index for files in channels.values() for index in files}
+    all_in_one_file = found == {0}
+    expected = set(range(max(found, default=0) + 1))
+    if num_channels is not None and not all_in_one_file:
+        expected |= set(range(num_channels))
+    for case, files in channels.items():
+        for index in sorted(expected - set(files)):
+            first = next(iter(files.values()))
+            file = re.sub(r"_\d{4}(?=\.[^/]*$)", f"_{index:04d}", first)
+            yield _error(case, file, f"the file of channel {index} is missing")
+
+
+def _error(case_id: str, file: str, what: str) -> Fault:
+    return Fault(severity="error", case=case_id, file=file, what=what)

@@ -1,0 +1,113 @@
+"""What lies in a folder that has no known layout: endings, depth, parts of names, and the nearest layout.
+
+Tested in tests/imaging/datasets/test_folders.py.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.folders import IMAGE_FOLDERS, LABEL_FOLDERS, find_cases
+from autoseg.imaging.datasets.names import LABEL_WORDS, split_label_word
+from autoseg.imaging.datasets.pairing import visible_folders
+from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_ending
+
+_MAX_FILES = 20_000
+"""Files that are looked at; a folder with more is described by these."""
+
+_MAX_DEPTH = 3
+"""Folders below the dataset folder that are looked into."""
+
+_MARKS = "_seg, _label, _mask or _gt"
+
+
+def describe_unknown_layout(folder: Path) -> str:
+    """What was found in a folder, and what the nearest layout lacks; several sentences."""
+    files = list(islice(_walk(folder, _MAX_DEPTH), _MAX_FILES))
+    images = [path for path in files if split_ending(path.name)[1] in IMAGE_ENDINGS]
+    return " ".join([_describe_files(folder, files), *_describe_names(images), _nearest(folder, files, images)])
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    """Visible files of a folder and its subfolders, sorted."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            yield path
+        elif depth:
+            yield from _walk(path, depth - 1)
+
+
+def _describe_files(folder: Path, files: list[Path]) -> str:
+    if not files:
+        return "It holds no files."
+    counts = Counter((len(path.relative_to(folder).parts) - 1, split_ending(path.name)[1]) for path in files)
+    listed = ", ".join(
+        f"{count} {ending or 'without ending'} {_describe_depth(depth)}"
+        for (depth, ending), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))[:6]
+    )
+    subfolders = visible_folders(folder)
+    few = ", ".join(subfolders[:3]) + (", ..." if len(subfolders) > 3 else "")
+    return f"Found: {listed}{f'; {len(subfolders)} folders ({few})' if subfolders else ''}."
+
+
+def _describe_depth(depth: int) -> str:
+    return "in the folder itself" if depth == 0 else f"{depth} {'folder' if depth == 1 else 'folders'} below"
+
+
+def _describe_names(images: list[Path]) -> Iterator[str]:
+    """The last parts of names that occur several times."""
+    stems = [split_ending(path.name)[0] for path in images]
+    parts = Counter(match[0] for stem in stems if (match := re.search(r"[_\-.][A-Za-z][A-Za-z0-9]*$|_\d{4}$", stem)))
+    often = [f"{part} ({count})" for part, count in parts.most_common(6) if count > 1]
+    if often:
+        yield f"Names end in {', '.join(often)}."
+
+
+def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
+    """The layout that lacks least, and what it lacks."""
+    if not images:
+        looks_like_dicom = any(split_ending(path.name)[1] in ("", ".dcm", ".ima") for path in files)
+        dicom = " DICOM series are not read: convert them, for example with dcm2niix." if looks_like_dicom else ""
+        return f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)}).{dicom}"
+    subfolders = visible_folders(folder)
+    for name in subfolders:
+        if (inside := _describe_inside(folder / name)) is not None:
+            return f"The folder {name} in it is a dataset ({inside}): give {folder / name}."
+    kinds = {name.lower() for name in subfolders}
+    if kinds & IMAGE_FOLDERS:
+        return (
+            "Nearest: images/CASE and labels/CASE; there is a folder of images, but none of label maps beside it: name "
+            "it labels, masks or segmentations."
+        )
+    if kinds & LABEL_FOLDERS:
+        return (
+            "Nearest: images/CASE and labels/CASE; there is a folder of label maps, but none of images: name it images."
+        )
+    marked = sum(split_label_word(split_ending(path.name)[0]) is not None for path in images)
+    kind = (
+        "one folder with CASE and CASE_seg"
+        if any(path.parent == folder for path in images)
+        else "one folder for each case"
+    )
+    if marked:
+        return (
+            f"Nearest: {kind}; {marked} files are marked as label maps ({', '.join(LABEL_WORDS[:8])}), but no image "
+            "beside them has the same name without that mark."
+        )
+    return f"Nearest: {kind}; no file is marked as a label map: end the names of label maps in {_MARKS}."
+
+
+def _describe_inside(folder: Path) -> str | None:
+    """The layout of a subfolder in one phrase; None where it has none either."""
+    try:
+        found = find_cases(folder)
+    except DatasetError:
+        return None
+    if (folder / "dataset.json").is_file():
+        return "with dataset.json"
+    return None if found is None else f"{found[0].pattern}, {len(found[1].cases)} cases"
