@@ -17,7 +17,7 @@ from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.formats.label_values import VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
-from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
+from autoseg.inference.files.label_maps import find_label_maps, find_references, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.progress import Progress, no_progress
@@ -53,7 +53,8 @@ def evaluate_predictions(
 
     Args:
         predictions: Folder of label maps; endings may differ from the references'.
-        references: Folder of label maps with equal case names, for example `labelsTr` of a dataset.
+        references: Folder of label maps with equal case names, for example `labelsTr` of a dataset, or with names
+            such as `CASE_seg`, also beside their images.
         labels: Name -> value(s) in the files. None: every value found in the references except 0, as
             `label_<value>`.
         tolerance_mm: Tolerance of the surface Dice in mm. None: only metrics that follow from counts of voxels, without
@@ -70,7 +71,8 @@ def evaluate_predictions(
             folders, no case could be compared, a worker was killed, or, without `labels`, the references have
             no foreground or are no label maps.
     """
-    predicted, expected = find_label_maps(predictions), find_label_maps(references)
+    predicted = find_label_maps(predictions)
+    expected = find_references(references, predicted)
     matched = sorted(predicted.keys() & expected.keys())
     if not matched:
         raise UsageError(

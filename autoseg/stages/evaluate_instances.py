@@ -18,7 +18,7 @@ from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.formats.label_values import check_whole_numbers, describe_fractions
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
-from autoseg.inference.files.label_maps import find_label_maps
+from autoseg.inference.files.label_maps import find_label_maps, find_references
 from autoseg.metrics.detection import panoptic_quality
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
@@ -95,7 +95,8 @@ def evaluate_instances(
     Raises:
         UsageError: If a folder is missing, no case is in both, no case could be compared, or a worker was killed.
     """
-    predicted, expected = find_label_maps(predictions), find_label_maps(references)
+    predicted = find_label_maps(predictions)
+    expected = find_references(references, predicted)
     matched = sorted(predicted.keys() & expected.keys())
     if not matched:
         raise UsageError(

@@ -57,6 +57,20 @@ def test_cases_are_matched_by_name_and_scored_by_label(folders):
     assert calls == [(1, 2), (2, 2)]
 
 
+@pytest.mark.parametrize("mark", ["{}_seg", "{}-label", "mask_{}"])
+@pytest.mark.parametrize("images", [True, False])
+def test_references_that_lie_beside_their_images(folders, mark, images):
+    _, references = folders
+    before, _ = evaluate_predictions(*folders, labels=LABELS)
+    for case in "ab":
+        (references / f"{case}.nii.gz").rename(references / f"{mark.format(case)}.nii.gz")
+        if images:
+            write(references / f"{case}.nii.gz", block(0, 5, 1))
+            write(references / f"{case}_t1.nii.gz", block(0, 5, 1))
+    after, faults = evaluate_predictions(*folders, labels=LABELS)
+    assert (after, faults) == (before, ())
+
+
 def test_distances_are_in_millimetres_of_the_file(folders):
     evaluation, _ = evaluate_predictions(*folders, labels=LABELS, tolerance_mm=2.5)
     liver = evaluation.cases[0].labels["liver"]  # planes 0 and 1 are missing, 3 mm each

@@ -3,15 +3,18 @@
 Tested in tests/stages/test_evaluate.py.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.datasets.names import composed
+from autoseg.imaging.datasets.names import composed, split_label_word
 from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.outputs import SIDE_MAPS
+
+logger = logging.getLogger("autoseg.evaluate")
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
@@ -31,6 +34,33 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
             raise UsageError(f"{folder}: {found[case].name} and {path.name} are the same case; keep one of them")
         found[case] = path
     return {case: path for case, path in found.items() if not _is_side_map(case, found)}
+
+
+def find_references(folder: Path, cases: Collection[str]) -> dict[str, Path]:
+    """Reference label maps of a folder by case name, sorted.
+
+    Where files are called `CASE_seg` for cases that were predicted, only such files are references: those beside them
+    are images.
+
+    Args:
+        folder: Folder of label maps, or of images and label maps.
+        cases: Names of the cases that were predicted.
+
+    Raises:
+        UsageError: If the folder does not exist, or two of its files have the same case name.
+    """
+    found = find_label_maps(folder)
+    marked = {case: path for stem, path in found.items() if stem not in cases and (case := _marked_case(stem))}
+    if not marked.keys() & set(cases):
+        return found
+    logger.info("the %d files of %s that are marked as label maps are the references", len(marked), folder)
+    return dict(sorted(marked.items()))
+
+
+def _marked_case(stem: str) -> str:
+    """The case of a name that is marked as a label map's; empty for any other name."""
+    marked = split_label_word(stem)
+    return marked[0] if marked else ""
 
 
 def _is_side_map(case: str, found: Mapping[str, Path]) -> bool:
