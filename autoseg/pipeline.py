@@ -8,11 +8,13 @@ Tested in tests/pipeline/test_order.py and tests/pipeline/test_phantom_run.py.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.costs.runs import RunCosts, Training, run_costs
 from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
@@ -29,6 +31,8 @@ from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.plan import encode_target, find_split, keep_edited_splits, make_plan, make_splits
 from autoseg.stages.preprocess import preprocess_dataset
+from autoseg.system import free_disk_bytes
+from autoseg.text import format_duration, format_folds, format_memory
 
 if TYPE_CHECKING:
     from autoseg.training.refinement import RefinementOptions
@@ -68,6 +72,22 @@ class PipelineOptions:
     """Options of the boundary refinement that is tried; None: it is not tried."""
     workers: int = 1
     """Processes for planning, preprocessing and evaluation."""
+
+
+@dataclass(frozen=True)
+class PlannedDataset:
+    """What is decided about a dataset, before anything is written."""
+
+    description: DatasetDescription
+    """Its folder is that of the dataset."""
+    fingerprint: Fingerprint
+    plan: Plan
+    splits: Splits
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """Names of the folds; `all` when there are too few cases to leave any out."""
+        return tuple(str(index) for index in range(len(self.splits.folds))) or ("all",)
 
 
 def check_dataset(
@@ -115,9 +135,29 @@ def plan_dataset(
     """
     if description is None:
         description = check_dataset(dataset, options, workers=workers, bar=bar)
-    folder = Path(description.folder)
+    planned = decide_plan(description, workspace, budget, options, workers=workers, bar=bar)
+    if options.write:
+        write_plan(planned, workspace, options, workers=workers, bar=bar)
+    return planned.plan
+
+
+def decide_plan(
+    description: DatasetDescription,
+    workspace: Workspace,
+    budget: Budget,
+    options: PlanningOptions,
+    *,
+    workers: int = 1,
+    bar: ProgressBar = no_bar,
+) -> PlannedDataset:
+    """Fingerprint, plan and split a dataset that was checked; writes nothing.
+
+    Raises:
+        PlanningError: If nothing fits the budget, or the plan or the edited folds that are kept were made for other
+            data.
+    """
     with bar("fingerprint") as progress:
-        fingerprint = extract_fingerprint(description, folder, workers=workers, progress=progress)
+        fingerprint = extract_fingerprint(description, Path(description.folder), workers=workers, progress=progress)
     if options.keep_plan:
         plan = _kept_plan(workspace, fingerprint)
     else:
@@ -130,24 +170,33 @@ def plan_dataset(
         _tell_of_kept_splits(workspace, splits, fingerprint)
     for warning in labels_without_training_case(fingerprint, splits):
         logger.warning("warning: %s", warning)
-    if not options.write:
-        return plan
+    return PlannedDataset(description, fingerprint, plan, splits)
 
+
+def write_plan(
+    planned: PlannedDataset,
+    workspace: Workspace,
+    options: PlanningOptions,
+    *,
+    workers: int = 1,
+    bar: ProgressBar = no_bar,
+) -> None:
+    """Write what was decided into the workspace, and preprocess the cases if `options` ask for it."""
+    description, plan = planned.description, planned.plan
     if not options.keep_plan:
         _warn_of_edits(workspace, plan)
-    recorded = relative_path(folder.resolve(), workspace.root.resolve())
+    recorded = relative_path(Path(description.folder).resolve(), workspace.root.resolve())
     relative = description.model_copy(update={"folder": recorded})
     write_record(relative, workspace.dataset)
-    write_record(fingerprint, workspace.fingerprint)
-    write_record(splits, workspace.splits)
+    write_record(planned.fingerprint, workspace.fingerprint)
+    write_record(planned.splits, workspace.splits)
     write_record(plan, workspace.plan)
     if options.preprocess:
         names = tuple(plan.configurations)
         with bar("preprocessing") as progress:
             preprocess_dataset(description, plan, workspace, names, workers, progress)
-        for warning in labels_lost_in_preprocessing(workspace, plan, fingerprint):
+        for warning in labels_lost_in_preprocessing(workspace, plan, planned.fingerprint):
             logger.warning("warning: %s", warning)
-    return plan
 
 
 def run_pipeline(
@@ -160,7 +209,7 @@ def run_pipeline(
     description: DatasetDescription | None = None,
     bar: ProgressBar = no_bar,
 ) -> tuple[Selection, list[str]]:
-    """Do the whole job: plan, train every configuration on every fold, select, report.
+    """Do the whole job: plan, train every configuration on every fold, select, report; say first what it takes.
 
     Finished folds are not trained again. A cascade is trained after the configuration before it; it is skipped, with
     a warning, when label maps of that configuration are missing or outdated, for example because `folds` does not
@@ -185,12 +234,89 @@ def run_pipeline(
     from autoseg.report.page.render import render_report
     from autoseg.stages.select import SelectionOptions, select_model
 
-    plan = plan_dataset(dataset, workspace, budget, planning, description=description, workers=options.workers, bar=bar)
-    failures = _train_folds(workspace, plan, options.folds or fold_names(workspace), options.device, bar)
+    if description is None:
+        description = check_dataset(dataset, planning, workers=options.workers, bar=bar)
+    planned = decide_plan(description, workspace, budget, planning, workers=options.workers, bar=bar)
+    for line in describe_run(planned, workspace, options.folds):
+        logger.info("%s", line)
+    write_plan(planned, workspace, planning, workers=options.workers, bar=bar)
+    failures = _train_folds(workspace, planned.plan, options.folds or planned.fold_names, options.device, bar)
     selecting = SelectionOptions(refinement=options.refinement, device=options.device)
     selection = select_model(workspace, options=selecting, workers=options.workers, bar=bar)
     render_report(workspace)
     return selection, failures
+
+
+def describe_run(planned: PlannedDataset, workspace: Workspace, folds: Sequence[str] = ()) -> list[str]:
+    """Say what a run of these folds (empty: all) will do: trainings, time and disk."""
+    plan, folds = planned.plan, folds or planned.fold_names
+    order = training_order(plan)
+    costs = run_costs(plan, planned.fingerprint, order, folds, _finished_trainings(workspace, plan))
+    finished = f"; {len(costs.finished)} of them finished earlier" if costs.finished else ""
+    free = free_disk_bytes(workspace.root)
+    lines = [
+        f"This run trains {len(order)} configuration{'s' if len(order) > 1 else ''} ({', '.join(order)}) on "
+        f"{format_folds(folds)}: {len(costs.trainings)} training{'s' if len(costs.trainings) > 1 else ''}{finished}.",
+        _describe_time(plan, costs),
+        f"Disk: at most {format_memory(costs.disk_bytes)} in {workspace.root}; {format_memory(free)} are free.",
+    ]
+    if costs.disk_bytes > free:
+        lines.append("The disk may be too small: make room, or choose another place with -w.")
+    return lines
+
+
+def _describe_time(plan: Plan, costs: RunCosts) -> str:
+    if costs.seconds is None:
+        return (
+            "Time: as long as the planned steps take, which is known after the first training; --time-per-fold TIME "
+            "limits it, autoseg-plan --profile measures a step."
+        )
+    limits = [configuration.training.time_per_fold_seconds or 0.0 for configuration in plan.configurations.values()]
+    each = " to ".join(dict.fromkeys(format_duration(seconds) for seconds in (min(limits), max(limits))))
+    return (
+        f"Time: at most {format_duration(costs.seconds)} for training, {each} each (--time-per-fold changes it); "
+        "preprocessing and selection come on top."
+    )
+
+
+def _finished_trainings(workspace: Workspace, plan: Plan) -> set[Training]:
+    return {(name, fold) for name in plan.configurations for fold in workspace.trained_folds(name)}
+
+
+@dataclass
+class _RunClock:
+    """How long the trainings of a run have taken, and how long those that are left will take."""
+
+    plan: Plan
+    trainings: tuple[Training, ...]
+    """All trainings of the run, in order."""
+    finished: set[Training]
+    """Those that need no time: they were finished before the run began."""
+    seconds: dict[Training, float] = field(default_factory=dict)
+    """Duration of each training of this run that is over."""
+
+    def announce(self, training: Training, num_folds: int) -> None:
+        """Log which training begins, and how long it and all others will take."""
+        number = self.trainings.index(training)
+        name, fold = training
+        left = self._seconds_left(self.trainings[number:])
+        logger.info(
+            "training %d of %d: %s, fold %s (fold %d of %d)%s",
+            number + 1, len(self.trainings), name, fold, number % num_folds + 1, num_folds,
+            "" if left is None else f"; about {format_duration(left)} left for all trainings",
+        )  # fmt: skip
+
+    def _seconds_left(self, trainings: Sequence[Training]) -> float | None:
+        expected = [self._expected_seconds(name) for name, fold in trainings if (name, fold) not in self.finished]
+        known = [seconds for seconds in expected if seconds is not None]
+        return sum(known) if len(known) == len(expected) else None
+
+    def _expected_seconds(self, name: str) -> float | None:
+        """Mean of the trainings of this configuration that are over, else its limit."""
+        measured = [seconds for (trained, _), seconds in self.seconds.items() if trained == name]
+        if measured:
+            return sum(measured) / len(measured)
+        return self.plan.configurations[name].training.time_per_fold_seconds
 
 
 def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: str, bar: ProgressBar) -> list[str]:
@@ -199,11 +325,16 @@ def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device:
     from autoseg.training.options import TrainingOptions
 
     failures: list[str] = []
-    for configuration in training_order(plan):
+    order = training_order(plan)
+    trainings = tuple((configuration, fold) for configuration in order for fold in folds)
+    clock = _RunClock(plan, trainings, _finished_trainings(workspace, plan))
+    for configuration in order:
         if fault := _find_missing_maps(workspace, plan, configuration, folds):
             logger.warning("warning: %s is skipped: %s", configuration, fault)
             continue
         for fold in folds:
+            clock.announce((configuration, fold), len(folds))
+            began = time.monotonic()
             try:
                 checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
             except TrainingError as error:
@@ -214,6 +345,8 @@ def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device:
                 raise TrainingError(
                     f"{configuration}, fold {fold}: training was interrupted. Run the same command again to resume."
                 )
+            if (configuration, fold) not in clock.finished:
+                clock.seconds[configuration, fold] = time.monotonic() - began
     if failures and not any(workspace.trained_folds(name) for name in plan.configurations):
         raise TrainingError("\n".join(["no fold could be trained:", *failures]))
     return failures
@@ -243,12 +376,6 @@ def _find_missing_maps(workspace: Workspace, plan: Plan, name: str, folds: Seque
     except TrainingError as error:
         return str(error)
     return ""
-
-
-def fold_names(workspace: Workspace) -> tuple[str, ...]:
-    """Names of the folds in splits.json; `all` when there are too few cases to leave any out."""
-    splits = read_record(Splits, workspace.splits)
-    return tuple(str(index) for index in range(len(splits.folds))) or ("all",)
 
 
 def _warn_of_edits(workspace: Workspace, plan: Plan) -> None:

@@ -58,6 +58,12 @@ def measure_peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB, macOS in bytes
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """Free bytes of the disk that a folder is on; the folder need not exist yet."""
+    existing = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
+    return shutil.disk_usage(existing).free
+
+
 def _container_memory() -> int | None:
     """Memory in bytes that the control group has left; None without a limit. File caches count as taken."""
     try:

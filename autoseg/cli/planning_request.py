@@ -143,7 +143,7 @@ def _read_overrides(arguments: argparse.Namespace) -> Overrides:
 
 
 def _read_options(arguments: argparse.Namespace, model: Plan | None) -> PlanningOptions:
-    """Collect what concerns the pipeline; `run` has no --no-preprocess and no --dry-run."""
+    """Collect what concerns the pipeline; `run` has no --no-preprocess."""
     asked = arguments.orientation and arguments.orientation.replace("-", "_")
     if model is not None and asked not in {None, model.orientation}:
         raise UsageError(

@@ -1,6 +1,6 @@
 """`autoseg run`: the whole job, unattended.
 
-Tested in tests/pipeline/test_phantom_run.py.
+Also tested in tests/pipeline/test_phantom_run.py.
 """
 
 import argparse
@@ -16,21 +16,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--only-folds", nargs="+", default=(), metavar="FOLD",
         help="train these folds only (default: all); a cascade needs all folds of the configuration before it",
     )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true", help="plan, say what the run would train, its time and disk; write nothing"
+    )
     add_refinement(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Plan, train, select, report; then print the selection."""
+    """Plan, say what the run takes, train, select, report; then print the selection."""
     from rich.console import Console
 
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.options import worker_count
     from autoseg.cli.planning_request import add_speed, find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
-    from autoseg.pipeline import PipelineOptions, check_dataset, run_pipeline
+    from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
-    from autoseg.tables import candidate_table, evaluation_table
+    from autoseg.tables import candidate_table, evaluation_table, plan_table
     from autoseg.text import format_command
 
     workspace = find_workspace(arguments)
@@ -38,6 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     workers = worker_count(arguments)
     description = check_dataset(arguments.dataset, planning, workers=workers, bar=progress_bar)
     budget = add_speed(budget, planning, device, arguments)
+    if arguments.dry_run:
+        planned = decide_plan(description, workspace, budget, planning, workers=workers, bar=progress_bar)
+        Console(highlight=False).print(plan_table(planned.plan))
+        print(*describe_run(planned, workspace, arguments.only_folds), sep="\n")
+        return DONE
 
     from autoseg.networks.devices import keep_freed_memory  # loads torch, which a faulty dataset need not wait for
 

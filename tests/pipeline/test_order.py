@@ -9,14 +9,14 @@ import pytest
 from autoseg import pipeline
 from autoseg.errors import TrainingError
 from autoseg.inference.models import cascade_maps
-from autoseg.pipeline import PipelineOptions, PlanningOptions, training_order
+from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run, training_order
 from autoseg.records.budget import Budget
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.report.page import render
 from autoseg.stages import select, train
-from tests.builders import CASCADE, make_cascade_plan, make_dataset
+from tests.builders import CASCADE, make_cascade_plan, make_case_fingerprint, make_dataset, make_fingerprint, make_plan
 
 
 def plan_in_order(*names, **previous):
@@ -80,11 +80,15 @@ def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):
     workspace = Workspace(tmp_path / "w")
     cases = [str(number) for number in range(max(num_folds, 1))]
     splits = [Split(training=tuple(other for other in cases if other != case), validation=(case,)) for case in cases]
-    write_record(Splits(folds=tuple(splits[:num_folds]), reason="by hand"), workspace.splits)
+    kept = Splits(folds=tuple(splits[:num_folds]), reason="by hand")
+    write_record(kept, workspace.splits)
     plan = plan_in_order(CASCADE, "3d_fullres", "3d_lowres")
     description = make_dataset(cases, plan)
     write_record(description, workspace.dataset)
-    monkeypatch.setattr(pipeline, "plan_dataset", lambda *_, **__: plan)
+    planned = PlannedDataset(description, make_fingerprint([make_case_fingerprint("0")], plan), plan, kept)
+    monkeypatch.setattr(pipeline, "check_dataset", lambda *_, **__: description)
+    monkeypatch.setattr(pipeline, "decide_plan", lambda *_, **__: planned)
+    monkeypatch.setattr(pipeline, "write_plan", lambda *_, **__: None)
     return pipeline.run_pipeline(tmp_path, workspace, Budget(), PlanningOptions(), PipelineOptions(folds=folds))
 
 
@@ -154,3 +158,55 @@ def test_without_any_trained_fold_there_is_nothing_to_select(tmp_path, monkeypat
     monkeypatch.setattr(train, "train_fold", train_fold)
     with pytest.raises(TrainingError, match=r"no fold could be trained:\n3d_fullres, fold 0: 180 s are too few."):
         run(tmp_path, monkeypatch)
+
+
+@pytest.mark.usefixtures("maps_of_every_fold", "done")
+def test_run_says_first_what_it_takes_and_which_training_begins(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="autoseg.pipeline")
+    run(tmp_path, monkeypatch, folds=("0",))
+    told = [message for message in caplog.messages if not message.startswith("warning")]
+    assert told[0] == (
+        "This run trains 3 configurations (3d_fullres, 3d_lowres, 3d_cascade_fullres) on fold 0: 3 trainings."
+    )
+    assert told[1].startswith("Time: as long as the planned steps take")
+    assert re.match(r"Disk: at most [0-9.]+ [MG]B in .*; [0-9.]+ GB are free\.", told[2])
+    assert told[3:] == [
+        "training 1 of 3: 3d_fullres, fold 0 (fold 1 of 1)",
+        "training 2 of 3: 3d_lowres, fold 0 (fold 1 of 1)",
+    ]
+
+
+def with_time(plan, seconds):
+    """The plan with a limit of time for every fold."""
+    configurations = {
+        name: one.model_copy(update={"training": one.training.model_copy(update={"time_per_fold_seconds": seconds})})
+        for name, one in plan.configurations.items()
+    }
+    return plan.model_copy(update={"configurations": configurations})
+
+
+def test_the_time_of_a_run_is_that_of_the_trainings_that_are_left(tmp_path, caplog):
+    plan = with_time(make_plan({"2d": (1.0, 1.0), "3d_fullres": (1.0, 1.0, 1.0)}), 1800.0)
+    cases = [str(number) for number in range(5)]
+    splits = [Split(training=tuple(other for other in cases if other != case), validation=(case,)) for case in cases]
+    planned = PlannedDataset(
+        make_dataset(cases, plan),
+        make_fingerprint([make_case_fingerprint(case) for case in cases], plan),
+        plan,
+        Splits(folds=tuple(splits), reason="by hand"),
+    )
+    workspace = Workspace(tmp_path / "w")
+    trained = workspace.fold("2d", "3")
+    trained.mkdir(parents=True)
+    (trained / "checkpoint_final.safetensors").touch()
+    what, duration, _ = describe_run(planned, workspace)
+    assert what == (
+        "This run trains 2 configurations (2d, 3d_fullres) on folds 0, 1, 2, 3, 4: 10 trainings; 1 of them finished "
+        "earlier."
+    )
+    assert duration.startswith("Time: at most 4 h 30 min for training, 30 min each")
+    caplog.set_level("INFO", logger="autoseg.pipeline")
+    trainings = tuple((name, fold) for name in ("2d", "3d_fullres") for fold in cases)
+    clock = pipeline._RunClock(plan, trainings, {("2d", "3")}, {("2d", "0"): 600.0, ("2d", "1"): 1200.0})
+    clock.announce(("2d", "2"), 5)  # two of 15 minutes by what the others took, five of 30
+    assert caplog.messages == ["training 3 of 10: 2d, fold 2 (fold 3 of 5); about 3 h 0 min left for all trainings"]

@@ -1,0 +1,14 @@
+"""The run command, as a user types it; whole runs are in tests/pipeline/test_phantom_run.py."""
+
+from autoseg.cli.main import main
+
+
+def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(phantom_dataset, tmp_path, capsys):
+    words = ["run", str(phantom_dataset), "-w", str(tmp_path / "w"), "--device", "cuda", "--planner", "unet", "-j", "1"]
+    assert main([*words, "-c", "3d_fullres", "--folds", "2", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "Plan for" in shown
+    assert "This run trains 1 configuration (3d_fullres) on folds 0, 1: 2 trainings.\n" in shown
+    assert "\nTime: " in shown
+    assert "\nDisk: at most " in shown
+    assert not (tmp_path / "w").exists()
