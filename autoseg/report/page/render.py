@@ -65,11 +65,10 @@ def render_report(workspace: Workspace) -> Path:
     selected = _read_if_exists(Evaluation, workspace.evaluation) if selection is not None else None
     validations = [*read_pooled_folds(workspace, outdated), *read_selected_ensemble(workspace, selection)]
     unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
-    interval = None if selected is None else selected.mean_foreground_dice_interval
     page = render_template(
         "page.html",
         name=description.name if description is not None else plan.dataset_name if plan is not None else "",
-        headline=render_headline(workspace, description, plan, selection, validations, interval, outdated),
+        headline=render_headline(workspace, description, plan, selection, validations, selected, outdated),
         dataset=None if description is None else render_dataset(workspace, description, fingerprint, plan),
         plan=None if plan is None else render_plan(plan, _read_if_exists(Splits, workspace.splits)),
         training=render_training(read_histories(workspace)),

@@ -12,9 +12,10 @@ from markupsafe import Markup
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
+from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import hash_file, read_record
 from autoseg.records.plan import IMPORTED, Plan, Splits, hash_of_folds
-from autoseg.records.selection import Interval, Selection
+from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
 from autoseg.report.page.templates import render_template
@@ -44,10 +45,10 @@ def render_headline(
     plan: Plan | None,
     selection: Selection | None,
     validations: Sequence[PooledFolds],
-    interval: Interval | None,
+    selected: Evaluation | None,
     outdated: Mapping[tuple[str, str], str] | None = None,
 ) -> Markup:
-    """State, score with interval, counts, and the next command to type.
+    """State, score with interval and what it is from, counts, and the next command to type.
 
     Args:
         workspace: Workspace, for the folds that are trained.
@@ -55,20 +56,22 @@ def render_headline(
         plan: Plan; None where it does not exist.
         selection: Selection; None before a selection: then the score is that of the best validated configuration.
         validations: Validated folds by configuration.
-        interval: Confidence interval of the score of the selected model.
+        selected: Evaluation of the selected model after tuning; None where it does not exist.
         outdated: Folds, as (configuration, fold), whose results are not shown, with the reason; None: none.
     """
     tiles: list[Row] = []
     best = max(validations, key=lambda validation: validation.evaluation.mean_foreground_dice or 0.0, default=None)
-    score, name = None, ""
+    score, interval, origin = None, None, ""
     if selection is not None:
         state = f"Selected: {format_names(selection.configurations)}"
-        score, name = selection.mean_foreground_dice, "mean foreground Dice, cross-validated"
-        interval = selection.interval or interval
+        score, interval = selection.mean_foreground_dice, selection.interval
+        if interval is None and selected is not None:
+            interval = selected.mean_foreground_dice_interval
+        origin = _describe_origin(selection, validations, selected)
     elif best is not None:
         state = f"Trained, not selected yet; best so far: {best.configuration}"
         score, interval = best.evaluation.mean_foreground_dice, best.evaluation.mean_foreground_dice_interval
-        name = f"mean foreground Dice, {format_folds(best.folds)}"
+        origin = f"{_describe_cases(len(best.evaluation.cases), best.folds)}, before any tuning"
     else:
         state = "Planned, not trained yet" if plan is not None else "Described, not planned yet"
     if description is not None:
@@ -84,13 +87,46 @@ def render_headline(
         "headline.html",
         state=state,
         score="" if score is None else f"{score:.3f}",
-        score_name=name,
         interval=between,
+        origin=origin,
         tiles=tiles,
         command=command,
         command_does=does,
         notes=[f"{name}, fold {fold} {fault}; its results are not shown." for (name, fold), fault in outdated.items()],
     )
+
+
+def _describe_origin(selection: Selection, validations: Sequence[PooledFolds], selected: Evaluation | None) -> str:
+    """Which cases the selected model's score is from, what was tuned on them, and the score before that."""
+    counts = [candidate.num_cases for candidate in selection.candidates[:1]]
+    count = sum(counts) if selected is None else len(selected.cases)
+    cases = _describe_cases(count, selection.folds)
+    tuned = _list_tuned(selection)
+    if not tuned:
+        return f"{cases}; nothing was tuned on them"
+    name = format_names(selection.configurations)
+    before = next((one.evaluation for one in validations if one.configuration == name), None)
+    if before is None or selected is None or _case_names(before) != _case_names(selected):
+        return f"{cases}, after {tuned} chosen on the same cases"
+    return f"{cases}, after {tuned} chosen on the same cases; {format_number(before.mean_foreground_dice)} before"
+
+
+def _describe_cases(count: int, folds: Sequence[str]) -> str:
+    return f"{count} held-out case{'' if count == 1 else 's'} of {format_folds(folds)}"
+
+
+def _list_tuned(selection: Selection) -> str:
+    """What was chosen by the scores of held-out cases, besides the configuration; empty for nothing."""
+    chosen = {
+        "thresholds": selection.region_thresholds,
+        "boundary refinement": selection.refinement,
+        "post-processing": selection.postprocessing,
+    }
+    return " and ".join(what for what, settings in chosen.items() if settings)
+
+
+def _case_names(evaluation: Evaluation) -> set[str]:
+    return {case.case for case in evaluation.cases}
 
 
 def _next_command(

@@ -7,6 +7,7 @@ import pytest
 
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
+from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Split, Splits
@@ -16,11 +17,12 @@ from autoseg.report.page.sections import list_recipe_steps, render_headline, ren
 from autoseg.report.page.validation import read_pooled_folds
 
 
-def headline(workspace, plan, selection=None, interval=None):
+def headline(workspace, plan, selection=None):
     """Text of the headline."""
+    selected = read_record(Evaluation, workspace.evaluation) if selection is not None else None
     validations = read_pooled_folds(workspace)
     description = read_record(DatasetDescription, workspace.dataset)
-    return render_headline(workspace, description, plan, selection, validations, interval).striptags()
+    return render_headline(workspace, description, plan, selection, validations, selected).striptags()
 
 
 def add_splits(workspace, folds=2):
@@ -46,17 +48,33 @@ def test_the_next_missing_fold_is_named_then_the_selection(trained, plan):
     add_splits(trained)
     finish(trained, "0")
     text = headline(trained, plan)
-    assert text.startswith("Trained, not selected yet; best so far: 3d_fullres 0.")
+    assert "2 held-out cases of fold 0, before any tuning" in text
+    assert text.startswith("Trained, not selected yet; best so far: 3d_fullres 0.901 mean")
     assert text.endswith("autoseg-train workspace -c 3d_fullres -f 1")
     finish(trained, "1")
     assert headline(trained, plan).endswith("autoseg select workspace")
 
 
 def test_a_selected_workspace_predicts(selected, plan):
-    text = headline(selected, plan, read_record(Selection, selected.selection), (0.9, 0.925))
-    score = "0.912 mean foreground Dice, cross-validated 95 % interval 0.900 to 0.925"
-    assert text.startswith(f"Selected: 3d_fullres {score}")
+    selection = read_record(Selection, selected.selection).model_copy(update={"interval": (0.9, 0.925)})
+    text = headline(selected, plan, selection)
+    score = "0.912 mean foreground Dice 95 % interval 0.900 to 0.925"
+    origin = "2 held-out cases of fold 0, after post-processing chosen on the same cases; 0.901 before"
+    assert text.startswith(f"Selected: 3d_fullres {score}{origin} cases2")
     assert text.endswith("autoseg-predict -m workspace -i IMAGES -o OUTPUT")
+
+
+def test_the_score_before_tuning_is_left_out_where_it_is_of_other_cases(selected, plan):
+    selection = read_record(Selection, selected.selection).model_copy(update={"region_thresholds": {"lesion": 0.3}})
+    evaluation = read_record(Evaluation, selected.evaluation)
+    write_record(evaluation.model_copy(update={"cases": evaluation.cases[:1]}), selected.evaluation)
+    text = headline(selected, plan, selection)
+    assert "1 held-out case of fold 0, after thresholds and post-processing chosen on the same cases cases2" in text
+
+
+def test_a_score_without_tuning_says_so(selected, plan):
+    selection = read_record(Selection, selected.selection).model_copy(update={"postprocessing": ()})
+    assert "2 held-out cases of fold 0; nothing was tuned on them cases2" in headline(selected, plan, selection)
 
 
 def test_an_imported_model_predicts(planned, plan):
