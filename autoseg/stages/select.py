@@ -18,8 +18,10 @@ from autoseg.errors import UsageError
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.loading import TIE_ORDER, order_configurations
 from autoseg.metrics.bootstrap import bootstrap_interval
+from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device
 from autoseg.progress import ProgressBar, no_bar
+from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription, foreground_names
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
@@ -137,7 +139,15 @@ def select_model(
         mean_foreground_dice=evaluation.mean_foreground_dice,
         interval=_interval(evaluation),
         candidates=candidates,
-        reasons=(*reasons, *no_pairs, *remarks, *swept.reasons, *refined.reasons, *tuned.reasons),
+        reasons=(
+            *_name_short_trainings(workspace, winner, singles),
+            *reasons,
+            *no_pairs,
+            *remarks,
+            *swept.reasons,
+            *refined.reasons,
+            *tuned.reasons,
+        ),
     )
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
@@ -216,6 +226,27 @@ def _with_costs(run: ValidationRun, candidates: Sequence[Candidate]) -> tuple[Ca
         candidate.model_copy(update={"relative_cost": cost / min(costs)})
         for candidate, cost in zip(candidates, costs, strict=True)
     )
+
+
+def _name_short_trainings(
+    workspace: Workspace, winner: Names, singles: Mapping[str, Sequence[ValidatedFold]]
+) -> list[str]:
+    """A sentence that the choice means little if trainings behind it were too short to learn; else none."""
+    short = []
+    for configuration in winner:
+        for fold in singles[configuration]:
+            record = workspace.fold(configuration, fold.fold) / "checkpoint_final.json"
+            if not record.exists():
+                continue
+            checkpoint = read_record(Checkpoint, record)
+            if not checkpoint.imported_from and unlearned_labels(fold.evaluation, checkpoint.step):
+                short.append(f"{configuration}, fold {fold.fold} ({checkpoint.step} steps)")
+    if not short:
+        return []
+    return [
+        f"This choice means little: a label has Dice below {LEARNED_DICE:g} after too short a training of "
+        f"{'; '.join(short)}. Train again with more time, then select again."
+    ]
 
 
 def _interval(evaluation: Evaluation) -> Interval | None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from autoseg.imaging.arrays.storage import label_map_origin
 from autoseg.imaging.datasets.absent_labels import missing_labels
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
+from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
@@ -89,7 +90,7 @@ def train_fold(
         checkpoint = _train_in_time(fold, began, bar) if earlier is None or one_has_work else earlier
     if ranks.is_first and checkpoint.finished:
         if earlier is None or one_has_work:
-            _score_validation_cases(fold, bar)
+            _score_validation_cases(fold, bar, checkpoint.step)
         else:
             _finish_already_trained(fold, bar, earlier)
     return checkpoint
@@ -227,7 +228,7 @@ def _training_seconds(fold: Fold, began: float) -> float | None:
 def _finish_already_trained(fold: Fold, bar: ProgressBar, earlier: Checkpoint) -> None:
     """Write label maps for a cascade that was planned later; log which options a fold that is trained ignores."""
     if lacks_next_step_maps(fold):
-        _score_validation_cases(fold, bar)
+        _score_validation_cases(fold, bar, earlier.step)
     logger.info("%s is trained and validated; --restart trains it again", fold.title)
     if changed := describe_changed_options(earlier, fold):
         logger.info("it stays as it was trained, with %s", changed)
@@ -235,14 +236,29 @@ def _finish_already_trained(fold: Fold, bar: ProgressBar, earlier: Checkpoint) -
         logger.warning("%s", sentence)
 
 
-def _score_validation_cases(fold: Fold, bar: ProgressBar) -> None:
+def _score_validation_cases(fold: Fold, bar: ProgressBar, steps: int) -> None:
+    """Validate on whole volumes, log the score, and warn if so many steps were too few to learn."""
     if not fold.split.validation:
         return
     check_still_planned(fold)
     with fold_log(fold.folder), bar("final validation") as progress:
-        score = validate_fold(fold, progress).mean_foreground_dice
+        evaluation = validate_fold(fold, progress)
+        score = evaluation.mean_foreground_dice
         dice = "none" if score is None else f"{score:.4f}"
         logger.info("whole-volume Dice of fold %s: %s", fold.fold_name, dice)
+        if unlearned := unlearned_labels(evaluation, steps):
+            logger.warning("%s", _describe_short_training(fold, unlearned, steps))
+
+
+def _describe_short_training(fold: Fold, unlearned: Mapping[str, float], steps: int) -> str:
+    found = ", ".join(f"{name} {dice:.3f}" for name, dice in unlearned.items())
+    planned = fold.spec.epochs * fold.spec.steps_per_epoch
+    slow = f" ({planned} were planned: the machine is busier or slower than when it was measured)"
+    return (
+        f"{fold.title} was trained too briefly to learn: {steps} steps{slow if steps < planned else ''}, Dice of "
+        f"validation cases below {LEARNED_DICE:g} for {found}. Train it again with --restart and more time "
+        "(--max-time TIME), or plan again with a longer --time-per-fold."
+    )
 
 
 class _LogFile(logging.FileHandler):

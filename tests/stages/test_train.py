@@ -80,6 +80,19 @@ def test_validation_cases_are_scored_on_their_own_grid(workspace, phantom_datase
         assert case.labels["body"].dice == pytest.approx(2 * both / total)
 
 
+def test_a_training_that_was_too_short_to_learn_is_named(workspace, caplog):
+    train_fold(workspace, NAME, "0", SHORT)
+    evaluation = read_record(Evaluation, workspace.fold(NAME, "0") / "validation" / "evaluation.json")
+    low = {name: summary.dice for name, summary in evaluation.labels.items() if (summary.dice or 0.0) < 0.2}
+    assert low
+    found = ", ".join(f"{name} {dice:.3f}" for name, dice in low.items())
+    sentence = (
+        f"{NAME}, fold 0 was trained too briefly to learn: 6 steps, Dice of validation cases below 0.2 for {found}."
+    )
+    (message,) = [message for message in caplog.messages if "too briefly" in message]
+    assert message.startswith(sentence)
+
+
 def test_the_same_seed_gives_the_same_weights(workspace):
     train_fold(workspace, NAME, "0", SHORT)
     first = weights(workspace)
