@@ -29,6 +29,9 @@ NUM_LABEL_COLOURS = 21
 
 Labels = NDArray[np.integer]
 
+Window = tuple[float, float]
+"""Intensities that are shown black and white."""
+
 
 class Outline(NamedTuple):
     """Contours of one label in one slice."""
@@ -120,14 +123,25 @@ def trace_mask(mask: NDArray[np.bool_]) -> str:
 def to_unit_range(image: NDArray[np.float32], percentiles: tuple[float, float] = (0.5, 99.5)) -> NDArray[np.float32]:
     """Map the percentiles of the values to 0 and 1."""
     low, high = (float(bound) for bound in np.percentile(image, percentiles))
+    return within_window(image, (low, high))
+
+
+def within_window(image: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+    """Map the bounds of the window to 0 and 1; values beyond them are cut off."""
+    low, high = window
     grey: NDArray[np.float32] = np.clip((image - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
     return grey
 
 
-def display_image(image: NDArray[np.float32], *, in_colour: bool) -> NDArray[np.float32]:
+def display_grey(image: NDArray[np.float32], window: Window | None) -> NDArray[np.float32]:
+    """Intensities of any shape as displayed, in [0, 1]: within the window, without one within their percentiles."""
+    return to_unit_range(image) if window is None else within_window(image, window)
+
+
+def display_image(image: NDArray[np.float32], *, in_colour: bool, window: Window | None = None) -> NDArray[np.float32]:
     """A slice (C, Y, X) as displayed, in [0, 1]: three channels as colour if `in_colour`, else the first channel."""
     if not in_colour or len(image) != 3:
-        return to_unit_range(image[0])
+        return display_grey(image[0], window)
     colours = np.moveaxis(image, 0, -1)
     low, high = float(colours.min()), float(colours.max())
     if low >= 0 and high <= MAX_BYTE:

@@ -22,12 +22,13 @@ from autoseg.report.charts.slices import (
     QUALITY,
     Outline,
     SliceImage,
+    Window,
     box_around,
     describe_slice,
+    display_grey,
     display_image,
     make_slice,
     through_plane_axis,
-    to_unit_range,
     trace_labels,
 )
 from autoseg.report.page.validation import PooledFolds
@@ -99,7 +100,7 @@ def choose_cases(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
 
 
 def show_validation_cases(
-    validation: PooledFolds, description: DatasetDescription, folder: Path
+    validation: PooledFolds, description: DatasetDescription, folder: Path, window: Window | None = None
 ) -> tuple[list[CaseCard], list[str]]:
     """Cards of the worst, median and best cases, read one at a time, and a sentence for each that cannot be shown.
 
@@ -107,6 +108,7 @@ def show_validation_cases(
         validation: Validated folds of the configuration to show.
         description: Dataset with the files of its cases.
         folder: Folder of the dataset.
+        window: Range of the first channel's intensities that is shown; None: the percentiles of each slice.
     """
     files = {case.case: case for case in description.cases}
     cards, notes = [], []
@@ -120,7 +122,7 @@ def show_validation_cases(
         except (ImageFileError, ValueError) as error:
             notes.append(f"{scores.case} cannot be shown: {error}")
         else:
-            cards.append(_make_card(rank, scores, volumes))
+            cards.append(_make_card(rank, scores, volumes, window))
     return cards, notes
 
 
@@ -145,7 +147,7 @@ def _read(folder: Path, files: CaseFiles, prediction: Path, encoding: LabelEncod
     return _Volumes(orient_array(image.array, orientation), reference, predicted, spacing)
 
 
-def _make_card(rank: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
+def _make_card(rank: str, scores: CaseScores, volumes: _Volumes, window: Window | None) -> CaseCard:
     box, middle = box_around((volumes.reference != 0) | (volumes.prediction != 0))
     cut = _Volumes(volumes.image[(slice(None), *box)], volumes.reference[box], volumes.prediction[box], volumes.spacing)
     offsets = [part.start or 0 for part in box]
@@ -157,32 +159,36 @@ def _make_card(rank: str, scores: CaseScores, volumes: _Volumes) -> CaseCard:
     title = f"{scores.case}, {rank}"
     stack, images = None, []
     if shape[axis] > 1:
-        stack = _make_stack(title, cut, axis, most, (offsets[axis], shape[axis]))
+        stack = _make_stack(title, cut, axis, most, (offsets[axis], shape[axis]), window)
         planes = [axis, *(other for other in range(3) if other != axis)]
     else:
         planes = [axis]
     for plane in planes:
         place = describe_slice(plane, offsets[plane] + within[plane], shape[plane])
         words = "" if shape[axis] == 1 else f"middle: {place}"
-        images.append(_cut_plane(words, f"{title}: {words or place}", cut, plane, within[plane]))
+        images.append(_cut_plane(words, f"{title}: {words or place}", cut, plane, within[plane], window))
     dice = sorted((one.dice, name) for name, one in scores.labels.items() if one.dice is not None)
     labels = tuple((name, f"{value:.3f}") for value, name in dice[:MAX_SHOWN_LABELS]) if len(scores.labels) > 1 else ()
     return CaseCard(rank, scores.case, f"{case_dice(scores):.3f}", labels, stack, tuple(images))
 
 
-def _cut_plane(caption: str, description: str, volumes: _Volumes, axis: int, place: int) -> SliceImage:
+def _cut_plane(
+    caption: str, description: str, volumes: _Volumes, axis: int, place: int, window: Window | None
+) -> SliceImage:
     image, reference, prediction = _plane(volumes, axis, place)
     return make_slice(
         caption,
         f"{description}; reference solid, prediction dashed",
-        display_image(image, in_colour=volumes.reference.shape[axis] == 1),
+        display_image(image, in_colour=volumes.reference.shape[axis] == 1, window=window),
         reference,
         prediction,
         _pixel_aspect(volumes.spacing, axis),
     )
 
 
-def _make_stack(title: str, volumes: _Volumes, axis: int, first: int, place: tuple[int, int]) -> Stack:
+def _make_stack(
+    title: str, volumes: _Volumes, axis: int, first: int, place: tuple[int, int], window: Window | None
+) -> Stack:
     """All slices along an axis with one grey range; `place`: start of the cut, size of the image."""
     count = volumes.reference.shape[axis]
     chosen = sorted({first, *(round(position) for position in np.linspace(0, count - 1, min(count, MAX_STACKED - 1)))})
@@ -192,7 +198,7 @@ def _make_stack(title: str, volumes: _Volumes, axis: int, first: int, place: tup
     characters = sum(len(outline.path) for both in traced.values() for labels in both for outline in labels)
     thinned = chosen[:: -(-characters // MAX_STACK_CHARACTERS) or 1]
     chosen = sorted({first, *thinned})
-    grey = to_unit_range(np.stack([_plane(volumes, axis, position)[0][0] for position in chosen]))
+    grey = display_grey(np.stack([_plane(volumes, axis, position)[0][0] for position in chosen]), window)
     height, width = _plane(volumes, axis, first)[1].shape
     outlines = tuple((reference, prediction) for reference, prediction in (traced[position] for position in chosen))
     shown = chosen.index(first)

@@ -19,6 +19,7 @@ from autoseg.report.charts.slices import NUM_LABEL_COLOURS
 from autoseg.report.page.outliers import MM3_PER_ML, Outlier, find_outliers, flagged_cases, group_outliers
 from autoseg.report.page.samples import Sample, read_samples
 from autoseg.report.page.templates import render_template
+from autoseg.report.page.windows import choose_window, describe_window
 from autoseg.text import Row, distinct_names, format_quantity
 
 MAX_CHANNELS = 8
@@ -62,6 +63,7 @@ def render_dataset(
             outlier.case: f"{outlier.what} {outlier.found}, usually {outlier.usual}" for outlier in outliers[::-1]
         },
         legend=label_legend(description.encoding),
+        range_words=describe_window(choose_window(plan)),
         in_colour=len(description.channel_names) == NUM_COLOURS
         and is_flat_data(fingerprint.cases if fingerprint else ()),
     )

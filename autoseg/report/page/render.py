@@ -15,6 +15,7 @@ from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.trained_fold import find_outdated_folds
 from autoseg.records.workspace import Workspace
+from autoseg.report.charts.slices import Window
 from autoseg.report.page.calibration import render_calibration
 from autoseg.report.page.case_pictures import show_validation_cases
 from autoseg.report.page.dataset_section import is_flat_data, label_legend, render_dataset
@@ -33,6 +34,7 @@ from autoseg.report.page.validation import (
     read_pooled_folds,
     read_selected_ensemble,
 )
+from autoseg.report.page.windows import choose_window, describe_window
 from autoseg.text import format_names
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -73,7 +75,7 @@ def render_report(workspace: Workspace) -> Path:
         plan=None if plan is None else render_plan(plan, _read_if_exists(Splits, workspace.splits)),
         training=render_training(read_histories(workspace)),
         results=render_results(selection, selected, validations, unit) if validations or selected else None,
-        cases=_render_cases(workspace, description, _shown(selection, validations)),
+        cases=_render_cases(workspace, description, _shown(selection, validations), choose_window(plan)),
         calibration=_render_calibration(workspace, _members(selection, validations)),
         selection=render_selection(selection) if selection is not None else None,
         versions=render_versions(workspace),
@@ -105,19 +107,20 @@ def _members(selection: Selection | None, validations: list[PooledFolds]) -> lis
 
 
 def _render_cases(
-    workspace: Workspace, description: DatasetDescription | None, shown: list[PooledFolds]
+    workspace: Workspace, description: DatasetDescription | None, shown: list[PooledFolds], window: Window | None
 ) -> Markup | None:
     """Worst, median and best cases of the selected configuration, or of the first that was validated."""
     if not shown or description is None:
         return None
     folder = workspace.dataset_folder(description.folder)
     if folder.exists():
-        cards, notes = show_validation_cases(shown[0], description, folder)
+        cards, notes = show_validation_cases(shown[0], description, folder, window)
     else:
         cards, notes = [], [f"The dataset is no longer at {description.folder}, so its images cannot be shown."]
     return render_template(
         "cases.html",
         title=f"{shown[0].configuration}, as predicted, before post-processing",
+        range_words=describe_window(window) if window is not None else "",
         legend=label_legend(description.encoding),
         notes=notes,
         cards=cards,

@@ -20,6 +20,7 @@ from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.slices import SliceImage, describe_slice, display_image, make_slice, through_plane_axis
+from autoseg.report.page.windows import choose_window
 
 MAX_SAMPLES = 12
 MAX_FLAGGED_SAMPLES = 4
@@ -76,13 +77,14 @@ class SampleReader:
         shown = shown or self._read_stored(files.case)
         if shown is None:
             return None
+        window = None if shown.is_preprocessed else choose_window(self.plan)  # preprocessing has cut CT already
         is_inside = shown.labels != 0
         parts = (shown.image[:, is_inside], shown.image[:, ~is_inside])
         inside, outside = (part[:, :: max(1, part.shape[1] // MAX_INTENSITIES)] for part in parts)
         image = make_slice(
             caption=files.case,
             description=f"{files.case}, {shown.place}, with the contours of its labels",
-            image=display_image(shown.image, in_colour=self._is_flat(files.case)),
+            image=display_image(shown.image, in_colour=self._is_flat(files.case), window=window),
             reference=shown.labels,
             prediction=None,
             pixel_aspect=shown.pixel_aspect,

@@ -64,6 +64,24 @@ def test_planes_lie_as_radiologists_expect(trained, tmp_path):
     assert sagittal.aspect == pytest.approx(9 * 0.9 / (5 * 3.0))
 
 
+def test_grey_values_run_over_the_window(trained, tmp_path):
+    image = np.full((5, 11, 7), -1000.0, dtype=np.float32)
+    image[:, 5:] = 100.0
+    image[0, 0, 0] = 3000.0
+    for case in "ab":
+        write_nifti(image, tmp_path / "data" / "images" / f"{case}.nii.gz", SPACING)
+    description = read_record(DatasetDescription, trained.dataset)
+    (card, *_), _ = show_validation_cases(
+        read_pooled_folds(trained)[0], description, tmp_path / "data", window=(-100.0, 300.0)
+    )
+    assert card.stack is not None
+    for picture in (card.stack.image, card.images[0]):
+        with Image.open(io.BytesIO(base64.b64decode(picture.source.partition(",")[2]))) as shown:
+            grey = np.asarray(shown.convert("L")).astype(float)
+        assert grey.max() == pytest.approx(255 / 2, abs=12)  # 100 is the middle; WebP loses a little
+        assert grey.min() == pytest.approx(0, abs=12)
+
+
 def test_superior_is_up(trained, tmp_path):
     reference = np.zeros((5, 11, 7), dtype=np.uint8)
     reference[4, 3:8, 2:5] = 10  # the topmost slice
