@@ -58,6 +58,24 @@ def measure_peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB, macOS in bytes
 
 
+def container_memory_limit() -> int | None:
+    """Memory in bytes that the container may use; None without a limit, or outside of Linux."""
+    try:
+        maximum = (CONTROL_GROUP / "memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return None if maximum == "max" else int(maximum)
+
+
+def container_core_limit() -> float | None:
+    """Cores whose time the container may use, such as 1.5; None without a limit, or outside of Linux."""
+    try:
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Free bytes of the disk that a folder is on; the folder need not exist yet."""
     existing = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
@@ -66,12 +84,12 @@ def free_disk_bytes(folder: Path) -> int:
 
 def _container_memory() -> int | None:
     """Memory in bytes that the control group has left; None without a limit. File caches count as taken."""
+    maximum = container_memory_limit()
     try:
-        maximum = (CONTROL_GROUP / "memory.max").read_text(encoding="ascii").strip()
         current = int((CONTROL_GROUP / "memory.current").read_text(encoding="ascii"))
     except OSError:
         return None
-    return None if maximum == "max" else max(0, int(maximum) - current)
+    return None if maximum is None else max(0, maximum - current)
 
 
 def gpu_memory_gigabytes(index: int = 0) -> float | None:

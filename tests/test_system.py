@@ -106,3 +106,22 @@ def test_windows_asks_for_the_peak_of_the_working_set(monkeypatch, process, memo
     monkeypatch.setitem(sys.modules, "resource", None)
     process(memory_info=lambda: types.SimpleNamespace(**memory))
     assert system.measure_peak_memory() == expected
+
+
+def test_a_container_without_limits_has_none(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    monkeypatch.setattr(system, "CONTROL_GROUP", tmp_path)
+    assert system.container_memory_limit() is None
+    assert system.container_core_limit() is None
+
+
+@pytest.mark.usefixtures("no_control_group")
+def test_without_a_control_group_there_is_no_limit():
+    assert system.container_memory_limit() is None
+    assert system.container_core_limit() is None
+
+
+def test_free_space_is_that_of_the_disk_even_before_the_folder_exists(tmp_path):
+    there, missing = system.free_disk_bytes(tmp_path), system.free_disk_bytes(tmp_path / "a" / "b")
+    assert 0 < missing == pytest.approx(there, rel=0.1)

@@ -1,9 +1,11 @@
-"""`autoseg doctor`: versions, devices, memory and, on request, speed of this machine."""
+"""`autoseg doctor`: versions, devices, memory, optional packages and, on request, speed of this machine."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -80,13 +82,11 @@ def _read_architectures(names: Sequence[str]) -> tuple[Architecture, ...]:
 
 def _print_machine(device_name: str) -> None:
     import platform
-    import shutil
-    from importlib.metadata import version
 
     import torch
 
     from autoseg.networks.devices import choose_device, choose_dtype
-    from autoseg.system import count_cores, gpu_memory_gigabytes
+    from autoseg.system import free_disk_bytes, gpu_memory_gigabytes
 
     device = choose_device(device_name)
     memory = gpu_memory_gigabytes()
@@ -94,11 +94,56 @@ def _print_machine(device_name: str) -> None:
         "autoseg": version(DISTRIBUTION),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}",
-        "cores": str(count_cores()),
+        "cores": _describe_cores(),
+        "memory": _describe_memory(),
         "GPU": "none found" if memory is None else f"{memory:.1f} GB",
         "device used": str(device),
         "precision used": str(choose_dtype("auto", device)).removeprefix("torch."),
-        "free disk here": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB",
+        "free disk here": f"{free_disk_bytes(Path.cwd()) / 1e9:.0f} GB",
     }
+    rows |= {f"extra {name}": _describe_extra(name, packages) for name, packages in _read_extras().items()}
     for name, value in rows.items():
         print(f"{name:>15}  {value}")
+
+
+def _describe_cores() -> str:
+    import os
+
+    from autoseg.system import container_core_limit, count_cores
+
+    limit = container_core_limit()
+    container = "" if limit is None else f"; the container has the time of {limit:g}"
+    return f"{count_cores()} usable of {os.cpu_count()}{container}"
+
+
+def _describe_memory() -> str:
+    from autoseg.system import container_memory_limit, measure_available_memory, measure_total_memory
+
+    available, limit = measure_available_memory(), container_memory_limit()
+    free = "" if available is None else f", {available / 1e9:.1f} GB available"
+    container = "" if limit is None else f"; the container may use {limit / 1e9:.1f} GB"
+    return f"{measure_total_memory() / 1e9:.1f} GB{free}{container}"
+
+
+def _read_extras() -> dict[str, list[str]]:
+    """Packages of each optional part of the distribution, without the one for tests."""
+    extras: dict[str, list[str]] = {}
+    for requirement in requires(DISTRIBUTION) or ():
+        match = re.fullmatch(r"""([\w.-]+).*;.*\bextra == ["']([\w-]+)["'].*""", requirement)
+        if match is not None and match[2] != "test":
+            extras.setdefault(match[2], []).append(match[1])
+    return extras
+
+
+def _describe_extra(name: str, packages: Sequence[str]) -> str:
+    """Versions of the packages that are found, and how those that are missing are installed."""
+    found, missing = [], []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        hint = f"missing: {', '.join(missing)} (pip install '.[{name}]' in the clone)"
+        return "; ".join([*([", ".join(found)] if found else []), hint])
+    return ", ".join(found)

@@ -1,7 +1,11 @@
 """The doctor command."""
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
 
+from autoseg import system
+from autoseg.cli import doctor
 from autoseg.cli.main import UNUSABLE, main
 from autoseg.cli.planning_request import measure_throughput
 from autoseg.errors import UsageError
@@ -81,3 +85,31 @@ def test_a_measurement_in_a_process_of_its_own(tmp_path):
 def test_the_machine_is_described(capsys):
     assert main(["doctor", "--device", "cpu"]) == 0
     assert "device used  cpu" in capsys.readouterr().out
+
+
+def test_cores_memory_disk_and_extras_are_printed(monkeypatch, tmp_path, capsys):
+    (tmp_path / "memory.max").write_text("6000000000\n")
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    monkeypatch.setattr(system, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(doctor, "requires", lambda _name: [
+        "numpy>=2", 'connected-components-3d>=3.20; extra == "fast"', 'no-such-package>=1; extra == "fast"',
+        "numpy>=2; extra == 'full'", 'pytest>=8.3; extra == "test"',
+    ])  # fmt: skip
+
+    def find_version(name):
+        if name == "no-such-package":
+            raise PackageNotFoundError(name)
+        return "3.99"
+
+    monkeypatch.setattr(doctor, "version", find_version)
+    assert main(["doctor", "--device", "cpu"]) == 0
+    lines = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["cores"].endswith("; the container has the time of 1.5")
+    assert lines["memory"].endswith("; the container may use 6.0 GB")
+    assert lines["free disk here"].endswith(" GB")
+    assert lines["extra fast"] == (
+        "connected-components-3d 3.99; missing: no-such-package (pip install '.[fast]' in the clone)"
+    )
+    assert lines["extra full"] == "numpy 3.99"
+    assert "extra test" not in lines
