@@ -8,6 +8,7 @@ Tested in tests/pipeline/test_order.py and tests/pipeline/test_phantom_run.py.
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -273,10 +274,16 @@ def _describe_time(plan: Plan, costs: RunCosts) -> str:
         )
     limits = [configuration.training.time_per_fold_seconds or 0.0 for configuration in plan.configurations.values()]
     each = " to ".join(dict.fromkeys(format_duration(seconds) for seconds in (min(limits), max(limits))))
+    together = format_duration(_whole_minutes(costs.seconds))
     return (
-        f"Time: at most {format_duration(costs.seconds)} for training, {each} each (--time-per-fold changes it); "
+        f"Time: at most {together} for training, {each} each (--time-per-fold changes it); "
         "preprocessing and selection come on top."
     )
+
+
+def _whole_minutes(seconds: float) -> float:
+    """Seconds rounded up to minutes, from one minute on, so that "at most" stays true."""
+    return seconds if seconds < 60 else 60.0 * math.ceil(seconds / 60)
 
 
 def _finished_trainings(workspace: Workspace, plan: Plan) -> set[Training]:

@@ -8,8 +8,9 @@ ENOUGH_STEPS = 600
 LEARNED_DICE = 0.2
 """Mean Dice over held-out cases below which a label counts as not learned.
 
-Measured on 13 small networks after 1 to 40 steps and 5 after 80 to 700 (phantoms of three labels, hippocampus of two):
-the label that was found worst had at most 0.13 up to 40 steps, at least 0.49 from 80 steps on."""
+Measured on small networks. Phantoms of three labels: the label that was found worst had at most 0.13 in 14 trainings of
+1 to 40 steps, and at least 0.49 in 5 of 80 to 700. Hippocampus of two labels: 0.05 after 10 steps, 0.07 after 80, 0.15
+after 160, all of them far from the 0.87 of a full training."""
 
 
 def unlearned_labels(evaluation: Evaluation, steps: int) -> dict[str, float]:
