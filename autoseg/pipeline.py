@@ -446,7 +446,7 @@ def _log_description(description: DatasetDescription) -> None:
     logger.info(
         "%s: %d cases, channels %s, labels %s",
         description.name, len(description.cases), ", ".join(description.channel_names),
-        ", ".join(name for name in description.labels if name != "background"),
+        ", ".join(name for name in description.labels if name not in ("background", "ignore")),
     )  # fmt: skip
     for note in description.notes:
         logger.info("note: %s", note)

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from autoseg.errors import UsageError
+from autoseg.errors import TrainingError, UsageError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -98,3 +98,12 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, MAX_KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, -1))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is what was missing; torch has an error of its own for it on a GPU, but only words on a CPU."""
+    if isinstance(error, TrainingError) and error.__cause__ is not None:  # so the loader passes errors on
+        return is_out_of_memory(error.__cause__)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

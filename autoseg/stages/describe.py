@@ -112,7 +112,12 @@ def _find_cases(
     if found.labels is not None:
         make_encoding(found.labels, found.regions_class_order)
     if not found.cases:
-        raise DatasetError(_fault_table(found, found.faults, "No cases were found."))
+        ending = "No cases were found."
+        raise DatasetError(
+            _fault_table(found, found.faults, ending)
+            if found.faults
+            else f"{found.folder}: {ending} Put images and label maps there, or give the folder that has them."
+        )
     return found
 
 

@@ -16,7 +16,7 @@ from autoseg.imaging.datasets.absent_labels import missing_labels
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
-from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
@@ -34,6 +34,7 @@ from autoseg.stages.planned_data import (
     read_fingerprint,
 )
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
+from autoseg.text import format_memory
 from autoseg.training.distributed import device_of_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
 from autoseg.training.folds.fold import Fold
@@ -75,12 +76,12 @@ def train_fold(
     Raises:
         UsageError: If configuration or fold do not exist, the data is not preprocessed, files were changed after
             planning, or options do not fit.
-        TrainingError: If training cannot continue, the workspace was planned otherwise meanwhile, or a cascade's
-            previous configuration is not trained.
+        TrainingError: If training cannot continue, memory is too small, the workspace was planned otherwise meanwhile,
+            or a cascade's previous configuration is not trained.
     """
     began = time.monotonic()
     prepared = _prepare_fold(workspace, configuration_name, fold_name, options)
-    with join_ranks(prepared.device) as ranks:
+    with _naming_lack_of_memory(prepared), join_ranks(prepared.device) as ranks:
         fold = replace(prepared, ranks=ranks)
         _check_ranks(fold)
         earlier = None if options.restart else finished_earlier(fold)
@@ -94,6 +95,23 @@ def train_fold(
         else:
             _finish_already_trained(fold, bar, earlier)
     return checkpoint
+
+
+@contextmanager
+def _naming_lack_of_memory(fold: Fold) -> Iterator[None]:
+    """Say in one sentence what to do when the device's or the machine's memory is exhausted."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, TrainingError) as error:
+        if not is_out_of_memory(error):
+            raise
+        estimate = fold.configuration.estimates.training_memory_bytes
+        planned = "" if estimate is None else f" (the plan expects about {format_memory(estimate)} for training)"
+        raise TrainingError(
+            f"{fold.title}: the memory of {fold.device} is too small or used by others{planned}. End other programs "
+            "that use it and give the same command again; or plan again for less, autoseg-plan with the same workspace "
+            "and --memory SIZE, then train with --restart."
+        ) from error
 
 
 def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: TrainingOptions) -> Fold:
@@ -241,7 +259,7 @@ def _score_validation_cases(fold: Fold, bar: ProgressBar, steps: int) -> None:
     if not fold.split.validation:
         return
     check_still_planned(fold)
-    with fold_log(fold.folder), bar("final validation") as progress:
+    with _naming_lack_of_memory(fold), fold_log(fold.folder), bar("final validation") as progress:
         evaluation = validate_fold(fold, progress)
         score = evaluation.mean_foreground_dice
         dice = "none" if score is None else f"{score:.4f}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autoseg.costs.architectures import ARCHITECTURES, forward_macs
 from autoseg.errors import TrainingError
-from autoseg.networks.devices import choose_device, choose_dtype, memory_format
+from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory, memory_format
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec
@@ -90,7 +90,7 @@ def measure_step(configuration: Configuration, encoding: LabelEncoding, device_n
     try:
         return _training_seconds(configuration, encoding, device, SECONDS_PER_PLANNED_STEP)[0]
     except (MemoryError, RuntimeError, TrainingError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return None
 
@@ -106,15 +106,6 @@ def describe_torch_device(device_name: str) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     return f"the CPU, threads: {torch.get_num_threads()}, {precision}"
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is what was missing; torch has an error of its own for it on a GPU, but only words on a CPU."""
-    if isinstance(error, TrainingError) and error.__cause__ is not None:  # so the loader passes errors on
-        return _is_out_of_memory(error.__cause__)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _measure(configuration: Configuration, device: torch.device) -> Throughput:

@@ -39,7 +39,7 @@ class TransferReport:
     """What became of every tensor of the network, by name."""
 
     source: Path
-    """Folder of the fold that the weights come from."""
+    """Folder of the fold that the weights come from, in what the user gave."""
     loaded: tuple[str, ...]
     """Taken over as they are."""
     adapted: tuple[str, ...]
@@ -94,7 +94,9 @@ class _Model:
         return [parts.get(index) or names.get(value, f"value {value}") for index, value in values]
 
 
-def load_pretrained(network: nn.Module, plan: Plan, configuration_name: str, source: Path) -> TransferReport:
+def load_pretrained(
+    network: nn.Module, plan: Plan, configuration_name: str, source: Path, given: Path | None = None
+) -> TransferReport:
     """Put a trained model's weights into a fresh network, as far as they fit; level DEBUG logs the names.
 
     A head that the source does not have keeps its fresh row. A channel that it does not have gets the mean of its
@@ -108,20 +110,23 @@ def load_pretrained(network: nn.Module, plan: Plan, configuration_name: str, sou
         source: A workspace, of which the fold with the most steps is taken: of the configuration of the same name if
             one is trained, else of those with as many dimensions. Or a fold's folder, models/<configuration>/fold_<k>
             in a workspace.
+        given: What messages call `source`, where that is a file that was unpacked; None: the same.
 
     Raises:
         UsageError: If there are no trained weights or their plan has changed since, or no layer below the heads fits.
     """
     new = _Model(plan, configuration_name)
-    folder = source if (source / WEIGHTS).is_file() else _choose_fold(source, new)
-    old = _read_model(folder)
+    given = given or source
+    folder = source if (source / WEIGHTS).is_file() else _choose_fold(source, new, given)
+    shown = given / folder.relative_to(source)
+    old = _read_model(folder, shown)
     taken, adapted = _match(_read_tensors(folder / WEIGHTS), network.state_dict(), old, new)
     if not any(tensor.ndim > 1 and not name.startswith(HEADS) for name, tensor in taken.items()):
-        raise UsageError(f"--pretrained {folder}: no layer fits. {_list_differences(old, new)}")
+        raise UsageError(f"--pretrained {shown}: no layer fits. {_list_differences(old, new)}")
     skipped = tuple(name for name in network.state_dict() if name not in taken)
     network.load_state_dict(taken, strict=False)
     report = TransferReport(
-        source=folder,
+        source=shown,
         loaded=tuple(name for name in taken if name not in adapted),
         adapted=adapted,
         skipped=skipped,
@@ -137,11 +142,11 @@ def freeze_encoder(network: nn.Module) -> None:
     network.get_submodule("encoder").requires_grad_(requires_grad=False)
 
 
-def _choose_fold(source: Path, new: _Model) -> Path:
+def _choose_fold(source: Path, new: _Model, given: Path) -> Path:
     workspace = Workspace(source)
     if not workspace.plan.is_file():
         raise UsageError(
-            f"--pretrained {source}: neither a workspace nor a fold's folder with final weights; name a folder with "
+            f"--pretrained {given}: neither a workspace nor a fold's folder with final weights; name a folder with "
             f"plan.json, or one such as models/{new.name}/fold_0 with {WEIGHTS}"
         )
     plan = read_record(Plan, workspace.plan)
@@ -153,7 +158,7 @@ def _choose_fold(source: Path, new: _Model) -> Path:
             return max(folders, key=lambda folder: _read_checkpoint(folder).step)
     trained = ", ".join(name for name in plan.configurations if workspace.trained_folds(name)) or "none"
     raise UsageError(
-        f"--pretrained {source}: no fold of a {dimensions}D configuration has final weights, which {new.name} needs; "
+        f"--pretrained {given}: no fold of a {dimensions}D configuration has final weights, which {new.name} needs; "
         f"trained configurations: {trained}"
     )
 
@@ -162,15 +167,15 @@ def _read_checkpoint(folder: Path) -> Checkpoint:
     return read_record(Checkpoint, (folder / WEIGHTS).with_suffix(".json"))
 
 
-def _read_model(folder: Path) -> _Model:
+def _read_model(folder: Path, shown: Path) -> _Model:
     checkpoint = _read_checkpoint(folder)
     path = Workspace(folder.resolve().parents[2]).plan
     plan = read_record(Plan, path)
     name = checkpoint.configuration
     if not is_model_of(plan, name, checkpoint.model_hash):
         raise UsageError(
-            f"--pretrained {folder}: {path} was planned again since, so it is not known what the weights mean. Bring "
-            "the plan back that they were trained for."
+            f"--pretrained {shown}: {path.name} was planned again since, so it is not known what the weights mean. "
+            "Bring the plan back that they were trained for."
         )
     weights = folder / WEIGHTS
     inner = _read_inner_record(weights)

@@ -210,3 +210,11 @@ def test_the_time_of_a_run_is_that_of_the_trainings_that_are_left(tmp_path, capl
     clock = pipeline._RunClock(plan, trainings, {("2d", "3")}, {("2d", "0"): 600.0, ("2d", "1"): 1200.0})
     clock.announce(("2d", "2"), 5)  # two of 15 minutes by what the others took, five of 30
     assert caplog.messages == ["training 3 of 10: 2d, fold 2 (fold 3 of 5); about 3 h 0 min left for all trainings"]
+
+
+def test_the_ignore_label_is_not_listed_among_the_labels(tmp_path, monkeypatch, caplog):
+    description = make_dataset("ab", make_plan(labels={"background": 0, "liver": 1, "ignore": 2}))
+    monkeypatch.setattr(pipeline, "describe_dataset", lambda *_, **__: description)
+    caplog.set_level("INFO", logger="autoseg.pipeline")
+    pipeline.check_dataset(tmp_path, PlanningOptions())
+    assert caplog.messages == ["made: 2 cases, channels MR, labels liver"]

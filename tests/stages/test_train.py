@@ -93,6 +93,32 @@ def test_a_training_that_was_too_short_to_learn_is_named(workspace, caplog):
     assert message.startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_one_sentence_with_what_to_do(workspace, monkeypatch, error):
+    def exhaust(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(train, "train_until_done", exhaust)
+    with pytest.raises(TrainingError, match=rf"^{NAME}, fold 0: the memory of cpu is too small.*--memory SIZE, then "):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_other_faults_of_a_training_stay_as_they_are(workspace, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(train, "train_until_done", fail)
+    with pytest.raises(RuntimeError, match=r"^shapes do not match$"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
 def test_the_same_seed_gives_the_same_weights(workspace):
     train_fold(workspace, NAME, "0", SHORT)
     first = weights(workspace)

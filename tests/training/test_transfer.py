@@ -301,3 +301,13 @@ def test_a_frozen_encoder_gets_no_gradient(kind):
     sum(level.sum() for level in logits).backward()
     with_gradient = {name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None}
     assert with_gradient == {"decoder"}
+
+
+def test_messages_call_an_unpacked_model_as_the_user_does(tmp_path):
+    train(tmp_path / "unpacked", make_plan())
+    given = tmp_path / "model.zip"
+    network, plan = make_network(make_plan(dataset="new")), make_plan(dataset="new")
+    report = load_pretrained(network, plan, NAME, tmp_path / "unpacked", given)
+    assert report.source == given / "models" / NAME / "fold_0"
+    with pytest.raises(UsageError, match=rf"^--pretrained {given}: neither a workspace nor"):
+        load_pretrained(network, plan, NAME, tmp_path / "empty", given)

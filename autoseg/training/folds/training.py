@@ -158,7 +158,7 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
 def _prepare_network(network: nn.Module, fold: Fold) -> None:
     """Take over another model's weights, and freeze what is not to be trained."""
     if fold.pretrained is not None:
-        report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained)
+        report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained, fold.options.pretrained)
         for line in report.lines():
             logger.info("%s", line)
     if fold.options.freeze_encoder:

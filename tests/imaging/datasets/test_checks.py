@@ -137,7 +137,7 @@ def test_no_sound_case_is_said(tmp_path):
         describe_dataset(tmp_path, skip_faulty=True)
     for file in (*(tmp_path / "images").iterdir(), *(tmp_path / "labels").iterdir()):
         file.unlink()
-    with pytest.raises(DatasetError, match="No cases were found"):
+    with pytest.raises(DatasetError, match=rf"^{tmp_path}: No cases were found\. Put images"):  # not "0 errors"
         describe_dataset(tmp_path)
 
 
