@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION
+from autoseg.imaging.formats.volume import length_unit
 from autoseg.metrics.descriptions import Metric, metrics_of
 from autoseg.records.evaluation import (
     EmptyCounts,
@@ -53,31 +54,32 @@ COMPARISON_COLUMNS = (
 INSTANCE_COLUMNS = ("label", "PQ", "SQ", "RQ (F1)", "matched", "false alarms", "missed")
 
 
-def evaluation_columns() -> tuple[str, ...]:
+def evaluation_columns(unit: str = "mm") -> tuple[str, ...]:
     """Columns of the table that is always shown. Distances include misses; a dash: not measured."""
-    scores = (metric.column for metric in metrics_of("main") if metric.name != "dice")
+    scores = (metric.column(unit) for metric in metrics_of("main") if metric.name != "dice")
     return ("label", "Dice", "95\N{NO-BREAK SPACE}% interval", *scores, "cases", "missed, false alarms, empty")
 
 
-def detail_columns() -> tuple[str, ...]:
+def detail_columns(unit: str = "mm") -> tuple[str, ...]:
     """Columns of the table of details."""
     return (
         "label",
         "Dice\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}sd",
-        *(metric.column for metric in metrics_of("details")),
+        *(metric.column(unit) for metric in metrics_of("details")),
     )
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
+def evaluation_table(evaluation: Evaluation, unit: str = "mm") -> Table:
     """Table with one row per label and the mean over labels, with the numbers of missed structures and false alarms.
 
-    Columns without any value, such as those of surfaces after a quick evaluation, are left out.
+    Columns without any value, such as those of surfaces after a quick evaluation, are left out. `unit` is that of
+    distances.
     """
     bounds = format_interval(evaluation.mean_foreground_dice_interval, separator="–")
     mean = ("mean", format_number(evaluation.mean_foreground_dice), bounds)
-    table = scores_table(evaluation_columns(), evaluation_rows(evaluation), footer=mean)
+    table = scores_table(evaluation_columns(unit), evaluation_rows(evaluation), footer=mean)
     table.title = f"{len(evaluation.cases)} cases"
-    table.caption = _describe_surfaces(evaluation)
+    table.caption = _describe_surfaces(evaluation, unit)
     return table
 
 
@@ -113,18 +115,18 @@ def _count_cell(counts: EmptyCounts) -> str:
     return f"{counts.missed} / {counts.false_alarm} / {counts.both_empty}"
 
 
-def _describe_surfaces(evaluation: Evaluation) -> str | None:
+def _describe_surfaces(evaluation: Evaluation, unit: str) -> str | None:
     if evaluation.surface_tolerance_mm is None:
         return None
     return (
-        f"surface Dice at {evaluation.surface_tolerance_mm:g} mm; HD95, ASSD: a missed structure or a false alarm "
+        f"surface Dice at {evaluation.surface_tolerance_mm:g} {unit}; HD95, ASSD: a missed structure or a false alarm "
         "counts as the diagonal of the image; volume: predicted minus reference"
     )
 
 
-def evaluation_details_table(evaluation: Evaluation) -> Table:
+def evaluation_details_table(evaluation: Evaluation, unit: str = "mm") -> Table:
     """Table of the metrics that `evaluation_table` leaves out."""
-    table = scores_table(detail_columns(), evaluation_detail_rows(evaluation))
+    table = scores_table(detail_columns(unit), evaluation_detail_rows(evaluation))
     table.caption = "precision, recall, MSD (Hausdorff) with misses; RVD: (predicted - reference) / reference"
     return table
 
@@ -141,10 +143,10 @@ def evaluation_detail_rows(evaluation: Evaluation) -> list[Row]:
     ]
 
 
-def comparison_table(comparison: EvaluationComparison) -> Table:
+def comparison_table(comparison: EvaluationComparison, unit: str = "mm") -> Table:
     """Table of the differences by label and metric, then of the mean foreground Dice."""
     rows = [
-        _comparison_row(label, metric.column, compared[metric.name])
+        _comparison_row(label, metric.column(unit), compared[metric.name])
         for label, compared in comparison.labels.items()
         for metric in metrics_of("comparison")
         if metric.name in compared
@@ -279,7 +281,8 @@ def profile_table(plan: Plan, step_seconds: Mapping[str, float | None]) -> Table
 
 def configuration_rows(plan: Plan) -> list[Row]:
     """Rows of the properties of a plan: name, then a cell per configuration."""
-    return _rows([_describe(configuration) for configuration in plan.configurations.values()])
+    unit = length_unit(plan.file_ending)
+    return _rows([_describe(configuration, unit) for configuration in plan.configurations.values()])
 
 
 def decision_rows(plan: Plan) -> list[Row]:
@@ -287,11 +290,11 @@ def decision_rows(plan: Plan) -> list[Row]:
     return [(decision.what, format_value(decision.value), decision.reason) for decision in plan.decisions]
 
 
-def _describe(configuration: Configuration) -> dict[str, str]:
+def _describe(configuration: Configuration, unit: str) -> dict[str, str]:
     network, training = configuration.network, configuration.training
     costs = _describe_costs(configuration)
     return {
-        "spacing (mm)": format_sizes(f"{size:.4g}" for size in configuration.spacing),
+        f"spacing ({unit})": format_sizes(f"{size:.4g}" for size in configuration.spacing),
         "median shape (voxels)": format_sizes(f"{size:.0f}" for size in configuration.median_shape),
         "patch (voxels)": format_sizes(configuration.patch_size),
         "batch": str(configuration.batch_size),

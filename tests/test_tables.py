@@ -287,3 +287,9 @@ def test_a_plan_has_one_cell_per_configuration(plan):
     assert len(rows) > 5
     assert all(len(row) == 3 for row in rows)
     assert configuration_rows(plan.model_copy(update={"configurations": {}})) == []
+
+
+def test_lengths_of_pictures_are_in_pixels(plan):
+    pictures = plan.model_copy(update={"file_ending": ".png"})
+    assert configuration_rows(plan)[0][0] == "spacing (mm)"
+    assert configuration_rows(pictures)[0] == ("spacing (pixels)", *configuration_rows(plan)[0][1:])

@@ -58,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     _refuse_contradictions(arguments)
     evaluation, is_complete = _evaluate(arguments, arguments.predictions)
-    console = Console()
-    console.print(evaluation_table(evaluation))
+    console, unit = Console(), _length_unit(arguments.references)
+    console.print(evaluation_table(evaluation, unit))
     if arguments.verbose:
-        console.print(evaluation_details_table(evaluation))
+        console.print(evaluation_details_table(evaluation, unit))
     output = arguments.output or arguments.predictions / EVALUATION_NAME
     records: dict[Path, Record] = {output: evaluation}
     if arguments.compare is not None:
@@ -70,12 +70,21 @@ def run(arguments: argparse.Namespace) -> int:
         comparison = compare_evaluations(
             NamedEvaluation(str(arguments.predictions), evaluation), NamedEvaluation(str(arguments.compare), other)
         )
-        console.print(comparison_table(comparison))
+        console.print(comparison_table(comparison, unit))
         for remark in comparison.remarks:
             print(remark)
         records[output.with_name(f"{output.stem}_comparison.json")] = comparison
     _write(records, evaluation, output)
     return DONE if is_complete else SOME_FAILED
+
+
+def _length_unit(references: Path) -> str:
+    """Unit of distances between surfaces of these label maps; mm where only some of them are 2D images."""
+    from autoseg.imaging.formats.volume import length_unit, split_ending
+    from autoseg.inference.files.label_maps import find_label_maps
+
+    units = {length_unit(split_ending(path.name)[1]) for path in find_label_maps(references).values()}
+    return "pixels" if units == {"pixels"} else "mm"
 
 
 def _refuse_contradictions(arguments: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.options import worker_count
     from autoseg.cli.planning_request import add_speed, find_workspace, read_request
     from autoseg.cli.terminal import progress_bar
+    from autoseg.imaging.formats.volume import length_unit
     from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
@@ -59,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     selection, failures = run_pipeline(
         arguments.dataset, workspace, budget, planning, options, description=description, bar=progress_bar
     )
+    unit = length_unit(description.file_ending)
     if workspace.evaluation.exists():
-        Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation)))
+        Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation), unit))
     Console().print(candidate_table(selection))
     for reason in selection.reasons:
         print(reason)

@@ -281,10 +281,13 @@ def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool)
 def _print_validation(workspace: Workspace, configuration_name: str, fold_name: str) -> None:
     from rich.console import Console
 
+    from autoseg.imaging.formats.volume import length_unit
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
     from autoseg.tables import evaluation_table
 
     path = workspace.validation_evaluation((configuration_name,), fold_name)
     if path.exists():
-        Console().print(evaluation_table(read_record(Evaluation, path)))
+        unit = length_unit(read_record(Plan, workspace.plan).file_ending)
+        Console().print(evaluation_table(read_record(Evaluation, path), unit))

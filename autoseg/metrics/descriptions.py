@@ -88,10 +88,10 @@ class Metric:
         shown = unit if self.unit == "mm" else self.unit
         return f"{self.title} ({shown})" if shown else self.title
 
-    @property
-    def column(self) -> str:
-        """Name with unit for the terminal, such as `HD95 mm`."""
-        return " ".join(part for part in (self.short_title or self.title, self.unit) if part)
+    def column(self, unit: str = "mm") -> str:
+        """Name with unit for the terminal, such as `HD95 mm`; `unit` is that of distances."""
+        shown = unit if self.unit == "mm" else self.unit
+        return " ".join(part for part in (self.short_title or self.title, shown) if part)
 
 
 METRICS = (

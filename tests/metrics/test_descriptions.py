@@ -20,7 +20,7 @@ def test_every_field_of_the_scores_is_a_described_metric_or_a_count():
 def test_units_are_in_the_names_and_titles_are_unique():
     for metric in METRICS:
         assert metric.name.endswith(f"_{metric.unit}") or not metric.unit
-    assert len({metric.title for metric in METRICS}) == len({metric.column for metric in METRICS}) == len(METRICS)
+    assert len({metric.title for metric in METRICS}) == len({metric.column() for metric in METRICS}) == len(METRICS)
 
 
 def test_a_distance_is_in_pixels_where_an_image_has_no_spacing():
@@ -28,7 +28,7 @@ def test_a_distance_is_in_pixels_where_an_image_has_no_spacing():
     assert BY_NAME["hausdorff_95_mm"].describe("pixels") == "HD95 (pixels)"
     assert BY_NAME["volume_error_ml"].describe("pixels") == "volume error (ml)"
     assert BY_NAME["dice"].describe("pixels") == "Dice"
-    assert BY_NAME["lesion_f1"].column == BY_NAME["lesion_f1"].describe() == "lesion F1"
+    assert BY_NAME["lesion_f1"].column() == BY_NAME["lesion_f1"].describe() == "lesion F1"
 
 
 def test_each_table_has_its_metrics_in_one_order():
@@ -58,3 +58,9 @@ def test_what_is_undefined_for_a_missed_structure_has_a_worst_value():
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_worst_value_is_a_zero_or_a_distance(metric):
     assert metric.miss == "scored" or metric.better == "higher" or metric.unit == "mm"
+
+
+def test_distances_have_the_unit_of_the_files():
+    distance, volume = BY_NAME["hausdorff_95_mm"], BY_NAME["volume_error_ml"]
+    assert (distance.column(), distance.column("pixels")) == ("HD95 mm", "HD95 pixels")
+    assert volume.column() == volume.column("pixels")

@@ -93,6 +93,11 @@ class Volume:
     path: Path | None = None
 
 
+def length_unit(ending: str) -> str:
+    """Unit of the lengths of files with this ending: `pixels` for 2D images, which have no spacing, else `mm`."""
+    return "pixels" if ending.lower() in PICTURE_ENDINGS else "mm"
+
+
 def split_ending(name: str) -> tuple[str, str]:
     """Split a file name into stem and ending; `.nii.gz` is one ending.
 

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from autoseg.imaging.formats.volume import length_unit
 from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan
@@ -94,7 +95,10 @@ def _overview(description: DatasetDescription, fingerprint: Fingerprint | None) 
     ]
     if fingerprint is not None:
         facts.append(("shape (z, y, x), voxels", _ranges(case.shape for case in fingerprint.cases)))
-        facts.append(("spacing (z, y, x), mm", _ranges(case.spacing for case in fingerprint.cases)))
+        if length_unit(description.file_ending) == "mm":
+            facts.append(("spacing (z, y, x), mm", _ranges(case.spacing for case in fingerprint.cases)))
+        else:
+            facts.append(("spacing", "none in these files: lengths are in pixels"))
         facts.append(("fraction kept by cropping to nonzero", f"{fingerprint.median_cropped_fraction:.0%} (median)"))
     return facts
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from markupsafe import Markup
 
 from autoseg.errors import UsageError
+from autoseg.imaging.formats.volume import length_unit
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import Record, read_record, write_text
@@ -18,7 +19,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.report.charts.slices import Window
 from autoseg.report.page.calibration import render_calibration
 from autoseg.report.page.case_pictures import show_validation_cases
-from autoseg.report.page.dataset_section import is_flat_data, label_legend, render_dataset
+from autoseg.report.page.dataset_section import label_legend, render_dataset
 from autoseg.report.page.results_section import render_results
 from autoseg.report.page.sections import (
     render_headline,
@@ -66,7 +67,8 @@ def render_report(workspace: Workspace) -> Path:
     fingerprint = _read_if_exists(Fingerprint, workspace.fingerprint)
     selected = _read_if_exists(Evaluation, workspace.evaluation) if selection is not None else None
     validations = [*read_pooled_folds(workspace, outdated), *read_selected_ensemble(workspace, selection)]
-    unit = "pixels" if fingerprint is not None and is_flat_data(fingerprint.cases) else "mm"
+    ending = description.file_ending if description is not None else plan.file_ending if plan is not None else ""
+    unit = length_unit(ending)
     page = render_template(
         "page.html",
         name=description.name if description is not None else plan.dataset_name if plan is not None else "",
