@@ -118,10 +118,16 @@ def _count_cell(counts: EmptyCounts) -> str:
 def _describe_surfaces(evaluation: Evaluation, unit: str) -> str | None:
     if evaluation.surface_tolerance_mm is None:
         return None
+    tolerance = _quantity(evaluation.surface_tolerance_mm, unit)
     return (
-        f"surface Dice at {evaluation.surface_tolerance_mm:g} {unit}; HD95, ASSD: a missed structure or a false alarm "
+        f"surface Dice at {tolerance}; HD95, ASSD: a missed structure or a false alarm "
         "counts as the diagonal of the image; volume: predicted minus reference"
     )
+
+
+def _quantity(length: float, unit: str) -> str:
+    """A length with its unit, such as `1 pixel`, `2 pixels` or `1 mm`."""
+    return f"{length:g} {unit.removesuffix('s') if length == 1 else unit}"
 
 
 def evaluation_details_table(evaluation: Evaluation, unit: str = "mm") -> Table:

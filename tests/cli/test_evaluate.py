@@ -49,7 +49,7 @@ def test_surfaces_are_measured_and_all_cases_listed(folders, capsys):
     with (predictions / "evaluation.csv").open(newline="") as file:
         assert [(line["case"], line["hausdorff_mm"]) for line in csv.DictReader(file)] == [("a", "1.0"), ("b", "2.0")]
     shown = capsys.readouterr().out
-    assert "surface Dice at 1 pixels" in shown  # the label maps are PNG
+    assert "surface Dice at 1 pixel;" in shown  # the label maps are PNG
     assert "precision" not in shown
 
 

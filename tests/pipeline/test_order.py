@@ -164,13 +164,13 @@ def test_without_any_trained_fold_there_is_nothing_to_select(tmp_path, monkeypat
 def test_run_says_first_what_it_takes_and_which_training_begins(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", logger="autoseg.pipeline")
     run(tmp_path, monkeypatch, folds=("0",))
-    told = [message for message in caplog.messages if not message.startswith("warning")]
-    assert told[0] == (
+    lines = [message for message in caplog.messages if not message.startswith("warning")]
+    assert lines[0] == (
         "This run trains 3 configurations (3d_fullres, 3d_lowres, 3d_cascade_fullres) on fold 0: 3 trainings."
     )
-    assert told[1].startswith("Time: as long as the planned steps take")
-    assert re.match(r"Disk: at most [0-9.]+ [MG]B in .*; [0-9.]+ GB are free\.", told[2])
-    assert told[3:] == [
+    assert lines[1].startswith("Time: as long as the planned steps take")
+    assert re.match(r"Disk: at most [0-9.]+ [MG]B in .*; [0-9.]+ GB are free\.", lines[2])
+    assert lines[3:] == [
         "training 1 of 3: 3d_fullres, fold 0 (fold 1 of 1)",
         "training 2 of 3: 3d_lowres, fold 0 (fold 1 of 1)",
     ]

@@ -6,7 +6,7 @@ from autoseg.report.charts.slices import Window
 HALF_WIDTH_HU = 200.0
 """Half of the width of the usual soft-tissue window, 400 HU."""
 
-LEAST_RANGE_HU = 20.0
+MIN_RANGE_HU = 20.0
 """Range of the labels' intensities below which a channel that is called CT does not hold Hounsfield units: the noise
 of a scan alone has more."""
 
@@ -20,7 +20,7 @@ def choose_window(plan: Plan | None) -> Window | None:
     if plan is None or not plan.configurations:
         return None
     channel = next(iter(plan.configurations.values())).normalization[0]
-    if channel.scheme != "ct" or channel.upper - channel.lower < LEAST_RANGE_HU:
+    if channel.scheme != "ct" or channel.upper - channel.lower < MIN_RANGE_HU:
         return None
     return min(channel.mean - HALF_WIDTH_HU, channel.lower), max(channel.mean + HALF_WIDTH_HU, channel.upper)
 
