@@ -118,27 +118,6 @@ def test_the_best_over_all_cases_of_all_folds_is_chosen(run):
     assert [case.case for case in evaluation.cases] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("steps", "is_named"), [(40, True), (600, False)])
-def test_a_choice_that_rests_on_too_short_a_training_says_so(run, steps, is_named):
-    missed = {"a": as_map("1110000", "1110000")}  # the label two is not learned
-    run.train("2d", "0", {"a": missed["a"]})
-    run.train("2d", "1", {"b": GOOD["b"]})
-    plan = make_plan({"2d": (1.0, 1.0)})
-    for fold in "01":
-        checkpoint = Checkpoint(
-            configuration="2d", fold=fold, model_hash="", cases_hash="", training=plan.configurations["2d"].training,
-            epoch=1, step=steps, elapsed_seconds=1.0, finished=True,
-        )  # fmt: skip
-        write_record(checkpoint, run.workspace.fold("2d", fold) / "checkpoint_final.json")
-    reasons = select_model(run.workspace).reasons
-    sentence = (
-        "This choice means little: a label has Dice below 0.2 after too short a training of 2d, fold 0 (40 steps). "
-        "Train again with more time, then select again."
-    )
-    assert [text for text in reasons if "means little" in text] == [sentence] * is_named
-    assert not is_named or reasons[0] == sentence
-
-
 def test_a_cascade_may_win(run):
     for configuration, predictions in {"3d_lowres": POOR, "3d_fullres": POOR, "3d_cascade_fullres": GOOD}.items():
         run.train(configuration, "0", predictions)
@@ -465,3 +444,21 @@ def test_label_maps_that_changed_after_planning_are_refused(trained_run):
     correct_label_map(trained_run, "b")
     with pytest.raises(UsageError, match=r"1 case\(s\), b first, was changed after the dataset was planned"):
         select_model(trained_run.workspace)
+
+
+@pytest.mark.parametrize(("steps", "is_named"), [(40, True), (600, False)])
+def test_a_choice_that_rests_on_too_short_a_training_says_so(trained_run, steps, is_named):
+    missed = as_map("1110000", "1110000")  # the label two is not learned
+    validation = trained_run.workspace.fold("3d_fullres", "0") / "validation"
+    write_map(validation / "a.nii.gz", missed)
+    evaluation = summarize([score_case("a", missed, REFERENCES["a"], LABELS)], ["one", "two"])
+    write_record(evaluation, validation / "evaluation.json")
+    for fold, split in enumerate(read_record(Splits, trained_run.workspace.splits).folds):
+        record_training(trained_run, "3d_fullres", str(fold), split, step=steps)
+    reasons = select_model(trained_run.workspace).reasons
+    sentence = (
+        "This choice means little: a label has Dice below 0.2 after too short a training of 3d_fullres, fold 0 (40 "
+        "steps). Train again with more time, then select again."
+    )
+    assert [text for text in reasons if "means little" in text] == [sentence] * is_named
+    assert not is_named or reasons[0] == sentence
