@@ -12,15 +12,15 @@ References:
 Tested in tests/interop/test_nnunet_import.py.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from autoseg.errors import InteropError
+from autoseg.errors import InteropError, RecordError
 from autoseg.imaging.datasets.dataset_json import ChannelNames, order_channels
+from autoseg.records.files import read_json
 from autoseg.records.names import FileEnding
 
 JsonObject = dict[str, Any]
@@ -179,16 +179,16 @@ class InferenceFile(_ForeignRecord):
     best_model_or_ensemble: BestModel
 
 
-def read_json(path: Path, record_type: type[ForeignType]) -> ForeignType:
+def read_nnunet_file(path: Path, record_type: type[ForeignType]) -> ForeignType:
     """Read one of nnU-Net's files.
 
     Raises:
         InteropError: If the file is missing, is not JSON, or lacks a field that is needed; names file and fields.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InteropError(f"{path}: cannot be read as JSON ({error}). Copy this file of the model again.") from error
+        values = read_json(path)
+    except RecordError as error:
+        raise InteropError(f"{error}. Copy this file of the model again.") from error
     return _validate(record_type, values, str(path))
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import InteropError
-from autoseg.interop.nnunet_files import InferenceFile, JsonObject, PostprocessingFile, read_json
+from autoseg.interop.nnunet_files import InferenceFile, JsonObject, PostprocessingFile, read_nnunet_file
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.selection import KeepLargestComponent, Selection
 
@@ -162,7 +162,7 @@ def read_selection(folders: Mapping[str, ModelFolder], encoding: LabelEncoding) 
     first = next(iter(folders.values()))
     path = first.path.parent / "inference_information.json"
     if first.trained_as and path.is_file():  # else the folder above is not nnU-Net's
-        information = read_json(path, InferenceFile)
+        information = read_nnunet_file(path, InferenceFile)
         chosen = information.best_model_or_ensemble.selected_model_or_models
         missing = [
             f"{model.trainer}__{model.plans_identifier}__{model.configuration}"
@@ -179,7 +179,7 @@ def read_selection(folders: Mapping[str, ModelFolder], encoding: LabelEncoding) 
     found = _postprocessing_files(folder.path)
     if not found:
         return None, "There is neither inference_information.json nor postprocessing.json."
-    content = read_json(found[0], PostprocessingFile)
+    content = read_nnunet_file(found[0], PostprocessingFile)
     reason = f"Post-processing as in {found[0].parent.name}/{found[0].name} of nnU-Net's model."
     selection = Selection(
         configurations=(name,),
@@ -206,7 +206,7 @@ def _from_information(
         folders[names[0]].path.parent / "ensembles" / source / "postprocessing.json",
     ]
     found = next((path for path in candidates if path.is_file()), None)
-    steps = () if found is None else _steps(read_json(found, PostprocessingFile), encoding, found)
+    steps = () if found is None else _steps(read_nnunet_file(found, PostprocessingFile), encoding, found)
     reason = f"inference_information.json of nnU-Net chose {' and '.join(names)}, folds {', '.join(asked)}."
     reasons = [reason]
     if folds != asked:

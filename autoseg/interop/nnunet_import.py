@@ -20,7 +20,7 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.interop.archives import extract_safely
 from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint, describe_trainer, read_checkpoint
 from autoseg.interop.nnunet_configurations import choose_orientation_name, make_configuration, training_of
-from autoseg.interop.nnunet_files import DatasetFile, PlansFile, planned_configuration, read_json
+from autoseg.interop.nnunet_files import DatasetFile, PlansFile, planned_configuration, read_nnunet_file
 from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders, read_selection
 from autoseg.interop.nnunet_network import rename_weights
 from autoseg.networks.weight_files import write_weights
@@ -118,7 +118,7 @@ def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:
                 f"{folder.path}: {models[first.configuration].folder.path.name} has the same configuration "
                 f"{first.configuration}. Give one of the two folders."
             )
-        plans, dataset = read_json(folder.plans, PlansFile), read_json(folder.dataset, DatasetFile)
+        plans, dataset = read_nnunet_file(folder.plans, PlansFile), read_nnunet_file(folder.dataset, DatasetFile)
         models[first.configuration] = _Model(folder, plans, dataset, first)
     return models
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from autoseg.errors import AutosegError, RecordError, WriteError
 
@@ -164,6 +165,19 @@ def write_record(record: Record, path: Path) -> None:
     write_text(record.model_dump_json(indent=1) + "\n", path)
 
 
+def read_json(path: Path) -> object:
+    """Read a JSON file that autoseg did not write; whoever calls checks what is in it.
+
+    Raises:
+        RecordError: If the file is missing or is no JSON; if it nests more than 200 levels deep, has a whole number of
+            more than 4,300 digits, or text that is no Unicode.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read as JSON: {error}") from error
+
+
 def read_record(record_type: type[RecordType], path: Path) -> RecordType:
     """Read a record and check every field.
 
@@ -188,7 +202,7 @@ def read_record(record_type: type[RecordType], path: Path) -> RecordType:
 def _describe_faults(error: ValidationError, text: str) -> Iterator[tuple[str, str]]:
     """Dotted path and message of every fault; the alternatives of one field are joined."""
     try:
-        content = json.loads(text)
+        content = from_json(text)
     except ValueError:
         content = None
     sentences: dict[str, list[str]] = {}

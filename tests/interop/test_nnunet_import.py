@@ -295,6 +295,14 @@ def test_a_configuration_name_that_leads_out_of_the_output_is_refused(tmp_path, 
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
+@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5_000])
+def test_json_that_cannot_be_read_is_named(model, tmp_path, name, content):
+    (model / name).write_text(content)
+    with pytest.raises(InteropError, match=rf"{name}: cannot be read as JSON.*Copy this file"):
+        imported(model, tmp_path)
+
+
 def test_an_ending_that_leads_out_of_the_output_is_refused(model, tmp_path):
     (model / "dataset.json").write_text(json.dumps(DATASET | {"file_ending": "/../../victim.nii.gz"}))
     with pytest.raises(InteropError, match=r"dataset\.json: .*file_ending: leads out of its folder"):

@@ -48,12 +48,30 @@ def test_a_number_as_text_is_refused(tmp_path):
         read_record(LabelEncoding, path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"shape": NaN}'])
+UNREADABLE = ["[" * 100_000, '{"a":' * 5_000, "1" * 5_000, '["\\ud800"]']
+"""JSON that is nested too deeply, a number of too many digits, and half of a character."""
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"shape": NaN}', *UNREADABLE])
 def test_damaged_json_is_one_clear_error(tmp_path, content):
     path = tmp_path / "grid.json"
     path.write_text(content)
     with pytest.raises(RecordError, match=r"grid\.json"):
         read_record(Grid, path)
+
+
+@pytest.mark.parametrize("content", ["", "{", *UNREADABLE])
+def test_json_of_others_that_cannot_be_read_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "foreign.json"
+    path.write_text(content)
+    with pytest.raises(RecordError, match=r"foreign\.json: cannot be read as JSON"):
+        files.read_json(path)
+
+
+def test_json_of_others_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "foreign.json"
+    path.write_text('{"a": [1, 2.5, "x"]}', encoding="utf-8-sig")
+    assert files.read_json(path) == {"a": [1, 2.5, "x"]}
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -4,7 +4,6 @@ Prediction reads the rows of its lists, which have no labels, with the same func
 """
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -12,10 +11,10 @@ from pathlib import Path, PurePath
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, RecordError
 from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
-from autoseg.records.files import relative_path
+from autoseg.records.files import read_json, relative_path
 from autoseg.records.names import is_file_name
 
 NO_NAME = "(no name)"
@@ -131,9 +130,9 @@ def read_json_rows(path: Path) -> list[dict[str, object]]:
         DatasetError: If the file cannot be read, or is not a list of objects.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+        rows = read_json(path)
+    except RecordError as error:
+        raise DatasetError(str(error)) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DatasetError(f"{path}: {_EXPECTED_JSON}")
     return rows

@@ -1,14 +1,14 @@
 """The file dataset.json, in the form of nnU-Net v2, of nnU-Net v1 and of the Medical Segmentation Decathlon."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, RecordError
 from autoseg.records.dataset import BACKGROUND, LabelValues
+from autoseg.records.files import read_json
 
 
 def _key_channels(value: object) -> object:
@@ -72,9 +72,9 @@ def read_dataset_json(path: Path) -> DatasetJson:
         DatasetError: If it is no JSON, or keys are missing or wrong.
     """
     try:
-        return DatasetJson.model_validate(json.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON: {error}") from error
+        return DatasetJson.model_validate(read_json(path))
+    except RecordError as error:
+        raise DatasetError(str(error)) from error
     except ValidationError as error:
         wrong = "\n".join(f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise DatasetError(f"{path}: these fields are missing or wrong:\n{wrong}") from error

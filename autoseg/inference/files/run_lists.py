@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import ImageFileError
+from autoseg.errors import ImageFileError, RecordError
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.inference.files.inputs import InputCase
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile
@@ -32,7 +32,7 @@ from autoseg.inference.files.tables import (
 from autoseg.inference.models.label_colors import name_label_values, value_names, write_color_tables
 from autoseg.inference.predictor.instances import measure_instances
 from autoseg.progress import Progress, no_progress
-from autoseg.records.files import write_text
+from autoseg.records.files import read_json, write_text
 from autoseg.records.part import Part
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import INSTANCES, Instance, OutputChoices
@@ -213,11 +213,12 @@ def _read_failures(path: Path) -> list[dict[str, object]] | None:
     if not path.exists():
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        entries = read_json(path)
+    except RecordError:
         return None
-    is_ours = isinstance(entries, list) and all(isinstance(entry, dict) and "case" in entry for entry in entries)
-    return entries if is_ours else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "case" in entry for entry in entries):
+        return None
+    return entries
 
 
 def measure_written(file: OutputFile, plan: Plan) -> tuple[LabelStatistics, ...]:

@@ -59,3 +59,11 @@ def test_missing_columns_are_named(tmp_path: Path):
     path.write_text("case,label\na,b\n")
     with pytest.raises(DatasetError, match=r"expected the columns image .* and label, found case, label"):
         read_case_list(path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[" + "1" * 5_000 + "]"])
+def test_a_json_list_that_cannot_be_read_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "list.json"
+    path.write_text(content)
+    with pytest.raises(DatasetError, match=r"list\.json: cannot be read as JSON"):
+        read_case_list(path)
