@@ -23,7 +23,7 @@ from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, LabelValues, OrientationName
-from autoseg.records.files import read_record, relative_path, write_record
+from autoseg.records.files import read_record, real_path, relative_path, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits, Target
 from autoseg.records.selection import Selection
@@ -186,7 +186,7 @@ def write_plan(
     description, plan = planned.description, planned.plan
     if not options.keep_plan:
         _warn_of_edits(workspace, plan)
-    recorded = relative_path(Path(description.folder).resolve(), workspace.root.resolve())
+    recorded = relative_path(real_path(Path(description.folder)), real_path(workspace.root))
     relative = description.model_copy(update={"folder": recorded})
     write_record(relative, workspace.dataset)
     write_record(planned.fingerprint, workspace.fingerprint)

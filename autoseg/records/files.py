@@ -83,6 +83,11 @@ def relative_path(path: PurePath, folder: PurePath) -> str:
         return path.as_posix()
 
 
+def real_path(path: Path) -> Path:
+    """The path without symbolic links; a link that leads back to itself stays in it, where `Path.resolve` raises."""
+    return Path(os.path.realpath(path))
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as opened:
@@ -185,16 +190,33 @@ def read_record(record_type: type[RecordType], path: Path) -> RecordType:
         RecordError: If the file is missing, is not JSON, or a field is wrong; the message names the file, the path of
             each wrong field, and its value.
     """
+    return _validate(record_type, _read_text(path), str(path))
+
+
+def read_records(record_type: type[RecordType], path: Path) -> list[RecordType]:
+    """Read a file with one record a line, such as history.jsonl, and check every field; empty lines are left out.
+
+    Raises:
+        RecordError: As `read_record`; the message names the line too.
+    """
+    lines = _read_text(path).splitlines()
+    return [_validate(record_type, line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line]
+
+
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: cannot be read as a JSON record: {error}") from error
+
+
+def _validate(record_type: type[RecordType], text: str, where: str) -> RecordType:
     try:
         return record_type.model_validate_json(text)
     except ValidationError as error:
         faults = "\n".join(f"  {path}: {what}" for path, what in _describe_faults(error, text))
         raise RecordError(
-            f"{path}: not a valid {record_type.__name__}:\n{faults}\n"
+            f"{where}: not a valid {record_type.__name__}:\n{faults}\n"
             "Fix the fields listed above, or delete the file and run the command that writes it again."
         ) from error
 

@@ -6,6 +6,8 @@ Tested in tests/records/test_files.py.
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.records.files import real_path
+
 EVALUATION_NAME = "evaluation.json"
 """Name of every file with an Evaluation."""
 
@@ -56,7 +58,7 @@ class Workspace:
 
     def dataset_folder(self, recorded: str) -> Path:
         """Folder of the dataset, from DatasetDescription.folder; links in the workspace's path are resolved first."""
-        return (self.root.resolve() / recorded).resolve()
+        return real_path(real_path(self.root) / recorded)
 
     def preprocessed(self, configuration: str) -> Path:
         """Folder of one configuration's preprocessed cases."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.costs.windows import count_windows
+from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.cases import choose_orientation, read_case
 from autoseg.imaging.formats.reading import read_label_map
@@ -105,6 +106,7 @@ def _validate_case(
     reference = read_label_map(dataset / files.label)
     orientation = choose_orientation(reference.grid, plan.orientation)
     indices = orient_array(encode_label_map(reference.array[0], plan.encoding), orientation)
+    _check_shape(fold, files, indices.shape)
     own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices)])
     del indices
     for stage, labels in zip(_next_step_maps(fold), next_maps, strict=True):
@@ -114,6 +116,18 @@ def _validate_case(
     values = original.write_labels(own, plan.encoding, path)
     grid = original.template.grid
     return measure_case(files.case, values, reference.array[0], plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid))
+
+
+def _check_shape(fold: Fold, files: CaseFiles, shape: tuple[int, ...]) -> None:
+    """Refuse a label map, of this shape in working orientation, that is not that of the preprocessed image."""
+    found = tuple(shape[axis] for axis in fold.plan.transpose)
+    expected = fold.open_case(files.case).record.original_shape
+    if found != expected:
+        raise DatasetError(
+            f"{fold.workspace.dataset_folder(fold.dataset.folder) / files.label}: has {found} voxels, and the image of "
+            f"case {files.case} had {expected} when it was preprocessed. Put the earlier files back, or run "
+            "autoseg-plan again with the same workspace, and then this command."
+        )
 
 
 def _label_maps(

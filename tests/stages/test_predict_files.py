@@ -72,6 +72,17 @@ def test_folder_with_failures(tmp_path, predictor, shared):
     assert not (output / "failures.json").exists()
 
 
+def test_a_link_that_leads_back_to_itself_fails_that_case_alone(tmp_path, predictor):
+    images = tmp_path / "images"
+    images.mkdir()
+    write_nifti(make_image(1), images / "good.nii.gz")
+    (images / "loop.nii.gz").symlink_to(images / "pool.nii.gz")
+    (images / "pool.nii.gz").symlink_to(images / "loop.nii.gz")
+    failures = predict_files(predictor, images, tmp_path / "out")
+    assert {failure.case for failure in failures} == {"loop", "pool"}
+    assert (tmp_path / "out" / "good.nii.gz").is_file()
+
+
 def test_existing_outputs_can_be_kept(tmp_path, predictor):
     source = tmp_path / "a.nii.gz"
     write_nifti(make_image(), source)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from skimage.transform import resize
 
-from autoseg.errors import TrainingError
+from autoseg.errors import DatasetError, TrainingError
 from autoseg.imaging.arrays.storage import open_case
 from autoseg.inference.models.loading import load_configuration, stream_stored_case
 from autoseg.records.calibration import Calibration
@@ -197,3 +197,16 @@ def test_calibration_does_not_depend_on_how_files_are_stored(validated, dataset,
     file = Path("validation", "calibration.json")
     before, after = (read_record(Calibration, one.fold("3d_lowres", "0") / file) for one in (validated, workspace))
     assert after == before
+
+
+def test_a_label_map_of_another_shape_than_at_preprocessing_is_named(validated, dataset, plan, tmp_path):
+    copied = tmp_path / "phantoms"
+    shutil.copytree(dataset, copied)
+    fold = validation_of(validated, plan, "3d_lowres", "1")
+    fold = replace(fold, dataset=fold.dataset.model_copy(update={"folder": str(copied)}))
+    (case,) = FOLDS["1"]
+    for file in (f"labelsTr/{case}.nii.gz", f"imagesTr/{case}_0000.nii.gz"):
+        image = nibabel.load(copied / file)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[:, :-3], image.affine), copied / file)
+    with pytest.raises(DatasetError, match=rf"labelsTr/{case}\.nii\.gz: has .* voxels, and the image .* preprocessed"):
+        validate_fold(fold)

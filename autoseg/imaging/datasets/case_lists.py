@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from autoseg.errors import DatasetError, RecordError
 from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
-from autoseg.records.files import read_json, relative_path
+from autoseg.records.files import read_json, real_path, relative_path
 from autoseg.records.names import is_file_name
 
 NO_NAME = "(no name)"
@@ -100,7 +100,7 @@ def _relative_path(folder: Path, path: str) -> str:
     listed = Path(path)
     if listed.is_absolute():
         # `..` leads to the parent of a link's target: relative paths hold only between folders without links.
-        return relative_path(listed.parent.resolve() / listed.name, folder.resolve())
+        return relative_path(real_path(listed.parent) / listed.name, real_path(folder))
     return listed.as_posix()
 
 

@@ -25,6 +25,7 @@ from autoseg.imaging.datasets.pairing import image_files, pair_files
 from autoseg.imaging.datasets.unknown_layout import describe_unknown_layout
 from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault, LabelValues, LayoutName
+from autoseg.records.files import real_path
 
 _EXPECTED = "\n  ".join([
     "expected one of",
@@ -69,7 +70,7 @@ def find_dataset(path: Path) -> FoundDataset:
     path = path.parent if path.name == "dataset.json" else path
     if path.is_file() and path.suffix.lower() in (".csv", ".json"):
         cases, faults = read_case_list(path)
-        return FoundDataset(name=path.stem, folder=path.parent.resolve(), layout="list", cases=cases, faults=faults)
+        return FoundDataset(name=path.stem, folder=real_path(path.parent), layout="list", cases=cases, faults=faults)
     if not path.is_dir():
         what = "is neither a folder nor a .csv or .json list" if path.exists() else "does not exist"
         raise DatasetError(f"{path}: {what}; {_EXPECTED}")

@@ -16,6 +16,7 @@ from autoseg.inference.files.inputs import InputCase
 from autoseg.inference.files.tables import LabelStatistics
 from autoseg.inference.models.label_colors import name_label_values, with_label_table
 from autoseg.records.dataset import LabelEncoding
+from autoseg.records.files import real_path
 from autoseg.records.prediction import INSTANCES, Instance, OutputChoices, Prediction
 
 SIDE_MAPS: tuple[str, ...] = tuple(kind for choice in fields(OutputChoices) for kind in choice.metadata["maps"])
@@ -90,8 +91,8 @@ def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile
 def refuse_clashes(outputs: Sequence[OutputFile], choices: OutputChoices) -> tuple[OutputFile, ...]:
     """Give a fault to each case with a map that would replace an image or a label map of the run."""
     kinds = [kind for choice in fields(choices) if getattr(choices, choice.name) for kind in choice.metadata["maps"]]
-    taken = {image.resolve() for file in outputs for image in file.item.images}
-    taken |= {file.target.resolve() for file in outputs}
+    taken = {real_path(image) for file in outputs for image in file.item.images}
+    taken |= {real_path(file.target) for file in outputs}
     return tuple(_refuse_clash(file, kinds, taken) for file in outputs)
 
 
@@ -141,10 +142,10 @@ def _prepare_folder(folder: Path) -> None:
 
 
 def _find_faults(cases: Sequence[InputCase], targets: Sequence[Path]) -> Iterator[str]:
-    images = {image.resolve() for item in cases for image in item.images}
+    images = {real_path(image) for item in cases for image in item.images}
     taken: set[Path] = set()
     for item, target in zip(cases, targets, strict=True):
-        real = target.resolve()
+        real = real_path(target)
         if item.fault:
             yield f"case {item.case}: {item.fault}"
         elif real in images:
@@ -157,7 +158,7 @@ def _find_faults(cases: Sequence[InputCase], targets: Sequence[Path]) -> Iterato
 
 
 def _refuse_clash(file: OutputFile, kinds: Sequence[str], taken: set[Path]) -> OutputFile:
-    clashes = [kind for kind in kinds if file.side_map(kind).resolve() in taken]
+    clashes = [kind for kind in kinds if real_path(file.side_map(kind)) in taken]
     if file.fault or not clashes:
         return file
     fault = (

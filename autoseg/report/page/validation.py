@@ -5,14 +5,11 @@ from dataclasses import dataclass, replace
 from operator import add
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from autoseg.errors import RecordError
 from autoseg.metrics.summary import summarize
 from autoseg.records.calibration import Calibration, CalibrationCounts
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.evaluation import Evaluation
-from autoseg.records.files import read_record
+from autoseg.records.files import read_record, read_records
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import CALIBRATION_NAME, EVALUATION_NAME, Workspace
 from autoseg.text import format_names
@@ -88,16 +85,8 @@ def read_histories(workspace: Workspace) -> dict[str, dict[str, list[EpochHistor
     histories: dict[str, dict[str, list[EpochHistory]]] = {}
     for path in sorted((workspace.root / "models").glob("*/fold_*/history.jsonl")):
         fold = path.parent.name.removeprefix("fold_")
-        histories.setdefault(path.parents[1].name, {})[fold] = _read_history(path)
+        histories.setdefault(path.parents[1].name, {})[fold] = read_records(EpochHistory, path)
     return histories
-
-
-def _read_history(path: Path) -> list[EpochHistory]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        return [EpochHistory.model_validate_json(line) for line in lines if line]
-    except ValidationError as error:
-        raise RecordError(f"{path}: not a valid training history: {error}") from error
 
 
 def read_calibration(workspace: Workspace, configuration: str, folds: Sequence[str]) -> dict[str, CalibrationCounts]:

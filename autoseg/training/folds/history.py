@@ -1,13 +1,12 @@
 """history.jsonl: one line per epoch, for scripts and for the plot; and the log line of an epoch."""
 
-import json
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.records.checkpoint import EpochHistory
-from autoseg.records.files import write_text
+from autoseg.records.files import read_records, write_text
 from autoseg.system import count_cores
 from autoseg.text import format_duration
 
@@ -94,8 +93,11 @@ def write_history(history: list[EpochHistory], path: Path) -> None:
 
 
 def read_history(path: Path, before: int) -> list[EpochHistory]:
-    """Lines of the epochs that the checkpoint knows; later ones will be trained again."""
+    """Lines of the epochs that the checkpoint knows; later ones will be trained again.
+
+    Raises:
+        RecordError: If a line is damaged.
+    """
     if before == 0 or not path.exists():
         return []
-    lines = [EpochHistory.model_validate(json.loads(text)) for text in path.read_text(encoding="utf-8").splitlines()]
-    return lines[:before]
+    return read_records(EpochHistory, path)[:before]

@@ -27,7 +27,7 @@ def test_histories_are_read_by_configuration_and_fold(trained):
 def test_a_damaged_history_names_its_file(trained):
     path = trained.fold("3d_fullres", "0") / "history.jsonl"
     path.write_text(path.read_text() + '{"epoch": 3')
-    with pytest.raises(RecordError, match=r"history\.jsonl: not a valid training history"):
+    with pytest.raises(RecordError, match=r"history\.jsonl, line \d+: not a valid EpochHistory"):
         read_histories(trained)
 
 

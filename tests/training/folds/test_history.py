@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoseg.errors import RecordError
 from autoseg.training.folds.history import advise_on_waiting, log_line, read_history, write_history
 from tests.builders import make_epoch
 
@@ -82,3 +83,14 @@ def test_history_comes_back_up_to_the_checkpoint(tmp_path):
     assert read_history(tmp_path / "history.jsonl", before=2) == lines[:2]
     assert read_history(tmp_path / "history.jsonl", before=0) == []
     assert read_history(tmp_path / "nothing.jsonl", before=2) == []
+
+
+@pytest.mark.parametrize("damage", [b"garbage\n", b"\xff\xfe\x00", b'{"epoch": 1}\n', b"[" * 100_000])
+def test_a_damaged_history_is_named_with_its_line(tmp_path, damage):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(damage)
+    with pytest.raises(
+        RecordError, match=r"history\.jsonl(, line 1: not a valid EpochHistory|: cannot be read)"
+    ) as caught:
+        read_history(path, before=1)
+    assert "pydantic.dev" not in str(caught.value)
