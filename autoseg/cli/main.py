@@ -27,10 +27,15 @@ COMMANDS = {
 DONE = 0
 SOME_FAILED = 1
 UNUSABLE = 2
+UNEXPECTED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `autoseg COMMAND ...` and give the exit code: 0 done, 1 some cases failed, 2 wrong usage or input."""
+    """Run `autoseg COMMAND ...` and give the exit code.
+
+    Returns:
+        0 done, 1 some cases failed, 2 wrong usage or input, 3 an error that autoseg does not expect, 130 interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _build_parser(asked=next((word for word in words if word in COMMANDS), None))
     parsed = parser.parse_args(words, argparse.Namespace(words=words))
@@ -95,6 +100,20 @@ def _run(parsed: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"autoseg {parsed.command}: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+    except Exception as error:
+        logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
+        print(f"autoseg {parsed.command}: {_describe_unexpected(error)}", file=sys.stderr)
+        return UNEXPECTED
+
+
+def _describe_unexpected(error: Exception) -> str:
+    """One sentence about an error of a library, or of autoseg itself; libraries may write many lines."""
+    lines = str(error).strip().splitlines()
+    what = f": {lines[0]}" if lines else ""
+    return (
+        f"stopped by an error that it does not expect, {type(error).__name__}{what}. Run the same command with -v for "
+        "the traceback, and report it with the traceback if the input is in order."
+    )
 
 
 def _is_reported_by_another(error: Exception, command: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoseg import DISTRIBUTION
+from autoseg.cli import doctor
 from autoseg.cli.main import main
 
 
@@ -41,6 +42,32 @@ def test_planning_refuses_without_torch(tmp_path):
 
 def test_verbose_shows_the_traceback(tmp_path, capsys):
     assert main(["plan", str(tmp_path / "nowhere"), "--device", "cuda", "-v"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            RuntimeError("CUDA error: device-side assert triggered\nCompile with ..."),
+            "RuntimeError: CUDA error: device",
+        ),
+        (RecursionError(), "RecursionError."),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero."),
+    ],
+)
+def test_an_unexpected_error_is_one_sentence_and_the_traceback_on_request(monkeypatch, capsys, error, sentence):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(doctor, "run", fail)
+    assert main(["doctor"]) == 3
+    output = capsys.readouterr().err
+    assert sentence in output
+    assert "autoseg doctor: stopped by an error" in output
+    assert "-v" in output
+    assert len(output.splitlines()) == 1
+    assert main(["doctor", "-v"]) == 3
     assert "Traceback" in capsys.readouterr().err
 
 
