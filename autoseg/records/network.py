@@ -3,14 +3,25 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
 Architecture = Literal["unet", "residual_unet", "unext"]
 
-Sizes = tuple[PositiveInt, ...]
+MAX_SIZE = 2**16
+"""Largest size and count in a plan: far above what any device holds, so that arithmetic on them cannot overflow."""
+
+MAX_BLOCKS = 1000
+"""Largest number of blocks of a level."""
+
+Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
+
+Sizes = tuple[Size, ...]
 """Voxels or counts, one per axis or per level; at least 1 each."""
+
+Blocks = tuple[Annotated[int, Field(gt=0, le=MAX_BLOCKS)], ...]
+"""Numbers of blocks, one per level."""
 
 SplineOrder = Annotated[int, Field(ge=0, le=5)]
 
@@ -23,8 +34,8 @@ class NetworkSpec(Record):
 
     architecture: Architecture
     dimensions: Literal[2, 3]
-    input_channels: PositiveInt
-    output_channels: PositiveInt
+    input_channels: Size
+    output_channels: Size
     """Heads: see LabelEncoding."""
     features: Annotated[Sizes, Field(min_length=MIN_LEVELS)]
     """Feature maps per level, full resolution first."""
@@ -32,9 +43,9 @@ class NetworkSpec(Record):
     """Stride of the first convolution of each level; all ones at level 0."""
     kernel_sizes: tuple[Sizes, ...]
     """Kernel of each level, odd."""
-    encoder_blocks: Sizes
+    encoder_blocks: Blocks
     """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet`; `unext` has one each."""
-    decoder_blocks: Sizes
+    decoder_blocks: Blocks
     """Blocks per decoder level, full resolution first; one entry fewer than levels. One convolution each; in `unext`
     one convolution, and a shifted block at the token levels."""
     normalization: Literal["instance", "batch"] = "instance"

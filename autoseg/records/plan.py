@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
@@ -14,13 +14,16 @@ from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import FieldFault, Record, refuse_faults
 from autoseg.records.losses import LossName
 from autoseg.records.names import FileEnding, FileName
-from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
+from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
 
 Scalar = str | int | float | bool | None
 JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
 
 Target = Literal["labels", "border_core"]
 """Target of training: labels, or the core and the border of each label's objects."""
+
+Count = Annotated[int, Field(gt=0, le=10**9)]
+"""Number of epochs or steps."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -38,9 +41,9 @@ class TrainingSpec(Record):
     """Course of the learning rate over progress in [0, 1]; poly has the exponent 0.9."""
     warmup_fraction: Fraction = 0.0
     """Fraction of the progress over which the learning rate rises linearly from 0."""
-    epochs: PositiveInt = 1000
-    steps_per_epoch: PositiveInt = 250
-    validation_steps: PositiveInt = 50
+    epochs: Count = 1000
+    steps_per_epoch: Count = 250
+    validation_steps: Count = 50
     time_per_fold_seconds: PositiveFloat | None = None
     """Wall-clock limit of the fold, final validation included. The clock then decides the number of steps; epochs and
     steps per epoch are estimates from the measured speed."""
@@ -76,7 +79,7 @@ class Configuration(Record):
     """Median shape of the cases at the target spacing, voxels."""
     patch_size: Sizes
     """Shape of a patch, voxels; divisible by the network's total stride."""
-    batch_size: PositiveInt
+    batch_size: Size
     network: NetworkSpec
     normalization: tuple[NormalizationSpec, ...]
     """One normalisation per channel."""

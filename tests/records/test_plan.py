@@ -359,3 +359,29 @@ def test_checkpoints_of_0_2_serve_the_plan_that_they_were_trained_for(scheme):
     assert is_model_of(plan, "3d_fullres", trained)
     assert not is_model_of(with_normalization(scheme, mean=41.0), "3d_fullres", trained)
     assert not is_model_of(plan, "2d", trained)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 10**30),
+        ("batch_size", 10**9),
+        ("network.features", [100_000, 100_000, 100_000]),
+        ("network.encoder_blocks", [10**6, 2, 2]),
+        ("network.kernel_sizes", [[10**7 + 1] * 3] * 3),
+        ("patch_size", [10**12, 48, 64]),
+        ("training.epochs", 10**18),
+        ("training.steps_per_epoch", 10**30),
+    ],
+)
+def test_numbers_that_no_device_could_hold_are_refused_by_name(tmp_path, field, value):
+    path = tmp_path / "configuration.json"
+    content = json.loads(make_configuration(make_network(), preprocessed_as="3d_fullres").model_dump_json())
+    *parents, last = field.split(".")
+    inner = content
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=rf"{field}.*less than or equal to"):
+        read_record(Configuration, path)
