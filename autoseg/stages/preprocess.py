@@ -14,17 +14,14 @@ from autoseg.errors import DatasetError, RecordError, UsageError
 from autoseg.imaging.arrays.border_core import divide_labels
 from autoseg.imaging.arrays.labels import draw_class_locations
 from autoseg.imaging.arrays.preprocessing import preprocess_case
-from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, remove_other_cases, save_case
+from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, array_hashes, remove_other_cases, save_case
 from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import read_record
-from autoseg.records.plan import Plan, hash_of, used_normalization
+from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
-
-STORAGE_VERSION = 1
-"""Version in the content hash; raise it when the same settings give other arrays."""
 
 
 def preprocess_dataset(
@@ -102,35 +99,6 @@ def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
     if volume.labels is None or plan.border_width_mm is None:
         return volume.labels
     return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
-
-
-def array_hashes(source: str, plan: Plan, configuration_name: str) -> tuple[str, str]:
-    """Hashes of everything that the voxels of a stored case depend on: as they are written, and as up to 0.2.0.
-
-    Args:
-        source: Hash of the case's files, `CaseFingerprint.content_hash`.
-        plan: Plan with the configuration.
-        configuration_name: Configuration whose arrays they are.
-
-    Returns:
-        Values of `PreprocessedCase.content_hash` that an array of these files for this plan may have, today's first.
-        Up to 0.2.0 they also depended on statistics that the normalisation does not use.
-    """
-    settings = plan.configurations[configuration_name]
-    deciding = {
-        "source": source,
-        "version": STORAGE_VERSION,
-        "orientation": plan.orientation,
-        "transpose": plan.transpose,
-        "encoding": plan.encoding.model_dump(mode="json"),
-        "spacing": settings.spacing,
-        "resampling": settings.resampling.model_dump(mode="json"),
-    }
-    if plan.border_width_mm is not None:
-        deciding["border_width_mm"] = plan.border_width_mm
-    used = [used_normalization(spec) for spec in settings.normalization]
-    everything = [spec.model_dump(mode="json") for spec in settings.normalization]
-    return hash_of({**deciding, "normalization": used}), hash_of({**deciding, "normalization": everything})
 
 
 def _stored_hash(workspace: Workspace, configuration_name: str, case_id: str) -> str:

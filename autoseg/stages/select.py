@@ -35,8 +35,8 @@ from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.verdicts import dice_table, rank_candidates
-from autoseg.stages.planned_data import check_files, read_fingerprint
 from autoseg.text import format_command
+from autoseg.training.folds.planned_data import check_files, read_fingerprint
 from autoseg.training.refinement import RefinementOptions
 
 logger = logging.getLogger("autoseg.select")

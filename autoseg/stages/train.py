@@ -26,18 +26,18 @@ from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.plan import find_split
-from autoseg.stages.planned_data import (
+from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
+from autoseg.text import format_memory
+from autoseg.training.distributed import device_of_process, join_ranks
+from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
+from autoseg.training.folds.fold import Fold
+from autoseg.training.folds.planned_data import (
     check_fold_files,
     check_preprocessed,
     check_still_planned,
     planned_arrays,
     read_fingerprint,
 )
-from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
-from autoseg.text import format_memory
-from autoseg.training.distributed import device_of_process, join_ranks
-from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
-from autoseg.training.folds.fold import Fold
 from autoseg.training.folds.tracking import track
 from autoseg.training.folds.training import train_until_done
 from autoseg.training.options import TrainingOptions, apply_options, find_configuration

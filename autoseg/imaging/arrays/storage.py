@@ -24,10 +24,13 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import ClassLocations, Locations
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.files import read_record, replacing, write_record
+from autoseg.records.plan import Plan, hash_of, used_normalization
 
 if TYPE_CHECKING:
     import blosc2
 
+STORAGE_VERSION = 1
+"""Version in the content hash; raise it when the same settings give other arrays."""
 ARRAY_ENDING = ".b2nd"
 RECORD_ENDING = ".json"
 MAX_BLOCK_BYTES = 128 * 1024
@@ -315,3 +318,32 @@ def _array_name(record_path: Path) -> str:
 
 
 _ADVICE = "Delete the .json file of this case and run autoseg-plan again, which preprocesses it again."
+
+
+def array_hashes(source: str, plan: Plan, configuration_name: str) -> tuple[str, str]:
+    """Hashes of everything that the voxels of a stored case depend on: as they are written, and as up to 0.2.0.
+
+    Args:
+        source: Hash of the case's files, `CaseFingerprint.content_hash`.
+        plan: Plan with the configuration.
+        configuration_name: Configuration whose arrays they are.
+
+    Returns:
+        Values of `PreprocessedCase.content_hash` that an array of these files for this plan may have, today's first.
+        Up to 0.2.0 they also depended on statistics that the normalisation does not use.
+    """
+    settings = plan.configurations[configuration_name]
+    deciding = {
+        "source": source,
+        "version": STORAGE_VERSION,
+        "orientation": plan.orientation,
+        "transpose": plan.transpose,
+        "encoding": plan.encoding.model_dump(mode="json"),
+        "spacing": settings.spacing,
+        "resampling": settings.resampling.model_dump(mode="json"),
+    }
+    if plan.border_width_mm is not None:
+        deciding["border_width_mm"] = plan.border_width_mm
+    used = [used_normalization(spec) for spec in settings.normalization]
+    everything = [spec.model_dump(mode="json") for spec in settings.normalization]
+    return hash_of({**deciding, "normalization": used}), hash_of({**deciding, "normalization": everything})

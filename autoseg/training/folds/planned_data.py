@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autoseg.errors import TrainingError, UsageError
-from autoseg.imaging.arrays.storage import RECORD_ENDING, stored_cases
+from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, stored_cases
 from autoseg.imaging.datasets.cases import is_changed
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription
@@ -18,7 +18,6 @@ from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint, data_hash
 from autoseg.records.plan import Plan, is_model_of
 from autoseg.records.workspace import Workspace
-from autoseg.stages.preprocess import array_hashes
 from autoseg.training.folds.fold import Fold
 
 
