@@ -91,18 +91,11 @@ def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
     Raises:
         ImageFileError: If the file is missing, truncated, damaged, or does not hold voxels in space.
     """
-    notes: list[str] = []
-    is_pair = path.suffix.lower() == ".hdr"
     try:
-        with np.errstate(all="ignore"):  # damaged numbers in the header are found by the checks below
-            with _open(path) as stream:
-                header = _read_header(stream, is_pair=is_pair, notes=notes)
-                array = None if is_pair else _read_voxels(stream, path, header, notes, as_float32=as_float32)
-            if array is None:
-                data = image_data_file(path)
-                with _open(data) as stream:
-                    array = _read_voxels(stream, data, header, notes, as_float32=as_float32)
-            return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
+        try:
+            return _read_file(path, by_isal=True, as_float32=as_float32)
+        except EOFError:  # ISA-L says so of a whole stream with text behind it too; the standard library tells
+            return _read_file(path, by_isal=False, as_float32=as_float32)
     except GZIP_DAMAGES as error:
         raise ImageFileError(
             f"{path}: the file is truncated or damaged: {_describe_damage(error)}. Copy or download it again."
@@ -139,7 +132,22 @@ def image_data_file(path: Path) -> Path:
     return packed if packed.exists() and not plain.exists() else plain
 
 
-def _open(path: Path) -> BinaryIO:
+def _read_file(path: Path, *, by_isal: bool, as_float32: bool) -> Volume:
+    """Header and voxels of a file, or of a pair."""
+    notes: list[str] = []
+    is_pair = path.suffix.lower() == ".hdr"
+    with np.errstate(all="ignore"):  # damaged numbers in the header are found by the checks of `_volume`
+        with _open(path, by_isal=by_isal) as stream:
+            header = _read_header(stream, is_pair=is_pair, notes=notes)
+            array = None if is_pair else _read_voxels(stream, path, header, notes, as_float32=as_float32)
+        if array is None:
+            data = image_data_file(path)
+            with _open(data, by_isal=by_isal) as stream:
+                array = _read_voxels(stream, data, header, notes, as_float32=as_float32)
+        return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
+
+
+def _open(path: Path, *, by_isal: bool) -> BinaryIO:
     """The decompressed bytes of a file."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path.name} is empty (0 bytes)")
@@ -151,7 +159,7 @@ def _open(path: Path) -> BinaryIO:
                 f"{path.name} is not packed with gzip, although its name ends in .gz. If it is not packed at all, "
                 f"rename it to {path.name[:-3]}; else copy or download it again"
             )
-    return read_gzip(path)
+    return read_gzip(path, by_isal=by_isal)
 
 
 def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1Header:
@@ -360,13 +368,17 @@ def _usable(affine: AnyArray | None) -> AnyArray | None:
     return affine
 
 
-def read_gzip(path: Path) -> BinaryIO:
+def read_gzip(path: Path, *, by_isal: bool = True) -> BinaryIO:
     """Open a gzip file for reading; its checksum is verified at the end of the stream.
+
+    Args:
+        path: The file.
+        by_isal: Whether ISA-L decompresses, where it is installed; else the standard library.
 
     Raises:
         OSError: If it cannot be opened. Reading raises OSError and GZIP_DAMAGES.
     """
-    opened: BinaryIO = (gzip if igzip is None else igzip).open(path)  # the caller closes it
+    opened: BinaryIO = (igzip if by_isal and igzip is not None else gzip).open(path)  # the caller closes it
     return opened
 
 
