@@ -73,9 +73,9 @@ def test_a_label_outside_the_nonzero_part_is_lost_in_cropping(tmp_path, capsys):
 
 def test_a_label_of_one_case_is_missing_from_the_fold_that_holds_it_out(tmp_path, capsys):
     write_cases(tmp_path / "data", [None, None, (8, 9, 10), None])
-    found = warnings_of_planning(tmp_path / "data", tmp_path, capsys, "--no-preprocess", "--folds", "4")
+    *_, found = warnings_of_planning(tmp_path / "data", tmp_path, capsys, "--no-preprocess", "--folds", "4")
     held_out = read_record(Splits, Workspace(tmp_path / "w").splits).folds
     (fold,) = [number for number, split in enumerate(held_out) if "c2" in split.validation]
-    assert found == [
+    assert found == (
         f"no training case of fold {fold} has the label 'label_2', so its networks cannot learn it; it is in c2 only"
-    ]
+    )
