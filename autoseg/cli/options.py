@@ -56,7 +56,7 @@ def channel_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def label_values(text: str) -> dict[str, int]:
+def named_labels(text: str) -> dict[str, int]:
     """Read `liver=1,tumour=2` as values by name.
 
     Raises:

@@ -15,7 +15,7 @@ from autoseg.cli.options import (
     duration,
     gigabytes,
     key_and_value,
-    label_values,
+    named_labels,
     positive_integer,
     positive_number,
 )
@@ -148,7 +148,7 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         "--channels", type=channel_list, default=None, metavar="CT,PET", help="channel names, in file order"
     )
     group.add_argument(
-        "--label-names", type=label_values, default=None, metavar="liver=1,tumour=2",
+        "--label-names", type=named_labels, default=None, metavar="liver=1,tumour=2",
         help="labels and their values in the files, for datasets without dataset.json; `ignore` names voxels that do "
         "not count",
     )  # fmt: skip

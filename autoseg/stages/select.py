@@ -36,7 +36,7 @@ from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.verdicts import dice_table, rank_candidates
 from autoseg.text import format_command
-from autoseg.training.folds.planned_data import check_files, read_fingerprint
+from autoseg.training.folds.planned_data import check_planned_files, read_fingerprint
 from autoseg.training.refinement import RefinementOptions
 
 logger = logging.getLogger("autoseg.select")
@@ -294,7 +294,7 @@ def _leave_out_outdated(
 def _check_validation_files(run: ValidationRun, singles: Mapping[str, Sequence[ValidatedFold]]) -> None:
     validated = {scores.case for folds in singles.values() for fold in folds for scores in fold.evaluation.cases}
     files = [case for case in run.dataset.cases if case.case in validated]
-    check_files(run.dataset_folder, files, read_fingerprint(run.workspace))
+    check_planned_files(run.dataset_folder, files, read_fingerprint(run.workspace))
 
 
 def _read_folds(

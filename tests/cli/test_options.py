@@ -8,7 +8,7 @@ from autoseg.cli.options import (
     default_workspace,
     duration,
     gigabytes,
-    label_values,
+    named_labels,
     positive_integer,
     positive_number,
 )
@@ -81,8 +81,8 @@ def test_the_workspace_is_named_after_the_dataset(tmp_path, monkeypatch):
     assert default_workspace(tmp_path / "cases.csv") == tmp_path / "cases.autoseg"
 
 
-def test_label_values():
-    assert label_values("liver=1, left kidney = 2,a=b=3") == {"liver": 1, "left kidney": 2, "a=b": 3}
+def test_named_labels():
+    assert named_labels("liver=1, left kidney = 2,a=b=3") == {"liver": 1, "left kidney": 2, "a=b": 3}
     for wrong in ("liver", "liver=", "=1", "liver=x", "liver=-1", "liver=1,", "liver=1,liver=2"):
         with pytest.raises(argparse.ArgumentTypeError, match=r"expected NAME=VALUE|given twice"):
-            label_values(wrong)
+            named_labels(wrong)

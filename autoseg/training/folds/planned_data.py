@@ -69,7 +69,7 @@ def check_preprocessed(
         )
 
 
-def check_files(folder: Path, cases: Iterable[CaseFiles], fingerprint: Fingerprint | None) -> None:
+def check_planned_files(folder: Path, cases: Iterable[CaseFiles], fingerprint: Fingerprint | None) -> None:
     """Check that images and label maps are those that were planned.
 
     Args:
@@ -96,7 +96,7 @@ def check_files(folder: Path, cases: Iterable[CaseFiles], fingerprint: Fingerpri
 def check_fold_files(
     workspace: Workspace, dataset: DatasetDescription, training: Sequence[str], validation: Sequence[str]
 ) -> None:
-    """`check_files` for the cases of a fold; images of training cases may be gone, because their arrays are enough."""
+    """`check_planned_files` for the cases of a fold; images of training cases may be gone: their arrays are enough."""
     folder = workspace.dataset_folder(dataset.folder)
     wanted = [
         files
@@ -104,7 +104,7 @@ def check_fold_files(
         if files.case in set(validation)
         or (files.case in set(training) and all((folder / name).exists() for name in (*files.images, files.label)))
     ]
-    check_files(folder, wanted, read_fingerprint(workspace))
+    check_planned_files(folder, wanted, read_fingerprint(workspace))
 
 
 def check_still_planned(fold: Fold) -> None:
