@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.costs.runs import RunCosts, Training, run_costs
 from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError
+from autoseg.folds import find_split
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.plugins import DEFAULT_PLANNER
@@ -30,7 +31,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.plan import encode_target, find_split, keep_edited_splits, make_plan, make_splits
+from autoseg.stages.plan import encode_target, keep_edited_splits, make_plan, make_splits
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.system import free_disk_bytes
 from autoseg.text import format_duration, format_folds, format_memory

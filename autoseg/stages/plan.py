@@ -17,7 +17,6 @@ from autoseg.errors import PlanningError, RecordError, UsageError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
-from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Decision, Plan, Split, Splits, Target, hash_of_folds
@@ -327,26 +326,6 @@ def _all_cases(fold: Split) -> tuple[str, ...]:
 
 def _list_names(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
-
-
-def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str) -> Split:
-    """Cases of a fold.
-
-    Args:
-        workspace: Workspace with splits.json.
-        dataset: Dataset whose cases are those of fold `all`.
-        fold_name: Index in splits.json as text, or `all`: every case is for training, none for validation.
-
-    Raises:
-        UsageError: If the fold does not exist; lists the existing ones.
-    """
-    if fold_name == "all":
-        return Split(training=tuple(files.case for files in dataset.cases), validation=())
-    folds = read_record(Splits, workspace.splits).folds
-    names = [str(index) for index in range(len(folds))]
-    if fold_name not in names:
-        raise UsageError(f"fold {fold_name!r} does not exist; {workspace.splits} has {', '.join([*names, 'all'])}")
-    return folds[names.index(fold_name)]
 
 
 def _split(cases: Sequence[str], left_out: Sequence[str]) -> Split:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
+from autoseg.folds import find_split
 from autoseg.imaging.arrays.storage import open_case, stored_cases
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.records.dataset import DatasetDescription
@@ -14,7 +15,6 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import PatchVersions, plot_versions
-from autoseg.stages.plan import find_split
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import PatchLoader, TrainingCase, training_cases

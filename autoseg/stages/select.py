@@ -15,6 +15,7 @@ from pathlib import Path
 
 from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
+from autoseg.folds import find_outdated_results
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.loading import TIE_ORDER, order_configurations
 from autoseg.metrics.bootstrap import bootstrap_interval
@@ -28,7 +29,6 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Names, Selection
-from autoseg.records.trained_fold import find_outdated_results
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing

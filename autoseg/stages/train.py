@@ -11,6 +11,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from autoseg.errors import TrainingError, UsageError
+from autoseg.folds import find_split
 from autoseg.imaging.arrays.storage import label_map_origin
 from autoseg.imaging.datasets.absent_labels import missing_labels
 from autoseg.inference.models.cascade_maps import load_previous
@@ -25,7 +26,6 @@ from autoseg.records.fingerprint import data_hash
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
-from autoseg.stages.plan import find_split
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
 from autoseg.text import format_memory
 from autoseg.training.distributed import device_of_process, join_ranks

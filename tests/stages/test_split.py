@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import PlanningError, RecordError, UsageError
+from autoseg.folds import find_split
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import Fingerprint, LabelFacts
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
-from autoseg.stages.plan import find_split, keep_edited_splits, make_splits
+from autoseg.stages.plan import keep_edited_splits, make_splits
 from autoseg.testing import synthetic_fingerprint
 from tests.builders import make_dataset
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from markupsafe import Markup
 
 from autoseg.errors import UsageError
+from autoseg.folds import find_outdated_folds
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -14,7 +15,6 @@ from autoseg.records.files import Record, read_record, write_text
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
-from autoseg.records.trained_fold import find_outdated_folds
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.slices import Window
 from autoseg.report.page.calibration import render_calibration

@@ -1,8 +1,9 @@
-"""Whether a trained fold still belongs to the plan and the data of its workspace.
+"""The folds of a workspace: their cases, and whether trained ones still belong to its plan and its data.
 
-Tested in tests/stages/test_select.py.
+Tested in tests/stages/test_split.py and tests/stages/test_select.py.
 """
 
+from autoseg.errors import UsageError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
@@ -12,6 +13,25 @@ from autoseg.records.workspace import Workspace
 
 OTHER_PLAN = "was trained for another plan"
 OTHER_DATA = "was trained and validated on other cases, images or label maps than those of today"
+
+
+def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str) -> Split:
+    """Cases of a fold.
+
+    Args:
+        workspace: Workspace with splits.json.
+        dataset: Dataset whose cases are those of fold `all`.
+        fold_name: Index in splits.json as text, or `all`: every case is for training, none for validation.
+
+    Raises:
+        UsageError: If the fold does not exist; lists the existing ones.
+    """
+    if fold_name == "all":
+        return _whole_dataset(dataset)
+    splits = _numbered_splits(workspace)
+    if fold_name not in splits:
+        raise UsageError(f"fold {fold_name!r} does not exist; {workspace.splits} has {', '.join([*splits, 'all'])}")
+    return splits[fold_name]
 
 
 def find_outdated_results(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> str:
@@ -38,7 +58,11 @@ def find_outdated_results(workspace: Workspace, plan: Plan, configuration: str, 
         return OTHER_PLAN
     if not checkpoint.data_hash or not workspace.fingerprint.exists():
         return ""
-    split = _find_split(workspace, fold)
+    split: Split | None
+    if fold == "all":
+        split = _whole_dataset(read_record(DatasetDescription, workspace.dataset))
+    else:
+        split = _numbered_splits(workspace).get(fold)
     fingerprint = read_record(Fingerprint, workspace.fingerprint)
     if split is None or data_hash(fingerprint, split) != checkpoint.data_hash:
         return OTHER_DATA
@@ -60,10 +84,10 @@ def find_outdated_folds(workspace: Workspace, plan: Plan) -> dict[tuple[str, str
     return {key: fault for key, fault in faults.items() if fault}
 
 
-def _find_split(workspace: Workspace, fold: str) -> Split | None:
-    """Cases of a fold; None where there is no such fold any more."""
-    if fold == "all":
-        cases = read_record(DatasetDescription, workspace.dataset).cases
-        return Split(training=tuple(files.case for files in cases), validation=())
-    folds = dict(enumerate(read_record(Splits, workspace.splits).folds))
-    return next((split for index, split in folds.items() if str(index) == fold), None)
+def _whole_dataset(dataset: DatasetDescription) -> Split:
+    return Split(training=tuple(files.case for files in dataset.cases), validation=())
+
+
+def _numbered_splits(workspace: Workspace) -> dict[str, Split]:
+    """Cases of every fold but `all`, by name."""
+    return {str(index): split for index, split in enumerate(read_record(Splits, workspace.splits).folds)}
