@@ -201,6 +201,13 @@ def write_model(
     return workspace
 
 
+def write_two_configurations(root: Path) -> Path:
+    """A model of 3d_fullres with two folds and of 2d with one; returns its folder."""
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2), "2d": (1.1, 0.9)})
+    write_model(root, plan, {"3d_fullres": ("0", "1"), "2d": ("0",)})
+    return root
+
+
 def predict_logits(forward, image, patch_size, num_heads, mirror_axes=(), **settings) -> torch.Tensor:
     """All slices of `stream_logits` as one tensor: (C, Z, Y, X) -> (K, Z, Y, X)."""
     slices = stream_logits(forward, list(image.numpy()), patch_size, num_heads, mirror_axes, WindowSettings(**settings))

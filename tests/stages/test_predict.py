@@ -30,6 +30,7 @@ from tests.builders import (
     predict_logits,
     write_model,
     write_nifti,
+    write_two_configurations,
 )
 
 
@@ -39,10 +40,7 @@ def float_probabilities(prediction):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2), "2d": (1.1, 0.9)})
-    folder = tmp_path_factory.mktemp("model")
-    write_model(folder, plan, {"3d_fullres": ("0", "1"), "2d": ("0",)})
-    return folder
+    return write_two_configurations(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
