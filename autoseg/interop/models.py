@@ -5,13 +5,12 @@ Tested in tests/interop/test_models.py and tests/stages/test_export.py.
 
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from autoseg.errors import InteropError
-from autoseg.interop.archives import extract_safely
+from autoseg.interop.archives import errors_naming, extract_safely, list_safely
 from autoseg.records.files import hash_file, read_record
 from autoseg.records.manifest import MANIFEST_NAME, FileFacts, Manifest
 from autoseg.records.workspace import Workspace
@@ -27,8 +26,9 @@ def open_model(path: Path) -> Iterator[Workspace]:
     """Give a model as a workspace to read from.
 
     A zip file is checked, unpacked to a temporary folder and checked again there; the folder is removed on leaving the
-    context, so everything has to be read inside. Its last part is the name of the zip file, for messages. An exported
-    folder is checked in place. A folder without a manifest is a workspace, whose content is checked when it is read.
+    context, so everything has to be read inside. Its last part is the name of the zip file; errors inside the context
+    name the zip file instead of the folder. An exported folder is checked in place. A folder without a manifest is a
+    workspace, whose content is checked when it is read.
 
     Args:
         path: A workspace, or the output of `autoseg export`.
@@ -48,9 +48,10 @@ def open_model(path: Path) -> Iterator[Workspace]:
         return
     with tempfile.TemporaryDirectory(prefix="autoseg-") as temporary:
         folder = Path(temporary) / path.name
-        _unpack(path, folder)
-        _check_folder(folder, path)
-        yield Workspace(folder)
+        with errors_naming(path, folder):
+            _unpack(path, folder)
+            _check_folder(folder, path)
+            yield Workspace(folder)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -64,34 +65,38 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack the files that the manifest lists; the archive may not contain others."""
-    members = _list_members(archive)
-    if MANIFEST_NAME not in members:
+    """Unpack the files that the manifest lists; the archive may not contain others, nor any of another size."""
+    if not zipfile.is_zipfile(archive):
+        raise InteropError(
+            f"{archive}: is a file that cannot be read as a zip file. Give a folder with plan.json, or a zip file that "
+            "autoseg export wrote."
+        )
+    sizes = list_safely(archive)
+    if MANIFEST_NAME not in sizes:
         raise InteropError(
             f"{archive}: has no {MANIFEST_NAME} at its top level, so autoseg export did not write it. Import models of "
             "nnU-Net with autoseg import-nnunet."
         )
-    if members[MANIFEST_NAME] > MAX_MANIFEST:
+    if sizes[MANIFEST_NAME] > MAX_MANIFEST:
         raise InteropError(
-            f"{archive}: its {MANIFEST_NAME} has {members[MANIFEST_NAME]} bytes, expected at most {MAX_MANIFEST}; the "
+            f"{archive}: its {MANIFEST_NAME} has {sizes[MANIFEST_NAME]} bytes, expected at most {MAX_MANIFEST}; the "
             "archive is damaged or was altered. Copy or download it again."
         )
-    extract_safely(archive, folder)
+    extract_safely(archive, folder, [MANIFEST_NAME])
     manifest = read_record(Manifest, folder / MANIFEST_NAME)
-    foreign = members.keys() - manifest.files.keys() - {MANIFEST_NAME}
-    refuse_altered(archive, (f"{name} is not in its {MANIFEST_NAME}" for name in sorted(foreign)))
+    refuse_altered(archive, _find_undeclared(sizes, manifest))
+    extract_safely(archive, folder, sizes.keys() & manifest.files.keys())
 
 
-def _list_members(archive: Path) -> dict[str, int]:
-    """Size in bytes of each file by its name."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return {member.filename: member.file_size for member in opened.infolist() if not member.is_dir()}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InteropError(
-            f"{archive}: is a file that cannot be read as a zip file ({error}). Give a folder with plan.json, or a zip "
-            "file that autoseg export wrote."
-        ) from error
+def _find_undeclared(sizes: Mapping[str, int], manifest: Manifest) -> Iterator[str]:
+    """Files of an archive that its manifest does not list, or with another size."""
+    for name, size in sorted(sizes.items()):
+        if name == MANIFEST_NAME:
+            continue
+        if name not in manifest.files:
+            yield f"{name} is not in its {MANIFEST_NAME}"
+        elif size != (expected := manifest.files[name].bytes):
+            yield f"{name} has {size} bytes, expected {expected}"
 
 
 def _check_folder(folder: Path, name: Path) -> None:

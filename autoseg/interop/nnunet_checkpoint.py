@@ -10,6 +10,7 @@ A checkpoint names its trainer; `describe_trainer` tells whether that can change
 import math
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ from autoseg.errors import InteropError
 
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that data-parallel and compiled networks add to the names of their parameters."""
+
+MAX_EPOCHS = 10**9
+
+DAMAGES = (
+    RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError,
+    OverflowError, AssertionError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What torch and pickle raise for files that are damaged, or were made to look like checkpoints."""
 
 _STOCK = re.compile(
     r"nnUNetTrainer(_?("
@@ -64,33 +73,62 @@ def read_checkpoint(path: Path) -> NnunetCheckpoint:
 
     Raises:
         InteropError: If the file is damaged, names a class or function that no nnU-Net checkpoint contains (the
-            message names it, and it is not called), or lacks an entry of nnU-Net's checkpoints.
+            message names it, and it is not called), lacks an entry of nnU-Net's checkpoints, or has weights that are
+            not plain tensors of finite floating-point numbers.
     """
     content = _unpickle(path)
     try:
         arguments = content["init_args"]
         best = content.get("_best_ema")
-        return NnunetCheckpoint(
+        checkpoint = NnunetCheckpoint(
             weights={_without_prefixes(name): tensor for name, tensor in content["network_weights"].items()},
             configuration=str(arguments["configuration"]),
             trainer=str(content["trainer_name"]),
             fold=str(arguments["fold"]),
             mirror_axes=tuple(sorted(int(axis) for axis in content.get("inference_allowed_mirroring_axes") or ())),
-            epochs=int(content["current_epoch"]),
+            epochs=_count_epochs(content["current_epoch"]),
             seconds=_training_seconds(content.get("logging") or {}),
             best_dice=float(best) if best is not None and math.isfinite(best) else None,
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise InteropError(
             f"{path}: not a checkpoint of nnU-Net v2: {type(error).__name__} {error}; it contains "
             f"{', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__}"
         ) from error
+    for name, tensor in checkpoint.weights.items():
+        if fault := _find_fault(tensor):
+            raise InteropError(
+                f"{path}: the weights {name} {fault}, expected a plain tensor of finite floating-point numbers. Copy "
+                "or download the model again, or import it without this fold."
+            )
+    return checkpoint
+
+
+def _find_fault(tensor: object) -> str:
+    """Why weights are refused; empty when they are accepted."""
+    if not isinstance(tensor, Tensor):
+        return f"are no tensor but {type(tensor).__name__}"
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        return f"are sparse, quantised or nested ({str(tensor.layout).removeprefix('torch.')})"
+    if tensor.is_meta:
+        return "have a shape, but no values (a meta tensor)"
+    if tensor.untyped_storage().nbytes() < tensor.nbytes:
+        return f"have the shape {tuple(tensor.shape)}, but fewer values"
+    if not tensor.is_floating_point():
+        # the counter of batch normalisation, a single number, is whole
+        return "" if tensor.dim() == 0 and not tensor.is_complex() else f"are of the type {_name_type(tensor)}"
+    return "" if bool(torch.isfinite(tensor.float()).all()) else "have values that are not finite (NaN or infinite)"
+
+
+def _name_type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _unpickle(path: Path) -> Any:  # noqa: ANN401 (what a pickle holds)
     try:
         if not zipfile.is_zipfile(path):
             raise InteropError(f"{path}: not a torch checkpoint, or it is truncated. Copy or download it again.")
+        _refuse_packed(path)
         with safe_globals([*_numpy_names()]):
             named = sorted(get_unsafe_globals_in_checkpoint(path))
             if named:
@@ -101,9 +139,20 @@ def _unpickle(path: Path) -> Any:  # noqa: ANN401 (what a pickle holds)
                     "inference_allowed_mirroring_axes, and save it again."
                 )
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError, KeyError) as error:
-        reason = str(error).split("\n", 1)[0]
+    except DAMAGES as error:
+        reason = (str(error) or type(error).__name__).split("\n", 1)[0]
         raise InteropError(f"{path}: cannot be read as a checkpoint ({reason}). Copy or download it again.") from error
+
+
+def _refuse_packed(path: Path) -> None:
+    """Torch stores tensors as they are; what is packed may become gigabytes in memory before it is looked at."""
+    with zipfile.ZipFile(path) as opened:
+        unpacked = sum(member.file_size for member in opened.infolist())
+    if unpacked > path.stat().st_size:
+        raise InteropError(
+            f"{path}: refused, because its {path.stat().st_size} bytes would become {unpacked} in memory, and torch "
+            "does not pack checkpoints. Ask its author for the file that nnU-Net wrote."
+        )
 
 
 def _numpy_names() -> Iterator[Any]:
@@ -113,6 +162,13 @@ def _numpy_names() -> Iterator[Any]:
         yield multiarray.scalar, f"{module}.scalar"
         yield multiarray._reconstruct, f"{module}._reconstruct"
     yield from (np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"))
+
+
+def _count_epochs(value: float) -> int:
+    epochs = int(value)
+    if not 0 <= epochs <= MAX_EPOCHS:
+        raise ValueError(f"current_epoch is {epochs}, expected 0 to {MAX_EPOCHS}")
+    return epochs
 
 
 def _training_seconds(logging: Mapping[str, Any]) -> float:

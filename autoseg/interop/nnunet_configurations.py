@@ -16,7 +16,14 @@ from autoseg.costs.architectures import forward_macs
 from autoseg.costs.memory import count_feature_map_elements, count_parameters
 from autoseg.errors import InteropError
 from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint
-from autoseg.interop.nnunet_files import DatasetFile, PlannedConfiguration, PlansFile, Resampling, planned_configuration
+from autoseg.interop.nnunet_files import (
+    DatasetFile,
+    PlannedConfiguration,
+    PlansFile,
+    Resampling,
+    describe_faults,
+    planned_configuration,
+)
 from autoseg.interop.nnunet_network import describe_network
 from autoseg.records.dataset import LabelEncoding, OrientationName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
@@ -99,8 +106,10 @@ def make_configuration(
             previous_labels="logits" if planned.previous_stage is None else "label_map",
             logits_precision="float16",
         )
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
-        raise InteropError(f"{where}: does not make a configuration of autoseg: {error}") from error
+    except ValidationError as error:
+        raise InteropError(f"{where}: does not make a configuration of autoseg: {describe_faults(error)}") from error
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise InteropError(f"{where}: does not make a configuration of autoseg: {error!r}") from error
 
 
 def training_of(checkpoint: NnunetCheckpoint, *, batch_dice: bool) -> TrainingSpec:

@@ -204,22 +204,28 @@ def planned_configuration(plans: PlansFile, name: str, path: Path) -> PlannedCon
         InteropError: If the configuration or one that it inherits from is missing, they inherit in a circle, or a
             field is missing or wrong.
     """
-    return _validate(PlannedConfiguration, _resolve(plans, name, path, ()), f"{path}: configuration {name}")
+    return _validate(PlannedConfiguration, _resolve(plans, name, path), f"{path}: configuration {name}")
 
 
-def _resolve(plans: PlansFile, name: str, path: Path, heirs: tuple[str, ...]) -> JsonObject:
-    """The configuration's own keys over those of its parent."""
-    if name in heirs:
-        raise InteropError(f"{path}: configurations inherit in a circle: {' -> '.join((*heirs, name))}")
-    if name not in plans.configurations:
-        whose = f", from which {heirs[-1]} inherits" if heirs else ""
-        raise InteropError(
-            f"{path}: has no configuration {name!r}{whose}; it has {', '.join(plans.configurations)}. Use the "
-            "plans.json that the model was trained with."
-        )
-    own = plans.configurations[name]
-    parent = own.get("inherits_from")
-    return own if parent is None else {**_resolve(plans, str(parent), path, (*heirs, name)), **own}
+def _resolve(plans: PlansFile, name: str, path: Path) -> JsonObject:
+    """The configuration's own keys over those of its parent, and so on up the chain."""
+    resolved: JsonObject = {}
+    heirs: list[str] = []
+    ancestor: str | None = name
+    while ancestor is not None:
+        if ancestor in heirs:
+            raise InteropError(f"{path}: configurations inherit in a circle: {' -> '.join((*heirs, ancestor))}")
+        if ancestor not in plans.configurations:
+            whose = f", from which {heirs[-1]} inherits" if heirs else ""
+            raise InteropError(
+                f"{path}: has no configuration {ancestor!r}{whose}; it has {', '.join(plans.configurations)}. Use the "
+                "plans.json that the model was trained with."
+            )
+        own = plans.configurations[ancestor]
+        resolved = {**own, **resolved}
+        heirs.append(ancestor)
+        ancestor = None if own.get("inherits_from") is None else str(own["inherits_from"])
+    return resolved
 
 
 def _old_architecture(values: Mapping[str, Any]) -> JsonObject:
@@ -250,8 +256,12 @@ def _validate(record_type: type[ForeignType], values: object, what: str) -> Fore
     try:
         return record_type.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or '(whole file)'}: {fault['msg']}"
-            for fault in error.errors(include_url=False)
-        )
-        raise InteropError(f"{what}: not a file of nnU-Net v2: {faults}") from error
+        raise InteropError(f"{what}: not a file of nnU-Net v2: {describe_faults(error)}") from error
+
+
+def describe_faults(error: ValidationError) -> str:
+    """Fields with what is wrong in each, on one line."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc']) or '(whole file)'}: {fault['msg']}"
+        for fault in error.errors(include_url=False)
+    )

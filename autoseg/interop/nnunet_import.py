@@ -17,10 +17,16 @@ from pydantic import ValidationError
 
 from autoseg.errors import DatasetError, InteropError
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.interop.archives import extract_safely
+from autoseg.interop.archives import errors_naming, extract_safely
 from autoseg.interop.nnunet_checkpoint import NnunetCheckpoint, describe_trainer, read_checkpoint
 from autoseg.interop.nnunet_configurations import choose_orientation_name, make_configuration, training_of
-from autoseg.interop.nnunet_files import DatasetFile, PlansFile, planned_configuration, read_nnunet_file
+from autoseg.interop.nnunet_files import (
+    DatasetFile,
+    PlansFile,
+    describe_faults,
+    planned_configuration,
+    read_nnunet_file,
+)
 from autoseg.interop.nnunet_folder import ModelFolder, find_model_folders, read_selection
 from autoseg.interop.nnunet_network import rename_weights
 from autoseg.networks.weight_files import write_weights
@@ -97,7 +103,10 @@ def _opened(source: Path, target: Path) -> Iterator[Path]:
     if not source.is_file():
         raise InteropError(f"{source}: does not exist")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
+        errors_naming(source, Path(folder)),
+    ):
         extract_safely(source, Path(folder))
         yield Path(folder)
 
@@ -144,7 +153,7 @@ def _make_plan(models: Mapping[str, _Model], source: Path) -> Plan:
             decisions=tuple(_decisions(models, source)),
         )
     except ValidationError as error:
-        raise InteropError(f"{where}: cannot be converted to a plan: {error}") from error
+        raise InteropError(f"{where}: cannot be converted to a plan: {describe_faults(error)}") from error
 
 
 def _check_same(models: Mapping[str, _Model], first: _Model) -> None:
@@ -204,7 +213,7 @@ def _decisions(models: Mapping[str, _Model], source: Path) -> Iterator[Decision]
             reason="Epochs and mirrored axes are those of nnU-Net's checkpoint; it records no other constants of the "
             f"training, so these are nnU-Net's defaults. {trainer.sentence}",
         )
-        if model.plans.configurations.get(name, {}).get("previous_stage"):
+        if planned_configuration(model.plans, name, model.folder.plans).previous_stage is not None:
             yield Decision(
                 what=f"{name}.previous_labels",
                 value="label_map",
@@ -230,19 +239,24 @@ def _write_weights(
             )
         configuration = plan.configurations[name]
         weights = rename_weights(read.weights, configuration.network, f"{path}, {read.trainer}")
-        record = Checkpoint(
-            configuration=name,
-            fold=fold,
-            model_hash=model_hash(plan, name),
-            cases_hash="",
-            training=training_of(read, batch_dice=configuration.training.batch_dice),
-            epoch=read.epochs,
-            step=0,
-            elapsed_seconds=read.seconds,
-            best_pseudo_dice=read.best_dice,
-            finished=kind == "final",
-            imported_from=f"nnU-Net, {source.name}, {path.parent.name}/{path.name}",
-        )
+        try:
+            record = Checkpoint(
+                configuration=name,
+                fold=fold,
+                model_hash=model_hash(plan, name),
+                cases_hash="",
+                training=training_of(read, batch_dice=configuration.training.batch_dice),
+                epoch=read.epochs,
+                step=0,
+                elapsed_seconds=read.seconds,
+                best_pseudo_dice=read.best_dice,
+                finished=kind == "final",
+                imported_from=f"nnU-Net, {source.name}, {path.parent.name}/{path.name}",
+            )
+        except ValidationError as error:
+            raise InteropError(
+                f"{path}: what it says of its training cannot be meant: {describe_faults(error)}"
+            ) from error
         folder = workspace.fold(name, fold)
         write_weights(weights, folder / f"checkpoint_{kind}.safetensors")
         write_record(record, folder / f"checkpoint_{kind}.json")

@@ -34,6 +34,12 @@ NEUTRAL = {
 DROPOUT = ("dropout_op", "dropout_op_kwargs")
 MAX_NAMES_SHOWN = 4
 
+MAX_INDEX_DIGITS = 4
+"""Largest number of digits of a layer's index in a name."""
+
+MAX_LEVELS = 32
+"""Largest plausible number of levels: the lowest one would have a voxel of every 2^31."""
+
 _PARTS = {"conv": "convolution", "norm": "normalization"}
 _CONVOLUTIONS = {"conv1": "first", "conv2": "second"}
 
@@ -65,6 +71,8 @@ def describe_network(
     architecture, arguments = ARCHITECTURES[name], described.arch_kwargs
     dimensions: Literal[2, 3] = 2 if len(configuration.patch_size) == 2 else 3
     levels = int(arguments["n_stages"])
+    if not 1 <= levels <= MAX_LEVELS:
+        raise InteropError(f"{where}: architecture.arch_kwargs.n_stages is {levels}, expected 1 to {MAX_LEVELS}")
     features = _per_level(arguments, "features_per_stage", levels, where)
     _refuse_foreign_arguments(arguments, architecture, dimensions, features, where)
     return NetworkSpec(
@@ -134,20 +142,26 @@ def _our_name(parts: Sequence[str], lowest: int) -> str | None:
             return f"encoder.levels.{level}.{block}.{_PARTS[layer]}.{kind}"
         case "encoder", "stem", "convs", "0", layer, kind if layer in _PARTS:
             return f"encoder.levels.0.0.{_PARTS[layer]}.{kind}"
-        case "encoder", "stages", level, "blocks", block, "skip", _, layer, kind if layer in _PARTS:
+        case "encoder", "stages", level, "blocks", block, "skip", _, layer, kind if layer in _PARTS and _is_index(
+            block
+        ):
             return f"encoder.levels.{level}.{_after_stem(level, block)}.projection.{_PARTS[layer]}.{kind}"
         case "encoder", "stages", level, "blocks", block, step, layer, kind if (
-            step in _CONVOLUTIONS and layer in _PARTS
+            step in _CONVOLUTIONS and layer in _PARTS and _is_index(block)
         ):
             return f"encoder.levels.{level}.{_after_stem(level, block)}.{_CONVOLUTIONS[step]}.{_PARTS[layer]}.{kind}"
-        case "decoder", "stages", step, "convs", block, layer, kind if layer in _PARTS:
+        case "decoder", "stages", step, "convs", block, layer, kind if layer in _PARTS and _is_index(step):
             return f"decoder.levels.{lowest - 1 - int(step)}.blocks.{block}.{_PARTS[layer]}.{kind}"
-        case "decoder", "transpconvs", step, kind:
+        case "decoder", "transpconvs", step, kind if _is_index(step):
             return f"decoder.levels.{lowest - 1 - int(step)}.upsampling.{kind}"
-        case "decoder", "seg_layers", step, kind:
+        case "decoder", "seg_layers", step, kind if _is_index(step):
             return f"decoder.heads.{lowest - 1 - int(step)}.{kind}"
         case _:
             return None
+
+
+def _is_index(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MAX_INDEX_DIGITS
 
 
 def _after_stem(level: str, block: str) -> int:

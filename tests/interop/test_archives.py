@@ -4,7 +4,7 @@ import zipfile
 import pytest
 
 from autoseg.errors import InteropError
-from autoseg.interop.archives import extract_safely
+from autoseg.interop.archives import extract_safely, list_safely
 
 
 def write_zip(path, members):
@@ -75,3 +75,48 @@ def test_a_member_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 999}))
     with pytest.raises(InteropError, match=r"need 0\.0 GB unpacked"):
         extract_safely(archive, tmp_path / "out")
+
+
+def write_deflated(path, name, size, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive, archive.open(name, "w") as member:
+        for _ in range(size // 2**20):
+            member.write(bytes(2**20))
+    return path
+
+
+def test_a_zip_bomb_is_refused_before_anything_is_written(tmp_path):
+    bomb = write_deflated(tmp_path / "bomb.zip", "zeros", 2**27)
+    with pytest.raises(InteropError, match=r"bomb.zip: nothing was unpacked.*'zeros' would become 0\.1 GB"):
+        extract_safely(bomb, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_members_that_are_small_alone_are_a_bomb_together(tmp_path):
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index in range(3):
+            archive.writestr(f"zeros_{index}", bytes(2**25))
+    with pytest.raises(
+        InteropError, match=r"bomb.zip: nothing was unpacked, because its \d+ bytes would become 0.1 GB"
+    ):
+        extract_safely(bomb, tmp_path / "out")
+
+
+def test_small_files_may_be_packed_to_any_degree(tmp_path):
+    archive = write_deflated(tmp_path / "model.zip", "history.json", 2**22)
+    extract_safely(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "history.json").stat().st_size == 2**22
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_bounds_are_refused(tmp_path, method):
+    archive = write_deflated(tmp_path / "model.zip", "zeros", 2**20, method)
+    with pytest.raises(InteropError, match="'zeros' is packed by another method than deflate"):
+        extract_safely(archive, tmp_path / "out")
+
+
+def test_only_the_names_that_are_asked_for_are_unpacked(tmp_path):
+    archive = write_zip(tmp_path / "model.zip", [("a.txt", b"1"), ("b/c.txt", b"22")])
+    assert list_safely(archive) == {"a.txt": 1, "b/c.txt": 2}
+    extract_safely(archive, tmp_path / "out", ["b/c.txt"])
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["c.txt"]

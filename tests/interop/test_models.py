@@ -9,6 +9,9 @@ import pytest
 
 from autoseg.errors import InteropError, RecordError
 from autoseg.interop.models import open_model
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import read_record
+from autoseg.records.manifest import MANIFEST_NAME
 from autoseg.stages.export import export_model
 from tests.builders import make_plan, write_model
 
@@ -99,6 +102,33 @@ def test_a_file_besides_is_refused(unpacked, tmp_path):
         open_model(archive),
     ):
         pass
+
+
+def test_nothing_undeclared_is_unpacked(unpacked, tmp_path, monkeypatch):
+    """Neither foreign files nor files of another size than declared, however much they would fill."""
+    (unpacked / "models" / "zeros").write_bytes(bytes(2**20))
+    (unpacked / "selection.json").write_text("{}")
+    archive = pack(unpacked, tmp_path / "more.zip")
+    written: list[str] = []
+    monkeypatch.setattr(zipfile.ZipFile, "extract", lambda self, member, folder: written.append(member.filename))
+    monkeypatch.setattr(
+        "autoseg.interop.models.read_record", lambda kind, _: read_record(kind, unpacked / MANIFEST_NAME)
+    )
+    with (
+        pytest.raises(
+            InteropError, match=r"models/zeros is not in its manifest.json; selection.json has 2 bytes, expected \d+"
+        ),
+        open_model(archive),
+    ):
+        pass
+    assert written == [MANIFEST_NAME]
+
+
+def test_errors_name_the_zip_file_instead_of_the_temporary_folder(exported):
+    with pytest.raises(RecordError) as caught, open_model(exported) as workspace:
+        read_record(Checkpoint, workspace.plan)
+    assert str(caught.value).startswith(f"{exported}/plan.json: ")
+    assert "autoseg-" not in str(caught.value).replace(str(exported), "")
 
 
 def test_a_flipped_byte_of_the_archive_is_refused(exported, tmp_path):

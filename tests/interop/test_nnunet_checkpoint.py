@@ -88,3 +88,70 @@ def test_without_recorded_axes_nothing_is_mirrored(content, tmp_path):
     del content["inference_allowed_mirroring_axes"]
     torch.save(content, tmp_path / "checkpoint_final.pth")
     assert read_checkpoint(tmp_path / "checkpoint_final.pth").mirror_axes == ()
+
+
+def whole_numbers(tensor):
+    return (100 * tensor).to(torch.int8)
+
+
+def not_finite(tensor):
+    return torch.full_like(tensor, float("nan"))
+
+
+def infinite(tensor):
+    return torch.full_like(tensor, float("inf"))
+
+
+def expanded(tensor):
+    return torch.zeros(1).expand(10**6, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (whole_numbers, "are of the type int8"),
+        (not_finite, "have values that are not finite"),
+        (infinite, "have values that are not finite"),
+        (lambda tensor: tensor.to(torch.complex64), "are of the type complex64"),
+        (lambda tensor: tensor.to_sparse(), "are sparse, quantised or nested"),
+        (lambda tensor: tensor.to("meta"), "have a shape, but no values"),
+        (expanded, "have the shape .1000000, 1000000., but fewer values"),
+        (lambda tensor: tensor.tolist(), "are no tensor but list"),
+        (lambda tensor: None, "are no tensor but NoneType"),
+    ],
+)
+def test_weights_that_are_no_plain_finite_numbers_are_refused(content, tmp_path, change, words):
+    name = "decoder.seg_layers.0.bias"
+    content["network_weights"][name] = change(content["network_weights"][name])
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    with pytest.raises(InteropError, match=rf"checkpoint_final.pth: the weights {name} {words}"):
+        read_checkpoint(tmp_path / "checkpoint_final.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("current_epoch", float("inf")), ("current_epoch", float("nan")), ("current_epoch", -1),
+        ("current_epoch", 10**12), ("current_epoch", "many"), ("inference_allowed_mirroring_axes", (float("inf"),)),
+        ("logging", [1, 2]), ("_best_ema", "good"), ("network_weights", [1, 2]), ("init_args", "none"),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_meant_are_named(content, tmp_path, key, value):
+    content[key] = value
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    with pytest.raises(InteropError, match=r"checkpoint_final.pth: not a checkpoint of nnU-Net v2"):
+        read_checkpoint(tmp_path / "checkpoint_final.pth")
+
+
+def test_half_precision_weights_are_read(content, tmp_path):
+    content["network_weights"] = {name: tensor.half() for name, tensor in content["network_weights"].items()}
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    assert read_checkpoint(tmp_path / "checkpoint_final.pth").weights["decoder.seg_layers.0.bias"].dtype == torch.half
+
+
+def test_a_packed_checkpoint_is_a_bomb(tmp_path):
+    path = tmp_path / "checkpoint_final.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**24))
+    with pytest.raises(InteropError, match=r"bytes would become 16777216 in memory"):
+        read_checkpoint(path)

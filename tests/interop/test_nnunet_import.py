@@ -1,6 +1,7 @@
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -267,6 +268,13 @@ FOREIGN = {
     "previous_stage": ("3d_lowres", "takes the label maps of 3d_lowres as input, which is missing"),
     "patch_size": ([8, 16, 13], r"multiple of the total stride \(2, 4, 4\)"),
     "spacing": ("wide", "configuration 3d_fullres: not a file of nnU-Net v2: spacing"),
+    "architecture.arch_kwargs.n_stages": (10**9, "n_stages is 1000000000, expected 1 to 32"),
+    "architecture.arch_kwargs.norm_op_kwargs": ([1], "does not make a configuration of autoseg: AttributeError"),
+    "architecture.arch_kwargs.features_per_stage": (
+        [3, 5],
+        "does not make a configuration of autoseg: .*strides: 3 entries, expected 2",
+    ),
+    "batch_size": (10**30, "does not make a configuration of autoseg: batch_size: Input should be less than"),
 }
 
 
@@ -279,6 +287,32 @@ def test_what_cannot_be_imported_is_said_by_name(model, tmp_path, path):
     with pytest.raises(InteropError, match=message):
         imported(model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [model.name]
+
+
+def test_a_long_chain_of_inheritance_is_followed(tmp_path):
+    links = {f"link_{index}": {"inherits_from": f"link_{index + 1}"} for index in range(3000)}
+    made = plans({"3d_fullres": {"inherits_from": "link_0"}, **links, "link_3000": configuration()})
+    source = write_model(tmp_path / "made", made)
+    assert read_record(Plan, imported(source, tmp_path).plan).configurations["3d_fullres"].patch_size == (8, 16, 12)
+
+
+def test_damage_inside_a_zip_file_is_named_by_the_zip_file(model, tmp_path):
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"PK damaged")
+    archive = Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", model))
+    with pytest.raises(InteropError) as caught:
+        imported(archive, tmp_path)
+    assert str(caught.value).startswith(f"{archive}/fold_0/checkpoint_final.pth: not a torch checkpoint")
+
+
+@pytest.mark.parametrize("step", ["x", "9" * 5000, "-1"])
+def test_weights_with_odd_names_belong_to_another_network(tmp_path, step):
+    source = write_model(tmp_path / "made", folds=(0,))
+    path = source / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    content["network_weights"][f"decoder.transpconvs.{step}.weight"] = torch.zeros(1)
+    torch.save(content, path)
+    with pytest.raises(InteropError, match=r"the weights do not belong to the network in plans.json"):
+        imported(source, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../../victim/models/3d_fullres", "ABSOLUTE", "..", ""])

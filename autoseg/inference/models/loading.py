@@ -253,29 +253,33 @@ def _read_checkpoint(workspace: Workspace, plan: Plan, name: str, fold: str, che
     if (record.configuration, record.fold) != (name, fold):
         raise PredictionError(
             f"{path}: is the record of {record.configuration}, fold {record.fold}, expected {name}, fold {fold}. Put "
-            f"the files of this fold back, or train it again: {_training_command(workspace, name, fold)}"
+            f"the files of this fold back. {_advise(workspace, name, fold)}"
         )
     if inner is not None and not is_same_training(inner, record):
         raise PredictionError(
             f"{weights}: the weights do not fit {path.name} beside them: they are of {inner.configuration}, fold "
             f"{inner.fold}, and of another plan or other cases if that is the same. Put both files of one training "
-            f"there, or train this fold again: {_training_command(workspace, name, fold)}"
+            f"there. {_advise(workspace, name, fold)}"
         )
     if not is_model_of(plan, name, record.model_hash):
         raise PredictionError(
-            f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). Train "
-            "it again with --restart, or restore the plan that it was trained for."
+            f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). "
+            f"Restore the plan that it was trained for. {_advise(workspace, name, fold)}"
         )
     return record
 
 
 def _describe_damage(path: Path, error: Exception, workspace: Workspace, name: str, fold: str) -> str:
-    command = _training_command(workspace, name, fold)
-    return f"{path}: the weights cannot be read ({error}). Train this fold again: {command}"
+    return f"{path}: the weights cannot be read ({error}). {_advise(workspace, name, fold)}"
 
 
-def _training_command(workspace: Workspace, name: str, fold: str) -> str:
-    return format_command("autoseg-train", workspace.root, "-c", name, "-f", fold, "--restart")
+def _advise(workspace: Workspace, name: str, fold: str) -> str:
+    """What to do about a fold's wrong files: exported and imported models have no dataset to train on."""
+    if not workspace.dataset.is_file():
+        return "Copy or download the model again, or export it again where it was trained."
+    return (
+        f"Train this fold again: {format_command('autoseg-train', workspace.root, '-c', name, '-f', fold, '--restart')}"
+    )
 
 
 def _common_mirror_axes(name: str, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:

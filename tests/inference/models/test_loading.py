@@ -10,7 +10,7 @@ from autoseg.errors import PredictionError
 from autoseg.inference.models.loading import choose_recipe, load_configuration, load_with_previous
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
-from tests.builders import CASCADE, make_cascade_plan, make_plan, write_model
+from tests.builders import CASCADE, make_cascade_plan, make_dataset, make_plan, write_model
 
 SPACINGS = {"2d": (1.0, 1.0), "3d_fullres": (2.0, 1.0, 1.0), "3d_lowres": (3.0, 2.0, 2.0)}
 CPU = torch.device("cpu")
@@ -156,8 +156,11 @@ def test_damaged_and_foreign_weights(tmp_path, plan):
         load_configuration(workspace, plan, "2d", (), "final", CPU)
     for content in (path.read_bytes()[:-1000], path.read_bytes()[:1000], b""):
         path.write_bytes(content)
-        with pytest.raises(PredictionError, match=r"the weights cannot be read .* -c 2d -f 0 --restart$"):
+        with pytest.raises(PredictionError, match=r"the weights cannot be read .*Copy or download the model again"):
             load_configuration(workspace, plan, "2d", (), "final", CPU)
+    write_record(make_dataset(("a",), plan), workspace.dataset)  # only where there are cases, training is advised
+    with pytest.raises(PredictionError, match=r"the weights cannot be read .* -c 2d -f 0 --restart$"):
+        load_configuration(workspace, plan, "2d", (), "final", CPU)
 
 
 def test_weights_of_another_plan_are_not_used_in_silence(tmp_path, plan):
