@@ -38,7 +38,8 @@ from autoseg.testing import write_phantom_dataset
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import TRAINING_STREAM, Batch, BatchStream
 from autoseg.training.data.loading import build_loader, default_workers, training_cases
-from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch
+from autoseg.training.steps.loop import train_epoch
+from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
 from autoseg.training.steps.setup import build_initial_network, start_run
 
 SECONDS_PER_TURN = 2.0

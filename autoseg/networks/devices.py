@@ -14,6 +14,14 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of mallopt's options in glibc's malloc.h."""
 
+_OUT_OF_MEMORY: Final = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""Words of a RuntimeError when memory is missing: torch's allocator on a CPU, CUDA, cuDNN, cuBLAS."""
+
 MAX_KEPT_BYTES: Final = 2**30
 """A freed block up to this size is kept for the next one; tensors of a training step are smaller as a rule."""
 
@@ -101,9 +109,15 @@ def keep_freed_memory() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is what was missing; torch has an error of its own for it on a GPU, but only words on a CPU."""
+    """Whether memory is what was missing; torch's own error says so, but not that of a CPU or of CUDA's libraries."""
     if isinstance(error, TrainingError) and error.__cause__ is not None:  # so the loader passes errors on
         return is_out_of_memory(error.__cause__)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Hand the blocks that a GPU's allocator keeps without using them back, so that they can be cut anew."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

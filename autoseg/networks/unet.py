@@ -10,6 +10,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from autoseg.networks.blocks import choose_layers, initialize_weights, stack_blocks
@@ -27,14 +28,32 @@ class Encoder(nn.Module):
         self.levels = nn.ModuleList(levels)
 
     @override
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, C, *S) -> the features of every level, full resolution first."""
+    def forward(self, image: Tensor, *, recompute: bool = False) -> list[Tensor]:
+        """(B, C, *S) -> the features of every level, full resolution first; for `recompute` see `run_level`."""
         maps: list[Tensor] = []
         features = image
         for level in self.levels:
-            features = level(features)
+            features = run_level(level, features, recompute=recompute)
             maps.append(features)
         return maps
+
+
+def run_level(level: nn.Module, *features: Tensor, recompute: bool) -> Tensor:
+    """Features of one level.
+
+    Args:
+        level: The level.
+        features: What it works on, (B, F, *S) each.
+        recompute: Keep nothing but `features` for the backward pass, which then computes the level once more.
+
+    References:
+        Chen et al., "Training deep nets with sublinear memory cost", 2016.
+    """
+    if recompute and torch.is_grad_enabled():
+        output: Tensor = checkpoint(level, *features, use_reentrant=False)
+    else:
+        output = level(*features)
+    return output
 
 
 def convolution_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
@@ -121,13 +140,13 @@ class Decoder(nn.Module):
         )
 
     @override
-    def forward(self, maps: Sequence[Tensor], *, all_levels: bool) -> list[Tensor]:
+    def forward(self, maps: Sequence[Tensor], *, all_levels: bool, recompute: bool = False) -> list[Tensor]:
         """The encoder's features -> logits of all levels that have a head or of level 0; full resolution first."""
         logits: list[Tensor] = []
         num_outputs = len(self.heads) if all_levels else 1
         features = maps[-1]
         for level in reversed(range(len(self.levels))):
-            features = self.levels[level](features, maps[level])
+            features = run_level(self.levels[level], features, maps[level], recompute=recompute)
             if level < num_outputs:
                 logits.append(self.heads[level](features))
         return logits[::-1]
@@ -164,6 +183,7 @@ class UNet(nn.Module):
         """
         super().__init__()
         self.deep_supervision = deep_supervision
+        self.recompute_activations = False
         self.total_stride = tuple(prod(strides) for strides in zip(*spec.strides, strict=True))
         self._has_lower_heads = spec.deep_supervision
         self.encoder = encoder
@@ -186,7 +206,9 @@ class UNet(nn.Module):
         """
         self._check_sizes(tuple(image.shape[2:]))
         all_levels = self.deep_supervision and self.training and self._has_lower_heads
-        logits: list[Tensor] = self.decoder(self.encoder(image), all_levels=all_levels)
+        recompute = self.recompute_activations
+        maps: list[Tensor] = self.encoder(image, recompute=recompute)
+        logits: list[Tensor] = self.decoder(maps, all_levels=all_levels, recompute=recompute)
         return logits if all_levels else logits[0]
 
     def _check_sizes(self, sizes: Sequence[int]) -> None:

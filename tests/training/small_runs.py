@@ -3,7 +3,7 @@
 import torch
 
 from autoseg.training.distributed import Ranks
-from autoseg.training.steps.loop import StepSettings
+from autoseg.training.steps.run import StepSettings
 from autoseg.training.steps.setup import build_initial_network, start_run
 
 CPU = torch.device("cpu")

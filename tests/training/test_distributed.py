@@ -15,7 +15,8 @@ from autoseg.errors import UsageError
 from autoseg.training import distributed
 from autoseg.training.data.batch import Share
 from autoseg.training.distributed import Ranks, device_of_process, join_ranks, leave
-from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
+from autoseg.training.steps.loop import train_epoch, validate_epoch
+from autoseg.training.steps.run import Clock
 from tests.builders import make_network_spec
 from tests.training.small_cases import ENCODING, make_configuration, make_stored_case, open_loader
 from tests.training.small_runs import CPU, start_on_cpu

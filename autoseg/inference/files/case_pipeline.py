@@ -19,6 +19,7 @@ from autoseg.imaging.formats.reading import read_image
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_maps
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
 from autoseg.inference.predictor.case_predictor import CasePredictor, PreparedCase
+from autoseg.networks.devices import is_out_of_memory
 from autoseg.records.prediction import OutputChoices, Prediction
 
 logger = logging.getLogger("autoseg.predict")
@@ -143,4 +144,9 @@ def _start(work: Callable[[], Result]) -> Future[Result]:
 
 
 def _describe_error(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return (
+            "the memory of the machine or the GPU is too small for this image, or used by others. End other programs "
+            "that use it, or predict with --max-memory or --device cpu."
+        )
     return str(error) or type(error).__name__

@@ -4,16 +4,20 @@ Windows come in the order of the first axis, so slices before the next window ar
 deep as the windows of one network pass reach, whatever the depth of the volume; slice z lies at z modulo its depth.
 """
 
+import logging
 import mmap
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from autoseg.errors import PredictionError
+from autoseg.networks.devices import is_out_of_memory, release_cached_memory
+
+logger = logging.getLogger("autoseg.predict")
 
 Place = Literal["device", "ram", "file"]
 
@@ -69,6 +73,11 @@ class LogitSlab:
             self._values = torch.zeros(shape, dtype=storage.dtype, device=self.device)
         self._weights = torch.zeros((depth, *plane), device=self.device)
 
+    def move_to_ram(self) -> None:
+        """Give the memory of the device back; the sums stay as they are."""
+        self.device = CPU
+        self._values, self._weights = self._values.cpu(), self._weights.cpu()
+
     def add(self, logits: Tensor, weights: Tensor, start: int, rows: slice, columns: slice) -> None:
         """Blend one window in.
 
@@ -104,6 +113,18 @@ class LogitSlab:
         """Release the memory pages of the file; the system keeps their content on disk."""
         if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def open_slab(num_heads: int, depth: int, plane: tuple[int, int], storage: SlabStorage) -> LogitSlab:
+    """A slab in its place, or in RAM where the memory of the device is too small for it; see `LogitSlab`."""
+    try:
+        return LogitSlab(num_heads, depth, plane, storage)
+    except (RuntimeError, MemoryError) as error:
+        if storage.place != "device" or not is_out_of_memory(error):
+            raise
+    release_cached_memory(storage.device)
+    logger.warning("the memory of %s is too small for the sums of windows; they are kept in RAM", storage.device)
+    return LogitSlab(num_heads, depth, plane, replace(storage, place="ram"))
 
 
 def _map_temporary_file(size: int) -> mmap.mmap:

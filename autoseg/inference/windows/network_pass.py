@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from autoseg.inference.windows.logit_slab import CPU
-from autoseg.networks.devices import choose_dtype, memory_format
+from autoseg.networks.devices import choose_dtype, is_out_of_memory, memory_format, release_cached_memory
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -153,11 +153,15 @@ class BatchTrial:
     """Finds the batch size while windows are predicted: from the largest down, until it gets slower."""
 
     chosen: int | None = None
+    limit: int | None = None
+    """Windows that fit into the device's memory at a time; None: it has not run out yet."""
     _seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def next_size(self, num_windows: int) -> int:
         """The size to use for a call of this many windows."""
         largest = 1 << (num_windows.bit_length() - 1)
+        if self.limit is not None:
+            largest = min(largest, self.limit)
         if self.chosen is not None:
             if largest <= max(self._seconds):
                 return self.chosen
@@ -166,6 +170,13 @@ class BatchTrial:
         while size > 1 and len(self._seconds.get(size, ())) > TIMED_CALLS:
             size //= 2
         return size
+
+    def shrink(self, size: int) -> int:
+        """The next smaller size, and the largest from now on, because `size` windows did not fit into memory."""
+        self.limit = size // 2
+        self.chosen = None
+        self._seconds = {tried: values for tried, values in self._seconds.items() if tried <= self.limit}
+        return self.limit
 
     def record(self, size: int, num_windows: int, seconds: float) -> None:
         """Add the seconds of a call; decide once smaller sizes were tried or are slower."""
@@ -302,13 +313,34 @@ class NetworkPass:
             windows = expand_label_map(windows, self._num_labels)
         with passes.lock:
             size = passes.batch.next_size(len(windows))
-        logits, seconds = _timed_pass(self._forward, windows, size, passes.current_dtype)
+        logits, seconds, size = self._pass_in_memory(windows, size)
         with passes.lock:
             passes.batch.record(size, len(windows), seconds)
             if trial is not None and trial.accepted is None and trial.shows_foreground(self._averaged(logits)):
                 coarse, coarse_seconds = _timed_pass(self._forward, windows, size, trial.candidate)
                 trial.compare(self._averaged(logits), self._averaged(coarse), (seconds, coarse_seconds))
         return logits.float()
+
+    def _pass_in_memory(self, windows: Tensor, size: int) -> tuple[Tensor, float, int]:
+        """Logits of all windows, seconds, and how many windows went through the networks at a time: at most `size`.
+
+        Fewer where memory runs out, for all later calls too.
+        """
+        passes = self._passes
+        while True:
+            try:
+                return (*_timed_pass(self._forward, windows, size, passes.current_dtype), size)
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            # here, not above: the error holds the tensors of the failed attempt
+            release_cached_memory(passes.device)
+            with passes.lock:
+                size = passes.batch.shrink(size)
+            logger.warning(
+                "the memory of %s is too small for a pass of windows; windows at a time from now on: %d",
+                passes.device, size,
+            )  # fmt: skip
 
     def _averaged(self, logits: Tensor) -> Tensor:
         """Mean over the mirrored variants where these are all of them, else the logits as they are."""

@@ -11,6 +11,7 @@ image along that axis, so none lies wholly outside; and where a window inside ho
 still decide the label map.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +27,12 @@ from torch import Tensor
 from autoseg.costs.windows import count_steps
 from autoseg.errors import PredictionError
 from autoseg.imaging.formats.volume import AnyArray
-from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
+from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage, open_slab
 from autoseg.inference.windows.network_pass import Forward, mean_mirrored_logits, mirror_variants
+from autoseg.networks.devices import is_out_of_memory, release_cached_memory
 from autoseg.records.case import Slices3, Triple
+
+logger = logging.getLogger("autoseg.predict")
 
 Window = Slices3
 """Voxels of a window, (z, y, x); begins before 0 and ends after the image on axes shorter than the window."""
@@ -156,15 +160,22 @@ def stream_logits(
     run = _slice_by_slice(forward) if flat else forward
     shape = channels[0].shape
     groups = _window_groups(shape, window, settings.overlap, windows_per_pass(batch, variants))
-    slab = LogitSlab(num_heads, _open_slices(groups, shape[0]), shape[1:], settings.storage)
-    weights = torch.from_numpy(importance_map(window).copy()).to(slab.device)
+    slab = open_slab(num_heads, _open_slices(groups, shape[0]), shape[1:], settings.storage)
+    weights = torch.from_numpy(importance_map(window).copy())
+    at_a_time = min(batch, len(variants))
     done = 0
     for boxes in groups:
         for index in range(done, max(done, boxes[0][0].start)):
             yield _checked(slab.pop(index))
         done = max(done, boxes[0][0].start)
         with torch.inference_mode():
-            logits = mean_mirrored_logits(run, _cut(channels, boxes), variants, min(batch, len(variants)))
+            windows = _cut(channels, boxes)
+            logits = _logits_unless_memory_runs_out(run, windows, variants, at_a_time, slab)
+            if logits is None:
+                at_a_time = 1
+                slab.move_to_ram()
+                logits = mean_mirrored_logits(run, windows, variants, at_a_time)
+            weights = weights.to(slab.device)
             for box, window_logits in zip(boxes, logits.to(slab.device), strict=True):
                 _blend(slab, window_logits, weights, box, shape)
     for index in range(done, shape[0]):
@@ -224,6 +235,23 @@ def _window_groups(shape: Sequence[int], window: Sequence[int], overlap: float, 
 def _open_slices(groups: Sequence[Sequence[Window]], size: int) -> int:
     depths: list[int] = [min(size, group[-1][0].stop) - max(0, group[0][0].start) for group in groups]
     return max(depths)
+
+
+def _logits_unless_memory_runs_out(
+    run: Forward, windows: Tensor, variants: Sequence[tuple[int, ...]], at_a_time: int, slab: LogitSlab
+) -> Tensor | None:
+    """The logits; None where memory runs out and can still be saved: sums in RAM, one mirrored variant at a time."""
+    try:
+        return mean_mirrored_logits(run, windows, variants, at_a_time)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or (slab.device.type == "cpu" and at_a_time == 1):
+            raise
+    release_cached_memory(slab.device)
+    logger.warning(
+        "the memory of the device is too small; from now on sums of windows are kept in RAM, and mirrored variants "
+        "are predicted one at a time"
+    )
+    return None
 
 
 def _cut(channels: Sequence[AnyArray], boxes: Sequence[Window]) -> Tensor:

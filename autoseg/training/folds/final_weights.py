@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.device_feed import DeviceFeed
-from autoseg.training.steps.loop import Clock, TrainingRun
 from autoseg.training.steps.pseudo_dice import PseudoDice, mean_dice
+from autoseg.training.steps.run import Clock, TrainingRun
 
 logger = logging.getLogger("autoseg.train")
 

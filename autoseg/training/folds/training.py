@@ -29,8 +29,9 @@ from autoseg.training.folds.earlier_training import check_same_training, forget_
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.folds.fold import Fold, open_training_batches, open_validation_batches
 from autoseg.training.folds.history import log_line, read_history, write_history
-from autoseg.training.steps.loop import Clock, StepSettings, TrainingRun, train_epoch, validate_epoch
+from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
+from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
 from autoseg.training.steps.setup import build_initial_network, should_compile, start_run
 from autoseg.training.transfer import freeze_encoder, load_pretrained
 

@@ -2,118 +2,27 @@
 
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from autoseg.errors import TrainingError
-from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import TrainingSpec
-from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.device_feed import DeviceBatch, DeviceFeed
-from autoseg.training.distributed import Ranks
-from autoseg.training.losses import SegmentationLoss
-from autoseg.training.steps.averaging import WeightAverage
+from autoseg.training.steps.gradients import compute_gradients
 from autoseg.training.steps.optimizer import learning_rate, set_learning_rate, step_unless
 from autoseg.training.steps.pseudo_dice import PseudoDice
+from autoseg.training.steps.run import Clock, TrainingRun
 
 logger = logging.getLogger("autoseg.train")
 
 MAX_CONSECUTIVE_BAD_STEPS = 20
 """Steps with a non-finite loss or gradient in a row before training gives up: one is bad luck, twenty a diagnosis. A
 first fp16 scale of 65,536 may be halved 16 times for good reason."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Progress by time where a time was promised, so that a fold ends when it was promised to; else by steps."""
-
-    total_steps: int
-    limit_seconds: float | None
-    """Training time allowed, over all resumed runs; None: steps decide."""
-    elapsed_before: float = 0.0
-    """Training seconds of earlier runs."""
-    started: float = field(default_factory=time.monotonic)
-
-    def elapsed(self) -> float:
-        """Training seconds so far, earlier runs included."""
-        return self.elapsed_before + time.monotonic() - self.started
-
-    def progress(self, step: int) -> float:
-        """Fraction of the training that is done after `step` steps, [0, 1]; 1 means stop."""
-        done = step / self.total_steps if self.limit_seconds is None else self.elapsed() / self.limit_seconds
-        return min(done, 1.0)
-
-    def remaining_seconds(self, step: int) -> float | None:
-        """Training seconds still to come, if the rest goes as fast as before; None at the very start."""
-        if self.limit_seconds is not None:
-            return max(self.limit_seconds - self.elapsed(), 0.0)
-        progress = self.progress(step)
-        return self.elapsed() * (1.0 - progress) / progress if progress > 0.0 else None
-
-
-@dataclass(frozen=True)
-class StepSettings:
-    """How training steps are computed."""
-
-    device: torch.device
-    precision: torch.dtype
-    """Type of autocast; float32: none."""
-    ranks: Ranks = field(default_factory=Ranks)
-    """Processes that share each batch; the default is this one alone."""
-    compiled: bool = False
-    """Whether the network's training call is compiled."""
-
-
-@dataclass
-class TrainingRun:
-    """The moving parts of one fold's training; made by `start_run`."""
-
-    network: nn.Module
-    """Owns the weights; its state dict is what checkpoints hold."""
-    training_call: nn.Module
-    """The network as a training step calls it: compiled, in parallel with other processes, or as it is."""
-    loss: SegmentationLoss
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    """Active in fp16 only."""
-    average: WeightAverage | None
-    augmentation: DeviceAugmentation | None
-    """What the loader leaves to a GPU; None on a CPU, where the loader does all of it."""
-    spec: TrainingSpec
-    encoding: LabelEncoding
-    settings: StepSettings
-    step: int = 0
-    """Optimiser steps done."""
-    bad_steps: int = 0
-    """Number of the last steps in a row that were not finite."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set from outside (a signal) to stop after the current step."""
-    stopped: threading.Event = field(default_factory=threading.Event)
-    """Set when all processes have agreed to stop."""
-
-    @property
-    def kept_network(self) -> nn.Module:
-        """The network that is validated and kept: the one with averaged weights where there is an average."""
-        return self.network if self.average is None else self.average.network
-
-    def agree(self, clock: Clock) -> float:
-        """The first process's progress, for all; a stop asked of any process stops all of them."""
-        progress, stop = self.settings.ranks.agree(clock.progress(self.step), stop=self.stop.is_set())
-        if stop:
-            self.stopped.set()
-        return progress
-
-    def autocast(self) -> torch.autocast:
-        """A context in which networks compute in the training's precision."""
-        precision = self.settings.precision
-        return torch.autocast(self.settings.device.type, precision, enabled=precision != torch.float32)
 
 
 @dataclass(frozen=True)
@@ -186,8 +95,9 @@ def validate_epoch(
     progress = run.agree(clock)
     for remaining in reversed(range(run.spec.validation_steps)):
         image, target, _ = feed.take()
+        parts = torch.split(image, run.saving.samples or len(image))
         with run.autocast():
-            logits: Tensor = network(image)
+            logits = torch.cat([network(part) for part in parts])
         losses.append(run.loss(logits, target, progress=progress))
         pseudo_dice.add(logits, target)
         progress = run.agree(clock)
@@ -203,20 +113,16 @@ def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> Queued
     """Give the device one optimiser step, which changes nothing when the loss or the gradient is not finite."""
     image, target, cases = batch
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
-    run.optimizer.zero_grad(set_to_none=True)
-    with run.autocast():
-        outputs = run.training_call(image)
-    loss = run.loss(outputs, target, progress=progress)
-    run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    loss = compute_gradients(run, image, target, progress)
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
-    is_bad = ~torch.isfinite(loss.detach() + norm)
+    is_bad = ~torch.isfinite(loss + norm)
     step_unless(is_bad, run.optimizer, run.scaler)
     for buffer, before in buffers:
         _settle_statistics(run, buffer, before, is_bad)
     if run.average is not None:
         run.average.update(run.network)
-    return run.step, cases, torch.stack((loss.detach(), norm))
+    return run.step, cases, torch.stack((loss, norm))
 
 
 def _settle_statistics(run: TrainingRun, buffer: Tensor, before: Tensor, is_bad: Tensor) -> None:

@@ -16,8 +16,8 @@ from autoseg.training.data.augmentation.on_device import build_device_augmentati
 from autoseg.training.data.batch import Share
 from autoseg.training.losses import SegmentationLoss, build_loss
 from autoseg.training.steps.averaging import WeightAverage
-from autoseg.training.steps.loop import StepSettings, TrainingRun
 from autoseg.training.steps.optimizer import build_optimizer
+from autoseg.training.steps.run import StepSettings, TrainingRun
 
 logger = logging.getLogger("autoseg.train")
 

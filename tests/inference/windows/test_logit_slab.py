@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import PredictionError
-from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
+from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage, open_slab
 
 EXACT = [SlabStorage("ram"), SlabStorage("file"), SlabStorage("device")]
 HALF = [SlabStorage("ram", torch.float16), SlabStorage("file", torch.float16)]
@@ -110,7 +110,7 @@ def test_a_full_disk_is_told(monkeypatch):
 def test_pages_of_the_file_are_not_held():
     code = """if True:  # in a process of its own: one that ran other tests also frees and takes memory for them
         import torch
-        from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage
+        from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage, open_slab
         from autoseg.system import measure_resident_memory
 
         logits, weights = torch.ones(40, 16, 256, 256), torch.ones(16, 256, 256)
@@ -126,3 +126,34 @@ def test_pages_of_the_file_are_not_held():
     assert int(added) < 60_000_000
     assert int(popped) < 60_000_000
     assert all_ones == "True"
+
+
+def test_sums_for_which_the_device_is_too_small_are_kept_in_ram(monkeypatch, caplog):
+    zeros, asked = torch.zeros, []
+
+    def limited_zeros(shape, **options):
+        asked.append(str(options.get("device", "cpu")))
+        if asked[-1] != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return zeros(shape, **options)
+
+    monkeypatch.setattr(torch, "zeros", limited_zeros)
+    slab = open_slab(2, 3, (4, 5), SlabStorage("device", device=torch.device("meta")))
+    assert slab.device == torch.device("cpu")
+    assert asked == ["meta", "cpu", "cpu"]
+    assert "they are kept in RAM" in caplog.text
+    monkeypatch.setattr(torch, "zeros", _fail)
+    with pytest.raises(RuntimeError, match="other"):
+        open_slab(2, 3, (4, 5), SlabStorage("device", device=torch.device("meta")))
+
+
+def _fail(*_arguments, **_options):
+    raise RuntimeError("other")
+
+
+def test_sums_may_move_to_ram_between_two_windows():
+    slab = LogitSlab(1, 2, (1, 2), SlabStorage("device"))
+    slab.add(torch.ones(1, 2, 1, 2), torch.ones(2, 1, 2), 0, slice(0, 1), slice(0, 2))
+    slab.move_to_ram()
+    slab.add(torch.full((1, 2, 1, 2), 3.0), torch.ones(2, 1, 2), 0, slice(0, 1), slice(0, 2))
+    assert slab.pop(0).tolist() == [[[2.0, 2.0]]]

@@ -191,3 +191,45 @@ def test_threads_share_what_is_learnt(labels, clock):
     assert shared.batch.chosen is not None
     assert shared.trial is not None
     assert shared.trial.accepted is not None
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_fewer_windows_go_through_the_networks_where_memory_runs_out(limit, caplog):
+    windows, passes = torch.randn(8, 1, 4, 6), []
+
+    def forward(batch):
+        passes.append(len(batch))
+        if len(batch) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return batch * 2
+
+    run = NetworkPass(forward, NetworkPasses())
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        assert torch.equal(run(windows), windows * 2)
+    fitting = {1: [4, 2, 1], 2: [4, 2], 3: [4, 2]}[limit]
+    assert [int(message.rsplit(maxsplit=1)[1]) for message in caplog.messages] == fitting
+    passes.clear()
+    for _ in range(12):
+        assert torch.equal(run(windows), windows * 2)
+    assert max(passes) <= fitting[-1]
+
+
+def test_memory_too_small_for_one_window_and_other_errors_are_raised():
+    def fail_with(error):
+        def forward(_batch):
+            raise error
+
+        return NetworkPass(forward, NetworkPasses())
+
+    with pytest.raises(torch.OutOfMemoryError):
+        fail_with(torch.OutOfMemoryError("CUDA out of memory."))(torch.randn(4, 1, 4, 6))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fail_with(RuntimeError("shapes differ"))(torch.randn(4, 1, 4, 6))
+
+
+def test_a_batch_that_did_not_fit_is_not_tried_again():
+    trial = BatchTrial()
+    trial.record(8, 8, 1.0)
+    assert trial.shrink(8) == 4
+    assert trial.next_size(8) == 4
+    assert set(tried(trial, 8, lambda size: 1 / size)) == {4, 2}

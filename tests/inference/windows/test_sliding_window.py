@@ -1,6 +1,7 @@
 """Windows, their weights and the blend."""
 
 import itertools
+import logging
 import math
 
 import numpy as np
@@ -252,3 +253,33 @@ def test_undefined_logits_are_refused(value):
         predict_logits(
             lambda windows: torch.cat([windows, windows * value], dim=1), torch.ones(1, 4, 4, 4), (4, 4, 4), 2
         )
+
+
+def test_mirrored_variants_are_predicted_one_at_a_time_where_memory_runs_out(caplog):
+    image, passes = np.random.default_rng(2).normal(size=(1, 5, 9, 14)).astype(np.float32), []
+
+    def forward(windows):
+        passes.append(len(windows))
+        return torch.cat([windows, -2 * windows], dim=1)
+
+    def limited(windows):
+        if len(windows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(windows)
+
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        found, expected = (
+            torch.stack(list(stream_logits(run, image, (4, 6, 8), 2, (0, 2), WindowSettings(window_batch=4))), dim=1)
+            for run in (limited, forward)
+        )
+    assert torch.equal(found, expected)
+    assert len(caplog.messages) == 1
+    assert "sums of windows are kept in RAM" in caplog.text
+
+
+def test_memory_too_small_for_one_window_is_raised():
+    def forward(_windows):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(stream_logits(forward, np.zeros((1, 5, 9, 14), dtype=np.float32), (4, 6, 8), 2))

@@ -8,7 +8,7 @@ from autoseg.training.data.batch import Batch
 from autoseg.training.folds.final_weights import MIN_BATCHES, choose_final_weights
 from autoseg.training.probe import NOISE_ENCODING as ENCODING
 from autoseg.training.probe import measured_configuration
-from autoseg.training.steps.loop import Clock
+from autoseg.training.steps.run import Clock
 from tests.training.small_runs import start_on_cpu
 
 FOREVER = Clock(total_steps=1, limit_seconds=None)

@@ -11,7 +11,8 @@ from autoseg.training.data.batch import Batch
 from autoseg.training.probe import NOISE_ENCODING as ENCODING
 from autoseg.training.probe import measured_configuration
 from autoseg.training.steps import loop
-from autoseg.training.steps.loop import Clock, train_epoch, validate_epoch
+from autoseg.training.steps.loop import train_epoch, validate_epoch
+from autoseg.training.steps.run import Clock
 from tests.training.small_runs import start_on_cpu
 
 

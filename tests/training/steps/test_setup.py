@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from autoseg.training.probe import NOISE_ENCODING as ENCODING
 from autoseg.training.probe import measured_configuration
-from autoseg.training.steps.loop import StepSettings
+from autoseg.training.steps.run import StepSettings
 from autoseg.training.steps.setup import build_initial_network, compile_network, should_compile, start_run, use_gpu
 from tests.training.small_runs import start_on_cpu
 

@@ -1,0 +1,129 @@
+"""The gradients of one batch, in as much memory as there is.
+
+    whole batch -> activations computed again in the backward pass -> half of the samples at a time -> ... -> one
+
+A batch that runs out of memory is computed again with the next saving, which all later batches keep. Every saving costs
+time and gives the same gradients, but for the order of floating-point sums.
+"""
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from autoseg.networks.devices import is_out_of_memory, release_cached_memory
+from autoseg.networks.unet import UNet
+from autoseg.training.steps.run import MemorySaving, TrainingRun
+
+logger = logging.getLogger("autoseg.train")
+
+
+def compute_gradients(run: TrainingRun, image: Tensor, target: Tensor, progress: float) -> Tensor:
+    """Put the gradients of one batch into the parameters, with less and less memory if it does not suffice.
+
+    Args:
+        run: Its parameters get gradients, multiplied by the scale of fp16; its `saving` grows where memory is missing.
+        image: (B, C, *S), on the device.
+        target: Label indices, (B, *S).
+        progress: Fraction of the training that is done, [0, 1].
+
+    Returns:
+        The loss, a scalar without gradient.
+
+    Raises:
+        RuntimeError, MemoryError: Errors of torch; out of memory only if nothing can be saved any more.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
+    while True:
+        run.optimizer.zero_grad(set_to_none=True)
+        try:
+            return _compute_once(run, image, target, progress)
+        except (RuntimeError, MemoryError) as error:
+            saving = _next_saving(run, len(image))
+            if saving is None or not is_out_of_memory(error):
+                raise
+        # here, not above: the error holds the tensors of the failed attempt
+        _set(buffers)
+        release_cached_memory(run.settings.device)
+        _adopt(run, saving)
+
+
+def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: float) -> Tensor:
+    samples = run.saving.samples
+    if samples is not None and samples < len(image):
+        return _compute_in_parts(run, image, target, progress, samples)
+    with run.autocast():
+        outputs = run.training_call(image)
+    loss = run.loss(outputs, target, progress=progress)
+    buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()] if run.saving.recompute else []
+    run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    _set(buffers)  # what is computed again would count twice in the statistics of batch normalisation
+    return loss.detach()
+
+
+def _compute_in_parts(run: TrainingRun, image: Tensor, target: Tensor, progress: float, samples: int) -> Tensor:
+    """The same gradients with the activations of few samples in memory.
+
+    The loss may compare samples with each other, as the Dice of a batch does, so its gradient with respect to the
+    logits of the whole batch comes first; then every part goes through the network once more, and takes its share.
+
+    References:
+        Gao et al., "Scaling deep contrastive learning batch size under memory limited setup" (GradCache), 2021.
+    """
+    parts = torch.split(image, samples)
+    with torch.no_grad(), run.autocast():
+        outputs = [_levels(run.training_call(part)) for part in parts]
+    logits = [torch.cat(level).requires_grad_() for level in zip(*outputs, strict=True)]
+    loss = run.loss(logits if len(logits) > 1 else logits[0], target, progress=progress)
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(run.scaler.scale(loss), logits, allow_unused=True)
+    used = [level for level, gradient in enumerate(gradients) if gradient is not None]  # a level may have weight 0
+    shares = [torch.split(gradient, samples) for gradient in gradients if gradient is not None]
+    for part, *share in zip(parts, *shares, strict=True):
+        with run.autocast():
+            levels = _levels(run.training_call(part))
+        torch.autograd.backward([levels[level] for level in used], share)
+    return loss.detach()
+
+
+def _levels(outputs: Tensor | list[Tensor]) -> list[Tensor]:
+    """The logits of all levels, of a network with or without deep supervision."""
+    return [outputs] if isinstance(outputs, Tensor) else outputs
+
+
+def _next_saving(run: TrainingRun, batch_size: int) -> MemorySaving | None:
+    """What needs less memory than now; None if nothing does.
+
+    Several processes wait for each other within a step, so none of them can repeat its part. Batch normalisation takes
+    its statistics over the batch, which therefore stays whole.
+    """
+    if run.settings.ranks.count > 1 or not isinstance(run.network, UNet):
+        return None
+    if not run.saving.recompute:
+        return MemorySaving(recompute=True)
+    samples = (run.saving.samples or batch_size) // 2
+    if samples == 0 or any(True for _ in run.network.buffers()):
+        return None
+    return MemorySaving(recompute=True, samples=samples)
+
+
+def _adopt(run: TrainingRun, saving: MemorySaving) -> None:
+    """Keep to a saving from now on, and say so; a compiled network would have to be compiled anew."""
+    run.saving = saving
+    run.training_call = run.network
+    if isinstance(run.network, UNet):
+        run.network.recompute_activations = saving.recompute
+    if saving.samples is None:
+        how = "activations are computed again in the backward pass (a step takes about a third longer)"
+    else:
+        how = f"samples that go through the network at a time: {saving.samples} (a step takes about twice as long)"
+    logger.warning(
+        "the memory of %s is too small for a training step; from now on %s. The result stays the same.",
+        run.settings.device, how,
+    )  # fmt: skip
+
+
+def _set(buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Give buffers their values: pairs of a buffer and a value."""
+    for buffer, value in buffers:
+        buffer.copy_(value)

@@ -1,0 +1,116 @@
+"""The moving parts of one fold's training, and the clock that says how far it is.
+
+Tested in tests/training/steps/test_loop.py.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.plan import TrainingSpec
+from autoseg.training.data.augmentation.on_device import DeviceAugmentation
+from autoseg.training.distributed import Ranks
+from autoseg.training.losses import SegmentationLoss
+from autoseg.training.steps.averaging import WeightAverage
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Progress by time where a time was promised, so that a fold ends when it was promised to; else by steps."""
+
+    total_steps: int
+    limit_seconds: float | None
+    """Training time allowed, over all resumed runs; None: steps decide."""
+    elapsed_before: float = 0.0
+    """Training seconds of earlier runs."""
+    started: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        """Training seconds so far, earlier runs included."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    def progress(self, step: int) -> float:
+        """Fraction of the training that is done after `step` steps, [0, 1]; 1 means stop."""
+        done = step / self.total_steps if self.limit_seconds is None else self.elapsed() / self.limit_seconds
+        return min(done, 1.0)
+
+    def remaining_seconds(self, step: int) -> float | None:
+        """Training seconds still to come, if the rest goes as fast as before; None at the very start."""
+        if self.limit_seconds is not None:
+            return max(self.limit_seconds - self.elapsed(), 0.0)
+        progress = self.progress(step)
+        return self.elapsed() * (1.0 - progress) / progress if progress > 0.0 else None
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How training steps are computed."""
+
+    device: torch.device
+    precision: torch.dtype
+    """Type of autocast; float32: none."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """Processes that share each batch; the default is this one alone."""
+    compiled: bool = False
+    """Whether the network's training call is compiled."""
+
+
+@dataclass(frozen=True)
+class MemorySaving:
+    """What a training step does to need less memory, at the price of time."""
+
+    recompute: bool = False
+    """Whether activations are computed again in the backward pass instead of being kept."""
+    samples: int | None = None
+    """Samples that go through the network at a time; None: the whole batch."""
+
+
+@dataclass
+class TrainingRun:
+    """The moving parts of one fold's training; made by `start_run`."""
+
+    network: nn.Module
+    """Owns the weights; its state dict is what checkpoints hold."""
+    training_call: nn.Module
+    """The network as a training step calls it: compiled, in parallel with other processes, or as it is."""
+    loss: SegmentationLoss
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    """Active in fp16 only."""
+    average: WeightAverage | None
+    augmentation: DeviceAugmentation | None
+    """What the loader leaves to a GPU; None on a CPU, where the loader does all of it."""
+    spec: TrainingSpec
+    encoding: LabelEncoding
+    settings: StepSettings
+    saving: MemorySaving = field(default_factory=MemorySaving)
+    """Grows when the device's memory turns out too small."""
+    step: int = 0
+    """Optimiser steps done."""
+    bad_steps: int = 0
+    """Number of the last steps in a row that were not finite."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set from outside (a signal) to stop after the current step."""
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set when all processes have agreed to stop."""
+
+    @property
+    def kept_network(self) -> nn.Module:
+        """The network that is validated and kept: the one with averaged weights where there is an average."""
+        return self.network if self.average is None else self.average.network
+
+    def agree(self, clock: Clock) -> float:
+        """The first process's progress, for all; a stop asked of any process stops all of them."""
+        progress, stop = self.settings.ranks.agree(clock.progress(self.step), stop=self.stop.is_set())
+        if stop:
+            self.stopped.set()
+        return progress
+
+    def autocast(self) -> torch.autocast:
+        """A context in which networks compute in the training's precision."""
+        precision = self.settings.precision
+        return torch.autocast(self.settings.device.type, precision, enabled=precision != torch.float32)
