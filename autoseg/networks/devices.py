@@ -118,6 +118,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_cached_memory(device: torch.device) -> None:
-    """Hand the blocks that a GPU's allocator keeps without using them back, so that they can be cut anew."""
+    """Hand the blocks that a GPU's allocator keeps without using them back, so that they can be cut again."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -108,7 +108,7 @@ def _next_saving(run: TrainingRun, batch_size: int) -> MemorySaving | None:
 
 
 def _adopt(run: TrainingRun, saving: MemorySaving) -> None:
-    """Keep to a saving from now on, and say so; a compiled network would have to be compiled anew."""
+    """Keep to a saving from now on, and say so; a compiled network would have to be compiled again."""
     run.saving = saving
     run.training_call = run.network
     if isinstance(run.network, UNet):

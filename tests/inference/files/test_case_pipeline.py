@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from autoseg.errors import PredictionError
 from autoseg.inference.files import case_pipeline
@@ -181,3 +182,19 @@ def test_what_is_being_read_does_not_hold_an_interrupt_up(monkeypatch):
         list(record.run(monkeypatch, 2))
     assert prepared == [0]
     held.set()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError()]
+)
+def test_a_case_that_is_too_large_for_the_memory_fails_with_what_to_do(monkeypatch, error):
+    def predict(_prepared):
+        raise error
+
+    monkeypatch.setattr(case_pipeline, "prepare_case", lambda *_: "prepared")
+    files = [OutputFile(InputCase("1", ()), Path("1.nii.gz"))]
+    for max_memory in (None, 10**9):
+        stub: Any = SimpleNamespace(max_memory=max_memory, predict=lambda prepared, *_: predict(prepared))
+        (outcome,) = predict_cases(stub, files, OutputChoices())
+        assert outcome.error.startswith("the memory of the machine or the GPU is too small for this image")
+        assert "--max-memory or --device cpu" in outcome.error

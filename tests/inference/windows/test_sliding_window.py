@@ -269,7 +269,9 @@ def test_mirrored_variants_are_predicted_one_at_a_time_where_memory_runs_out(cap
 
     with caplog.at_level(logging.WARNING, "autoseg.predict"):
         found, expected = (
-            torch.stack(list(stream_logits(run, image, (4, 6, 8), 2, (0, 2), WindowSettings(window_batch=4))), dim=1)
+            torch.stack(
+                list(stream_logits(run, list(image), (4, 6, 8), 2, (0, 2), WindowSettings(window_batch=4))), dim=1
+            )
             for run in (limited, forward)
         )
     assert torch.equal(found, expected)
@@ -282,4 +284,4 @@ def test_memory_too_small_for_one_window_is_raised():
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(stream_logits(forward, np.zeros((1, 5, 9, 14), dtype=np.float32), (4, 6, 8), 2))
+        list(stream_logits(forward, list(np.zeros((1, 5, 9, 14), dtype=np.float32)), (4, 6, 8), 2))
