@@ -5,6 +5,8 @@ Tested in tests/records/test_files.py.
 
 from typing import Literal
 
+from pydantic import Field
+
 from autoseg.records.files import Record
 
 Triple = tuple[int, int, int]
@@ -69,3 +71,5 @@ class PreprocessedCase(Record):
     """The plan's axis order: transposed axis i is working axis transpose[i]."""
     content_hash: str = ""
     """Hash of the source files and of the settings that made the array; empty at prediction."""
+    checksum: str = Field(default="", exclude_if=lambda value: value == "")
+    """SHA-256 of the array's file, to notice damage; empty at prediction and in older files."""

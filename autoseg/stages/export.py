@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from autoseg import DISTRIBUTION
 from autoseg.errors import PredictionError
@@ -26,6 +25,7 @@ from autoseg.inference.refinement.loading import load_refiners, refiner_path
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
 from autoseg.interop.archives import refuse_output, staged_output
 from autoseg.interop.models import describe_files, open_model, read_manifest
+from autoseg.networks.weight_files import read_weights
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation
@@ -232,7 +232,7 @@ def _copy_weights(chosen: ModelToExport, copy: Workspace, progress: Progress) ->
     for done, (name, fold) in enumerate(networks, start=1):
         source = chosen.workspace.fold(name, fold) / f"checkpoint_{chosen.options.checkpoint}"
         record = anonymous_checkpoint(read_record(Checkpoint, source.with_suffix(".json")))
-        save_weights(load_file(source.with_suffix(".safetensors")), record, copy.fold(name, fold) / FINAL)
+        save_weights(read_weights(source.with_suffix(".safetensors")), record, copy.fold(name, fold) / FINAL)
         progress(done, len(networks))
 
 

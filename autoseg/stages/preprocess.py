@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.errors import DatasetError, RecordError, UsageError
+from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.arrays.border_core import divide_labels
+from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.imaging.arrays.labels import draw_class_locations
 from autoseg.imaging.arrays.preprocessing import preprocess_case
-from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, array_hashes, remove_other_cases, save_case
+from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, remove_other_cases, save_case
 from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
@@ -32,7 +33,7 @@ def preprocess_dataset(
     workers: int,
     progress: Progress = no_progress,
 ) -> None:
-    """Store every case as the configurations need it; cases that are up to date are not changed.
+    """Store every case as the configurations need it; cases that are up to date and undamaged are not changed.
 
     Each case is read once for all configurations. Cascades share the arrays of the configuration they follow, so
     they are skipped. Stored cases that the dataset no longer has are removed.
@@ -102,11 +103,8 @@ def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
 
 
 def _stored_hash(workspace: Workspace, configuration_name: str, case_id: str) -> str:
-    """Content hash of a complete stored case; empty when it is missing or its record is damaged."""
+    """Content hash of a stored case; empty when it is missing or damaged."""
     folder = workspace.preprocessed(configuration_name)
-    if not (folder / (case_id + ARRAY_ENDING)).exists():
+    if find_case_damage(folder, case_id):
         return ""
-    try:
-        return read_record(PreprocessedCase, folder / (case_id + RECORD_ENDING)).content_hash
-    except RecordError:
-        return ""
+    return read_record(PreprocessedCase, folder / (case_id + RECORD_ENDING)).content_hash

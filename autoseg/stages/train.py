@@ -35,6 +35,7 @@ from autoseg.training.folds.planned_data import (
     check_fold_files,
     check_preprocessed,
     check_still_planned,
+    check_undamaged,
     planned_arrays,
     read_fingerprint,
 )
@@ -87,6 +88,7 @@ def train_fold(
         earlier = None if options.restart else finished_earlier(fold)
         _, one_has_work = ranks.agree(0.0, stop=earlier is None)  # then all of them train, or find out that they cannot
         if ranks.is_first and earlier is None:
+            check_undamaged(fold)
             _warn_of_missing_labels(fold)
         checkpoint = _train_in_time(fold, began, bar) if earlier is None or one_has_work else earlier
     if ranks.is_first and checkpoint.finished:

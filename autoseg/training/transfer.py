@@ -16,11 +16,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoseg.errors import UsageError
-from autoseg.networks.weight_files import is_same_training, read_inner_record
+from autoseg.networks.weight_files import is_same_training, read_inner_record, read_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, is_model_of
@@ -200,10 +199,9 @@ def _damaged(path: Path, error: Exception) -> UsageError:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        return read_weights(path)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
-    return tensors
 
 
 def _match(

@@ -318,6 +318,22 @@ def test_a_second_run_does_nothing_and_changes_are_noticed(dataset, tmp_path, mo
     assert open_case(workspace.preprocessed("3d_fullres"), "b").array[0].min() >= 0.0
 
 
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_array_is_made_again_and_no_other_one(dataset, tmp_path, damage):
+    _, description = dataset
+    workspace, run = Workspace(tmp_path / "run"), ("3d_fullres",)
+    preprocess_dataset(description, simple_plan(), workspace, run, 1)
+    first, path = modification_times(workspace), workspace.preprocessed("3d_fullres") / "b.b2nd"
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = bytes([content[middle] ^ 4])
+    path.write_bytes(content[:middle] + (b"" if damage == "cut" else flipped + content[middle + 1 :]))
+    preprocess_dataset(description, simple_plan(), workspace, run, 1)
+    assert path.read_bytes() == content
+    changed = {name for name, time in modification_times(workspace).items() if time != first[name]}
+    assert changed == {"b.b2nd", "b.json"}
+
+
 def with_statistics(plan, **values):
     """The plan with other foreground statistics, as they follow from another label map."""
     spec = plan.configurations["3d_fullres"].normalization[0].model_copy(update=values)

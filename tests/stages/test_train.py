@@ -25,7 +25,7 @@ from autoseg.stages import train
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.train import fold_log, train_fold
-from autoseg.training.folds import training
+from autoseg.training.folds import planned_data, training
 from autoseg.training.options import TrainingOptions
 from tests.training.small_folds import (
     NAME,
@@ -91,6 +91,36 @@ def test_a_training_that_was_too_short_to_learn_is_named(workspace, caplog):
     )
     (message,) = [message for message in caplog.messages if "too briefly" in message]
     assert message.startswith(sentence)
+
+
+def flip_a_bit(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 16
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_an_array_keeps_the_fold_from_training(workspace):
+    case = read_record(Splits, workspace.splits).folds[0].validation[0]
+    path = workspace.preprocessed(NAME) / f"{case}.b2nd"
+    flip_a_bit(path, path.stat().st_size // 2)
+    with pytest.raises(TrainingError, match=rf"1 of 6 preprocessed cases are damaged: {case} .*doctor .* --repair"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+def test_a_fold_whose_arrays_cannot_all_be_compared_in_time_says_so(workspace, monkeypatch, caplog):
+    monkeypatch.setattr(planned_data, "MAX_CHECK_SECONDS", -1.0)
+    with caplog.at_level("INFO", "autoseg"):
+        train_fold(workspace, NAME, "0", SHORT)
+    assert any("0 of 6 preprocessed cases were compared" in message for message in caplog.messages)
+
+
+def test_final_weights_with_a_flipped_bit_are_made_again(workspace):
+    train_fold(workspace, NAME, "0", SHORT)
+    trained = {name: tensor.clone() for name, tensor in weights(workspace).items()}  # the file is changed below
+    path = workspace.fold(NAME, "0") / "checkpoint_final.safetensors"
+    flip_a_bit(path, -3)
+    train_fold(workspace, NAME, "0", SHORT)
+    assert equal(weights(workspace), trained)
 
 
 @pytest.mark.parametrize(

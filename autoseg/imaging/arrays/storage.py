@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import ClassLocations, Locations
 from autoseg.records.case import PreprocessedCase, Triple
-from autoseg.records.files import read_record, replacing, write_record
+from autoseg.records.files import hash_file, read_record, replacing, write_record
 from autoseg.records.plan import Plan, hash_of, used_normalization
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def save_case(
 
     Args:
         folder: Folder of the configuration; created when missing.
-        record: What preprocessing did; its case id is the file name.
+        record: What preprocessing did; its case id is the file name. It is written with its checksum.
         image: Image, (C, Z, Y, X).
         labels: Label indices, (Z, Y, X).
         locations: Result of `draw_class_locations`.
@@ -130,12 +130,13 @@ def save_case(
     # A case is complete when it has a record, so an old record must not remain beside a new array.
     record_path.unlink(missing_ok=True)
     chunks, blocks = chunk_layout(labels.shape, patch_size)
-    with replacing(folder / (record.case + ARRAY_ENDING)) as temporary:
+    path = folder / (record.case + ARRAY_ENDING)
+    with replacing(path) as temporary:
         array = _write_array(
             np.concatenate([image, labels[None]], axis=0, dtype=np.float32), (1, *chunks), (1, *blocks), temporary
         )
         _write_locations(array, *locations)
-    write_record(record, record_path)
+    write_record(record.model_copy(update={"checksum": hash_file(path)}), record_path)
 
 
 def open_array(path: Path) -> "blosc2.NDArray":
@@ -317,7 +318,7 @@ def _array_name(record_path: Path) -> str:
     return record_path.name.removesuffix(RECORD_ENDING) + ARRAY_ENDING
 
 
-_ADVICE = "Delete the .json file of this case and run autoseg-plan again, which preprocesses it again."
+_ADVICE = "To preprocess it again, run autoseg-plan again with the same workspace."
 
 
 def array_hashes(source: str, plan: Plan, configuration_name: str) -> tuple[str, str]:

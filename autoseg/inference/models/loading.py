@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoseg.errors import PredictionError
@@ -22,7 +21,7 @@ from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, c
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import memory_format
-from autoseg.networks.weight_files import is_same_training, read_inner_record
+from autoseg.networks.weight_files import is_same_training, read_inner_record, read_weights
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
@@ -300,7 +299,7 @@ def _load_network(
     path = workspace.fold(name, fold) / f"checkpoint_{checkpoint}.safetensors"
     network = build_network(configuration.network, deep_supervision=False)
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_weights(path))
     except (SafetensorError, OSError) as error:
         raise PredictionError(_describe_damage(path, error, workspace, name, fold)) from error
     except RuntimeError as error:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from autoseg.errors import PredictionError
 from autoseg.inference.refinement.refine import LoadedRefiners
 from autoseg.networks.devices import memory_format
 from autoseg.networks.refiner import RefinerNetwork
+from autoseg.networks.weight_files import read_weights
 from autoseg.records.files import hash_file
 from autoseg.records.network import NetworkSpec
 from autoseg.records.selection import Refinement
@@ -46,7 +46,7 @@ def load_refiner(path: Path, spec: NetworkSpec, device: torch.device) -> Refiner
     """
     network = RefinerNetwork(spec)
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_weights(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise PredictionError(f"{path}: the weights cannot be read ({error}); run autoseg select again") from error
     layout = memory_format(2 if network.is_flat else 3)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from autoseg.errors import TrainingError
-from autoseg.networks.weight_files import RECORD_KEY, write_weights
+from autoseg.networks.weight_files import RECORD_KEY, read_inner_record, read_weights, write_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import write_record
 
@@ -57,10 +57,10 @@ def load_resume_point(path: Path) -> ResumePoint | None:
     if not file.exists():
         return None
     try:
-        with safe_open(file, framework="pt") as opened:
-            record = Checkpoint.model_validate_json((opened.metadata() or {})[RECORD_KEY])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        tensors, record = read_weights(file), read_inner_record(file)
+        if record is None:
+            raise SafetensorError("it has no record of its training")
+    except (SafetensorError, ValueError, OSError) as error:
         raise TrainingError(
             f"{file}: this checkpoint is damaged ({error}). Delete it, or train with --restart to start over."
         ) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from autoseg.errors import TrainingError
-from autoseg.networks.weight_files import is_same_training, read_inner_record
+from autoseg.networks.weight_files import is_same_training, read_inner_record, read_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import is_model_of
@@ -53,6 +53,7 @@ def find_weights_fault(checkpoint: Checkpoint, path: Path) -> str:
     """Why a weights file does not belong to the record beside it, or cannot be read; empty if all is well."""
     try:
         inner = read_inner_record(path)
+        read_weights(path)
     except (SafetensorError, OSError, ValueError) as error:
         return f"{path}: the weights cannot be read ({error})"
     if inner is not None and not is_same_training(inner, checkpoint):

@@ -6,10 +6,12 @@ anything is trained or scored with it. Without fingerprint.json (imported models
 Tested in tests/stages/test_train.py and tests/stages/test_select.py.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autoseg.errors import TrainingError, UsageError
+from autoseg.imaging.arrays.damage import find_damaged_cases
 from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, stored_cases
 from autoseg.imaging.datasets.cases import is_changed
 from autoseg.records.case import PreprocessedCase
@@ -18,7 +20,16 @@ from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint, data_hash
 from autoseg.records.plan import Plan, is_model_of
 from autoseg.records.workspace import Workspace
+from autoseg.text import format_command
 from autoseg.training.folds.fold import Fold
+
+logger = logging.getLogger("autoseg.train")
+
+MAX_CHECK_SECONDS = 60.0
+"""Longest time that a training spends on the checksums of its cases; 2 GB take a second from a disk that is as fast."""
+
+MAX_CHECK_FRACTION = 0.01
+"""The same as a fraction of a promised training time."""
 
 
 def read_fingerprint(workspace: Workspace) -> Fingerprint | None:
@@ -67,6 +78,30 @@ def check_preprocessed(
             f"{workspace.plan}, or from other files. Run autoseg-plan again with the same workspace, without "
             "--no-preprocess; with --keep-plan if plan.json was edited."
         )
+
+
+def check_undamaged(fold: Fold) -> None:
+    """Compare the cases of a fold with their checksums, as many as a short time allows; says if it was not all.
+
+    Raises:
+        TrainingError: If an array or a record is damaged.
+    """
+    promised = fold.spec.time_per_fold_seconds
+    seconds = MAX_CHECK_SECONDS if promised is None else min(MAX_CHECK_SECONDS, MAX_CHECK_FRACTION * promised)
+    cases = (*fold.split.training, *fold.split.validation)
+    damaged, checked = find_damaged_cases(fold.preprocessed, cases, seconds)
+    if damaged:
+        case, damage = next(iter(damaged.items()))
+        command = format_command("autoseg", "doctor", fold.workspace.root, "--repair")
+        raise TrainingError(
+            f"{fold.preprocessed}: {len(damaged)} of {checked} preprocessed cases are damaged: {case} {damage}"
+            f"{', and others' if len(damaged) > 1 else ''}. Preprocess them again: {command}"
+        )
+    if checked < len(cases):
+        logger.info(
+            "%d of %d preprocessed cases were compared with their checksums in %.1f s; %s compares all of them",
+            checked, len(cases), seconds, format_command("autoseg", "verify", fold.workspace.root),
+        )  # fmt: skip
 
 
 def check_planned_files(folder: Path, cases: Iterable[CaseFiles], fingerprint: Fingerprint | None) -> None:

@@ -59,7 +59,7 @@ def test_everything_comes_back(tmp_path, case):
     locations = {head: voxels(head % 5, seed=head) for head in range(1, 41)}
     image, labels = save(tmp_path / "c", case, locations=locations, annotated=voxels(7))
     stored = open_case(tmp_path / "c", case)
-    assert stored.record == record_of(case)
+    assert stored.record.model_copy(update={"checksum": ""}) == record_of(case)
     assert stored.array.shape == (3, *SHAPE)
     np.testing.assert_array_equal(stored.array[:-1], image)
     np.testing.assert_array_equal(stored.array[-1], labels)

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from autoseg.errors import TrainingError
+from autoseg.networks.weight_files import read_weights, write_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import TrainingSpec
@@ -117,6 +120,50 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, content):
     (tmp_path / "last.safetensors").write_bytes(content)
     with pytest.raises(TrainingError, match=r"last\.safetensors.*damaged.*--restart"):
         load_resume_point(tmp_path / "last")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flipped_bit_in_tensors_is_damage(tmp_path, seed):
+    network, optimizer = trained(torch.optim.AdamW)
+    save_resume_point(tmp_path / "last", RECORD, cpu_weights(network.state_dict()), optimizer, {})
+    path = tmp_path / "last.safetensors"
+    content = bytearray(path.read_bytes())
+    first = 8 + int.from_bytes(content[:8], "little")  # tensors follow the header
+    rng = np.random.default_rng(seed)
+    content[rng.integers(first, len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+    with pytest.raises(SafetensorError, match="does not have the checksum"):
+        read_weights(path)
+    with pytest.raises(TrainingError, match=r"last\.safetensors: this checkpoint is damaged .*checksum.*--restart"):
+        load_resume_point(tmp_path / "last")
+
+
+@pytest.mark.parametrize(("before", "after"), [(b'"epoch', b'"epocj'), (b"0.bias", b"0.bjas"), (b'"F32"', b'"I32"')])
+def test_altered_headers_are_damage(tmp_path, before, after):
+    network, _ = trained(torch.optim.SGD)
+    save_weights(cpu_weights(network.state_dict()), RECORD, tmp_path / "final")
+    path = tmp_path / "final.safetensors"
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(SafetensorError, match="does not have the checksum"):
+        read_weights(path)
+
+
+def test_tensors_of_every_kind_have_a_checksum_and_come_back(tmp_path):
+    tensors = {
+        "empty": torch.zeros(0, 3), "number": torch.tensor(7), "flags": torch.tensor([True, False]),
+        "half": torch.arange(6, dtype=torch.float16).reshape(2, 3).T, "brain": torch.ones(2, dtype=torch.bfloat16),
+    }  # fmt: skip
+    write_weights(tensors, tmp_path / "all.safetensors")
+    found = read_weights(tmp_path / "all.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_weights_without_a_checksum_are_read(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", metadata={"checkpoint": "{}"})
+    assert torch.equal(read_weights(tmp_path / "old.safetensors")["a"], torch.ones(3))
 
 
 def test_weights_are_readable_for_whom_other_files_are(tmp_path):
