@@ -5,6 +5,7 @@ Tested in tests/test_system.py and tests/cli/test_planning_device.py.
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,38 @@ def count_cores() -> int:
         return len(psutil.Process().cpu_affinity())
     except (AttributeError, OSError, psutil.Error):  # macOS binds no process to cores; a sandbox without /proc
         return os.cpu_count() or 1
+
+
+def count_threads() -> int:
+    """Threads that numerical libraries use: OMP_NUM_THREADS, which they obey, else one for each core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else count_cores()
+
+
+def processor_name() -> str:
+    """Name of the processor, such as `Intel(R) Xeon(R) CPU @ 2.20GHz`; its architecture where no more is known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def user_cache_folder() -> Path | None:
+    """Folder of files that this user's programs can make again; None where the user has no home.
+
+    It is `XDG_CACHE_HOME` where that is set (XDG Base Directory Specification); else `~/Library/Caches` on macOS,
+    `%LOCALAPPDATA%` on Windows, `~/.cache` on other systems.
+    """
+    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if asked.is_absolute():
+        return asked
+    folders = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+    try:
+        return Path(folders.get(sys.platform, "~/.cache")).expanduser()
+    except RuntimeError:
+        return None
 
 
 def measure_available_memory() -> int | None:
@@ -94,13 +127,30 @@ def _container_memory() -> int | None:
 
 def gpu_memory_gigabytes(index: int = 0) -> float | None:
     """Memory of an NVIDIA GPU by its driver's own tool; None where there is no such GPU."""
+    answer = _ask_driver(index, "memory.total")
+    return float(answer) * 2**20 / 1e9 if answer.isdecimal() else None
+
+
+def gpu_name(index: int = 0) -> str:
+    """Name of an NVIDIA GPU by its driver's own tool; empty where there is no such GPU."""
+    return _ask_driver(index, "name")
+
+
+def gpu_busy_fraction(index: int = 0) -> float | None:
+    """Fraction of the last moments in which an NVIDIA GPU was working, in [0, 1]; None where it is not known."""
+    answer = _ask_driver(index, "utilization.gpu")
+    return min(1.0, float(answer) / 100) if answer.isdecimal() else None
+
+
+def _ask_driver(index: int, question: str) -> str:
+    """The driver's answer about one GPU, without unit; empty where there is none."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return None
-    query = [tool, f"--id={index}", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        return ""
+    query = [tool, f"--id={index}", f"--query-gpu={question}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
     except subprocess.TimeoutExpired:  # a driver that hangs has no GPU to offer
-        return None
-    lines = answer.stdout.split()
-    return float(lines[0]) * 2**20 / 1e9 if answer.returncode == 0 and lines and lines[0].isdigit() else None
+        return ""
+    lines = answer.stdout.strip().splitlines()
+    return lines[0].strip() if answer.returncode == 0 and lines else ""

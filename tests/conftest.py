@@ -8,6 +8,7 @@ is absent, these tests are skipped, and say so.
 
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,22 @@ def log_as_it_was():
     logger.setLevel(logging.NOTSET)
     logger.propagate = True
     logger.handlers.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user(tmp_path_factory) -> Iterator[None]:
+    """Speeds that fixtures measure are not kept in the user's folder, and those kept there are not used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """The folder of caches of a test; what a test measures does not reach the next one."""
+    folder: Path = tmp_path.with_name(f"{tmp_path.name}_cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

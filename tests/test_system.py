@@ -125,3 +125,34 @@ def test_without_a_control_group_there_is_no_limit():
 def test_free_space_is_that_of_the_disk_even_before_the_folder_exists(tmp_path):
     there, missing = system.free_disk_bytes(tmp_path), system.free_disk_bytes(tmp_path / "a" / "b")
     assert 0 < missing == pytest.approx(there, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {}, "/home/anna/.cache"),
+        ("linux", {"XDG_CACHE_HOME": "/fast/cache"}, "/fast/cache"),
+        ("linux", {"XDG_CACHE_HOME": "relative/is/not/allowed"}, "/home/anna/.cache"),
+        ("darwin", {}, "/home/anna/Library/Caches"),
+        ("win32", {"LOCALAPPDATA": "/users/anna/local"}, "/users/anna/local"),
+        ("win32", {}, "/home/anna/AppData/Local"),
+    ],
+)
+def test_the_folder_of_caches_is_that_of_the_system(monkeypatch, platform, variables, expected):
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/anna", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.platform", platform)
+    assert str(system.user_cache_folder()) == expected
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("3", 3), ("4,2", 4), ("", 6), ("0", 6), ("many", 6)])
+def test_threads_are_those_that_libraries_use(monkeypatch, asked, expected):
+    monkeypatch.setattr(system, "count_cores", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert system.count_threads() == expected
+
+
+def test_the_processor_has_a_name():
+    assert system.processor_name() not in {"", "unknown"}

@@ -53,10 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.training.probe import measure_training_speed
 
     keep_freed_memory()  # as training does
-    throughput = measure_training_speed(arguments.device, _read_architectures(arguments.architectures))
-    write_record(MeasuredThroughput(throughput=throughput), arguments.measure_speed)
-    for point in throughput:
-        print(_describe_speed(point))
+    throughput = []
+    for point in measure_training_speed(arguments.device, _read_architectures(arguments.architectures)):
+        throughput.append(point)
+        print(_describe_speed(point), flush=True)
+    write_record(MeasuredThroughput(throughput=tuple(throughput)), arguments.measure_speed)
     return DONE
 
 

@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan, and print what was decided."""
     from autoseg.cli.main import DONE
     from autoseg.cli.options import worker_count
-    from autoseg.cli.planning_request import add_speed, find_workspace, read_request
+    from autoseg.cli.planning_request import find_workspace, read_request
+    from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
     from autoseg.pipeline import check_dataset, plan_dataset
     from autoseg.text import format_command
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     budget, options, device = read_request(arguments)
     workers = worker_count(arguments)
     description = check_dataset(arguments.dataset, options, workers=workers, bar=progress_bar)
-    budget = add_speed(budget, options, device, arguments)
+    budget = add_speed(budget, options, device, arguments, bar=progress_bar)
     plan = plan_dataset(
         arguments.dataset, workspace, budget, options, description=description, workers=workers, bar=progress_bar
     )
@@ -207,6 +208,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="TIME",
         help="longest prediction of a median case, such as 5s; sizes the network",
+    )
+    group.add_argument(
+        "--measure-again",
+        action="store_true",
+        help="measure the speed of this machine again instead of using what was measured for an earlier plan",
     )
 
 

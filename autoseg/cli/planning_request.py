@@ -1,28 +1,22 @@
 """What the options of `plan` and `run` ask for: a Budget for the planner and PlanningOptions for the pipeline.
 
-The device that is planned for is found without torch, so that planning stays light; where the plan depends on its
-speed, that is measured in a process of its own.
+The device that is planned for is found without torch, so that planning stays light; `speed` measures it where the plan
+depends on it.
 """
 
 import argparse
 import logging
 import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from autoseg.cli.options import default_workspace
-from autoseg.errors import RecordError, UsageError
+from autoseg.errors import UsageError
 from autoseg.interop.models import open_model
 from autoseg.pipeline import PlanningOptions
-from autoseg.plugins import DEFAULT_PLANNER, find_architectures, find_planner
-from autoseg.records.budget import Budget, MeasuredThroughput, Overrides, Throughput
+from autoseg.plugins import DEFAULT_PLANNER, find_planner
+from autoseg.records.budget import Budget, Overrides
 from autoseg.records.files import read_record
-from autoseg.records.network import Architecture
 from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.stages.plan import adopt_model
@@ -55,13 +49,18 @@ class PlanningDevice:
         return self.kind == "cpu" or self.gpu_gigabytes is not None
 
     @property
+    def gpu_index(self) -> int:
+        """Number of the GPU; 0 where the user named none."""
+        return int(self.asked.partition(":")[2] or 0)
+
+    @property
     def name(self) -> str:
         """Name that torch knows."""
         return self.kind if self.asked == "auto" else self.asked
 
 
 def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
-    """Turn the options into a budget and options for the pipeline; nothing is measured yet, see `add_speed`.
+    """Turn the options into a budget and options for the pipeline; nothing is measured yet, see `speed.add_speed`.
 
     Returns:
         What the plan has to respect, what concerns the pipeline, and the device that is planned for.
@@ -164,55 +163,6 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
     )
 
 
-def add_speed(
-    budget: Budget, options: PlanningOptions, device: PlanningDevice, arguments: argparse.Namespace
-) -> Budget:
-    """Measure the speed of training and prediction when the plan depends on it; takes half a minute.
-
-    A workspace that was planned with the same budget keeps its measurement: the plan comes out the same, and what was
-    trained stays valid.
-
-    Args:
-        budget: Budget of `read_request`.
-        options: Options of `read_request`.
-        device: Device of `read_request`.
-        arguments: Options of the command.
-
-    Returns:
-        The budget with the device's speed, where a limit of time needs it and it can be known.
-
-    Raises:
-        UsageError: If the measurement fails.
-    """
-    if options.keep_plan:
-        return budget
-    if budget.device == "cuda" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
-        return budget
-    architectures = find_architectures(find_planner(options.planner), budget)
-    earlier = _earlier_budget(arguments)
-    known = set() if earlier is None else {point.architecture for point in earlier.throughput}
-    if earlier is not None and earlier.model_copy(update={"throughput": ()}) == budget and known >= set(architectures):
-        logger.info("keeping the speed measured for the earlier plan (delete plan.json to measure again)")
-        return earlier
-    if not device.is_here:
-        logger.info("there is no GPU here to measure: its speed is assumed")
-        return budget
-    logger.info("measuring the speed of training and prediction (%s)", ", ".join(architectures))
-    with tempfile.TemporaryDirectory() as folder:
-        throughput = measure_throughput(device.name, architectures, Path(folder))
-    return budget.model_copy(update={"throughput": throughput})
-
-
-def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
-
-    path = find_workspace(arguments).plan
-    try:
-        return read_record(Plan, path).budget if path.exists() else None
-    except RecordError as error:  # planning replaces it
-        logger.info("the earlier plan cannot be read and is replaced: %s", error)
-        return None
-
-
 def find_device(asked: str) -> PlanningDevice:
     """Find out what to plan for.
 
@@ -246,28 +196,3 @@ def describe_device(device: PlanningDevice, memory_gigabytes: float | None) -> s
     if device.gpu_gigabytes is None:
         return f"There is no such GPU here: planning for a GPU elsewhere{memory}{hint}."
     return f"A GPU with {device.gpu_gigabytes:.0f} GB was found: planning for it{memory}{hint}."
-
-
-def measure_throughput(device: str, architectures: Sequence[Architecture], folder: Path) -> tuple[Throughput, ...]:
-    """Measure the speed of training and prediction in a process of its own, so that planning never loads torch.
-
-    Args:
-        device: cpu, cuda or cuda:N.
-        architectures: Architectures to be measured.
-        folder: Where the measurement's file may lie for a moment.
-
-    Raises:
-        UsageError: If the measurement fails; the message holds its output.
-    """
-    result = folder / ".throughput.json"
-    command = [
-        sys.executable, "-m", "autoseg", "doctor",
-        "--device", device, "--measure-speed", str(result), "--architectures", *architectures,
-    ]  # fmt: skip
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        raise UsageError(f"measuring the speed of {device} failed:\n{answer.stdout}{answer.stderr}")
-    try:
-        return read_record(MeasuredThroughput, result).throughput
-    finally:
-        result.unlink(missing_ok=True)

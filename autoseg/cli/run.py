@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.options import worker_count
-    from autoseg.cli.planning_request import add_speed, find_workspace, read_request
+    from autoseg.cli.planning_request import find_workspace, read_request
+    from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
     from autoseg.imaging.formats.volume import length_unit
     from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, run_pipeline
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     budget, planning, device = read_request(arguments)
     workers = worker_count(arguments)
     description = check_dataset(arguments.dataset, planning, workers=workers, bar=progress_bar)
-    budget = add_speed(budget, planning, device, arguments)
+    budget = add_speed(budget, planning, device, arguments, bar=progress_bar)
     if arguments.dry_run:
         planned = decide_plan(description, workspace, budget, planning, workers=workers, bar=progress_bar)
         Console(highlight=False).print(plan_table(planned.plan))

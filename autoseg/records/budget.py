@@ -32,6 +32,34 @@ class MeasuredThroughput(Record):
     throughput: tuple[Throughput, ...]
 
 
+class MeasuredMachine(Record):
+    """What the speed of a machine depends on; a measurement holds for machines that are equal in all of it."""
+
+    autoseg: str
+    """Version."""
+    torch: str
+    """Version."""
+    processor: str
+    """Name of the processor."""
+    threads: PositiveInt
+    """Threads that numerical libraries use."""
+    device: str
+    """Name of the GPU and its number, such as `NVIDIA H200, cuda:0`; `cpu` for the processor."""
+
+
+class KeptSpeed(Record):
+    """Measured speed of a machine, kept for the next plan; with it, how busy the machine was."""
+
+    machine: MeasuredMachine
+    measured: str
+    """Date and time of the measurement, ISO 8601."""
+    product_seconds: PositiveFloat
+    """Seconds of a fixed matrix product, right before the measurement."""
+    gpu_busy_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Fraction of time in which the GPU worked for others, right before the measurement; None: not known."""
+    throughput: tuple[Throughput, ...]
+
+
 class Overrides(Record):
     """Decisions of the user, which a planner keeps; it takes the others."""
 

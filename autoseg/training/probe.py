@@ -4,9 +4,10 @@ The whole training step is measured as training does it: drawing and augmenting 
 prediction is measured from windows in memory to logits in memory.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Literal, get_args
 
@@ -53,24 +54,23 @@ NOISE_ENCODING = LabelEncoding(
 
 def measure_training_speed(
     device_name: str, architectures: Sequence[Architecture] = get_args(Architecture)
-) -> tuple[Throughput, ...]:
+) -> Iterator[Throughput]:
     """Measure 2D and 3D networks of several widths in training and in prediction, about a second each.
 
     Args:
         device_name: auto, cpu, cuda or cuda:N.
         architectures: Architectures to be measured.
 
+    Yields:
+        The speed of each network, as soon as it is known.
+
     Raises:
         UsageError: If the device does not exist.
     """
     device = choose_device(device_name)
     dimensions: tuple[Literal[2, 3], ...] = (3, 2)
-    return tuple(
-        _measure(measured_configuration(number, features, architecture), device)
-        for architecture in architectures
-        for number in dimensions
-        for features in MEASURED_FEATURES
-    )
+    for architecture, number, features in itertools.product(architectures, dimensions, MEASURED_FEATURES):
+        yield _measure(measured_configuration(number, features, architecture), device)
 
 
 def measure_step(configuration: Configuration, encoding: LabelEncoding, device_name: str) -> float | None:

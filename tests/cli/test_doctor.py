@@ -7,7 +7,7 @@ import pytest
 from autoseg import system
 from autoseg.cli import doctor
 from autoseg.cli.main import UNUSABLE, main
-from autoseg.cli.planning_request import measure_throughput
+from autoseg.cli.speed import measure_throughput
 from autoseg.errors import UsageError
 from autoseg.records.budget import MeasuredThroughput, Throughput
 from autoseg.records.files import read_record

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from autoseg.cli import planning_request
+from autoseg.cli import planning_request, speed
 from autoseg.cli.main import UNUSABLE, main
 from autoseg.records.budget import Throughput
 from autoseg.records.files import read_record
@@ -134,7 +134,7 @@ def write_slices(folder, label):
     ],
 )
 def test_faults_of_the_dataset_come_before_anything_is_measured(tmp_path, monkeypatch, capsys, command, make, message):
-    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: pytest.fail("measured a faulty dataset"))
+    monkeypatch.setattr(speed, "measure_throughput", lambda *_: pytest.fail("measured a faulty dataset"))
     make(tmp_path / "data")
     words = ["-w", str(tmp_path / "w"), "-j", "1", "--device", "cpu"]
     assert main([command, str(tmp_path / "data"), *words]) == UNUSABLE
@@ -199,7 +199,7 @@ def test_planning_like_a_model_takes_its_network(phantom_dataset, planned_phanto
 
 
 def test_planning_again_keeps_the_measured_speed(planned, planned_phantoms, phantom_dataset, monkeypatch):
-    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(speed, "measure_throughput", lambda *_: pytest.fail("measured again"))
     words = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "60s", "--folds", "3"]
     assert plan(phantom_dataset, planned.root, *words) == 0
     assert read_record(Plan, planned.plan) == read_record(Plan, planned_phantoms.plan)
@@ -207,7 +207,7 @@ def test_planning_again_keeps_the_measured_speed(planned, planned_phantoms, phan
 
 def test_another_time_is_measured_anew(planned, phantom_dataset, monkeypatch):
     fast = (Throughput(dimensions=3, base_features=8, macs_per_second=7e12),)
-    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: fast)
+    monkeypatch.setattr(speed, "measure_throughput", lambda *_: fast)
     words = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "90s"]
     assert plan(phantom_dataset, planned.root, *words) == 0
     assert read_record(Plan, planned.plan).budget.throughput == fast
@@ -243,7 +243,7 @@ SLOW = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-f
 
 def test_planning_anew_mends_a_plan_that_cannot_be_read(planned, planned_phantoms, phantom_dataset, monkeypatch):
     measured = read_record(Plan, planned.plan).budget.throughput
-    monkeypatch.setattr(planning_request, "measure_throughput", lambda *_: measured)
+    monkeypatch.setattr(speed, "measure_throughput", lambda *_: measured)
     edit(planned, lambda content: content["configurations"]["3d_fullres"].update(batch_size="five"))
     assert plan(phantom_dataset, planned.root, *SLOW) == 0
     assert read_record(Plan, planned.plan) == read_record(Plan, planned_phantoms.plan)

@@ -39,7 +39,7 @@ def hasty(monkeypatch):
 def test_every_architecture_dimension_and_width_is_measured(hasty, monkeypatch):
     monkeypatch.setattr(probe, "MEASURED_FEATURES", (2, 4))
     monkeypatch.setattr(architectures, "SMALL_UNEXT_FEATURES", {2: (2, 2, 3, 4), 4: (4, 4, 5, 6)})
-    measured = measure_training_speed("cpu")
+    measured = tuple(measure_training_speed("cpu"))
     assert [(point.architecture, point.dimensions, point.base_features) for point in measured] == [
         (architecture, dimensions, features)
         for architecture in ARCHITECTURES for dimensions in (3, 2) for features in (2, 4)
