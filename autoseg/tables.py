@@ -29,6 +29,7 @@ from autoseg.records.plan import Configuration, Decision, Plan
 from autoseg.records.selection import Selection
 from autoseg.text import (
     Row,
+    format_cell,
     format_duration,
     format_interval,
     format_memory,
@@ -236,7 +237,8 @@ def scores_table(columns: Row, rows: Sequence[Row], footer: Row = ()) -> Table:
 def write_case_table(evaluation: Evaluation, path: Path) -> None:
     """Write a row per case and label: `case`, `label`, then every field of LabelScores; missing values are empty cells.
 
-    UTF-8, lines end in CR LF, cells with commas or quotes are quoted (RFC 4180). Written atomically.
+    UTF-8, lines end in CR LF, cells with commas or quotes are quoted (RFC 4180), names are no formulas
+    (`text.format_cell`). Written atomically.
     """
     fields = list(LabelScores.model_fields)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -244,7 +246,9 @@ def write_case_table(evaluation: Evaluation, path: Path) -> None:
         writer.writerow(("case", "label", *fields))
         for case in evaluation.cases:
             for label, scores in case.labels.items():
-                writer.writerow((case.case, label, *(getattr(scores, field) for field in fields)))
+                writer.writerow(
+                    (format_cell(case.case), format_cell(label), *(getattr(scores, field) for field in fields))
+                )
 
 
 def plan_table(plan: Plan) -> Table:

@@ -16,6 +16,10 @@ Row = tuple[str, ...]
 _PLAIN_ON_WINDOWS = re.compile(r"[\w@:./\\+=-]+")
 """Arguments that cmd.exe and PowerShell take as they are."""
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""Beginning of a cell that a spreadsheet may take for a formula, full-width forms included; behind any number of
+apostrophes, so that `parse_cell` is the inverse of `format_cell`."""
+
 GIGABYTE = 1e9
 """Bytes of a gigabyte, the unit in which memory limits are given."""
 
@@ -34,6 +38,31 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def format_cell(text: str) -> str:
+    """A text as a cell of a CSV file; what a spreadsheet would compute as a formula gets an apostrophe in front.
+
+    Numbers stay as they are, negative ones too. Names of cases, channels and labels come from files of others.
+
+    Examples:
+        >>> [format_cell(text) for text in ("liver", "=1+1", "-3.5", "-liver", "'=1")]
+        ['liver', "'=1+1", '-3.5', "'-liver", "''=1"]
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+def parse_cell(cell: str) -> str:
+    """The text that `format_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) and not _is_number(cell[1:]) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def format_command(*words: str | Path, windows: bool = os.name == "nt") -> str:

@@ -158,6 +158,13 @@ def test_every_case_and_label_is_a_line(tmp_path):
     assert (empty["dice"], empty["reference_voxels"]) == ("", "0")
 
 
+def test_names_of_others_are_no_formulas(tmp_path):
+    reference = np.eye(6, 7, dtype=int)[None]
+    case = measure_case("@SUM(A1)", reference, reference, {"=1+1": 1}, (3.0, 1.0, 1.0))
+    write_case_table(summarize([case], ["=1+1"]), tmp_path / "evaluation.csv")
+    assert (tmp_path / "evaluation.csv").read_text().splitlines()[1].startswith("'@SUM(A1),'=1+1,1.0,")
+
+
 def test_a_plan_is_shown(plan):
     text = " ".join(show(plan_table(plan), width=160).split())
     for expected in ("3d_fullres", "8 x 16 x 8", "3 x 0.9 x 0.7", "1.23 million", "2.50 GB", "plain U-Net, 2 levels",

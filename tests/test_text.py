@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.text import (
+    format_cell,
     format_command,
     format_duration,
     format_folds,
@@ -17,6 +18,7 @@ from autoseg.text import (
     format_signed,
     format_tick,
     format_value,
+    parse_cell,
 )
 
 
@@ -98,3 +100,15 @@ def test_windows_knows_double_quotes_only():
 
 def test_a_folder_that_begins_with_a_hyphen_is_no_option():
     assert format_command("autoseg", "select", Path("-x"), "-f", windows=False) == "autoseg select ./-x -f"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''@x", "＝1+1"])
+def test_what_a_spreadsheet_computes_gets_an_apostrophe_that_reading_takes_away(text):
+    assert format_cell(text) == f"'{text}"
+    assert parse_cell(format_cell(text)) == text
+
+
+@pytest.mark.parametrize("text", ["liver", "-3.5", "+1e-5", "-inf", "", "'quoted'", "a=b", "'"])
+def test_numbers_and_other_texts_stay_as_they_are(text):
+    assert format_cell(text) == text
+    assert parse_cell(text) == text

@@ -26,7 +26,7 @@ from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
 from autoseg.records.files import write_text
 from autoseg.records.prediction import Instance
-from autoseg.text import distinct_names
+from autoseg.text import distinct_names, format_cell, parse_cell
 
 SECONDS_BETWEEN_WRITES = 30.0
 """Each write replaces the whole table, which is too slow after every one of thousands of cases. A killed run loses
@@ -86,9 +86,12 @@ class CaseTable:
         """Replace the file."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self._columns, lineterminator="\n")
-        writer.writeheader()
+        quoting = csv.DictWriter(text, self._columns, lineterminator="\n", quoting=csv.QUOTE_ALL)  # csv misses \r
+        writer.writerow({column: format_cell(column) for column in self._columns})
         for _, rows in sorted(self._rows.items()):
-            writer.writerows(rows)
+            for row in rows:
+                cells = {column: format_cell(cell) for column, cell in row.items()}
+                (quoting if any("\r" in cell for cell in cells.values()) else writer).writerow(cells)
         write_text(text.getvalue(), self._path)
         self._written = self._clock()
 
@@ -96,9 +99,9 @@ class CaseTable:
         if not path.exists():
             return {}
         try:
-            reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), strict=True)
-            found = tuple(reader.fieldnames or ())
-            rows = [*reader]
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [[parse_cell(cell) for cell in row] for row in csv.reader(file, strict=True) if row]
+            found, lines = tuple(rows[0] if rows else ()), rows[1:]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UsageError(f"{path}: cannot be read as a table of {self._what} ({error}). Move it away") from error
         if found != self._columns:
@@ -107,8 +110,13 @@ class CaseTable:
                 "model or program wrote it. Move it away, or choose another output folder"
             )
         by_case: dict[str, list[dict[str, str]]] = {}
-        for row in rows:
-            by_case.setdefault(row["case"], []).append(row)
+        for number, cells in enumerate(lines, start=1):
+            if len(cells) != len(self._columns):
+                raise UsageError(
+                    f"{path}: row {number} has {len(cells)} cells, expected {len(self._columns)}; the table of "
+                    f"{self._what} is damaged. Move it away"
+                )
+            by_case.setdefault(cells[0], []).append(dict(zip(self._columns, cells, strict=True)))
         return by_case
 
 

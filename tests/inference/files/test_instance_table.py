@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from skimage.measure import label, regionprops
 
+from autoseg.errors import UsageError
 from autoseg.inference.files.tables import instance_rows, instance_table, written_at_the_end
 from autoseg.inference.predictor.instances import measure_instances
 from autoseg.records.case import Grid
@@ -81,3 +82,36 @@ def test_the_cells(tmp_path):
         assert "b" in table
         table.put("b", instance_rows("b", []))  # predicted anew, and nothing was found
     assert path.read_text().count("\n") == 1
+
+
+def test_names_are_no_formulas_and_are_found_again(tmp_path):
+    path = tmp_path / "instances.csv"
+    cases = ["=cmd", "@x", "'=cmd", "-5", "two\nlines", "car\rriage", "u\u2028v"]
+    columns = len(next(csv.reader([_header(path)])))
+    with written_at_the_end(instance_table(path)) as table:
+        for case in cases:
+            table.put(case, [(case, *["-1.5"] * (columns - 1))])
+    with path.open(encoding="utf-8", newline="") as file:
+        first = {row[0]: row[1:] for row in csv.reader(file)}
+    assert {"'=cmd", "'@x", "''=cmd", "-5"} < first.keys()
+    assert set(first["'=cmd"]) == {"-1.5"}
+    before = path.read_bytes()
+    with written_at_the_end(instance_table(path)) as table:
+        assert all(case in table for case in cases)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("row", ["a", "a" + ",1" * 40])
+def test_a_damaged_row_is_refused(tmp_path, row):
+    path = tmp_path / "instances.csv"
+    path.write_text(_header(path) + row + "\n")
+    with pytest.raises(UsageError, match=r"instances.csv: row 1 has \d+ cells, expected \d+"):
+        instance_table(path)
+
+
+def _header(path):
+    with written_at_the_end(instance_table(path)):
+        pass
+    header = path.read_text()
+    path.unlink()
+    return header
