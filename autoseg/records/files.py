@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os.path import relpath
@@ -39,6 +40,15 @@ FieldFault = tuple[FieldPath, str]
 MAX_VALUE = 60
 """Largest number of characters of a wrong value that a message shows."""
 
+
+SPECIAL_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""Words for what is not a regular file, by the kind in its mode."""
 
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of the system for a full disk and for a user's limit on it."""
@@ -86,6 +96,18 @@ def relative_path(path: PurePath, folder: PurePath) -> str:
 def real_path(path: Path) -> Path:
     """The path without symbolic links; a link that leads back to itself stays in it, where `Path.resolve` raises."""
     return Path(os.path.realpath(path))
+
+
+def describe_special(path: Path) -> str:
+    """What a path leads to that is not a regular file, such as `a folder` or `a FIFO`; empty for files and for nothing.
+
+    Reading a FIFO may wait for ever, and a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    return "" if stat.S_ISREG(mode) else SPECIAL_KINDS.get(stat.S_IFMT(mode), "not a regular file")
 
 
 def hash_file(path: Path) -> str:
@@ -177,6 +199,7 @@ def read_json(path: Path) -> object:
         RecordError: If the file is missing or is no JSON; if it nests more than 200 levels deep, has a whole number of
             more than 4,300 digits, or text that is no Unicode.
     """
+    _refuse_special(path)
     try:
         return from_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -203,7 +226,13 @@ def read_records(record_type: type[RecordType], path: Path) -> list[RecordType]:
     return [_validate(record_type, line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line]
 
 
+def _refuse_special(path: Path) -> None:
+    if kind := describe_special(path):
+        raise RecordError(f"{path}: cannot be read as JSON: it is {kind}, expected a regular file")
+
+
 def _read_text(path: Path) -> str:
+    _refuse_special(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from autoseg.errors import DatasetError, RecordError
 from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
-from autoseg.records.files import read_json, real_path, relative_path
+from autoseg.records.files import describe_special, read_json, real_path, relative_path
 from autoseg.records.names import is_file_name
 
 NO_NAME = "(no name)"
@@ -110,6 +110,8 @@ def read_csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises:
         DatasetError: If the file cannot be read.
     """
+    if kind := describe_special(path):
+        raise DatasetError(f"{path}: cannot be read as CSV: it is {kind}, expected a regular file")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         header = lines[0] if lines else ""

@@ -3,12 +3,8 @@
 ITK's world is left-posterior-superior; autoseg's is right-anterior-superior.
 """
 
-import glob
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +30,6 @@ if TYPE_CHECKING:
     import SimpleITK
 
 _GIPL_HEADER_BYTES = 256
-
-_DATA_FILE_FIELD = re.compile(r"(?:ElementDataFile\s*[=:]|data ?file:)\s*(?P<value>.*)", re.IGNORECASE)
-"""Field of a MetaImage or NRRD header that names the voxel file."""
-
-_NUMBERED_FILES = re.compile(r"(?P<name>.*%\d*d.*?)(?:\s+-?\d+){0,4}")
-"""Name pattern, first and last number, step; NRRD: also the number of axes in a file."""
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -80,36 +70,6 @@ def volume_from_simpleitk(image: "SimpleITK.Image") -> Volume:
         return _volume(image, ending=".nrrd", path=None, unit=DEFAULT_UNIT, notes=[])
     except ValueError as error:
         raise ImageFileError(f"SimpleITK image: {error}") from error
-
-
-def detached_data_files(path: Path) -> tuple[Path, ...]:
-    """The voxel files that a .mhd or .nhdr header names; empty when the voxels follow in the same file.
-
-    A numbered series (`slice%03d.raw 1 20 1`) gives all files on disk that fit its pattern.
-
-    Raises:
-        ImageFileError: If the header cannot be read.
-
-    References:
-        MetaIO, ElementDataFile; Teem's NRRD format, "data file".
-    """
-    try:
-        with path.open("rb") as file:
-            lines: Iterator[str] = (os.fsdecode(line).strip() for line in file)
-            if path.suffix.lower() == ".nhdr":
-                lines = takewhile(bool, lines)  # a blank line ends the header: voxels may follow
-            value = next((match["value"] for line in lines if (match := _DATA_FILE_FIELD.fullmatch(line))), "LOCAL")
-            if value.upper() == "LOCAL":
-                return ()
-            if value.split()[:1] == ["LIST"]:
-                return tuple(path.parent / line for line in lines if line)
-    except OSError as error:
-        raise ImageFileError(f"{path}: cannot be read: {error}") from error
-    numbered = _NUMBERED_FILES.fullmatch(value)
-    if numbered is None:
-        return (path.parent / value,)
-    pattern = path.parent / numbered["name"]
-    return tuple(sorted(pattern.parent.glob(re.sub(r"%\d*d", "*", glob.escape(pattern.name)))))
 
 
 def geometry_of_grid(grid: Grid) -> ItkGeometry:

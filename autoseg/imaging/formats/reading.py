@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.itk import detached_data_files, read_itk, volume_from_simpleitk
+from autoseg.imaging.formats.detached import DETACHABLE_ENDINGS, detached_data_files
+from autoseg.imaging.formats.itk import read_itk, volume_from_simpleitk
 from autoseg.imaging.formats.label_values import round_to_integers, take_one_channel
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
@@ -30,6 +31,7 @@ from autoseg.imaging.formats.volume import (
     make_grid,
     split_ending,
 )
+from autoseg.records.files import describe_special
 
 __all__ = [
     "IMAGE_ENDINGS",
@@ -133,20 +135,37 @@ def volume_from_array(
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
-    """The file itself and the files with its voxels: .img beside .hdr, and the files that .mhd and .nhdr name.
+    """The file itself and the files with its voxels: .img beside .hdr, and the files that MetaImage and NRRD name.
 
     Raises:
-        ImageFileError: If a header that names its files cannot be read.
+        ImageFileError: If a header that names its files cannot be read, or names files outside its folder; if one of
+            the files is not a regular file, such as a FIFO or a device.
     """
+    _refuse_special(path, path)
     if path.suffix.lower() == ".hdr":
-        return path, image_data_file(path)
-    if path.suffix.lower() in (".mhd", ".nhdr"):
-        return path, *detached_data_files(path)
-    return (path,)
+        others: tuple[Path, ...] = (image_data_file(path),)
+    elif path.suffix.lower() in DETACHABLE_ENDINGS:
+        others = detached_data_files(path)
+    else:
+        others = ()
+    for other in others:
+        _refuse_special(other, path)
+    return path, *others
+
+
+def _refuse_special(file: Path, path: Path) -> None:
+    """Refuse what is not a regular file before it is opened: a FIFO never ends to wait, a device never to give."""
+    if kind := describe_special(file):
+        what = "is" if file == path else f"{file.name}, which belongs to it, is"
+        raise ImageFileError(f"{path}: {what} {kind}, expected a regular file")
 
 
 def _read(path: Path, *, as_labels: bool) -> Volume:
     ending = split_ending(path.name)[1]
+    if path.exists():
+        missing = [file.name for file in data_files(path) if not file.exists()]
+        if missing and ending in ITK_ENDINGS:
+            raise ImageFileError(f"{path}: the file with its voxels, {missing[0]}, does not exist")
     if ending in NIFTI_ENDINGS:
         return read_nifti(path, as_float32=not as_labels)
     if ending in ITK_ENDINGS:

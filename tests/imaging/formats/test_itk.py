@@ -5,46 +5,9 @@ import pytest
 import SimpleITK
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.reading import (
-    data_files,
-    read_image,
-    volume_from_simpleitk,
-)
+from autoseg.imaging.formats.reading import read_image, volume_from_simpleitk
 from autoseg.imaging.formats.volume import grid_difference
 from tests.imaging.formats.small_images import INTENSITIES, RNG, itk_image
-
-
-@pytest.mark.parametrize(
-    ("name", "header", "expected"),
-    [
-        ("x.mhd", "NDims = 3\nElementDataFile = other name.raw\n", ["other name.raw"]),
-        ("x.mhd", "NDims = 3\n\nElementDataFile=sub/v.zraw", ["sub/v.zraw"]),
-        ("x.mhd", "ElementDataFile = LOCAL\nElementDataFile = no.raw\n", []),
-        ("x.mhd", "ElementDataFile = LIST 2\ns2.raw\ns1.raw\n", ["s2.raw", "s1.raw"]),
-        ("x.mhd", "ElementDataFile = s%d.raw 1 2 1\n", ["s1.raw", "s2.raw"]),
-        ("x.nhdr", "NRRD0005\r\n# a comment\r\ndata file: other name.raw\r\n", ["other name.raw"]),
-        ("x.nhdr", "NRRD0005\ndatafile: ./s%01d.raw 1 2 1 2\n\n", ["s1.raw", "s2.raw"]),
-        ("x.nhdr", "NRRD0005\ndata file: LIST\ns1.raw\ns2.raw\n", ["s1.raw", "s2.raw"]),
-        ("x.nhdr", "NRRD0005\ntype: uint8\n\ndata file: no.raw\n", []),
-    ],
-)
-def test_headers_name_their_data_files(tmp_path, name: str, header: str, expected: list[str]):
-    for neighbour in ("x.raw", "s1.raw", "s2.raw"):
-        (tmp_path / neighbour).touch()
-    (tmp_path / name).write_bytes(header.encode())
-    assert data_files(tmp_path / name) == (tmp_path / name, *(tmp_path / file for file in expected))
-
-
-@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
-def test_data_files_are_those_that_itk_writes(tmp_path, ending: str):
-    for compressed in (False, True):
-        folder = tmp_path / str(compressed)
-        folder.mkdir()
-        image = SimpleITK.GetImageFromArray(INTENSITIES)
-        SimpleITK.WriteImage(image, str(folder / f"x{ending}"), useCompression=compressed)
-        assert sorted(data_files(folder / f"x{ending}")) == sorted(folder.iterdir())
-    with pytest.raises(ImageFileError, match=r"gone.*cannot be read"):
-        data_files(tmp_path / f"gone{ending}")
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".nhdr", ".mha", ".mhd"])
