@@ -22,20 +22,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import torch
-
-from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.networks.build import build_network
-from autoseg.records.budget import Budget
-from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.dataset import LabelValues
-from autoseg.records.files import write_record
-from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
-from autoseg.records.workspace import Workspace
-from autoseg.training.folds.checkpointing import save_weights
-
-NAME = "3d_fullres"
+from untrained_model import write_untrained_model
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,10 @@ def main() -> None:
         folder = Path(made)
         image = folder / "image.nii.gz"
         _write_image(image, trial.shape)
-        _write_model(folder / "model", trial)
+        write_untrained_model(
+            folder / "model",
+            num_heads=trial.num_heads, features=trial.features, patch=trial.patch, spacing=trial.spacing,
+        )  # fmt: skip
         command = [
             sys.executable, "-m", "autoseg", "predict", "-m", str(folder / "model"), "-i", str(image),
             "-o", str(folder / "out"), "--device", "cpu", "--precision", "fp32", "--overlap", "0", "--tta", "none",
@@ -105,36 +95,6 @@ def _write_image(path: Path, shape: tuple[int, int, int]) -> None:
             noise = generator.integers(1, 64, size=inside.shape, dtype=np.int16)
             noise += (400 * (1 + np.sin(9 * (x + height)))).astype(np.int16)
             file.write((noise * inside).astype("<i2").tobytes())
-
-
-def _write_model(root: Path, trial: Trial) -> None:
-    """A plan of one configuration, and random weights of its network."""
-    labels: dict[str, LabelValues] = {"background": 0, **{f"part_{n}": n for n in range(1, trial.num_heads)}}
-    spec = NetworkSpec(
-        architecture="unet", dimensions=3, input_channels=1, output_channels=trial.num_heads, features=trial.features,
-        strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 2, encoder_blocks=(1, 1), decoder_blocks=(1,),
-    )  # fmt: skip
-    configuration = Configuration(
-        spacing=trial.spacing, median_shape=tuple(map(float, trial.shape)), patch_size=trial.patch, batch_size=2,
-        network=spec, normalization=(NormalizationSpec(scheme="zscore"),), resampling=ResamplingSpec(),
-        training=TrainingSpec(mirror_axes=(0, 1, 2), batch_dice=False),
-        estimates=Estimates(feature_map_elements=0, parameters=0, macs=0, training_memory_bytes=0),
-        preprocessed_as=NAME,
-    )  # fmt: skip
-    plan = Plan(
-        dataset_name="made up", planner="unet", budget=Budget(), channel_names=("CT",), labels=labels,
-        encoding=make_encoding(labels), orientation="canonical", transpose=(0, 1, 2),
-        configurations={NAME: configuration}, decisions=(),
-    )  # fmt: skip
-    workspace = Workspace(root)
-    write_record(plan, workspace.plan)
-    torch.manual_seed(0)
-    record = Checkpoint(
-        configuration=NAME, fold="0", model_hash=model_hash(plan, NAME), cases_hash="made up",
-        training=configuration.training, epoch=1, step=1, elapsed_seconds=0.0,
-    )  # fmt: skip
-    weights = build_network(spec, deep_supervision=True).state_dict()
-    save_weights(weights, record, workspace.fold(NAME, "0") / "checkpoint_final")
 
 
 def _parse_options() -> argparse.Namespace:

@@ -4,7 +4,7 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Usage:
         reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
         reader.start()
         while process.poll() is None:
-            peak = max(peak, _tree_bytes(process.pid))
+            peak = max(peak, tree_bytes(process.pid))
             time.sleep(SECONDS_BETWEEN_SAMPLES)
         seconds = time.perf_counter() - began
         reader.join()
@@ -54,15 +54,23 @@ def _cpu_seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _tree_bytes(root: int) -> int:
+def tree_bytes(root: int) -> int:
     """Memory of a process and all that descend from it, as of now."""
-    total, waiting = 0, [root]
-    while waiting:
-        folder = Path("/proc") / str(waiting.pop())
+    total = 0
+    for folder in process_folders(root):
         with suppress(OSError):  # processes end at any time
             for line in (folder / "smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
+    return total
+
+
+def process_folders(root: int) -> Iterator[Path]:
+    """Folders in /proc of a process and all that descend from it, as of now."""
+    waiting = [root]
+    while waiting:
+        folder = Path("/proc") / str(waiting.pop())
+        yield folder
+        with suppress(OSError):  # processes end at any time
             for children in folder.glob("task/*/children"):
                 waiting += [int(number) for number in children.read_text().split()]
-    return total
