@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.cluster.trainings import cascade_order
 from autoseg.costs.runs import RunCosts, Training, run_costs
 from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError
 from autoseg.folds import find_split
@@ -362,12 +363,7 @@ def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device:
 
 def training_order(plan: Plan) -> tuple[str, ...]:
     """Configuration names in the plan's order, but each cascade after the configuration before it."""
-
-    def depth(name: str) -> int:
-        previous = plan.configurations[name].previous_configuration
-        return 0 if previous is None else 1 + depth(previous)
-
-    return tuple(sorted(plan.configurations, key=depth))
+    return tuple(name for group in cascade_order(plan) for name in group)
 
 
 def _find_missing_maps(workspace: Workspace, plan: Plan, name: str, folds: Sequence[str]) -> str:

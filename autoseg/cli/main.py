@@ -19,6 +19,7 @@ COMMANDS = {
     "select": "choose configuration and post-processing by cross-validation",
     "postprocess": "apply a post-processing recipe to label maps",
     "export": "export a trained model: one file without pickles, or ONNX networks",
+    "cluster": "print a job for SLURM or Kubernetes that trains or predicts on many machines",
     "report": "write one HTML page about a workspace",
     "import-nnunet": "import a model that nnU-Net v2 trained",
     "doctor": "show versions, devices and memory of this machine",

@@ -48,9 +48,16 @@ def code_spans(text: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Words of every autoseg command line in blocks without language and in code spans, without comments."""
+    """Words of every autoseg command line in blocks without language and in code spans.
+
+    Comments, and a file that the output goes to, are left out.
+    """
     lines = [line for block in code_blocks(text) if not block.language for line in block.text.splitlines()]
-    return [shlex.split(line, comments=True) for line in [*lines, *code_spans(text)] if COMMAND.match(line)]
+    return [
+        shlex.split(line.partition(" > ")[0], comments=True)
+        for line in [*lines, *code_spans(text)]
+        if COMMAND.match(line)
+    ]
 
 
 def headings(text: str) -> Iterator[str]:

@@ -1,0 +1,92 @@
+"""Jobs that `autoseg cluster` prints, and options that it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autoseg.cli.main import main
+from autoseg.pipeline import PlanningOptions, plan_dataset
+from autoseg.records.budget import Budget
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Split, Splits
+from autoseg.records.selection import Selection
+from autoseg.records.workspace import Workspace
+from autoseg.testing.phantoms import PHANTOM_LABELS
+from tests.builders import CASCADE, make_cascade_plan
+from tests.cluster.slurm_by_hand import Slurm
+
+PLAN = make_cascade_plan((4.0, 2.9, 3.3), (2.3, 1.5, 1.7), labels=PHANTOM_LABELS)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def planned(tmp_path) -> Workspace:
+    workspace = Workspace(tmp_path / "w")
+    write_record(PLAN, workspace.plan)
+    splits = (Split(training=("a",), validation=("b",)), Split(training=("b",), validation=("a",)))
+    write_record(Splits(folds=splits, reason="two"), workspace.splits)
+    return workspace
+
+
+def test_slurm_prints_a_script_with_the_absolute_path(planned, capsys, monkeypatch):
+    monkeypatch.chdir(planned.root.parent)
+    assert main(["cluster", "slurm", "w", "-c", "3d_lowres", CASCADE, "-f", "1", "--gres", "gpu:a100:2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert "#SBATCH --gres=gpu:a100:2" in lines
+    assert f"workspace={planned.root}" in lines
+    assert f"configurations=(3d_lowres {CASCADE})" in lines
+    assert "folds=(1 1)" in lines
+    assert "arrays=(0-0 1-1 2)" in lines
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--gres", "gpu:1\n#SBATCH --uid=0"),
+        ("--partition", "long; rm"),
+        ("--account", ""),
+        ("--time", "12 hours"),
+        ("--time", "1-"),
+        ("--mem", "32"),
+        ("--mem", "0G"),
+        ("--cpus-per-task", "0"),
+    ],
+)
+def test_values_that_could_change_the_script_are_refused(planned, capsys, option, value):
+    with pytest.raises(SystemExit) as stopped:
+        main(["cluster", "slurm", str(planned.root), option, value])
+    assert stopped.value.code == 2
+    assert f"argument {option}: {value!r} is not" in capsys.readouterr().err
+
+
+def test_a_folder_without_plan_is_refused(tmp_path, capsys):
+    assert main(["cluster", "slurm", str(tmp_path)]) == 2
+    assert "plan.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_script_trains_a_cascade_selects_and_reports(phantom_dataset, tmp_path, capsys):
+    workspace = Workspace(tmp_path / "it's here")
+    short = {"epochs": 1, "steps_per_epoch": 2, "validation_steps": 1}
+    configurations = {
+        name: configuration.model_copy(update={"training": configuration.training.model_copy(update=short)})
+        for name, configuration in PLAN.configurations.items()
+    }
+    write_record(PLAN.model_copy(update={"configurations": configurations}), workspace.plan)
+    plan_dataset(phantom_dataset, workspace, Budget(), PlanningOptions(keep_plan=True, folds=2))
+    assert main(["cluster", "slurm", str(workspace.root), "-c", "3d_lowres", CASCADE]) == 0
+    (tmp_path / "job.sh").write_text(capsys.readouterr().out)
+    paths = os.pathsep.join([str(ROOT), *sys.path])
+    slurm = Slurm(tmp_path / "slurm", {"PYTHONPATH": paths, "TMPDIR": str(tmp_path)})
+    subprocess.run(["bash", str(tmp_path / "job.sh")], env=slurm.environment, check=True)
+    slurm.run_all()
+    logs = {path.name: path.read_text() for path in slurm.folder.glob("log*")}
+    assert slurm.finished == {"100": True, "101": True, "102": True}, logs
+    assert all(workspace.trained_folds(name) == ("0", "1") for name in ("3d_lowres", CASCADE))
+    assert read_record(Selection, workspace.selection).configurations
+    assert workspace.report.exists()
+    assert not list(tmp_path.glob("autoseg.*"))
