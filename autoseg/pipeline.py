@@ -34,7 +34,7 @@ from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.plan import encode_target, keep_edited_splits, make_plan, make_splits
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.system import free_disk_bytes
+from autoseg.system import count_cores, free_disk_bytes
 from autoseg.text import format_duration, format_folds, format_memory
 
 if TYPE_CHECKING:
@@ -73,8 +73,9 @@ class PipelineOptions:
     """Device for training: auto, cpu, cuda or cuda:N."""
     refinement: "RefinementOptions | None" = None
     """Options of the boundary refinement that is tried; None: it is not tried."""
-    workers: int = 1
-    """Processes for planning, preprocessing and evaluation."""
+    workers: int | None = 1
+    """Processes for planning, preprocessing and evaluation; None: one for each core, fewer where they are not worth
+    their start."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class PlannedDataset:
 
 
 def check_dataset(
-    dataset: Path, options: PlanningOptions, *, workers: int = 1, bar: ProgressBar = no_bar
+    dataset: Path, options: PlanningOptions, *, workers: int | None = 1, bar: ProgressBar = no_bar
 ) -> DatasetDescription:
     """Describe a dataset; its notes and warnings are logged.
 
@@ -117,7 +118,7 @@ def plan_dataset(
     options: PlanningOptions,
     *,
     description: DatasetDescription | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
     bar: ProgressBar = no_bar,
 ) -> Plan:
     """Describe, fingerprint, plan, split and preprocess a dataset; does not load torch.
@@ -128,7 +129,7 @@ def plan_dataset(
         budget: Limits for the plan.
         options: User options of planning.
         description: What `check_dataset` found; None: the dataset is checked here.
-        workers: Processes.
+        workers: Processes; None: one for each core, fewer where they are not worth their start.
         bar: Progress display.
 
     Raises:
@@ -150,7 +151,7 @@ def decide_plan(
     budget: Budget,
     options: PlanningOptions,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     bar: ProgressBar = no_bar,
 ) -> PlannedDataset:
     """Fingerprint, plan and split a dataset that was checked; writes nothing.
@@ -181,7 +182,7 @@ def write_plan(
     workspace: Workspace,
     options: PlanningOptions,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     bar: ProgressBar = no_bar,
 ) -> None:
     """Write what was decided into the workspace, and preprocess the cases if `options` ask for it."""
@@ -197,7 +198,7 @@ def write_plan(
     if options.preprocess:
         names = tuple(plan.configurations)
         with bar("preprocessing") as progress:
-            preprocess_dataset(description, plan, workspace, names, workers, progress)
+            preprocess_dataset(description, plan, workspace, names, workers or count_cores(), progress)
         for warning in labels_lost_in_preprocessing(workspace, plan, planned.fingerprint):
             logger.warning("warning: %s", warning)
 
@@ -245,7 +246,8 @@ def run_pipeline(
     write_plan(planned, workspace, planning, workers=options.workers, bar=bar)
     failures = _train_folds(workspace, planned.plan, options.folds or planned.fold_names, options.device, bar)
     selecting = SelectionOptions(refinement=options.refinement, device=options.device)
-    selection = select_model(workspace, options=selecting, workers=options.workers, bar=bar)
+    workers = options.workers or count_cores()
+    selection = select_model(workspace, options=selecting, workers=workers, bar=bar)
     render_report(workspace)
     return selection, failures
 

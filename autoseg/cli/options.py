@@ -159,7 +159,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         type=positive_integer,
         default=None,
         metavar="N",
-        help="processes for reading and computing (default: one per core)",
+        help="processes for reading and computing (default: one per core; few small files are read by one)",
     )
 
 

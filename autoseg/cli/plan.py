@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan, and print what was decided."""
     from autoseg.cli.main import DONE
-    from autoseg.cli.options import worker_count
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
@@ -55,11 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     workspace = find_workspace(arguments)
     budget, options, device = read_request(arguments)
-    workers = worker_count(arguments)
-    description = check_dataset(arguments.dataset, options, workers=workers, bar=progress_bar)
+    description = check_dataset(arguments.dataset, options, workers=arguments.workers, bar=progress_bar)
     budget = add_speed(budget, options, device, arguments, bar=progress_bar)
     plan = plan_dataset(
-        arguments.dataset, workspace, budget, options, description=description, workers=workers, bar=progress_bar
+        arguments.dataset,
+        workspace,
+        budget,
+        options,
+        description=description,
+        workers=arguments.workers,
+        bar=progress_bar,
     )
     _print_plan(plan, arguments)
     if not arguments.dry_run:

@@ -27,7 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from autoseg.cli.main import DONE, SOME_FAILED
-    from autoseg.cli.options import worker_count
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
@@ -40,11 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     workspace = find_workspace(arguments)
     budget, planning, device = read_request(arguments)
-    workers = worker_count(arguments)
-    description = check_dataset(arguments.dataset, planning, workers=workers, bar=progress_bar)
+    description = check_dataset(arguments.dataset, planning, workers=arguments.workers, bar=progress_bar)
     budget = add_speed(budget, planning, device, arguments, bar=progress_bar)
     if arguments.dry_run:
-        planned = decide_plan(description, workspace, budget, planning, workers=workers, bar=progress_bar)
+        planned = decide_plan(description, workspace, budget, planning, workers=arguments.workers, bar=progress_bar)
         Console(highlight=False).print(plan_table(planned.plan))
         print(*describe_run(planned, workspace, arguments.only_folds), sep="\n")
         return DONE
@@ -56,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         folds=tuple(arguments.only_folds),
         device=arguments.device,
         refinement=refinement_options(arguments),
-        workers=workers,
+        workers=arguments.workers,
     )
     selection, failures = run_pipeline(
         arguments.dataset, workspace, budget, planning, options, description=description, bar=progress_bar

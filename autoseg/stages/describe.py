@@ -18,10 +18,12 @@ from autoseg.imaging.datasets.checks import (
     label_faults,
     stray_values,
 )
+from autoseg.imaging.datasets.effort import choose_workers
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, DatasetDescription, Fault, LabelValues, OrientationName
+from autoseg.system import count_cores
 
 _Value = TypeVar("_Value", int, str)
 
@@ -36,7 +38,7 @@ def describe_dataset(
     labels: Mapping[str, LabelValues] | None = None,
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
-    workers: int = 1,
+    workers: int | None = 1,
     progress: Progress = no_progress,
 ) -> DatasetDescription:
     """Describe a dataset on disk.
@@ -49,7 +51,7 @@ def describe_dataset(
         orientation: Working orientation of all later stages.
         skip_faulty: Whether faulty cases are left out, with their faults as warnings, instead of an error; they do not
             count for labels, channels or anything else.
-        workers: Processes that check cases; 1 checks in this process.
+        workers: Processes that check cases; 1 checks in this process; None: as many as are worth their start.
         progress: Called after each checked case.
 
     Returns:
@@ -122,9 +124,10 @@ def _find_cases(
 
 
 def _check_cases(
-    found: FoundDataset, orientation: OrientationName, workers: int, progress: Progress
+    found: FoundDataset, orientation: OrientationName, workers: int | None, progress: Progress
 ) -> list[CaseFacts]:
     has_declared_labels = found.labels is not None
+    workers = workers or choose_workers(found.folder, found.cases, count_cores())
     check = partial(check_case, found.folder, orientation=orientation, has_declared_labels=has_declared_labels)
     facts = map_in_processes(check, found.cases, task="checking", workers=workers, progress=progress)
     return [case if has_declared_labels else _refuse_intensities(case) for case in facts]

@@ -13,18 +13,20 @@ from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
 from autoseg.imaging.datasets.cases import CaseVolume, content_hash, files_state, read_case, work_on_cases
+from autoseg.imaging.datasets.effort import choose_workers
 from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
+from autoseg.system import count_cores
 
 
 def extract_fingerprint(
     description: DatasetDescription,
     dataset_folder: Path,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     progress: Progress = no_progress,
 ) -> Fingerprint:
     """Measure all cases of a dataset.
@@ -35,7 +37,7 @@ def extract_fingerprint(
     Args:
         description: The dataset.
         dataset_folder: Folder of its files.
-        workers: Number of processes; each holds one case in memory.
+        workers: Number of processes; each holds one case in memory. None: as many as are worth their start.
         progress: Called after each case.
 
     Raises:
@@ -51,6 +53,7 @@ def extract_fingerprint(
     cases = sorted(description.cases, key=lambda files: files.case)
     pools = [IntensityPool() for _ in description.channel_names]
     fingerprints = []
+    workers = workers or choose_workers(dataset_folder, cases, count_cores())
     measure = partial(_measure_case, dataset_folder, description)
     for case, summaries in work_on_cases(measure, cases, task="measuring", workers=workers, progress=progress):
         fingerprints.append(case)

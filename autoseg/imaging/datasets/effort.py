@@ -1,0 +1,38 @@
+"""How long the files of a dataset take to read, and whether worker processes are worth their start.
+
+Tested in tests/imaging/datasets/test_effort.py.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from autoseg.records.dataset import CaseFiles
+
+SECONDS_PER_FILE = 0.002
+"""Time for a small file: 200 cases of two files, checked and measured on one core."""
+
+BYTES_PER_SECOND = 40e6
+"""Compressed bytes of larger files that one core decompresses, checks and measures in a second."""
+
+MIN_SECONDS = 3.0
+"""Work that workers are started for; they import the libraries first, which takes a second or two on each core."""
+
+
+def choose_workers(folder: Path, cases: Iterable[CaseFiles], cores: int) -> int:
+    """Processes that read these cases soonest: one for each core, or 1 where workers take longer to start than to work.
+
+    Args:
+        folder: Dataset folder; only sizes of files are looked at, and files that are missing count as empty.
+        cases: Cases whose files are read once.
+        cores: Cores that may be used.
+    """
+    paths = [folder / name for files in cases for name in (*files.images, files.label) if name]
+    seconds = sum(SECONDS_PER_FILE + _size(path) / BYTES_PER_SECOND for path in paths)
+    return cores if seconds > MIN_SECONDS else 1
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # the check of the case names it
+        return 0
