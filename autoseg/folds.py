@@ -3,16 +3,43 @@
 Tested in tests/stages/test_split.py and tests/stages/test_select.py.
 """
 
+from collections.abc import Sequence
+
 from autoseg.errors import UsageError
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.dataset import DatasetDescription
+from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint, data_hash
-from autoseg.records.plan import Plan, Split, Splits, is_model_of
+from autoseg.records.plan import Plan, Split, Splits, hash_of_folds, is_model_of
 from autoseg.records.workspace import Workspace
 
 OTHER_PLAN = "was trained for another plan"
 OTHER_DATA = "was trained and validated on other cases, images or label maps than those of today"
+
+
+def listed_splits(cases: Sequence[CaseFiles]) -> Splits | None:
+    """The folds that a dataset names itself; a case without one is in every training part.
+
+    Args:
+        cases: Files of all cases, with the fold whose validation set each belongs to.
+
+    Returns:
+        One fold for each number that is named, in their order; None where no case names any.
+    """
+    numbers = sorted({files.fold for files in cases if files.fold is not None})
+    if not numbers:
+        return None
+    ids = sorted(files.case for files in cases)
+    validation = [sorted(files.case for files in cases if files.fold == number) for number in numbers]
+    folds = tuple(
+        Split(training=tuple(case for case in ids if case not in part), validation=tuple(part)) for part in validation
+    )
+    always = sum(files.fold is None for files in cases)
+    counted = "1 fold" if len(folds) == 1 else f"{len(folds)} folds"
+    renumbered = "" if numbers == list(range(len(numbers))) else f" (there {', '.join(map(str, numbers))})"
+    rest = f"; {always} cases without a fold are in every training part" if always else ""
+    reason = f"{counted}{renumbered} as the dataset says{rest}."
+    return Splits(folds=folds, reason=reason, folds_hash=hash_of_folds(folds))
 
 
 def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str) -> Split:

@@ -168,7 +168,7 @@ def decide_plan(
         plan = make_plan(fingerprint, budget, options.planner, options.target)
     _refuse_absurd_sizes(plan, fingerprint)
     plan = plan.model_copy(update={"file_ending": description.file_ending})
-    made = make_splits(fingerprint, folds=options.folds, group_by=options.group_by)
+    made = make_splits(fingerprint, folds=options.folds, group_by=options.group_by, listed=description.cases)
     splits = keep_edited_splits(workspace, made, fingerprint)
     if splits is not made:
         _tell_of_kept_splits(workspace, splits, fingerprint)

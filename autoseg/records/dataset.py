@@ -90,6 +90,10 @@ class CaseFiles(Record):
     """Paths relative to the dataset folder, POSIX separators, in channel order."""
     label: str
     """Path relative to the dataset folder; empty for a case without label."""
+    group: str = Field(default="", exclude_if=lambda value: not value)
+    """Name of the group, such as a patient, whose cases stay in one fold; empty: the dataset names none."""
+    fold: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+    """Fold whose validation set the case belongs to; None: the dataset names none."""
 
 
 class Fault(Record):

@@ -14,9 +14,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from autoseg.errors import PlanningError, RecordError, UsageError
+from autoseg.folds import listed_splits
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
+from autoseg.records.dataset import CaseFiles
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Decision, Plan, Split, Splits, Target, hash_of_folds
@@ -210,8 +212,10 @@ def adopt_model(plan: Plan, name: str) -> AdoptedModel:
     )
 
 
-def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | None = None) -> Splits:
-    """Divide the cases into folds, whole groups at a time.
+def make_splits(
+    fingerprint: Fingerprint, *, folds: int = 5, group_by: str | None = None, listed: Sequence[CaseFiles] = ()
+) -> Splits:
+    """Divide the cases into folds, whole groups at a time; folds that the dataset names are kept.
 
     Without groups the folds are nnU-Net's: sorted ids, shuffled with a fixed seed, cut into parts of nearly equal
     size, the larger ones first. Where these leave a rare label out of some part, the groups are divided by label
@@ -223,13 +227,15 @@ def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | Non
         folds: Number of folds; fewer when there are fewer groups.
         group_by: Regular expression searched in each case id; its first group, or the whole match, is the name of the
             case's group. None: ids that name persons (patient001_frame01) are grouped by person, others not at all.
+        listed: Files of the cases, with the groups or folds that the dataset names.
 
     Returns:
         The folds with sorted ids; empty when all cases are in one group, which leaves fold `all` only. The order of
         the cases does not matter; folds differ by one group at most.
 
     Raises:
-        UsageError: If `folds` is below 2, or the expression is invalid or does not match every id.
+        UsageError: If `folds` is below 2, the expression is invalid or does not match every id, or the dataset names
+            groups too.
 
     References:
         nnU-Net v2 (Isensee et al. 2021), five-fold cross-validation; scikit-learn's KFold with shuffling. Rare
@@ -238,8 +244,10 @@ def make_splits(fingerprint: Fingerprint, *, folds: int = 5, group_by: str | Non
     """
     if folds < 2:
         raise UsageError(f"{folds} fold(s) asked for; cross-validation needs at least 2.")
+    if (named := listed_splits(listed)) is not None:
+        return named
     cases = sorted(case.case for case in fingerprint.cases)
-    groups, grouping = _group(cases, group_by)
+    groups, grouping = _group(cases, group_by, {files.case: files.group for files in listed if files.group})
     names = sorted(groups)
     number = min(folds, len(names))
     if number < 2:
@@ -407,8 +415,16 @@ def _stratify(order: Sequence[int], labels: Sequence[frozenset[str]], sizes: Seq
     return parts
 
 
-def _group(cases: Sequence[str], group_by: str | None) -> tuple[dict[str, list[str]], str]:
-    """Cases by group, and the grouping as the end of a sentence."""
+def _group(cases: Sequence[str], group_by: str | None, listed: Mapping[str, str]) -> tuple[dict[str, list[str]], str]:
+    """Cases by group, and the grouping as the end of a sentence; a case that `listed` leaves out is its own group."""
+    if listed and group_by is not None:
+        raise UsageError(
+            "--group-by and the groups that the dataset lists contradict each other; leave one of them out"
+        )
+    if listed:
+        # a case that has no group may be called like one
+        names = [f"group {listed[case]}" if case in listed else f"case {case}" for case in cases]
+        return _collect(cases, names), ", grouped as the dataset says"
     if group_by is not None:
         return _collect(cases, _names_by(group_by, cases)), f", grouped by '{group_by}'"
     guessed = [match["group"] if (match := PERSON.match(case)) else case for case in cases]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from autoseg.errors import PlanningError, RecordError, UsageError
 from autoseg.folds import find_split
+from autoseg.records.dataset import CaseFiles
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import Fingerprint, LabelFacts
 from autoseg.records.plan import Split, Splits
@@ -133,6 +134,45 @@ def test_group_by_that_does_not_fit():
         make_splits(with_ids("a1", "b2", "c3"), group_by="a.")
     with pytest.raises(UsageError, match=r"'\(' is not a regular expression"):
         make_splits(with_ids("a1", "b2", "c3"), group_by="(")
+
+
+def listed(**groups_and_folds: tuple[str, int | None]) -> list[CaseFiles]:
+    return [
+        CaseFiles(case=case, images=(f"{case}.nii",), label="l.nii", group=group, fold=fold)
+        for case, (group, fold) in groups_and_folds.items()
+    ]
+
+
+def test_folds_that_the_dataset_names_are_kept():
+    named = listed(a=("", 3), b=("", 1), c=("", None), d=("", 1))
+    splits = make_splits(with_ids("a", "b", "c", "d"), folds=4, listed=named)
+    assert [(split.training, split.validation) for split in splits.folds] == [
+        (("a", "c"), ("b", "d")),
+        (("b", "c", "d"), ("a",)),
+    ]
+    assert splits.reason == (
+        "2 folds (there 1, 3) as the dataset says; 1 cases without a fold are in every training part."
+    )
+    (only,) = make_splits(with_ids("a", "b"), listed=listed(a=("", None), b=("", 0))).folds
+    assert (only.training, only.validation) == (("a",), ("b",))
+
+
+def test_groups_that_the_dataset_names_stay_together():
+    ids = [f"scan{index:02d}" for index in range(20)]
+    named = listed(**{case: (f"p{index % 7}" if index < 18 else "", None) for index, case in enumerate(ids)})
+    splits = make_splits(with_ids(*ids), listed=named)
+    groups = {files.case: files.group or files.case for files in named}
+    parts = [{groups[case] for case in split.validation} for split in splits.folds]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 9
+    assert "5 folds of 9 groups, grouped as the dataset says" in splits.reason
+    with pytest.raises(UsageError, match="--group-by and the groups that the dataset lists contradict each other"):
+        make_splits(with_ids(*ids), listed=named, group_by="scan.")
+
+
+def test_groups_of_one_case_each_give_the_folds_of_no_groups():
+    ids = [f"p{index:02d}" for index in range(12)]
+    splits = make_splits(with_ids(*ids), listed=listed(**{case: (case, None) for case in ids}))
+    assert splits.folds == make_splits(with_ids(*ids)).folds
 
 
 def test_one_group_leaves_fold_all():

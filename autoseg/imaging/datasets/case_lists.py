@@ -1,64 +1,106 @@
-"""CSV and JSON lists of files: one case per row or entry, paths relative to the list.
+"""Lists of files: one case per row or entry, paths relative to the list.
 
-Prediction reads the rows of its lists, which have no labels, with the same functions.
+Prediction reads the rows of its lists, which need no labels, with the same functions.
 """
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-
-from autoseg.errors import DatasetError, RecordError
-from autoseg.imaging.formats.volume import split_channel, split_ending
+from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.case_names import name_cases
+from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
+from autoseg.imaging.datasets.list_files import Cell, ListTable, read_list_table
+from autoseg.imaging.formats.volume import split_ending
 from autoseg.records.dataset import CaseFiles, Fault
-from autoseg.records.files import describe_special, read_json, real_path, relative_path
+from autoseg.records.files import real_path, relative_path
 from autoseg.records.names import is_file_name
 
 NO_NAME = "(no name)"
 """Placeholder for the missing id of a case; always a fault."""
 
-_IMAGE_COLUMN = re.compile(r"image(?:_(\d+))?")
-_EXPECTED_JSON = 'expected a list of {"case": ..., "image": path or [paths], "label": path}'
+_WHOLE_NUMBER = re.compile(r"(\d+)(?:\.0*)?")
+
+_SPLITS = {
+    "train": "", "training": "", "val": "0", "valid": "0", "validation": "0", "dev": "0",
+    "test": "test", "testing": "test", "": "",
+}  # fmt: skip
+"""Folds by the words of a column such as `split`; `test` is no fold."""
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+@dataclass(frozen=True)
+class ListedCases:
+    """Cases of a list, before any image is opened."""
 
-    image: str | list[str]
-    case: str = ""
-    label: str = ""
+    cases: tuple[CaseFiles, ...]
+    """Cases sorted by id."""
+    faults: tuple[Fault, ...] = ()
+    channel_words: tuple[str, ...] | None = None
+    """Channels that the columns name, in the order of each case's images; None: they name none."""
+    notes: tuple[str, ...] = ()
+    """What was recognised, one sentence each."""
 
 
-def read_case_list(path: Path) -> tuple[tuple[CaseFiles, ...], tuple[Fault, ...]]:
-    """Read a list of cases.
+def read_case_list(path: Path) -> ListedCases:
+    """Read a list of cases: CSV (separated by comma, semicolon or tab) with a header, or a JSON list of objects.
 
-    CSV: a header with `image`, or `image_0`, `image_1`, ... for channels in separate files, `label`, and optionally
-    `case`; separated by comma, semicolon or tab. JSON: a list of {"case": ..., "image": path or [paths],
-    "label": path}. Without `case`, the case is named after its image file.
+    Columns, or keys: `image` (in JSON one path, or one for each channel), `image_0`, `image_1`, ... or a column for
+    each channel that is called like it; `label`, under any of its usual names; and, where they are wanted, `case`,
+    `group` (cases that stay in one fold) and `fold` (the fold whose validation set the case belongs to). Without
+    `case`, cases are named after their groups if each case has its own, else after their files and folders.
 
     Args:
         path: List file; its cases' paths become relative to its folder, symbolic links resolved.
 
     Returns:
-        Cases sorted by id, and faults: rows without label, names used twice, names that cannot name a file.
+        Cases and faults: rows without image or label, names used twice, names that cannot name a file.
 
     Raises:
-        DatasetError: If the list cannot be read or lacks the columns.
+        DatasetError: If the list cannot be read, lacks the columns, or none of its image files exists.
     """
-    is_csv = path.suffix.lower() == ".csv"
-    entries = _csv_entries(path) if is_csv else _json_entries(path)
-    cases = []
-    for entry in entries:
-        images = [entry.image] if isinstance(entry.image, str) else entry.image
-        cases.append(listed_case(path.parent, entry.case or _name_from_images(images), images, entry.label))
+    return cases_of_table(read_list_table(path))
+
+
+def cases_of_table(table: ListTable, *, by_common_part: bool = False) -> ListedCases:
+    """The cases of a list that was read.
+
+    Args:
+        table: The list.
+        by_common_part: Whether cases with several images in one column are named by what the names have in common.
+
+    Raises:
+        DatasetError: If columns are missing, or none of the image files exists.
+    """
+    columns, folder = find_columns(table), table.path.parent
+    rows = [row for row in table.rows if _fold_word(row, columns) != "test"]
+    images = [row_images(row, columns, folder) for row in rows]
+    _check_any_exists(table, images)
+    names = name_cases(images, by_common_part=by_common_part or columns.channels is not None)
+    groups = [_text(row, columns.group) for row in rows]
+    if columns.group and all(groups) and len(set(groups)) == len(groups):
+        names = groups
+    cases, faults = [], []
+    for row, files, name in zip(rows, images, names, strict=True):
+        label = cell_parts(row[columns.label]) if columns.label else ()
+        listed = listed_case(folder, _text(row, columns.case) or name, files, label[0] if label else "")
+        fold, fault = _read_fold(_fold_word(row, columns))
+        faults += [*_error(listed, fault), *_error(listed, _missing_image(row, columns))]
+        faults += _error(listed, "several label maps are listed; expected one" if len(label) > 1 else "")
+        cases.append(listed.model_copy(update={"group": _text(row, columns.group), "fold": fold}))
     cases.sort(key=lambda files: files.case)
-    return tuple(cases), tuple(listing_faults(cases))
+    faults += [*listing_faults(cases), *_fold_faults(cases)]
+    notes = tuple(_notes(table, columns, len(table.rows) - len(rows)))
+    return ListedCases(tuple(cases), tuple(faults), columns.channels, notes)
 
 
-def listed_case(folder: Path, case_id: str, images: list[str], label: str) -> CaseFiles:
+def row_images(row: Mapping[str, Cell], columns: ListColumns, folder: Path) -> list[str]:
+    """Image files of a row in the order of the columns, POSIX separators; cells without a name are left out."""
+    return [_posix(folder, part) for name in columns.images for part in cell_parts(row[name])]
+
+
+def listed_case(folder: Path, case_id: str, images: Sequence[str], label: str) -> CaseFiles:
     """A case from listed paths, absolute or relative to the dataset folder; empty paths are left out."""
     return CaseFiles(
         case=case_id or NO_NAME,
@@ -95,84 +137,97 @@ def case_name(image: str) -> str:
     return split_ending(PurePath(image).name)[0]
 
 
+def _text(row: Mapping[str, Cell], column: str) -> str:
+    """Text of a cell; empty without that column."""
+    return " ".join(cell_parts(row[column])) if column else ""
+
+
+def _fold_word(row: Mapping[str, Cell], columns: ListColumns) -> str:
+    """The fold that a row names, `test` for a row that no fold has, empty where it names none."""
+    split = _text(row, columns.split).casefold()
+    if _SPLITS.get(split) == "test":
+        return "test"
+    return _text(row, columns.fold) if columns.fold else _SPLITS.get(split, split)
+
+
+def _read_fold(word: str) -> tuple[int | None, str]:
+    """Number of a fold, and what is wrong with it."""
+    match = _WHOLE_NUMBER.fullmatch(word)
+    if match is None and word:
+        return None, (
+            f"the fold {word!r} is not a whole number from 0 on; leave the cell empty for a case that every fold "
+            "trains on"
+        )
+    return (int(match[1]) if match else None), ""
+
+
+def _fold_faults(cases: Sequence[CaseFiles]) -> Iterator[Fault]:
+    """Groups that are divided between folds, and a fold that leaves no case to train on."""
+    folds: dict[str, set[int | None]] = {}
+    for files in cases:
+        folds.setdefault(files.group, set()).add(files.fold)
+    for group, numbers in folds.items():
+        if group and len(numbers) > 1:
+            listed = ", ".join(sorted("none" if number is None else str(number) for number in numbers))
+            what = f"cases of the group {group!r} are in different folds ({listed}); give them the same fold"
+            yield Fault(severity="error", case="", file="", what=what)
+    named = {files.fold for files in cases}
+    if len(named) == 1 and None not in named:
+        what = f"all cases are in fold {named.pop()}, which leaves none to train on; expected several folds"
+        yield Fault(severity="error", case="", file="", what=what)
+
+
+def _missing_image(row: Mapping[str, Cell], columns: ListColumns) -> str:
+    """What to say of a row that has images in some columns only."""
+    empty = [name for name in columns.images if not cell_parts(row[name])]
+    first_images = columns.images[: len(columns.images) - len(empty)]
+    is_gap = columns.channels is not None or any(name in first_images for name in empty)
+    if not empty or len(empty) == len(columns.images) or not is_gap:
+        return ""
+    return f"no image is listed in the column {', '.join(empty)}"
+
+
+def _error(files: CaseFiles, what: str) -> list[Fault]:
+    file = files.images[0] if files.images else files.label
+    return [Fault(severity="error", case=files.case, file=file, what=what)] if what else []
+
+
+def _check_any_exists(table: ListTable, images: Sequence[Sequence[str]]) -> None:
+    listed = [file for files in images for file in files[:1]]
+    folder = table.path.parent
+    if listed and not any((folder / file).exists() for file in listed):
+        raise DatasetError(
+            f"{table.path}: none of the {len(listed)} listed images exists, the first is {folder / listed[0]}; paths "
+            "are absolute, or relative to the folder of the list. Correct them, or put the list where its paths begin."
+        )
+
+
+def _notes(table: ListTable, columns: ListColumns, num_test: int) -> list[str]:
+    """What was recognised in the columns of a list."""
+    held = {
+        f"channels {', '.join(columns.images)}": columns.channels is not None,
+        f"label maps in {columns.label}": bool(columns.label) and columns.label.casefold() != "label",
+        f"groups in {columns.group}": bool(columns.group),
+        f"folds in {columns.fold or columns.split}": bool(columns.fold or columns.split),
+    }
+    recognized = [what for what, is_held in held.items() if is_held]
+    notes = [f"recognised a list of {len(table.rows)} cases: {', '.join(recognized)}"] if recognized else []
+    if columns.unused:
+        notes.append(f"columns of the list that are not used: {', '.join(columns.unused)}")
+    if num_test:
+        notes.append(f"{num_test} cases of the list are not used: {columns.split} says that they are for testing")
+    return notes
+
+
 def _relative_path(folder: Path, path: str) -> str:
     """A path relative to the dataset folder, POSIX separators, `./` left out; `..` where it lies outside."""
-    listed = Path(path)
+    listed = Path(_posix(folder, path))
     if listed.is_absolute():
         # `..` leads to the parent of a link's target: relative paths hold only between folders without links.
         return relative_path(real_path(listed.parent) / listed.name, real_path(folder))
     return listed.as_posix()
 
 
-def read_csv_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of a CSV file with a header, separated by comma, semicolon or tab, without outer blanks.
-
-    Raises:
-        DatasetError: If the file cannot be read.
-    """
-    if kind := describe_special(path):
-        raise DatasetError(f"{path}: cannot be read as CSV: it is {kind}, expected a regular file")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        header = lines[0] if lines else ""
-        delimiter = next((mark for mark in ",;\t" if mark in header), ",")
-        rows = [
-            {(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
-            for row in csv.DictReader(lines, delimiter=delimiter)
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as CSV: {error}") from error
-    return [name.strip() for name in header.split(delimiter)], rows
-
-
-def read_json_rows(path: Path) -> list[dict[str, object]]:
-    """Entries of a JSON list of objects.
-
-    Raises:
-        DatasetError: If the file cannot be read, or is not a list of objects.
-    """
-    try:
-        rows = read_json(path)
-    except RecordError as error:
-        raise DatasetError(str(error)) from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DatasetError(f"{path}: {_EXPECTED_JSON}")
-    return rows
-
-
-def image_columns(names: Iterable[str]) -> list[str]:
-    """The names among these that hold images: `image`, or `image_0`, `image_1`, ... in the order of channels."""
-    numbers = {name: int(match[1] or 0) for name in names if (match := _IMAGE_COLUMN.fullmatch(name))}
-    return sorted(numbers, key=numbers.__getitem__)
-
-
-def _csv_entries(path: Path) -> list[_Entry]:
-    columns, rows = read_csv_rows(path)
-    images = image_columns(columns)
-    if not images or "label" not in columns:
-        expected = "image (or image_0, image_1, ...) and label"
-        raise DatasetError(f"{path}: expected the columns {expected}, found {', '.join(columns)}")
-    return [
-        _Entry(
-            case=row.get("case", ""), image=[row[name] for name in images if row.get(name)], label=row.get("label", "")
-        )
-        for row in rows
-        if any(row.values())
-    ]
-
-
-def _json_entries(path: Path) -> list[_Entry]:
-    try:
-        return TypeAdapter(list[_Entry]).validate_python(read_json_rows(path))
-    except ValidationError as error:
-        wrong = "\n".join(f"  entry {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise DatasetError(f"{path}: {_EXPECTED_JSON}:\n{wrong}") from error
-
-
-def _name_from_images(images: list[str]) -> str:
-    """CASE for CASE_0000, CASE_0001, ...; the stem for a single image."""
-    if not images:
-        return ""
-    stem = case_name(images[0])
-    channel = split_channel(stem) if len(images) > 1 else None
-    return channel[0] if channel else stem
+def _posix(folder: Path, path: str) -> str:
+    """A listed path with POSIX separators; a backslash stays only in the name of a file that exists."""
+    return path.replace("\\", "/") if "\\" in path and not (folder / path).exists() else path

@@ -21,6 +21,7 @@ from autoseg.imaging.datasets.dataset_json import (
     read_dataset_json,
 )
 from autoseg.imaging.datasets.folders import FOLDER_LAYOUTS, find_cases
+from autoseg.imaging.datasets.list_files import is_list_file
 from autoseg.imaging.datasets.pairing import image_files, pair_files
 from autoseg.imaging.datasets.unknown_layout import describe_unknown_layout
 from autoseg.imaging.formats.volume import split_channel, split_ending
@@ -32,7 +33,7 @@ _EXPECTED = "\n  ".join([
     'a Medical Segmentation Decathlon folder: dataset.json that lists the training files under "training"',
     "an nnU-Net v2 raw folder: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz",
     *(layout.pattern for layout in FOLDER_LAYOUTS),
-    "a .csv or .json list of files: columns case, image (or image_0, image_1, ...), label",
+    "a .csv, .tsv or .json list: columns case, image (or image_0, image_1, ..., or one for each channel), label",
 ])  # fmt: skip
 
 
@@ -68,11 +69,19 @@ def find_dataset(path: Path) -> FoundDataset:
     """
     path = path.absolute()
     path = path.parent if path.name == "dataset.json" else path
-    if path.is_file() and path.suffix.lower() in (".csv", ".json"):
-        cases, faults = read_case_list(path)
-        return FoundDataset(name=path.stem, folder=real_path(path.parent), layout="list", cases=cases, faults=faults)
+    if is_list_file(path):
+        listed = read_case_list(path)
+        return FoundDataset(
+            name=path.stem,
+            folder=real_path(path.parent),
+            layout="list",
+            cases=listed.cases,
+            faults=listed.faults,
+            channel_words=listed.channel_words,
+            notes=listed.notes,
+        )
     if not path.is_dir():
-        what = "is neither a folder nor a .csv or .json list" if path.exists() else "does not exist"
+        what = "is neither a folder nor a .csv, .tsv or .json list" if path.exists() else "does not exist"
         raise DatasetError(f"{path}: {what}; {_EXPECTED}")
     if (path / "dataset.json").is_file():
         declared = read_dataset_json(path / "dataset.json")

@@ -3,21 +3,23 @@
 In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE, whatever their endings; any other image file is
 a case of its own, and so is each numbered file whose number cannot be a channel of the model. Label maps beside their
 images (`CASE_seg.ext`) are left out. Channels may also be called by their names, `CASE_t1.ext`, and each case may have
-a subfolder of its own. A list is a CSV file with a header, or a JSON
-array of objects, as for training but without labels: `case` (may be left out), and `image` with one file per case or
-all channels' files (CSV: `image_0`, `image_1`, ...). Paths in a list are relative to the list's folder.
+a subfolder of its own. A list is one as for training, whose label maps are not needed and not read; columns that are
+called like the channels of the model may have any order.
 """
 
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
-from autoseg.imaging.datasets.case_lists import image_columns, read_csv_rows, read_json_rows
+from autoseg.imaging.datasets.case_lists import row_images
+from autoseg.imaging.datasets.case_names import name_cases
 from autoseg.imaging.datasets.folders import IMAGE_FOLDERS
+from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
+from autoseg.imaging.datasets.list_files import ListTable, is_list_file, read_list_table
 from autoseg.imaging.datasets.names import composed, split_image_word, split_label_word
 from autoseg.imaging.datasets.pairing import image_files, visible_folders
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
@@ -25,10 +27,6 @@ from autoseg.imaging.formats.volume import split_channel
 from autoseg.records.names import is_file_name
 
 logger = logging.getLogger("autoseg.predict")
-
-LIST_ENDINGS = (".csv", ".json")
-
-_Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def find_inputs(inputs: Path, channel_names: Sequence[str]) -> tuple[InputCase, 
     """Cases in the order of their names, or of the list.
 
     Args:
-        inputs: An image file, a folder of image files, or a .csv or .json list.
+        inputs: An image file, a folder of image files, or a .csv, .tsv or .json list.
         channel_names: The channels that the model expects.
 
     Raises:
@@ -56,8 +54,8 @@ def find_inputs(inputs: Path, channel_names: Sequence[str]) -> tuple[InputCase, 
         raise UsageError(f"{inputs}: no such file or folder")
     if inputs.is_dir():
         cases = _cases_in_folder(inputs, channel_names)
-    elif inputs.suffix.lower() in LIST_ENDINGS:
-        cases = tuple(_listed_cases(inputs))
+    elif is_list_file(inputs):
+        cases = tuple(_listed_cases(inputs, channel_names))
     else:
         cases = (InputCase(_case_name(inputs), (inputs,)),)
     if not cases:
@@ -208,34 +206,52 @@ def _channel_case(case: str, found: Sequence[tuple[int, Path]], channel_names: S
     return InputCase(case, images, fault)
 
 
-def _listed_cases(path: Path) -> Iterator[InputCase]:
-    for number, row in enumerate(_read_rows(path), start=1):
-        names = list(_image_names(row))
-        if not names or not all(isinstance(name, str) and name for name in names):
+def _listed_cases(path: Path, channel_names: Sequence[str]) -> Iterator[InputCase]:
+    table, columns = _read_list(path)
+    columns = replace(columns, images=_ordered_columns(columns, channel_names, path))
+    images = [row_images(row, columns, path.parent) for row in table.rows]
+    names = _listed_names(images, by_common_part=columns.channels is not None)
+    for number, (row, files, name) in enumerate(zip(table.rows, images, names, strict=True), start=1):
+        if not files:
+            found = {key: value for key, value in row.items() if value}
             raise UsageError(
-                f"{path}: entry {number} names no image: found {dict(row)}, expected `image` with a file name, or one "
-                "per channel (CSV: columns image_0, image_1, ...)"
+                f"{path}: entry {number} names no image: found {found}, expected `image` with a file name, or one "
+                "per channel (CSV: columns image_0, image_1, ..., or called like the channels)"
             )
-        images = tuple(path.parent / str(name) for name in names)
-        case = str(row.get("case") or _case_name(images[0]))
+        case = (cell_parts(row[columns.case])[0] if columns.case and row[columns.case] else "") or name
         if not is_file_name(case):
             raise UsageError(
                 f"{path}: entry {number} has the case name {case!r}; it must be a file name, without folders"
             )
-        yield InputCase(case, images)
+        empty = [column for column in columns.images if columns.channels is not None and not row[column]]
+        fault = f"no image is listed in the column {', '.join(empty)}" if empty else ""
+        yield InputCase(case, tuple(path.parent / file for file in files), fault)
 
 
-def _image_names(row: _Row) -> Iterator[object]:
-    for key in image_columns(row):
-        value = row[key]
-        yield from value if isinstance(value, list) else [value]
-
-
-def _read_rows(path: Path) -> Sequence[_Row]:
+def _read_list(path: Path) -> tuple[ListTable, ListColumns]:
     try:
-        if path.suffix.lower() == ".json":
-            return read_json_rows(path)
-        _, rows = read_csv_rows(path)
+        table = read_list_table(path)
+        return table, find_columns(table, needs_label=False) if table.rows else ListColumns(images=(), channels=None)
     except DatasetError as error:
         raise UsageError(str(error)) from error
-    return [{key: value for key, value in row.items() if value} for row in rows]
+
+
+def _ordered_columns(columns: ListColumns, channel_names: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The columns of images in the order of the model's channels, if they are called like channels."""
+    if columns.channels is None:
+        return columns.images
+    by_name = {name.casefold(): name for name in columns.channels}
+    if all(name.casefold() in by_name for name in channel_names):
+        return tuple(by_name[name.casefold()] for name in channel_names)
+    raise UsageError(
+        f"{path}: the channels of the model are {', '.join(channel_names)}, the columns of the list "
+        f"{', '.join(columns.channels)}. Call the columns like the channels, or image_0, image_1, ... in the order of "
+        "the channels."
+    )
+
+
+def _listed_names(images: Sequence[Sequence[str]], *, by_common_part: bool) -> list[str]:
+    """Names of cases that the list does not name, without the number of the first channel."""
+    names = name_cases(images, by_common_part=by_common_part)
+    short = [name.removesuffix("_0000") for name in names]
+    return short if len(set(short)) == len(short) else names

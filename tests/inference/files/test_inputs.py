@@ -150,10 +150,30 @@ def test_json_list(tmp_path):
     )
 
 
+def test_a_list_as_for_training_whose_columns_are_called_like_channels(tmp_path):
+    (tmp_path / "l.csv").write_text("T2,seg,t1,fold,pet\np1/b.nii,p1/s.nii,p1/a.nii,0,x.nii\np2/b.nii,,p2/a.nii,1,\n")
+    assert find_inputs(tmp_path / "l.csv", TWO) == (
+        InputCase("p1", (tmp_path / "p1/a.nii", tmp_path / "p1/b.nii")),
+        InputCase("p2", (tmp_path / "p2/a.nii", tmp_path / "p2/b.nii")),
+    )
+    (tmp_path / "l.csv").write_text("case,t2,t1\np1,b.nii,\np2,c.nii,d.nii\n")
+    lacking, whole = find_inputs(tmp_path / "l.csv", TWO)
+    assert (lacking.case, lacking.fault, whole.fault) == ("p1", "no image is listed in the column t1", "")
+    with pytest.raises(UsageError, match=r"channels of the model are T1, FLAIR, the columns of the list t2, t1\."):
+        find_inputs(tmp_path / "l.csv", ("T1", "FLAIR"))
+
+
+def test_images_of_one_name_in_several_folders(tmp_path):
+    (tmp_path / "l.csv").write_text("image\na/x.nii.gz\nb/x.nii.gz\nc/y_0000.nii.gz\n")
+    assert [case.case for case in find_inputs(tmp_path / "l.csv", ONE)] == ["a_x", "b_x", "y"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.csv", "case,picture\na,b.png\n", "entry 1 names no image"),
+        ("l.csv", "case,image\na,\nb,b.png\n", "entry 1 names no image"),
+        ("l.csv", "case,picture\na,b.png\n", "channels of the model are CT, the columns of the list picture"),
+        ("l.csv", "case,picture\na,b\n", "expected the columns image .*, found case, picture"),
         ("l.csv", "case,image\n../a,b.png\n", "case name '../a'; it must be a file name"),
         ("l.csv", "case,image\n..,b.png\n", "case name '..'; it must be a file name"),
         ("l.json", '[{"case": "a\\u0000", "image": "b.png"}]', "it must be a file name"),
