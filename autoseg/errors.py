@@ -4,6 +4,7 @@
     |- UsageError           options or arguments that contradict each other, or an input that does not exist
     |- ImageFileError       one image or label file that cannot be read or written
     |- DatasetError         a dataset folder that cannot be used; lists every fault of every case
+    |- LockedError          another process writes what this one wants to write
     |- WriteError           a file that cannot be written, because the disk is full
     |- RecordError          a JSON file (plan, fingerprint, ...) that is damaged or edited wrongly
     |- PlanningError        no plan fits the data and the budget
@@ -32,6 +33,10 @@ class ImageFileError(AutosegError):
 
 class DatasetError(AutosegError):
     """A dataset that cannot be used as it is; the message lists all faults found."""
+
+
+class LockedError(AutosegError):
+    """Another process plans the workspace or trains the fold; the message says which one, and for how long."""
 
 
 class WriteError(AutosegError):

@@ -21,11 +21,12 @@ from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingErr
 from autoseg.folds import find_split
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
+from autoseg.locks import lock, refuse_planning, refuse_trainings
 from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, LabelValues, OrientationName
-from autoseg.records.files import read_record, real_path, relative_path, write_record
+from autoseg.records.files import Record, read_record, real_path, relative_path, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits, Target
 from autoseg.records.selection import Selection
@@ -137,6 +138,7 @@ def plan_dataset(
         PlanningError: If nothing fits the budget, or the plan or the edited folds that are kept were made for other
             data.
     """
+    refuse_planning(workspace)
     if description is None:
         description = check_dataset(dataset, options, workers=workers, bar=bar)
     planned = decide_plan(description, workspace, budget, options, workers=workers, bar=bar)
@@ -185,22 +187,47 @@ def write_plan(
     workers: int | None = 1,
     bar: ProgressBar = no_bar,
 ) -> None:
-    """Write what was decided into the workspace, and preprocess the cases if `options` ask for it."""
+    """Write what was decided into the workspace, and preprocess the cases if `options` ask for it.
+
+    Raises:
+        DatasetError: If cases could not be preprocessed; lists them all.
+        LockedError: If another process plans the workspace, or trains a fold for a plan or cases that would change.
+    """
     description, plan = planned.description, planned.plan
-    if not options.keep_plan:
-        _warn_of_edits(workspace, plan)
     recorded = relative_path(real_path(Path(description.folder)), real_path(workspace.root))
-    relative = description.model_copy(update={"folder": recorded})
-    write_record(relative, workspace.dataset)
-    write_record(planned.fingerprint, workspace.fingerprint)
-    write_record(planned.splits, workspace.splits)
-    write_record(plan, workspace.plan)
-    if options.preprocess:
-        names = tuple(plan.configurations)
-        with bar("preprocessing") as progress:
-            preprocess_dataset(description, plan, workspace, names, workers or count_cores(), progress)
-        for warning in labels_lost_in_preprocessing(workspace, plan, planned.fingerprint):
-            logger.warning("warning: %s", warning)
+    records = {
+        workspace.dataset: description.model_copy(update={"folder": recorded}),
+        workspace.fingerprint: planned.fingerprint,
+        workspace.splits: planned.splits,
+        workspace.plan: plan,
+    }
+    with lock(workspace.planning_lock, "planned"):
+        if any(_is_other_record(record, path) for path, record in records.items()):
+            refuse_trainings(workspace, "Planning again would change what is trained.")
+        if not options.keep_plan:
+            _warn_of_edits(workspace, plan)
+        for path, record in records.items():
+            write_record(record, path)
+        if options.preprocess:
+            _preprocess(planned, workspace, workers, bar)
+
+
+def _preprocess(planned: PlannedDataset, workspace: Workspace, workers: int | None, bar: ProgressBar) -> None:
+    plan = planned.plan
+    with bar("preprocessing") as progress:
+        preprocess_dataset(
+            planned.description, plan, workspace, tuple(plan.configurations), workers or count_cores(), progress
+        )
+    for warning in labels_lost_in_preprocessing(workspace, plan, planned.fingerprint):
+        logger.warning("warning: %s", warning)
+
+
+def _is_other_record(record: Record, path: Path) -> bool:
+    """Whether a file does not hold this record."""
+    try:
+        return read_record(type(record), path) != record
+    except RecordError:  # missing, of another version, or damaged
+        return True
 
 
 def run_pipeline(
@@ -238,6 +265,7 @@ def run_pipeline(
     from autoseg.report.page.render import render_report
     from autoseg.stages.select import SelectionOptions, select_model
 
+    refuse_planning(workspace)
     if description is None:
         description = check_dataset(dataset, planning, workers=options.workers, bar=bar)
     planned = decide_plan(description, workspace, budget, planning, workers=options.workers, bar=bar)

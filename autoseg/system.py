@@ -16,6 +16,12 @@ import psutil
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Linux: limits of the container that this process runs in (control groups, version 2)."""
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Linux: random text of each start of the system."""
+
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+"""Linux: link whose target names the name space of process numbers; containers have their own."""
+
 
 def count_cores() -> int:
     """Number of cores that this process may use, at least 1."""
@@ -107,6 +113,37 @@ def container_core_limit() -> float | None:
     except OSError:
         return None
     return None if quota == "max" else int(quota) / int(period)
+
+
+def process_start(pid: int) -> float | None:
+    """Start of a process, seconds after that of the system; None if it does not run, or waits for its parent to notice.
+
+    Together with the number it names one process: numbers are given again.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time()) - float(psutil.boot_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def host_name() -> str:
+    """Name of this machine in its network."""
+    return platform.node() or "unknown"
+
+
+def machine_id() -> str:
+    """Text that two processes share if they see each other's process numbers: one start of one machine or container.
+
+    Linux knows its start and the name space of process numbers; elsewhere the machine's name has to do.
+    """
+    try:
+        boot = BOOT_ID.read_text(encoding="ascii").strip()
+        return f"{boot} {PID_NAMESPACE.readlink()}"
+    except OSError:
+        return host_name()
 
 
 def free_disk_bytes(folder: Path) -> int:

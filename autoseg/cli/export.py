@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Export; print folds, license and size."""
     from autoseg.cli.main import DONE
     from autoseg.cli.terminal import progress_bar
+    from autoseg.locks import warn_of_writers
+    from autoseg.records.workspace import Workspace
     from autoseg.stages.export import ExportOptions, export_model
     from autoseg.stages.export_onnx import export_onnx
 
@@ -48,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         license=arguments.license,
         overwrite=arguments.overwrite,
     )
+    warn_of_writers(Workspace(arguments.model))
     export = export_model if arguments.format == "autoseg" else export_onnx
     with progress_bar("exporting") as progress:
         manifest = export(arguments.model, arguments.output, options, progress)

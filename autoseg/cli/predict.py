@@ -91,7 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
     from autoseg.inference.files.cluster import Cluster
+    from autoseg.locks import warn_of_writers
     from autoseg.networks.devices import keep_freed_memory
+    from autoseg.records.workspace import Workspace
     from autoseg.stages.predict import SPEEDS, Predictor, RunOptions, predict_files
 
     limit, speed = arguments.max_memory, SPEEDS[arguments.speed]
@@ -118,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         cluster = Cluster(arguments.scheduler, partial(Predictor, model, options))
         images, output = images.absolute(), output.absolute()
         options = replace(options, device="cpu", precision="fp32")  # only the plan is needed here
+    warn_of_writers(Workspace(model))
     predictor = Predictor(model, options)
     run_options = RunOptions(skip_existing=arguments.skip_existing, part=arguments.part or WHOLE_RUN, cluster=cluster)
     with _stopping_on_sigterm(), progress_bar("predicting") as progress:

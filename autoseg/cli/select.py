@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE
     from autoseg.cli.options import worker_count
     from autoseg.cli.terminal import progress_bar
+    from autoseg.locks import warn_of_writers
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
     from autoseg.stages.select import SelectionOptions, select_model
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     keep_freed_memory()
     workspace = Workspace(arguments.workspace)
+    warn_of_writers(workspace)
     options = SelectionOptions(
         ensembles=not arguments.no_ensembles,
         thresholds=not arguments.no_thresholds,

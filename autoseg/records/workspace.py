@@ -64,6 +64,15 @@ class Workspace:
         """Folder of one configuration's preprocessed cases."""
         return self.root / "preprocessed" / configuration
 
+    @property
+    def planning_lock(self) -> Path:
+        """Lock of the process that plans."""
+        return self.root / "planning.lock"
+
+    def training_lock(self, configuration: str, fold: str) -> Path:
+        """Lock of the process that trains a fold."""
+        return self.fold(configuration, fold) / "training.lock"
+
     def fold(self, configuration: str, fold: str) -> Path:
         """Folder of one trained fold; `fold` is an index as text, or `all`."""
         return self.root / "models" / configuration / f"fold_{fold}"

@@ -16,6 +16,7 @@ from autoseg.imaging.arrays.storage import label_map_origin
 from autoseg.imaging.datasets.absent_labels import missing_labels
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
+from autoseg.locks import lock, refuse_planning
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory
 from autoseg.progress import ProgressBar, no_bar
@@ -28,7 +29,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
 from autoseg.text import format_memory
-from autoseg.training.distributed import device_of_process, join_ranks
+from autoseg.training.distributed import device_of_process, is_first_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
 from autoseg.training.folds.fold import Fold
 from autoseg.training.folds.planned_data import (
@@ -79,10 +80,11 @@ def train_fold(
             planning, or options do not fit.
         TrainingError: If training cannot continue, memory is too small, the workspace was planned otherwise meanwhile,
             or a cascade's previous configuration is not trained.
+        LockedError: If another process trains this fold, or plans the workspace.
     """
     began = time.monotonic()
     prepared = _prepare_fold(workspace, configuration_name, fold_name, options)
-    with _naming_lack_of_memory(prepared), join_ranks(prepared.device) as ranks:
+    with _locking_fold(prepared), _naming_lack_of_memory(prepared), join_ranks(prepared.device) as ranks:
         fold = replace(prepared, ranks=ranks)
         _check_ranks(fold)
         earlier = None if options.restart else finished_earlier(fold)
@@ -97,6 +99,19 @@ def train_fold(
         else:
             _finish_already_trained(fold, bar, earlier)
     return checkpoint
+
+
+@contextmanager
+def _locking_fold(fold: Fold) -> Iterator[None]:
+    """Keep others from training the same fold, or planning, meanwhile; the first of several processes does it."""
+    if not is_first_process():
+        yield
+        return
+    refuse_planning(fold.workspace)
+    path = fold.workspace.training_lock(fold.configuration_name, fold.fold_name)
+    with lock(path, f"trained ({fold.title})"):
+        refuse_planning(fold.workspace)  # planning may have begun in between
+        yield
 
 
 @contextmanager

@@ -111,6 +111,8 @@ def is_launched() -> bool:
 
 def is_first_process() -> bool:
     """Whether this process speaks to the user; also known before and after the processes are joined."""
+    if dist.is_initialized():
+        return dist.get_rank() == 0
     return not is_launched() or int(os.environ["RANK"]) == 0  # torchrun's own name for it
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from autoseg.errors import TrainingError, UsageError
+from autoseg.errors import LockedError, TrainingError, UsageError
 from autoseg.imaging.arrays.storage import open_case, save_case
+from autoseg.locks import find_locks, lock
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -91,6 +92,23 @@ def test_a_training_that_was_too_short_to_learn_is_named(workspace, caplog):
     )
     (message,) = [message for message in caplog.messages if "too briefly" in message]
     assert message.startswith(sentence)
+
+
+def test_a_fold_that_another_process_trains_is_refused_and_others_train_beside_it(workspace):
+    with lock(workspace.training_lock(NAME, "0"), f"trained ({NAME}, fold 0)"):
+        before = snapshot(workspace.root)
+        with pytest.raises(LockedError, match=rf"it is being trained \({NAME}, fold 0\) by process \d+ on "):
+            train_fold(workspace, NAME, "0", SHORT)
+        assert snapshot(workspace.root) == before
+        assert train_fold(workspace, NAME, "1", SHORT).finished
+    assert train_fold(workspace, NAME, "0", SHORT).finished
+    assert find_locks(workspace) == []
+
+
+def test_no_fold_is_trained_while_the_workspace_is_planned(workspace):
+    with lock(workspace.planning_lock, "planned"), pytest.raises(LockedError, match="it is being planned by process"):
+        train_fold(workspace, NAME, "0", SHORT)
+    assert not workspace.fold(NAME, "0").exists()
 
 
 def flip_a_bit(path, position):
