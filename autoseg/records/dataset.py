@@ -19,9 +19,9 @@ BACKGROUND = "background"
 IGNORE = "ignore"
 """Name of the label whose voxels do not count."""
 
-LayoutName = Literal["decathlon", "nnunet", "plain", "list", "one_folder", "case_folders"]
+LayoutName = Literal["decathlon", "nnunet", "plain", "list", "one_folder", "case_folders", "masks"]
 """How the files of a dataset lie: in two folders with dataset.json of the Decathlon or of nnU-Net, or without; in a
-list; all in one folder; or in one folder for each case."""
+list; all in one folder; in one folder for each case; or with a mask file for each label."""
 
 LabelValues = int | tuple[int, ...]
 """A label's value in the files, or all values that make up a region."""
@@ -55,6 +55,9 @@ class LabelEncoding(Record):
     activation: Literal["softmax", "sigmoid"]
     """softmax: one head per label, background included. sigmoid: one head per region, no background head."""
     heads: tuple[Head, ...]
+    overlapping: bool = Field(default=False, exclude_if=lambda value: value is False)
+    """Whether regions are labels that overlap: a voxel that several heads claim gets the value that belongs to all of
+    them, where there is one. False: later regions are written over earlier ones."""
 
 
 def indices_by_label(encoding: LabelEncoding) -> dict[str, tuple[int, ...]]:
@@ -82,6 +85,45 @@ def label_values(encoding: LabelEncoding) -> dict[str, LabelValues]:
     return labels
 
 
+def names_by_value(encoding: LabelEncoding) -> dict[int, frozenset[str]]:
+    """Names of the labels or regions that each value in the files belongs to; none for the background."""
+    return {
+        value: frozenset(
+            head.part_of or head.name for head in encoding.heads if index in head.indices and head.name != BACKGROUND
+        )
+        for index, value in enumerate(encoding.values)
+    }
+
+
+def indices_after_painting(encoding: LabelEncoding) -> tuple[tuple[int, ...], ...]:
+    """Label index of a voxel once a head is written over it, by head and by the label index before."""
+    count = len(encoding.values)
+    if not encoding.overlapping:
+        return tuple((head.painted_index,) * count for head in encoding.heads)
+    members = [
+        frozenset(position for position, head in enumerate(encoding.heads) if index in head.indices)
+        for index in range(count)
+    ]
+    index_of = {names: index for index, names in enumerate(members)}
+    return tuple(
+        tuple(index_of.get(members[index] | {position}, head.painted_index) for index in range(count))
+        for position, head in enumerate(encoding.heads)
+    )
+
+
+class LabelPart(Record):
+    """Voxels of one label in a file: a mask of its own, or one segment of a segmentation."""
+
+    label: str
+    """Name of the label."""
+    file: str
+    """Path relative to the dataset folder, POSIX separators."""
+    layer: int = 0
+    """Layer of the file that holds the label; files other than segmentations have one."""
+    value: int | None = None
+    """Value of its voxels in that layer; None: every value but 0."""
+
+
 class CaseFiles(Record):
     """One case: its image files, one per channel or one for all, and its label file."""
 
@@ -89,11 +131,21 @@ class CaseFiles(Record):
     images: tuple[str, ...]
     """Paths relative to the dataset folder, POSIX separators, in channel order."""
     label: str
-    """Path relative to the dataset folder; empty for a case without label."""
+    """Path relative to the dataset folder; empty for a case without label. With parts, one of their files."""
+    parts: tuple[LabelPart, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Labels in files or segments of their own, of which the label map is put together; a label that is not listed is
+    empty in this case. None: `label` is the label map."""
     group: str = Field(default="", exclude_if=lambda value: not value)
     """Name of the group, such as a patient, whose cases stay in one fold; empty: the dataset names none."""
     fold: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
     """Fold whose validation set the case belongs to; None: the dataset names none."""
+
+
+def label_files(files: CaseFiles) -> tuple[str, ...]:
+    """All files of a case that hold labels, each once."""
+    if files.parts is not None:
+        return tuple(dict.fromkeys(part.file for part in files.parts))
+    return (files.label,) if files.label else ()
 
 
 class Fault(Record):

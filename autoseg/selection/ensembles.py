@@ -17,9 +17,10 @@ from joblib import Parallel, delayed
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.storage import RECORD_ENDING, StoredArray, open_case
 from autoseg.imaging.datasets.cases import read_case
+from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
-from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
+from autoseg.inference.files.label_maps import find_label_maps, read_prediction
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
@@ -260,8 +261,8 @@ def _open_logits(
 
 
 def _score(run: ValidationRun, case: str, prediction: Path) -> CaseScores:
-    volumes = read_on_one_grid(case, prediction, run.dataset_folder / run.files(case).label)
-    predicted, reference = volumes
+    reference = read_reference(run.dataset_folder, run.files(case), run.plan.encoding)
+    predicted = read_prediction(case, prediction, reference)
     grid = reference.grid
     return measure_case(
         case, predicted.array[0], reference.array[0], run.plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid)

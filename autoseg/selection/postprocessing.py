@@ -22,16 +22,17 @@ from scipy import ndimage
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import encode_label_map
+from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.formats.reading import Volume
 from autoseg.imaging.formats.volume import measurable_spacing
-from autoseg.inference.files.label_maps import read_on_one_grid
+from autoseg.inference.files.label_maps import read_prediction
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Slices, Spacing, Triple
-from autoseg.records.dataset import LabelEncoding, foreground_names, indices_by_label, label_values
+from autoseg.records.dataset import CaseFiles, LabelEncoding, foreground_names, indices_by_label, label_values
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.selection import FillHoles, KeepLargestComponent, PostprocessingStep, RemoveSmallComponents
 from autoseg.selection.component_removal import (
@@ -53,9 +54,11 @@ Result = TypeVar("Result")
 class CaseMapFiles:
     """Label maps of one validation case."""
 
-    case: str
     prediction: Path
-    reference: Path
+    folder: Path
+    """Dataset folder."""
+    files: CaseFiles
+    """Files of the case in it, with the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +119,12 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
         ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
             reference's grid.
     """
-    prediction, reference = read_on_one_grid(files.case, files.prediction, files.reference)
+    reference = read_reference(files.folder, files.files, encoding)
+    prediction = read_prediction(files.files.case, files.prediction, reference)
     predicted, expected = (_encode(volume, encoding) for volume in (prediction, reference))
     box = _surroundings((predicted != 0) | (expected != 0))
     return CaseMaps(
-        case=files.case,
+        case=files.files.case,
         encoding=encoding,
         prediction=_compress(predicted[box]),
         reference=_compress(expected[box]),
@@ -128,7 +132,7 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
         volume_spacing=measurable_spacing(prediction.grid),
         shape=prediction.grid.shape,
         box=box,
-        scores=score_case(files.case, predicted[box], expected[box], label_values(encoding)),
+        scores=score_case(files.files.case, predicted[box], expected[box], label_values(encoding)),
     )
 
 

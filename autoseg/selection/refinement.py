@@ -163,8 +163,7 @@ class _Trial:
             after.append(held_out.score(self.encoding, self.tolerance_mm))
             path = folder / f"{held_out.case}{label_map_ending(cases.run.dataset.file_ending)}"
             held_out.volume.write_labels(held_out.coarse.volume, self.encoding, path)
-            reference = cases.run.dataset_folder / cases.run.files(held_out.case).label
-            maps.append(CaseMapFiles(held_out.case, path, reference))
+            maps.append(CaseMapFiles(path, cases.run.dataset_folder, cases.run.files(held_out.case)))
             progress(len(cases) + len(maps), 2 * len(cases))
         return tuple(maps), judge_refinement(before, after, foreground_names(self.encoding))
 

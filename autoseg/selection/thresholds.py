@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from autoseg.imaging.arrays.cropping import crop_slices
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.cases import choose_orientation
-from autoseg.imaging.formats.reading import read_label_map
+from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.formats.volume import orient_array
 from autoseg.inference.restoring.restore import restore_labels
 from autoseg.inference.sinks.quantized import open_quantized, quantized_file
@@ -27,7 +27,7 @@ from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import LabelEncoding, label_values
+from autoseg.records.dataset import LabelEncoding, indices_after_painting, label_values
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import hash_of
@@ -96,8 +96,10 @@ class QuantizedCase:
         quantized, record = open_quantized(self.quantized)
         labels = np.zeros(record.original_shape, dtype=np.min_scalar_type(len(self.encoding.values)))
         inside = labels[crop_slices(record)]
-        for region, head in enumerate(self.encoding.heads):  # later regions are written over earlier ones
-            inside[quantized[region] > THRESHOLDS.index(thresholds.get(head.name, 0.5))] = head.painted_index
+        painted = np.array(indices_after_painting(self.encoding), dtype=labels.dtype)
+        for region, head in enumerate(self.encoding.heads):
+            mask = quantized[region] > THRESHOLDS.index(thresholds.get(head.name, 0.5))
+            inside[mask] = painted[region][inside[mask]]
         return labels, record
 
     def score(self, thresholds: Mapping[str, float]) -> CaseScores:
@@ -189,7 +191,7 @@ def _predict_quantized(
 
 
 def _open_case(run: ValidationRun, fold: str, case: str, quantized: Path) -> QuantizedCase:
-    label_map = read_label_map(run.dataset_folder / run.files(case).label)
+    label_map = read_reference(run.dataset_folder, run.files(case), run.plan.encoding)
     indices = encode_label_map(label_map.array[0], run.plan.encoding)
     working = orient_array(indices, choose_orientation(label_map.grid, run.plan.orientation))
     reference = np.ascontiguousarray(working.transpose(run.plan.transpose), dtype=np.int16)

@@ -20,6 +20,7 @@ from autoseg.imaging.datasets.checks import (
 )
 from autoseg.imaging.datasets.effort import choose_workers
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
+from autoseg.imaging.datasets.part_names import has_parts, name_parts, select_parts
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, DatasetDescription, Fault, LabelValues, OrientationName
@@ -68,8 +69,10 @@ def describe_dataset(
     num_channels = _most_common([len(case.hounsfield_channels) for case in counted if case.image_hash] or [1])
     faults += channel_faults(counted, num_channels)
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
+    if has_parts(found):
+        found, counted = name_parts(found, counted)
     all_labels, label_notes = _labels(found, counted, faults)
-    encoding = make_encoding(all_labels, found.regions_class_order)
+    encoding = make_encoding(all_labels, found.regions_class_order, overlapping=found.overlapping)
     faults += label_faults(counted, encoding)
     faults += stray_values(counted) if found.labels is None else []
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
@@ -111,6 +114,8 @@ def _find_cases(
     names = channel_names or found.channel_names
     if names:
         found = order_images(found, names)
+    if has_parts(found):
+        found = select_parts(found)
     if found.labels is not None:
         make_encoding(found.labels, found.regions_class_order)
     if not found.cases:

@@ -355,7 +355,7 @@ def _select_unscored(workspace: Workspace, trained: dict[str, tuple[str, ...]], 
 
 
 def _find_maps(run: ValidationRun, folds: Sequence[ValidatedFold]) -> list[CaseMapFiles]:
-    references = {files.case: run.dataset_folder / files.label for files in run.dataset.cases if files.label}
+    references = {files.case: files for files in run.dataset.cases if files.label}
     found = []
     for fold in folds:
         predictions = find_label_maps(fold.folder)
@@ -368,5 +368,5 @@ def _find_maps(run: ValidationRun, folds: Sequence[ValidatedFold]) -> list[CaseM
                     f"{run.workspace.dataset}: has no label map of case {scores.case}, which {fold.folder} has; "
                     "plan the dataset again with its reference label maps"
                 )
-            found.append(CaseMapFiles(scores.case, prediction, reference))
+            found.append(CaseMapFiles(prediction, run.dataset_folder, reference))
     return found

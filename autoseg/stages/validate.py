@@ -14,7 +14,7 @@ from autoseg.costs.windows import count_windows
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.cases import choose_orientation, read_case
-from autoseg.imaging.formats.reading import read_label_map
+from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.formats.volume import orient_array, voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps
@@ -103,7 +103,7 @@ def _validate_case(
     counter: CalibrationCounter,
 ) -> CaseScores:
     dataset, plan = fold.workspace.dataset_folder(fold.dataset.folder), fold.plan
-    reference = read_label_map(dataset / files.label)
+    reference = read_reference(dataset, files, plan.encoding)
     orientation = choose_orientation(reference.grid, plan.orientation)
     indices = orient_array(encode_label_map(reference.array[0], plan.encoding), orientation)
     _check_shape(fold, files, indices.shape)

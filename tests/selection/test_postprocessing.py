@@ -13,6 +13,7 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.postprocessing import apply_postprocessing
+from autoseg.records.dataset import CaseFiles
 from autoseg.records.selection import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from autoseg.selection.postprocessing import CaseMapFiles, load_case_maps, tune_postprocessing
 
@@ -29,13 +30,14 @@ class Maps:
 
     def add(self, prediction, reference, name=None):
         case = name or f"case{len(self.files)}"
-        paths = []
+        names = {}
         for kind, array in (("prediction", prediction), ("reference", reference)):
             image = SimpleITK.GetImageFromArray(self.values(array))
             image.SetSpacing(self.spacing[::-1])
-            paths.append(self.folder / f"{case}_{kind}.nii.gz")
-            SimpleITK.WriteImage(image, str(paths[-1]))
-        self.files.append(CaseMapFiles(case, *paths))
+            names[kind] = f"{case}_{kind}.nii.gz"
+            SimpleITK.WriteImage(image, str(self.folder / names[kind]))
+        files = CaseFiles(case=case, images=(), label=names["reference"])
+        self.files.append(CaseMapFiles(self.folder / names["prediction"], self.folder, files))
 
     def values(self, array):
         values = [*self.encoding.values, self.encoding.ignore_value or 0]
@@ -94,7 +96,8 @@ def test_volumes_of_a_tilted_gantry_are_those_of_its_determinant(tmp_path):
     maps = {"prediction": as_map("1110", "1111", depth=2), "reference": as_map("1110", "1110", depth=2)}
     for kind, array in maps.items():
         nibabel.save(nibabel.Nifti1Image((array * 10).astype(np.uint8).T, affine), tmp_path / f"{kind}.nii")
-    case = load_case_maps(CaseMapFiles("a", tmp_path / "prediction.nii", tmp_path / "reference.nii"), SINGLE)
+    files = CaseFiles(case="a", images=(), label="reference.nii")
+    case = load_case_maps(CaseMapFiles(tmp_path / "prediction.nii", tmp_path, files), SINGLE)
     assert case.measure().labels["one"].volume_error_ml == pytest.approx(2 * 2.0 / 1000, rel=1e-6)
     assert case.apply(RemoveSmallComponents(labels=("one",), min_volume_mm3=14 * 2.0)) is case
     emptied = case.apply(RemoveSmallComponents(labels=("one",), min_volume_mm3=14 * 2.0 + 0.1))

@@ -68,8 +68,8 @@ class Run:
         self.predicted.append((name, case))
         return LogitStream(logits_of(self.probabilities[case][name]), place(), ResamplingSpec())
 
-    def tune(self, progress=no_progress) -> TunedThresholds:
-        plan = make_plan(labels=LABELS, encoding=ENCODING, transpose=TRANSPOSE)
+    def tune(self, progress=no_progress, labels=LABELS, encoding=ENCODING) -> TunedThresholds:
+        plan = make_plan(labels=labels, encoding=encoding, transpose=TRANSPOSE)
         dataset = make_dataset(self.references, plan)
         run = ValidationRun(
             workspace=Workspace(self.root / "w"), dataset=dataset, dataset_folder=self.root / "data", plan=plan,
@@ -122,6 +122,15 @@ def test_a_lower_threshold_finds_what_one_half_misses(run):
         np.testing.assert_array_equal(read_label_map(fold.folder / f"{case}.nii.gz").array[0], reference)
         assert fold.evaluation.mean_foreground_dice == 1.0
         assert not list(fold.folder.glob("*.b2nd"))
+
+
+def test_thresholds_of_labels_that_overlap(run):
+    """Value 30 is both: at a lower threshold the second label joins the first in 4 voxels, and replaces it nowhere."""
+    labels: dict[str, LabelValues] = {"background": 0, "whole": (10, 30), "core": (20, 30)}
+    run.add("a", *case_of((0.9, 0.02, 10, 3), (0.9, 0.42, 30, 4), (0.02, 0.9, 20, 3)))
+    tuned = run.tune(labels=labels, encoding=make_encoding(labels, (10, 20), overlapping=True))
+    assert tuned.thresholds == {"core": 0.4}
+    np.testing.assert_array_equal(read_label_map(tuned.folds[0].folder / "a.nii.gz").array[0], run.references["a"])
 
 
 def test_a_higher_threshold_drops_false_alarms(run):

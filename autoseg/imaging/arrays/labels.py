@@ -29,7 +29,9 @@ MAX_LOCATIONS = 10_000
 """Voxels kept per head and case; patches around more centres than this hardly differ."""
 
 
-def make_encoding(labels: dict[str, LabelValues], regions_class_order: Sequence[int] | None = None) -> LabelEncoding:
+def make_encoding(
+    labels: dict[str, LabelValues], regions_class_order: Sequence[int] | None = None, *, overlapping: bool = False
+) -> LabelEncoding:
     """Decide how the named labels become network outputs.
 
     Labels give one softmax head each, by ascending value, background first. As soon as one entry has several
@@ -41,6 +43,7 @@ def make_encoding(labels: dict[str, LabelValues], regions_class_order: Sequence[
         labels: Name -> value, or values of a region, in the files. Values need not be consecutive. `background`
             is 0 when it is not named; `ignore` marks voxels without reference.
         regions_class_order: For regions only: the value written for each, in the order of declaration.
+        overlapping: Whether regions are labels that overlap, some of whose values belong to several of them.
 
     Raises:
         DatasetError: If values are used twice or out of range, or regions lack a matching `regions_class_order`.
@@ -69,6 +72,7 @@ def make_encoding(labels: dict[str, LabelValues], regions_class_order: Sequence[
         heads=_region_heads(values_by_name, index_of, background, regions_class_order)
         if has_regions
         else _label_heads(values_by_name, index_of),
+        overlapping=overlapping,
     )
 
 

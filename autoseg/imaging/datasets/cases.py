@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError, DatasetError, ImageFileError, UsageError, WriteError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
-from autoseg.imaging.formats.reading import Template, data_files, read_image, read_label_map
+from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.formats.reading import Template, data_files, read_image
 from autoseg.imaging.formats.volume import (
     AnyArray,
     canonical_orientation,
@@ -29,7 +30,7 @@ from autoseg.imaging.formats.volume import (
 from autoseg.imaging.formats.writing import write_label_map
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Grid, Orientation
-from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName
+from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName, label_files
 from autoseg.records.fingerprint import CaseFingerprint
 
 
@@ -80,7 +81,7 @@ def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientati
     oriented = choose_orientation(volume.grid, orientation)
     labels = None
     if files.label:
-        label_map = read_label_map(folder / files.label)
+        label_map = read_reference(folder, files, encoding)
         difference = grid_difference(volume.grid, label_map.grid)
         if difference is not None:
             raise ImageFileError(f"{label_map.path}: not on the same grid as {volume.path}: {difference}")
@@ -118,7 +119,7 @@ def content_hash(folder: Path, files: CaseFiles) -> str:
         ImageFileError: If a file is missing or cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name in (*files.images, *([files.label] if files.label else [])):
+    for name in (*files.images, *label_files(files)):
         for path in data_files(folder / name):
             digest.update(_file_digest(path))
     return digest.hexdigest()
@@ -131,7 +132,7 @@ def files_state(folder: Path, files: CaseFiles) -> str:
         ImageFileError: If a file is missing.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name in (*files.images, *([files.label] if files.label else [])):
+    for name in (*files.images, *label_files(files)):
         for path in data_files(folder / name):
             try:
                 found = path.stat()

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from autoseg.imaging.arrays.soft_masks import (
     suggest_grey_levels,
 )
 from autoseg.imaging.datasets.cases import choose_orientation
+from autoseg.imaging.datasets.label_parts import Combination, count_combinations
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS, AnyArray, Volume, grid_difference, orient_grid, split_ending
@@ -55,6 +57,8 @@ class CaseFacts:
     is_colour_picture: bool = False
     label_voxels: Mapping[int, int] | None = None
     """Number of voxels for each value in the file; None when there is no usable label map."""
+    combinations: Mapping[Combination, int] | None = None
+    """Number of voxels for each combination of labels, where the label map consists of parts."""
     image_hash: str = ""
     """Hash of shape and voxels of all channels; empty when an image could not be read."""
     notes: tuple[str, ...] = ()
@@ -114,10 +118,11 @@ def check_case(
                 constant.append((file, lowest))
             hounsfield.append(_is_hounsfield(channel, lowest, highest))
     _report_constant(constant, len(hounsfield), notebook)
-    label_map = _read_label(folder, files, grid, notebook)
+    label_map = _read_label(folder, files, grid, notebook) if files.parts is None else None
     label_voxels = None if label_map is None else _check_label(label_map, files.label, notebook)
     if label_map is not None and label_voxels is not None and not has_declared_labels:
         label_voxels = _check_grey_levels(label_map, label_voxels, files.label, notebook)
+    combinations = None if files.parts is None else _check_parts(folder, files, grid, notebook)
     return CaseFacts(
         files=files,
         faults=tuple(notebook.faults),
@@ -126,6 +131,7 @@ def check_case(
         is_colour_picture=len(hounsfield) == 3
         and all(split_ending(file)[1] in PICTURE_ENDINGS for file in files.images),
         label_voxels=label_voxels,
+        combinations=combinations,
         image_hash=digest.hexdigest() if 0 < num_read == len(files.images) else "",
         notes=tuple(dict.fromkeys(notebook.notes)),
     )
@@ -248,6 +254,18 @@ def _read_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _No
     if grid is not None:
         _check_grid(label_map.grid, file, grid, files.images[0], notebook)
     return label_map
+
+
+def _check_parts(
+    folder: Path, files: CaseFiles, grid: Grid | None, notebook: _Notebook
+) -> dict[Combination, int] | None:
+    """Number of voxels for each combination of labels; None when a part cannot be read."""
+    try:
+        return count_combinations(folder, files, grid)
+    except ImageFileError as error:
+        path, _, what = str(error).removeprefix(f"{folder}{os.sep}").partition(": ")
+        notebook.error(path, what)
+        return None
 
 
 def _check_label(label_map: Volume, file: str, notebook: _Notebook) -> dict[int, int] | None:

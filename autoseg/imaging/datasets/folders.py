@@ -12,17 +12,23 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.grouping import Group, group_by_label, name_channels, one_case, split_labels
+from autoseg.imaging.datasets.mask_files import (
+    OBJECT,
+    MaskCases,
+    find_case_folders,
+    find_label_map_folders,
+    find_one_folder,
+    find_two_folders,
+    find_unmarked_case_folders,
+    find_unmarked_one_folder,
+)
+from autoseg.imaging.datasets.names import IMAGE_FOLDERS, LABEL_FOLDERS
 from autoseg.imaging.datasets.pairing import files_by_stem, image_files, pair_files, visible_folders
 from autoseg.records.dataset import CaseFiles, Fault, LayoutName
 
 _USUAL_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Folders of images and of label maps that are taken whatever else lies beside them."""
 
-IMAGE_FOLDERS = frozenset({"images", "imagestr", "image", "img", "imgs", "scans", "volumes"})
-LABEL_FOLDERS = frozenset({
-    "labels", "labelstr", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg", "annotations", "gt",
-    "groundtruth",
-})  # fmt: skip
 _PARTS_OF_A_DATASET = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "imagests"})
 """Names, in lower case, of folders that hold many cases; a folder of one case has another name."""
 
@@ -144,6 +150,31 @@ def _case_folders(folder: Path) -> FolderCases | None:
     return FolderCases(named.cases, (*faults, *named.faults), named.channel_words, recognized)
 
 
+def _with_masks(find: Callable[[Path], MaskCases | None], folder: Path) -> FolderCases | None:
+    """Cases whose labels have mask files of their own."""
+    found = find(folder)
+    if found is None or any(name.lower() in _PARTS_OF_A_DATASET for name in visible_folders(folder)):
+        return None
+    named = name_channels(found.groups)
+    cases = tuple(
+        files.model_copy(update={"parts": found.masks[files.case]}) if files.case in found.masks else files
+        for files in named.cases
+    )
+    without_label = [_error(Path(file).name, file, "there is no mask for this image") for file in found.left_over]
+    if not found.masks:
+        recognized = _describe(cases, "a label map for each case")
+        return FolderCases(cases, (*found.faults, *named.faults), named.channel_words, recognized)
+    labels = list(dict.fromkeys(part.label for parts in found.masks.values() for part in parts))
+    few = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+    example = next(files for files in cases if files.parts)
+    kind = "several masks for each case, named after objects" if labels == [OBJECT] else "a mask file for each label"
+    recognized = (
+        f"recognised {kind} ({few}): {len(cases)} cases, such as {example.case} with "
+        f"{', '.join(example.images)} and the mask {example.label}"
+    )
+    return FolderCases(cases, (*found.faults, *without_label, *named.faults), named.channel_words, recognized)
+
+
 def _with_unique_ids(groups: Sequence[Group]) -> list[Group]:
     """Groups whose ids occur in several folders get the name of their folder in front."""
     count = Counter(group.case for group in groups)
@@ -205,6 +236,10 @@ def _error(case_id: str, file: str, what: str) -> Fault:
 
 
 FOLDER_LAYOUTS = (
+    FolderLayout(
+        "masks", "two folders, a mask for each label: images/CASE.nii.gz and masks/CASE/liver.nii.gz (or CASE_liver)",
+        partial(_with_masks, find_two_folders),
+    ),
     *(
         FolderLayout("plain", f"{images}/CASE.nii.gz and {labels}/CASE.nii.gz", partial(_usual_folders, images, labels))
         for images, labels in _USUAL_FOLDERS
@@ -212,10 +247,30 @@ FOLDER_LAYOUTS = (
     FolderLayout(
         "plain", "two folders of other names, such as scans/CASE.nii.gz and masks/CASE_mask.nii.gz", _named_folders
     ),
+    FolderLayout(
+        "masks", "one folder for each case, a mask for each label: CASE/ct.nii.gz and CASE/segmentations/liver.nii.gz",
+        partial(_with_masks, find_case_folders),
+    ),
+    FolderLayout(
+        "case_folders", "one folder for each case, with subfolders: CASE/images/X.nii.gz and CASE/masks/Y.nii.gz",
+        partial(_with_masks, find_label_map_folders),
+    ),
+    FolderLayout(
+        "masks", "one folder, a mask for each label: CASE.nii.gz, CASE_mask_liver.nii.gz, CASE_mask_spleen.nii.gz",
+        partial(_with_masks, find_one_folder),
+    ),
     FolderLayout("one_folder", "one folder: CASE.nii.gz and CASE_seg.nii.gz (or label, mask, gt)", _one_folder),
     FolderLayout(
         "case_folders", "one folder for each case: CASE/CASE_t1.nii.gz, CASE/CASE_flair.nii.gz, CASE/CASE_seg.nii.gz",
         _case_folders,
+    ),
+    FolderLayout(
+        "masks", "one folder for each case, masks called by labels alone: CASE/ct.nii.gz, CASE/liver.nii.gz",
+        partial(_with_masks, find_unmarked_case_folders),
+    ),
+    FolderLayout(
+        "masks", "one folder, masks called by labels alone: CASE.nii.gz, CASE_liver.nii.gz, CASE_spleen.nii.gz",
+        partial(_with_masks, find_unmarked_one_folder),
     ),
 )  # fmt: skip
 """Layouts in the order in which they are tried."""

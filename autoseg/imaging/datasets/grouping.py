@@ -52,7 +52,7 @@ def group_by_label(images: Mapping[str, str], labels: Mapping[str, str]) -> tupl
     groups = {fold(case): Group(case, file) for case, file in labels.items()}
     left_over = []
     for stem, file in images.items():
-        found = next(((fold(key), word) for key, word in _readings(stem) if fold(key) in groups), None)
+        found = next(((fold(key), word) for key, word in readings(stem) if fold(key) in groups), None)
         if found is None or found[1] in groups[found[0]].images:
             left_over.append(file)
         else:
@@ -64,8 +64,8 @@ def group_by_label(images: Mapping[str, str], labels: Mapping[str, str]) -> tupl
     return [group for group in groups.values() if group.images], left_over
 
 
-def _readings(stem: str) -> Iterator[tuple[str, str]]:
-    """Case and channel that an image may have by its name, the longest case first."""
+def readings(stem: str) -> Iterator[tuple[str, str]]:
+    """Case and channel that an image may have by its name, or case and label of a mask; the longest case first."""
     yield stem, ""
     if (marked := split_image_word(stem)) is not None:
         yield marked[0], ""

@@ -50,6 +50,8 @@ class FoundDataset:
     labels: dict[str, LabelValues] | None = None
     """Declared labels; None: not declared, to be found in the label maps."""
     regions_class_order: tuple[int, ...] | None = None
+    overlapping: bool = False
+    """Whether labels in masks of their own overlap."""
     channel_names: tuple[str, ...] | None = None
     """Declared names; None: not declared."""
     channel_words: tuple[str, ...] | None = None

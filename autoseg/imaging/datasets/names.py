@@ -24,6 +24,19 @@ LABEL_WORDS = (
 IMAGE_WORDS = ("image", "img", "imaging", "scan", "volume", "vol", "orig")
 """Words, in lower case, that mark an image where the label map is marked too."""
 
+CHANNEL_WORDS = frozenset({
+    "ct", "cta", "cbct", "ncct", "mr", "mri", "mra", "pet", "suv", "spect", "us", "t1", "t1c", "t1ce", "t1gd", "t1n",
+    "t1w", "t1wce", "t2", "t2w", "t2f", "t2star", "flair", "pd", "pdw", "dwi", "adc", "swi", "dce", "inphase",
+    "outphase", "fat", "water",
+})  # fmt: skip
+"""Words, in lower case, that name a kind of image."""
+
+IMAGE_FOLDERS = frozenset({"images", "imagestr", "image", "img", "imgs", "scans", "volumes"})
+LABEL_FOLDERS = frozenset({
+    "labels", "labelstr", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg", "annotations", "gt",
+    "groundtruth",
+})  # fmt: skip
+
 _MARK = r"[_\-. ]"
 
 

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.datasets.folders import IMAGE_FOLDERS, LABEL_FOLDERS, find_cases
-from autoseg.imaging.datasets.names import LABEL_WORDS, split_label_word
+from autoseg.imaging.datasets.folders import find_cases
+from autoseg.imaging.datasets.names import IMAGE_FOLDERS, LABEL_FOLDERS, LABEL_WORDS, split_label_word
 from autoseg.imaging.datasets.pairing import visible_folders
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_ending
 

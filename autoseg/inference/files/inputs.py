@@ -17,10 +17,9 @@ from pathlib import Path
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.datasets.case_lists import row_images
 from autoseg.imaging.datasets.case_names import name_cases
-from autoseg.imaging.datasets.folders import IMAGE_FOLDERS
 from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.list_files import ListTable, is_list_file, read_list_table
-from autoseg.imaging.datasets.names import composed, split_image_word, split_label_word
+from autoseg.imaging.datasets.names import IMAGE_FOLDERS, composed, split_image_word, split_label_word
 from autoseg.imaging.datasets.pairing import image_files, visible_folders
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.formats.volume import split_channel

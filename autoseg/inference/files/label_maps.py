@@ -76,13 +76,28 @@ def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volu
         ImageFileError: If a file cannot be read, its values are not whole numbers, or the two do not lie on
             the same grid.
     """
-    predicted, expected = read_label_map(prediction), read_label_map(reference)
-    for volume in (predicted, expected):
-        check_whole_numbers(volume.array, volume.path)
+    expected = read_label_map(reference)
+    check_whole_numbers(expected.array, expected.path)
+    return read_prediction(case, prediction, expected), expected
+
+
+def read_prediction(case: str, prediction: Path, expected: Volume) -> Volume:
+    """Read a prediction on the grid of its reference, in stored order with the file's values.
+
+    Args:
+        case: Name of the case.
+        prediction: File of the prediction.
+        expected: The reference label map.
+
+    Raises:
+        ImageFileError: If the file cannot be read, its values are not whole numbers, or the grids differ.
+    """
+    predicted = read_label_map(prediction)
+    check_whole_numbers(predicted.array, predicted.path)
     difference = grid_difference(predicted.grid, expected.grid)
     if difference is not None:
         raise ImageFileError(
-            f"{prediction}: case {case} does not lie on the grid of its reference {reference}: {difference}. "
+            f"{prediction}: case {case} does not lie on the grid of its reference {expected.path}: {difference}. "
             "Write predictions on the grid of the original image."
         )
-    return predicted, expected
+    return predicted

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 from nibabel.nifti1 import Nifti1Extension, Nifti1Extensions
 
 from autoseg.imaging.formats.volume import Template
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, names_by_value
 from autoseg.records.files import write_text
 
 SLICER_FILE = "labels.ctbl"
@@ -74,8 +74,14 @@ def name_label_values(encoding: LabelEncoding) -> tuple[LabelColor, ...]:
     """All foreground values that a label map of this model can have, by ascending value, with names and colours.
 
     A value that regions paint has the region's name, of which it shows the part that no later region covers; several
-    regions with the same value share a row, their names joined by a slash.
+    regions with the same value share a row, their names joined by a slash. A value of several labels that overlap has
+    their names, joined by a plus sign.
     """
+    if encoding.overlapping:
+        together = {value: "+".join(sorted(found)) for value, found in names_by_value(encoding).items() if found}
+        return tuple(
+            LabelColor(value, together[value], label_color(position)) for position, value in enumerate(sorted(together))
+        )
     names: dict[int, list[str]] = {}
     for head in encoding.heads:
         if head.painted_index:

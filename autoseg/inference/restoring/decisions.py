@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, indices_after_painting
 
 Thresholds = Mapping[str, float]
 """Probability, (0, 1), above which a voxel belongs to a region, by region; regions that are not named: one half."""
@@ -76,9 +76,13 @@ def _largest_head(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
 
 def _painted_regions(heads: Iterator[Tensor], encoding: LabelEncoding, limits: Iterable[float]) -> Tensor:
     labels: Tensor | None = None
-    for description, values, limit in zip(encoding.heads, heads, limits, strict=True):
+    painted = torch.tensor(indices_after_painting(encoding), dtype=torch.int32)
+    for description, becomes, values, limit in zip(encoding.heads, painted, heads, limits, strict=True):
         labels = torch.zeros(values.shape, dtype=torch.int32) if labels is None else labels
-        labels.masked_fill_(values > limit, description.painted_index)
+        if encoding.overlapping:
+            labels = torch.where(values > limit, becomes[labels], labels)
+        else:
+            labels.masked_fill_(values > limit, description.painted_index)
     if labels is None:
         raise ValueError("the label encoding has no heads")
     return labels

@@ -33,7 +33,7 @@ from autoseg.inference.restoring.decisions import (
 )
 from autoseg.inference.restoring.resizing import LogitResampler, Resize, make_resize
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import LabelEncoding
+from autoseg.records.dataset import LabelEncoding, indices_after_painting
 from autoseg.records.network import ResamplingSpec
 
 SLAB_VOXELS = 2**22
@@ -292,7 +292,7 @@ def _to_cropped_box(stream: LogitStream) -> Resize:
 
 
 def _index_type(encoding: LabelEncoding) -> np.dtype[np.unsignedinteger]:
-    return np.min_scalar_type(max(head.painted_index for head in encoding.heads))
+    return np.min_scalar_type(max(map(max, indices_after_painting(encoding))))
 
 
 def _empty_volume(record: PreprocessedCase, encoding: LabelEncoding) -> tuple[LabelIndices, LabelIndices]:

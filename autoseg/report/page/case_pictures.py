@@ -12,6 +12,7 @@ from PIL import Image
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import encode_label_map
+from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.formats.reading import read_image, read_label_map, split_ending
 from autoseg.imaging.formats.volume import canonical_orientation, grid_difference, orient_array, orient_grid
 from autoseg.metrics.summary import case_dice
@@ -133,7 +134,7 @@ def _find_label_map(folder: Path, case: str) -> Path | None:
 
 def _read(folder: Path, files: CaseFiles, prediction: Path, encoding: LabelEncoding) -> _Volumes:
     image = read_image([folder / name for name in files.images])
-    maps = [read_label_map(path) for path in (folder / files.label, prediction)]
+    maps = [read_reference(folder, files, encoding), read_label_map(prediction)]
     for label_map in maps:
         difference = grid_difference(label_map.grid, image.grid)
         if difference is not None:

@@ -62,6 +62,8 @@ def test_labels_by_value():
 def test_regions_name_what_they_paint():
     named = name_label_values(make_encoding(REGIONS, (1, 2, 3)))
     assert [(label.value, label.name) for label in named] == [(1, "whole"), (2, "core"), (3, "enhancing")]
+    both = name_label_values(make_encoding({"left": (1, 3), "right": (2, 3)}, (1, 2), overlapping=True))
+    assert [(label.value, label.name) for label in both] == [(1, "left"), (2, "right"), (3, "left+right")]
     shared = name_label_values(make_encoding({"background": 0, "left": (1, 2), "right": (2, 3)}, (1, 1)))
     assert [(label.value, label.name) for label in shared] == [(1, "left/right")]
 

@@ -140,6 +140,19 @@ def test_regions_are_painted_in_order():
         assert REGIONS.values[found.item()] == value
 
 
+@pytest.mark.parametrize(
+    ("logit", "value"),
+    [((1, 1, -1), 4), ((1, -1, -1), 1), ((-1, 1, 1), 5), ((1, 1, 1), 6), ((-1, -1, -1), 0), ((1, -1, 1), 3)],
+)
+def test_labels_that_overlap_share_a_voxel(logit, value):
+    """Value 4 is left and middle, 5 middle and right, 6 all; left and right alone occur nowhere: the later one wins."""
+    labels: dict[str, LabelValues] = {"background": 0, "left": (1, 4, 6), "middle": (2, 4, 5, 6), "right": (3, 5, 6)}
+    encoding = make_encoding(labels, (1, 2, 3), overlapping=True)
+    record = make_record((1, 1, 1), (1, 1, 1), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    found = restored(np.array(logit, dtype=np.float32).reshape(3, 1, 1, 1), record, encoding)
+    assert encoding.values[found.item()] == value
+
+
 def test_regions_of_a_resized_volume():
     logits = smooth_logits(3, (5, 7, 11))
     record = make_record((5, 7, 11), (9, 8, 6), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
