@@ -6,7 +6,7 @@ Tested in tests/imaging/datasets/test_effort.py.
 from collections.abc import Iterable
 from pathlib import Path
 
-from autoseg.records.dataset import CaseFiles
+from autoseg.records.dataset import CaseFiles, label_files
 
 SECONDS_PER_FILE = 0.002
 """Time for a small file: 200 cases of two files, checked and measured on one core."""
@@ -26,7 +26,7 @@ def choose_workers(folder: Path, cases: Iterable[CaseFiles], cores: int) -> int:
         cases: Cases whose files are read once.
         cores: Cores that may be used.
     """
-    paths = [folder / name for files in cases for name in (*files.images, files.label) if name]
+    paths = [folder / name for files in cases for name in (*files.images, *label_files(files))]
     seconds = sum(SECONDS_PER_FILE + _size(path) / BYTES_PER_SECOND for path in paths)
     return cores if seconds > MIN_SECONDS else 1
 
