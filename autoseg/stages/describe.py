@@ -20,7 +20,7 @@ from autoseg.imaging.datasets.checks import (
 )
 from autoseg.imaging.datasets.effort import choose_workers
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
-from autoseg.imaging.datasets.part_names import has_parts, name_parts, select_parts
+from autoseg.imaging.datasets.part_names import has_parts, name_parts, select_parts, split_segmentations
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, DatasetDescription, Fault, LabelValues, OrientationName
@@ -114,6 +114,7 @@ def _find_cases(
     names = channel_names or found.channel_names
     if names:
         found = order_images(found, names)
+    found = split_segmentations(found)
     if has_parts(found):
         found = select_parts(found)
     if found.labels is not None:

@@ -46,8 +46,14 @@ def composed(name: str) -> str:
 
 
 def split_label_word(stem: str) -> tuple[str, str] | None:
-    """`X_seg` or `seg_X` -> (`X`, `seg`), `seg` -> (``, `seg`); None for a name without a word for label maps."""
-    return _split_word(stem, LABEL_WORDS)
+    """`X_seg` or `seg_X` -> (`X`, `seg`), `seg` -> (``, `seg`); None for a name without a word for label maps.
+
+    3D Slicer's `X-Segmentation.seg.nrrd` has two such words.
+    """
+    found = _split_word(stem, LABEL_WORDS)
+    if found is not None and stem.lower().endswith(".seg"):
+        return _split_word(found[0], LABEL_WORDS) or found
+    return found
 
 
 def split_image_word(stem: str) -> tuple[str, str] | None:

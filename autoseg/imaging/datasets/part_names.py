@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, ImageFileError
 from autoseg.imaging.datasets.checks import CaseFacts
 from autoseg.imaging.datasets.label_parts import name_values
 from autoseg.imaging.datasets.layouts import FoundDataset
-from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles
+from autoseg.imaging.formats.segmentations import is_segmentation, read_segments
+from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, Fault, LabelPart
 
 _LISTED = 8
 """Number of labels that a sentence names; it counts the others."""
@@ -20,6 +21,46 @@ _LISTED = 8
 def has_parts(found: FoundDataset) -> bool:
     """Whether the label maps of a dataset consist of parts."""
     return any(files.parts is not None for files in found.cases)
+
+
+def split_segmentations(found: FoundDataset) -> FoundDataset:
+    """The dataset with the segments of 3D Slicer's segmentations as parts, which are matched by name.
+
+    Values and order of segments may differ from case to case. Where labels are declared that no segment is called, the
+    values in the files count.
+    """
+    parts: dict[str, tuple[LabelPart, ...]] = {}
+    faults: list[Fault] = []
+    for files in found.cases:
+        if not is_segmentation(files.label) or files.parts is not None or not (found.folder / files.label).is_file():
+            continue
+        try:
+            segments = read_segments(found.folder / files.label)
+        except ImageFileError as error:
+            what = str(error).removeprefix(f"{found.folder / files.label}: ")
+            faults.append(Fault(severity="error", case=files.case, file=files.label, what=what))
+            continue
+        if segments:
+            parts[files.case] = tuple(
+                LabelPart(label=segment.name, file=files.label, layer=segment.layer, value=segment.value)
+                for segment in segments
+            )
+    names = list(dict.fromkeys(part.label for of_case in parts.values() for part in of_case))
+    if not parts or (found.labels is not None and not set(found.labels) & set(names)):
+        return found
+    faults += [
+        Fault(
+            severity="error", case=files.case, file=files.label,
+            what="has no names of segments, which other cases have; name them in 3D Slicer",
+        )
+        for files in found.cases
+        if files.case not in parts and files.parts is None and files.label
+    ]  # fmt: skip
+    cases = tuple(
+        files.model_copy(update={"parts": parts[files.case]}) if files.case in parts else files for files in found.cases
+    )
+    note = f"recognised 3D Slicer's segmentations; segments are matched by name: {_few(names)}"
+    return replace(found, cases=cases, faults=(*found.faults, *faults), notes=(*found.notes, note))
 
 
 def select_parts(found: FoundDataset) -> FoundDataset:
