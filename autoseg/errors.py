@@ -4,6 +4,7 @@
     |- UsageError           options or arguments that contradict each other, or an input that does not exist
     |- ImageFileError       one image or label file that cannot be read or written
     |- DatasetError         a dataset folder that cannot be used; lists every fault of every case
+    |  `- WorkerError       cases that ended the worker processes that worked on them; the others are done
     |- LockedError          another process writes what this one wants to write
     |- WriteError           a file that cannot be written, because the disk is full
     |- RecordError          a JSON file (plan, fingerprint, ...) that is damaged or edited wrongly
@@ -37,6 +38,10 @@ class DatasetError(AutosegError):
 
 class LockedError(AutosegError):
     """Another process plans the workspace or trains the fold; the message says which one, and for how long."""
+
+
+class WorkerError(DatasetError):
+    """Cases that ended the worker processes that worked on them, as when memory ran out; the others are done."""
 
 
 class WriteError(AutosegError):

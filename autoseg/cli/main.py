@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from autoseg import DISTRIBUTION
-from autoseg.errors import AutosegError, UsageError
+from autoseg.errors import AutosegError, UsageError, WorkerError
 
 COMMANDS = {
     "plan": "describe, fingerprint, plan, split and preprocess a dataset",
@@ -93,6 +93,9 @@ def _run(parsed: argparse.Namespace) -> int:
     set_up_logging(verbose=parsed.verbose, quiet=parsed.quiet)
     try:
         return int(_module_of(parsed.command).run(parsed))
+    except WorkerError as error:
+        print(f"autoseg {parsed.command}: {error}", file=sys.stderr)
+        return SOME_FAILED
     except (AutosegError, OSError) as error:  # OSError: a disk that is full or read-only, named by its message
         logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
         if not _is_reported_by_another(error, parsed.command):

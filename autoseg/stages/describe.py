@@ -22,8 +22,9 @@ from autoseg.imaging.datasets.effort import choose_workers
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
 from autoseg.imaging.datasets.part_names import has_parts, name_parts, select_parts, split_segmentations
 from autoseg.imaging.formats.reading import describe_notes, split_ending
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import BACKGROUND, DatasetDescription, Fault, LabelValues, OrientationName
+from autoseg.records.dataset import BACKGROUND, CaseFiles, DatasetDescription, Fault, LabelValues, OrientationName
 from autoseg.system import count_cores
 
 _Value = TypeVar("_Value", int, str)
@@ -60,7 +61,7 @@ def describe_dataset(
 
     Raises:
         DatasetError: If anything is wrong; the message lists every fault of every case.
-        UsageError: If a worker process was killed.
+        UsageError: If worker processes cannot start.
     """
     found = _find_cases(folder, labels, channel_names)
     facts = _check_cases(found, orientation, workers, progress)
@@ -135,8 +136,17 @@ def _check_cases(
     has_declared_labels = found.labels is not None
     workers = workers or choose_workers(found.folder, found.cases, count_cores())
     check = partial(check_case, found.folder, orientation=orientation, has_declared_labels=has_declared_labels)
-    facts = map_in_processes(check, found.cases, task="checking", workers=workers, progress=progress)
+    outcomes = map_in_processes(check, found.cases, task="checking", workers=workers, progress=progress)
+    facts = [
+        _without_facts(files, outcome) if isinstance(outcome, WorkerDeath) else outcome
+        for files, outcome in zip(found.cases, outcomes, strict=True)
+    ]
     return [case if has_declared_labels else _refuse_intensities(case) for case in facts]
+
+
+def _without_facts(files: CaseFiles, death: WorkerDeath) -> CaseFacts:
+    """A case that could not be checked, because it ended its worker process."""
+    return CaseFacts(files, (Fault(severity="error", case=files.case, file="", what=death.describe()),))
 
 
 def _refuse_intensities(case: CaseFacts) -> CaseFacts:

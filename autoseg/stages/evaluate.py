@@ -20,6 +20,7 @@ from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
 from autoseg.inference.files.label_maps import find_label_maps, find_references, read_on_one_grid
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
@@ -68,7 +69,7 @@ def evaluate_predictions(
 
     Raises:
         UsageError: If a folder is missing, two files of a folder have the same case name, no case is in both
-            folders, no case could be compared, a worker was killed, or, without `labels`, the references have
+            folders, no case could be compared, worker processes cannot start, or, without `labels`, the references have
             no foreground or are no label maps.
     """
     predicted = find_label_maps(predictions)
@@ -82,7 +83,11 @@ def evaluate_predictions(
     given = labels if labels is not None else _labels_in(references, list(expected.values()), workers)
     pairs = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_files, given, tolerance_mm)
-    outcomes = list(map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress))
+    scoring = map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress)
+    outcomes = [
+        _CaseOutcome(case, None, (not_compared(case, path, outcome),)) if isinstance(outcome, WorkerDeath) else outcome
+        for (case, path, _), outcome in zip(pairs, scoring, strict=True)
+    ]
     faults = [fault for outcome in outcomes for fault in outcome.faults]
     scored = [outcome.scores for outcome in outcomes if outcome.scores is not None]
     if not scored:
@@ -96,6 +101,11 @@ def evaluate_predictions(
     return summarize(scored, names, missing), tuple(faults)
 
 
+def not_compared(case: str, prediction: Path, death: WorkerDeath) -> Fault:
+    """The fault of a case that ended the worker process that compared it."""
+    return Fault(severity="error", case=case, file=str(prediction), what=death.describe())
+
+
 def note_faults(folder: Path, notes_by_case: Mapping[str, Sequence[str]]) -> list[Fault]:
     """A warning for each note about the values of label maps of a folder."""
     about_values = {case: [note for note in notes if note in VALUE_NOTES] for case, notes in notes_by_case.items()}
@@ -104,7 +114,7 @@ def note_faults(folder: Path, notes_by_case: Mapping[str, Sequence[str]]) -> lis
 
 def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[str, LabelValues]:
     values_by_case = map_in_processes(_values_in, references, task="evaluation", workers=workers)
-    found = [values for values in values_by_case if values is not None]
+    found = [values for values in values_by_case if isinstance(values, set)]  # scoring reports the others
     foreground = sorted(set().union(*found) - {0})
     if found and not foreground:
         raise UsageError(

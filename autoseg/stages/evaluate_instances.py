@@ -20,11 +20,12 @@ from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.label_maps import find_label_maps, find_references
 from autoseg.metrics.detection import panoptic_quality
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
 from autoseg.records.evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
 from autoseg.records.prediction import INSTANCES
-from autoseg.stages.evaluate import note_faults, undeclared_values
+from autoseg.stages.evaluate import not_compared, note_faults, undeclared_values
 
 OBJECT = "object"
 """Name of the only label where references number instances, but have no labels."""
@@ -93,7 +94,8 @@ def evaluate_instances(
         declares and notes of the readers.
 
     Raises:
-        UsageError: If a folder is missing, no case is in both, no case could be compared, or a worker was killed.
+        UsageError: If a folder is missing, no case is in both, no case could be compared, or worker processes cannot
+            start.
     """
     predicted = find_label_maps(predictions)
     expected = find_references(references, predicted)
@@ -104,7 +106,11 @@ def evaluate_instances(
         )
     files = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_case, options)
-    outcomes = list(map_in_processes(score, files, task="evaluation", workers=workers, progress=progress))
+    scoring = map_in_processes(score, files, task="evaluation", workers=workers, progress=progress)
+    outcomes = [
+        _CaseOutcome(case, None, (not_compared(case, path, outcome),)) if isinstance(outcome, WorkerDeath) else outcome
+        for (case, path, _), outcome in zip(files, scoring, strict=True)
+    ]
     faults = [fault for outcome in outcomes for fault in outcome.faults]
     cases = tuple(outcome.scores for outcome in outcomes if outcome.scores is not None)
     if not cases:

@@ -22,6 +22,7 @@ from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.outputs import OutputFile, assign_outputs
 from autoseg.inference.files.run_lists import PredictionFailure, write_failures
 from autoseg.postprocessing import apply_postprocessing, check_labels_are_known
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
@@ -86,8 +87,8 @@ def postprocess_files(
         The label maps that failed; also written to `failures.json` in the output folder.
 
     Raises:
-        UsageError: If `inputs` holds no label map, `output` cannot be written to or would replace an input, or a
-            worker was killed.
+        UsageError: If `inputs` holds no label map, `output` cannot be written to or would replace an input, or
+            worker processes cannot start.
         DatasetError: If the labels of the recipe contradict each other.
         RecordError: If a step names a label that the recipe does not have.
     """
@@ -99,7 +100,10 @@ def postprocess_files(
     if faults:
         raise UsageError("\n".join(faults))
     work = partial(_attempt, steps=recipe.steps, encoding=encoding)
-    outcomes = list(map_in_processes(work, files, task="post-processing", workers=workers, progress=progress))
+    outcomes = [
+        _Outcome(error=outcome.describe()) if isinstance(outcome, WorkerDeath) else outcome
+        for outcome in map_in_processes(work, files, task="post-processing", workers=workers, progress=progress)
+    ]
     for note in describe_notes({file.item.case: outcome.notes for file, outcome in zip(files, outcomes, strict=True)}):
         logger.warning("%s: %s", inputs, note)
     failures = [

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.errors import DatasetError, UsageError
+from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.checks import check_case
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.stages.describe import describe_dataset
 from tests.imaging.datasets.small_datasets import AFFINE, SHAPE_XYZ, image, label, make_nnunet, make_plain, save, whats
 
 
-def kill_this_process(*_, **__):
-    os.kill(os.getpid(), signal.SIGTERM)
+def die_of_b(folder, files, **options):
+    if files.case == "b":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return check_case(folder, files, **options)
 
 
 def test_decathlon(shared, tmp_path):
@@ -50,14 +54,13 @@ def test_workers_change_nothing(tmp_path):
     assert describe_dataset(folder, workers=2) == describe_dataset(folder)
 
 
-@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
-def test_a_killed_worker_is_explained(tmp_path, monkeypatch):
-    folder = make_plain(tmp_path, ["a", "b"])
-    monkeypatch.setattr("autoseg.stages.describe.check_case", kill_this_process)
-    with pytest.raises(
-        UsageError, match=r"checking: a worker process was killed.*Run the same command again with fewer than 2 workers"
-    ):
+def test_a_case_that_ends_its_worker_is_named(tmp_path, monkeypatch):
+    folder = make_plain(tmp_path, ["a", "b", "c"])
+    monkeypatch.setattr("autoseg.stages.describe.check_case", die_of_b)
+    with pytest.raises(DatasetError, match=r"error +b +- +the worker process was ended by SIGTERM, and a second time"):
         describe_dataset(folder, workers=2)
+    description = describe_dataset(folder, workers=2, skip_faulty=True)
+    assert [case.case for case in description.cases] == ["a", "c"]
 
 
 def test_nnunet_raw_with_regions_and_ignore(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from autoseg.cli.main import main
 from autoseg.errors import UsageError
 from autoseg.records.files import write_record
-from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
+from autoseg.stages.evaluate_instances import InstanceOptions, _score_case, evaluate_instances
 from tests.builders import make_plan
 
 LABELS = {"background": 0, "cell": 3, "nerve": 5, "ignore": 9}
@@ -39,8 +39,10 @@ def write(folder, **maps):
     return folder
 
 
-def die(*_):
-    os._exit(3)
+def die_of_b(options, files):
+    if files[0] == "b":
+        os._exit(3)
+    return _score_case(options, files)
 
 
 def counts(scores):
@@ -162,12 +164,10 @@ def test_from_the_command_line(tmp_path, capsys):
     assert main(["evaluate", str(predictions), str(references), "--instances", "--workers", "1"]) == 0
 
 
-@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
-def test_a_killed_worker_is_explained(tmp_path, monkeypatch):
+def test_a_case_that_ends_its_worker_is_named_and_the_others_are_scored(tmp_path, monkeypatch):
     folder = write(tmp_path / "maps", a=PREDICTION, b=PREDICTION)
-    monkeypatch.setattr("autoseg.stages.evaluate_instances._score_case", die)
-    with pytest.raises(
-        UsageError,
-        match=r"evaluation: a worker process was killed.*Run the same command again with fewer than 2 workers",
-    ):
-        evaluate_instances(folder, folder, InstanceOptions(labels=LABELS), workers=2)
+    monkeypatch.setattr("autoseg.stages.evaluate_instances._score_case", die_of_b)
+    evaluation, (fault,) = evaluate_instances(folder, folder, InstanceOptions(labels=LABELS), workers=2)
+    assert [case.case for case in evaluation.cases] == ["a"]
+    assert (fault.severity, fault.case) == ("error", "b")
+    assert fault.what.startswith("the worker process was ended by exit code 3, and a second time")

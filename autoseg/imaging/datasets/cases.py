@@ -10,12 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import joblib
 import numpy as np
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from autoseg.errors import AutosegError, DatasetError, ImageFileError, UsageError, WriteError
+from autoseg.errors import AutosegError, DatasetError, ImageFileError, WorkerError, WriteError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.formats.reading import Template, data_files, read_image
@@ -28,6 +26,7 @@ from autoseg.imaging.formats.volume import (
     restore_array,
 )
 from autoseg.imaging.formats.writing import write_label_map
+from autoseg.processes import WorkerDeath, map_in_workers
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Grid, Orientation
 from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName, label_files
@@ -171,23 +170,27 @@ def map_in_processes(
     task: str,
     workers: int,
     progress: Progress = no_progress,
-) -> Iterator[Result]:
+) -> Iterator[Result | WorkerDeath]:
     """Apply a function to every item, in the order of the items, and give each result as soon as it is available.
 
     Args:
         work: Picklable function. An error that it raises ends everything.
         items: Picklable arguments, one case each.
-        task: Name of the work for the message, as in "preprocessing: a worker process was killed".
+        task: Name of the work for messages, as in "preprocessing: a worker process was ended by SIGKILL".
         workers: Number of processes; 1 works in this one. Each holds one item in memory and uses one thread.
         progress: Called after each item.
 
     Yields:
-        Results; they are not kept.
+        Results; they are not kept. For a case that ended its worker process twice, what is known of that.
 
     Raises:
-        UsageError: If a worker process was killed, as systems do when they run out of memory.
+        UsageError: If worker processes cannot start.
     """
-    for done, result in enumerate(_results(work, items, task, workers), start=1):
+    if workers == 1 or len(items) == 1:
+        results: Iterator[Result | WorkerDeath] = map(work, items)
+    else:
+        results = map_in_workers(work, items, task=task, workers=workers)
+    for done, result in enumerate(results, start=1):
         yield result
         progress(done, len(items))
 
@@ -214,33 +217,24 @@ def work_on_cases(
 
     Raises:
         DatasetError: After the last case, if any failed; names each of them.
+        WorkerError: The same, if one of them ended its worker process.
         WriteError: If the disk is full.
-        UsageError: If a worker process was killed.
+        UsageError: If worker processes cannot start.
     """
-    failures = []
+    failures, kind = [], DatasetError
     outcomes = map_in_processes(partial(_attempt, work), cases, task=task, workers=workers, progress=progress)
-    for case, (result, failure) in zip(cases, outcomes, strict=True):
+    for case, outcome in zip(cases, outcomes, strict=True):
+        if isinstance(outcome, WorkerDeath):
+            failures.append(f"  {case.case}: {outcome.describe()}")
+            kind = WorkerError
+            continue
+        result, failure = outcome
         if result is None:
             failures.append(f"  {case.case}: {failure}")
         else:
             yield result
     if failures:
-        raise DatasetError(f"{task} failed for {len(failures)} of {len(cases)} case(s):\n" + "\n".join(failures))
-
-
-def _results(work: Callable[[Item], Result], items: Sequence[Item], task: str, workers: int) -> Iterator[Result]:
-    if workers == 1 or len(items) == 1:
-        yield from map(work, items)
-        return
-    try:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            pool = joblib.Parallel(n_jobs=workers, return_as="generator")
-            yield from pool(joblib.delayed(work)(item) for item in items)
-    except TerminatedWorkerError as error:
-        raise UsageError(
-            f"{task}: a worker process was killed, most likely because memory ran out. Run the same command "
-            f"again with fewer than {workers} workers (--workers)."
-        ) from error
+        raise kind(f"{task} failed for {len(failures)} of {len(cases)} case(s):\n" + "\n".join(failures))
 
 
 def _attempt(work: Callable[[CaseFiles], Result], case: CaseFiles) -> tuple[Result | None, str]:

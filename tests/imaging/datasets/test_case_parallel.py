@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from autoseg.errors import DatasetError, ImageFileError, UsageError, WriteError
+from autoseg.errors import DatasetError, ImageFileError, WorkerError, WriteError
 from autoseg.imaging.datasets.cases import work_on_cases
 from autoseg.records.dataset import CaseFiles
 
@@ -31,8 +31,10 @@ def leave_a_mark(folder, files):
     return files.case
 
 
-def die(files):
-    os._exit(3)
+def die_of_c(files):
+    if files.case == "c":
+        os._exit(3)
+    return files.case.upper()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -86,9 +88,8 @@ def test_results_stream_from_other_processes(tmp_path):
     assert len(list(iterator)) == 39
 
 
-@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
-def test_a_killed_worker_is_explained():
-    with pytest.raises(
-        UsageError, match=r"testing: a worker process was killed.*Run the same command again with fewer than 2 workers"
-    ):
-        list(work_on_cases(die, CASES, task="testing", workers=2))
+def test_a_case_that_ends_its_worker_is_named_and_the_others_are_done():
+    results: list[str] = []
+    with pytest.raises(WorkerError, match=r"testing failed for 1 of 4 case\(s\):\n  c: the worker .* exit code 3,"):
+        results.extend(work_on_cases(die_of_c, CASES, task="testing", workers=2))
+    assert results == ["D", "A", "B"]
