@@ -26,7 +26,7 @@ from batchgenerators.transforms.resample_transforms import SimulateLowResolution
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 from numpy.typing import NDArray
 from scipy import ndimage
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from autoseg.records.case import Triple
 from autoseg.training.data.augmentation.compose import compose_training_transforms

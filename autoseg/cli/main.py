@@ -3,11 +3,13 @@
 import argparse
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from autoseg import DISTRIBUTION
+from autoseg.cli.signals import SIGNALLED, SignalWatch, ending_on_signals
 from autoseg.errors import AutosegError, UsageError, WorkerError
 
 COMMANDS = {
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `autoseg COMMAND ...` and give the exit code.
 
     Returns:
-        0 done, 1 some cases failed, 2 wrong usage or input, 3 an error that autoseg does not expect, 130 interrupted.
+        0 done, 1 some cases failed, 2 wrong usage or input, 3 an error that autoseg does not expect, 128 + n ended by
+        signal n: 130 SIGINT (Ctrl-C), 143 SIGTERM, 129 SIGHUP, 138 SIGUSR1.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _build_parser(asked=next((word for word in words if word in COMMANDS), None))
@@ -46,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command is None:
         parser.print_help()
         return UNUSABLE
-    return _run(parsed)
+    with ending_on_signals(parsed.command) as watch:
+        code = _run(parsed, watch)
+    return watch.exit_code(code)
 
 
 def plan() -> int:
@@ -87,7 +92,7 @@ def _print_version() -> None:
     print(f"autoseg {version(DISTRIBUTION)}")
 
 
-def _run(parsed: argparse.Namespace) -> int:
+def _run(parsed: argparse.Namespace, watch: SignalWatch) -> int:
     from autoseg.cli.terminal import set_up_logging
 
     set_up_logging(verbose=parsed.verbose, quiet=parsed.quiet)
@@ -102,8 +107,8 @@ def _run(parsed: argparse.Namespace) -> int:
             print(f"autoseg {parsed.command}: {error}", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
-        print(f"autoseg {parsed.command}: interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+        print(watch.describe(), file=sys.stderr)
+        return SIGNALLED + signal.SIGINT
     except Exception as error:
         logging.getLogger("autoseg").debug("traceback of the error below", exc_info=True)
         print(f"autoseg {parsed.command}: {_describe_unexpected(error)}", file=sys.stderr)

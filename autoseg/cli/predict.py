@@ -2,9 +2,6 @@
 
 import argparse
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -123,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     warn_of_writers(Workspace(model))
     predictor = Predictor(model, options)
     run_options = RunOptions(skip_existing=arguments.skip_existing, part=arguments.part or WHOLE_RUN, cluster=cluster)
-    with _stopping_on_sigterm(), progress_bar("predicting") as progress:
+    with progress_bar("predicting") as progress:
         failures = predict_files(predictor, images, output, choices, run_options, progress)
     for failure in failures:
         print(f"failed: {failure.case}: {failure.error}")
@@ -147,16 +144,6 @@ def _read_mirror_axes(arguments: argparse.Namespace) -> str | None:
     if arguments.tta == "none" and text != "none":
         raise UsageError(f"--mirror-axes {text} and --tta none contradict each other; leave one of them out")
     return {"all": "all", "none": ""}.get(text, text.replace(",", ""))
-
-
-@contextmanager
-def _stopping_on_sigterm() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C, so that no file is left half written."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def part_of_all(text: str) -> Part:

@@ -29,8 +29,8 @@ from typing_extensions import override
 from autoseg.errors import UsageError
 from autoseg.system import count_cores
 
-STOPPED = 1
-"""Exit code after a signal, the same as of a single process that a signal stopped."""
+SIGNALLED = 128
+"""Added to the number of a signal, it is the exit code of a process that the signal stopped."""
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """Interval in which a process checks whether torchrun is still running."""
@@ -200,7 +200,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         arguments: Command and options, without the program's name.
 
     Returns:
-        0 if every process succeeded, else the exit code of the first one that failed; STOPPED after a signal.
+        0 if every process succeeded, else the exit code of the first one that failed; 128 + n after signal n.
 
     Raises:
         UsageError: If torchrun started this process, which would start more without end.
@@ -220,8 +220,8 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     )
     try:
         elastic_launch(config, sys.executable)("-m", "autoseg", *arguments)
-    except SignalException:
-        return STOPPED
+    except SignalException as error:
+        return SIGNALLED + error.sigval
     except ChildFailedError as error:
-        return max(error.get_first_failure()[1].exitcode, STOPPED)  # negative: the number of a signal
+        return max(error.get_first_failure()[1].exitcode, 1)  # negative: the number of a signal
     return 0

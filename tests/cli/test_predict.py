@@ -281,7 +281,7 @@ def test_a_cluster_gives_the_same_files(model, images, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_prediction_and_leaves_whole_files_alone(tmp_path, number):
     write_model(tmp_path / "model", make_plan({"3d_fullres": (1.0, 1.0, 1.0)}), {"3d_fullres": ("0",)})
     (tmp_path / "in").mkdir()
@@ -299,7 +299,9 @@ def test_a_signal_ends_prediction_and_leaves_whole_files_alone(tmp_path, number)
             time.sleep(0.01)
         process.send_signal(number)
         _, messages = process.communicate()
-    assert process.returncode == 130, messages
+    assert process.returncode == 128 + number, messages
+    assert messages.decode().splitlines()[-1].startswith(f"autoseg predict: interrupted by {number.name}; run the same")
+    assert b"Traceback" not in messages
     written = sorted(path.name for path in out.iterdir())
     assert written == [f"case{case:02d}.nii.gz" for case in range(len(written))]
     assert 1 <= len(written) < 30

@@ -127,7 +127,7 @@ def first_child(process):
 @pytest.mark.parametrize(
     ("find", "number", "code", "devices"),
     [
-        (lambda process: process.pid, signal.SIGTERM, 1, 1),
+        (lambda process: process.pid, signal.SIGTERM, 143, 1),
         (lambda process: process.pid, signal.SIGKILL, -signal.SIGKILL, 2),
         (first_child, signal.SIGKILL, 1, 1),
     ],

@@ -270,8 +270,9 @@ def follow_parent() -> None:
     A signal to the whole group of processes (a terminal's, torchrun's, a batch system's) is the parent's to answer: it
     finishes its step, for which it may need one more batch, and ends its workers.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has only some of them
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()

@@ -44,6 +44,10 @@ COMPARISON_FRACTION = 0.01
 """Fraction of a promised training time that is kept for choosing between last and averaged weights."""
 
 
+STOPPING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+"""Signals after which a training writes a checkpoint and ends; Windows has only some of them."""
+
+
 @dataclass
 class _Progress:
     """State of a fold's training between two steps."""
@@ -101,7 +105,9 @@ def train_until_done(
 
 @contextmanager
 def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the training after the current step, so that the checkpoint can be written.
+    """Let signals end the training after the current step, so that the checkpoint can be written.
+
+    They are SIGINT, SIGTERM, SIGHUP and SIGUSR1, as far as the system has them and they were not ignored before.
 
     Args:
         stop: Event that a signal sets.
@@ -111,10 +117,13 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
         return
 
     def request_stop(number: int, _frame: FrameType | None) -> None:
-        logger.warning("%s: stopping after this step and writing a checkpoint", signal.Signals(number).name)
+        if not stop.is_set():
+            logger.warning("%s: stopping after this step and writing a checkpoint", signal.Signals(number).name)
         stop.set()
 
-    handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOPPING_SIGNALS if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, request_stop) for number in heeded}
     try:
         yield
     finally:

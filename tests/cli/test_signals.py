@@ -1,0 +1,102 @@
+"""Signals: exit code, one sentence, further signals, and code that cannot be interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from autoseg.cli import main as cli
+from autoseg.cli.main import main
+
+SCRIPT = """
+import signal, sys, time
+from types import SimpleNamespace
+from autoseg.cli import main, signals
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+{before}
+def run(_arguments):
+    print("begun", flush=True)
+    {work}
+    return 0
+module = main._module_of("report")
+main._module_of = lambda _name: SimpleNamespace(add_arguments=module.add_arguments, run=run)
+sys.exit(main.main(["report", "nowhere"]))
+"""
+
+SLEEP = "time.sleep(60)"
+
+DEAF = """
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+"""
+
+
+def start(work: str, before: str = "") -> "subprocess.Popen[str]":
+    script = SCRIPT.format(work=work, before=before)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_ends_a_command_with_its_own_code_and_one_sentence(number):
+    process = start(SLEEP)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert messages == f"autoseg report: interrupted by {number.name}; run the same command again to resume\n"
+
+
+def test_a_second_interruption_ends_a_command_that_does_not_end():
+    process = start(DEAF)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.7)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert messages.endswith("(stopped at once by a second Ctrl-C)\n")
+
+
+def test_a_command_that_does_not_end_is_ended():
+    process = start(DEAF, before="signals.SECONDS_TO_TIDY_UP = 0.3")
+    process.send_signal(signal.SIGUSR1)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 138
+    assert messages.count("\n") == 1
+    assert "interrupted by SIGUSR1" in messages
+
+
+def test_ignored_signals_stay_ignored():
+    process = start("time.sleep(0.5)", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
+
+
+def test_what_ends_in_an_error_after_a_signal_has_the_code_of_the_signal_and_handlers_are_put_back(monkeypatch):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    module = cli._module_of("report")
+
+    class Module:
+        add_arguments = staticmethod(module.add_arguments)
+
+        @staticmethod
+        def run(_arguments):
+            signal.signal(signal.SIGTERM, lambda *_: None)  # as a training does
+            signal.raise_signal(signal.SIGTERM)
+            return cli.SOME_FAILED
+
+    monkeypatch.setattr(cli, "_module_of", lambda _name: Module)
+    assert main(["report", "nowhere"]) == 143
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
