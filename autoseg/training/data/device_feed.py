@@ -27,19 +27,25 @@ class DeviceFeed:
     """
 
     def __init__(
-        self, batches: Iterator[Batch], device: torch.device, augmentation: DeviceAugmentation | None = None
+        self,
+        batches: Iterator[Batch],
+        device: torch.device,
+        stream: torch.cuda.Stream | None,
+        augmentation: DeviceAugmentation | None = None,
     ) -> None:
         """Nothing is read yet.
 
         Args:
             batches: One is taken at a time.
             device: Where they go.
+            stream: Stream of a GPU that copies them, one for all feeds of a training, because the memory of each
+                stream is kept apart; None on a CPU.
             augmentation: Applied to batches that bring seeds for it, where the loader left it to the device.
         """
         self._batches = batches
         self._device = device
         self._augmentation = augmentation
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._stream = stream
         self._ahead: tuple[Batch, Tensor, Tensor] | None = None
         self._blocked_seconds = 0.0
         self._idle_from: torch.cuda.Event | None = None

@@ -5,6 +5,8 @@ Also tested in tests/training/losses/test_build.py and tests/training/losses/tes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Final, Protocol
 
 import torch
@@ -168,14 +170,9 @@ def region_target(target: Tensor, encoding: LabelEncoding) -> tuple[Tensor, Tens
         The regions, 1 inside and 0 outside and on ignored voxels, (B, R, *S) float32; and 1 on annotated voxels, 0 on
         ignored ones, (B, 1, *S) float32, or None when the dataset has no ignore label.
     """
-    ignore_index = len(encoding.values)
-    membership = torch.zeros(len(encoding.heads), ignore_index + 1)
-    for position, head in enumerate(encoding.heads):
-        membership[position, list(head.indices)] = 1.0
-    membership = membership.to(target.device)
-    indices = target.long()
-    regions = torch.stack([row[indices] for row in membership], dim=1)
+    # comparisons, not a table of indices, for which the host would have to wait for a GPU
+    members = [reduce(or_, (target == index for index in head.indices)) for head in encoding.heads]
+    regions = torch.stack(members, dim=1).float()
     if encoding.ignore_value is None:
         return regions, None
-    annotated = (indices != ignore_index).unsqueeze(1).to(regions.dtype)
-    return regions, annotated
+    return regions, (target != len(encoding.values)).unsqueeze(1).float()

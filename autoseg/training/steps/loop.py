@@ -34,9 +34,16 @@ class EpochResult:
     data_wait_fraction: float
 
 
-QueuedStep = tuple[int, list[str], Tensor]
-"""A step whose figures are still on the device, perhaps not yet computed: its number, its cases, and loss and length of
-the gradient, (2,)."""
+@dataclass(frozen=True)
+class QueuedStep:
+    """A step that a GPU has been given, and perhaps not yet computed."""
+
+    number: int
+    cases: list[str]
+    figures: Tensor
+    """Loss and length of the gradient, (2,), on the host; valid after `computed`."""
+    computed: torch.cuda.Event | None
+    """None on a CPU, which has computed them."""
 
 
 def train_epoch(
@@ -55,7 +62,7 @@ def train_epoch(
     """
     run.training_call.train()
     device = run.settings.device
-    feed = DeviceFeed(batches, device, run.augmentation)
+    feed = DeviceFeed(batches, device, run.copy_stream, run.augmentation)
     max_queued = 1 if device.type == "cuda" else 0  # a GPU computes the next step while this one's loss is read
     began, rate = time.monotonic(), 0.0
     losses: list[float] = []
@@ -73,8 +80,8 @@ def train_epoch(
         if remaining:
             feed.fetch_next()
         while len(queued) > max_queued:
-            losses.append(_read_loss(run, *queued.popleft()))
-    losses += [_read_loss(run, *step) for step in queued]
+            losses.append(_read_loss(run, queued.popleft()))
+    losses += [_read_loss(run, step) for step in queued]
     waited, seconds = feed.waited_seconds(), max(time.monotonic() - began, 1e-9)
     return EpochResult(mean_loss=_mean(losses), learning_rate=rate, data_wait_fraction=min(waited / seconds, 1.0))
 
@@ -89,7 +96,7 @@ def validate_epoch(
         The mean loss, None if no loss was finite; and the pseudo-Dice by label.
     """
     network = run.kept_network.eval()
-    feed = DeviceFeed(batches, run.settings.device)
+    feed = DeviceFeed(batches, run.settings.device, run.copy_stream)
     pseudo_dice = PseudoDice(run.encoding)
     losses: list[Tensor] = []
     progress = run.agree(clock)
@@ -100,11 +107,11 @@ def validate_epoch(
             logits = torch.cat([network(part) for part in parts])
         losses.append(run.loss(logits, target, progress=progress))
         pseudo_dice.add(logits, target)
+        if remaining:
+            feed.fetch_next()
         progress = run.agree(clock)
         if run.stopped.is_set() or (clock.limit_seconds is not None and progress >= 1.0):
             break
-        if remaining:
-            feed.fetch_next()
     pseudo_dice.sum_over(run.settings.ranks)
     return _mean(torch.stack(losses).tolist()), pseudo_dice.dice()
 
@@ -122,7 +129,17 @@ def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> Queued
         _settle_statistics(run, buffer, before, is_bad)
     if run.average is not None:
         run.average.update(run.network)
-    return run.step, cases, torch.stack((loss, norm))
+    return _queued_step(run.step, cases, torch.stack((loss, norm)))
+
+
+def _queued_step(number: int, cases: list[str], figures: Tensor) -> QueuedStep:
+    """Let a GPU copy the figures when it has computed them: reading them then waits for this step, not for the next."""
+    if figures.device.type != "cuda":
+        return QueuedStep(number, cases, figures, None)
+    on_host = figures.to("cpu", non_blocking=True)
+    computed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    computed.record()
+    return QueuedStep(number, cases, on_host, computed)
 
 
 def _settle_statistics(run: TrainingRun, buffer: Tensor, before: Tensor, is_bad: Tensor) -> None:
@@ -133,21 +150,23 @@ def _settle_statistics(run: TrainingRun, buffer: Tensor, before: Tensor, is_bad:
         buffer.copy_(ranks.sum(buffer) / ranks.count)
 
 
-def _read_loss(run: TrainingRun, number: int, cases: list[str], loss_and_norm: Tensor) -> float:
+def _read_loss(run: TrainingRun, step: QueuedStep) -> float:
     """Read a step's loss; log that the step was skipped, and give up when too many were.
 
     Raises:
         TrainingError: See `train_epoch`.
     """
-    loss, norm = loss_and_norm.tolist()
+    if step.computed is not None:
+        step.computed.synchronize()
+    loss, norm = step.figures.tolist()
     if math.isfinite(loss + norm):
         run.bad_steps = 0
         return float(loss)
     run.bad_steps += 1
-    names = ", ".join(cases) + (" or those of the other processes" if run.settings.ranks.count > 1 else "")
+    names = ", ".join(step.cases) + (" or those of the other processes" if run.settings.ranks.count > 1 else "")
     is_overflow = run.scaler.is_enabled() and math.isfinite(loss)  # the scale was too large, and is smaller now
     level = logging.DEBUG if is_overflow else logging.WARNING
-    logger.log(level, "step %d skipped: loss or gradient not finite on cases %s", number, names)
+    logger.log(level, "step %d skipped: loss or gradient not finite on cases %s", step.number, names)
     if run.bad_steps >= MAX_CONSECUTIVE_BAD_STEPS:
         raise TrainingError(
             f"{run.bad_steps} training steps in a row gave a loss or gradient that is not finite, the last on the "

@@ -26,22 +26,28 @@ class PseudoDice:
         self._encoding = encoding
         heads = encoding.heads[1:] if encoding.activation == "softmax" else encoding.heads
         self._names = tuple(head.name for head in heads)
-        self.counts = torch.zeros(3, len(heads), dtype=torch.int64)
+        self._counted: list[Tensor] = []
+
+    @property
+    def counts(self) -> Tensor:
         """True positives, false positives, false negatives by foreground head, (3, F), on the CPU."""
+        if not self._counted:
+            return torch.zeros(3, len(self._names), dtype=torch.int64)
+        return torch.stack(self._counted).sum(dim=0).cpu()
 
     @torch.no_grad()
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Count one batch.
+        """Count one batch; the counts stay where it is, so that nobody waits for a GPU.
 
         Args:
             logits: At full resolution, (B, K, *S).
             target: Label indices, len(encoding.values) on ignored voxels, (B, *S), integer.
         """
-        self.counts += self._count(logits, target).cpu()
+        self._counted.append(self._count(logits, target))
 
     def sum_over(self, ranks: Ranks) -> None:
         """Take in what the other processes have counted on their parts of the batches."""
-        self.counts = ranks.sum(self.counts)
+        self._counted = [ranks.sum(self.counts)]
 
     def dice(self) -> dict[str, float | None]:
         """2 TP / (2 TP + FP + FN) by name, [0, 1]; None for a label neither present nor predicted."""
@@ -59,10 +65,12 @@ class PseudoDice:
 
     def _count_labels(self, logits: Tensor, target: Tensor) -> Tensor:
         num_heads = logits.shape[1]
-        annotated = target < num_heads  # the ignore index is the first one without a head
-        predicted, reference = logits.argmax(dim=1)[annotated], target[annotated].long()
-        confusion = torch.bincount(reference * num_heads + predicted, minlength=num_heads**2)
-        confusion = confusion.view(num_heads, num_heads)  # row: reference, column: prediction
+        pairs = target.long() * num_heads + logits.argmax(dim=1)
+        ignored = target >= num_heads  # the ignore index is the first one without a head
+        pairs = pairs.masked_fill_(ignored, num_heads**2).flatten()
+        counts = torch.zeros(num_heads**2 + 1, dtype=torch.int64, device=pairs.device)
+        counts.scatter_add_(0, pairs, torch.ones_like(pairs))
+        confusion = counts[:-1].view(num_heads, num_heads)  # row: reference, column: prediction
         hits = confusion.diagonal()
         return torch.stack((hits, confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits))[:, 1:]
 

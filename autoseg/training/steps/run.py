@@ -87,6 +87,8 @@ class TrainingRun:
     spec: TrainingSpec
     encoding: LabelEncoding
     settings: StepSettings
+    copy_stream: torch.cuda.Stream | None = None
+    """Stream of a GPU that copies batches while it computes; None on a CPU."""
     saving: MemorySaving = field(default_factory=MemorySaving)
     """Grows when the device's memory turns out too small."""
     step: int = 0

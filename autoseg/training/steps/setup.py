@@ -66,6 +66,7 @@ def start_run(
         optimizer=build_optimizer(network, spec),
         scaler=torch.amp.GradScaler(device.type, enabled=settings.precision == torch.float16),
         augmentation=build_device_augmentation(configuration) if device.type == "cuda" else None,
+        copy_stream=torch.cuda.Stream(device) if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
         spec=spec,
         encoding=encoding,
         settings=settings,
