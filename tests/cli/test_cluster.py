@@ -15,7 +15,7 @@ from autoseg.records.plan import Split, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.testing.phantoms import PHANTOM_LABELS
-from tests.builders import CASCADE, make_cascade_plan
+from tests.builders import CASCADE, make_cascade_plan, make_dataset
 from tests.cluster.slurm_by_hand import Slurm
 
 PLAN = make_cascade_plan((4.0, 2.9, 3.3), (2.3, 1.5, 1.7), labels=PHANTOM_LABELS)
@@ -53,6 +53,8 @@ def test_slurm_prints_a_script_with_the_absolute_path(planned, capsys, monkeypat
         ("--time", "1-"),
         ("--mem", "32"),
         ("--mem", "0G"),
+        ("--volume", "disk:data"),
+        ("--name", "Big"),
         ("--cpus-per-task", "0"),
     ],
 )
@@ -66,6 +68,45 @@ def test_values_that_could_change_the_script_are_refused(planned, capsys, option
 def test_a_folder_without_plan_is_refused(tmp_path, capsys):
     assert main(["cluster", "slurm", str(tmp_path)]) == 2
     assert "plan.json" in capsys.readouterr().err
+
+
+KUBERNETES = ["--image", "registry/autoseg:1"]
+
+
+def test_kubernetes_prints_jobs_that_train(planned, capsys):
+    write_record(make_dataset(["a", "b"], PLAN, folder="../data"), planned.dataset)
+    options = [*KUBERNETES, "--volume", f"disk:{planned.root.parent}", "--mem", "64G"]
+    assert main(["cluster", "kubernetes", str(planned.root), *options]) == 0
+    text = capsys.readouterr().out
+    assert text.count('kind: "Job"') == 3
+    assert 'memory: "64G"' in text
+    assert "job/autoseg-w-train-1 &&" in text
+
+
+def test_kubernetes_prints_jobs_that_predict_parts(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = [*KUBERNETES, "--volume", f"disk:{tmp_path}", "-i", "in", "-o", "out", "--parts", "7"]
+    assert main(["cluster", "kubernetes", "model.zip", *options]) == 0
+    text = capsys.readouterr().out
+    assert "completions: 7" in text
+    assert f'args: ["{tmp_path}/model.zip", "{tmp_path}/in", "{tmp_path}/out", "7"]' in text
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("slurm", ["--image", "x"], "--image: not an option of slurm"),
+        ("slurm", ["-i", "x", "-o", "y", "--parts", "2"], "--images, --output, --parts: not an option of slurm"),
+        ("kubernetes", [*KUBERNETES, "--notice", "5", "--gres", "gpu:1"], "--gres, --notice: not an option of"),
+        ("kubernetes", KUBERNETES, "kubernetes needs --image IMAGE and at least one --volume"),
+        ("kubernetes", ["-i", "x"], "prediction needs all of --images, --output and --parts"),
+        ("kubernetes", ["-i", "x", "-o", "y", "--parts", "2", "-f", "0"], "--configurations and --folds say what is"),
+    ],
+)
+def test_options_that_do_not_belong_together_are_refused(planned, capsys, engine, options, message):
+    write_record(make_dataset(["a", "b"], PLAN), planned.dataset)
+    assert main(["cluster", engine, str(planned.root), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
