@@ -189,7 +189,7 @@ def _pod(program: str, words: Sequence[str], options: KubernetesOptions) -> Mani
     variables = {"OMP_NUM_THREADS": str(options.cpus), **{name: SCRATCH + end for name, end in folders.items()}}
     own = [
         ("scratch", SCRATCH, {"sizeLimit": SCRATCH_SIZE}),
-        ("shared-memory", "/dev/shm", {"medium": "Memory", "sizeLimit": SHARED_MEMORY_SIZE}),
+        ("shared-memory", "/dev/shm", {"medium": "Memory", "sizeLimit": SHARED_MEMORY_SIZE}),  # noqa: S108 (a mount)
     ]
     return {
         "restartPolicy": "Never",
