@@ -339,7 +339,7 @@ def _outcome(work: Callable[[Item], Result], item: Item) -> tuple[Result | None,
 def _portable(error: Exception) -> Exception:
     """The error, or its text where the error cannot be sent to another process; some of libraries cannot."""
     try:
-        pickle.loads(ForkingPickler.dumps(error))
+        pickle.loads(ForkingPickler.dumps(error))  # noqa: S301 (made by the line itself)
     except (pickle.PicklingError, TypeError, AttributeError):
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
