@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, and print what was decided."""
+    from autoseg.cli.case_list import write_list
     from autoseg.cli.main import DONE
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
@@ -52,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.pipeline import check_dataset, plan_dataset
     from autoseg.text import format_command
 
+    if arguments.write_list is not None:
+        return write_list(arguments)
     workspace = find_workspace(arguments)
     budget, options, device = read_request(arguments)
     description = check_dataset(arguments.dataset, options, workers=arguments.workers, bar=progress_bar)
@@ -156,6 +159,18 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-names", type=named_labels, default=None, metavar="liver=1,tumour=2",
         help="labels and their values in the files, for datasets without dataset.json; `ignore` names voxels that do "
         "not count",
+    )  # fmt: skip
+    group.add_argument(
+        "--image-pattern", default=None, metavar="PATTERN",
+        help="names of the images in the folder, such as 'images/{case}_{channel}.nii.gz'; with --label-pattern",
+    )  # fmt: skip
+    group.add_argument(
+        "--label-pattern", default=None, metavar="PATTERN",
+        help="names of the label maps in the folder, such as 'labels/{case}.nii.gz'",
+    )  # fmt: skip
+    group.add_argument(
+        "--write-list", type=Path, default=None, metavar="FILE.csv",
+        help="write the recognised cases as a list that can be checked, edited and planned, and stop",
     )  # fmt: skip
     group.add_argument("--folds", type=positive_integer, default=5, help="cross-validation folds (default: 5)")
     group.add_argument("--group-by", default=None, metavar="REGEX", help="cases whose ids match alike stay in one fold")

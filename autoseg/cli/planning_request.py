@@ -12,6 +12,7 @@ from typing import Literal
 
 from autoseg.cli.options import default_workspace
 from autoseg.errors import UsageError
+from autoseg.imaging.datasets.patterns import FilePatterns, check_pattern
 from autoseg.interop.models import open_model
 from autoseg.pipeline import PlanningOptions
 from autoseg.plugins import DEFAULT_PLANNER, find_planner
@@ -155,12 +156,32 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         orientation=asked or ("canonical" if model is None else model.orientation),
         channel_names=arguments.channels,
         labels=arguments.label_names,
+        patterns=read_patterns(arguments),
         folds=arguments.folds,
         group_by=arguments.group_by,
         skip_faulty=arguments.skip_faulty,
         preprocess=not getattr(arguments, "no_preprocess", False),
         write=not getattr(arguments, "dry_run", False),
     )
+
+
+def read_patterns(arguments: argparse.Namespace) -> FilePatterns | None:
+    """Patterns of images and label maps that the user gives; None: none are given.
+
+    Raises:
+        UsageError: If only one of the two is given, or one cannot be meant.
+    """
+    image, label = arguments.image_pattern, arguments.label_pattern
+    if image is None and label is None:
+        return None
+    if image is None or label is None:
+        given, lacking = (
+            ("--label-pattern", "--image-pattern") if image is None else ("--image-pattern", "--label-pattern")
+        )
+        raise UsageError(f"{given} needs {lacking} beside it: where are the {lacking[2:7]} files?")
+    check_pattern(image, "--image-pattern")
+    check_pattern(label, "--label-pattern")
+    return FilePatterns(image=image, label=label)
 
 
 def find_device(asked: str) -> PlanningDevice:

@@ -18,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-i", "--images", type=Path, required=True, help="an image, a folder of images, or a CSV/JSON list"
     )
     parser.add_argument(
+        "--image-pattern", default=None, metavar="PATTERN",
+        help="names of the images in the folder, such as '{case}/{channel}.nii.gz' (default: they are recognised)",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for the label maps (one image: or a file)"
     )
     parser.add_argument(
@@ -119,7 +123,12 @@ def run(arguments: argparse.Namespace) -> int:
         options = replace(options, device="cpu", precision="fp32")  # only the plan is needed here
     warn_of_writers(Workspace(model))
     predictor = Predictor(model, options)
-    run_options = RunOptions(skip_existing=arguments.skip_existing, part=arguments.part or WHOLE_RUN, cluster=cluster)
+    run_options = RunOptions(
+        image_pattern=arguments.image_pattern,
+        skip_existing=arguments.skip_existing,
+        part=arguments.part or WHOLE_RUN,
+        cluster=cluster,
+    )
     with progress_bar("predicting") as progress:
         failures = predict_files(predictor, images, output, choices, run_options, progress)
     for failure in failures:

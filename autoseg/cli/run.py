@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan, say what the run takes, train, select, report; then print the selection."""
     from rich.console import Console
 
+    from autoseg.cli.case_list import write_list
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.tables import candidate_table, evaluation_table, plan_table
     from autoseg.text import format_command
 
+    if arguments.write_list is not None:
+        return write_list(arguments)
     workspace = find_workspace(arguments)
     budget, planning, device = read_request(arguments)
     description = check_dataset(arguments.dataset, planning, workers=arguments.workers, bar=progress_bar)

@@ -21,6 +21,7 @@ from autoseg.imaging.datasets.checks import (
 from autoseg.imaging.datasets.effort import choose_workers
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
 from autoseg.imaging.datasets.part_names import has_parts, name_parts, select_parts, split_segmentations
+from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
@@ -36,6 +37,7 @@ _MAX_FOUND_LABELS = 256
 def describe_dataset(
     folder: Path,
     *,
+    patterns: FilePatterns | None = None,
     channel_names: Sequence[str] | None = None,
     labels: Mapping[str, LabelValues] | None = None,
     orientation: OrientationName = "canonical",
@@ -47,6 +49,7 @@ def describe_dataset(
 
     Args:
         folder: A Decathlon, nnU-Net raw or plain folder, or a CSV or JSON list of files.
+        patterns: Names of the files in the folder; None: the layout is recognised.
         channel_names: Names that replace the declared or guessed ones, in channel order.
         labels: Values in the files by name, for datasets that do not declare their labels; `ignore` names voxels that
             do not count. None: the declared ones, else one for each value in the files.
@@ -63,7 +66,7 @@ def describe_dataset(
         DatasetError: If anything is wrong; the message lists every fault of every case.
         UsageError: If worker processes cannot start.
     """
-    found = _find_cases(folder, labels, channel_names)
+    found = _with_names(find_dataset(folder, patterns), labels, channel_names)
     facts = _check_cases(found, orientation, workers, progress)
     faults = [*found.faults, *(fault for case in facts for fault in case.faults)]
     counted = _counted_cases(facts, faults, skip_faulty=skip_faulty)
@@ -101,11 +104,13 @@ def describe_dataset(
     )
 
 
-def _find_cases(
-    folder: Path, labels: Mapping[str, LabelValues] | None, channel_names: Sequence[str] | None
+def _with_names(
+    found: FoundDataset, labels: Mapping[str, LabelValues] | None, channel_names: Sequence[str] | None
 ) -> FoundDataset:
-    """Find the cases; refuses wrong labels and datasets without cases before any image is opened."""
-    found = find_dataset(folder)
+    """The dataset with labels and channels as the user names them.
+
+    Wrong labels and datasets without cases are refused before any image is opened.
+    """
     if labels is not None and found.labels is not None:
         raise DatasetError(
             f"{found.folder}: dataset.json declares the labels; leave --label-names out, or change it there"

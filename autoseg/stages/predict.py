@@ -99,6 +99,8 @@ SPEEDS = {
 class RunOptions:
     """Which cases of a run over files are predicted, and where."""
 
+    image_pattern: str | None = None
+    """Names of the images in the folder; None: they are recognised."""
     skip_existing: bool = False
     """Whether cases are skipped whose label map, and map of instances where that is asked for, exists."""
     part: Part = WHOLE_RUN
@@ -258,7 +260,7 @@ def predict_files(
     """
     choices, options = choices or OutputChoices(), options or RunOptions()
     part = options.part
-    cases = find_inputs(inputs, predictor.plan.channel_names)
+    cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern)
     outputs = part.take(refuse_clashes(assign_outputs(cases, output), choices))
     if not outputs:
         logger.warning("part %d of %d has nothing to do: there are %d cases", part.number, part.count, len(cases))

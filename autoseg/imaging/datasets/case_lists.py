@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.datasets.case_names import name_cases
+from autoseg.imaging.datasets.case_names import name_cases, name_channels_of
 from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.list_files import Cell, ListTable, read_list_table
 from autoseg.imaging.formats.volume import split_ending
@@ -39,8 +39,10 @@ class ListedCases:
     faults: tuple[Fault, ...] = ()
     channel_words: tuple[str, ...] | None = None
     """Channels that the columns name, in the order of each case's images; None: they name none."""
+    recognized: str = ""
+    """What was recognised, for a note; empty where the list needs none."""
     notes: tuple[str, ...] = ()
-    """What was recognised, one sentence each."""
+    """What is not used, one sentence each."""
 
 
 def read_case_list(path: Path) -> ListedCases:
@@ -68,7 +70,8 @@ def cases_of_table(table: ListTable, *, by_common_part: bool = False) -> ListedC
 
     Args:
         table: The list.
-        by_common_part: Whether cases with several images in one column are named by what the names have in common.
+        by_common_part: Whether cases with several images in one column are named by what the names have in common, and
+            channels by what they differ in.
 
     Raises:
         DatasetError: If columns are missing, or none of the image files exists.
@@ -85,14 +88,15 @@ def cases_of_table(table: ListTable, *, by_common_part: bool = False) -> ListedC
     for row, files, name in zip(rows, images, names, strict=True):
         label = cell_parts(row[columns.label]) if columns.label else ()
         listed = listed_case(folder, _text(row, columns.case) or name, files, label[0] if label else "")
-        fold, fault = _read_fold(_fold_word(row, columns))
+        fold, fault = read_fold(_fold_word(row, columns))
         faults += [*_error(listed, fault), *_error(listed, _missing_image(row, columns))]
         faults += _error(listed, "several label maps are listed; expected one" if len(label) > 1 else "")
         cases.append(listed.model_copy(update={"group": _text(row, columns.group), "fold": fold}))
     cases.sort(key=lambda files: files.case)
-    faults += [*listing_faults(cases), *_fold_faults(cases)]
-    notes = tuple(_notes(table, columns, len(table.rows) - len(rows)))
-    return ListedCases(tuple(cases), tuple(faults), columns.channels, notes)
+    faults += [*listing_faults(cases), *fold_faults(cases)]
+    notes = tuple(_unused(columns, len(table.rows) - len(rows)))
+    channels = columns.channels or (name_channels_of(images) if by_common_part else None)
+    return ListedCases(tuple(cases), tuple(faults), channels, _recognized(table, columns), notes)
 
 
 def row_images(row: Mapping[str, Cell], columns: ListColumns, folder: Path) -> list[str]:
@@ -150,8 +154,8 @@ def _fold_word(row: Mapping[str, Cell], columns: ListColumns) -> str:
     return _text(row, columns.fold) if columns.fold else _SPLITS.get(split, split)
 
 
-def _read_fold(word: str) -> tuple[int | None, str]:
-    """Number of a fold, and what is wrong with it."""
+def read_fold(word: str) -> tuple[int | None, str]:
+    """Number of a fold, None for an empty word; and what is wrong with it."""
     match = _WHOLE_NUMBER.fullmatch(word)
     if match is None and word:
         return None, (
@@ -161,7 +165,7 @@ def _read_fold(word: str) -> tuple[int | None, str]:
     return (int(match[1]) if match else None), ""
 
 
-def _fold_faults(cases: Sequence[CaseFiles]) -> Iterator[Fault]:
+def fold_faults(cases: Sequence[CaseFiles]) -> Iterator[Fault]:
     """Groups that are divided between folds, and a fold that leaves no case to train on."""
     folds: dict[str, set[int | None]] = {}
     for files in cases:
@@ -202,21 +206,23 @@ def _check_any_exists(table: ListTable, images: Sequence[Sequence[str]]) -> None
         )
 
 
-def _notes(table: ListTable, columns: ListColumns, num_test: int) -> list[str]:
-    """What was recognised in the columns of a list."""
+def _recognized(table: ListTable, columns: ListColumns) -> str:
+    """What was recognised in the columns of a list, beyond an image and a label map in columns called so."""
     held = {
         f"channels {', '.join(columns.images)}": columns.channels is not None,
-        f"label maps in {columns.label}": bool(columns.label) and columns.label.casefold() != "label",
+        f"label maps in {columns.label}": columns.label.casefold() not in ("", "label"),
         f"groups in {columns.group}": bool(columns.group),
         f"folds in {columns.fold or columns.split}": bool(columns.fold or columns.split),
     }
     recognized = [what for what, is_held in held.items() if is_held]
-    notes = [f"recognised a list of {len(table.rows)} cases: {', '.join(recognized)}"] if recognized else []
+    return f"recognised a list of {len(table.rows)} cases: {', '.join(recognized)}" if recognized else ""
+
+
+def _unused(columns: ListColumns, num_test: int) -> Iterator[str]:
     if columns.unused:
-        notes.append(f"columns of the list that are not used: {', '.join(columns.unused)}")
+        yield f"columns of the list that are not used: {', '.join(columns.unused)}"
     if num_test:
-        notes.append(f"{num_test} cases of the list are not used: {columns.split} says that they are for testing")
-    return notes
+        yield f"{num_test} cases of the list are not used: {columns.split} says that they are for testing"
 
 
 def _relative_path(folder: Path, path: str) -> str:

@@ -44,6 +44,18 @@ def name_cases(images: Sequence[Sequence[str]], *, by_common_part: bool) -> list
     return chosen
 
 
+def name_channels_of(images: Sequence[Sequence[str]]) -> tuple[str, ...] | None:
+    """Channels by what the files of every case add to its name: `p1_t1`, `p1_flair`: t1, flair; None if they differ."""
+    found = set()
+    for files in images:
+        stems = [split_ending(PurePath(file).name)[0] for file in files]
+        common = len(_common_part(stems))
+        found.add(tuple(stem[common:].lstrip("_-. ") for stem in stems))
+    channels = next(iter(found), ())
+    is_named = len(found) == 1 and len(channels) > 1 and all(channels) and len(set(channels)) == len(channels)
+    return channels if is_named and not any(word.isdecimal() for word in channels) else None
+
+
 def _part(path: Sequence[str], place: int) -> str:
     """Part of a path by its place from the end, 1 for the last."""
     return path[-place] if place <= len(path) else ""

@@ -12,7 +12,9 @@ from autoseg.records.files import read_json
 
 
 def _key_channels(value: object) -> object:
-    """Channel names by key, from a list of names or from {"name": number}; anything else as it is."""
+    """Channel names by key, from a list of names, one name or {"name": number}; anything else as it is."""
+    if isinstance(value, str):
+        return {"0": value}
     if isinstance(value, list):
         return {str(number): name for number, name in enumerate(value)}
     if isinstance(value, dict) and all(type(number) is int for number in value.values()):
@@ -72,9 +74,19 @@ def read_dataset_json(path: Path) -> DatasetJson:
         DatasetError: If it is no JSON, or keys are missing or wrong.
     """
     try:
-        return DatasetJson.model_validate(read_json(path))
+        return parse_dataset_json(read_json(path), path)
     except RecordError as error:
         raise DatasetError(str(error)) from error
+
+
+def parse_dataset_json(content: object, path: Path) -> DatasetJson:
+    """Check content that was read from a file like dataset.json.
+
+    Raises:
+        DatasetError: If keys are missing or wrong.
+    """
+    try:
+        return DatasetJson.model_validate(content)
     except ValidationError as error:
         wrong = "\n".join(f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise DatasetError(f"{path}: these fields are missing or wrong:\n{wrong}") from error

@@ -1,7 +1,8 @@
 """Recognition of the layout of a dataset on disk, without conversion.
 
-A dataset is a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, a CSV or JSON list of files, or a folder
-in one of the layouts of `folders`, where images and label maps are paired by their names. No image is opened here.
+A dataset is a Medical Segmentation Decathlon folder, an nnU-Net v2 raw folder, a CSV or JSON list of files, one of
+MONAI's datalists, or a folder in one of the layouts of `folders`, where images and label maps are paired by their
+names. No image is opened here.
 
 Tested in tests/imaging/datasets/test_layouts.py and tests/stages/test_describe.py.
 """
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.case_lists import case_name, listed_case, listing_faults, read_case_list
+from autoseg.imaging.datasets.datalists import Datalist, ListedDataset, find_datalist, has_no_other_form, read_datalist
 from autoseg.imaging.datasets.dataset_json import (
     DatasetJson,
     TrainingEntry,
@@ -23,6 +25,8 @@ from autoseg.imaging.datasets.dataset_json import (
 from autoseg.imaging.datasets.folders import FOLDER_LAYOUTS, find_cases
 from autoseg.imaging.datasets.list_files import is_list_file
 from autoseg.imaging.datasets.pairing import image_files, pair_files
+from autoseg.imaging.datasets.pattern_cases import find_pattern_cases
+from autoseg.imaging.datasets.patterns import FilePatterns, channel_words
 from autoseg.imaging.datasets.unknown_layout import describe_unknown_layout
 from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault, LabelValues, LayoutName
@@ -33,6 +37,7 @@ _EXPECTED = "\n  ".join([
     'a Medical Segmentation Decathlon folder: dataset.json that lists the training files under "training"',
     "an nnU-Net v2 raw folder: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz",
     *(layout.pattern for layout in FOLDER_LAYOUTS),
+    'a datalist of MONAI: a .json file with {"training": [{"image": ..., "label": ..., "fold": 0}, ...]}',
     "a .csv, .tsv or .json list: columns case, image (or image_0, image_1, ..., or one for each channel), label",
 ])  # fmt: skip
 
@@ -60,36 +65,83 @@ class FoundDataset:
     """What was recognised, one sentence each."""
 
 
-def find_dataset(path: Path) -> FoundDataset:
+def find_dataset(path: Path, patterns: FilePatterns | None = None) -> FoundDataset:
     """Recognise the layout of a dataset and list its cases.
 
     Args:
         path: Dataset folder (or the dataset.json in it), or a CSV or JSON list.
+        patterns: Names of its files, as the user gives them; None: the layout is recognised.
 
     Raises:
         DatasetError: If the path does not exist, has no known layout, or its JSON or CSV is damaged.
     """
     path = path.absolute()
     path = path.parent if path.name == "dataset.json" else path
+    if patterns is not None:
+        return _find_by_patterns(path, patterns)
     if is_list_file(path):
-        listed = read_case_list(path)
-        return FoundDataset(
-            name=path.stem,
-            folder=real_path(path.parent),
-            layout="list",
-            cases=listed.cases,
-            faults=listed.faults,
-            channel_words=listed.channel_words,
-            notes=listed.notes,
-        )
+        return _listed(path, find_datalist(path))
     if not path.is_dir():
         what = "is neither a folder nor a .csv, .tsv or .json list" if path.exists() else "does not exist"
         raise DatasetError(f"{path}: {what}; {_EXPECTED}")
     if (path / "dataset.json").is_file():
+        content = find_datalist(path / "dataset.json")
+        if content is not None and has_no_other_form(path, content):
+            return replace(_listed(path / "dataset.json", content), name=path.name)
         declared = read_dataset_json(path / "dataset.json")
         is_list = bool(declared.training) and declared.dataset is None and not _is_left_over_list(path, declared)
         return _decathlon(path, declared) if is_list else _nnunet(path, declared)
     return _find_by_names(path)
+
+
+def _listed(path: Path, content: Datalist | None) -> FoundDataset:
+    """Cases of a list; one of MONAI's form, whose content is given, may declare labels and channels."""
+    dataset = ListedDataset(read_case_list(path), path.stem) if content is None else read_datalist(path, content)
+    return FoundDataset(
+        name=dataset.name,
+        folder=real_path(path.parent),
+        layout="list",
+        cases=dataset.listed.cases,
+        faults=dataset.listed.faults,
+        labels=dataset.labels,
+        regions_class_order=dataset.regions_class_order,
+        channel_names=dataset.channel_names,
+        channel_words=dataset.listed.channel_words,
+        notes=_without_empty(dataset.listed.recognized, *dataset.listed.notes),
+    )
+
+
+def _find_by_patterns(folder: Path, patterns: FilePatterns) -> FoundDataset:
+    """Cases by patterns; labels and channels are those of a dataset.json beside them, if it has any."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: is not a folder; patterns name the files of a folder")
+    found = find_pattern_cases(folder, patterns)
+    file = folder / "dataset.json"
+    is_declared = file.is_file() and not has_no_other_form(folder, find_datalist(file) or {})
+    declared = read_dataset_json(file) if is_declared else None
+    example = next((files for files in found.cases if files.label), found.cases[0])
+    dataset = FoundDataset(
+        name=folder.name,
+        folder=folder,
+        layout="pattern",
+        cases=found.cases,
+        faults=found.faults,
+        labels=None if declared is None else declared_labels(declared, file),
+        regions_class_order=_regions_class_order(declared),
+        channel_names=None if declared is None else declared_channels(declared),
+        channel_words=found.channel_words,
+        notes=(
+            f"recognised by the patterns: {len(found.cases)} cases, such as {example.case} with "
+            f"{', '.join(example.images)} and the label map {example.label}",
+        ),
+    )
+    words = channel_words(patterns.image)
+    is_ordered = words is not None and set(words) == set(found.channel_words or ())
+    return order_images(dataset, words) if words is not None and is_ordered else dataset
+
+
+def _without_empty(*notes: str) -> tuple[str, ...]:
+    return tuple(note for note in notes if note)
 
 
 def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDataset:
@@ -98,7 +150,7 @@ def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDa
     if found is None:
         raise DatasetError(f"{folder}: no known dataset layout; {_EXPECTED}\n{describe_unknown_layout(folder)}")
     layout, cases = found
-    notes = (cases.recognized,) if cases.recognized else ()
+    notes = _without_empty(cases.recognized)
     if declared is not None:
         dataset = _found(folder, layout.name, declared, list(cases.cases), list(cases.faults))
         return replace(dataset, channel_words=cases.channel_words, notes=notes)
@@ -266,9 +318,13 @@ def _found(
         cases=tuple(sorted(cases, key=lambda files: files.case)),
         faults=tuple(faults),
         labels=declared_labels(declared, folder / "dataset.json"),
-        regions_class_order=None if declared.regions_class_order is None else tuple(declared.regions_class_order),
+        regions_class_order=_regions_class_order(declared),
         channel_names=declared_channels(declared),
     )
+
+
+def _regions_class_order(declared: DatasetJson | None) -> tuple[int, ...] | None:
+    return None if declared is None or declared.regions_class_order is None else tuple(declared.regions_class_order)
 
 
 def _unlisted_files(folder: Path, cases: list[CaseFiles]) -> list[Fault]:

@@ -91,6 +91,14 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
     )
 
 
+def is_channel_column(name: str) -> bool:
+    """Whether a column of this name with image files is read as the channel of this name."""
+    word = _normalize(name)
+    is_known = word in (*CASE_COLUMNS, *GROUP_COLUMNS, *FOLD_COLUMNS, *SPLIT_COLUMNS) or _is_exact(word)
+    is_plain = name == name.strip() != "" and not is_known and split_label_word(word) is None
+    return is_plain and _channel_number(word) is None
+
+
 def _normalize(name: str) -> str:
     """A column's name as it is compared: lower case, `_` for blanks and hyphens, without `_path` or `_file`."""
     word = re.sub(r"[\s\-]+", "_", name.casefold())

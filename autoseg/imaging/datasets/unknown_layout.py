@@ -26,9 +26,22 @@ _MARKS = "_seg, _label, _mask or _gt"
 
 def describe_unknown_layout(folder: Path) -> str:
     """What was found in a folder, and what the nearest layout lacks; several sentences."""
-    files = list(islice(_walk(folder, _MAX_DEPTH), _MAX_FILES))
-    images = [path for path in files if split_ending(path.name)[1] in IMAGE_ENDINGS]
+    files, images = _find_files(folder)
     return " ".join([_describe_files(folder, files), *_describe_names(images), _nearest(folder, files, images)])
+
+
+def describe_content(folder: Path) -> str:
+    """What was found in a folder: endings, depth, ends of names, and examples; several sentences."""
+    files, images = _find_files(folder)
+    few = ", ".join(path.relative_to(folder).as_posix() for path in images[:3])
+    examples = [f"Such as {few}."] if few else []
+    return " ".join([_describe_files(folder, files), *_describe_names(images), *examples])
+
+
+def _find_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files, and those that are images."""
+    files = list(islice(_walk(folder, _MAX_DEPTH), _MAX_FILES))
+    return files, [path for path in files if split_ending(path.name)[1] in IMAGE_ENDINGS]
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:

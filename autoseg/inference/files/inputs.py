@@ -17,12 +17,14 @@ from pathlib import Path
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.datasets.case_lists import row_images
 from autoseg.imaging.datasets.case_names import name_cases
+from autoseg.imaging.datasets.datalists import entries_to_predict, find_datalist
 from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.list_files import ListTable, is_list_file, read_list_table
 from autoseg.imaging.datasets.names import IMAGE_FOLDERS, composed, split_image_word, split_label_word
 from autoseg.imaging.datasets.pairing import image_files, visible_folders
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.formats.volume import split_channel
+from autoseg.inference.files.pattern_inputs import find_pattern_images
 from autoseg.records.names import is_file_name
 
 logger = logging.getLogger("autoseg.predict")
@@ -39,19 +41,23 @@ class InputCase:
     """Why the case cannot be predicted; empty when its files look complete."""
 
 
-def find_inputs(inputs: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+def find_inputs(inputs: Path, channel_names: Sequence[str], image_pattern: str | None = None) -> tuple[InputCase, ...]:
     """Cases in the order of their names, or of the list.
 
     Args:
         inputs: An image file, a folder of image files, or a .csv, .tsv or .json list.
         channel_names: The channels that the model expects.
+        image_pattern: Names of the images in the folder; None: they are recognised.
 
     Raises:
         UsageError: If there is no such file or folder, it holds no image, or the list cannot be understood.
     """
     if not inputs.exists():
         raise UsageError(f"{inputs}: no such file or folder")
-    if inputs.is_dir():
+    if image_pattern is not None:
+        found = find_pattern_images(inputs, image_pattern, channel_names)
+        cases = tuple(InputCase(case, tuple(images), fault) for case, images, fault in found)
+    elif inputs.is_dir():
         cases = _cases_in_folder(inputs, channel_names)
     elif is_list_file(inputs):
         cases = tuple(_listed_cases(inputs, channel_names))
@@ -229,7 +235,12 @@ def _listed_cases(path: Path, channel_names: Sequence[str]) -> Iterator[InputCas
 
 def _read_list(path: Path) -> tuple[ListTable, ListColumns]:
     try:
-        table = read_list_table(path)
+        content = find_datalist(path)
+        if content is None:
+            table = read_list_table(path)
+        else:
+            key, table = entries_to_predict(path, content)
+            logger.info("%s: the %d cases under %s are predicted", path, len(table.rows), key)
         return table, find_columns(table, needs_label=False) if table.rows else ListColumns(images=(), channels=None)
     except DatasetError as error:
         raise UsageError(str(error)) from error

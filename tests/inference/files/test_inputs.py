@@ -163,6 +163,53 @@ def test_a_list_as_for_training_whose_columns_are_called_like_channels(tmp_path)
         find_inputs(tmp_path / "l.csv", ("T1", "FLAIR"))
 
 
+@pytest.mark.parametrize(
+    ("content", "cases"),
+    [
+        ({"training": [{"image": "a.nii", "label": "l.nii"}], "testing": [{"image": "t/x.nii"}]}, ["x"]),
+        ({"training": [{"image": "a.nii", "label": "l.nii"}], "test": ["./t/x.nii", "./t/y.nii"]}, ["x", "y"]),
+        ({"training": [{"image": "a.nii", "label": "l.nii", "fold": 0}]}, ["a"]),
+    ],
+)
+def test_datalists_of_monai(tmp_path, content, cases):
+    (tmp_path / "l.json").write_text(json.dumps(content))
+    assert [case.case for case in find_inputs(tmp_path / "l.json", ONE)] == cases
+
+
+@pytest.mark.parametrize(
+    ("pattern", "channels", "files", "expected"),
+    [
+        ("{case}/t1.nii", ONE, ["a/t1.nii", "a/t2.nii", "b/t1.nii"], {"a": ["a/t1.nii"], "b": ["b/t1.nii"]}),
+        ("{case}_{channel}", TWO, ["a_t2.nii", "a_T1.nii"], {"a": ["a_T1.nii", "a_t2.nii"]}),
+        ("{case}_{channel}", TWO, ["a_t2.nii", "a_T1.nii", "a_pet.nii"], {"a": ["a_T1.nii", "a_t2.nii"]}),
+        ("{case}_{channel}", TWO, ["a_2.nii", "a_1.nii"], {"a": ["a_1.nii", "a_2.nii"]}),
+        ("{group}/{case}.nii", ONE, ["x/a.nii", "y/a.nii", "y/b.nii"],
+         {"x_a": ["x/a.nii"], "y_a": ["y/a.nii"], "b": ["y/b.nii"]}),
+        ("{case}", ONE, ["scan_0000.nii", "scan_0001.nii"],
+         {"scan_0000": ["scan_0000.nii"], "scan_0001": ["scan_0001.nii"]}),
+    ],
+)  # fmt: skip
+def test_images_named_by_a_pattern(tmp_path, pattern, channels, files, expected):
+    assert relative(find_inputs(make(tmp_path, *files), channels, pattern), tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{case}_{channel}.nii", r"{channel} is ct, pet in the names of the files, the model expects T1, T2\. Write"),
+        ("*_{case}.nii", "x_pet.nii and .*y_pet.nii are the same image of the case pet; write {group}"),
+        ("{case}.png", r"no image file fits --image-pattern '{case}\.png'\. Found: 3 \.nii in the folder itself"),
+        ("*.nii", "has no {case}"),
+    ],
+)
+def test_patterns_that_do_not_fit_the_images(tmp_path, pattern, message):
+    with pytest.raises(UsageError, match=message):
+        find_inputs(make(tmp_path, "x_ct.nii", "x_pet.nii", "y_pet.nii"), TWO, pattern)
+    make(tmp_path / "t", "a_t1.nii", "a_t2.nii", "b_t2.nii")
+    lacking = find_inputs(tmp_path / "t", TWO, "{case}_{channel}")[1]
+    assert (lacking.case, lacking.fault) == ("b", "no file of the channel t1 fits the pattern")
+
+
 def test_images_of_one_name_in_several_folders(tmp_path):
     (tmp_path / "l.csv").write_text("image\na/x.nii.gz\nb/x.nii.gz\nc/y_0000.nii.gz\n")
     assert [case.case for case in find_inputs(tmp_path / "l.csv", ONE)] == ["a_x", "b_x", "y"]

@@ -1,0 +1,108 @@
+"""A recognised dataset written as a list is recognised as the same dataset."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import UsageError
+from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
+from autoseg.imaging.datasets.list_writing import write_case_list
+from autoseg.imaging.datasets.patterns import FilePatterns
+
+V2 = {"channel_names": {"0": "MRI", "1": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+
+
+def make(folder: Path, *patterns: str) -> Path:
+    for case in ("p, 1", "p_2", "q"):
+        for pattern in patterns:
+            path = folder / pattern.format(case)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return folder
+
+
+def facts(found: FoundDataset) -> list[object]:
+    def absolute(file: str) -> str:
+        return str((found.folder / file).resolve())
+
+    cases = [(f.case, [*map(absolute, f.images)], absolute(f.label), f.group, f.fold) for f in found.cases]
+    return [cases, found.channel_names or found.channel_words]
+
+
+def header(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return next(csv.reader(file))
+
+
+NUMBERED = ["case", "image_0", "image_1", "label"]
+LAYOUTS = {
+    "two folders": (("images/{}.nii.gz", "labels/{}.nii.gz"), ["case", "image", "label"]),
+    "numbers": (("imagesTr/{}_0000.nii", "imagesTr/{}_0001.nii", "labelsTr/{}.nii"), NUMBERED),
+    "one folder": (("{}.nii.gz", "{}_seg.nii.gz"), ["case", "image", "label"]),
+    "brats": (("{0}/{0}_t1.nii", "{0}/{0}_flair.nii", "{0}/{0}_seg.nii"), ["case", "flair", "t1", "label"]),
+    "one channel": (("{0}/{0}_adc.nii", "{0}/{0}_seg.nii"), ["case", "adc", "label"]),
+    "words of columns": (("{0}/{0}_id.nii", "{0}/{0}_input.nii", "{0}/{0}_seg.nii"), NUMBERED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("where", ["set", "lists/deep"])
+def test_the_same_cases_and_channels(tmp_path, name, where):
+    patterns, columns = LAYOUTS[name]
+    found = find_dataset(make(tmp_path / "set", *patterns))
+    path = tmp_path / where / "cases.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_case_list(found, path)
+    assert header(path) == columns
+    again, expected = facts(find_dataset(path)), facts(found)
+    assert again[0] == expected[0]
+    assert again[1] == (expected[1] if "image_0" not in columns else None)
+    assert find_dataset(path).faults == ()
+
+
+def test_declared_channels_name_the_columns(tmp_path):
+    make(tmp_path, "imagesTr/{}_0000.nii.gz", "imagesTr/{}_0001.nii.gz", "labelsTr/{}.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps(V2))
+    found = find_dataset(tmp_path)
+    write_case_list(found, tmp_path / "cases.csv")
+    assert header(tmp_path / "cases.csv") == ["case", "MRI", "CT", "label"]
+    assert facts(find_dataset(tmp_path / "cases.csv")) == facts(found)
+
+
+@pytest.mark.parametrize("names", [["CT", "ct"], ["CT", "label"], ["a", "b", "c"]])
+def test_names_that_cannot_be_columns(tmp_path, names):
+    make(tmp_path, "imagesTr/{}_0000.nii.gz", "imagesTr/{}_0001.nii.gz", "labelsTr/{}.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({**V2, "channel_names": names}))
+    write_case_list(find_dataset(tmp_path), tmp_path / "cases.csv")
+    assert header(tmp_path / "cases.csv")[:3] == ["case", "image_0", "image_1"]
+
+
+def test_groups_and_folds(tmp_path):
+    for fold, patient in ((0, "a"), (0, "b"), (1, "c")):
+        make(tmp_path / f"{fold}" / patient, "{}.nii", "{}_m.nii")
+    patterns = FilePatterns("{fold}/{group}/{case}.nii", "{fold}/{group}/{case}_m.nii")
+    found = find_dataset(tmp_path, patterns)
+    assert len({files.case for files in found.cases}) == 9
+    write_case_list(found, tmp_path / "cases.csv")
+    assert header(tmp_path / "cases.csv") == ["case", "image", "label", "group", "fold"]
+    assert facts(find_dataset(tmp_path / "cases.csv")) == facts(found)
+    write_case_list(find_dataset(tmp_path / "cases.csv"), tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "cases.csv").read_text()
+
+
+def test_a_case_that_lacks_a_channel_is_left_for_the_user(tmp_path):
+    make(tmp_path, "{0}/{0}_t1.nii", "{0}/{0}_flair.nii", "{0}/{0}_seg.nii")
+    (tmp_path / "q" / "q_flair.nii").unlink()
+    write_case_list(find_dataset(tmp_path), tmp_path / "cases.csv")
+    assert (tmp_path / "cases.csv").read_text().splitlines()[-1] == "q,,,q/q_seg.nii"
+
+
+def test_a_list_is_never_overwritten(tmp_path):
+    found = find_dataset(make(tmp_path, "images/{}.nii", "labels/{}.nii"))
+    write_case_list(found, tmp_path / "cases.csv")
+    with pytest.raises(UsageError, match="already exists; choose another name, or delete it"):
+        write_case_list(found, tmp_path / "cases.csv")
+    with pytest.raises(UsageError, match=r"must end in \.csv"):
+        write_case_list(found, tmp_path / "cases.txt")
