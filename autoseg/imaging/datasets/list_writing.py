@@ -32,6 +32,10 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
         raise UsageError(f"--write-list {path}: the name of the list must end in .csv")
     if path.exists():
         raise UsageError(f"--write-list {path}: the file already exists; choose another name, or delete it")
+    if any(files.parts is not None for files in found.cases):
+        raise UsageError(
+            f"--write-list: {found.folder} has a mask for each label; lists hold one label map for each case"
+        )
     columns = image_columns(found)
     has_groups, has_folds = any(files.group for files in found.cases), any(f.fold is not None for f in found.cases)
     header = ["case", *columns, "label", *["group"] * has_groups, *["fold"] * has_folds]
