@@ -99,7 +99,8 @@ def _paired(folder: Path, image_folder: str, label_folder: str) -> FolderCases:
         by_words = _by_channel_words(folder, image_folder, label_folder)
         if by_words is not None:
             return by_words
-    is_usual = (image_folder, label_folder) in _USUAL_FOLDERS
+    has_subfolders = any(file.count("/") > 1 for files in paired for file in files.images)
+    is_usual = (image_folder, label_folder) in _USUAL_FOLDERS and not has_subfolders
     return FolderCases(paired, faults, None, "" if is_usual else _describe(paired, f"{image_folder}/", label_folder))
 
 

@@ -40,6 +40,18 @@ LABEL_FOLDERS = frozenset({
 _MARK = r"[_\-. ]"
 
 
+_LITTER = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found",
+    "system volume information",
+})  # fmt: skip
+"""Names, in lower case, of files and folders that systems put into folders of their users."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder does not belong to the dataset by its name: hidden, or left by a system."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
 def composed(name: str) -> str:
     """The name with accents as one character each: some file systems store them as two, and both look the same."""
     return unicodedata.normalize("NFC", name)

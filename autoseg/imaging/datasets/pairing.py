@@ -4,15 +4,24 @@ No image is opened here. Tested in tests/imaging/datasets/test_layouts.py.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from autoseg.imaging.datasets.names import composed, split_label_word
+from autoseg.imaging.datasets.names import composed, is_hidden, split_label_word
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
 
 _DATA_FILE_ENDINGS = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")
 """Endings of voxel files that belong to .hdr, .mhd and .nhdr files beside them."""
+
+_SIDECAR_ENDINGS = (".json", ".bval", ".bvec", ".xml", ".pgw", ".tfw", ".xmp")
+"""Endings of files about an image that converters and cameras put beside it, under its name."""
+
+_COMPANIONS = ("dataset.json", "labels.json")
+"""Files about a whole dataset."""
+
+_MAX_DEPTH = 3
+"""Folders below the one of images or label maps that are looked into."""
 
 
 def pair_files(
@@ -26,14 +35,15 @@ def pair_files(
     """Find cases by name: images CASE.ext or CASE_0000.ext, CASE_0001.ext, ...; label maps CASE.ext or CASE_seg.ext.
 
     Endings of image and label may differ. Hidden files are ignored, as are files that belong to a header beside them;
-    other files that are not images are named in a warning.
+    other files that are not images are named in a warning. Where the folder of images has no image itself, the files of
+    its subfolders are paired, `images/a/x.png` with `labels/a/x.png` as the case `a_x`.
 
     Args:
         folder: Dataset folder.
         image_folder: Name of the folder of images in it.
         label_folder: Name of the folder of label maps in it.
-        channel_numbers: Whether image names end in a channel number; None: they do when no image is named exactly
-            like a label map and some image name has a number.
+        channel_numbers: Whether image names end in a channel number; None: they do when some have one, and no more
+            images are called exactly like their label maps than without the number.
         num_channels: Channels that each case should have, in as many files or all in one; None: as many as the
             case with the most.
 
@@ -41,11 +51,13 @@ def pair_files(
         Cases sorted by id, a faulty one too; and faults of the names: missing channels, images without label (label
         empty) and labels without image.
     """
-    images, image_faults = files_by_stem(folder, image_folder)
-    found_labels, label_faults = files_by_stem(folder, label_folder)
+    has_subfolders = not image_files(folder / image_folder)
+    images, image_faults = files_by_stem(folder, image_folder, has_subfolders=has_subfolders)
+    found_labels, label_faults = files_by_stem(folder, label_folder, has_subfolders=has_subfolders)
     labels, clashes = _labels_by_case(found_labels, images)
     if channel_numbers is None:
-        channel_numbers = not set(images) & set(labels) and any(map(split_channel, images))
+        numbered = {channel[0] for channel in map(split_channel, images) if channel}
+        channel_numbers = bool(numbered) and len(numbered & set(labels)) >= len(set(images) & set(labels))
     faults = [*(_of_case(fault, channel_numbers) for fault in image_faults), *label_faults, *clashes]
     channels: dict[str, dict[int, str]] = {}
     for stem, file in images.items():
@@ -79,7 +91,7 @@ def image_files(folder: Path) -> list[str]:
 
 def visible_folders(folder: Path) -> list[str]:
     """Names of the subfolders of a folder, sorted; hidden ones are ignored."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def _labels_by_case(labels: Mapping[str, str], images: Mapping[str, str]) -> tuple[dict[str, str], list[Fault]]:
@@ -104,24 +116,28 @@ def _labels_by_case(labels: Mapping[str, str], images: Mapping[str, str]) -> tup
     return by_case, faults
 
 
-def files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[Fault]]:
+def files_by_stem(folder: Path, subfolder: str, *, has_subfolders: bool = False) -> tuple[dict[str, str], list[Fault]]:
     """Image files of a subfolder by stem, and faults of the names.
 
     Args:
         folder: Dataset folder.
         subfolder: Name of a folder in it; empty for the dataset folder itself.
+        has_subfolders: Whether the files lie in folders of that subfolder; their names become part of the stems:
+            `a/b/x.png` has the stem `a_b_x`.
 
     Returns:
         Paths relative to the dataset folder, and errors and warnings about names.
     """
     files: dict[str, str] = {}
-    faults = []
-    for name in _visible_names(folder / subfolder):
+    faults = [] if has_subfolders else _unused_folders(folder / subfolder, subfolder)
+    names = _visible_paths(folder / subfolder) if has_subfolders else _visible_names(folder / subfolder)
+    images = {split_ending(name)[0] for name in names if split_ending(name)[1] in IMAGE_ENDINGS}
+    for name in names:
         stem, ending = split_ending(name)
-        stem = composed(stem)
+        stem = composed(stem).replace("/", "_")
         file = f"{subfolder}/{name}" if subfolder else name
         if ending not in IMAGE_ENDINGS:
-            if not name.lower().endswith(_DATA_FILE_ENDINGS):
+            if not _is_about_images(name, images):
                 what = f"ignored: not an image that can be read; supported are {' '.join(IMAGE_ENDINGS)}"
                 faults.append(Fault(severity="warning", case="", file=file, what=what))
         elif stem in files:
@@ -131,6 +147,26 @@ def files_by_stem(folder: Path, subfolder: str) -> tuple[dict[str, str], list[Fa
     return files, faults
 
 
+def _is_about_images(name: str, images: Collection[str]) -> bool:
+    """Whether a file that is no image belongs to images, those of the stems, or to the whole dataset."""
+    stem, ending = split_ending(name)
+    is_sidecar = ending in _SIDECAR_ENDINGS and stem in images
+    return is_sidecar or name in _COMPANIONS or name.lower().endswith(_DATA_FILE_ENDINGS)
+
+
+def _unused_folders(folder: Path, name: str) -> list[Fault]:
+    """Warnings about subfolders with images, where images beside them are used."""
+    counts = {subfolder: len(image_files(folder / subfolder)) for subfolder in visible_folders(folder)}
+    return [
+        Fault(
+            severity="warning", case="", file=f"{name}/{subfolder}" if name else subfolder,
+            what=f"not used: this folder holds {count} image files, and the cases are beside it",
+        )
+        for subfolder, count in counts.items()
+        if count
+    ]  # fmt: skip
+
+
 def _of_case(fault: Fault, channel_numbers: bool) -> Fault:
     """The fault with the case id in place of the stem of a channel's file."""
     channel = split_channel(fault.case) if channel_numbers else None
@@ -138,7 +174,18 @@ def _of_case(fault: Fault, channel_numbers: bool) -> Fault:
 
 
 def _visible_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    return sorted(path.name for path in folder.iterdir() if not is_hidden(path.name) and not path.is_dir())
+
+
+def _visible_paths(folder: Path, depth: int = _MAX_DEPTH) -> list[str]:
+    """Relative paths of all visible files of a folder and its subfolders, POSIX separators, sorted by folder."""
+    below = [
+        f"{name}/{path}"
+        for name in visible_folders(folder)
+        if depth
+        for path in _visible_paths(folder / name, depth - 1)
+    ]
+    return [*_visible_names(folder), *below]
 
 
 def _missing_channels(channels: dict[str, dict[int, str]], num_channels: int | None) -> Iterable[Fault]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.folders import find_cases
-from autoseg.imaging.datasets.names import IMAGE_FOLDERS, LABEL_FOLDERS, LABEL_WORDS, split_label_word
+from autoseg.imaging.datasets.names import IMAGE_FOLDERS, LABEL_FOLDERS, LABEL_WORDS, is_hidden, split_label_word
 from autoseg.imaging.datasets.pairing import visible_folders
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_ending
 
@@ -47,7 +47,7 @@ def _find_files(folder: Path) -> tuple[list[Path], list[Path]]:
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
     """Visible files of a folder and its subfolders, sorted."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if is_hidden(path.name):
             continue
         if not path.is_dir():
             yield path

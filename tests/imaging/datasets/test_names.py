@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoseg.imaging.datasets.names import composed, split_image_word, split_label_word
+from autoseg.imaging.datasets.names import composed, is_hidden, split_image_word, split_label_word
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,13 @@ def test_words_for_images():
 
 def test_accents_are_one_character():
     assert composed("u\u0308") == composed("\u00fc") == "\u00fc"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._a.nii.gz", "Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"])
+def test_what_systems_leave_is_hidden(name):
+    assert is_hidden(name)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "images", "thumbs", "-v", "_a", "desktop"])
+def test_other_names_are_not_hidden(name):
+    assert not is_hidden(name)

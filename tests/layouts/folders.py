@@ -1,0 +1,124 @@
+"""Folders of tiny files, made from a list of their names."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nibabel
+import numpy as np
+import SimpleITK
+from PIL import Image
+
+from autoseg.imaging.formats.volume import split_ending
+from autoseg.stages.describe import describe_dataset
+
+SHAPE = (4, 6, 5)
+"""Voxels (z, y, x) of every volume; 2D images have the last two."""
+
+CASES = ("p_1", "p_2", "p_03")
+TWO_LABELS = {"background": 0, "label_1": 1, "label_2": 2}
+
+Content = str | bytes
+"""Text, bytes, or one of the kinds below."""
+
+IMAGE, IMAGE_4D, LABEL, EXTRA_LABEL, COLOURS, FOLDER = "<image>", "<4d>", "<label>", "<extra>", "<colours>", "<folder>"
+
+
+def voxels_of(kind: Content, seed: int) -> np.ndarray:
+    """Noise for an image, the labels 1 and 2 in the halves of a label map, one voxel 7 for an extra label."""
+    generator = np.random.default_rng(seed)
+    if kind in (IMAGE, IMAGE_4D):
+        shape = (2, *SHAPE) if kind == IMAGE_4D else SHAPE
+        return generator.integers(1, 200, shape).astype(np.uint8)
+    if kind == COLOURS:
+        return generator.choice([0, 90, 200], (*SHAPE[1:], 3)).astype(np.uint8)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[:, 1:3], labels[:, 4:, 1:] = 1, 2
+    if kind == EXTRA_LABEL:
+        labels[0, 0, 0] = 7
+    return labels
+
+
+@cache
+def encode(kind: Content, ending: str, seed: int) -> bytes:
+    """Bytes of a file of this kind and format."""
+    voxels = voxels_of(kind, seed)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"file{ending}"
+        if ending in (".nii", ".nii.gz"):
+            nibabel.save(nibabel.Nifti1Image(voxels.T, np.diag([-0.7, -0.9, 2.0, 1.0])), path)
+        elif ending in (".mha", ".nrrd"):
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(path))
+        else:
+            Image.fromarray(voxels if kind == COLOURS else voxels[0]).save(path)
+        return path.read_bytes()
+
+
+def build(folder: Path, files: Mapping[str, Content]) -> Path:
+    """Write files by their paths; the ending of a path says which format an image or label map gets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, content) in enumerate(files.items()):
+        path = folder / name
+        if content == FOLDER:
+            path.mkdir(parents=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content in (IMAGE, IMAGE_4D, LABEL, EXTRA_LABEL, COLOURS):
+            path.write_bytes(encode(content, split_ending(name)[1].lower(), seed % 7))
+        else:
+            path.write_text(content, encoding="utf-8")
+    return folder
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A folder that is understood, by patterns of its files with the id of a case in them."""
+
+    images: tuple[str, ...]
+    """One for each channel, in the order of the channels."""
+    label: str
+    name: str = "plain"
+    """Name of the layout that is recognised."""
+    cases: tuple[str, ...] = CASES
+    """Parts of the names of the files; the ids, but for slashes."""
+    channels: tuple[str, ...] = ("channel_0",)
+    labels: Mapping[str, object] = field(default_factory=lambda: TWO_LABELS)
+    others: Mapping[str, Content] = field(default_factory=dict)
+    """Other files, by path."""
+    image_kind: str = IMAGE
+    note: str = ""
+    """Part of a note that says what was recognised; empty: there is no such note."""
+    warnings: tuple[str, ...] = ()
+    """All warnings, each as `file: what`."""
+    given: str = ""
+    """Path in the folder that is given to autoseg; empty: the folder."""
+
+    def files(self) -> dict[str, Content]:
+        images = {pattern.format(case): self.image_kind for case in self.cases for pattern in self.images}
+        labels = {self.label.format(case): LABEL for case in self.cases}
+        return {**images, **labels, **self.others}
+
+    def expected_cases(self) -> dict[str, tuple[tuple[str, ...], str]]:
+        """Images and label map by case id, as paths in the folder."""
+        return {
+            unicodedata.normalize("NFC", case.replace("/", "_")): (
+                tuple(pattern.format(case) for pattern in self.images), self.label.format(case)
+            )
+            for case in self.cases
+        }  # fmt: skip
+
+
+def check_recognised(folder: Path, layout: Layout) -> None:
+    """Compare what autoseg says of a folder with what is expected of it."""
+    found = describe_dataset(folder / layout.given)
+    paths = {files.case: (files.images, files.label) for files in found.cases}
+    assert paths == layout.expected_cases()
+    assert (found.layout, found.channel_names, found.labels) == (layout.name, layout.channels, layout.labels)
+    assert [f"{fault.file}: {fault.what}" for fault in found.warnings] == list(layout.warnings)
+    recognised = [note for note in found.notes if note.startswith("recognised")]
+    assert [layout.note in note for note in recognised] == ([True] if layout.note else [])
