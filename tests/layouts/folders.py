@@ -119,6 +119,6 @@ def check_recognised(folder: Path, layout: Layout) -> None:
     paths = {files.case: (files.images, files.label) for files in found.cases}
     assert paths == layout.expected_cases()
     assert (found.layout, found.channel_names, found.labels) == (layout.name, layout.channels, layout.labels)
-    assert [f"{fault.file}: {fault.what}" for fault in found.warnings] == list(layout.warnings)
+    assert sorted(f"{fault.file}: {fault.what}" for fault in found.warnings) == sorted(layout.warnings)
     recognised = [note for note in found.notes if note.startswith("recognised")]
     assert [layout.note in note for note in recognised] == ([True] if layout.note else [])

@@ -23,7 +23,7 @@ from autoseg.imaging.datasets.mask_files import (
     find_unmarked_one_folder,
 )
 from autoseg.imaging.datasets.names import IMAGE_FOLDERS, LABEL_FOLDERS
-from autoseg.imaging.datasets.pairing import files_by_stem, image_files, pair_files, visible_folders
+from autoseg.imaging.datasets.pairing import files_by_stem, image_files, pair_files, unused_folders, visible_folders
 from autoseg.records.dataset import CaseFiles, Fault, LayoutName
 
 _USUAL_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -126,7 +126,8 @@ def _one_folder(folder: Path) -> FolderCases | None:
     groups, left_over = group_by_label(images, labels)
     if not groups:
         return None
-    return _grouped(groups, left_over, labels, [*faults, *clashes], "images and label maps in one folder")
+    faults += [*clashes, *unused_folders(folder, "")]
+    return _grouped(groups, left_over, labels, faults, "images and label maps in one folder")
 
 
 def _case_folders(folder: Path) -> FolderCases | None:
@@ -142,7 +143,7 @@ def _case_folders(folder: Path) -> FolderCases | None:
             continue
         found, of_groups = _groups_of_folder(name, files)
         groups += found
-        faults += [*of_names, *of_groups]
+        faults += [*of_names, *of_groups, *unused_folders(folder, name)]
     with_label = [group for group in groups if group.label]
     if not with_label or 2 * len(with_label) < len(groups):
         return None

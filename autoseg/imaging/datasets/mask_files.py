@@ -66,6 +66,8 @@ def find_two_folders(folder: Path) -> MaskCases | None:
     if len(image_folders) != 1 or len(label_folders) != 1:
         return None
     images, faults = files_by_stem(folder, image_folders[0])
+    if not images:
+        return None
     cases = {key for stem in images for key, _ in readings(stem)}
     files, label_faults = files_by_stem(folder, label_folders[0])
     named = dict(_named_by_prefix(files, cases))

@@ -59,6 +59,8 @@ def pair_files(
         numbered = {channel[0] for channel in map(split_channel, images) if channel}
         channel_numbers = bool(numbered) and len(numbered & set(labels)) >= len(set(images) & set(labels))
     faults = [*(_of_case(fault, channel_numbers) for fault in image_faults), *label_faults, *clashes]
+    if not has_subfolders:
+        faults += [*unused_folders(folder, image_folder), *unused_folders(folder, label_folder)]
     channels: dict[str, dict[int, str]] = {}
     for stem, file in images.items():
         case, channel = (split_channel(stem) or (None, 0)) if channel_numbers else (stem, 0)
@@ -129,7 +131,7 @@ def files_by_stem(folder: Path, subfolder: str, *, has_subfolders: bool = False)
         Paths relative to the dataset folder, and errors and warnings about names.
     """
     files: dict[str, str] = {}
-    faults = [] if has_subfolders else _unused_folders(folder / subfolder, subfolder)
+    faults = []
     names = _visible_paths(folder / subfolder) if has_subfolders else _visible_names(folder / subfolder)
     images = {split_ending(name)[0] for name in names if split_ending(name)[1] in IMAGE_ENDINGS}
     for name in names:
@@ -154,15 +156,21 @@ def _is_about_images(name: str, images: Collection[str]) -> bool:
     return is_sidecar or name in _COMPANIONS or name.lower().endswith(_DATA_FILE_ENDINGS)
 
 
-def _unused_folders(folder: Path, name: str) -> list[Fault]:
-    """Warnings about subfolders with images, where images beside them are used."""
-    counts = {subfolder: len(image_files(folder / subfolder)) for subfolder in visible_folders(folder)}
+def unused_folders(folder: Path, subfolder: str) -> list[Fault]:
+    """Warnings about folders with images, where images beside them are used.
+
+    Args:
+        folder: Dataset folder.
+        subfolder: Name of the folder in it whose images are used; empty for the dataset folder itself.
+    """
+    beside = folder / subfolder
+    counts = {name: len(image_files(beside / name)) for name in visible_folders(beside)}
     return [
         Fault(
-            severity="warning", case="", file=f"{name}/{subfolder}" if name else subfolder,
+            severity="warning", case="", file=f"{subfolder}/{name}" if subfolder else name,
             what=f"not used: this folder holds {count} image files, and the cases are beside it",
         )
-        for subfolder, count in counts.items()
+        for name, count in counts.items()
         if count
     ]  # fmt: skip
 
