@@ -3,6 +3,7 @@
     AutosegError            the user can act on the message; the command line prints it without a traceback
     |- UsageError           options or arguments that contradict each other, or an input that does not exist
     |- ImageFileError       one image or label file that cannot be read or written
+    |  `- ColorMaskError    a label map with colours that nobody declared; has the colours found
     |- DatasetError         a dataset folder that cannot be used; lists every fault of every case
     |  `- WorkerError       cases that ended the worker processes that worked on them; the others are done
     |- LockedError          another process writes what this one wants to write
@@ -19,6 +20,8 @@ A message names the case, the file, what was found, what was expected and what t
 Tested in tests/cli/test_main.py.
 """
 
+from collections.abc import Mapping
+
 
 class AutosegError(Exception):
     """A fault that the user can act on; the message is complete without a traceback."""
@@ -30,6 +33,18 @@ class UsageError(AutosegError):
 
 class ImageFileError(AutosegError):
     """One image or label file that cannot be read or written; the message begins with its path."""
+
+
+class ColorMaskError(ImageFileError):
+    """A label map with colours that nobody declared; the message begins with its path.
+
+    Attributes:
+        colors: Number of pixels by colour (red, green, blue), the most frequent first.
+    """
+
+    def __init__(self, message: str, colors: Mapping[tuple[int, int, int], int] | None = None) -> None:
+        super().__init__(message)
+        self.colors = dict(colors or {})
 
 
 class DatasetError(AutosegError):

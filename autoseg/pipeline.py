@@ -21,6 +21,7 @@ from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingErr
 from autoseg.folds import find_split
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
+from autoseg.imaging.datasets.label_reading import AS_LABEL_VALUES, ReadingOptions
 from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.locks import lock, refuse_planning, refuse_trainings
 from autoseg.plugins import DEFAULT_PLANNER
@@ -55,6 +56,8 @@ class PlanningOptions:
     channel_names: tuple[str, ...] | None = None
     labels: Mapping[str, LabelValues] | None = None
     """Values in the files by name, for datasets that do not declare their labels."""
+    reading: ReadingOptions = AS_LABEL_VALUES
+    """How label files are read whose pixels are not label values."""
     patterns: FilePatterns | None = None
     """Names of the dataset's files, as the user gives them; None: the layout is recognised."""
     folds: int = 5
@@ -109,8 +112,8 @@ def check_dataset(
     with bar("checking") as progress:
         description = describe_dataset(
             dataset, patterns=options.patterns, channel_names=options.channel_names, labels=options.labels,
-            orientation=options.orientation,
-            skip_faulty=options.skip_faulty, workers=workers, progress=progress,
+            reading=options.reading, orientation=options.orientation, skip_faulty=options.skip_faulty,
+            workers=workers, progress=progress,
         )  # fmt: skip
     _log_description(description)
     return description

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_shared, add_workers, positive_number
+from autoseg.cli.options import add_label_reading, add_shared, add_workers, positive_number, read_label_reading
 
 if TYPE_CHECKING:
+    from autoseg.records.dataset import LabelReading, LabelValues
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import Record
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="a workspace or exported model, for the names of labels and regions",
     )
+    add_label_reading(parser)
     parser.add_argument(
         "--metrics", choices=("all", "fast"), default="all",
         help="all (default); fast: overlap and volume only, without surfaces and lesions",
@@ -104,21 +106,16 @@ def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evalua
 
     from autoseg.cli.options import worker_count
     from autoseg.cli.terminal import progress_bar
-    from autoseg.interop.models import open_model
     from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM
-    from autoseg.records.files import read_record
-    from autoseg.records.plan import Plan
     from autoseg.stages.evaluate import evaluate_predictions
 
-    labels = None
-    if arguments.model is not None:
-        with open_model(arguments.model) as model:
-            labels = read_record(Plan, model.plan).labels
+    labels, reading = _read_labels(arguments)
     with progress_bar("evaluating") as progress:
         evaluation, faults = evaluate_predictions(
             predictions,
             arguments.references,
             labels=labels,
+            reading=reading,
             tolerance_mm=None if arguments.metrics == "fast" else arguments.tolerance or DEFAULT_TOLERANCE_MM,
             workers=worker_count(arguments),
             progress=progress,
@@ -128,6 +125,24 @@ def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evalua
     for fault in faults:
         print(f"{fault.severity}: {f'{fault.case} ' if fault.case else ''}{fault.file}: {fault.what}", file=sys.stderr)
     return evaluation, not evaluation.missing_predictions and all(fault.severity != "error" for fault in faults)
+
+
+def _read_labels(arguments: argparse.Namespace) -> "tuple[dict[str, LabelValues] | None, LabelReading | None]":
+    """The labels of the model, and how label files are read: as the options say, else as for the model's dataset."""
+    from autoseg.imaging.datasets.label_reading import AS_LABEL_VALUES, resolve_reading
+    from autoseg.interop.models import open_model
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+
+    options = read_label_reading(arguments)
+    if arguments.model is None:
+        reading, labels = resolve_reading(options, None)
+        return labels, reading
+    with open_model(arguments.model) as model:
+        plan = read_record(Plan, model.plan)
+    if options == AS_LABEL_VALUES:
+        return plan.labels, plan.encoding.reading
+    return plan.labels, resolve_reading(options, plan.labels)[0]
 
 
 def _read_other(arguments: argparse.Namespace) -> "tuple[Evaluation, bool]":
@@ -195,9 +210,11 @@ def _run_instances(arguments: argparse.Namespace) -> int:
     if arguments.model is not None:
         with open_model(arguments.model) as model:
             plan = read_record(Plan, model.plan)
+    labels, reading = _read_labels(arguments)
     is_divided = plan is not None and plan.target == "border_core"
     options = InstanceOptions(
-        labels=None if plan is None else plan.labels,
+        labels=labels,
+        reading=reading,
         connectivity=arguments.connectivity or ("face" if is_divided else "full"),
         reference_ids=arguments.reference_ids,
     )

@@ -4,6 +4,10 @@ import argparse
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoseg.imaging.datasets.label_reading import ReadingOptions
 
 AXES = "zyx"
 """Letters of the axes of a patch; one of two axes has the last two."""
@@ -56,20 +60,25 @@ def channel_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def named_labels(text: str) -> dict[str, int]:
-    """Read `liver=1,tumour=2` as values by name.
+def named_labels(text: str) -> dict[str, int | tuple[int, ...]]:
+    """Read `liver=1,tumour=2`, or with regions `whole=1+2,core=2`, as values by name.
 
     Raises:
-        argparse.ArgumentTypeError: If it is something else, or a name occurs twice.
+        argparse.ArgumentTypeError: If it is something else, or a name or a value of a region occurs twice.
     """
-    labels: dict[str, int] = {}
+    labels: dict[str, int | tuple[int, ...]] = {}
     for entry in text.split(","):
-        name, _, value = (part.strip() for part in entry.rpartition("="))
-        if not name or not value.isdecimal():
-            raise argparse.ArgumentTypeError(f"{entry.strip()!r}: expected NAME=VALUE, such as liver=1,tumour=2")
+        name, _, numbers = (part.strip() for part in entry.rpartition("="))
+        values = [number.strip() for number in numbers.split("+")]
+        if not name or not all(map(str.isdecimal, values)):
+            raise argparse.ArgumentTypeError(
+                f"{entry.strip()!r}: expected NAME=VALUE, such as liver=1,tumour=2, or NAME=VALUE+VALUE for a region"
+            )
         if name in labels:
             raise argparse.ArgumentTypeError(f"the label {name!r} is given twice")
-        labels[name] = int(value)
+        if len(set(values)) != len(values):
+            raise argparse.ArgumentTypeError(f"{entry.strip()!r}: a value is given twice")
+        labels[name] = int(values[0]) if len(values) == 1 else tuple(map(int, values))
     return labels
 
 
@@ -161,6 +170,31 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes for reading and computing (default: one per core; few small files are read by one)",
     )
+
+
+def add_label_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --label-colors and --label-threshold."""
+    parser.add_argument(
+        "--label-colors", default=None, metavar="COLOURS",
+        help='labels of colour masks: "red=tumour, 0,255,0=liver, #0000ff=vessel", or a file with one on each line',
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-threshold", type=positive_number, default=None, metavar="VALUE",
+        help="soft or noisy masks of one structure: values from here on are the structure, smaller ones background",
+    )  # fmt: skip
+
+
+def read_label_reading(arguments: argparse.Namespace) -> "ReadingOptions":
+    """What --label-colors and --label-threshold ask for.
+
+    Raises:
+        UsageError: If the colours cannot be understood.
+    """
+    from autoseg.imaging.datasets.label_colors import parse_label_colors
+    from autoseg.imaging.datasets.label_reading import ReadingOptions
+
+    colors = () if arguments.label_colors is None else parse_label_colors(arguments.label_colors)
+    return ReadingOptions(colors=colors, threshold=arguments.label_threshold)
 
 
 def add_workspace(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.cli.options import (
     add_device,
+    add_label_reading,
     add_shared,
     add_workers,
     channel_list,
@@ -157,9 +158,10 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--label-names", type=named_labels, default=None, metavar="liver=1,tumour=2",
-        help="labels and their values in the files, for datasets without dataset.json; `ignore` names voxels that do "
-        "not count",
+        help="labels and their values in the files, for datasets without dataset.json; regions as whole=1+2,core=2, "
+        "from the largest to the smallest; `ignore` names voxels that do not count",
     )  # fmt: skip
+    add_label_reading(group)
     group.add_argument(
         "--image-pattern", default=None, metavar="PATTERN",
         help="names of the images in the folder, such as 'images/{case}_{channel}.nii.gz'; with --label-pattern",

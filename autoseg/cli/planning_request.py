@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from autoseg.cli.options import default_workspace
+from autoseg.cli.options import default_workspace, read_label_reading
 from autoseg.errors import UsageError
 from autoseg.imaging.datasets.patterns import FilePatterns, check_pattern
 from autoseg.interop.models import open_model
@@ -156,6 +156,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         orientation=asked or ("canonical" if model is None else model.orientation),
         channel_names=arguments.channels,
         labels=arguments.label_names,
+        reading=read_label_reading(arguments),
         patterns=read_patterns(arguments),
         folds=arguments.folds,
         group_by=arguments.group_by,

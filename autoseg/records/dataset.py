@@ -41,6 +41,28 @@ class Head(Record):
     """Name of the label whose core or border this is, the core first; None: the head is a label or region itself."""
 
 
+Rgb = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+
+class MaskColor(Record):
+    """A colour of colour masks, and the label value that it stands for."""
+
+    rgb: Rgb
+    value: int
+
+
+class LabelReading(Record):
+    """What the pixels of label files mean where they are not label values: colours, or grey levels of one structure."""
+
+    colors: tuple[MaskColor, ...] = ()
+    """Colours of colour masks; empty: label files have one value per voxel."""
+    threshold: float | None = None
+    """Smallest value that means `threshold_value`; smaller ones are background. None: values are label values."""
+    threshold_value: int = 1
+    """Label value of everything from the threshold on."""
+
+
 class LabelEncoding(Record):
     """How values in label files become network outputs, and back.
 
@@ -59,6 +81,8 @@ class LabelEncoding(Record):
     overlapping: bool = Field(default=False, exclude_if=lambda value: value is False)
     """Whether regions are labels that overlap: a voxel that several heads claim gets the value that belongs to all of
     them, where there is one. False: later regions are written over earlier ones."""
+    reading: LabelReading | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How label files are read; None: their pixels are label values."""
 
 
 def indices_by_label(encoding: LabelEncoding) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.labels import make_encoding, value_list
+from autoseg.imaging.arrays.labels import choose_region_order, make_encoding, value_list
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.checks import (
     CaseFacts,
@@ -19,14 +19,33 @@ from autoseg.imaging.datasets.checks import (
     stray_values,
 )
 from autoseg.imaging.datasets.effort import choose_workers
+from autoseg.imaging.datasets.label_reading import (
+    AS_LABEL_VALUES,
+    MIXED_SCALES,
+    MIXED_SCALES_NOTE,
+    ReadingOptions,
+    has_mixed_scales,
+    resolve_reading,
+    suggest_colors,
+)
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
 from autoseg.imaging.datasets.part_names import has_parts, name_parts, select_parts, split_segmentations
 from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import BACKGROUND, CaseFiles, DatasetDescription, Fault, LabelValues, OrientationName
+from autoseg.records.dataset import (
+    BACKGROUND,
+    CaseFiles,
+    DatasetDescription,
+    Fault,
+    LabelReading,
+    LabelValues,
+    OrientationName,
+    Rgb,
+)
 from autoseg.system import count_cores
+from autoseg.text import format_command
 
 _Value = TypeVar("_Value", int, str)
 
@@ -40,6 +59,7 @@ def describe_dataset(
     patterns: FilePatterns | None = None,
     channel_names: Sequence[str] | None = None,
     labels: Mapping[str, LabelValues] | None = None,
+    reading: ReadingOptions = AS_LABEL_VALUES,
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
     workers: int | None = 1,
@@ -53,6 +73,7 @@ def describe_dataset(
         channel_names: Names that replace the declared or guessed ones, in channel order.
         labels: Values in the files by name, for datasets that do not declare their labels; `ignore` names voxels that
             do not count. None: the declared ones, else one for each value in the files.
+        reading: How label files are read whose pixels are not label values: colours, soft masks.
         orientation: Working orientation of all later stages.
         skip_faulty: Whether faulty cases are left out, with their faults as warnings, instead of an error; they do not
             count for labels, channels or anything else.
@@ -64,10 +85,20 @@ def describe_dataset(
 
     Raises:
         DatasetError: If anything is wrong; the message lists every fault of every case.
-        UsageError: If worker processes cannot start.
+        UsageError: If worker processes cannot start, or `reading` does not fit the labels.
     """
     found = _with_names(find_dataset(folder, patterns), labels, channel_names)
-    facts = _check_cases(found, orientation, workers, progress)
+    if reading != AS_LABEL_VALUES and has_parts(found):
+        raise DatasetError(
+            f"{found.folder}: every label has a mask file of its own, so there are no colours or grey levels to read. "
+            "Leave --label-colors and --label-threshold out."
+        )
+    rule, declared = resolve_reading(reading, found.labels)
+    found = replace(found, labels=declared)
+    facts = _check_cases(found, rule, orientation, workers, progress)
+    if found.labels is None and rule is None and has_mixed_scales([set(case.label_voxels or ()) for case in facts]):
+        facts, rule = [_with_one_label(case) for case in facts], MIXED_SCALES
+    remedy = _suggest_reading(folder, found, facts)
     faults = [*found.faults, *(fault for case in facts for fault in case.faults)]
     counted = _counted_cases(facts, faults, skip_faulty=skip_faulty)
     num_channels = _most_common([len(case.hounsfield_channels) for case in counted if case.image_hash] or [1])
@@ -75,15 +106,16 @@ def describe_dataset(
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
     if has_parts(found):
         found, counted = name_parts(found, counted)
-    all_labels, label_notes = _labels(found, counted, faults)
+    all_labels, label_notes = _labels(found, counted, faults, remedy)
     encoding = make_encoding(all_labels, found.regions_class_order, overlapping=found.overlapping)
+    encoding = encoding.model_copy(update={"reading": rule})
     faults += label_faults(counted, encoding)
     faults += stray_values(counted) if found.labels is None else []
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
     names, channel_notes = _channel_names(found, counted, channel_names, num_channels)
     faults += _wrong_channel_names(names, num_channels, is_given=channel_names is not None)
     faults += compare_cases(counted, all_labels)
-    kept, warnings = _keep_sound_cases(found, facts, faults, skip_faulty=skip_faulty)
+    kept, warnings = _keep_sound_cases(found, facts, faults, remedy, skip_faulty=skip_faulty)
     return DatasetDescription(
         name=found.name,
         folder=str(found.folder),
@@ -97,6 +129,7 @@ def describe_dataset(
         warnings=tuple(warnings),
         notes=(
             *found.notes,
+            *_describe_reading(rule),
             *label_notes,
             *channel_notes,
             *describe_notes({case.files.case: case.notes for case in kept}),
@@ -116,7 +149,7 @@ def _with_names(
             f"{found.folder}: dataset.json declares the labels; leave --label-names out, or change it there"
         )
     if labels is not None:
-        found = replace(found, labels=dict(labels))
+        found = replace(found, labels=dict(labels), regions_class_order=choose_region_order(labels))
     names = channel_names or found.channel_names
     if names:
         found = order_images(found, names)
@@ -136,11 +169,17 @@ def _with_names(
 
 
 def _check_cases(
-    found: FoundDataset, orientation: OrientationName, workers: int | None, progress: Progress
+    found: FoundDataset,
+    rule: LabelReading | None,
+    orientation: OrientationName,
+    workers: int | None,
+    progress: Progress,
 ) -> list[CaseFacts]:
     has_declared_labels = found.labels is not None
     workers = workers or choose_workers(found.folder, found.cases, count_cores())
-    check = partial(check_case, found.folder, orientation=orientation, has_declared_labels=has_declared_labels)
+    check = partial(
+        check_case, found.folder, orientation=orientation, has_declared_labels=has_declared_labels, reading=rule
+    )
     outcomes = map_in_processes(check, found.cases, task="checking", workers=workers, progress=progress)
     facts = [
         _without_facts(files, outcome) if isinstance(outcome, WorkerDeath) else outcome
@@ -152,6 +191,45 @@ def _check_cases(
 def _without_facts(files: CaseFiles, death: WorkerDeath) -> CaseFacts:
     """A case that could not be checked, because it ended its worker process."""
     return CaseFacts(files, (Fault(severity="error", case=files.case, file="", what=death.describe()),))
+
+
+def _with_one_label(case: CaseFacts) -> CaseFacts:
+    """The facts of a mask of one structure as `MIXED_SCALES` reads it."""
+    if case.label_voxels is None:
+        return case
+    return replace(case, label_voxels={min(value, 1): voxels for value, voxels in case.label_voxels.items()})
+
+
+def _describe_reading(rule: LabelReading | None) -> list[str]:
+    """What the pixels of label files mean, where they are not label values."""
+    if rule is None:
+        return []
+    if rule is MIXED_SCALES:
+        return [MIXED_SCALES_NOTE]
+    if rule.threshold is not None:
+        return [
+            f"values from {rule.threshold:g} on are the label {rule.threshold_value}, smaller ones background; files "
+            "that hold 0 and 1 only are read as they are"
+        ]
+    colors = ", ".join(f"{color.rgb} is {color.value}" for color in rule.colors)
+    return [f"label maps are colour masks, each pixel the nearest of these colours (red, green, blue): {colors}"]
+
+
+def _suggest_reading(dataset: Path, found: FoundDataset, facts: Sequence[CaseFacts]) -> str:
+    """The command that reads colour masks, or soft masks; empty where there are none, or they are the exception."""
+    colors: Counter[Rgb] = sum((Counter(case.mask_colors) for case in facts), Counter())
+    if colors and found.labels is None:
+        command = format_command("autoseg-plan", dataset, "--label-colors", suggest_colors(colors))
+        return (
+            "\nThe label maps are colour masks. Say which label each colour is, with names of your own; other colours "
+            f"are refused where they cover areas:\n  {command}"
+        )
+    thresholds = [case.suggested_threshold for case in facts if case.suggested_threshold]
+    if 2 * len(thresholds) <= len(facts) or len(set(found.labels or ()) - {BACKGROUND}) > 1:
+        return ""
+    threshold = max(thresholds)
+    command = format_command("autoseg-plan", dataset, "--label-threshold", f"{threshold:g}")
+    return f"\nFor masks of one structure, this reads every value from {threshold:g} on as the structure:\n  {command}"
 
 
 def _refuse_intensities(case: CaseFacts) -> CaseFacts:
@@ -171,7 +249,7 @@ def _counted_cases(facts: Sequence[CaseFacts], faults: Sequence[Fault], *, skip_
 
 
 def _labels(
-    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault]
+    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault], remedy: str
 ) -> tuple[dict[str, LabelValues], list[str]]:
     """Declared labels with the background first, else one label for each value in the files."""
     if found.labels is not None:
@@ -185,7 +263,7 @@ def _labels(
     if len(values) == 1:
         is_read = any(case.label_voxels is not None for case in facts)
         ending = "No label map has any foreground." if is_read else "Every case has errors."
-        raise DatasetError(_fault_table(found, faults, ending))
+        raise DatasetError(_fault_table(found, faults, f"{ending}{remedy}"))
     labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
     return labels, [
         f"no labels are declared; found in the label files: {value_list(values)} (0 is background); name "
@@ -222,7 +300,7 @@ def _guessed_name(index: int, cases: Sequence[CaseFacts]) -> str:
 
 
 def _keep_sound_cases(
-    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault], *, skip_faulty: bool
+    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault], remedy: str, *, skip_faulty: bool
 ) -> tuple[list[CaseFacts], list[Fault]]:
     """Cases without errors, and warnings.
 
@@ -233,11 +311,11 @@ def _keep_sound_cases(
     faulty = {fault.case for fault in errors}
     kept = [case for case in facts if case.files.case not in faulty]
     if not kept:
-        raise DatasetError(_fault_table(found, faults, "Every case has errors."))
+        raise DatasetError(_fault_table(found, faults, f"Every case has errors.{remedy}"))
     if "" in faulty:
         raise DatasetError(_fault_table(found, faults, "Fix the errors that concern the whole dataset first."))
     if errors and not skip_faulty:
-        hint = f"Fix these files, or leave out the {len(faulty)} faulty cases with --skip-faulty."
+        hint = f"Fix these files, or leave out the {len(faulty)} faulty cases with --skip-faulty.{remedy}"
         raise DatasetError(_fault_table(found, faults, hint))
     warnings = [
         fault

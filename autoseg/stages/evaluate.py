@@ -12,9 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.errors import ImageFileError, UsageError
+from autoseg.errors import ColorMaskError, ImageFileError, UsageError
+from autoseg.imaging.arrays.soft_masks import (
+    MIN_GREY_LEVELS,
+    are_grey_levels,
+    describe_grey_levels,
+    find_thin_values,
+)
 from autoseg.imaging.datasets.cases import map_in_processes
-from autoseg.imaging.formats.label_values import VALUE_NOTES
+from autoseg.imaging.datasets.checks import count_values
+from autoseg.imaging.datasets.label_reading import MIXED_SCALES, MIXED_SCALES_NOTE, has_mixed_scales, suggest_colors
+from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
 from autoseg.inference.files.label_maps import find_label_maps, find_references, read_on_one_grid
@@ -22,7 +30,7 @@ from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
+from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelReading, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
 
 MAX_NUMBER_OF_VALUES = 256
@@ -46,6 +54,7 @@ def evaluate_predictions(
     references: Path,
     *,
     labels: dict[str, LabelValues] | None = None,
+    reading: LabelReading | None = None,
     tolerance_mm: float | None = DEFAULT_TOLERANCE_MM,
     workers: int = 1,
     progress: Progress = no_progress,
@@ -58,6 +67,8 @@ def evaluate_predictions(
             such as `CASE_seg`, also beside their images.
         labels: Name -> value(s) in the files. None: every value found in the references except 0, as
             `label_<value>`.
+        reading: How the label files of both folders are read; None: their pixels are label values. Masks of 0 and 1
+            beside masks of 0 and 255 are one label.
         tolerance_mm: Tolerance of the surface Dice in mm. None: only metrics that follow from counts of voxels, without
             surfaces and lesions.
         workers: Cases scored at the same time, in processes.
@@ -70,7 +81,7 @@ def evaluate_predictions(
     Raises:
         UsageError: If a folder is missing, two files of a folder have the same case name, no case is in both
             folders, no case could be compared, worker processes cannot start, or, without `labels`, the references have
-            no foreground or are no label maps.
+            no foreground, are no label maps, or are soft, noisy or colour masks.
     """
     predicted = find_label_maps(predictions)
     expected = find_references(references, predicted)
@@ -80,9 +91,11 @@ def evaluate_predictions(
             f"no case is in both folders: {predictions} has {_first_names(predicted)}, {references} has "
             f"{_first_names(expected)}. File names without their endings must be equal."
         )
-    given = labels if labels is not None else _labels_in(references, list(expected.values()), workers)
+    given = labels
+    if given is None:
+        given, reading = _labels_in(references, list(expected.values()), reading, workers)
     pairs = [(case, predicted[case], expected[case]) for case in matched]
-    score = partial(_score_files, given, tolerance_mm)
+    score = partial(_score_files, given, reading, tolerance_mm)
     scoring = map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress)
     outcomes = [
         _CaseOutcome(case, None, (not_compared(case, path, outcome),)) if isinstance(outcome, WorkerDeath) else outcome
@@ -96,6 +109,8 @@ def evaluate_predictions(
     names = [name for name in given if name not in (BACKGROUND, IGNORE)]
     missing = sorted(expected.keys() - predicted.keys())
     faults += [_without_reference(case, predicted[case]) for case in sorted(predicted.keys() - expected.keys())]
+    if reading is MIXED_SCALES:
+        faults.append(Fault(severity="warning", case="", file=str(references), what=MIXED_SCALES_NOTE))
     faults += note_faults(predictions, {outcome.case: outcome.prediction_notes for outcome in outcomes})
     faults += note_faults(references, {outcome.case: outcome.reference_notes for outcome in outcomes})
     return summarize(scored, names, missing), tuple(faults)
@@ -112,8 +127,12 @@ def note_faults(folder: Path, notes_by_case: Mapping[str, Sequence[str]]) -> lis
     return [Fault(severity="warning", case="", file=str(folder), what=note) for note in describe_notes(about_values)]
 
 
-def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[str, LabelValues]:
-    values_by_case = map_in_processes(_values_in, references, task="evaluation", workers=workers)
+def _labels_in(
+    folder: Path, references: Sequence[Path], reading: LabelReading | None, workers: int
+) -> tuple[dict[str, LabelValues], LabelReading | None]:
+    """A label for each value, and the rule by which the files are read."""
+    find = partial(_values_in, reading)
+    values_by_case = map_in_processes(find, references, task="evaluation", workers=workers)
     found = [values for values in values_by_case if isinstance(values, set)]  # scoring reports the others
     foreground = sorted(set().union(*found) - {0})
     if found and not foreground:
@@ -121,29 +140,45 @@ def _labels_in(folder: Path, references: Sequence[Path], workers: int) -> dict[s
             f"{folder}: the references have only background, so there is no label to score; give the model "
             "whose labels they have with -m, or other references"
         )
-    return {f"label_{value}": value for value in foreground}
+    if reading is None and has_mixed_scales(found):
+        reading, foreground = MIXED_SCALES, [1]
+    return {f"label_{value}": value for value in foreground}, reading
 
 
-def _values_in(path: Path) -> set[int] | None:
+def _values_in(reading: LabelReading | None, path: Path) -> set[int] | None:
     """Values of a label map; None for a file that is no label map, which scoring reports."""
     try:
-        values = np.unique(read_label_map(path).array)
+        array = read_label_map(path, reading).array[0]
+    except ColorMaskError as error:
+        raise UsageError(
+            f"{error}, with names of your own, and compare again: --label-colors '{suggest_colors(error.colors)}'"
+        ) from error
     except ImageFileError:
         return None
+    values = np.unique(array)
     if len(values) > MAX_NUMBER_OF_VALUES:
         raise UsageError(
             f"{path}: has more than {MAX_NUMBER_OF_VALUES} different values, so it is an image rather than a "
             "label map; give the folder of reference label maps, or the model whose labels they have with -m"
         )
-    return set(values.tolist()) if values.dtype.kind in "ui" else None
+    if array.dtype.kind not in "ui":
+        return None
+    if values[0] >= 0 and len(values) > MIN_GREY_LEVELS and values[-1] <= MAX_LABEL_VALUE:
+        voxels, thin = count_values(array), find_thin_values(array)
+        if are_grey_levels(voxels, thin):
+            raise UsageError(f"{path}: {describe_grey_levels(voxels, thin)}, or give the model with -m")
+    return set(values.tolist())
 
 
 def _score_files(
-    labels: dict[str, LabelValues], tolerance_mm: float | None, files: tuple[str, Path, Path]
+    labels: dict[str, LabelValues],
+    reading: LabelReading | None,
+    tolerance_mm: float | None,
+    files: tuple[str, Path, Path],
 ) -> _CaseOutcome:
     case, prediction, reference = files
     try:
-        volumes = read_on_one_grid(case, prediction, reference)
+        volumes = read_on_one_grid(case, prediction, reference, reading)
     except ImageFileError as error:
         file = reference if str(error).startswith(f"{reference}: ") else prediction
         what = str(error).removeprefix(f"{file}: ")
@@ -177,7 +212,9 @@ def undeclared_values(
             continue
         has_values = f"has the values {_shorten(sorted(values))}, but the labels are {labels}"
         if not is_known[path] and any(is_known.values()):
-            what = f"{has_values}; not compared, because none of them is in the file. Give both folders equal values."
+            what = f"{has_values}; not compared, because none of them is in the file. Give both folders equal values"
+            is_one_structure = len(values - background) == 1 == len(declared - background)
+            what += ", or read the masks with --label-threshold 1." if is_one_structure else "."
             faults.append(Fault(severity="error", case=case, file=str(path), what=what))
         else:
             what = f"{has_values}; other values were counted as background. Give the labels that the files use."

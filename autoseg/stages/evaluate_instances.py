@@ -22,7 +22,7 @@ from autoseg.inference.files.label_maps import find_label_maps, find_references
 from autoseg.metrics.detection import panoptic_quality
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelValues
+from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelReading, LabelValues
 from autoseg.records.evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
 from autoseg.records.prediction import INSTANCES
 from autoseg.stages.evaluate import not_compared, note_faults, undeclared_values
@@ -49,6 +49,8 @@ class InstanceOptions:
 
     labels: Mapping[str, LabelValues] | None = None
     """Name -> value(s) in the files; None: all foreground is one label, `object`."""
+    reading: LabelReading | None = None
+    """How label files are read; None: their pixels are label values."""
     connectivity: Connectivity = "full"
     """Connectivity of components, where there is no map of instances."""
     reference_ids: bool = False
@@ -159,7 +161,8 @@ def _rate(sum_iou: float, matched: int, false_alarms: int, missed: int) -> Insta
 def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> _CaseOutcome:
     case, prediction, reference = files
     try:
-        predicted, expected = read_label_map(prediction), read_label_map(reference)
+        reading = None if options.reference_ids else options.reading
+        predicted, expected = read_label_map(prediction, reading), read_label_map(reference, reading)
         for volume in (predicted, expected):
             check_whole_numbers(volume.array, volume.path)
         _check_grid(predicted, expected)

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from PIL import Image
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.cases import read_case
 from autoseg.imaging.datasets.checks import check_case
-from autoseg.records.dataset import CaseFiles, DatasetDescription
+from autoseg.imaging.datasets.label_colors import parse_label_colors
+from autoseg.imaging.datasets.label_reading import ReadingOptions
+from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
 from autoseg.stages.describe import describe_dataset
 from tests.imaging.datasets.small_datasets import AFFINE, SHAPE_XYZ, image, label, make_nnunet, make_plain, save, whats
 
@@ -258,7 +262,7 @@ def test_label_maps_that_are_no_label_maps_are_not_said_to_lack_foreground(tmp_p
     ) as caught:
         describe_dataset(tmp_path)
     assert "foreground" not in str(caught.value)
-    assert str(caught.value).endswith("Every case has errors.")
+    assert "Every case has errors." in str(caught.value)
 
 
 def test_masks_with_grey_levels_do_not_become_classes(tmp_path):
@@ -269,7 +273,7 @@ def test_masks_with_grey_levels_do_not_become_classes(tmp_path):
         save(tmp_path / "images" / f"{case}.nii.gz", image(seed))
         save(tmp_path / "labels" / f"{case}.nii.gz", soft)
     with pytest.raises(
-        DatasetError, match=r"0 and 255 hold 92\.2 % of the voxels. Threshold the mask, for example at 128"
+        DatasetError, match=r"0 and 255 hold 92\.2 % of the voxels. Threshold the mask: --label-threshold 128"
     ):
         describe_dataset(tmp_path)
     (tmp_path / "declared").mkdir()
@@ -302,6 +306,70 @@ def test_labels_of_a_plain_folder_can_be_named(tmp_path):
     make_nnunet(tmp_path / "n")
     with pytest.raises(DatasetError, match="leave --label-names out"):
         describe_dataset(tmp_path / "n", labels={"liver": 1})
+
+
+def test_regions_of_a_plain_folder_are_written_from_the_largest_to_the_smallest(tmp_path):
+    make_plain(tmp_path / "p", ["a", "b"], values=(1, 2, 4, 9))
+    labels: dict[str, LabelValues] = {"whole": (1, 2, 4), "core": (1, 4), "enhancing": 4, "ignore": 9}
+    encoding = describe_dataset(tmp_path / "p", labels=labels).encoding
+    assert [(head.name, encoding.values[head.painted_index]) for head in encoding.heads] == [
+        ("whole", 2), ("core", 1), ("enhancing", 4)
+    ]  # fmt: skip
+    with pytest.raises(DatasetError, match=r"every value of the region 'core' is in regions after it"):
+        describe_dataset(tmp_path / "p", labels={"core": (1, 4), "whole": (1, 2, 4)})
+
+
+def save_masks(folder, masks) -> None:
+    """Grey 2D images with these masks, (Y, X) or (Y, X, 3)."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for number, mask in enumerate(masks):
+        noise = np.random.default_rng(number).integers(0, 256, mask.shape[:2]).astype(np.uint8)
+        Image.fromarray(noise).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "labels" / f"{number}.png")
+
+
+def read_labels(description: DatasetDescription, case: int) -> np.ndarray:
+    files = description.cases[case]
+    labels = read_case(Path(description.folder), files, description.encoding, "canonical").labels
+    assert labels is not None
+    return labels
+
+
+def test_colour_masks_are_refused_with_the_command_that_reads_them(tmp_path):
+    masks = np.zeros((2, 20, 30, 3), np.uint8)
+    masks[:, 2:9, 3:9], masks[1, 12:18, 15:25] = (255, 0, 0), (0, 128, 255)
+    save_masks(tmp_path / "my masks", masks)
+    colors = "255,0,0=label_1, 0,128,255=label_2"
+    with pytest.raises(DatasetError) as caught:
+        describe_dataset(tmp_path / "my masks")
+    assert str(caught.value).endswith(f"autoseg-plan '{tmp_path}/my masks' --label-colors '{colors}'")
+    reading = ReadingOptions(colors=parse_label_colors("0,128,255=vessel, red=tumour"))
+    description = describe_dataset(tmp_path / "my masks", reading=reading)
+    assert description.labels == {"background": 0, "vessel": 1, "tumour": 2}
+    assert read_labels(description, 1).sum() == 2 * 42 + 60
+
+
+def test_a_folder_of_masks_in_two_scales_has_one_label(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[2:9, 3:9] = 1
+    save_masks(tmp_path, [mask, 255 * mask, 0 * mask])
+    description = describe_dataset(tmp_path)
+    assert description.labels == {"background": 0, "label_1": 1}
+    assert any("some masks are 0 and 1, others 0 and 255" in note for note in description.notes)
+    for case in range(2):
+        np.testing.assert_array_equal(read_labels(description, case)[0], mask)
+
+
+def test_a_threshold_reads_masks_of_the_only_declared_label(tmp_path):
+    mask = np.full((20, 30), 3, np.uint8)
+    mask[2:9, 3:9] = 250
+    save_masks(tmp_path, [mask, mask])
+    with pytest.raises(DatasetError, match=r"undeclared label values: 3, 250 .*--label-threshold 125"):
+        describe_dataset(tmp_path, labels={"vessel": 1})
+    description = describe_dataset(tmp_path, labels={"vessel": 1}, reading=ReadingOptions(threshold=125))
+    assert description.labels == {"background": 0, "vessel": 1}
+    assert read_labels(description, 0).sum() == 42
 
 
 def test_damaged_json_is_named(tmp_path):

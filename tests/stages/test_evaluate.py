@@ -7,11 +7,12 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from autoseg.errors import ImageFileError, UsageError
+from autoseg.imaging.datasets.label_colors import parse_label_colors, resolve_colors
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
-from autoseg.records.dataset import LabelValues
+from autoseg.records.dataset import LabelReading, LabelValues
 from autoseg.stages.evaluate import _score_files, evaluate_predictions
 
 LABELS: dict[str, LabelValues] = {"background": 0, "liver": 1, "lesion": 7}
@@ -207,10 +208,10 @@ def test_images_given_as_references_are_told(folders, workers):
         evaluate_predictions(predictions, references, workers=workers)
 
 
-def die_of_b(labels, tolerance_mm, files):
+def die_of_b(labels, reading, tolerance_mm, files):
     if files[0] == "b":
         os.kill(os.getpid(), signal.SIGKILL)
-    return _score_files(labels, tolerance_mm, files)
+    return _score_files(labels, reading, tolerance_mm, files)
 
 
 def test_a_case_that_ends_its_worker_is_named_and_the_others_are_scored(folders, monkeypatch):
@@ -299,6 +300,52 @@ def test_labels_with_other_numbers_are_not_scored_as_misses(folders, side):
     assert (fault.severity, fault.case, fault.file) == ("error", "a", str(folders[side] / "a.nii.gz"))
     assert "has the values 0, 255, but the labels are" in fault.what
     assert "not compared" in fault.what
+
+
+def save_mask(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def test_soft_references_are_refused_until_a_threshold_is_given(tmp_path):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 12:40] = 255
+    soft = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(2)))
+    folders = tmp_path / "predictions", tmp_path / "references"
+    save_mask(folders[0] / "a.png", (mask > 0).astype(np.uint8))
+    save_mask(folders[1] / "a.png", soft)
+    with pytest.raises(UsageError, match=r"a\.png: .* soft or noisy mask .*--label-threshold 128"):
+        evaluate_predictions(*folders)
+    evaluation, _ = evaluate_predictions(*folders, reading=LabelReading(threshold=128))
+    expected, predicted = soft >= 128, mask > 0
+    assert evaluation.labels["label_1"].dice == pytest.approx(
+        2 * (expected & predicted).sum() / (expected.sum() + predicted.sum())
+    )
+
+
+def test_references_in_two_scales_are_one_label(tmp_path):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 12:40] = 1
+    for case, factor in (("a", 1), ("b", 255)):
+        save_mask(tmp_path / "references" / f"{case}.png", factor * mask)
+        save_mask(tmp_path / "predictions" / f"{case}.png", mask)
+    evaluation, faults = evaluate_predictions(tmp_path / "predictions", tmp_path / "references")
+    assert {case.labels["label_1"].dice for case in evaluation.cases} == {1.0}
+    assert [fault.what[:30] for fault in faults] == ["some masks are 0 and 1, others"]
+
+
+def test_colour_references_are_compared_by_the_declared_colours(tmp_path):
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 12:40] = 1
+    save_mask(tmp_path / "predictions" / "a.png", mask)
+    save_mask(tmp_path / "references" / "a.png", np.stack([255 * mask, 0 * mask, 0 * mask], axis=-1))
+    folders = tmp_path / "predictions", tmp_path / "references"
+    with pytest.raises(UsageError, match="--label-colors '255,0,0=label_1'"):
+        evaluate_predictions(*folders)
+    reading, labels = resolve_colors(parse_label_colors("red=tumour"), None)
+    evaluation, faults = evaluate_predictions(*folders, labels=labels, reading=reading)
+    assert evaluation.labels["tumour"].dice == 1.0
+    assert faults == ()
 
 
 def test_processes_give_the_same_result(folders):

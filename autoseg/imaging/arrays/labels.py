@@ -4,7 +4,7 @@ Label indices are 0..K without gaps, background first; `ignore` is K + 1. Of eve
 voxels is drawn, from which training draws patch centres.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,34 @@ def make_encoding(
         else _label_heads(values_by_name, index_of),
         overlapping=overlapping,
     )
+
+
+def choose_region_order(labels: Mapping[str, LabelValues]) -> tuple[int, ...] | None:
+    """The `regions_class_order` of regions that come without one; None when no label is a region.
+
+    Each region is written with a value of its own that no later region has; among these the one that the fewest other
+    regions have, then the smallest. Nested regions are therefore declared from the largest to the smallest.
+
+    Args:
+        labels: Values by name, in the order of declaration.
+
+    Raises:
+        DatasetError: If later regions have all the values of a region, so that it would never be seen.
+    """
+    if not any(isinstance(values, tuple) for values in labels.values()):
+        return None
+    regions = {name: set(_values(name, entry)) for name, entry in labels.items() if name not in (BACKGROUND, IGNORE)}
+    order = []
+    for position, (name, values) in enumerate(regions.items()):
+        later = set().union(*[*regions.values()][position + 1 :])
+        if not values - later:
+            raise DatasetError(
+                f"labels: every value of the region '{name}' is in regions after it, which are written over it. Name "
+                "regions from the largest to the smallest, such as whole=1+2,core=2"
+            )
+        shared = {value: sum(value in others for others in regions.values()) for value in values - later}
+        order.append(min(shared, key=lambda value: (shared[value], value)))
+    return tuple(order)
 
 
 def encode_label_map(values: AnyArray, encoding: LabelEncoding) -> NDArray[np.int16]:

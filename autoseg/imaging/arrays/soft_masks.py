@@ -8,11 +8,8 @@ from collections.abc import Mapping, Set
 
 import numpy as np
 
+from autoseg.imaging.formats.color_masks import MAX_INNER_FRACTION
 from autoseg.imaging.formats.volume import AnyArray
-
-MAX_INNER_FRACTION = 0.05
-"""Part of the voxels of a thin value that may be surrounded by equal ones. Measured on made-up masks: soft edges and
-JPEG have at most 0.04, regions of a parcellation and discs with a radius of 3 at least 0.3."""
 
 MIN_GREY_LEVELS = 8
 """From this number of thin values on, a label map is refused: four labelled vessels, two pixels wide, are thin too."""
@@ -71,11 +68,15 @@ def describe_grey_levels(voxels: Mapping[int, int], thin: Set[int]) -> str:
     total = sum(voxels.values())
     main = sorted(sorted(voxels, key=lambda value: -voxels[value])[:2])
     fraction = sum(voxels[value] for value in main) / total
-    middle = (max(voxels) + 1) // 2
     return (
         f"{len(voxels)} different values from {min(voxels)} to {max(voxels)}, of which {len(thin)} lie only along "
         "edges or in dots, as in a soft or noisy mask (blurred, resized or saved as JPEG); "
-        f"{' and '.join(map(str, main))} hold {100 * fraction:.1f} % of the voxels. Threshold the mask, for "
-        f"example at {middle}, and save whole numbers as PNG or NIfTI; if every value is a structure, declare "
-        "them with --label-names or in a dataset.json"
+        f"{' and '.join(map(str, main))} hold {100 * fraction:.1f} % of the voxels. Threshold the mask: "
+        f"--label-threshold {middle_value(max(voxels))} reads values from there on as its one structure. If every "
+        "value is a structure, declare them with --label-names or in a dataset.json"
     )
+
+
+def middle_value(highest: int) -> int:
+    """The threshold to suggest for masks with values from 0 to about `highest`."""
+    return (highest + 1) // 2

@@ -12,22 +12,23 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import ImageFileError
+from autoseg.errors import ColorMaskError, ImageFileError
 from autoseg.imaging.arrays.labels import value_list
 from autoseg.imaging.arrays.soft_masks import (
     MIN_SUSPECTED_LEVELS,
     are_grey_levels,
     describe_grey_levels,
     find_thin_values,
+    middle_value,
     suggest_grey_levels,
 )
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.datasets.label_parts import Combination, count_combinations
-from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions
+from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions, middle_fraction
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS, AnyArray, Volume, grid_difference, orient_grid, split_ending
 from autoseg.records.case import Grid, Spacing
-from autoseg.records.dataset import CaseFiles, Fault, LabelEncoding, OrientationName
+from autoseg.records.dataset import CaseFiles, Fault, LabelEncoding, LabelReading, OrientationName, Rgb
 
 SPACING_OUTLIER_FACTOR = 3.0
 """Ratio of the spacing of a case along an axis to the median, or the inverse, above which a warning is given."""
@@ -59,6 +60,10 @@ class CaseFacts:
     """Number of voxels for each value in the file; None when there is no usable label map."""
     combinations: Mapping[Combination, int] | None = None
     """Number of voxels for each combination of labels, where the label map consists of parts."""
+    mask_colors: Mapping[Rgb, int] = field(default_factory=dict)
+    """Number of pixels by colour, where the label map is a colour mask and its colours are not declared."""
+    suggested_threshold: float = 0
+    """Value from which on the pixels of a soft or noisy mask may be its structure; 0 for other label maps."""
     image_hash: str = ""
     """Hash of shape and voxels of all channels; empty when an image could not be read."""
     notes: tuple[str, ...] = ()
@@ -71,6 +76,8 @@ class _Notebook:
     case: str
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    mask_colors: dict[Rgb, int] = field(default_factory=dict)
+    suggested_threshold: float = 0
 
     def error(self, file: str, what: str) -> None:
         self.faults.append(Fault(severity="error", case=self.case, file=file, what=what))
@@ -80,7 +87,12 @@ class _Notebook:
 
 
 def check_case(
-    folder: Path, files: CaseFiles, orientation: OrientationName, *, has_declared_labels: bool = True
+    folder: Path,
+    files: CaseFiles,
+    orientation: OrientationName,
+    *,
+    has_declared_labels: bool = True,
+    reading: LabelReading | None = None,
 ) -> CaseFacts:
     """Read all files of a case and record every fault; never raises for a faulty file.
 
@@ -93,6 +105,7 @@ def check_case(
         files: Files of the case; an empty label is not a fault here (the layout reports it).
         orientation: Working orientation of the dataset, for the spacing.
         has_declared_labels: Whether the dataset says which values are labels; else every value becomes one.
+        reading: How label files are read; None: their pixels are label values.
     """
     notebook = _Notebook(files.case)
     digest = hashlib.blake2b(digest_size=16)
@@ -118,9 +131,9 @@ def check_case(
                 constant.append((file, lowest))
             hounsfield.append(_is_hounsfield(channel, lowest, highest))
     _report_constant(constant, len(hounsfield), notebook)
-    label_map = _read_label(folder, files, grid, notebook) if files.parts is None else None
+    label_map = _read_label(folder, files, grid, notebook, reading) if files.parts is None else None
     label_voxels = None if label_map is None else _check_label(label_map, files.label, notebook)
-    if label_map is not None and label_voxels is not None and not has_declared_labels:
+    if label_map is not None and label_voxels is not None and not has_declared_labels and reading is None:
         label_voxels = _check_grey_levels(label_map, label_voxels, files.label, notebook)
     combinations = None if files.parts is None else _check_parts(folder, files, grid, notebook)
     return CaseFacts(
@@ -132,6 +145,8 @@ def check_case(
         and all(split_ending(file)[1] in PICTURE_ENDINGS for file in files.images),
         label_voxels=label_voxels,
         combinations=combinations,
+        mask_colors=notebook.mask_colors,
+        suggested_threshold=notebook.suggested_threshold,
         image_hash=digest.hexdigest() if 0 < num_read == len(files.images) else "",
         notes=tuple(dict.fromkeys(notebook.notes)),
     )
@@ -234,7 +249,9 @@ def _report_constant(constant: list[tuple[str, float]], num_channels: int, noteb
         report(file, f"the image is constant: every voxel is {value:g}")
 
 
-def _read_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _Notebook) -> Volume | None:
+def _read_label(
+    folder: Path, files: CaseFiles, grid: Grid | None, notebook: _Notebook, reading: LabelReading | None
+) -> Volume | None:
     """The label map; None when it is missing or cannot be read."""
     file, path = files.label, folder / files.label
     if not file:
@@ -242,13 +259,20 @@ def _read_label(folder: Path, files: CaseFiles, grid: Grid | None, notebook: _No
     if not path.is_file():
         notebook.error(file, "the label file does not exist")
         return None
-    if split_ending(file)[1] in _LOSSY_ENDINGS:
-        notebook.error(file, "JPEG changes label values; save label maps as PNG")
-        return None
+    is_lossy = split_ending(file)[1] in _LOSSY_ENDINGS and reading is None
+    if is_lossy:
+        what = "JPEG changes label values; save label maps as PNG, or say what the pixels mean with --label-threshold"
+        notebook.error(file, f"{what} (one structure) or --label-colors")
     try:
-        label_map = read_label_map(path)
+        label_map = read_label_map(path, reading)
     except ImageFileError as error:
-        notebook.error(file, _without_path(error, path))
+        if isinstance(error, ColorMaskError):
+            notebook.mask_colors |= error.colors
+        if not is_lossy:
+            notebook.error(file, _without_path(error, path))
+        return None
+    if is_lossy:
+        notebook.suggested_threshold = middle_value(int(label_map.array.max()))
         return None
     notebook.notes += label_map.notes
     if grid is not None:
@@ -273,6 +297,7 @@ def _check_label(label_map: Volume, file: str, notebook: _Notebook) -> dict[int,
     values = label_map.array[0]
     if values.dtype.kind not in "ui":
         notebook.error(file, describe_fractions(label_map.array))
+        notebook.suggested_threshold = middle_fraction(label_map.array)
         return None
     voxels = count_values(values)
     out_of_range = [value for value in voxels if not 0 <= value <= MAX_LABEL_VALUE]
@@ -290,6 +315,7 @@ def _check_grey_levels(
         return voxels
     thin = find_thin_values(label_map.array[0])
     if are_grey_levels(voxels, thin):
+        notebook.suggested_threshold = middle_value(max(voxels))
         notebook.error(file, describe_grey_levels(voxels, thin))
         return None
     if suggest_grey_levels(voxels, thin):
@@ -312,6 +338,9 @@ def _label_faults(case: CaseFacts, encoding: LabelEncoding) -> list[Fault]:
             f"undeclared label values: {value_list(undeclared)} in {voxels} voxels; "
             f"declared are {value_list(sorted(encoding.values))}"
         )
+        if len(encoding.values) == 2 and min(case.label_voxels) >= 0:
+            threshold = middle_value(max(case.label_voxels))
+            what += f"; for masks of this one structure, --label-threshold {threshold} reads the values from there on"
         return [_fault("error", case, case.files.label, what)]
     if not set(case.label_voxels) - no_foreground:
         return [_fault("warning", case, case.files.label, "the label map has no foreground")]
@@ -349,6 +378,8 @@ def _unusual_spacings(facts: Sequence[CaseFacts]) -> list[Fault]:
 
 def _absent_labels(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
     found = Counter(value for case in facts for value in case.label_voxels or {})
+    if not found:
+        return []  # no label map could be read
     return [
         Fault(severity="warning", case="", file="", what=f"the label '{name}' ({entry}) occurs in no case")
         for name, entry in labels.items()

@@ -59,7 +59,7 @@ def read_reference(folder: Path, files: CaseFiles, encoding: LabelEncoding) -> V
             the dataset was planned.
     """
     if files.parts is None:
-        return read_label_map(folder / files.label)
+        return read_label_map(folder / files.label, encoding.reading)
     value_of = {names: value for value, names in names_by_value(encoding).items()}
     codes = _Codes()
     label_map: AnyArray | None = None

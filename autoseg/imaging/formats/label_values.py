@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.color_masks import (
+    SOFT_EDGES_NOTE,
+    grey_colors_to_values,
+    refuse_colors,
+    values_of_colors,
+)
 from autoseg.imaging.formats.volume import AnyArray
+from autoseg.records.dataset import LabelReading
 
 MAX_LABEL_VALUE = 65535
 """Largest value of a label: the largest that 16-bit files hold, and small enough for a look-up table."""
@@ -29,11 +36,14 @@ ROUNDED_NOTE = (
 
 WHITE_IS_ZERO_NOTE = "the TIFF file is marked WhiteIsZero (0 is shown white); its pixels are the numbers that it stores"
 
-VALUE_NOTES = frozenset({ROUNDED_NOTE, WHITE_IS_ZERO_NOTE})
+VALUE_NOTES = frozenset({ROUNDED_NOTE, WHITE_IS_ZERO_NOTE, SOFT_EDGES_NOTE})
 """Notes about what the numbers of a label map mean, as opposed to those about its header."""
 
+_COLOR_CHANNELS = (3, 4)
+"""Numbers of channels of colours: red, green, blue, and opacity, which is ignored."""
+
 _LISTED = 10
-"""Number of values or colours that a message names; it counts the others."""
+"""Number of values that a message names; it counts the others."""
 
 
 def round_to_integers(array: AnyArray) -> tuple[AnyArray, tuple[str, ...]]:
@@ -82,9 +92,52 @@ def describe_fractions(array: AnyArray) -> str:
     found = _shorten(str(value) for value in np.unique(wrong))
     return (
         f"label values must be whole numbers from 0 to {MAX_LABEL_VALUE}, found {found} in {wrong.size} of "
-        f"{array.size} voxels. Is it a label map? Threshold probabilities, and resample label maps to their nearest "
-        "neighbours; then save whole numbers"
+        f"{array.size} voxels. Is it a label map? Threshold a soft mask of one structure, or its "
+        f"probabilities, with --label-threshold {middle_fraction(array):g}; resample label maps to their nearest "
+        "neighbours"
     )
+
+
+def read_values(array: AnyArray, reading: LabelReading | None, path: Path) -> tuple[AnyArray, tuple[str, ...]]:
+    """The label values of a file, by the one rule for all files of a dataset.
+
+    Args:
+        array: Values as stored, (C, Z, Y, X); a palette gives its colours where `reading` has colours.
+        reading: How the dataset's label files are read; None: as label values.
+        path: File of the values, for the message.
+
+    Returns:
+        Label values, (1, Z, Y, X), integers where they are whole numbers but for rounding, and notes about what was
+        done.
+
+    Raises:
+        ImageFileError: If there are several values per voxel, and no colours that are declared.
+    """
+    if reading is not None and reading.colors and len(array) in _COLOR_CHANNELS and array.dtype == np.uint8:
+        return values_of_colors(array[:3], reading.colors, path)
+    values, notes = round_to_integers(take_one_channel(array, path))
+    if reading is None or (values.dtype.kind not in "ui" and reading.threshold is None):
+        return values, notes
+    if reading.threshold is not None:
+        return apply_threshold(values, reading.threshold, reading.threshold_value), ()
+    return grey_colors_to_values(values, reading.colors, path), notes
+
+
+def apply_threshold(values: AnyArray, threshold: float, label: int) -> NDArray[np.uint16]:
+    """A mask of one structure as a label map.
+
+    Files that hold nothing but 0 and 1, or 0 and the label's value, are label maps already, and stay as they are: a
+    folder may mix masks of 0 and 1 with masks of 0 and 255.
+
+    Args:
+        values: Values as stored, (1, Z, Y, X).
+        threshold: Smallest value of the structure.
+        label: Label value of the structure.
+    """
+    found = set(np.unique(values).tolist()) if values.dtype.kind in "ui" else set()
+    is_label_map = bool(found) and (found <= {0, 1} or found <= {0, label})
+    is_inside = values != 0 if is_label_map else values >= threshold
+    return np.where(is_inside, np.uint16(label), np.uint16(0))
 
 
 def take_one_channel(array: AnyArray, path: Path) -> AnyArray:
@@ -102,11 +155,10 @@ def take_one_channel(array: AnyArray, path: Path) -> AnyArray:
     """
     if len(array) == 1:
         return array
-    what = f"a label map needs one value per voxel, found {len(array)} channels"
-    if len(array) != 3 or array.dtype != np.uint8:
-        raise ImageFileError(f"{path}: {what}")
-    if not (array == array[:1]).all():
-        raise ImageFileError(f"{path}: {what}: {_describe_colours(array)}")
+    if len(array) not in _COLOR_CHANNELS or array.dtype != np.uint8:
+        raise ImageFileError(f"{path}: a label map needs one value per voxel, found {len(array)} channels")
+    if not (array[:3] == array[:1]).all():
+        refuse_colors(array[:3], path)
     return np.ascontiguousarray(array[:1])
 
 
@@ -118,20 +170,10 @@ def _is_whole(values: AnyArray, nearest: AnyArray) -> NDArray[np.bool_]:
     return is_whole
 
 
-def _describe_colours(array: AnyArray) -> str:
-    """The sentence about a mask (3, Z, Y, X) of red, green and blue, 8 bits each."""
-    red, green, blue = array.astype(np.int32)
-    colours, voxels = np.unique(red << 16 | green << 8 | blue, return_counts=True)
-    order = np.argsort(-voxels, kind="stable")
-    found = [
-        f"({colour >> 16}, {colour >> 8 & 255}, {colour & 255}) in {number}"
-        for colour, number in zip(colours[order].tolist(), voxels[order].tolist(), strict=True)
-    ]
-    return (
-        f"the label map has colours, so it is a colour mask. Its {len(found)} colours (red, green, blue), with their "
-        f"numbers of voxels: {_shorten(found)}. Save a grey image (PNG) with one whole number instead of each colour: "
-        "0 for the background, then 1, 2, ..."
-    )
+def middle_fraction(array: AnyArray) -> float:
+    """The threshold to suggest for a soft mask with fractions: half of its largest value."""
+    finite = array[np.isfinite(array)]
+    return float(finite.max()) / 2 if finite.size and finite.max() > 0 else 0.5
 
 
 def _shorten(items: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 A grey pixel is the number that the file stores, at every depth and for images and label maps alike: TIFF files marked
 WhiteIsZero are not inverted, and samples of 1, 2 and 4 bits are not spread over 0 to 255. A palette gives its colours
-in an image, and its indices in a label map.
+in an image, and its indices in a label map, but for datasets of colour masks.
 """
 
 import re
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.label_values import WHITE_IS_ZERO_NOTE, take_one_channel
+from autoseg.imaging.formats.label_values import WHITE_IS_ZERO_NOTE
 from autoseg.imaging.formats.volume import AnyArray, Template, Volume, canonical_affine, make_grid, split_ending
 
 PICTURE_SLICE_SPACING_MM = 999.0
@@ -38,20 +38,18 @@ _SAMPLE_FACTORS = {"2": 85, "4": 17}
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_picture(path: Path, *, as_labels: bool) -> Volume:
+def read_picture(path: Path, *, with_palette: bool) -> Volume:
     """Read one 2D image; grey gives one channel, colour three (red, green, blue); alpha is ignored.
 
     Args:
         path: The image file.
-        as_labels: Whether it is a label map: palette indices are kept instead of colours, and there must be one value
-            per pixel, so a colour image is accepted only when its channels are equal.
+        with_palette: Whether pixels with a palette are its colours; else they are the indices, one channel.
 
     Returns:
         Volume with Z = 1, spacing (999, 1, 1), already in canonical orientation.
 
     Raises:
-        ImageFileError: If the file is missing, truncated, damaged, has several pages or 16 bits per colour, or if
-            a label map has colours.
+        ImageFileError: If the file is missing, truncated, damaged, has several pages or 16 bits per colour.
     """
     try:
         with warnings.catch_warnings():
@@ -59,12 +57,11 @@ def read_picture(path: Path, *, as_labels: bool) -> Volume:
             with Image.open(path) as picture:
                 _refuse_pages(picture, path)
                 _refuse_deep_colours(picture, path)
-                pixels, notes = _pixels(picture, as_labels=as_labels)
+                array, notes = _pixels(picture, with_palette=with_palette)
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: the image is too large: {error}. Cut it into pieces.") from error
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
         raise ImageFileError(f"{path}: cannot be read as a 2D image, it may be damaged: {error}") from error
-    array = take_one_channel(pixels, path) if as_labels else pixels
     spacing = (PICTURE_SLICE_SPACING_MM, 1.0, 1.0)
     grid = make_grid(array.shape[1:], spacing, canonical_affine(spacing))
     template = Template(ending=split_ending(path.name)[1], grid=grid, file_dimensions=2)
@@ -95,7 +92,7 @@ def _refuse_deep_colours(picture: ImageFile.ImageFile, path: Path) -> None:
         )
 
 
-def _pixels(picture: ImageFile.ImageFile, *, as_labels: bool) -> tuple[AnyArray, list[str]]:
+def _pixels(picture: ImageFile.ImageFile, *, with_palette: bool) -> tuple[AnyArray, list[str]]:
     """Pixels, (C, 1, Y, X), and notes."""
     form = _sample_form(picture)  # before the EXIF data, which decodes the pixels
     notes = []
@@ -105,7 +102,7 @@ def _pixels(picture: ImageFile.ImageFile, *, as_labels: bool) -> tuple[AnyArray,
         notes.append("the alpha channel was ignored")
     if isinstance(picture, TiffImagePlugin.TiffImageFile) and picture.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         notes.append(WHITE_IS_ZERO_NOTE)
-    pixels = np.asarray(_without_alpha(picture, as_labels=as_labels))
+    pixels = np.asarray(_without_alpha(picture, with_palette=with_palette))
     if pixels.ndim == 2:
         return _stored_numbers(pixels, form)[np.newaxis, np.newaxis], notes
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0)[:, np.newaxis]), notes
@@ -134,12 +131,12 @@ def _stored_numbers(pixels: AnyArray, form: str) -> AnyArray:
     return pixels // _SAMPLE_FACTORS[samples["bits"]] if samples["bits"] else pixels
 
 
-def _without_alpha(picture: Image.Image, *, as_labels: bool) -> Image.Image:
-    if picture.mode in _GREY_MODES or picture.mode == "RGB" or (picture.mode == "P" and as_labels):
+def _without_alpha(picture: Image.Image, *, with_palette: bool) -> Image.Image:
+    if picture.mode in _GREY_MODES or picture.mode == "RGB" or (picture.mode == "P" and not with_palette):
         return picture
     if picture.mode in ("LA", "La"):
         return picture.getchannel(0)
-    if picture.mode == "PA" and as_labels:
+    if picture.mode == "PA" and not with_palette:
         return picture.getchannel(0)
     if picture.mode == "RGBA":
         # Not convert("RGB"): the colour under transparent pixels must stay as stored.

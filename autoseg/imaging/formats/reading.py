@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.detached import DETACHABLE_ENDINGS, detached_data_files
 from autoseg.imaging.formats.itk import read_itk, volume_from_simpleitk
-from autoseg.imaging.formats.label_values import round_to_integers, take_one_channel
+from autoseg.imaging.formats.label_values import read_values
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
 from autoseg.imaging.formats.units import refuse_absurd_spacing
@@ -31,6 +31,7 @@ from autoseg.imaging.formats.volume import (
     make_grid,
     split_ending,
 )
+from autoseg.records.dataset import LabelReading
 from autoseg.records.files import describe_special
 
 __all__ = [
@@ -78,8 +79,12 @@ def read_image(paths: Sequence[Path]) -> Volume:
     return replace(first, array=array, notes=notes)
 
 
-def read_label_map(path: Path) -> Volume:
-    """Read a label map with the file's own values.
+def read_label_map(path: Path, reading: LabelReading | None = None) -> Volume:
+    """Read a label map with the file's own values, or as the dataset's rule for its label files says.
+
+    Args:
+        path: File of the label map.
+        reading: Rule of the dataset; None: pixels are label values.
 
     Returns:
         Volume with array (1, Z, Y, X) in stored order: integers stay integers, floats that are whole numbers but for
@@ -87,10 +92,12 @@ def read_label_map(path: Path) -> Volume:
 
     Raises:
         ImageFileError: If the file cannot be read or has more than one value per voxel.
+        ColorMaskError: If it has colours that are not declared.
     """
-    volume = _read(Path(path), as_labels=True)
-    integers, notes = round_to_integers(take_one_channel(volume.array, Path(path)))
-    return replace(volume, array=integers, notes=(*volume.notes, *notes))
+    has_colors = reading is not None and bool(reading.colors)
+    volume = _read(Path(path), as_labels=True, with_palette=has_colors)
+    values, notes = read_values(volume.array, reading, Path(path))
+    return replace(volume, array=values, notes=(*volume.notes, *notes))
 
 
 def describe_notes(notes_by_case: Mapping[str, Sequence[str]]) -> list[str]:
@@ -160,7 +167,7 @@ def _refuse_special(file: Path, path: Path) -> None:
         raise ImageFileError(f"{path}: {what} {kind}, expected a regular file")
 
 
-def _read(path: Path, *, as_labels: bool) -> Volume:
+def _read(path: Path, *, as_labels: bool, with_palette: bool = True) -> Volume:
     ending = split_ending(path.name)[1]
     if path.exists():
         missing = [file.name for file in data_files(path) if not file.exists()]
@@ -171,7 +178,7 @@ def _read(path: Path, *, as_labels: bool) -> Volume:
     if ending in ITK_ENDINGS:
         return read_itk(path)
     if ending in PICTURE_ENDINGS:
-        return read_picture(path, as_labels=as_labels)
+        return read_picture(path, with_palette=with_palette)
     raise ImageFileError(
         f"{path}: files ending in {ending or '(nothing)'} are not supported. Convert it to one of "
         f"{' '.join(IMAGE_ENDINGS)}"

@@ -13,6 +13,7 @@ from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.outputs import SIDE_MAPS
+from autoseg.records.dataset import LabelReading
 
 logger = logging.getLogger("autoseg.evaluate")
 
@@ -69,30 +70,39 @@ def _is_side_map(case: str, found: Mapping[str, Path]) -> bool:
     return kind in SIDE_MAPS and stem in found
 
 
-def read_on_one_grid(case: str, prediction: Path, reference: Path) -> tuple[Volume, Volume]:
+def read_on_one_grid(
+    case: str, prediction: Path, reference: Path, reading: LabelReading | None = None
+) -> tuple[Volume, Volume]:
     """Read a prediction and its reference, in stored order with the files' values.
+
+    Args:
+        case: Case name, for messages.
+        prediction: File of the prediction.
+        reference: File of the reference.
+        reading: How label files are read, the same for both; None: their pixels are label values.
 
     Raises:
         ImageFileError: If a file cannot be read, its values are not whole numbers, or the two do not lie on
             the same grid.
     """
-    expected = read_label_map(reference)
+    expected = read_label_map(reference, reading)
     check_whole_numbers(expected.array, expected.path)
-    return read_prediction(case, prediction, expected), expected
+    return read_prediction(case, prediction, expected, reading), expected
 
 
-def read_prediction(case: str, prediction: Path, expected: Volume) -> Volume:
+def read_prediction(case: str, prediction: Path, expected: Volume, reading: LabelReading | None = None) -> Volume:
     """Read a prediction on the grid of its reference, in stored order with the file's values.
 
     Args:
         case: Name of the case.
         prediction: File of the prediction.
         expected: The reference label map.
+        reading: How label files are read; None: their pixels are label values.
 
     Raises:
         ImageFileError: If the file cannot be read, its values are not whole numbers, or the grids differ.
     """
-    predicted = read_label_map(prediction)
+    predicted = read_label_map(prediction, reading)
     check_whole_numbers(predicted.array, predicted.path)
     difference = grid_difference(predicted.grid, expected.grid)
     if difference is not None:

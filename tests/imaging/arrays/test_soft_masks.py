@@ -100,4 +100,4 @@ def test_thin_values_by_hand():
 def test_the_description_names_the_main_values_and_a_threshold():
     said = describe_grey_levels({0: 900, 255: 80, 3: 5, 120: 15}, {3, 120})
     assert "4 different values from 0 to 255, of which 2 lie only along edges" in said
-    assert "0 and 255 hold 98.0 % of the voxels. Threshold the mask, for example at 128" in said
+    assert "0 and 255 hold 98.0 % of the voxels. Threshold the mask: --label-threshold 128" in said

@@ -112,9 +112,9 @@ def test_colour_masks_are_named_with_their_colours(tmp_path):
     Image.fromarray(colours).save(tmp_path / "c.png")
     volume = SimpleITK.GetImageFromArray(colours[np.newaxis], isVector=True)
     SimpleITK.WriteImage(volume, str(tmp_path / "c.nrrd"))
-    found = r"3 colours .*: \(0, 0, 0\) in 67, \(255, 0, 0\) in 6, \(0, 128, 64\) in 4\. Save a grey image"
+    found = r"3 colours .*: \(0, 0, 0\) in 67, \(255, 0, 0\) in 6, \(0, 128, 64\) in 4\. Say .* --label-colors"
     for name in ("c.png", "c.nrrd"):
-        with pytest.raises(ImageFileError, match=rf"{name}: .*it is a colour mask.*{found}") as caught:
+        with pytest.raises(ImageFileError, match=rf"{name}: .*is a colour mask.*{found}") as caught:
             read_label_map(tmp_path / name)
         assert "damaged" not in str(caught.value)
 
@@ -131,7 +131,7 @@ def test_colour_label_maps_need_equal_channels(tmp_path):
     Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_label_map(tmp_path / "grey.png").array[0, 0], grey)
     Image.fromarray(np.stack([grey, grey, grey + 1], axis=-1)).save(tmp_path / "colour.png")
-    with pytest.raises(ImageFileError, match=r"colour\.png: .*label map has colours"):
+    with pytest.raises(ImageFileError, match=r"colour\.png: .*is a colour mask"):
         read_label_map(tmp_path / "colour.png")
 
 
