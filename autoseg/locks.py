@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import LockedError, RecordError
-from autoseg.records.files import name_temporary, read_record
+from autoseg.records.files import read_record
 from autoseg.records.lock import LockHolder
+from autoseg.records.temporaries import name_temporary
 from autoseg.records.workspace import Workspace
 from autoseg.system import host_name, machine_id, process_start
 from autoseg.text import format_command, format_duration

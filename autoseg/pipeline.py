@@ -32,6 +32,7 @@ from autoseg.records.files import Record, read_record, real_path, relative_path,
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits, Target
 from autoseg.records.selection import Selection
+from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
@@ -201,6 +202,7 @@ def write_plan(
         LockedError: If another process plans the workspace, or trains a fold for a plan or cases that would change.
     """
     description, plan = planned.description, planned.plan
+    sweep_temporaries(workspace.root, recursive=True)
     recorded = relative_path(real_path(Path(description.folder)), real_path(workspace.root))
     records = {
         workspace.dataset: description.model_copy(update={"folder": recorded}),

@@ -158,9 +158,11 @@ def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path
     """Write all files; the tables are printed before, so that an unwritable folder does not lose them."""
     from autoseg.errors import UsageError
     from autoseg.records.files import write_record
+    from autoseg.records.temporaries import sweep_temporaries
     from autoseg.tables import write_case_table
 
     table = output.with_suffix(".csv")
+    sweep_temporaries(output.parent)
     try:
         for path, record in records.items():
             write_record(record, path)

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,7 +26,7 @@ from autoseg.pipeline import PlanningOptions
 from autoseg.plugins import find_architectures, find_planner
 from autoseg.progress import Progress, ProgressBar, no_bar, no_progress
 from autoseg.records.budget import Budget, KeptSpeed, MeasuredMachine, MeasuredThroughput, Throughput
-from autoseg.records.files import read_record, write_record
+from autoseg.records.files import read_record, scratch_folder, write_record
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
 from autoseg.system import count_threads, gpu_busy_fraction, gpu_name, processor_name, user_cache_folder
@@ -134,8 +133,8 @@ def find_speed(
     missing = [name for name in architectures if name not in known]
     if missing:
         logger.info("measuring the speed of training and prediction (%s)", ", ".join(missing))
-        with bar("measuring") as progress, tempfile.TemporaryDirectory() as folder:
-            points += measure_throughput(device.name, missing, Path(folder), progress)
+        with bar("measuring") as progress, scratch_folder("speed") as folder:
+            points += measure_throughput(device.name, missing, folder, progress)
         _keep(now.model_copy(update={"throughput": points}), path)
     elif kept is not None:
         logger.info("using the speed measured on %s (--measure-again measures it again)", _describe_time(kept))

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from autoseg.errors import AutosegError, InteropError
-from autoseg.records.files import name_temporary, replacing, staged_folder
+from autoseg.records.files import replacing, staged_folder
 from autoseg.records.manifest import MANIFEST_NAME
+from autoseg.records.temporaries import name_temporary, sweep_temporaries
 
 REGULAR_KINDS = (0, stat.S_IFREG, stat.S_IFDIR)
 """Kinds of files that are accepted, by UNIX mode; 0: the archive was written on a system without such modes."""
@@ -219,6 +220,7 @@ def staged_output(output: Path) -> Iterator[Path]:
     Yields:
         The folder to write to.
     """
+    sweep_temporaries(output.parent)
     with staged_folder(output) as folder:
         yield folder
         if output.suffix.lower() == ZIP_ENDING:

@@ -3,7 +3,6 @@
 Tested in tests/interop/test_models.py and tests/stages/test_export.py.
 """
 
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from autoseg.errors import InteropError
 from autoseg.interop.archives import errors_naming, extract_safely, list_safely
-from autoseg.records.files import hash_file, read_record
+from autoseg.records.files import hash_file, read_record, scratch_folder
 from autoseg.records.manifest import MANIFEST_NAME, FileFacts, Manifest
 from autoseg.records.workspace import Workspace
 
@@ -46,8 +45,8 @@ def open_model(path: Path) -> Iterator[Workspace]:
             _check_folder(path, path)
         yield Workspace(path)
         return
-    with tempfile.TemporaryDirectory(prefix="autoseg-") as temporary:
-        folder = Path(temporary) / path.name
+    with scratch_folder("model") as temporary:
+        folder = temporary / path.name
         with errors_naming(path, folder):
             _unpack(path, folder)
             _check_folder(folder, path)

@@ -7,7 +7,6 @@ The result has neither fingerprint.json nor dataset.json: nnU-Net's own do not t
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import staged_folder, write_record
 from autoseg.records.names import is_file_name
 from autoseg.records.plan import IMPORTED, Configuration, Decision, Plan, model_hash
+from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.import")
@@ -74,6 +74,7 @@ def import_nnunet(
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InteropError(f"{target}: already exists. Choose another folder with -o, or remove it first.")
+    sweep_temporaries(target.parent)
     with _opened(source, target) as root, staged_folder(target) as staged:
         models = _read_models(find_model_folders(root, source, trained_as))
         plan = _make_plan(models, source)
@@ -102,13 +103,9 @@ def _opened(source: Path, target: Path) -> Iterator[Path]:
         return
     if not source.is_file():
         raise InteropError(f"{source}: does not exist")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
-        errors_naming(source, Path(folder)),
-    ):
-        extract_safely(source, Path(folder))
-        yield Path(folder)
+    with staged_folder(target) as folder, errors_naming(source, folder):
+        extract_safely(source, folder)
+        yield folder
 
 
 def _read_models(folders: Sequence[ModelFolder]) -> dict[str, _Model]:

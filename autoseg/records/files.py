@@ -8,9 +8,9 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os.path import relpath
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from autoseg.errors import AutosegError, RecordError, WriteError
+from autoseg.records.temporaries import name_temporary, sweep_temporaries
 
 
 class Record(BaseModel):
@@ -176,9 +177,20 @@ def staged_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def name_temporary(path: Path) -> Path:
-    """A hidden path beside `path` that nothing else uses, with the same ending."""
-    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """Give an empty folder among the system's temporary files, removed afterwards; so are those of killed processes.
+
+    Args:
+        name: Ending of its name, for whoever looks there.
+
+    Yields:
+        The temporary folder.
+    """
+    place = Path(tempfile.gettempdir())
+    sweep_temporaries(place)
+    with staged_folder(place / name) as folder:
+        yield folder
 
 
 def write_text(text: str, path: Path) -> None:

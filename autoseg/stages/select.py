@@ -29,6 +29,7 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan, Splits
 from autoseg.records.selection import Candidate, Interval, Names, Selection
+from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
@@ -104,6 +105,7 @@ def select_model(
     """
     options = options or SelectionOptions()
     plan = read_record(Plan, workspace.plan)
+    sweep_temporaries(workspace.root, recursive=True)
     trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
     names = foreground_names(plan.encoding)
     singles, reasons = _read_folds(workspace, trained, names)

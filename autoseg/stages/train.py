@@ -25,6 +25,7 @@ from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import data_hash
 from autoseg.records.plan import Plan
+from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
@@ -89,6 +90,8 @@ def train_fold(
         _check_ranks(fold)
         earlier = None if options.restart else finished_earlier(fold)
         _, one_has_work = ranks.agree(0.0, stop=earlier is None)  # then all of them train, or find out that they cannot
+        if ranks.is_first:
+            sweep_temporaries(fold.folder, recursive=True)
         if ranks.is_first and earlier is None:
             check_undamaged(fold)
             _warn_of_missing_labels(fold)

@@ -25,6 +25,7 @@ from autoseg.imaging.arrays.labels import ClassLocations, Locations
 from autoseg.records.case import PreprocessedCase, Triple
 from autoseg.records.files import hash_file, read_record, replacing, write_record
 from autoseg.records.plan import Plan, hash_of, used_normalization
+from autoseg.records.temporaries import is_temporary
 
 if TYPE_CHECKING:
     import blosc2
@@ -233,10 +234,10 @@ def label_map_origin(labels: StoredArray) -> str:
 
 
 def remove_other_cases(folder: Path, cases: frozenset[str]) -> None:
-    """Remove all files of other cases from a configuration's folder, leftovers of interrupted writes included."""
+    """Remove all files of other cases from a configuration's folder; another command may be writing temporary ones."""
     kept = {case + ending for case in cases for ending in (ARRAY_ENDING, RECORD_ENDING)}
     for path in folder.glob("*"):
-        if path.name not in kept and path.name.endswith((ARRAY_ENDING, RECORD_ENDING)):
+        if path.name not in kept and path.name.endswith((ARRAY_ENDING, RECORD_ENDING)) and not is_temporary(path.name):
             path.unlink()
 
 

@@ -18,6 +18,7 @@ from autoseg.inference.models.label_colors import name_label_values, with_label_
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import real_path
 from autoseg.records.prediction import INSTANCES, Instance, OutputChoices, Prediction
+from autoseg.records.temporaries import sweep_temporaries
 
 SIDE_MAPS: tuple[str, ...] = tuple(kind for choice in fields(OutputChoices) for kind in choice.metadata["maps"])
 """Kinds of maps beside a label map, `CASE_kind.ext`."""
@@ -137,6 +138,7 @@ def _prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        sweep_temporaries(folder)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written to ({error}); choose another output folder") from error
 

@@ -7,11 +7,9 @@
 One head at a time is in memory, within the box around its surface.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +33,7 @@ from autoseg.inference.sinks.probabilities import probability_file
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.case import PreprocessedCase, Slices3, Triple
 from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.records.files import scratch_folder
 from autoseg.records.selection import PatchSettings
 
 if TYPE_CHECKING:
@@ -90,8 +89,8 @@ def coarse_case(
     record = streams[0].record
     shape = (len(encoding.heads), *image.shape[1:])
     with (
-        tempfile.TemporaryDirectory(prefix="autoseg-") as folder,
-        probability_file(Path(folder) / "coarse.b2nd", shape, 0) as file,
+        scratch_folder("coarse") as folder,
+        probability_file(folder / "coarse.b2nd", shape, 0) as file,
     ):
         volume = restore_labels(streams, encoding, [*sinks, _CroppedProbabilities(file)], thresholds, clock)
         labels = cropped_view(volume, record)

@@ -15,6 +15,7 @@ from autoseg.records.files import Record, read_record, write_text
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
+from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.slices import Window
 from autoseg.report.page.calibration import render_calibration
@@ -61,6 +62,7 @@ def render_report(workspace: Workspace) -> Path:
     selection = _read_if_exists(Selection, workspace.selection)
     if description is None and plan is None:
         raise UsageError(f"{workspace.root}: no dataset.json and no plan.json found; run autoseg-plan first")
+    sweep_temporaries(workspace.root)
     outdated = {} if plan is None else find_outdated_folds(workspace, plan)
     if selection is not None and _is_outdated(selection, outdated):
         selection = None
