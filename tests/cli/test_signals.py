@@ -18,7 +18,6 @@ from autoseg.cli import main, signals
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 {before}
 def run(_arguments):
-    print("begun", flush=True)
     {work}
     return 0
 module = main._module_of("report")
@@ -26,11 +25,12 @@ main._module_of = lambda _name: SimpleNamespace(add_arguments=module.add_argumen
 sys.exit(main.main(["report", "nowhere"]))
 """
 
-SLEEP = "time.sleep(60)"
+SLEEP = "print('begun', flush=True); time.sleep(60)"
 
 DEAF = """
     while True:
         try:
+            print("begun", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             pass
@@ -77,7 +77,9 @@ def test_a_command_that_does_not_end_is_ended():
 
 
 def test_ignored_signals_stay_ignored():
-    process = start("time.sleep(0.5)", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    process = start(
+        "print('begun', flush=True); time.sleep(0.5)", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    )
     process.send_signal(signal.SIGHUP)
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 0
