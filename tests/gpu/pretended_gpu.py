@@ -127,8 +127,10 @@ class _Operations(TorchDispatchMode):
             self.gpu.note(str(func))
         elif func is aten.copy_.default:
             is_without_waiting = len(args) > 2 and args[2]
-            if of(args[0]) != of(args[1]) and UNDECIDED not in places and not is_without_waiting:
-                self.gpu.note("copy between places")
+            if of(args[0]) != of(args[1]) and UNDECIDED not in places:
+                self.gpu.count_bytes(args[0], of(args[0]))
+                if not is_without_waiting:
+                    self.gpu.note("copy between places")
         elif func in INDEXING:
             for index in args[1]:
                 if isinstance(index, torch.Tensor):
@@ -218,6 +220,7 @@ class _Functions(TorchFunctionMode):
         with gpu.without_notes():
             moved = torch.Tensor.to(tensor, dtype, copy=True, memory_format=layout)
         gpu.places.put(moved, target)
+        gpu.count_bytes(moved, target)
         if target == HOST and not is_without_waiting:
             gpu.note("copy to the host")
         elif target == DEVICE and not (is_without_waiting and gpu.is_pinned(tensor)):
@@ -267,6 +270,7 @@ class PretendedGpu:
     def __init__(self, free_bytes=80 * 2**30):
         self.places, self.place_of_new = Places(), HOST
         self.waits: list[Wait] = []
+        self.bytes_to_host = self.bytes_to_device = 0
         self._free_bytes = free_bytes
         self._pinned, self._generators = {}, {}
         self._is_quiet = False
@@ -281,6 +285,13 @@ class PretendedGpu:
         frames = [frame for frame in traceback.extract_stack() if "/autoseg/" in frame.filename]
         line = "" if not frames else f"{frames[-1].filename.rpartition('/autoseg/')[2]}:{frames[-1].lineno}"
         self.waits.append(Wait(reason, line))
+
+    def count_bytes(self, tensor, place):
+        """Add what a tensor takes on its way over the bus."""
+        if place == DEVICE:
+            self.bytes_to_device += tensor.nbytes
+        else:
+            self.bytes_to_host += tensor.nbytes
 
     @contextlib.contextmanager
     def without_notes(self):

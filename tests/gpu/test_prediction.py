@@ -1,15 +1,21 @@
 """Prediction on the pretended GPU: label maps of the CPU, and no window waits for the device without need."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
+from autoseg.inference.restoring.restore import LogitStream, restore_labels
 from autoseg.inference.windows.logit_slab import CPU, SlabStorage
-from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, PrecisionTrial, mean_forward
+from autoseg.inference.windows.network_pass import BatchTrial, NetworkPass, NetworkPasses, PrecisionTrial, mean_forward
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device
+from autoseg.records.dataset import Head, LabelEncoding
+from autoseg.records.network import ResamplingSpec
 from autoseg.training.probe import measured_configuration
+from tests.builders import make_record
 from tests.gpu.pretended_gpu import PretendedGpu
 
 IMAGE = np.random.default_rng(0).standard_normal((6, 90, 80), dtype=np.float32)
@@ -43,3 +49,44 @@ def test_the_choice_of_precision_stays_on_the_device(network):
         trial = PrecisionTrial(torch.bfloat16, is_softmax=True)
         predict(network, NetworkPasses(choose_device("auto"), trial=trial))
     assert trial.accepted is not None
+
+
+def test_windows_wait_for_nothing_once_batch_and_precision_are_chosen(network):
+    with PretendedGpu() as gpu:
+        network.to("cuda")
+        passes = NetworkPasses(choose_device("auto"), batch=BatchTrial(chosen=8, _seconds={8: [1.0]}))
+        gpu.waits.clear()
+        assert len(predict(network, passes, "device")) == 6
+    found = Counter(wait.file.rpartition("/")[2] for wait in gpu.waits if wait.file)
+    # one question for each group of finished slices, here one slice each; one table of weights
+    assert found == {"logit_slab.py": 6, "sliding_window.py": 1}
+
+
+@pytest.mark.parametrize("num_heads", [3, 40])
+def test_the_image_and_the_label_map_alone_cross_the_bus(num_heads):
+    """Whatever the number of heads, and however often windows overlap."""
+    spec = measured_configuration(3, 4).network.model_copy(update={"output_channels": num_heads})
+    encoding = LabelEncoding(
+        values=tuple(range(num_heads)),
+        activation="softmax",
+        heads=tuple(Head(name=f"part {n}", indices=(n,), painted_index=n) for n in range(num_heads)),
+    )
+    image = np.random.default_rng(0).standard_normal((12, 40, 36), dtype=np.float32)
+    record = make_record(image.shape, (2.0, 1.0, 1.0), original_shape=(24, 50, 40), crop_stop=(24, 50, 40))
+    torch.manual_seed(0)
+    network = build_network(spec, deep_supervision=False).eval()
+
+    def labels(passes):
+        settings = WindowSettings(storage=SlabStorage("device", device=passes.device))
+        slices = stream_logits(NetworkPass(network, passes), [image], (8, 16, 16), num_heads, (), settings)
+        return restore_labels([LogitStream(slices, record, ResamplingSpec())], encoding)
+
+    expected = labels(NetworkPasses(CPU))
+    with PretendedGpu() as gpu:
+        network.to("cuda")
+        gpu.bytes_to_device = gpu.bytes_to_host = 0
+        found = labels(NetworkPasses(choose_device("auto")))
+    assert np.mean(found == expected) > 0.9999
+    rows_and_weights = 4 * (24 * 12 + 8 * 16 * 16)
+    assert gpu.bytes_to_device <= image.nbytes + rows_and_weights
+    assert gpu.bytes_to_host <= expected.size + 100

@@ -106,11 +106,15 @@ class AvailableMemory:
     """Free bytes in the folder of temporary files."""
 
     def holds(self, steps: Sequence[StepSizes], storage: SlabStorage) -> bool:
-        """Whether device or disk hold the sums of windows; memory of the process is compared with the limit."""
+        """Whether disk or device hold the sums of windows, and the device the image and resized slabs with them.
+
+        Memory of the process is compared with the limit elsewhere.
+        """
         slabs = max(sum(member.slab for member in step.members) for step in steps)
         if storage.place == "device":
+            images = max(sum(member.image + member.restoring for member in step.members) for step in steps)
             windows = max(member.windows for step in steps for member in step.members)
-            return self.device is not None and slabs + windows <= self.device
+            return self.device is not None and slabs + images + windows <= self.device
         return storage.place == "ram" or slabs <= self.disk
 
 

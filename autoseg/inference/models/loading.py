@@ -17,6 +17,7 @@ from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.inference.restoring.restore import LogitStream
+from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
@@ -321,17 +322,18 @@ def stream_case_logits(
         loaded: Networks, and the device and precision in which they compute.
         image: (C, Z, Y, X), preprocessed.
         previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
-        settings: How windows cover the image; None: the defaults.
+        settings: How windows cover the image; None: the defaults, with sums beside the networks.
 
     Returns:
-        Z times (K, Y, X), on the CPU, first to last, in the configuration's `logits_precision`. The networks run while
-        these are asked for.
+        Z times (K, Y, X), where the sums are kept, first to last, in the configuration's `logits_precision`. The
+        networks run while these are asked for.
 
     References:
         nnU-Net v2 (Isensee et al. 2021) keeps logits in float16. Differs, where a plan asks for it: windows are summed
         in float32, and only the finished logits are rounded; those beyond float16's range become its largest.
     """
-    settings = settings or WindowSettings()
+    settings = settings or WindowSettings(storage=SlabStorage("device"))
+    settings = replace(settings, storage=replace(settings.storage, device=loaded.passes.device))
     configuration = loaded.configuration
     mirror_axes = loaded.mirror_axes if settings.mirroring else ()
     channels = list(image) if previous is None else [*image, previous]

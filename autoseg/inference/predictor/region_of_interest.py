@@ -9,6 +9,7 @@ The coarse pass may miss a small structure, which is then lost; so this is done 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def foreground_box(slices: Iterable[Tensor], *, is_softmax: bool) -> Slices3 | N
     for index, logits in enumerate(slices):
         mask = logits[1:].amax(0) > logits[0] if is_softmax else (logits > 0).any(0)
         if rows is None or columns is None:
-            rows, columns = torch.zeros(len(mask), dtype=torch.bool), torch.zeros(mask.shape[1], dtype=torch.bool)
+            rows, columns = torch.zeros_like(mask[:, 0]), torch.zeros_like(mask[0])
         if mask.any():
             depths.append(index)
             rows |= mask.any(1)
@@ -161,6 +162,8 @@ def surround(
     if is_softmax:
         background[0] = CERTAIN
     inside = iter(slices)
+    first = next(inside)  # the networks begin before anything is yielded, so that all slices are on one device
+    background, inside = background.to(first.device), chain((first,), inside)
     for index in range(shape[0]):
         whole = background.clone()
         if box[0].start <= index < box[0].stop:

@@ -105,7 +105,7 @@ class _CroppedProbabilities:
 
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: torch.Tensor) -> None:
         """Set some rows of the cropped box; see `ProbabilitySink`."""
-        self._file[:, start:stop] = probabilities.numpy().astype(np.float16)
+        self._file[:, start:stop] = probabilities.cpu().numpy().astype(np.float16)
 
 
 def find_head_surface(

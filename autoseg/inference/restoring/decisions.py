@@ -67,7 +67,7 @@ def _logit(probability: float) -> float:
 
 def _largest_head(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
     best = next(heads).clone()
-    labels = torch.full(best.shape, encoding.heads[0].painted_index, dtype=torch.int32)
+    labels = torch.full(best.shape, encoding.heads[0].painted_index, dtype=torch.int32, device=best.device)
     for description, values in zip(encoding.heads[1:], heads, strict=True):
         labels.masked_fill_(values > best, description.painted_index)
         torch.maximum(best, values, out=best)
@@ -76,11 +76,13 @@ def _largest_head(heads: Iterator[Tensor], encoding: LabelEncoding) -> Tensor:
 
 def _painted_regions(heads: Iterator[Tensor], encoding: LabelEncoding, limits: Iterable[float]) -> Tensor:
     labels: Tensor | None = None
-    painted = torch.tensor(indices_after_painting(encoding), dtype=torch.int32)
+    painted = indices_after_painting(encoding)
     for description, becomes, values, limit in zip(encoding.heads, painted, heads, limits, strict=True):
-        labels = torch.zeros(values.shape, dtype=torch.int32) if labels is None else labels
+        if labels is None:
+            labels = torch.zeros(values.shape, dtype=torch.int32, device=values.device)
         if encoding.overlapping:
-            labels = torch.where(values > limit, becomes[labels], labels)
+            table = torch.tensor(becomes, dtype=torch.int32).to(values.device)
+            labels = torch.where(values > limit, table[labels], labels)
         else:
             labels.masked_fill_(values > limit, description.painted_index)
     if labels is None:

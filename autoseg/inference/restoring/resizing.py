@@ -86,10 +86,11 @@ class LogitResampler:
             self._release_first()
 
     def heads(self) -> Iterator[Tensor]:
-        """The prepared rows, head by head: K times (stop - start, Y, X), float32, the caller's own."""
+        """The prepared rows, head by head: K times (stop - start, Y, X), float32, the caller's own; on their device."""
+        rows = self._rows.to(self._held[0].device)
         for head in range(len(self._held[0])):
             source = torch.stack([logits[head] for logits in self._held]).float()
-            yield self._resized(source, self._rows)
+            yield self._resized(source, rows)
 
     def _release_first(self) -> None:
         self._held.popleft()
@@ -110,9 +111,11 @@ class LogitResampler:
         if orders[1:] == (1, 1):  # the same numbers as the operators give, several times faster
             return functional.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
         if slices.shape[1] != shape[1]:
-            slices = torch.matmul(_operator(slices.shape[1], shape[1], orders[1]), slices)
+            operator = _operator(slices.shape[1], shape[1], orders[1]).to(slices.device)
+            slices = torch.matmul(operator, slices)
         if slices.shape[2] != shape[2]:
-            slices = torch.matmul(slices, _operator(slices.shape[2], shape[2], orders[2]).T)
+            operator = _operator(slices.shape[2], shape[2], orders[2]).to(slices.device)
+            slices = torch.matmul(slices, operator.T)
         return slices
 
 

@@ -128,10 +128,10 @@ def restore_labels(
                     resampler.push(next(logits))  # the networks run here
         with clock.step("export"):
             if not needs_probabilities:
-                cropped[start:stop] = decide_logits(resamplers[0].heads(), encoding, thresholds).numpy()
+                cropped[start:stop] = _to_host(decide_logits(resamplers[0].heads(), encoding, thresholds), cropped)
                 continue
             decided, probabilities = _decide_slab(resamplers, encoding, thresholds)
-            cropped[start:stop] = decided.numpy()
+            cropped[start:stop] = _to_host(decided, cropped)
             for sink in sinks:
                 sink.write(streams[0].record, start, stop, probabilities)
     return labels
@@ -180,7 +180,7 @@ def restore_combinations(
             probabilities.append(activate(torch.stack(list(resampler.heads())), encoding))
         for combination, (_, cropped) in zip(combinations, restored, strict=True):
             mean = mean_probabilities([probabilities[position] for position in combination])
-            cropped[start:stop] = decide_probabilities(mean, encoding).numpy()
+            cropped[start:stop] = _to_host(decide_probabilities(mean, encoding), cropped)
     return tuple(labels for labels, _ in restored)
 
 
@@ -262,7 +262,8 @@ class _GridLabels:
         self._resampler.push(logits)
         self._missing -= 1
         while self._missing == 0 and not self.is_complete:
-            self.labels[slice(*self._rows)] = decide_logits(self._resampler.heads(), self._encoding).numpy()
+            decided = decide_logits(self._resampler.heads(), self._encoding)
+            self.labels[slice(*self._rows)] = _to_host(decided, self.labels)
             self._prepare()
 
     def _prepare(self) -> None:
@@ -271,6 +272,13 @@ class _GridLabels:
         self.is_complete = rows is None
         if rows is not None:
             self._rows, self._missing = rows, self._resampler.prepare(*rows)
+
+
+def _to_host(decided: Tensor, labels: LabelIndices) -> NDArray[np.integer]:
+    """Label indices (n, Y, X) as an array; over the bus they go in one byte where the label map has bytes."""
+    narrow = decided.to(torch.uint8) if labels.itemsize == 1 else decided
+    array: NDArray[np.integer] = narrow.cpu().numpy()
+    return array
 
 
 def _row_groups(resizes: Sequence[Resize], num_heads: int, voxels: int) -> list[tuple[int, int]]:

@@ -46,7 +46,7 @@ class CalibrationCounter:
             reference: Label indices (Z, Y, X).
             probabilities: (K, Z, Y, X) of the same voxels.
         """
-        rows = torch.from_numpy(np.ascontiguousarray(reference))
+        rows, probabilities = torch.from_numpy(np.ascontiguousarray(reference)), probabilities.cpu()
         for row, label in enumerate(self._labels):
             of_label = (
                 probabilities[list(label.heads)].sum(dim=0) if len(label.heads) > 1 else probabilities[label.heads[0]]

@@ -54,7 +54,7 @@ class ProbabilityVolume:
         flipped = [axis for axis in range(3) if self._orientation.flips[record.transpose[axis]]]
         for axis, (first, last, size) in enumerate(zip(starts, stops, record.original_shape, strict=True)):
             box[stored_axes[axis]] = slice(size - last, size - first) if axis in flipped else slice(first, last)
-        values = np.flip(probabilities.numpy(), tuple(1 + axis for axis in flipped))
+        values = np.flip(probabilities.cpu().numpy(), tuple(1 + axis for axis in flipped))
         values = values.transpose(0, *(1 + stored_axes.index(stored) for stored in range(3)))
         self._array[:, *box] = np.ascontiguousarray(values, dtype=np.float16)
 

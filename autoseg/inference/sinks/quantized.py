@@ -35,8 +35,9 @@ class QuantizedVolume:
 
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
         """Set some rows of the cropped box; see `ProbabilitySink`."""
-        exceeded = torch.bucketize(probabilities.contiguous(), self._boundaries, out_int32=True)
-        self._array[:, start:stop] = exceeded.to(torch.uint8).numpy()
+        boundaries = self._boundaries.to(probabilities.device)
+        exceeded = torch.bucketize(probabilities.contiguous(), boundaries, out_int32=True)
+        self._array[:, start:stop] = exceeded.to(torch.uint8).cpu().numpy()
 
 
 @contextmanager

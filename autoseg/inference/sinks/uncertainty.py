@@ -32,7 +32,7 @@ class EntropyVolume:
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
         """Set some rows of the cropped box; see `ProbabilitySink`."""
         entropy = normalized_entropy(probabilities, self._encoding)
-        cropped_view(self.values, record)[start:stop] = entropy.to(torch.float16).numpy()
+        cropped_view(self.values, record)[start:stop] = entropy.to(torch.float16).cpu().numpy()
 
 
 def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor:
@@ -51,7 +51,7 @@ def normalized_entropy(probabilities: Tensor, encoding: LabelEncoding) -> Tensor
         Shannon 1948, "A mathematical theory of communication".
     """
     probabilities = label_probabilities(probabilities, encoding)
-    total = torch.zeros(probabilities.shape[1:])
+    total = torch.zeros(probabilities.shape[1:], device=probabilities.device)
     for head in probabilities:
         total += torch.special.entr(head)
         if encoding.activation == "sigmoid":

@@ -31,7 +31,7 @@ class WinningProbability:
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
         """Set some rows of the cropped box; see `ProbabilitySink`."""
         winning = winning_probability(probabilities, self._encoding, self._thresholds)
-        cropped_view(self.values, record)[start:stop] = winning.to(torch.float16).numpy()
+        cropped_view(self.values, record)[start:stop] = winning.to(torch.float16).cpu().numpy()
 
     def forget(self, changed: NDArray[np.bool_]) -> None:
         """Mark voxels (Z, Y, X) whose label post-processing altered."""
@@ -62,6 +62,7 @@ def winning_probability(
     if labels is probabilities:
         return probabilities.amax(dim=0)
     names = [*indices_by_label(encoding)]
-    label_of_head = torch.tensor([names.index(head.part_of or head.name) for head in encoding.heads])
+    positions = torch.tensor([names.index(head.part_of or head.name) for head in encoding.heads])
+    label_of_head = positions.to(probabilities.device)
     decided = label_of_head[probabilities.argmax(dim=0)]
     return labels.gather(0, decided[None])[0].clamp_(0, 1)

@@ -8,6 +8,7 @@ import logging
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,7 +35,7 @@ class SlabStorage:
     """Type of the values: float32 holds sums, float16 the mean so far, because a Gaussian's tails underflow in float16
     and logits do not."""
     device: torch.device = CPU
-    """Device of the networks, where the sums are kept in the place `device`."""
+    """Device of the networks, to which windows go; the sums are kept there in the place `device`."""
 
     def describe(self) -> str:
         """Place and type in words, for the log."""
@@ -90,20 +91,36 @@ class LogitSlab:
         """
         if not self._is_mean:
             logits.mul_(weights)
-        for index in range(logits.shape[1]):
-            position = (start + index) % self._depth
+        for first, last in self._runs(start, start + logits.shape[1]):
+            position = slice(first % self._depth, first % self._depth + last - first)
             values, total = self._values[position, :, rows, columns], self._weights[position, rows, columns]
-            total += weights[index]
+            own, own_weights = (
+                logits[:, first - start : last - start].movedim(1, 0),
+                weights[first - start : last - start],
+            )
+            total += own_weights
             if self._is_mean:
-                values.copy_(torch.lerp(values.float(), logits[:, index], weights[index] / total))
+                values.copy_(torch.lerp(values.float(), own, (own_weights / total)[:, None]))
             else:
-                values += logits[:, index]
+                values += own
             self._release_pages()
 
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Slices to add at once: one by one on a CPU, for memory's sake; on a GPU all that lie side by side."""
+        while start < stop:
+            end = start + 1 if self.device.type == "cpu" else min(stop, start - start % self._depth + self._depth)
+            yield start, end
+            start = end
+
+    def is_finite(self, indices: Iterable[int]) -> bool:
+        """Whether the sums of these slices have no undefined or infinite value; waits for the device."""
+        positions = [index % self._depth for index in indices]
+        return bool(torch.stack([torch.isfinite(self._values[position]).all() for position in positions]).all())
+
     def pop(self, index: int) -> Tensor:
-        """The mean (K, Y, X) of a slice that no later window reaches, float32, on the CPU; makes room for another."""
+        """The mean (K, Y, X) of a slice that no later window reaches, float32, where the sums are; makes room."""
         values, total = self._values[index % self._depth], self._weights[index % self._depth]
-        mean = values.to("cpu", torch.float32, copy=True) if self._is_mean else (values / total).cpu()
+        mean = values.to(torch.float32, copy=True) if self._is_mean else values / total
         values.zero_()
         total.zero_()
         self._release_pages()

@@ -257,6 +257,11 @@ class NetworkPasses:
     """None: the precision is fixed."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def is_learning(self, num_windows: int) -> bool:
+        """Whether a call of so many windows can still teach something about batch or precision."""
+        is_open = self.trial is not None and self.trial.accepted is None
+        return is_open or (num_windows > 1 and self.batch.chosen is None)
+
     @property
     def current_dtype(self) -> torch.dtype:
         """Type in which the next windows are computed."""
@@ -282,7 +287,7 @@ def choose_passes(precision: str, device: torch.device, *, is_softmax: bool) -> 
 
 
 class NetworkPass:
-    """The networks of a configuration, from windows on the CPU to logits in float32 on the device of the networks.
+    """The networks of a configuration, from windows to logits in float32, both on the device of the networks.
 
     It splits its windows into batches, and computes in the precision that is fixed or that a trial has chosen.
     """
@@ -313,15 +318,18 @@ class NetworkPass:
             windows = expand_label_map(windows, self._num_labels)
         with passes.lock:
             size = passes.batch.next_size(len(windows))
-        logits, seconds, size = self._pass_in_memory(windows, size)
+            is_timed = passes.is_learning(len(windows))
+        logits, seconds, size = self._pass_in_memory(windows, size, is_timed=is_timed)
+        if not is_timed:
+            return logits.float()
         with passes.lock:
             passes.batch.record(size, len(windows), seconds)
             if trial is not None and trial.accepted is None and trial.shows_foreground(self._averaged(logits)):
-                coarse, coarse_seconds = _timed_pass(self._forward, windows, size, trial.candidate)
+                coarse, coarse_seconds = _pass(self._forward, windows, size, trial.candidate)
                 trial.compare(self._averaged(logits), self._averaged(coarse), (seconds, coarse_seconds))
         return logits.float()
 
-    def _pass_in_memory(self, windows: Tensor, size: int) -> tuple[Tensor, float, int]:
+    def _pass_in_memory(self, windows: Tensor, size: int, *, is_timed: bool) -> tuple[Tensor, float, int]:
         """Logits of all windows, seconds, and how many windows went through the networks at a time: at most `size`.
 
         Fewer where memory runs out, for all later calls too.
@@ -329,7 +337,8 @@ class NetworkPass:
         passes = self._passes
         while True:
             try:
-                return (*_timed_pass(self._forward, windows, size, passes.current_dtype), size)
+                logits, seconds = _pass(self._forward, windows, size, passes.current_dtype, is_timed=is_timed)
+                return logits, seconds, size
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
@@ -347,14 +356,19 @@ class NetworkPass:
         return logits.float() if len(logits) % len(self._variants) else sum_unmirrored(logits, self._variants)
 
 
-def _timed_pass(forward: Forward, windows: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """Logits of all windows, `size` at a time, under autocast unless `dtype` is float32; and seconds."""
+def _pass(
+    forward: Forward, windows: Tensor, size: int, dtype: torch.dtype, *, is_timed: bool = True
+) -> tuple[Tensor, float]:
+    """Logits of all windows, `size` at a time, under autocast unless `dtype` is float32; and seconds.
+
+    Only a pass that is timed waits for a GPU; the seconds of another one mean nothing.
+    """
     start = time.perf_counter()
     with torch.autocast(windows.device.type, dtype=dtype, enabled=dtype != torch.float32):
         parts = [forward(part) for part in torch.split(windows, size)]
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
         if dtype != torch.float32:
             logits = logits.float()
-    if windows.device.type == "cuda":
+    if is_timed and windows.device.type == "cuda":
         torch.cuda.synchronize(windows.device)
     return logits, time.perf_counter() - start

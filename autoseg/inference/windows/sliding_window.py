@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -136,9 +137,8 @@ def stream_logits(
     """Logits of a preprocessed image, slice by slice along its first axis.
 
     Args:
-        forward: The network in evaluation mode, without deep supervision; for a fold ensemble the mean of several
-            (`network_pass.mean_forward`). It gets windows on the CPU and returns logits on its own device
-            (`network_pass.NetworkPass`).
+        forward: The network in evaluation mode, without deep supervision, on the device that the settings name; for
+            a fold ensemble the mean of several (`network_pass.mean_forward`).
         channels: C arrays (Z, Y, X), of any type and memory order.
         patch_size: Window, voxels: (z, y, x), or (y, x) for a 2D network, which gets every slice on its own.
         num_heads: K.
@@ -146,8 +146,8 @@ def stream_logits(
         settings: Overlap, batch and place of the sums; None: the defaults.
 
     Yields:
-        Z times (K, Y, X), float32, on the CPU: the weighted mean over all windows that cover a voxel. Each is the
-        receiver's own.
+        Z times (K, Y, X), float32, where the sums are kept: the weighted mean over all windows that cover a voxel.
+        Each is the receiver's own.
 
     Raises:
         PredictionError: If the network gives infinite or undefined values.
@@ -163,13 +163,14 @@ def stream_logits(
     slab = open_slab(num_heads, _open_slices(groups, shape[0]), shape[1:], settings.storage)
     weights = torch.from_numpy(importance_map(window).copy())
     at_a_time = min(batch, len(variants))
+    device = settings.storage.device
+    sources = _to_device(channels, device) if settings.storage.place == "device" else channels
     done = 0
     for boxes in groups:
-        for index in range(done, max(done, boxes[0][0].start)):
-            yield _checked(slab.pop(index))
+        yield from _finished(slab, range(done, boxes[0][0].start))
         done = max(done, boxes[0][0].start)
         with torch.inference_mode():
-            windows = _cut(channels, boxes)
+            windows = _cut(sources, boxes, device)
             logits = _logits_unless_memory_runs_out(run, windows, variants, at_a_time, slab)
             if logits is None:
                 at_a_time = 1
@@ -178,8 +179,7 @@ def stream_logits(
             weights = weights.to(slab.device)
             for box, window_logits in zip(boxes, logits.to(slab.device), strict=True):
                 _blend(slab, window_logits, weights, box, shape)
-    for index in range(done, shape[0]):
-        yield _checked(slab.pop(index))
+    yield from _finished(slab, range(done, shape[0]))
 
 
 def windows_per_pass(window_batch: int, variants: Sequence[tuple[int, ...]]) -> int:
@@ -202,6 +202,27 @@ def slab_depth(shape: Sequence[int], patch_size: Sequence[int], overlap: float, 
     """
     window = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     return _open_slices(_window_groups(shape, window, overlap, num_windows), shape[0])
+
+
+def _to_device(channels: Sequence[AnyArray], device: torch.device) -> Sequence[AnyArray | Tensor]:
+    """The image beside the network, so that no voxel is copied once for every window that has it; else as it is."""
+    if device.type == "cpu":
+        return channels
+    try:
+        return [_copy_channel(channel, device) for channel in channels]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release_cached_memory(device)
+    return channels
+
+
+def _copy_channel(channel: AnyArray, device: torch.device) -> Tensor:
+    """(Z, Y, X), float32; slice by slice, so that little memory of the host is pinned."""
+    copy = torch.empty(channel.shape, device=device)
+    for index in range(len(channel)):
+        copy[index].copy_(torch.from_numpy(np.array(channel[index], dtype=np.float32)).pin_memory(), non_blocking=True)
+    return copy
 
 
 def _slice_by_slice(forward: Forward) -> Forward:
@@ -254,15 +275,16 @@ def _logits_unless_memory_runs_out(
     return None
 
 
-def _cut(channels: Sequence[AnyArray], boxes: Sequence[Window]) -> Tensor:
-    """Windows (B, C, z, y, x) with zeros where the image does not reach."""
+def _cut(channels: Sequence[AnyArray | Tensor], boxes: Sequence[Window], device: torch.device) -> Tensor:
+    """Windows (B, C, z, y, x) on the device, with zeros where the image does not reach."""
     shape = tuple(side.stop - side.start for side in boxes[0])
-    windows = np.zeros((len(boxes), len(channels), *shape), dtype=np.float32)
+    windows = torch.zeros((len(boxes), len(channels), *shape), device=device)
     for window, box in zip(windows, boxes, strict=True):
         inner, outer = _overlap(box, channels[0].shape)
         for target, channel in zip(window, channels, strict=True):
-            target[inner] = channel[outer]
-    return torch.from_numpy(windows)
+            part = channel[outer]
+            target[inner] = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, dtype=np.float32))
+    return windows
 
 
 def _blend(slab: LogitSlab, logits: Tensor, weights: Tensor, box: Window, shape: Sequence[int]) -> None:
@@ -277,9 +299,22 @@ def _overlap(box: Window, shape: Sequence[int]) -> tuple[Window, Window]:
     return (inner[0], inner[1], inner[2]), (outer[0], outer[1], outer[2])
 
 
-def _checked(logits: Tensor) -> Tensor:
-    if torch.isfinite(logits).all():
-        return logits
+def _finished(slab: LogitSlab, indices: range) -> Iterator[Tensor]:
+    """Slices that no later window reaches, in order; a GPU is asked once whether all their values are finite.
+
+    Raises:
+        PredictionError: If one is not, before the first slice (on a CPU: before this one) is given.
+    """
+    if slab.device.type != "cpu" and indices and not slab.is_finite(indices):
+        _refuse_undefined(next(mean for mean in map(slab.pop, indices) if not torch.isfinite(mean).all()))
+    for index in indices:
+        logits = slab.pop(index)
+        if slab.device.type == "cpu" and not torch.isfinite(logits).all():
+            _refuse_undefined(logits)
+        yield logits
+
+
+def _refuse_undefined(logits: Tensor) -> NoReturn:
     head = int(torch.isfinite(logits).flatten(1).all(dim=1).to(torch.uint8).argmin())
     raise PredictionError(
         f"the network gave infinite or undefined values for head {head}; "

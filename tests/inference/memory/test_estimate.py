@@ -43,8 +43,8 @@ def test_half_precision_where_the_disk_is_full():
 
 
 def test_a_gpu_takes_the_slab_when_it_fits_beside_the_windows():
-    assert choose_storage([STEP], replace(AVAILABLE, device=1200), "x") == (DEVICE, 1130)
-    assert choose_storage([STEP], replace(AVAILABLE, device=1199), "x")[0] == RAM
+    assert choose_storage([STEP], replace(AVAILABLE, device=1550), "x") == (DEVICE, 1130)
+    assert choose_storage([STEP], replace(AVAILABLE, device=1549), "x")[0] == RAM
 
 
 def test_too_little_memory_is_reported_with_numbers():
