@@ -45,7 +45,7 @@ def read_itk(path: Path) -> Volume:
     if not path.is_file():
         raise ImageFileError(f"{path}: the file does not exist")
     try:
-        with _silent():
+        with silent():
             image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
         raise ImageFileError(f"{path}: cannot be read: it is damaged, truncated or has another format") from error
@@ -85,7 +85,7 @@ def geometry_of_grid(grid: Grid) -> ItkGeometry:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Suppress ITK's warnings on the terminal."""
     import SimpleITK
 

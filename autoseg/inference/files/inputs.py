@@ -1,7 +1,8 @@
 """The cases to predict, with their image files, from a file, a folder or a list.
 
 In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE, whatever their endings; any other image file is
-a case of its own, and so is each numbered file whose number cannot be a channel of the model. Label maps beside their
+a case of its own, and so is each numbered file whose number cannot be a channel of the model, or that has all channels
+of the model itself. Label maps beside their
 images (`CASE_seg.ext`) are left out. Channels may also be called by their names, `CASE_t1.ext`, and each case may have
 a subfolder of its own. A list is one as for training, whose label maps are not needed and not read; columns that are
 called like the channels of the model may have any order.
@@ -24,6 +25,7 @@ from autoseg.imaging.datasets.names import IMAGE_FOLDERS, composed, split_image_
 from autoseg.imaging.datasets.pairing import image_files, visible_folders
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.formats.volume import split_channel
+from autoseg.inference.files.channel_groups import group_by_number, holds_all_channels, refuse_unknown_words
 from autoseg.inference.files.pattern_inputs import find_pattern_images
 from autoseg.records.names import is_file_name
 
@@ -115,7 +117,7 @@ def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[In
 
 def _cases_of_files(folder: Path, names: Sequence[str], channel_names: Sequence[str]) -> tuple[InputCase, ...]:
     """Cases of files in one folder: channels are numbered, or called as the model calls them."""
-    cases = []
+    singles: list[tuple[str, Path]] = []
     numbered: dict[str, list[tuple[int, Path]]] = {}
     named: dict[str, list[tuple[int, Path]]] = {}
     for name in names:
@@ -125,7 +127,8 @@ def _cases_of_files(folder: Path, names: Sequence[str], channel_names: Sequence[
         elif (word := _split_channel_name(stem, channel_names)) is not None:
             named.setdefault(word[0], []).append((word[1], path))
         else:
-            cases.append(InputCase(stem, (path,)))
+            singles.append((stem, path))
+    cases = _cases_of_singles(folder, singles, channel_names)
     for case, found in numbered.items():
         found.sort()
         if _are_cases(found, len(channel_names)):
@@ -138,6 +141,21 @@ def _cases_of_files(folder: Path, names: Sequence[str], channel_names: Sequence[
         else:
             cases.append(_channel_case(case, sorted(found), channel_names))
     return tuple(sorted(cases, key=lambda item: item.case))
+
+
+def _cases_of_singles(folder: Path, files: Sequence[tuple[str, Path]], channel_names: Sequence[str]) -> list[InputCase]:
+    """Cases of files, with their stems, that end neither in four digits nor in a channel of the model.
+
+    Raises:
+        UsageError: If they look like channels, and it is not known which is which.
+    """
+    by_stem = dict(files)
+    if len(by_stem) == len(files) > 1:
+        groups = group_by_number(by_stem, len(channel_names))
+        if groups is not None and not holds_all_channels(files[0][1], len(channel_names)):
+            return [InputCase(case, tuple(images)) for case, images in groups.items()]
+        refuse_unknown_words(folder, by_stem, channel_names)
+    return [InputCase(stem, (path,)) for stem, path in files]
 
 
 def _split_channel_name(stem: str, channel_names: Sequence[str]) -> tuple[str, int] | None:
@@ -190,7 +208,7 @@ def _are_cases(found: Sequence[tuple[int, Path]], num_channels: int) -> bool:
     """Whether the numbers of files with one name cannot be channels, and so number cases."""
     numbers = {number for number, _ in found}
     if num_channels > 1:
-        return max(numbers) >= num_channels
+        return max(numbers) >= num_channels or (len(found) > 1 and holds_all_channels(found[0][1], num_channels))
     if 0 in numbers and len(numbers) > 1:
         names = ", ".join(path.name for _, path in found)
         logger.warning("%s: taken as separate cases, because the model has one channel", names)

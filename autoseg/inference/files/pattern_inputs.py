@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.imaging.datasets.patterns import check_pattern, find_files
+from autoseg.imaging.datasets.patterns import channel_words, check_pattern, find_files
 from autoseg.imaging.datasets.unknown_layout import describe_content
 
 
@@ -62,8 +62,10 @@ def _group_files(folder: Path, pattern: str) -> list[PatternCase]:
 
 
 def _order_words(words: set[str], channel_names: Sequence[str], pattern: str) -> list[str]:
-    """Words of the channels in the order of the model: its names, or numbers."""
+    """Words of the channels in the order of the model: those that the pattern lists, its names, or numbers."""
     names = [name.casefold() for name in channel_names]
+    if (given := channel_words(pattern)) is not None and len(given) == len(names):
+        return [word.casefold() for word in given]
     if words <= set(names) or words >= set(names):
         return names
     if all(word.isdecimal() for word in words) and len(words) <= len(names):

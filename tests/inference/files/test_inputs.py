@@ -2,8 +2,13 @@
 
 import json
 import logging
+import re
+from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
+from PIL import Image
 
 from autoseg.errors import UsageError
 from autoseg.inference.files.inputs import InputCase, find_inputs
@@ -126,6 +131,54 @@ def test_numbered_files_that_look_like_channels_are_warned_about(tmp_path, caplo
         find_inputs(tmp_path, ONE)
     (message,) = caplog.messages
     assert "frame_0000.png, frame_0001.png, frame_0002.png: taken as separate cases" in message
+
+
+def save(path: Path, *shape: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), path)
+
+
+@pytest.mark.parametrize("names", [("scan_0000", "scan_0001"), ("scan_0", "scan_1"), ("scan_t1", "scan_t2")])
+def test_a_file_with_all_channels_is_a_case_whatever_its_number(tmp_path, names):
+    for name in names:
+        save(tmp_path / f"{name}.nii.gz", 4, 3, 2, 2)
+    assert summary(find_inputs(tmp_path, ("A", "B"))) == {name: [f"{name}.nii.gz"] for name in names}
+    for name in ("x_0000", "x_0001", "x_0002"):
+        (tmp_path / "rgb").mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3)).save(tmp_path / "rgb" / f"{name}.png")
+    assert len(find_inputs(tmp_path / "rgb", ("R", "G", "B"))) == 3
+
+
+@pytest.mark.parametrize("numbers", [("0", "1"), ("1", "2"), ("01", "02")])
+def test_channels_with_short_numbers(tmp_path, numbers):
+    for case in ("p_1", "p_2"):
+        for number in numbers:
+            save(tmp_path / f"{case}_{number}.nii", 4, 3, 2)
+    assert summary(find_inputs(tmp_path, TWO)) == {
+        case: [f"{case}_{number}.nii" for number in numbers] for case in ("p_1", "p_2")
+    }
+    assert len(find_inputs(tmp_path, ONE)) == len(find_inputs(tmp_path, (*TWO, "FLAIR"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("patterns", "count", "pattern"),
+    [
+        (("{}_t1w.nii", "{}_pd.nii"), 2, "'{case}_{channel:pd|t1w}'"),
+        (("{}/t1w.nii", "{}/pd.nii"), 1, "'{case}/{channel:pd|t1w}'"),
+        (("{0}/{0}-t1w.nii", "{0}/{0}-pd.nii"), 1, "'{case}-{channel:pd|t1w}'"),
+    ],
+)
+def test_channels_of_other_names_are_not_guessed(tmp_path, patterns, count, pattern):
+    for case in ("p_1", "p_2"):
+        for name in patterns:
+            save(tmp_path / name.format(case), 4, 3, 2)
+    message = (
+        f"look like the channels pd, t1w of {count} cases, but the model expects T1, T2, and .* {re.escape(pattern)}"
+    )
+    with pytest.raises(UsageError, match=message):
+        find_inputs(tmp_path, TWO)
+    assert len(find_inputs(tmp_path, ONE)) == 4
+    assert len(find_inputs(tmp_path, TWO, "**/" + re.sub("pd.t1w", "t1w|pd", pattern.strip("'")))) == 2
 
 
 def test_single_file(tmp_path):
