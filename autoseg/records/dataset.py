@@ -19,10 +19,10 @@ BACKGROUND = "background"
 IGNORE = "ignore"
 """Name of the label whose voxels do not count."""
 
-LayoutName = Literal["decathlon", "nnunet", "plain", "list", "one_folder", "case_folders", "masks", "pattern"]
+LayoutName = Literal["decathlon", "nnunet", "plain", "list", "one_folder", "case_folders", "masks", "bids", "pattern"]
 """How the files of a dataset lie: in two folders with dataset.json of the Decathlon or of nnU-Net, or without; in a
-list; all in one folder; in one folder for each case; with a mask file for each label; or as patterns of the user
-say."""
+list; all in one folder; in one folder for each case; with a mask file for each label; in the Brain Imaging Data
+Structure; or as patterns of the user say."""
 
 LabelValues = int | tuple[int, ...]
 """A label's value in the files, or all values that make up a region."""

@@ -110,7 +110,7 @@ def describe_dataset(
     encoding = make_encoding(all_labels, found.regions_class_order, overlapping=found.overlapping)
     encoding = encoding.model_copy(update={"reading": rule})
     faults += label_faults(counted, encoding)
-    faults += stray_values(counted) if found.labels is None else []
+    faults += stray_values(counted) if found.labels is None and found.value_names is None else []
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
     names, channel_notes = _channel_names(found, counted, channel_names, num_channels)
     faults += _wrong_channel_names(names, num_channels, is_given=channel_names is not None)
@@ -175,7 +175,7 @@ def _check_cases(
     workers: int | None,
     progress: Progress,
 ) -> list[CaseFacts]:
-    has_declared_labels = found.labels is not None
+    has_declared_labels = found.labels is not None or found.value_names is not None
     workers = workers or choose_workers(found.folder, found.cases, count_cores())
     check = partial(
         check_case, found.folder, orientation=orientation, has_declared_labels=has_declared_labels, reading=rule
@@ -254,6 +254,8 @@ def _labels(
     """Declared labels with the background first, else one label for each value in the files."""
     if found.labels is not None:
         return {BACKGROUND: 0, **found.labels}, []
+    if found.value_names is not None:
+        return _named_values(found.value_names, facts), []
     values = sorted({0, *(value for case in facts for value in case.label_voxels or ())})
     if len(values) > _MAX_FOUND_LABELS:
         raise DatasetError(
@@ -269,6 +271,24 @@ def _labels(
         f"no labels are declared; found in the label files: {value_list(values)} (0 is background); name "
         "them with --label-names"
     ]
+
+
+def _named_values(names: Mapping[int, str], facts: Sequence[CaseFacts]) -> dict[str, LabelValues]:
+    """The labels of a table that occur; other values are undeclared.
+
+    Raises:
+        DatasetError: If two values that occur have one name.
+    """
+    occurring = {value for case in facts for value in case.label_voxels or {}} & names.keys() - {0}
+    labels: dict[str, LabelValues] = {BACKGROUND: 0}
+    for value in sorted(occurring):
+        if names[value] in labels:
+            raise DatasetError(
+                f"the values {labels[names[value]]} and {value} are both called {names[value]!r}; give each a name of "
+                "its own"
+            )
+        labels[names[value]] = value
+    return labels
 
 
 def _channel_names(

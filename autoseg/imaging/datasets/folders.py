@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.bids import find_bids_cases
 from autoseg.imaging.datasets.grouping import Group, group_by_label, name_channels, one_case, split_labels
 from autoseg.imaging.datasets.mask_files import (
     OBJECT,
@@ -25,6 +26,7 @@ from autoseg.imaging.datasets.mask_files import (
 from autoseg.imaging.datasets.names import IMAGE_FOLDERS, LABEL_FOLDERS
 from autoseg.imaging.datasets.pairing import files_by_stem, image_files, pair_files, unused_folders, visible_folders
 from autoseg.records.dataset import CaseFiles, Fault, LayoutName
+from autoseg.records.files import real_path, relative_path
 
 _USUAL_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Folders of images and of label maps that are taken whatever else lies beside them."""
@@ -44,6 +46,10 @@ class FolderCases:
     """Channels that the files' names tell; None: they tell none."""
     recognized: str = ""
     """What was recognised, for a note; empty where the layout needs none."""
+    notes: tuple[str, ...] = ()
+    """What else was found, one sentence each."""
+    value_names: Mapping[int, str] | None = None
+    """Names of the values in the label maps; None: the folder has no table of them."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,22 @@ def find_cases(folder: Path) -> tuple[FolderLayout, FolderCases] | None:
         if found is not None:
             return layout, found
     return None
+
+
+def _bids(folder: Path) -> FolderCases | None:
+    """The Brain Imaging Data Structure."""
+    found = find_bids_cases(folder)
+    if found is None:
+        return None
+    tables = [relative_path(real_path(table), real_path(folder)) for table in found.names.tables]
+    return FolderCases(
+        tuple(found.cases),
+        tuple(found.faults),
+        tuple(found.channels),
+        recognized=_describe(found.cases, f"BIDS with the channels {', '.join(found.channels)}"),
+        notes=(*found.notes, *(f"labels are named by {table}" for table in tables[:1])),
+        value_names=found.names.names or None,
+    )
 
 
 def _usual_folders(images: str, labels: str, folder: Path) -> FolderCases | None:
@@ -101,7 +123,8 @@ def _paired(folder: Path, image_folder: str, label_folder: str) -> FolderCases:
             return by_words
     has_subfolders = any(file.count("/") > 1 for files in paired for file in files.images)
     is_usual = (image_folder, label_folder) in _USUAL_FOLDERS and not has_subfolders
-    return FolderCases(paired, faults, None, "" if is_usual else _describe(paired, f"{image_folder}/", label_folder))
+    recognized = "" if is_usual else _describe(paired, f"{image_folder}/", label_folder)
+    return FolderCases(paired, faults, recognized=recognized)
 
 
 def _by_channel_words(folder: Path, image_folder: str, label_folder: str) -> FolderCases | None:
@@ -149,7 +172,7 @@ def _case_folders(folder: Path) -> FolderCases | None:
         return None
     named = name_channels(_with_unique_ids(groups))
     recognized = _describe(named.cases, "one folder for each case")
-    return FolderCases(named.cases, (*faults, *named.faults), named.channel_words, recognized)
+    return FolderCases(named.cases, (*faults, *named.faults), named.channel_words, recognized=recognized)
 
 
 def _with_masks(find: Callable[[Path], MaskCases | None], folder: Path) -> FolderCases | None:
@@ -165,7 +188,7 @@ def _with_masks(find: Callable[[Path], MaskCases | None], folder: Path) -> Folde
     without_label = [_error(Path(file).name, file, "there is no mask for this image") for file in found.left_over]
     if not found.masks:
         recognized = _describe(cases, "a label map for each case")
-        return FolderCases(cases, (*found.faults, *named.faults), named.channel_words, recognized)
+        return FolderCases(cases, (*found.faults, *named.faults), named.channel_words, recognized=recognized)
     labels = list(dict.fromkeys(part.label for parts in found.masks.values() for part in parts))
     few = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
     example = next(files for files in cases if files.parts)
@@ -174,7 +197,9 @@ def _with_masks(find: Callable[[Path], MaskCases | None], folder: Path) -> Folde
         f"recognised {kind} ({few}): {len(cases)} cases, such as {example.case} with "
         f"{', '.join(example.images)} and the mask {example.label}"
     )
-    return FolderCases(cases, (*found.faults, *without_label, *named.faults), named.channel_words, recognized)
+    return FolderCases(
+        cases, (*found.faults, *without_label, *named.faults), named.channel_words, recognized=recognized
+    )
 
 
 def _with_unique_ids(groups: Sequence[Group]) -> list[Group]:
@@ -217,7 +242,9 @@ def _grouped(
         _error(case, file, "there is no image for this label map") for case, file in labels.items() if case not in found
     ]
     faults += [_error(Path(file).name, file, "there is no label map for this image") for file in left_over]
-    return FolderCases(named.cases, (*faults, *named.faults), named.channel_words, _describe(named.cases, recognized))
+    return FolderCases(
+        named.cases, (*faults, *named.faults), named.channel_words, recognized=_describe(named.cases, recognized)
+    )
 
 
 def _describe(cases: Collection[CaseFiles], where: str, label_folder: str = "") -> str:
@@ -238,6 +265,9 @@ def _error(case_id: str, file: str, what: str) -> Fault:
 
 
 FOLDER_LAYOUTS = (
+    FolderLayout(
+        "bids", "BIDS: sub-*/[ses-*/]anat/*_T1w.nii.gz and derivatives/*/sub-*/[ses-*/]anat/*_dseg.nii.gz", _bids
+    ),
     FolderLayout(
         "masks", "two folders, a mask for each label: images/CASE.nii.gz and masks/CASE/liver.nii.gz (or CASE_liver)",
         partial(_with_masks, find_two_folders),

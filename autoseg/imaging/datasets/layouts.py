@@ -8,7 +8,7 @@ Tested in tests/imaging/datasets/test_layouts.py and tests/stages/test_describe.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -55,6 +55,8 @@ class FoundDataset:
     labels: dict[str, LabelValues] | None = None
     """Declared labels; None: not declared, to be found in the label maps."""
     regions_class_order: tuple[int, ...] | None = None
+    value_names: Mapping[int, str] | None = None
+    """Names of the values in the label maps, of which those that occur become labels; None: there is no table."""
     overlapping: bool = False
     """Whether labels in masks of their own overlap."""
     channel_names: tuple[str, ...] | None = None
@@ -150,7 +152,7 @@ def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDa
     if found is None:
         raise DatasetError(f"{folder}: no known dataset layout; {_EXPECTED}\n{describe_unknown_layout(folder)}")
     layout, cases = found
-    notes = _without_empty(cases.recognized)
+    notes = (*_without_empty(cases.recognized), *cases.notes)
     if declared is not None:
         dataset = _found(folder, layout.name, declared, list(cases.cases), list(cases.faults))
         return replace(dataset, channel_words=cases.channel_words, notes=notes)
@@ -162,6 +164,7 @@ def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDa
         faults=cases.faults,
         channel_words=cases.channel_words,
         notes=notes,
+        value_names=cases.value_names,
     )
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError as NibabelError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike
 
 from autoseg.errors import ImageFileError
@@ -31,6 +34,7 @@ from autoseg.imaging.formats.volume import (
     make_grid,
     split_ending,
 )
+from autoseg.records.case import Grid
 from autoseg.records.dataset import LabelReading
 from autoseg.records.files import describe_special
 
@@ -41,6 +45,7 @@ __all__ = [
     "Volume",
     "data_files",
     "describe_notes",
+    "read_grid",
     "read_image",
     "read_label_map",
     "split_ending",
@@ -77,6 +82,20 @@ def read_image(paths: Sequence[Path]) -> Volume:
     array = arrays[0] if len(arrays) == 1 else _join_channels(arrays)
     notes = tuple(dict.fromkeys(note for volume in volumes for note in volume.notes))
     return replace(first, array=array, notes=notes)
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of a NIfTI file, from its header alone.
+
+    Raises:
+        ImageFileError: If the header cannot be read.
+    """
+    try:
+        image = nibabel.load(path)
+        blank = np.broadcast_to(np.uint8(0), image.shape)  # no memory but for one number
+        return volume_from_nibabel(type(image)(blank, None, image.header)).grid
+    except (OSError, ValueError, NibabelError, HeaderDataError) as error:
+        raise ImageFileError(f"{path}: cannot be read as NIfTI: {error}") from error
 
 
 def read_label_map(path: Path, reading: LabelReading | None = None) -> Volume:

@@ -11,11 +11,12 @@ called like the channels of the model may have any order.
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
+from autoseg.imaging.datasets.bids import find_bids_images
 from autoseg.imaging.datasets.case_lists import row_images
 from autoseg.imaging.datasets.case_names import name_cases
 from autoseg.imaging.datasets.datalists import entries_to_predict, find_datalist
@@ -88,8 +89,11 @@ def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
 
 
 def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
-    """Cases of a dataset's folder of images, or of a folder with one subfolder for each case."""
+    """Cases of a dataset's folder of images, or of a folder with one subfolder for each case, or of BIDS."""
     subfolders = visible_folders(folder)
+    of_bids = find_bids_images(folder, channel_names)
+    if of_bids:
+        return tuple(_bids_case(folder, case, files, channel_names) for case, files in sorted(of_bids.items()))
     images = [name for name in subfolders if name.lower() in {*IMAGE_FOLDERS, "imagests"}]
     if images:
         if len(images) > 1:
@@ -113,6 +117,12 @@ def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[In
         for item in cases
     )
     return tuple(sorted(unique, key=lambda item: item.case))
+
+
+def _bids_case(folder: Path, case: str, files: Mapping[int, str], channel_names: Sequence[str]) -> InputCase:
+    missing = [name for number, name in enumerate(channel_names) if number not in files]
+    fault = f"there is no image of the channels {', '.join(missing)}; add it" if missing else ""
+    return InputCase(case, tuple(folder / files[number] for number in sorted(files)), fault)
 
 
 def _cases_of_files(folder: Path, names: Sequence[str], channel_names: Sequence[str]) -> tuple[InputCase, ...]:
