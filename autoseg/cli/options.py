@@ -1,7 +1,6 @@
 """Options that several commands share, and conversion of their values with units."""
 
 import argparse
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,27 @@ if TYPE_CHECKING:
 
 AXES = "zyx"
 """Letters of the axes of a patch; one of two axes has the last two."""
+
+MAX_COUNT = 10**9
+"""Largest count that an option takes, of epochs or steps for example."""
+
+MAX_SIZE = 2**16
+"""Largest size or batch that an option takes, as in plans (`autoseg.records.network`)."""
+
+MAX_WORKERS = 1024
+"""Largest number of processes or devices that an option takes."""
+
+MAX_NUMBER = 1e6
+"""Largest quantity that an option takes: gigabytes, mm, a learning rate."""
+
+MAX_SHOWN = 40
+"""Characters of a wrong number that a message shows."""
+
+MAX_SECONDS = 10 * 365 * 86400.0
+"""Longest duration that an option takes: ten years."""
+
+MAX_LABEL_DIGITS = 9
+"""Largest number of digits of a label value."""
 
 _SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _GIGABYTES = {"mb": 1e-3, "m": 1e-3, "gb": 1.0, "g": 1.0, "gib": 1.073741824, "tb": 1e3}
@@ -22,7 +42,7 @@ def duration(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: If the text is not a positive number with a known unit.
     """
-    return _quantity(text, _SECONDS, "a duration such as 90s, 10min or 2h")
+    return _quantity(text, _SECONDS, MAX_SECONDS, "a duration such as 90s, 10min or 2h, of at most ten years")
 
 
 def gigabytes(text: str) -> float:
@@ -31,7 +51,7 @@ def gigabytes(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: If the text is not a positive number with a known unit.
     """
-    return _quantity(text, _GIGABYTES, "a size such as 8GB")
+    return _quantity(text, _GIGABYTES, MAX_NUMBER, "a size such as 8GB, of at most 1000000 GB")
 
 
 def axis_letters(text: str) -> str:
@@ -46,11 +66,11 @@ def axis_letters(text: str) -> str:
     return text
 
 
-def _quantity(text: str, units: dict[str, float], expected: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
+def _quantity(text: str, units: dict[str, float], most: float, expected: str) -> float:
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]+)\s*", text)
     unit = None if match is None else units.get(match[2].lower())
     quantity = 0.0 if match is None or unit is None else float(match[1]) * unit
-    if not 0 < quantity < math.inf:
+    if not 0 < quantity <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
     return quantity
 
@@ -70,7 +90,7 @@ def named_labels(text: str) -> dict[str, int | tuple[int, ...]]:
     for entry in text.split(","):
         name, _, numbers = (part.strip() for part in entry.rpartition("="))
         values = [number.strip() for number in numbers.split("+")]
-        if not name or not all(map(str.isdecimal, values)):
+        if not name or not all(map(_is_label_value, values)):
             raise argparse.ArgumentTypeError(
                 f"{entry.strip()!r}: expected NAME=VALUE, such as liver=1,tumour=2, or NAME=VALUE+VALUE for a region"
             )
@@ -83,28 +103,66 @@ def named_labels(text: str) -> dict[str, int | tuple[int, ...]]:
 
 
 def positive_integer(text: str) -> int:
-    """Read a whole number of at least 1.
+    """Read a whole number from 1 to MAX_COUNT.
 
     Raises:
         argparse.ArgumentTypeError: If it is something else.
     """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return _whole_number(text, 1, MAX_COUNT)
+
+
+def size(text: str) -> int:
+    """Read a number of voxels or patches, from 1 to MAX_SIZE.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    return _whole_number(text, 1, MAX_SIZE)
+
+
+def worker_number(text: str) -> int:
+    """Read a number of processes or devices, from 1 to MAX_WORKERS.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    return _whole_number(text, 1, MAX_WORKERS)
+
+
+def worker_count_from_zero(text: str) -> int:
+    """Read a number of processes, from 0 to MAX_WORKERS.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    return _whole_number(text, 0, MAX_WORKERS)
+
+
+def _is_label_value(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_LABEL_DIGITS
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    digits = text if text.isascii() and text.isdecimal() else ""
+    number = int(digits) if 0 < len(digits) <= len(str(most)) else -1
+    if not least <= number <= most:
+        shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+        raise argparse.ArgumentTypeError(f"{shown!r} is not a whole number from {least} to {most}")
+    return number
 
 
 def positive_number(text: str) -> float:
-    """Read a number above 0, such as 0.75, .75 or 7.5e-1.
+    """Read a number above 0, such as 0.75, .75 or 7.5e-1, up to MAX_NUMBER.
 
     Raises:
         argparse.ArgumentTypeError: If it is something else, or not finite.
     """
-    message = f"{text!r} is not a number above 0, such as 0.75"
+    message = f"{text!r} is not a number above 0 and up to {MAX_NUMBER:.0f}, such as 0.75"
     try:
         number = float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(message) from error
-    if not 0 < number < math.inf:
+    if not 0 < number <= MAX_NUMBER:
         raise argparse.ArgumentTypeError(message)
     return number
 
@@ -138,14 +196,12 @@ def key_and_value(text: str) -> tuple[str, str]:
 
 
 def count(text: str) -> int:
-    """Read a whole number of at least 0.
+    """Read a whole number from 0 to MAX_COUNT.
 
     Raises:
         argparse.ArgumentTypeError: If it is something else.
     """
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
+    return _whole_number(text, 0, MAX_COUNT)
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +221,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j",
         "--workers",
-        type=positive_integer,
+        type=worker_number,
         default=None,
         metavar="N",
         help="processes for reading and computing (default: one per core; few small files are read by one)",

@@ -17,8 +17,8 @@ from autoseg.cli.options import (
     gigabytes,
     key_and_value,
     named_labels,
-    positive_integer,
     positive_number,
+    size,
 )
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         "--write-list", type=Path, default=None, metavar="FILE.csv",
         help="write the recognised cases as a list that can be checked, edited and planned, and stop",
     )  # fmt: skip
-    group.add_argument("--folds", type=positive_integer, default=5, help="cross-validation folds (default: 5)")
+    group.add_argument("--folds", type=size, default=5, help="cross-validation folds (default: 5)")
     group.add_argument("--group-by", default=None, metavar="REGEX", help="cases whose ids match alike stay in one fold")
     group.add_argument("--skip-faulty", action="store_true", help="leave faulty cases out instead of stopping")
 
@@ -249,13 +249,13 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--patch-size",
-        type=positive_integer,
+        type=size,
         nargs="+",
         default=None,
         metavar="N",
         help="voxels: three numbers for the 3D configurations, two for 2d; axes as the plan shows them",
     )
-    group.add_argument("--batch-size", type=positive_integer, default=None, metavar="N", help="patches per step")
+    group.add_argument("--batch-size", type=size, default=None, metavar="N", help="patches per step")
     group.add_argument(
         "--planner-option",
         type=key_and_value,

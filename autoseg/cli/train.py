@@ -19,6 +19,8 @@ from autoseg.cli.options import (
     fraction,
     positive_integer,
     positive_number,
+    worker_count_from_zero,
+    worker_number,
 )
 from autoseg.records.losses import LOSS_MODULES
 
@@ -128,7 +130,7 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
 def _add_machine(group: argparse._ArgumentGroup) -> None:
     add_device(group)
     group.add_argument(
-        "--devices", type=positive_integer, default=1, metavar="N", help="GPUs, or processes on a CPU (default: 1)"
+        "--devices", type=worker_number, default=1, metavar="N", help="GPUs, or processes on a CPU (default: 1)"
     )
     group.add_argument(
         "--precision",
@@ -145,7 +147,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-j",
         "--workers",
-        type=count,
+        type=worker_count_from_zero,
         metavar="N",
         help="processes that prepare batches (default: 0 on a CPU, by the number of cores for a GPU)",
     )

@@ -51,8 +51,8 @@ def anonymous_plan(plan: Plan) -> Plan:
 
 
 def anonymous_selection(selection: Selection) -> Selection:
-    """The selection with reasons that contain no paths."""
-    return selection.model_copy(update={"reasons": tuple(map(_without_paths, selection.reasons))})
+    """The selection with reasons that contain no paths, for weights whose records are anonymous too."""
+    return selection.model_copy(update={"reasons": tuple(map(_without_paths, selection.reasons)), "weights": {}})
 
 
 def _without_paths(text: str, known: str = "") -> str:

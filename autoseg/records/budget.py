@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from autoseg.records.case import Triple
 from autoseg.records.files import Record
-from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
+from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
 
 
 class Throughput(Record):
@@ -67,7 +67,7 @@ class Overrides(Record):
     """Target spacing at full resolution, mm, (z, y, x) before the plan's transpose."""
     patch_size: Annotated[Sizes, Field(min_length=2, max_length=3)] | None = None
     """Voxels, axes as in the plan: a pair is meant for 2D, a triple for the 3D configurations."""
-    batch_size: PositiveInt | None = None
+    batch_size: Size | None = None
     """Batch size of every configuration."""
     options: dict[str, str] = Field(default_factory=dict)
     """Settings that belong to one planner."""

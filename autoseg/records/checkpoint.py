@@ -3,13 +3,14 @@
 Tested in tests/training/folds/test_checkpointing.py.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
-from autoseg.records.plan import TrainingSpec
+from autoseg.records.plan import TrainingSpec, hash_of
 
 
 class EpochHistory(Record):
@@ -71,3 +72,22 @@ class Checkpoint(Record):
     """Scale of the fp16 gradient scaler; None in other precisions."""
     loss_scale_steps: int = 0
     """Steps since that scale was last changed."""
+
+
+_IDENTITY = ("model_hash", "cases_hash", "data_hash", "seed", "epoch", "step", "elapsed_seconds")
+
+
+def training_hash(checkpoint: Checkpoint) -> str:
+    """Hash that tells finished trainings of one fold apart: a fold that was trained again has another one."""
+    return hash_of(checkpoint.model_dump(mode="json", include=set(_IDENTITY)))
+
+
+def hash_of_cases(training: Sequence[str], origins: Sequence[str] = ()) -> str:
+    """Value of `Checkpoint.cases_hash`.
+
+    Args:
+        training: Ids of the training cases.
+        origins: Cascade: origins of the label maps of the previous step, in the order of the ids of all cases.
+    """
+    cases = sorted(training)
+    return hash_of([cases, origins] if origins else cases)

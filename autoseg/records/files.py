@@ -13,13 +13,15 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from os.path import relpath
 from pathlib import Path, PurePath
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
+from autoseg import DISTRIBUTION
 from autoseg.errors import AutosegError, RecordError, WriteError
 from autoseg.records.temporaries import name_temporary, sweep_temporaries
 
@@ -255,11 +257,28 @@ def _validate(record_type: type[RecordType], text: str, where: str) -> RecordTyp
     try:
         return record_type.model_validate_json(text)
     except ValidationError as error:
+        _refuse_newer(record_type, text, where)
         faults = "\n".join(f"  {path}: {what}" for path, what in _describe_faults(error, text))
         raise RecordError(
             f"{where}: not a valid {record_type.__name__}:\n{faults}\n"
             "Fix the fields listed above, or delete the file and run the command that writes it again."
         ) from error
+
+
+def _refuse_newer(record_type: type[Record], text: str, where: str) -> None:
+    """Name the versions of a record that a newer autoseg wrote: its fields are not wrong, only unknown here."""
+    known = record_type.model_fields.get("schema_version")
+    try:
+        content = from_json(text)
+    except ValueError:
+        return
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    newest = 0 if known is None else max(get_args(known.annotation))
+    if isinstance(found, int) and known is not None and found > newest:
+        raise RecordError(
+            f"{where}: written by a newer version of autoseg: its schema_version is {found}, this version "
+            f"({version(DISTRIBUTION)}) reads up to {newest}. Install the autoseg that wrote it, or a newer one."
+        )
 
 
 def _describe_faults(error: ValidationError, text: str) -> Iterator[tuple[str, str]]:

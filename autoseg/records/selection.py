@@ -172,3 +172,6 @@ class Selection(Record):
     candidates: tuple[Candidate, ...]
     """The chosen one first, then by score."""
     reasons: tuple[str, ...]
+    weights: dict[FileName, dict[FileName, str]] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Hash of the training (`checkpoint.training_hash`) behind each network of the recipe, by configuration and fold,
+    cascade steps included; folds that were trained again since have another one. Empty: not known."""

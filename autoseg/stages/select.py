@@ -15,9 +15,11 @@ from pathlib import Path
 
 from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
-from autoseg.folds import find_outdated_results
+from autoseg.folds import find_outdated_results, find_split
 from autoseg.inference.files.label_maps import find_label_maps
-from autoseg.inference.models.loading import TIE_ORDER, order_configurations
+from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
+from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
+from autoseg.inference.models.trainings import hash_trainings
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device
@@ -116,7 +118,7 @@ def select_model(
             "use it with autoseg-predict"
         )
     if not singles:
-        return _select_unscored(workspace, trained, reasons)
+        return _select_unscored(workspace, plan, trained, reasons)
     run = _start_run(workspace, plan, dataset_folder, options, workers)
     _check_validation_files(run, singles)
     validated, no_pairs = _with_pairs(run, singles, bar) if options.ensembles else (_alone(singles), [])
@@ -150,6 +152,7 @@ def select_model(
             *refined.reasons,
             *tuned.reasons,
         ),
+        weights=_hash_weights(workspace, plan, winner, candidates[0].folds),
     )
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
@@ -230,6 +233,12 @@ def _with_costs(run: ValidationRun, candidates: Sequence[Candidate]) -> tuple[Ca
     )
 
 
+def _hash_weights(workspace: Workspace, plan: Plan, names: Names, folds: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Hash of the training of each network that was scored, cascade steps included."""
+    steps = [step for name in names if name in plan.configurations for step in cascade_steps(plan, name)]
+    return hash_trainings(workspace, dict.fromkeys(steps), folds)
+
+
 def _name_short_trainings(
     workspace: Workspace, winner: Names, singles: Mapping[str, Sequence[ValidatedFold]]
 ) -> list[str]:
@@ -274,6 +283,7 @@ def _leave_out_outdated(
     """Trained folds that belong to plan and data, by configuration, and one sentence for each of the others."""
     faults = {
         (name, fold): find_outdated_results(workspace, plan, name, fold)
+        or _find_other_maps(workspace, plan, name, fold)
         for name, folds in trained.items()
         for fold in folds
     }
@@ -291,6 +301,18 @@ def _leave_out_outdated(
     for reason in reasons:
         logger.warning("warning: %s", reason)
     return {name: folds for name, folds in valid.items() if folds}, reasons
+
+
+def _find_other_maps(workspace: Workspace, plan: Plan, name: str, fold: str) -> str:
+    """Rest of a sentence about a fold of a cascade that was trained on label maps of other weights; else empty."""
+    record = workspace.fold(name, fold) / "checkpoint_final.json"
+    previous = plan.configurations[name].previous_configuration if name in plan.configurations else None
+    if previous is None or not record.exists() or not workspace.dataset.exists():
+        return ""
+    split = find_split(workspace, read_record(DatasetDescription, workspace.dataset), fold)
+    if is_trained_on_maps_of_today(workspace, plan, name, split, read_record(Checkpoint, record)):
+        return ""
+    return f"was trained on label maps of an earlier training of {previous}"
 
 
 def _check_validation_files(run: ValidationRun, singles: Mapping[str, Sequence[ValidatedFold]]) -> None:
@@ -332,7 +354,9 @@ def _read_evaluation(path: Path, label_names: Sequence[str]) -> Evaluation:
     return evaluation
 
 
-def _select_unscored(workspace: Workspace, trained: dict[str, tuple[str, ...]], reasons: list[str]) -> Selection:
+def _select_unscored(
+    workspace: Workspace, plan: Plan, trained: dict[str, tuple[str, ...]], reasons: list[str]
+) -> Selection:
     candidates = tuple(
         Candidate(
             configurations=(name,),
@@ -350,6 +374,7 @@ def _select_unscored(workspace: Workspace, trained: dict[str, tuple[str, ...]], 
         mean_foreground_dice=None,
         candidates=candidates,
         reasons=tuple(reasons),
+        weights=_hash_weights(workspace, plan, best.configurations, best.folds),
     )
     workspace.evaluation.unlink(missing_ok=True)  # an earlier selection's would contradict this one
     write_record(selection, workspace.selection)

@@ -3,6 +3,7 @@ import argparse
 import pytest
 
 from autoseg.cli.options import (
+    MAX_SIZE,
     channel_list,
     count,
     default_workspace,
@@ -11,7 +12,11 @@ from autoseg.cli.options import (
     named_labels,
     positive_integer,
     positive_number,
+    size,
+    worker_count_from_zero,
+    worker_number,
 )
+from autoseg.records import network
 
 HUGE = "9" * 400
 """As a float it is infinite."""
@@ -54,7 +59,7 @@ def test_no_count(text):
 @pytest.mark.parametrize("text", ["-1", "two", "1.5", "²", ""])
 def test_no_count_from_zero(text):
     assert count("0") == 0
-    with pytest.raises(argparse.ArgumentTypeError, match="whole number of at least 0"):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number from 0 to"):
         count(text)
 
 
@@ -69,7 +74,7 @@ def test_numbers_above_zero(text, number):
     "text", ["0", "0.0", "-1", "-0", "nan", "inf", "-inf", "1e999", "1e-999", HUGE, "1mm", "²", ""]
 )
 def test_no_numbers_above_zero(text):
-    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a number above 0, such as 0\.75"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a number above 0 and up to 1000000, such as 0\.75"):
         positive_number(text)
 
 
@@ -87,3 +92,34 @@ def test_named_labels():
     for wrong in ("liver", "liver=", "=1", "liver=x", "liver=-1", "liver=1,", "liver=1,liver=2", "a=1+", "a=1+1"):
         with pytest.raises(argparse.ArgumentTypeError, match=r"expected NAME=VALUE|given twice"):
             named_labels(wrong)
+
+
+@pytest.mark.parametrize("text", ["1000000000000", f"1{'0' * 30}", "9" * 5000, "nan", "inf", "1e3", "-5", "١"])
+@pytest.mark.parametrize("read", [positive_integer, size, worker_number, count, worker_count_from_zero])
+def test_no_whole_number_is_without_bound(read, text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a whole number from [01] to [0-9]+$") as caught:
+        read(text)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(("read", "most"), [(size, 2**16), (worker_number, 1024), (positive_integer, 10**9)])
+def test_the_largest_whole_number_is_accepted(read, most):
+    assert read(str(most)) == most
+    with pytest.raises(argparse.ArgumentTypeError):
+        read(str(most + 1))
+
+
+def test_the_largest_size_is_that_of_plans():
+    assert MAX_SIZE == network.MAX_SIZE
+
+
+@pytest.mark.parametrize("text", ["1e300", "nan", "inf", "-1", "0", "1000001"])
+def test_no_number_is_without_bound(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number above 0 and up to 1000000"):
+        positive_number(text)
+
+
+@pytest.mark.parametrize("text", ["1e300h", f"1{'0' * 300}h", "100000d", "-1h", "nanh"])
+def test_no_duration_is_without_bound(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="of at most ten years"):
+        duration(text)

@@ -75,7 +75,7 @@ def test_what_is_not_asked_for_is_left_to_the_plan(workspace, asked):
         (["--warmup", "1"], "'1' is not a fraction of at least 0 and below 1"),
         (["--warmup", "some"], "'some' is not a fraction"),
         (["--lr", "0"], "'0' is not a number above 0"),
-        (["--devices", "0"], "'0' is not a whole number of at least 1"),
+        (["--devices", "0"], "'0' is not a whole number from 1 to 1024"),
         (["--resume", "--restart"], "not allowed with"),
         (["--preview-augmentation", "plan.json"], "'plan.json' does not end with .png"),
     ],

@@ -177,7 +177,7 @@ def test_members_that_leave_the_folder_are_refused(exported, tmp_path):
             {"../plan.json": {"bytes": 1, "sha256": "0" * 64}},
             r"files\.\.\./plan.json: leaves the model's folder",
         ),
-        ("schema_version", 2, "schema_version"),
+        ("schema_version", 2, "manifest.json: written by a newer version of autoseg: its schema_version is 2"),
     ],
 )
 def test_a_wrong_manifest_is_refused(unpacked, field, value, words):

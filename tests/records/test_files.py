@@ -12,7 +12,8 @@ from autoseg.errors import RecordError, UsageError, WriteError
 from autoseg.records import files
 from autoseg.records.case import Grid
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.files import read_record, replacing, write_record, write_text
+from autoseg.records.files import read_json, read_record, read_records, replacing, write_record, write_text
+from autoseg.records.plan import Splits
 from autoseg.records.workspace import Workspace
 
 AFFINE = ((0.0, 0.0, 1.5, 0.0), (0.0, 2.0, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -167,3 +168,25 @@ def test_paths_are_recorded_without_backslashes(monkeypatch, path, folder, expec
 
 def test_paths_are_recorded_relative_to_the_folder():
     assert files.relative_path(PurePosixPath("/data/a b/c"), PurePosixPath("/data/x")) == "../a b/c"
+
+
+def test_a_record_of_a_newer_version_is_called_so(tmp_path):
+    """Fields that are unknown here are not called wrong."""
+    path = tmp_path / "splits.json"
+    path.write_text('{"schema_version": 3, "folds": [], "reason": "", "new_field": 1}')
+    expected = r"splits.json: written by a newer version of autoseg: its schema_version is 3, this version \(.*\) reads"
+    with pytest.raises(RecordError, match=expected):
+        read_record(Splits, path)
+    for older in ("0", '"3"', "null", "2.5"):
+        path.write_text(f'{{"schema_version": {older}, "folds": [], "reason": ""}}')
+        with pytest.raises(RecordError, match="not a valid Splits"):
+            read_record(Splits, path)
+
+
+@pytest.mark.parametrize(
+    "read", [read_json, lambda path: read_record(Grid, path), lambda path: read_records(Grid, path)]
+)
+def test_a_fifo_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "grid.json")
+    with pytest.raises(RecordError, match=r"grid.json: cannot be read as JSON: it is a FIFO"):
+        read(tmp_path / "grid.json")

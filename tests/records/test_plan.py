@@ -200,7 +200,7 @@ FAULTS: list[tuple[str, object, str]] = [
     ],
     ("budget.overrides.patch_size", [64], "Tuple should have at least 2 items after validation, not 1, found [64]"),
     ("labels.tumour", "seven", 'Input should be a valid integer or: Input should be a valid array, found "seven"'),
-    ("schema_version", 2, "Input should be 1, found 2"),
+    ("schema_version", 0, "Input should be 1, found 0"),
     ("comment", "mine", 'Extra inputs are not permitted, found "mine"'),
 ]
 

@@ -10,6 +10,8 @@ import SimpleITK
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.datasets.cases import files_state
+from autoseg.inference.models.loading import choose_recipe
+from autoseg.inference.models.trainings import warn_of_other_trainings
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.checkpoint import Checkpoint
@@ -23,7 +25,14 @@ from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select
 from autoseg.stages.select import SelectionOptions
-from tests.builders import make_case_fingerprint, make_dataset, make_fingerprint, make_plan
+from tests.builders import (
+    CASCADE,
+    make_cascade_plan,
+    make_case_fingerprint,
+    make_dataset,
+    make_fingerprint,
+    make_plan,
+)
 
 
 def select_model(workspace, dataset_folder=None, **options):
@@ -462,3 +471,35 @@ def test_a_choice_that_rests_on_too_short_a_training_says_so(trained_run, steps,
     )
     assert [text for text in reasons if "means little" in text] == [sentence] * is_named
     assert not is_named or reasons[0] == sentence
+
+
+def test_a_cascade_trained_on_maps_of_other_weights_is_left_out(trained_run, monkeypatch):
+    workspace = trained_run.workspace
+    plan = read_record(Plan, workspace.plan)
+    cascade = make_cascade_plan((6.0, 1.8, 1.4), (3.0, 0.9, 0.7), labels=LABELS, encoding=ENCODING)
+    write_record(plan.model_copy(update={"configurations": cascade.configurations}), workspace.plan)
+    trained_run.train(CASCADE, "0", {"a": GOOD["a"]})
+    record_training(trained_run, CASCADE, "0", read_record(Splits, workspace.splits).folds[0])
+    asked = []
+    monkeypatch.setattr(select, "is_trained_on_maps_of_today", lambda *of: asked.append(of[2:4]))
+    selection = select_model(workspace)
+    assert asked == [(CASCADE, read_record(Splits, workspace.splits).folds[0])]
+    assert [one.configurations for one in selection.candidates] == [("3d_fullres",)]
+    assert f"{CASCADE}: fold 0 was trained on label maps of an earlier training of 3d_lowres" in selection.reasons[0]
+
+
+def test_a_selection_knows_the_trainings_that_it_scored(trained_run, caplog):
+    selection = select_model(trained_run.workspace)
+    assert selection.weights.keys() == {"3d_fullres"}
+    assert selection.weights["3d_fullres"].keys() == {"0", "1"}
+    warn_of_other_trainings(trained_run.workspace, selection)
+    assert not caplog.text
+    split = read_record(Splits, trained_run.workspace.splits).folds[1]
+    record_training(trained_run, "3d_fullres", "1", split, elapsed_seconds=3.25)
+    plan = read_record(Plan, trained_run.workspace.plan)
+    choose_recipe(trained_run.workspace, plan, None, None, "final")
+    assert "fold(s) 1 of 3d_fullres were trained again since; score, thresholds" in caplog.text
+    caplog.clear()
+    assert select_model(trained_run.workspace).weights != selection.weights
+    choose_recipe(trained_run.workspace, plan, None, None, "final")
+    assert "trained again" not in caplog.text

@@ -78,7 +78,7 @@ def _split_word(stem: str, words: tuple[str, ...]) -> tuple[str, str] | None:
     match = re.fullmatch(
         rf"(?:(?P<before>.+){_MARK})?(?P<last>{any_word})|(?P<first>{any_word}){_MARK}(?P<after>.+)",
         stem,
-        re.IGNORECASE,
+        re.IGNORECASE | re.DOTALL,
     )
     if match is None:
         return None

@@ -50,7 +50,7 @@ SHEAR_NOTE = (
 _CANONICAL_AXES = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
 """Directions of the working axes z, y, x in world coordinates (right, anterior, superior), one per row."""
 
-_CHANNEL_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_CHANNEL_NAME = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
 """Stem of the file of one channel: CASE_0000, CASE_0001, ..."""
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import TypeVar
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.formats.reading import read_image
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_maps
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
@@ -27,7 +27,7 @@ logger = logging.getLogger("autoseg.predict")
 Result = TypeVar("Result")
 
 CASE_ERRORS = (AutosegError, OSError, MemoryError, RuntimeError, ValueError)
-"""Errors that fail one case and leave the others alone."""
+"""Errors that fail one case and leave the others alone, but for WriteError: a full disk is full for all of them."""
 
 
 def predict_cases(
@@ -45,6 +45,9 @@ def predict_cases(
 
     Yields:
         The outcome of every case, in order; one of CASE_ERRORS fails the case, any other error is raised.
+
+    Raises:
+        WriteError: If the disk is full: the cases that follow could not be written either.
     """
     if predictor.max_memory is not None:
         for file in files:
@@ -56,6 +59,8 @@ def predict_cases(
             try:
                 prepared = reading.result()
                 prediction = predictor.predict(prepared, choices, file.probabilities)
+            except WriteError:
+                raise
             except CASE_ERRORS as error:
                 finish = partial(CaseOutcome, _describe_error(error))
             else:
@@ -78,6 +83,8 @@ def predict_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoi
     try:
         prepared = prepare_case(predictor, file, choices)
         prediction = predictor.predict(prepared, choices, file.probabilities)
+    except WriteError:
+        raise
     except CASE_ERRORS as error:
         return CaseOutcome(_describe_error(error))
     return finish_case(predictor, file, prepared, prediction, choices)
@@ -108,6 +115,8 @@ def finish_case(
         if choices.statistics and prepared.volume is not None:
             rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
         write_maps(prediction, prepared.template, file, predictor.plan.encoding, colors=choices.colors)
+    except WriteError:
+        raise
     except CASE_ERRORS as error:
         return CaseOutcome(_describe_error(error))
     steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())

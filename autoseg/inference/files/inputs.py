@@ -182,7 +182,7 @@ def _split_channel_name(stem: str, channel_names: Sequence[str]) -> tuple[str, i
 
 def _without_channel_name(stem: str, channel_name: str) -> str | None:
     """The stem without the channel's name at its end; None if it has another end."""
-    match = re.fullmatch(rf"(.+)[_\-. ]{re.escape(channel_name)}", stem, re.IGNORECASE)
+    match = re.fullmatch(rf"(.+)[_\-. ]{re.escape(channel_name)}", stem, re.IGNORECASE | re.DOTALL)
     return match[1] if match else None
 
 

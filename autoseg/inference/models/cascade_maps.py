@@ -21,14 +21,15 @@ from autoseg.imaging.arrays.storage import (
     Opener,
     StoredArray,
     keep_open,
+    label_map_origin,
     open_label_map,
     save_label_map,
 )
 from autoseg.inference.restoring.restore import LabelIndices
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.checkpoint import Checkpoint, hash_of_cases
 from autoseg.records.files import read_record
-from autoseg.records.plan import Plan, Splits, hash_of, is_model_of
+from autoseg.records.plan import Plan, Split, Splits, hash_of, is_model_of
 from autoseg.records.workspace import Workspace
 from autoseg.text import format_command
 
@@ -137,6 +138,31 @@ def load_previous(workspace: Workspace, plan: Plan, name: str, cases: Sequence[s
         raise TrainingError(_describe_faults(workspace, plan, name, faults))
     opener = keep_open()
     return {case: maps[folds[case]].open(case, opener) for case in cases}
+
+
+def is_trained_on_maps_of_today(
+    workspace: Workspace, plan: Plan, name: str, split: Split, checkpoint: Checkpoint
+) -> bool:
+    """Whether a fold of a cascade was trained on the label maps that its previous step has now.
+
+    True also where that is not known: the cases are not preprocessed any more, or the checkpoint has no hash.
+
+    Args:
+        workspace: Workspace with the splits, label maps and preprocessed cases.
+        plan: Plan with the cascade.
+        name: Configuration name of the cascade.
+        split: Cases of the fold.
+        checkpoint: Record of the fold's weights.
+    """
+    cases = sorted([*split.training, *split.validation])
+    folder = workspace.preprocessed(plan.configurations[name].preprocessed_as)
+    if not checkpoint.cases_hash or not all((folder / (case + RECORD_ENDING)).exists() for case in cases):
+        return True
+    try:
+        maps = load_previous(workspace, plan, name, cases)
+    except TrainingError:
+        return False
+    return checkpoint.cases_hash == hash_of_cases(split.training, [label_map_origin(maps[case]) for case in cases])
 
 
 def _describe_faults(workspace: Workspace, plan: Plan, name: str, faults: Mapping[tuple[str, str], int]) -> str:

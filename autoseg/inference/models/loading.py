@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.imaging.formats.volume import AnyArray
+from autoseg.inference.models.trainings import warn_of_other_trainings
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.inference.restoring.restore import LogitStream
 from autoseg.inference.windows.logit_slab import SlabStorage
@@ -87,6 +88,7 @@ def choose_recipe(
         selection = read_record(Selection, workspace.selection)
         if not asked:
             _warn_of_other_folds(workspace, selection, checkpoint)
+        warn_of_other_trainings(workspace, selection)
         return selection.model_copy(update={"folds": asked or selection.folds})
     for name in order_configurations(plan.configurations, PREFERENCE):
         if all(workspace.trained_folds(step, checkpoint) for step in cascade_steps(plan, name)):
@@ -110,8 +112,10 @@ def order_configurations(names: Iterable[str], order: Sequence[str]) -> list[str
 
 def cascade_steps(plan: Plan, name: str) -> tuple[str, ...]:
     """Names of a configuration and, before it, of all cascade steps that it follows."""
-    previous = plan.configurations[name].previous_configuration
-    return (name,) if previous is None else (*cascade_steps(plan, previous), name)
+    steps = [name]
+    while (previous := plan.configurations[steps[0]].previous_configuration) is not None:
+        steps.insert(0, previous)
+    return tuple(steps)
 
 
 def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint: str) -> None:

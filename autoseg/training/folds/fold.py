@@ -11,8 +11,9 @@ import torch
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import Opener, StoredCase, keep_open, open_array, open_case
+from autoseg.records.checkpoint import hash_of_cases
 from autoseg.records.dataset import DatasetDescription
-from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, hash_of, model_hash
+from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.system import measure_total_memory
 from autoseg.training.data.augmentation.parameters import AugmentationRules
@@ -101,8 +102,7 @@ class Fold:
     @property
     def cases_hash(self) -> str:
         """Hash of the training cases' ids, and of the origins of a cascade's label maps."""
-        cases = sorted(self.split.training)
-        return hash_of([cases, self.previous_origins] if self.previous_origins else cases)
+        return hash_of_cases(self.split.training, self.previous_origins)
 
     @property
     def workers(self) -> int:

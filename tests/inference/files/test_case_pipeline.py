@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoseg.errors import PredictionError
+from autoseg.errors import PredictionError, WriteError
 from autoseg.inference.files import case_pipeline
 from autoseg.inference.files.case_pipeline import predict_cases
 from autoseg.inference.files.inputs import InputCase
@@ -198,3 +198,29 @@ def test_a_case_that_is_too_large_for_the_memory_fails_with_what_to_do(monkeypat
         (outcome,) = predict_cases(stub, files, OutputChoices())
         assert outcome.error.startswith("the memory of the machine or the GPU is too small for this image")
         assert "--max-memory or --device cpu" in outcome.error
+
+
+@pytest.mark.parametrize("step", ["prepare", "predict", "finish"])
+@pytest.mark.parametrize("max_memory", [None, 10**9])
+def test_a_full_disk_stops_the_run_at_its_first_case(monkeypatch, step, max_memory):
+    record = Record()
+
+    def fail(*_, **__):
+        raise WriteError("x.nii.gz: cannot be written, because the disk is full")
+
+    monkeypatch.setattr(case_pipeline, "prepare_case", lambda *_: "prepared")
+    monkeypatch.setattr(case_pipeline, "write_maps", fail)
+    monkeypatch.setattr(case_pipeline, "measure_labels", lambda *_: ())
+    if step == "prepare":
+        monkeypatch.setattr(case_pipeline, "prepare_case", fail)
+    predict = fail if step == "predict" else record.predict
+    prepared: Any = SimpleNamespace(volume=None, template=None, notes=(), warnings=())
+    if step != "prepare":
+        monkeypatch.setattr(case_pipeline, "prepare_case", lambda *_: prepared)
+    stub: Any = SimpleNamespace(
+        max_memory=max_memory, plan=SimpleNamespace(encoding=None, labels={}), predict=lambda _, *__: predict(0)
+    )
+    files = [OutputFile(InputCase(str(number), ()), Path(f"{number}.nii.gz")) for number in range(9)]
+    with pytest.raises(WriteError, match="the disk is full"):
+        [*predict_cases(stub, files, OutputChoices())]
+    assert len([event for event in record.events if event[0] == "begin"]) <= 2

@@ -355,3 +355,8 @@ def test_two_folders_of_images_have_to_be_chosen_from(tmp_path):
         UsageError, match="has the folders imagesTr and imagesTs; give the one with the images to predict"
     ):
         find_inputs(tmp_path, ONE)
+
+
+def test_channels_are_found_whatever_characters_a_name_has(tmp_path):
+    touch(tmp_path, "new\nline_0000.nii.gz", "new\nline_0001.nii.gz", "a\rb_0000.nii.gz", "a\rb_0001.nii.gz")
+    assert [item.case for item in find_inputs(tmp_path, ("T1", "T2"))] == ["a\rb", "new\nline"]

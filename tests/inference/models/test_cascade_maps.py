@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from autoseg.errors import TrainingError
-from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps
+from autoseg.imaging.arrays.storage import label_map_origin
+from autoseg.inference.models.cascade_maps import (
+    NextStepMaps,
+    is_trained_on_maps_of_today,
+    load_previous,
+    next_step_maps,
+)
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.checkpoint import Checkpoint, hash_of_cases
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Split, Splits
 from tests.builders import CASCADE, make_cascade_plan, make_record, write_model
@@ -127,3 +133,25 @@ def test_a_case_that_no_fold_holds_out_is_refused(workspace, plan):
     message = f"{re.escape(str(workspace.splits))}: 2 cases, b first, are in the validation part of no fold"
     with pytest.raises(TrainingError, match=message):
         load_previous(workspace, plan, CASCADE, CASES)
+
+
+def test_a_cascade_of_an_earlier_training_of_its_previous_step_is_noticed(workspace, plan):
+    """Retrained: with label maps made again, without, and not yet finished."""
+    split = read_record(Splits, workspace.splits).folds[0]
+    origins = [label_map_origin(array) for _, array in sorted(load_previous(workspace, plan, CASCADE, CASES).items())]
+    path = workspace.fold("3d_lowres", "1") / "checkpoint_final.json"
+    previous = read_record(Checkpoint, path)
+    cascade = previous.model_copy(update={"cases_hash": hash_of_cases(split.training, origins)})
+    assert is_trained_on_maps_of_today(workspace, plan, CASCADE, split, cascade)
+
+    write_record(previous.model_copy(update={"elapsed_seconds": 7.5}), path)
+    assert not is_trained_on_maps_of_today(workspace, plan, CASCADE, split, cascade)
+    write_maps(workspace, plan, "1")
+    assert not is_trained_on_maps_of_today(workspace, plan, CASCADE, split, cascade)
+    path.unlink()
+    assert not is_trained_on_maps_of_today(workspace, plan, CASCADE, split, cascade)
+
+    imported = cascade.model_copy(update={"cases_hash": ""})
+    assert is_trained_on_maps_of_today(workspace, plan, CASCADE, split, imported)
+    (workspace.preprocessed("3d_fullres") / "a.json").unlink()
+    assert is_trained_on_maps_of_today(workspace, plan, CASCADE, split, cascade)
