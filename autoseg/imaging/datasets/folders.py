@@ -5,12 +5,11 @@ fits is taken. No image is opened here.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.bids import find_bids_cases
 from autoseg.imaging.datasets.grouping import Group, group_by_label, name_channels, one_case, split_labels
 from autoseg.imaging.datasets.mask_files import (
@@ -64,11 +63,7 @@ class FolderLayout:
 
 
 def find_cases(folder: Path) -> tuple[FolderLayout, FolderCases] | None:
-    """The first layout that fits, with its cases; None when none fits.
-
-    Raises:
-        DatasetError: If the folder can be read in two ways.
-    """
+    """The first layout that fits, with its cases; None when none fits."""
     for layout in FOLDER_LAYOUTS:
         found = layout.find(folder)
         if found is not None:
@@ -92,6 +87,42 @@ def _bids(folder: Path) -> FolderCases | None:
     )
 
 
+def find_other_places(folder: Path) -> Iterator[FolderCases]:
+    """Cases of each folder of images with each of label maps, of the folder itself, and of its subfolders."""
+    for images, labels in _folder_pairs(folder):
+        yield _paired(folder, images, labels)
+    for cases in (_one_folder(folder), _subfolder_cases(folder)):
+        if cases is not None:
+            yield cases
+
+
+def is_usual(found: FolderCases) -> bool:
+    """Whether cases lie in two folders that are taken whatever else lies beside them."""
+    complete = [files for files in found.cases if files.images and files.label]
+    return any(
+        all(files.images[0].startswith(f"{images}/") and files.label.startswith(f"{labels}/") for files in complete)
+        for images, labels in _USUAL_FOLDERS
+    )
+
+
+def describe_several_folders(folder: Path) -> str:
+    """The folders of images and of label maps with their numbers of files, if there are several of one kind."""
+    pairs = _folder_pairs(folder)
+    if len(pairs) < 2:
+        return ""
+    names = list(dict.fromkeys([images for images, _ in pairs] + [labels for _, labels in pairs]))
+    counts = ", ".join(f"{name}/ ({len(image_files(folder / name))} files)" for name in names)
+    return f"several folders of images or of label maps: {counts}"
+
+
+def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
+    """Every folder of images with every folder of label maps, by any of their names."""
+    subfolders = visible_folders(folder)
+    images = [name for name in subfolders if name.lower() in IMAGE_FOLDERS]
+    labels = [name for name in subfolders if name.lower() in LABEL_FOLDERS]
+    return [(image_folder, label_folder) for image_folder in images for label_folder in labels]
+
+
 def _usual_folders(images: str, labels: str, folder: Path) -> FolderCases | None:
     if not ((folder / images).is_dir() and (folder / labels).is_dir()):
         return None
@@ -99,19 +130,9 @@ def _usual_folders(images: str, labels: str, folder: Path) -> FolderCases | None
 
 
 def _named_folders(folder: Path) -> FolderCases | None:
-    """One folder of images and one of label maps, by any of their names."""
-    subfolders = visible_folders(folder)
-    images = [name for name in subfolders if name.lower() in IMAGE_FOLDERS]
-    labels = [name for name in subfolders if name.lower() in LABEL_FOLDERS]
-    if not images or not labels:
-        return None
-    if len(images) > 1 or len(labels) > 1:
-        counts = ", ".join(f"{name}/ ({len(image_files(folder / name))} files)" for name in (*images, *labels))
-        raise DatasetError(
-            f"{folder}: several folders of images or of label maps: {counts}. Rename those that are not to be used, or "
-            "list the files in a CSV file with the columns case, image, label."
-        )
-    return _paired(folder, images[0], labels[0])
+    """One folder of images and one of label maps, by any of their names; of several, those with most cases."""
+    pairs = [_paired(folder, images, labels) for images, labels in _folder_pairs(folder)]
+    return max(pairs, key=lambda found: sum(bool(files.label) for files in found.cases), default=None)
 
 
 def _paired(folder: Path, image_folder: str, label_folder: str) -> FolderCases:
@@ -155,8 +176,13 @@ def _one_folder(folder: Path) -> FolderCases | None:
 
 def _case_folders(folder: Path) -> FolderCases | None:
     """One subfolder for each case, its label map marked by a word."""
+    return None if image_files(folder) else _subfolder_cases(folder)
+
+
+def _subfolder_cases(folder: Path) -> FolderCases | None:
+    """Cases in subfolders, whatever lies beside these."""
     subfolders = visible_folders(folder)
-    if image_files(folder) or any(name.lower() in _PARTS_OF_A_DATASET for name in subfolders):
+    if any(name.lower() in _PARTS_OF_A_DATASET for name in subfolders):
         return None
     groups: list[Group] = []
     faults: list[Fault] = []

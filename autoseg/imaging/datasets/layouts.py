@@ -27,6 +27,7 @@ from autoseg.imaging.datasets.list_files import is_list_file
 from autoseg.imaging.datasets.pairing import image_files, pair_files
 from autoseg.imaging.datasets.pattern_cases import find_pattern_cases
 from autoseg.imaging.datasets.patterns import FilePatterns, channel_words
+from autoseg.imaging.datasets.readings import find_other_readings
 from autoseg.imaging.datasets.unknown_layout import describe_unknown_layout
 from autoseg.imaging.formats.volume import split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault, LabelValues, LayoutName
@@ -152,7 +153,7 @@ def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDa
     if found is None:
         raise DatasetError(f"{folder}: no known dataset layout; {_EXPECTED}\n{describe_unknown_layout(folder)}")
     layout, cases = found
-    notes = (*_without_empty(cases.recognized), *cases.notes)
+    notes = (*_without_empty(cases.recognized), *cases.notes, *find_other_readings(folder, cases))
     if declared is not None:
         dataset = _found(folder, layout.name, declared, list(cases.cases), list(cases.faults))
         return replace(dataset, channel_words=cases.channel_words, notes=notes)
