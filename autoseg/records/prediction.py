@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # numpy is not needed to show the options of a command
 INSTANCES = "instances"
 """Kind of the map of instances, `CASE_instances.ext`."""
 
+OVERLAY = "overlay"
+"""Kind of the picture for people to look at, `CASE_overlay.png`."""
+
 
 def _option(words: str, description: str, maps: tuple[str, ...] = ()) -> dict[str, object]:
     """What the command line shows of an output, and the kinds of maps that it writes as `CASE_kind.ext`."""
@@ -49,6 +52,13 @@ class OutputChoices:
     """Separate objects of each label; in files also rows in `instances.csv`."""
     colors: bool = field(default=False, metadata=_option("--colors", "names and colours of labels for viewers"))
     """Colour tables, and names inside NIfTI label maps; files only."""
+    overlay: bool = field(
+        default=False,
+        metadata=_option(
+            "--overlay", "CASE_overlay.png: labels on the image, slices of a volume on one sheet", maps=(OVERLAY,)
+        ),
+    )
+    """Picture of the image with its labels; files only."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from PIL import Image
 
 from autoseg.errors import UsageError
+from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.sinks.probabilities import ProbabilityVolume
 from autoseg.records.prediction import OutputChoices
 from autoseg.stages.predict import RunOptions, predict_files
@@ -206,6 +208,18 @@ def test_single_file_to_a_named_file(tmp_path, predictor):
     assert stored.dtype == np.float16
     np.testing.assert_allclose(stored.astype(np.float32).sum(axis=0), 1, atol=2e-3)
     assert (stored[0, :, :3] == 1).all(), "background is certain outside the crop"
+
+
+def test_overlays_are_written_beside_label_maps_and_are_no_label_maps(tmp_path, predictor):
+    write_nifti(make_image(1), tmp_path / "in" / "a.nii.gz")
+    output, choices = tmp_path / "out", OutputChoices(overlay=True)
+    assert predict_files(predictor, tmp_path / "in", output, choices) == []
+    with Image.open(output / "a_overlay.png") as overlay:
+        assert overlay.mode == "RGB"
+    assert find_label_maps(output) == {"a": output / "a.nii.gz"}
+    (output / "a_overlay.png").unlink()
+    predict_files(predictor, tmp_path / "in", output, choices, RunOptions(skip_existing=True))
+    assert (output / "a_overlay.png").is_file()
 
 
 def test_pictures_give_png_and_clashing_names_are_told(tmp_path):

@@ -15,12 +15,15 @@ from functools import partial
 from typing import TypeVar
 
 from autoseg.errors import AutosegError, WriteError
+from autoseg.imaging.arrays.display import choose_window
 from autoseg.imaging.formats.reading import read_image
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_maps
+from autoseg.inference.files.overlays import write_overlay
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
+from autoseg.inference.models.label_colors import name_label_values
 from autoseg.inference.predictor.case_predictor import CasePredictor, PreparedCase
 from autoseg.networks.devices import is_out_of_memory
-from autoseg.records.prediction import OutputChoices, Prediction
+from autoseg.records.prediction import OVERLAY, OutputChoices, Prediction
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -91,11 +94,12 @@ def predict_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoi
 
 
 def prepare_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoices) -> PreparedCase:
-    """Read and preprocess one case; statistics need the image as it was read."""
+    """Read and preprocess one case; statistics and overlays need the image as it was read."""
     start = time.perf_counter()
     volume = read_image(file.item.images)
     seconds = time.perf_counter() - start
-    return predictor.prepare(volume, case=file.item.case, overwrite=not choices.statistics, read_seconds=seconds)
+    overwrite = not (choices.statistics or choices.overlay)
+    return predictor.prepare(volume, case=file.item.case, overwrite=overwrite, read_seconds=seconds)
 
 
 def finish_case(
@@ -114,6 +118,9 @@ def finish_case(
     try:
         if choices.statistics and prepared.volume is not None:
             rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
+        if choices.overlay and prepared.volume is not None:
+            names, window = name_label_values(predictor.plan.encoding), choose_window(predictor.plan)
+            write_overlay(prepared.volume, prediction.labels, names, window, file.side_map(OVERLAY))
         write_maps(prediction, prepared.template, file, predictor.plan.encoding, colors=choices.colors)
     except WriteError:
         raise

@@ -17,7 +17,7 @@ from autoseg.inference.files.tables import LabelStatistics
 from autoseg.inference.models.label_colors import name_label_values, with_label_table
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import real_path
-from autoseg.records.prediction import INSTANCES, Instance, OutputChoices, Prediction
+from autoseg.records.prediction import INSTANCES, OVERLAY, Instance, OutputChoices, Prediction
 from autoseg.records.temporaries import sweep_temporaries
 
 SIDE_MAPS: tuple[str, ...] = tuple(kind for choice in fields(OutputChoices) for kind in choice.metadata["maps"])
@@ -39,12 +39,14 @@ class OutputFile:
         return self.target.with_name(f"{self.item.case}_probabilities.b2nd")
 
     def side_map(self, kind: str) -> Path:
-        """Path of a map `CASE_kind`, beside the label map and in its format."""
-        return self.target.with_name(f"{self.item.case}_{kind}{split_ending(self.target.name)[1]}")
+        """Path of a map `CASE_kind`, beside the label map and in its format; the overlay is a PNG."""
+        ending = ".png" if kind == OVERLAY else split_ending(self.target.name)[1]
+        return self.target.with_name(f"{self.item.case}_{kind}{ending}")
 
     def is_done(self, choices: OutputChoices) -> bool:
-        """Whether an earlier run wrote the label map, and the map of instances where that is asked for."""
-        return self.target.is_file() and (not choices.instances or self.side_map(INSTANCES).is_file())
+        """Whether an earlier run wrote the label map, and the map of instances and the overlay where asked for."""
+        asked = [INSTANCES] * choices.instances + [OVERLAY] * choices.overlay
+        return self.target.is_file() and all(self.side_map(kind).is_file() for kind in asked)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,10 @@ def name_label_values(encoding: LabelEncoding) -> tuple[LabelColor, ...]:
             of_value = names.setdefault(encoding.values[head.painted_index], [])
             name = head.part_of or head.name
             of_value += [name] if name not in of_value else []  # core and border have one name
+    declared = {color.value: color.rgb for color in reversed(encoding.reading.colors)} if encoding.reading else {}
     return tuple(
-        LabelColor(value, "/".join(names[value]), label_color(position)) for position, value in enumerate(sorted(names))
+        LabelColor(value, "/".join(names[value]), declared.get(value) or label_color(position))
+        for position, value in enumerate(sorted(names))
     )
 
 

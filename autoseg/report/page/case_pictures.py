@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.arrays.display import (
+    Window,
+    box_around,
+    describe_slice,
+    display_grey,
+    display_image,
+    through_plane_axis,
+)
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.formats.reading import read_image, read_label_map, split_ending
@@ -23,13 +31,7 @@ from autoseg.report.charts.slices import (
     QUALITY,
     Outline,
     SliceImage,
-    Window,
-    box_around,
-    describe_slice,
-    display_grey,
-    display_image,
     make_slice,
-    through_plane_axis,
     trace_labels,
 )
 from autoseg.report.page.validation import PooledFolds

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from autoseg.imaging.arrays.display import choose_window
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.records.dataset import DatasetDescription, LabelEncoding, LabelValues
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
@@ -20,7 +21,7 @@ from autoseg.report.charts.slices import NUM_LABEL_COLOURS
 from autoseg.report.page.outliers import MM3_PER_ML, Outlier, find_outliers, flagged_cases, group_outliers
 from autoseg.report.page.samples import Sample, read_samples
 from autoseg.report.page.templates import render_template
-from autoseg.report.page.windows import choose_window, describe_window
+from autoseg.report.page.windows import describe_window
 from autoseg.text import Row, distinct_names, format_quantity
 
 MAX_CHANNELS = 8

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_folds
+from autoseg.imaging.arrays.display import Window, choose_window
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
@@ -17,7 +18,6 @@ from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
-from autoseg.report.charts.slices import Window
 from autoseg.report.page.calibration import render_calibration
 from autoseg.report.page.case_pictures import show_validation_cases
 from autoseg.report.page.dataset_section import label_legend, render_dataset
@@ -36,7 +36,7 @@ from autoseg.report.page.validation import (
     read_pooled_folds,
     read_selected_ensemble,
 )
-from autoseg.report.page.windows import choose_window, describe_window
+from autoseg.report.page.windows import describe_window
 from autoseg.text import format_names
 
 RecordType = TypeVar("RecordType", bound=Record)

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError
+from autoseg.imaging.arrays.display import choose_window, describe_slice, display_image, through_plane_axis
 from autoseg.imaging.arrays.storage import open_case
 from autoseg.imaging.datasets.cases import read_case
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
-from autoseg.report.charts.slices import SliceImage, describe_slice, display_image, make_slice, through_plane_axis
-from autoseg.report.page.windows import choose_window
+from autoseg.report.charts.slices import SliceImage, make_slice
 
 MAX_SAMPLES = 12
 MAX_FLAGGED_SAMPLES = 4

@@ -11,12 +11,8 @@ from PIL import Image
 from autoseg.report.charts.slices import (
     MAX_EDGE,
     NUM_LABEL_COLOURS,
-    box_around,
-    describe_slice,
-    display_image,
     encode_image,
     make_slice,
-    through_plane_axis,
     trace_labels,
     trace_mask,
 )
@@ -74,46 +70,3 @@ def test_a_slice_is_shown_in_millimetres():
     assert (shown.width, shown.height) == (30, 10)
     assert shown.aspect == pytest.approx(30 / 25)
     assert shown.prediction == ()
-
-
-@pytest.mark.parametrize(
-    ("shape", "spacing", "expected"),
-    [
-        ((30, 40, 50), (1.0, 1.0, 1.0), 0),
-        ((30, 40, 50), (1.0, 1.05, 1.0), 0),
-        ((30, 40, 50), (1.0, 5.0, 1.0), 1),
-        ((30, 40, 50), (0.5, 0.5, 3.0), 2),
-        ((1, 40, 50), (999.0, 1.0, 1.0), 0),
-        ((30, 1, 50), (1.0, 1.0, 9.0), 1),
-    ],
-)
-def test_slices_follow_each_other_along_the_thick_axis(shape, spacing, expected):
-    assert through_plane_axis(shape, spacing) == expected
-
-
-def test_colours_stay_as_they_are_and_other_channels_are_grey():
-    image = np.zeros((3, 4, 6), dtype=np.float32)
-    image[0], image[1, 0, 0] = 51.0, 255.0
-    shown = display_image(image, in_colour=True)
-    assert shown.shape == (4, 6, 3)
-    np.testing.assert_allclose(shown[1, 1], (0.2, 0, 0))
-    assert display_image(image, in_colour=False).shape == (4, 6)
-
-
-def test_places_are_counted_from_one():
-    assert describe_slice(1, 0, 7) == "coronal slice 1 of 7"
-    assert describe_slice(0, 0, 1) == "slice"
-
-
-def test_the_box_around_a_structure_has_a_margin():
-    foreground = np.zeros((9, 40, 50), dtype=bool)
-    foreground[2:5, 10:20, 30:38] = True
-    box, middle = box_around(foreground)
-    assert box == (slice(1, 6), slice(5, 25), slice(25, 43))
-    assert middle == (3, 14, 33)
-
-
-def test_without_foreground_the_box_is_everything():
-    box, middle = box_around(np.zeros((4, 6, 8), dtype=bool))
-    assert box == (slice(0, 4), slice(0, 6), slice(0, 8))
-    assert middle == (2, 3, 4)
