@@ -22,6 +22,7 @@ from autoseg.folds import find_split
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.imaging.datasets.label_reading import AS_LABEL_VALUES, ReadingOptions
+from autoseg.imaging.datasets.label_tables import LabelNames
 from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.locks import lock, refuse_planning, refuse_trainings
 from autoseg.plugins import DEFAULT_PLANNER
@@ -55,8 +56,8 @@ class PlanningOptions:
     target: Target = "labels"
     orientation: OrientationName = "canonical"
     channel_names: tuple[str, ...] | None = None
-    labels: Mapping[str, LabelValues] | None = None
-    """Values in the files by name, for datasets that do not declare their labels."""
+    labels: Mapping[str, LabelValues] | LabelNames | None = None
+    """Values in the files by name, for datasets that do not declare their labels; or what a file names."""
     reading: ReadingOptions = AS_LABEL_VALUES
     """How label files are read whose pixels are not label values."""
     patterns: FilePatterns | None = None

@@ -25,7 +25,7 @@ def write_list(arguments: argparse.Namespace) -> int:
     for fault in found.faults:
         print(f"{fault.severity}: {fault.case or '-'}: {fault.file or '-'}: {fault.what}")
     options = ["--channels", ",".join(names)] if names and image_columns(found) != list(names) else []
-    labels = arguments.label_names or found.labels or {}
+    labels = (arguments.label_names.labels if arguments.label_names else found.labels) or {}
     if labels and all(isinstance(value, int) for value in labels.values()):
         options += ["--label-names", ",".join(f"{name}={value}" for name, value in labels.items())]
     print(f"List: {arguments.write_list} ({len(found.cases)} cases)")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autoseg.imaging.datasets.label_reading import ReadingOptions
+    from autoseg.imaging.datasets.label_tables import LabelNames
 
 AXES = "zyx"
 """Letters of the axes of a patch; one of two axes has the last two."""
@@ -80,11 +81,28 @@ def channel_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def named_labels(text: str) -> dict[str, int | tuple[int, ...]]:
-    """Read `liver=1,tumour=2`, or with regions `whole=1+2,core=2`, as values by name.
+def named_labels(text: str) -> "LabelNames":
+    """Read the names of labels from `liver=1,tumour=2`, or with regions `whole=1+2,core=2`, or from a file.
 
     Raises:
         argparse.ArgumentTypeError: If it is something else, or a name or a value of a region occurs twice.
+    """
+    from autoseg.errors import DatasetError
+    from autoseg.imaging.datasets.label_tables import TABLE_ENDINGS, given_labels, read_label_names
+
+    try:
+        if text.lower().endswith(TABLE_ENDINGS) or ("=" not in text and Path(text).is_file()):
+            return read_label_names(Path(text))
+        return given_labels(_labels_in_text(text))
+    except DatasetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _labels_in_text(text: str) -> dict[str, int | tuple[int, ...]]:
+    """Values by name.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is something else, or a name or a value of a region occurs twice.
     """
     labels: dict[str, int | tuple[int, ...]] = {}
     for entry in text.split(","):

@@ -158,7 +158,8 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--label-names", type=named_labels, default=None, metavar="liver=1,tumour=2",
-        help="labels and their values in the files, for datasets without dataset.json; regions as whole=1+2,core=2, "
+        help="labels and their values in the files, for datasets without dataset.json, or a file with them "
+        "(labels.json, a table of ITK-SNAP, 3D Slicer, FreeSurfer or BIDS); regions as whole=1+2,core=2, "
         "from the largest to the smallest; `ignore` names voxels that do not count",
     )  # fmt: skip
     add_label_reading(group)

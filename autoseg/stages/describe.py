@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.labels import choose_region_order, make_encoding, value_list
+from autoseg.imaging.arrays.labels import make_encoding, value_list
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.checks import (
     CaseFacts,
@@ -19,6 +19,7 @@ from autoseg.imaging.datasets.checks import (
     stray_values,
 )
 from autoseg.imaging.datasets.effort import choose_workers
+from autoseg.imaging.datasets.label_naming import name_labels
 from autoseg.imaging.datasets.label_reading import (
     AS_LABEL_VALUES,
     MIXED_SCALES,
@@ -28,8 +29,9 @@ from autoseg.imaging.datasets.label_reading import (
     resolve_reading,
     suggest_colors,
 )
+from autoseg.imaging.datasets.label_tables import LabelNames
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
-from autoseg.imaging.datasets.part_names import has_parts, name_parts, select_parts, split_segmentations
+from autoseg.imaging.datasets.part_names import has_parts, name_parts
 from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.imaging.formats.reading import describe_notes, split_ending
 from autoseg.processes import WorkerDeath
@@ -58,7 +60,7 @@ def describe_dataset(
     *,
     patterns: FilePatterns | None = None,
     channel_names: Sequence[str] | None = None,
-    labels: Mapping[str, LabelValues] | None = None,
+    labels: Mapping[str, LabelValues] | LabelNames | None = None,
     reading: ReadingOptions = AS_LABEL_VALUES,
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
@@ -72,7 +74,8 @@ def describe_dataset(
         patterns: Names of the files in the folder; None: the layout is recognised.
         channel_names: Names that replace the declared or guessed ones, in channel order.
         labels: Values in the files by name, for datasets that do not declare their labels; `ignore` names voxels that
-            do not count. None: the declared ones, else one for each value in the files.
+            do not count; or what a file names. None: the declared ones, else those that a file beside the dataset
+            names, else one for each value in the files.
         reading: How label files are read whose pixels are not label values: colours, soft masks.
         orientation: Working orientation of all later stages.
         skip_faulty: Whether faulty cases are left out, with their faults as warnings, instead of an error; they do not
@@ -138,24 +141,16 @@ def describe_dataset(
 
 
 def _with_names(
-    found: FoundDataset, labels: Mapping[str, LabelValues] | None, channel_names: Sequence[str] | None
+    found: FoundDataset, labels: Mapping[str, LabelValues] | LabelNames | None, channel_names: Sequence[str] | None
 ) -> FoundDataset:
     """The dataset with labels and channels as the user names them.
 
     Wrong labels and datasets without cases are refused before any image is opened.
     """
-    if labels is not None and found.labels is not None:
-        raise DatasetError(
-            f"{found.folder}: dataset.json declares the labels; leave --label-names out, or change it there"
-        )
-    if labels is not None:
-        found = replace(found, labels=dict(labels), regions_class_order=choose_region_order(labels))
+    found = name_labels(found, labels)
     names = channel_names or found.channel_names
     if names:
         found = order_images(found, names)
-    found = split_segmentations(found)
-    if has_parts(found):
-        found = select_parts(found)
     if found.labels is not None:
         make_encoding(found.labels, found.regions_class_order)
     if not found.cases:

@@ -87,8 +87,8 @@ def test_the_workspace_is_named_after_the_dataset(tmp_path, monkeypatch):
 
 
 def test_named_labels():
-    assert named_labels("liver=1, left kidney = 2,a=b=3") == {"liver": 1, "left kidney": 2, "a=b": 3}
-    assert named_labels("whole=1+2, core= 2,ignore=255") == {"whole": (1, 2), "core": 2, "ignore": 255}
+    assert named_labels("liver=1, left kidney = 2,a=b=3").labels == {"liver": 1, "left kidney": 2, "a=b": 3}
+    assert named_labels("whole=1+2, core= 2,ignore=255").labels == {"whole": (1, 2), "core": 2, "ignore": 255}
     for wrong in ("liver", "liver=", "=1", "liver=x", "liver=-1", "liver=1,", "liver=1,liver=2", "a=1+", "a=1+1"):
         with pytest.raises(argparse.ArgumentTypeError, match=r"expected NAME=VALUE|given twice"):
             named_labels(wrong)

@@ -46,7 +46,10 @@ def split_segmentations(found: FoundDataset) -> FoundDataset:
                 for segment in segments
             )
     names = list(dict.fromkeys(part.label for of_case in parts.values() for part in of_case))
-    if not parts or (found.labels is not None and not set(found.labels) & set(names)):
+    are_values_named = found.value_names is not None or (
+        found.labels is not None and not set(found.labels) & set(names)
+    )
+    if not parts or are_values_named:
         return found
     faults += [
         Fault(
