@@ -14,7 +14,7 @@ from autoseg.imaging.datasets.case_names import name_cases, name_channels_of
 from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.list_files import Cell, ListTable, read_list_table
 from autoseg.imaging.formats.volume import split_ending
-from autoseg.records.dataset import CaseFiles, Fault
+from autoseg.records.dataset import CaseFiles, Fault, LabelPart
 from autoseg.records.files import real_path, relative_path
 from autoseg.records.names import is_file_name
 
@@ -86,17 +86,33 @@ def cases_of_table(table: ListTable, *, by_common_part: bool = False) -> ListedC
         names = groups
     cases, faults = [], []
     for row, files, name in zip(rows, images, names, strict=True):
-        label = cell_parts(row[columns.label]) if columns.label else ()
+        label = [part for column in _label_columns(columns) for part in cell_parts(row[column])]
         listed = listed_case(folder, _text(row, columns.case) or name, files, label[0] if label else "")
         fold, fault = read_fold(_fold_word(row, columns))
         faults += [*_error(listed, fault), *_error(listed, _missing_image(row, columns))]
-        faults += _error(listed, "several label maps are listed; expected one" if len(label) > 1 else "")
-        cases.append(listed.model_copy(update={"group": _text(row, columns.group), "fold": fold}))
+        if len(label) > max(1, len(columns.masks)):
+            faults += _error(listed, "several label maps are listed; expected one")
+        masks = _read_masks(row, columns, folder)
+        cases.append(listed.model_copy(update={"group": _text(row, columns.group), "fold": fold, "parts": masks}))
     cases.sort(key=lambda files: files.case)
     faults += [*listing_faults(cases), *fold_faults(cases)]
     notes = tuple(_unused(columns, len(table.rows) - len(rows)))
     channels = columns.channels or (name_channels_of(images) if by_common_part else None)
     return ListedCases(tuple(cases), tuple(faults), channels, _recognized(table, columns), notes)
+
+
+def _label_columns(columns: ListColumns) -> list[str]:
+    return [column for column, _ in columns.masks] or [columns.label]
+
+
+def _read_masks(row: Mapping[str, Cell], columns: ListColumns, folder: Path) -> tuple[LabelPart, ...] | None:
+    """The masks of a case by label, without those that it lacks; None for a list of label maps."""
+    parts = tuple(
+        LabelPart(label=label, file=_relative_path(folder, cell_parts(row[column])[0]))
+        for column, label in columns.masks
+        if cell_parts(row[column])
+    )
+    return parts or None
 
 
 def row_images(row: Mapping[str, Cell], columns: ListColumns, folder: Path) -> list[str]:
@@ -211,6 +227,7 @@ def _recognized(table: ListTable, columns: ListColumns) -> str:
     held = {
         f"channels {', '.join(columns.images)}": columns.channels is not None,
         f"label maps in {columns.label}": columns.label.casefold() not in ("", "label"),
+        f"masks of {', '.join(label for _, label in columns.masks)}": bool(columns.masks),
         f"groups in {columns.group}": bool(columns.group),
         f"folds in {columns.fold or columns.split}": bool(columns.fold or columns.split),
     }

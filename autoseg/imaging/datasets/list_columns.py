@@ -46,6 +46,8 @@ class ListColumns:
     channels: tuple[str, ...] | None
     """Channels that the columns name; None: `image`, or `image_0`, `image_1`, ..."""
     label: str = ""
+    masks: tuple[tuple[str, str], ...] = ()
+    """Columns of masks, one for each label, with the labels; there is no column of label maps then."""
     case: str = ""
     group: str = ""
     fold: str = ""
@@ -70,10 +72,12 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
         _first(words, known) for known in (CASE_COLUMNS, GROUP_COLUMNS, FOLD_COLUMNS, SPLIT_COLUMNS)
     )
     left = {name: word for name, word in words.items() if name not in (case, group, fold, split)}
-    label = _label_column(table, left)
-    left.pop(label, None)
+    marked = [name for name, word in left.items() if _is_exact(word) or split_label_word(word) is not None]
+    masks = _mask_columns(table, marked)
+    label = "" if masks else _label_column(table, marked)
+    left = {name: word for name, word in left.items() if name != label and name not in dict(masks)}
     images, channels = _image_columns(table, left)
-    if not images or (needs_label and not label):
+    if not images or (needs_label and not label and not masks):
         expected = "image (or image_0, image_1, ..., or a column for each channel, such as t1,flair)"
         raise DatasetError(
             f"{table.path}: expected the columns {expected}{' and label' if needs_label else ''}, found "
@@ -83,6 +87,7 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
         images=images,
         channels=channels,
         label=label,
+        masks=masks,
         case=case,
         group=group,
         fold=fold,
@@ -110,14 +115,26 @@ def _first(words: dict[str, str], known: Sequence[str]) -> str:
     return min(found)[1] if found else ""
 
 
-def _label_column(table: ListTable, words: dict[str, str]) -> str:
-    marked = [name for name, word in words.items() if _is_exact(word) or split_label_word(word) is not None]
+def _mask_columns(table: ListTable, marked: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Columns of masks with their labels, if several columns are called mask_LABEL or LABEL_mask."""
+    named = tuple((name, mask_label(name)) for name in marked if _holds_files(table, name))
+    return named if len(named) > 1 and all(label for _, label in named) else ()
+
+
+def mask_label(column: str) -> str:
+    """The label of a column of masks: `liver` for `mask_liver` or `liver_seg`; empty for a column of label maps."""
+    found = split_label_word(column) or split_label_word(_normalize(column))
+    return found[0] if found else ""
+
+
+def _label_column(table: ListTable, marked: Sequence[str]) -> str:
     with_files = [name for name in marked if _holds_files(table, name)]
     if len(with_files) > 1:
         raise DatasetError(
-            f"{table.path}: several columns hold label maps: {', '.join(with_files)}; expected one. Remove the others."
+            f"{table.path}: several columns hold label maps: {', '.join(with_files)}; expected one, or a column for "
+            "each label, such as mask_liver,mask_spleen. Remove the others."
         )
-    exact = [name for name in marked if _is_exact(words[name])]
+    exact = [name for name in marked if _is_exact(_normalize(name))]
     return next(iter([*with_files, *exact]), "")
 
 

@@ -5,11 +5,12 @@ Tested in tests/imaging/datasets/test_list_writing.py.
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.errors import UsageError
 from autoseg.imaging.datasets.layouts import FoundDataset
-from autoseg.imaging.datasets.list_columns import is_channel_column
+from autoseg.imaging.datasets.list_columns import is_channel_column, mask_label
 from autoseg.records.dataset import CaseFiles
 from autoseg.records.files import real_path, relative_path, replacing
 
@@ -32,13 +33,15 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
         raise UsageError(f"--write-list {path}: the name of the list must end in .csv")
     if path.exists():
         raise UsageError(f"--write-list {path}: the file already exists; choose another name, or delete it")
-    if any(files.parts is not None for files in found.cases):
-        raise UsageError(
-            f"--write-list: {found.folder} has a mask for each label; lists hold one label map for each case"
-        )
-    columns = image_columns(found)
+    columns, labels = image_columns(found), _mask_labels(found)
     has_groups, has_folds = any(files.group for files in found.cases), any(f.fold is not None for f in found.cases)
-    header = ["case", *columns, "label", *["group"] * has_groups, *["fold"] * has_folds]
+    header = [
+        "case",
+        *columns,
+        *([f"mask_{label}" for label in labels] or ["label"]),
+        *["group"] * has_groups,
+        *["fold"] * has_folds,
+    ]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -46,8 +49,8 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
             fold = "" if files.fold is None else str(files.fold)
             images = [_listed_path(found, image, path) for image in files.images]
             images = images if len(images) == len(columns) else [""] * len(columns)
-            label = _listed_path(found, files.label, path) if files.label else ""
-            writer.writerow([files.case, *images, label, *[files.group] * has_groups, *[fold] * has_folds])
+            references = [_listed_path(found, file, path) if file else "" for file in _label_cells(files, labels)]
+            writer.writerow([files.case, *images, *references, *[files.group] * has_groups, *[fold] * has_folds])
 
 
 def image_columns(found: FoundDataset) -> list[str]:
@@ -57,6 +60,31 @@ def image_columns(found: FoundDataset) -> list[str]:
     if len(names) == number and len(set(map(str.casefold, names))) == number and all(map(is_channel_column, names)):
         return list(names)
     return ["image"] if number == 1 else [f"image_{index}" for index in range(number)]
+
+
+def _mask_labels(found: FoundDataset) -> list[str]:
+    """Labels with masks of their own; none where each case has a label map.
+
+    Raises:
+        UsageError: If a case has several masks of one label, or a label's name cannot be that of a column.
+    """
+    parts = [part for files in found.cases for part in files.parts or ()]
+    labels = list(dict.fromkeys(part.label for part in parts))
+    is_single = all(
+        len({part.label for part in files.parts}) == len(files.parts) for files in found.cases if files.parts
+    )
+    if parts and (not is_single or any(mask_label(f"mask_{label}") != label for label in labels)):
+        raise UsageError(
+            f"--write-list: {found.folder} has several masks of one label in a case, or labels whose names cannot be "
+            "those of columns; such a dataset cannot be a list. Plan the folder itself."
+        )
+    return labels if len(labels) > 1 else []
+
+
+def _label_cells(files: CaseFiles, labels: Sequence[str]) -> list[str]:
+    """Label map of a case, or its masks in the order of the labels; empty where there is none."""
+    masks = {part.label: part.file for part in files.parts or ()}
+    return [masks.get(label, "") for label in labels] or [files.label]
 
 
 def _num_images(cases: tuple[CaseFiles, ...]) -> int:

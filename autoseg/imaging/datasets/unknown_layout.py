@@ -10,7 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.datalists import find_datalist
 from autoseg.imaging.datasets.folders import find_cases
+from autoseg.imaging.datasets.list_columns import find_columns
+from autoseg.imaging.datasets.list_files import is_list_file, read_list_table
 from autoseg.imaging.datasets.names import IMAGE_FOLDERS, LABEL_FOLDERS, LABEL_WORDS, is_hidden, split_label_word
 from autoseg.imaging.datasets.pairing import visible_folders
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_ending
@@ -21,13 +24,20 @@ _MAX_FILES = 20_000
 _MAX_DEPTH = 3
 """Folders below the dataset folder that are looked into."""
 
+_PATTERNS = "--image-pattern 'FOLDER/{case}_{channel}.nii.gz' --label-pattern 'FOLDER/{case}_seg.nii.gz'"
+
+_MAX_SUBFOLDERS = 20
+"""Folders in the dataset folder that are tried as datasets of their own."""
+
 _MARKS = "_seg, _label, _mask or _gt"
 
 
 def describe_unknown_layout(folder: Path) -> str:
     """What was found in a folder, and what the nearest layout lacks; several sentences."""
     files, images = _find_files(folder)
-    return " ".join([_describe_files(folder, files), *_describe_names(images), _nearest(folder, files, images)])
+    patterns = f"Or say how the files are called: {_PATTERNS}." if images else ""
+    sentences = [_describe_files(folder, files), *_describe_names(images), _nearest(folder, files, images), patterns]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def describe_content(folder: Path) -> str:
@@ -83,14 +93,22 @@ def _describe_names(images: list[Path]) -> Iterator[str]:
 
 def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
     """The layout that lacks least, and what it lacks."""
+    if lists := [path.name for path in files if path.parent == folder and _is_case_list(path)]:
+        return f"The list {lists[0]} in it names cases: give {folder / lists[0]}."
     if not images:
         looks_like_dicom = any(split_ending(path.name)[1] in ("", ".dcm", ".ima") for path in files)
         dicom = " DICOM series are not read: convert them, for example with dcm2niix." if looks_like_dicom else ""
         return f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)}).{dicom}"
     subfolders = visible_folders(folder)
-    for name in subfolders:
-        if (inside := _describe_inside(folder / name)) is not None:
-            return f"The folder {name} in it is a dataset ({inside}): give {folder / name}."
+    inside = {name: found for name in subfolders[:_MAX_SUBFOLDERS] if (found := _describe_inside(folder / name))}
+    if len(inside) == 1:
+        name, layout = inside.popitem()
+        return f"The folder {name} in it is a dataset ({layout}): give {folder / name}."
+    if inside:
+        listed = "; ".join(f"{name} ({layout})" for name, layout in inside.items())
+        return (
+            f"Several folders in it are datasets: {listed}. Give one of them, or all of them with patterns or a list."
+        )
     kinds = {name.lower() for name in subfolders}
     if kinds & IMAGE_FOLDERS:
         return (
@@ -113,6 +131,19 @@ def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
             "beside them has the same name without that mark."
         )
     return f"Nearest: {kind}; no file is marked as a label map: end the names of label maps in {_MARKS}."
+
+
+def _is_case_list(path: Path) -> bool:
+    """Whether a file is a list of cases with label maps."""
+    if not is_list_file(path) or path.name == "dataset.json":
+        return False
+    try:
+        if find_datalist(path) is not None:
+            return True
+        find_columns(read_list_table(path))
+    except DatasetError:
+        return False
+    return True
 
 
 def _describe_inside(folder: Path) -> str | None:

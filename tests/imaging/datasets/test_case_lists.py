@@ -238,6 +238,24 @@ def test_columns_that_cannot_be_meant(tmp_path, text, what):
         read_case_list(listing(tmp_path, text))
 
 
+def test_a_column_for_the_mask_of_each_label(tmp_path):
+    text = "ct,mask_Liver,left kidney_seg,age\na.nii,1.nii,2.nii,3\nb.nii,,4.nii,\nc.nii,,,\n"
+    found = find_dataset(listing(tmp_path, text.replace("2.nii", f"{tmp_path}/2.nii")))
+    assert [[(part.label, part.file) for part in files.parts or ()] for files in found.cases] == [
+        [("Liver", "1.nii"), ("left kidney", "2.nii")],
+        [("left kidney", "4.nii")],
+        [],
+    ]
+    assert [files.label for files in found.cases] == ["1.nii", "4.nii", ""]
+    assert errors(found) == [("c", "no label map is listed for this case")]
+    assert found.notes == (
+        "recognised a list of 3 cases: channels ct, masks of Liver, left kidney",
+        "columns of the list that are not used: age",
+    )
+    one = find_dataset(listing(tmp_path, "image,lung_mask\na.nii,1.nii\n"))
+    assert (one.cases[0].label, one.cases[0].parts) == ("1.nii", None)
+
+
 def test_a_channel_that_a_case_lacks_is_named(tmp_path):
     found = read_case_list(listing(tmp_path, "t1,t2,seg\na1.nii,,1.nii\n,b2.nii,2.nii\n"))
     assert errors(found) == [

@@ -186,6 +186,14 @@ UNKNOWN = {
         r"Found: 2 \.nii\.gz in the folder itself\. Names end in _t1 \(2\)\. Nearest: one folder with CASE and "
         "CASE_seg; no file is marked as a label map",
     ),
+    "a list": (
+        ["a.nii", "cases.csv"],
+        r"The list cases\.csv in it names cases: give .*cases\.csv\. Or say how the files are called: --image-pattern ",
+    ),
+    "parts of a dataset": (
+        [*repeated("train/images/{}.nii", "train/labels/{}.nii"), *repeated("val/{}.nii", "val/{}_seg.nii")],
+        r"Several folders in it are datasets: train \(images/CASE.*, 3 cases\); val \(one folder: .*, 3 cases\)\.",
+    ),
     "only label maps": (
         ["a_seg.nii.gz", "b_seg.nii.gz"],
         "2 files are marked as label maps .*, but no image beside them",
@@ -208,5 +216,8 @@ UNKNOWN = {
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_lies_in_an_unknown_folder(tmp_path, name):
     files, message = UNKNOWN[name]
+    make(tmp_path, *files)
+    if "cases.csv" in files:
+        (tmp_path / "cases.csv").write_text("image,label\na.nii,b.nii\n")
     with pytest.raises(DatasetError, match=f"(?s)no known dataset layout; expected one of.*{message}"):
-        find_dataset(make(tmp_path, *files))
+        find_dataset(tmp_path)

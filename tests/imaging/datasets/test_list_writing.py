@@ -99,6 +99,31 @@ def test_a_case_that_lacks_a_channel_is_left_for_the_user(tmp_path):
     assert (tmp_path / "cases.csv").read_text().splitlines()[-1] == "q,,,q/q_seg.nii"
 
 
+def test_masks_of_labels_have_columns_of_their_own(tmp_path):
+    found = find_dataset(
+        make(tmp_path, "{0}/ct.nii", "{0}/segmentations/liver.nii", "{0}/segmentations/left kidney.nii")
+    )
+    (tmp_path / "q" / "segmentations" / "liver.nii").unlink()
+    found = find_dataset(tmp_path)
+    write_case_list(found, tmp_path / "lists" / "cases.csv")
+    again = find_dataset(tmp_path / "lists" / "cases.csv")
+    assert [{(p.label, Path(p.file).name) for p in files.parts or ()} for files in again.cases] == [
+        {(p.label, Path(p.file).name) for p in files.parts or ()} for files in found.cases
+    ]
+    assert header(tmp_path / "lists" / "cases.csv") == ["case", "ct", "mask_left kidney", "mask_liver"]
+    assert (again.folder / again.cases[0].images[0]).is_file()
+
+
+def test_several_masks_of_one_label_cannot_be_a_list(tmp_path):
+    for case in "ab":
+        for name in ("image", *(f"masks/{case}{number}" for number in (11, 22, 33))):
+            path = tmp_path / case / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    with pytest.raises(UsageError, match="has several masks of one label in a case"):
+        write_case_list(find_dataset(tmp_path), tmp_path / "cases.csv")
+
+
 def test_a_list_is_never_overwritten(tmp_path):
     found = find_dataset(make(tmp_path, "images/{}.nii", "labels/{}.nii"))
     write_case_list(found, tmp_path / "cases.csv")
