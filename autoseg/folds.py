@@ -3,6 +3,7 @@
 Tested in tests/stages/test_split.py and tests/stages/test_select.py.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from autoseg.errors import UsageError
@@ -51,14 +52,21 @@ def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str
         fold_name: Index in splits.json as text, or `all`: every case is for training, none for validation.
 
     Raises:
-        UsageError: If the fold does not exist; lists the existing ones.
+        UsageError: If the fold does not exist (lists the existing ones), or has a case twice.
     """
     if fold_name == "all":
         return _whole_dataset(dataset)
     splits = _numbered_splits(workspace)
     if fold_name not in splits:
         raise UsageError(f"fold {fold_name!r} does not exist; {workspace.splits} has {', '.join([*splits, 'all'])}")
-    return splits[fold_name]
+    split = splits[fold_name]
+    for part in (split.training, split.validation):
+        twice = [case for case, count in Counter(part).items() if count > 1]
+        if twice:
+            raise UsageError(
+                f"{workspace.splits}: fold {fold_name} lists {twice[0]} more than once; list every case once"
+            )
+    return split
 
 
 def find_outdated_results(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> str:

@@ -194,7 +194,7 @@ def find_device(asked: str) -> PlanningDevice:
     Raises:
         UsageError: If the device's name is unknown.
     """
-    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", asked)
+    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,3}))?", asked)
     if match is None:
         raise UsageError(f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N")
     found = None if asked == "cpu" else gpu_memory_gigabytes(int(match[1] or 0))

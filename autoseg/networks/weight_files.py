@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.files import replacing
+from autoseg.records.files import describe_special, replacing
 
 RECORD_KEY = "checkpoint"
 """Key of the record in the metadata of a weights file."""
@@ -55,6 +55,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         SafetensorError: If the file is damaged.
         OSError: If it cannot be read.
     """
+    _refuse_special(path)
     with safe_open(path, framework="pt") as opened:
         metadata = opened.metadata() or {}
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
@@ -71,9 +72,16 @@ def read_inner_record(path: Path) -> Checkpoint | None:
         OSError: If it cannot be read.
         ValueError: If the record is damaged.
     """
+    _refuse_special(path)
     with safe_open(path, framework="pt") as opened:
         text = (opened.metadata() or {}).get(RECORD_KEY)
     return None if text is None else Checkpoint.model_validate_json(text)
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse a FIFO, which would be waited for; raises OSError."""
+    if kind := describe_special(path):
+        raise OSError(f"it is {kind}, expected a regular file")
 
 
 def is_same_training(first: Checkpoint, second: Checkpoint) -> bool:

@@ -157,7 +157,7 @@ class Selection(Record):
     """The chosen recipe, with scores and reasons."""
 
     schema_version: Literal[1] = 1
-    configurations: tuple[FileName, ...]
+    configurations: Annotated[tuple[FileName, ...], Field(min_length=1)]
     """Name of one configuration, or of several whose probabilities are averaged."""
     folds: tuple[FileName, ...]
     region_thresholds: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(default_factory=dict)

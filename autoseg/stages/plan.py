@@ -13,11 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import ValidationError
 
+from autoseg.costs.windows import resampled_shape
 from autoseg.errors import PlanningError, RecordError, UsageError
 from autoseg.folds import listed_splits
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
+from autoseg.imaging.arrays.resampling import is_out_of_proportion
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
+from autoseg.records.case import Spacing
 from autoseg.records.dataset import CaseFiles
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
@@ -63,6 +66,8 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
         PlanningError: If nothing fits data and budget, the planner does not give a valid plan, or its plan does not
             keep what the user decided; names the option.
     """
+    if budget.overrides.spacing is not None:
+        _check_asked_spacing(fingerprint, budget.overrides.spacing)
     made = _ask(planner, encode_target(fingerprint, target), budget)
     _check_not_empty(made, f"the planner '{planner}'")
     ignored = [*find_ignored_options(made, budget), *find_ignored_model(made, budget)]
@@ -70,6 +75,19 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
         what = "; ".join(ignored)
         raise PlanningError(f"The planner '{planner}' ignores {what}. Take another planner, or leave the option out.")
     return made if target == "labels" else _with_borders(made, fingerprint)
+
+
+def _check_asked_spacing(fingerprint: Fingerprint, asked: Spacing) -> None:
+    """Refuse a spacing that no image can be resampled to, before a planner computes with it."""
+    for case in fingerprint.cases:
+        voxels = math.prod(case.cropped_shape)
+        resampled = math.prod(resampled_shape(case.cropped_shape, case.spacing, asked))
+        if is_out_of_proportion(voxels, resampled):
+            raise PlanningError(
+                f"--spacing {' '.join(f'{size:g}' for size in asked)}: the {voxels} voxels of case {case.case} would "
+                f"become {resampled}. Give a spacing in mm, in the order z y x; that of this case is "
+                f"{' '.join(f'{size:g}' for size in case.spacing)}."
+            )
 
 
 def encode_target(fingerprint: Fingerprint, target: Target) -> Fingerprint:

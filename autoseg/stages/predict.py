@@ -38,6 +38,7 @@ from autoseg.inference.refinement.loading import load_refiners
 from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.postprocessing import check_labels_are_known
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Affine, Spacing
 from autoseg.records.files import read_record
@@ -184,6 +185,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
 
     Raises:
         PredictionError: If there is no such model, or it cannot be loaded.
+        RecordError: If its post-processing names labels that it does not have.
     """
     if not workspace.plan.is_file():
         raise PredictionError(
@@ -191,6 +193,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         )
     plan, checkpoint = read_record(Plan, workspace.plan), options.checkpoint
     recipe = choose_recipe(workspace, plan, options.configuration, options.folds, checkpoint)
+    check_labels_are_known(recipe.postprocessing, plan.encoding)
     members = tuple(
         load_with_previous(workspace, plan, name, recipe.folds, checkpoint, device) for name in recipe.configurations
     )

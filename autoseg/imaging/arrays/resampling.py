@@ -50,13 +50,18 @@ def preprocessed_grid(shape: Triple, spacing: Spacing, planned: Sequence[float])
     z, y, x = planned if len(planned) == 3 else (spacing[0], *planned)
     new_shape = resampled_shape(shape, spacing, (z, y, x))
     voxels, new_voxels = math.prod(shape), math.prod(new_shape)
-    if new_voxels > MAX_ENLARGEMENT * voxels or (new_voxels == 1 and voxels >= MIN_LOST_VOXELS):
+    if is_out_of_proportion(voxels, new_voxels):
         raise DatasetError(
             f"the header gives voxels of {_product(spacing)} mm; resampled to the {_product((z, y, x))} mm of the "
             f"plan, {_product(shape)} voxels would become {_product(new_shape)}. Correct the voxel sizes, or their "
             "unit, in the header"
         )
     return (z, y, x), new_shape
+
+
+def is_out_of_proportion(voxels: int, resampled: int) -> bool:
+    """Whether an image grows more than 1000 times, or shrinks to a single voxel, so that no such spacing is meant."""
+    return resampled > MAX_ENLARGEMENT * voxels or (resampled == 1 and voxels >= MIN_LOST_VOXELS)
 
 
 def _product(sizes: Sequence[float]) -> str:

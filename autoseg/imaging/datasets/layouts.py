@@ -87,7 +87,7 @@ def find_dataset(path: Path, patterns: FilePatterns | None = None) -> FoundDatas
     if not path.is_dir():
         what = "is neither a folder nor a .csv, .tsv or .json list" if path.exists() else "does not exist"
         raise DatasetError(f"{path}: {what}; {_EXPECTED}")
-    if (path / "dataset.json").is_file():
+    if (path / "dataset.json").exists() or (path / "dataset.json").is_symlink():  # what cannot be read is refused
         content = find_datalist(path / "dataset.json")
         if content is not None and has_no_other_form(path, content):
             return replace(_listed(path / "dataset.json", content), name=path.name)
