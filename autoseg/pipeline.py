@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.cluster.dask_workers import DaskCluster, Workers
+from autoseg.cluster.trainings import Training as TrainingOfFold
 from autoseg.cluster.trainings import cascade_order
 from autoseg.costs.runs import RunCosts, Training, run_costs
 from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError
@@ -82,7 +84,7 @@ class PipelineOptions:
     """Device for training: auto, cpu, cuda or cuda:N."""
     refinement: "RefinementOptions | None" = None
     """Options of the boundary refinement that is tried; None: it is not tried."""
-    workers: int | None = 1
+    workers: Workers | None = 1
     """Processes for planning, preprocessing and evaluation; None: one for each core, fewer where they are not worth
     their start."""
 
@@ -104,7 +106,7 @@ class PlannedDataset:
 
 
 def check_dataset(
-    dataset: Path, options: PlanningOptions, *, workers: int | None = 1, bar: ProgressBar = no_bar
+    dataset: Path, options: PlanningOptions, *, workers: Workers | None = 1, bar: ProgressBar = no_bar
 ) -> DatasetDescription:
     """Describe a dataset; its notes and warnings are logged.
 
@@ -128,7 +130,7 @@ def plan_dataset(
     options: PlanningOptions,
     *,
     description: DatasetDescription | None = None,
-    workers: int | None = 1,
+    workers: Workers | None = 1,
     bar: ProgressBar = no_bar,
 ) -> Plan:
     """Describe, fingerprint, plan, split and preprocess a dataset; does not load torch.
@@ -162,7 +164,7 @@ def decide_plan(
     budget: Budget,
     options: PlanningOptions,
     *,
-    workers: int | None = 1,
+    workers: Workers | None = 1,
     bar: ProgressBar = no_bar,
 ) -> PlannedDataset:
     """Fingerprint, plan and split a dataset that was checked; writes nothing.
@@ -193,7 +195,7 @@ def write_plan(
     workspace: Workspace,
     options: PlanningOptions,
     *,
-    workers: int | None = 1,
+    workers: Workers | None = 1,
     bar: ProgressBar = no_bar,
 ) -> None:
     """Write what was decided into the workspace, and preprocess the cases if `options` ask for it.
@@ -222,7 +224,7 @@ def write_plan(
             _preprocess(planned, workspace, workers, bar)
 
 
-def _preprocess(planned: PlannedDataset, workspace: Workspace, workers: int | None, bar: ProgressBar) -> None:
+def _preprocess(planned: PlannedDataset, workspace: Workspace, workers: Workers | None, bar: ProgressBar) -> None:
     plan = planned.plan
     with bar("preprocessing") as progress:
         preprocess_dataset(
@@ -282,7 +284,11 @@ def run_pipeline(
     for line in describe_run(planned, workspace, options.folds):
         logger.info("%s", line)
     write_plan(planned, workspace, planning, workers=options.workers, bar=bar)
-    failures = _train_folds(workspace, planned.plan, options.folds or planned.fold_names, options.device, bar)
+    folds = options.folds or planned.fold_names
+    if isinstance(options.workers, DaskCluster):
+        failures = _train_on_cluster(options.workers, workspace, planned.plan, folds, options.device)
+    else:
+        failures = _train_folds(workspace, planned.plan, folds, options.device, bar)
     selecting = SelectionOptions(refinement=options.refinement, device=options.device)
     workers = options.workers or count_cores()
     selection = select_model(workspace, options=selecting, workers=workers, bar=bar)
@@ -396,9 +402,35 @@ def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device:
                 )
             if (configuration, fold) not in clock.finished:
                 clock.seconds[configuration, fold] = time.monotonic() - began
+    _refuse_to_select_nothing(workspace, plan, failures)
+    return failures
+
+
+def _train_on_cluster(
+    cluster: DaskCluster, workspace: Workspace, plan: Plan, folds: Sequence[str], device: str
+) -> list[str]:
+    """Train as `_train_folds` does, but all that do not need each other at the same time."""
+    from autoseg.training.programs import train_on_cluster
+
+    failures: list[str] = []
+    for group in cascade_order(plan):
+        faults = {name: _find_missing_maps(workspace, plan, name, folds) for name in group}
+        for name, fault in faults.items():
+            if fault:
+                logger.warning("warning: %s is skipped: %s", name, fault)
+        trainings = [TrainingOfFold(name, fold) for name in group if not faults[name] for fold in folds]
+        ended = train_on_cluster(cluster, workspace, trainings, device)
+        for number, (training, failure) in enumerate(ended, start=1):
+            if failure:
+                failures.append(f"{training}: {failure}")
+            logger.info("%s: %s (%d of %d)", training, failure or "trained", number, len(trainings))
+    _refuse_to_select_nothing(workspace, plan, failures)
+    return failures
+
+
+def _refuse_to_select_nothing(workspace: Workspace, plan: Plan, failures: Sequence[str]) -> None:
     if failures and not any(workspace.trained_folds(name) for name in plan.configurations):
         raise TrainingError("\n".join(["no fold could be trained:", *failures]))
-    return failures
 
 
 def training_order(plan: Plan) -> tuple[str, ...]:

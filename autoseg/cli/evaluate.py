@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_label_reading, add_shared, add_workers, positive_number, read_label_reading
+from autoseg.cli.options import (
+    add_label_reading,
+    add_scheduler,
+    add_shared,
+    add_workers,
+    positive_number,
+    read_label_reading,
+)
 
 if TYPE_CHECKING:
     from autoseg.records.dataset import LabelReading, LabelValues
@@ -44,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_instance_arguments(parser)
     add_workers(parser)
+    add_scheduler(parser)
     add_shared(parser)
 
 
@@ -104,20 +112,25 @@ def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evalua
     """The evaluation, and whether every case could be scored."""
     import sys
 
-    from autoseg.cli.options import worker_count
+    from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM
     from autoseg.stages.evaluate import evaluate_predictions
+    from autoseg.system import count_cores
 
     labels, reading = _read_labels(arguments)
+    workers = choose_workers(arguments) or count_cores()
+    references = arguments.references
+    if arguments.scheduler is not None:
+        predictions, references = predictions.absolute(), references.absolute()
     with progress_bar("evaluating") as progress:
         evaluation, faults = evaluate_predictions(
             predictions,
-            arguments.references,
+            references,
             labels=labels,
             reading=reading,
             tolerance_mm=None if arguments.metrics == "fast" else arguments.tolerance or DEFAULT_TOLERANCE_MM,
-            workers=worker_count(arguments),
+            workers=workers,
             progress=progress,
         )
     for case in evaluation.missing_predictions:
@@ -199,13 +212,14 @@ def _run_instances(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from autoseg.cli.main import DONE, SOME_FAILED
-    from autoseg.cli.options import worker_count
+    from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
     from autoseg.interop.models import open_model
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
     from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
+    from autoseg.system import count_cores
     from autoseg.tables import instance_scores_table
 
     plan = None
@@ -220,12 +234,16 @@ def _run_instances(arguments: argparse.Namespace) -> int:
         connectivity=arguments.connectivity or ("face" if is_divided else "full"),
         reference_ids=arguments.reference_ids,
     )
+    workers = choose_workers(arguments) or count_cores()
+    predictions, references = arguments.predictions, arguments.references
+    if arguments.scheduler is not None:
+        predictions, references = predictions.absolute(), references.absolute()
     with progress_bar("evaluating") as progress:
         evaluation, faults = evaluate_instances(
-            arguments.predictions,
-            arguments.references,
+            predictions,
+            references,
             options,
-            workers=worker_count(arguments),
+            workers=workers,
             progress=progress,
         )
     output = arguments.output or arguments.predictions / "instance_evaluation.json"

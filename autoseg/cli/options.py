@@ -1,11 +1,14 @@
 """Options that several commands share, and conversion of their values with units."""
 
+from __future__ import annotations
+
 import argparse
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from autoseg.cluster.dask_workers import Workers
     from autoseg.imaging.datasets.label_reading import ReadingOptions
     from autoseg.imaging.datasets.label_tables import LabelNames
 
@@ -81,7 +84,7 @@ def channel_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def named_labels(text: str) -> "LabelNames":
+def named_labels(text: str) -> LabelNames:
     """Read the names of labels from `liver=1,tumour=2`, or with regions `whole=1+2,core=2`, or from a file.
 
     Raises:
@@ -258,7 +261,7 @@ def add_label_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup)
     )  # fmt: skip
 
 
-def read_label_reading(arguments: argparse.Namespace) -> "ReadingOptions":
+def read_label_reading(arguments: argparse.Namespace) -> ReadingOptions:
     """What --label-colors and --label-threshold ask for.
 
     Raises:
@@ -269,6 +272,13 @@ def read_label_reading(arguments: argparse.Namespace) -> "ReadingOptions":
 
     colors = () if arguments.label_colors is None else parse_label_colors(arguments.label_colors)
     return ReadingOptions(colors=colors, threshold=arguments.label_threshold)
+
+
+def add_scheduler(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --scheduler."""
+    parser.add_argument(
+        "--scheduler", default=None, metavar="ADDRESS", help="work on a Dask cluster, such as tcp://HOST:8786"
+    )
 
 
 def add_workspace(parser: argparse.ArgumentParser) -> None:
@@ -282,6 +292,23 @@ def default_workspace(dataset: Path) -> Path:
     if dataset.name == "dataset.json":
         dataset = dataset.parent
     return Path.cwd() / f"{dataset.stem if dataset.is_file() else dataset.name}.autoseg"
+
+
+def choose_workers(arguments: argparse.Namespace) -> Workers | None:
+    """Give the cluster, or -j; None: neither was given.
+
+    Raises:
+        UsageError: If both were given.
+    """
+    if arguments.scheduler is None:
+        workers: int | None = arguments.workers
+        return workers
+    from autoseg.cluster.dask_workers import DaskCluster
+    from autoseg.errors import UsageError
+
+    if arguments.workers is not None:
+        raise UsageError("--workers are processes here, --scheduler works elsewhere: give only one of them")
+    return DaskCluster(arguments.scheduler)
 
 
 def worker_count(arguments: argparse.Namespace) -> int:

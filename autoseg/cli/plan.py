@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from autoseg.cli.options import (
     add_device,
     add_label_reading,
+    add_scheduler,
     add_shared,
     add_workers,
     channel_list,
+    choose_workers,
     duration,
     gigabytes,
     key_and_value,
@@ -58,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         return write_list(arguments)
     workspace = find_workspace(arguments)
     budget, options, device = read_request(arguments)
-    description = check_dataset(arguments.dataset, options, workers=arguments.workers, bar=progress_bar)
+    workers = choose_workers(arguments)
+    description = check_dataset(arguments.dataset, options, workers=workers, bar=progress_bar)
     budget = add_speed(budget, options, device, arguments, bar=progress_bar)
     plan = plan_dataset(
         arguments.dataset,
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         budget,
         options,
         description=description,
-        workers=arguments.workers,
+        workers=workers,
         bar=progress_bar,
     )
     _print_plan(plan, arguments)
@@ -142,6 +145,7 @@ def add_planning_arguments(parser: argparse.ArgumentParser) -> None:
     _add_overrides(parser)
     add_device(parser)
     add_workers(parser)
+    add_scheduler(parser)
     add_shared(parser)
 
 

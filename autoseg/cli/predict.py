@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared, axis_letters, gigabytes
+from autoseg.cli.options import add_device, add_scheduler, add_shared, axis_letters, gigabytes
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.prediction import OutputChoices
 
@@ -79,7 +79,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
 def _add_work(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--skip-existing", action="store_true", help="skip cases whose label maps already exist")
     group.add_argument("--part", type=part_of_all, default=None, metavar="K/N", help="every N-th case from the K-th on")
-    group.add_argument("--scheduler", default=None, metavar="ADDRESS", help="predict on a Dask cluster")
+    add_scheduler(group)
     group.add_argument(
         "--max-memory", type=gigabytes, default=None, metavar="SIZE",
         help="memory that the process may use, such as 3GB, one case at a time (default: what is free)",
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict all cases; the exit code is 1 when some failed."""
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
-    from autoseg.inference.files.cluster import Cluster
+    from autoseg.cluster.dask_workers import DaskCluster, ToolCluster
     from autoseg.locks import warn_of_writers
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     model, images, output = arguments.model.absolute(), arguments.images, arguments.output
     cluster = None
     if arguments.scheduler is not None:
-        cluster = Cluster(arguments.scheduler, partial(Predictor, model, options))
+        cluster = ToolCluster(DaskCluster(arguments.scheduler), partial(Predictor, model, options))
         images, output = images.absolute(), output.absolute()
         options = replace(options, device="cpu", precision="fp32")  # only the plan is needed here
     warn_of_writers(Workspace(model))

@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from autoseg.cli.case_list import write_list
     from autoseg.cli.main import DONE, SOME_FAILED
+    from autoseg.cli.options import choose_workers
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
@@ -42,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         return write_list(arguments)
     workspace = find_workspace(arguments)
     budget, planning, device = read_request(arguments)
-    description = check_dataset(arguments.dataset, planning, workers=arguments.workers, bar=progress_bar)
+    workers = choose_workers(arguments)
+    description = check_dataset(arguments.dataset, planning, workers=workers, bar=progress_bar)
     budget = add_speed(budget, planning, device, arguments, bar=progress_bar)
     if arguments.dry_run:
-        planned = decide_plan(description, workspace, budget, planning, workers=arguments.workers, bar=progress_bar)
+        planned = decide_plan(description, workspace, budget, planning, workers=workers, bar=progress_bar)
         Console(highlight=False).print(plan_table(planned.plan))
         print(*describe_run(planned, workspace, arguments.only_folds), sep="\n")
         return DONE
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         folds=tuple(arguments.only_folds),
         device=arguments.device,
         refinement=refinement_options(arguments),
-        workers=arguments.workers,
+        workers=workers,
     )
     selection, failures = run_pipeline(
         arguments.dataset, workspace, budget, planning, options, description=description, bar=progress_bar

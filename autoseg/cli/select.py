@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_device, add_shared, add_workers, add_workspace, duration
+from autoseg.cli.options import add_device, add_scheduler, add_shared, add_workers, add_workspace, duration
 
 if TYPE_CHECKING:
     from autoseg.training.refinement import RefinementOptions
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_device(parser)
     add_workers(parser)
+    add_scheduler(parser)
     add_shared(parser)
 
 
@@ -41,12 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from autoseg.cli.main import DONE
-    from autoseg.cli.options import worker_count
+    from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.locks import warn_of_writers
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
     from autoseg.stages.select import SelectionOptions, select_model
+    from autoseg.system import count_cores
     from autoseg.tables import candidate_table
 
     keep_freed_memory()
@@ -59,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
     )
-    selection = select_model(workspace, arguments.dataset, options, workers=worker_count(arguments), bar=progress_bar)
+    workers = choose_workers(arguments) or count_cores()
+    selection = select_model(workspace, arguments.dataset, options, workers=workers, bar=progress_bar)
     Console().print(candidate_table(selection))
     for reason in selection.reasons:
         print(reason)

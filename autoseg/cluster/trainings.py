@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from autoseg.errors import UsageError
 from autoseg.records.files import read_record
 from autoseg.records.plan import Plan, Splits
@@ -15,6 +17,10 @@ class Training:
 
     configuration: str
     fold: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.configuration}, fold {self.fold}"
 
 
 def cascade_order(plan: Plan) -> list[tuple[str, ...]]:

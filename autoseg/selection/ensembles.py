@@ -7,14 +7,17 @@ ones that were made from the same weights are not made again, so an interrupted 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from joblib import Parallel, delayed
 
-from autoseg.errors import TrainingError, UsageError
+from autoseg.cluster.dask_workers import DaskCluster, ToolCluster
+from autoseg.errors import PredictionError, TrainingError, UsageError
 from autoseg.imaging.arrays.storage import RECORD_ENDING, StoredArray, open_case
 from autoseg.imaging.datasets.cases import read_case
 from autoseg.imaging.datasets.label_parts import read_reference
@@ -32,6 +35,7 @@ from autoseg.inference.models.loading import (
 from autoseg.inference.restoring.restore import LabelIndices, LogitStream, restore_combinations
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
+from autoseg.networks.devices import choose_device
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import CaseFiles, DatasetDescription, foreground_names
@@ -43,6 +47,11 @@ from autoseg.records.workspace import EVALUATION_NAME, Workspace
 from autoseg.text import format_command
 
 ORIGIN_FILE = "origin.json"
+
+PredictCase = Callable[[str, str], LogitStream]
+"""Function that takes the names of a configuration and of a case, and gives the case's logits as a stream."""
+
+Item = TypeVar("Item", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,10 @@ class ValidationRun:
     """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     workers: int = 1
     """Threads that compute scores."""
+    cluster: DaskCluster | None = None
+    """Cluster that predicts cases again; None: this process does."""
+    device_name: str = "auto"
+    """Device on the cluster's workers: auto, cpu, cuda or cuda:N."""
 
     def files(self, case: str) -> CaseFiles:
         """Paths of a case's image and reference."""
@@ -157,9 +170,7 @@ def validate_pairs(
     return found
 
 
-def predict_again(
-    run: ValidationRun, fold: str, names: Iterable[str], cases: Sequence[str]
-) -> Callable[[str, str], LogitStream]:
+def predict_again(run: ValidationRun, fold: str, names: Iterable[str], cases: Sequence[str]) -> PredictCase:
     """Load the networks that predict validation cases of a fold.
 
     Returns:
@@ -176,6 +187,47 @@ def predict_again(
     }
     previous = {name: _load_previous(run, member, cases) for name, member in members.items()}
     return lambda name, case: _open_logits(run, members[name], previous[name], case)
+
+
+def predict_each(
+    run: ValidationRun,
+    fold: str,
+    names: Sequence[str],
+    items: Sequence[Item],
+    work: Callable[[ValidationRun, PredictCase, Item], None],
+) -> Iterator[None]:
+    """Predict validation cases of a fold again, and do something with each, here or on the cluster.
+
+    Args:
+        run: Context of the run.
+        fold: Fold name.
+        names: Configurations that are loaded.
+        items: Tuples that begin with the name of a case.
+        work: Function of the run, of the function that `predict_again` gives, and of an item. It writes files, to
+            absolute paths; for a cluster it is picklable, as items are.
+
+    Yields:
+        None after each item.
+
+    Raises:
+        PredictionError: If a case could not be predicted on the cluster.
+    """
+    if not items:
+        return
+    cases = [item[0] for item in items]
+    if run.cluster is None:
+        predict = predict_again(run, fold, names, cases)
+        for item in items:
+            work(run, predict, item)
+            yield
+        return
+    workspace, dataset_folder = Workspace(run.workspace.root.absolute()), run.dataset_folder.absolute()
+    there = replace(run, cluster=None, workspace=workspace, dataset_folder=dataset_folder)
+    tool = ToolCluster(run.cluster, partial(_load_on_worker, there, fold, names, cases))
+    for index, failure in tool.work(partial(_work_on_worker, work), items, task="selection"):
+        if failure is not None:
+            raise PredictionError(f"{cases[index]}: {failure}")
+        yield
 
 
 def write_validation_maps(run: ValidationRun, case: str, maps: Sequence[tuple[LabelIndices, Path]]) -> None:
@@ -221,16 +273,34 @@ def _pending_cases(wanted: Sequence[_PairFold], fold: str) -> dict[str, list[_Pa
 
 def _predict_fold(run: ValidationRun, fold: str, cases: Mapping[str, Sequence[_PairFold]]) -> Iterator[None]:
     """Write the label maps of all pending cases; every configuration runs once for each."""
-    if not cases:
-        return
     names = list(dict.fromkeys(name for pairs in cases.values() for pair_fold in pairs for name in pair_fold.pair))
-    predict = predict_again(run, fold, names, list(cases))
-    for case, pairs in cases.items():
-        needed = [name for name in names if any(name in pair_fold.pair for pair_fold in pairs)]
-        positions = [(needed.index(first), needed.index(second)) for first, second in (item.pair for item in pairs)]
-        labels = restore_combinations([predict(name, case) for name in needed], positions, run.plan.encoding)
-        write_validation_maps(run, case, [(own, item.folder) for own, item in zip(labels, pairs, strict=True)])
-        yield
+    items = [(case, [(item.pair, item.folder.absolute()) for item in pairs]) for case, pairs in cases.items()]
+    return predict_each(run, fold, names, items, _write_pairs)
+
+
+def _write_pairs(
+    run: ValidationRun, predict: PredictCase, item: tuple[str, Sequence[tuple[tuple[str, str], Path]]]
+) -> None:
+    """Write a case's label maps of several pairs, each into its folder."""
+    case, pairs = item
+    needed = list(dict.fromkeys(name for pair, _ in pairs for name in pair))
+    positions = [(needed.index(first), needed.index(second)) for (first, second), _ in pairs]
+    labels = restore_combinations([predict(name, case) for name in needed], positions, run.plan.encoding)
+    write_validation_maps(run, case, [(own, folder) for own, (_, folder) in zip(labels, pairs, strict=True)])
+
+
+def _load_on_worker(
+    run: ValidationRun, fold: str, names: Sequence[str], cases: Sequence[str]
+) -> tuple[ValidationRun, PredictCase]:
+    there = replace(run, device=choose_device(run.device_name))
+    return there, predict_again(there, fold, names, cases)
+
+
+def _work_on_worker(
+    work: Callable[[ValidationRun, PredictCase, Item], None], tool: tuple[ValidationRun, PredictCase], item: Item
+) -> None:
+    there, predict = tool
+    work(there, predict, item)
 
 
 def _load_previous(run: ValidationRun, member: LoadedConfiguration, cases: Sequence[str]) -> Mapping[str, StoredArray]:

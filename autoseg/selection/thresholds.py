@@ -9,6 +9,7 @@ the sweep) are stored on disk, one byte a voxel, until the sweep ends; an interr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import blosc2
@@ -34,9 +35,10 @@ from autoseg.records.plan import hash_of
 from autoseg.records.selection import Names, ThresholdSweep
 from autoseg.records.workspace import EVALUATION_NAME
 from autoseg.selection.ensembles import (
+    PredictCase,
     ValidatedFold,
     ValidationRun,
-    predict_again,
+    predict_each,
     weights_origin,
     write_validation_maps,
 )
@@ -178,16 +180,20 @@ def _predict_quantized(
     pending = {path for _, _, path in paths if not path.exists()}
     done = 0
     for fold in folds:
-        own = [(case, path) for owner, case, path in paths if owner is fold and path in pending]
-        predict = predict_again(run, fold.fold, names, [case for case, _ in own]) if own else None
-        for case, path in own:
-            logits = [predict(name, case) for name in names] if predict is not None else []
-            with quantized_file(path, logits[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as sink:
-                restore_labels(logits, run.plan.encoding, [sink])
+        own = [(case, path.absolute()) for owner, case, path in paths if owner is fold and path in pending]
+        for _ in predict_each(run, fold.fold, names, own, partial(_write_quantized, names=names)):
             done += 1
             progress(done, len(pending))
     tasks = (delayed(_open_case)(run, fold.fold, case, path) for fold, case, path in paths)
     return list(Parallel(n_jobs=run.workers, prefer="threads")(tasks))
+
+
+def _write_quantized(run: ValidationRun, predict: PredictCase, item: tuple[str, Path], *, names: Names) -> None:
+    """Write a case's probabilities, each as the number of thresholds that it exceeds."""
+    case, path = item
+    logits = [predict(name, case) for name in names]
+    with quantized_file(path, logits[0].record, THRESHOLDS, len(run.plan.encoding.heads)) as sink:
+        restore_labels(logits, run.plan.encoding, [sink])
 
 
 def _open_case(run: ValidationRun, fold: str, case: str, quantized: Path) -> QuantizedCase:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from autoseg.cluster.dask_workers import Workers
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding, value_list
 from autoseg.imaging.datasets.cases import map_in_processes
@@ -64,7 +65,7 @@ def describe_dataset(
     reading: ReadingOptions = AS_LABEL_VALUES,
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
-    workers: int | None = 1,
+    workers: Workers | None = 1,
     progress: Progress = no_progress,
 ) -> DatasetDescription:
     """Describe a dataset on disk.
@@ -167,7 +168,7 @@ def _check_cases(
     found: FoundDataset,
     rule: LabelReading | None,
     orientation: OrientationName,
-    workers: int | None,
+    workers: Workers | None,
     progress: Progress,
 ) -> list[CaseFacts]:
     has_declared_labels = found.labels is not None or found.value_names is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cluster.dask_workers import Workers
 from autoseg.errors import ColorMaskError, ImageFileError, UsageError
 from autoseg.imaging.arrays.soft_masks import (
     MIN_GREY_LEVELS,
@@ -56,7 +57,7 @@ def evaluate_predictions(
     labels: dict[str, LabelValues] | None = None,
     reading: LabelReading | None = None,
     tolerance_mm: float | None = DEFAULT_TOLERANCE_MM,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = no_progress,
 ) -> tuple[Evaluation, tuple[Fault, ...]]:
     """Measure every prediction that has a reference.
@@ -128,7 +129,7 @@ def note_faults(folder: Path, notes_by_case: Mapping[str, Sequence[str]]) -> lis
 
 
 def _labels_in(
-    folder: Path, references: Sequence[Path], reading: LabelReading | None, workers: int
+    folder: Path, references: Sequence[Path], reading: LabelReading | None, workers: Workers
 ) -> tuple[dict[str, LabelValues], LabelReading | None]:
     """A label for each value, and the rule by which the files are read."""
     find = partial(_values_in, reading)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cluster.dask_workers import Workers
 from autoseg.components import Connectivity, label_components
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.datasets.cases import map_in_processes
@@ -78,7 +79,7 @@ def evaluate_instances(
     references: Path,
     options: InstanceOptions,
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = no_progress,
 ) -> tuple[InstanceEvaluation, tuple[Fault, ...]]:
     """Match the instances of every prediction that has a reference.

@@ -7,6 +7,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cluster.dask_workers import Workers
 from autoseg.components import label_components
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
@@ -26,7 +27,7 @@ def extract_fingerprint(
     description: DatasetDescription,
     dataset_folder: Path,
     *,
-    workers: int | None = 1,
+    workers: Workers | None = 1,
     progress: Progress = no_progress,
 ) -> Fingerprint:
     """Measure all cases of a dataset.

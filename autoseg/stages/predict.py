@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from autoseg.cluster.dask_workers import ToolCluster
 from autoseg.errors import PredictionError, UsageError
 from autoseg.inference.files.case_pipeline import predict_case, predict_cases
-from autoseg.inference.files.cluster import Cluster
 from autoseg.inference.files.inputs import find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
@@ -106,7 +106,7 @@ class RunOptions:
     """Whether cases are skipped whose label map, and map of instances where that is asked for, exists."""
     part: Part = WHOLE_RUN
     """Cases that this process takes, when several share the work."""
-    cluster: "Cluster[Predictor] | None" = None
+    cluster: "ToolCluster[Predictor] | None" = None
     """Cluster that predicts the cases, with absolute paths; None: this process predicts them."""
 
 
@@ -279,7 +279,7 @@ def predict_files(
         if options.cluster is None:
             outcomes = enumerate(predict_cases(predictor.case_predictor, files, choices))
         else:
-            outcomes = options.cluster.work(partial(_predict_in_worker, choices=choices), files)
+            outcomes = options.cluster.work(partial(_predict_in_worker, choices=choices), files, task="prediction")
         for position, outcome in outcomes:
             lists.add(pending[position], CaseOutcome(outcome) if isinstance(outcome, str) else outcome)
     return lists.failures

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cluster.dask_workers import Workers
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.arrays.border_core import divide_labels
 from autoseg.imaging.arrays.damage import find_case_damage
@@ -30,7 +31,7 @@ def preprocess_dataset(
     plan: Plan,
     workspace: Workspace,
     configurations: Sequence[str],
-    workers: int,
+    workers: Workers,
     progress: Progress = no_progress,
 ) -> None:
     """Store every case as the configurations need it; cases that are up to date and undamaged are not changed.
@@ -54,7 +55,7 @@ def preprocess_dataset(
     for configuration in own_arrays:
         remove_other_cases(workspace.preprocessed(configuration), frozenset(case.case for case in description.cases))
     dataset_folder = workspace.dataset_folder(description.folder)
-    work = partial(_store_case, dataset_folder, plan, workspace, own_arrays)
+    work = partial(_store_case, dataset_folder, plan, Workspace(workspace.root.absolute()), own_arrays)
     for _ in work_on_cases(work, description.cases, task="preprocessing", workers=workers, progress=progress):
         pass
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_results, find_split
@@ -38,6 +39,7 @@ from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.verdicts import dice_table, rank_candidates
+from autoseg.system import count_cores
 from autoseg.text import format_command
 from autoseg.training.folds.planned_data import check_planned_files, read_fingerprint
 from autoseg.training.refinement import RefinementOptions
@@ -71,7 +73,7 @@ def select_model(
     dataset_folder: Path | None = None,
     options: SelectionOptions | None = None,
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     bar: ProgressBar = no_bar,
 ) -> Selection:
     """Choose configuration or ensemble, folds and post-processing by cross-validation.
@@ -90,7 +92,8 @@ def select_model(
         dataset_folder: Folder of the reference label maps; None: the one that dataset.json names.
         options: What is tried besides single configurations, and how validation cases are predicted again for it; None:
             all defaults.
-        workers: Cases processed at the same time, in threads, where no network is involved.
+        workers: Cases processed at the same time, in threads, where no network is involved. Or a cluster that predicts
+            cases again; the rest is done here.
         bar: Progress bars, by title.
 
     Returns:
@@ -132,7 +135,7 @@ def select_model(
     maps = _find_maps(run, swept.folds)
     refined = _refine(run, winner, swept, options.refinement, bar)
     with bar("post-processing") as progress:
-        tuned = tune_postprocessing(refined.maps or maps, plan.encoding, workers=workers, progress=progress)
+        tuned = tune_postprocessing(refined.maps or maps, plan.encoding, workers=run.workers, progress=progress)
     evaluation = tuned.evaluation
     selection = Selection(
         configurations=winner,
@@ -161,7 +164,7 @@ def select_model(
 
 
 def _start_run(
-    workspace: Workspace, plan: Plan, dataset_folder: Path | None, options: SelectionOptions, workers: int
+    workspace: Workspace, plan: Plan, dataset_folder: Path | None, options: SelectionOptions, workers: Workers
 ) -> ValidationRun:
     dataset = read_record(DatasetDescription, workspace.dataset)
     folder = dataset_folder or workspace.dataset_folder(dataset.folder)
@@ -169,7 +172,9 @@ def _start_run(
         raise UsageError(f"{folder}: the dataset is missing; give its folder with --dataset")
     return ValidationRun(
         workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
-        device=choose_device(options.device), precision=options.precision, workers=workers,
+        device=choose_device(options.device), precision=options.precision, device_name=options.device,
+        workers=count_cores() if isinstance(workers, DaskCluster) else workers,
+        cluster=workers if isinstance(workers, DaskCluster) else None,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from autoseg.progress import no_progress
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
-from autoseg.selection import thresholds
+from autoseg.selection import ensembles, thresholds
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.thresholds import THRESHOLDS, QuantizedCase, TunedThresholds
 from tests.builders import make_dataset, make_plan, make_record
@@ -49,7 +49,7 @@ class Run:
         self.root, self.monkeypatch, self.predicted = root, monkeypatch, []
         self.probabilities, self.references = {}, {}
         monkeypatch.setattr(thresholds, "weights_origin", lambda *_arguments: "weights")
-        monkeypatch.setattr(thresholds, "predict_again", self.predict_again)
+        monkeypatch.setattr(ensembles, "predict_again", self.predict_again)
 
     def add(self, case, probabilities, reference):
         self.probabilities[case] = {name: np.asarray(probabilities) for name in MODEL}

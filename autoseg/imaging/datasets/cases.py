@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.errors import AutosegError, DatasetError, ImageFileError, WorkerError, WriteError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.datasets.label_parts import read_reference
@@ -168,7 +169,7 @@ def map_in_processes(
     items: Sequence[Item],
     *,
     task: str,
-    workers: int,
+    workers: Workers,
     progress: Progress = no_progress,
 ) -> Iterator[Result | WorkerDeath]:
     """Apply a function to every item, in the order of the items, and give each result as soon as it is available.
@@ -177,17 +178,21 @@ def map_in_processes(
         work: Picklable function. An error that it raises ends everything.
         items: Picklable arguments, one case each.
         task: Name of the work for messages, as in "preprocessing: a worker process was ended by SIGKILL".
-        workers: Number of processes; 1 works in this one. Each holds one item in memory and uses one thread.
+        workers: Number of processes; 1 works in this one. Each holds one item in memory and uses one thread. Or a
+            cluster, for which `work` and the results must be small.
         progress: Called after each item.
 
     Yields:
         Results; they are not kept. For a case that ended its worker process twice, what is known of that.
 
     Raises:
-        UsageError: If worker processes cannot start.
+        UsageError: If worker processes cannot start, or the cluster has no worker.
     """
-    if workers == 1 or len(items) == 1:
-        results: Iterator[Result | WorkerDeath] = map(work, items)
+    results: Iterator[Result | WorkerDeath]
+    if isinstance(workers, DaskCluster):
+        results = workers.map(work, items, task=task)
+    elif workers == 1 or len(items) == 1:
+        results = map(work, items)
     else:
         results = map_in_workers(work, items, task=task, workers=workers)
     for done, result in enumerate(results, start=1):
@@ -200,7 +205,7 @@ def work_on_cases(
     cases: Sequence[CaseFiles],
     *,
     task: str,
-    workers: int,
+    workers: Workers,
     progress: Progress = no_progress,
 ) -> Iterator[Result]:
     """Apply a function to every case; one bad case does not stop the others.
@@ -209,7 +214,8 @@ def work_on_cases(
         work: Picklable function. Raises AutosegError, OSError, ValueError or MemoryError for a case that fails.
         cases: The cases.
         task: Name of the work for the message, as in "preprocessing failed".
-        workers: Number of processes; 1 works in this one. Each holds one case in memory and uses one thread.
+        workers: Number of processes; 1 works in this one. Each holds one case in memory and uses one thread. Or a
+            cluster.
         progress: Called after each case.
 
     Yields:
@@ -219,7 +225,7 @@ def work_on_cases(
         DatasetError: After the last case, if any failed; names each of them.
         WorkerError: The same, if one of them ended its worker process.
         WriteError: If the disk is full.
-        UsageError: If worker processes cannot start.
+        UsageError: If worker processes cannot start, or the cluster has no worker.
     """
     failures, kind = [], DatasetError
     outcomes = map_in_processes(partial(_attempt, work), cases, task=task, workers=workers, progress=progress)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.cluster import dask_workers
+from autoseg.cluster.dask_workers import DaskCluster, ToolCluster
 from autoseg.errors import PredictionError, UsageError
-from autoseg.inference.files import cluster
-from autoseg.inference.files.cluster import Cluster
 
 ITEMS = list(range(12))
 
@@ -49,7 +49,7 @@ class Loading:
 @pytest.fixture(scope="module")
 def address():
     distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-    python_path = os.pathsep.join([str(Path(__file__).resolve().parents[3]), *sys.path])
+    python_path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = python_path
     try:
@@ -64,7 +64,7 @@ def address():
 
 
 def test_every_process_loads_once_and_failures_are_told(address, tmp_path):
-    found = dict(Cluster(address, Loading(tmp_path)).work(Tool.work, ITEMS))
+    found = dict(ToolCluster(DaskCluster(address), Loading(tmp_path)).work(Tool.work, ITEMS, task="testing"))
     assert sorted(found) == ITEMS
     assert found.pop(5) == "five cannot be done"
     assert found.pop(7) == "KeyError"
@@ -73,22 +73,25 @@ def test_every_process_loads_once_and_failures_are_told(address, tmp_path):
     assert os.getpid() not in processes
     made = [path.name for path in tmp_path.iterdir()]
     assert len(made) == len({name.split("_")[1] for name in made}) <= 2
-    assert dict(Cluster(address, Loading(tmp_path)).work(Tool.work, [1]))[0][0] == 1
+    assert dict(ToolCluster(DaskCluster(address), Loading(tmp_path)).work(Tool.work, [1], task="testing"))[0][0] == 1
     assert len(list(tmp_path.iterdir())) == len(made) + 1, "a run must not use what an earlier one loaded"
 
 
 def test_a_model_that_cannot_be_loaded_fails_every_case(address):
-    assert dict(Cluster(address, refuse).work(Tool.work, [1, 2])) == {0: "no such model", 1: "no such model"}
+    assert dict(ToolCluster(DaskCluster(address), refuse).work(Tool.work, [1, 2], task="testing")) == {
+        0: "no such model",
+        1: "no such model",
+    }
 
 
 def test_no_scheduler_at_the_address(monkeypatch):
     pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-    monkeypatch.setattr(cluster, "CONNECTING_SECONDS", 0.5)
+    monkeypatch.setattr(dask_workers, "CONNECTING_SECONDS", 0.5)
     with pytest.raises(UsageError, match=r"--scheduler tcp://127\.0\.0\.1:1: no Dask scheduler answers there"):
-        list(Cluster("tcp://127.0.0.1:1", refuse).work(Tool.work, [1]))
+        list(ToolCluster(DaskCluster("tcp://127.0.0.1:1"), refuse).work(Tool.work, [1], task="testing"))
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match=r"--scheduler needs a package .*pip install distributed"):
-        list(Cluster("tcp://127.0.0.1:1", refuse).work(Tool.work, [1]))
+        list(ToolCluster(DaskCluster("tcp://127.0.0.1:1"), refuse).work(Tool.work, [1], task="testing"))
