@@ -90,10 +90,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _length_unit(references: Path) -> str:
     """Unit of distances between surfaces of these label maps; mm where only some of them are 2D images."""
-    from autoseg.imaging.formats.volume import length_unit, split_ending
+    from autoseg.imaging.formats.reading import stored_ending
+    from autoseg.imaging.formats.volume import length_unit
     from autoseg.inference.files.label_maps import find_label_maps
 
-    units = {length_unit(split_ending(path.name)[1]) for path in find_label_maps(references).values()}
+    units = {length_unit(stored_ending(path)) for path in find_label_maps(references).values()}
     return "pixels" if units == {"pixels"} else "mm"
 
 

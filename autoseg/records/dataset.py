@@ -199,7 +199,7 @@ class DatasetDescription(Record):
     """Name -> value(s) in the files, background first; includes `ignore` when it is declared."""
     encoding: LabelEncoding
     file_ending: FileEnding
-    """Ending of the image files, with dot: .nii.gz, .png, ..."""
+    """Ending of the image files, with dot: .nii.gz, .png, ...; .nii.gz for TIFF stacks."""
     cases: tuple[CaseFiles, ...]
     warnings: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()

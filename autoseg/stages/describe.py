@@ -34,7 +34,7 @@ from autoseg.imaging.datasets.label_tables import LabelNames
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
 from autoseg.imaging.datasets.part_names import has_parts, name_parts
 from autoseg.imaging.datasets.patterns import FilePatterns
-from autoseg.imaging.formats.reading import describe_notes, split_ending
+from autoseg.imaging.formats.reading import describe_notes, stored_ending
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import (
@@ -128,7 +128,7 @@ def describe_dataset(
         channel_names=names,
         labels=all_labels,
         encoding=encoding,
-        file_ending=_most_common([split_ending(case.files.images[0])[1] for case in kept]),
+        file_ending=_most_common([stored_ending(found.folder / case.files.images[0]) for case in kept]),
         cases=tuple(case.files for case in kept),
         warnings=tuple(warnings),
         notes=(

@@ -7,12 +7,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.cases import read_case
 from autoseg.imaging.datasets.checks import check_case
 from autoseg.imaging.datasets.label_colors import parse_label_colors
+from autoseg.imaging.datasets.label_parts import read_reference
 from autoseg.imaging.datasets.label_reading import ReadingOptions
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
 from autoseg.stages.describe import describe_dataset
@@ -370,6 +372,23 @@ def test_a_threshold_reads_masks_of_the_only_declared_label(tmp_path):
     description = describe_dataset(tmp_path, labels={"vessel": 1}, reading=ReadingOptions(threshold=125))
     assert description.labels == {"background": 0, "vessel": 1}
     assert read_labels(description, 0).sum() == 42
+
+
+def test_masks_of_stacks_without_voxel_size_lie_on_the_grid_of_their_image(tmp_path):
+    mask = np.zeros((4, 20, 30), np.uint8)
+    mask[1:3, 2:9, 3:9] = 1
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for case in "ab":
+        noise = np.random.default_rng(ord(case)).integers(0, 256, mask.shape).astype(np.uint8)
+        metadata = {"spacing": 2.0, "unit": "mm", "axes": "ZYX"}
+        image, labels = tmp_path / "images" / f"{case}.tif", tmp_path / "labels" / f"{case}.tif"
+        tifffile.imwrite(image, noise, imagej=True, resolution=(2, 2), metadata=metadata)
+        tifffile.imwrite(labels, mask, photometric="minisblack", metadata=None)
+    description = describe_dataset(tmp_path)
+    assert description.file_ending == ".nii.gz"
+    np.testing.assert_array_equal(read_labels(description, 1), mask)
+    assert read_reference(tmp_path, description.cases[0], description.encoding).grid.spacing == (2.0, 0.5, 0.5)
 
 
 def test_damaged_json_is_named(tmp_path):

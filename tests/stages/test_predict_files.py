@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+import tifffile
 from PIL import Image
 
 from autoseg.errors import UsageError
@@ -220,6 +221,19 @@ def test_overlays_are_written_beside_label_maps_and_are_no_label_maps(tmp_path, 
     (output / "a_overlay.png").unlink()
     predict_files(predictor, tmp_path / "in", output, choices, RunOptions(skip_existing=True))
     assert (output / "a_overlay.png").is_file()
+
+
+def test_stacks_give_label_maps_on_their_grid(tmp_path, predictor):
+    voxels = np.random.default_rng(0).integers(0, 200, SHAPE).astype(np.uint16)
+    metadata = {"spacing": SPACING[0], "unit": "mm", "axes": "ZYX"}
+    resolution = (1 / SPACING[2], 1 / SPACING[1])
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", voxels, imagej=True, resolution=resolution, metadata=metadata)
+    assert predict_files(predictor, tmp_path / "in", tmp_path / "in", OutputChoices(overlay=True)) == []
+    written = nibabel.load(tmp_path / "in" / "a.nii.gz")
+    assert written.shape == SHAPE[::-1]
+    assert written.header.get_zooms() == pytest.approx(SPACING[::-1], rel=1e-5)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "in" / "a.tif"), voxels)
 
 
 def test_pictures_give_png_and_clashing_names_are_told(tmp_path):

@@ -276,6 +276,7 @@ def _read_label(
         return None
     notebook.notes += label_map.notes
     if grid is not None:
+        label_map = label_map.with_size_of(grid)
         _check_grid(label_map.grid, file, grid, files.images[0], notebook)
     return label_map
 

@@ -59,7 +59,8 @@ def read_reference(folder: Path, files: CaseFiles, encoding: LabelEncoding) -> V
             the dataset was planned.
     """
     if files.parts is None:
-        return read_label_map(folder / files.label, encoding.reading)
+        whole = read_label_map(folder / files.label, encoding.reading)
+        return whole if whole.has_voxel_size else whole.with_size_of(read_image([folder / files.images[0]]).grid)
     value_of = {names: value for value, names in names_by_value(encoding).items()}
     codes = _Codes()
     label_map: AnyArray | None = None

@@ -1,4 +1,4 @@
-"""2D images: .png, .jpg, .bmp and .tif, grey or colour, through Pillow. They have no position in space.
+"""2D images (.png, .jpg, .bmp, .tif), grey or colour, and TIFF stacks, through Pillow. They have no position in space.
 
 A grey pixel is the number that the file stores, at every depth and for images and label maps alike: TIFF files marked
 WhiteIsZero are not inverted, and samples of 1, 2 and 4 bits are not spread over 0 to 255. A palette gives its colours
@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.label_values import WHITE_IS_ZERO_NOTE
+from autoseg.imaging.formats.tiff_stacks import measure_stack, refuse_missing_pages
 from autoseg.imaging.formats.volume import AnyArray, Template, Volume, canonical_affine, make_grid, split_ending
 
 PICTURE_SLICE_SPACING_MM = 999.0
@@ -39,22 +40,28 @@ _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_picture(path: Path, *, with_palette: bool) -> Volume:
-    """Read one 2D image; grey gives one channel, colour three (red, green, blue); alpha is ignored.
+    """Read one 2D image, or a TIFF whose pages are slices; grey gives one channel, colour three; alpha is ignored.
 
     Args:
         path: The image file.
         with_palette: Whether pixels with a palette are its colours; else they are the indices, one channel.
 
     Returns:
-        Volume with Z = 1, spacing (999, 1, 1), already in canonical orientation.
+        Volume already in canonical orientation: Z = 1 and spacing (999, 1, 1) for a 2D image; one slice for each page
+        of a stack, see `tiff_stacks`.
 
     Raises:
-        ImageFileError: If the file is missing, truncated, damaged, has several pages or 16 bits per colour.
+        ImageFileError: If the file is missing, truncated, damaged, has 16 bits per colour, or pages that are not the
+            slices of a volume.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
+                if isinstance(picture, TiffImagePlugin.TiffImageFile):
+                    refuse_missing_pages(picture, path)
+                    if picture.n_frames > 1:
+                        return _read_stack(picture, path, with_palette=with_palette)
                 _refuse_pages(picture, path)
                 _refuse_deep_colours(picture, path)
                 array, notes = _pixels(picture, with_palette=with_palette)
@@ -66,6 +73,35 @@ def read_picture(path: Path, *, with_palette: bool) -> Volume:
     grid = make_grid(array.shape[1:], spacing, canonical_affine(spacing))
     template = Template(ending=split_ending(path.name)[1], grid=grid, file_dimensions=2)
     return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
+
+
+def _read_stack(picture: TiffImagePlugin.TiffImageFile, path: Path, *, with_palette: bool) -> Volume:
+    """A volume of the pages of a TIFF."""
+    size = measure_stack(picture, path)
+    pages: list[AnyArray] = []
+    notes: list[str] = [*size.notes]
+    for number in range(picture.n_frames):
+        picture.seek(number)
+        _refuse_deep_colours(picture, path)
+        page, of_page = _pixels(picture, with_palette=with_palette)
+        if pages and (page.shape != pages[0].shape or page.dtype != pages[0].dtype):
+            raise ImageFileError(
+                f"{path}: page {number + 1} has {_describe_page(page)}, the first one {_describe_page(pages[0])}; the "
+                "pages of a volume are alike. Save each image of the file (such as a preview) on its own"
+            )
+        pages.append(page)
+        notes += of_page
+    array = np.concatenate(pages, axis=1)
+    spacing = size.spacing or (1.0, 1.0, 1.0)
+    grid = make_grid(array.shape[1:], spacing, canonical_affine(spacing))
+    template = Template(ending=split_ending(path.name)[1], grid=grid)
+    unique = tuple(dict.fromkeys(notes))
+    return Volume(array, grid, template, unique, path, has_voxel_size=size.spacing is not None)
+
+
+def _describe_page(page: AnyArray) -> str:
+    channels, _, height, width = page.shape
+    return f"{width} x {height} pixels, {channels} channel(s) of {page.dtype}"
 
 
 def _refuse_pages(picture: Image.Image, path: Path) -> None:

@@ -20,6 +20,7 @@ from autoseg.imaging.formats.itk import read_itk, volume_from_simpleitk
 from autoseg.imaging.formats.label_values import read_values
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
 from autoseg.imaging.formats.pictures import PICTURE_SLICE_SPACING_MM, read_picture
+from autoseg.imaging.formats.tiff_stacks import has_pages
 from autoseg.imaging.formats.units import refuse_absurd_spacing
 from autoseg.imaging.formats.volume import (
     IMAGE_ENDINGS,
@@ -49,6 +50,7 @@ __all__ = [
     "read_image",
     "read_label_map",
     "split_ending",
+    "stored_ending",
     "volume_from_array",
     "volume_from_nibabel",
     "volume_from_simpleitk",
@@ -158,6 +160,11 @@ def volume_from_array(
     refuse_absurd_spacing(spacing, voxels.shape[1:])
     grid = make_grid(voxels.shape[1:], spacing, matrix)
     return Volume(array=_as_float32(voxels), grid=grid, template=Template(ending=ending, grid=grid))
+
+
+def stored_ending(path: Path) -> str:
+    """The ending of an image file; .nii.gz for TIFF stacks, whose label maps are NIfTI because PNG holds one slice."""
+    return ".nii.gz" if has_pages(path) else split_ending(path.name)[1]
 
 
 def data_files(path: Path) -> tuple[Path, ...]:

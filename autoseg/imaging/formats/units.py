@@ -11,7 +11,7 @@ from pathlib import Path
 
 DEFAULT_UNIT = "mm"
 
-MM_PER_UNIT = {"mm": 1.0, "um": 1e-3, "nm": 1e-6, "cm": 10.0, "m": 1000.0}
+MM_PER_UNIT = {"mm": 1.0, "um": 1e-3, "nm": 1e-6, "cm": 10.0, "m": 1000.0, "inch": 25.4}
 """Millimetres of each unit that can be read, by its short name."""
 
 MIN_VOXEL_MM = 2e-6
@@ -66,7 +66,7 @@ def text_header_unit(path: Path, notes: list[str]) -> str:
         Teem's NRRD format, "space units" and "units"; MetaIO, DistanceUnits.
     """
     named = [unit.strip().lower() for unit in _named_units(path)]
-    known = {short for unit in named if (short := _short_name(unit)) in MM_PER_UNIT}
+    known = {short for unit in named if (short := short_unit(unit)) in MM_PER_UNIT}
     if len(known) > 1:
         raise ValueError(f"the axes have different units ({', '.join(named)}); store all of them in mm")
     if not known and any(unit not in ("", "?", "none") for unit in named):
@@ -106,5 +106,6 @@ def _named_units(path: Path) -> list[str]:
     return []
 
 
-def _short_name(unit: str) -> str:
+def short_unit(unit: str) -> str:
+    """The short name of a unit of length in small letters, singular or plural; an unknown one stays as it is."""
     return _SHORT_NAMES.get(unit.removesuffix("s"), unit)

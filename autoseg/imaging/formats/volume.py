@@ -7,7 +7,7 @@ permutes and flips axes without resampling: working arrays in canonical orientat
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 from math import isclose, prod
 from pathlib import Path
@@ -91,6 +91,14 @@ class Volume:
     notes: tuple[str, ...] = ()
     """What was assumed or ignored on reading, one sentence each, with the same words for every file."""
     path: Path | None = None
+    has_voxel_size: bool = True
+    """Whether the file says how large its voxels are, or how large they are does not matter (2D images)."""
+
+    def with_size_of(self, grid: Grid) -> "Volume":
+        """The volume on another grid of the same shape, if its file has no voxel size of its own; else as it is."""
+        if self.has_voxel_size or grid.shape != self.grid.shape:
+            return self
+        return replace(self, grid=grid)
 
 
 def length_unit(ending: str) -> str:

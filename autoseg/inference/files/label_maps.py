@@ -87,6 +87,8 @@ def read_on_one_grid(
     """
     expected = read_label_map(reference, reading)
     check_whole_numbers(expected.array, expected.path)
+    if not expected.has_voxel_size:
+        expected = expected.with_size_of(read_label_map(prediction, reading).grid)
     return read_prediction(case, prediction, expected, reading), expected
 
 
@@ -102,7 +104,7 @@ def read_prediction(case: str, prediction: Path, expected: Volume, reading: Labe
     Raises:
         ImageFileError: If the file cannot be read, its values are not whole numbers, or the grids differ.
     """
-    predicted = read_label_map(prediction, reading)
+    predicted = read_label_map(prediction, reading).with_size_of(expected.grid)
     check_whole_numbers(predicted.array, predicted.path)
     difference = grid_difference(predicted.grid, expected.grid)
     if difference is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Template, split_ending
+from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Template, split_ending, stored_ending
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map, write_share_map
 from autoseg.inference.files.inputs import InputCase
@@ -124,8 +124,7 @@ def write_maps(
 
 def _label_map_name(item: InputCase) -> str:
     """File name of a case's label map: the image's format, PNG for 2D images."""
-    _, ending = split_ending(item.images[0].name)
-    return item.case + label_map_ending(ending)
+    return item.case + label_map_ending(stored_ending(item.images[0]))
 
 
 def _written_path(path: Path) -> Path:

@@ -144,6 +144,6 @@ def test_faulty_pictures_are_refused(tmp_path):
         with pytest.raises(ImageFileError, match=name):
             read_image([path])
     pages = [Image.fromarray(pixels), Image.fromarray(pixels)]
-    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "pages.png", save_all=True, append_images=pages[1:])
     with pytest.raises(ImageFileError, match="2 pages"):
-        read_image([tmp_path / "pages.tif"])
+        read_image([tmp_path / "pages.png"])
