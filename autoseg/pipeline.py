@@ -183,6 +183,8 @@ def decide_plan(
     plan = plan.model_copy(update={"file_ending": description.file_ending})
     made = make_splits(fingerprint, folds=options.folds, group_by=options.group_by, listed=description.cases)
     splits = keep_edited_splits(workspace, made, fingerprint)
+    if splits is made and any(files.fold is not None for files in description.cases):
+        logger.info("note: %s --folds and --group-by are for datasets without folds.", made.reason)
     if splits is not made:
         _tell_of_kept_splits(workspace, splits, fingerprint)
     for warning in labels_without_training_case(fingerprint, splits):

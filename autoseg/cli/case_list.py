@@ -1,6 +1,12 @@
 """`--write-list` of `autoseg plan` and `run`: the recognised cases as a list that can be edited."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoseg.imaging.datasets.label_tables import LabelNames
+    from autoseg.imaging.datasets.layouts import FoundDataset
 
 
 def write_list(arguments: argparse.Namespace) -> int:
@@ -24,10 +30,22 @@ def write_list(arguments: argparse.Namespace) -> int:
         print(f"note: {note}")
     for fault in found.faults:
         print(f"{fault.severity}: {fault.case or '-'}: {fault.file or '-'}: {fault.what}")
-    options = ["--channels", ",".join(names)] if names and image_columns(found) != list(names) else []
-    labels = (arguments.label_names.labels if arguments.label_names else found.labels) or {}
-    if labels and all(isinstance(value, int) for value in labels.values()):
-        options += ["--label-names", ",".join(f"{name}={value}" for name, value in labels.items())]
+    options: list[str | Path] = ["--channels", ",".join(names)] if names and image_columns(found) != list(names) else []
+    options += _label_options(arguments.label_names, found)
     print(f"List: {arguments.write_list} ({len(found.cases)} cases)")
     print(f"Next: {format_command('autoseg-plan', arguments.write_list, *options)}")
     return DONE
+
+
+def _label_options(given: "LabelNames | None", found: "FoundDataset") -> list[str | Path]:
+    """--label-names for labels that a list does not hold: those that are given, else those that are declared."""
+    from autoseg.imaging.arrays.labels import choose_region_order
+
+    if given is not None and given.source is not None:
+        return ["--label-names", given.source]
+    labels = (found.labels if given is None else given.labels) or {}
+    order = found.regions_class_order if given is None else given.regions_class_order
+    if not labels or order != choose_region_order(labels):
+        return []
+    values = {name: (value,) if isinstance(value, int) else value for name, value in labels.items()}
+    return ["--label-names", ",".join(f"{name}={'+'.join(map(str, value))}" for name, value in values.items())]

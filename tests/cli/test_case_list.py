@@ -47,6 +47,26 @@ def test_patterns_and_what_a_list_cannot_hold(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("declared", "options", "expected"),
+    [
+        ({"labels": {"background": 0, "all": [1, 2], "core": 2}, "regions_class_order": [1, 2]}, [],
+         "background=0,all=1+2,core=2"),
+        ({"labels": {"background": 0, "all": [1, 2], "core": 2}, "regions_class_order": [2, 1]}, [], ""),
+        (None, ["--label-names", "liver=1,spleen=3"], "liver=1,spleen=3"),
+        (None, ["--label-names", "../names.json"], "../names.json"),
+    ],
+)  # fmt: skip
+def test_labels_of_the_next_command(tmp_path, monkeypatch, capsys, declared, options, expected):
+    monkeypatch.chdir(make(tmp_path / "set", "images/{0}.nii", "labels/{0}.nii"))
+    (tmp_path / "names.json").write_text(json.dumps({"labels": {"liver": 1}}))
+    if declared is not None:
+        Path("dataset.json").write_text(json.dumps({**declared, "channel_names": ["CT"]}))
+    assert main(["plan", ".", *options, "--write-list", "l.csv"]) == 0
+    (following,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
+    assert following == f"Next: autoseg-plan l.csv{' --label-names ' if expected else ''}{expected}"
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--image-pattern", "{case}.nii"], "--image-pattern needs --label-pattern beside it"),

@@ -237,7 +237,7 @@ def _recognized(table: ListTable, columns: ListColumns) -> str:
 
 def _unused(columns: ListColumns, num_test: int) -> Iterator[str]:
     if columns.unused:
-        yield f"columns of the list that are not used: {', '.join(columns.unused)}"
+        yield f"columns of the list that are not used: {', '.join(name or '(no name)' for name in columns.unused)}"
     if num_test:
         yield f"{num_test} cases of the list are not used: {columns.split} says that they are for testing"
 

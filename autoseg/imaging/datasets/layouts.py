@@ -43,6 +43,12 @@ _EXPECTED = "\n  ".join([
 ])  # fmt: skip
 
 
+_NO_NUMBERS = (
+    "the images in imagesTr/ have no channel numbers (CASE_0000), as nnU-Net requires; each file is taken as the image "
+    "of the case that it is called like"
+)
+
+
 @dataclass(frozen=True)
 class FoundDataset:
     """Facts about a dataset from file names and JSON, before any image is opened."""
@@ -260,6 +266,11 @@ def _nnunet(folder: Path, declared: DatasetJson) -> FoundDataset:
     names = declared_channels(declared)
     num_channels = len(names) if names else None
     paired, faults = pair_files(folder, "imagesTr", "labelsTr", channel_numbers=True, num_channels=num_channels)
+    if not any(files.label for files in paired):
+        by_name, name_faults = pair_files(folder, "imagesTr", "labelsTr", channel_numbers=False)
+        if any(files.label for files in by_name):
+            found = _found(folder, "nnunet", declared, *_compare_with_list(by_name, name_faults, declared))
+            return replace(found, notes=(_NO_NUMBERS,))
     return _found(folder, "nnunet", declared, *_compare_with_list(paired, faults, declared))
 
 

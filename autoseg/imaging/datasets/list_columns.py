@@ -71,11 +71,11 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
     case, group, fold, split = (
         _first(words, known) for known in (CASE_COLUMNS, GROUP_COLUMNS, FOLD_COLUMNS, SPLIT_COLUMNS)
     )
-    left = {name: word for name, word in words.items() if name not in (case, group, fold, split)}
+    left = {name: word for name, word in words.items() if not name or name not in (case, group, fold, split)}
     marked = [name for name, word in left.items() if _is_exact(word) or split_label_word(word) is not None]
     masks = _mask_columns(table, marked)
     label = "" if masks else _label_column(table, marked)
-    left = {name: word for name, word in left.items() if name != label and name not in dict(masks)}
+    left = {name: word for name, word in left.items() if not name or (name != label and name not in dict(masks))}
     images, channels = _image_columns(table, left)
     if not images or (needs_label and not label and not masks):
         expected = "image (or image_0, image_1, ..., or a column for each channel, such as t1,flair)"
@@ -145,7 +145,7 @@ def _is_exact(word: str) -> bool:
 def _image_columns(table: ListTable, words: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     """Columns of images in the order of channels, and the names of the channels if the columns tell them."""
     numbers = {name: number for name, word in words.items() if (number := _channel_number(word)) is not None}
-    named = tuple(name for name in words if name not in numbers and _holds_files(table, name))
+    named = tuple(name for name in words if name and name not in numbers and _holds_files(table, name))
     numbered = sorted(numbers, key=numbers.__getitem__)
     if named and numbered:
         raise DatasetError(

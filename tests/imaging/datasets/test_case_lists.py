@@ -219,6 +219,9 @@ def test_columns_that_are_not_used_are_said(tmp_path):
     classes = read_case_list(listing(tmp_path, "image,mask,label\na.nii,1.nii,benign\nb.nii,2.nii,malignant\n"))
     assert summary(classes) == {"a": ["a.nii", "1.nii"], "b": ["b.nii", "2.nii"]}
     assert classes.notes[-1] == "columns of the list that are not used: label"
+    pandas = read_case_list(listing(tmp_path, ",image,label\n0,a.nii,1.nii\n1,b.nii,2.nii\n"))
+    assert summary(pandas) == {"a": ["a.nii", "1.nii"], "b": ["b.nii", "2.nii"]}
+    assert pandas.notes == ("columns of the list that are not used: (no name)",)
 
 
 @pytest.mark.parametrize(

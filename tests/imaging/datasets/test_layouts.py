@@ -102,6 +102,16 @@ def test_numbers_that_end_the_names_of_cases_are_no_channels(tmp_path):
     assert found.faults == ()
 
 
+def test_images_of_nnunet_without_channel_numbers(tmp_path):
+    keys = {**V2, "channel_names": {"0": "CT"}}
+    for folder, names in ((tmp_path / "a", ("x", "y")), (tmp_path / "b", ("scan_0001", "scan_0002"))):
+        touch(folder, *(f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in names))
+        found = find_dataset(declare(folder, **keys, numTraining=2))
+        assert summary(found) == {name: [f"imagesTr/{name}.nii.gz", f"labelsTr/{name}.nii.gz"] for name in names}
+        assert (found.layout, found.channel_names, found.faults) == ("nnunet", ("CT",), ())
+        assert found.notes[0].startswith("the images in imagesTr/ have no channel numbers (CASE_0000)")
+
+
 def test_listed_files_that_were_unpacked(tmp_path):
     touch(tmp_path, "imagesTr/a.nii", "labelsTr/a.NII")
     found = find_dataset(declare(tmp_path, **V1, training=entries("a")))
