@@ -91,6 +91,8 @@ class Layout:
     others: Mapping[str, Content] = field(default_factory=dict)
     """Other files, by path."""
     image_kind: str = IMAGE
+    groups: tuple[str, ...] = ()
+    """Names of the groups in the order of the cases."""
     note: str = ""
     """Part of a note that says what was recognised; empty: there is no such note."""
     warnings: tuple[str, ...] = ()
@@ -119,6 +121,7 @@ def check_recognised(folder: Path, layout: Layout) -> None:
     paths = {files.case: (files.images, files.label) for files in found.cases}
     assert paths == layout.expected_cases()
     assert (found.layout, found.channel_names, found.labels) == (layout.name, layout.channels, layout.labels)
+    assert tuple(files.group for files in found.cases if files.group) == layout.groups
     assert sorted(f"{fault.file}: {fault.what}" for fault in found.warnings) == sorted(layout.warnings)
     recognised = [note for note in found.notes if note.startswith("recognised")]
     assert [layout.note in note for note in recognised] == ([True] if layout.note else [])

@@ -211,6 +211,15 @@ CASE_FOLDERS = {
         ("{0}/{0}_0000.nii.gz", "{0}/{0}_0001.nii.gz"), "{0}/{0}_gt.nii.gz", "case_folders",
         channels=("channel_0", "channel_1"), note="one folder for each case: 3 cases",
     ),
+    "visits of patients": Layout(
+        ("{}/t1.nii.gz", "{}/t2.nii.gz"), "{}/seg.nii.gz", "case_folders", cases=("p1/post", "p1/pre", "p2/pre"),
+        channels=("t1", "t2"), groups=("p1", "p1", "p2"),
+        note="one folder for each visit in the folders of patients, who stay in one fold: 3 cases",
+    ),
+    "parts of a collection": Layout(
+        ("{}/t1.nii.gz",), "{}/seg.nii.gz", "case_folders", channels=("t1",),
+        cases=("HGG/a", "HGG/b", "HGG/c", "LGG/d"), note="one folder for each case: 4 cases, such as HGG_a",
+    ),
     "folders with blanks and hidden files": Layout(
         ("{0}/{0}.nii.gz",), "{0}/{0}_label.nii.gz", "case_folders", cases=("anna b", "心臓"),
         others={"anna b/.DS_Store": b"Bud1", ".git/config": "", "notes.txt": ""},

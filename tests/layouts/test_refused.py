@@ -76,6 +76,11 @@ NO_LAYOUT: dict[str, tuple[dict[str, Content], str]] = {
         images("data/images/{}.nii.gz") | labels("data/labels/{}.nii.gz"),
         "The folder data in it is a dataset (images/CASE.nii.gz and labels/CASE.nii.gz, 3 cases): give {folder}/data.",
     ),
+    "a folder of cases too high": (
+        images("data/{}/t1.nii.gz") | labels("data/{}/seg.nii.gz"),
+        "Found: 6 .nii.gz 2 folders below; 1 folders (data). The folder data in it is a dataset (one folder for each "
+        "case or PATIENT/VISIT: CASE/CASE_t1.nii.gz",
+    ),
     "training and validation apart": (
         images("train/images/{}.png", "val/images/{}.png") | labels("train/masks/{}.png", "val/masks/{}.png"),
         "Found: 12 .png 2 folders below; 2 folders (train, val). The folder train in it is a dataset",

@@ -175,7 +175,7 @@ def _one_folder(folder: Path) -> FolderCases | None:
 
 
 def _case_folders(folder: Path) -> FolderCases | None:
-    """One subfolder for each case, its label map marked by a word."""
+    """One subfolder for each case, or for each visit in the folder of a patient, its label map marked by a word."""
     return None if image_files(folder) else _subfolder_cases(folder)
 
 
@@ -186,19 +186,50 @@ def _subfolder_cases(folder: Path) -> FolderCases | None:
         return None
     groups: list[Group] = []
     faults: list[Fault] = []
-    for name in subfolders:
+    for name in folders_with_images(folder, subfolders):
         files, of_names = files_by_stem(folder, name)
-        if not files:
-            continue
-        found, of_groups = _groups_of_folder(name, files)
+        found, of_groups = _groups_of_folder(name.replace("/", "_"), files)
         groups += found
         faults += [*of_names, *of_groups, *unused_folders(folder, name)]
     with_label = [group for group in groups if group.label]
     if not with_label or 2 * len(with_label) < len(groups):
         return None
     named = name_channels(_with_unique_ids(groups))
-    recognized = _describe(named.cases, "one folder for each case")
-    return FolderCases(named.cases, (*faults, *named.faults), named.channel_words, recognized=recognized)
+    cases = _grouped_by_patient(named.cases)
+    where = "one folder for each case"
+    if any(files.group for files in cases):
+        where = "one folder for each visit in the folders of patients, who stay in one fold"
+    return FolderCases(cases, (*faults, *named.faults), named.channel_words, recognized=_describe(cases, where))
+
+
+def folders_with_images(folder: Path, names: Sequence[str]) -> list[str]:
+    """Relative paths of these folders; where one has no image itself, but its subfolders have, of its subfolders.
+
+    Args:
+        folder: Dataset folder, or one to predict.
+        names: Names of folders in it.
+    """
+    found = []
+    for name in names:
+        is_between = len(names) > 1 and not image_files(folder / name)  # a single one may be the dataset itself
+        visits = visible_folders(folder / name) if is_between else []
+        below = [f"{name}/{visit}" for visit in visits if visit.lower() not in LABEL_FOLDERS]
+        found += [path for path in (name, *below) if image_files(folder / path)]
+    return found
+
+
+def _grouped_by_patient(cases: Sequence[CaseFiles]) -> tuple[CaseFiles, ...]:
+    """Cases in folders of folders, with the outer folder as their group if it can be that of a patient.
+
+    Patients have few visits; fewer outer folders than folders in one of them are sites, or parts of a collection.
+    """
+    outer = [Path((*files.images, files.label)[0]).parts[:-2] for files in cases]
+    visits = Counter(name for (name,) in filter(None, outer))
+    if not visits or len(set(outer)) < max(visits.values()):
+        return tuple(cases)
+    return tuple(
+        files.model_copy(update={"group": "".join(patient)}) for files, patient in zip(cases, outer, strict=True)
+    )
 
 
 def _with_masks(find: Callable[[Path], MaskCases | None], folder: Path) -> FolderCases | None:
@@ -234,7 +265,7 @@ def _with_unique_ids(groups: Sequence[Group]) -> list[Group]:
     return [
         group
         if count[group.case] == 1
-        else replace(group, case=f"{Path(next(iter(group.images.values()))).parts[0]}_{group.case}")
+        else replace(group, case="_".join((*Path(next(iter(group.images.values()))).parent.parts, group.case)))
         for group in groups
     ]
 
@@ -319,7 +350,8 @@ FOLDER_LAYOUTS = (
     ),
     FolderLayout("one_folder", "one folder: CASE.nii.gz and CASE_seg.nii.gz (or label, mask, gt)", _one_folder),
     FolderLayout(
-        "case_folders", "one folder for each case: CASE/CASE_t1.nii.gz, CASE/CASE_flair.nii.gz, CASE/CASE_seg.nii.gz",
+        "case_folders",
+        "one folder for each case or PATIENT/VISIT: CASE/CASE_t1.nii.gz, CASE/CASE_flair.nii.gz, CASE/CASE_seg.nii.gz",
         _case_folders,
     ),
     FolderLayout(

@@ -20,6 +20,7 @@ from autoseg.imaging.datasets.bids import find_bids_images
 from autoseg.imaging.datasets.case_lists import row_images
 from autoseg.imaging.datasets.case_names import name_cases
 from autoseg.imaging.datasets.datalists import entries_to_predict, find_datalist
+from autoseg.imaging.datasets.folders import folders_with_images
 from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.list_files import ListTable, is_list_file, read_list_table
 from autoseg.imaging.datasets.names import IMAGE_FOLDERS, composed, split_image_word, split_label_word
@@ -102,18 +103,23 @@ def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[In
             )
         logger.info("the images in %s are predicted", folder / images[0])
         return _cases_in_folder(folder / images[0], channel_names)
-    cases: list[InputCase] = []
+    by_folder: dict[str, tuple[InputCase, ...]] = {}
     left_out = []
-    for name in subfolders:
+    for name in folders_with_images(folder, subfolders):
         files = {_stem(file): file for file in image_files(folder / name)}
         unmarked = [file for stem, file in files.items() if split_label_word(stem) is None]
         left_out += [f"{name}/{file}" for file in files.values() if unmarked and file not in unmarked]
-        found = _cases_of_files(folder / name, unmarked or list(files.values()), channel_names)
-        cases += [replace(found[0], case=composed(name))] if len(found) == 1 else found
+        case = composed("_".join(part for part in name.split("/") if part.lower() not in IMAGE_FOLDERS))
+        by_folder[case] = _cases_of_files(folder / name, unmarked or list(files.values()), channel_names)
     _log_left_out(folder, left_out)
+    if all(len(found) == 1 for found in by_folder.values()):
+        return tuple(replace(item, case=case) for case, (item,) in sorted(by_folder.items()))
+    cases = [item for found in by_folder.values() for item in found]
     count = Counter(item.case for item in cases)
     unique = (
-        item if count[item.case] == 1 else replace(item, case=f"{item.images[0].parent.name}_{item.case}")
+        item
+        if count[item.case] == 1
+        else replace(item, case="_".join((*item.images[0].parent.relative_to(folder).parts, item.case)))
         for item in cases
     )
     return tuple(sorted(unique, key=lambda item: item.case))
