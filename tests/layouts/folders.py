@@ -28,17 +28,17 @@ IMAGE, IMAGE_4D, LABEL, EXTRA_LABEL, COLOURS, FOLDER = "<image>", "<4d>", "<labe
 
 
 def voxels_of(kind: Content, seed: int) -> np.ndarray:
-    """Noise for an image, the labels 1 and 2 in the halves of a label map, one voxel 7 for an extra label."""
+    """Noise for an image; for a label map the labels 1 and 2, perhaps one voxel 7, or red and green in their place."""
     generator = np.random.default_rng(seed)
     if kind in (IMAGE, IMAGE_4D):
         shape = (2, *SHAPE) if kind == IMAGE_4D else SHAPE
         return generator.integers(1, 200, shape).astype(np.uint8)
-    if kind == COLOURS:
-        return generator.choice([0, 90, 200], (*SHAPE[1:], 3)).astype(np.uint8)
     labels = np.zeros(SHAPE, np.uint8)
     labels[:, 1:3], labels[:, 4:, 1:] = 1, 2
     if kind == EXTRA_LABEL:
         labels[0, 0, 0] = 7
+    if kind == COLOURS:
+        return np.take(np.array([(0, 0, 0), (200, 0, 0), (0, 90, 0)], np.uint8), labels[0], axis=0)
     return labels
 
 

@@ -150,7 +150,8 @@ FAULTY: dict[str, tuple[dict[str, Content], str]] = {
     ),
     "colour masks": (
         images("images/{}.png") | labels("labels/{}.png", kind=COLOURS),
-        "a label map needs one value per voxel, found 3 channels: the label map has colours",
+        "Say which label each colour is, with names of your own; other colours are refused where they cover areas:\n"
+        "  autoseg-plan '{folder}' --label-colors '200,0,0=label_1, 0,90,0=label_2'",
     ),
     "images in the folder of label maps": (
         images("images/{}.nii.gz") | labels("labels/{}.nii.gz", kind=IMAGE),

@@ -103,18 +103,18 @@ def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[In
             )
         logger.info("the images in %s are predicted", folder / images[0])
         return _cases_in_folder(folder / images[0], channel_names)
-    by_folder: dict[str, tuple[InputCase, ...]] = {}
+    by_folder: list[tuple[str, tuple[InputCase, ...]]] = []
     left_out = []
     for name in folders_with_images(folder, subfolders):
         files = {_stem(file): file for file in image_files(folder / name)}
         unmarked = [file for stem, file in files.items() if split_label_word(stem) is None]
         left_out += [f"{name}/{file}" for file in files.values() if unmarked and file not in unmarked]
         case = composed("_".join(part for part in name.split("/") if part.lower() not in IMAGE_FOLDERS))
-        by_folder[case] = _cases_of_files(folder / name, unmarked or list(files.values()), channel_names)
+        by_folder.append((case, _cases_of_files(folder / name, unmarked or list(files.values()), channel_names)))
     _log_left_out(folder, left_out)
-    if all(len(found) == 1 for found in by_folder.values()):
-        return tuple(replace(item, case=case) for case, (item,) in sorted(by_folder.items()))
-    cases = [item for found in by_folder.values() for item in found]
+    cases = [item for _, found in by_folder for item in found]
+    if len(cases) == len(by_folder) == len({case for case, _ in by_folder}):
+        cases = [replace(item, case=case) for case, (item,) in by_folder]
     count = Counter(item.case for item in cases)
     unique = (
         item
