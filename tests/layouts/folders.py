@@ -38,7 +38,8 @@ def voxels_of(kind: Content, seed: int) -> np.ndarray:
     if kind == EXTRA_LABEL:
         labels[0, 0, 0] = 7
     if kind == COLOURS:
-        return np.take(np.array([(0, 0, 0), (200, 0, 0), (0, 90, 0)], np.uint8), labels[0], axis=0)
+        colours: np.ndarray = np.array([(0, 0, 0), (200, 0, 0), (0, 90, 0)], np.uint8)[labels[0]]
+        return colours
     return labels
 
 
