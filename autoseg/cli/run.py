@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="plan, say what the run would train, its time and disk; write nothing"
     )
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="answer yes to every question; a run asks none, so it skips nothing"
+    )
     add_refinement(parser)
 
 

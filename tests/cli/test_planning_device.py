@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.cli.planning_request import describe_device, find_device
 from autoseg.errors import UsageError
-from autoseg.system import gpu_memory_gigabytes
+from autoseg.system import gpu_busy_fraction, gpu_memory_gigabytes, gpu_name
 
 
 @pytest.fixture
@@ -29,6 +29,20 @@ def test_memory_is_that_of_the_gpu_asked_for(two_gpus):
     assert gpu_memory_gigabytes() == pytest.approx(25.77, abs=0.01)
     assert gpu_memory_gigabytes(1) == pytest.approx(85.90, abs=0.01)
     assert gpu_memory_gigabytes(2) is None
+
+
+def test_name_and_load_of_a_gpu(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\ncase "$2" in *=name) echo "NVIDIA H200";; *=utilization.gpu) echo 37;; esac\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert (gpu_name(), gpu_busy_fraction()) == ("NVIDIA H200", 0.37)
+    tool.write_text('#!/bin/sh\necho "[N/A]"\n')
+    assert gpu_busy_fraction() is None
+
+
+def test_without_a_gpu_there_is_no_name(no_gpu):
+    assert (gpu_name(), gpu_busy_fraction()) == ("", None)
 
 
 @pytest.mark.parametrize(("asked", "name"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")])

@@ -12,3 +12,13 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(phantom_dataset, t
     assert "\nTime: " in shown
     assert "\nDisk: at most " in shown
     assert not (tmp_path / "w").exists()
+
+
+def test_yes_skips_nothing(phantom_dataset, tmp_path, capsys):
+    words = ["run", str(phantom_dataset), "-w", str(tmp_path / "w"), "--device", "cuda", "--planner", "unet", "-j", "1"]
+    shown = []
+    for more in ([], ["--yes"], ["-y"]):
+        assert main([*words, "-c", "3d_fullres", "--folds", "2", "--dry-run", *more]) == 0
+        shown.append(capsys.readouterr().out.partition("Disk")[0])
+    assert "\nTime: " in shown[0]
+    assert len(set(shown)) == 1

@@ -4,7 +4,7 @@ import pytest
 
 from autoseg.inference.files.inputs import find_inputs
 from tests.layouts.folders import build
-from tests.layouts.test_recognised import LAYOUTS
+from tests.layouts.recognised import LAYOUTS
 
 BY_JSON = (
     "nnU-Net raw with channels and test images",

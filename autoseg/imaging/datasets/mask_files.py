@@ -86,7 +86,7 @@ def find_two_folders(folder: Path) -> MaskCases | None:
 def find_one_folder(folder: Path) -> MaskCases | None:
     """Images and masks side by side: CASE, CASE_mask_liver, CASE_mask_spleen."""
     files, faults = files_by_stem(folder, "")
-    masks = {stem: file for stem, file in files.items() if _WORD.search(stem)}
+    masks = {stem: file for stem, file in files.items() if has_label_word(stem)}
     images = {stem: file for stem, file in files.items() if stem not in masks}
     named = dict(_named_by_prefix(masks, {key for stem in images for key, _ in readings(stem)}))
     labels = {label for _, label in named.values()}
@@ -140,7 +140,7 @@ def _cases_of_folders(
 def _masks_in_case_folder(folder: Path, name: str) -> tuple[dict[str, str], Masks]:
     """Images by stem, and masks of the case; masks lie in a folder of their own, or a word marks them."""
     files, _ = files_by_stem(folder, name)
-    images = {stem: file for stem, file in files.items() if not _WORD.search(stem)}
+    images = {stem: file for stem, file in files.items() if not has_label_word(stem)}
     found = {stem: file for stem, file in files.items() if stem not in images}
     for subfolder in visible_folders(folder / name):
         inside, _ = files_by_stem(folder, f"{name}/{subfolder}")
@@ -222,6 +222,11 @@ def _are_labels(named: Mapping[str, tuple[str, str]]) -> bool:
     return (
         bool(named) and not any(label.isdecimal() for label in count) and (len(cases) == 1 or min(count.values()) > 1)
     )
+
+
+def has_label_word(text: str) -> bool:
+    """Whether one of the words in a name marks label maps: `X_mask_liver`."""
+    return _WORD.search(text) is not None
 
 
 def _label_name(stem: str, prefixes: Iterable[str]) -> str:

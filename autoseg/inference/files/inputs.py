@@ -21,8 +21,10 @@ from autoseg.imaging.datasets.case_lists import row_images
 from autoseg.imaging.datasets.case_names import name_cases
 from autoseg.imaging.datasets.datalists import entries_to_predict, find_datalist
 from autoseg.imaging.datasets.folders import folders_with_images
+from autoseg.imaging.datasets.grouping import readings
 from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.list_files import ListTable, is_list_file, read_list_table
+from autoseg.imaging.datasets.mask_files import has_label_word
 from autoseg.imaging.datasets.names import IMAGE_FOLDERS, composed, split_image_word, split_label_word
 from autoseg.imaging.datasets.pairing import image_files, visible_folders
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
@@ -196,7 +198,17 @@ def _without_label_maps(names: Sequence[str], channel_names: Sequence[str]) -> l
     """The names that are not label maps of others in the same folder."""
     marked = {name: found[0] for name in names if (found := split_label_word(_stem(name))) is not None}
     images = {key for name in names if name not in marked for key in _possible_ids(_stem(name), channel_names)}
-    return [name for name in names if name not in marked or marked[name].casefold() not in images]
+    return [
+        name
+        for name in names
+        if not _is_mask_of_a_label(_stem(name), images)
+        and (name not in marked or marked[name].casefold() not in images)
+    ]
+
+
+def _is_mask_of_a_label(stem: str, images: Collection[str]) -> bool:
+    """Whether a name is that of an image with a word for label maps and the name of a label behind it: X_mask_liver."""
+    return any(case.casefold() in images and has_label_word(rest) for case, rest in readings(stem) if rest)
 
 
 def _log_left_out(folder: Path, names: Sequence[str]) -> None:
