@@ -83,7 +83,8 @@ NO_LAYOUT: dict[str, tuple[dict[str, Content], str]] = {
     ),
     "training and validation apart": (
         images("train/images/{}.png", "val/images/{}.png") | labels("train/masks/{}.png", "val/masks/{}.png"),
-        "Found: 12 .png 2 folders below; 2 folders (train, val). The folder train in it is a dataset",
+        "Found: 12 .png 2 folders below; 2 folders (train, val). Several folders in it are datasets: train (two "
+        "folders of other names, such as scans/CASE.nii.gz and masks/CASE_mask.nii.gz, 3 cases); val (",
     ),
 }
 
