@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _refuse_contradictions(arguments)
     evaluation, is_complete = _evaluate(arguments, arguments.predictions)
-    console, unit = Console(), _length_unit(arguments.references)
+    console, unit = Console(), _length_unit(arguments.references, arguments.predictions)
     console.print(evaluation_table(evaluation, unit))
     if arguments.verbose:
         console.print(evaluation_details_table(evaluation, unit))
@@ -88,13 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE if is_complete else SOME_FAILED
 
 
-def _length_unit(references: Path) -> str:
-    """Unit of distances between surfaces of these label maps; mm where only some of them are 2D images."""
+def _length_unit(references: Path, predictions: Path) -> str:
+    """Unit of distances between surfaces of label maps; mm where only some of them are 2D images."""
     from autoseg.imaging.formats.reading import stored_ending
     from autoseg.imaging.formats.volume import length_unit
     from autoseg.inference.files.label_maps import find_label_maps
 
-    units = {length_unit(stored_ending(path)) for path in find_label_maps(references).values()}
+    files = find_label_maps(references) or find_label_maps(predictions)  # references may lie in subfolders
+    units = {length_unit(stored_ending(path)) for path in files.values()}
     return "pixels" if units == {"pixels"} else "mm"
 
 

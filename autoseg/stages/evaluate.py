@@ -22,16 +22,17 @@ from autoseg.imaging.arrays.soft_masks import (
 )
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.checks import count_values
+from autoseg.imaging.datasets.label_parts import read_named_reference
 from autoseg.imaging.datasets.label_reading import MIXED_SCALES, MIXED_SCALES_NOTE, has_mixed_scales, suggest_colors
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
-from autoseg.inference.files.label_maps import find_label_maps, find_references, read_on_one_grid
+from autoseg.inference.files.label_maps import find_label_maps, find_reference_files, read_on_one_grid, read_prediction
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelReading, LabelValues
+from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, Fault, LabelReading, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
 
 MAX_NUMBER_OF_VALUES = 256
@@ -85,7 +86,7 @@ def evaluate_predictions(
             no foreground, are no label maps, or are soft, noisy or colour masks.
     """
     predicted = find_label_maps(predictions)
-    expected = find_references(references, predicted)
+    expected = find_reference_files(references, predicted)
     matched = sorted(predicted.keys() & expected.keys())
     if not matched:
         raise UsageError(
@@ -94,7 +95,11 @@ def evaluate_predictions(
         )
     given = labels
     if given is None:
-        given, reading = _labels_in(references, list(expected.values()), reading, workers)
+        if any(files.parts is not None for files in expected.values()):
+            raise UsageError(
+                f"{references}: labels are in masks and segments by name; give the model with its labels (-m)"
+            )
+        given, reading = _labels_in(references, [Path(files.label) for files in expected.values()], reading, workers)
     pairs = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_files, given, reading, tolerance_mm)
     scoring = map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress)
@@ -175,11 +180,17 @@ def _score_files(
     labels: dict[str, LabelValues],
     reading: LabelReading | None,
     tolerance_mm: float | None,
-    files: tuple[str, Path, Path],
+    files: tuple[str, Path, CaseFiles],
 ) -> _CaseOutcome:
-    case, prediction, reference = files
+    case, prediction, reference_files = files
+    reference = Path(reference_files.label)
     try:
-        volumes = read_on_one_grid(case, prediction, reference, reading)
+        if {part.label for part in reference_files.parts or ()} & labels.keys():
+            volume = read_label_map(prediction, reading)
+            named, labels = read_named_reference(reference_files, labels, volume.grid)
+            volumes = read_prediction(case, prediction, named, reading), named
+        else:
+            volumes = read_on_one_grid(case, prediction, reference, reading)
     except ImageFileError as error:
         file = reference if str(error).startswith(f"{reference}: ") else prediction
         what = str(error).removeprefix(f"{file}: ")
@@ -231,7 +242,7 @@ def _without_reference(case: str, path: Path) -> Fault:
     return Fault(severity="warning", case=case, file=str(path), what=f"no reference for case {case}; not scored")
 
 
-def _first_names(found: dict[str, Path]) -> str:
+def _first_names(found: Mapping[str, object]) -> str:
     return _shorten(list(found)) if found else "no label maps"
 
 

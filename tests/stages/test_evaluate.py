@@ -389,3 +389,58 @@ def test_real_references_agree_with_themselves(shared, tmp_path):
     assert len(evaluation.cases) == len(few)
     assert evaluation.mean_foreground_dice == 1.0
     assert len(evaluation.missing_predictions) == 200 - len(few)
+
+
+def write_masks(folder, **masks):
+    for name, mask in masks.items():
+        (folder / "segmentations").mkdir(parents=True, exist_ok=True)
+        nibabel.save(
+            nibabel.Nifti1Image(mask.astype(np.uint8).T, np.diag([2.0, 1, 3, 1])),
+            folder / "segmentations" / f"{name}.nii.gz",
+        )
+
+
+def test_references_are_masks_of_labels_that_may_overlap(tmp_path):
+    """Each label is scored against its own mask; liver and vein overlap where the model knows no value for both."""
+    masks = np.random.default_rng(0).random((3, 4, 6, 5)) > 0.6
+    liver, vein, tumour = masks
+    tumour &= liver & ~vein
+    prediction = np.random.default_rng(1).choice([0, 1, 2, 3, 4], (4, 6, 5)).astype(np.uint8)
+    for case in ("a", "b"):
+        image = np.random.default_rng(2).random((4, 6, 5)).astype(np.float32)
+        write_masks(tmp_path / "data" / case, liver=liver, vein=vein, tumour=tumour)
+        nibabel.save(nibabel.Nifti1Image(image.T, np.diag([2.0, 1, 3, 1])), tmp_path / "data" / case / "ct.nii.gz")
+        (tmp_path / "out").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(prediction.T, np.diag([2.0, 1, 3, 1])), tmp_path / "out" / f"{case}.nii.gz")
+    labels: dict[str, LabelValues] = {"background": 0, "liver": (1, 4), "tumour": (3, 4), "vein": 2}
+    evaluation, faults = evaluate_predictions(tmp_path / "out", tmp_path / "data", labels=labels)
+    assert [case.case for case in evaluation.cases] == ["a", "b"]
+    for name, mask in {"liver": liver, "tumour": tumour, "vein": vein}.items():
+        found = np.isin(prediction, [labels[name]])
+        dice = 2 * (found & mask).sum() / (found.sum() + mask.sum())
+        assert evaluation.cases[0].labels[name].dice == pytest.approx(dice), name
+    assert [fault for fault in faults if fault.severity == "error"] == []
+    with pytest.raises(UsageError, match=r"labels are in masks and segments by name; give the model with its labels"):
+        evaluate_predictions(tmp_path / "out", tmp_path / "data")
+
+
+def test_segments_of_slicer_are_references_by_name(tmp_path):
+    """The segmentation numbers the labels otherwise than the model, and is cut to its second half."""
+    prediction = np.zeros((4, 6, 5), np.uint8)
+    prediction[2:, 1:4], prediction[2:, 4:] = 1, 2
+    for folder in ("out", "references"):
+        (tmp_path / folder).mkdir()
+    image = SimpleITK.GetImageFromArray(prediction)
+    SimpleITK.WriteImage(image, str(tmp_path / "out" / "a.nrrd"))
+    cut = SimpleITK.GetImageFromArray(np.array([0, 2, 1], np.uint8)[prediction[2:]])
+    cut.SetOrigin((0, 0, 2))
+    for number, (name, value) in enumerate((("spleen", 1), ("liver", 2))):
+        cut.SetMetaData(f"Segment{number}_Name", name)
+        cut.SetMetaData(f"Segment{number}_LabelValue", str(value))
+        cut.SetMetaData(f"Segment{number}_Layer", "0")
+    SimpleITK.WriteImage(cut, str(tmp_path / "references" / "a.seg.nrrd"))
+    evaluation, faults = evaluate_predictions(
+        tmp_path / "out", tmp_path / "references", labels={"background": 0, "liver": 1, "spleen": 2}
+    )
+    assert faults == ()
+    assert {name: scores.dice for name, scores in evaluation.cases[0].labels.items()} == {"liver": 1.0, "spleen": 1.0}

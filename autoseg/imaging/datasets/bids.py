@@ -81,12 +81,17 @@ def find_bids_images(folder: Path, channel_names: Sequence[str]) -> dict[str, di
 
     Args:
         folder: Dataset folder.
-        channel_names: Channels that the model expects, such as `T1w`.
+        channel_names: Channels that the model expects, such as `T1w` (`T1` is the same). Images of a model with one
+            channel may have any suffix, if all have the same one.
     """
-    numbers = {name.casefold(): number for number, name in enumerate(channel_names)}
+    numbers = {name.casefold().removesuffix("w"): number for number, name in enumerate(channel_names)}
+    files = [file for file in find_bids_files(folder, folder, is_nested=False) if file.suffix not in _NO_IMAGES]
+    channels = {file.channel.casefold().removesuffix("w") for file in files}
+    if len(numbers) == len(channels) == 1:
+        numbers = dict.fromkeys(channels, 0)
     found: dict[str, dict[int, str]] = {}
-    for file in find_bids_files(folder, folder, is_nested=False):
-        number = numbers.get(file.channel.casefold())
+    for file in files:
+        number = numbers.get(file.channel.casefold().removesuffix("w"))
         if number is not None:
             case = "_".join([file.session, *(f"{key}-{value}" for key, value in file.choosing.items())])
             found.setdefault(case, {})[number] = file.path

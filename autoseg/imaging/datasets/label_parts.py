@@ -21,7 +21,7 @@ from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.imaging.formats.segmentations import is_segmentation, place_on_grid, read_layers
 from autoseg.imaging.formats.volume import AnyArray, Volume, grid_difference
 from autoseg.records.case import Grid
-from autoseg.records.dataset import IGNORE, CaseFiles, LabelEncoding, LabelPart, LabelValues, names_by_value
+from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, LabelEncoding, LabelPart, LabelValues, names_by_value
 
 _LISTED_OVERLAPS = 5
 """Number of combinations of labels that a sentence names; it counts the others."""
@@ -63,13 +63,8 @@ def read_reference(folder: Path, files: CaseFiles, encoding: LabelEncoding) -> V
         return whole if whole.has_voxel_size else whole.with_size_of(read_image([folder / files.images[0]]).grid)
     value_of = {names: value for value, names in names_by_value(encoding).items()}
     codes = _Codes()
-    label_map: AnyArray | None = None
-    first: Volume | None = None
-    for part, mask, volume in _read_masks(folder, files, None):
-        first = first or replace(volume, array=volume.array[:0].copy())
-        label_map = np.zeros(mask.shape, dtype=np.int32) if label_map is None else label_map
-        codes.write(label_map, mask, part.label)
-    if label_map is None or first is None:
+    found = _read_codes(folder, files, None, codes)
+    if found is None:
         image = read_image([folder / path for path in files.images])
         return replace(image, array=np.full((1, *image.grid.shape), encoding.values[0], dtype=np.uint8))
     if encoding.ignore_value is not None:
@@ -80,10 +75,43 @@ def read_reference(folder: Path, files: CaseFiles, encoding: LabelEncoding) -> V
             f"{folder / files.label}: the labels {' and '.join(sorted(unknown[0]))} have voxels in common, which they "
             "had not when the dataset was planned. Correct the masks, or run autoseg-plan again"
         )
-    table = np.array([value_of[names] for names in codes.names], dtype=np.uint16)
-    for plane in label_map:
-        plane[:] = table[plane]
-    return replace(first, array=label_map[np.newaxis])
+    return _with_values(found, [value_of[names] for names in codes.names])
+
+
+def read_named_reference(
+    files: CaseFiles, labels: Mapping[str, LabelValues], grid: Grid
+) -> tuple[Volume, dict[str, LabelValues]]:
+    """Read parts by the names of their labels, for a comparison with label maps of a model.
+
+    Args:
+        files: Files of the case, with absolute paths; parts whose names are no labels count as background.
+        labels: Labels and regions of the model, with their values.
+        grid: Grid of the label map that is compared.
+
+    Returns:
+        Volume with array (1, Z, Y, X) in stored order; and the labels, some of them with further values for labels
+        that have voxels in common in this case, and in no case that the model knows.
+
+    Raises:
+        ImageFileError: If a file cannot be read, is no mask, or lies on another grid.
+    """
+    values = {name: entry if isinstance(entry, tuple) else (entry,) for name, entry in labels.items()}
+    known = files.model_copy(update={"parts": tuple(part for part in files.parts or () if part.label in labels)})
+    codes = _Codes()
+    found = _read_codes(Path(), known, grid, codes)
+    if found is None:
+        raise ImageFileError(f"{files.label}: has no mask of the labels {', '.join(labels)}")
+    every = sorted({value for entry in values.values() for value in entry})
+    names_of = {
+        value: frozenset(name for name in values.keys() - {BACKGROUND} if value in values[name]) for value in every
+    }
+    value_of = {names: value for value, names in names_of.items()} | {frozenset(): values.get(BACKGROUND, (0,))[0]}
+    for names in codes.names:
+        if names not in value_of:
+            value_of[names] = every[-1] + len(value_of)
+            values |= {name: (*values[name], value_of[names]) for name in names}
+    extended = {name: entry if len(entry) > 1 else entry[0] for name, entry in values.items()}
+    return _with_values(found, [value_of[names] for names in codes.names]), extended
 
 
 def count_combinations(folder: Path, files: CaseFiles, grid: Grid | None) -> dict[Combination, int]:
@@ -98,14 +126,11 @@ def count_combinations(folder: Path, files: CaseFiles, grid: Grid | None) -> dic
         ImageFileError: If a file cannot be read, is no mask, or lies on another grid than the image.
     """
     codes = _Codes()
-    label_map: AnyArray | None = None
-    for part, mask, _ in _read_masks(folder, files, grid):
-        label_map = np.zeros(mask.shape, dtype=np.int32) if label_map is None else label_map
-        codes.write(label_map, mask, part.label)
-    if label_map is None:
+    found = _read_codes(folder, files, grid, codes)
+    if found is None:
         return {}
     voxels = np.zeros(len(codes.names), dtype=np.int64)
-    for plane in label_map:  # plane by plane: counting copies with 8 bytes a voxel
+    for plane in found.array[0]:  # plane by plane: counting copies with 8 bytes a voxel
         voxels += np.bincount(plane.ravel(), minlength=len(voxels))
     return {names: int(count) for names, count in zip(codes.names, voxels, strict=True) if count}
 
@@ -159,11 +184,28 @@ class _Codes:
         np.invert(codes, out=codes, where=codes < 0)
 
 
+def _read_codes(folder: Path, files: CaseFiles, grid: Grid | None, codes: _Codes) -> Volume | None:
+    """Numbers of combinations, (1, Z, Y, X), which are added to `codes`; None for a case without any part."""
+    found: Volume | None = None
+    for part, mask, volume in _read_masks(folder, files, grid):
+        found = found or replace(volume, array=np.zeros((1, *mask.shape), dtype=np.int32))
+        codes.write(found.array[0], mask, part.label)
+    return found
+
+
+def _with_values(volume: Volume, values: Sequence[int]) -> Volume:
+    """The volume with values instead of numbers of combinations; its array is overwritten."""
+    table = np.array(values, dtype=np.int32)
+    for plane in volume.array[0]:
+        plane[:] = table[plane]
+    return volume
+
+
 def _read_masks(
     folder: Path, files: CaseFiles, grid: Grid | None
 ) -> Iterator[tuple[LabelPart, NDArray[np.bool_], Volume]]:
     """Masks (Z, Y, X) of the parts of a case with the volumes that hold them, file by file, on the image's grid."""
-    on_grid = files.images[0] if grid is not None else ""
+    on_grid = "" if grid is None else next(iter(files.images), "the label map that is compared")
     for file, parts in groupby(files.parts or (), key=lambda part: part.file):
         path = folder / file
         if is_segmentation(file):

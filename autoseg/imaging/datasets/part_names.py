@@ -6,6 +6,7 @@ Tested in tests/imaging/datasets/test_label_parts.py.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from autoseg.errors import DatasetError, ImageFileError
 from autoseg.imaging.datasets.checks import CaseFacts
@@ -23,6 +24,22 @@ def has_parts(found: FoundDataset) -> bool:
     return any(files.parts is not None for files in found.cases)
 
 
+def segment_parts(file: str, path: Path) -> tuple[LabelPart, ...]:
+    """The segments of a segmentation as parts.
+
+    Args:
+        file: Path as the parts name it.
+        path: The same file.
+
+    Raises:
+        ImageFileError: If the header cannot be read or is wrong.
+    """
+    return tuple(
+        LabelPart(label=segment.name, file=file, layer=segment.layer, value=segment.value)
+        for segment in read_segments(path)
+    )
+
+
 def split_segmentations(found: FoundDataset) -> FoundDataset:
     """The dataset with the segments of 3D Slicer's segmentations as parts, which are matched by name.
 
@@ -35,16 +52,13 @@ def split_segmentations(found: FoundDataset) -> FoundDataset:
         if not is_segmentation(files.label) or files.parts is not None or not (found.folder / files.label).is_file():
             continue
         try:
-            segments = read_segments(found.folder / files.label)
+            of_case = segment_parts(files.label, found.folder / files.label)
         except ImageFileError as error:
             what = str(error).removeprefix(f"{found.folder / files.label}: ")
             faults.append(Fault(severity="error", case=files.case, file=files.label, what=what))
             continue
-        if segments:
-            parts[files.case] = tuple(
-                LabelPart(label=segment.name, file=files.label, layer=segment.layer, value=segment.value)
-                for segment in segments
-            )
+        if of_case:
+            parts[files.case] = of_case
     names = list(dict.fromkeys(part.label for of_case in parts.values() for part in of_case))
     are_values_named = found.value_names is not None or (
         found.labels is not None and not set(found.labels) & set(names)

@@ -7,13 +7,16 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from autoseg.errors import ImageFileError, UsageError
+from autoseg.errors import DatasetError, ImageFileError, UsageError
+from autoseg.imaging.datasets.layouts import find_dataset
 from autoseg.imaging.datasets.names import composed, split_label_word
+from autoseg.imaging.datasets.part_names import segment_parts, split_segmentations
 from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
+from autoseg.imaging.formats.segmentations import is_segmentation
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.outputs import SIDE_MAPS
-from autoseg.records.dataset import LabelReading
+from autoseg.records.dataset import CaseFiles, LabelReading
 
 logger = logging.getLogger("autoseg.evaluate")
 
@@ -56,6 +59,40 @@ def find_references(folder: Path, cases: Collection[str]) -> dict[str, Path]:
         return found
     logger.info("the %d files of %s that are marked as label maps are the references", len(marked), folder)
     return dict(sorted(marked.items()))
+
+
+def find_reference_files(folder: Path, cases: Collection[str]) -> dict[str, CaseFiles]:
+    """References of a folder by case name, with absolute paths: label maps, or the masks and segments of a dataset.
+
+    Args:
+        folder: Folder of label maps, or a dataset in any layout.
+        cases: Names of the cases that were predicted.
+
+    Raises:
+        UsageError: If the folder does not exist, or two of its files have the same case name.
+    """
+    paths = find_references(folder, cases)
+    found = {case: CaseFiles(case=case, images=(), label=str(path.absolute())) for case, path in paths.items()}
+    if not found.keys() & set(cases):
+        try:
+            dataset = split_segmentations(find_dataset(folder))
+        except DatasetError:
+            return found
+        return {files.case: _absolute(files, dataset.folder) for files in dataset.cases if files.label}
+    return {case: _with_segments(files) for case, files in found.items()}
+
+
+def _absolute(files: CaseFiles, folder: Path) -> CaseFiles:
+    parts = files.parts and tuple(part.model_copy(update={"file": str(folder / part.file)}) for part in files.parts)
+    return files.model_copy(update={"label": str(folder / files.label), "images": (), "parts": parts})
+
+
+def _with_segments(files: CaseFiles) -> CaseFiles:
+    """The files with the segments of 3D Slicer's segmentation as parts."""
+    if not is_segmentation(files.label):
+        return files
+    parts = segment_parts(files.label, Path(files.label))
+    return files.model_copy(update={"parts": parts}) if parts else files
 
 
 def _marked_case(stem: str) -> str:

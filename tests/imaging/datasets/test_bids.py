@@ -215,12 +215,19 @@ def test_names_of_files():
 def test_prediction_finds_the_channels_of_the_model(tmp_path):
     make(tmp_path, ("sub-01/ses-a", "sub-02/ses-a"), images=("T1w", "FLAIR", "T2w"))
     (tmp_path / "sub-02" / "ses-a" / "anat" / "sub-02_ses-a_T1w.nii.gz").unlink()
-    assert list(find_bids_images(tmp_path, ["T1w"])) == ["sub-01_ses-a"]
+    assert list(find_bids_images(tmp_path, ["T1w"])) == list(find_bids_images(tmp_path, ["t1"])) == ["sub-01_ses-a"]
+    assert find_bids_images(tmp_path, ["CT"]) == {}
     first, second = find_inputs(tmp_path, ["T1w", "FLAIR"])
     folder = tmp_path / "sub-01" / "ses-a" / "anat"
     assert first.case == "sub-01_ses-a"
     assert first.images == (folder / "sub-01_ses-a_T1w.nii.gz", folder / "sub-01_ses-a_FLAIR.nii.gz")
     assert (first.fault, second.fault) == ("", "there is no image of the channels T1w; add it")
+
+
+def test_images_of_one_suffix_fit_a_model_with_one_channel(tmp_path):
+    add_image(tmp_path, "sub-01", "T1w")
+    (found,) = find_inputs(tmp_path, ["MRI"])
+    assert (found.case, found.images) == ("sub-01", (tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz",))
 
 
 def test_grids_are_those_of_nibabel(tmp_path):
