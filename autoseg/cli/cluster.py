@@ -60,10 +60,17 @@ def _add_slurm(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_kubernetes(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--image", type=_word, default=None, metavar="IMAGE", help="container image with autoseg")
+    group.add_argument(
+        "--image",
+        type=_word,
+        default=None,
+        metavar="IMAGE",
+        help="container image with autoseg (default: autoseg:latest)",
+    )
     group.add_argument(
         "--volume", dest="volumes", type=_volume, action="append", default=None, metavar="CLAIM:FOLDER[:ro]",
-        help="a persistent volume claim and the folder where containers see it; may be given again",
+        help="a persistent volume claim and the folder where containers see it; may be given again (default: claims "
+        "autoseg-workspace and autoseg-dataset, or -model, -images and -output)",
     )  # fmt: skip
     group.add_argument("--gpus", type=count, default=None, metavar="N", help="GPUs of a task (default: 1)")
     group.add_argument(
@@ -116,6 +123,7 @@ _OF_KUBERNETES = ("image", "volumes", "gpus", "user", "name", "images", "output"
 
 def _refuse_options_of_others(arguments: argparse.Namespace) -> None:
     from autoseg.errors import UsageError
+    from autoseg.records.workspace import Workspace
 
     others = _OF_KUBERNETES if arguments.engine == SLURM else _OF_SLURM
     options = {"volumes": "volume", "notice_seconds": "notice"}
@@ -124,23 +132,30 @@ def _refuse_options_of_others(arguments: argparse.Namespace) -> None:
     predicting = [arguments.images, arguments.output, arguments.parts]
     if any(value is not None for value in predicting) and not all(value is not None for value in predicting):
         raise UsageError("prediction needs all of --images, --output and --parts")
+    if (
+        arguments.images is None
+        and arguments.engine == KUBERNETES
+        and not Workspace(arguments.workspace).splits.exists()
+    ):
+        raise UsageError(
+            f"{arguments.workspace}: has no splits.json, so there are no folds to train. Give a folder that "
+            "autoseg-plan wrote; or, to predict with a model, --images, --output and --parts"
+        )
     if arguments.images is not None and (arguments.configurations or arguments.folds):
         raise UsageError("--configurations and --folds say what is trained; leave them out of a prediction")
 
 
-def _kubernetes_options(arguments: argparse.Namespace) -> KubernetesOptions:
-    from autoseg.cluster.kubernetes import KubernetesOptions, make_name
-    from autoseg.errors import UsageError
+def _kubernetes_options(arguments: argparse.Namespace, **folders: tuple[Path, bool]) -> KubernetesOptions:
+    """Options of all pods; the folders, each with whether it is only read, are mounted where no volume is given."""
+    from autoseg.cluster.kubernetes import KubernetesOptions, default_volumes, make_name
 
-    if arguments.image is None or not arguments.volumes:
-        raise UsageError("kubernetes needs --image IMAGE and at least one --volume CLAIM:FOLDER")
     given = {
-        "cpus": arguments.cpus_per_task, "memory": arguments.mem, "gpus": arguments.gpus, "user": arguments.user
+        "image": arguments.image, "cpus": arguments.cpus_per_task, "memory": arguments.mem, "gpus": arguments.gpus,
+        "user": arguments.user,
     }  # fmt: skip
     return KubernetesOptions(
         name=arguments.name or make_name(arguments.workspace),
-        image=arguments.image,
-        volumes=tuple(arguments.volumes),
+        volumes=tuple(arguments.volumes or default_volumes(**folders)),
         **{name: value for name, value in given.items() if value is not None},
     )
 
@@ -151,14 +166,16 @@ def _training_job(arguments: argparse.Namespace, workspace: Workspace, groups: S
     from autoseg.records.files import read_record
 
     dataset = workspace.dataset_folder(read_record(DatasetDescription, workspace.dataset).folder)
-    return format_manifests(training_manifests(workspace.root, dataset, groups, _kubernetes_options(arguments)))
+    options = _kubernetes_options(arguments, workspace=(workspace.root, False), dataset=(dataset, True))
+    return format_manifests(training_manifests(workspace.root, dataset, groups, options))
 
 
 def _prediction_job(arguments: argparse.Namespace, model: Path) -> str:
     from autoseg.cluster.kubernetes import format_manifests, prediction_manifests
 
     images, output = arguments.images.absolute(), arguments.output.absolute()
-    options = _kubernetes_options(arguments)
+    holding = model.parent if model.suffix == ".zip" else model
+    options = _kubernetes_options(arguments, model=(holding, True), images=(images, True), output=(output, False))
     return format_manifests(prediction_manifests(model, images, output, arguments.parts, options))
 
 

@@ -149,10 +149,12 @@ class _HandingOut(Generic[Item, Result]):
                     yield index, outcome
 
     def cancel(self) -> None:
-        """Forget what workers still have."""
+        """Forget what workers still have; they notice it (`end_is_asked_for`), so nobody waits for them here."""
         with suppress(OSError, CancelledError):  # the scheduler may be gone
-            self.client.cancel([*self.running], force=True)
-            self.client.run(_forget_tool, on_error="ignore")  # a worker may have died since
+            if self.running:
+                self.client.cancel([*self.running], force=True)
+            elif not self.waiting:
+                self.client.run(_forget_tool, on_error="ignore")  # a worker may have died since
 
     def _look_at_workers(self) -> dict[str, Any]:
         """Workers that can be used, by address; waits until there is one.
@@ -304,8 +306,8 @@ def _naming_the_scheduler(address: str, task: str) -> Iterator[None]:
         if isinstance(error, OSError) and not type(error).__module__.startswith("distributed"):
             raise  # not of a connection
         raise UsageError(
-            f"{task}: the Dask scheduler at {address} is gone ({error}). What is finished is kept; start it, and run "
-            "the same command again."
+            f"{task}: the Dask scheduler at {address} is gone. What is finished is kept; start it, and run the same "
+            "command again."
         ) from error
 
 

@@ -53,15 +53,19 @@ class Volume:
     is_read_only: bool = False
 
 
+IMAGE = "autoseg:latest"
+"""Image where none is named."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class KubernetesOptions:
     """What every pod has."""
 
     name: str
     """Name of the run: small letters, digits and `-`."""
-    image: str
-    """Container image with autoseg in its Python."""
     volumes: tuple[Volume, ...]
+    image: str = IMAGE
+    """Container image with autoseg in its Python."""
     cpus: int = 4
     memory: str = "16G"
     gpus: int = 1
@@ -77,6 +81,20 @@ def make_name(folder: Path) -> str:
         'task04-hippocampus-autoseg'
     """
     return re.sub(r"[^a-z0-9]+", "-", folder.name.lower())[:MAX_NAME].strip("-") or "run"
+
+
+def default_volumes(**folders: tuple[Path, bool]) -> tuple[Volume, ...]:
+    """A claim `autoseg-NAME` for each folder that is needed, by name, with whether it is only read.
+
+    Examples:
+        >>> default_volumes(images=(Path("/in"), True))
+        (Volume(claim='autoseg-images', folder=PosixPath('/in'), is_read_only=True),)
+    """
+    found: dict[Path, Volume] = {}
+    for name, (folder, is_read_only) in folders.items():
+        if folder not in found or found[folder].is_read_only:
+            found[folder] = Volume(f"autoseg-{name}", folder, is_read_only)
+    return tuple(found.values())
 
 
 def training_manifests(

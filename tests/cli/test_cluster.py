@@ -92,13 +92,31 @@ def test_kubernetes_prints_jobs_that_predict_parts(tmp_path, capsys, monkeypatch
     assert f'args: ["{tmp_path}/model.zip", "{tmp_path}/in", "{tmp_path}/out", "7"]' in text
 
 
+def test_without_options_every_folder_has_a_claim(planned, capsys):
+    write_record(make_dataset(["a", "b"], PLAN, folder="../data"), planned.dataset)
+    assert main(["cluster", "kubernetes", str(planned.root)]) == 0
+    text = capsys.readouterr().out
+    assert text.count('image: "autoseg:latest"') == 3
+    assert text.count('claimName: "autoseg-workspace"\n            readOnly: false') == 3
+    assert text.count('claimName: "autoseg-dataset"\n            readOnly: true') == 3
+    assert text.count(f'mountPath: "{planned.root.parent}/data"') == 3
+    assert main(["cluster", "kubernetes", "/m/model.zip", "-i", "/same", "-o", "/same", "--parts", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.count('mountPath: "/m"') == 2
+    assert text.count('claimName: "autoseg-output"') == text.count('mountPath: "/same"') == 2
+
+
+def test_a_model_without_folds_is_predicted_with(tmp_path, capsys):
+    assert main(["cluster", "kubernetes", str(tmp_path / "model.zip")]) == 2
+    assert "no folds to train" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("engine", "options", "message"),
     [
         ("slurm", ["--image", "x"], "--image: not an option of slurm"),
         ("slurm", ["-i", "x", "-o", "y", "--parts", "2"], "--images, --output, --parts: not an option of slurm"),
         ("kubernetes", [*KUBERNETES, "--notice", "5", "--gres", "gpu:1"], "--gres, --notice: not an option of"),
-        ("kubernetes", KUBERNETES, "kubernetes needs --image IMAGE and at least one --volume"),
         ("kubernetes", ["-i", "x"], "prediction needs all of --images, --output and --parts"),
         ("kubernetes", ["-i", "x", "-o", "y", "--parts", "2", "-f", "0"], "--configurations and --folds say what is"),
     ],
