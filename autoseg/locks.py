@@ -12,7 +12,6 @@ machines go by; the next command takes it over. Times are those of the file syst
 import logging
 import os
 import secrets
-import sys
 import tempfile
 import threading
 import time
@@ -27,7 +26,7 @@ from autoseg.records.lock import LockHolder
 from autoseg.records.temporaries import name_temporary
 from autoseg.records.workspace import Workspace
 from autoseg.system import host_name, machine_id, process_start
-from autoseg.text import format_command, format_duration
+from autoseg.text import format_duration, format_this_command
 
 logger = logging.getLogger("autoseg.locks")
 
@@ -92,6 +91,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
+        beating.join()
         if _is_ours(path, holder.token):
             path.unlink(missing_ok=True)
 
@@ -156,7 +156,7 @@ def _describe_this_process(what: str) -> LockHolder:
     return LockHolder(
         token=secrets.token_hex(8),
         what=what,
-        command=format_command(Path(sys.argv[0]).name, *sys.argv[1:]),
+        command=format_this_command(),
         host=host_name(),
         machine=machine_id(),
         pid=os.getpid(),

@@ -29,6 +29,7 @@ from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.locks import lock, refuse_planning, refuse_trainings
 from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.progress import ProgressBar, no_bar
+from autoseg.provenance import write_provenance
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, LabelValues, OrientationName
 from autoseg.records.files import Record, read_record, real_path, relative_path, write_record
@@ -222,6 +223,7 @@ def write_plan(
             _warn_of_edits(workspace, plan)
         for path, record in records.items():
             write_record(record, path)
+        write_provenance(workspace.provenance("plan"), workspace)
         if options.preprocess:
             _preprocess(planned, workspace, workers, bar)
 

@@ -9,12 +9,17 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import psutil
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Linux: limits of the container that this process runs in (control groups, version 2)."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (looked at, not written to)
+"""Linux: file system in memory, through which processes hand each other arrays."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Linux: random text of each start of the system."""
@@ -160,6 +165,34 @@ def _container_memory() -> int | None:
     except OSError:
         return None
     return None if maximum is None else max(0, maximum - current)
+
+
+def measure_disk_speed(folder: Path, size: int = 64 * 2**20) -> float:
+    """Bytes a second that a folder's disk takes; writes a temporary file of `size` bytes. The folder must exist.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    block = os.urandom(2**20)
+    began = time.monotonic()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(0, size, len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return size / (time.monotonic() - began)
+
+
+def measure_worker_start() -> float:
+    """Seconds that a new Python process takes until it could read images."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import autoseg.imaging.datasets.cases"], check=False)
+    return time.monotonic() - began
+
+
+def gpu_name_and_driver(index: int = 0) -> str:
+    """Name of an NVIDIA GPU and version of its driver; empty where there is no such GPU."""
+    return _ask_driver(index, "name,driver_version").replace(", ", ", driver ")
 
 
 def gpu_memory_gigabytes(index: int = 0) -> float | None:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -80,6 +81,12 @@ def format_command(*words: str | Path, windows: bool = os.name == "nt") -> str:
         'autoseg-train "my data.autoseg" -f 0'
     """
     return " ".join(_quote(_as_argument(word), windows=windows) for word in words)
+
+
+def format_this_command() -> str:
+    """The command line of this process, quoted so that it can be pasted into a shell."""
+    program = Path(sys.argv[0]).name
+    return format_command("autoseg" if program == "__main__.py" else program, *sys.argv[1:])
 
 
 def _as_argument(word: str | Path) -> str:

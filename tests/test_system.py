@@ -156,3 +156,29 @@ def test_threads_are_those_that_libraries_use(monkeypatch, asked, expected):
 
 def test_the_processor_has_a_name():
     assert system.processor_name() not in {"", "unknown"}
+
+
+def test_a_process_has_one_start_and_one_that_ended_has_none():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        own, started = system.process_start(os.getpid()), system.process_start(process.pid)
+        assert own is not None
+        assert started is not None
+        assert own < started
+        process.kill()
+        while process.returncode is None and system.process_start(process.pid) is not None:
+            pass  # dead, but not yet noticed by its parent, is over as well
+    assert system.process_start(process.pid) is None
+
+
+def test_a_machine_without_proc_is_told_by_its_name(monkeypatch, tmp_path):
+    assert system.host_name() not in system.machine_id()
+    monkeypatch.setattr(system, "BOOT_ID", tmp_path / "boot_id")
+    assert system.machine_id() == system.host_name() != ""
+
+
+def test_a_disk_and_a_worker_are_measured(tmp_path):
+    assert system.measure_disk_speed(tmp_path, size=2**20) > 0
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="nowhere"):
+        system.measure_disk_speed(tmp_path / "nowhere")
+    assert system.measure_worker_start() > 0

@@ -1,4 +1,4 @@
-"""`autoseg doctor`: versions, devices, memory, optional packages and, on request, speed of this machine."""
+"""`autoseg doctor`: what works on this machine and what does not, faults of a workspace and, on request, speed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from autoseg import DISTRIBUTION
-from autoseg.cli.options import add_device, add_shared
+from autoseg.cli.options import add_device, add_shared, add_workers
 
 if TYPE_CHECKING:
     from autoseg.records.budget import Throughput
     from autoseg.records.network import Architecture
+
+MIN_SHARED_BYTES = 1e9
+"""Free shared memory in bytes below which the doctor warns; containers have 64 MB unless they are told otherwise."""
+
+MIN_DISK_SPEED = 50e6
+"""Bytes a second below which the doctor calls a disk slow."""
+
+MAX_START_SECONDS = 10.0
+"""Start of a worker process in seconds above which the doctor calls it slow; local disks need 1 to 3 s."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,20 +42,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="kinds of networks that --measure-speed measures (default: all; an unknown name lists them)",
     )
+    parser.add_argument(
+        "workspace", type=Path, nargs="?", default=None, metavar="WORKSPACE",
+        help="look at its disk, its preprocessed cases and its locks too",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repair", action="store_true",
+        help="preprocess damaged cases of WORKSPACE again, and remove locks and temporary files of processes "
+        "that do not run any more",
+    )  # fmt: skip
     add_device(parser)
+    add_workers(parser)
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print versions and resources, or measure speed when asked."""
+    from autoseg.cli.doctor_workspace import examine_workspace
     from autoseg.cli.main import DONE
     from autoseg.errors import UsageError
 
     if arguments.measure_speed is None:
         if arguments.architectures:
             raise UsageError("--architectures says what --measure-speed measures; add --measure-speed FILE")
-        _print_machine(arguments.device)
-        return DONE
+        if arguments.repair and arguments.workspace is None:
+            raise UsageError("--repair needs the workspace: autoseg doctor WORKSPACE --repair")
+        _print_machine(arguments.device, arguments.workspace or Path.cwd())
+        return DONE if arguments.workspace is None else examine_workspace(arguments)
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.budget import MeasuredThroughput
     from autoseg.records.files import write_record
@@ -81,30 +103,102 @@ def _read_architectures(names: Sequence[str]) -> tuple[Architecture, ...]:
     return tuple(name for name in known if name in names) or known
 
 
-def _print_machine(device_name: str) -> None:
+def _print_machine(device_name: str, folder: Path) -> None:
     import platform
 
     import torch
 
     from autoseg.networks.devices import choose_device, choose_dtype
-    from autoseg.system import free_disk_bytes, gpu_memory_gigabytes
+    from autoseg.system import free_disk_bytes
 
     device = choose_device(device_name)
-    memory = gpu_memory_gigabytes()
     rows = {
         "autoseg": version(DISTRIBUTION),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}",
         "cores": _describe_cores(),
         "memory": _describe_memory(),
-        "GPU": "none found" if memory is None else f"{memory:.1f} GB",
+        "GPU": _describe_gpu(),
         "device used": str(device),
         "precision used": str(choose_dtype("auto", device)).removeprefix("torch."),
-        "free disk here": f"{free_disk_bytes(Path.cwd()) / 1e9:.0f} GB",
+        "shared memory": _describe_shared_memory(),
+        "free disk here": f"{free_disk_bytes(folder) / 1e9:.0f} GB",
+        "disk speed here": _describe_disk_speed(folder),
+        "worker start": _describe_worker_start(),
+        "versions": "; ".join(_find_version_faults()) or "fit together",
     }
     rows |= {f"extra {name}": _describe_extra(name, packages) for name, packages in _read_extras().items()}
     for name, value in rows.items():
         print(f"{name:>15}  {value}")
+
+
+def _describe_gpu() -> str:
+    import torch
+
+    from autoseg.system import gpu_memory_gigabytes, gpu_name_and_driver
+
+    memory = gpu_memory_gigabytes()
+    if memory is None:
+        return "none found"
+    text = f"{memory:.1f} GB, {gpu_name_and_driver()}"
+    if torch.cuda.is_available():
+        return text
+    why = "torch is built without CUDA" if torch.version.cuda is None else f"torch needs CUDA {torch.version.cuda}"
+    return f"{text}; torch cannot use it: {why}. Install the torch that fits this driver (pytorch.org)"
+
+
+def _describe_shared_memory() -> str:
+    from autoseg.system import SHARED_MEMORY, free_disk_bytes
+
+    if not SHARED_MEMORY.is_dir():
+        return "not limited"
+    free = free_disk_bytes(SHARED_MEMORY)
+    small = "; too small for the workers of training: start the container with --shm-size 8g, or train with --workers 0"
+    return f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}{small if free < MIN_SHARED_BYTES else ''}"
+
+
+def _describe_disk_speed(folder: Path) -> str:
+    from autoseg.system import measure_disk_speed
+
+    try:
+        speed = measure_disk_speed(folder)
+    except OSError as error:
+        return f"not measured: {error}"
+    slow = "; slow: training waits for patches of cases that do not fit into memory; use a local disk (plan -w)"
+    return f"writes {speed / 1e6:.0f} MB/s{slow if speed < MIN_DISK_SPEED else ''}"
+
+
+def _describe_worker_start() -> str:
+    from autoseg.system import measure_worker_start
+
+    seconds = measure_worker_start()
+    slow = "; slow: Python and its packages may lie on a network drive; install them on a local disk"
+    return f"{seconds:.1f} s{slow if seconds > MAX_START_SECONDS else ''}"
+
+
+def _find_version_faults() -> list[str]:
+    """Packages that are missing or older than this distribution needs, and whether torch and numpy fit together."""
+    import numpy as np
+    import torch
+    from packaging.requirements import Requirement
+
+    faults = []
+    for text in requires(DISTRIBUTION) or ():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            faults.append(f"{requirement.name} is missing, {requirement} is needed")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            faults.append(f"{requirement.name} {found} is installed, {requirement} is needed")
+    try:
+        torch.from_numpy(np.zeros(1))
+    except RuntimeError as error:
+        faults.append(f"torch {torch.__version__} cannot use numpy {np.__version__} ({error}); install a newer torch")
+    return faults
 
 
 def _describe_cores() -> str:

@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
+    from autoseg.provenance import describe_provenance
     from autoseg.records.workspace import EVALUATION_NAME
     from autoseg.tables import comparison_table, evaluation_details_table, evaluation_table
 
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.verbose:
         console.print(evaluation_details_table(evaluation, unit))
     output = arguments.output or arguments.predictions / EVALUATION_NAME
+    evaluation = evaluation.model_copy(update={"provenance": describe_provenance(None)})
     records: dict[Path, Record] = {output: evaluation}
     if arguments.compare is not None:
         other, is_other_complete = _read_other(arguments)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
+from autoseg.records.provenance import Provenance
 from autoseg.records.selection import Interval
 
 
@@ -123,6 +124,10 @@ class Evaluation(Record):
     """Numbers of empty structures by label."""
     missing_predictions: tuple[str, ...] = ()
     """References without a prediction: not scored, and named."""
+    weights_hash: str = Field(default="", exclude_if=lambda value: value == "")
+    """SHA-256 of the tensors that predicted a fold's validation cases; empty: not known, or predictions of anybody."""
+    provenance: Provenance | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What `autoseg evaluate` was given; None in a workspace, whose files have provenance of their own."""
 
 
 class MetricComparison(Record):

@@ -36,6 +36,8 @@ class Manifest(Record):
     autoseg_version: str
     torch_version: str
     numpy_version: str
+    plan_hash: str = Field(default="", exclude_if=lambda value: value == "")
+    """Hash of the plan that was trained, as `provenance` in its workspace has it; empty in older files."""
     dataset_name: str
     channel_names: tuple[str, ...]
     labels: dict[str, LabelValues]

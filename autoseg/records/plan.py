@@ -280,6 +280,11 @@ def hash_of(value: object) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
+def hash_plan(plan: Plan) -> str:
+    """Hash of a whole plan."""
+    return hash_of(plan.model_dump(mode="json"))
+
+
 class Split(Record):
     """Case ids of one fold."""
 

@@ -59,6 +59,10 @@ class OutputChoices:
         ),
     )
     """Picture of the image with its labels; files only."""
+    provenance: bool = field(
+        default=False, metadata=_option("--provenance", "provenance.json: command, versions, device, hash of the plan")
+    )
+    """The record `provenance.json`; files only."""
 
 
 @dataclass(frozen=True, kw_only=True)

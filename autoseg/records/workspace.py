@@ -73,6 +73,10 @@ class Workspace:
         """Lock of the process that trains a fold."""
         return self.fold(configuration, fold) / "training.lock"
 
+    def provenance(self, command: str) -> Path:
+        """File of the Provenance of what a command wrote at the top of the workspace: `plan` or `select`."""
+        return self.root / "provenance" / f"{command}.json"
+
     def fold(self, configuration: str, fold: str) -> Path:
         """Folder of one trained fold; `fold` is an index as text, or `all`."""
         return self.root / "models" / configuration / f"fold_{fold}"

@@ -32,7 +32,7 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, replacing, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import MANIFEST_NAME, Manifest
-from autoseg.records.plan import Plan
+from autoseg.records.plan import Plan, hash_plan
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.training.folds.checkpointing import save_weights
@@ -70,6 +70,8 @@ class ModelToExport:
     members: tuple[LoadedConfiguration, ...]
     """Selected configurations with their networks; previous cascade steps lie within them."""
     options: ExportOptions
+    plan_hash: str
+    """Hash of the workspace's plan, before paths are taken out."""
     earlier: Manifest | None
     """Manifest of a model that was exported before; None: a workspace."""
     label_dice: dict[str, float | None]
@@ -162,6 +164,7 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ModelToExport:
         selection=anonymous_selection(selection),
         members=members,
         options=options,
+        plan_hash=hash_plan(plan) if earlier is None else earlier.plan_hash,
         earlier=earlier,
         label_dice=_read_label_dice(workspace, earlier) if selection == stated else {},
     )
@@ -176,6 +179,7 @@ def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg",
         autoseg_version=version(DISTRIBUTION),
         torch_version=torch.__version__,
         numpy_version=np.__version__,
+        plan_hash=chosen.plan_hash,
         dataset_name=chosen.plan.dataset_name,
         channel_names=chosen.plan.channel_names,
         labels=chosen.plan.labels,

@@ -40,8 +40,9 @@ from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, choose_dtype
 from autoseg.postprocessing import check_labels_are_known
 from autoseg.progress import Progress, no_progress
+from autoseg.provenance import PROVENANCE_NAME, describe_provenance
 from autoseg.records.case import Affine, Spacing
-from autoseg.records.files import read_record
+from autoseg.records.files import read_record, write_record
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
@@ -138,6 +139,7 @@ class Predictor:
         dtype = choose_dtype(options.precision, device)
         with open_model(Path(model)) as workspace:
             self.case_predictor = load_case_predictor(workspace, options, device)
+            self.provenance = describe_provenance(workspace, device=str(device))
         self.plan = self.case_predictor.plan
         self.members = self.case_predictor.members
         self.postprocessing = self.case_predictor.postprocessing
@@ -282,6 +284,8 @@ def predict_files(
             outcomes = options.cluster.work(partial(_predict_in_worker, choices=choices), files, task="prediction")
         for position, outcome in outcomes:
             lists.add(pending[position], CaseOutcome(outcome) if isinstance(outcome, str) else outcome)
+    if choices.provenance:
+        write_record(predictor.provenance, outputs[0].target.parent / part.file_name(PROVENANCE_NAME))
     return lists.failures
 
 

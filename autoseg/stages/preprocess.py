@@ -54,8 +54,20 @@ def preprocess_dataset(
     own_arrays = _configurations_to_store(plan, configurations)
     for configuration in own_arrays:
         remove_other_cases(workspace.preprocessed(configuration), frozenset(case.case for case in description.cases))
-    dataset_folder = workspace.dataset_folder(description.folder)
-    work = partial(_store_case, dataset_folder, plan, Workspace(workspace.root.absolute()), own_arrays)
+    store_cases(description, plan, workspace, own_arrays, workers, progress)
+
+
+def store_cases(
+    description: DatasetDescription,
+    plan: Plan,
+    workspace: Workspace,
+    configurations: Sequence[str],
+    workers: Workers,
+    progress: Progress = no_progress,
+) -> None:
+    """`preprocess_dataset` for configurations with arrays of their own, without removing other cases."""
+    dataset_folder, absolute = workspace.dataset_folder(description.folder), Workspace(workspace.root.absolute())
+    work = partial(_store_case, dataset_folder, plan, absolute, configurations)
     for _ in work_on_cases(work, description.cases, task="preprocessing", workers=workers, progress=progress):
         pass
 

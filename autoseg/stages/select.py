@@ -25,6 +25,7 @@ from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device
 from autoseg.progress import ProgressBar, no_bar
+from autoseg.provenance import write_provenance
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription, foreground_names
 from autoseg.records.evaluation import Evaluation
@@ -160,6 +161,7 @@ def select_model(
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
     write_record(selection, workspace.selection)
+    write_provenance(workspace.provenance("select"), workspace, device=str(run.device))
     return selection
 
 
@@ -383,6 +385,7 @@ def _select_unscored(
     )
     workspace.evaluation.unlink(missing_ok=True)  # an earlier selection's would contradict this one
     write_record(selection, workspace.selection)
+    write_provenance(workspace.provenance("select"), workspace)
     return selection
 
 

@@ -20,6 +20,7 @@ from autoseg.locks import lock, refuse_planning
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory
 from autoseg.progress import ProgressBar, no_bar
+from autoseg.provenance import PROVENANCE_NAME, write_provenance
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
@@ -29,7 +30,7 @@ from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
 from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
-from autoseg.text import format_memory
+from autoseg.text import format_memory, format_this_command
 from autoseg.training.distributed import device_of_process, is_first_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
 from autoseg.training.folds.fold import Fold
@@ -44,6 +45,7 @@ from autoseg.training.folds.planned_data import (
 from autoseg.training.folds.tracking import track
 from autoseg.training.folds.training import train_until_done
 from autoseg.training.options import TrainingOptions, apply_options, find_configuration
+from autoseg.training.probe import describe_torch_device
 
 logger = logging.getLogger("autoseg.train")
 
@@ -216,6 +218,7 @@ def _train_visibly(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
             record_epoch(history[-1])
             plot_progress(history, fold.folder / "progress.png", f"{fold.dataset.name}: {fold.title}")
 
+        logger.info("%s", format_this_command())
         logger.info(
             "training %s: %d cases, %d for validation, on %s in %s, processes: %d",
             fold.title,
@@ -229,6 +232,9 @@ def _train_visibly(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
         with bar(f"{fold.title}, percent") as progress:
             checkpoint = train_until_done(fold, limit, progress=progress, after_epoch=show)
         logger.info("trained after %.0f s", time.monotonic() - began)
+        device = describe_torch_device(str(fold.device))
+        path = fold.folder / PROVENANCE_NAME
+        write_provenance(path, fold.workspace, device=device, seed=fold.options.seed)
     return checkpoint
 
 

@@ -24,6 +24,7 @@ from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
+from autoseg.networks.weight_files import read_weights_hash
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import CaseFiles, foreground_names
 from autoseg.records.evaluation import CaseScores, Evaluation
@@ -56,7 +57,9 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
         labels = previous[case][:] if is_cascade else None
         scores.append(_validate_case(fold, loaded, by_case[case], labels, counter))
         progress(number, len(cases))
-    evaluation = summarize(scores, foreground_names(plan.encoding))
+    weights_hash = read_weights_hash(workspace.fold(name, fold.fold_name) / "checkpoint_final.safetensors")
+    summary = summarize(scores, foreground_names(plan.encoding))
+    evaluation = summary.model_copy(update={"weights_hash": weights_hash})
     write_record(counter.counts(), fold.validation_folder / CALIBRATION_NAME)
     write_record(evaluation, fold.validation_folder / EVALUATION_NAME)
     return evaluation

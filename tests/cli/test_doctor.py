@@ -113,3 +113,42 @@ def test_cores_memory_disk_and_extras_are_printed(monkeypatch, tmp_path, capsys)
     )
     assert lines["extra full"] == "numpy 3.99"
     assert "extra test" not in lines
+
+
+def test_what_slows_training_down_or_stops_it_is_explained(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(system, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(system, "free_disk_bytes", lambda _folder: 64 * 2**20)
+    monkeypatch.setattr(system, "measure_disk_speed", lambda _folder: 9e6)
+    monkeypatch.setattr(system, "measure_worker_start", lambda: 41.0)
+    monkeypatch.setattr(system, "gpu_memory_gigabytes", lambda: 25.8)
+    monkeypatch.setattr(system, "gpu_name_and_driver", lambda: "NVIDIA A5000, driver 535.1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", None)
+    assert main(["doctor", "--device", "cpu"]) == 0
+    lines = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["shared memory"] == (
+        f"0.1 GB free in {tmp_path}; too small for the workers of training: start the container with --shm-size 8g, or "
+        "train with --workers 0"
+    )
+    assert lines["disk speed here"].startswith("writes 9 MB/s; slow: ")
+    assert lines["worker start"].startswith("41.0 s; slow: ")
+    assert lines["GPU"] == (
+        "25.8 GB, NVIDIA A5000, driver 535.1; torch cannot use it: torch is built without CUDA. Install the torch that "
+        "fits this driver (pytorch.org)"
+    )
+
+
+def test_versions_that_do_not_go_together_are_named(monkeypatch):
+    monkeypatch.setattr(doctor, "requires", lambda _name: [
+        "numpy>=99", "no-such-package>=1", 'no-such-extra>=1; extra == "fast"', "pytest",
+    ])  # fmt: skip
+
+    def refuse(_array):
+        raise RuntimeError("Numpy is not available")
+
+    monkeypatch.setattr("torch.from_numpy", refuse)
+    numpy, package, torch = doctor._find_version_faults()
+    assert numpy.startswith("numpy ")
+    assert numpy.endswith(" is installed, numpy>=99 is needed")
+    assert package == "no-such-package is missing, no-such-package>=1 is needed"
+    assert "(Numpy is not available); install a newer torch" in torch

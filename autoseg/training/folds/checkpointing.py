@@ -6,7 +6,6 @@ another: names begin with `network.`, `optimizer.` or `average.`, and the record
 A JSON copy of the record lies beside each file for people.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from autoseg.errors import TrainingError
-from autoseg.networks.weight_files import RECORD_KEY, read_inner_record, read_weights, write_weights
+from autoseg.networks.weight_files import read_inner_record, read_weights, write_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import write_record
 
@@ -110,8 +109,7 @@ def cpu_weights(weights: StateDict) -> StateDict:
 
 
 def _save(tensors: StateDict, checkpoint: Checkpoint, path: Path) -> None:
-    metadata = {RECORD_KEY: json.dumps(checkpoint.model_dump(mode="json"))}
-    write_weights(tensors, path.with_suffix(".safetensors"), metadata)
+    write_weights(tensors, path.with_suffix(".safetensors"), checkpoint)
     write_record(checkpoint, path.with_suffix(".json"))
 
 

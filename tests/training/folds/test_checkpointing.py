@@ -5,7 +5,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from autoseg.errors import TrainingError
-from autoseg.networks.weight_files import read_weights, write_weights
+from autoseg.networks.weight_files import read_inner_record, read_weights, read_weights_hash, write_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import TrainingSpec
@@ -138,7 +138,7 @@ def test_a_flipped_bit_in_tensors_is_damage(tmp_path, seed):
         load_resume_point(tmp_path / "last")
 
 
-@pytest.mark.parametrize(("before", "after"), [(b'"epoch', b'"epocj'), (b"0.bias", b"0.bjas"), (b'"F32"', b'"I32"')])
+@pytest.mark.parametrize(("before", "after"), [(b"epoch", b"epocj"), (b"0.bias", b"0.bjas"), (b'"F32"', b'"I32"')])
 def test_altered_headers_are_damage(tmp_path, before, after):
     network, _ = trained(torch.optim.SGD)
     save_weights(cpu_weights(network.state_dict()), RECORD, tmp_path / "final")
@@ -148,6 +148,27 @@ def test_altered_headers_are_damage(tmp_path, before, after):
     path.write_bytes(content.replace(before, after))
     with pytest.raises(SafetensorError, match="does not have the checksum"):
         read_weights(path)
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    network, _ = trained(torch.optim.SGD)
+    for number in range(8):
+        save_weights(cpu_weights(network.state_dict()), RECORD, tmp_path / str(number))
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+
+
+def test_other_records_of_equal_tensors_have_one_hash(tmp_path):
+    network, _ = trained(torch.optim.SGD)
+    for name, seconds in (("first", 1.0), ("second", 2.0)):
+        record = RECORD.model_copy(update={"elapsed_seconds": seconds})
+        save_weights(cpu_weights(network.state_dict()), record, tmp_path / name)
+        assert read_inner_record(tmp_path / f"{name}.safetensors") == record
+    first, second = (read_weights_hash(tmp_path / f"{name}.safetensors") for name in ("first", "second"))
+    assert first == second
+    assert len(first) == 64
+    altered = {**cpu_weights(network.state_dict()), "0.bias": torch.zeros(5)}
+    save_weights(altered, RECORD, tmp_path / "other")
+    assert read_weights_hash(tmp_path / "other.safetensors") != first
 
 
 def test_tensors_of_every_kind_have_a_checksum_and_come_back(tmp_path):
@@ -162,7 +183,9 @@ def test_tensors_of_every_kind_have_a_checksum_and_come_back(tmp_path):
 
 
 def test_weights_without_a_checksum_are_read(tmp_path):
-    save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", metadata={"checkpoint": "{}"})
+    save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", metadata={"checkpoint": RECORD.model_dump_json()})
+    assert read_inner_record(tmp_path / "old.safetensors") == RECORD
+    assert read_weights_hash(tmp_path / "old.safetensors") == ""
     assert torch.equal(read_weights(tmp_path / "old.safetensors")["a"], torch.ones(3))
 
 
