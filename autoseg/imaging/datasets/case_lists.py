@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.case_names import name_cases, name_channels_of
-from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
+from autoseg.imaging.datasets.list_columns import SPLIT_FOLDS, ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.list_files import Cell, ListTable, read_list_table
 from autoseg.imaging.formats.volume import split_ending
 from autoseg.records.dataset import CaseFiles, Fault, LabelPart
@@ -21,13 +21,7 @@ from autoseg.records.names import is_file_name
 NO_NAME = "(no name)"
 """Placeholder for the missing id of a case; always a fault."""
 
-_WHOLE_NUMBER = re.compile(r"(\d+)(?:\.0*)?")
-
-_SPLITS = {
-    "train": "", "training": "", "val": "0", "valid": "0", "validation": "0", "dev": "0",
-    "test": "test", "testing": "test", "": "",
-}  # fmt: skip
-"""Folds by the words of a column such as `split`; `test` is no fold."""
+_FOLD = re.compile(r"(?:fold[_ -]?)?(\d+)(?:\.0*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -165,14 +159,14 @@ def _text(row: Mapping[str, Cell], column: str) -> str:
 def _fold_word(row: Mapping[str, Cell], columns: ListColumns) -> str:
     """The fold that a row names, `test` for a row that no fold has, empty where it names none."""
     split = _text(row, columns.split).casefold()
-    if _SPLITS.get(split) == "test":
+    if SPLIT_FOLDS.get(split) == "test":
         return "test"
-    return _text(row, columns.fold) if columns.fold else _SPLITS.get(split, split)
+    return _text(row, columns.fold) if columns.fold else SPLIT_FOLDS.get(split, split)
 
 
 def read_fold(word: str) -> tuple[int | None, str]:
     """Number of a fold, None for an empty word; and what is wrong with it."""
-    match = _WHOLE_NUMBER.fullmatch(word)
+    match = _FOLD.fullmatch(word)
     if match is None and word:
         return None, (
             f"the fold {word!r} is not a whole number from 0 on; leave the cell empty for a case that every fold "

@@ -28,7 +28,13 @@ FOLD_COLUMNS = ("fold", "folds")
 """Names of the column with the fold whose validation set a case belongs to."""
 
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
-"""Names of the column that divides the cases into training, validation and test."""
+"""Names of the column that divides the cases into training, validation and test, if nothing else is in it."""
+
+SPLIT_FOLDS = {
+    "train": "", "training": "", "val": "0", "valid": "0", "validation": "0", "dev": "0",
+    "test": "test", "testing": "test", "": "",
+}  # fmt: skip
+"""Folds by the words of such a column; `test` is no fold."""
 
 LABEL_COLUMNS = frozenset({*LABEL_WORDS, "reference", "target", "annotations"})
 """Names of the column with the label map, without `_`; a name with one of `LABEL_WORDS` at either end will do."""
@@ -71,6 +77,7 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
     case, group, fold, split = (
         _first(words, known) for known in (CASE_COLUMNS, GROUP_COLUMNS, FOLD_COLUMNS, SPLIT_COLUMNS)
     )
+    split = split if split and all(_is_split_word(row[split]) for row in table.rows) else ""
     left = {name: word for name, word in words.items() if not name or name not in (case, group, fold, split)}
     marked = [name for name, word in left.items() if _is_exact(word) or split_label_word(word) is not None]
     masks = _mask_columns(table, marked)
@@ -108,6 +115,11 @@ def _normalize(name: str) -> str:
     """A column's name as it is compared: lower case, `_` for blanks and hyphens, without `_path` or `_file`."""
     word = re.sub(r"[\s\-]+", "_", name.casefold())
     return re.sub(r"_?(?:filename|filepath|path|file)$", "", word) or word
+
+
+def _is_split_word(cell: Cell) -> bool:
+    word = " ".join(cell_parts(cell)).casefold()
+    return word in SPLIT_FOLDS or word.isdecimal()
 
 
 def _first(words: dict[str, str], known: Sequence[str]) -> str:

@@ -180,7 +180,7 @@ def test_the_same_image_twice_has_one_name(tmp_path):
 
 
 def test_groups_and_folds(tmp_path):
-    rows = ["a.nii,1.nii,p,0", "b.nii,2.nii,p,0.0", "c.nii,3.nii,,1", "d.nii,4.nii,q,"]
+    rows = ["a.nii,1.nii,p,0", "b.nii,2.nii,p,0.0", "c.nii,3.nii,,fold_1", "d.nii,4.nii,q,"]
     found = find_dataset(listing(tmp_path, "\n".join(["image,label,patient,Fold", *rows])))
     assert [(files.case, files.group, files.fold) for files in found.cases] == [
         ("a", "p", 0), ("b", "p", 0), ("c", "", 1), ("d", "q", None)
@@ -210,6 +210,9 @@ def test_a_column_with_the_parts_of_a_split(tmp_path):
     found = read_case_list(listing(tmp_path, text))
     assert [(files.case, files.fold) for files in found.cases] == [("a", None), ("b", 0)]
     assert found.notes[-1] == "1 cases of the list are not used: split says that they are for testing"
+    found = read_case_list(listing(tmp_path, text.replace("test", "hospital").replace("split", "set")))
+    assert [files.fold for files in found.cases] == [None, None, None]
+    assert found.notes == ("columns of the list that are not used: set",)
 
 
 def test_columns_that_are_not_used_are_said(tmp_path):
