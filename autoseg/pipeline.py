@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.cluster.trainings import Training as TrainingOfFold
 from autoseg.cluster.trainings import cascade_order
+from autoseg.costs.preprocessing import preprocessing_memory_bytes
 from autoseg.costs.runs import RunCosts, Training, run_costs
 from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError
 from autoseg.folds import find_split
@@ -28,6 +29,7 @@ from autoseg.imaging.datasets.label_tables import LabelNames
 from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.locks import lock, refuse_planning, refuse_trainings
 from autoseg.plugins import DEFAULT_PLANNER
+from autoseg.processes import limit_workers
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import write_provenance
 from autoseg.records.budget import Budget
@@ -71,6 +73,8 @@ class PlanningOptions:
     preprocess: bool = True
     keep_plan: bool = False
     """Whether plan.json of the workspace is used as it is, for example edited by hand."""
+    max_memory: int | None = None
+    """Memory in bytes that worker processes may take together; None: what is free."""
     write: bool = True
     """Whether files are written; False: decide everything and write nothing."""
 
@@ -118,7 +122,7 @@ def check_dataset(
         description = describe_dataset(
             dataset, patterns=options.patterns, channel_names=options.channel_names, labels=options.labels,
             reading=options.reading, orientation=options.orientation, skip_faulty=options.skip_faulty,
-            workers=workers, progress=progress,
+            workers=workers, max_memory=options.max_memory, progress=progress,
         )  # fmt: skip
     _log_description(description)
     return description
@@ -175,7 +179,9 @@ def decide_plan(
             data.
     """
     with bar("fingerprint") as progress:
-        fingerprint = extract_fingerprint(description, Path(description.folder), workers=workers, progress=progress)
+        fingerprint = extract_fingerprint(
+            description, Path(description.folder), workers=workers, max_memory=options.max_memory, progress=progress
+        )
     if options.keep_plan:
         plan = _kept_plan(workspace, fingerprint)
     else:
@@ -225,15 +231,15 @@ def write_plan(
             write_record(record, path)
         write_provenance(workspace.provenance("plan"), workspace)
         if options.preprocess:
+            needed = preprocessing_memory_bytes(plan, planned.fingerprint)
+            workers = limit_workers(workers or count_cores(), needed, options.max_memory, "preprocessing")
             _preprocess(planned, workspace, workers, bar)
 
 
-def _preprocess(planned: PlannedDataset, workspace: Workspace, workers: Workers | None, bar: ProgressBar) -> None:
+def _preprocess(planned: PlannedDataset, workspace: Workspace, workers: Workers, bar: ProgressBar) -> None:
     plan = planned.plan
     with bar("preprocessing") as progress:
-        preprocess_dataset(
-            planned.description, plan, workspace, tuple(plan.configurations), workers or count_cores(), progress
-        )
+        preprocess_dataset(planned.description, plan, workspace, tuple(plan.configurations), workers, progress)
     for warning in labels_lost_in_preprocessing(workspace, plan, planned.fingerprint):
         logger.warning("warning: %s", warning)
 

@@ -146,6 +146,11 @@ def add_planning_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_workers(parser)
     add_scheduler(parser)
+    parser.add_argument(
+        "--max-memory", type=gigabytes, default=None, metavar="SIZE",
+        help="memory that these processes may take together, such as 16GB; fewer are started for large cases "
+        "(default: what is free)",
+    )  # fmt: skip
     add_shared(parser)
 
 

@@ -161,6 +161,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         folds=arguments.folds,
         group_by=arguments.group_by,
         skip_faulty=arguments.skip_faulty,
+        max_memory=None if arguments.max_memory is None else round(arguments.max_memory * 1e9),
         preprocess=not getattr(arguments, "no_preprocess", False),
         write=not getattr(arguments, "dry_run", False),
     )

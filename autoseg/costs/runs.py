@@ -63,13 +63,14 @@ def _disk_bytes(plan: Plan, fingerprint: Fingerprint, name: str, num_folds: int)
     """Preprocessed cases, weights of every fold, and a label map of every case with one byte per voxel."""
     configuration = plan.configurations[name]
     channels = len(plan.channel_names) + 1
-    voxels = sum(_preprocessed_voxels(case, configuration, plan) for case in fingerprint.cases)
+    voxels = sum(preprocessed_voxels(case, configuration, plan) for case in fingerprint.cases)
     arrays = round(voxels * channels * NUMBER_BYTES) if configuration.preprocessed_as == name else 0
     label_maps = sum(math.prod(case.shape) for case in fingerprint.cases)
     return arrays + label_maps + num_folds * _weights_bytes(configuration)
 
 
-def _preprocessed_voxels(case: CaseFingerprint, configuration: Configuration, plan: Plan) -> float:
+def preprocessed_voxels(case: CaseFingerprint, configuration: Configuration, plan: Plan) -> float:
+    """Voxels of a case after cropping and resampling for a configuration."""
     axes = plan.transpose[-len(configuration.spacing) :]  # a 2D configuration keeps the slices of the first axis
     growth = math.prod(case.spacing[axis] for axis in axes) / math.prod(configuration.spacing)
     return math.prod(case.cropped_shape) * growth

@@ -19,7 +19,7 @@ from autoseg.imaging.datasets.checks import (
     label_faults,
     stray_values,
 )
-from autoseg.imaging.datasets.effort import choose_workers
+from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
 from autoseg.imaging.datasets.label_naming import name_labels
 from autoseg.imaging.datasets.label_reading import (
     AS_LABEL_VALUES,
@@ -35,7 +35,7 @@ from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_i
 from autoseg.imaging.datasets.part_names import has_parts, name_parts
 from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.imaging.formats.reading import describe_notes, stored_ending
-from autoseg.processes import WorkerDeath
+from autoseg.processes import WorkerDeath, limit_workers
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import (
     BACKGROUND,
@@ -66,6 +66,7 @@ def describe_dataset(
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
     workers: Workers | None = 1,
+    max_memory: int | None = None,
     progress: Progress = no_progress,
 ) -> DatasetDescription:
     """Describe a dataset on disk.
@@ -82,6 +83,7 @@ def describe_dataset(
         skip_faulty: Whether faulty cases are left out, with their faults as warnings, instead of an error; they do not
             count for labels, channels or anything else.
         workers: Processes that check cases; 1 checks in this process; None: as many as are worth their start.
+        max_memory: Memory in bytes that they may take together; None: what is free. Fewer are started then.
         progress: Called after each checked case.
 
     Returns:
@@ -99,6 +101,8 @@ def describe_dataset(
         )
     rule, declared = resolve_reading(reading, found.labels)
     found = replace(found, labels=declared)
+    workers = workers or choose_workers(found.folder, found.cases, count_cores())
+    workers = limit_workers(workers, reading_memory_bytes(found.folder, found.cases), max_memory, "checking")
     facts = _check_cases(found, rule, orientation, workers, progress)
     if found.labels is None and rule is None and has_mixed_scales([set(case.label_voxels or ()) for case in facts]):
         facts, rule = [_with_one_label(case) for case in facts], MIXED_SCALES
@@ -168,11 +172,10 @@ def _check_cases(
     found: FoundDataset,
     rule: LabelReading | None,
     orientation: OrientationName,
-    workers: Workers | None,
+    workers: Workers,
     progress: Progress,
 ) -> list[CaseFacts]:
     has_declared_labels = found.labels is not None or found.value_names is not None
-    workers = workers or choose_workers(found.folder, found.cases, count_cores())
     check = partial(
         check_case, found.folder, orientation=orientation, has_declared_labels=has_declared_labels, reading=rule
     )

@@ -14,8 +14,9 @@ from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
 from autoseg.imaging.datasets.cases import CaseVolume, content_hash, files_state, read_case, work_on_cases
-from autoseg.imaging.datasets.effort import choose_workers
+from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
 from autoseg.imaging.formats.volume import voxel_mm3
+from autoseg.processes import limit_workers
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
@@ -28,6 +29,7 @@ def extract_fingerprint(
     dataset_folder: Path,
     *,
     workers: Workers | None = 1,
+    max_memory: int | None = None,
     progress: Progress = no_progress,
 ) -> Fingerprint:
     """Measure all cases of a dataset.
@@ -39,6 +41,7 @@ def extract_fingerprint(
         description: The dataset.
         dataset_folder: Folder of its files.
         workers: Number of processes; each holds one case in memory. None: as many as are worth their start.
+        max_memory: Memory in bytes that the processes may take together; None: what is free. Fewer are started then.
         progress: Called after each case.
 
     Raises:
@@ -55,6 +58,7 @@ def extract_fingerprint(
     pools = [IntensityPool() for _ in description.channel_names]
     fingerprints = []
     workers = workers or choose_workers(dataset_folder, cases, count_cores())
+    workers = limit_workers(workers, reading_memory_bytes(dataset_folder, cases), max_memory, "measuring")
     measure = partial(_measure_case, dataset_folder, description)
     for case, summaries in work_on_cases(measure, cases, task="measuring", workers=workers, progress=progress):
         fingerprints.append(case)

@@ -157,6 +157,14 @@ def test_a_case_in_another_unit_than_the_others_is_refused_before_preprocessing(
     assert not (tmp_path / "w").exists()
 
 
+def test_fewer_workers_are_started_than_memory_has_room_for(phantom_dataset, tmp_path, capsys):
+    words = ["plan", str(phantom_dataset), "-w", str(tmp_path / "w"), "--device", "cuda", "--planner", "unet"]
+    assert main([*words, "-j", "3", "--max-memory", "200MB", "--no-preprocess"]) == 0
+    messages = capsys.readouterr().err
+    assert "checking: 1 instead of 3 worker processes, because the largest case takes about" in messages
+    assert "measuring: 1 instead of 3 worker processes" in messages
+
+
 def test_own_decisions_are_kept(phantom_dataset, tmp_path):
     words = ["--spacing", "2", "1.5", "1.5", "--patch-size", "16", "24", "32", "--batch-size", "3", "--no-preprocess"]
     workspace = Workspace(tmp_path / "w")

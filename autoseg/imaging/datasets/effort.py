@@ -1,4 +1,4 @@
-"""How long the files of a dataset take to read, and whether worker processes are worth their start.
+"""How long the files of a dataset take to read, and how much memory; whether workers are worth their start.
 
 Tested in tests/imaging/datasets/test_effort.py.
 """
@@ -18,6 +18,17 @@ MIN_SECONDS = 3.0
 """Work that workers are started for; they import the libraries first, which takes a second or two on each core."""
 
 
+PACKED_ENDINGS = (".gz", ".nrrd", ".mha", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""Files that may be compressed."""
+
+PACKED_BYTES = 12
+"""Memory of measuring an image by bytes of its compressed file: 16 bits a voxel, compressed to a half, as float32 with
+copies, label map and masks. Measured: 7 bytes by voxel and channel, label map included."""
+
+PLAIN_BYTES = 6
+"""The same for files that are not compressed."""
+
+
 def choose_workers(folder: Path, cases: Iterable[CaseFiles], cores: int) -> int:
     """Processes that read these cases soonest: one for each core, or 1 where workers take longer to start than to work.
 
@@ -29,6 +40,16 @@ def choose_workers(folder: Path, cases: Iterable[CaseFiles], cores: int) -> int:
     paths = [folder / name for files in cases for name in (*files.images, *label_files(files))]
     seconds = sum(SECONDS_PER_FILE + _size(path) / BYTES_PER_SECOND for path in paths)
     return cores if seconds > MIN_SECONDS else 1
+
+
+def reading_memory_bytes(folder: Path, cases: Iterable[CaseFiles]) -> int:
+    """Memory in bytes that a process takes to read and measure the largest case, an estimate by sizes of files."""
+    return max((sum(_unpacked_bytes(folder / name) for name in files.images) for files in cases), default=0)
+
+
+def _unpacked_bytes(path: Path) -> int:
+    factor = PACKED_BYTES if path.suffix.lower() in PACKED_ENDINGS else PLAIN_BYTES
+    return _size(path) * factor
 
 
 def _size(path: Path) -> int:

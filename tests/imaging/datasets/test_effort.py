@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from autoseg.imaging.datasets.cases import map_in_processes, work_on_cases
-from autoseg.imaging.datasets.effort import choose_workers
+from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
 from autoseg.records.dataset import CaseFiles
 from autoseg.stages import describe, fingerprint
 from autoseg.stages.describe import describe_dataset
@@ -31,6 +31,19 @@ def list_cases(number, folder, image_bytes):
 )
 def test_workers_are_started_for_many_and_for_large_files(tmp_path, number, image_bytes, workers):
     assert choose_workers(tmp_path, list_cases(number, tmp_path, image_bytes), cores=8) == workers
+
+
+def test_memory_follows_the_largest_case_and_its_compression(tmp_path):
+    for name, size in (("a_0000.nii.gz", 100), ("a_0001.nii.gz", 200), ("b.nii", 500), ("b_seg.nii.gz", 9000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    cases = [
+        CaseFiles(case="a", images=("a_0000.nii.gz", "a_0001.nii.gz"), label="a_seg.nii.gz"),
+        CaseFiles(case="b", images=("b.nii",), label="b_seg.nii.gz"),
+    ]
+    assert reading_memory_bytes(tmp_path, cases[:1]) == 300 * 12
+    assert reading_memory_bytes(tmp_path, cases[1:]) == 500 * 6
+    assert reading_memory_bytes(tmp_path, cases) == 300 * 12
+    assert reading_memory_bytes(tmp_path, []) == 0
 
 
 @pytest.mark.parametrize(("asked", "started"), [(None, 1), (2, 2)])
