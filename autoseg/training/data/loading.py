@@ -8,6 +8,7 @@ Workers are forked, so cases in memory are shared with them; only their own batc
 that is closed, and with their parent.
 """
 
+import logging
 import math
 import multiprocessing
 import os
@@ -31,7 +32,8 @@ from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
-from autoseg.system import count_cores
+from autoseg.system import count_cores, measure_available_memory
+from autoseg.text import format_memory
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
 from autoseg.training.data.batch import Batch, BatchStream, DrawnBatch
@@ -42,6 +44,8 @@ from autoseg.training.data.sampling import (
     draw_patch_corner,
     is_forced_foreground,
 )
+
+logger = logging.getLogger("autoseg.train")
 
 BATCHES_AHEAD_PER_WORKER = 2
 """How many finished batches a worker keeps ready: hides one slow batch, bounds memory."""
@@ -113,7 +117,7 @@ def build_loader(
     loader = PatchLoader(cases, configuration, encoding, stream, stride=max(workers, 1))
     if workers == 0:
         return (batch for batch in SingleThreadedAugmenter(loader, None))
-    return deliver(MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER), loader.failures)
+    return deliver(loader, workers)
 
 
 def training_cases(
@@ -283,30 +287,54 @@ def _exit_after(parent: BaseProcess) -> None:
     os._exit(1)  # a killed parent cannot say more
 
 
-def deliver(augmenter: MultiThreadedAugmenter, failures: SimpleQueue[str]) -> Generator[Batch, None, None]:
-    """Pass batches on; turn a worker's death into an error that says why; end the workers when closed.
+def deliver(loader: PatchLoader, workers: int) -> Generator[Batch, None, None]:
+    """Pass batches of worker processes on; end the workers when closed.
+
+    When a worker is killed, all of them are started again, once for a batch: batches depend on their numbers alone, so
+    the training does not notice.
 
     Raises:
-        TrainingError: If a worker failed or was killed.
+        TrainingError: If a worker failed, or was killed twice before the next batch came.
     """
-    try:
-        while True:
-            try:
-                batch: Batch = next(augmenter)
-            except RuntimeError as error:
-                raise TrainingError(_failure_message(failures)) from error
-            yield batch
-    finally:
+    number, killed_before = loader.next_batch, None
+    while True:
+        loader.next_batch = number
+        augmenter = MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER)
+        augmenter.restart()
         processes = list(augmenter._processes)
-        augmenter._finish()  # batchgenerators has no public way to end its workers
-        for process in processes:
-            process.kill()  # one that did not end in time ignores the signal that batchgenerators then sends
+        try:
+            while True:
+                batch: Batch = next(augmenter)
+                number += 1
+                yield batch
+        except RuntimeError as error:
+            _raise_failure(loader.failures, error)
+        finally:
+            augmenter._finish()  # batchgenerators has no public way to end its workers
+            cause = _cause_of_death(processes)
+            for process in processes:
+                process.kill()  # one that did not end in time ignores the signal that batchgenerators then sends
+        if killed_before == number:
+            raise TrainingError(
+                f"A worker that prepares batches was killed ({cause}), and a second time for the same batch, most "
+                "often because memory ran out. Use fewer --workers, or give the machine more memory; training resumes "
+                "from the last checkpoint."
+            )
+        killed_before = number
+        free = measure_available_memory()
+        room = "" if free is None else f"; {format_memory(free)} of memory are free"
+        logger.warning("a worker that prepares batches was killed (%s)%s; all of them are started again", cause, room)
 
 
-def _failure_message(failures: SimpleQueue[str]) -> str:
-    if failures.empty():
-        return (
-            "A worker that prepares batches was killed, most often because memory ran out. Use fewer --workers, "
-            "or give the machine more memory; training resumes from the last checkpoint."
-        )
-    return failures.get()
+def _raise_failure(failures: SimpleQueue[str], error: RuntimeError) -> None:
+    """Raise what a worker reported before it ended; one that was killed reported nothing."""
+    if not failures.empty():
+        raise TrainingError(failures.get()) from error
+
+
+def _cause_of_death(processes: Sequence[BaseProcess]) -> str:
+    """Signal or exit code of the first worker that did not end in peace."""
+    codes = [process.exitcode for process in processes if process.exitcode]
+    if not codes:
+        return "exit code unknown"
+    return signal.Signals(-codes[0]).name if codes[0] < 0 else f"exit code {codes[0]}"

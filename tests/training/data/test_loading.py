@@ -11,6 +11,7 @@ import blosc2
 import numpy as np
 import pytest
 import torch
+from typing_extensions import override
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays import storage
@@ -320,14 +321,36 @@ def workers():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_killed_worker_ends_training_with_a_message(cases):
+def test_workers_are_started_again_when_one_is_killed_and_batches_stay_the_same(cases, caplog):
+    expected = list(islice(open_loader(cases, make_configuration(PATCH), seed=1), 12))
     batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
-    next(batches)
+    first = next(batches)
     next(iter(workers())).kill()
+    found = [first, *islice(batches, 11)]
+    for batch, same in zip(found, expected, strict=True):
+        assert batch["cases"] == same["cases"]
+        np.testing.assert_array_equal(batch["image"], same["image"])
+    assert "a worker that prepares batches was killed (SIGKILL); " in caplog.text
+    batches.close()
+    assert not workers()
 
-    with pytest.raises(TrainingError, match=r"worker that prepares batches was killed.*memory.*--workers"):
-        list(islice(batches, 50))
 
+class DeadlyArray(np.ndarray):
+    """An array whose reading ends the process, as exhausted memory does."""
+
+    @override
+    def __getitem__(self, key):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_is_killed_again_ends_training_with_a_message(cases):
+    array = cases["a"].array[:].view(DeadlyArray)
+    deadly = {"a": dataclasses.replace(cases["a"], array=array)}
+    batches = open_loader(deadly, make_configuration(PATCH), seed=1, workers=2, ram_bytes=0)
+    message = r"worker that prepares batches was killed \(SIGKILL\), and a second time.*memory.*--workers"
+    with pytest.raises(TrainingError, match=message):
+        next(batches)
     assert not workers()
 
 
