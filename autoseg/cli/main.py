@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from autoseg import DISTRIBUTION
-from autoseg.cli.signals import SIGNALLED, SignalWatch, ending_on_signals
+from autoseg.cli.signals import SIGNALLED, SignalWatch, ending_on_signals, ignore_ending_signals
 from autoseg.errors import AutosegError, UsageError, WorkerError
 
 COMMANDS = {
@@ -37,11 +37,16 @@ UNEXPECTED = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `autoseg COMMAND ...` and give the exit code.
 
+    Args:
+        arguments: Command and options; None: those of this process, which ends afterwards with the exit code.
+
     Returns:
         0 done, 1 some cases failed, 2 wrong usage or input, 3 an error that autoseg does not expect, 128 + n ended by
         signal n: 130 SIGINT (Ctrl-C), 143 SIGTERM, 129 SIGHUP, 138 SIGUSR1.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        return _run_program(sys.argv[1:])
+    words = list(arguments)
     parser = _build_parser(asked=next((word for word in words if word in COMMANDS), None))
     parsed = parser.parse_args(words, argparse.Namespace(words=words))
     if parsed.version:
@@ -57,17 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def plan() -> int:
     """Run `autoseg-plan`."""
-    return main(["plan", *sys.argv[1:]])
+    return _run_program(["plan", *sys.argv[1:]])
 
 
 def train() -> int:
     """Run `autoseg-train`."""
-    return main(["train", *sys.argv[1:]])
+    return _run_program(["train", *sys.argv[1:]])
 
 
 def predict() -> int:
     """Run `autoseg-predict`."""
-    return main(["predict", *sys.argv[1:]])
+    return _run_program(["predict", *sys.argv[1:]])
+
+
+def _run_program(words: Sequence[str]) -> int:
+    """Run a command whose process ends afterwards; a signal no longer changes the exit code then."""
+    code = main(words)
+    ignore_ending_signals()
+    return code
 
 
 def _build_parser(asked: str | None) -> argparse.ArgumentParser:

@@ -120,6 +120,12 @@ def ending_on_signals(command: str) -> Iterator[SignalWatch]:
         reading.close()
 
 
+def ignore_ending_signals() -> None:
+    """Let the process end with the exit code that it has; the interpreter takes a while to take itself down."""
+    for number in _ending_numbers():
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _ending_numbers() -> list[int]:
     """Numbers of the signals that end a command; Windows has only some of them."""
     return [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]

@@ -22,7 +22,8 @@ def run(_arguments):
     return 0
 module = main._module_of("report")
 main._module_of = lambda _name: SimpleNamespace(add_arguments=module.add_arguments, run=run)
-sys.exit(main.main(["report", "nowhere"]))
+sys.argv = ["autoseg", "report", "nowhere"]
+sys.exit(main.main())
 """
 
 SLEEP = "print('begun', flush=True); time.sleep(60)"
@@ -74,6 +75,18 @@ def test_a_command_that_does_not_end_is_ended():
     assert process.returncode == 138
     assert messages.count("\n") == 1
     assert "interrupted by SIGUSR1" in messages
+
+
+def test_a_signal_after_the_end_does_not_change_the_exit_code():
+    process = start(
+        "print('begun', flush=True)",
+        before="import atexit; atexit.register(lambda: (print('ended', flush=True), time.sleep(1)))",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ended\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
 
 
 def test_ignored_signals_stay_ignored():
