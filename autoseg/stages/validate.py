@@ -6,6 +6,7 @@ first stage's folds also leave label maps for the second stage, see `inference.m
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +28,20 @@ from autoseg.networks.build import build_network
 from autoseg.networks.weight_files import read_weights_hash
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import CaseFiles, foreground_names
-from autoseg.records.evaluation import CaseScores, Evaluation
-from autoseg.records.files import write_record
+from autoseg.records.evaluation import Evaluation
+from autoseg.records.files import hash_file, read_record, write_record
+from autoseg.records.validated_case import ValidatedCase
 from autoseg.records.workspace import CALIBRATION_NAME, EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
+from autoseg.training.transfer import WEIGHTS
 
 
 def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     """Predict every validation case with the final weights, write the label maps, score them on their own grid.
 
     Writes `validation/<case><ending>`, `validation/calibration.json` and, last, `validation/evaluation.json` in the
-    fold's folder; for each cascade that builds on this configuration also `next_stage/<cascade>/<case>.b2nd`.
+    fold's folder; for each cascade that builds on this configuration also `next_stage/<cascade>/<case>.b2nd`. Cases
+    that an interrupted validation with the same weights has finished are not predicted again.
 
     Args:
         fold: With at least one validation case and final weights.
@@ -52,17 +56,44 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     is_cascade = loaded.configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else {}
     by_case = {files.case: files for files in fold.dataset.cases}
+    origin = f"{hash_file(fold.folder / WEIGHTS)} {fold.options.precision}"
     scores, counter = [], CalibrationCounter(plan.encoding)
     for number, case in enumerate(cases, start=1):
-        labels = previous[case][:] if is_cascade else None
-        scores.append(_validate_case(fold, loaded, by_case[case], labels, counter))
+        validated = _find_validated(fold, case, origin)
+        if validated is None:
+            labels = previous[case][:] if is_cascade else None
+            validated = _validate_case(fold, loaded, by_case[case], labels, origin)
+            write_record(validated, _finished_path(fold, case))
+        scores.append(validated.scores)
+        counter.add_counts(validated.calibration)
         progress(number, len(cases))
     weights_hash = read_weights_hash(workspace.fold(name, fold.fold_name) / "checkpoint_final.safetensors")
     summary = summarize(scores, foreground_names(plan.encoding))
     evaluation = summary.model_copy(update={"weights_hash": weights_hash})
     write_record(counter.counts(), fold.validation_folder / CALIBRATION_NAME)
     write_record(evaluation, fold.validation_folder / EVALUATION_NAME)
+    for case in cases:
+        _finished_path(fold, case).unlink(missing_ok=True)
     return evaluation
+
+
+def _finished_path(fold: Fold, case: str) -> Path:
+    """Hidden file about a finished case, beside its label map; it is there until all cases are finished."""
+    return fold.validation_folder / f".{case}.json"
+
+
+def _map_path(fold: Fold, case: str) -> Path:
+    return fold.validation_folder / f"{case}{label_map_ending(fold.dataset.file_ending)}"
+
+
+def _find_validated(fold: Fold, case: str, origin: str) -> ValidatedCase | None:
+    """What an interrupted validation with these weights has found about a case; None if it is to be predicted."""
+    path = _finished_path(fold, case)
+    if not path.exists() or not _map_path(fold, case).exists():
+        return None
+    found = read_record(ValidatedCase, path)
+    is_usable = found.origin == origin and not any(stage.find_fault(case) for stage in _next_step_maps(fold))
+    return found if is_usable else None
 
 
 def lacks_next_step_maps(fold: Fold) -> bool:
@@ -103,22 +134,23 @@ def _validate_case(
     loaded: LoadedConfiguration,
     files: CaseFiles,
     previous: NDArray[np.int16] | None,
-    counter: CalibrationCounter,
-) -> CaseScores:
+    origin: str,
+) -> ValidatedCase:
     dataset, plan = fold.workspace.dataset_folder(fold.dataset.folder), fold.plan
     reference = read_reference(dataset, files, plan.encoding)
     orientation = choose_orientation(reference.grid, plan.orientation)
     indices = orient_array(encode_label_map(reference.array[0], plan.encoding), orientation)
     _check_shape(fold, files, indices.shape)
+    counter = CalibrationCounter(plan.encoding)
     own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices)])
     del indices
     for stage, labels in zip(_next_step_maps(fold), next_maps, strict=True):
         stage.write(stage.grid(files.case), labels)
     original = read_case(dataset, files, plan.encoding, plan.orientation)
-    path = fold.validation_folder / f"{files.case}{label_map_ending(fold.dataset.file_ending)}"
-    values = original.write_labels(own, plan.encoding, path)
+    values = original.write_labels(own, plan.encoding, _map_path(fold, files.case))
     grid = original.template.grid
-    return measure_case(files.case, values, reference.array[0], plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid))
+    scores = measure_case(files.case, values, reference.array[0], plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid))
+    return ValidatedCase(origin=origin, scores=scores, calibration=counter.counts())
 
 
 def _check_shape(fold: Fold, files: CaseFiles, shape: tuple[int, ...]) -> None:

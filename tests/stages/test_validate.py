@@ -126,6 +126,37 @@ def test_scores_are_of_the_maps_that_were_written(validated, dataset):
         assert scores.largest_distance_mm is not None
 
 
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_an_interrupted_validation_resumes_after_the_last_finished_case(validated, plan, tmp_path):
+    workspace = Workspace(shutil.copytree(validated.root, tmp_path / "w"))
+    fold, name = next(fold for fold, cases in FOLDS.items() if len(cases) > 1), "3d_lowres"
+    folder = workspace.fold(name, fold) / "validation"
+    undisturbed = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "evaluation.json").unlink()
+
+    def end_after_one(done, _total):
+        raise Killed
+
+    with pytest.raises(Killed):
+        validate_fold(validation_of(workspace, plan, name, fold), end_after_one)
+    first = folder / f"{FOLDS[fold][0]}.nii.gz"
+    before = first.stat().st_mtime_ns
+    validate_fold(validation_of(workspace, plan, name, fold))
+    assert first.stat().st_mtime_ns == before
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == undisturbed
+
+    with pytest.raises(Killed):
+        validate_fold(validation_of(workspace, plan, name, fold), end_after_one)
+    before = first.stat().st_mtime_ns
+    other = replace(validation_of(workspace, plan, name, fold), options=TrainingOptions(precision="bf16"))
+    with pytest.raises(Killed):
+        validate_fold(other, end_after_one)
+    assert first.stat().st_mtime_ns > before  # what another precision found is not used
+
+
 def test_missing_maps_are_noticed_and_written_again(validated, plan):
     low, cascade = (validation_of(validated, plan, name, "1") for name in ("3d_lowres", CASCADE))
     assert not lacks_next_step_maps(low)

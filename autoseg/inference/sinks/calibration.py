@@ -62,6 +62,13 @@ class CalibrationCounter:
             self._counts[row, 1] += torch.bincount(bins[has_label[expected]], minlength=NUM_BINS).numpy()
             self._sums[row] += torch.bincount(bins, weights=values.double(), minlength=NUM_BINS).numpy()
 
+    def add_counts(self, calibration: Calibration) -> None:
+        """Add what another counter of the same labels has counted."""
+        for row, label in enumerate(self._labels):
+            counted = calibration.labels[label.name]
+            self._counts[row] += np.array([counted.voxels, counted.label_voxels], dtype=np.int64)
+            self._sums[row] += np.array(counted.probability_sums)
+
     def counts(self) -> Calibration:
         """Counts of all cases so far."""
         return Calibration(
