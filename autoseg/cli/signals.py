@@ -32,6 +32,14 @@ SIGNALLED = 128
 """Added to the number of a signal, it is the exit code, as shells count."""
 
 
+class Interruption(KeyboardInterrupt):
+    """A signal interrupts the command.
+
+    Not KeyboardInterrupt itself: Python ends a process by SIGINT, whatever its exit code, if that one passed through
+    code that an extension module ran, as torch does while it is imported.
+    """
+
+
 class SignalWatch:
     """What is known of the signals that a command was sent."""
 
@@ -80,7 +88,7 @@ class SignalWatch:
         for ending in _ending_numbers():
             if not _is_ignored(ending):
                 signal.signal(ending, _go_on)
-        raise KeyboardInterrupt
+        raise Interruption
 
     def _leave(self, how: str) -> NoReturn:
         print(f"{self.describe()} ({how})", file=sys.stderr, flush=True)

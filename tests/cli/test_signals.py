@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,13 @@ sys.exit(main.main())
 
 SLEEP = "print('begun', flush=True); time.sleep(60)"
 
+EXTENSION = """
+import ctypes
+ctypes.pythonapi.PyRun_String.restype = ctypes.py_object
+ctypes.pythonapi.PyRun_String.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
+scope = {}
+"""
+
 DEAF = """
     while True:
         try:
@@ -38,11 +46,16 @@ DEAF = """
 """
 
 
-def start(work: str, before: str = "") -> "subprocess.Popen[str]":
+def start(work: str, before: str = "", module: Path | None = None) -> "subprocess.Popen[str]":
+    """A command that does this work, once it has begun; as a module, if a file for it is given."""
     script = SCRIPT.format(work=work, before=before)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words, paths = ["-c", script], sys.path
+    if module is not None:
+        module.write_text(script)
+        words, paths = ["-m", module.stem], [str(module.parent), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
@@ -56,6 +69,16 @@ def test_a_signal_ends_a_command_with_its_own_code_and_one_sentence(number):
     _, messages = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert messages == f"autoseg report: interrupted by {number.name}; run the same command again to resume\n"
+
+
+def test_code_that_an_extension_module_runs_does_not_change_the_exit_code(tmp_path):
+    code = "import time; print('begun', flush=True); time.sleep(60)"
+    work = f"ctypes.pythonapi.PyRun_String({code.encode()!r}, 257, scope, scope)"
+    process = start(work, EXTENSION, tmp_path / "interrupted_module.py")
+    process.send_signal(signal.SIGUSR1)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 138
+    assert messages == "autoseg report: interrupted by SIGUSR1; run the same command again to resume\n"
 
 
 def test_a_second_interruption_ends_a_command_that_does_not_end():
