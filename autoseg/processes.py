@@ -30,7 +30,6 @@ from typing import Generic, TypeVar
 import psutil
 from threadpoolctl import threadpool_limits
 
-from autoseg.cluster.dask_workers import Workers
 from autoseg.errors import UsageError
 from autoseg.system import measure_available_memory
 from autoseg.text import format_memory
@@ -40,6 +39,9 @@ logger = logging.getLogger("autoseg.workers")
 Item = TypeVar("Item")
 
 Result = TypeVar("Result")
+
+Crew = TypeVar("Crew")
+"""Number of processes, or workers of another kind, which are not limited here."""
 
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """How workers are started. A server that is forked imports the libraries once for all workers of a command, and has no
@@ -87,7 +89,7 @@ class WorkerDeath:
         )
 
 
-def limit_workers(workers: Workers, bytes_each: int, max_memory: int | None, task: str) -> Workers:
+def limit_workers(workers: Crew, bytes_each: int, max_memory: int | None, task: str) -> Crew | int:
     """Number of workers that the memory has room for, at least one; say so if they are fewer than asked for.
 
     Args:
@@ -107,7 +109,7 @@ def limit_workers(workers: Workers, bytes_each: int, max_memory: int | None, tas
             "%s: %d instead of %d worker processes, because the largest case takes about %s and all may take %s",
             task, fitting, workers, format_memory(bytes_each), format_memory(room),
         )  # fmt: skip
-    return min(workers, fitting)
+    return fitting if fitting < workers else workers
 
 
 class _Worker(Generic[Item, Result]):
