@@ -146,7 +146,20 @@ class _HandingOut(Generic[Item, Result]):
                     yield from self._bury(future, index, address)  # it died before it could hand on the result
                 else:
                     del self.running[future]
+                    self._check_installation(address, error)
                     yield index, outcome
+
+    def _check_installation(self, address: str, error: Exception | None) -> None:
+        """Refuse a cluster whose workers lack what the work is made of.
+
+        Raises:
+            UsageError: If the error says so.
+        """
+        if isinstance(error, ImportError):
+            raise UsageError(
+                f"{self.task}: the worker {address} cannot import what it needs ({error}). Install autoseg in the same "
+                "version on every machine, and start the workers again."
+            )
 
     def cancel(self) -> None:
         """Forget what workers still have; they notice it (`end_is_asked_for`), so nobody waits for them here."""
@@ -179,7 +192,8 @@ class _HandingOut(Generic[Item, Result]):
         """Give every idle worker an item."""
         busy = {address for _, address in self.running.values()}
         for address in [address for address in alive if address not in busy]:
-            index = next((index for index in self.waiting if self.tried_on.get(index) != address), None)
+            is_only_one = len(alive) == 1
+            index = next((i for i in self.waiting if is_only_one or self.tried_on.get(i) != address), None)
             if index is None:
                 continue
             self.waiting.remove(index)

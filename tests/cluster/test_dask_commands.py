@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,23 @@ WEIGHTS = "checkpoint_final.safetensors"
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "validation_steps": 1}
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Three processes of one thread each; dead ones are started again."""
+@contextmanager
+def paths_for_workers():
+    """Processes of a cluster import autoseg and these tests from where this one does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path]))
         patch.setenv("OMP_NUM_THREADS", "1")
-        with distributed.LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as local:
-            yield local
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three processes of one thread each; dead ones are started again."""
+    with (
+        paths_for_workers(),
+        distributed.LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as local,
+    ):
+        yield local
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +198,22 @@ def test_a_case_that_kills_every_worker_is_named_and_its_neighbours_are_not(clus
     found = list(dask_workers.DaskCluster(cluster.scheduler_address).map(die_at_three, items, task="testing"))
     assert [item for item in found if not isinstance(item, WorkerDeath)] == [0, 1, 2, 4, 5, 6, 7]
     assert isinstance(found[3], WorkerDeath)
+
+
+def test_the_only_worker_is_used_again_after_its_death(tmp_path):
+    with (
+        paths_for_workers(),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local,
+    ):
+        work = partial(die_once, tmp_path / "died")
+        assert list(dask_workers.DaskCluster(local.scheduler_address).map(work, [1, 2], task="testing")) == [1, 2]
+
+
+def die_once(mark, item):
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
 
 
 def die_at_three(item):

@@ -1,5 +1,6 @@
 """Work on a Dask cluster of two processes on this machine."""
 
+import importlib
 import os
 import sys
 import threading
@@ -82,6 +83,17 @@ def test_a_model_that_cannot_be_loaded_fails_every_case(address):
         0: "no such model",
         1: "no such model",
     }
+
+
+def test_a_worker_that_lacks_a_package_is_named(address):
+    with pytest.raises(
+        UsageError, match=r"testing: the worker tcp://\S+ cannot import what it needs \(No module named"
+    ):
+        list(DaskCluster(address).map(import_missing, [1, 2], task="testing"))
+
+
+def import_missing(item):
+    return importlib.import_module(f"missing_{item}")
 
 
 def test_no_scheduler_at_the_address(monkeypatch):
