@@ -160,10 +160,11 @@ def _with_names(
         make_encoding(found.labels, found.regions_class_order)
     if not found.cases:
         ending = "No cases were found."
+        remedy = "Put images and label maps there, or give the folder that has them."
+        if found.layout == "list":
+            remedy = f"Add a row for each case to the list {found.name}, with its image and its label map."
         raise DatasetError(
-            _fault_table(found, found.faults, ending)
-            if found.faults
-            else f"{found.folder}: {ending} Put images and label maps there, or give the folder that has them."
+            _fault_table(found, found.faults, ending) if found.faults else f"{found.folder}: {ending} {remedy}"
         )
     return found
 

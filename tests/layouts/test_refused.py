@@ -8,7 +8,7 @@ import pytest
 from autoseg.errors import DatasetError
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS
 from autoseg.stages.describe import describe_dataset
-from tests.layouts.folders import CASES, COLOURS, FOLDER, IMAGE, LABEL, Content, build, encode
+from tests.layouts.folders import CASES, COLOURS, FOLDER, IMAGE, LABEL, MASK_1, Content, build, encode
 
 READABLE = f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)})."
 FIX = "Fix these files, or leave out the 1 faulty cases with --skip-faulty."
@@ -172,6 +172,43 @@ FAULTY: dict[str, tuple[dict[str, Content], str]] = {
     ),
 }  # fmt: skip
 
+LISTS: dict[str, tuple[dict[str, Content], str, str]] = {
+    "a list without images": (
+        {"list.csv": "case,label\na,a.nii.gz\n"}, "list.csv",
+        "{folder}/list.csv: expected the columns image (or image_0, image_1, ..., or a column for each channel, such "
+        "as t1,flair) and label, found case, label",
+    ),
+    "a list of no bytes": (
+        {"list.csv": ""}, "list.csv", "{folder}/list.csv: the file is empty; expected a header such as case,image,label"
+    ),
+    "a list without rows": (
+        {"mine.csv": "case,image,label\n"}, "mine.csv",
+        "{folder}: No cases were found. Add a row for each case to the list mine, with its image and its label map.",
+    ),
+    "a file that is not there": (
+        {"list.csv": "case,image,label\na,x/a.nii.gz,y/a.nii.gz\n", "x/a.nii.gz": IMAGE}, "list.csv",
+        "error  a  y/a.nii.gz  the label file does not exist\nEvery case has errors.",
+    ),
+    "a case that is listed twice": (
+        {"list.csv": "case,image,label\na,a.nii.gz,m.nii.gz\na,b.nii.gz,m.nii.gz\n", "a.nii.gz": IMAGE,
+         "b.nii.gz": IMAGE, "m.nii.gz": LABEL}, "list.csv",
+        "error  a  b.nii.gz  several cases have this name; give each its own name (in lists: in the column `case`)",
+    ),
+    "a damaged list": ({"list.json": "[{"}, "list.json", "{folder}/list.json: cannot be read as JSON: EOF"),
+    "masks without an image": (
+        images("{}/ct.nii.gz", cases=("s1", "s2"))
+        | labels("{}/segmentations/a.nii.gz", "{}/segmentations/b.nii.gz", cases=("s1", "s2", "s3"), kind=MASK_1), "",
+        f"error  s3  s3/segmentations/a.nii.gz  there is no image beside these masks\n{FIX}",
+    ),
+    "two derivatives of BIDS": (
+        images("sub-{0}/anat/sub-{0}_T1w.nii.gz", cases=("01", "02"))
+        | labels(*(f"derivatives/{name}/sub-{{0}}/anat/sub-{{0}}_dseg.nii.gz" for name in ("anna", "bert")),
+                 cases=("01", "02")), "",
+        "{folder}: 2 cases have several label maps:\n  2 x derivatives/anna/sub-*/**/sub-*_dseg\n"
+        "  2 x derivatives/bert/sub-*/**/sub-*_dseg\nGive the derivative whose label maps are meant",
+    ),
+}  # fmt: skip
+
 
 def refusal(path: Path) -> str:
     with pytest.raises(DatasetError) as caught:
@@ -193,6 +230,13 @@ def test_a_folder_with_faults(tmp_path, name):
     files, sentence = FAULTY[name]
     folder = build(tmp_path / "my data", files)
     assert sentence.replace("{folder}", str(folder)) in refusal(folder)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_and_a_standard_with_faults(tmp_path, name):
+    files, given, sentence = LISTS[name]
+    folder = build(tmp_path / "my data", files)
+    assert sentence.replace("{folder}", str(folder)) in refusal(folder / given)
 
 
 def test_a_path_that_does_not_exist(tmp_path):
