@@ -26,6 +26,10 @@ MAX_START_SECONDS = 10.0
 """Start of a worker process in seconds above which the doctor calls it slow; local disks need 1 to 3 s."""
 
 
+GZIP_SECONDS = 0.3
+"""Duration of the measurement of gzip's speed."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg doctor`."""
     parser.add_argument(
@@ -124,6 +128,7 @@ def _print_machine(device_name: str, folder: Path) -> None:
         "shared memory": _describe_shared_memory(),
         "free disk here": f"{free_disk_bytes(folder) / 1e9:.0f} GB",
         "disk speed here": _describe_disk_speed(folder),
+        "gzip": _describe_gzip(),
         "worker start": _describe_worker_start(),
         "versions": "; ".join(_find_version_faults()) or "fit together",
     }
@@ -218,6 +223,25 @@ def _describe_memory() -> str:
     free = "" if available is None else f", {available / 1e9:.1f} GB available"
     container = "" if limit is None else f"; the container may use {limit / 1e9:.1f} GB"
     return f"{measure_total_memory() / 1e9:.1f} GB{free}{container}"
+
+
+def _describe_gzip() -> str:
+    """Speed of writing .nii.gz files, which are most of the time of reading and writing volumes."""
+    import tempfile
+    import time
+    from importlib.util import find_spec
+
+    import numpy as np
+
+    from autoseg.imaging.formats.nifti import open_gzip
+
+    labels = np.repeat(np.random.default_rng(0).integers(0, 3, 2**16).astype(np.uint8), 16).tobytes()  # in runs
+    written, began = 0, time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, open_gzip(Path(folder) / "labels.gz") as stream:
+        while time.perf_counter() - began < GZIP_SECONDS:
+            written += stream.write(labels)
+    rate = written / (time.perf_counter() - began)
+    return f"label maps are written with {rate / 1e6:.0f} MB/s ({'zlib' if find_spec('isal') is None else 'ISA-L'})"
 
 
 def _read_extras() -> dict[str, list[str]]:

@@ -255,7 +255,7 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         nargs=3,
         default=None,
         metavar=("Z", "Y", "X"),
-        help="target spacing at full resolution, mm",
+        help="target spacing at full resolution, mm (2D images without spacing: pixels)",
     )
     group.add_argument(
         "--patch-size",

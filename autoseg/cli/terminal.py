@@ -8,14 +8,19 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
+from typing_extensions import override
 
 from autoseg.cli.epoch_table import EpochTable
 from autoseg.progress import Progress
 
 SECONDS_BETWEEN_LINES = 15.0
 """Interval between lines of progress in a file or pipe."""
+
+PERCENT = 100
+"""Number of parts that are shown as per cent."""
 
 console = Console(stderr=True, highlight=False)
 """Console of messages and progress; results go to standard output."""
@@ -43,6 +48,19 @@ def set_up_logging(*, verbose: bool, quiet: bool) -> None:
     logger.addHandler(handler)
 
 
+class _DoneColumn(ProgressColumn):
+    """How much is done."""
+
+    @override
+    def render(self, task: Task) -> Text:
+        return Text("" if task.total is None else _describe_done(int(task.completed), int(task.total)))
+
+
+def _describe_done(done: int, total: int) -> str:
+    """`3/7`, and `37 %` of a hundred parts."""
+    return f"{done} %" if total == PERCENT else f"{done}/{total}"
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """Open a progress bar: a callback (done, total) that draws a bar on a terminal and logs occasional lines elsewhere.
@@ -56,7 +74,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _DoneColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -84,6 +102,6 @@ def _line_progress(title: str) -> Progress:
             return
         last_line, complete = now, done >= total
         left = f", about {(now - started) * (total - done) / done:.0f} s left" if 0 < done < total else ""
-        logging.getLogger("autoseg").info("%s: %d of %d%s", title, done, total, left)
+        logging.getLogger("autoseg").info("%s: %s%s", title, _describe_done(done, total).replace("/", " of "), left)
 
     return show

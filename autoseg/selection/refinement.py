@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoseg.errors import RecordError
+from autoseg.imaging.formats.volume import length_unit
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.loading import cascade_steps
 from autoseg.inference.refinement.loading import load_refiner, refiner_path
@@ -171,8 +172,9 @@ class _Trial:
         """Sentence about the verdict, with the time and steps of the training."""
         seconds, steps = sum(refiner.seconds for refiner in refiners), sum(refiner.steps for refiner in refiners)
         answer = "yes" if verdict.is_accepted else "no"
+        figures = verdict.describe(self.tolerance_mm, length_unit(self.cases.run.dataset.file_ending))
         return (
-            f"Boundary refinement: {answer}, {verdict.describe(self.tolerance_mm)}; {len(refiners)} refiners, "
+            f"Boundary refinement: {answer}, {figures}; {len(refiners)} refiners, "
             f"each trained without the cases that it is tested on, {seconds:.0f} s and {steps} steps in all, "
             f"patches of {' x '.join(map(str, self.patches.size))} voxels."
         )

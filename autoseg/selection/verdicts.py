@@ -238,14 +238,14 @@ class RefinementVerdict:
     fallen: tuple[str, ...]
     """Labels whose mean Dice gets lower."""
 
-    def describe(self, tolerance_mm: float) -> str:
-        """The figures; `tolerance_mm` is that of the surface Dice."""
+    def describe(self, tolerance_mm: float, unit: str = "mm") -> str:
+        """The figures; `tolerance_mm` is that of the surface Dice, `unit` that of lengths: mm, or pixels."""
         old, new = self.before, self.after
         lower = f", lower for {', '.join(self.fallen)}" if self.fallen else ""
         return (
-            f"surface Dice at {tolerance_mm:g} mm {format_score(old.surface_dice)} before, "
-            f"{format_score(new.surface_dice)} after; HD95 {_format_mm(old.hausdorff_95_mm)} before, "
-            f"{_format_mm(new.hausdorff_95_mm)} after; Dice {format_score(old.mean_foreground_dice)} before, "
+            f"surface Dice at {tolerance_mm:g} {unit} {format_score(old.surface_dice)} before, "
+            f"{format_score(new.surface_dice)} after; HD95 {_format_length(old.hausdorff_95_mm, unit)} before, "
+            f"{_format_length(new.hausdorff_95_mm, unit)} after; Dice {format_score(old.mean_foreground_dice)} before, "
             f"{format_score(new.mean_foreground_dice)} after{lower}"
         )
 
@@ -311,5 +311,5 @@ def _is_less(first: float | None, second: float | None) -> bool:
     return first is not None and second is not None and first < second
 
 
-def _format_mm(distance: float | None) -> str:
-    return "unknown" if distance is None else f"{distance:.3f} mm"
+def _format_length(distance: float | None, unit: str) -> str:
+    return "unknown" if distance is None else f"{distance:.3f} {unit}"

@@ -32,6 +32,7 @@ from autoseg.imaging.datasets.label_reading import (
 )
 from autoseg.imaging.datasets.label_tables import LabelNames
 from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
+from autoseg.imaging.datasets.mirror_pairs import ask_about_sides, find_mirror_pairs
 from autoseg.imaging.datasets.part_names import has_parts, name_parts
 from autoseg.imaging.datasets.patterns import FilePatterns
 from autoseg.imaging.formats.reading import describe_notes, stored_ending
@@ -139,6 +140,7 @@ def describe_dataset(
             *found.notes,
             *_describe_reading(rule),
             *label_notes,
+            *_ask_about_sides(kept, all_labels, orientation),
             *channel_notes,
             *describe_notes({case.files.case: case.notes for case in kept}),
         ),
@@ -191,6 +193,14 @@ def _check_cases(
 def _without_facts(files: CaseFiles, death: WorkerDeath) -> CaseFacts:
     """A case that could not be checked, because it ended its worker process."""
     return CaseFacts(files, (Fault(severity="error", case=files.case, file="", what=death.describe()),))
+
+
+def _ask_about_sides(
+    facts: Sequence[CaseFacts], labels: Mapping[str, LabelValues], orientation: OrientationName
+) -> list[str]:
+    """The question about labels without names that lie like left and right, where it is known where those are."""
+    pairs = find_mirror_pairs([case.places for case in facts]) if orientation == "canonical" else []
+    return [ask_about_sides(pairs, labels)] if pairs else []
 
 
 def _with_one_label(case: CaseFacts) -> CaseFacts:

@@ -17,11 +17,11 @@ from autoseg.errors import ColorMaskError, ImageFileError, UsageError
 from autoseg.imaging.arrays.soft_masks import (
     MIN_GREY_LEVELS,
     are_grey_levels,
+    count_values,
     describe_grey_levels,
     find_thin_values,
 )
 from autoseg.imaging.datasets.cases import map_in_processes
-from autoseg.imaging.datasets.checks import count_values
 from autoseg.imaging.datasets.label_parts import read_named_reference
 from autoseg.imaging.datasets.label_reading import MIXED_SCALES, MIXED_SCALES_NOTE, has_mixed_scales, suggest_colors
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, VALUE_NOTES

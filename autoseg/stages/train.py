@@ -229,7 +229,7 @@ def _train_visibly(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
             fold.ranks.count,
         )
         limit = _training_seconds(fold, began)
-        with bar(f"{fold.title}, percent") as progress:
+        with bar(fold.title) as progress:
             checkpoint = train_until_done(fold, limit, progress=progress, after_epoch=show)
         logger.info("trained after %.0f s", time.monotonic() - began)
         device = describe_torch_device(str(fold.device))

@@ -1,5 +1,6 @@
 """The doctor command."""
 
+import re
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -80,6 +81,11 @@ def test_a_measurement_in_a_process_of_its_own(tmp_path):
     measured = measure_throughput("cpu", ["unext"], tmp_path)
     assert [(point.dimensions, point.base_features) for point in measured] == [(3, 8), (3, 32), (2, 8), (2, 32)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_speed_of_gzip_is_measured(monkeypatch):
+    monkeypatch.setattr(doctor, "GZIP_SECONDS", 0.01)
+    assert re.fullmatch(r"label maps are written with \d+ MB/s \((zlib|ISA-L)\)", doctor._describe_gzip())
 
 
 def test_the_machine_is_described(capsys):

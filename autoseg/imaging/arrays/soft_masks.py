@@ -9,6 +9,7 @@ from collections.abc import Mapping, Set
 import numpy as np
 
 from autoseg.imaging.formats.color_masks import MAX_INNER_FRACTION
+from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE
 from autoseg.imaging.formats.volume import AnyArray
 
 MIN_GREY_LEVELS = 8
@@ -19,6 +20,23 @@ MAX_GREY_LEVELS = 255
 
 MIN_SUSPECTED_LEVELS = 3
 """From this number of thin values on, beside a value that is not thin, a warning is given."""
+
+
+def count_values(values: AnyArray) -> dict[int, int]:
+    """Number of voxels for each value, for whole numbers of any sign.
+
+    Args:
+        values: Values of integer type, (Z, Y, X).
+    """
+    lowest, highest = int(values.min()), int(values.max())
+    if highest - lowest > MAX_LABEL_VALUE:
+        found, voxels = np.unique(values, return_counts=True)
+        return dict(zip(found.tolist(), voxels.tolist(), strict=True))
+    voxels = np.zeros(highest - lowest + 1, dtype=np.int64)
+    for plane in values:
+        # Slice by slice, because bincount works on a copy of 8 bytes per voxel.
+        voxels += np.bincount((plane.astype(np.int64) - lowest).ravel(), minlength=voxels.size)
+    return {lowest + int(offset): int(voxels[offset]) for offset in np.flatnonzero(voxels)}
 
 
 def find_thin_values(values: AnyArray) -> frozenset[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.storage import open_case
+from autoseg.imaging.formats.volume import length_unit
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
@@ -39,8 +40,8 @@ def labels_lost_in_preprocessing(workspace: Workspace, plan: Plan, fingerprint: 
             continue
         folder = workspace.preprocessed(name)
         stored = {case.case: stored_labels(folder, case.case, plan.encoding) for case in fingerprint.cases}
-        spacing = " x ".join(f"{size:g}" for size in configuration.spacing)
-        done = f"resampled to {spacing} mm and cropped to the nonzero part of the image ({name})"
+        spacing = f"{' x '.join(f'{size:g}' for size in configuration.spacing)} {length_unit(plan.file_ending)}"
+        done = f"resampled to {spacing} and cropped to the nonzero part of the image ({name})"
         for label, cases in with_label.items():
             lost = [case for case in cases if label not in stored[case]]
             if len(lost) == len(cases):

@@ -17,6 +17,7 @@ from autoseg.imaging.arrays.labels import value_list
 from autoseg.imaging.arrays.soft_masks import (
     MIN_SUSPECTED_LEVELS,
     are_grey_levels,
+    count_values,
     describe_grey_levels,
     find_thin_values,
     middle_value,
@@ -24,9 +25,18 @@ from autoseg.imaging.arrays.soft_masks import (
 )
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.datasets.label_parts import Combination, count_combinations
+from autoseg.imaging.datasets.mirror_pairs import LabelPlace, find_places
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions, middle_fraction
 from autoseg.imaging.formats.reading import read_image, read_label_map
-from autoseg.imaging.formats.volume import PICTURE_ENDINGS, AnyArray, Volume, grid_difference, orient_grid, split_ending
+from autoseg.imaging.formats.volume import (
+    PICTURE_ENDINGS,
+    AnyArray,
+    Volume,
+    grid_difference,
+    orient_array,
+    orient_grid,
+    split_ending,
+)
 from autoseg.records.case import Grid, Spacing
 from autoseg.records.dataset import CaseFiles, Fault, LabelEncoding, LabelReading, OrientationName, Rgb
 
@@ -64,6 +74,8 @@ class CaseFacts:
     """Number of pixels by colour, where the label map is a colour mask and its colours are not declared."""
     suggested_threshold: float = 0
     """Value from which on the pixels of a soft or noisy mask may be its structure; 0 for other label maps."""
+    places: Mapping[int, LabelPlace] = field(default_factory=dict)
+    """Where each label lies, in working orientation; empty where the dataset declares its labels."""
     image_hash: str = ""
     """Hash of shape and voxels of all channels; empty when an image could not be read."""
     notes: tuple[str, ...] = ()
@@ -135,11 +147,17 @@ def check_case(
     label_voxels = None if label_map is None else _check_label(label_map, files.label, notebook)
     if label_map is not None and label_voxels is not None and not has_declared_labels and reading is None:
         label_voxels = _check_grey_levels(label_map, label_voxels, files.label, notebook)
+    oriented = choose_orientation(grid, orientation) if grid else None
+    places: dict[int, LabelPlace] = {}
+    if oriented and label_map is not None and label_voxels is not None and not has_declared_labels:
+        spacing = orient_grid(label_map.grid, oriented).spacing
+        places = find_places(orient_array(label_map.array[0], oriented), spacing)
     combinations = None if files.parts is None else _check_parts(folder, files, grid, notebook)
     return CaseFacts(
         files=files,
         faults=tuple(notebook.faults),
-        spacing=orient_grid(grid, choose_orientation(grid, orientation)).spacing if grid else None,
+        spacing=orient_grid(grid, oriented).spacing if grid and oriented else None,
+        places=places,
         hounsfield_channels=tuple(hounsfield),
         is_colour_picture=len(hounsfield) == 3
         and all(split_ending(file)[1] in PICTURE_ENDINGS for file in files.images),
@@ -190,23 +208,6 @@ def stray_values(facts: Sequence[CaseFacts]) -> list[Fault]:
 def compare_cases(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
     """Warnings that need all cases: equal images, unusual spacings, labels that occur in no case."""
     return _equal_images(facts) + _unusual_spacings(facts) + _absent_labels(facts, labels)
-
-
-def count_values(values: AnyArray) -> dict[int, int]:
-    """Number of voxels for each value, for whole numbers of any sign.
-
-    Args:
-        values: Values of integer type, (Z, Y, X).
-    """
-    lowest, highest = int(values.min()), int(values.max())
-    if highest - lowest > MAX_LABEL_VALUE:
-        found, voxels = np.unique(values, return_counts=True)
-        return dict(zip(found.tolist(), voxels.tolist(), strict=True))
-    voxels = np.zeros(highest - lowest + 1, dtype=np.int64)
-    for plane in values:
-        # Slice by slice, because bincount works on a copy of 8 bytes per voxel.
-        voxels += np.bincount((plane.astype(np.int64) - lowest).ravel(), minlength=voxels.size)
-    return {lowest + int(offset): int(voxels[offset]) for offset in np.flatnonzero(voxels)}
 
 
 def _read_image(folder: Path, file: str, notebook: _Notebook) -> Volume | None:
