@@ -13,6 +13,7 @@ References:
     BIDS specification 1.9, common principles (entities) and common derivatives (segmentations).
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,14 +144,23 @@ def _by_case(labels: Sequence[BidsFile], folder: Path) -> dict[str, list[BidsFil
 
 def _describe_several(folder: Path, several: Sequence[Sequence[BidsFile]]) -> str:
     kinds = Counter(_kind(file) for files in several for file in files)
-    derivatives = [kind.partition("/sub-")[0] for kind in kinds]
-    example = folder / max(derivatives, key=len)
     lines = [f"  {count} x {kind}" for kind, count in kinds.most_common(_MAX_LISTED)]
+    derivatives = dict.fromkeys(kind.partition("sub-")[0] for kind in kinds)
+    commands = [
+        f"  {shlex.join(['autoseg-plan', str(folder / derivative)])}"
+        for derivative in derivatives
+        if derivative and len(derivatives) == len(kinds)
+    ]
+    advice = ["Give the derivative whose label maps are meant, or list the files in a CSV file:", *commands]
     return "\n".join(
         [
             f"{folder}: {len(several)} cases have several label maps:",
             *lines,
-            f"Give the derivative whose label maps are meant ({example}), or list the files in a CSV file.",
+            *(
+                advice
+                if commands
+                else ["List the files that are meant in a CSV file with the columns case, image, label."]
+            ),
         ]
     )
 

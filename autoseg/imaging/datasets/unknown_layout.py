@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.bids_names import find_bids_files
 from autoseg.imaging.datasets.datalists import find_datalist
 from autoseg.imaging.datasets.folders import find_cases
 from autoseg.imaging.datasets.list_columns import find_columns
@@ -100,6 +101,11 @@ def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
         dicom = " DICOM series are not read: convert them, for example with dcm2niix." if looks_like_dicom else ""
         return f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)}).{dicom}"
     subfolders = visible_folders(folder)
+    if subjects := {file.entities["sub"] for file in find_bids_files(folder, folder, is_nested=False)}:
+        return (
+            f"Nearest: BIDS; there are images of {len(subjects)} subjects (sub-*), and no label map of them: put them "
+            "into derivatives/NAME/sub-*/anat/sub-*_dseg.nii.gz."
+        )
     inside = {name: found for name in subfolders[:_MAX_SUBFOLDERS] if (found := _describe_inside(folder / name))}
     if len(inside) == 1:
         name, layout = inside.popitem()

@@ -131,6 +131,7 @@ def test_several_label_maps_are_refused_with_counts_and_one_derivative_can_be_gi
     assert "2 cases have several label maps" in message
     assert "2 x derivatives/manual/sub-*/**/sub-*_dseg" in message
     assert "2 x derivatives/automatic/sub-*/**/sub-*_dseg" in message
+    assert f"  autoseg-plan {tmp_path / 'derivatives' / 'manual'}" in message.splitlines()
     description = describe_dataset(tmp_path / "derivatives" / "manual")
     assert [files.case for files in description.cases] == ["sub-01", "sub-02", "sub-03"]
     assert description.cases[0].images[1] == "../../sub-01/anat/sub-01_T1w.nii.gz"
@@ -151,6 +152,21 @@ def test_spaces_need_images_in_them(tmp_path):
         save(path, image(1))
     found = find_dataset(tmp_path)
     assert found.cases[0].images == ("derivatives/prep/sub-01/anat/sub-01_space-MNI152_T1w.nii.gz",)
+
+
+def test_several_kinds_in_one_derivative_are_to_be_listed(tmp_path):
+    make(tmp_path)
+    add_label(tmp_path, "sub-01", "desc-aseg_dseg")
+    with pytest.raises(
+        DatasetError, match=r"1 x derivatives/manual/sub-\*/\*\*/sub-\*_desc-aseg_dseg[^?]*List the files"
+    ):
+        find_dataset(tmp_path)
+
+
+def test_images_without_label_maps_are_called_bids(tmp_path):
+    add_image(tmp_path, "sub-01", "T1w")
+    with pytest.raises(DatasetError, match=r"Nearest: BIDS; there are images of 1 subjects .* no label map"):
+        find_dataset(tmp_path)
 
 
 def test_masks_of_labels(tmp_path):
