@@ -39,6 +39,9 @@ SECONDS_WITHOUT_WORKERS = 60.0
 RESULT_SECONDS = 30.0
 """Longest wait for a finished result. Results are small and arrive at once, unless the worker died just afterwards."""
 
+SCHEDULER_LACKS_PACKAGE = "Error during deserialization of the task graph"
+"""Beginning of Dask's message when the scheduler cannot import what a task is made of."""
+
 GPU = "GPU"
 """Name of the resource that workers with a GPU have, as in `dask worker --resources GPU=1`."""
 
@@ -150,11 +153,16 @@ class _HandingOut(Generic[Item, Result]):
                     yield index, outcome
 
     def _check_installation(self, address: str, error: Exception | None) -> None:
-        """Refuse a cluster whose workers lack what the work is made of.
+        """Refuse a cluster whose scheduler or workers lack what the work is made of.
 
         Raises:
             UsageError: If the error says so.
         """
+        if isinstance(error, RuntimeError) and str(error).startswith(SCHEDULER_LACKS_PACKAGE):
+            raise UsageError(
+                f"{self.task}: the scheduler cannot read what it is given. Install autoseg in the same version, and "
+                "the same Python packages, on the scheduler's machine too, and start it again."
+            )
         if isinstance(error, ImportError):
             raise UsageError(
                 f"{self.task}: the worker {address} cannot import what it needs ({error}). Install autoseg in the same "

@@ -92,6 +92,13 @@ def test_a_worker_that_lacks_a_package_is_named(address):
         list(DaskCluster(address).map(import_missing, [1, 2], task="testing"))
 
 
+def test_a_scheduler_that_lacks_autoseg_is_named():
+    handing = dask_workers._HandingOut(None, None, str, [1], "checking", False)
+    error = RuntimeError("Error during deserialization of the task graph. This frequently\noccurs if ...")
+    with pytest.raises(UsageError, match=r"^checking: the scheduler cannot read what it is given\. Install autoseg"):
+        handing._check_installation("tcp://a:1", error)
+
+
 def import_missing(item):
     return importlib.import_module(f"missing_{item}")
 
