@@ -20,7 +20,7 @@ from autoseg.cluster.trainings import Training as TrainingOfFold
 from autoseg.cluster.trainings import cascade_order
 from autoseg.costs.preprocessing import preprocessing_memory_bytes
 from autoseg.costs.runs import RunCosts, Training, run_costs
-from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError
+from autoseg.errors import DatasetError, PlanningError, RecordError, TrainingError, UsageError
 from autoseg.folds import find_split
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
@@ -282,6 +282,7 @@ def run_pipeline(
 
     Raises:
         TrainingError: If a signal interrupted the training, or no fold could be trained.
+        UsageError: If the plan is for a GPU and torch can use none.
     """
     # Imported here, because these stages load torch and planning alone must stay light.
     from autoseg.report.page.render import render_report
@@ -293,6 +294,7 @@ def run_pipeline(
     planned = decide_plan(description, workspace, budget, planning, workers=options.workers, bar=bar)
     for line in describe_run(planned, workspace, options.folds):
         logger.info("%s", line)
+    _check_training_device(planned.plan, options.device)
     write_plan(planned, workspace, planning, workers=options.workers, bar=bar)
     folds = options.folds or planned.fold_names
     if isinstance(options.workers, DaskCluster):
@@ -382,6 +384,17 @@ class _RunClock:
         if measured:
             return sum(measured) / len(measured)
         return self.plan.configurations[name].training.time_per_fold_seconds
+
+
+def _check_training_device(plan: Plan, device: str) -> None:
+    """Refuse to train on the CPU what the driver's word has led to be planned for a GPU: it would take weeks."""
+    from autoseg.networks.devices import choose_device, why_no_gpu
+
+    if plan.budget.device == "cuda" and choose_device(device).type == "cpu":
+        raise UsageError(
+            f"planned for a GPU, and torch would train on the CPU: {why_no_gpu() or 'so --device says'}. Install a "
+            "torch that fits the driver (autoseg doctor shows both), or plan for the CPU with --device cpu."
+        )
 
 
 def _train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: str, bar: ProgressBar) -> list[str]:

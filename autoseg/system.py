@@ -190,11 +190,6 @@ def measure_worker_start() -> float:
     return time.monotonic() - began
 
 
-def gpu_name_and_driver(index: int = 0) -> str:
-    """Name of an NVIDIA GPU and version of its driver; empty where there is no such GPU."""
-    return _ask_driver(index, "name,driver_version").replace(", ", ", driver ")
-
-
 def gpu_memory_gigabytes(index: int = 0) -> float | None:
     """Memory of an NVIDIA GPU by its driver's own tool; None where there is no such GPU."""
     answer = _ask_driver(index, "memory.total")
@@ -206,6 +201,11 @@ def gpu_name(index: int = 0) -> str:
     return _ask_driver(index, "name")
 
 
+def gpu_driver(index: int = 0) -> str:
+    """Version of the driver of an NVIDIA GPU; empty where there is no such GPU."""
+    return _ask_driver(index, "driver_version")
+
+
 def gpu_busy_fraction(index: int = 0) -> float | None:
     """Fraction of the last moments in which an NVIDIA GPU was working, in [0, 1]; None where it is not known."""
     answer = _ask_driver(index, "utilization.gpu")
@@ -213,11 +213,20 @@ def gpu_busy_fraction(index: int = 0) -> float | None:
 
 
 def _ask_driver(index: int, question: str) -> str:
-    """The driver's answer about one GPU, without unit; empty where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    """The driver's answer about one GPU, without unit; empty where there is none.
+
+    GPUs count as for CUDA, which may be shown some of them only.
+    """
+    tool, shown = shutil.which("nvidia-smi"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if shown is None else [name.strip() for name in shown.split(",") if name.strip()]
+    if tool is None or (names is not None and index >= len(names)):
         return ""
-    query = [tool, f"--id={index}", f"--query-gpu={question}", "--format=csv,noheader,nounits"]
+    query = [
+        tool,
+        f"--id={index if names is None else names[index]}",
+        f"--query-gpu={question}",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
     except subprocess.TimeoutExpired:  # a driver that hangs has no GPU to offer

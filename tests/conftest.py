@@ -8,6 +8,8 @@ is absent, these tests are skipped, and say so.
 
 import logging
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,17 @@ from autoseg.pipeline import PlanningOptions, plan_dataset
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.workspace import Workspace
 from autoseg.testing import write_phantom_dataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hang_up_is_heard() -> Iterator[None]:
+    """Started by nohup the tests ignore SIGHUP, and so would the commands that they start and stop."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)

@@ -182,3 +182,31 @@ def test_a_disk_and_a_worker_are_measured(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         system.measure_disk_speed(tmp_path / "nowhere")
     assert system.measure_worker_start() > 0
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A driver's tool that answers with the GPU it is asked about."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\necho "card ${1#--id=}"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("shown", "index", "expected"),
+    [
+        (None, 1, "card 1"),
+        ("", 0, ""),
+        ("2", 0, "card 2"),
+        ("2, 5", 1, "card 5"),
+        ("2", 1, ""),
+        ("GPU-1f2e", 0, "card GPU-1f2e"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="the pretended tool is a shell script")
+def test_gpus_count_as_for_cuda_which_may_be_shown_some_only(monkeypatch, driver, shown, index, expected):
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert system.gpu_name(index) == expected

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -122,7 +123,7 @@ def _print_machine(device_name: str, folder: Path) -> None:
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}",
         "cores": _describe_cores(),
         "memory": _describe_memory(),
-        "GPU": _describe_gpu(),
+        "GPU": _describe_gpu(device_name),
         "device used": str(device),
         "precision used": str(choose_dtype("auto", device)).removeprefix("torch."),
         "shared memory": _describe_shared_memory(),
@@ -137,19 +138,32 @@ def _print_machine(device_name: str, folder: Path) -> None:
         print(f"{name:>15}  {value}")
 
 
-def _describe_gpu() -> str:
+def _describe_gpu(device_name: str) -> str:
+    """What the driver says of a GPU, and what torch can do with it."""
     import torch
 
-    from autoseg.system import gpu_memory_gigabytes, gpu_name_and_driver
+    from autoseg.networks.devices import choose_device, describe_faulty_versions, why_no_gpu
+    from autoseg.system import gpu_driver, gpu_memory_gigabytes, gpu_name
 
-    memory = gpu_memory_gigabytes()
+    device = choose_device(device_name)
+    index = device.index or 0
+    memory = gpu_memory_gigabytes(index)
     if memory is None:
         return "none found"
-    text = f"{memory:.1f} GB, {gpu_name_and_driver()}"
-    if torch.cuda.is_available():
-        return text
-    why = "torch is built without CUDA" if torch.version.cuda is None else f"torch needs CUDA {torch.version.cuda}"
-    return f"{text}; torch cannot use it: {why}. Install the torch that fits this driver (pytorch.org)"
+    driver = f"{memory:.1f} GB, {gpu_name(index)}, driver {gpu_driver(index)}"
+    if reason := why_no_gpu():
+        return f"{driver}; torch cannot use it: {reason}. Install the torch that fits this driver (pytorch.org)"
+    major, minor = torch.cuda.get_device_capability(index)
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else ()  # type: ignore[no-untyped-call]
+    libraries = [
+        f"compute capability {major}.{minor}",
+        f"cuDNN {cudnn}",
+        f"NCCL {'.'.join(map(str, nccl))}" if nccl else "no NCCL",
+        "Triton" if find_spec("triton") else "no Triton, so nothing is compiled",
+    ]
+    fault = describe_faulty_versions(torch.device("cuda", index))
+    return "; ".join([driver, ", ".join(libraries), *([fault] if fault else [])])
 
 
 def _describe_shared_memory() -> str:

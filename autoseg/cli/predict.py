@@ -64,7 +64,7 @@ def _add_quality(group: argparse._ArgumentGroup) -> None:
         help="refine boundaries if `autoseg select --refine boundary` found that it helps (default: auto)",
     )  # fmt: skip
     group.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+        "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto",
         help="number format of the networks (default: auto, 16 bits where label maps stay the same)",
     )  # fmt: skip
 

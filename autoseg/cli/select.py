@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_refinement(parser)
     parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+        "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto",
         help="floating-point type of the networks; use the same for autoseg predict (default: auto)",
     )  # fmt: skip
     add_device(parser)

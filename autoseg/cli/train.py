@@ -134,7 +134,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=("auto", "fp32", "tf32", "bf16", "fp16"),
         default="auto",
         help="number format of the network (default: auto, the fastest that is safe on the device)",
     )

@@ -7,9 +7,9 @@ from typing import Final
 
 import torch
 
-from autoseg.errors import TrainingError, UsageError
+from autoseg.errors import PredictionError, TrainingError, UsageError
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of mallopt's options in glibc's malloc.h."""
@@ -21,6 +21,9 @@ _OUT_OF_MEMORY: Final = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 """Words of a RuntimeError when memory is missing: torch's allocator on a CPU, CUDA, cuDNN, cuBLAS."""
+
+_FIRST_FAULTY_CUDNN, _FIRST_SOUND_CUDNN = 90800, 91500
+"""Versions 9.8.0 and 9.15.0 in the form that torch gives."""
 
 MAX_KEPT_BYTES: Final = 2**30
 """A freed block up to this size is kept for the next one; tensors of a training step are smaller as a rule."""
@@ -52,20 +55,54 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The type in which convolutions are computed; weights and sums stay float32.
 
     Args:
-        precision: `auto`, `fp32`, `bf16` or `fp16`. `auto` takes bf16 where the hardware computes in it: GPUs from
-            NVIDIA's Ampere on, CPUs with AVX512-BF16 or AMX. Older GPUs get fp16, other CPUs fp32.
+        precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`. `auto` takes bf16 where the hardware computes in it: GPUs
+            from NVIDIA's Ampere on, CPUs with AVX512-BF16 or AMX. Older GPUs get fp16, other CPUs fp32.
         device: Where it is computed.
 
     Raises:
-        UsageError: If the precision is unknown, or fp16 is requested on a CPU.
+        UsageError: If the precision is unknown, or fp16 or tf32 is requested on a CPU.
     """
     if precision == "auto":
         return _automatic_dtype(device)
     if precision not in _DTYPES:
-        raise UsageError(f"precision {precision!r} is unknown; use auto, fp32, bf16 or fp16")
-    if precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision 'fp16' needs a CUDA device; use bf16, fp32 or auto on a CPU")
+        raise UsageError(f"precision {precision!r} is unknown; use auto, fp32, tf32, bf16 or fp16")
+    if precision in ("fp16", "tf32") and device.type == "cpu":
+        raise UsageError(f"precision '{precision}' needs a CUDA device; use bf16, fp32 or auto on a CPU")
     return _DTYPES[precision]
+
+
+def use_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The type of `choose_dtype`; a GPU computes float32 with the 10 bits of TF32 only where that is asked for by name.
+
+    torch's own default is TF32 in convolutions, which is no reference to compare 16 bits with. The setting is torch's
+    and holds for the whole process.
+
+    Raises:
+        UsageError: See `choose_dtype`.
+    """
+    dtype = choose_dtype(precision, device)
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    return dtype
+
+
+def describe_faulty_versions(device: torch.device) -> str:
+    """What is known to be wrong with the installed cuDNN, in a sentence; empty if nothing is.
+
+    References:
+        github.com/pytorch/pytorch: issue 163539 (wrong 3D convolutions in 16 bits, cuDNN 9.8 to 9.14), pull request
+        167024 (TF32, 9.10.2 to 9.15).
+    """
+    if device.type != "cuda":
+        return ""
+    version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if version is None or not _FIRST_FAULTY_CUDNN <= version < _FIRST_SOUND_CUDNN:
+        return ""
+    return (
+        f"cuDNN {version // 10000}.{version // 100 % 100}.{version % 100} is known to give wrong 3D convolutions of "
+        "large images; install a torch that brings cuDNN 9.15 or later"
+    )
 
 
 def _automatic_dtype(device: torch.device) -> torch.dtype:
@@ -115,6 +152,36 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def check_device_works(device: torch.device) -> None:
+    """Find out whether a GPU still computes: after an error of a kernel it refuses everything until the process ends.
+
+    Raises:
+        PredictionError: If it does not.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        raise PredictionError(
+            f"{device} does not compute any more ({str(error).splitlines()[0]}). Run the same command again, with "
+            "--skip-existing to keep what is done; if it happens again, with --device cpu."
+        ) from error
+
+
+def why_no_gpu() -> str:
+    """Why torch cannot compute on a GPU; empty where it can."""
+    if torch.cuda.is_available():
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0]
+    return "torch sees no device, perhaps because CUDA_VISIBLE_DEVICES hides all"
 
 
 def release_cached_memory(device: torch.device) -> None:

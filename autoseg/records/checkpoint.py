@@ -29,7 +29,7 @@ class EpochHistory(Record):
     """Dice over random validation patches by label: an indicator, not the fold's score. None: label not seen."""
     learning_rate: float
     peak_memory_bytes: int | None = None
-    """Largest so far: of the device's allocator on a GPU, of the process else."""
+    """Largest so far: what this training has reserved on a GPU, else what the process holds."""
 
 
 class Checkpoint(Record):

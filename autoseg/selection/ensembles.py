@@ -74,7 +74,7 @@ class ValidationRun:
     plan: Plan
     device: torch.device
     precision: str = "auto"
-    """auto, fp32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
+    """auto, fp32, tf32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     workers: int = 1
     """Threads that compute scores."""
     cluster: DaskCluster | None = None

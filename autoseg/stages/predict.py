@@ -37,7 +37,7 @@ from autoseg.inference.predictor.training_range import read_training_range
 from autoseg.inference.refinement.loading import load_refiners
 from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.interop.models import open_model
-from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.networks.devices import choose_device, describe_faulty_versions, use_precision
 from autoseg.postprocessing import check_labels_are_known
 from autoseg.progress import Progress, no_progress
 from autoseg.provenance import PROVENANCE_NAME, describe_provenance
@@ -68,8 +68,8 @@ class PredictionOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: str = "auto"
-    """auto, fp32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and the first windows' label maps
-    agree with those of float32 (`inference.windows.network_pass`)."""
+    """auto, fp32, tf32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and label maps of the first
+    windows agree with those of float32 (`inference.windows.network_pass`)."""
     mirroring: bool = True
     """Whether logits are averaged over variants of the image mirrored along the axes that training mirrored: up to 8
     (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average."""
@@ -136,7 +136,9 @@ class Predictor:
             raise UsageError(f"overlap must be in [0, 1), not {options.overlap}")
         device = choose_device(options.device)
         # before anything is loaded: refuses a precision that the device does not compute in
-        dtype = choose_dtype(options.precision, device)
+        dtype = use_precision(options.precision, device)
+        if fault := describe_faulty_versions(device):
+            logger.warning("warning: %s", fault)
         with open_model(Path(model)) as workspace:
             self.case_predictor = load_case_predictor(workspace, options, device)
             self.provenance = describe_provenance(workspace, device=str(device))

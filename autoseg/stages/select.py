@@ -66,7 +66,7 @@ class SelectionOptions:
     device: str = "auto"
     """Device of these predictions: auto, cpu, cuda or cuda:N."""
     precision: str = "auto"
-    """Precision of these predictions: auto, fp32, bf16 or fp16; the same rule as prediction."""
+    """Precision of these predictions: auto, fp32, tf32, bf16 or fp16; the same rule as prediction."""
 
 
 def select_model(

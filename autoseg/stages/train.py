@@ -18,7 +18,13 @@ from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.locks import lock, refuse_planning
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
-from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory
+from autoseg.networks.devices import (
+    choose_device,
+    describe_faulty_versions,
+    is_out_of_memory,
+    use_precision,
+    why_no_gpu,
+)
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import PROVENANCE_NAME, write_provenance
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
@@ -95,6 +101,8 @@ def train_fold(
         if ranks.is_first:
             sweep_temporaries(fold.folder, recursive=True)
         if ranks.is_first and earlier is None:
+            if fault := describe_faulty_versions(fold.device):
+                logger.warning("warning: %s", fault)
             check_undamaged(fold)
             _warn_of_missing_labels(fold)
         checkpoint = _train_in_time(fold, began, bar) if earlier is None or one_has_work else earlier
@@ -160,6 +168,8 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
     is_cascade = configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else None
     device = device_of_process(choose_device(options.device))
+    if plan.budget.device == "cuda" and options.device == "auto" and device.type == "cpu":
+        logger.warning("warning: planned for a GPU, trained on the CPU: %s", why_no_gpu())
     return Fold(
         workspace=workspace,
         dataset=dataset,
@@ -174,7 +184,7 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
         previous_origins=tuple(label_map_origin(previous[case]) for case in sorted(previous)) if previous else (),
         options=options,
         device=device,
-        training_precision=choose_dtype(options.precision, device),
+        training_precision=use_precision(options.precision, device),
     )
 
 

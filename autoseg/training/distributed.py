@@ -168,13 +168,12 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
         return
     threading.Thread(target=_stop_without_launcher, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl")
-    try:
-        with warnings.catch_warnings():
-            # kernels of one voxel lie in memory as they should, only torch has two descriptions of it
-            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
-            yield _joined_ranks()
-    finally:
-        dist.destroy_process_group()
+    with warnings.catch_warnings():
+        # kernels of one voxel lie in memory as they should, only torch has two descriptions of it
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+        yield _joined_ranks()
+    # only after success: after an error the others wait in an exchange, and nccl would wait for them
+    dist.destroy_process_group()
 
 
 def _joined_ranks() -> Ranks:

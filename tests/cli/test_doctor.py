@@ -4,6 +4,7 @@ import re
 from importlib.metadata import PackageNotFoundError
 
 import pytest
+import torch
 
 from autoseg import system
 from autoseg.cli import doctor
@@ -126,8 +127,9 @@ def test_what_slows_training_down_or_stops_it_is_explained(monkeypatch, tmp_path
     monkeypatch.setattr(system, "free_disk_bytes", lambda _folder: 64 * 2**20)
     monkeypatch.setattr(system, "measure_disk_speed", lambda _folder: 9e6)
     monkeypatch.setattr(system, "measure_worker_start", lambda: 41.0)
-    monkeypatch.setattr(system, "gpu_memory_gigabytes", lambda: 25.8)
-    monkeypatch.setattr(system, "gpu_name_and_driver", lambda: "NVIDIA A5000, driver 535.1")
+    monkeypatch.setattr(system, "gpu_memory_gigabytes", lambda _index: 25.8)
+    monkeypatch.setattr(system, "gpu_name", lambda _index: "NVIDIA A5000")
+    monkeypatch.setattr(system, "gpu_driver", lambda _index: "535.1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.cuda", None)
     assert main(["doctor", "--device", "cpu"]) == 0
@@ -139,8 +141,8 @@ def test_what_slows_training_down_or_stops_it_is_explained(monkeypatch, tmp_path
     assert lines["disk speed here"].startswith("writes 9 MB/s; slow: ")
     assert lines["worker start"].startswith("41.0 s; slow: ")
     assert lines["GPU"] == (
-        "25.8 GB, NVIDIA A5000, driver 535.1; torch cannot use it: torch is built without CUDA. Install the torch that "
-        "fits this driver (pytorch.org)"
+        f"25.8 GB, NVIDIA A5000, driver 535.1; torch cannot use it: torch {torch.__version__} is built without "
+        "CUDA. Install the torch that fits this driver (pytorch.org)"
     )
 
 
@@ -153,8 +155,8 @@ def test_versions_that_do_not_go_together_are_named(monkeypatch):
         raise RuntimeError("Numpy is not available")
 
     monkeypatch.setattr("torch.from_numpy", refuse)
-    numpy, package, torch = doctor._find_version_faults()
+    numpy, package, own_torch = doctor._find_version_faults()
     assert numpy.startswith("numpy ")
     assert numpy.endswith(" is installed, numpy>=99 is needed")
     assert package == "no-such-package is missing, no-such-package>=1 is needed"
-    assert "(Numpy is not available); install a newer torch" in torch
+    assert "(Numpy is not available); install a newer torch" in own_torch

@@ -4,14 +4,27 @@ import ctypes
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
-from autoseg.errors import UsageError
-from autoseg.networks.devices import choose_device, choose_dtype, keep_freed_memory, memory_format
+from autoseg.errors import PredictionError, UsageError
+from autoseg.networks.devices import (
+    check_device_works,
+    choose_device,
+    choose_dtype,
+    describe_faulty_versions,
+    is_out_of_memory,
+    keep_freed_memory,
+    memory_format,
+    use_precision,
+    why_no_gpu,
+)
 
 CPU = torch.device("cpu")
+
+GPU = torch.device("cuda", 0)
 
 
 def test_cpu_and_auto_without_gpu(monkeypatch):
@@ -119,3 +132,70 @@ def test_c_library_without_the_option(monkeypatch):
 def test_the_channels_of_a_voxel_are_side_by_side(shape, strides):
     batch = torch.zeros(shape).contiguous(memory_format=memory_format(len(shape) - 2))
     assert batch.stride() == strides
+
+
+@pytest.fixture
+def tf32():
+    """torch's settings, which are those of the whole process, as they were."""
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    yield lambda: [backend.allow_tf32 for backend in backends]
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+def test_float32_is_float32_unless_tf32_is_asked_for_by_name(tf32):
+    for precision, expected in (("tf32", [True, True]), ("fp32", [False, False]), ("bf16", [False, False])):
+        assert use_precision(precision, GPU) == (torch.bfloat16 if precision == "bf16" else torch.float32)
+        assert tf32() == expected
+
+
+def test_tf32_is_refused_on_a_cpu():
+    with pytest.raises(UsageError, match="'tf32' needs a CUDA device"):
+        use_precision("tf32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("version", "is_faulty"),
+    [(90701, False), (90800, True), (91002, True), (91400, True), (91500, False), (None, False)],
+)
+def test_versions_of_cudnn_that_are_known_to_be_wrong_are_named(monkeypatch, version, is_faulty):
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+    sentence = describe_faulty_versions(GPU)
+    assert ("known to give wrong 3D convolutions" in sentence) is is_faulty
+    assert describe_faulty_versions(torch.device("cpu")) == ""
+
+
+def test_a_gpu_that_does_not_compute_any_more_is_found(monkeypatch):
+    def fail(_device):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
+
+    check_device_works(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    check_device_works(GPU)
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    with pytest.raises(
+        PredictionError, match=r"^cuda:0 does not compute any more \(CUDA error: an illegal.*encountered\)"
+    ):
+        check_device_works(GPU)
+
+
+def test_why_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert why_no_gpu().endswith("is built without CUDA")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert "CUDA_VISIBLE_DEVICES" in why_no_gpu()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert why_no_gpu() == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA error: out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED when calling"],
+)
+def test_every_library_has_its_words_for_missing_memory(words):
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(ValueError(words))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from autoseg import pipeline
-from autoseg.errors import TrainingError
+from autoseg.errors import TrainingError, UsageError
 from autoseg.inference.models import cascade_maps
 from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run, training_order
 from autoseg.records.budget import Budget
@@ -21,7 +21,7 @@ from tests.builders import CASCADE, make_cascade_plan, make_case_fingerprint, ma
 
 def plan_in_order(*names, **previous):
     """The cascade's plan, its configurations in another order; `previous` replaces previous configurations."""
-    plan = make_cascade_plan((2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
+    plan = make_cascade_plan((2.0, 2.0, 2.0), (1.0, 1.0, 1.0), budget=Budget(device="cpu"))
     configurations = {
         name: plan.configurations[name].model_copy(update={"previous_configuration": previous[name]})
         if name in previous
@@ -218,3 +218,16 @@ def test_the_ignore_label_is_not_listed_among_the_labels(tmp_path, monkeypatch, 
     caplog.set_level("INFO", logger="autoseg.pipeline")
     pipeline.check_dataset(tmp_path, PlanningOptions())
     assert caplog.messages == ["made: 2 cases, channels MR, labels liver"]
+
+
+@pytest.mark.parametrize(
+    ("planned_for", "device", "is_refused"), [("cuda", "auto", True), ("cuda", "cpu", True), ("cpu", "auto", False)]
+)
+def test_what_was_planned_for_a_gpu_is_not_trained_on_the_cpu_for_weeks(monkeypatch, planned_for, device, is_refused):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = make_plan(budget=Budget(device=planned_for))
+    if not is_refused:
+        pipeline._check_training_device(plan, device)
+        return
+    with pytest.raises(UsageError, match=r"planned for a GPU, and torch would train on the CPU: .*--device cpu"):
+        pipeline._check_training_device(plan, device)

@@ -12,7 +12,7 @@ from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.inference.models.loading import load_configuration, stream_case_logits
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.restoring.restore import LogitStream, restore_labels, restore_on_grid
-from autoseg.inference.windows import sliding_window
+from autoseg.inference.windows import logit_slab
 from autoseg.inference.windows.logit_slab import LogitSlab
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
@@ -86,7 +86,7 @@ def test_the_first_stage_matters_and_is_gone_before_the_second(tmp_path, monkeyp
             super().__init__(*arguments)
             earlier.append(weakref.ref(self))
 
-    monkeypatch.setattr(sliding_window, "LogitSlab", WatchedSlab)
+    monkeypatch.setattr(logit_slab, "LogitSlab", WatchedSlab)
     before = load_exactly(tmp_path).predict(make_image(), spacing=SPACING).labels
     assert len(earlier) == 2
     monkeypatch.setattr(

@@ -22,7 +22,7 @@ from autoseg.inference.files.overlays import write_overlay
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
 from autoseg.inference.models.label_colors import name_label_values
 from autoseg.inference.predictor.case_predictor import CasePredictor, PreparedCase
-from autoseg.networks.devices import is_out_of_memory
+from autoseg.networks.devices import check_device_works, is_out_of_memory
 from autoseg.records.prediction import OVERLAY, OutputChoices, Prediction
 
 logger = logging.getLogger("autoseg.predict")
@@ -51,6 +51,7 @@ def predict_cases(
 
     Raises:
         WriteError: If the disk is full: the cases that follow could not be written either.
+        PredictionError: If a GPU does not compute any more, as after an error of its kernels.
     """
     if predictor.max_memory is not None:
         for file in files:
@@ -65,6 +66,7 @@ def predict_cases(
             except WriteError:
                 raise
             except CASE_ERRORS as error:
+                check_device_works(predictor.device)
                 finish = partial(CaseOutcome, _describe_error(error))
             else:
                 finish = partial(finish_case, predictor, file, prepared, prediction, choices)
@@ -89,6 +91,7 @@ def predict_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoi
     except WriteError:
         raise
     except CASE_ERRORS as error:
+        check_device_works(predictor.device)
         return CaseOutcome(_describe_error(error))
     return finish_case(predictor, file, prepared, prediction, choices)
 

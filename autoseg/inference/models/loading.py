@@ -201,8 +201,8 @@ def with_precision(
 
     Args:
         loaded: Networks on `device`.
-        precision: auto, fp32, bf16 or fp16. `auto` lets the first windows decide (`inference.windows.network_pass`)
-            where the device computes in 16 bits, and is fp32 elsewhere.
+        precision: auto, fp32, tf32, bf16 or fp16. `auto` lets the first windows decide
+            (`inference.windows.network_pass`) where the device computes in 16 bits, and is fp32 elsewhere.
         device: Device of the networks.
         encoding: Tells whether the largest head decides, or every region for itself.
 

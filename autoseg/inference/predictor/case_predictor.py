@@ -327,7 +327,7 @@ class CasePredictor:
         steps = estimate_case(self.members, shapes, encoding, self.windows, overwrite=overwrite)
         if self.refiners is not None:
             steps = (*steps, estimate_refinement(shapes, len(image), encoding))
-        available = measure_available(self.max_memory, self._device, image.nbytes)
+        available = measure_available(self.max_memory, self.device, image.nbytes)
         storage, peak = choose_storage(steps, available, case)
         limit = "" if available.limit is None else f" of {available.limit / 1e9:.2f} GB"
         logger.log(
@@ -335,10 +335,11 @@ class CasePredictor:
             "%s: about %.2f GB of memory at the peak%s; sums of windows %s",
             case, peak / 1e9, limit, storage.describe(),
         )  # fmt: skip
-        return replace(storage, device=self._device)
+        return replace(storage, device=self.device)
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Device of the networks."""
         return self.members[0].passes.device
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from autoseg.inference.windows.logit_slab import CPU
-from autoseg.networks.devices import choose_dtype, is_out_of_memory, memory_format, release_cached_memory
+from autoseg.networks.devices import is_out_of_memory, memory_format, release_cached_memory, use_precision
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -272,7 +272,7 @@ def choose_passes(precision: str, device: torch.device, *, is_softmax: bool) -> 
     """How one configuration computes: the one rule for validation, selection and prediction.
 
     Args:
-        precision: `fp32`, `bf16` or `fp16`, which are followed; or `auto`: a trial of 16 bits where the device
+        precision: `fp32`, `tf32`, `bf16` or `fp16`, which are followed; or `auto`: a trial of 16 bits where the device
             computes in them, else float32.
         device: Device of the networks.
         is_softmax: Whether the largest head decides, head 0 for background; else every positive head is a region.
@@ -280,7 +280,7 @@ def choose_passes(precision: str, device: torch.device, *, is_softmax: bool) -> 
     Raises:
         UsageError: If the word is unknown, or the device cannot compute in this type.
     """
-    dtype = choose_dtype(precision, device)
+    dtype = use_precision(precision, device)
     if precision == "auto" and dtype != torch.float32:
         return NetworkPasses(device, trial=PrecisionTrial(dtype, is_softmax))
     return NetworkPasses(device, dtype)
@@ -320,6 +320,8 @@ class NetworkPass:
             size = passes.batch.next_size(len(windows))
             is_timed = passes.is_learning(len(windows))
         logits, seconds, size = self._pass_in_memory(windows, size, is_timed=is_timed)
+        if trial is not None and trial.accepted and trial.candidate == torch.float16:
+            return self._repeated_if_beyond_float16(windows, logits, trial, size)
         if not is_timed:
             return logits.float()
         with passes.lock:
@@ -328,6 +330,14 @@ class NetworkPass:
                 coarse, coarse_seconds = _pass(self._forward, windows, size, trial.candidate)
                 trial.compare(self._averaged(logits), self._averaged(coarse), (seconds, coarse_seconds))
         return logits.float()
+
+    def _repeated_if_beyond_float16(self, windows: Tensor, logits: Tensor, trial: PrecisionTrial, size: int) -> Tensor:
+        """The logits; in float32, from now on, where a value is beyond the range of float16."""
+        if bool(torch.isfinite(logits).all()):
+            return logits.float()
+        trial.accepted = False
+        logger.warning("precision float32 from now on: a window's values are beyond the range of float16")
+        return _pass(self._forward, windows, size, self._passes.current_dtype)[0].float()
 
     def _pass_in_memory(self, windows: Tensor, size: int, *, is_timed: bool) -> tuple[Tensor, float, int]:
         """Logits of all windows, seconds, and how many windows went through the networks at a time: at most `size`.

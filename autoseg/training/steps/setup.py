@@ -2,6 +2,7 @@
 
 import logging
 import time
+from subprocess import SubprocessError
 from typing import Literal
 
 import torch
@@ -145,7 +146,7 @@ def compile_network(network: nn.Module, image: Tensor, precision: torch.dtype) -
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
         _train_once(compiled.train(), image, precision)
-    except (RuntimeError, OSError, ImportError) as error:
+    except (RuntimeError, OSError, ImportError, SubprocessError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning("torch.compile does not work here, so the network is not compiled: %s", reason)
         return network

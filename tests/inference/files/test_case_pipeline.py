@@ -52,7 +52,9 @@ class Record:
         monkeypatch.setattr(case_pipeline, "prepare_case", lambda _, file, __: self.prepare(int(file.item.case)))
         monkeypatch.setattr(case_pipeline, "finish_case", self.finish)
         files = [OutputFile(InputCase(str(number), ()), Path(f"{number}.nii.gz")) for number in range(count)]
-        stub: Any = SimpleNamespace(max_memory=max_memory, predict=lambda prepared, *_: self.predict(prepared))
+        stub: Any = SimpleNamespace(
+            max_memory=max_memory, device=torch.device("cpu"), predict=lambda prepared, *_: self.predict(prepared)
+        )
         for outcome in predict_cases(stub, files, OutputChoices()):
             yield outcome.error or int(outcome.notes[0])
 
@@ -194,7 +196,9 @@ def test_a_case_that_is_too_large_for_the_memory_fails_with_what_to_do(monkeypat
     monkeypatch.setattr(case_pipeline, "prepare_case", lambda *_: "prepared")
     files = [OutputFile(InputCase("1", ()), Path("1.nii.gz"))]
     for max_memory in (None, 10**9):
-        stub: Any = SimpleNamespace(max_memory=max_memory, predict=lambda prepared, *_: predict(prepared))
+        stub: Any = SimpleNamespace(
+            max_memory=max_memory, device=torch.device("cpu"), predict=lambda prepared, *_: predict(prepared)
+        )
         (outcome,) = predict_cases(stub, files, OutputChoices())
         assert outcome.error.startswith("the memory of the machine or the GPU is too small for this image")
         assert "--max-memory or --device cpu" in outcome.error

@@ -233,3 +233,17 @@ def test_a_batch_that_did_not_fit_is_not_tried_again():
     assert trial.shrink(8) == 4
     assert trial.next_size(8) == 4
     assert set(tried(trial, 8, lambda size: 1 / size)) == {4, 2}
+
+
+def test_a_window_beyond_the_range_of_float16_is_computed_again_in_float32(caplog):
+    def forward(batch):
+        return batch / 0 if torch.is_autocast_enabled("cpu") else batch * 2
+
+    trial = PrecisionTrial(torch.float16, is_softmax=True, accepted=True)
+    run = NetworkPass(forward, NetworkPasses(trial=trial))
+    windows = torch.ones(1, 1, 4, 6)
+    with caplog.at_level(logging.WARNING, "autoseg.predict"):
+        assert torch.equal(run(windows), windows * 2)
+        assert torch.equal(run(windows), windows * 2)
+    assert trial.accepted is False
+    assert caplog.messages == ["precision float32 from now on: a window's values are beyond the range of float16"]
