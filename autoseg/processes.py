@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -43,9 +44,8 @@ Result = TypeVar("Result")
 Crew = TypeVar("Crew")
 """Number of processes, or workers of another kind, which are not limited here."""
 
-START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-"""How workers are started. A server that is forked imports the libraries once for all workers of a command, and has no
-threads that a fork could catch with a lock in hand; other systems cannot fork after their libraries are loaded."""
+MAX_SERVER_FOLDER_BYTES = 70
+"""Longest folder of temporary files that leaves room for the name of the server's socket, 108 bytes in all."""
 
 PRELOADED = ["autoseg.imaging.datasets.cases", "autoseg.imaging.datasets.checks", "autoseg.metrics.case_scores"]
 """Modules that the server imports before it forks; most work needs them."""
@@ -154,13 +154,23 @@ class _Worker(Generic[Item, Result]):
         return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
+def choose_start_method() -> str:
+    """How workers are started here: forked by a server if possible, else as programs of their own.
+
+    The server imports the libraries once for all workers of a command, and has no threads that a fork could catch with
+    a lock in hand. macOS cannot fork after its libraries are loaded, Windows not at all.
+    """
+    has_room = len(os.fsencode(tempfile.gettempdir())) <= MAX_SERVER_FOLDER_BYTES
+    return "forkserver" if sys.platform == "linux" and has_room else "spawn"
+
+
 def map_in_workers(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     *,
     task: str,
     workers: int,
-    start_method: str = START_METHOD,
+    start_method: str | None = None,
 ) -> Iterator[Result | WorkerDeath]:
     """Apply a function to every item in worker processes; give results in the order of the items, as they come.
 
@@ -172,7 +182,7 @@ def map_in_workers(
         items: Picklable arguments.
         task: Name of the work for messages, as in "preprocessing: ...".
         workers: Largest number of processes; each holds one item.
-        start_method: `forkserver`, `spawn` or `fork`.
+        start_method: `forkserver`, `spawn` or `fork`; None: the best one here.
 
     Yields:
         Results; for an item that killed its worker twice, what is known of that.
@@ -180,7 +190,8 @@ def map_in_workers(
     Raises:
         UsageError: If workers die before they have begun to work.
     """
-    crew = _Crew(work, items, task, workers, multiprocessing.get_context(start_method))
+    context = multiprocessing.get_context(start_method or choose_start_method())
+    crew = _Crew(work, items, task, workers, context)
     results: dict[int, Result | WorkerDeath] = {}
     try:
         for index in range(len(items)):
@@ -206,7 +217,7 @@ class _Crew(Generic[Item, Result]):
         self.idle: list[_Worker[Item, Result]] = []
         self.busy: list[_Worker[Item, Result]] = []
         self.heard = time.monotonic()
-        if START_METHOD == "forkserver":
+        if context.get_start_method() == "forkserver":
             context.set_forkserver_preload(PRELOADED)
 
     def hand_out(self) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
@@ -13,7 +14,7 @@ from typing_extensions import override
 
 from autoseg import processes
 from autoseg.errors import UsageError
-from autoseg.processes import WorkerDeath, limit_workers, map_in_workers
+from autoseg.processes import WorkerDeath, choose_start_method, limit_workers, map_in_workers
 
 ITEMS = ("b", "a", "d", "c")
 
@@ -81,6 +82,15 @@ def test_every_start_method_gives_results_in_order_from_other_processes(start_me
     assert texts == ("B", "A", "D", "C")
     assert os.getpid() not in workers
     assert len(set(workers)) <= 2
+
+
+def test_a_long_path_of_temporary_files_leaves_no_room_for_a_server(monkeypatch):
+    for length, expected in ((70, "forkserver"), (71, "spawn")):
+        monkeypatch.setattr(tempfile, "tempdir", "/" + "t" * (length - 1))
+        assert choose_start_method() == expected
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert choose_start_method() == "spawn"
 
 
 @pytest.mark.parametrize(
