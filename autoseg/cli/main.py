@@ -106,10 +106,10 @@ def _print_version() -> None:
 
 
 def _run(parsed: argparse.Namespace, watch: SignalWatch) -> int:
-    from autoseg.cli.terminal import set_up_logging
-
-    set_up_logging(verbose=parsed.verbose, quiet=parsed.quiet)
     try:
+        from autoseg.cli.terminal import set_up_logging
+
+        set_up_logging(verbose=parsed.verbose, quiet=parsed.quiet)
         return int(_module_of(parsed.command).run(parsed))
     except WorkerError as error:
         print(f"autoseg {parsed.command}: {error}", file=sys.stderr)

@@ -81,6 +81,15 @@ def test_code_that_an_extension_module_runs_does_not_change_the_exit_code(tmp_pa
     assert messages == "autoseg report: interrupted by SIGUSR1; run the same command again to resume\n"
 
 
+def test_a_signal_while_the_terminal_is_set_up_is_one_sentence_too():
+    slow = "terminal.set_up_logging = lambda **_: (print('begun', flush=True), time.sleep(60))"
+    process = start("pass", before=f"from autoseg.cli import terminal\n{slow}")
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert messages == "autoseg report: interrupted by SIGTERM; run the same command again to resume\n"
+
+
 def test_a_second_interruption_ends_a_command_that_does_not_end():
     process = start(DEAF)
     while process.poll() is None:  # two within half a second count as one
