@@ -9,13 +9,14 @@ import pytest
 from autoseg import pipeline
 from autoseg.errors import TrainingError, UsageError
 from autoseg.inference.models import cascade_maps
-from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run, training_order
+from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run
 from autoseg.records.budget import Budget
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from autoseg.report.page import render
-from autoseg.stages import select, train
+from autoseg.stages import select, train, train_all
+from autoseg.stages.train_all import training_order
 from tests.builders import CASCADE, make_cascade_plan, make_case_fingerprint, make_dataset, make_fingerprint, make_plan
 
 
@@ -207,7 +208,7 @@ def test_the_time_of_a_run_is_that_of_the_trainings_that_are_left(tmp_path, capl
     assert duration.startswith("Time: at most 4 h 30 min for training, 30 min each")
     caplog.set_level("INFO", logger="autoseg.pipeline")
     trainings = tuple((name, fold) for name in ("2d", "3d_fullres") for fold in cases)
-    clock = pipeline._RunClock(plan, trainings, {("2d", "3")}, {("2d", "0"): 600.0, ("2d", "1"): 1200.0})
+    clock = train_all._RunClock(plan, trainings, {("2d", "3")}, {("2d", "0"): 600.0, ("2d", "1"): 1200.0})
     clock.announce(("2d", "2"), 5)  # two of 15 minutes by what the others took, five of 30
     assert caplog.messages == ["training 3 of 10: 2d, fold 2 (fold 3 of 5); about 3 h 0 min left for all trainings"]
 
@@ -227,7 +228,7 @@ def test_what_was_planned_for_a_gpu_is_not_trained_on_the_cpu_for_weeks(monkeypa
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     plan = make_plan(budget=Budget(device=planned_for))
     if not is_refused:
-        pipeline._check_training_device(plan, device)
+        train_all.check_training_device(plan, device)
         return
     with pytest.raises(UsageError, match=r"planned for a GPU, and torch would train on the CPU: .*--device cpu"):
-        pipeline._check_training_device(plan, device)
+        train_all.check_training_device(plan, device)
