@@ -4,14 +4,15 @@ Tested in tests/stages/test_split.py and tests/stages/test_select.py.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from autoseg.errors import UsageError
-from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.checkpoint import Checkpoint, training_hash
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint, data_hash
 from autoseg.records.plan import Plan, Split, Splits, hash_of_folds, is_model_of
+from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 
 OTHER_PLAN = "was trained for another plan"
@@ -52,7 +53,7 @@ def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str
         fold_name: Index in splits.json as text, or `all`: every case is for training, none for validation.
 
     Raises:
-        UsageError: If the fold does not exist (lists the existing ones), or has a case twice.
+        UsageError: If the fold does not exist (lists the existing ones), or lists a case that is none, or twice.
     """
     if fold_name == "all":
         return _whole_dataset(dataset)
@@ -60,6 +61,12 @@ def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str
     if fold_name not in splits:
         raise UsageError(f"fold {fold_name!r} does not exist; {workspace.splits} has {', '.join([*splits, 'all'])}")
     split = splits[fold_name]
+    unknown = sorted({*split.training, *split.validation} - {files.case for files in dataset.cases})
+    if unknown:
+        raise UsageError(
+            f"{workspace.splits}: fold {fold_name} lists {unknown[0]}, which is no case of {workspace.dataset}. List "
+            "its cases only, or plan again with the same workspace"
+        )
     for part in (split.training, split.validation):
         twice = [case for case, count in Counter(part).items() if count > 1]
         if twice:
@@ -117,6 +124,38 @@ def find_outdated_folds(workspace: Workspace, plan: Plan) -> dict[tuple[str, str
         for fold in workspace.trained_folds(name)
     }
     return {key: fault for key, fault in faults.items() if fault}
+
+
+def hash_trainings(
+    workspace: Workspace, configurations: Iterable[str], folds: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Hash of the training of each network, by configuration and fold; networks without a record are left out."""
+    hashes = {name: _hash_folds(workspace, name, folds) for name in configurations}
+    return {name: found for name, found in hashes.items() if found}
+
+
+def find_retrained_folds(workspace: Workspace, selection: Selection) -> list[str]:
+    """A sentence for each configuration with folds that were trained again since they were selected.
+
+    Raises:
+        RecordError: If a JSON file is damaged.
+    """
+    sentences = []
+    for name, scored in selection.weights.items():
+        found = _hash_folds(workspace, name, [*scored])
+        others = [fold for fold, training in found.items() if training != scored[fold]]
+        if others:
+            sentences.append(
+                f"{workspace.selection}: fold(s) {', '.join(others)} of {name} were trained again since; score, "
+                "thresholds and post-processing are those of the earlier weights. Run autoseg select again"
+            )
+    return sentences
+
+
+def _hash_folds(workspace: Workspace, name: str, folds: Sequence[str]) -> dict[str, str]:
+    """Hash of the training of each fold that has a record of its final weights."""
+    records = {fold: workspace.fold(name, fold) / "checkpoint_final.json" for fold in folds}
+    return {fold: training_hash(read_record(Checkpoint, path)) for fold, path in records.items() if path.exists()}
 
 
 def _whole_dataset(dataset: DatasetDescription) -> Split:

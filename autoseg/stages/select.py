@@ -16,11 +16,10 @@ from pathlib import Path
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
-from autoseg.folds import find_outdated_results, find_split
+from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
 from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
-from autoseg.inference.models.trainings import hash_trainings
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device

@@ -28,7 +28,7 @@ from autoseg.networks.devices import (
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import PROVENANCE_NAME, write_provenance
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
-from autoseg.records.dataset import DatasetDescription
+from autoseg.records.dataset import BACKGROUND, IGNORE, DatasetDescription, foreground_names
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import data_hash
 from autoseg.records.plan import Plan
@@ -155,6 +155,7 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
             f"{folder}: the dataset is missing, and the final validation needs its label maps. Move it back, or plan "
             "again with the same workspace (-w); preprocessed data and trained folds stay."
         )
+    _check_labels(plan, workspace)
     split = find_split(workspace, dataset, fold_name)
     cases = [*split.training, *split.validation]
     fingerprint = read_fingerprint(workspace)
@@ -186,6 +187,16 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
         device=device,
         training_precision=use_precision(options.precision, device),
     )
+
+
+def _check_labels(plan: Plan, workspace: Workspace) -> None:
+    """Check that the labels of a plan are those that its encoding has, because somebody may have edited one of both."""
+    different = ({*plan.labels} - {BACKGROUND, IGNORE}) ^ {*foreground_names(plan.encoding)}
+    if different:
+        raise UsageError(
+            f"{workspace.plan}: labels: differ from the labels of `encoding` in {', '.join(sorted(different))}; change "
+            "both, or plan again"
+        )
 
 
 def _warn_of_missing_labels(fold: Fold) -> None:

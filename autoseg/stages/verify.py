@@ -16,12 +16,11 @@ import torch
 from safetensors import SafetensorError
 
 from autoseg.errors import AutosegError, InteropError, PredictionError, RecordError, UsageError
-from autoseg.folds import find_outdated_results, find_split
+from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.imaging.arrays.storage import RECORD_ENDING, stored_cases
 from autoseg.imaging.datasets.cases import content_hash
 from autoseg.inference.models.loading import cascade_steps
-from autoseg.inference.models.trainings import hash_trainings
 from autoseg.inference.refinement.loading import load_refiners
 from autoseg.interop.models import open_model, read_manifest
 from autoseg.locks import find_locks

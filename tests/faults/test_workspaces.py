@@ -124,6 +124,10 @@ def one_array_gone(place):
     path.unlink()
 
 
+def array_fifo(place):
+    replace(sorted((place.workspace / "preprocessed").rglob("case_1*.b2nd"))[0], os.mkfifo)
+
+
 def arrays_gone(place):
     shutil.rmtree(place.workspace / "preprocessed")
 
@@ -173,6 +177,16 @@ def record_of_another_fold(place):
     edit_json(place.fold / "checkpoint_final.json", fold="1")
 
 
+def table_fifo(place):
+    place.out.mkdir()
+    os.mkfifo(place.out / "statistics.csv")
+
+
+def failures_fifo(place):
+    place.out.mkdir()
+    os.mkfifo(place.out / "failures.json")
+
+
 def history_garbage(place):
     (place.fold / "history.jsonl").write_text("{garbage\n")
 
@@ -185,6 +199,7 @@ NEXT = TRAIN.replace("-f 0", "-f 1")
 
 STATES: list[Row] = [
     ("arrays truncated", truncated_array, NEXT, UNUSABLE, "case_"),
+    ("one array a FIFO", array_fifo, NEXT, UNUSABLE, "1 cases are not preprocessed"),
     ("one array missing", one_array_gone, NEXT, UNUSABLE, "1 cases are not preprocessed"),
     ("arrays missing", arrays_gone, NEXT, UNUSABLE, "4 cases are not preprocessed"),
     ("record of an array missing", array_record_gone, NEXT, UNUSABLE, "1 cases are not preprocessed"),
@@ -200,6 +215,20 @@ STATES: list[Row] = [
     ("fingerprint.json truncated", as_text("fingerprint.json", b"{"), NEXT, UNUSABLE, "not a valid Fingerprint"),
     ("fingerprint.json truncated, report", as_text("fingerprint.json", b"{"), REPORT, UNUSABLE,
      "not a valid Fingerprint"),
+    ("dataset.json without cases", edited("dataset.json", cases=[]), NEXT, UNUSABLE, "which is no case of"),
+    ("fingerprint.json without the ranges of a case", edited("fingerprint.json", cases__0__channel_ranges=[]), PREDICT,
+     UNUSABLE, "channel_ranges of case_0 do not have one entry"),
+    ("fingerprint.json without cases", edited("fingerprint.json", cases=[]), PREDICT, DONE, "Output:"),
+    ("labels without their encoding", edited("plan.json", labels={"background": 0}), NEXT, UNUSABLE,
+     "labels: differ from the labels of `encoding` in lesion, liver"),
+    ("table a FIFO", table_fifo, PREDICT + " --statistics", UNUSABLE, "statistics.csv: is a FIFO"),
+    ("list of failures a FIFO", failures_fifo, PREDICT, DONE, "left as it is"),
+    ("history a FIFO", lambda place: replace(place.fold / "history.jsonl", os.mkfifo), TRAIN, UNUSABLE,
+     "history.jsonl: cannot be read as JSON: it is a FIFO"),
+    ("last checkpoint a FIFO", lambda place: replace(place.fold / "checkpoint_last.safetensors", os.mkfifo), TRAIN,
+     UNUSABLE, "this checkpoint is damaged (it is a FIFO"),
+    ("last checkpoint empty", weights_as(b"", "checkpoint_last.safetensors"), TRAIN, UNUSABLE,
+     "this checkpoint is damaged"),
     ("history garbage", history_garbage, REPORT, UNUSABLE, "history.jsonl, line 1"),
     ("weights cut", weights_cut, PREDICT, UNUSABLE, "checkpoint_final.safetensors"),
     ("weights cut, export", weights_cut, EXPORT, UNUSABLE, "checkpoint_final.safetensors"),
@@ -237,6 +266,17 @@ STATES: list[Row] = [
 @pytest.mark.parametrize("row", [*PLAN_JSON, *SPLITS_JSON, *STATES], ids=lambda row: row[0])
 def test_workspaces(place, row, capsys):
     check(place, row, capsys)
+
+
+def test_a_fold_that_was_trained_again_is_named_and_its_selection_not_shown(place, capsys):
+    edit_json(place.fold / "checkpoint_final.json", elapsed_seconds=77.0)
+    for command in (PREDICT, REPORT, EXPORT):
+        code, output = run(place, command, capsys)
+        assert code == DONE, output
+        assert "fold(s) 0 of 3d_fullres were trained again since" in output
+    page = (place.workspace / "report.html").read_text(encoding="utf-8")
+    assert "Selected: 3d_fullres" not in page
+    assert "not selected yet" in page
 
 
 def test_a_moved_workspace_predicts(place, capsys):

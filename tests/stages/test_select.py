@@ -8,10 +8,10 @@ import pytest
 import SimpleITK
 
 from autoseg.errors import ImageFileError, UsageError
+from autoseg.folds import find_retrained_folds
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.datasets.cases import files_state
 from autoseg.inference.models.loading import choose_recipe
-from autoseg.inference.models.trainings import warn_of_other_trainings
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.checkpoint import Checkpoint
@@ -492,8 +492,7 @@ def test_a_selection_knows_the_trainings_that_it_scored(trained_run, caplog):
     selection = select_model(trained_run.workspace)
     assert selection.weights.keys() == {"3d_fullres"}
     assert selection.weights["3d_fullres"].keys() == {"0", "1"}
-    warn_of_other_trainings(trained_run.workspace, selection)
-    assert not caplog.text
+    assert find_retrained_folds(trained_run.workspace, selection) == []
     split = read_record(Splits, trained_run.workspace.splits).folds[1]
     record_training(trained_run, "3d_fullres", "1", split, elapsed_seconds=3.25)
     plan = read_record(Plan, trained_run.workspace.plan)

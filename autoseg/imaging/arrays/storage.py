@@ -188,7 +188,7 @@ def stored_cases(folder: Path) -> tuple[str, ...]:
         sorted(
             path.name.removesuffix(RECORD_ENDING)
             for path in folder.glob(f"*{RECORD_ENDING}")
-            if not path.name.startswith(".") and path.with_name(_array_name(path)).exists()
+            if not path.name.startswith(".") and path.with_name(_array_name(path)).is_file()
         )
     )
 

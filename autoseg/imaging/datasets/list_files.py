@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError, RecordError
 from autoseg.records.files import describe_special, read_json
+from autoseg.text import parse_cell
 
 LIST_ENDINGS = (".csv", ".tsv", ".json")
 """Endings of list files, lower case."""
@@ -86,7 +87,7 @@ def _json_cell(value: object) -> Cell:
 
 
 def _read_csv_table(path: Path) -> ListTable:
-    lines = [[cell.strip() for cell in row] for row in _csv_rows(path)]
+    lines = [[parse_cell(cell.strip()) for cell in row] for row in _csv_rows(path)]
     filled = [(number, cells) for number, cells in enumerate(lines, start=1) if any(cells)]
     if not filled:
         raise DatasetError(f"{path}: the file is empty; expected a header such as case,image,label")

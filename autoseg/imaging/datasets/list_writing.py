@@ -13,6 +13,7 @@ from autoseg.imaging.datasets.layouts import FoundDataset
 from autoseg.imaging.datasets.list_columns import is_channel_column, mask_label
 from autoseg.records.dataset import CaseFiles
 from autoseg.records.files import real_path, relative_path, replacing
+from autoseg.text import format_cell
 
 
 def write_case_list(found: FoundDataset, path: Path) -> None:
@@ -20,7 +21,7 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
 
     Columns of images are called like the channels if these are known and can be told from other columns, else `image`,
     or `image_0`, `image_1`, ...; they are empty where a case has another number of images than most. Paths are relative
-    to the folder of the list. UTF-8, lines end in LF.
+    to the folder of the list. UTF-8, lines end in LF, names are no formulas (`text.format_cell`).
 
     Args:
         found: The dataset, with its images in the order of the channels.
@@ -44,13 +45,14 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
     ]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow(map(format_cell, header))
         for files in found.cases:
             fold = "" if files.fold is None else str(files.fold)
             images = [_listed_path(found, image, path) for image in files.images]
             images = images if len(images) == len(columns) else [""] * len(columns)
             references = [_listed_path(found, file, path) if file else "" for file in _label_cells(files, labels)]
-            writer.writerow([files.case, *images, *references, *[files.group] * has_groups, *[fold] * has_folds])
+            texts = [files.case, *images, *references, *[files.group] * has_groups, *[fold] * has_folds]
+            writer.writerow(map(format_cell, texts))
 
 
 def image_columns(found: FoundDataset) -> list[str]:

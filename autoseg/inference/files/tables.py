@@ -24,7 +24,7 @@ from autoseg.errors import UsageError
 from autoseg.imaging.formats.reading import Volume
 from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
-from autoseg.records.files import write_text
+from autoseg.records.files import describe_special, write_text
 from autoseg.records.prediction import Instance
 from autoseg.text import distinct_names, format_cell, parse_cell
 
@@ -98,6 +98,8 @@ class CaseTable:
     def _read(self, path: Path) -> dict[str, list[dict[str, str]]]:
         if not path.exists():
             return {}
+        if kind := describe_special(path):
+            raise UsageError(f"{path}: is {kind}, expected a table of {self._what}. Move it away")
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = [[parse_cell(cell) for cell in row] for row in csv.reader(file, strict=True) if row]

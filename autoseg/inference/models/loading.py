@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from autoseg.errors import PredictionError
+from autoseg.folds import find_retrained_folds
 from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.imaging.formats.volume import AnyArray
-from autoseg.inference.models.trainings import warn_of_other_trainings
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.inference.restoring.restore import LogitStream
 from autoseg.inference.windows.logit_slab import SlabStorage
@@ -88,7 +88,8 @@ def choose_recipe(
         selection = read_record(Selection, workspace.selection)
         if not asked:
             _warn_of_other_folds(workspace, selection, checkpoint)
-        warn_of_other_trainings(workspace, selection)
+        for sentence in find_retrained_folds(workspace, selection):
+            logger.warning("%s", sentence)
         return selection.model_copy(update={"folds": asked or selection.folds})
     for name in order_configurations(plan.configurations, PREFERENCE):
         if all(workspace.trained_folds(step, checkpoint) for step in cascade_steps(plan, name)):

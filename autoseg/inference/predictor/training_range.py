@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.errors import RecordError
 from autoseg.records.case import Grid, Spacing
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
@@ -76,12 +77,21 @@ class TrainingRange:
 
 
 def read_training_range(fingerprint: Path) -> TrainingRange | None:
-    """Training range from a model's fingerprint; None if the model has no fingerprint.
+    """Training range from a model's fingerprint; None if the model has no fingerprint, or one without cases.
 
     Raises:
         RecordError: If the file is damaged.
     """
-    return summarize_training(read_record(Fingerprint, fingerprint)) if fingerprint.is_file() else None
+    if not fingerprint.is_file():
+        return None
+    content = read_record(Fingerprint, fingerprint)
+    wrong = [case.case for case in content.cases if len(case.channel_ranges) != len(content.channel_names)]
+    if wrong:
+        raise RecordError(
+            f"{fingerprint}: cases: channel_ranges of {wrong[0]} do not have one entry for each of channel_names, "
+            f"{len(content.channel_names)}. Copy the file again, or plan the dataset again."
+        )
+    return summarize_training(content) if content.cases else None
 
 
 def summarize_training(fingerprint: Fingerprint) -> TrainingRange:

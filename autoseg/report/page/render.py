@@ -1,5 +1,6 @@
 """Report: one self-contained HTML page about a workspace, from planned to selected."""
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
@@ -7,7 +8,7 @@ from typing import TypeVar
 from markupsafe import Markup
 
 from autoseg.errors import UsageError
-from autoseg.folds import find_outdated_folds
+from autoseg.folds import find_outdated_folds, find_retrained_folds
 from autoseg.imaging.arrays.display import Window, choose_window
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.records.dataset import DatasetDescription
@@ -39,6 +40,8 @@ from autoseg.report.page.validation import (
 from autoseg.report.page.windows import describe_window
 from autoseg.text import format_names
 
+logger = logging.getLogger("autoseg.report")
+
 RecordType = TypeVar("RecordType", bound=Record)
 
 
@@ -46,7 +49,8 @@ def render_report(workspace: Workspace) -> Path:
     """Write report.html: dataset, plan with reasons, curves, results, cases, calibration, selection, versions.
 
     Sections whose files do not exist yet are left out, so a planned workspace shows its dataset and plan. Folds of an
-    earlier plan or of earlier data are named, and neither their results nor a selection of them is shown. Images of
+    earlier plan or of earlier data are named, and neither their results nor a selection of them is shown, nor one of
+    folds that were trained again since. Images of
     cases need the dataset folder (samples of large images: the preprocessed arrays); without it, a sentence says so.
     One case is in memory at a time.
 
@@ -64,7 +68,10 @@ def render_report(workspace: Workspace) -> Path:
         raise UsageError(f"{workspace.root}: no dataset.json and no plan.json found; run autoseg-plan first")
     sweep_temporaries(workspace.root)
     outdated = {} if plan is None else find_outdated_folds(workspace, plan)
-    if selection is not None and _is_outdated(selection, outdated):
+    retrained = [] if selection is None else find_retrained_folds(workspace, selection)
+    for sentence in retrained:
+        logger.warning("%s; the page does not show this selection", sentence)
+    if selection is not None and (retrained or _is_outdated(selection, outdated)):
         selection = None
     fingerprint = _read_if_exists(Fingerprint, workspace.fingerprint)
     selected = _read_if_exists(Evaluation, workspace.evaluation) if selection is not None else None

@@ -131,3 +131,15 @@ def test_a_list_is_never_overwritten(tmp_path):
         write_case_list(found, tmp_path / "cases.csv")
     with pytest.raises(UsageError, match=r"must end in \.csv"):
         write_case_list(found, tmp_path / "cases.txt")
+
+
+def test_names_are_no_formulas_and_are_read_again(tmp_path):
+    for case in ("=cmd", "+1+1", "@x", "'=y", "-5"):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{case}.nii").touch()
+    found = find_dataset(tmp_path)
+    write_case_list(found, tmp_path / "cases.csv")
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        assert sorted(row[0] for row in csv.reader(file)) == ["''=y", "'+1+1", "'=cmd", "'@x", "-5", "case"]
+    assert facts(find_dataset(tmp_path / "cases.csv")) == facts(found)
