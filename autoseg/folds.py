@@ -53,7 +53,7 @@ def find_split(workspace: Workspace, dataset: DatasetDescription, fold_name: str
         fold_name: Index in splits.json as text, or `all`: every case is for training, none for validation.
 
     Raises:
-        UsageError: If the fold does not exist (lists the existing ones), or lists a case that is none, or twice.
+        UsageError: If the fold does not exist (lists the existing ones), or lists unknown or repeated cases.
     """
     if fold_name == "all":
         return _whole_dataset(dataset)

@@ -114,7 +114,13 @@ def describe_special(path: Path) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+    """
+    if kind := describe_special(path):
+        raise OSError(f"{path}: is {kind}, expected a regular file")
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

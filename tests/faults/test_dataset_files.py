@@ -61,6 +61,7 @@ def list_of(rows, name="list.csv"):
     return write
 
 
+FOLDS = "case,image,label,fold\na,tiny/imagesTr/case_0_0000.nii.gz,tiny/labelsTr/case_0.nii.gz,{}\n"
 LIST = PLAN.replace("{dataset}", "{root}/list.csv")
 JSON_LIST = PLAN.replace("{dataset}", "{root}/list.json")
 
@@ -102,6 +103,11 @@ FAULTS: list[Row] = [
      "tiny/labelsTr/case_0.nii.gz\n"), LIST, UNUSABLE, "the name of a case must be usable as a file name"),
     ("list with a name of 5,000 characters", list_of(f"case,image,label\n{'n' * 5000},x.nii.gz,y.nii.gz\n"), LIST,
      UNUSABLE, "x.nii.gz"),
+    ("list with a fold of 5,000 digits", list_of(FOLDS.format("9" * 5000)), LIST, UNUSABLE, "is not a whole number"),
+    ("list with a fold below zero", list_of(FOLDS.format(-1)), LIST, UNUSABLE, "the fold '-1' is not a whole number"),
+    ("list with a column of 5,000 digits", list_of(f"image_{'9' * 5000},label\nx,y\n"), LIST, UNUSABLE, "list.csv"),
+    ("list with a cell of 200,000 characters", list_of(f"image,label\n{'x' * 200_000},y\n"), LIST, UNUSABLE,
+     "field larger than field limit"),
     ("list with a NUL", list_of("image,label\nx\0.nii.gz,y.nii.gz\n"), LIST, UNUSABLE, "list.csv"),
     ("list with a FIFO", lambda place: os.mkfifo(place.root / "list.csv"), LIST, UNUSABLE, "it is a FIFO"),
     ("JSON list of numbers", list_of([1, 2], "list.json"), JSON_LIST, UNUSABLE, "expected a list of"),

@@ -236,6 +236,7 @@ STATES: list[Row] = [
     ("weights with a huge header", header_of_weights_huge, PREDICT, UNUSABLE, "checkpoint_final.safetensors"),
     ("weights a pickle", weights_as(b"cos\nsystem\n(S'touch ran'\ntR."), PREDICT, UNUSABLE, "checkpoint_final"),
     ("weights a FIFO", weights_fifo, PREDICT, UNUSABLE, "checkpoint_final.safetensors"),
+    ("weights a FIFO, report", weights_fifo, REPORT, UNUSABLE, "checkpoint_final.safetensors: is a FIFO"),
     ("record of weights truncated", weights_as(b"{", "checkpoint_final.json"), PREDICT, UNUSABLE, "valid Checkpoint"),
     ("record of another fold", record_of_another_fold, PREDICT, UNUSABLE, "is the record of 3d_fullres, fold 1"),
     ("record of weights newer", lambda place: edit_json(place.fold / "checkpoint_final.json", schema_version=2),

@@ -21,7 +21,7 @@ from autoseg.records.names import is_file_name
 NO_NAME = "(no name)"
 """Placeholder for the missing id of a case; always a fault."""
 
-_FOLD = re.compile(r"(?:fold[_ -]?)?(\d+)(?:\.0*)?", re.IGNORECASE)
+_FOLD = re.compile(r"(?:fold[_ -]?)?([0-9]{1,9})(?:\.0{0,9})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _parse_entries(text: str) -> list[NamedColor]:
 
 
 def _rgb(color: str) -> Rgb:
-    numbers = [int(number) for number in re.findall(r"\d+", color)] if "#" not in color else []
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", color)] if "#" not in color else []
     if len(numbers) == 3:
         if max(numbers) > 255:
             raise UsageError(f"--label-colors: {color.strip()}: red, green and blue are 0 to 255")

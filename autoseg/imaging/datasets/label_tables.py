@@ -26,9 +26,9 @@ from autoseg.records.files import read_json
 TABLE_ENDINGS = (".json", ".txt", ".ctbl", ".label", ".lut", ".tsv", ".csv")
 """Endings of files that name labels."""
 
-_ITK_SNAP = re.compile(r'(?P<value>\d+)(?:\s+\d+){3}\s+[\d.eE+-]+\s+[01]\s+[01]\s+"(?P<name>[^"]*)"')
-_COLOR_TABLE = re.compile(r"(?P<value>\d+)\s+(?P<name>\S.*?)(?:\s+\d+){4}")
-_DELIMITED = re.compile(r"(?P<value>\d+)\s*[,;\t]\s*\"?(?P<name>[^,;\t\"]+?)\"?\s*(?:[,;\t].*)?")
+_ITK_SNAP = re.compile(r'(?P<value>\d{1,9})(?:\s+\d+){3}\s+[\d.eE+-]+\s+[01]\s+[01]\s+"(?P<name>[^"]*)"')
+_COLOR_TABLE = re.compile(r"(?P<value>\d{1,9})\s+(?P<name>\S.*?)(?:\s+\d+){4}")
+_DELIMITED = re.compile(r"(?P<value>\d{1,9})\s*[,;\t]\s*\"?(?P<name>[^,;\t\"]+?)\"?\s*(?:[,;\t].*)?")
 
 _VALUE_COLUMNS = ("index", "value", "labelvalue", "label_value", "id", "label_id", "idx", "number")
 _NAME_COLUMNS = ("name", "label_name", "labelname", "structure", "label", "class", "description")

@@ -40,7 +40,7 @@ LABEL_COLUMNS = frozenset({*LABEL_WORDS, "reference", "target", "annotations"})
 """Names of the column with the label map, without `_`; a name with one of `LABEL_WORDS` at either end will do."""
 
 _IMAGE_COLUMNS = frozenset({*IMAGE_WORDS, "images", "input"})
-_NUMBERED_IMAGE = re.compile(r"(?:image|img|channel|input|modality)_?(\d+)")
+_NUMBERED_IMAGE = re.compile(r"(?:image|img|channel|input|modality)_?([0-9]{1,9})")
 
 
 @dataclass(frozen=True)
