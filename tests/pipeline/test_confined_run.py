@@ -13,6 +13,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
 from tests.builders import make_plan
+from tests.interop.nnunet_models import write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 GUARD = Path(__file__).parent / "no_network"
@@ -75,6 +76,7 @@ def test_every_command_works_without_network_and_writes_nothing_into_the_dataset
         for name, configuration in plan.configurations.items()
     }
     write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
+    foreign = write_model(tmp_path / "trainer__plans__3d_fullres")
     before = state_of(dataset)
     w, images, out, labels = workspace.root, dataset / "imagesTs", tmp_path / "out", dataset / "labelsTr"
     lines = [
@@ -90,6 +92,8 @@ def test_every_command_works_without_network_and_writes_nothing_into_the_dataset
         ("evaluate", tmp_path / "tr", labels, "-j", "2"),
         ("evaluate", tmp_path / "tr", labels, "--instances"),
         ("postprocess", "-m", w, "-i", out, "-o", tmp_path / "post", "-j", "2"),
+        ("verify", w),
+        ("import-nnunet", foreign, "-o", tmp_path / "imported"),
         ("export", w, "-o", tmp_path / "model.zip"),
         ("predict", "-m", tmp_path / "model.zip", "-i", images, "-o", tmp_path / "again", "--device", "cpu"),
     ]
