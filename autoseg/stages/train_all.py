@@ -71,10 +71,10 @@ def check_training_device(plan: Plan, device: str) -> None:
     """Refuse to train on the CPU what the driver's word has led to be planned for a GPU: it would take weeks."""
     from autoseg.networks.devices import choose_device, why_no_gpu
 
-    if plan.budget.device == "cuda" and choose_device(device).type == "cpu":
+    if plan.budget.device == "cuda" and device == "auto" and choose_device(device).type == "cpu":
         raise UsageError(
-            f"planned for a GPU, and torch would train on the CPU: {why_no_gpu() or 'so --device says'}. Install a "
-            "torch that fits the driver (autoseg doctor shows both), or plan for the CPU with --device cpu."
+            f"planned for a GPU, and torch would train on the CPU: {why_no_gpu()}. Install a torch that fits the "
+            "driver (autoseg doctor shows both), or plan for the CPU with --device cpu."
         )
 
 

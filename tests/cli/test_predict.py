@@ -300,7 +300,8 @@ def test_a_signal_ends_prediction_and_leaves_whole_files_alone(tmp_path, number)
         process.send_signal(number)
         _, messages = process.communicate()
     assert process.returncode == 128 + number, messages
-    assert messages.decode().splitlines()[-1].startswith(f"autoseg predict: interrupted by {number.name}; run the same")
+    sentence = f"autoseg predict: interrupted by {number.name}; run the same"
+    assert any(line.startswith(sentence) for line in messages.decode().splitlines())  # the next case may be read still
     assert b"Traceback" not in messages
     written = sorted(path.name for path in out.iterdir())
     assert written == [f"case{case:02d}.nii.gz" for case in range(len(written))]

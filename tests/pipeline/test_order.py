@@ -222,7 +222,7 @@ def test_the_ignore_label_is_not_listed_among_the_labels(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("planned_for", "device", "is_refused"), [("cuda", "auto", True), ("cuda", "cpu", True), ("cpu", "auto", False)]
+    ("planned_for", "device", "is_refused"), [("cuda", "auto", True), ("cuda", "cpu", False), ("cpu", "auto", False)]
 )
 def test_what_was_planned_for_a_gpu_is_not_trained_on_the_cpu_for_weeks(monkeypatch, planned_for, device, is_refused):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -39,6 +39,12 @@ _SAMPLE_FACTORS = {"2": 85, "4": 17}
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
+DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, zlib.error, struct.error
+)  # fmt: skip
+"""Errors by which Pillow says that a file is damaged, where tags are missing or say what cannot be."""
+
+
 def read_picture(path: Path, *, with_palette: bool) -> Volume:
     """Read one 2D image, or a TIFF whose pages are slices; grey gives one channel, colour three; alpha is ignored.
 
@@ -67,7 +73,7 @@ def read_picture(path: Path, *, with_palette: bool) -> Volume:
                 array, notes = _pixels(picture, with_palette=with_palette)
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: the image is too large: {error}. Cut it into pieces.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+    except DAMAGE as error:
         raise ImageFileError(f"{path}: cannot be read as a 2D image, it may be damaged: {error}") from error
     spacing = (PICTURE_SLICE_SPACING_MM, 1.0, 1.0)
     grid = make_grid(array.shape[1:], spacing, canonical_affine(spacing))
