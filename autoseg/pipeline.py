@@ -18,10 +18,10 @@ from autoseg.costs.preprocessing import preprocessing_memory_bytes
 from autoseg.costs.runs import run_costs
 from autoseg.errors import DatasetError, PlanningError, RecordError
 from autoseg.imaging.arrays.resampling import preprocessed_grid
-from autoseg.imaging.datasets.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
-from autoseg.imaging.datasets.label_reading import AS_LABEL_VALUES, ReadingOptions
-from autoseg.imaging.datasets.label_tables import LabelNames
-from autoseg.imaging.datasets.patterns import FilePatterns
+from autoseg.imaging.datasets.labels.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
+from autoseg.imaging.datasets.labels.label_reading import AS_LABEL_VALUES, ReadingOptions
+from autoseg.imaging.datasets.labels.label_tables import LabelNames
+from autoseg.imaging.datasets.layouts.patterns import FilePatterns
 from autoseg.locks import lock, refuse_planning, refuse_trainings
 from autoseg.plugins import DEFAULT_PLANNER
 from autoseg.processes import limit_workers

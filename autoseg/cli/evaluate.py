@@ -146,7 +146,7 @@ def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evalua
 
 def _read_labels(arguments: argparse.Namespace) -> "tuple[dict[str, LabelValues] | None, LabelReading | None]":
     """The labels of the model, and how label files are read: as the options say, else as for the model's dataset."""
-    from autoseg.imaging.datasets.label_reading import AS_LABEL_VALUES, resolve_reading
+    from autoseg.imaging.datasets.labels.label_reading import AS_LABEL_VALUES, resolve_reading
     from autoseg.interop.models import open_model
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan

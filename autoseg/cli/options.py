@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autoseg.cluster.dask_workers import Workers
-    from autoseg.imaging.datasets.label_reading import ReadingOptions
-    from autoseg.imaging.datasets.label_tables import LabelNames
+    from autoseg.imaging.datasets.labels.label_reading import ReadingOptions
+    from autoseg.imaging.datasets.labels.label_tables import LabelNames
 
 AXES = "zyx"
 """Letters of the axes of a patch; one of two axes has the last two."""
@@ -91,7 +91,7 @@ def named_labels(text: str) -> LabelNames:
         argparse.ArgumentTypeError: If it is something else, or a name or a value of a region occurs twice.
     """
     from autoseg.errors import DatasetError
-    from autoseg.imaging.datasets.label_tables import TABLE_ENDINGS, given_labels, read_label_names
+    from autoseg.imaging.datasets.labels.label_tables import TABLE_ENDINGS, given_labels, read_label_names
 
     try:
         if text.lower().endswith(TABLE_ENDINGS) or ("=" not in text and Path(text).is_file()):
@@ -267,8 +267,8 @@ def read_label_reading(arguments: argparse.Namespace) -> ReadingOptions:
     Raises:
         UsageError: If the colours cannot be understood.
     """
-    from autoseg.imaging.datasets.label_colors import parse_label_colors
-    from autoseg.imaging.datasets.label_reading import ReadingOptions
+    from autoseg.imaging.datasets.labels.label_colors import parse_label_colors
+    from autoseg.imaging.datasets.labels.label_reading import ReadingOptions
 
     colors = () if arguments.label_colors is None else parse_label_colors(arguments.label_colors)
     return ReadingOptions(colors=colors, threshold=arguments.label_threshold)

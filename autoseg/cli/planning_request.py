@@ -12,7 +12,7 @@ from typing import Literal
 
 from autoseg.cli.options import default_workspace, read_label_reading
 from autoseg.errors import UsageError
-from autoseg.imaging.datasets.patterns import FilePatterns, check_pattern
+from autoseg.imaging.datasets.layouts.patterns import FilePatterns, check_pattern
 from autoseg.interop.models import open_model
 from autoseg.pipeline import PlanningOptions
 from autoseg.plugins import DEFAULT_PLANNER, find_planner

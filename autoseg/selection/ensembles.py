@@ -20,7 +20,7 @@ from autoseg.cluster.dask_workers import DaskCluster, ToolCluster
 from autoseg.errors import PredictionError, TrainingError, UsageError
 from autoseg.imaging.arrays.storage import RECORD_ENDING, StoredArray, open_case
 from autoseg.imaging.datasets.cases import read_case
-from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.files.label_maps import find_label_maps, read_prediction

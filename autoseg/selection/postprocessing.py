@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.reading import Volume
 from autoseg.imaging.formats.volume import measurable_spacing
 from autoseg.inference.files.label_maps import read_prediction

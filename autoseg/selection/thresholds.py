@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autoseg.imaging.arrays.cropping import crop_slices
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.cases import choose_orientation
-from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.volume import orient_array
 from autoseg.inference.restoring.restore import restore_labels
 from autoseg.inference.sinks.quantized import open_quantized, quantized_file

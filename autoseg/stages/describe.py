@@ -20,8 +20,8 @@ from autoseg.imaging.datasets.checks import (
     stray_values,
 )
 from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
-from autoseg.imaging.datasets.label_naming import name_labels
-from autoseg.imaging.datasets.label_reading import (
+from autoseg.imaging.datasets.labels.label_naming import name_labels
+from autoseg.imaging.datasets.labels.label_reading import (
     AS_LABEL_VALUES,
     MIXED_SCALES,
     MIXED_SCALES_NOTE,
@@ -30,11 +30,11 @@ from autoseg.imaging.datasets.label_reading import (
     resolve_reading,
     suggest_colors,
 )
-from autoseg.imaging.datasets.label_tables import LabelNames
-from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset, order_images
-from autoseg.imaging.datasets.mirror_pairs import ask_about_sides, find_mirror_pairs
-from autoseg.imaging.datasets.part_names import has_parts, name_parts
-from autoseg.imaging.datasets.patterns import FilePatterns
+from autoseg.imaging.datasets.labels.label_tables import LabelNames
+from autoseg.imaging.datasets.labels.mirror_pairs import ask_about_sides, find_mirror_pairs
+from autoseg.imaging.datasets.labels.part_names import has_parts, name_parts
+from autoseg.imaging.datasets.layouts.patterns import FilePatterns
+from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset, order_images
 from autoseg.imaging.formats.reading import describe_notes, stored_ending
 from autoseg.processes import WorkerDeath, limit_workers
 from autoseg.progress import Progress, no_progress

@@ -22,8 +22,13 @@ from autoseg.imaging.arrays.soft_masks import (
     find_thin_values,
 )
 from autoseg.imaging.datasets.cases import map_in_processes
-from autoseg.imaging.datasets.label_parts import read_named_reference
-from autoseg.imaging.datasets.label_reading import MIXED_SCALES, MIXED_SCALES_NOTE, has_mixed_scales, suggest_colors
+from autoseg.imaging.datasets.labels.label_parts import read_named_reference
+from autoseg.imaging.datasets.labels.label_reading import (
+    MIXED_SCALES,
+    MIXED_SCALES_NOTE,
+    has_mixed_scales,
+    suggest_colors,
+)
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3

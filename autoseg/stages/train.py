@@ -13,7 +13,7 @@ from typing_extensions import override
 from autoseg.errors import TrainingError, UsageError
 from autoseg.folds import find_split
 from autoseg.imaging.arrays.storage import label_map_origin
-from autoseg.imaging.datasets.absent_labels import missing_labels
+from autoseg.imaging.datasets.labels.absent_labels import missing_labels
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.locks import lock, refuse_planning

@@ -15,7 +15,7 @@ from autoseg.costs.windows import count_windows
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.cases import choose_orientation, read_case
-from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.volume import orient_array, voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps

@@ -13,9 +13,9 @@ from PIL import Image
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.cases import read_case
 from autoseg.imaging.datasets.checks import check_case
-from autoseg.imaging.datasets.label_colors import parse_label_colors
-from autoseg.imaging.datasets.label_parts import read_reference
-from autoseg.imaging.datasets.label_reading import ReadingOptions
+from autoseg.imaging.datasets.labels.label_colors import parse_label_colors
+from autoseg.imaging.datasets.labels.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_reading import ReadingOptions
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
 from autoseg.stages.describe import describe_dataset
 from tests.imaging.datasets.small_datasets import AFFINE, SHAPE_XYZ, image, label, make_nnunet, make_plain, save, whats

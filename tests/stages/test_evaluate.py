@@ -10,7 +10,7 @@ import SimpleITK
 from PIL import Image, ImageFilter
 
 from autoseg.errors import ImageFileError, UsageError
-from autoseg.imaging.datasets.label_colors import parse_label_colors, resolve_colors
+from autoseg.imaging.datasets.labels.label_colors import parse_label_colors, resolve_colors
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.records.dataset import LabelReading, LabelValues
 from autoseg.stages.evaluate import _score_files, evaluate_predictions

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.errors import AutosegError, DatasetError, ImageFileError, WorkerError, WriteError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
-from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.reading import Template, data_files, read_image
 from autoseg.imaging.formats.volume import (
     AnyArray,

@@ -24,8 +24,8 @@ from autoseg.imaging.arrays.soft_masks import (
     suggest_grey_levels,
 )
 from autoseg.imaging.datasets.cases import choose_orientation
-from autoseg.imaging.datasets.label_parts import Combination, count_combinations
-from autoseg.imaging.datasets.mirror_pairs import LabelPlace, find_places
+from autoseg.imaging.datasets.labels.label_parts import Combination, count_combinations
+from autoseg.imaging.datasets.labels.mirror_pairs import LabelPlace, find_places
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions, middle_fraction
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.imaging.formats.volume import (

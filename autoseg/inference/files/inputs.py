@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
-from autoseg.imaging.datasets.bids import find_bids_images
-from autoseg.imaging.datasets.case_lists import row_images
-from autoseg.imaging.datasets.case_names import name_cases
-from autoseg.imaging.datasets.datalists import entries_to_predict, find_datalist
-from autoseg.imaging.datasets.folders import folders_with_images
-from autoseg.imaging.datasets.grouping import readings
-from autoseg.imaging.datasets.list_columns import ListColumns, cell_parts, find_columns
-from autoseg.imaging.datasets.list_files import ListTable, is_list_file, read_list_table
-from autoseg.imaging.datasets.mask_files import has_label_word
-from autoseg.imaging.datasets.names import IMAGE_FOLDERS, composed, split_image_word, split_label_word
-from autoseg.imaging.datasets.pairing import image_files, visible_folders
+from autoseg.imaging.datasets.layouts.bids import find_bids_images
+from autoseg.imaging.datasets.layouts.folders import folders_with_images
+from autoseg.imaging.datasets.layouts.grouping import readings
+from autoseg.imaging.datasets.layouts.mask_files import has_label_word
+from autoseg.imaging.datasets.layouts.names import IMAGE_FOLDERS, composed, split_image_word, split_label_word
+from autoseg.imaging.datasets.layouts.pairing import image_files, visible_folders
+from autoseg.imaging.datasets.lists.case_lists import row_images
+from autoseg.imaging.datasets.lists.case_names import name_cases
+from autoseg.imaging.datasets.lists.datalists import entries_to_predict, find_datalist
+from autoseg.imaging.datasets.lists.list_columns import ListColumns, cell_parts, find_columns
+from autoseg.imaging.datasets.lists.list_files import ListTable, is_list_file, read_list_table
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
 from autoseg.imaging.formats.volume import split_channel
 from autoseg.inference.files.channel_groups import group_by_number, holds_all_channels, refuse_unknown_words

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from autoseg.errors import DatasetError, ImageFileError, UsageError
-from autoseg.imaging.datasets.layouts import find_dataset
-from autoseg.imaging.datasets.names import composed, split_label_word
-from autoseg.imaging.datasets.part_names import segment_parts, split_segmentations
+from autoseg.imaging.datasets.labels.part_names import segment_parts, split_segmentations
+from autoseg.imaging.datasets.layouts.names import composed, split_label_word
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
 from autoseg.imaging.formats.segmentations import is_segmentation

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.imaging.datasets.patterns import channel_words, check_pattern, find_files
-from autoseg.imaging.datasets.unknown_layout import describe_content
+from autoseg.imaging.datasets.layouts.patterns import channel_words, check_pattern, find_files
+from autoseg.imaging.datasets.layouts.unknown_layout import describe_content
 
 
 @dataclass

@@ -20,7 +20,7 @@ from autoseg.imaging.arrays.display import (
     through_plane_axis,
 )
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.reading import read_image, read_label_map, split_ending
 from autoseg.imaging.formats.volume import canonical_orientation, grid_difference, orient_array, orient_grid
 from autoseg.metrics.summary import case_dice

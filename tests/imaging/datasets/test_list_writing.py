@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import UsageError
-from autoseg.imaging.datasets.layouts import FoundDataset, find_dataset
+from autoseg.imaging.datasets.layouts.patterns import FilePatterns
+from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset
 from autoseg.imaging.datasets.list_writing import write_case_list
-from autoseg.imaging.datasets.patterns import FilePatterns
 
 V2 = {"channel_names": {"0": "MRI", "1": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
 

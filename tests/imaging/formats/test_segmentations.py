@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 
 from autoseg.errors import DatasetError, ImageFileError
-from autoseg.imaging.datasets.label_parts import read_reference
+from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.reading import read_image
 from autoseg.imaging.formats.segmentations import Segment, place_on_grid, read_layers, read_segments
 from autoseg.stages.describe import describe_dataset

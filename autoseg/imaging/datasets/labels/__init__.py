@@ -1,0 +1,1 @@
+"""Label maps: values, colours, masks of single labels, names."""

@@ -1,0 +1,1 @@
+"""Case lists: CSV, TSV and JSON files, datalists of MONAI."""
