@@ -12,6 +12,7 @@ import contextlib
 import traceback
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -22,6 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
+import autoseg
+
+PROJECT = f"{Path(autoseg.__file__).parent}/"
 HOST, DEVICE = torch.device("cpu"), torch.device("cuda", 0)
 UNDECIDED = None
 """Place of what an operation makes from no tensor: on the device if it meets tensors there, else on the host."""
@@ -282,8 +286,8 @@ class PretendedGpu:
     def note(self, reason):
         if self._is_quiet:
             return
-        frames = [frame for frame in traceback.extract_stack() if "/autoseg/" in frame.filename]
-        line = "" if not frames else f"{frames[-1].filename.rpartition('/autoseg/')[2]}:{frames[-1].lineno}"
+        frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(PROJECT)]
+        line = "" if not frames else f"{frames[-1].filename.removeprefix(PROJECT)}:{frames[-1].lineno}"
         self.waits.append(Wait(reason, line))
 
     def count_bytes(self, tensor, place):
