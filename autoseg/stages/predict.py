@@ -267,7 +267,7 @@ def predict_files(
     """
     choices, options = choices or OutputChoices(), options or RunOptions()
     part = options.part
-    cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern)
+    cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern, predictor.plan.labels)
     outputs = part.take(refuse_clashes(assign_outputs(cases, output), choices))
     if not outputs:
         logger.warning("part %d of %d has nothing to do: there are %d cases", part.number, part.count, len(cases))

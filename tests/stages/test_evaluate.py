@@ -73,6 +73,20 @@ def test_references_that_lie_beside_their_images(folders, mark, images):
     assert (after, faults) == (before, ())
 
 
+@pytest.mark.parametrize("word", ["ct", "image"])
+def test_cases_that_were_predicted_under_the_names_of_their_images(folders, word):
+    predictions, references = folders
+    before, _ = evaluate_predictions(*folders, labels=LABELS)
+    for case in "ab":
+        (predicted,) = predictions.glob(f"{case}.*")
+        predicted.rename(predictions / predicted.name.replace(f"{case}.", f"{case}_{word}."))
+        (references / f"{case}.nii.gz").rename(references / f"{case}_seg.nii.gz")
+        write(references / f"{case}_{word}.nii.gz", block(0, 5, 1))
+    after, faults = evaluate_predictions(*folders, labels=LABELS)
+    assert faults == ()
+    assert [case.labels for case in after.cases] == [case.labels for case in before.cases]
+
+
 def test_distances_are_in_millimetres_of_the_file(folders):
     evaluation, _ = evaluate_predictions(*folders, labels=LABELS, tolerance_mm=2.5)
     liver = evaluation.cases[0].labels["liver"]  # planes 0 and 1 are missing, 3 mm each

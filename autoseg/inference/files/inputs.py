@@ -47,13 +47,16 @@ class InputCase:
     """Why the case cannot be predicted; empty when its files look complete."""
 
 
-def find_inputs(inputs: Path, channel_names: Sequence[str], image_pattern: str | None = None) -> tuple[InputCase, ...]:
+def find_inputs(
+    inputs: Path, channel_names: Sequence[str], image_pattern: str | None = None, label_names: Collection[str] = ()
+) -> tuple[InputCase, ...]:
     """Cases in the order of their names, or of the list.
 
     Args:
         inputs: An image file, a folder of image files, or a .csv, .tsv or .json list.
         channel_names: The channels that the model expects.
         image_pattern: Names of the images in the folder; None: they are recognised.
+        label_names: Labels of the model: in a folder, `X_liver` beside the image X is the mask of its liver.
 
     Raises:
         UsageError: If there is no such file or folder, it holds no image, or the list cannot be understood.
@@ -64,7 +67,7 @@ def find_inputs(inputs: Path, channel_names: Sequence[str], image_pattern: str |
         found = find_pattern_images(inputs, image_pattern, channel_names)
         cases = tuple(InputCase(case, tuple(images), fault) for case, images, fault in found)
     elif inputs.is_dir():
-        cases = _cases_in_folder(inputs, channel_names)
+        cases = _cases_in_folder(inputs, channel_names, label_names)
     elif is_list_file(inputs):
         cases = tuple(_listed_cases(inputs, channel_names))
     else:
@@ -82,16 +85,18 @@ def _stem(name: str) -> str:
     return composed(split_ending(name)[0])
 
 
-def _cases_in_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+def _cases_in_folder(folder: Path, channel_names: Sequence[str], label_names: Collection[str]) -> tuple[InputCase, ...]:
     names = image_files(folder)
     if not names:
-        return _cases_in_subfolders(folder, channel_names)
-    kept = _without_label_maps(names, channel_names)
+        return _cases_in_subfolders(folder, channel_names, label_names)
+    kept = _without_label_maps(names, channel_names, label_names)
     _log_left_out(folder, [name for name in names if name not in kept])
     return _cases_of_files(folder, kept, channel_names)
 
 
-def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+def _cases_in_subfolders(
+    folder: Path, channel_names: Sequence[str], label_names: Collection[str]
+) -> tuple[InputCase, ...]:
     """Cases of a dataset's folder of images, or of a folder with one subfolder for each case, or of BIDS."""
     subfolders = visible_folders(folder)
     of_bids = find_bids_images(folder, channel_names)
@@ -104,7 +109,7 @@ def _cases_in_subfolders(folder: Path, channel_names: Sequence[str]) -> tuple[In
                 f"{folder}: has the folders {' and '.join(images)}; give the one with the images to predict"
             )
         logger.info("the images in %s are predicted", folder / images[0])
-        return _cases_in_folder(folder / images[0], channel_names)
+        return _cases_in_folder(folder / images[0], channel_names, label_names)
     by_folder: list[tuple[str, tuple[InputCase, ...]]] = []
     left_out = []
     for name in folders_with_images(folder, subfolders):
@@ -194,21 +199,31 @@ def _without_channel_name(stem: str, channel_name: str) -> str | None:
     return match[1] if match else None
 
 
-def _without_label_maps(names: Sequence[str], channel_names: Sequence[str]) -> list[str]:
+def _without_label_maps(names: Sequence[str], channel_names: Sequence[str], label_names: Collection[str]) -> list[str]:
     """The names that are not label maps of others in the same folder."""
     marked = {name: found[0] for name in names if (found := split_label_word(_stem(name))) is not None}
     images = {key for name in names if name not in marked for key in _possible_ids(_stem(name), channel_names)}
     return [
         name
         for name in names
-        if not _is_mask_of_a_label(_stem(name), images)
+        if not _is_mask_of_a_label(_stem(name), images, label_names)
         and (name not in marked or marked[name].casefold() not in images)
     ]
 
 
-def _is_mask_of_a_label(stem: str, images: Collection[str]) -> bool:
-    """Whether a name is that of an image with a word for label maps and the name of a label behind it: X_mask_liver."""
-    return any(case.casefold() in images and has_label_word(rest) for case, rest in readings(stem) if rest)
+def _is_mask_of_a_label(stem: str, images: Collection[str], label_names: Collection[str]) -> bool:
+    """Whether a name is that of an image and of a label behind it: `X_mask_liver`, or `X_liver` for a known label."""
+    known = {_without_marks(name) for name in label_names}
+    return any(
+        case.casefold() in images and (has_label_word(rest) or _without_marks(rest) in known)
+        for case, rest in readings(stem)
+        if rest
+    )
+
+
+def _without_marks(name: str) -> str:
+    """A name in lower case, without what separates its words."""
+    return re.sub(r"[_\-. ]", "", name).casefold()
 
 
 def _log_left_out(folder: Path, names: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError, ImageFileError, UsageError
 from autoseg.imaging.datasets.labels.part_names import segment_parts, split_segmentations
-from autoseg.imaging.datasets.layouts.names import composed, split_label_word
+from autoseg.imaging.datasets.layouts.grouping import readings
+from autoseg.imaging.datasets.layouts.names import CHANNEL_WORDS, composed, split_label_word
 from autoseg.imaging.datasets.layouts.recognition import find_dataset
 from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
@@ -44,7 +45,7 @@ def find_references(folder: Path, cases: Collection[str]) -> dict[str, Path]:
     """Reference label maps of a folder by case name, sorted.
 
     Where files are called `CASE_seg` for cases that were predicted, only such files are references: those beside them
-    are images.
+    are images. A case may have been predicted under the name of its image, `CASE_ct`.
 
     Args:
         folder: Folder of label maps, or of images and label maps.
@@ -54,7 +55,12 @@ def find_references(folder: Path, cases: Collection[str]) -> dict[str, Path]:
         UsageError: If the folder does not exist, or two of its files have the same case name.
     """
     found = find_label_maps(folder)
-    marked = {case: path for stem, path in found.items() if stem not in cases and (case := _marked_case(stem))}
+    predicted = _names_by_case(cases)
+    marked = {
+        predicted.get(case, case): path
+        for stem, path in found.items()
+        if (case := _marked_case(stem)) and stem not in cases
+    }
     if not marked.keys() & set(cases):
         return found
     logger.info("the %d files of %s that are marked as label maps are the references", len(marked), folder)
@@ -78,8 +84,18 @@ def find_reference_files(folder: Path, cases: Collection[str]) -> dict[str, Case
             dataset = split_segmentations(find_dataset(folder))
         except DatasetError:
             return found
-        return {files.case: _absolute(files, dataset.folder) for files in dataset.cases if files.label}
+        predicted = _names_by_case(cases)
+        labelled = (_absolute(files, dataset.folder) for files in dataset.cases if files.label)
+        return {predicted.get(files.case, files.case): files for files in labelled}
     return {case: _with_segments(files) for case, files in found.items()}
+
+
+def _names_by_case(names: Collection[str]) -> dict[str, str]:
+    """Names of predictions by the cases that they may mean: `p_ct` and `p_image` are p, unless p was predicted."""
+    by_case = {
+        case: name for name in names for case, rest in readings(name) if not rest or rest.casefold() in CHANNEL_WORDS
+    }
+    return by_case | {name: name for name in names}
 
 
 def _absolute(files: CaseFiles, folder: Path) -> CaseFiles:

@@ -360,3 +360,17 @@ def test_two_folders_of_images_have_to_be_chosen_from(tmp_path):
 def test_channels_are_found_whatever_characters_a_name_has(tmp_path):
     touch(tmp_path, "new\nline_0000.nii.gz", "new\nline_0001.nii.gz", "a\rb_0000.nii.gz", "a\rb_0001.nii.gz")
     assert [item.case for item in find_inputs(tmp_path, ("T1", "T2"))] == ["a\rb", "new\nline"]
+
+
+def test_masks_that_are_called_like_labels_of_the_model_are_no_images(tmp_path):
+    for name in (
+        "a.nii.gz",
+        "a_liver.nii.gz",
+        "a_left kidney.nii.gz",
+        "b.nii.gz",
+        "b_left_kidney.nii.gz",
+        "c_liver.nii.gz",
+    ):
+        (tmp_path / name).touch()
+    found = find_inputs(tmp_path, ONE, None, {"background": 0, "liver": 1, "left_kidney": 2})
+    assert [case.case for case in found] == ["a", "b", "c_liver"]  # nothing says that c_liver is a mask
