@@ -13,7 +13,6 @@ import pickle
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from _thread import interrupt_main
@@ -32,7 +31,7 @@ import psutil
 from threadpoolctl import threadpool_limits
 
 from autoseg.errors import UsageError
-from autoseg.system import measure_available_memory
+from autoseg.system import leave_signals_to_parent, measure_available_memory
 from autoseg.text import format_memory
 
 logger = logging.getLogger("autoseg.workers")
@@ -355,7 +354,8 @@ def _bare_main_module() -> Iterator[None]:
 def _serve(connection: Connection, work: Callable[[Item], Result]) -> None:
     """Work on items, each in a tuple, until None comes; runs in a worker."""
     try:
-        _follow_parent()
+        leave_signals_to_parent(("SIGINT", "SIGHUP", "SIGUSR1"), _end_soon)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # interrupts, so that temporary files are removed
         with threadpool_limits(1):  # the workers share the cores
             connection.send(READY)
             while message := connection.recv():
@@ -385,23 +385,8 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _follow_parent() -> None:
-    """Let this worker end when its parent says so or is gone.
-
-    A signal to the whole group of processes (a terminal's, a batch system's) is the parent's to answer: it ends its
-    workers by SIGTERM, which interrupts the work so that temporary files are removed.
-    """
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name):  # Windows has only some of them
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-
-
-def _end_after(parent: BaseProcess) -> None:
-    parent.join()
+def _end_soon() -> None:
+    """Interrupt the work, and end without asking where code of a library does not let itself be interrupted."""
     interrupt_main(signal.SIGTERM)
     time.sleep(SECONDS_TO_END)
-    os._exit(1)  # code of a library did not let itself be interrupted
+    os._exit(1)

@@ -1,16 +1,21 @@
-"""Cores and memory that this process has, on Linux, macOS and Windows, and memory of a GPU; none of it needs torch.
+"""Cores, memory and parent of this process, on Linux, macOS and Windows, and memory of a GPU; none of it needs torch.
 
 They decide how many workers preprocessing, training and evaluation start, and how much memory prediction plans with.
-Tested in tests/test_system.py and tests/cli/test_planning_device.py.
+Tested in tests/test_system.py, tests/cli/test_planning_device.py and tests/test_processes.py.
 """
 
+import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -233,3 +238,26 @@ def _ask_driver(index: int, question: str) -> str:
         return ""
     lines = answer.stdout.strip().splitlines()
     return lines[0].strip() if answer.returncode == 0 and lines else ""
+
+
+def leave_signals_to_parent(names: Sequence[str], when_it_is_gone: Callable[[], None]) -> None:
+    """Ignore signals in a worker process, not by the handlers that it inherited, and watch the parent.
+
+    A signal to the whole group of processes (a terminal's, torchrun's, a batch system's) is the parent's to answer: it
+    ends its workers when it is ready.
+
+    Args:
+        names: Signals to ignore; those that the system does not have are left out.
+        when_it_is_gone: Called in a thread when the parent has ended; nobody is left to speak to.
+    """
+    for name in names:
+        if hasattr(signal, name):  # Windows has only some of them
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_await_end, args=(parent, when_it_is_gone), daemon=True).start()
+
+
+def _await_end(parent: BaseProcess, when_it_is_gone: Callable[[], None]) -> None:
+    parent.join()
+    when_it_is_gone()

@@ -242,3 +242,13 @@ def write_nifti(array, path, spacing=SPACING):
 def load_exactly(model: Path, **options: Any) -> Predictor:
     """Load a model on the CPU in float32, so that label maps can be compared voxel by voxel."""
     return Predictor(model, PredictionOptions(device="cpu", precision="fp32", **options))
+
+
+def touch_files(folder: Path, cases, *patterns: str) -> Path:
+    """Empty files, called by patterns with the case in braces."""
+    for case in cases:
+        for pattern in patterns:
+            path = folder / pattern.format(case)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return folder

@@ -21,6 +21,7 @@ SLURM, KUBERNETES = "slurm", "kubernetes"
 _TIME_LIMIT = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}")
 _WORD = re.compile(r"[\w.:,=+@%&|*()\[\]/-]+", re.ASCII)
 _MEMORY = re.compile(r"[1-9]\d*[MGT]")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,9 +186,7 @@ def _word(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If it has blanks, quotes or line ends.
     """
-    if not _WORD.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one word of letters, digits and signs such as : = , -")
-    return text
+    return _matching(text, _WORD, "one word of letters, digits and signs such as : = , -")
 
 
 def _time_limit(text: str) -> str:
@@ -196,9 +195,7 @@ def _time_limit(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If it is something else.
     """
-    if not _TIME_LIMIT.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time limit such as 90 (minutes), 12:00:00 or 2-00:00:00")
-    return text
+    return _matching(text, _TIME_LIMIT, "a time limit such as 90 (minutes), 12:00:00 or 2-00:00:00")
 
 
 def _memory(text: str) -> str:
@@ -207,9 +204,7 @@ def _memory(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If it is something else.
     """
-    if not _MEMORY.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500M or 32G")
-    return text
+    return _matching(text, _MEMORY, "a size such as 500M or 32G")
 
 
 def _name(text: str) -> str:
@@ -218,8 +213,12 @@ def _name(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If Kubernetes would refuse it.
     """
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name of up to 40 small letters, digits and -")
+    return _matching(text, _NAME, "a name of up to 40 small letters, digits and -")
+
+
+def _matching(text: str, form: re.Pattern[str], expected: str) -> str:
+    if not form.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
     return text
 
 

@@ -6,15 +6,11 @@ from pathlib import Path
 import pytest
 
 from autoseg.cli.main import main
+from tests.builders import touch_files
 
 
 def make(folder: Path, *patterns: str) -> Path:
-    for case in ("a", "b", "c"):
-        for pattern in patterns:
-            path = folder / pattern.format(case)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    return folder
+    return touch_files(folder, ("a", "b", "c"), *patterns)
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])

@@ -81,3 +81,4 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path, monkeypatch):
 
 def test_a_missing_folder_has_nothing_to_sweep(tmp_path):
     sweep_temporaries(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()

@@ -2,10 +2,10 @@
 
 In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE, whatever their endings; any other image file is
 a case of its own, and so is each numbered file whose number cannot be a channel of the model, or that has all channels
-of the model itself. Label maps beside their
-images (`CASE_seg.ext`) are left out. Channels may also be called by their names, `CASE_t1.ext`, and each case may have
-a subfolder of its own. A list is one as for training, whose label maps are not needed and not read; columns that are
-called like the channels of the model may have any order.
+of the model itself. Label maps beside their images (`CASE_seg.ext`, `CASE_liver.ext` for a label of the model) are left
+out. Channels may also be called by their names, `CASE_t1.ext`, and each case may have a subfolder of its own. A list is
+one as for training, whose label maps are not needed and not read; columns that are called like the channels of the
+model may have any order.
 """
 
 import logging

@@ -13,10 +13,10 @@ import math
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 
@@ -32,7 +32,7 @@ from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
-from autoseg.system import count_cores, measure_available_memory
+from autoseg.system import count_cores, leave_signals_to_parent, measure_available_memory
 from autoseg.text import format_memory
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
@@ -199,7 +199,8 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
         self.next_batch += thread_id
         # the workers share the cores; without this each of them would use all
         torch.set_num_threads(1)
-        follow_parent()
+        # the parent finishes its step, for which it may need one more batch
+        leave_signals_to_parent(("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"), partial(os._exit, 1))
 
     def generate_train_batch(self) -> Batch:
         """Make this loader's next batch.
@@ -266,25 +267,6 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
             message = f"{task} failed: {type(error).__name__}: {error}"
             self.failures.put(message)
             raise TrainingError(message) from error
-
-
-def follow_parent() -> None:
-    """Let this worker end when its parent says so or is gone, not by the handlers that it inherited.
-
-    A signal to the whole group of processes (a terminal's, torchrun's, a batch system's) is the parent's to answer: it
-    finishes its step, for which it may need one more batch, and ends its workers.
-    """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name):  # Windows has only some of them
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)  # a killed parent cannot say more
 
 
 def deliver(loader: PatchLoader, workers: int) -> Generator[Batch, None, None]:

@@ -10,17 +10,13 @@ from autoseg.errors import UsageError
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset
 from autoseg.imaging.datasets.list_writing import write_case_list
+from tests.builders import touch_files
 
 V2 = {"channel_names": {"0": "MRI", "1": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
 
 
 def make(folder: Path, *patterns: str) -> Path:
-    for case in ("p, 1", "p_2", "q"):
-        for pattern in patterns:
-            path = folder / pattern.format(case)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    return folder
+    return touch_files(folder, ("p, 1", "p_2", "q"), *patterns)
 
 
 def facts(found: FoundDataset) -> list[object]:
