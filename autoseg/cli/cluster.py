@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from autoseg.cluster.kubernetes import KubernetesOptions, Volume
-    from autoseg.cluster.trainings import Training
+    from autoseg.costs.runs import Training
     from autoseg.records.workspace import Workspace
 
 SLURM, KUBERNETES = "slurm", "kubernetes"

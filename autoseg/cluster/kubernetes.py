@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from autoseg.cluster.trainings import Training
+from autoseg.costs.runs import Training
 from autoseg.errors import UsageError
 
 Manifest = dict[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.cluster.trainings import Training
+from autoseg.costs.runs import Training
 
 
 @dataclass(frozen=True, kw_only=True)

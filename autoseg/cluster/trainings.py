@@ -1,26 +1,12 @@
 """The trainings of a workspace in the order in which they can run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from typing_extensions import override
-
+from autoseg.costs.runs import Training
 from autoseg.errors import UsageError
 from autoseg.records.files import read_record
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Training:
-    """One configuration on one fold."""
-
-    configuration: str
-    fold: str
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.configuration}, fold {self.fold}"
 
 
 def cascade_order(plan: Plan) -> list[tuple[str, ...]]:

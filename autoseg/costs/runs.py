@@ -3,6 +3,9 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from typing_extensions import override
 
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Configuration, Plan
@@ -10,8 +13,16 @@ from autoseg.records.plan import Configuration, Plan
 NUMBER_BYTES = 4
 """Bytes of a weight, and of a voxel of a preprocessed channel before compression."""
 
-Training = tuple[str, str]
-"""Names of a configuration and of a fold."""
+
+class Training(NamedTuple):
+    """One configuration on one fold."""
+
+    configuration: str
+    fold: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.configuration}, fold {self.fold}"
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,12 @@ def run_costs(
         folds: Names of folds.
         finished: Trainings that are finished; others than those of this run do not count.
     """
-    trainings = tuple((name, fold) for name in configurations for fold in folds)
+    trainings = tuple(Training(name, fold) for name in configurations for fold in folds)
     done = tuple(training for training in trainings if training in finished)
     limits = [
-        plan.configurations[name].training.time_per_fold_seconds for name, fold in trainings if (name, fold) not in done
+        plan.configurations[training.configuration].training.time_per_fold_seconds
+        for training in trainings
+        if training not in done
     ]
     known = [seconds for seconds in limits if seconds is not None]
     return RunCosts(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from autoseg.cluster.dask_workers import DaskCluster
-from autoseg.cluster.trainings import Training as TrainingOfFold
 from autoseg.cluster.trainings import cascade_order
 from autoseg.costs.runs import RunCosts, Training
 from autoseg.errors import TrainingError, UsageError
@@ -28,7 +27,7 @@ logger = logging.getLogger("autoseg.pipeline")
 
 def finished_trainings(workspace: Workspace, plan: Plan) -> set[Training]:
     """Configurations and folds that have final weights."""
-    return {(name, fold) for name in plan.configurations for fold in workspace.trained_folds(name)}
+    return {Training(name, fold) for name in plan.configurations for fold in workspace.trained_folds(name)}
 
 
 @dataclass
@@ -55,7 +54,9 @@ class _RunClock:
         )  # fmt: skip
 
     def _seconds_left(self, trainings: Sequence[Training]) -> float | None:
-        expected = [self._expected_seconds(name) for name, fold in trainings if (name, fold) not in self.finished]
+        expected = [
+            self._expected_seconds(training.configuration) for training in trainings if training not in self.finished
+        ]
         known = [seconds for seconds in expected if seconds is not None]
         return sum(known) if len(known) == len(expected) else None
 
@@ -85,27 +86,26 @@ def train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: 
 
     failures: list[str] = []
     order = training_order(plan)
-    trainings = tuple((configuration, fold) for configuration in order for fold in folds)
+    trainings = tuple(Training(configuration, fold) for configuration in order for fold in folds)
     clock = _RunClock(plan, trainings, finished_trainings(workspace, plan))
     for configuration in order:
         if fault := _find_missing_maps(workspace, plan, configuration, folds):
             logger.warning("warning: %s is skipped: %s", configuration, fault)
             continue
         for fold in folds:
-            clock.announce((configuration, fold), len(folds))
+            training = Training(configuration, fold)
+            clock.announce(training, len(folds))
             began = time.monotonic()
             try:
                 checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
             except TrainingError as error:
-                failures.append(f"{configuration}, fold {fold}: {error}")
+                failures.append(f"{training}: {error}")
                 logger.warning("failed: %s", failures[-1])
                 continue
             if not checkpoint.finished:
-                raise TrainingError(
-                    f"{configuration}, fold {fold}: training was interrupted. Run the same command again to resume."
-                )
-            if (configuration, fold) not in clock.finished:
-                clock.seconds[configuration, fold] = time.monotonic() - began
+                raise TrainingError(f"{training}: training was interrupted. Run the same command again to resume.")
+            if training not in clock.finished:
+                clock.seconds[training] = time.monotonic() - began
     _refuse_to_select_nothing(workspace, plan, failures)
     return failures
 
@@ -122,7 +122,7 @@ def train_folds_on_cluster(
         for name, fault in faults.items():
             if fault:
                 logger.warning("warning: %s is skipped: %s", name, fault)
-        trainings = [TrainingOfFold(name, fold) for name in group if not faults[name] for fold in folds]
+        trainings = [Training(name, fold) for name in group if not faults[name] for fold in folds]
         ended = train_on_cluster(cluster, workspace, trainings, device)
         for number, (training, failure) in enumerate(ended, start=1):
             if failure:

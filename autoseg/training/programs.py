@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from autoseg.cluster.dask_workers import DaskCluster, describe_failure, end_is_asked_for, threads_of_worker
-from autoseg.cluster.trainings import Training
+from autoseg.costs.runs import Training
 from autoseg.errors import TrainingError
 from autoseg.locks import SECONDS_UNTIL_STALE, find_lock
 from autoseg.records.workspace import Workspace

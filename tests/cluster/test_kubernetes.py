@@ -14,7 +14,7 @@ from autoseg.cluster.kubernetes import (
     prediction_manifests,
     training_manifests,
 )
-from autoseg.cluster.trainings import Training
+from autoseg.costs.runs import Training
 from autoseg.errors import UsageError
 
 WORKSPACE = Path('/disk/it\'s a $(HOSTNAME) of "names"')

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.cluster.slurm import SlurmOptions, format_script
-from autoseg.cluster.trainings import Training
+from autoseg.costs.runs import Training
 from tests.cluster.slurm_by_hand import Slurm
 
 GROUPS = [

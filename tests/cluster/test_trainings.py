@@ -2,7 +2,8 @@
 
 import pytest
 
-from autoseg.cluster.trainings import Training, cascade_order, list_trainings
+from autoseg.cluster.trainings import cascade_order, list_trainings
+from autoseg.costs.runs import Training
 from autoseg.errors import UsageError
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from autoseg import pipeline
+from autoseg.costs.runs import Training
 from autoseg.errors import TrainingError, UsageError
 from autoseg.inference.models import cascade_maps
 from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run
@@ -207,9 +208,10 @@ def test_the_time_of_a_run_is_that_of_the_trainings_that_are_left(tmp_path, capl
     )
     assert duration.startswith("Time: at most 4 h 30 min for training, 30 min each")
     caplog.set_level("INFO", logger="autoseg.pipeline")
-    trainings = tuple((name, fold) for name in ("2d", "3d_fullres") for fold in cases)
-    clock = train_all._RunClock(plan, trainings, {("2d", "3")}, {("2d", "0"): 600.0, ("2d", "1"): 1200.0})
-    clock.announce(("2d", "2"), 5)  # two of 15 minutes by what the others took, five of 30
+    trainings = tuple(Training(name, fold) for name in ("2d", "3d_fullres") for fold in cases)
+    first, second, third, finished = trainings[:4]
+    clock = train_all._RunClock(plan, trainings, {finished}, {first: 600.0, second: 1200.0})
+    clock.announce(third, 5)  # two of 15 minutes by what the others took, five of 30
     assert caplog.messages == ["training 3 of 10: 2d, fold 2 (fold 3 of 5); about 3 h 0 min left for all trainings"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.cluster.trainings import Training
+from autoseg.costs.runs import Training
 from autoseg.errors import TrainingError
 from autoseg.locks import lock
 from autoseg.records.workspace import Workspace
