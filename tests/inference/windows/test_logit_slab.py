@@ -89,6 +89,7 @@ def open_files():
 
 def test_the_file_has_no_name_and_goes_with_the_slab(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.collect()  # garbage of earlier tests may hold open files
     before = open_files()
     slab = LogitSlab(3, 4, (5, 6), SlabStorage("file"))
     assert list(tmp_path.iterdir()) == []
