@@ -23,7 +23,6 @@ from pathlib import Path
 from autoseg.errors import LockedError, RecordError
 from autoseg.records.files import read_record
 from autoseg.records.lock import LockHolder
-from autoseg.records.temporaries import name_temporary
 from autoseg.records.workspace import Workspace
 from autoseg.system import host_name, machine_id, process_start
 from autoseg.text import format_duration, format_this_command
@@ -49,6 +48,11 @@ class FoundLock:
     """None: the file cannot be understood, because it is being written, or damaged."""
     silent_seconds: float
     """Time since its last sign of life."""
+
+    @property
+    def token(self) -> str:
+        """Text that no other lock has, but for those that cannot be read."""
+        return "unreadable" if self.holder is None else self.holder.token
 
     @property
     def is_stale(self) -> bool:
@@ -82,8 +86,8 @@ def lock(path: Path, what: str) -> Iterator[None]:
     """
     holder = _describe_this_process(what)
     path.parent.mkdir(parents=True, exist_ok=True)
-    while not _create(path, holder):
-        _refuse_or_remove(path)
+    while not (_create(path, holder) or _take_over(path, holder)):
+        pass
     ended = threading.Event()
     beating = threading.Thread(target=_show_life, args=(path, holder.token, ended), daemon=True)
     beating.start()
@@ -180,27 +184,33 @@ def _create(path: Path, holder: LockHolder) -> bool:
     return True
 
 
-def _refuse_or_remove(path: Path) -> None:
-    """Remove a stale lock, so that it can be made again; refuse if its holder is at work.
+def _take_over(path: Path, holder: LockHolder) -> bool:
+    """Put this process's lock in the place of a stale one; refuse if its holder is at work.
 
-    It is moved aside first and looked at again: another process may have taken it over in between.
+    Who takes over first makes a claim that names the stale lock; of many, one can. The lock is there all the time, so
+    nobody can make it meanwhile. A claim whose process is gone is itself claimed.
+
+    Returns:
+        Whether the lock is held now; False: it was released or taken over in between, look again.
     """
-    found = find_lock(path)
-    if found is None:
-        return
-    if not found.is_stale:
-        raise LockedError(f"{found.describe()}. {_ADVICE}")
-    aside = name_temporary(path)
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return
-    moved = find_lock(aside)
-    if moved is not None and moved.holder != found.holder:
-        aside.rename(path)
-        return
-    aside.unlink(missing_ok=True)
-    logger.warning("warning: %s: its process does not run any more; the lock is taken over", _name_holder(found))
+    stale: list[FoundLock] = []
+    claim = path
+    while (found := find_lock(claim)) is not None:
+        if not found.is_stale:
+            raise LockedError(f"{found.describe()}. {_ADVICE}")
+        stale.append(found)
+        claim = path.with_name(f"{path.name}.{found.token}")
+    if not stale or not _create(claim, holder):
+        return False
+    now = find_lock(path)
+    if now is None or now.token != stale[0].token:
+        claim.unlink(missing_ok=True)
+        return False
+    claim.replace(path)
+    for found in stale[1:]:
+        found.path.unlink(missing_ok=True)
+    logger.warning("warning: %s: its process does not run any more; the lock is taken over", _name_holder(stale[0]))
+    return True
 
 
 def _name_holder(found: FoundLock) -> str:

@@ -143,29 +143,59 @@ def test_a_holder_that_lost_its_lock_says_so_once_and_leaves_that_of_the_other(p
     assert "was deleted or taken over" in message
 
 
-def test_of_many_that_try_at_once_one_takes_over_a_stale_lock(path):
+@pytest.mark.parametrize("claimed", [False, True])
+def test_of_many_that_try_at_once_one_takes_over_a_stale_lock(path, claimed):
+    """Also where the process that took it over before was killed while it did."""
+    for _ in range(20):
+        hold(path, pid=2**22 + 1, token="first")
+        if claimed:
+            hold(path.with_name("training.lock.first"), pid=2**22 + 1, token="second")
+        holding: list[int] = []
+        most: list[int] = []
+        refused: list[int] = []
+        start = threading.Barrier(8)
+
+        def try_to_hold(start=start, holding=holding, most=most, refused=refused):
+            start.wait()
+            try:
+                with lock(path, "planned"):
+                    holding.append(1)
+                    most.append(len(holding))
+                    time.sleep(0.002)
+                    holding.pop()
+            except LockedError:
+                refused.append(1)
+
+        threads = [threading.Thread(target=try_to_hold) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert max(most) == 1
+        assert len(most) + len(refused) == 8
+        assert list(path.parent.iterdir()) == []
+
+
+def test_a_claim_on_a_lock_that_was_taken_over_meanwhile_is_given_back(path, monkeypatch):
     hold(path, pid=2**22 + 1)
-    holding, most, refused = [], [], []
-    start = threading.Barrier(8)
+    create = locks._create
 
-    def try_to_hold():
-        start.wait()
-        try:
-            with lock(path, "planned"):
-                holding.append(1)
-                most.append(len(holding))
-                time.sleep(0.02)
-                holding.pop()
-        except LockedError:
-            refused.append(1)
+    def create_late(place, holder):
+        if place != path:
+            change(path, token="faster", pid=os.getpid(), process_started=None)
+        return create(place, holder)
 
-    threads = [threading.Thread(target=try_to_hold) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(most) == 1
-    assert len(most) + len(refused) == 8
+    monkeypatch.setattr(locks, "_create", create_late)
+    with pytest.raises(LockedError, match=f"by process {os.getpid()}"), lock(path, "planned"):
+        pass
+    assert [found.name for found in path.parent.iterdir()] == ["training.lock"]
+
+
+def test_a_lock_whose_token_would_be_another_path_cannot_be_read(path):
+    hold(path, token="../../x")
+    found = find_lock(path)
+    assert found is not None
+    assert found.holder is None
 
 
 def test_planning_and_training_are_refused_by_each_other_only_while_they_run(tmp_path):

@@ -3,7 +3,9 @@
 Tested in tests/test_locks.py.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from autoseg.records.files import Record
 
@@ -12,8 +14,8 @@ class LockHolder(Record):
     """Content of a lock file: which process made it. The file's time of change is its last sign of life."""
 
     schema_version: Literal[1] = 1
-    token: str
-    """Random text that no other lock has."""
+    token: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,64}$")]
+    """Random text that no other lock has; who takes a stale lock over makes a file of that name."""
     what: str
     """What it does, as the end of `... is being`: `planned`, or `trained (3d_fullres, fold 0)`."""
     command: str

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
+from autoseg.errors import LockedError
 from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.locks import find_locks, lock, refuse_trainings
 from autoseg.progress import ProgressBar, no_bar
@@ -77,5 +79,6 @@ def remove_leftovers(workspace: Workspace) -> list[str]:
     sweep_temporaries(workspace.root, recursive=True)
     stale = [found.path for found in find_locks(workspace) if found.is_stale]
     for path in stale:
-        path.unlink(missing_ok=True)
+        with suppress(LockedError), lock(path, "repaired"):  # somebody was faster
+            pass
     return [str(path) for path in stale]
