@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--folds", nargs="+", default=None, metavar="FOLD",
         help="default: the folds that were selected, else all trained folds",
     )  # fmt: skip
+    parser.add_argument(
+        "--accept-other-plan", action="store_true",
+        help="use weights that were trained for another plan, with a warning (default: they are refused)",
+    )  # fmt: skip
     _add_quality(parser.add_argument_group("quality and speed"))
     _add_outputs(parser.add_argument_group("what else to write"))
     _add_work(parser.add_argument_group("work"))
@@ -112,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
         region_of_interest=arguments.roi,
         refine=arguments.refine == "auto",
+        accept_other_plan=arguments.accept_other_plan,
         max_memory=None if limit is None else round(limit * 1e9),
     )
     choices = OutputChoices(**{output.name: getattr(arguments, output.name) for output in fields(OutputChoices)})

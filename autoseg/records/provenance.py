@@ -5,6 +5,8 @@ Tested in tests/test_provenance.py.
 
 from typing import Literal
 
+from pydantic import Field
+
 from autoseg.records.files import Record
 
 
@@ -27,3 +29,5 @@ class Provenance(Record):
     """Hash of the plan; empty: there was none."""
     data_hash: str
     """Hash of the files of all cases, as they were planned; empty: not known, as for imported models."""
+    weights_of_other_plans: tuple[str, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    """Configuration and fold of networks that were trained for another plan and used all the same."""

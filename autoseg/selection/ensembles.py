@@ -29,6 +29,7 @@ from autoseg.inference.models.loading import (
     LoadedConfiguration,
     cascade_steps,
     load_configuration,
+    refuse_other_plans,
     stream_stored_case,
     with_precision,
 )
@@ -182,6 +183,7 @@ def predict_again(run: ValidationRun, fold: str, names: Iterable[str], cases: Se
         PredictionError: If weights are damaged or belong to another plan.
     """
     loaded = {name: load_configuration(run.workspace, run.plan, name, [fold], "final", run.device) for name in names}
+    refuse_other_plans(run.workspace, loaded.values())
     members = {
         name: with_precision(member, run.precision, run.device, run.plan.encoding) for name, member in loaded.items()
     }

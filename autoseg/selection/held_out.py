@@ -17,7 +17,7 @@ from autoseg.imaging.arrays.labels import foreground_heads
 from autoseg.imaging.arrays.preprocessing import normalized_crop
 from autoseg.imaging.datasets.cases import CaseVolume, read_case
 from autoseg.imaging.formats.volume import Volume, restore_array, voxel_mm3
-from autoseg.inference.models.loading import load_with_previous, with_precision
+from autoseg.inference.models.loading import load_with_previous, refuse_other_plans, with_precision
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.refinement.patches import cut_patch, patch_box
 from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_head_surface
@@ -162,6 +162,7 @@ def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
     loaded = [
         load_with_previous(run.workspace, run.plan, name, [fold], "final", run.device) for name in cases.configurations
     ]
+    refuse_other_plans(run.workspace, loaded)
     members = tuple(with_precision(member, run.precision, run.device, run.plan.encoding) for member in loaded)
     return CasePredictor(plan=run.plan, members=members, memory_log_level=logging.DEBUG)
 

@@ -20,6 +20,7 @@ from autoseg.inference.models.loading import (
     LoadedConfiguration,
     choose_recipe,
     load_with_previous,
+    refuse_other_plans,
 )
 from autoseg.inference.refinement.loading import load_refiners, refiner_path
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
@@ -155,6 +156,7 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ModelToExport:
         load_with_previous(workspace, plan, name, recipe.folds, options.checkpoint, torch.device("cpu"))
         for name in recipe.configurations
     )
+    refuse_other_plans(workspace, members)
     stated = read_record(Selection, workspace.selection) if workspace.selection.is_file() else None
     selection = _make_selection(recipe, members, stated)
     earlier = read_manifest(workspace.root)

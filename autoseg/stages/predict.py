@@ -24,8 +24,10 @@ from autoseg.inference.models.loading import (
     LoadedConfiguration,
     choose_recipe,
     describe_recipe,
+    find_weights_of_other_plans,
     load_coarse_configuration,
     load_with_previous,
+    refuse_other_plans,
     with_first_folds,
     with_precision,
 )
@@ -84,6 +86,9 @@ class PredictionOptions:
     the coarse pass misses is lost."""
     refine: bool = True
     """Whether boundaries are refined if selection.json says so. Saved probabilities are those before refinement."""
+    accept_other_plan: bool = False
+    """Whether weights that were trained for another plan than the model's may be used, with a warning and as the
+    plan says: its spacing, normalisation and labels."""
     max_memory: int | None = None
     """Approximate limit in bytes of the whole process, from reading to writing; None: what the machine has free. Where
     RAM does not suffice, sums of windows are kept in a temporary file (in TMPDIR); label maps do not depend on it."""
@@ -141,7 +146,9 @@ class Predictor:
             logger.warning("warning: %s", fault)
         with open_model(Path(model)) as workspace:
             self.case_predictor = load_case_predictor(workspace, options, device)
-            self.provenance = describe_provenance(workspace, device=str(device))
+            self.provenance = describe_provenance(workspace, device=str(device)).model_copy(
+                update={"weights_of_other_plans": _name_weights_of_other_plans(self.case_predictor)}
+            )
         self.plan = self.case_predictor.plan
         self.members = self.case_predictor.members
         self.postprocessing = self.case_predictor.postprocessing
@@ -203,13 +210,15 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
     )
     if options.mirroring:
         members = _with_mirroring(members, plan, options)
-    coarse_pass = None
+    coarse_pass, coarser = None, None
     if options.region_of_interest:
         coarser = load_coarse_configuration(workspace, plan, members, checkpoint, device)
         if coarser is not None:
             coarser = with_precision(coarser, options.precision, device, plan.encoding)
         coarse_pass = CoarsePass(plan.encoding.activation == "softmax", coarser)
     refinement = recipe.refinement if options.refine else None
+    if not options.accept_other_plan:
+        refuse_other_plans(workspace, members if coarser is None else (*members, coarser))
     return CasePredictor(
         plan=plan,
         members=tuple(
@@ -224,6 +233,19 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         training_range=read_training_range(workspace.fingerprint),
         max_memory=options.max_memory,
     )
+
+
+def _name_weights_of_other_plans(predictor: CasePredictor) -> tuple[str, ...]:
+    """Name the networks that predict all the same, also in a warning."""
+    coarser = None if predictor.coarse_pass is None else predictor.coarse_pass.coarser
+    members = predictor.members if coarser is None else (*predictor.members, coarser)
+    names = tuple(f"{name}, fold {fold}" for name, fold in find_weights_of_other_plans(members))
+    if names:
+        logger.warning(
+            "warning: trained for another plan (spacing, normalisation, labels or network differ), but used with this "
+            "one: %s; label maps may be wrong", "; ".join(names),
+        )  # fmt: skip
+    return names
 
 
 def _with_mirroring(

@@ -19,7 +19,13 @@ from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.volume import orient_array, voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps
-from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, stream_stored_case, with_precision
+from autoseg.inference.models.loading import (
+    LoadedConfiguration,
+    load_configuration,
+    refuse_other_plans,
+    stream_stored_case,
+    with_precision,
+)
 from autoseg.inference.restoring.restore import LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case
@@ -52,6 +58,7 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     """
     workspace, plan, name, cases = fold.workspace, fold.plan, fold.configuration_name, fold.split.validation
     loaded = load_configuration(workspace, plan, name, [fold.fold_name], "final", fold.device)
+    refuse_other_plans(workspace, [loaded])
     loaded = with_precision(loaded, fold.options.precision, fold.device, plan.encoding)
     is_cascade = loaded.configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else {}

@@ -74,6 +74,32 @@ def test_mirrored_axes_that_contradict_no_mirroring(model, images, tmp_path, cap
     assert "--mirror-axes y and --tta none contradict each other" in capsys.readouterr().err
 
 
+def test_weights_of_another_plan_are_used_when_that_is_asked_for(model, images, tmp_path, capsys):
+    """The same networks under a plan with another spacing; the label map is on the image's grid in any case."""
+    other = shutil.copytree(model, tmp_path / "other")
+    content = json.loads((other / "plan.json").read_text())
+    content["configurations"]["3d_fullres"]["spacing"] = [2.0, 1.5, 1.5]
+    (other / "plan.json").write_text(json.dumps(content))
+    assert predict(other, images / "a.nii.gz", tmp_path / "refused") == 2
+    assert "was trained for another plan" in (said := capsys.readouterr().err)
+    assert "autoseg predict --accept-other-plan" in said
+    assert not (tmp_path / "refused").exists()
+    assert main(["export", str(other), "-o", str(tmp_path / "refused")]) == 2
+    assert not (tmp_path / "refused").exists()
+    out = tmp_path / "out"
+    assert predict(other, images / "a.nii.gz", out, "--accept-other-plan", "--provenance", "-f", "1", "2") == 0
+    names = ["3d_fullres, fold 1", "3d_fullres, fold 2"]
+    assert f"but used with this one: {'; '.join(names)}; label maps may be wrong" in capsys.readouterr().err
+    assert json.loads((out / "provenance.json").read_text())["weights_of_other_plans"] == names
+    assert nibabel.load(out / "a.nii.gz").shape == SHAPE[::-1]
+
+
+def test_a_plan_of_its_own_needs_no_acceptance(model, images, tmp_path, capsys):
+    assert predict(model, images / "a.nii.gz", tmp_path, "--accept-other-plan", "--provenance", "-f", "1") == 0
+    assert "another plan" not in capsys.readouterr().err
+    assert "weights_of_other_plans" not in json.loads((tmp_path / "provenance.json").read_text())
+
+
 def test_statistics_of_a_folder(model, images, tmp_path):
     assert predict(model, images, tmp_path, "--statistics") == 0
     assert names(tmp_path) == [*(f"{case}.nii.gz" for case in CASES), "statistics.csv"]

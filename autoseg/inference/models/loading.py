@@ -52,6 +52,8 @@ class LoadedConfiguration:
     networks: tuple[nn.Module, ...]
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch that the training of every fold mirrored."""
+    other_plan_folds: tuple[str, ...] = ()
+    """Folds whose weights were trained for another plan than that of the workspace."""
     previous: Self | None = None
     """Previous step of a cascade, which makes the label maps that these networks take as input; None without a
     cascade, or where the label maps come from elsewhere."""
@@ -220,6 +222,8 @@ def load_configuration(
 ) -> LoadedConfiguration:
     """Build the networks of a configuration's folds and load their weights; of a cascade, those of this step alone.
 
+    Weights of another plan are loaded if they fit: whoever uses them calls `refuse_other_plans`, or says that they are.
+
     Args:
         workspace: Workspace with the weights.
         plan: Plan with the configuration.
@@ -242,12 +246,37 @@ def load_configuration(
             f"{workspace.root}: configuration {name!r} has no checkpoint_{checkpoint} for fold(s) "
             f"{', '.join(missing) or 'any'}; trained folds: {', '.join(trained) or 'none'}"
         )
-    axes = _common_mirror_axes(name, [_read_checkpoint(workspace, plan, name, fold, checkpoint) for fold in chosen])
+    records = [_read_checkpoint(workspace, name, fold, checkpoint) for fold in chosen]
+    others = tuple(record.fold for record in records if not is_model_of(plan, name, record.model_hash))
+    axes = _common_mirror_axes(name, records)
     networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
-    return LoadedConfiguration(name, configuration, chosen, networks, axes, passes=NetworkPasses(device))
+    return LoadedConfiguration(name, configuration, chosen, networks, axes, others, passes=NetworkPasses(device))
 
 
-def _read_checkpoint(workspace: Workspace, plan: Plan, name: str, fold: str, checkpoint: str) -> Checkpoint:
+def refuse_other_plans(workspace: Workspace, members: Iterable[LoadedConfiguration]) -> None:
+    """Refuse weights that were trained for another plan than that of the workspace.
+
+    Raises:
+        PredictionError: If there are any; it names the first.
+    """
+    for name, fold in find_weights_of_other_plans(members):
+        raise PredictionError(
+            f"{workspace.fold(name, fold)}: this fold was trained for another plan (spacing, normalisation, labels or "
+            f"network differ). Restore the plan that it was trained for. {_advise(workspace, name, fold)} To predict "
+            "with it all the same: autoseg predict --accept-other-plan"
+        )
+
+
+def find_weights_of_other_plans(members: Iterable[LoadedConfiguration]) -> list[tuple[str, str]]:
+    """Configuration and fold of all weights that were trained for another plan, of cascade steps too."""
+    found = []
+    for member in members:
+        found += [(member.name, fold) for fold in member.folds if fold in member.other_plan_folds]
+        found += [] if member.previous is None else find_weights_of_other_plans([member.previous])
+    return found
+
+
+def _read_checkpoint(workspace: Workspace, name: str, fold: str, checkpoint: str) -> Checkpoint:
     """The record of a fold's weights, which belong to this fold, its model, and the record inside the weights file."""
     path = workspace.fold(name, fold) / f"checkpoint_{checkpoint}.json"
     record, weights = read_record(Checkpoint, path), path.with_suffix(".safetensors")
@@ -265,11 +294,6 @@ def _read_checkpoint(workspace: Workspace, plan: Plan, name: str, fold: str, che
             f"{weights}: the weights do not fit {path.name} beside them: they are of {inner.configuration}, fold "
             f"{inner.fold}, and of another plan or other cases if that is the same. Put both files of one training "
             f"there. {_advise(workspace, name, fold)}"
-        )
-    if not is_model_of(plan, name, record.model_hash):
-        raise PredictionError(
-            f"{path}: this fold was trained for another plan (spacing, normalisation, labels or network differ). "
-            f"Restore the plan that it was trained for. {_advise(workspace, name, fold)}"
         )
     return record
 
@@ -309,7 +333,10 @@ def _load_network(
     except (SafetensorError, OSError) as error:
         raise PredictionError(_describe_damage(path, error, workspace, name, fold)) from error
     except RuntimeError as error:
-        raise PredictionError(f"{path}: the weights do not fit the network in {workspace.plan}: {error}") from error
+        raise PredictionError(
+            f"{path}: this fold was trained for another plan: the weights do not fit the network in {workspace.plan} "
+            f"({error})"
+        ) from error
     layout = memory_format(configuration.network.dimensions)
     # the overloads of Module.to do not know layouts without a positional dtype
     return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]

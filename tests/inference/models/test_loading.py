@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autoseg.errors import PredictionError
-from autoseg.inference.models.loading import choose_recipe, load_configuration, load_with_previous
+from autoseg.inference.models.loading import (
+    choose_recipe,
+    find_weights_of_other_plans,
+    load_configuration,
+    load_with_previous,
+    refuse_other_plans,
+    with_first_folds,
+)
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
 from tests.builders import CASCADE, make_cascade_plan, make_dataset, make_plan, write_model
@@ -163,10 +170,37 @@ def test_damaged_and_foreign_weights(tmp_path, plan):
         load_configuration(workspace, plan, "2d", (), "final", CPU)
 
 
-def test_weights_of_another_plan_are_not_used_in_silence(tmp_path, plan):
+@pytest.fixture
+def changed_plan(cascade):
+    """Another spacing of both configurations, in networks of the same shape."""
+    return make_cascade_plan((3.5, 2.0, 2.0), (2.5, 1.0, 1.0))
+
+
+def test_weights_of_another_plan_are_named_with_what_to_do(tmp_path, cascade, changed_plan):
+    workspace = write_model(tmp_path, cascade, {"3d_lowres": ("0",), CASCADE: ("0",)})
+    write_model(tmp_path, changed_plan, {"3d_lowres": ("1",), CASCADE: ("1",)})
+    refuse_other_plans(workspace, [load_with_previous(workspace, changed_plan, CASCADE, ("1",), "final", CPU)])
+    loaded = load_with_previous(workspace, changed_plan, CASCADE, (), "final", CPU)
+    assert find_weights_of_other_plans([loaded]) == [(CASCADE, "0"), ("3d_lowres", "0")]
+    message = rf"{CASCADE}/fold_0: this fold was trained for another plan.*Copy or download"
+    with pytest.raises(PredictionError, match=message):
+        refuse_other_plans(workspace, [loaded])
+
+
+def test_weights_of_another_plan_in_an_earlier_cascade_step(tmp_path, cascade, changed_plan):
+    workspace = write_model(tmp_path, cascade, {"3d_lowres": ("0", "1")})
+    write_model(tmp_path, changed_plan, {CASCADE: ("0", "1")})
+    loaded = load_with_previous(workspace, changed_plan, CASCADE, (), "final", CPU)
+    assert find_weights_of_other_plans([loaded]) == [("3d_lowres", "0"), ("3d_lowres", "1")]
+    assert find_weights_of_other_plans([with_first_folds(loaded, 1)]) == [("3d_lowres", "0")]
+    with pytest.raises(PredictionError, match=r"3d_lowres/fold_0: this fold was trained for"):
+        refuse_other_plans(workspace, [loaded])
+
+
+def test_weights_of_a_network_of_another_shape(tmp_path, plan):
     workspace = write_model(tmp_path, plan, {"2d": ("0",)})
-    changed = plan.model_copy(update={"orientation": "as_stored" if plan.orientation == "canonical" else "canonical"})
-    with pytest.raises(PredictionError, match=r"checkpoint_final\.json: this fold was trained for another plan"):
+    changed = make_plan(SPACINGS, channel_names=("a", "b"))
+    with pytest.raises(PredictionError, match=r"checkpoint_final.safetensors: .* was trained for another plan"):
         load_configuration(workspace, changed, "2d", (), "final", CPU)
 
 
