@@ -187,10 +187,9 @@ class Bench:
 
 def _bare_step(run: TrainingRun, configuration: Configuration) -> Callable[[], None]:
     """The same network, loss and optimiser on one batch of noise that is on the device already."""
-    network, shape = configuration.network, (configuration.batch_size, *configuration.patch_size)
-    layout = torch.channels_last_3d if network.dimensions == 3 else torch.channels_last
-    image = torch.randn(shape[0], network.input_channels, *shape[1:], device=run.settings.device)
-    image = image.contiguous(memory_format=layout)
+    shape = (configuration.batch_size, *configuration.patch_size)
+    image = torch.randn(shape[0], configuration.network.input_channels, *shape[1:], device=run.settings.device)
+    image = image.contiguous(memory_format=run.layout)
     target = torch.randint(0, len(run.encoding.values), shape, device=run.settings.device)
 
     def step() -> None:

@@ -16,6 +16,7 @@ from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses
 from autoseg.inference.windows.sliding_window import WindowSettings, choose_window_batch, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device, choose_dtype
+from autoseg.networks.layout import place_network
 from autoseg.records.network import NetworkSpec
 
 MIRROR_AXES = (0, 1, 2)
@@ -29,7 +30,7 @@ def main() -> None:
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
     network = _build_network(options.features, device)
-    forward = NetworkPass(network, NetworkPasses(device, dtype))
+    forward = NetworkPass(network, NetworkPasses(device, dtype=dtype))
     image = torch.randn(1, *options.shape)
     chosen = choose_window_batch(options.patch)
     batches = sorted({1, chosen, *options.batches})
@@ -74,9 +75,8 @@ def _build_network(features: int, device: torch.device) -> torch.nn.Module:
         encoder_blocks=(2, 2, 2),
         decoder_blocks=(2, 2),
     )
-    network = build_network(spec, deep_supervision=False).to(device).eval()
-    # the overloads of Module.to do not know a layout without a dtype
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    network: torch.nn.Module = build_network(spec, deep_supervision=False)
+    return place_network(network, spec, device).eval()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from autoseg.networks.devices import memory_format
+from autoseg.networks.layout import channels_last
 
 SQUARES_AT_ONCE: Final = 2**18
 """Numbers; 1 MB in float32, which stays near the processor."""
@@ -112,7 +112,7 @@ def _goes_sample_by_sample(features: Tensor) -> bool:
 
 
 def _is_channels_last(features: Tensor) -> bool:
-    return features.is_contiguous(memory_format=memory_format(features.ndim - 2))
+    return features.is_contiguous(memory_format=channels_last(features.ndim - 2))
 
 
 NormalizationType = type[InstanceNormalization | nn.BatchNorm2d | nn.BatchNorm3d]

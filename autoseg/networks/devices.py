@@ -117,15 +117,6 @@ def _cpu_computes_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def memory_format(dimensions: int) -> torch.memory_format:
-    """Memory layout in which networks compute: channels last, which convolutions are fastest in.
-
-    Args:
-        dimensions: Spatial axes of the network, 2 or 3; a batch of images has two axes more.
-    """
-    return torch.channels_last if dimensions == 2 else torch.channels_last_3d
-
-
 def keep_freed_memory() -> bool:
     """Let this process, and those it forks later, reuse freed memory instead of handing it back to the system.
 

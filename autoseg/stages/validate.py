@@ -31,6 +31,7 @@ from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
+from autoseg.networks.layout import place_network
 from autoseg.networks.weight_files import read_weights_hash
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import CaseFiles, foreground_names
@@ -121,7 +122,8 @@ def estimate_validation_seconds(fold: Fold) -> float:
     if not fold.split.validation:
         return 0.0
     configuration = fold.configuration
-    network = build_network(configuration.network, deep_supervision=False).to(fold.device).eval()
+    network = build_network(configuration.network, deep_supervision=False)
+    network = place_network(network, configuration.network, fold.device).eval()
     axes = configuration.training.mirror_axes
     untrained = LoadedConfiguration(fold.configuration_name, configuration, (), (network,), axes)
     untrained = with_precision(untrained, fold.options.precision, fold.device, fold.plan.encoding)

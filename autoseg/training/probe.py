@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autoseg.costs.architectures import ARCHITECTURES, forward_macs
 from autoseg.errors import TrainingError
-from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory, memory_format
+from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec
@@ -148,11 +148,10 @@ def _training_seconds(
 def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
     """Seconds of one network pass; the logits' way back to the CPU waits for a GPU to finish."""
     run.network.eval()
-    layout = memory_format(windows.ndim - 2)
     began, passes = time.monotonic(), -1
     while passes < 1 or time.monotonic() - began < SECONDS_PER_PREDICTION:
         with run.autocast():
-            logits = run.network(windows.to(run.settings.device, memory_format=layout))
+            logits = run.network(windows.to(run.settings.device, memory_format=run.layout))
         logits.to("cpu", torch.float32)
         passes += 1
         if passes == 0:  # the first one sets up kernels

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from autoseg.networks.devices import memory_format
+from autoseg.networks.layout import place_network
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.networks.weight_files import write_weights
 from autoseg.records.network import NetworkSpec
@@ -124,9 +124,7 @@ def _build_network(spec: NetworkSpec, seed: int, device: torch.device) -> Refine
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = RefinerNetwork(spec)
-    layout = memory_format(2 if network.is_flat else 3)
-    placed: RefinerNetwork = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # knows no layouts
-    return placed
+    return place_network(network, spec, device)
 
 
 def save_refiner(network: RefinerNetwork, path: Path) -> None:

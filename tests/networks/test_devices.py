@@ -17,7 +17,6 @@ from autoseg.networks.devices import (
     describe_faulty_versions,
     is_out_of_memory,
     keep_freed_memory,
-    memory_format,
     use_precision,
     why_no_gpu,
 )
@@ -124,14 +123,6 @@ def test_other_systems_keep_their_ways(monkeypatch):
 def test_c_library_without_the_option(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
     assert not keep_freed_memory()
-
-
-@pytest.mark.parametrize(
-    ("shape", "strides"), [((2, 3, 4, 5), (60, 1, 15, 3)), ((2, 3, 4, 5, 6), (360, 1, 90, 18, 3))], ids=["2D", "3D"]
-)
-def test_the_channels_of_a_voxel_are_side_by_side(shape, strides):
-    batch = torch.zeros(shape).contiguous(memory_format=memory_format(len(shape) - 2))
-    assert batch.stride() == strides
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
-from autoseg.networks.devices import memory_format
+from autoseg.networks.layout import place_network
 from autoseg.networks.weight_files import is_same_training, read_inner_record, read_weights
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
@@ -212,7 +212,8 @@ def with_precision(
     Raises:
         UsageError: If the precision is unknown, or not available on the device.
     """
-    passes = choose_passes(precision, device, is_softmax=encoding.activation == "softmax")
+    normalization = loaded.configuration.network.normalization
+    passes = choose_passes(precision, device, normalization, is_softmax=encoding.activation == "softmax")
     previous = None if loaded.previous is None else with_precision(loaded.previous, precision, device, encoding)
     return replace(loaded, passes=passes, previous=previous)
 
@@ -250,7 +251,8 @@ def load_configuration(
     others = tuple(record.fold for record in records if not is_model_of(plan, name, record.model_hash))
     axes = _common_mirror_axes(name, records)
     networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
-    return LoadedConfiguration(name, configuration, chosen, networks, axes, others, passes=NetworkPasses(device))
+    passes = NetworkPasses(device, configuration.network.normalization)
+    return LoadedConfiguration(name, configuration, chosen, networks, axes, others, passes=passes)
 
 
 def refuse_other_plans(workspace: Workspace, members: Iterable[LoadedConfiguration]) -> None:
@@ -337,9 +339,7 @@ def _load_network(
             f"{path}: this fold was trained for another plan: the weights do not fit the network in {workspace.plan} "
             f"({error})"
         ) from error
-    layout = memory_format(configuration.network.dimensions)
-    # the overloads of Module.to do not know layouts without a positional dtype
-    return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]
+    return place_network(network, configuration.network, device).eval()
 
 
 def stream_case_logits(

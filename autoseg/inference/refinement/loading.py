@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from autoseg.errors import PredictionError
 from autoseg.inference.refinement.refine import LoadedRefiners
-from autoseg.networks.devices import memory_format
+from autoseg.networks.layout import place_network
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.networks.weight_files import read_weights
 from autoseg.records.files import hash_file
@@ -49,9 +49,7 @@ def load_refiner(path: Path, spec: NetworkSpec, device: torch.device) -> Refiner
         network.load_state_dict(read_weights(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise PredictionError(f"{path}: the weights cannot be read ({error}); run autoseg select again") from error
-    layout = memory_format(2 if network.is_flat else 3)
-    # the overloads of Module.to do not know layouts without a positional dtype
-    return network.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload, no-any-return]
+    return place_network(network, spec, device).eval()
 
 
 def refiner_path(workspace: Workspace, index: int) -> Path:

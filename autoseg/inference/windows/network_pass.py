@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from autoseg.inference.windows.logit_slab import CPU
-from autoseg.networks.devices import is_out_of_memory, memory_format, release_cached_memory, use_precision
+from autoseg.networks.devices import is_out_of_memory, release_cached_memory, use_precision
+from autoseg.networks.layout import Normalization, choose_layout
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -250,6 +251,8 @@ class NetworkPasses:
     """How the windows of one configuration go through its networks; shared by all cases and threads."""
 
     device: torch.device = CPU
+    normalization: Normalization = "instance"
+    """What the networks' convolutions are normalised over, which their memory layout depends on."""
     dtype: torch.dtype = torch.float32
     """Type of autocast while there is no trial, or it has not accepted another one; float32: none."""
     batch: BatchTrial = field(default_factory=BatchTrial)
@@ -268,13 +271,16 @@ class NetworkPasses:
         return self.trial.candidate if self.trial is not None and self.trial.accepted else self.dtype
 
 
-def choose_passes(precision: str, device: torch.device, *, is_softmax: bool) -> NetworkPasses:
+def choose_passes(
+    precision: str, device: torch.device, normalization: Normalization, *, is_softmax: bool
+) -> NetworkPasses:
     """How one configuration computes: the one rule for validation, selection and prediction.
 
     Args:
         precision: `fp32`, `tf32`, `bf16` or `fp16`, which are followed; or `auto`: a trial of 16 bits where the device
             computes in them, else float32.
         device: Device of the networks.
+        normalization: What their convolutions are normalised over.
         is_softmax: Whether the largest head decides, head 0 for background; else every positive head is a region.
 
     Raises:
@@ -282,8 +288,8 @@ def choose_passes(precision: str, device: torch.device, *, is_softmax: bool) -> 
     """
     dtype = use_precision(precision, device)
     if precision == "auto" and dtype != torch.float32:
-        return NetworkPasses(device, trial=PrecisionTrial(dtype, is_softmax))
-    return NetworkPasses(device, dtype)
+        return NetworkPasses(device, normalization, trial=PrecisionTrial(dtype, is_softmax))
+    return NetworkPasses(device, normalization, dtype)
 
 
 class NetworkPass:
@@ -312,7 +318,7 @@ class NetworkPass:
     def __call__(self, windows: Tensor) -> Tensor:
         """Logits (B, K, *spatial) of windows (B, C, *spatial), for any B."""
         passes, trial = self._passes, self._passes.trial
-        layout = memory_format(windows.ndim - 2)
+        layout = choose_layout(windows.ndim - 2, passes.normalization, passes.device)
         windows = windows.to(passes.device, memory_format=layout)
         if self._num_labels:
             windows = expand_label_map(windows, self._num_labels)

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoseg.networks.devices import memory_format
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.batch import Batch
 
 DeviceBatch = tuple[Tensor, Tensor, list[str]]
-"""A batch, ready for the network: image (B, C, *S) float32, channels last in memory; label indices (B, *S) int64; and
-the case id by sample."""
+"""A batch, ready for the network: image (B, C, *S) float32, in the network's memory layout; label indices (B, *S)
+int64; and the case id by sample."""
 
 
 class DeviceFeed:
@@ -31,6 +30,7 @@ class DeviceFeed:
         batches: Iterator[Batch],
         device: torch.device,
         stream: torch.cuda.Stream | None,
+        layout: torch.memory_format,
         augmentation: DeviceAugmentation | None = None,
     ) -> None:
         """Nothing is read yet.
@@ -40,10 +40,12 @@ class DeviceFeed:
             device: Where they go.
             stream: Stream of a GPU that copies them, one for all feeds of a training, because the memory of each
                 stream is kept apart; None on a CPU.
+            layout: Memory layout of the network, in which images are given.
             augmentation: Applied to batches that bring seeds for it, where the loader left it to the device.
         """
         self._batches = batches
         self._device = device
+        self._layout = layout
         self._augmentation = augmentation
         self._stream = stream
         self._ahead: tuple[Batch, Tensor, Tensor] | None = None
@@ -59,7 +61,7 @@ class DeviceFeed:
             self._await_copy(self._stream, image, target)
         if self._augmentation is not None and "seeds" in batch:
             image, target = self._augmentation(image, target, np.asarray(batch["seeds"]))
-        return image.contiguous(memory_format=memory_format(image.ndim - 2)), target.long(), batch["cases"]
+        return image.contiguous(memory_format=self._layout), target.long(), batch["cases"]
 
     def fetch_next(self) -> None:
         """Read and copy the next batch already; called when the device has been given work."""

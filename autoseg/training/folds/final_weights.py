@@ -54,7 +54,7 @@ def _compare(
 ) -> list[float | None]:
     """Mean pseudo-Dice of each network on the same patches."""
     counts = [PseudoDice(run.encoding) for _ in networks]
-    feed = DeviceFeed(batches, run.settings.device, run.copy_stream)
+    feed = DeviceFeed(batches, run.settings.device, run.copy_stream, run.layout)
     for _ in range(max(run.spec.validation_steps, MIN_BATCHES)):
         image, target, _ = feed.take()
         for network, count in zip(networks, counts, strict=True):

@@ -62,7 +62,7 @@ def train_epoch(
     """
     run.training_call.train()
     device = run.settings.device
-    feed = DeviceFeed(batches, device, run.copy_stream, run.augmentation)
+    feed = DeviceFeed(batches, device, run.copy_stream, run.layout, run.augmentation)
     max_queued = 1 if device.type == "cuda" else 0  # a GPU computes the next step while this one's loss is read
     began, rate = time.monotonic(), 0.0
     losses: list[float] = []
@@ -96,7 +96,7 @@ def validate_epoch(
         The mean loss, None if no loss was finite; and the pseudo-Dice by label.
     """
     network = run.kept_network.eval()
-    feed = DeviceFeed(batches, run.settings.device, run.copy_stream)
+    feed = DeviceFeed(batches, run.settings.device, run.copy_stream, run.layout)
     pseudo_dice = PseudoDice(run.encoding)
     losses: list[Tensor] = []
     progress = run.agree(clock)

@@ -87,6 +87,8 @@ class TrainingRun:
     spec: TrainingSpec
     encoding: LabelEncoding
     settings: StepSettings
+    layout: torch.memory_format
+    """Memory layout of the network, and of the images that it gets."""
     copy_stream: torch.cuda.Stream | None = None
     """Stream of a GPU that copies batches while it computes; None on a CPU."""
     saving: MemorySaving = field(default_factory=MemorySaving)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autoseg.networks.build import build_network
-from autoseg.networks.devices import memory_format
+from autoseg.networks.layout import choose_layout, place_network
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
@@ -57,8 +57,7 @@ def start_run(
         across_ranks=settings.ranks.sum,
     )
     _freeze_weightless_heads(network, loss)
-    layout = memory_format(configuration.network.dimensions)
-    network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    network = place_network(network, configuration.network, device)
     return TrainingRun(
         network=network,
         average=None if spec.weight_average_decay is None else WeightAverage(network, spec.weight_average_decay),
@@ -71,6 +70,7 @@ def start_run(
         spec=spec,
         encoding=encoding,
         settings=settings,
+        layout=_layout(configuration, device),
     )
 
 
@@ -87,7 +87,7 @@ def _training_call(network: nn.Module, configuration: Configuration, settings: S
     if settings.compiled:
         samples = len(Share(ranks.rank, ranks.count).samples(configuration.batch_size))
         shape = (samples, configuration.network.input_channels, *configuration.patch_size)
-        layout = memory_format(configuration.network.dimensions)
+        layout = _layout(configuration, settings.device)
         image = torch.zeros(shape, device=settings.device).contiguous(memory_format=layout)
         call = compile_network(network, image, settings.precision)
     if ranks.count == 1:
@@ -95,6 +95,10 @@ def _training_call(network: nn.Module, configuration: Configuration, settings: S
     if any(True for _ in network.buffers()):
         logger.info("batch normalisation: every process takes the statistics of its own part of the batch")
     return DistributedDataParallel(call)
+
+
+def _layout(configuration: Configuration, device: torch.device) -> torch.memory_format:
+    return choose_layout(configuration.network.dimensions, configuration.network.normalization, device)
 
 
 def _freeze_weightless_heads(network: nn.Module, loss: SegmentationLoss) -> None:
