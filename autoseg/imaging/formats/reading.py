@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike
 
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.detached import DETACHABLE_ENDINGS, detached_data_files
+from autoseg.imaging.formats.dicom.addresses import read_address
+from autoseg.imaging.formats.dicom.reading import SERIES_ENDING, read_series
+from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS, ZIP_ENDING
 from autoseg.imaging.formats.itk import read_itk, volume_from_simpleitk
 from autoseg.imaging.formats.label_values import read_values
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
@@ -46,6 +49,7 @@ __all__ = [
     "Volume",
     "data_files",
     "describe_notes",
+    "is_series",
     "read_grid",
     "read_image",
     "read_label_map",
@@ -61,7 +65,8 @@ def read_image(paths: Sequence[Path]) -> Volume:
     """Read one case's image.
 
     Args:
-        paths: One file (3D, 4D whose last axis is the channel, or colour), or one file per channel in order.
+        paths: One file (3D, 4D whose last axis is the channel, or colour), or one file per channel in order; a DICOM
+            series is a folder, a .zip archive or a file (`formats.dicom.reading.read_series`).
 
     Returns:
         Volume with array (C, Z, Y, X) float32 in stored order; grid and template are the first file's.
@@ -162,8 +167,21 @@ def volume_from_array(
     return Volume(array=_as_float32(voxels), grid=grid, template=Template(ending=ending, grid=grid))
 
 
+def is_series(path: Path) -> bool:
+    """Whether a path is read as DICOM: a folder, a zip archive, or a file with an ending of DICOM."""
+    target = read_address(path).path
+    if split_ending(target.name)[1] in IMAGE_ENDINGS:
+        return False
+    return target.suffix.lower() in (*DICOM_ENDINGS, ZIP_ENDING) or target.is_dir()
+
+
 def stored_ending(path: Path) -> str:
-    """The ending of an image file; .nii.gz for TIFF stacks, whose label maps are NIfTI because PNG holds one slice."""
+    """The ending of an image file; .nii.gz for TIFF stacks, whose label maps are NIfTI because PNG holds one slice.
+
+    Label maps of DICOM series are segmentations, .dcm.
+    """
+    if is_series(path):
+        return SERIES_ENDING
     return ".nii.gz" if has_pages(path) else split_ending(path.name)[1]
 
 
@@ -194,6 +212,8 @@ def _refuse_special(file: Path, path: Path) -> None:
 
 
 def _read(path: Path, *, as_labels: bool, with_palette: bool = True) -> Volume:
+    if is_series(path):
+        return read_series(path)
     ending = split_ending(path.name)[1]
     if path.exists():
         missing = [file.name for file in data_files(path) if not file.exists()]

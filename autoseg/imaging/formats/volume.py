@@ -18,6 +18,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.imaging.formats.dicom.series import DicomSeries
 from autoseg.imaging.formats.units import DEFAULT_UNIT
 from autoseg.records.case import Affine, Grid, Orientation, Spacing, Triple
 
@@ -78,6 +79,8 @@ class Template:
     """Number of spatial axes in the file, 2 or 3."""
     nifti_header: nibabel.Nifti1Header | None = None
     itk_geometry: ItkGeometry | None = None
+    series: DicomSeries | None = None
+    """The DICOM series that the image was read from; None: another format."""
 
 
 @dataclass(frozen=True)
