@@ -17,7 +17,7 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.dicom.frames import Frame, frames_of, read_header
 from autoseg.imaging.formats.dicom.sources import DicomSource
 
-LARGEST_FACTOR = 10
+MIN_SIZE_FACTOR = 10
 """A stack is taken without being asked for if it has at least this many times the slices of every other one, or the
 others are localizers."""
 
@@ -113,7 +113,7 @@ def choose_stack(stacks: Sequence[Stack], series: str | None, path: Path) -> Sta
     images = [stack for stack in images if not stack.frames[0].is_localizer] or images
     largest = max(images, key=lambda stack: len(stack.frames))
     others = [len(stack.frames) for stack in images if stack is not largest]
-    if all(LARGEST_FACTOR * count <= len(largest.frames) for count in others):
+    if all(MIN_SIZE_FACTOR * count <= len(largest.frames) for count in others):
         return largest
     raise ImageFileError(f"{path}: has {len(stacks)} images; say which one is meant. Choose one of:{listed}")
 
