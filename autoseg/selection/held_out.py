@@ -181,7 +181,10 @@ def _predict_case(
     record = prepared.records[member.name]
     image = normalized_crop(volume.image, record, member.configuration.normalization)
     reference = cropped_view(volume.labels, record)
-    with coarse_case(predictor.open_streams(prepared), image, encoding, (), cases.thresholds) as coarse:
+    with (
+        predictor.open_streams(prepared) as streams,
+        coarse_case(streams, image, encoding, (), cases.thresholds) as coarse,
+    ):
         yield HeldOutCase(files.case, coarse, reference, volume, axes)
 
 

@@ -1,6 +1,7 @@
 """`Predictor` as a library: every kind of image, several threads, no files, times."""
 
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from autoseg.inference.memory.estimate import device_bytes, measure_available
+from autoseg.inference.models.loading import stream_case_logits
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.predictor.images import as_volume
+from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.stages.predict import SPEEDS, PredictionOptions, Predictor
 from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_image, make_plan, write_model, write_nifti
 
@@ -39,7 +43,9 @@ def two_channels(seed=0):
 def test_what_predicts_many_cases_beside_other_work_says_no_memory(predictor, caplog, level, lines):
     quiet = replace(predictor.case_predictor, memory_log_level=level)
     with caplog.at_level(logging.INFO, "autoseg.predict"):
-        quiet.prepare(as_volume(two_channels(), SPACING, None), case="a")
+        prepared = quiet.prepare(as_volume(two_channels(), SPACING, None), case="a")
+        with quiet.open_streams(prepared):
+            pass
     assert sum("memory at the peak" in message for message in caplog.messages) == lines
 
 
@@ -195,3 +201,45 @@ def test_each_speed_averages_over_less():
     assert (best.mirroring, balanced.mirroring, fast.mirroring) == (True, False, False)
     assert (best.max_folds, balanced.max_folds, fast.max_folds) == (None, None, 1)
     assert best.overlap == balanced.overlap == 0.5 > fast.overlap
+
+
+@pytest.fixture
+def device_free(monkeypatch) -> list[int]:
+    """Free bytes of a device, which tests change."""
+    free = [0]
+    monkeypatch.setattr(
+        "autoseg.inference.predictor.case_predictor.measure_available",
+        lambda *arguments: replace(measure_available(*arguments), device=free[0]),
+    )
+    return free
+
+
+@pytest.fixture
+def places(monkeypatch) -> list[tuple[str, str]]:
+    """Name of the thread and place of the sums of every stream."""
+    found: list[tuple[str, str]] = []
+
+    def stream(*arguments, **options):
+        found.append((threading.current_thread().name, options["settings"].storage.place))
+        return stream_case_logits(*arguments, **options)
+
+    monkeypatch.setattr("autoseg.inference.predictor.case_predictor.stream_case_logits", stream)
+    return found
+
+
+def test_the_place_of_the_sums_is_chosen_when_the_networks_start(predictor, device_free, places):
+    """While a case is prepared, the sums of the one before fill the device; they are gone when its own turn comes."""
+    prepared = predictor.case_predictor.prepare(as_volume(two_channels(), SPACING, None))
+    device_free[0] = 10**12
+    predictor.case_predictor.predict(prepared)
+    assert places == [("MainThread", "device")]
+
+
+def test_threads_are_not_promised_the_same_memory(predictor, device_free, places):
+    first, second = (predictor.case_predictor.prepare(as_volume(two_channels(), SPACING, None)) for _ in range(2))
+    device_free[0] = 2 * device_bytes(first.estimate.steps, SlabStorage("device")) - 1
+    with predictor.case_predictor.open_streams(first):
+        other = threading.Thread(target=lambda: predictor.case_predictor.predict(second), name="other")
+        other.start()
+        other.join()
+    assert places == [("MainThread", "device"), ("other", "ram")]

@@ -110,12 +110,26 @@ class AvailableMemory:
 
         Memory of the process is compared with the limit elsewhere.
         """
-        slabs = max(sum(member.slab for member in step.members) for step in steps)
         if storage.place == "device":
-            images = max(sum(member.image + member.restoring for member in step.members) for step in steps)
-            windows = max(member.windows for step in steps for member in step.members)
-            return self.device is not None and slabs + images + windows <= self.device
-        return storage.place == "ram" or slabs <= self.disk
+            return self.device is not None and device_bytes(steps, storage) <= self.device
+        return disk_bytes(steps, storage) <= self.disk
+
+
+def device_bytes(steps: Sequence[StepSizes], storage: SlabStorage) -> int:
+    """Bytes that a case takes of a GPU: windows, and what lies beside the networks in the place `device`."""
+    windows = max(member.windows for step in steps for member in step.members)
+    if storage.place != "device":
+        return windows
+    slabs = max(sum(member.slab for member in step.members) for step in steps)
+    images = max(sum(member.image + member.restoring for member in step.members) for step in steps)
+    return slabs + images + windows
+
+
+def disk_bytes(steps: Sequence[StepSizes], storage: SlabStorage) -> int:
+    """Bytes of a case's temporary file; 0 where there is none."""
+    if storage.place != "file":
+        return 0
+    return max(sum(member.slab for member in step.members) for step in steps)
 
 
 def measure_available(max_memory: int | None, device: torch.device, image_bytes: int) -> AvailableMemory:

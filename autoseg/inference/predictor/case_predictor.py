@@ -44,6 +44,7 @@ from autoseg.inference.memory.estimate import (
     measure_available,
     measure_shapes,
 )
+from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
 from autoseg.inference.predictor.instances import find_instances_of_image
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
@@ -89,8 +90,8 @@ class PreparedCase:
     """Assumptions of the reader, one sentence each."""
     orientation: Orientation
     """Way from stored to working axes."""
-    storage: SlabStorage
-    """Place of the sums of windows."""
+    estimate: CaseEstimate
+    """Memory that it needs."""
     images: dict[str, NDArray[np.float32]]
     """Preprocessed images (C, Z, Y, X) by configuration name, earlier steps of cascades included."""
     records: dict[str, PreprocessedCase]
@@ -106,6 +107,12 @@ class PreparedCase:
     def grid(self) -> Grid:
         """Grid of the image in stored order."""
         return self.template.grid
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of its preprocessed images."""
+        crop = 0 if self.crop is None else self.crop.nbytes
+        return crop + sum(image.nbytes for image in self.images.values())
 
     @property
     def is_flat(self) -> bool:
@@ -134,6 +141,8 @@ class CasePredictor:
     """Bytes that the whole process may use; None: what the machine has free."""
     memory_log_level: int = logging.INFO
     """Level of the estimate that is logged for every case."""
+    promised: PromisedMemory = field(default_factory=PromisedMemory, compare=False)
+    """What running cases may take; shared by all threads that use this model."""
 
     def prepare(
         self, volume: Volume, *, case: str = "image", overwrite: bool = False, read_seconds: float = 0.0
@@ -157,7 +166,7 @@ class CasePredictor:
         warnings = self._describe_deviations(volume, grid)
         image = orient_array(volume.array, orientation)
         reuse = overwrite and self.refiners is None
-        storage = self._choose_storage(image, grid.spacing, case, overwrite=reuse)
+        estimate = self._estimate_memory(image, grid.spacing, case, overwrite=reuse)
         images, records, crop = {}, {}, None
         names = self._configuration_names()
         with clock.step("preprocess"):
@@ -174,7 +183,7 @@ class CasePredictor:
             volume=None if overwrite else volume,
             notes=volume.notes,
             orientation=orientation,
-            storage=storage,
+            estimate=estimate,
             images=images,
             records=records,
             crop=crop,
@@ -228,38 +237,59 @@ class CasePredictor:
             seconds=clock.seconds,
         )
 
-    def open_streams(self, case: PreparedCase) -> list[LogitStream]:
-        """Logits of every member, to be read once and side by side; the earlier steps of cascades run here."""
-        return [self._open_stream(member, case) for member in self.members]
+    @contextmanager
+    def open_streams(self, case: PreparedCase) -> Iterator[list[LogitStream]]:
+        """Logits of every member, to be read once, side by side, within the block.
+
+        The place of the sums of windows is chosen here, and the earlier steps of cascades run here.
+
+        Raises:
+            PredictionError: If more memory is needed than is allowed.
+        """
+        available = measure_available(self.max_memory, self.device, case.estimate.image_bytes + case.array_bytes)
+        available = replace(available, resident=available.resident - case.array_bytes)
+        with self.promised.promise(case.estimate, available) as (storage, peak):
+            limit = "" if available.limit is None else f" of {available.limit / 1e9:.2f} GB"
+            logger.log(
+                self.memory_log_level,
+                "%s: about %.2f GB of memory at the peak%s; sums of windows %s",
+                case.estimate.case, peak / 1e9, limit, storage.describe(),
+            )  # fmt: skip
+            yield [self._open_stream(member, case, storage) for member in self.members]
 
     def _restore(self, case: PreparedCase, sinks: Sequence[ProbabilitySink]) -> LabelIndices:
         """Label indices in working orientation, before post-processing."""
-        streams = self.open_streams(case)
-        if self.refiners is None or case.crop is None:
-            return restore_labels(streams, self.plan.encoding, sinks, self.thresholds, case.clock)
-        with coarse_case(streams, case.crop, self.plan.encoding, sinks, self.thresholds, case.clock) as coarse:
-            with case.clock.step("export"):
-                refine_labels(coarse, self.plan.encoding, self.refiners, self.thresholds)
-            return coarse.volume
+        with self.open_streams(case) as streams:
+            if self.refiners is None or case.crop is None:
+                return restore_labels(streams, self.plan.encoding, sinks, self.thresholds, case.clock)
+            with coarse_case(streams, case.crop, self.plan.encoding, sinks, self.thresholds, case.clock) as coarse:
+                with case.clock.step("export"):
+                    refine_labels(coarse, self.plan.encoding, self.refiners, self.thresholds)
+                return coarse.volume
 
-    def _open_stream(self, member: LoadedConfiguration, case: PreparedCase, *, everywhere: bool = False) -> LogitStream:
+    def _open_stream(
+        self, member: LoadedConfiguration, case: PreparedCase, storage: SlabStorage, *, everywhere: bool = False
+    ) -> LogitStream:
         """Logits of one configuration; the cascade steps before it run here, on the whole image."""
         image, record = case.images[member.name], case.records[member.name]
-        labels = None if member.previous is None else self._predict_previous(member, member.previous, case)
+        labels = None
+        if member.previous is not None:
+            previous = self._open_stream(member.previous, case, storage, everywhere=True)
+            labels = self._restore_previous(member, previous, case)
         region = None if everywhere else self._find_region(member, case, labels)
         if region is not None:
             image, labels = image[:, *region], None if labels is None else labels[region]
-        slices = stream_case_logits(member, image, labels, settings=replace(self.windows, storage=case.storage))
+        slices = stream_case_logits(member, image, labels, settings=replace(self.windows, storage=storage))
         if region is not None:
             is_softmax = self.plan.encoding.activation == "softmax"
             slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)
         return LogitStream(slices, record, member.configuration.resampling)
 
-    def _predict_previous(
-        self, member: LoadedConfiguration, previous: LoadedConfiguration, case: PreparedCase
+    def _restore_previous(
+        self, member: LoadedConfiguration, stream: LogitStream, case: PreparedCase
     ) -> NDArray[np.integer]:
         """Label map of the previous cascade step, which runs here, on the grid of `member`."""
-        stream, grid = self._open_stream(previous, case, everywhere=True), case.records[member.name]
+        grid = case.records[member.name]
         if member.configuration.previous_labels == "logits":
             return restore_on_grid(stream, grid, self.plan.encoding, case.clock)
         labels = restore_labels([stream], self.plan.encoding, clock=case.clock)
@@ -319,23 +349,17 @@ class CasePredictor:
             with probability_file(path, shape, case.orientation.axes[self.plan.transpose[0]]) as file:
                 yield file
 
-    def _choose_storage(
+    def _estimate_memory(
         self, image: NDArray[np.float32], spacing: Spacing, case: str, *, overwrite: bool
-    ) -> SlabStorage:
-        """Place of the sums of windows; logs the estimate of the memory."""
+    ) -> CaseEstimate:
+        """What the case needs, which is refused here if it is more than is allowed, before it is preprocessed."""
         encoding, shapes = self.plan.encoding, measure_shapes(image, spacing, self.plan.transpose)
         steps = estimate_case(self.members, shapes, encoding, self.windows, overwrite=overwrite)
         if self.refiners is not None:
             steps = (*steps, estimate_refinement(shapes, len(image), encoding))
         available = measure_available(self.max_memory, self.device, image.nbytes)
-        storage, peak = choose_storage(steps, available, case)
-        limit = "" if available.limit is None else f" of {available.limit / 1e9:.2f} GB"
-        logger.log(
-            self.memory_log_level,
-            "%s: about %.2f GB of memory at the peak%s; sums of windows %s",
-            case, peak / 1e9, limit, storage.describe(),
-        )  # fmt: skip
-        return replace(storage, device=self.device)
+        choose_storage(steps, available, case)
+        return CaseEstimate(case, steps, image.nbytes, available.resident)
 
     @property
     def device(self) -> torch.device:

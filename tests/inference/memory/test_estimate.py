@@ -76,7 +76,7 @@ def test_refinement_needs_the_crop_and_one_structure_at_most():
 
 
 def loaded(plan, name, previous=None):
-    return LoadedConfiguration(name, plan.configurations[name], ("0",), (), (), previous)
+    return LoadedConfiguration(name, plan.configurations[name], ("0",), (), (), previous=previous)
 
 
 def steps_of(plan, members, shapes, *, overwrite=False):
