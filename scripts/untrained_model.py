@@ -22,7 +22,7 @@ NAME = "3d_fullres"
 def write_untrained_model(
     root: Path, *, num_heads: int, features: tuple[int, int], patch: Triple, spacing: Spacing
 ) -> None:
-    """Write plan and weights of fold 0.
+    """Write plan and weights of fold 0 of a small network.
 
     Args:
         root: Folder of the workspace.
@@ -31,7 +31,6 @@ def write_untrained_model(
         patch: Patch in voxels, (z, y, x).
         spacing: Spacing of the network's grid in mm, (z, y, x).
     """
-    labels: dict[str, LabelValues] = {"background": 0, **{f"part_{n}": n for n in range(1, num_heads)}}
     spec = NetworkSpec(
         architecture="unet", dimensions=3, input_channels=1, output_channels=num_heads, features=features,
         strides=((1, 1, 1), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 2, encoder_blocks=(1, 1), decoder_blocks=(1,),
@@ -43,6 +42,18 @@ def write_untrained_model(
         estimates=Estimates(feature_map_elements=0, parameters=0, macs=0, training_memory_bytes=0),
         preprocessed_as=NAME,
     )  # fmt: skip
+    write_untrained_configuration(root, configuration)
+
+
+def write_untrained_configuration(root: Path, configuration: Configuration) -> None:
+    """Write a plan of one configuration, whose heads are background and labels, and weights of fold 0.
+
+    Args:
+        root: Folder of the workspace.
+        configuration: Configuration with one input channel.
+    """
+    num_heads = configuration.network.output_channels
+    labels: dict[str, LabelValues] = {"background": 0, **{f"part_{n}": n for n in range(1, num_heads)}}
     plan = Plan(
         dataset_name="made up", planner="unet", budget=Budget(), channel_names=("CT",), labels=labels,
         encoding=make_encoding(labels), orientation="canonical", transpose=(0, 1, 2),
@@ -55,5 +66,5 @@ def write_untrained_model(
         configuration=NAME, fold="0", model_hash=model_hash(plan, NAME), cases_hash="made up",
         training=configuration.training, epoch=1, step=1, elapsed_seconds=0.0,
     )  # fmt: skip
-    weights = build_network(spec, deep_supervision=True).state_dict()
+    weights = build_network(configuration.network, deep_supervision=True).state_dict()
     save_weights(weights, record, workspace.fold(NAME, "0") / "checkpoint_final")

@@ -1,6 +1,7 @@
 """Folds and selections on the pretended GPU: whatever device a training resumes on, it is the training of the CPU."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ OPTIMIZERS = ("sgd", "adamw")
 @pytest.fixture
 def unchanged_images(monkeypatch):
     """Devices draw noise with other generators, so a training that is to be the same changes no image."""
-    names = [rule.name for rule in fields(AugmentationRules) if rule.name.endswith("probability")]
-    rules = replace(AugmentationRules(), **dict.fromkeys(names, 0.0))
+    values: dict[str, Any] = {rule.name: 0.0 for rule in fields(AugmentationRules) if "probability" in rule.name}
+    rules = replace(AugmentationRules(), **values)
     for module in (fold, on_device):
         monkeypatch.setattr(module, "AugmentationRules", lambda: rules)
 
