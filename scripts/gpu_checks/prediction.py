@@ -56,9 +56,10 @@ def _measure_network(machine: Machine, predictor: Predictor, image: Path) -> Fin
     case = predictor.case_predictor
 
     def stream() -> None:
-        for opened in case.open_streams(prepared):
-            for _logits in opened.slices:
-                pass
+        with case.open_streams(prepared) as streams:
+            for opened in streams:
+                for _logits in opened.slices:
+                    pass
 
     prepared = case.prepare(read_image([image]))
     stream()
