@@ -89,7 +89,7 @@ class PipelineOptions:
     folds: tuple[str, ...] = ()
     """Names of the folds to train; empty: all."""
     device: str = "auto"
-    """Device for training: auto, cpu, cuda or cuda:N."""
+    """Device for training: a name of `choose_device`."""
     refinement: "RefinementOptions | None" = None
     """Options of the boundary refinement that is tried; None: it is not tried."""
     workers: Workers | None = 1

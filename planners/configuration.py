@@ -11,7 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from autoseg.costs.memory import count_feature_map_elements, estimate_costs, estimate_training_memory_bytes
+from autoseg.costs.memory import (
+    DEVICES_OF_16_BITS,
+    count_feature_map_elements,
+    estimate_costs,
+    estimate_training_memory_bytes,
+)
 from autoseg.records.budget import AdoptedConfiguration, Budget
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.fingerprint import Fingerprint
@@ -73,7 +78,7 @@ class PlanningContext:
             patch_size,
             batch_size,
             num_labels=len(self.fingerprint.labels),
-            mixed_precision=self.budget.device == "cuda",
+            mixed_precision=self.budget.device in DEVICES_OF_16_BITS,
             optimizer=optimizer,
         )
 
@@ -213,7 +218,7 @@ class ConfigurationPlanner:
             self.plan_network(topology, self.context.preset.widths[0]),
             topology.patch_size,
             budget.overrides.batch_size or MIN_BATCH,
-            mixed_precision=budget.device == "cuda",
+            mixed_precision=budget.device in DEVICES_OF_16_BITS,
             optimizer="sgd" if time_per_fold(budget) is None else "adamw",
         )
 

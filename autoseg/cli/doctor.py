@@ -144,8 +144,13 @@ def _describe_gpu(device_name: str) -> str:
 
     from autoseg.networks.devices import choose_device, describe_faulty_versions, why_no_gpu
     from autoseg.system import gpu_driver, gpu_memory_gigabytes, gpu_name
+    from autoseg.training.probe import describe_torch_device
 
     device = choose_device(device_name)
+    if device.type in ("mps", "xpu"):
+        fault = describe_faulty_versions(device)
+        parts = [describe_torch_device(device_name), "autoseg was never run on this type of device", fault]
+        return "; ".join(part for part in parts if part)
     index = device.index or 0
     memory = gpu_memory_gigabytes(index)
     if memory is None:

@@ -234,7 +234,9 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add --device."""
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:N; mps, xpu or xpu:N"
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -119,7 +119,7 @@ def _measure_steps(plan: Plan, device: PlanningDevice) -> tuple[dict[str, float 
     Raises:
         UsageError: If torch cannot use the device.
     """
-    if not device.is_here:
+    if not device.is_here and device.kind == "cuda":
         return {}, "No step was measured: there is no such GPU here."
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.training.probe import describe_torch_device, measure_step

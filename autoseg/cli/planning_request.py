@@ -8,7 +8,7 @@ import argparse
 import logging
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, get_args
 
 from autoseg.cli.options import default_workspace, read_label_reading
 from autoseg.errors import UsageError
@@ -16,7 +16,7 @@ from autoseg.imaging.datasets.layouts.patterns import FilePatterns, check_patter
 from autoseg.interop.models import open_model
 from autoseg.pipeline import PlanningOptions
 from autoseg.plugins import DEFAULT_PLANNER, find_planner
-from autoseg.records.budget import Budget, Overrides
+from autoseg.records.budget import Budget, DeviceName, Overrides
 from autoseg.records.files import read_record
 from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.workspace import Workspace
@@ -24,6 +24,8 @@ from autoseg.stages.plan import adopt_model
 from autoseg.system import gpu_memory_gigabytes
 
 logger = logging.getLogger("autoseg.plan")
+
+KINDS: Final[tuple[DeviceName, ...]] = get_args(DeviceName)
 
 _DIMENSIONS = (2, 3)
 
@@ -39,14 +41,14 @@ class PlanningDevice:
     """Device that a plan is made for."""
 
     asked: str
-    """Name that the user gave: auto, cpu, cuda, cuda:N."""
-    kind: Literal["cpu", "cuda"]
+    """Name that the user gave: auto, cpu, cuda, cuda:N, mps, xpu, xpu:N."""
+    kind: DeviceName
     gpu_gigabytes: float | None
     """Memory of the GPU here; None: a CPU is planned for, or the GPU is elsewhere."""
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine has it, so that it can be measured."""
+        """Whether this machine has it, so that it can be measured; other GPUs than NVIDIA's only torch could find."""
         return self.kind == "cpu" or self.gpu_gigabytes is not None
 
     @property
@@ -190,17 +192,20 @@ def find_device(asked: str) -> PlanningDevice:
     """Find out what to plan for.
 
     Args:
-        asked: auto (a GPU when there is one, else the CPU), cpu, cuda or cuda:N; the GPU may be elsewhere.
+        asked: auto (a GPU of NVIDIA when there is one, else the CPU), cpu, cuda, cuda:N, mps, xpu or xpu:N; the GPU
+            may be elsewhere.
 
     Raises:
         UsageError: If the device's name is unknown.
     """
-    match = re.fullmatch(r"auto|cpu|cuda(?::([0-9]{1,3}))?", asked)
+    match = re.fullmatch(r"(auto|cpu|mps)|(cuda|xpu)(?::([0-9]{1,3}))?", asked)
     if match is None:
-        raise UsageError(f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N")
-    found = None if asked == "cpu" else gpu_memory_gigabytes(int(match[1] or 0))
-    is_gpu = asked.startswith("cuda") or found is not None
-    return PlanningDevice(asked=asked, kind="cuda" if is_gpu else "cpu", gpu_gigabytes=found)
+        raise UsageError(f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N; mps, xpu or xpu:N")
+    name: str = match[1] or match[2]
+    found = gpu_memory_gigabytes(int(match[3] or 0)) if name in ("auto", "cuda") else None
+    if name == "auto":
+        name = "cpu" if found is None else "cuda"
+    return PlanningDevice(asked=asked, kind=next(kind for kind in KINDS if kind == name), gpu_gigabytes=found)
 
 
 def describe_device(device: PlanningDevice, memory_gigabytes: float | None) -> str:
@@ -216,6 +221,8 @@ def describe_device(device: PlanningDevice, memory_gigabytes: float | None) -> s
         found = "Planning for the CPU" if device.asked == "cpu" else "No GPU was found: planning for the CPU"
         return f"{found} of this machine{memory}{hint}."
     hint = "" if memory else " (--memory says how much of it a training may use)"
+    if device.kind not in ("cpu", "cuda"):
+        return f"Planning for a GPU of the type {device.kind}, whose memory is not asked for{memory}{hint}."
     if device.gpu_gigabytes is None:
         return f"There is no such GPU here: planning for a GPU elsewhere{memory}{hint}."
     return f"A GPU with {device.gpu_gigabytes:.0f} GB was found: planning for it{memory}{hint}."

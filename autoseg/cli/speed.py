@@ -79,7 +79,7 @@ def add_speed(
     """
     if options.keep_plan:
         return budget
-    if budget.device == "cuda" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
+    if budget.device != "cpu" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
         return budget
     architectures = find_architectures(find_planner(options.planner), budget)
     earlier = None if arguments.measure_again else _earlier_budget(arguments)
@@ -88,7 +88,7 @@ def add_speed(
         logger.info("keeping the speed measured for the earlier plan (--measure-again measures it again)")
         return earlier
     if not device.is_here:
-        logger.info("there is no GPU here to measure: its speed is assumed")
+        logger.info("there is no GPU here that can be measured: its speed is assumed")
         return budget
     throughput = find_speed(device, architectures, measure_again=arguments.measure_again, bar=bar)
     return budget.model_copy(update={"throughput": throughput})

@@ -210,9 +210,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_devices(workspace: Workspace, name: str, options: TrainingOptions) -> None:
     """Refuse in one line, before they start, what each of the processes would refuse."""
-    import torch
-
     from autoseg.errors import UsageError
+    from autoseg.networks.device_types import device_type
     from autoseg.networks.devices import choose_device
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
@@ -224,9 +223,10 @@ def _check_devices(workspace: Workspace, name: str, options: TrainingOptions) ->
             f"--devices {options.devices}: a batch of {name} has {configuration.batch_size} samples, and each device "
             "needs at least one; use fewer devices, or plan a larger batch"
         )
-    if choose_device(options.device).type == "cuda" and options.devices > torch.cuda.device_count():
+    row = device_type(choose_device(options.device))
+    if row.is_gpu and options.devices > row.module.device_count():
         raise UsageError(
-            f"--devices {options.devices}: this machine has {torch.cuda.device_count()} GPUs; use fewer devices, or "
+            f"--devices {options.devices}: this machine has {row.module.device_count()} GPUs; use fewer devices, or "
             "--device cpu"
         )
 

@@ -15,6 +15,9 @@ from autoseg.records.plan import Estimates
 
 FLOAT_BYTES = 4
 HALF_BYTES = 2
+DEVICES_OF_16_BITS = frozenset({"cuda", "xpu"})
+"""Types of devices on which a training keeps activations in 16 bits unless the user says otherwise."""
+
 POSITION_BYTES = 8
 """Max-pooling keeps where each maximum was."""
 

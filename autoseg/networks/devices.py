@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from autoseg.errors import PredictionError, TrainingError, UsageError
+from autoseg.networks.device_types import DEVICE_TYPES, DeviceType, device_type
 
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,22 +34,23 @@ def choose_device(name: str) -> torch.device:
     """The device with this name.
 
     Args:
-        name: `auto` (a CUDA device when there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
+        name: `auto` (a CUDA device when there is one, else the CPU), `cpu`, `cuda`, `cuda:N`, `mps`, `xpu` or `xpu:N`.
 
     Raises:
         UsageError: If the name is unknown, or the device does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::([0-9]+))?", name)
+    match = re.fullmatch(r"(cpu|mps)|(cuda|xpu)(?::([0-9]+))?", name)
     if match is None:
-        raise UsageError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(match[1] or 0) >= found:
-        raise UsageError(f"device {name!r} was requested, but this machine has {found} CUDA devices; use auto or cpu")
-    return torch.device("cuda") if match[1] is None else torch.device("cuda", int(match[1]))
+        raise UsageError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N; mps, xpu or xpu:N")
+    row, number = DEVICE_TYPES[match[1] or match[2]], match[3]
+    found = row.module.device_count() if not row.has_numbers or row.module.is_available() else 0
+    if int(number or 0) >= found:
+        raise UsageError(
+            f"device {name!r} was requested, but this machine has {found} {row.title} devices; use auto or cpu"
+        )
+    return torch.device(row.name) if number is None else torch.device(row.name, int(number))
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -56,18 +58,20 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
     Args:
         precision: `auto`, `fp32`, `tf32`, `bf16` or `fp16`. `auto` takes bf16 where the hardware computes in it: GPUs
-            from NVIDIA's Ampere on, CPUs with AVX512-BF16 or AMX. Older GPUs get fp16, other CPUs fp32.
+            from NVIDIA's Ampere on, Intel's, CPUs with AVX512-BF16 or AMX. Older GPUs get fp16, others fp32.
         device: Where it is computed.
 
     Raises:
-        UsageError: If the precision is unknown, or fp16 or tf32 is requested on a CPU.
+        UsageError: If the precision is unknown, or the device does not compute in it.
     """
     if precision == "auto":
         return _automatic_dtype(device)
     if precision not in _DTYPES:
         raise UsageError(f"precision {precision!r} is unknown; use auto, fp32, tf32, bf16 or fp16")
-    if precision in ("fp16", "tf32") and device.type == "cpu":
-        raise UsageError(f"precision '{precision}' needs a CUDA device; use bf16, fp32 or auto on a CPU")
+    row = device_type(device)
+    if precision not in row.precisions:
+        others = ", ".join(reversed(row.precisions))
+        raise UsageError(f"precision '{precision}' needs a CUDA device; use {others} or auto on {_with_article(row)}")
     return _DTYPES[precision]
 
 
@@ -88,12 +92,14 @@ def use_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def describe_faulty_versions(device: torch.device) -> str:
-    """What is known to be wrong with the installed cuDNN, in a sentence; empty if nothing is.
+    """What is known to be wrong with the installed torch or cuDNN, in a sentence; empty if nothing is.
 
     References:
         github.com/pytorch/pytorch: issue 163539 (wrong 3D convolutions in 16 bits, cuDNN 9.8 to 9.14), pull request
-        167024 (TF32, 9.10.2 to 9.15).
+        167024 (TF32, 9.10.2 to 9.15), issue 130256 (transposed 3D convolutions on mps, torch 2.8).
     """
+    if device.type == "mps" and torch.__version__ < "2.8":
+        return f"torch {torch.__version__} lacks transposed 3D convolutions on mps; install torch 2.8 or later"
     if device.type != "cuda":
         return ""
     version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
@@ -106,10 +112,19 @@ def describe_faulty_versions(device: torch.device) -> str:
 
 
 def _automatic_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if _cpu_computes_bf16() else torch.float32
+    row = device_type(device)
+    if not row.is_gpu:
+        return torch.bfloat16 if _cpu_computes_bf16() else torch.float32
+    if "bf16" not in row.precisions:
+        return torch.float32
+    with row.module.device(device):
+        if row.module.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+    return torch.float16 if row.has_scaler else torch.float32
+
+
+def _with_article(row: DeviceType) -> str:
+    return row.name if row.is_gpu else f"a {row.title}"
 
 
 def _cpu_computes_bf16() -> bool:
@@ -151,10 +166,8 @@ def check_device_works(device: torch.device) -> None:
     Raises:
         PredictionError: If it does not.
     """
-    if device.type != "cuda":
-        return
     try:
-        torch.cuda.synchronize(device)
+        synchronize(device)
     except RuntimeError as error:
         raise PredictionError(
             f"{device} does not compute any more ({str(error).splitlines()[0]}). Run the same command again, with "
@@ -175,7 +188,38 @@ def why_no_gpu() -> str:
     return "torch sees no device, perhaps because CUDA_VISIBLE_DEVICES hides all"
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has computed all that it was given; a CPU has."""
+    row = device_type(device)
+    if row.is_gpu:
+        row.module.synchronize(*([device] if row.has_numbers else []))
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that this process can still take, those included that it has reserved and does not use."""
+    row = device_type(device)
+    if not row.has_numbers:  # Apple's GPU, which shares the machine's memory
+        return max(int(row.module.recommended_max_memory() - row.module.current_allocated_memory()), 0)
+    free, _ = row.module.mem_get_info(device)
+    return int(free + row.module.memory_reserved(device) - row.module.memory_allocated(device))
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Measure the peak of a GPU's memory from now on, where it is measured."""
+    row = device_type(device)
+    if row.has_numbers:
+        row.module.reset_peak_memory_stats(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak of the memory that a GPU's allocator has held, which others could not have; on mps what it holds now."""
+    row = device_type(device)
+    peak = row.module.max_memory_reserved(device) if row.has_numbers else row.module.driver_allocated_memory()
+    return int(peak)
+
+
 def release_cached_memory(device: torch.device) -> None:
     """Hand the blocks that a GPU's allocator keeps without using them back, so that they can be cut again."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    row = device_type(device)
+    if row.is_gpu:
+        row.module.empty_cache()

@@ -11,6 +11,9 @@ from autoseg.records.case import Triple
 from autoseg.records.files import Record
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
 
+DeviceName = Literal["cpu", "cuda", "mps", "xpu"]
+"""Type of a device, as torch names it: the processor, a GPU of NVIDIA, of Apple, of Intel."""
+
 
 class Throughput(Record):
     """Measured speed of a small network on the device that will train."""
@@ -99,7 +102,7 @@ class AdoptedModel(Record):
 class Budget(Record):
     """Limits and overrides that a plan has to respect."""
 
-    device: Literal["cpu", "cuda"] = "cuda"
+    device: DeviceName = "cuda"
     memory_gigabytes: NonNegativeFloat | None = None
     """Training memory to plan for; None: the planner's own, nnU-Net's presets name one each."""
     available_gigabytes: NonNegativeFloat | None = None

@@ -81,7 +81,7 @@ class ValidationRun:
     cluster: DaskCluster | None = None
     """Cluster that predicts cases again; None: this process does."""
     device_name: str = "auto"
-    """Device on the cluster's workers: auto, cpu, cuda or cuda:N."""
+    """Device on the cluster's workers: a name of `choose_device`."""
 
     def files(self, case: str) -> CaseFiles:
         """Paths of a case's image and reference."""

@@ -68,7 +68,7 @@ class PredictionOptions:
     checkpoint: str = "final"
     """final or best."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """A name of `choose_device`."""
     precision: str = "auto"
     """auto, fp32, tf32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and label maps of the first
     windows agree with those of float32 (`inference.windows.network_pass`)."""

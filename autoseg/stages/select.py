@@ -63,7 +63,7 @@ class SelectionOptions:
     refinement: RefinementOptions | None = None
     """Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps."""
     device: str = "auto"
-    """Device of these predictions: auto, cpu, cuda or cuda:N."""
+    """Device of these predictions: a name of `choose_device`."""
     precision: str = "auto"
     """Precision of these predictions: auto, fp32, tf32, bf16 or fp16; the same rule as prediction."""
 

@@ -169,8 +169,10 @@ def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Trai
     is_cascade = configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else None
     device = device_of_process(choose_device(options.device))
-    if plan.budget.device == "cuda" and options.device == "auto" and device.type == "cpu":
-        logger.warning("warning: planned for a GPU, trained on the CPU: %s", why_no_gpu())
+    planned = plan.budget.device
+    if planned != "cpu" and options.device == "auto" and device.type == "cpu":
+        reason = why_no_gpu() if planned == "cuda" else f"--device {planned} trains on that"
+        logger.warning("warning: planned for a GPU, trained on the CPU: %s", reason)
     return Fold(
         workspace=workspace,
         dataset=dataset,

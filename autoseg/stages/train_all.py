@@ -72,11 +72,15 @@ def check_training_device(plan: Plan, device: str) -> None:
     """Refuse to train on the CPU what the driver's word has led to be planned for a GPU: it would take weeks."""
     from autoseg.networks.devices import choose_device, why_no_gpu
 
-    if plan.budget.device == "cuda" and device == "auto" and choose_device(device).type == "cpu":
-        raise UsageError(
-            f"planned for a GPU, and torch would train on the CPU: {why_no_gpu()}. Install a torch that fits the "
-            "driver (autoseg doctor shows both), or plan for the CPU with --device cpu."
-        )
+    planned = plan.budget.device
+    if planned == "cpu" or device != "auto" or choose_device(device).type != "cpu":
+        return
+    if planned != "cuda":
+        raise UsageError(f"planned for {planned}, and torch would train on the CPU: give --device {planned} again.")
+    raise UsageError(
+        f"planned for a GPU, and torch would train on the CPU: {why_no_gpu()}. Install a torch that fits the "
+        "driver (autoseg doctor shows both), or plan for the CPU with --device cpu."
+    )
 
 
 def train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: str, bar: ProgressBar) -> list[str]:

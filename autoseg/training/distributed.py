@@ -27,6 +27,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from typing_extensions import override
 
 from autoseg.errors import UsageError
+from autoseg.networks.device_types import device_type
 from autoseg.system import count_cores
 
 SIGNALLED = 128
@@ -136,13 +137,18 @@ def device_of_process(device: torch.device) -> torch.device:
     """The device of this process: on a GPU machine its own one, by its number among the machine's processes.
 
     Raises:
-        UsageError: If several processes are to share one GPU.
+        UsageError: If several processes are to share one GPU, or this type of device trains in one process.
     """
-    if not is_launched() or device.type == "cpu":
+    row = device_type(device)
+    if not is_launched() or not row.is_gpu:
         return device
+    if row.backend is None:
+        raise UsageError(f"device {device} trains in one process; leave --devices out, or use --device cpu")
     if str(device) != device.type:
-        raise UsageError(f"device {device} names one GPU, but several processes need one each; use --device cuda")
-    processes, found = int(os.environ.get(_PROCESSES_HERE, "1")), torch.cuda.device_count()
+        raise UsageError(
+            f"device {device} names one GPU, but several processes need one each; use --device {device.type}"
+        )
+    processes, found = int(os.environ.get(_PROCESSES_HERE, "1")), row.module.device_count()
     if processes > found:  # raised in each of them, since only the first one's errors are shown
         raise UsageError(
             f"{processes} processes of this machine need a GPU each, and it has {found}. Start as many, or use "
@@ -155,7 +161,7 @@ def device_of_process(device: torch.device) -> torch.device:
 def join_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that torchrun started; a process alone gets `Ranks()`.
 
-    Messages on the CPU go through gloo, gradients on a GPU through nccl.
+    Messages on the CPU go through gloo, gradients on a GPU through the backend of its type.
 
     Args:
         device: Device of this process.
@@ -167,7 +173,8 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks()
         return
     threading.Thread(target=_stop_without_launcher, args=(os.getppid(),), daemon=True).start()
-    dist.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl")
+    row = device_type(device)
+    dist.init_process_group(f"cpu:gloo,{row.name}:{row.backend}" if row.is_gpu else "gloo")
     with warnings.catch_warnings():
         # kernels of one voxel lie in memory as they should, only torch has two descriptions of it
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)

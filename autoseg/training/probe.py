@@ -17,6 +17,7 @@ from torch import Tensor
 
 from autoseg.costs.architectures import ARCHITECTURES, forward_macs
 from autoseg.errors import TrainingError
+from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
@@ -58,7 +59,7 @@ def measure_training_speed(
     """Measure 2D and 3D networks of several widths in training and in prediction, about a second each.
 
     Args:
-        device_name: auto, cpu, cuda or cuda:N.
+        device_name: a name of `choose_device`.
         architectures: Architectures to be measured.
 
     Yields:
@@ -79,7 +80,7 @@ def measure_step(configuration: Configuration, encoding: LabelEncoding, device_n
     Args:
         configuration: Planned configuration. Its learning rate is not used, so that no weight can grow without bound.
         encoding: Labels of the dataset.
-        device_name: auto, cpu, cuda or cuda:N.
+        device_name: a name of `choose_device`.
 
     Returns:
         The mean over a few steps; None when the device's memory is too small.
@@ -104,8 +105,9 @@ def describe_torch_device(device_name: str) -> str:
     """
     device = choose_device(device_name)
     precision = str(choose_dtype("auto", device)).removeprefix("torch.")
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    row = device_type(device)
+    if row.is_gpu:
+        return f"{row.module.get_device_name(device) if row.has_numbers else row.title}, {precision}"
     return f"the CPU, threads: {torch.get_num_threads()}, {precision}"
 
 

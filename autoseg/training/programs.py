@@ -36,7 +36,7 @@ def train_on_cluster(
         cluster: Its workers see the workspace under the same path.
         workspace: Planned and preprocessed.
         trainings: What is trained.
-        device: Device on the workers: auto, cpu, cuda or cuda:N.
+        device: Device on the workers: a name of `choose_device`.
 
     Yields:
         Each training when it is over, and why it failed, or an empty text.

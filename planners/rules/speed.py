@@ -36,8 +36,9 @@ from autoseg.records.network import NetworkSpec
 from planners.rules import Decided
 from planners.rules.topology import MIN_EDGE, Topology, compute_topology
 
-ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12}
-"""Without a measurement: what two slow cores, or a small graphics card, do in a whole step of a plain U-Net."""
+ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12, "mps": 0.2e12, "xpu": 1e12}
+"""Without a measurement: what two slow cores, or a small graphics card, do in a whole step of a plain U-Net. Apple's
+GPUs compute in float32 and share the memory of the processor; a fifth is a guess."""
 
 RESERVED_FRACTION = 0.3
 """Part of the latency that is kept for reading, resampling and writing."""

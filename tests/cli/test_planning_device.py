@@ -69,11 +69,20 @@ def test_without_a_gpu_auto_is_the_cpu(no_gpu):
 
 
 @pytest.mark.parametrize(
-    "asked", ["tpu", "cpu:1", "cuda:x", "cuda:", "cuda:²", "cuda:١", "cuda:1\n", "auto:0", "auto:", ""]
+    "asked", ["tpu", "cpu:1", "cuda:x", "cuda:", "cuda:²", "cuda:١", "cuda:1\n", "auto:0", "auto:", "", "mps:0", "xpu:"]
 )
 def test_an_unknown_device(no_gpu, asked):
     with pytest.raises(UsageError, match=f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N"):
         find_device(asked)
+
+
+@pytest.mark.parametrize(("asked", "kind"), [("mps", "mps"), ("xpu", "xpu"), ("xpu:1", "xpu")])
+def test_gpus_of_other_makers_are_planned_for_by_name(two_gpus, asked, kind):
+    device = find_device(asked)
+    assert (device.kind, device.name, device.gpu_gigabytes, device.is_here) == (kind, asked, None, False)
+    assert describe_device(device, 16.0) == (
+        f"Planning for a GPU of the type {kind}, whose memory is not asked for, with 16 GB as asked."
+    )
 
 
 def test_the_sentence_names_what_was_found(two_gpus):

@@ -24,9 +24,12 @@ from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
 import autoseg
+from autoseg.networks.device_types import DEVICE_TYPES
 
 PROJECT = f"{Path(autoseg.__file__).parent}/"
 HOST, DEVICE = torch.device("cpu"), torch.device("cuda", 0)
+"""Places; the second one stands for the pretended GPU, whatever its name."""
+
 UNDECIDED = None
 """Place of what an operation makes from no tensor: on the device if it meets tensors there, else on the host."""
 
@@ -44,9 +47,10 @@ INDEXING = {
 MAY_CROSS = {aten.copy_.default, aten._to_copy.default, aten.set_.source_Storage, *INDEXING}
 """Operations that CUDA allows between places."""
 
-MOVING = {torch.Tensor.to, torch.Tensor.cuda, torch.Tensor.cpu}
+MOVING = {torch.Tensor.to, torch.Tensor.cuda, torch.Tensor.xpu, torch.Tensor.cpu}
 NEEDING_THE_HOST: set[object] = {torch.Tensor.numpy, torch.Tensor.__array__}
-DEVICE_OF, IS_CUDA_OF = (getattr(torch.Tensor, name).__get__ for name in ("device", "is_cuda"))
+DEVICE_OF = torch.Tensor.device.__get__
+IS_TYPE_OF = {getattr(torch.Tensor, f"is_{name}").__get__: name for name in ("cuda", "mps", "xpu")}
 """What a mode gets instead of the attributes."""
 
 
@@ -120,6 +124,7 @@ class _Operations(TorchDispatchMode):
         given = {tensor.untyped_storage()._cdata for tensor in tensors}
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in given:
+                self.gpu.check_type(leaf, place)
                 put(leaf, place)
         for tensor, old in zip(tensors, places, strict=True):
             if old is UNDECIDED and place == DEVICE:
@@ -169,9 +174,9 @@ class _Functions(TorchFunctionMode):
         gpu, first = self.gpu, args[0] if args else None
         is_on_device = isinstance(first, torch.Tensor) and gpu.is_on_device(first)
         if func == DEVICE_OF:
-            return DEVICE if is_on_device else func(*args)
-        if func == IS_CUDA_OF:
-            return is_on_device
+            return gpu.device if is_on_device else func(*args)
+        if func in IS_TYPE_OF:
+            return is_on_device and IS_TYPE_OF[func] == gpu.device.type
         if func is torch.Tensor.get_device:
             return 0 if is_on_device else -1
         if func is torch.Tensor.pin_memory:
@@ -200,10 +205,11 @@ class _Functions(TorchFunctionMode):
             if device is None:
                 gpu.place_of_new = UNDECIDED if has_tensors else HOST
                 return func(*args, **kwargs)
-            gpu.place_of_new = _place(device)
+            gpu.place_of_new = gpu.place_named(device)
             result = func(*args, **{**kwargs, "device": HOST})
             for leaf in tree_leaves(result):
                 if isinstance(leaf, torch.Tensor):
+                    gpu.check_type(leaf, gpu.place_of_new)
                     gpu.places.put(leaf, gpu.place_of_new)
             if gpu.place_of_new == DEVICE and func in (torch.tensor, torch.as_tensor):
                 gpu.note("tensor from Python numbers")
@@ -223,6 +229,7 @@ class _Functions(TorchFunctionMode):
         layout = kwargs.pop("memory_format", torch.preserve_format)
         with gpu.without_notes():
             moved = torch.Tensor.to(tensor, dtype, copy=True, memory_format=layout)
+        gpu.check_type(moved, target)
         gpu.places.put(moved, target)
         gpu.count_bytes(moved, target)
         if target == HOST and not is_without_waiting:
@@ -243,17 +250,13 @@ class _Functions(TorchFunctionMode):
             like = rest.pop(0)
             device, rest = self.gpu.places.of(like), [like.dtype, *rest]
         rest = [one for one in rest if one is not None and not isinstance(one, bool)]
-        return (old if device is None else _place(device)), rest
-
-
-def _place(device):
-    return DEVICE if torch.device(device).type == "cuda" else HOST
+        return (old if device is None else self.gpu.place_named(device)), rest
 
 
 def _wanted_place(gpu, args, device, *, has_tensors):
     """Where a function with these arguments draws its random numbers."""
     if device is not None:
-        return _place(device)
+        return gpu.place_named(device)
     return DEVICE if has_tensors and gpu.places.of(args[0]) != HOST else HOST
 
 
@@ -271,7 +274,9 @@ class _Stream:
 class PretendedGpu:
     """Within its `with` block there is a GPU; `waits` lists where the host waited for it, in order."""
 
-    def __init__(self, free_bytes=80 * 2**30):
+    def __init__(self, free_bytes=80 * 2**30, name="cuda"):
+        """Pretend a device of the type cuda, xpu or mps."""
+        self.device, self.row = torch.device(name, 0), DEVICE_TYPES[name]
         self.places, self.place_of_new = Places(), HOST
         self.waits: list[Wait] = []
         self.bytes_to_host = self.bytes_to_device = 0
@@ -282,6 +287,17 @@ class PretendedGpu:
 
     def is_on_device(self, tensor):
         return self.places.of(tensor) == DEVICE
+
+    def place_named(self, device):
+        """Place that code asks for by the name of a device; no other GPU is there."""
+        kind = torch.device(device).type
+        if kind in {"cuda", "mps", "xpu"} and kind != self.device.type:
+            raise PlaceError(f"there is no device {device}, only {self.device} and the CPU")
+        return DEVICE if kind == self.device.type else HOST
+
+    def check_type(self, tensor, place):
+        if place == DEVICE and tensor.dtype == torch.float64 and not self.row.has_float64:
+            raise TypeError(f"{self.device} has no float64, and a tensor of shape {tuple(tensor.shape)} is of it")
 
     def note(self, reason):
         if self._is_quiet:
@@ -306,6 +322,8 @@ class PretendedGpu:
             self._is_quiet = before
 
     def pin(self, tensor):
+        if not self.row.has_streams:
+            raise PlaceError(f"{self.device} copies from no pinned memory")
         if self.is_on_device(tensor):
             raise PlaceError("cannot pin a tensor on cuda:0, only dense CPU tensors can be pinned")
         copy = tensor.clone()
@@ -330,7 +348,7 @@ class PretendedGpu:
         def group(tensors, with_indices=False):
             groups = real(tensors, with_indices)
             return {
-                (DEVICE if self.is_on_device(lists[0][0][0]) else device, dtype): lists
+                (self.device if self.is_on_device(lists[0][0][0]) else device, dtype): lists
                 for (device, dtype), lists in groups.items()
             }
 
@@ -348,11 +366,11 @@ class PretendedGpu:
         real_autocast, real_generator = torch.autocast, torch.Generator
 
         def autocast(device_type, *args, **kwargs):
-            return real_autocast("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+            return real_autocast("cpu" if device_type == self.device.type else device_type, *args, **kwargs)
 
         def generator(device="cpu"):
             made = real_generator("cpu")
-            self._generators[id(made)] = (_place(device), made)  # kept, so that no other one gets its id
+            self._generators[id(made)] = (self.place_named(device), made)  # kept, so that no other one gets its id
             return made
 
         def record_stream(tensor, _stream):
@@ -371,12 +389,15 @@ class PretendedGpu:
             def elapsed_time(self, _other):
                 return 0.0
 
-        cuda = {
-            "is_available": lambda: True, "device_count": lambda: 1, "is_initialized": lambda: True,
-            "current_device": lambda: 0, "set_device": lambda device: None, "empty_cache": lambda: None,
+        always: dict[str, object] = {
+            "is_available": lambda: True, "device_count": lambda: 1, "empty_cache": lambda: None,
+            "synchronize": lambda device=None: self.note("synchronize"),
+        }  # fmt: skip
+        numbered = {
+            "is_initialized": lambda: True,
+            "current_device": lambda: 0, "set_device": lambda device: None,
             "Stream": _Stream, "Event": Event, "current_stream": lambda device=None: _Stream(),
             "stream": lambda stream: contextlib.nullcontext(), "device": lambda device: contextlib.nullcontext(),
-            "synchronize": lambda device=None: self.note("synchronize"),
             "is_bf16_supported": lambda including_emulation=True: True,
             "get_device_name": lambda device=None: "pretended GPU",
             "mem_get_info": lambda device=None: (self._free_bytes, self._free_bytes),
@@ -384,8 +405,13 @@ class PretendedGpu:
             "max_memory_allocated": lambda device=None: 2**30, "max_memory_reserved": lambda device=None: 2**30,
             "reset_peak_memory_stats": lambda device=None: None,
         }  # fmt: skip
+        apple = {
+            "recommended_max_memory": lambda: self._free_bytes, "current_allocated_memory": lambda: 0,
+            "driver_allocated_memory": lambda: 2**30,
+        }  # fmt: skip
+        functions = (always, numbered if self.row.has_numbers else apple)
         return {
-            **{f"torch.cuda.{name}": value for name, value in cuda.items()},
+            **{f"torch.{self.row.name}.{name}": call for group in functions for name, call in group.items()},
             "torch.Tensor.record_stream": record_stream,
             "torch.autocast": autocast, "torch.amp.autocast": autocast, "torch.Generator": generator,
         }  # fmt: skip

@@ -1,5 +1,6 @@
 """Choice of device and of the floating-point type."""
 
+import contextlib
 import ctypes
 import platform
 import subprocess
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from autoseg.errors import PredictionError, UsageError
 from autoseg.networks.devices import (
@@ -37,7 +39,9 @@ def test_auto_takes_the_gpu(monkeypatch):
     assert choose_device("auto") == torch.device("cuda")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:²", "cuda:١", "cuda:1\n", "", "CPU", "mps"])
+@pytest.mark.parametrize(
+    "name", ["gpu", "cuda:", "cuda:x", "cuda:²", "cuda:١", "cuda:1\n", "", "CPU", "mps:0", "xpu:", "xpu:1\n"]
+)
 def test_unknown_device(name):
     with pytest.raises(UsageError, match="is unknown; use auto, cpu, cuda or cuda:N"):
         choose_device(name)
@@ -67,6 +71,46 @@ def test_precision_by_name():
     assert choose_dtype("fp32", CPU) == torch.float32
     assert choose_dtype("bf16", CPU) == torch.bfloat16
     assert choose_dtype("fp16", torch.device("cuda")) == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "expected"),
+    [
+        ("mps", "auto", torch.float32), ("mps", "fp32", torch.float32), ("mps", "bf16", None), ("mps", "fp16", None),
+        ("xpu", "bf16", torch.bfloat16), ("xpu", "fp16", torch.float16), ("xpu", "tf32", None),
+    ],
+)  # fmt: skip
+def test_precision_on_gpus_of_other_makers(name, precision, expected):
+    device = torch.device(name, 0)
+    if expected is not None:
+        assert choose_dtype(precision, device) == expected
+        return
+    with pytest.raises(UsageError, match=f"precision '{precision}' needs a CUDA device; use .*fp32 or auto on {name}"):
+        choose_dtype(precision, device)
+
+
+@pytest.mark.parametrize(("computes_bf16", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_automatic_precision_of_intel_has_no_scaler_to_fall_back_on(monkeypatch, computes_bf16, expected):
+    monkeypatch.setattr(torch.xpu, "device", lambda _device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.xpu, "is_bf16_supported", lambda including_emulation: computes_bf16)
+    assert choose_dtype("auto", torch.device("xpu", 0)) == expected
+
+
+def test_gpus_of_other_makers_are_taken_by_name_only(monkeypatch):
+    for module, number in ((torch.mps, 1), (torch.xpu, 2)):
+        monkeypatch.setattr(module, "is_available", lambda: True)
+        monkeypatch.setattr(module, "device_count", lambda number=number: number)
+    assert choose_device("auto") == CPU
+    assert choose_device("mps") == torch.device("mps")
+    assert choose_device("xpu:1") == torch.device("xpu:1")
+    with pytest.raises(UsageError, match=r"'xpu:2' was requested, but this machine has 2 Intel \(xpu\) devices"):
+        choose_device("xpu:2")
+
+
+@pytest.mark.parametrize(("version", "is_faulty"), [("2.7.1", True), ("2.8.0", False), ("2.13.0+cpu", False)])
+def test_a_torch_without_3d_networks_on_apple_is_named(monkeypatch, version, is_faulty):
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    assert ("install torch 2.8" in describe_faulty_versions(torch.device("mps"))) is is_faulty
 
 
 def test_precision_refused():

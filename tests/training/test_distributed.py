@@ -153,6 +153,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert device_of_process(CPU) == CPU
     with pytest.raises(UsageError, match=r"cuda:0 names one GPU.*--device cuda"):
         device_of_process(torch.device("cuda:0"))
+    with pytest.raises(UsageError, match="device mps trains in one process; leave --devices out"):
+        device_of_process(torch.device("mps"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="2 processes of this machine need a GPU each, and it has 1"):
         device_of_process(torch.device("cuda"))

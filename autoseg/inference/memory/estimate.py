@@ -25,6 +25,8 @@ from autoseg.inference.restoring.restore import SLAB_VOXELS
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.network_pass import mirror_variants
 from autoseg.inference.windows.sliding_window import WindowSettings, choose_window_batch, slab_depth, windows_per_pass
+from autoseg.networks.device_types import device_type
+from autoseg.networks.devices import free_memory_bytes
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.system import measure_available_memory, measure_resident_memory
@@ -147,16 +149,9 @@ def measure_available(max_memory: int | None, device: torch.device, image_bytes:
         resident=resident,
         limit=max_memory if max_memory is not None or available is None else resident + available,
         is_limit_set=max_memory is not None,
-        device=_free_device_bytes(device) if device.type == "cuda" else None,
+        device=int(DEVICE_FRACTION * free_memory_bytes(device)) if device_type(device).is_gpu else None,
         disk=shutil.disk_usage(tempfile.gettempdir()).free,
     )
-
-
-def _free_device_bytes(device: torch.device) -> int:
-    """Free bytes of the GPU, and those that this process has reserved and does not use."""
-    free, _ = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(DEVICE_FRACTION * (free + unused))
 
 
 def measure_shapes(image: NDArray[np.float32], spacing: Spacing, transpose: Triple) -> CaseShapes:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from autoseg.inference.windows.logit_slab import CPU
-from autoseg.networks.devices import is_out_of_memory, release_cached_memory, use_precision
+from autoseg.networks.devices import is_out_of_memory, release_cached_memory, synchronize, use_precision
 from autoseg.networks.layout import Normalization, choose_layout
 
 logger = logging.getLogger("autoseg.predict")
@@ -385,6 +385,6 @@ def _pass(
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
         if dtype != torch.float32:
             logits = logits.float()
-    if is_timed and windows.device.type == "cuda":
-        torch.cuda.synchronize(windows.device)
+    if is_timed:
+        synchronize(windows.device)
     return logits, time.perf_counter() - start

@@ -30,6 +30,7 @@ from autoseg.errors import PredictionError
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage, open_slab
 from autoseg.inference.windows.network_pass import Forward, mean_mirrored_logits, mirror_variants
+from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory
 from autoseg.records.case import Slices3, Triple
 
@@ -219,9 +220,10 @@ def _to_device(channels: Sequence[AnyArray], device: torch.device) -> Sequence[A
 
 def _copy_channel(channel: AnyArray, device: torch.device) -> Tensor:
     """(Z, Y, X), float32; slice by slice, so that little memory of the host is pinned."""
-    copy = torch.empty(channel.shape, device=device)
+    copy, is_pinned = torch.empty(channel.shape, device=device), device_type(device).has_streams
     for index in range(len(channel)):
-        copy[index].copy_(torch.from_numpy(np.array(channel[index], dtype=np.float32)).pin_memory(), non_blocking=True)
+        values = torch.from_numpy(np.array(channel[index], dtype=np.float32))
+        copy[index].copy_(values.pin_memory() if is_pinned else values, non_blocking=is_pinned)
     return copy
 
 

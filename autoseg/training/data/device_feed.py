@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoseg.networks.device_types import Event, Stream, device_type
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.batch import Batch
 
@@ -21,15 +22,15 @@ int64; and the case id by sample."""
 class DeviceFeed:
     """Takes batches from a loader to the device, in order.
 
-    On a GPU, `fetch_next` reads and copies the next batch on a stream of its own while the step that was just queued
-    is computed; on a CPU it does nothing, since reading would take the same core.
+    On a GPU with streams, `fetch_next` reads and copies the next batch on a stream of its own while the step that was
+    just queued is computed; elsewhere it does nothing: on a CPU, reading would take the same core.
     """
 
     def __init__(
         self,
         batches: Iterator[Batch],
         device: torch.device,
-        stream: torch.cuda.Stream | None,
+        stream: Stream | None,
         layout: torch.memory_format,
         augmentation: DeviceAugmentation | None = None,
     ) -> None:
@@ -39,19 +40,20 @@ class DeviceFeed:
             batches: One is taken at a time.
             device: Where they go.
             stream: Stream of a GPU that copies them, one for all feeds of a training, because the memory of each
-                stream is kept apart; None on a CPU.
+                stream is kept apart; None on a device without streams.
             layout: Memory layout of the network, in which images are given.
             augmentation: Applied to batches that bring seeds for it, where the loader left it to the device.
         """
         self._batches = batches
         self._device = device
         self._layout = layout
+        self._module = device_type(device).module
         self._augmentation = augmentation
         self._stream = stream
         self._ahead: tuple[Batch, Tensor, Tensor] | None = None
         self._blocked_seconds = 0.0
-        self._idle_from: torch.cuda.Event | None = None
-        self._idle: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._idle_from: Event | None = None
+        self._idle: list[tuple[Event, Event]] = []
 
     def take(self) -> DeviceBatch:
         """The next batch; waits for the loader if it was not fetched before."""
@@ -67,16 +69,18 @@ class DeviceFeed:
         """Read and copy the next batch already; called when the device has been given work."""
         if self._stream is None:
             return
-        self._idle_from = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        self._idle_from.record(torch.cuda.current_stream(self._device))
+        self._idle_from = self._record_event()
         self._ahead = self._copy(next(self._batches))
 
     def waited_seconds(self) -> float:
         """How long the device had nothing to do between two steps so far; waits for a GPU to finish."""
         if not self._idle:
             return self._blocked_seconds
-        torch.cuda.synchronize(self._device)
-        idle_milliseconds: float = sum(first.elapsed_time(second) for first, second in self._idle)
+        self._module.synchronize(self._device)
+        idle_milliseconds: float = sum(
+            first.elapsed_time(second)  # type: ignore[arg-type]  # both are of one device
+            for first, second in self._idle
+        )
         return self._blocked_seconds + idle_milliseconds / 1000.0
 
     def _read(self) -> Batch:
@@ -88,22 +92,26 @@ class DeviceFeed:
     def _copy(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
         image, target = torch.from_numpy(batch["image"]), torch.from_numpy(batch["target"])
         if self._stream is None:
-            return batch, image, target
-        with torch.cuda.stream(self._stream):
+            return batch, image.to(self._device), target.to(self._device)
+        with self._module.stream(self._stream):
             return (
                 batch,
                 image.pin_memory().to(self._device, non_blocking=True),
                 target.pin_memory().to(self._device, non_blocking=True),  # int16: widened there, fewer bytes to copy
             )
 
-    def _await_copy(self, stream: torch.cuda.Stream, *tensors: Tensor) -> None:
+    def _await_copy(self, stream: Stream, *tensors: Tensor) -> None:
         """Let the device's main stream wait for the copies, and record when it continues."""
-        current = torch.cuda.current_stream(self._device)
+        current = self._module.current_stream(self._device)
         current.wait_stream(stream)
         for tensor in tensors:
             tensor.record_stream(current)  # else their memory could be used again too early
         if self._idle_from is not None:
-            resumed = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            resumed.record(current)
-            self._idle.append((self._idle_from, resumed))
+            self._idle.append((self._idle_from, self._record_event()))
             self._idle_from = None
+
+    def _record_event(self) -> Event:
+        """A moment of the device's main stream."""
+        event: Event = self._module.Event(enable_timing=True)
+        event.record(self._module.current_stream(self._device))
+        return event

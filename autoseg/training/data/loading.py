@@ -29,6 +29,7 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.labels import Locations
 from autoseg.imaging.arrays.storage import StoredCase
+from autoseg.networks.device_types import device_type
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
@@ -79,7 +80,7 @@ def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
         device: Where the network is.
         ranks_here: Training processes that share this machine's cores, each with workers of its own.
     """
-    if device.type != "cuda":
+    if not device_type(device).is_gpu:
         return 0
     return max(1, min(MAX_WORKERS, count_cores() // ranks_here))
 

@@ -11,6 +11,7 @@ import torch
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import Opener, StoredCase, keep_open, open_array, open_case
+from autoseg.networks.device_types import device_type
 from autoseg.records.checkpoint import hash_of_cases
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, model_hash
@@ -135,7 +136,7 @@ def open_training_batches(fold: Fold, first_batch: int) -> Generator[Batch, None
         rules=AugmentationRules(),
         first_batch=first_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
-        intensity_on_device=fold.device.type == "cuda",
+        intensity_on_device=device_type(fold.device).is_gpu,
     )
     cases = _load_cases(fold, fold.split.training)
     return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=fold.workers)

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from autoseg.errors import TrainingError
+from autoseg.networks.device_types import device_type
+from autoseg.networks.devices import forget_peak_memory, peak_memory_bytes
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.system import measure_peak_memory
@@ -138,8 +140,7 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
     resumed = None if fold.starts_afresh else load_resume_point(path)
     if resumed is not None:
         check_same_training(resumed.checkpoint, fold, path.with_suffix(".safetensors"))
-    if fold.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(fold.device)  # of the fold before
+    forget_peak_memory(fold.device)  # of the fold before
     steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
     network = build_initial_network(fold.configuration, fold.options.seed)
     _prepare_network(network, fold)
@@ -342,9 +343,7 @@ def _save_last(fold: Fold, run: TrainingRun, record: Checkpoint) -> None:
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)  # what others cannot have; allocated are some of it
-    return measure_peak_memory()
+    return peak_memory_bytes(device) if device_type(device).is_gpu else measure_peak_memory()
 
 
 def _step_progress(progress: Progress, clock: Clock) -> Callable[[int], None]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import TrainingError
+from autoseg.networks.device_types import Event, device_type
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.device_feed import DeviceBatch, DeviceFeed
 from autoseg.training.steps.gradients import compute_gradients
@@ -42,8 +43,8 @@ class QueuedStep:
     cases: list[str]
     figures: Tensor
     """Loss and length of the gradient, (2,), on the host; valid after `computed`."""
-    computed: torch.cuda.Event | None
-    """None on a CPU, which has computed them."""
+    computed: Event | None
+    """None on a device without streams, where reading them waits."""
 
 
 def train_epoch(
@@ -63,7 +64,8 @@ def train_epoch(
     run.training_call.train()
     device = run.settings.device
     feed = DeviceFeed(batches, device, run.copy_stream, run.layout, run.augmentation)
-    max_queued = 1 if device.type == "cuda" else 0  # a GPU computes the next step while this one's loss is read
+    # a GPU computes the next step while this one's loss is read
+    max_queued = 1 if device_type(device).has_streams else 0
     began, rate = time.monotonic(), 0.0
     losses: list[float] = []
     queued: deque[QueuedStep] = deque()
@@ -134,10 +136,11 @@ def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> Queued
 
 def _queued_step(number: int, cases: list[str], figures: Tensor) -> QueuedStep:
     """Let a GPU copy the figures when it has computed them: reading them then waits for this step, not for the next."""
-    if figures.device.type != "cuda":
+    row = device_type(figures.device)
+    if not row.has_streams:
         return QueuedStep(number, cases, figures, None)
     on_host = figures.to("cpu", non_blocking=True)
-    computed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    computed: Event = row.module.Event()
     computed.record()
     return QueuedStep(number, cases, on_host, computed)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from autoseg.networks.device_types import Stream
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import TrainingSpec
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
@@ -89,8 +90,8 @@ class TrainingRun:
     settings: StepSettings
     layout: torch.memory_format
     """Memory layout of the network, and of the images that it gets."""
-    copy_stream: torch.cuda.Stream | None = None
-    """Stream of a GPU that copies batches while it computes; None on a CPU."""
+    copy_stream: Stream | None = None
+    """Stream of a GPU that copies batches while it computes; None on a device without streams."""
     saving: MemorySaving = field(default_factory=MemorySaving)
     """Grows when the device's memory turns out too small."""
     step: int = 0

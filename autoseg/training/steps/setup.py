@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autoseg.networks.build import build_network
+from autoseg.networks.device_types import device_type
 from autoseg.networks.layout import choose_layout, place_network
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
@@ -46,8 +47,8 @@ def start_run(
         encoding: Labels of the dataset.
         settings: How steps are computed.
     """
-    spec, device = configuration.training, settings.device
-    if device.type == "cuda":
+    spec, device, row = configuration.training, settings.device, device_type(settings.device)
+    if row.has_numbers:
         use_gpu(device)
     loss = build_loss(
         encoding,
@@ -64,9 +65,9 @@ def start_run(
         training_call=_training_call(network, configuration, settings),
         loss=loss,
         optimizer=build_optimizer(network, spec),
-        scaler=torch.amp.GradScaler(device.type, enabled=settings.precision == torch.float16),
-        augmentation=build_device_augmentation(configuration) if device.type == "cuda" else None,
-        copy_stream=torch.cuda.Stream(device) if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
+        scaler=torch.amp.GradScaler(device.type, enabled=row.has_scaler and settings.precision == torch.float16),
+        augmentation=build_device_augmentation(configuration) if row.is_gpu else None,
+        copy_stream=row.module.Stream(device) if row.has_streams else None,
         spec=spec,
         encoding=encoding,
         settings=settings,
@@ -77,7 +78,7 @@ def start_run(
 def use_gpu(device: torch.device) -> None:
     """Make a GPU the current one, to which pinned memory belongs; let cuDNN try its ways for the one batch shape."""
     if device.index is not None:  # without a number it means the current one, and torch refuses to set it
-        torch.cuda.set_device(device)
+        device_type(device).module.set_device(device)
     torch.backends.cudnn.benchmark = True
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from autoseg.networks.device_types import device_type
 from autoseg.records.plan import Configuration
 from autoseg.training.data.augmentation.intensity import MIN_RANGE, Range, draw_factor
 from autoseg.training.data.augmentation.parameters import AugmentationRules, is_dummy_2d
@@ -293,4 +294,4 @@ def _mirror(tensors: Iterable[Tensor], axes_by_sample: Sequence[tuple[int, ...]]
 def _to_device(values: NDArray[np.generic], device: torch.device) -> Tensor:
     """A copy that does not wait for the device: for a GPU from pinned memory."""
     tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device_type(device).has_streams else tensor.to(device)
