@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION
+from autoseg.costs.memory import estimate_gpu_bytes
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.metrics.descriptions import Metric, metrics_of
 from autoseg.records.evaluation import (
@@ -283,7 +284,7 @@ def profile_table(plan: Plan, step_seconds: Mapping[str, float | None]) -> Table
     columns = []
     for name, configuration in plan.configurations.items():
         step = _describe_step(configuration, step_seconds[name]) if name in step_seconds else {}
-        columns.append(_describe_costs(configuration) | step)
+        columns.append(_describe_costs(configuration) | _describe_gpu_memory(plan, configuration) | step)
     table = _configurations_table("Profile", plan)
     add_rows(table, _rows(columns))
     return table
@@ -329,6 +330,14 @@ def _describe_costs(configuration: Configuration) -> dict[str, str]:
         "computation per patch": f"{estimates.macs / 1e9:.3g} GMAC",
         "training memory": "not estimated" if memory is None else f"about {format_memory(memory)}",
     }
+
+
+def _describe_gpu_memory(plan: Plan, configuration: Configuration) -> dict[str, str]:
+    """What a training takes of a GPU, where one is planned for."""
+    memory = configuration.estimates.training_memory_bytes
+    if plan.budget.device == "cpu" or memory is None:
+        return {}
+    return {"memory of the GPU": f"about {format_memory(estimate_gpu_bytes(memory))}, context and workspace included"}
 
 
 def _describe_step(configuration: Configuration, seconds: float | None) -> dict[str, str]:

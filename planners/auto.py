@@ -4,7 +4,8 @@ nnU-Net's presets are plans for one size of GPU and for weeks of training. This 
 batches that are larger than useful, and leaves out configurations that would only cost time.
 
 Example: 200 pictures of 512 x 512 on a GPU: nnU-Net's `resenc-m` plans a batch that fills 8 GB whatever the patch;
-here it ends at 32. On a CPU the same pictures get a plain U-Net, sized to the time.
+here it ends at 32. On a CPU the same pictures get a plain U-Net, sized to the time. On a GPU of 80 GB, without
+`--memory`, they get `resenc-xl`, the largest preset that it holds.
 
 References:
     Own rule. Isensee et al., "nnU-Net Revisited", MICCAI 2024, for the presets by memory.
@@ -29,6 +30,9 @@ NAME = "auto"
 
 MAX_BATCH = {2: 32, 3: 8}
 """Largest batch by dimension: with 250,000 steps, larger batches cost time in proportion and gain little."""
+
+RELATIVE_TIME = {"resenc-l": 3.0, "resenc-xl": 5.0}
+"""Duration of a training relative to resenc-m on the same GPU, as published: 12, 35 and 66 hours on an A100."""
 
 MAX_SPACING_RATIO = 2.0
 """Up to this ratio of the largest to the smallest spacing a 2D network sees nothing that a 3D network lacks."""
@@ -68,15 +72,30 @@ def choose_preset(budget: Budget) -> Decided[Preset]:
             unet.make_unet_preset(options),
             "With limited time a plain U-Net: it does most multiplications per second, and its width follows the time.",
         )
-    memory = budget.memory_gigabytes or 0.0
+    memory = _memory_for_preset(budget)
     for name in ("resenc-xl", "resenc-l"):
         if memory >= residual_encoder.SIZES[name].gigabytes:
             preset = residual_encoder.make_residual_preset(name, options)
-            return Decided(preset, f"The largest preset for a memory of {memory:g} GB.")
+            reason = f"The largest preset for a memory of {memory:.3g} GB."
+            if budget.memory_gigabytes is None:
+                reason += (
+                    f" It trains some {RELATIVE_TIME[name]:g} times as long as resenc-m, which --memory 8GB or "
+                    "--planner resenc-m takes."
+                )
+            return Decided(preset, reason)
     return Decided(
         residual_encoder.make_residual_preset("resenc-m", options),
         "A GPU and time for the full schedule: nnU-Net's residual encoder for 8 GB is the best of its cost.",
     )
+
+
+def _memory_for_preset(budget: Budget) -> float:
+    """Gigabytes that were asked for, else those of the GPU that was found; a latency alone wants no larger preset."""
+    if budget.memory_gigabytes is not None:
+        return budget.memory_gigabytes
+    if budget.latency_seconds is not None:
+        return 0.0
+    return budget.available_gigabytes or 0.0
 
 
 def architectures(budget: Budget) -> tuple[Architecture, ...]:

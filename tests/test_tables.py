@@ -230,6 +230,14 @@ def test_long_reasons_are_wrapped_and_indented(plan):
     assert all(line.startswith("      word") and len(line) <= 60 for line in lines[3:])
 
 
+@pytest.mark.parametrize(
+    ("device", "expected"), [("cuda", ["about 4.90 GB, context and workspace included"]), ("cpu", None)]
+)
+def test_a_profile_for_a_gpu_counts_what_its_driver_shows(plan, device, expected):
+    planned = plan.model_copy(update={"budget": plan.budget.model_copy(update={"device": device})})
+    assert cells(profile_table(planned, {})).get("memory of the GPU") == expected
+
+
 def test_a_profile_says_how_long_the_planned_steps_take(plan):
     [name] = plan.configurations
     rows = cells(profile_table(plan, {name: 0.5}))

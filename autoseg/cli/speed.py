@@ -126,6 +126,7 @@ def find_speed(
         product_seconds=time_product(),
         gpu_busy_fraction=gpu_busy_fraction(device.gpu_index) if device.kind == "cuda" else None,
         throughput=(),
+        has_large_patches=True,
     )
     kept = None if measure_again or path is None else _read_kept(path, now)
     points = () if kept is None else kept.throughput
@@ -178,6 +179,9 @@ def _read_kept(path: Path, now: KeptSpeed) -> KeptSpeed | None:
         kept = read_record(KeptSpeed, path)
     except RecordError as error:
         logger.info("the kept speed is damaged and is measured again: %s", str(error).splitlines()[0])
+        return None
+    if now.machine.device != "cpu" and not kept.has_large_patches:
+        logger.info("%s is the speed of small patches alone, of an older version, and is measured again", path)
         return None
     if kept.machine != now.machine:
         logger.info("%s is the speed of another machine or version and is measured again", path)

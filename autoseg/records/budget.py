@@ -27,6 +27,14 @@ class Throughput(Record):
     (augmentation, forward, backward, update)."""
     prediction_macs_per_second: PositiveFloat | None = None
     """The same, divided by the seconds of a forward pass alone; None: not measured."""
+    seconds_per_operation: NonNegativeFloat | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Seconds that a training step takes for each operation of the network, however small it is: a GPU's launches.
+    The speeds are those beside it, from a small and a large patch. None: a small patch alone was measured, with all
+    that its step takes in its speed."""
+    prediction_seconds_per_operation: NonNegativeFloat | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """The same for a forward pass alone."""
 
 
 class MeasuredThroughput(Record):
@@ -61,6 +69,8 @@ class KeptSpeed(Record):
     gpu_busy_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
     """Fraction of time in which the GPU worked for others, right before the measurement; None: not known."""
     throughput: tuple[Throughput, ...]
+    has_large_patches: bool = False
+    """Whether large patches were measured too where a GPU was; False in files of older versions."""
 
 
 class Overrides(Record):

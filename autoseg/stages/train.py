@@ -10,6 +10,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from autoseg.costs.memory import estimate_gpu_bytes
 from autoseg.errors import TrainingError, UsageError
 from autoseg.folds import find_split
 from autoseg.imaging.arrays.storage import label_map_origin
@@ -18,6 +19,7 @@ from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
 from autoseg.locks import lock, refuse_planning
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
+from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import (
     choose_device,
     describe_faulty_versions,
@@ -136,6 +138,8 @@ def _naming_lack_of_memory(fold: Fold) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         estimate = fold.configuration.estimates.training_memory_bytes
+        if estimate is not None and device_type(fold.device).is_gpu:
+            estimate = estimate_gpu_bytes(estimate)
         planned = "" if estimate is None else f" (the plan expects about {format_memory(estimate)} for training)"
         raise TrainingError(
             f"{fold.title}: the memory of {fold.device} is too small or used by others{planned}. End other programs "

@@ -2,26 +2,31 @@
 
 The whole training step is measured as training does it: drawing and augmenting a batch, forward, backward, update. A
 prediction is measured from windows in memory to logits in memory.
+
+On a GPU each network is measured on a small and on a large patch. A step of a small one takes as long as its kernels
+need to be launched, whatever they compute, so it says little about a large one: time = launches + multiply-accumulates
+/ speed, two measurements and two unknowns. On a CPU launches do not count, and the small patch says enough.
 """
 
 import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from autoseg.costs.architectures import ARCHITECTURES, forward_macs
+from autoseg.costs.architectures import ARCHITECTURES, forward_macs, list_operations
 from autoseg.errors import TrainingError
 from autoseg.networks.device_types import device_type
-from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory
+from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory, release_cached_memory
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec
+from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec, Sizes
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
@@ -33,6 +38,10 @@ from autoseg.training.steps.setup import build_initial_network, start_run
 MEASURED_FEATURES = (8, 32)
 """Base features of the measured networks: the narrowest that is planned, and nnU-Net's own."""
 
+LARGE_PATCHES: Final[Mapping[int, Sizes]] = {2: (512, 512), 3: (96, 96, 96)}
+LARGE_BATCHES: Final[Mapping[int, int]] = {2: 8, 3: 2}
+"""Measured on a GPU besides, by dimension: 13 to 20 times the work of a small step, in less than 4 GB."""
+
 SECONDS_PER_TRAINING = 0.6
 SECONDS_PER_PREDICTION = 0.2
 SECONDS_PER_PLANNED_STEP = 2.0
@@ -40,6 +49,13 @@ SECONDS_PER_PLANNED_STEP = 2.0
 
 PREDICTION_BATCH = 8
 """Windows per network pass that prediction takes for patches of the measured size."""
+
+STEPS_PER_EPOCH = 8
+"""Steps between two moments in which the host waits for a GPU; the next batch is fetched ahead only within an epoch."""
+
+MIN_COMPUTING_FRACTION = 0.1
+"""At least this part of a large patch's time counts as computing, also where launches seem to be all of it: then the
+speed is a lower bound."""
 
 VOXELS_WITH_LABEL = 1000
 """Voxels of the invented volume that are drawn at random for the sampling of foreground."""
@@ -111,17 +127,84 @@ def describe_torch_device(device_name: str) -> str:
     return f"the CPU, threads: {torch.get_num_threads()}, {precision}"
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """What one patch size gave: seconds, and the multiply-accumulates of the forward pass in them."""
+
+    training_seconds: float
+    training_macs: int
+    prediction_seconds: float
+    prediction_macs: int
+
+
 def _measure(configuration: Configuration, device: torch.device) -> Throughput:
-    network = configuration.network
-    step_seconds, run = _training_seconds(configuration, NOISE_ENCODING, device, SECONDS_PER_TRAINING)
-    windows = torch.zeros((PREDICTION_BATCH, network.input_channels, *configuration.patch_size))
-    macs = forward_macs(network, configuration.patch_size)
-    return Throughput(
+    network, small = configuration.network, _time(configuration, device, PREDICTION_BATCH)
+    found = Throughput(
         architecture=network.architecture,
         dimensions=network.dimensions,
         base_features=network.features[0],
-        macs_per_second=macs * configuration.batch_size / step_seconds,
-        prediction_macs_per_second=macs * PREDICTION_BATCH / _prediction_seconds(run, windows),
+        macs_per_second=small.training_macs / small.training_seconds,
+        prediction_macs_per_second=small.prediction_macs / small.prediction_seconds,
+    )
+    large = _time_large(configuration, device) if device_type(device).is_gpu else None
+    if large is None:
+        return found
+    operations = len(list_operations(network, configuration.patch_size))
+    speed, launches = split_time(
+        (small.training_macs, small.training_seconds), (large.training_macs, large.training_seconds)
+    )
+    prediction_speed, prediction_launches = split_time(
+        (small.prediction_macs, small.prediction_seconds), (large.prediction_macs, large.prediction_seconds)
+    )
+    return found.model_copy(
+        update={
+            "macs_per_second": speed,
+            "prediction_macs_per_second": prediction_speed,
+            "seconds_per_operation": launches / operations,
+            "prediction_seconds_per_operation": prediction_launches / operations,
+        }
+    )
+
+
+def split_time(small: tuple[int, float], large: tuple[int, float]) -> tuple[float, float]:
+    """Multiply-accumulates per second, and seconds of launches, from two sizes of one network.
+
+    Args:
+        small: Multiply-accumulates and seconds.
+        large: The same; more multiply-accumulates.
+
+    Examples:
+        >>> split_time((20, 3.0), (420, 11.0))
+        (50.0, 2.6)
+    """
+    (few, short), (many, long) = small, large
+    speed = (many - few) / max(long - short, MIN_COMPUTING_FRACTION * long)
+    return speed, max(short - few / speed, 0.0)
+
+
+def _time_large(configuration: Configuration, device: torch.device) -> _Timed | None:
+    """A large patch of the same network; None where the GPU's memory is too small for it."""
+    dimensions = configuration.network.dimensions
+    changes = {"patch_size": LARGE_PATCHES[dimensions], "batch_size": LARGE_BATCHES[dimensions]}
+    try:
+        return _time(configuration.model_copy(update=changes), device, LARGE_BATCHES[dimensions])
+    except (MemoryError, RuntimeError, TrainingError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release_cached_memory(device)
+    return None
+
+
+def _time(configuration: Configuration, device: torch.device, windows_per_pass: int) -> _Timed:
+    network, patch_size = configuration.network, configuration.patch_size
+    step_seconds, run = _training_seconds(configuration, NOISE_ENCODING, device, SECONDS_PER_TRAINING)
+    windows = torch.zeros((windows_per_pass, network.input_channels, *patch_size))
+    macs = forward_macs(network, patch_size)
+    return _Timed(
+        training_seconds=step_seconds,
+        training_macs=macs * configuration.batch_size,
+        prediction_seconds=_prediction_seconds(run, windows),
+        prediction_macs=macs * windows_per_pass,
     )
 
 
@@ -130,19 +213,23 @@ def _training_seconds(
 ) -> tuple[float, TrainingRun]:
     """Seconds per step, at least one step and so many seconds long, and what was trained."""
     # the rate stays near zero: noise cannot be learned, and the values stay finite
-    spec = configuration.training.model_copy(update={"steps_per_epoch": 1, "warmup_fraction": 1.0})
+    row = device_type(device)
+    steps_per_epoch = STEPS_PER_EPOCH if row.is_gpu else 1
+    spec = configuration.training.model_copy(update={"steps_per_epoch": steps_per_epoch, "warmup_fraction": 1.0})
     clock = Clock(total_steps=1_000_000_000, limit_seconds=None)
     configuration = configuration.model_copy(update={"training": spec})
     network = build_initial_network(configuration, seed=0)
     run = start_run(network, configuration, encoding, StepSettings(device, choose_dtype("auto", device)))
     workers = default_workers(device)
-    with closing(_open_batches(configuration, encoding, workers)) as batches:
-        for _ in range(1 + BATCHES_AHEAD_PER_WORKER * workers):  # sets up kernels, and uses up what was ready
+    is_gpu = row.is_gpu
+    with closing(_open_batches(configuration, encoding, workers, intensity_on_device=is_gpu)) as batches:
+        # sets up kernels, and uses up what was ready
+        for _ in range(math.ceil((1 + BATCHES_AHEAD_PER_WORKER * workers) / steps_per_epoch)):
             train_epoch(run, batches, clock, _ignore)
         began, steps = time.monotonic(), 0
         while steps == 0 or time.monotonic() - began < at_least_seconds:
             train_epoch(run, batches, clock, _ignore)  # mean of the loss waits for a GPU to finish
-            steps += 1
+            steps += steps_per_epoch
         return (time.monotonic() - began) / steps, run
 
 
@@ -161,9 +248,11 @@ def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
     return (time.monotonic() - began) / passes
 
 
-def _open_batches(configuration: Configuration, encoding: LabelEncoding, workers: int) -> Generator[Batch, None, None]:
-    """Augmented batches of one invented case, prepared as in training."""
-    stream = BatchStream(seed=(0,), rules=AugmentationRules())
+def _open_batches(
+    configuration: Configuration, encoding: LabelEncoding, workers: int, *, intensity_on_device: bool = False
+) -> Generator[Batch, None, None]:
+    """Augmented batches of one invented case, prepared as in training, which leaves intensities to a GPU."""
+    stream = BatchStream(seed=(0,), rules=AugmentationRules(), intensity_on_device=intensity_on_device)
     return build_loader([_invent_case(configuration, encoding)], configuration, encoding, stream, workers=workers)
 
 

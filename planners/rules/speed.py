@@ -9,6 +9,11 @@ Example: a U-Net of 8 feature maps was measured at 2e10 multiply-accumulates per
 of 32 at 6e10. 16 feature maps lie halfway in the logarithm: 4e10. A batch of 4 patches at 1.5e9
 multiply-accumulates each takes 0.15 s.
 
+Example on a GPU, where launching an operation takes the same time however small it is: a step of a small patch took
+20 ms for 0.02e12 multiply-accumulates, one of a large patch 80 ms for 0.42e12. So the device does 0.4e12 in 60 ms,
+6.7e12 per second, and 17 ms are launches, 0.3 ms for each of 57 operations. A planned network of 80 operations and
+0.95e12 multiply-accumulates takes 24 + 143 ms. The small patch alone would have given 1e12 per second, 950 ms.
+
 Example of a latency: median shape 138 x 169 x 138, patch 128 x 128 x 128, windows that overlap by half: 2 x 2 x 2 = 8
 windows. At 0.4 s per window the network needs 3.2 s; of a latency of 5 s it may take 70 %, 3.5 s, so it is fast enough.
 
@@ -28,7 +33,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION, forward_macs
+from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION, forward_macs, list_operations
 from autoseg.costs.windows import count_windows
 from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget, Throughput
@@ -58,13 +63,19 @@ MIN_BATCH = {2: 2, 3: 2}
 
 
 def step_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int], batch_size: int) -> float:
-    """Expected time of one training step."""
+    """Expected time of one training step: launches of its operations, and its multiply-accumulates."""
     macs = forward_macs(network, patch_size) * batch_size
-    return macs / macs_per_second(budget, network)
+    launches = [point.seconds_per_operation for point in _measured_for(budget, network)]
+    return _launch_seconds(launches, network, patch_size) + macs / macs_per_second(budget, network)
 
 
 def forward_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int]) -> float:
-    """Expected time of predicting one window."""
+    """Expected time of predicting one window: launches of its operations, and its multiply-accumulates."""
+    launches = [point.prediction_seconds_per_operation for point in _measured_for(budget, network)]
+    return _launch_seconds(launches, network, patch_size) + _forward_mac_seconds(budget, network, patch_size)
+
+
+def _forward_mac_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int]) -> float:
     macs = forward_macs(network, patch_size)
     measured = [point for point in budget.throughput if point.prediction_macs_per_second is not None]
     if not measured:
@@ -76,19 +87,31 @@ def forward_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[i
     return macs / macs_per_second(budget.model_copy(update={"throughput": tuple(forward)}), network)
 
 
+def _launch_seconds(
+    seconds_per_operation: Sequence[float | None], network: NetworkSpec, patch_size: Sequence[int]
+) -> float:
+    """Time that does not depend on the size of the patch; 0 where it was not measured apart."""
+    measured = [seconds for seconds in seconds_per_operation if seconds is not None]
+    return max(measured, default=0.0) * len(list_operations(network, patch_size))
+
+
 def macs_per_second(budget: Budget, network: NetworkSpec) -> float:
     """Throughput at a network's width: interpolated between measured widths in the logarithm of the width.
 
     Beyond the widest measured network it stays as there; below the narrowest it falls in proportion to the width,
     because narrow convolutions use a device badly. An assumed figure where nothing was measured.
     """
-    measured, factor = _measured(budget, network), 1.0
-    if not measured:
-        plain = network.model_copy(update={"architecture": "unet"})
-        measured, factor = _measured(budget, plain), ARCHITECTURES[network.architecture].relative_speed
+    measured = _measured_for(budget, network)
+    is_own = is_measured(budget, network)
+    factor = 1.0 if is_own else ARCHITECTURES[network.architecture].relative_speed
     if not measured:
         return ASSUMED_MACS_PER_SECOND[budget.device] * factor
     return factor * _interpolate(measured, network.features[0])
+
+
+def _measured_for(budget: Budget, network: NetworkSpec) -> list[Throughput]:
+    """What was measured for networks of this kind, else for plain U-Nets."""
+    return _measured(budget, network) or _measured(budget, network.model_copy(update={"architecture": "unet"}))
 
 
 def is_measured(budget: Budget, network: NetworkSpec) -> bool:

@@ -113,6 +113,21 @@ def test_a_gpu_that_works_for_others_is_measured_again(machine, caplog):
     assert "the GPU is busier (90% of the time, 0% then) than when" in caplog.messages[-2]
 
 
+def test_a_gpu_measured_on_small_patches_alone_is_measured_again(machine, cache, caplog):
+    """Files of older versions do not say that large ones were measured."""
+    machine.find_speed("unet", device=GPU)
+    machine.find_speed("unet", device=CPU)
+    for path in (cache / "autoseg").iterdir():
+        fields = json.loads(path.read_text())
+        assert fields.pop("has_large_patches") is True
+        path.write_text(json.dumps(fields))
+    machine.find_speed("unet", device=GPU)
+    assert len(machine.measured) == 3
+    assert "of small patches alone, of an older version, and is measured again" in caplog.messages[-2]
+    machine.find_speed("unet", device=CPU)  # a processor needs no large ones
+    assert len(machine.measured) == 3
+
+
 def test_processor_and_gpu_have_files_of_their_own(machine, cache):
     machine.find_speed("unet")
     machine.find_speed("unet", device=GPU)

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoseg.costs.memory import estimate_gpu_bytes
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Overrides
 from autoseg.testing import synthetic_fingerprint
-from planners import residual_encoder
+from planners import residual_encoder, unet
 from planners.rules.topology import compute_topology
 
 PLANS = {
@@ -126,3 +127,15 @@ def test_width_option():
 def test_wrong_options(name, options, message):
     with pytest.raises(PlanningError, match=message.format(name)):
         PLANS[name](HIPPOCAMPUS, Budget(overrides=Overrides(options=options)))
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("unet", 7.7), ("resenc-m", 9.1), ("resenc-l", 22.7), ("resenc-xl", 36.6)]
+)
+def test_memory_of_a_gpu_is_about_what_is_published_for_the_presets(name, published):
+    """GB on an A100, as nnU-Net's documentation of its residual encoder presets has it; abdominal CT."""
+    abdomen = synthetic_fingerprint([(2.0, 0.68, 0.68)] * 200, [(237, 582, 582)] * 200)
+    made = {"unet": unet.plan, **PLANS}[name](abdomen, Budget(configurations=("3d_fullres",)))
+    expected = made.configurations["3d_fullres"].estimates.training_memory_bytes
+    assert expected is not None
+    assert estimate_gpu_bytes(expected) / 1e9 == pytest.approx(published, rel=0.15)

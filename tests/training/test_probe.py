@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autoseg.costs import architectures
-from autoseg.costs.architectures import forward_macs
+from autoseg.costs.architectures import forward_macs, list_operations
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.networks.build import build_network
@@ -21,7 +21,10 @@ from autoseg.training.probe import (
     measure_step,
     measure_training_speed,
     measured_configuration,
+    split_time,
 )
+from autoseg.training.steps.loop import train_epoch
+from tests.gpu.pretended_gpu import PretendedGpu
 
 ARCHITECTURES = ("unet", "residual_unet", "unext")
 
@@ -61,6 +64,95 @@ def test_speed_is_work_divided_by_time(monkeypatch):
     macs = forward_macs(measured.network, measured.patch_size)  # as planners count them
     assert volume.macs_per_second == macs * 2 / 4.0  # batches of 2
     assert volume.prediction_macs_per_second == macs * 8 / 0.5  # 8 windows
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "speed", "launches"),
+    [
+        ((20, 3.0), (420, 11.0), 50.0, 2.6),
+        ((20, 1.0), (420, 21.0), 20.0, 0.0),  # no launches: in proportion
+        ((20, 5.0), (420, 5.0), 800.0, 4.975),  # nothing but launches: a tenth of the large one counts as computing
+        ((20, 5.0), (420, 4.0), 1000.0, 4.98),  # noise
+        ((100, 5.0), (200, 25.0), 5.0, 0.0),  # large ones are slower: launches are never negative
+    ],
+)
+def test_two_sizes_give_speed_and_launches(small, large, speed, launches):
+    assert split_time(small, large) == pytest.approx((speed, launches))
+
+
+@pytest.fixture
+def gpu(monkeypatch, hasty):
+    """A pretended GPU on which small networks and patches are measured, by this process alone."""
+    monkeypatch.setattr(probe, "MEASURED_FEATURES", (2,))
+    monkeypatch.setattr(probe, "LARGE_PATCHES", {2: (192, 192), 3: (32, 64, 48)})
+    monkeypatch.setattr(probe, "STEPS_PER_EPOCH", 2)
+    monkeypatch.setattr(probe, "default_workers", lambda _device: 0)
+    with PretendedGpu() as pretended:
+        yield pretended
+
+
+def test_a_gpu_is_measured_on_a_large_patch_too(gpu, monkeypatch):
+    measured = []
+    seconds = {(32, 48, 48): 0.020, (160, 160): 0.020, (32, 64, 48): 0.022, (192, 192): 0.030}
+
+    def time(configuration, *_arguments):
+        measured.append((configuration.patch_size, configuration.batch_size))
+        return seconds[configuration.patch_size], None
+
+    monkeypatch.setattr(probe, "_training_seconds", time)
+    monkeypatch.setattr(probe, "_prediction_seconds", lambda _run, windows: 0.001 * windows.numel() ** 0.5)
+    volume, picture = measure_training_speed("cuda", ["unet"])
+    assert measured == [((32, 48, 48), 2), ((32, 64, 48), 2), ((160, 160), 4), ((192, 192), 8)]
+    for point in (volume, picture):
+        small = measured_configuration(point.dimensions, 2)
+        macs = small.batch_size * forward_macs(small.network, small.patch_size)
+        operations = len(list_operations(small.network, small.patch_size))
+        assert point.seconds_per_operation is not None
+        assert point.prediction_seconds_per_operation is not None
+        assert operations * point.seconds_per_operation + macs / point.macs_per_second == pytest.approx(0.020)
+        assert point.prediction_seconds_per_operation >= 0
+
+
+def test_a_gpu_whose_memory_is_too_small_for_a_large_patch_has_the_small_one(gpu, monkeypatch):
+    real = probe._training_seconds
+
+    def fit_small(configuration, *arguments):
+        if configuration.patch_size == probe.LARGE_PATCHES[configuration.network.dimensions]:
+            raise torch.OutOfMemoryError("no memory left")
+        return real(configuration, *arguments)
+
+    monkeypatch.setattr(probe, "_training_seconds", fit_small)
+    for point in measure_training_speed("cuda", ["unet"]):
+        assert point.macs_per_second > 0
+        assert point.seconds_per_operation is None
+
+
+def test_steps_on_a_gpu_are_those_of_training(gpu, monkeypatch):
+    """Intensities change on the device, and epochs have several steps, within which a batch is fetched ahead."""
+    epochs, changed = [], []
+
+    def watch(batches):
+        for batch in batches:
+            changed.append("seeds" in batch)
+            yield batch
+
+    def train(run, batches, *arguments):
+        assert run.augmentation is not None
+        epochs.append(run.spec.steps_per_epoch)
+        return train_epoch(run, watch(batches), *arguments)
+
+    monkeypatch.setattr(probe, "train_epoch", train)
+    assert measure_step(measured_configuration(2, 2), probe.NOISE_ENCODING, "cuda") is not None
+    assert epochs == [2, 2]
+    assert changed == [True] * 4
+
+
+def test_a_cpu_is_measured_as_ever(hasty, monkeypatch):
+    monkeypatch.setattr(probe, "MEASURED_FEATURES", (2,))
+    monkeypatch.setattr(probe, "_time_large", failing(AssertionError("a large patch")))
+    for point in measure_training_speed("cpu", ["unet"]):
+        assert "seconds_per_operation" not in point.model_dump()
+        assert "prediction_seconds_per_operation" not in point.model_dump()
 
 
 def test_a_planned_step_is_measured_with_its_own_labels_and_channels(hasty):

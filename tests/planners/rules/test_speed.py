@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.costs.architectures import forward_macs
+from autoseg.costs.architectures import forward_macs, list_operations
 from autoseg.costs.windows import count_windows
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Throughput
@@ -62,6 +62,33 @@ def point(dimensions, base_features, speed, architecture: Architecture = "unet",
 def test_between_measured_widths(dimensions, width, speed):
     budget = Budget(throughput=(point(3, 32, 60e9), point(3, 8, 20e9), point(2, 8, 1e9)))
     assert macs_per_second(budget, network("unet", dimensions, width)) == pytest.approx(speed, rel=1e-4)
+
+
+def test_launches_take_their_time_whatever_the_patch():
+    """A small step of 20 ms, most of it launches: a planned one takes 167 ms, not the 950 of its speed alone."""
+    measured = point(3, 32, 400e9 / 0.060, prediction=1e12).model_copy(
+        update={"seconds_per_operation": 3e-4, "prediction_seconds_per_operation": 1e-4}
+    )
+    budget, spec = Budget(throughput=(measured,)), network("unet", 3, 32)
+    macs, operations = forward_macs(spec, PATCH[3]), len(list_operations(spec, PATCH[3]))
+    assert step_seconds(budget, spec, PATCH[3], 5) == pytest.approx(5 * macs / (400e9 / 0.060) + operations * 3e-4)
+    assert forward_seconds(budget, spec, PATCH[3]) == pytest.approx(macs / 1e12 + operations * 1e-4)
+    # another architecture takes the launches of plain U-Nets, for its own number of operations
+    other = network("residual_unet", 3, 32)
+    launches = len(list_operations(other, PATCH[3])) * 3e-4
+    assert step_seconds(budget, other, PATCH[3], 1) == pytest.approx(
+        launches + forward_macs(other, PATCH[3]) / (0.8 * 400e9 / 0.060)
+    )
+
+
+def test_the_slowest_launches_of_all_measured_widths_count():
+    narrow, wide = (
+        point(3, width, 1e12).model_copy(update={"seconds_per_operation": seconds})
+        for width, seconds in ((8, 2e-4), (32, 5e-4))
+    )
+    budget, spec = Budget(throughput=(narrow, wide)), network("unet", 3, 16)
+    expected = len(list_operations(spec, PATCH[3])) * 5e-4 + forward_macs(spec, PATCH[3]) / 1e12
+    assert step_seconds(budget, spec, PATCH[3], 1) == pytest.approx(expected)
 
 
 def test_three_measured_widths_are_joined_piecewise():
