@@ -88,7 +88,9 @@ class WorkerDeath:
         )
 
 
-def limit_workers(workers: Crew, bytes_each: int, max_memory: int | None, task: str) -> Crew | int:
+def limit_workers(
+    workers: Crew, bytes_each: int, max_memory: int | None, task: str, kind: str = "worker processes"
+) -> Crew | int:
     """Number of workers that the memory has room for, at least one; say so if they are fewer than asked for.
 
     Args:
@@ -96,6 +98,7 @@ def limit_workers(workers: Crew, bytes_each: int, max_memory: int | None, task: 
         bytes_each: Memory that the largest item takes while it is worked on.
         max_memory: Memory in bytes that all of them may take together; None: what is free now.
         task: Name of the work for the message.
+        kind: What the workers are.
     """
     if not isinstance(workers, int):
         return workers
@@ -105,8 +108,8 @@ def limit_workers(workers: Crew, bytes_each: int, max_memory: int | None, task: 
     fitting = max(1, room // (bytes_each + WORKER_BYTES))
     if fitting < workers:
         logger.info(
-            "%s: %d instead of %d worker processes, because the largest case takes about %s and all may take %s",
-            task, fitting, workers, format_memory(bytes_each), format_memory(room),
+            "%s: %d instead of %d %s, because the largest case takes about %s and all may take %s",
+            task, fitting, workers, kind, format_memory(bytes_each), format_memory(room),
         )  # fmt: skip
     return fitting if fitting < workers else workers
 

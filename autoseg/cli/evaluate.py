@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from autoseg.cli.options import (
     add_label_reading,
+    add_max_memory,
     add_scheduler,
     add_shared,
     add_workers,
+    max_memory_bytes,
     positive_number,
     read_label_reading,
 )
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_instance_arguments(parser)
     add_workers(parser)
+    add_max_memory(parser)
     add_scheduler(parser)
     add_shared(parser)
 
@@ -119,11 +122,11 @@ def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evalua
     from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM
-    from autoseg.stages.evaluate import evaluate_predictions
+    from autoseg.stages.evaluate import evaluate_predictions, limit_scoring
     from autoseg.system import count_cores
 
     labels, reading = _read_labels(arguments)
-    workers = choose_workers(arguments) or count_cores()
+    workers = limit_scoring(choose_workers(arguments) or count_cores(), predictions, max_memory_bytes(arguments))
     references = arguments.references
     if arguments.scheduler is not None:
         predictions, references = predictions.absolute(), references.absolute()
@@ -222,6 +225,7 @@ def _run_instances(arguments: argparse.Namespace) -> int:
     from autoseg.interop.models import open_model
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
+    from autoseg.stages.evaluate import limit_scoring
     from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
     from autoseg.system import count_cores
     from autoseg.tables import instance_scores_table
@@ -238,8 +242,8 @@ def _run_instances(arguments: argparse.Namespace) -> int:
         connectivity=arguments.connectivity or ("face" if is_divided else "full"),
         reference_ids=arguments.reference_ids,
     )
-    workers = choose_workers(arguments) or count_cores()
     predictions, references = arguments.predictions, arguments.references
+    workers = limit_scoring(choose_workers(arguments) or count_cores(), predictions, max_memory_bytes(arguments))
     if arguments.scheduler is not None:
         predictions, references = predictions.absolute(), references.absolute()
     with progress_bar("evaluating") as progress:

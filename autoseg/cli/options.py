@@ -251,6 +251,19 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_memory(parser: argparse.ArgumentParser) -> None:
+    """Add --max-memory, of commands that work on several cases at once."""
+    parser.add_argument(
+        "--max-memory", type=gigabytes, default=None, metavar="SIZE",
+        help="memory that cases may take that are worked on at the same time, such as 8GB (default: what is free)",
+    )  # fmt: skip
+
+
+def max_memory_bytes(arguments: argparse.Namespace) -> int | None:
+    """What --max-memory allows; None: what is free."""
+    return None if arguments.max_memory is None else round(arguments.max_memory * 1e9)
+
+
 def add_label_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add --label-colors and --label-threshold."""
     parser.add_argument(

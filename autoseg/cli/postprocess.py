@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_shared, add_workers
+from autoseg.cli.options import add_max_memory, add_shared, add_workers
 
 if TYPE_CHECKING:
     from autoseg.records.selection import PostprocessingRecipe
@@ -35,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the recipe with its labels as JSON, to be used without the model",
     )  # fmt: skip
     add_workers(parser)
+    add_max_memory(parser)
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Apply the recipe; the exit code is 1 when some label maps failed."""
     from autoseg.cli.main import DONE, SOME_FAILED
-    from autoseg.cli.options import worker_count
+    from autoseg.cli.options import max_memory_bytes, worker_count
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
     from autoseg.postprocessing import describe_step
@@ -62,7 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not recipe.steps:
         print("the recipe has no steps: label maps stay unchanged")
     with progress_bar("post-processing") as progress:
-        failures = postprocess_files(recipe, maps, output, workers=worker_count(arguments), progress=progress)
+        failures = postprocess_files(
+            recipe,
+            maps,
+            output,
+            workers=worker_count(arguments),
+            max_memory=max_memory_bytes(arguments),
+            progress=progress,
+        )
     for failure in failures:
         print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {output}")

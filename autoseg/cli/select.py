@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_device, add_scheduler, add_shared, add_workers, add_workspace, duration
+from autoseg.cli.options import (
+    add_device,
+    add_max_memory,
+    add_scheduler,
+    add_shared,
+    add_workers,
+    add_workspace,
+    duration,
+    max_memory_bytes,
+)
 
 if TYPE_CHECKING:
     from autoseg.training.refinement import RefinementOptions
@@ -33,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_device(parser)
     add_workers(parser)
+    add_max_memory(parser)
     add_scheduler(parser)
     add_shared(parser)
 
@@ -60,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         refinement=refinement_options(arguments),
         device=arguments.device,
         precision=arguments.precision,
+        max_memory=max_memory_bytes(arguments),
     )
     workers = choose_workers(arguments) or count_cores()
     selection = select_model(workspace, arguments.dataset, options, workers=workers, bar=progress_bar)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.cluster.dask_workers import Workers
+from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.errors import ColorMaskError, ImageFileError, UsageError
 from autoseg.imaging.arrays.soft_masks import (
     MIN_GREY_LEVELS,
@@ -22,6 +22,7 @@ from autoseg.imaging.arrays.soft_masks import (
     find_thin_values,
 )
 from autoseg.imaging.datasets.cases import map_in_processes
+from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.imaging.datasets.labels.label_parts import read_named_reference
 from autoseg.imaging.datasets.labels.label_reading import (
     MIXED_SCALES,
@@ -35,7 +36,7 @@ from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
 from autoseg.inference.files.label_maps import find_label_maps, find_reference_files, read_on_one_grid, read_prediction
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
-from autoseg.processes import WorkerDeath
+from autoseg.processes import WorkerDeath, limit_workers
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, Fault, LabelReading, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
@@ -125,6 +126,23 @@ def evaluate_predictions(
     faults += note_faults(predictions, {outcome.case: outcome.prediction_notes for outcome in outcomes})
     faults += note_faults(references, {outcome.case: outcome.reference_notes for outcome in outcomes})
     return summarize(scored, names, missing), tuple(faults)
+
+
+def limit_scoring(workers: Workers, predictions: Path, max_memory: int | None) -> Workers:
+    """Number of processes that memory has room for by the largest label map; a cluster stays as it is.
+
+    Args:
+        workers: Number of processes that was asked for, or one for each core.
+        predictions: Folder of label maps; their references have the same grids.
+        max_memory: Memory in bytes that the processes may take together; None: what is free now.
+
+    Raises:
+        UsageError: If the folder is missing, or two of its files have the same case name.
+    """
+    if workers == 1 or isinstance(workers, DaskCluster):
+        return workers
+    needed = label_map_memory_bytes(find_label_maps(predictions).values())
+    return limit_workers(workers, needed, max_memory, "evaluation")
 
 
 def not_compared(case: str, prediction: Path, death: WorkerDeath) -> Fault:

@@ -12,6 +12,7 @@ from pathlib import Path
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map, make_encoding
 from autoseg.imaging.datasets.cases import map_in_processes
+from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.imaging.formats.label_values import VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map, split_ending
 from autoseg.imaging.formats.volume import measurable_spacing
@@ -22,7 +23,7 @@ from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.outputs import OutputFile, assign_outputs
 from autoseg.inference.files.run_lists import PredictionFailure, write_failures
 from autoseg.postprocessing import apply_postprocessing, check_labels_are_known
-from autoseg.processes import WorkerDeath
+from autoseg.processes import WorkerDeath, limit_workers
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
@@ -71,6 +72,7 @@ def postprocess_files(
     output: Path,
     *,
     workers: int = 1,
+    max_memory: int | None = None,
     progress: Progress = no_progress,
 ) -> list[PredictionFailure]:
     """Apply a recipe to label maps; a label map that fails does not stop the others.
@@ -81,6 +83,7 @@ def postprocess_files(
         output: Folder for files of the same names and formats (2D images: PNG); for a single label map also a file
             name. Headers stay as they are.
         workers: Label maps processed at the same time, in processes.
+        max_memory: Memory in bytes that the processes may take together; None: what is free. Fewer are started then.
         progress: Called after every label map.
 
     Returns:
@@ -99,6 +102,9 @@ def postprocess_files(
     faults = [file.fault for file in files if file.fault]
     if faults:
         raise UsageError("\n".join(faults))
+    if workers > 1:
+        needed = label_map_memory_bytes(path for file in files for path in file.item.images)
+        workers = limit_workers(workers, needed, max_memory, "post-processing")
     work = partial(_attempt, steps=recipe.steps, encoding=encoding)
     outcomes = [
         _Outcome(error=outcome.describe()) if isinstance(outcome, WorkerDeath) else outcome

@@ -66,6 +66,9 @@ class SelectionOptions:
     """Device of these predictions: a name of `choose_device`."""
     precision: str = "auto"
     """Precision of these predictions: auto, fp32, tf32, bf16 or fp16; the same rule as prediction."""
+    max_memory: int | None = None
+    """Bytes that label maps may take which are worked on at the same time; None: what is free. Fewer threads are used
+    then."""
 
 
 def select_model(

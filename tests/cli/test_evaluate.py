@@ -53,6 +53,14 @@ def test_surfaces_are_measured_and_all_cases_listed(folders, capsys):
     assert "precision" not in shown
 
 
+@pytest.mark.parametrize("words", [[], ["--instances"]])
+def test_cases_are_compared_by_as_many_processes_as_memory_has_room_for(folders, capsys, words):
+    references, predictions, _ = folders
+    assert main(["evaluate", str(predictions), str(references), "-j", "2", "--max-memory", "130MB", *words]) == DONE
+    said = " ".join(capsys.readouterr().err.split())  # 14 x 21 pixels take 9 kB
+    assert "evaluation: 1 instead of 2 worker processes, because the largest case takes about" in said
+
+
 def test_verbose_shows_the_other_metrics(folders, capsys):
     assert evaluate(folders, "-v") == DONE
     assert "precision" in capsys.readouterr().out

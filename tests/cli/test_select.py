@@ -59,6 +59,12 @@ def test_what_costs_a_pass_of_the_networks_can_be_left_out(asked, tmp_path):
     assert options == SelectionOptions(ensembles=False, thresholds=False)
 
 
+def test_memory_is_limited(asked, tmp_path):
+    assert main(["select", str(tmp_path / "w"), "--max-memory", "2GB"]) == 0
+    ((_, _, options, _),) = asked
+    assert options == SelectionOptions(max_memory=2_000_000_000)
+
+
 def read(*words):
     parser = argparse.ArgumentParser()
     add_refinement(parser)

@@ -6,6 +6,7 @@ Tested in tests/imaging/datasets/test_effort.py.
 from collections.abc import Iterable
 from pathlib import Path
 
+from autoseg.imaging.formats.channels import count_voxels
 from autoseg.records.dataset import CaseFiles, label_files
 
 SECONDS_PER_FILE = 0.002
@@ -24,6 +25,10 @@ PACKED_ENDINGS = (".gz", ".nrrd", ".mha", ".png", ".jpg", ".jpeg", ".tif", ".tif
 PACKED_BYTES = 12
 """Memory of measuring an image by bytes of its compressed file: 16 bits a voxel, compressed to a half, as float32 with
 copies, label map and masks. Measured: 7 bytes by voxel and channel, label map included."""
+
+LABEL_MAP_BYTES = 32
+"""Memory by voxel of comparing a label map with a reference, or of post-processing it. Measured: 12 to 32, for whole
+numbers and scaled ones, metrics, instances, and the search for post-processing steps."""
 
 PLAIN_BYTES = 6
 """The same for files that are not compressed."""
@@ -45,6 +50,11 @@ def choose_workers(folder: Path, cases: Iterable[CaseFiles], cores: int) -> int:
 def reading_memory_bytes(folder: Path, cases: Iterable[CaseFiles]) -> int:
     """Memory in bytes that a process takes to read and measure the largest case, an estimate by sizes of files."""
     return max((sum(_unpacked_bytes(folder / name) for name in files.images) for files in cases), default=0)
+
+
+def label_map_memory_bytes(paths: Iterable[Path]) -> int:
+    """Memory in bytes that work on the largest of these label maps takes, an estimate by their headers."""
+    return max(map(count_voxels, paths), default=0) * LABEL_MAP_BYTES
 
 
 def _unpacked_bytes(path: Path) -> int:

@@ -2,10 +2,12 @@
 
 from functools import partial
 
+import nibabel
+import numpy as np
 import pytest
 
 from autoseg.imaging.datasets.cases import map_in_processes, work_on_cases
-from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
+from autoseg.imaging.datasets.effort import choose_workers, label_map_memory_bytes, reading_memory_bytes
 from autoseg.records.dataset import CaseFiles
 from autoseg.stages import describe, fingerprint
 from autoseg.stages.describe import describe_dataset
@@ -44,6 +46,15 @@ def test_memory_follows_the_largest_case_and_its_compression(tmp_path):
     assert reading_memory_bytes(tmp_path, cases[1:]) == 500 * 6
     assert reading_memory_bytes(tmp_path, cases) == 300 * 12
     assert reading_memory_bytes(tmp_path, []) == 0
+
+
+def test_memory_of_label_maps_follows_from_the_largest_whatever_it_is_packed_to(tmp_path):
+    for name, shape in (("a.nii.gz", (50, 40, 30)), ("b.nii", (20, 20, 20))):
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), tmp_path / name)
+    paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii"]
+    assert label_map_memory_bytes(paths) == 50 * 40 * 30 * 32
+    assert label_map_memory_bytes(paths[1:]) == 20 * 20 * 20 * 32
+    assert label_map_memory_bytes([tmp_path / "absent.nii.gz"]) == label_map_memory_bytes([]) == 0
 
 
 @pytest.mark.parametrize(("asked", "started"), [(None, 1), (2, 2)])

@@ -1,5 +1,6 @@
-"""Channels of files by their headers are those that reading them gives."""
+"""Channels and voxels of files by their headers are those that reading them gives."""
 
+import os
 from pathlib import Path
 
 import nibabel
@@ -8,7 +9,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 
-from autoseg.imaging.formats.channels import count_channels
+from autoseg.imaging.formats.channels import MAX_EXPANSION, count_channels, count_voxels
 from autoseg.imaging.formats.reading import read_image
 
 
@@ -42,7 +43,9 @@ FILES = {
 def test_headers_and_voxels_agree(tmp_path, name):
     write, expected = FILES[name]
     write(tmp_path / name)
-    assert count_channels(tmp_path / name) == expected == len(read_image([tmp_path / name]).array)
+    array = read_image([tmp_path / name]).array
+    assert count_channels(tmp_path / name) == expected == len(array)
+    assert count_voxels(tmp_path / name) * expected == array.size
 
 
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nii", "x.nrrd", "x.mha", "x.png", "x.tif", "x.hdr"])
@@ -51,3 +54,23 @@ def test_a_header_that_cannot_be_read(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert count_channels(tmp_path / name) is None
     assert count_channels(tmp_path / "absent" / name) is None
+    assert count_voxels(tmp_path / name) == count_voxels(tmp_path / "absent" / name) == 0
+
+
+def test_slices_of_a_stack_are_counted(tmp_path):
+    pages = [Image.fromarray(np.full((4, 5), number, np.uint8)) for number in range(7)]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    assert count_voxels(tmp_path / "x.tif") == 4 * 5 * 7
+
+
+def test_a_header_cannot_promise_more_than_its_file_can_hold(tmp_path):
+    nifti(tmp_path / "x.nii", 5, 4, 3)
+    content = bytearray((tmp_path / "x.nii").read_bytes())
+    content[42:48] = np.array([30000] * 3, "<i2").tobytes()
+    (tmp_path / "x.nii").write_bytes(content)
+    assert count_voxels(tmp_path / "x.nii") == len(content) * MAX_EXPANSION
+
+
+def test_a_fifo_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "x.nii.gz")
+    assert count_voxels(tmp_path / "x.nii.gz") == 0
