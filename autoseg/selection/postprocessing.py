@@ -20,7 +20,8 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.errors import ImageFileError
+from autoseg.cluster.dask_workers import DaskCluster, Workers
+from autoseg.errors import ImageFileError, WorkerError
 from autoseg.imaging.arrays.labels import encode_label_map
 from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.reading import Volume
@@ -30,6 +31,7 @@ from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import mean_of_known, summarize
 from autoseg.postprocessing import apply_postprocessing, find_components, indices_of, smallest_kept_voxels
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Slices, Spacing, Triple
 from autoseg.records.dataset import CaseFiles, LabelEncoding, foreground_names, indices_by_label, label_values
@@ -60,15 +62,24 @@ class CaseMapFiles:
     files: CaseFiles
     """Files of the case in it, with the reference."""
 
+    @property
+    def case(self) -> str:
+        """The case's id."""
+        return self.files.case
+
+    def absolute(self) -> "CaseMapFiles":
+        """The same files for processes that work in other folders."""
+        return replace(self, prediction=self.prediction.absolute(), folder=self.folder.absolute())
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseMaps:
-    """One validation case in memory: label indices (Z, Y, X), compressed, cut to the surroundings of all foreground."""
+    """One validation case in memory: label indices (Z, Y, X), packed, cut to the surroundings of all foreground."""
 
     case: str
     encoding: LabelEncoding
-    prediction: blosc2.NDArray
-    reference: blosc2.NDArray
+    prediction: bytes
+    reference: bytes
     spacing: Spacing
     """Voxel size in mm along the arrays' axes."""
     volume_spacing: Spacing
@@ -82,29 +93,29 @@ class CaseMaps:
 
     def apply(self, step: PostprocessingStep) -> "CaseMaps":
         """The case after a step, scored again; the same object when nothing changes."""
-        before = self.prediction[:]
+        before = _unpack(self.prediction)
         after = apply_postprocessing(before, [step], self.encoding, self.volume_spacing)
         if np.array_equal(before, after):
             return self
-        scores = score_case(self.case, after, self.reference[:], label_values(self.encoding))
-        return replace(self, prediction=_compress(after), scores=scores)
+        scores = score_case(self.case, after, _unpack(self.reference), label_values(self.encoding))
+        return replace(self, prediction=_pack(after), scores=scores)
 
     def tabulate(self, indices: Sequence[int], labels: Sequence[tuple[int, ...]]) -> ComponentTable:
         """Components of the union of some indices, with counts for the labels or regions that share voxels with it."""
-        prediction = self.prediction[:]
+        prediction = _unpack(self.prediction)
         found = find_components(prediction, indices)
         if found is None:
             return no_components(len(labels))
         box, components = found
         ignore = None if self.encoding.ignore_value is None else len(self.encoding.values)
-        return tabulate_components(components, prediction[box], self.reference[:][box], labels, ignore)
+        return tabulate_components(components, prediction[box], _unpack(self.reference)[box], labels, ignore)
 
     def measure(self) -> CaseScores:
         """Compute every metric, in the whole image."""
         whole = []
-        for array in (self.prediction, self.reference):
+        for array in map(_unpack, (self.prediction, self.reference)):
             labels = np.zeros(self.shape, dtype=array.dtype)
-            labels[self.box] = array[:]
+            labels[self.box] = array
             whole.append(labels)
         return measure_case(
             self.case, whole[0], whole[1], label_values(self.encoding), self.spacing,
@@ -126,8 +137,8 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
     return CaseMaps(
         case=files.files.case,
         encoding=encoding,
-        prediction=_compress(predicted[box]),
-        reference=_compress(expected[box]),
+        prediction=_pack(predicted[box]),
+        reference=_pack(expected[box]),
         spacing=prediction.grid.spacing,
         volume_spacing=measurable_spacing(prediction.grid),
         shape=prediction.grid.shape,
@@ -151,7 +162,7 @@ class TunedPostprocessing:
 
 
 def tune_postprocessing(
-    maps: Sequence[CaseMapFiles], encoding: LabelEncoding, *, workers: int = 1, progress: Progress = no_progress
+    maps: Sequence[CaseMapFiles], encoding: LabelEncoding, *, workers: Workers = 1, progress: Progress = no_progress
 ) -> TunedPostprocessing:
     """Try steps one after the other, each on top of those that were accepted before.
 
@@ -168,7 +179,8 @@ def tune_postprocessing(
     Args:
         maps: Label maps of every validation case of the model.
         encoding: Labels and regions of the model.
-        workers: Cases worked on at the same time, in threads.
+        workers: Cases worked on at the same time, in threads. Or a cluster, whose workers read the files and are given
+            the packed label maps for each step.
         progress: Called after each case that was read, and after each step that was tried.
 
     Raises:
@@ -201,9 +213,10 @@ def _counter(progress: Progress, total: int) -> Callable[[], None]:
 class _Search:
     """Label maps of all cases after the steps accepted so far, with their scores."""
 
-    def __init__(self, encoding: LabelEncoding, workers: int, progress: Callable[[], None]) -> None:
+    def __init__(self, encoding: LabelEncoding, workers: Workers, progress: Callable[[], None]) -> None:
         self.encoding, self.workers, self.progress = encoding, workers, progress
         self.names = foreground_names(encoding)
+        self.case_ids: list[str] = []
         self.cases: list[CaseMaps] = []
         self.means: Means = {}
         """Mean Dice by label."""
@@ -214,6 +227,9 @@ class _Search:
 
     def load(self, maps: Sequence[CaseMapFiles]) -> None:
         """Read and score all cases."""
+        self.case_ids = [files.case for files in maps]
+        if isinstance(self.workers, DaskCluster):
+            maps = [files.absolute() for files in maps]
         for case in self._on_each(partial(load_case_maps, encoding=self.encoding), maps):
             self.cases.append(case)
             self.progress()
@@ -267,7 +283,7 @@ class _Search:
     def _carry_out(self, step: PostprocessingStep, labels: tuple[str, ...]) -> Verdict | None:
         """Apply a step to all maps and keep it if their scores say that it helps; None when no map changes."""
         changed = list(self._on_each(partial(CaseMaps.apply, step=step), self.cases))
-        if all(new is old for new, old in zip(changed, self.cases, strict=True)):
+        if all(new.prediction == old.prediction for new, old in zip(changed, self.cases, strict=True)):
             return None
         means = self._means_of(changed)
         verdict = judge_step(self.means, means, self._own(labels))
@@ -292,9 +308,19 @@ class _Search:
 
     def _on_each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """Results in the order of the items, each as soon as it is there."""
+        if isinstance(self.workers, DaskCluster):
+            yield from self._on_cluster(self.workers, work, items)
+            return
         pool = Parallel(n_jobs=self.workers, prefer="threads", return_as="generator")
-        results: Iterator[Result] = pool(delayed(work)(item) for item in items)
-        return results
+        yield from pool(delayed(work)(item) for item in items)
+
+    def _on_cluster(
+        self, cluster: DaskCluster, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[Result]:
+        for number, result in enumerate(cluster.map(work, items, task="post-processing")):
+            if isinstance(result, WorkerDeath):
+                raise WorkerError(f"{self.case_ids[number]}: {result.describe()}")
+            yield result
 
     def _means_of(self, cases: Sequence[CaseMaps]) -> Means:
         return {name: mean_of_known(case.scores.labels[name].dice for case in cases) for name in self.names}
@@ -324,5 +350,12 @@ def _surroundings(foreground: NDArray[np.bool_]) -> Slices:
     return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
 
 
-def _compress(labels: NDArray[np.integer]) -> blosc2.NDArray:
-    return blosc2.asarray(np.ascontiguousarray(labels))
+def _pack(labels: NDArray[np.integer]) -> bytes:
+    """A compressed array, in a form that can be sent to other processes."""
+    packed: bytes = blosc2.asarray(np.ascontiguousarray(labels)).to_cframe()
+    return packed
+
+
+def _unpack(packed: bytes) -> NDArray[np.int16]:
+    labels: NDArray[np.int16] = blosc2.ndarray_from_cframe(packed)[:]
+    return labels

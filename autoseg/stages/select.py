@@ -17,16 +17,18 @@ from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_results, find_split, hash_trainings
+from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
 from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device
+from autoseg.processes import limit_workers
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import write_provenance
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.dataset import DatasetDescription, foreground_names
+from autoseg.records.dataset import DatasetDescription, foreground_names, label_files
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
@@ -96,7 +98,7 @@ def select_model(
         options: What is tried besides single configurations, and how validation cases are predicted again for it; None:
             all defaults.
         workers: Cases processed at the same time, in threads, where no network is involved. Or a cluster that predicts
-            cases again; the rest is done here.
+            cases again and searches for post-processing; the rest is done here.
         bar: Progress bars, by title.
 
     Returns:
@@ -138,7 +140,9 @@ def select_model(
     maps = _find_maps(run, swept.folds)
     refined = _refine(run, winner, swept, options.refinement, bar)
     with bar("post-processing") as progress:
-        tuned = tune_postprocessing(refined.maps or maps, plan.encoding, workers=run.workers, progress=progress)
+        tuned = tune_postprocessing(
+            refined.maps or maps, plan.encoding, workers=run.cluster or run.workers, progress=progress
+        )
     evaluation = tuned.evaluation
     selection = Selection(
         configurations=winner,
@@ -174,10 +178,12 @@ def _start_run(
     folder = dataset_folder or workspace.dataset_folder(dataset.folder)
     if not folder.exists():
         raise UsageError(f"{folder}: the dataset is missing; give its folder with --dataset")
+    needed = label_map_memory_bytes(folder / name for files in dataset.cases for name in label_files(files))
+    threads = count_cores() if isinstance(workers, DaskCluster) else workers
     return ValidationRun(
         workspace=workspace, dataset=dataset, dataset_folder=folder, plan=plan,
         device=choose_device(options.device), precision=options.precision, device_name=options.device,
-        workers=count_cores() if isinstance(workers, DaskCluster) else workers,
+        workers=limit_workers(threads, needed, options.max_memory, "selection", "threads"),
         cluster=workers if isinstance(workers, DaskCluster) else None,
     )  # fmt: skip
 

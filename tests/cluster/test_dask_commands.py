@@ -153,14 +153,15 @@ def test_run(cluster, dataset, here, tmp_path):
     assert not list(there.root.rglob("*.lock"))
 
 
-def test_select(cluster, here, tmp_path):
+def test_select(cluster, here, tmp_path, monkeypatch):
     expected = chosen(here)
     for folder in (here.root / "models" / "ensembles").iterdir():
         folder.rename(tmp_path / folder.name)
-    with killing(cluster, "selection") as killed:
-        words = ["select", str(here.root), "--device", "cpu", "--scheduler", cluster.scheduler_address]
+    monkeypatch.chdir(here.root.parent)
+    with killing(cluster, "selection", "post-processing") as killed:
+        words = ["select", here.root.name, "--device", "cpu", "--scheduler", cluster.scheduler_address]
         assert main(words) == 0
-    assert len(killed) == 1
+    assert len(killed) == 2
     assert chosen(here) == expected
 
 

@@ -1,5 +1,8 @@
 """The search on maps made by hand: every choice follows from numbers worked out by hand."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
@@ -8,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autoseg.errors import ImageFileError
+from autoseg.cluster.dask_workers import DaskCluster
+from autoseg.errors import ImageFileError, WorkerError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.postprocessing import apply_postprocessing
+from autoseg.processes import WorkerDeath
 from autoseg.records.dataset import CaseFiles
 from autoseg.records.selection import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from autoseg.selection.postprocessing import CaseMapFiles, load_case_maps, tune_postprocessing
@@ -73,6 +78,24 @@ def test_small_false_components_are_removed_where_keeping_the_largest_would_harm
         "Remove small components of one: yes, below 10 mm³ (2 volumes from 10 to 30 mm³ tried), "
         "Dice 0.9167 before, 1.0000 after."
     )
+
+
+def test_a_case_that_cannot_be_worked_on_in_the_cluster_is_named(tmp_path, monkeypatch):
+    maps = Maps(tmp_path, SINGLE)
+    for name in ("first", "second"):
+        maps.add(as_map("1110"), as_map("1100"), name)
+    asked = []
+
+    def answer(_cluster, work, items, *, task):
+        asked.append((task, [item.case for item in items], all(item.folder.is_absolute() for item in items)))
+        return iter([work(items[0]), WorkerDeath("SIGKILL", 0, None)])
+
+    monkeypatch.setattr(DaskCluster, "map", answer)
+    monkeypatch.chdir(tmp_path)
+    maps.files = [replace(files, prediction=Path(files.prediction.name), folder=Path()) for files in maps.files]
+    with pytest.raises(WorkerError, match=r"^second: the worker process was ended by SIGKILL"):
+        maps.tune(workers=DaskCluster("tcp://nowhere:1"))
+    assert asked == [("post-processing", ["first", "second"], True)]
 
 
 def test_volumes_are_mm3_of_each_case(tmp_path):

@@ -86,6 +86,18 @@ def test_the_recipe_alone_gives_what_prediction_gives(tmp_path, labels):
     assert header["descrip"] == b"kept"
 
 
+def test_label_maps_are_processed_by_as_many_processes_as_memory_has_room_for(tmp_path, caplog):
+    labels = np.zeros(SHAPE[::-1], np.uint16)
+    labels[:4] = 5
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "in" / f"{name}.nii.gz")
+    caplog.set_level("INFO")
+    assert postprocess_files(RECIPE, tmp_path / "in", tmp_path / "out", workers=2, max_memory=130_000_000) == []
+    assert "post-processing: 1 instead of 2 worker processes, because the largest case takes about" in caplog.text
+    assert sorted(written.name for written in (tmp_path / "out").glob("*.nii.gz")) == ["a.nii.gz", "b.nii.gz"]
+
+
 @pytest.mark.parametrize(
     ("labels", "order"),
     [

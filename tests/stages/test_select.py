@@ -127,6 +127,15 @@ def test_the_best_over_all_cases_of_all_folds_is_chosen(run):
     assert [case.case for case in evaluation.cases] == ["a", "b"]
 
 
+def test_cases_are_worked_on_by_as_many_threads_as_memory_has_room_for(run, caplog):
+    run.train("2d", "0", GOOD)
+    caplog.set_level("INFO")
+    alone = SelectionOptions(ensembles=False, device="cpu", max_memory=130_000_000)
+    limited = select.select_model(run.workspace, options=alone, workers=2)
+    assert "selection: 1 instead of 2 threads, because the largest case takes about" in caplog.text
+    assert limited == select_model(run.workspace)
+
+
 def test_a_cascade_may_win(run):
     for configuration, predictions in {"3d_lowres": POOR, "3d_fullres": POOR, "3d_cascade_fullres": GOOD}.items():
         run.train(configuration, "0", predictions)
