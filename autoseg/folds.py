@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from autoseg.errors import UsageError
-from autoseg.records.checkpoint import Checkpoint, training_hash
+from autoseg.records.case import PreprocessedCase
+from autoseg.records.checkpoint import Checkpoint, hash_of_cases, map_origin, training_hash
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint, data_hash
@@ -108,7 +109,28 @@ def find_outdated_results(workspace: Workspace, plan: Plan, configuration: str, 
     fingerprint = read_record(Fingerprint, workspace.fingerprint)
     if split is None or data_hash(fingerprint, split) != checkpoint.data_hash:
         return OTHER_DATA
-    return ""
+    return _find_other_maps(workspace, plan, configuration, split, checkpoint)
+
+
+def _find_other_maps(workspace: Workspace, plan: Plan, configuration: str, split: Split, checkpoint: Checkpoint) -> str:
+    """Why a fold of a cascade does not belong to its previous step, by records alone; empty also where not known."""
+    previous = plan.configurations[configuration].previous_configuration
+    if previous is None or not checkpoint.cases_hash:
+        return ""
+    held_out = {case: fold for fold, part in _numbered_splits(workspace).items() for case in part.validation}
+    folder = workspace.preprocessed(plan.configurations[configuration].preprocessed_as)
+    cases = sorted([*split.training, *split.validation])
+    grids = [folder / f"{case}.json" for case in cases]
+    trained = {fold: workspace.fold(previous, fold) / "checkpoint_final.json" for fold in set(held_out.values())}
+    if not all(case in held_out for case in cases) or not all(path.exists() for path in (*grids, *trained.values())):
+        return ""
+    weights = {fold: read_record(Checkpoint, path) for fold, path in trained.items()}
+    origins = [
+        map_origin(weights[held_out[case]], read_record(PreprocessedCase, grid).content_hash)
+        for case, grid in zip(cases, grids, strict=True)
+    ]
+    is_same = checkpoint.cases_hash == hash_of_cases(split.training, origins)
+    return "" if is_same else f"was trained on label maps of an earlier training of {previous}"
 
 
 def find_outdated_folds(workspace: Workspace, plan: Plan) -> dict[tuple[str, str], str]:

@@ -1,6 +1,7 @@
-"""Locks: one process at a time plans a workspace or trains a fold; others are told who does.
+"""Locks: one process at a time plans a workspace, selects in it, or trains a fold; others are told who does.
 
     planning.lock                             while plan writes; no fold may begin meanwhile
+    selection.lock                            while select works on the workspace
     models/<configuration>/fold_<k>/training.lock     while the fold is trained; other folds may train beside it
 
 A lock is a file that its holder creates, which fails if it exists (O_EXCL), and removes at the end. That works on local
@@ -111,7 +112,8 @@ def find_lock(path: Path) -> FoundLock | None:
 
 def find_locks(workspace: Workspace) -> list[FoundLock]:
     """All locks of a workspace, stale or not."""
-    paths = [workspace.planning_lock, *sorted((workspace.root / "models").glob("*/fold_*/training.lock"))]
+    top = workspace.planning_lock, workspace.selection_lock
+    paths = [*top, *sorted((workspace.root / "models").glob("*/fold_*/training.lock"))]
     found = [find_lock(path) for path in paths]
     return [lock for lock in found if lock is not None]
 
@@ -133,14 +135,14 @@ def refuse_planning(workspace: Workspace) -> None:
 
 
 def refuse_trainings(workspace: Workspace, reason: str) -> None:
-    """Refuse to begin while folds are trained.
+    """Refuse to begin while folds are trained or compared.
 
     Args:
         workspace: Its trainings.
         reason: Why it is not possible, as a sentence.
 
     Raises:
-        LockedError: If a fold is trained; lists all.
+        LockedError: If a fold is trained, or select is at work; lists all.
     """
     writers = [found for found in find_writers(workspace) if found.path != workspace.planning_lock]
     if writers:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.costs.preprocessing import preprocessing_memory_bytes
 from autoseg.costs.runs import run_costs
-from autoseg.errors import DatasetError, PlanningError, RecordError
+from autoseg.errors import DatasetError, PlanningError, RecordError, UsageError
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.imaging.datasets.labels.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.imaging.datasets.labels.label_reading import AS_LABEL_VALUES, ReadingOptions
@@ -312,7 +312,15 @@ def run_pipeline(
 
 
 def describe_run(planned: PlannedDataset, workspace: Workspace, folds: Sequence[str] = ()) -> list[str]:
-    """Say what a run of these folds (empty: all) will do: trainings, time and disk."""
+    """Say what a run of these folds (empty: all) will do: trainings, time and disk.
+
+    Raises:
+        UsageError: If one of the folds does not exist.
+    """
+    known = [*dict.fromkeys((*planned.fold_names, "all"))]
+    for fold in folds:
+        if fold not in known:
+            raise UsageError(f"fold {fold!r} does not exist; this dataset has {', '.join(known)}")
     plan, folds = planned.plan, folds or planned.fold_names
     order = training_order(plan)
     costs = run_costs(plan, planned.fingerprint, order, folds, finished_trainings(workspace, plan))

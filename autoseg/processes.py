@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import get_temp_dir
 from types import ModuleType
 from typing import Generic, TypeVar
 
@@ -219,6 +220,7 @@ class _Crew(Generic[Item, Result]):
         self.idle: list[_Worker[Item, Result]] = []
         self.busy: list[_Worker[Item, Result]] = []
         self.heard = time.monotonic()
+        get_temp_dir()  # made before any worker, so that all know it: they remove it if this process is killed
         if context.get_start_method() == "forkserver":
             context.set_forkserver_preload(PRELOADED)
 

@@ -146,7 +146,9 @@ def test_workers_end_with_a_killed_parent_and_the_script_needs_no_guard(number, 
         f"work = functools.partial(wait_for_ever, pathlib.Path({str(tmp_path)!r}))\n"
         "list(map_in_workers(work, ('a', 'd'), task='testing', workers=2))\n"
     )
-    parent = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    (scratch := tmp_path / "t").mkdir()
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "TMPDIR": str(scratch)}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment)
     while len(list(tmp_path.glob("?-*"))) < 2:
         assert parent.poll() is None
         time.sleep(0.02)
@@ -156,6 +158,7 @@ def test_workers_end_with_a_killed_parent_and_the_script_needs_no_guard(number, 
     gone, alive = psutil.wait_procs(workers, timeout=10)
     assert (len(gone), alive) == (2, [])
     assert not list(tmp_path.glob("temporary-*"))
+    assert not list(scratch.iterdir())
 
 
 def test_a_long_silence_is_explained(monkeypatch, caplog):

@@ -223,6 +223,7 @@ def _run_instances(arguments: argparse.Namespace) -> int:
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
     from autoseg.interop.models import open_model
+    from autoseg.provenance import describe_provenance
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
     from autoseg.stages.evaluate import limit_scoring
@@ -261,7 +262,7 @@ def _run_instances(arguments: argparse.Namespace) -> int:
     for fault in faults:
         print(f"{fault.severity}: {f'{fault.case} ' if fault.case else ''}{fault.file}: {fault.what}", file=sys.stderr)
     try:
-        write_record(evaluation, output)
+        write_record(evaluation.model_copy(update={"provenance": describe_provenance(None)}), output)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written ({error}); choose another file with -o") from error
     print(f"Written: {output}")

@@ -7,7 +7,7 @@ References:
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,8 @@ of another order of float32 sums (4e-6 measured), and far below what could chang
 
 PARITY_SEED: Final = 0
 
+NO_METADATA: Final[Mapping[str, str]] = {}
+
 
 def check_packages() -> None:
     """Check early that the packages are installed.
@@ -46,13 +48,16 @@ def check_packages() -> None:
         _import(name)
 
 
-def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> tuple[int, ParityCheck]:
+def write_onnx(
+    network: nn.Module, input_shape: Sequence[int], path: Path, metadata: Mapping[str, str] = NO_METADATA
+) -> tuple[int, ParityCheck]:
     """Write a network for patches of one size and batches of any size, and compare it with the original.
 
     Args:
         network: Network in evaluation mode, on the CPU, with one input and one output tensor.
         input_shape: Shape of the patches, (C, *S).
         path: Output file, written atomically. It contains no stack traces, in which torch names its source files.
+        metadata: Entries of the file's `metadata_props`, which ONNX Runtime shows.
 
     Returns:
         Opset of the file, and the comparison.
@@ -65,7 +70,7 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> tu
     check_packages()
     plain = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # see model_loading
     with replacing(path) as temporary:
-        opset = _export(plain, input_shape, temporary, path.name)
+        opset = _export(plain, input_shape, temporary, path.name, metadata)
         parity = _compare(plain, input_shape, temporary, path.name)
         if not parity.largest_difference <= parity.tolerance:  # also for NaN
             raise InteropError(
@@ -76,7 +81,7 @@ def write_onnx(network: nn.Module, input_shape: Sequence[int], path: Path) -> tu
     return opset, parity
 
 
-def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: str) -> int:
+def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: str, metadata: Mapping[str, str]) -> int:
     """Write the file and return its opset. `name` is for messages, the path is temporary."""
     example = torch.zeros(2, *input_shape)  # a batch of one would be taken for a constant
     try:
@@ -88,6 +93,7 @@ def _export(network: nn.Module, input_shape: Sequence[int], path: Path, name: st
             if program is None:
                 raise InteropError(f"{name}: torch returned no program")
             _import("onnx_ir.passes.common").ClearMetadataAndDocStringPass()(program.model)
+            program.model.metadata_props.update(metadata)
             program.save(path, external_data=False)
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
         raise InteropError(f"{name}: torch cannot express this network in ONNX: {error}") from error

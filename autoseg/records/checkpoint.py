@@ -82,6 +82,16 @@ def training_hash(checkpoint: Checkpoint) -> str:
     return hash_of(checkpoint.model_dump(mode="json", include=set(_IDENTITY)))
 
 
+def map_origin(checkpoint: Checkpoint | None, content_hash: str) -> str:
+    """Origin of a label map that weights made for the next cascade step on the grid of a preprocessed case.
+
+    Args:
+        checkpoint: Record of the weights.
+        content_hash: That of the preprocessed case.
+    """
+    return hash_of([None if checkpoint is None else checkpoint.model_dump(mode="json"), content_hash])
+
+
 def hash_of_cases(training: Sequence[str], origins: Sequence[str] = ()) -> str:
     """Value of `Checkpoint.cases_hash`.
 

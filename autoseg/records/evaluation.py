@@ -199,3 +199,5 @@ class InstanceEvaluation(Record):
     cases: tuple[CaseInstanceScores, ...]
     missing_predictions: tuple[str, ...]
     """Cases with a reference but no prediction; they do not count."""
+    provenance: Provenance | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What `autoseg evaluate` was given."""

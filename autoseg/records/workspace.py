@@ -69,6 +69,11 @@ class Workspace:
         """Lock of the process that plans."""
         return self.root / "planning.lock"
 
+    @property
+    def selection_lock(self) -> Path:
+        """Lock of the process that selects."""
+        return self.root / "selection.lock"
+
     def training_lock(self, configuration: str, fold: str) -> Path:
         """Lock of the process that trains a fold."""
         return self.fold(configuration, fold) / "training.lock"

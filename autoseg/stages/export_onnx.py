@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import nn
 
 from autoseg import DISTRIBUTION
@@ -62,9 +63,8 @@ def export_onnx(
             for done, ((name, fold), (stage, network)) in enumerate(networks.items(), start=1):
                 path = folder / _file_name(name, fold)
                 configuration = stage.configuration
-                opset, parity = write_onnx(
-                    network, (configuration.network.input_channels, *configuration.patch_size), path
-                )
+                shape = configuration.network.input_channels, *configuration.patch_size
+                opset, parity = write_onnx(network, shape, path, _metadata(chosen, name, fold))
                 record = _describe(chosen, stage, fold, opset, parity)
                 write_record(record, path.with_suffix(".json"))
                 progress(done, len(networks))
@@ -82,6 +82,19 @@ def _list_networks(chosen: ModelToExport) -> dict[tuple[str, str], tuple[LoadedC
 
 def _file_name(name: str, fold: str) -> str:
     return f"{name}_fold_{fold}.onnx"
+
+
+def _metadata(chosen: ModelToExport, name: str, fold: str) -> dict[str, str]:
+    """Provenance of one network, which stays with its file wherever it is copied; without paths and cases."""
+    return {
+        "autoseg_version": version(DISTRIBUTION),
+        "torch_version": torch.__version__,
+        "plan_hash": chosen.plan_hash,
+        "dataset_name": chosen.plan.dataset_name,
+        "configuration": name,
+        "fold": fold,
+        "license": chosen.license,
+    }
 
 
 def _describe(

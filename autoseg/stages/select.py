@@ -21,6 +21,7 @@ from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
 from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
+from autoseg.locks import lock
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device
@@ -110,10 +111,17 @@ def select_model(
             validated for other labels than the plan's, or the model was imported.
         ImageFileError: If an image or label map cannot be read, has values that no label declares, or does not lie on
             its reference's grid.
+        LockedError: If another process selects in this workspace.
         PredictionError: If weights that are needed again are damaged.
         RecordError: If a JSON file is missing or damaged.
     """
-    options = options or SelectionOptions()
+    with lock(workspace.selection_lock, "selected from"):
+        return _select(workspace, dataset_folder, options or SelectionOptions(), workers, bar)
+
+
+def _select(
+    workspace: Workspace, dataset_folder: Path | None, options: SelectionOptions, workers: Workers, bar: ProgressBar
+) -> Selection:
     plan = read_record(Plan, workspace.plan)
     sweep_temporaries(workspace.root, recursive=True)
     trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))

@@ -15,10 +15,10 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 
-from autoseg.errors import AutosegError, InteropError, PredictionError, RecordError, UsageError
+from autoseg.errors import AutosegError, DatasetError, InteropError, PredictionError, RecordError, UsageError
 from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.imaging.arrays.damage import find_case_damage
-from autoseg.imaging.arrays.storage import RECORD_ENDING, stored_cases
+from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, is_label_map_damaged, stored_cases
 from autoseg.imaging.datasets.cases import content_hash
 from autoseg.inference.models.loading import cascade_steps
 from autoseg.inference.refinement.loading import load_refiners
@@ -245,7 +245,19 @@ def _verify_fold(report: _Report, plan: Plan, name: str, fold: str) -> None:
         return
     if outdated and outdated != "was trained for another plan":
         report.add(folder, outdated, restart)
+    _verify_next_step_maps(report, name, fold, again)
     _verify_evaluation(report, name, fold, again)
+
+
+def _verify_next_step_maps(report: _Report, name: str, fold: str, command: str) -> None:
+    """Compare the label maps that a fold wrote for the next step of a cascade with their checksums."""
+    for path in sorted((report.workspace.fold(name, fold) / "next_stage").glob(f"*/*{ARRAY_ENDING}")):
+        try:
+            if is_label_map_damaged(path):
+                report.add(path, "has another label map than was written (its checksum differs)", command)
+        except DatasetError as error:
+            report.add(path, _first_lines(error, path), command)
+        report.count("label maps of cascade steps")
 
 
 def _find_weights_fault(path: Path, record: Checkpoint | None) -> str:

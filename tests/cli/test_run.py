@@ -1,5 +1,7 @@
 """The run command, as a user types it; whole runs are in tests/pipeline/test_phantom_run.py."""
 
+import pytest
+
 from autoseg.cli.main import main
 
 
@@ -11,6 +13,14 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(phantom_dataset, t
     assert "This run trains 1 configuration (3d_fullres) on folds 0, 1: 2 trainings.\n" in shown
     assert "\nTime: " in shown
     assert "\nDisk: at most " in shown
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_a_fold_that_does_not_exist_is_refused_before_anything_is_written(phantom_dataset, tmp_path, capsys, more):
+    words = ["run", str(phantom_dataset), "-w", str(tmp_path / "w"), "--device", "cpu", "--planner", "unet", "-j", "1"]
+    assert main([*words, "-c", "3d_fullres", "--folds", "2", "-f", "1", "9", *more]) == 2
+    assert "fold '9' does not exist; this dataset has 0, 1, all" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.metadata import version
 
 import nibabel
 import numpy as np
@@ -156,6 +157,7 @@ def test_from_the_command_line(tmp_path, capsys):
         written = json.loads((predictions / "instance_evaluation.json").read_text())
         assert written["connectivity"] == connectivity
     assert written["labels"]["cell"]["panoptic_quality"] == pytest.approx(1.75 / 3)
+    assert written["provenance"]["autoseg_version"] == version("autoseg-med")
     shown = capsys.readouterr().out
     assert "0.583" in shown
     assert "false alarms" in shown

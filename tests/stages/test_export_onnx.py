@@ -215,6 +215,11 @@ def test_the_files_suffice_to_predict_the_same_label_map(runtime, tmp_path, make
     names = {path.name for path in (tmp_path / "onnx").iterdir()}
     assert names == {*manifest.files, "manifest.json"}
     assert len(manifest.files) == 4
+    session = runtime.InferenceSession(tmp_path / "onnx" / record["file"], providers=["CPUExecutionProvider"])
+    told = session.get_modelmeta().custom_metadata_map
+    assert (told["configuration"], told["fold"]) == (record["configuration"], record["fold"])
+    assert (told["plan_hash"], told["license"]) == (manifest.plan_hash, "MIT")
+    assert str(tmp_path) not in str(told)
 
 
 def test_a_missing_package_is_said_before_anything_is_done(tmp_path, capsys, monkeypatch):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from autoseg.errors import ImageFileError, UsageError
+from autoseg.errors import ImageFileError, LockedError, UsageError
 from autoseg.folds import find_retrained_folds
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.datasets.cases import files_state
 from autoseg.inference.models.loading import choose_recipe
+from autoseg.locks import lock, refuse_trainings
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.records.checkpoint import Checkpoint
@@ -134,6 +135,18 @@ def test_cases_are_worked_on_by_as_many_threads_as_memory_has_room_for(run, capl
     limited = select.select_model(run.workspace, options=alone, workers=2)
     assert "selection: 1 instead of 2 threads, because the largest case takes about" in caplog.text
     assert limited == select_model(run.workspace)
+
+
+def test_two_at_once_are_refused_and_planning_waits(run):
+    run.train("2d", "0", GOOD)
+    with lock(run.workspace.selection_lock, "selected from"):
+        with pytest.raises(LockedError, match=r"selection\.lock: it is being selected from by process \d+ on .*Wait"):
+            select_model(run.workspace)
+        with pytest.raises(LockedError, match=r"selection\.lock: it is being selected from"):
+            refuse_trainings(run.workspace, "Planning again would change it.")
+    assert not run.workspace.selection.exists()
+    select_model(run.workspace)
+    assert not run.workspace.selection_lock.exists()
 
 
 def test_a_cascade_may_win(run):

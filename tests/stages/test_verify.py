@@ -5,16 +5,18 @@ import re
 import shutil
 import zipfile
 
+import numpy as np
 import pytest
 
 from autoseg.errors import UsageError
+from autoseg.imaging.arrays.storage import save_label_map
 from autoseg.locks import lock
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import export_model
 from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.stages.train import train_fold
 from autoseg.stages.verify import verify_model
-from tests.builders import write_two_configurations
+from tests.builders import CASCADE, write_two_configurations
 from tests.training.small_folds import NAME, SHORT, shrink_plan
 
 
@@ -161,6 +163,21 @@ def test_an_alteration_is_one_line_with_what_corrects_it(copied, alter, name, wh
     assert found
     assert found[0].file.endswith(name)
     assert filled in found[0].command
+
+
+def test_label_maps_of_a_cascade_step_have_checksums(copied):
+    path = copied.next_stage(NAME, "0", CASCADE) / "phantom_000.b2nd"
+    labels = np.random.default_rng(0).integers(0, 3, (9, 8, 11)).astype(np.int16)
+    save_label_map(path, labels, (8, 8, 8), "origin")
+    assert verify_model(copied.root).checked["label maps of cascade steps"] == 1
+    assert verify_model(copied.root).mismatches == ()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    (found,) = verify_model(copied.root).mismatches
+    assert (found.file, found.what) == (str(path), "has another label map than was written (its checksum differs)")
+    path.write_bytes(content[:100])
+    assert "is missing or damaged" in verify_model(copied.root).mismatches[0].what
 
 
 @pytest.mark.parametrize("alter", [alter_spacing, exchange_folds, use_evaluation_of_another_fold])

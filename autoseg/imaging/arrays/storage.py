@@ -10,6 +10,7 @@ files than systems allow. `keep_open` saves the opening for the arrays that were
 The label maps that one cascade step passes to the next are stored alike, one `<case>.b2nd` each.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ LOCATIONS = "locations"
 LOCATION_COUNTS = "location_counts"
 ANNOTATED = "annotated"
 ORIGIN = "origin"
+CHECKSUM = "checksum"
 VOXEL_BYTES = 4
 Opener: TypeAlias = "Callable[[Path], blosc2.NDArray]"
 """Function that opens an array on disk: `open_array`, or what `keep_open` gives."""
@@ -205,6 +207,7 @@ def save_label_map(path: Path, labels: NDArray[np.int16], patch_size: tuple[int,
     with replacing(path) as temporary:
         array = _write_array(np.ascontiguousarray(labels), *chunk_layout(labels.shape, patch_size), temporary)
         array.schunk.vlmeta[ORIGIN] = origin
+        array.schunk.vlmeta[CHECKSUM] = _hash_chunks(array)
 
 
 def open_label_map(path: Path, opener: Opener = open_array) -> tuple[StoredArray, str]:
@@ -231,6 +234,27 @@ def label_map_origin(labels: StoredArray) -> str:
     """Origin that `save_label_map` stored with a label map."""
     array = labels.opener(labels.path)  # its metadata lives as long as the array
     return str(array.schunk.vlmeta[ORIGIN])
+
+
+def is_label_map_damaged(path: Path) -> bool:
+    """Whether a label map on disk differs from what `save_label_map` wrote; those of earlier versions have no checksum.
+
+    Raises:
+        DatasetError: If the file is missing, or no label map.
+    """
+    try:
+        array = open_array(path)
+        return CHECKSUM in array.schunk.vlmeta and array.schunk.vlmeta[CHECKSUM] != _hash_chunks(array)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise DatasetError(f"{path}: this label map is missing or damaged ({error})") from error
+
+
+def _hash_chunks(array: "blosc2.NDArray") -> str:
+    """SHA-256 of the compressed chunks, hexadecimal: nothing is decompressed."""
+    digest = hashlib.sha256()
+    for number in range(array.schunk.nchunks):
+        digest.update(array.schunk.get_chunk(number))
+    return digest.hexdigest()
 
 
 def remove_other_cases(folder: Path, cases: frozenset[str]) -> None:

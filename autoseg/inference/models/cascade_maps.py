@@ -20,6 +20,7 @@ from autoseg.imaging.arrays.storage import (
     RECORD_ENDING,
     Opener,
     StoredArray,
+    is_label_map_damaged,
     keep_open,
     label_map_origin,
     open_label_map,
@@ -27,15 +28,16 @@ from autoseg.imaging.arrays.storage import (
 )
 from autoseg.inference.restoring.restore import LabelIndices
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.checkpoint import Checkpoint, hash_of_cases
+from autoseg.records.checkpoint import Checkpoint, hash_of_cases, map_origin
 from autoseg.records.files import read_record
-from autoseg.records.plan import Plan, Split, Splits, hash_of, is_model_of
+from autoseg.records.plan import Plan, Split, Splits, is_model_of
 from autoseg.records.workspace import Workspace
 from autoseg.text import format_command
 
 UNTRAINED = "is not trained completely"
 OTHER_PLAN = "was trained for another plan"
 UNWRITTEN = "has not written its label maps"
+DAMAGED = "has label maps that are damaged (their checksum differs)"
 OUTDATED = "or its preprocessed cases changed after its label maps were written"
 
 
@@ -76,6 +78,8 @@ class NextStepMaps:
         grid = self.grid(case)
         try:
             array, origin = open_label_map(self._path(case))
+            if is_label_map_damaged(self._path(case)):
+                return DAMAGED
         except DatasetError:
             return UNWRITTEN
         up_to_date = origin == self._origin(grid) and array.shape == grid.shape
@@ -95,8 +99,7 @@ class NextStepMaps:
         return self.workspace.next_stage(self._previous, self.fold, self.cascade) / (case + ARRAY_ENDING)
 
     def _origin(self, grid: PreprocessedCase) -> str:
-        weights = None if self._checkpoint is None else self._checkpoint.model_dump(mode="json")
-        return hash_of([weights, grid.content_hash])
+        return map_origin(self._checkpoint, grid.content_hash)
 
 
 def next_step_maps(workspace: Workspace, plan: Plan, configuration: str, fold: str) -> tuple[NextStepMaps, ...]:

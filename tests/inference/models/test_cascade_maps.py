@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.errors import TrainingError
+from autoseg.folds import find_outdated_folds
 from autoseg.imaging.arrays.storage import label_map_origin
 from autoseg.inference.models.cascade_maps import (
     NextStepMaps,
@@ -16,8 +17,16 @@ from autoseg.inference.models.cascade_maps import (
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint, hash_of_cases
 from autoseg.records.files import read_record, write_record
+from autoseg.records.fingerprint import Fingerprint, data_hash
 from autoseg.records.plan import Split, Splits
-from tests.builders import CASCADE, make_cascade_plan, make_record, write_model
+from tests.builders import (
+    CASCADE,
+    make_cascade_plan,
+    make_case_fingerprint,
+    make_fingerprint,
+    make_record,
+    write_model,
+)
 
 SHAPE = (9, 8, 11)
 CASES = ("a", "b", "c", "d")
@@ -101,6 +110,46 @@ def test_missing_and_damaged_maps_are_counted(workspace, plan):
     (folder / "c.b2nd").write_bytes(b"half")
     refused(workspace, plan, "fold 1 has not written its label maps (2 cases)", commands=["1"])
     assert tuple(load_previous(workspace, plan, CASCADE, ("a", "d"))) == ("a", "d")
+
+
+def test_maps_with_a_flipped_bit_are_named_and_made_again(workspace, plan):
+    path = workspace.next_stage("3d_lowres", "1", CASCADE) / "c.b2nd"
+    noise = np.random.default_rng(0).integers(0, 3, SHAPE).astype(np.uint8)
+    (stage,) = next_step_maps(workspace, plan, "3d_lowres", "1")
+    stage.write(stage.grid("c"), noise)
+    assert len(load_previous(workspace, plan, CASCADE, CASES)) == 4
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    refused(
+        workspace, plan, "fold 1 has label maps that are damaged (their checksum differs) (1 cases)", commands=["1"]
+    )
+
+
+def test_the_report_knows_by_records_alone_that_the_previous_step_was_trained_again(workspace, plan):
+    split = read_record(Splits, workspace.splits).folds[0]
+    facts = [make_case_fingerprint(case, content_hash=case) for case in CASES]
+    write_record(make_fingerprint(facts, plan), workspace.fingerprint)
+    origins = [label_map_origin(array) for _, array in sorted(load_previous(workspace, plan, CASCADE, CASES).items())]
+    write_model(workspace.root, plan, {CASCADE: ("0",)})
+    path = workspace.fold(CASCADE, "0") / "checkpoint_final.json"
+    hashes = {
+        "cases_hash": hash_of_cases(split.training, origins),
+        "data_hash": data_hash(read_record(Fingerprint, workspace.fingerprint), split),
+    }
+    write_record(read_record(Checkpoint, path).model_copy(update=hashes), path)
+    assert find_outdated_folds(workspace, plan) == {}
+
+    previous = workspace.fold("3d_lowres", "1") / "checkpoint_final.json"
+    trained = read_record(Checkpoint, previous)
+    write_record(trained.model_copy(update={"elapsed_seconds": 7.5}), previous)
+    what = "was trained on label maps of an earlier training of 3d_lowres"
+    assert find_outdated_folds(workspace, plan) == {(CASCADE, "0"): what}
+    previous.unlink()
+    assert find_outdated_folds(workspace, plan) == {}
+    write_record(trained, previous)
+    (workspace.preprocessed("3d_fullres") / "a.json").unlink()
+    assert find_outdated_folds(workspace, plan) == {}
 
 
 def test_maps_of_an_earlier_training_are_outdated(workspace, plan):
