@@ -21,8 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.errors import LockedError, RecordError
-from autoseg.records.files import read_record
+from autoseg.errors import LockedError, RecordError, WriteError
+from autoseg.records.files import naming_full_disk, read_record
 from autoseg.records.lock import LockHolder
 from autoseg.records.workspace import Workspace
 from autoseg.system import host_name, machine_id, process_start
@@ -178,9 +178,9 @@ def _create(path: Path, holder: LockHolder) -> bool:
     except FileExistsError:
         return False
     try:
-        with os.fdopen(opened, "wb") as file:
+        with naming_full_disk(path), os.fdopen(opened, "wb") as file:
             file.write(holder.model_dump_json(indent=1).encode() + b"\n")
-    except OSError:
+    except (OSError, WriteError):
         path.unlink(missing_ok=True)
         raise
     return True

@@ -142,22 +142,34 @@ def replacing(path: Path) -> Iterator[Path]:
         WriteError: If whatever went wrong inside the context went wrong because the disk is full; libraries do not
             always say so.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = name_temporary(path)
+    with naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = name_temporary(path)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Say in one sentence that a file could not be written because the disk is full.
+
+    Raises:
+        WriteError: Instead of whatever a library raised.
+    """
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        yield
     except Exception as error:
-        if not isinstance(error, AutosegError) and _is_disk_full(error, path.parent):
-            raise WriteError(
-                f"{path}: cannot be written, because the disk is full ({error}). Free some space on it and run the "
-                "same command again; what was finished stays."
-            ) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+        if isinstance(error, AutosegError) or not _is_disk_full(error, path.parent):
+            raise
+        raise WriteError(
+            f"{path}: cannot be written, because the disk is full ({error}). Free some space on it and run the "
+            "same command again; what was finished stays."
+        ) from error
 
 
 def _is_disk_full(error: Exception, folder: Path) -> bool:
