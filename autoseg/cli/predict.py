@@ -5,6 +5,7 @@ import re
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from autoseg.cli.options import add_device, add_scheduler, add_shared, axis_letters, gigabytes
 from autoseg.records.part import WHOLE_RUN, Part
@@ -15,7 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg predict`."""
     parser.add_argument("-m", "--model", type=Path, required=True, help="a trained workspace, or an exported model")
     parser.add_argument(
-        "-i", "--images", type=Path, required=True, help="an image, a folder of images, or a CSV/JSON list"
+        "-i",
+        "--images",
+        type=Path,
+        required=True,
+        help="an image, a folder of images, a DICOM series (folder, zip), or a CSV/JSON list",
     )
     parser.add_argument(
         "--image-pattern", default=None, metavar="PATTERN",
@@ -37,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_quality(parser.add_argument_group("quality and speed"))
     _add_outputs(parser.add_argument_group("what else to write"))
+    _add_dicom(parser.add_argument_group("DICOM images"))
     _add_work(parser.add_argument_group("work"))
     add_shared(parser)
 
@@ -75,9 +81,23 @@ def _add_quality(group: argparse._ArgumentGroup) -> None:
 
 def _add_outputs(group: argparse._ArgumentGroup) -> None:
     for output in fields(OutputChoices):
-        group.add_argument(
-            output.metadata["option"], dest=output.name, action="store_true", help=output.metadata["help"]
-        )
+        form: dict[str, Any] = {"action": "store_true"}
+        if "choices" in output.metadata:
+            form = {"choices": output.metadata["choices"], "default": output.default}
+        elif "metavar" in output.metadata:
+            form = {"type": Path, "metavar": output.metadata["metavar"]}
+        group.add_argument(output.metadata["option"], dest=output.name, help=output.metadata["help"], **form)
+
+
+def _add_dicom(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--series", default=None, metavar="UID|NUMBER",
+        help="series of a folder or zip archive with several (default: the only one, or clearly the largest)",
+    )  # fmt: skip
+    group.add_argument(
+        "--resample-gaps", action="store_true",
+        help="resample slices at irregular positions, rather than refuse them",
+    )  # fmt: skip
 
 
 def _add_work(group: argparse._ArgumentGroup) -> None:
@@ -125,6 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.scheduler is not None:
         cluster = ToolCluster(DaskCluster(arguments.scheduler), partial(Predictor, model, options))
         images, output = images.absolute(), output.absolute()
+        choices = replace(choices, codes=choices.codes and choices.codes.absolute())
         options = replace(options, device="cpu", precision="fp32")  # only the plan is needed here
     warn_of_writers(Workspace(model))
     predictor = Predictor(model, options)
@@ -133,6 +154,8 @@ def run(arguments: argparse.Namespace) -> int:
         skip_existing=arguments.skip_existing,
         part=arguments.part or WHOLE_RUN,
         cluster=cluster,
+        series=arguments.series,
+        resample_gaps=arguments.resample_gaps,
     )
     with progress_bar("predicting") as progress:
         failures = predict_files(predictor, images, output, choices, run_options, progress)

@@ -4,6 +4,7 @@ Tested in tests/stages/test_predict.py and tests/cli/test_predict.py.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # numpy is not needed to show the options of a command
@@ -17,6 +18,12 @@ INSTANCES = "instances"
 
 OVERLAY = "overlay"
 """Kind of the picture for people to look at, `CASE_overlay.png`."""
+
+RTSTRUCT = "rtstruct"
+"""Kind of the structure set of a DICOM series, `CASE_rtstruct.dcm`."""
+
+SEGMENTATION_TYPES = ("binary", "labelmap", "fractional")
+"""Kinds of DICOM segmentations: a bit for each segment, one number for each voxel, probabilities."""
 
 
 def _option(words: str, description: str, maps: tuple[str, ...] = ()) -> dict[str, object]:
@@ -63,6 +70,23 @@ class OutputChoices:
         default=False, metadata=_option("--provenance", "provenance.json: command, versions, device, hash of the plan")
     )
     """The record `provenance.json`; files only."""
+    structures: bool = field(
+        default=False,
+        metadata=_option("--rtstruct", "CASE_rtstruct.dcm: contours on the slices of a DICOM series", maps=(RTSTRUCT,)),
+    )
+    """Structure set of a DICOM series; files only."""
+    segmentation_type: str = field(
+        default="binary",
+        metadata=_option("--seg-type", "kind of segmentation for DICOM series (default: binary)")
+        | {"choices": SEGMENTATION_TYPES},
+    )
+    """Kind of the label map of a DICOM series, one of SEGMENTATION_TYPES; files only."""
+    codes: Path | None = field(
+        default=None,
+        metadata=_option("--codes", "JSON file with the codes of labels in DICOM files, such as SNOMED CT")
+        | {"metavar": "FILE"},
+    )
+    """File with codes of labels; None: those of the table of common organs; files only."""
 
 
 @dataclass(frozen=True, kw_only=True)

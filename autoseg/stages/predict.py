@@ -11,13 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from autoseg.cluster.dask_workers import ToolCluster
 from autoseg.errors import PredictionError, UsageError
+from autoseg.imaging.formats.reading import is_series
 from autoseg.inference.files.case_pipeline import predict_case, predict_cases
-from autoseg.inference.files.inputs import find_inputs
+from autoseg.inference.files.dicom_outputs import segments_of, warn_of_unknown_codes
+from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
 from autoseg.inference.models.loading import (
@@ -112,6 +115,10 @@ class RunOptions:
     """Whether cases are skipped whose label map, and map of instances where that is asked for, exists."""
     part: Part = WHOLE_RUN
     """Cases that this process takes, when several share the work."""
+    series: str | None = None
+    """Number or UID of the series of DICOM images; None: the only one, or clearly the largest."""
+    resample_gaps: bool = False
+    """Whether slices of DICOM images at irregular positions are resampled, rather than refused."""
     cluster: "ToolCluster[Predictor] | None" = None
     """Cluster that predicts the cases, with absolute paths; None: this process predicts them."""
 
@@ -164,7 +171,7 @@ class Predictor:
         *,
         spacing: Spacing | None = None,
         affine: Affine | None = None,
-        **outputs: bool,
+        **outputs: Any,  # noqa: ANN401  # the fields of OutputChoices
     ) -> Prediction:
         """Segment one image.
 
@@ -274,8 +281,10 @@ def predict_files(
 
     Args:
         predictor: The model; with a cluster, only its plan is used.
-        inputs: An image, a folder of `CASE.ext` or `CASE_0000.ext`, or a list; see `inference.files.inputs`.
-        output: Folder for `CASE.ext`, in the image's format (2D images: PNG); for a single case also a file name.
+        inputs: An image, a folder of `CASE.ext` or `CASE_0000.ext`, a DICOM series, or a list; see
+            `inference.files.inputs`.
+        output: Folder for `CASE.ext`, in the image's format (2D images: PNG; DICOM series: a segmentation, .dcm); for
+            a single case also a file name.
         choices: Outputs besides label maps; None: label maps only.
         options: Which cases are predicted, and where; None: all, in this process.
         progress: Called after every case.
@@ -290,6 +299,9 @@ def predict_files(
     choices, options = choices or OutputChoices(), options or RunOptions()
     part = options.part
     cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern, predictor.plan.labels)
+    cases = choose_series(cases, options.series, resample_gaps=options.resample_gaps)
+    if any(is_series(path) for item in cases for path in item.images):
+        warn_of_unknown_codes(segments_of(predictor.plan.encoding, choices.codes))
     outputs = part.take(refuse_clashes(assign_outputs(cases, output), choices))
     if not outputs:
         logger.warning("part %d of %d has nothing to do: there are %d cases", part.number, part.count, len(cases))

@@ -60,8 +60,8 @@ NO_LAYOUT: dict[str, tuple[dict[str, Content], str]] = {
     ),
     "DICOM": (
         {f"study/{index:03d}.dcm": b"DICM" for index in range(3)},
-        f"Found: 3 .dcm 1 folder below; 1 folders (study). {READABLE} DICOM series are not read: convert them, for "
-        "example with dcm2niix.",
+        f"Found: 3 .dcm 1 folder below; 1 folders (study). {READABLE} A DICOM series is one image, in a folder or zip "
+        "archive of its own: put series into images/CASE, and their label maps into labels/CASE.nii.gz or",
     ),
     "DICOM without endings": (
         {f"study/IM{index:03d}": b"DICM" for index in range(3)},

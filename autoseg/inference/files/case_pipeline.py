@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.arrays.display import choose_window
 from autoseg.imaging.formats.reading import read_image
-from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_maps
+from autoseg.inference.files.dicom_outputs import is_on_series, write_dicom_maps
+from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_labels, write_side_maps
 from autoseg.inference.files.overlays import write_overlay
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
 from autoseg.inference.models.label_colors import name_label_values
@@ -62,7 +64,7 @@ def predict_cases(
         for file, reading in _read_ahead(predictor, files, choices):
             try:
                 prepared = reading.result()
-                prediction = predictor.predict(prepared, choices, file.probabilities)
+                prediction = _predict(predictor, prepared, file, choices)
             except WriteError:
                 raise
             except CASE_ERRORS as error:
@@ -87,13 +89,20 @@ def predict_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoi
     """Read, predict and write one case; one of CASE_ERRORS becomes the outcome's error."""
     try:
         prepared = prepare_case(predictor, file, choices)
-        prediction = predictor.predict(prepared, choices, file.probabilities)
+        prediction = _predict(predictor, prepared, file, choices)
     except WriteError:
         raise
     except CASE_ERRORS as error:
         check_device_works(predictor.device)
         return CaseOutcome(_describe_error(error))
     return finish_case(predictor, file, prepared, prediction, choices)
+
+
+def _predict(predictor: CasePredictor, prepared: PreparedCase, file: OutputFile, choices: OutputChoices) -> Prediction:
+    """Predict one case, with probabilities where its segmentation holds them."""
+    if choices.segmentation_type == "fractional" and is_on_series(prepared.template, file):
+        choices = replace(choices, probabilities=True)
+    return predictor.predict(prepared, choices, file.probabilities)
 
 
 def prepare_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoices) -> PreparedCase:
@@ -124,7 +133,12 @@ def finish_case(
         if choices.overlay and prepared.volume is not None:
             names, window = name_label_values(predictor.plan.encoding), choose_window(predictor.plan)
             write_overlay(prepared.volume, prediction.labels, names, window, file.side_map(OVERLAY))
-        write_maps(prediction, prepared.template, file, predictor.plan.encoding, colors=choices.colors)
+        write_side_maps(prediction, prepared.template, file)
+        encoding, series = predictor.plan.encoding, prepared.template.series
+        if series is not None:
+            write_dicom_maps(prediction, series, file, encoding, predictor.weights_hash, choices)
+        if not is_on_series(prepared.template, file):
+            write_labels(prediction, prepared.template, file, encoding, colors=choices.colors)
     except WriteError:
         raise
     except CASE_ERRORS as error:

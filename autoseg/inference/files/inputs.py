@@ -3,7 +3,8 @@
 In a folder, `CASE_0000.ext`, `CASE_0001.ext` are the channels of CASE, whatever their endings; any other image file is
 a case of its own, and so is each numbered file whose number cannot be a channel of the model, or that has all channels
 of the model itself. Label maps beside their images (`CASE_seg.ext`, `CASE_liver.ext` for a label of the model) are left
-out. Channels may also be called by their names, `CASE_t1.ext`, and each case may have a subfolder of its own. A list is
+out. Channels may also be called by their names, `CASE_t1.ext`, and each case may have a subfolder of its own. A DICOM
+series, in a folder or a zip archive, counts as one file; series of one study in several folders are one case. A list is
 one as for training, whose label maps are not needed and not read; columns that are called like the channels of the
 model may have any order.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.datasets.layouts.bids import find_bids_images
+from autoseg.imaging.datasets.layouts.dicom_entries import dicom_entries, is_series_folder, share_a_study
 from autoseg.imaging.datasets.layouts.folders import folders_with_images
 from autoseg.imaging.datasets.layouts.grouping import readings
 from autoseg.imaging.datasets.layouts.mask_files import has_label_word
@@ -27,7 +29,9 @@ from autoseg.imaging.datasets.lists.case_names import name_cases
 from autoseg.imaging.datasets.lists.datalists import entries_to_predict, find_datalist
 from autoseg.imaging.datasets.lists.list_columns import ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.lists.list_files import ListTable, is_list_file, read_list_table
-from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
+from autoseg.imaging.formats.dicom.addresses import read_address
+from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS, ZIP_ENDING
+from autoseg.imaging.formats.reading import IMAGE_ENDINGS, is_series, split_ending
 from autoseg.imaging.formats.volume import split_channel
 from autoseg.inference.files.channel_groups import group_by_number, holds_all_channels, refuse_unknown_words
 from autoseg.inference.files.pattern_inputs import find_pattern_images
@@ -61,11 +65,13 @@ def find_inputs(
     Raises:
         UsageError: If there is no such file or folder, it holds no image, or the list cannot be understood.
     """
-    if not inputs.exists():
+    if not read_address(inputs).path.exists():
         raise UsageError(f"{inputs}: no such file or folder")
     if image_pattern is not None:
         found = find_pattern_images(inputs, image_pattern, channel_names)
         cases = tuple(InputCase(case, tuple(images), fault) for case, images, fault in found)
+    elif not inputs.exists() or is_series_folder(inputs):
+        cases = (InputCase(_case_of_series(inputs), (inputs,)),)
     elif inputs.is_dir():
         cases = _cases_in_folder(inputs, channel_names, label_names)
     elif is_list_file(inputs):
@@ -77,18 +83,57 @@ def find_inputs(
     return cases
 
 
+def choose_series(cases: Sequence[InputCase], series: str | None, *, resample_gaps: bool) -> tuple[InputCase, ...]:
+    """The cases with the series that is meant in each DICOM image, unless the image says so itself.
+
+    Args:
+        cases: Cases of a run.
+        series: Number or UID of the series; None: the only one.
+        resample_gaps: Whether slices at irregular positions are resampled, rather than refused.
+
+    Raises:
+        UsageError: If this was asked for, and no image is DICOM.
+    """
+    if series is None and not resample_gaps:
+        return tuple(cases)
+    if not any(is_series(path) for item in cases for path in item.images):
+        raise UsageError("--series and --resample-gaps concern DICOM images, and there are none. Leave them out")
+    return tuple(
+        replace(item, images=tuple(_with_choice(path, series, resample_gaps) for path in item.images)) for item in cases
+    )
+
+
+def _with_choice(path: Path, series: str | None, resample_gaps: bool) -> Path:
+    if not is_series(path):
+        return path
+    address = read_address(path)
+    return replace(
+        address, series=address.series or series, resample_gaps=address.resample_gaps or resample_gaps
+    ).written()
+
+
 def _case_name(path: Path) -> str:
     return _stem(path.name).removesuffix("_0000")
 
 
+def _case_of_series(path: Path) -> str:
+    """The name of the folder; of an archive or file the name without its ending."""
+    target = read_address(path).path
+    return composed(target.absolute().name) if target.is_dir() else _case_name(target)
+
+
 def _stem(name: str) -> str:
-    return composed(split_ending(name)[0])
+    """The name of a file without its ending; folders with DICOM series have none."""
+    stem, ending = split_ending(name)
+    return composed(stem if ending in (*IMAGE_ENDINGS, *DICOM_ENDINGS, ZIP_ENDING) else name)
 
 
 def _cases_in_folder(folder: Path, channel_names: Sequence[str], label_names: Collection[str]) -> tuple[InputCase, ...]:
     names = image_files(folder)
     if not names:
         return _cases_in_subfolders(folder, channel_names, label_names)
+    if _is_one_study(folder, names, channel_names):
+        return (InputCase(_case_of_series(folder), (folder,)),)
     kept = _without_label_maps(names, channel_names, label_names)
     _log_left_out(folder, [name for name in names if name not in kept])
     return _cases_of_files(folder, kept, channel_names)
@@ -117,6 +162,9 @@ def _cases_in_subfolders(
         unmarked = [file for stem, file in files.items() if split_label_word(stem) is None]
         left_out += [f"{name}/{file}" for file in files.values() if unmarked and file not in unmarked]
         case = composed("_".join(part for part in name.split("/") if part.lower() not in IMAGE_FOLDERS))
+        if _is_one_study(folder / name, list(files.values()), channel_names):
+            by_folder.append((case, (InputCase(case, (folder / name,)),)))
+            continue
         by_folder.append((case, _cases_of_files(folder / name, unmarked or list(files.values()), channel_names)))
     _log_left_out(folder, left_out)
     cases = [item for _, found in by_folder for item in found]
@@ -130,6 +178,13 @@ def _cases_in_subfolders(
         for item in cases
     )
     return tuple(sorted(unique, key=lambda item: item.case))
+
+
+def _is_one_study(folder: Path, names: Sequence[str], channel_names: Sequence[str]) -> bool:
+    """Whether images, all of them DICOM, are series of one study, of which a model with one channel takes one."""
+    if len(channel_names) > 1 or len(names) < 2 or set(names) - set(dicom_entries(folder)):
+        return False
+    return share_a_study([folder / name for name in names])
 
 
 def _bids_case(folder: Path, case: str, files: Mapping[int, str], channel_names: Sequence[str]) -> InputCase:

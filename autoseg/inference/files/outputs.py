@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Template, split_ending, stored_ending
+from autoseg.imaging.formats.dicom.addresses import read_address
+from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
+from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Template, is_series, split_ending, stored_ending
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map, write_share_map
 from autoseg.inference.files.inputs import InputCase
@@ -17,7 +19,7 @@ from autoseg.inference.files.tables import LabelStatistics
 from autoseg.inference.models.label_colors import name_label_values, with_label_table
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import real_path
-from autoseg.records.prediction import INSTANCES, OVERLAY, Instance, OutputChoices, Prediction
+from autoseg.records.prediction import INSTANCES, OVERLAY, RTSTRUCT, Instance, OutputChoices, Prediction
 from autoseg.records.temporaries import sweep_temporaries
 
 SIDE_MAPS: tuple[str, ...] = tuple(kind for choice in fields(OutputChoices) for kind in choice.metadata["maps"])
@@ -39,13 +41,18 @@ class OutputFile:
         return self.target.with_name(f"{self.item.case}_probabilities.b2nd")
 
     def side_map(self, kind: str) -> Path:
-        """Path of a map `CASE_kind`, beside the label map and in its format; the overlay is a PNG."""
-        ending = ".png" if kind == OVERLAY else split_ending(self.target.name)[1]
+        """Path of a map `CASE_kind`, beside the label map and in its format; the overlay is a PNG.
+
+        Beside a segmentation of a DICOM series maps are NIfTI.
+        """
+        own = split_ending(self.target.name)[1]
+        usual = ".nii.gz" if own == SERIES_ENDING else own
+        ending = {OVERLAY: ".png", RTSTRUCT: SERIES_ENDING}.get(kind, usual)
         return self.target.with_name(f"{self.item.case}_{kind}{ending}")
 
     def is_done(self, choices: OutputChoices) -> bool:
         """Whether an earlier run wrote the label map, and the map of instances and the overlay where asked for."""
-        asked = [INSTANCES] * choices.instances + [OVERLAY] * choices.overlay
+        asked = [INSTANCES] * choices.instances + [OVERLAY] * choices.overlay + [RTSTRUCT] * choices.structures
         return self.target.is_file() and all(self.side_map(kind).is_file() for kind in asked)
 
 
@@ -77,13 +84,13 @@ def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile
         UsageError: If `output` names a file for several cases, is a file but not a label map, or its folder cannot
             be written to.
     """
-    names_file = split_ending(output.name)[1] in IMAGE_ENDINGS and not output.is_dir()
+    names_file = split_ending(output.name)[1] in (*IMAGE_ENDINGS, SERIES_ENDING) and not output.is_dir()
     if names_file and len(cases) > 1:
         raise UsageError(f"{output}: names one file for {len(cases)} cases; give a folder for several images")
     if output.is_file() and not names_file:
         raise UsageError(
             f"{output}: is a file, but not one for a label map; give a folder, or a file that ends in one of "
-            f"{' '.join(IMAGE_ENDINGS)}"
+            f"{' '.join(IMAGE_ENDINGS)} (DICOM series: also {SERIES_ENDING})"
         )
     _prepare_folder(output.parent if names_file else output)
     targets = [_written_path(output) if names_file else output / _label_map_name(item) for item in cases]
@@ -99,17 +106,13 @@ def refuse_clashes(outputs: Sequence[OutputFile], choices: OutputChoices) -> tup
     return tuple(_refuse_clash(file, kinds, taken) for file in outputs)
 
 
-def write_maps(
-    prediction: Prediction, template: Template, file: OutputFile, encoding: LabelEncoding, *, colors: bool
-) -> None:
-    """Write a case's maps; the label map comes last, because its presence says that the case is done.
+def write_side_maps(prediction: Prediction, template: Template, file: OutputFile) -> None:
+    """Write the maps that come beside a case's label map, as far as the prediction has them.
 
     Args:
-        prediction: Prediction of the image; all its maps are written.
+        prediction: Prediction of the image.
         template: Header of the image.
         file: The case and the file of its label map.
-        encoding: Label encoding of the model.
-        colors: Whether NIfTI label maps carry names and colours.
 
     Raises:
         ImageFileError: If a map cannot be written.
@@ -117,6 +120,23 @@ def write_maps(
     for kind, values in prediction.side_maps().items():
         write = write_share_map if values.dtype.kind == "f" else write_label_map
         write(values, template, file.side_map(kind))
+
+
+def write_labels(
+    prediction: Prediction, template: Template, file: OutputFile, encoding: LabelEncoding, *, colors: bool
+) -> None:
+    """Write a case's label map, last of its maps, because its presence says that the case is done.
+
+    Args:
+        prediction: Prediction of the image.
+        template: Header of the image.
+        file: The case and the file of its label map.
+        encoding: Label encoding of the model.
+        colors: Whether NIfTI label maps carry names and colours.
+
+    Raises:
+        ImageFileError: If it cannot be written.
+    """
     if colors:
         template = with_label_table(template, name_label_values(encoding), encoding.values[0])
     write_label_map(prediction.labels, template, file.target)
@@ -151,6 +171,10 @@ def _find_faults(cases: Sequence[InputCase], targets: Sequence[Path]) -> Iterato
         real = real_path(target)
         if item.fault:
             yield f"case {item.case}: {item.fault}"
+        elif split_ending(target.name)[1] == SERIES_ENDING and not is_series(item.images[0]):
+            yield f"{target}: {SERIES_ENDING} is for DICOM series, and {item.images[0]} is none; use .nii.gz"
+        elif any(real.is_relative_to(folder) for folder in _series_folders(item)):
+            yield f"{target}: lies in the folder of the DICOM series itself; choose another output folder"
         elif real in images:
             yield f"{target}: the label map would overwrite an image; choose another output folder"
         elif real in taken:
@@ -160,9 +184,18 @@ def _find_faults(cases: Sequence[InputCase], targets: Sequence[Path]) -> Iterato
         taken.add(real)
 
 
+def _series_folders(item: InputCase) -> Iterator[Path]:
+    paths = (read_address(image).path for image in item.images)
+    return (real_path(path) for path in paths if path.is_dir())
+
+
 def _refuse_clash(file: OutputFile, kinds: Sequence[str], taken: set[Path]) -> OutputFile:
     clashes = [kind for kind in kinds if real_path(file.side_map(kind)) in taken]
-    if file.fault or not clashes:
+    if file.fault:
+        return file
+    if RTSTRUCT in kinds and not is_series(file.item.images[0]):
+        return replace(file, fault=f"{file.item.images[0]}: is no DICOM series, which --rtstruct needs; leave it out")
+    if not clashes:
         return file
     fault = (
         f"{file.side_map(clashes[0])}: the {clashes[0]} would overwrite an image or a label map of this run; rename "

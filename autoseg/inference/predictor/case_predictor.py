@@ -14,10 +14,12 @@ pass for a region of interest, run before it, when the streams are opened.
 Tested in tests/stages/test_predict.py and tests/stages/test_predictor.py.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,6 +192,17 @@ class CasePredictor:
             warnings=warnings,
             clock=clock,
         )
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """Hash of the weights of all networks that predict: what identifies the model in DICOM files."""
+        digest = hashlib.blake2b(digest_size=16)
+        for member in self.members:
+            for network in member.networks:
+                for name, values in sorted(network.state_dict().items()):
+                    digest.update(name.encode())
+                    digest.update(values.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def predict(
         self, case: PreparedCase, choices: OutputChoices = LABEL_MAP_ONLY, probability_path: Path | None = None

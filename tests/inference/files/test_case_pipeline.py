@@ -213,7 +213,7 @@ def test_a_full_disk_stops_the_run_at_its_first_case(monkeypatch, step, max_memo
         raise WriteError("x.nii.gz: cannot be written, because the disk is full")
 
     monkeypatch.setattr(case_pipeline, "prepare_case", lambda *_: "prepared")
-    monkeypatch.setattr(case_pipeline, "write_maps", fail)
+    monkeypatch.setattr(case_pipeline, "write_side_maps", fail)
     monkeypatch.setattr(case_pipeline, "measure_labels", lambda *_: ())
     if step == "prepare":
         monkeypatch.setattr(case_pipeline, "prepare_case", fail)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from autoseg.imaging.datasets.layouts.dicom_entries import dicom_entries, is_series_folder, split_entry
 from autoseg.imaging.datasets.layouts.names import composed, is_hidden, split_label_word
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
@@ -87,13 +88,21 @@ def pair_files(
 
 
 def image_files(folder: Path) -> list[str]:
-    """Names of all files in a folder whose ending can be read, sorted; hidden files are ignored."""
-    return [name for name in _visible_names(folder) if split_ending(name)[1] in IMAGE_ENDINGS]
+    """Names of all images in a folder, sorted: files whose ending can be read, and DICOM series.
+
+    Hidden files are ignored.
+    """
+    files = [name for name in _visible_names(folder) if split_ending(name)[1] in IMAGE_ENDINGS]
+    return sorted([*files, *dicom_entries(folder)])
 
 
 def visible_folders(folder: Path) -> list[str]:
-    """Names of the subfolders of a folder, sorted; hidden ones are ignored."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    """Names of the subfolders of a folder, sorted; hidden ones, and those that are a DICOM series, are ignored."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_dir() and not is_hidden(path.name) and not is_series_folder(path)
+    )
 
 
 def _labels_by_case(labels: Mapping[str, str], images: Mapping[str, str]) -> tuple[dict[str, str], list[Fault]]:
@@ -132,13 +141,15 @@ def files_by_stem(folder: Path, subfolder: str, *, has_subfolders: bool = False)
     """
     files: dict[str, str] = {}
     faults = []
-    names = _visible_paths(folder / subfolder) if has_subfolders else _visible_names(folder / subfolder)
+    place = folder / subfolder
+    names = _visible_paths(place) if has_subfolders else _visible_names(place)
+    series = set(dicom_entries(place))
     images = {split_ending(name)[0] for name in names if split_ending(name)[1] in IMAGE_ENDINGS}
-    for name in names:
-        stem, ending = split_ending(name)
+    for name in [*names, *sorted(series - set(names))]:
+        stem, ending = split_entry(place, name)
         stem = composed(stem).replace("/", "_")
         file = f"{subfolder}/{name}" if subfolder else name
-        if ending not in IMAGE_ENDINGS:
+        if ending not in IMAGE_ENDINGS and name not in series:
             if not _is_about_images(name, images):
                 what = f"ignored: not an image that can be read; supported are {' '.join(IMAGE_ENDINGS)}"
                 faults.append(Fault(severity="warning", case="", file=file, what=what))

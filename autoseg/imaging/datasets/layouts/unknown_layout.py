@@ -47,6 +47,12 @@ def describe_unknown_layout(folder: Path) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+_DICOM_HINT = (
+    "A DICOM series is one image, in a folder or zip archive of its own: put series into images/CASE, and their label "
+    "maps into labels/CASE.nii.gz or, as DICOM segmentations, into labels/CASE.dcm."
+)
+
+
 def describe_content(folder: Path) -> str:
     """What was found in a folder: endings, depth, ends of names, and examples; several sentences."""
     files, images = _find_files(folder)
@@ -80,7 +86,7 @@ def _describe_files(folder: Path, files: list[Path]) -> str:
         f"{count} {ending or 'without ending'} {_describe_depth(depth)}"
         for (depth, ending), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))[:6]
     )
-    subfolders = visible_folders(folder)
+    subfolders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     few = ", ".join(subfolders[:3]) + (", ..." if len(subfolders) > 3 else "")
     return f"Found: {listed}{f'; {len(subfolders)} folders ({few})' if subfolders else ''}."
 
@@ -104,7 +110,7 @@ def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
         return f"The list {lists[0]} in it names cases: give {folder / lists[0]}."
     if not images:
         looks_like_dicom = any(split_ending(path.name)[1] in ("", ".dcm", ".ima") for path in files)
-        dicom = " DICOM series are not read: convert them, for example with dcm2niix." if looks_like_dicom else ""
+        dicom = f" {_DICOM_HINT}" if looks_like_dicom else ""
         return f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)}).{dicom}"
     subfolders = visible_folders(folder)
     if subjects := {file.entities["sub"] for file in find_bids_files(folder, folder, is_nested=False)}:

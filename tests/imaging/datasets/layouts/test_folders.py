@@ -207,7 +207,7 @@ UNKNOWN = {
     "case folders": (repeated("{}/t1.nii", "{}/t2.nii"), "Nearest: one folder for each case; no file is marked"),
     "dicom": (
         repeated("{}/1.dcm", "{}/2.dcm"),
-        r"Found: 6 \.dcm 1 folder below; 3 folders \(p_03, p_1, p_2\)\. No file has .* dcm2niix",
+        r"Found: 6 \.dcm 1 folder below; 3 folders \(p_03, p_1, p_2\)\. No file has .* into labels/CASE\.dcm",
     ),
     "empty": ([], "It holds no files"),
 }

@@ -40,7 +40,7 @@ def test_something_abnormal_in_an_organ():
 
 def test_table_agrees_with_the_dictionaries_of_pydicom():
     concepts = pytest.importorskip("pydicom.sr._concepts_dict", reason="pydicom is not installed (extra `dicom`)")
-    published = {code: [] for entries in concepts.concepts["SCT"].values() for code in entries}
+    published: dict[str, list[str]] = {code: [] for entries in concepts.concepts["SCT"].values() for code in entries}
     for entries in concepts.concepts["SCT"].values():
         for code, (meaning, _) in entries.items():
             published[code].append(meaning.lower())

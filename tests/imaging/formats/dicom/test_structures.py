@@ -68,7 +68,7 @@ def test_contours_lie_around_the_labelled_voxels_of_their_slices(tmp_path, geome
     assert header.FrameOfReferenceUID == f"{series.study_uid}.5"
     row, column, _ = (np.array(direction) for direction in GEOMETRIES[geometry])
     for region, segment in zip(header.ROIContourSequence, SEGMENTS, strict=True):
-        contours = {}
+        contours: dict[str, list[np.ndarray]] = {}
         for contour in region.get("ContourSequence", []):
             uid = contour.ContourImageSequence[0].ReferencedSOPInstanceUID
             points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
@@ -86,7 +86,7 @@ def test_matplotlib_finds_the_same_voxels_inside():
     mask[2:10, 1:11] = True
     mask[4:6, 3:5] = False
     (contour,) = find_keyhole_contours(mask)
-    centres = np.stack(np.mgrid[:12, :12], axis=-1).reshape(-1, 2)
+    centres = np.indices((12, 12)).reshape(2, -1).T
     inside = Polygon(contour).contains_points(centres).reshape(12, 12)
     np.testing.assert_array_equal(inside, mask)
 

@@ -1,0 +1,91 @@
+"""DICOM in folders of datasets: what counts as one image, as a file of another format does.
+
+    CASE/*.dcm       a folder with the slices of a series
+    CASE.zip         an archive with a series
+    CASE.dcm         a file that is an image or a label map alone: multi-frame images, segmentations
+
+Slices themselves are no images of their own. Tested in tests/imaging/datasets/layouts/test_dicom_entries.py.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from autoseg.errors import ImageFileError
+from autoseg.imaging.datasets.layouts.names import is_hidden
+from autoseg.imaging.formats.dicom.frames import SEGMENTATION_CLASSES, Header, read_header
+from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS, ZIP_ENDING, has_dicom_files, open_source
+from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_ending
+
+
+def split_entry(folder: Path, name: str) -> tuple[str, str]:
+    """Name of a case and ending of an entry of a folder; a folder with a series has no ending, whatever its name."""
+    return (name, "") if (folder / name).is_dir() else split_ending(name)
+
+
+def is_series_folder(folder: Path) -> bool:
+    """Whether a folder itself has slices of DICOM series, and no files of other formats that are images.
+
+    A folder of segmentations or multi-frame files has none.
+    """
+    if not folder.is_dir() or any(_is_other_image(path) for path in folder.iterdir()):
+        return False
+    return has_dicom_files(folder) and not _are_all_alone(folder)
+
+
+def dicom_entries(folder: Path) -> list[str]:
+    """Names of the entries of a folder that are DICOM images or segmentations, sorted."""
+    found = []
+    for path in folder.iterdir():
+        if is_hidden(path.name):
+            continue
+        if path.is_dir():
+            is_entry = is_series_folder(path)
+        elif path.suffix.lower() == ZIP_ENDING:
+            is_entry = has_dicom_files(path)
+        else:
+            is_entry = path.suffix.lower() in DICOM_ENDINGS and is_alone(path)
+        if is_entry:
+            found.append(path.name)
+    return sorted(found)
+
+
+def is_alone(path: Path) -> bool:
+    """Whether a file is a segmentation, or an image of several frames, rather than a slice of a series.
+
+    Without the extra `dicom` every file counts as a slice; reading the series asks for the extra.
+    """
+    if find_spec("pydicom") is None:
+        return False
+    header = _read_header(path)
+    if header is None:
+        return False
+    return str(header.SOPClassUID) in SEGMENTATION_CLASSES or int(header.get("NumberOfFrames") or 1) > 1
+
+
+def share_a_study(paths: Sequence[Path]) -> bool:
+    """Whether DICOM images belong to one study of one patient, by the first file of each."""
+    studies = set()
+    for path in paths:
+        with open_source(path) as source:
+            headers = (read_header(source, name) for name in source.names)
+            first = next((header for header in headers if header is not None), None)
+        studies.add(None if first is None else str(first.get("StudyInstanceUID", "")))
+    return len(studies) == 1 and None not in studies
+
+
+def _are_all_alone(folder: Path) -> bool:
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_hidden(path.name)]
+    return all(is_alone(path) for path in files if path.suffix.lower() != ZIP_ENDING and has_dicom_files(path))
+
+
+def _is_other_image(path: Path) -> bool:
+    return split_ending(path.name)[1] in IMAGE_ENDINGS and not is_hidden(path.name)
+
+
+def _read_header(path: Path) -> Header | None:
+    try:
+        with open_source(path) as source:
+            return read_header(source, "")
+    except ImageFileError:
+        return None
