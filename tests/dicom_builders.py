@@ -1,4 +1,4 @@
-"""DICOM series made by code, and what their voxels are by hand; nothing of autoseg is used here.
+"""DICOM series made by code, and what their voxels are by hand; nothing of autoseg is used for that.
 
 Each geometry is the direction of rows and columns, the step from one slice to the next, and an origin, in DICOM's
 world (left-posterior-superior, mm).
@@ -143,6 +143,19 @@ class Series:
         groups.PlanePositionSequence, groups.PixelValueTransformationSequence = [place], [values]
         groups.FrameContentSequence = [content]
         return groups
+
+
+def make_segments(values):
+    """Segments with these values by name, and what made them, as arguments of the writers."""
+    from autoseg.imaging.formats.dicom.codes import find_code
+    from autoseg.imaging.formats.dicom.segments import Algorithm, Segment
+
+    colors = [(230, 159, 0), (86, 180, 233), (0, 158, 115)]
+    segments = [
+        Segment(name, value, color, find_code(name))
+        for (name, value), color in zip(values.items(), colors, strict=True)
+    ]
+    return segments, Algorithm("abc123")
 
 
 def _common(series: Series, class_uid: str, instance_uid: str):

@@ -18,6 +18,7 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.detached import DETACHABLE_ENDINGS, detached_data_files
 from autoseg.imaging.formats.dicom.addresses import read_address
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING, read_series
+from autoseg.imaging.formats.dicom.segment_reading import read_dicom_label_map
 from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS, ZIP_ENDING
 from autoseg.imaging.formats.itk import read_itk, volume_from_simpleitk
 from autoseg.imaging.formats.label_values import read_values
@@ -109,7 +110,7 @@ def read_label_map(path: Path, reading: LabelReading | None = None) -> Volume:
     """Read a label map with the file's own values, or as the dataset's rule for its label files says.
 
     Args:
-        path: File of the label map.
+        path: File of the label map; of a DICOM segmentation the values are the numbers of its segments.
         reading: Rule of the dataset; None: pixels are label values.
 
     Returns:
@@ -213,7 +214,7 @@ def _refuse_special(file: Path, path: Path) -> None:
 
 def _read(path: Path, *, as_labels: bool, with_palette: bool = True) -> Volume:
     if is_series(path):
-        return read_series(path)
+        return read_dicom_label_map(path) if as_labels else read_series(path)
     ending = split_ending(path.name)[1]
     if path.exists():
         missing = [file.name for file in data_files(path) if not file.exists()]

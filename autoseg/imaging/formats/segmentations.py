@@ -1,4 +1,7 @@
-"""3D Slicer's segmentations (.seg.nrrd): segments by name, in one or several layers, cut to what is segmented."""
+"""Segmentations of 3D Slicer (.seg.nrrd) and DICOM (.dcm): segments by name, in one or several layers.
+
+They may be cut to what is segmented.
+"""
 
 import re
 from dataclasses import dataclass, replace
@@ -8,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.dicom.segment_reading import read_dicom_layers, read_dicom_segments
+from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS
 from autoseg.imaging.formats.itk import read_itk
 from autoseg.imaging.formats.volume import AnyArray, Volume, grid_difference
 from autoseg.records.case import Grid
@@ -32,8 +37,8 @@ class Segment:
 
 
 def is_segmentation(file: str) -> bool:
-    """Whether a file is a segmentation by its name."""
-    return file.lower().endswith(SEGMENTATION_ENDING)
+    """Whether a file is a segmentation by its name; a label map of DICOM always is one."""
+    return file.lower().endswith((SEGMENTATION_ENDING, *DICOM_ENDINGS))
 
 
 def read_segments(path: Path) -> tuple[Segment, ...]:
@@ -49,6 +54,8 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
     References:
         3D Slicer, vtkMRMLSegmentationStorageNode (Segment0_Name, Segment0_LabelValue, Segment0_Layer).
     """
+    if _is_dicom(path):
+        return tuple(Segment(part.name, part.layer, part.value) for part in read_dicom_segments(path))
     fields: dict[int, dict[str, str]] = {}
     try:
         with path.open("rb") as file:
@@ -85,6 +92,8 @@ def read_layers(path: Path) -> Volume:
     Raises:
         ImageFileError: If the file cannot be read, or its values are not whole numbers.
     """
+    if _is_dicom(path):
+        return read_dicom_layers(path)
     volume = read_itk(path)
     if volume.array.dtype.kind not in "ui":
         raise ImageFileError(f"{path}: the layers of a segmentation must hold whole numbers")
@@ -125,6 +134,10 @@ def place_on_grid(volume: Volume, grid: Grid) -> Volume:
     array: AnyArray = np.zeros((len(volume.array), *grid.shape), dtype=volume.array.dtype)
     array[:, *map(slice, first, last)] = inside
     return replace(volume, array=array, grid=grid)
+
+
+def _is_dicom(path: Path) -> bool:
+    return path.name.lower().endswith(DICOM_ENDINGS)
 
 
 def _refuse_doubles(segments: tuple[Segment, ...], path: Path) -> None:

@@ -24,31 +24,33 @@ from autoseg.imaging.formats.dicom.series import DicomSeries
 from autoseg.imaging.formats.dicom.structures import write_structures
 from autoseg.imaging.formats.reading import Template, split_ending
 from autoseg.inference.files.outputs import OutputFile
-from autoseg.inference.models.label_colors import label_color, name_label_values
-from autoseg.records.dataset import LabelEncoding, names_by_value
+from autoseg.inference.models.label_colors import Color, label_color, name_label_values
+from autoseg.records.dataset import LabelEncoding, foreground_names, names_by_value
 from autoseg.records.prediction import RTSTRUCT, OutputChoices, Prediction
 
 logger = logging.getLogger("autoseg.predict")
 
 
-def segments_of(encoding: LabelEncoding, codes: Path | None = None) -> tuple[Segment, ...]:
-    """The segments of a model's label maps, in the order of their values; of labels that overlap, one for each label.
+def segments_of(encoding: LabelEncoding, codes: Path | None = None, *, apart: bool = False) -> tuple[Segment, ...]:
+    """The segments of a model's label maps: its labels or regions, which may have voxels in common.
 
     Args:
         encoding: Label encoding of the model.
         codes: The user's file of codes; None: the table of common organs alone.
+        apart: Whether each value of the label map is a segment of its own, so that none share voxels.
 
     Raises:
         UsageError: If the file of codes has another form, or names a label that the model does not have.
     """
-    if encoding.overlapping:
-        values_of: dict[str, list[int]] = {}
-        for value, names in sorted(names_by_value(encoding).items()):
-            for name in sorted(names):
-                values_of.setdefault(name, []).append(value)
-        found = [(name, tuple(values), label_color(place)) for place, (name, values) in enumerate(values_of.items())]
-    else:
-        found = [(label.name, (label.value,), label.color) for label in name_label_values(encoding)]
+    found: list[tuple[str, tuple[int, ...], Color]] = [
+        (label.name, (label.value,), label.color) for label in name_label_values(encoding)
+    ]
+    names_of = names_by_value(encoding)
+    if not apart and any(len(names) > 1 for names in names_of.values()):
+        found = [
+            (name, tuple(value for value, names in names_of.items() if name in names), label_color(place))
+            for place, name in enumerate(foreground_names(encoding))
+        ]
     own = {} if codes is None else read_codes(codes, [name for name, _, _ in found])
     return tuple(Segment(name, values, rgb, own.get(name) or find_code(name)) for name, values, rgb in found)
 
@@ -84,7 +86,7 @@ def write_dicom_maps(
 
     Raises:
         ImageFileError: If the files of the series cannot be read any more, or an object cannot be written.
-        UsageError: If the codes are wrong, or labels overlap that are to be one label map.
+        UsageError: If the codes are wrong.
     """
     segments, algorithm = segments_of(encoding, choices.codes), Algorithm(model_hash)
     if choices.structures:
@@ -97,6 +99,8 @@ def write_dicom_maps(
             file.probabilities.unlink()
     else:
         kind: SegmentationType = "labelmap" if choices.segmentation_type == "labelmap" else "binary"
+        if kind == "labelmap":
+            segments = segments_of(encoding, choices.codes, apart=True)
         write_segmentation(prediction.labels, series, segments, algorithm, file.target, kind)
 
 
@@ -122,10 +126,4 @@ def _write_probabilities(
 
 def _heads_of(segment: Segment, encoding: LabelEncoding) -> list[int]:
     """Positions of the output classes whose probabilities add up to those of a segment."""
-    if encoding.overlapping:
-        return [position for position, head in enumerate(encoding.heads) if head.name == segment.name]
-    return [
-        position
-        for position, head in enumerate(encoding.heads)
-        if head.painted_index and encoding.values[head.painted_index] in segment.values
-    ]
+    return [position for position, head in enumerate(encoding.heads) if (head.part_of or head.name) == segment.name]

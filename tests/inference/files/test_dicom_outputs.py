@@ -9,8 +9,9 @@ def test_segments_of_labels():
     assert len({segment.rgb for segment in segments}) == 2
 
 
-def test_segments_of_regions_are_the_parts_that_the_label_map_shows():
-    segments = segments_of(make_encoding(REGIONS, (1, 2, 3)))
-    assert [(segment.name, segment.values) for segment in segments] == [
-        ("whole", (1,)), ("core", (2,)), ("enhancing", (3,)),
-    ]  # fmt: skip
+def test_segments_of_regions_are_the_regions_or_the_parts_that_the_label_map_shows():
+    encoding = make_encoding(REGIONS, (1, 2, 3))
+    regions = [(segment.name, segment.values) for segment in segments_of(encoding)]
+    assert regions == [("whole", (1, 2, 3)), ("core", (2, 3)), ("enhancing", (3,))]
+    parts = [(segment.name, segment.values) for segment in segments_of(encoding, apart=True)]
+    assert parts == [("whole", (1,)), ("core", (2,)), ("enhancing", (3,))]

@@ -78,6 +78,8 @@ class Frame:
     """Distance of rows and of columns in mm; zeros if the file has none."""
     thickness: float
     """Thickness of the slice or distance of slices in mm, 0 if the file has neither."""
+    distance: float
+    """Distance of the slices of the stack in mm, 0 if the file does not say it."""
     intensities: Intensities
     varying: tuple[tuple[str, str], ...]
     """What may tell it from another frame at the same position."""
@@ -128,12 +130,13 @@ def frames_of(header: Header, source: DicomSource, name: str) -> tuple[Frame, ..
     with quiet():
         try:
             count = int(header.get("NumberOfFrames") or 1)
-            return tuple(_frame(header, name, index) for index in range(count))
+            return tuple(make_frame(header, name, index) for index in range(count))
         except DICOM_ERRORS as error:
             raise ImageFileError(f"{source.describe(name)}: cannot be read as DICOM: {describe(error)}") from error
 
 
-def _frame(header: Header, name: str, index: int) -> Frame:
+def make_frame(header: Header, name: str, index: int) -> Frame:
+    """One frame of a file, by its header; one of DICOM_ERRORS is raised for a damaged one."""
     groups = _functional_groups(header, index)
     position, orientation = _place(header, groups)
     measures = _first(groups, "PixelMeasuresSequence", header)
@@ -154,6 +157,7 @@ def _frame(header: Header, name: str, index: int) -> Frame:
         orientation=orientation,
         spacing=(float(spacing[0]), float(spacing[1])),
         thickness=float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0),
+        distance=float(measures.get("SpacingBetweenSlices") or 0),
         intensities=_intensities(header, groups),
         varying=tuple((key, text) for key in _VARYING if (text := _varying(header, groups, key))),
         instance_number=int(header.get("InstanceNumber") or 0),

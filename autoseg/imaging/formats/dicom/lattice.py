@@ -94,7 +94,39 @@ def arrange(stack: Stack, path: Path, *, resample_gaps: bool) -> Lattice:
             step = float(heights[-1] - heights[0]) / (len(heights) - 1)
     else:
         step, faults = _thickness(frames[0]), []
-    return _on_grid(frames, heights, step, faults_found=bool(faults), notes=notes)
+    layers = (heights - heights[0]) / step if faults else np.arange(len(frames), dtype=np.float64)
+    return _on_grid(frames, heights, layers, step, notes)
+
+
+def arrange_frames(frames: Sequence[Frame], path: Path) -> Lattice:
+    """Put frames in order that lie at some of the positions of a regular stack, as those of segmentations do.
+
+    Args:
+        frames: Frames, one at each position, all of which have a place in the patient.
+        path: File, for messages.
+
+    Raises:
+        ImageFileError: If no stack with equal distances has all of these positions.
+    """
+    normal = normal_of(frames[0])
+    ordered = sorted(frames, key=lambda frame: float(np.dot(frame.position or 0, normal)))
+    heights = np.array([np.dot(frame.position or 0, normal) for frame in ordered])
+    if len(ordered) == 1:
+        return _on_grid(ordered, heights, np.zeros(1), _thickness(ordered[0]), [])
+    usual = _usual_distance(heights, path)
+    if not _irregularities(heights, usual):
+        step = float(heights[-1] - heights[0]) / (len(heights) - 1)
+        skipped = round(step / frames[0].distance) if frames[0].distance > 0 else 1
+        step /= max(skipped, 1)
+    else:
+        step = frames[0].distance if frames[0].distance > 0 else float(np.diff(heights).min())
+    layers = np.rint((heights - heights[0]) / step) if step > ROUNDING_MM / 10 else heights
+    if np.abs(layers * step - (heights - heights[0])).max() > SHIFT_TOLERANCE_VOXELS * step:
+        raise ImageFileError(
+            f"{path}: the frames of the segmentation do not lie at multiples of one distance: they begin "
+            f"{_few([f'{height:.5g} mm' for height in heights])}. Resample it to its image"
+        )
+    return _on_grid(ordered, heights, layers, step, [])
 
 
 def _check_places(stack: Stack, path: Path) -> None:
@@ -145,7 +177,11 @@ def _few(texts: Sequence[str]) -> str:
 
 
 def _on_grid(
-    frames: Sequence[Frame], heights: NDArray[np.float64], step: float, *, faults_found: bool, notes: list[str]
+    frames: Sequence[Frame],
+    heights: NDArray[np.float64],
+    layers: NDArray[np.float64],
+    step: float,
+    notes: list[str],
 ) -> Lattice:
     """The upright grid that covers all slices, whose lowest slice lies on its first layer."""
     first = frames[0]
@@ -154,7 +190,6 @@ def _on_grid(
     spacing = np.array([step, *first.spacing])
     origin = np.array(first.position)
     offsets = (np.array([frame.position for frame in frames]) - origin) @ axes[:, 1:] / spacing[1:]
-    layers = (heights - heights[0]) / step if faults_found else np.arange(len(frames), dtype=np.float64)
     is_tilted = _is_tilted(offsets, heights, spacing)
     if is_tilted:
         notes = [*notes, TILT_NOTE]
@@ -167,7 +202,7 @@ def _on_grid(
     affine = np.eye(4)
     affine[:3, :3] = axes * spacing
     affine[:3, 3] = origin + axes[:, 1:] @ (low * spacing[1:])
-    if not is_tilted and not faults_found and len(frames) > 1:
+    if not is_tilted and len(frames) > 1 and np.array_equal(layers, np.arange(len(frames))):
         affine[:3, 0] = (np.array(frames[-1].position) - origin) / (len(frames) - 1)
     moved = [(float(y), float(x)) for y, x in offsets - low]
     lengths = np.linalg.norm(affine[:3, :3], axis=0)

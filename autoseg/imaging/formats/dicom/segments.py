@@ -40,7 +40,7 @@ _PATIENT_AND_STUDY = (
 )  # fmt: skip
 """Attributes that every object of a study has, be they empty."""
 
-_LONGEST_LABEL = 64
+_MAX_LABEL_LENGTH = 64
 """Number of characters that DICOM allows for a label."""
 
 
@@ -115,7 +115,7 @@ def write_fractions(
 
     Args:
         fractions: Gives the probabilities of the n-th segment on the grid of the image, (Z, Y, X), in [0, 1].
-        series: As for `write_segmentation`.
+        series: The series that the image was read from, with its files.
         segments: Segments in order.
         algorithm: What made the probabilities.
         path: File to write, `.dcm`.
@@ -257,13 +257,13 @@ def _describe_segment(number: int, segment: Segment, identification: Header) -> 
     highdicom, code = import_dicom("highdicom"), segment.code
     description = highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=segment.name[:_LONGEST_LABEL],
+        segment_label=segment.name[:_MAX_LABEL_LENGTH],
         segmented_property_category=_coded(code.category),
         segmented_property_type=_coded(code.kind),
         algorithm_type="AUTOMATIC",
         algorithm_identification=identification,
         tracking_uid=highdicom.UID(),
-        tracking_id=segment.name[:_LONGEST_LABEL],
+        tracking_id=segment.name[:_MAX_LABEL_LENGTH],
         anatomic_regions=None if code.region is None else [_coded(code.region)],
         display_color=highdicom.color.CIELabColor.from_rgb(*segment.rgb),
     )
@@ -275,4 +275,4 @@ def _describe_segment(number: int, segment: Segment, identification: Header) -> 
 
 
 def _coded(code: Code) -> Header:
-    return import_dicom("highdicom").sr.CodedConcept(code.value, code.scheme, code.meaning[:_LONGEST_LABEL])
+    return import_dicom("highdicom").sr.CodedConcept(code.value, code.scheme, code.meaning[:_MAX_LABEL_LENGTH])

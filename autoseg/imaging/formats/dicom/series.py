@@ -57,7 +57,7 @@ class DicomSeries:
         for index, source in enumerate(self.slices):
             layer = int(np.rint(source.layer))
             if 0 <= layer < len(values):
-                found[index] = _cut(values[layer], source.shift, self.shape)
+                found[index] = cut_plane(values[layer], source.shift, self.shape)
         return found
 
     def put_slices(self, slices: NDArray[Any], grid: Grid) -> NDArray[Any]:
@@ -75,11 +75,11 @@ class DicomSeries:
         for layer in range(len(found)):
             nearest = int(np.abs(layers - layer).argmin())
             y, x = self.slices[nearest].shift
-            found[layer] = _cut(slices[nearest], (-y, -x), grid.shape[1:])
+            found[layer] = cut_plane(slices[nearest], (-y, -x), grid.shape[1:])
         return found
 
 
-def _cut(plane: NDArray[Any], start: tuple[float, float], shape: tuple[int, ...]) -> NDArray[Any]:
+def cut_plane(plane: NDArray[Any], start: tuple[float, float], shape: tuple[int, ...]) -> NDArray[Any]:
     """A part of a plane (Y, X) that begins at the voxel nearest to `start`; 0 outside of the plane."""
     cut = np.zeros(shape, dtype=plane.dtype)
     first = np.rint(start).astype(int)
