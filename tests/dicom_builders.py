@@ -153,7 +153,7 @@ def make_segments(values):
     colors = [(230, 159, 0), (86, 180, 233), (0, 158, 115)]
     segments = [
         Segment(name, value, color, find_code(name))
-        for (name, value), color in zip(values.items(), colors, strict=True)
+        for (name, value), color in zip(values.items(), colors, strict=False)
     ]
     return segments, Algorithm("abc123")
 

@@ -35,6 +35,7 @@ from autoseg.imaging.datasets.labels.mirror_pairs import ask_about_sides, find_m
 from autoseg.imaging.datasets.labels.part_names import has_parts, name_parts
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset, order_images
+from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.reading import describe_notes, stored_ending
 from autoseg.processes import WorkerDeath, limit_workers
 from autoseg.progress import Progress, no_progress
@@ -133,7 +134,7 @@ def describe_dataset(
         channel_names=names,
         labels=all_labels,
         encoding=encoding,
-        file_ending=_most_common([stored_ending(found.folder / case.files.images[0]) for case in kept]),
+        file_ending=_most_common([_map_ending(found.folder / case.files.images[0]) for case in kept]),
         cases=tuple(case.files for case in kept),
         warnings=tuple(warnings),
         notes=(
@@ -366,6 +367,12 @@ def _fault_table(found: FoundDataset, faults: Sequence[Fault], ending: str) -> s
     return "\n".join(
         [f"{found.folder}: {num_errors} errors and {len(faults) - num_errors} warnings in this dataset", *lines, ending]
     )
+
+
+def _map_ending(image: Path) -> str:
+    """Ending of the label maps of validation cases: NIfTI beside DICOM series too."""
+    ending = stored_ending(image)
+    return ".nii.gz" if ending == SERIES_ENDING else ending
 
 
 def _most_common(values: Sequence[_Value]) -> _Value:

@@ -33,7 +33,13 @@ from autoseg.imaging.datasets.labels.label_reading import (
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
-from autoseg.inference.files.label_maps import find_label_maps, find_reference_files, read_on_one_grid, read_prediction
+from autoseg.inference.files.label_maps import (
+    find_label_maps,
+    find_reference_files,
+    read_named_prediction,
+    read_on_one_grid,
+    read_prediction,
+)
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.processes import WorkerDeath, limit_workers
@@ -209,11 +215,11 @@ def _score_files(
     reference = Path(reference_files.label)
     try:
         if {part.label for part in reference_files.parts or ()} & labels.keys():
-            volume = read_label_map(prediction, reading)
+            volume = read_named_prediction(prediction, labels, reading)
             named, labels = read_named_reference(reference_files, labels, volume.grid)
-            volumes = read_prediction(case, prediction, named, reading), named
+            volumes = read_prediction(case, prediction, named, reading, labels), named
         else:
-            volumes = read_on_one_grid(case, prediction, reference, reading)
+            volumes = read_on_one_grid(case, prediction, reference, reading, labels)
     except ImageFileError as error:
         file = reference if str(error).startswith(f"{reference}: ") else prediction
         what = str(error).removeprefix(f"{file}: ")

@@ -27,7 +27,7 @@ from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.datasets.labels.label_parts import Combination, count_combinations
 from autoseg.imaging.datasets.labels.mirror_pairs import LabelPlace, find_places
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, describe_fractions, middle_fraction
-from autoseg.imaging.formats.reading import read_image, read_label_map
+from autoseg.imaging.formats.reading import image_exists, read_image, read_label_map
 from autoseg.imaging.formats.volume import (
     PICTURE_ENDINGS,
     AnyArray,
@@ -212,7 +212,7 @@ def compare_cases(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[i
 
 def _read_image(folder: Path, file: str, notebook: _Notebook) -> Volume | None:
     path = folder / file
-    if not path.is_file():
+    if not image_exists(path):
         notebook.error(file, "the image file does not exist")
         return None
     try:
@@ -257,7 +257,7 @@ def _read_label(
     file, path = files.label, folder / files.label
     if not file:
         return None
-    if not path.is_file():
+    if not image_exists(path):
         notebook.error(file, "the label file does not exist")
         return None
     is_lossy = split_ending(file)[1] in _LOSSY_ENDINGS and reading is None

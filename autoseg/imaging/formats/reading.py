@@ -19,7 +19,7 @@ from autoseg.imaging.formats.detached import DETACHABLE_ENDINGS, detached_data_f
 from autoseg.imaging.formats.dicom.addresses import read_address
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING, read_series
 from autoseg.imaging.formats.dicom.segment_reading import read_dicom_label_map
-from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS, ZIP_ENDING
+from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS, ZIP_ENDING, open_source
 from autoseg.imaging.formats.itk import read_itk, volume_from_simpleitk
 from autoseg.imaging.formats.label_values import read_values
 from autoseg.imaging.formats.nifti import image_data_file, read_nifti, volume_from_nibabel
@@ -50,6 +50,7 @@ __all__ = [
     "Volume",
     "data_files",
     "describe_notes",
+    "image_exists",
     "is_series",
     "read_grid",
     "read_image",
@@ -176,6 +177,11 @@ def is_series(path: Path) -> bool:
     return target.suffix.lower() in (*DICOM_ENDINGS, ZIP_ENDING) or target.is_dir()
 
 
+def image_exists(path: Path) -> bool:
+    """Whether there is a file, or a folder or archive with a DICOM series."""
+    return read_address(path).path.exists() if is_series(path) else path.is_file()
+
+
 def stored_ending(path: Path) -> str:
     """The ending of an image file; .nii.gz for TIFF stacks, whose label maps are NIfTI because PNG holds one slice.
 
@@ -189,10 +195,14 @@ def stored_ending(path: Path) -> str:
 def data_files(path: Path) -> tuple[Path, ...]:
     """The file itself and the files with its voxels: .img beside .hdr, and the files that MetaImage and NRRD name.
 
+    Of a folder with a DICOM series, all files in it.
+
     Raises:
         ImageFileError: If a header that names its files cannot be read, or names files outside its folder; if one of
             the files is not a regular file, such as a FIFO or a device.
     """
+    if is_series(path):
+        return _files_of_series(read_address(path).path)
     _refuse_special(path, path)
     if path.suffix.lower() == ".hdr":
         others: tuple[Path, ...] = (image_data_file(path),)
@@ -203,6 +213,14 @@ def data_files(path: Path) -> tuple[Path, ...]:
     for other in others:
         _refuse_special(other, path)
     return path, *others
+
+
+def _files_of_series(path: Path) -> tuple[Path, ...]:
+    if not path.is_dir():
+        _refuse_special(path, path)
+        return (path,)
+    with open_source(path) as source:
+        return tuple(path / name for name in source.names)
 
 
 def _refuse_special(file: Path, path: Path) -> None:

@@ -8,16 +8,18 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from autoseg.errors import DatasetError, ImageFileError, UsageError
+from autoseg.imaging.datasets.labels.label_parts import read_named_reference
 from autoseg.imaging.datasets.labels.part_names import segment_parts, split_segmentations
 from autoseg.imaging.datasets.layouts.grouping import readings
 from autoseg.imaging.datasets.layouts.names import CHANNEL_WORDS, composed, split_label_word
 from autoseg.imaging.datasets.layouts.recognition import find_dataset
+from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
-from autoseg.imaging.formats.segmentations import is_segmentation
+from autoseg.imaging.formats.segmentations import is_segmentation, read_layers
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.inference.files.outputs import SIDE_MAPS
-from autoseg.records.dataset import CaseFiles, LabelReading
+from autoseg.records.dataset import CaseFiles, LabelReading, LabelValues
 
 logger = logging.getLogger("autoseg.evaluate")
 
@@ -32,7 +34,7 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
         raise UsageError(f"{folder}: not a folder; give the folder that holds the label maps")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.lower().endswith(IMAGE_ENDINGS):
+        if path.name.startswith(".") or not path.name.lower().endswith((*IMAGE_ENDINGS, SERIES_ENDING)):
             continue
         case = composed(split_ending(path.name)[0])
         if case in found:
@@ -124,7 +126,11 @@ def _is_side_map(case: str, found: Mapping[str, Path]) -> bool:
 
 
 def read_on_one_grid(
-    case: str, prediction: Path, reference: Path, reading: LabelReading | None = None
+    case: str,
+    prediction: Path,
+    reference: Path,
+    reading: LabelReading | None = None,
+    labels: Mapping[str, LabelValues] | None = None,
 ) -> tuple[Volume, Volume]:
     """Read a prediction and its reference, in stored order with the files' values.
 
@@ -133,6 +139,7 @@ def read_on_one_grid(
         prediction: File of the prediction.
         reference: File of the reference.
         reading: How label files are read, the same for both; None: their pixels are label values.
+        labels: Labels that are compared, which the segments of a segmentation are called like; None: not known.
 
     Raises:
         ImageFileError: If a file cannot be read, its values are not whole numbers, or the two do not lie on
@@ -142,10 +149,33 @@ def read_on_one_grid(
     check_whole_numbers(expected.array, expected.path)
     if not expected.has_voxel_size:
         expected = expected.with_size_of(read_label_map(prediction, reading).grid)
-    return read_prediction(case, prediction, expected, reading), expected
+    return read_prediction(case, prediction, expected, reading, labels), expected
 
 
-def read_prediction(case: str, prediction: Path, expected: Volume, reading: LabelReading | None = None) -> Volume:
+def read_named_prediction(prediction: Path, labels: Mapping[str, LabelValues], reading: LabelReading | None) -> Volume:
+    """Read a prediction with the values of labels, also if it is a segmentation, whose segments have names alone.
+
+    Args:
+        prediction: File of the prediction.
+        labels: Labels and regions that are compared, with their values.
+        reading: How label files are read; None: their pixels are label values.
+
+    Raises:
+        ImageFileError: If the file cannot be read.
+    """
+    files = _with_segments(CaseFiles(case="", images=(), label=str(prediction)))
+    if not {part.label for part in files.parts or ()} & labels.keys():
+        return read_label_map(prediction, reading)
+    return read_named_reference(files, labels, read_layers(prediction).grid)[0]
+
+
+def read_prediction(
+    case: str,
+    prediction: Path,
+    expected: Volume,
+    reading: LabelReading | None = None,
+    labels: Mapping[str, LabelValues] | None = None,
+) -> Volume:
     """Read a prediction on the grid of its reference, in stored order with the file's values.
 
     Args:
@@ -153,11 +183,12 @@ def read_prediction(case: str, prediction: Path, expected: Volume, reading: Labe
         prediction: File of the prediction.
         expected: The reference label map.
         reading: How label files are read; None: their pixels are label values.
+        labels: Labels that are compared, which the segments of a segmentation are called like; None: not known.
 
     Raises:
         ImageFileError: If the file cannot be read, its values are not whole numbers, or the grids differ.
     """
-    predicted = read_label_map(prediction, reading).with_size_of(expected.grid)
+    predicted = read_named_prediction(prediction, labels or {}, reading).with_size_of(expected.grid)
     check_whole_numbers(predicted.array, predicted.path)
     difference = grid_difference(predicted.grid, expected.grid)
     if difference is not None:

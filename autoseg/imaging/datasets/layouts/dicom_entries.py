@@ -58,9 +58,22 @@ def is_alone(path: Path) -> bool:
     if find_spec("pydicom") is None:
         return False
     header = _read_header(path)
-    if header is None:
-        return False
-    return str(header.SOPClassUID) in SEGMENTATION_CLASSES or int(header.get("NumberOfFrames") or 1) > 1
+    return header is not None and (_is_segmentation(path) or int(header.get("NumberOfFrames") or 1) > 1)
+
+
+def find_label_beside_slices(folder: Path) -> str | None:
+    """Name of the only label map among the slices of a series: a DICOM segmentation, or an image of another format.
+
+    None where the folder has no slices of its own, or another number of such files.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_hidden(path.name)]
+    others = [path for path in files if _is_other_image(path)]
+    dicom = [path for path in files if path not in others and path.suffix.lower() != ZIP_ENDING]
+    if not dicom or not has_dicom_files(dicom[0]):
+        return None
+    segmentations = [path for path in dicom if has_dicom_files(path) and _is_segmentation(path)]
+    labels = [*others, *segmentations]
+    return labels[0].name if len(labels) == 1 < len(dicom) else None
 
 
 def share_a_study(paths: Sequence[Path]) -> bool:
@@ -77,6 +90,11 @@ def share_a_study(paths: Sequence[Path]) -> bool:
 def _are_all_alone(folder: Path) -> bool:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not is_hidden(path.name)]
     return all(is_alone(path) for path in files if path.suffix.lower() != ZIP_ENDING and has_dicom_files(path))
+
+
+def _is_segmentation(path: Path) -> bool:
+    header = _read_header(path)
+    return header is not None and str(header.SOPClassUID) in SEGMENTATION_CLASSES
 
 
 def _is_other_image(path: Path) -> bool:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from autoseg.imaging.datasets.layouts.bids import find_bids_cases
+from autoseg.imaging.datasets.layouts.dicom_entries import find_label_beside_slices, is_series_folder
 from autoseg.imaging.datasets.layouts.grouping import Group, group_by_label, name_channels, one_case, split_labels
 from autoseg.imaging.datasets.layouts.mask_files import (
     OBJECT,
@@ -22,7 +23,7 @@ from autoseg.imaging.datasets.layouts.mask_files import (
     find_unmarked_case_folders,
     find_unmarked_one_folder,
 )
-from autoseg.imaging.datasets.layouts.names import IMAGE_FOLDERS, LABEL_FOLDERS
+from autoseg.imaging.datasets.layouts.names import IMAGE_FOLDERS, LABEL_FOLDERS, is_hidden
 from autoseg.imaging.datasets.layouts.pairing import (
     files_by_stem,
     image_files,
@@ -183,6 +184,22 @@ def _one_folder(folder: Path) -> FolderCases | None:
 def _case_folders(folder: Path) -> FolderCases | None:
     """One subfolder for each case, or for each visit in the folder of a patient, its label map marked by a word."""
     return None if image_files(folder) else _subfolder_cases(folder)
+
+
+def _label_beside_slices(folder: Path) -> FolderCases | None:
+    """One folder for each case with the slices of a DICOM series and, among them, its label map."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    found = {name: label for name in names if (label := find_label_beside_slices(folder / name)) is not None}
+    if not found or 2 * len(found) < len(names):
+        return None
+    cases = [CaseFiles(case=name, images=(name,), label=f"{name}/{label}") for name, label in found.items()]
+    faults = [
+        _error(name, name, "there is no label map, or more than one, among the slices of this series")
+        for name in names
+        if name not in found and is_series_folder(folder / name)
+    ]
+    where = "one folder for each case, its label map among the slices of a DICOM series"
+    return FolderCases(tuple(cases), tuple(faults), recognized=_describe(cases, where))
 
 
 def _subfolder_cases(folder: Path) -> FolderCases | None:
@@ -359,6 +376,10 @@ FOLDER_LAYOUTS = (
         "case_folders",
         "one folder for each case or PATIENT/VISIT: CASE/CASE_t1.nii.gz, CASE/CASE_flair.nii.gz, CASE/CASE_seg.nii.gz",
         _case_folders,
+    ),
+    FolderLayout(
+        "case_folders", "one folder for each case, a DICOM series and its label map: CASE/001.dcm, ..., CASE/seg.dcm",
+        _label_beside_slices,
     ),
     FolderLayout(
         "masks", "one folder for each case, masks called by labels alone: CASE/ct.nii.gz, CASE/liver.nii.gz",

@@ -13,6 +13,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.lists.case_names import name_cases, name_channels_of
 from autoseg.imaging.datasets.lists.list_columns import SPLIT_FOLDS, ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.lists.list_files import Cell, ListTable, read_list_table
+from autoseg.imaging.formats.dicom.addresses import read_address
 from autoseg.imaging.formats.volume import split_ending
 from autoseg.records.dataset import CaseFiles, Fault, LabelPart
 from autoseg.records.files import real_path, relative_path
@@ -209,7 +210,7 @@ def _error(files: CaseFiles, what: str) -> list[Fault]:
 def _check_any_exists(table: ListTable, images: Sequence[Sequence[str]]) -> None:
     listed = [file for files in images for file in files[:1]]
     folder = table.path.parent
-    if listed and not any((folder / file).exists() for file in listed):
+    if listed and not any(read_address(folder / file).path.exists() for file in listed):
         raise DatasetError(
             f"{table.path}: none of the {len(listed)} listed images exists, the first is {folder / listed[0]}; paths "
             "are absolute, or relative to the folder of the list. Correct them, or put the list where its paths begin."
