@@ -28,7 +28,8 @@ def import_dicom(name: str) -> ModuleType:
         return import_module(name)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"DICOM files need the extra dicom: {error.name} is not installed. Run: pip install 'autoseg-med[dicom]'"
+            f"DICOM files need the extra dicom: {error.name} is not installed. Run pip install pydicom highdicom "
+            "python-gdcm"
         ) from error
 
 
