@@ -59,12 +59,12 @@ CHECKS = (
     Check("end to end", check_end_to_end, 60),
     Check("waits", check_waits, 10),
     Check("layouts", check_layouts, 45),
-    Check("CT, 3 classes", check_ct_of_3_classes, 60),
+    Check("CT, 3 classes", check_ct_of_3_classes, 70),
     Check("CT, 105 classes", check_ct_of_105_classes, 90),
     Check("memory of plans", check_estimates, 40),
-    Check("residual encoder", check_residual_encoder, 30),
+    Check("residual encoder", check_residual_encoder, 35),
     Check("against nnU-Net", check_against_nnunet, 20),
-    Check("loader", check_loader, 40),
+    Check("loader", check_loader, 50),
     Check("probe", check_probe, 20),
     Check("Hippocampus", check_hippocampus, 60),
     Check("precisions", check_precisions, 10),
@@ -84,6 +84,8 @@ def main() -> int:
     began, outcomes = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="check-gpu-") as folder:
         machine = Machine(choose_device(options.device), Path(folder), options.tiny, options.hippocampus)
+        if machine.has_cuda and machine.device.index is not None:
+            torch.cuda.set_device(machine.device)
         settings = {"device": machine.name, "torch": torch.__version__, "size": "tiny" if options.tiny else "full"}
         for check in CHECKS:
             if options.only and check.name not in options.only:

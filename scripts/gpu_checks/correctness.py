@@ -58,7 +58,7 @@ def check_environment(machine: Machine) -> Findings:
     ]
     if SHARED_MEMORY.is_dir():
         found.append(Finding("free shared memory", free_disk_bytes(SHARED_MEMORY) / 1e9, "GB"))
-    return found + (_describe_gpu(machine) if machine.has_gpu else [Finding("GPU", why_no_gpu() or "not asked for")])
+    return found + (_describe_gpu(machine) if machine.has_cuda else [Finding("GPU", why_no_gpu() or "not asked for")])
 
 
 def _version_of(package: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from autoseg.networks.device_types import device_type
 from gpu_checks.results import Finding, SkippedError
 
 CPU = torch.device("cpu")
@@ -29,7 +30,12 @@ class Machine:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether the device is a GPU."""
+        """Whether the device is a GPU, of whatever kind."""
+        return device_type(self.device).is_gpu
+
+    @property
+    def has_cuda(self) -> bool:
+        """Whether memory and waits of the device can be measured, for which only CUDA has functions."""
         return self.device.type == "cuda"
 
     @property
@@ -39,22 +45,27 @@ class Machine:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Words of all precisions that the device computes in."""
-        return ("fp32", "tf32", "bf16", "fp16") if self.has_gpu else ("fp32", "bf16")
+        """Words of all precisions that the device computes in, fp32 first."""
+        return device_type(self.device).precisions
+
+    @property
+    def fast_precision(self) -> str:
+        """The precision that speed is measured in."""
+        return "bf16" if "bf16" in self.precisions else "fp32"
 
     def synchronize(self) -> None:
         """Wait until the device has done everything."""
         if self.has_gpu:
-            torch.cuda.synchronize(self.device)
+            device_type(self.device).module.synchronize()
 
-    def need_gpu(self, reason: str) -> None:
-        """Leave a check that means nothing on a CPU.
+    def need_cuda(self) -> None:
+        """Leave a check that measures what only CUDA has functions for.
 
         Raises:
-            SkippedError: On a CPU.
+            SkippedError: On other devices.
         """
-        if not self.has_gpu:
-            raise SkippedError(f"{reason}, which a CPU does not have")
+        if not self.has_cuda:
+            raise SkippedError(f"this is measured on a CUDA device only, not on {self.device.type}")
 
     def judge(self, finding: Finding) -> Finding:
         """The finding with its aim, which was set for a GPU of a server; without it on a CPU."""
@@ -62,18 +73,18 @@ class Machine:
 
     def start_peak(self) -> None:
         """Hand unused memory back and measure the peak from here on."""
-        if self.has_gpu:
+        if self.has_cuda:
             self.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_gigabytes(self) -> float:
-        """Memory that was reserved at the peak: what other programs could not have; 0 on a CPU."""
-        return torch.cuda.max_memory_reserved(self.device) / 1e9 if self.has_gpu else 0.0
+        """Memory that was reserved at the peak: what other programs could not have; 0 without CUDA."""
+        return torch.cuda.max_memory_reserved(self.device) / 1e9 if self.has_cuda else 0.0
 
     def peak_tensor_gigabytes(self) -> float:
-        """Memory that tensors took at the peak, without what the allocator keeps; 0 on a CPU."""
-        return torch.cuda.max_memory_allocated(self.device) / 1e9 if self.has_gpu else 0.0
+        """Memory that tensors took at the peak, without what the allocator keeps; 0 without CUDA."""
+        return torch.cuda.max_memory_allocated(self.device) / 1e9 if self.has_cuda else 0.0
 
     def seconds_of(self, work: Callable[[], object]) -> float:
         """Seconds of one call, until the device has done it."""

@@ -11,7 +11,7 @@ from autoseg.records.plan import Configuration
 from gpu_checks.machine import Machine
 from gpu_checks.made_up import large_configuration
 from gpu_checks.results import Finding, Findings, SkippedError, at_least
-from gpu_checks.steps import PRECISION, SECONDS_PER_STEP_MEASUREMENT, bare_step
+from gpu_checks.steps import SECONDS_PER_STEP_MEASUREMENT, bare_step
 
 MIN_SPEEDUP = 1.2
 
@@ -23,7 +23,7 @@ def check_against_nnunet(machine: Machine) -> Findings:
     ours = bare_step(machine, configuration)
     own, other = machine.take_turns([ours, theirs], SECONDS_PER_STEP_MEASUREMENT)
     return [
-        Finding(f"our step, {PRECISION}", 1000 * own, "ms"),
+        Finding(f"our step, {machine.fast_precision}", 1000 * own, "ms"),
         Finding("nnU-Net's step, fp16" if machine.has_gpu else "nnU-Net's step, fp32", 1000 * other, "ms"),
         machine.judge(at_least("speed-up", other / own, MIN_SPEEDUP, "times")),
     ]
@@ -61,7 +61,7 @@ def _build_network(spec: NetworkSpec) -> nn.Module:
     try:
         from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
     except ModuleNotFoundError as error:
-        raise SkippedError("nnU-Net v2 is not installed here") from error
+        raise SkippedError(f"nnU-Net v2 is not installed here: {error}") from error
     network: nn.Module = ResidualEncoderUNet(
         spec.input_channels, len(spec.features), spec.features, nn.Conv3d, spec.kernel_sizes, spec.strides,
         spec.encoder_blocks, spec.output_channels, spec.decoder_blocks, True, nn.InstanceNorm3d,
@@ -76,7 +76,7 @@ def _build_loss(levels: int) -> nn.Module:
         from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
         from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
     except ModuleNotFoundError as error:
-        raise SkippedError("nnU-Net v2 is not installed here") from error
+        raise SkippedError(f"nnU-Net v2 is not installed here: {error}") from error
     weights = np.array([1 / 2**level for level in range(levels)])
     weights[-1] = 0
     dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}

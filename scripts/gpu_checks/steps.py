@@ -27,12 +27,11 @@ from gpu_checks.made_up import (
 )
 from gpu_checks.results import Finding, Findings, SkippedError, at_least, at_most
 
-PRECISION = "bf16"
 SECONDS_PER_STEP_MEASUREMENT = 4.0
 VOLUME, TINY_VOLUME = (220, 240, 240), (24, 20, 22)
 """A case that batches are drawn from."""
 
-STEPS_PER_TURN = 5
+STEPS_PER_EPOCH, TINY_STEPS = 20, 2
 MIN_FRACTION_OF_BARE_STEP = 0.95
 MAX_WAITING = 0.05
 MIN_FRACTION_OF_PROBE = 0.5
@@ -75,11 +74,10 @@ def bare_step(
     machine: Machine, configuration: Configuration, layout: torch.memory_format | None = None, *, compiled: bool = False
 ) -> BareStep:
     """A step in a memory layout; None: the one that training takes."""
-    run = start(machine, configuration, PRECISION, compiled=compiled)
+    run = start(machine, configuration, machine.fast_precision, compiled=compiled)
     if layout is not None:
         run.network.to(memory_format=layout)  # type: ignore[call-overload]  # knows no layouts
-    weight = max(run.network.parameters(), key=lambda parameter: parameter.ndim)
-    own = layout or _layout_of(weight)
+    own = layout or _layout_of(max(run.network.parameters(), key=torch.numel))
     shape = (configuration.batch_size, *configuration.patch_size)
     image = torch.randn(shape[0], configuration.network.input_channels, *shape[1:], device=machine.device)
     target = torch.randint(0, 2, shape, device=machine.device)
@@ -87,7 +85,7 @@ def bare_step(
 
 
 def _layout_of(weight: Tensor) -> torch.memory_format:
-    """Layout of a convolution's weight, which is the network's."""
+    """Layout of the largest convolution's weight, which is the network's; one of one channel would lie in both."""
     last = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
     is_last = weight.is_contiguous(memory_format=last) and not weight.is_contiguous()
     return last if is_last else torch.contiguous_format
@@ -106,7 +104,7 @@ def check_layouts(machine: Machine) -> Findings:
             (seconds[title],) = machine.take_turns([step], SECONDS_PER_STEP_MEASUREMENT)
         found.append(Finding(title, 1000 * seconds[title], "ms per step"))
         found.append(Finding(f"{title}, speed", macs / seconds[title] / 1e12, "TMAC/s"))
-        if machine.has_gpu:
+        if machine.has_cuda:
             found.append(Finding(f"{title}, peak of tensors", machine.peak_tensor_gigabytes(), "GB"))
         del step
     name, relative = "as trained, against the fastest", seconds[AS_TRAINED] / min(seconds.values())
@@ -124,7 +122,8 @@ def _normalize_by_sample(norm: InstanceNormalization, features: Tensor) -> Tenso
 
 def check_compiled(machine: Machine) -> Findings:
     """Measure the same step compiled, and after how many steps compiling has paid."""
-    machine.need_gpu("compiling takes a minute and pays on a GPU alone")
+    if not machine.has_gpu:
+        raise SkippedError("compiling takes a minute and does not pay on a CPU")
     configuration = large_configuration(machine)
     plain = bare_step(machine, configuration)
     made: list[BareStep] = []
@@ -182,7 +181,8 @@ def check_residual_encoder(machine: Machine) -> Findings:
 def _measure_loop(machine: Machine, configuration: Configuration) -> tuple[float, float, int]:
     """Seconds per step, fraction of time that the device waits, and number of workers."""
     workers = default_workers(machine.device)
-    run = start(machine, with_schedule(configuration, steps_per_epoch=STEPS_PER_TURN), PRECISION)
+    steps = TINY_STEPS if machine.is_tiny else STEPS_PER_EPOCH
+    run = start(machine, with_schedule(configuration, steps_per_epoch=steps), machine.fast_precision)
     stream = training_stream(has_rest_for_device=machine.has_gpu)
     batches = noise_batches(configuration, stream, TINY_VOLUME if machine.is_tiny else VOLUME, workers)
     waiting: list[float] = []
@@ -193,4 +193,4 @@ def _measure_loop(machine: Machine, configuration: Configuration) -> tuple[float
     with closing(batches):
         (seconds,) = machine.take_turns([epoch], 2 * SECONDS_PER_STEP_MEASUREMENT)
     measured = waiting[-max(1, len(waiting) // 2) :]  # before, workers still hold batches that were made ahead
-    return seconds / STEPS_PER_TURN, sum(measured) / len(measured), workers
+    return seconds / steps, sum(measured) / len(measured), workers

@@ -21,10 +21,10 @@ MAX_WAITS_PER_VALIDATION = 2
 
 def check_waits(machine: Machine) -> Findings:
     """Count what torch calls synchronising in an epoch; the event that a step's loss waits for is none of them."""
-    machine.need_gpu("the host waits for nothing but a GPU")
+    machine.need_cuda()
     schedule = {"steps_per_epoch": STEPS, "validation_steps": VALIDATION_STEPS}
     configuration = with_schedule(large_configuration(machine), **schedule)
-    run = start(machine, configuration, "bf16", tuned=False)
+    run = start(machine, configuration, machine.fast_precision, tuned=False)
     run.augmentation = build_device_augmentation(configuration, rules_of(1.0))
     batches, others = ready_batches(configuration), ready_batches(configuration, for_validation=True)
     for _ in range(2):  # tables are made, memory is reserved

@@ -101,7 +101,9 @@ def check_hippocampus(machine: Machine) -> Findings:
     cases = {case: open_case(folder, case) for case in read_record(Splits, workspace.splits).folds[0].training}
     stream = BatchStream(seed=(0, TRAINING_STREAM), rules=AugmentationRules(), intensity_on_device=machine.has_gpu)
     steps = TINY_STEPS if machine.is_tiny else HIPPOCAMPUS_STEPS
-    run = start(machine, with_schedule(configuration, steps_per_epoch=steps), "bf16", encoding=plan.encoding)
+    run = start(
+        machine, with_schedule(configuration, steps_per_epoch=steps), machine.fast_precision, encoding=plan.encoding
+    )
     loaded = training_cases(cases, plan.encoding, ram_bytes=RAM_BYTES)
     workers = default_workers(machine.device)
     waiting: list[float] = []

@@ -61,10 +61,10 @@ def test_a_check_that_fails_does_not_stop_the_others(cpu):
 
 def test_a_check_that_cannot_be_made_says_why(cpu):
     def skip(machine):
-        machine.need_gpu("a GPU is asked for something")
+        machine.need_cuda()
 
     outcome = checks._make(checks.Check("x", skip, 1.0), cpu, 10.0)
-    assert outcome.skipped == "a GPU is asked for something, which a CPU does not have"
+    assert outcome.skipped == "this is measured on a CUDA device only, not on cpu"
     assert not outcome.has_failed()
 
 
