@@ -22,6 +22,7 @@ COMMANDS = {
     "postprocess": "apply a post-processing recipe to label maps",
     "export": "export a trained model: one file without pickles, or ONNX networks",
     "cluster": "print a job for SLURM or Kubernetes that trains or predicts on many machines",
+    "serve": "answer requests for label maps over HTTP, with a page for the browser",
     "report": "write one HTML page about a workspace",
     "import-nnunet": "import a model that nnU-Net v2 trained",
     "verify": "check that all files of a workspace or model are whole and belong together",

@@ -7,6 +7,7 @@ systems, and a spawned process imports this file again, so that it sees the same
 
 import builtins
 import importlib
+import importlib.util
 import io
 import multiprocessing
 import os
@@ -56,7 +57,8 @@ class Altered(ModuleType):
 
 def hide_unix(platform: str) -> None:
     """Hide what only Unix has from all modules that are imported from now on."""
-    for name in OTHER_PACKAGES:
+    optional = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is not None]
+    for name in (*OTHER_PACKAGES, *optional):
         importlib.import_module(name)
     for name in UNIX_MODULES:
         sys.modules[name] = None  # type: ignore[assignment]  # importing it raises ImportError
@@ -76,12 +78,17 @@ def open_without_proc(file, *arguments, _open=builtins.open, **options):
     return _open(file, *arguments, **options)
 
 
+OF_EXTRAS = {"autoseg.server.http": "fastapi"}
+"""Packages of autoseg that need an extra, by a package that it installs."""
+
+
 def import_everything() -> int:
-    """Import all modules of autoseg and planners; returns their number."""
+    """Import all modules of autoseg and planners that can be imported here; returns their number."""
     count = 0
+    missing = tuple(f"{name}." for name, needed in OF_EXTRAS.items() if importlib.util.find_spec(needed) is None)
     for package in ("autoseg", "planners"):
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.endswith("__main__"):
+            if not module.name.endswith("__main__") and not module.name.startswith(missing):
                 importlib.import_module(module.name)
                 count += 1
     return count

@@ -83,6 +83,26 @@ def draw_overlay(
     return _with_legend(_arrange(cells), present)
 
 
+def draw_slice(
+    axis: int,
+    grey: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    names: Sequence[LabelColor],
+    pixel_aspect: float,
+) -> Image.Image:
+    """Draw one slice of a volume in canonical orientation, superior and anterior up, without a legend.
+
+    Args:
+        axis: Axis across the slice: 0, 1 or 2 for z, y, x.
+        grey: Intensities as displayed, in [0, 1], (Y, X) of the slice.
+        labels: Label values, (Y, X).
+        names: Colours of the label values.
+        pixel_aspect: Height of a pixel divided by its width.
+    """
+    colors = {label.value: label.color for label in names}
+    return _draw(_Cut(*_upright(axis, grey, labels), pixel_aspect), colors, MIN_PICTURE_EDGE, MAX_PICTURE_EDGE)
+
+
 def _cut_flat(image: NDArray[np.float32], values: NDArray[np.integer], spacing: Spacing, window: Window | None) -> _Cut:
     axis = values.shape.index(1)
     shown = display_image(np.take(image, 0, axis=1 + axis), in_colour=True, window=window)
