@@ -54,12 +54,32 @@ def test_the_choice_of_precision_stays_on_the_device(network):
 def test_windows_wait_for_nothing_once_batch_and_precision_are_chosen(network):
     with PretendedGpu() as gpu:
         network.to("cuda")
-        passes = NetworkPasses(choose_device("auto"), batch=BatchTrial(chosen=8, _seconds={8: [1.0]}))
+        passes = NetworkPasses(choose_device("auto"), batch=BatchTrial(chosen=32, _seconds={32: [1.0]}))
         gpu.waits.clear()
         assert len(predict(network, passes, "device")) == 6
     found = Counter(wait.file.rpartition("/")[2] for wait in gpu.waits if wait.file)
-    # one question for each group of finished slices, here one slice each; one table of weights
-    assert found == {"logit_slab.py": 6, "sliding_window.py": 1}
+    # one question for each group of finished slices, here two slices each; one table of weights
+    assert found == {"logit_slab.py": 3, "sliding_window.py": 1}
+
+
+def test_a_gpu_gets_more_windows_at_a_time(network):
+    """Six slices of four windows, each in four mirrored variants: 96 windows."""
+
+    def passes(device):
+        sizes = []
+
+        def forward(windows):
+            sizes.append(len(windows))
+            return network(windows)
+
+        settings = WindowSettings(storage=SlabStorage("device", device=device))
+        assert sum(1 for _ in stream_logits(forward, [IMAGE], (64, 64), 3, (0, 1), settings)) == 6
+        return sizes
+
+    assert passes(CPU) == 12 * [8]
+    with PretendedGpu():
+        network.to("cuda")
+        assert passes(choose_device("auto")) == 3 * [32]
 
 
 @pytest.mark.parametrize("num_heads", [3, 40])

@@ -44,12 +44,23 @@ MIN_IMPORTANCE = 2.0**-24 / 10
 Corners that truncation leaves without weight get it. A much larger bound gives distant windows too much weight near
 the image's border: 1e-3 costs 1 to 2 % of Dice against nnU-Net's own label maps where patches are flat."""
 
-VOXELS_PER_BATCH = 2**20
-"""Voxels of one network pass beyond which speed no longer grows: a dozen windows of 40 x 56 x 40, half a window of
-128 x 128 x 128."""
 
-MAX_BATCH = 8
-"""Maximum number of windows in one network pass: one window with all its mirrored variants in 3D."""
+@dataclass(frozen=True)
+class BatchLimits:
+    """Largest network pass that is tried; `network_pass.BatchTrial` finds the best one up to it."""
+
+    voxels: int
+    """Voxels of all its windows; a single window may have more."""
+    windows: int
+
+
+CPU_LIMITS = BatchLimits(voxels=2**20, windows=8)
+"""Speed grows no further beyond a dozen windows of 40 x 56 x 40, or half a window of 128 x 128 x 128. Eight windows are
+one with all its mirrored variants in 3D."""
+
+GPU_LIMITS = BatchLimits(voxels=2**22, windows=32)
+"""A large GPU computes a window of 64 x 96 x 96 in about the time that it takes to start its kernels. Two windows of
+128 x 128 x 128, with 32 features in float32, take 3.4 GB. Estimates, not measured: the trial corrects them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class WindowSettings:
     storage: SlabStorage = field(default_factory=SlabStorage)
     """Place of the sums of windows."""
     window_batch: int | None = None
-    """Windows, mirrored variants counted, in one network pass; None: by the size of the patch."""
+    """Windows, mirrored variants counted, in one network pass; None: by the size of the patch, and the device."""
 
 
 def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int, ...]:
@@ -116,14 +127,15 @@ def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
     return weights
 
 
-def choose_window_batch(patch_size: Sequence[int]) -> int:
+def choose_window_batch(patch_size: Sequence[int], device: torch.device) -> int:
     """Windows per network pass, a power of two: small patches are batched, big ones are predicted one by one.
 
     Examples:
-        >>> choose_window_batch((40, 56, 40)), choose_window_batch((64, 96, 96)), choose_window_batch((128, 128, 128))
-        (8, 1, 1)
+        >>> [choose_window_batch((64, 96, 96), torch.device(name)) for name in ("cpu", "cuda")]
+        [1, 4]
     """
-    fitting = max(1, min(MAX_BATCH, VOXELS_PER_BATCH // math.prod(patch_size)))
+    limits = CPU_LIMITS if device.type == "cpu" else GPU_LIMITS
+    fitting = max(1, min(limits.windows, limits.voxels // math.prod(patch_size)))
     return 1 << (fitting.bit_length() - 1)
 
 
@@ -157,14 +169,14 @@ def stream_logits(
     flat = len(patch_size) == 2
     window: Triple = (1, *patch_size) if flat else tuple(patch_size)  # type: ignore[assignment]
     variants = mirror_variants([axis + flat for axis in mirror_axes])
-    batch = settings.window_batch or choose_window_batch(patch_size)
+    device = settings.storage.device
+    batch = settings.window_batch or choose_window_batch(patch_size, device)
     run = _slice_by_slice(forward) if flat else forward
     shape = channels[0].shape
     groups = _window_groups(shape, window, settings.overlap, windows_per_pass(batch, variants))
     slab = open_slab(num_heads, _open_slices(groups, shape[0]), shape[1:], settings.storage)
     weights = torch.from_numpy(importance_map(window).copy())
     at_a_time = min(batch, len(variants))
-    device = settings.storage.device
     sources = _to_device(channels, device) if settings.storage.place == "device" else channels
     done = 0
     for boxes in groups:

@@ -72,11 +72,14 @@ def test_importance_map_is_a_gaussian_with_a_floor():
     assert (importance_map((5, 7, 9)) > 0).all()
 
 
-def test_window_batch():
-    assert choose_window_batch((40, 56, 40)) == 8
-    assert choose_window_batch((256, 224)) == 8
-    assert choose_window_batch((48, 96, 96)) == 2
-    assert choose_window_batch((128, 128, 128)) == 1
+@pytest.mark.parametrize(
+    ("patch", "on_a_cpu", "on_a_gpu"),
+    [((40, 56, 40), 8, 32), ((256, 224), 8, 32), ((512, 512), 4, 16), ((48, 96, 96), 2, 8), ((64, 96, 96), 1, 4),
+     ((128, 128, 128), 1, 2), ((192, 192, 192), 1, 1)],
+)  # fmt: skip
+def test_window_batch(patch, on_a_cpu, on_a_gpu):
+    assert choose_window_batch(patch, torch.device("cpu")) == on_a_cpu
+    assert choose_window_batch(patch, torch.device("cuda", 1)) == on_a_gpu
 
 
 def direct_blend(forward, image, patch, heads, overlap, axes):
