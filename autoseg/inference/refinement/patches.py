@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.records.case import Slices3, Spacing, Triple
@@ -128,6 +130,25 @@ def cut_patch(array: AnyArray, centre: Triple, size: Triple) -> AnyArray:
     z, y, x = np.ix_(*rows)
     patch: AnyArray = array[..., z, y, x]
     return patch
+
+
+def cut_patches(array: Tensor, centres: Tensor, size: Triple) -> Tensor:
+    """Patches around several centres, where the array is; the same voxels as `cut_patch` gives for each.
+
+    Args:
+        array: (..., Z, Y, X).
+        centres: (B, 3), whole numbers, beside the array; see `cut_patch`.
+        size: Size of the patches.
+
+    Returns:
+        (B, ..., *size).
+    """
+    z, y, x = (
+        (at[:, None] + torch.arange(-(edge // 2), edge - edge // 2, device=array.device)).clamp(0, end - 1)
+        for at, edge, end in zip(centres.unbind(1), size, array.shape[-3:], strict=True)
+    )
+    patches = array[..., z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]]
+    return patches.movedim(array.ndim - 3, 0)
 
 
 def patch_box(centre: Triple, size: Triple, shape: Triple) -> tuple[Slices3, Slices3]:

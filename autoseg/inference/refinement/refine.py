@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from autoseg.imaging.arrays.cropping import cropped_view, find_bounds
 from autoseg.imaging.arrays.labels import foreground_heads
-from autoseg.inference.refinement.patches import choose_centres, cut_patch, find_surface, patch_box
+from autoseg.inference.refinement.patches import choose_centres, cut_patches, find_surface, patch_box
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds, decide_probabilities
 from autoseg.inference.restoring.restore import (
     SLAB_VOXELS,
@@ -30,6 +31,8 @@ from autoseg.inference.restoring.restore import (
     restore_labels,
 )
 from autoseg.inference.sinks.probabilities import probability_file
+from autoseg.inference.windows.logit_slab import CPU
+from autoseg.networks.devices import is_out_of_memory, release_cached_memory
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.case import PreprocessedCase, Slices3, Triple
 from autoseg.records.dataset import Head, LabelEncoding
@@ -39,7 +42,8 @@ from autoseg.records.selection import PatchSettings
 if TYPE_CHECKING:
     import blosc2
 
-PATCHES_PER_PASS = 8
+PATCHES_PER_PASS, GPU_PATCHES_PER_PASS = 8, 128
+"""A GPU takes longer to start a pass of few patches than to compute it; not measured."""
 SIGMAS_PER_PATCH = 4
 """Edge of a patch over the sigma of its Gaussian weight: a third of the way to the border has weight 0.8."""
 
@@ -172,33 +176,50 @@ def refine_labels(
 def _blend(
     before: NDArray[np.float16], image: NDArray[np.float32], centres: Sequence[Triple], refiners: LoadedRefiners
 ) -> NDArray[np.float32]:
-    """Weighted mean of patches; where their weights sum to less than 1, the coarse probability has the rest."""
-    size = refiners.patches.size
+    """Weighted mean of patches; where their weights sum to less than 1, the coarse probability has the rest.
+
+    Image and sums lie beside the networks, and in RAM where the memory of a GPU is too small for them.
+    """
+    try:
+        return _blend_beside(before, image, centres, refiners, refiners.device)
+    except (RuntimeError, MemoryError) as error:
+        if refiners.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    release_cached_memory(refiners.device)
+    return _blend_beside(before, image, centres, refiners, CPU)
+
+
+def _blend_beside(
+    before: NDArray[np.float16],
+    image: NDArray[np.float32],
+    centres: Sequence[Triple],
+    refiners: LoadedRefiners,
+    place: torch.device,
+) -> NDArray[np.float32]:
+    """See `_blend`; `place` is where image and sums are."""
+    size, device = refiners.patches.size, refiners.device
+    per_pass = PATCHES_PER_PASS if place.type == "cpu" else GPU_PATCHES_PER_PASS
     shape = (before.shape[0], before.shape[1], before.shape[2])
-    weight = _gaussian_weight(size)
-    after, weights = before.astype(np.float32), np.zeros(shape, dtype=np.float32)
-    changes = np.zeros(shape, dtype=np.float32)
-    for start in range(0, len(centres), PATCHES_PER_PASS):
-        chosen = centres[start : start + PATCHES_PER_PASS]
-        images = np.stack([cut_patch(image, centre, size) for centre in chosen])
-        patches = np.stack([cut_patch(after, centre, size) for centre in chosen])
-        for centre, patch, refined in zip(chosen, patches, _refine_patches(images, patches, refiners), strict=True):
+    probability, channels = torch.from_numpy(before.astype(np.float32)).to(place), torch.from_numpy(image).to(place)
+    weight, places = torch.from_numpy(_gaussian_weight(size)).to(place), torch.tensor(centres).to(place)
+    changes, weights = torch.zeros_like(probability), torch.zeros_like(probability)
+    for start in range(0, len(centres), per_pass):
+        chosen = places[start : start + per_pass]
+        images, patches = (cut_patches(array, chosen, size) for array in (channels, probability))
+        refined = _refine_patches(images.to(device), patches.to(device), refiners).to(place)
+        for centre, change in zip(centres[start : start + per_pass], weight * (refined - patches), strict=True):
             inside, own = patch_box(centre, size, shape)
-            changes[inside] += (weight * (refined - patch))[own]
+            changes[inside] += change[own]
             weights[inside] += weight[own]
-    after += changes / np.maximum(weights, 1.0)
+    after: NDArray[np.float32] = probability.add_(changes / weights.clamp(min=1)).cpu().numpy()
     return after
 
 
-def _refine_patches(
-    images: NDArray[np.float32], coarse: NDArray[np.float32], refiners: LoadedRefiners
-) -> NDArray[np.float32]:
+@torch.inference_mode()
+def _refine_patches(images: Tensor, coarse: Tensor, refiners: LoadedRefiners) -> Tensor:
     """Mean probability (B, *size) of all refiners."""
-    image = torch.from_numpy(images).to(refiners.device)
-    probability = torch.from_numpy(coarse).to(refiners.device)
-    with torch.inference_mode():
-        refined = [torch.sigmoid(network(image, probability)) for network in refiners.networks]
-        mean: NDArray[np.float32] = (sum(refined[1:], refined[0]) / len(refined)).cpu().numpy()
+    refined = [torch.sigmoid(network(images, coarse)) for network in refiners.networks]
+    mean: Tensor = sum(refined[1:], refined[0]) / len(refined)
     return mean
 
 
