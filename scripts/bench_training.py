@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoseg.imaging.arrays.storage import open_case
-from autoseg.networks.devices import choose_device, choose_dtype, keep_freed_memory
+from autoseg.networks.devices import choose_device, keep_freed_memory, use_precision
 from autoseg.pipeline import PlanningOptions, plan_dataset
 from autoseg.records.budget import Budget
 from autoseg.records.files import read_record
@@ -105,7 +105,7 @@ class Bench:
         folder = workspace.preprocessed(self.configuration.preprocessed_as)
         training = read_record(Splits, workspace.splits).folds[0].training
         self.cases = {case: open_case(folder, case) for case in training}
-        self.device, self.precision = device, choose_dtype(precision, device)
+        self.device, self.precision = device, use_precision(precision, device)
 
     def caption(self) -> str:
         """What is measured."""
@@ -172,7 +172,9 @@ class Bench:
 
     def _batches(self, workers: int) -> Generator[Batch, None, None]:
         cases = training_cases(self.cases, self.plan.encoding, ram_bytes=RAM_BYTES)
-        stream = BatchStream(seed=(0, TRAINING_STREAM), rules=AugmentationRules())
+        """Made as in training, which leaves most of the augmentation to a GPU."""
+        on_device = self.device.type == "cuda"
+        stream = BatchStream(seed=(0, TRAINING_STREAM), rules=AugmentationRules(), intensity_on_device=on_device)
         return build_loader(cases, self.configuration, self.plan.encoding, stream, workers=workers)
 
     def _timed(self, work: Callable[[], object], times: int) -> float:
