@@ -35,6 +35,9 @@ def short(monkeypatch):
     monkeypatch.setattr(bench_training, "SECONDS_PER_TURN", 0.0)
     monkeypatch.setattr(bench_training, "MIN_TURNS", 2)
     monkeypatch.setattr(bench_training, "default_workers", lambda _device: 0)
+    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):  # torch's settings are those of the process
+        monkeypatch.setattr(backend, "allow_tf32", backend.allow_tf32)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
 
 
 def test_a_gpu_augments_what_it_is_measured_on(workspace, monkeypatch):

@@ -196,7 +196,7 @@ def _blend_beside(
     refiners: LoadedRefiners,
     place: torch.device,
 ) -> NDArray[np.float32]:
-    """See `_blend`; `place` is where image and sums are."""
+    """The mean of `_blend`, with image and sums at `place`."""
     size, device = refiners.patches.size, refiners.device
     per_pass = PATCHES_PER_PASS if place.type == "cpu" else GPU_PATCHES_PER_PASS
     shape = (before.shape[0], before.shape[1], before.shape[2])
