@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoseg.imaging.arrays.storage import open_case
+from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import choose_device, keep_freed_memory, use_precision
 from autoseg.pipeline import PlanningOptions, plan_dataset
 from autoseg.records.budget import Budget
@@ -173,7 +174,7 @@ class Bench:
     def _batches(self, workers: int) -> Generator[Batch, None, None]:
         cases = training_cases(self.cases, self.plan.encoding, ram_bytes=RAM_BYTES)
         """Made as in training, which leaves most of the augmentation to a GPU."""
-        on_device = self.device.type == "cuda"
+        on_device = device_type(self.device).is_gpu
         stream = BatchStream(seed=(0, TRAINING_STREAM), rules=AugmentationRules(), intensity_on_device=on_device)
         return build_loader(cases, self.configuration, self.plan.encoding, stream, workers=workers)
 

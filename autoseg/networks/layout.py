@@ -5,6 +5,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from autoseg.networks.device_types import device_type
 from autoseg.records.network import NetworkSpec
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -37,7 +38,7 @@ def choose_layout(dimensions: int, normalization: Normalization, device: torch.d
         github.com/pytorch/pytorch, issue 59168: with channels last, nnU-Net's residual encoder U-Net took 24 % longer
         for forward and backward pass; pull request 194616 explains it by these copies. Not measured by this project.
     """
-    if normalization == "instance" and device.type != "cpu":
+    if normalization == "instance" and device_type(device).is_gpu:
         return torch.contiguous_format
     return channels_last(dimensions)
 

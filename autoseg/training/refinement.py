@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from autoseg.networks.device_types import device_type
 from autoseg.networks.layout import place_network
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.networks.weight_files import write_weights
@@ -157,9 +158,9 @@ def _open_batches(
     patches: Patches, generator: np.random.Generator, mirror_axes: tuple[int, ...], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Endless: image (B, C, Z, Y, X), probability and reference (B, Z, Y, X) on the device, augmented."""
-    if device.type == "cpu":
-        return _batches(patches, generator, mirror_axes)
-    return _batches_on_gpu(patches, generator, mirror_axes, device)
+    if device_type(device).is_gpu:
+        return _batches_on_gpu(patches, generator, mirror_axes, device)
+    return _batches(patches, generator, mirror_axes)
 
 
 def _batches(
@@ -193,8 +194,9 @@ def _batches_on_gpu(
 
 
 def _send(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """A few numbers on the device, without waiting for it."""
-    return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)
+    """A few numbers on the device, where it has streams without waiting for it."""
+    numbers = torch.from_numpy(array)
+    return numbers.pin_memory().to(device, non_blocking=True) if device_type(device).has_streams else numbers.to(device)
 
 
 def _choose_patches(count: int, batch_size: int, generator: np.random.Generator) -> Iterator[list[int]]:

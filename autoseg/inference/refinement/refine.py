@@ -32,6 +32,7 @@ from autoseg.inference.restoring.restore import (
 )
 from autoseg.inference.sinks.probabilities import probability_file
 from autoseg.inference.windows.logit_slab import CPU
+from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory
 from autoseg.networks.refiner import RefinerNetwork
 from autoseg.records.case import PreprocessedCase, Slices3, Triple
@@ -183,7 +184,7 @@ def _blend(
     try:
         return _blend_beside(before, image, centres, refiners, refiners.device)
     except (RuntimeError, MemoryError) as error:
-        if refiners.device.type == "cpu" or not is_out_of_memory(error):
+        if not device_type(refiners.device).is_gpu or not is_out_of_memory(error):
             raise
     release_cached_memory(refiners.device)
     return _blend_beside(before, image, centres, refiners, CPU)
@@ -198,7 +199,7 @@ def _blend_beside(
 ) -> NDArray[np.float32]:
     """The mean of `_blend`, with image and sums at `place`."""
     size, device = refiners.patches.size, refiners.device
-    per_pass = PATCHES_PER_PASS if place.type == "cpu" else GPU_PATCHES_PER_PASS
+    per_pass = GPU_PATCHES_PER_PASS if device_type(place).is_gpu else PATCHES_PER_PASS
     shape = (before.shape[0], before.shape[1], before.shape[2])
     probability, channels = torch.from_numpy(before.astype(np.float32)).to(place), torch.from_numpy(image).to(place)
     weight, places = torch.from_numpy(_gaussian_weight(size)).to(place), torch.tensor(centres).to(place)

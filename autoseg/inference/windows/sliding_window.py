@@ -134,7 +134,7 @@ def choose_window_batch(patch_size: Sequence[int], device: torch.device) -> int:
         >>> [choose_window_batch((64, 96, 96), torch.device(name)) for name in ("cpu", "cuda")]
         [1, 4]
     """
-    limits = CPU_LIMITS if device.type == "cpu" else GPU_LIMITS
+    limits = GPU_LIMITS if device_type(device).is_gpu else CPU_LIMITS
     fitting = max(1, min(limits.windows, limits.voxels // math.prod(patch_size)))
     return 1 << (fitting.bit_length() - 1)
 
