@@ -17,6 +17,7 @@ from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.stages.validate import validate_fold
 from autoseg.testing import write_phantom_dataset
+from autoseg.training import refinement
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
 from autoseg.training.refinement import RefinementOptions
@@ -61,6 +62,18 @@ def select(dataset, root, device):
     return select_model(workspace, dataset, options), workspace
 
 
+@pytest.fixture
+def _same_batches(monkeypatch):
+    """Refiners learn from the batches of a CPU: those that a GPU draws are larger, and have other noise."""
+
+    def open_batches(patches, generator, mirror_axes, device):
+        for batch in refinement._batches(patches, generator, mirror_axes):
+            yield tuple(tensor.to(device) for tensor in batch)
+
+    monkeypatch.setattr(refinement, "_open_batches", open_batches)
+
+
+@pytest.mark.usefixtures("_same_batches")
 def test_a_selection_with_pairs_thresholds_and_refinement_is_that_of_the_cpu(dataset, tmp_path):
     expected, cpu = select(dataset, tmp_path / "cpu", "cpu")
     with PretendedGpu() as gpu:

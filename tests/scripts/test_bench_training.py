@@ -35,9 +35,15 @@ def short(monkeypatch):
     monkeypatch.setattr(bench_training, "SECONDS_PER_TURN", 0.0)
     monkeypatch.setattr(bench_training, "MIN_TURNS", 2)
     monkeypatch.setattr(bench_training, "default_workers", lambda _device: 0)
-    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):  # torch's settings are those of the process
-        monkeypatch.setattr(backend, "allow_tf32", backend.allow_tf32)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+
+
+@pytest.fixture(autouse=True)
+def torch_settings():
+    """torch's settings, which are those of the whole process, as they were."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32
+    yield
+    cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = before
 
 
 def test_a_gpu_augments_what_it_is_measured_on(workspace, monkeypatch):
