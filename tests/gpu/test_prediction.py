@@ -12,6 +12,7 @@ from autoseg.inference.windows.network_pass import BatchTrial, NetworkPass, Netw
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device
+from autoseg.networks.kernels import REPEATS
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import ResamplingSpec
 from autoseg.training.probe import measured_configuration
@@ -110,3 +111,30 @@ def test_the_image_and_the_label_map_alone_cross_the_bus(num_heads):
     rows_and_weights = 4 * (24 * 12 + 8 * 16 * 16)
     assert gpu.bytes_to_device <= image.nbytes + rows_and_weights
     assert gpu.bytes_to_host <= expected.size + 100
+
+
+def test_kernels_are_tried_for_shapes_that_keep_coming(network):
+    """The last group of each case has fewer windows, and is too rare to try kernels for."""
+    tried = []
+
+    def forward(windows):
+        tried.append((len(windows), torch.backends.cudnn.benchmark))
+        return network(windows)
+
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        with PretendedGpu():
+            network.to("cuda")
+            run = NetworkPass(
+                forward, NetworkPasses(choose_device("auto"), batch=BatchTrial(chosen=4, _seconds={4: [1.0]}))
+            )
+            for number in range(REPEATS + 5):
+                run(torch.zeros(4, 1, 64, 64, device="cuda"))
+                if number % 10 == 0:
+                    run(torch.zeros(3, 1, 64, 64, device="cuda"))
+                assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = before
+    assert [is_on for size, is_on in tried if size == 4] == REPEATS * [False] + 5 * [True]
+    assert not any(is_on for size, is_on in tried if size < 4)

@@ -14,6 +14,7 @@ scored is what is predicted. Both are learnt while the first windows are predict
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from autoseg.inference.windows.logit_slab import CPU
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory, synchronize, use_precision
+from autoseg.networks.kernels import REPEATS, tried_kernels
 from autoseg.networks.layout import Normalization, choose_layout
 
 logger = logging.getLogger("autoseg.predict")
@@ -258,6 +260,8 @@ class NetworkPasses:
     batch: BatchTrial = field(default_factory=BatchTrial)
     trial: PrecisionTrial | None = None
     """None: the precision is fixed."""
+    seen: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    """Number of calls by the windows that went at a time and the shape of all of them."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_learning(self, num_windows: int) -> bool:
@@ -325,7 +329,10 @@ class NetworkPass:
         with passes.lock:
             size = passes.batch.next_size(len(windows))
             is_timed = passes.is_learning(len(windows))
-        logits, seconds, size = self._pass_in_memory(windows, size, is_timed=is_timed)
+            passes.seen[size, *windows.shape] += 1
+            is_frequent = not is_timed and passes.seen[size, *windows.shape] > REPEATS
+        with tried_kernels(passes.device, are_worth_it=is_frequent):
+            logits, seconds, size = self._pass_in_memory(windows, size, is_timed=is_timed)
         if trial is not None and trial.accepted and trial.candidate == torch.float16:
             return self._repeated_if_beyond_float16(windows, logits, trial, size)
         if not is_timed:
