@@ -1,7 +1,7 @@
 """cuDNN's setting: on within the block, and afterwards as it was, whatever other threads do."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
-def setting():
+def _torch_setting():
     before = torch.backends.cudnn.benchmark
     yield
     torch.backends.cudnn.benchmark = before
@@ -34,16 +34,32 @@ def test_an_error_puts_it_back():
     assert not torch.backends.cudnn.benchmark
 
 
-def test_threads_leave_it_as_it_was():
-    torch.backends.cudnn.benchmark = False
-    start = Barrier(4)
+class SlowSetting:
+    """Stands for torch's, and lets other threads in after every question."""
+
+    def __init__(self):
+        self.value = False
+
+    @property
+    def benchmark(self):
+        value = self.value
+        time.sleep(0.0005)
+        return value
+
+    @benchmark.setter
+    def benchmark(self, value):
+        self.value = value
+
+
+def test_threads_leave_it_as_it_was(monkeypatch):
+    setting = SlowSetting()
+    monkeypatch.setattr(torch.backends, "cudnn", setting)
 
     def work(_number):
-        start.wait()
-        for _ in range(2000):
+        for _ in range(40):
             with tried_kernels(GPU, are_worth_it=True):
-                pass
+                time.sleep(0.0005)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert not torch.backends.cudnn.benchmark
+    assert not setting.value
