@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from autoseg.costs.memory import estimate_gpu_bytes
 from autoseg.networks.devices import check_device_works, is_out_of_memory
 from autoseg.records.budget import Budget
 from autoseg.records.case import Spacing, Triple
@@ -130,10 +131,14 @@ def _measure_plan(machine: Machine, name: str, configuration: Configuration, est
     for _ in range(2):  # the optimiser's states come into being in the first one
         step()
     measured = machine.peak_tensor_gigabytes()
+    free, total = torch.cuda.mem_get_info(machine.device)
+    driver, expected = (total - free) / 1e9, estimate_gpu_bytes(round(1e9 * estimated)) / 1e9
     return [
         Finding(f"{name}, measured", measured, "GB"),
-        Finding(f"{name}, reserved", machine.peak_gigabytes(), "GB"),
         at_most(f"{name}, error of the estimate", abs(estimated / measured - 1), MAX_ESTIMATE_ERROR),
+        Finding(f"{name}, of the GPU, estimated", expected, "GB"),
+        Finding(f"{name}, of the GPU, by its driver", driver, "GB"),
+        at_most(f"{name}, of the GPU, error", abs(expected / driver - 1), MAX_ESTIMATE_ERROR),
     ]
 
 

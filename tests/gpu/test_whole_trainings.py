@@ -1,5 +1,6 @@
 """Folds and selections on the pretended GPU: whatever device a training resumes on, it is the training of the CPU."""
 
+import json
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,8 +16,9 @@ from autoseg.stages.train import train_fold
 from autoseg.training.data.augmentation import on_device
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.folds import fold
+from tests.builders import CASCADE
 from tests.gpu.pretended_gpu import PretendedGpu
-from tests.training.small_folds import NAME, change_schedule, short, shrink_plan, weights
+from tests.training.small_folds import NAME, add_cascade, change_schedule, short, shrink_plan, weights
 
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -30,12 +32,12 @@ def unchanged_images(monkeypatch):
         monkeypatch.setattr(module, "AugmentationRules", lambda: rules)
 
 
-def train(workspace, device, epochs, **options):
+def train(workspace, device, epochs, *, name=NAME, fold="0", **options):
     """Train up to an epoch, on the CPU or on the pretended GPU."""
     if device == "cpu":
-        return train_fold(workspace, NAME, "0", short(device="cpu", epochs=epochs, **options))
+        return train_fold(workspace, name, fold, short(device="cpu", epochs=epochs, **options))
     with PretendedGpu() as gpu:
-        checkpoint = train_fold(workspace, NAME, "0", short(device="auto", epochs=epochs, **options))
+        checkpoint = train_fold(workspace, name, fold, short(device="auto", epochs=epochs, **options))
     assert gpu.bytes_to_device, "no batch reached the device"
     return checkpoint
 
@@ -59,6 +61,21 @@ def test_a_training_that_moves_between_devices_is_that_of_the_cpu(workspace, unc
     assert found.cases[0].case == evaluation.cases[0].case
     for label, summary in found.labels.items():
         assert summary.dice == pytest.approx(evaluation.labels[label].dice, abs=1e-3)
+
+
+def test_a_cascade_with_a_frozen_encoder_is_that_of_the_cpu(workspace, unchanged_images):
+    """The second step learns from label maps that the first one predicted on the device."""
+    shrink_plan(workspace)
+    change_schedule(workspace, mirror_axes=(), learning_rate=1e-3)
+    add_cascade(workspace)
+    losses = {}
+    for device in ("cpu", "cuda"):
+        for fold_name in ("0", "1", "2"):
+            train(workspace, device, 1, restart=True, fold=fold_name)
+        train(workspace, device, 1, restart=True, name=CASCADE, freeze_encoder=True)
+        lines = (workspace.fold(CASCADE, "0") / "history.jsonl").read_text().splitlines()
+        losses[device] = [json.loads(line)["train_loss"] for line in lines]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-4)
 
 
 def evaluate(workspace):

@@ -13,6 +13,7 @@ from gpu_checks.machine import Machine
 from gpu_checks.nnunet import check_against_nnunet
 from gpu_checks.results import Finding, Outcome, SkippedError, at_least, at_most
 
+from autoseg.costs.memory import estimate_gpu_bytes
 from autoseg.networks.devices import choose_device
 from tests.gpu.pretended_gpu import PretendedGpu
 
@@ -110,13 +111,30 @@ def test_memory_and_waits_are_measured_on_a_gpu(pretended_gpu, monkeypatch):
 
 def test_memory_of_plans_is_compared_with_what_was_measured(pretended_gpu):
     _, machine = pretended_gpu
-    with mock.patch.object(memory, "bare_step"):
+    used = 2.0e9
+    with (
+        mock.patch.object(memory, "bare_step"),
+        mock.patch("torch.cuda.mem_get_info", return_value=(80e9 - used, 80e9)),
+    ):
         found = {finding.name: finding for finding in memory.check_estimates(machine)}
-    assert len(found) == 4 * len(memory.PLANNED)
+    assert len(found) == 6 * len(memory.PLANNED)
     for planned in memory.PLANNED:
         estimated = float(found[f"{planned.name}, estimated"].value)
-        expected = abs(estimated / (2**30 / 1e9) - 1)  # what the pretended GPU says of its peak
-        assert found[f"{planned.name}, error of the estimate"].value == pytest.approx(expected)
+        of_tensors = abs(estimated / (2**30 / 1e9) - 1)  # what the pretended GPU says of its peak
+        assert found[f"{planned.name}, error of the estimate"].value == pytest.approx(of_tensors)
+        of_gpu = abs((estimated + estimate_gpu_bytes(0) / 1e9) / (used / 1e9) - 1)
+        assert found[f"{planned.name}, of the GPU, error"].value == pytest.approx(of_gpu)
+
+
+def test_plans_that_do_not_fit_are_not_measured(pretended_gpu):
+    _, machine = pretended_gpu
+    with (
+        mock.patch.object(memory, "bare_step"),
+        mock.patch("torch.cuda.mem_get_info", return_value=(10e9, 12e9)),
+    ):
+        names = {finding.name for finding in memory.check_estimates(machine)}
+    assert {"unet 3D, measured", "resenc-l 3D, estimated"} <= names
+    assert "resenc-l 3D, measured" not in names
 
 
 def test_an_error_of_memory_is_recognised(pretended_gpu):
