@@ -1,6 +1,7 @@
 """Tables of the terminal: plans, evaluations, comparisons, candidates; rows that the report shows too; the CSV file."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -293,7 +294,9 @@ def profile_table(plan: Plan, step_seconds: Mapping[str, float | None]) -> Table
 def configuration_rows(plan: Plan) -> list[Row]:
     """Rows of the properties of a plan: name, then a cell per configuration."""
     unit = length_unit(plan.file_ending)
-    return _rows([_describe(configuration, unit) for configuration in plan.configurations.values()])
+    return _rows(
+        [_describe(configuration, unit, plan.budget.devices) for configuration in plan.configurations.values()]
+    )
 
 
 def decision_rows(plan: Plan) -> list[Row]:
@@ -301,14 +304,14 @@ def decision_rows(plan: Plan) -> list[Row]:
     return [(decision.what, format_value(decision.value), decision.reason) for decision in plan.decisions]
 
 
-def _describe(configuration: Configuration, unit: str) -> dict[str, str]:
+def _describe(configuration: Configuration, unit: str, devices: int) -> dict[str, str]:
     network, training = configuration.network, configuration.training
     costs = _describe_costs(configuration)
     return {
         f"spacing ({unit})": format_sizes(f"{size:.4g}" for size in configuration.spacing),
         "median shape (voxels)": format_sizes(f"{size:.0f}" for size in configuration.median_shape),
         "patch (voxels)": format_sizes(configuration.patch_size),
-        "batch": str(configuration.batch_size),
+        "batch": _describe_batch(configuration.batch_size, devices),
         "network": f"{ARCHITECTURES[network.architecture].name(network)}, {len(network.features)} levels",
         "features": format_value(network.features),
         "blocks": format_value(network.encoder_blocks),
@@ -320,6 +323,14 @@ def _describe(configuration: Configuration, unit: str) -> dict[str, str]:
         "steps": f"{training.epochs} epochs x {training.steps_per_epoch}",
         "time per fold": _limit(training.time_per_fold_seconds),
     }
+
+
+def _describe_batch(batch_size: int, devices: int) -> str:
+    return (
+        str(batch_size)
+        if devices == 1
+        else f"{batch_size}, {math.ceil(batch_size / devices)} on each of {devices} devices"
+    )
 
 
 def _describe_costs(configuration: Configuration) -> dict[str, str]:

@@ -103,11 +103,19 @@ def compose(
         decisions=(
             *decisions,
             as_decision("configurations", names),
+            *_list_devices(budget),
             *outline_decisions,
             *shared_decisions,
             *own_decisions,
         ),
     )
+
+
+def _list_devices(budget: Budget) -> tuple[Decision, ...]:
+    if budget.devices == 1:
+        return ()
+    reason = "Requested: each takes its part of every batch, and needs the memory that is planned for one."
+    return (as_decision("devices", Decided(budget.devices, reason)),)
 
 
 def decide_shared(

@@ -24,11 +24,13 @@ from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSp
 from autoseg.records.plan import Configuration, Decision, Estimates, TrainingSpec
 from planners.preset import Preset
 from planners.rules import Decided, as_decision
+from planners.rules.devices import check_asked_batch, largest_share, scale_rate, spread_batch, timed_batch
 from planners.rules.memory import (
     MIN_BATCH,
     MemoryReference,
     cap_batch_size,
     choose_batch_size,
+    count_patches_of_data,
     explain_asked_patch,
     explain_patch,
     fit_patch,
@@ -124,32 +126,54 @@ class ConfigurationPlanner:
             levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
         full = TrainingSpec(mirror_axes=mirror_axes.value, batch_dice=batch_dice.value)
-        schedule = choose_schedule(full, budget, network, topology.patch_size, batch_size.value)
-        training = schedule.value
+        schedule = choose_schedule(full, budget, network, topology.patch_size, timed_batch(budget, batch_size.value))
+        total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
+        training = rate.value
         configuration = Configuration(
             spacing=self.spacing.value,
             median_shape=self.median_shape,
             patch_size=topology.patch_size,
-            batch_size=batch_size.value,
+            batch_size=total.value,
             network=network,
             normalization=context.normalization,
             resampling=ResamplingSpec() if self.adopted is None else self.adopted.resampling,
             training=training,
-            estimates=context.estimate_costs(network, topology.patch_size, batch_size.value, training.optimizer),
+            estimates=context.estimate_costs(
+                network, topology.patch_size, largest_share(total.value, budget.devices), training.optimizer
+            ),
             preprocessed_as=self.name,
         )
         epochs = f"{training.optimizer}, {training.epochs} epochs of {training.steps_per_epoch} steps"
         decisions = (
             as_decision(f"{self.name}.spacing", self.spacing),
             as_decision(f"{self.name}.patch_size", Decided(topology.patch_size, patch.reason)),
-            as_decision(f"{self.name}.batch_size", batch_size),
+            as_decision(f"{self.name}.batch_size", total),
             as_decision(f"{self.name}.levels", levels),
             as_decision(f"{self.name}.base_features", base_features),
             as_decision(f"{self.name}.schedule", Decided(epochs, schedule.reason)),
+            *self._list_rate_decisions(rate),
             as_decision(f"{self.name}.batch_dice", batch_dice),
             as_decision(f"{self.name}.mirror_axes", mirror_axes),
         )
         return configuration, decisions
+
+    def _spread(
+        self, batch_size: Decided[int], patch_size: Sequence[int], training: TrainingSpec
+    ) -> tuple[Decided[int], Decided[TrainingSpec]]:
+        """The batch of all devices from that of one, and the schedule with the rate for it."""
+        context, devices, asked = self.context, self.context.budget.devices, self.context.budget.overrides.batch_size
+        if devices == 1 or asked is not None:
+            total = batch_size if asked is None else Decided(asked, batch_size.reason)
+            return total, Decided(training, "As for one device.")
+        by_data = count_patches_of_data(patch_size, self._dataset_voxels, context.preset.dataset_fraction)
+        total = spread_batch(batch_size, devices, by_data)
+        return total, scale_rate(training, total.value, batch_size.value)
+
+    def _list_rate_decisions(self, rate: Decided[TrainingSpec]) -> tuple[Decision, ...]:
+        """The learning rate is a decision of its own only where several devices train together."""
+        if self.context.budget.devices == 1:
+            return ()
+        return (as_decision(f"{self.name}.learning_rate", Decided(rate.value.learning_rate, rate.reason)),)
 
     @cached_property
     def patch(self) -> Decided[Topology]:
@@ -189,7 +213,13 @@ class ConfigurationPlanner:
         if asked is None:
             return reference
         smallest = 1 if self._asked_patch is not None else reference.guaranteed_batch
-        return replace(reference, guaranteed_batch=max(asked, smallest))
+        share = largest_share(asked, self.context.budget.devices)
+        return replace(reference, guaranteed_batch=max(share, smallest))
+
+    @property
+    def _dataset_voxels(self) -> float:
+        """Voxels of all cases at this spacing, about."""
+        return self.image_voxels * len(self.context.fingerprint.cases)
 
     @property
     def _widths(self) -> tuple[int, ...]:
@@ -217,7 +247,7 @@ class ConfigurationPlanner:
         return estimate_training_memory_bytes(
             self.plan_network(topology, self.context.preset.widths[0]),
             topology.patch_size,
-            budget.overrides.batch_size or MIN_BATCH,
+            largest_share(budget.overrides.batch_size or MIN_BATCH * budget.devices, budget.devices),
             mixed_precision=budget.device in DEVICES_OF_16_BITS,
             optimizer="sgd" if time_per_fold(budget) is None else "adamw",
         )
@@ -227,17 +257,21 @@ class ConfigurationPlanner:
         return self.patch, Decided(self._widths[0], self.context.preset.width_reason), self._choose_batch_size()
 
     def _choose_batch_size(self) -> Decided[int]:
+        """Patches that one device takes; see `_spread` for all of them."""
         context, topology = self.context, self.patch.value
-        asked, caps = context.budget.overrides.batch_size, context.preset.max_batch
+        asked, caps, devices = context.budget.overrides.batch_size, context.preset.max_batch, context.budget.devices
+        if asked is not None:
+            check_asked_batch(asked, devices)
         if asked is not None and self.adopted is not None:
-            return Decided(asked, "Requested.")  # the adopted network was compared with the memory in bytes
+            # the adopted network was compared with the memory in bytes
+            return Decided(largest_share(asked, devices), "Requested.")
         elements, reference = self._count_elements(topology), self._reference
         if asked is not None:
-            return take_batch_size(asked, elements, reference, context.memory_gigabytes)
+            return take_batch_size(largest_share(asked, devices), elements, reference, context.memory_gigabytes)
         batch_size = choose_batch_size(
             elements,
             topology.patch_size,
-            self.image_voxels * len(context.fingerprint.cases),
+            self._dataset_voxels,
             context.preset.dataset_fraction,
             reference,
             context.memory_gigabytes,
@@ -263,7 +297,7 @@ class ConfigurationPlanner:
             if not keeps_latency(budget, seconds):
                 continue
             chosen = patch, Decided(width, self._explain_width(width, seconds)), batch_size
-            if expected_steps(budget, network, patch_size, batch_size.value) >= required_steps:
+            if expected_steps(budget, network, patch_size, timed_batch(budget, batch_size.value)) >= required_steps:
                 break
         if chosen is None:
             raise refuse_latency(budget, fastest, self.dimensions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from autoseg.cluster.kubernetes import KubernetesOptions, Volume
     from autoseg.costs.runs import Training
+    from autoseg.records.budget import Budget
     from autoseg.records.workspace import Workspace
 
 SLURM, KUBERNETES = "slurm", "kubernetes"
@@ -94,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the job."""
     from autoseg.cli.main import DONE
     from autoseg.cluster.trainings import list_trainings
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
     from autoseg.records.workspace import Workspace
 
     _refuse_options_of_others(arguments)
@@ -102,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(_prediction_job(arguments, workspace), end="")
         return DONE
     groups = list_trainings(Workspace(workspace), arguments.configurations, arguments.folds)
+    budget = read_record(Plan, Workspace(workspace).plan).budget
+    _follow_devices(arguments, budget)
     if arguments.engine == SLURM:
         from autoseg.cluster.slurm import SlurmOptions, format_script
 
@@ -109,12 +115,37 @@ def run(arguments: argparse.Namespace) -> int:
         options = SlurmOptions(
             mem=arguments.mem,
             cpus_per_task=arguments.cpus_per_task,
+            devices=budget.devices,
             **{name: value for name, value in given.items() if value is not None},
         )
         print(format_script(workspace, groups, options), end="")
     else:
-        print(_training_job(arguments, Workspace(workspace), groups), end="")
+        print(_training_job(arguments, Workspace(workspace), groups, budget.devices), end="")
     return DONE
+
+
+def _follow_devices(arguments: argparse.Namespace, budget: Budget) -> None:
+    """Ask for as many GPUs as are planned for each training; refuse another number."""
+    from autoseg.errors import UsageError
+
+    devices = budget.devices
+    if devices == 1 or budget.device == "cpu":
+        return
+    if arguments.engine == KUBERNETES:
+        asked, option = arguments.gpus, "--gpus"
+        arguments.gpus = devices
+    else:
+        given = arguments.gres.split(",") if arguments.gres else []
+        numbers = [word.rpartition(":")[2] for word in given if word.partition(":")[0] == "gpu"]
+        asked = sum(int(number) if number.isdecimal() else 1 for number in numbers) if numbers else None
+        option = "--gres"
+        if asked is None:
+            arguments.gres = ",".join([*given, f"gpu:{devices}"])
+    if asked not in (None, devices):
+        raise UsageError(
+            f"{option} asks for {asked} GPUs, but the plan is for {devices} devices; leave {option} out, or plan again "
+            f"with --devices {asked}"
+        )
 
 
 _OF_SLURM = ("gres", "time", "partition", "account", "qos", "notice_seconds")
@@ -161,13 +192,16 @@ def _kubernetes_options(arguments: argparse.Namespace, **folders: tuple[Path, bo
     )
 
 
-def _training_job(arguments: argparse.Namespace, workspace: Workspace, groups: Sequence[Sequence[Training]]) -> str:
+def _training_job(
+    arguments: argparse.Namespace, workspace: Workspace, groups: Sequence[Sequence[Training]], devices: int
+) -> str:
     from autoseg.cluster.kubernetes import format_manifests, training_manifests
     from autoseg.records.dataset import DatasetDescription
     from autoseg.records.files import read_record
 
     dataset = workspace.dataset_folder(read_record(DatasetDescription, workspace.dataset).folder)
     options = _kubernetes_options(arguments, workspace=(workspace.root, False), dataset=(dataset, True))
+    options = replace(options, devices=devices)
     return format_manifests(training_manifests(workspace.root, dataset, groups, options))
 
 

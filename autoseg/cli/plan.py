@@ -21,6 +21,7 @@ from autoseg.cli.options import (
     named_labels,
     positive_number,
     size,
+    worker_number,
 )
 
 if TYPE_CHECKING:
@@ -225,6 +226,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument(
         "--memory", type=gigabytes, default=None, metavar="SIZE", help="memory that training may use, such as 8GB"
+    )
+    group.add_argument(
+        "--devices",
+        type=worker_number,
+        default=None,
+        metavar="N",
+        help="GPUs that train a network together, or processes on a CPU (default: 1); --memory is that of each",
     )
     group.add_argument(
         "--time-per-fold",

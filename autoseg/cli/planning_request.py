@@ -31,7 +31,7 @@ _DIMENSIONS = (2, 3)
 
 _DECIDING = (
     "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
-    "planner_option", "orientation", "target",
+    "planner_option", "orientation", "target", "devices",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
 
@@ -76,10 +76,11 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
         raise UsageError(f"{arguments.dataset}: there is no such dataset folder or list file")
     if arguments.keep_plan:
         return _keep_plan(arguments)
-    device = find_device(arguments.device)
+    device = find_device(arguments.device, arguments.devices or 1)
     model = None if arguments.like is None else _read_model(arguments)
     budget = Budget(
         device=device.kind,
+        devices=arguments.devices or 1,
         memory_gigabytes=arguments.memory,
         available_gigabytes=device.gpu_gigabytes,
         time_per_fold_seconds=arguments.time_per_fold,
@@ -188,21 +189,32 @@ def read_patterns(arguments: argparse.Namespace) -> FilePatterns | None:
     return FilePatterns(image=image, label=label)
 
 
-def find_device(asked: str) -> PlanningDevice:
+def find_device(asked: str, devices: int = 1) -> PlanningDevice:
     """Find out what to plan for.
 
     Args:
         asked: auto (a GPU of NVIDIA when there is one, else the CPU), cpu, cuda, cuda:N, mps, xpu or xpu:N; the GPU
             may be elsewhere.
+        devices: Devices of this type that train together; the smallest of those that are here counts.
 
     Raises:
-        UsageError: If the device's name is unknown.
+        UsageError: If the device's name is unknown, or several are wanted of what trains in one process.
     """
     match = re.fullmatch(r"(auto|cpu|mps)|(cuda|xpu)(?::([0-9]{1,3}))?", asked)
     if match is None:
         raise UsageError(f"--device {asked}: unknown; use auto, cpu, cuda or cuda:N; mps, xpu or xpu:N")
     name: str = match[1] or match[2]
-    found = gpu_memory_gigabytes(int(match[3] or 0)) if name in ("auto", "cuda") else None
+    if devices > 1 and (name == "mps" or match[3] is not None):
+        raise UsageError(f"--devices {devices}: {asked} is one device; use --device cuda, or leave --devices out")
+    numbers = range(devices) if match[3] is None else [int(match[3])]
+    memories = [gpu_memory_gigabytes(number) if name in ("auto", "cuda") else None for number in numbers]
+    known = [memory for memory in memories if memory is not None]
+    if name == "auto" and 0 < len(known) < len(memories):
+        raise UsageError(
+            f"--devices {devices}: this machine has {len(known)} GPUs; use fewer devices, or --device cuda to plan for "
+            "GPUs elsewhere"
+        )
+    found = min(known) if len(known) == len(memories) else None
     if name == "auto":
         name = "cpu" if found is None else "cuda"
     return PlanningDevice(asked=asked, kind=next(kind for kind in KINDS if kind == name), gpu_gigabytes=found)

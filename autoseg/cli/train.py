@@ -130,7 +130,11 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
 def _add_machine(group: argparse._ArgumentGroup) -> None:
     add_device(group)
     group.add_argument(
-        "--devices", type=worker_number, default=1, metavar="N", help="GPUs, or processes on a CPU (default: 1)"
+        "--devices",
+        type=worker_number,
+        default=None,
+        metavar="N",
+        help="GPUs, or processes on a CPU (default: as planned, 1 as a rule)",
     )
     group.add_argument(
         "--precision",
@@ -188,6 +192,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.training.distributed import is_first_process, is_launched, launch
 
     workspace = Workspace(arguments.workspace)
+    arguments.devices = _count_devices(workspace, arguments.devices)
     starts_others = arguments.devices > 1 and not is_launched()
     options = _read_options(workspace, arguments, warn=is_first_process() and not starts_others)
     if arguments.preview_augmentation is not None:
@@ -206,6 +211,25 @@ def run(arguments: argparse.Namespace) -> int:
     _print_validation(workspace, arguments.configuration, arguments.fold)
     print(f"Fold: {workspace.fold(arguments.configuration, arguments.fold)}")
     return DONE
+
+
+def _count_devices(workspace: Workspace, asked: int | None) -> int:
+    """Devices that train together: as planned, or as asked for where one was planned for.
+
+    Raises:
+        UsageError: If the plan is for several devices, and others are asked for.
+    """
+    from autoseg.errors import UsageError
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
+
+    planned = read_record(Plan, workspace.plan).budget.devices
+    if planned > 1 and asked not in (None, planned):
+        raise UsageError(
+            f"--devices {asked}: {workspace.plan} is for {planned} devices, by which batch, memory and learning rate "
+            f"were chosen. Leave --devices out, or plan again with --devices {asked}"
+        )
+    return asked or planned
 
 
 def _check_devices(workspace: Workspace, name: str, options: TrainingOptions) -> None:

@@ -69,6 +69,8 @@ class KubernetesOptions:
     cpus: int = 4
     memory: str = "16G"
     gpus: int = 1
+    devices: int = 1
+    """Devices that each training is planned for, which share the cores of its pod."""
     user: int = 1000
     """Number of the user and of the group that own what is written."""
 
@@ -113,7 +115,8 @@ def training_manifests(
     """
     _check_is_mounted(workspace, options.volumes, is_written=True)
     _check_is_mounted(dataset, options.volumes, is_written=False)
-    program = _TRAIN + (' --workers "$OMP_NUM_THREADS"' if options.gpus else "")
+    workers = '"$OMP_NUM_THREADS"' if options.devices == 1 else f"{max(options.cpus // options.devices, 1)}"
+    program = _TRAIN + (f" --workers {workers}" if options.gpus else "")
     jobs = []
     for number, group in enumerate(groups, start=1):
         words = [str(workspace), *(word for training in group for word in (training.configuration, training.fold))]

@@ -23,6 +23,8 @@ class SlurmOptions:
     qos: str | None = None
     mem: str | None = None
     cpus_per_task: int | None = None
+    devices: int = 1
+    """Devices that each training is planned for."""
     notice_seconds: int = 120
     """Seconds before the end of the time limit at which a training is asked for a checkpoint."""
 
@@ -47,6 +49,7 @@ def format_script(workspace: Path, groups: Sequence[Sequence[Training]], options
             f"configurations=({' '.join(shlex.quote(training.configuration) for training in trainings)})",
             f"folds=({' '.join(shlex.quote(training.fold) for training in trainings)})",
             f"arrays=({' '.join(_arrays(groups))})",
+            *([f"devices={options.devices}"] if options.devices > 1 else []),
             _BODY,
         ]
     )
@@ -140,7 +143,7 @@ work() { # index of the task
     fi
     local options=(--configuration "${configurations[$1]}" --fold "${folds[$1]}")
     if [ -n "${SLURM_JOB_GPUS:-${SLURM_GPUS_ON_NODE:-}}" ]; then
-        options+=(--workers "$cores")
+        options+=(--workers "$((cores > ${devices:-1} ? cores / ${devices:-1} : 1))")
     fi
     run train "$workspace" "${options[@]}"
 }

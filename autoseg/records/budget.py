@@ -113,6 +113,8 @@ class Budget(Record):
     """Limits and overrides that a plan has to respect."""
 
     device: DeviceName = "cuda"
+    devices: PositiveInt = Field(default=1, exclude_if=lambda value: value == 1)
+    """Devices that train one network together, each with its part of every batch; limits of memory are those of one."""
     memory_gigabytes: NonNegativeFloat | None = None
     """Training memory to plan for; None: the planner's own, nnU-Net's presets name one each."""
     available_gigabytes: NonNegativeFloat | None = None

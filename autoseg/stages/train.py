@@ -217,6 +217,13 @@ def _warn_of_missing_labels(fold: Fold) -> None:
 
 def _check_ranks(fold: Fold) -> None:
     devices, count, batch_size = fold.options.devices, fold.ranks.count, fold.configuration.batch_size
+    planned = fold.plan.budget.devices
+    if planned > 1 and count != planned:
+        raise UsageError(
+            f"the plan is for {planned} devices, by which batch, memory and learning rate were chosen, but {count} "
+            f"process(es) run. Use autoseg train, which starts {planned}, or torchrun with as many; or plan again with "
+            f"--devices {count}."
+        )
     if devices not in (1, count):
         raise UsageError(
             f"{devices} devices are requested, but {count} process(es) run. Use autoseg train --devices {devices}, or "

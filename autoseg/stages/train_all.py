@@ -101,17 +101,39 @@ def train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: 
             clock.announce(training, len(folds))
             began = time.monotonic()
             try:
-                checkpoint = train_fold(workspace, configuration, fold, TrainingOptions(device=device), bar=bar)
+                if plan.budget.devices > 1:
+                    is_finished = _train_on_devices(workspace, training, plan.budget.devices, device)
+                else:
+                    options = TrainingOptions(device=device)
+                    is_finished = train_fold(workspace, configuration, fold, options, bar=bar).finished
             except TrainingError as error:
                 failures.append(f"{training}: {error}")
                 logger.warning("failed: %s", failures[-1])
                 continue
-            if not checkpoint.finished:
+            if not is_finished:
                 raise TrainingError(f"{training}: training was interrupted. Run the same command again to resume.")
             if training not in clock.finished:
                 clock.seconds[training] = time.monotonic() - began
     _refuse_to_select_nothing(workspace, plan, failures)
     return failures
+
+
+def _train_on_devices(workspace: Workspace, training: Training, devices: int, device: str) -> bool:
+    """Train a fold in as many processes as devices were planned for, each with one of them.
+
+    Returns:
+        Whether the training is finished; False after a signal.
+
+    Raises:
+        TrainingError: If it failed; the processes have said why.
+    """
+    from autoseg.training.distributed import SIGNALLED, launch
+
+    words = ["train", str(workspace.root), "-c", training.configuration, "-f", training.fold, "--device", device]
+    code = launch(devices, words)
+    if code == 0 or code >= SIGNALLED:
+        return code == 0
+    raise TrainingError(f"{devices} processes trained together and failed (exit code {code}); the reason is above")
 
 
 def train_folds_on_cluster(

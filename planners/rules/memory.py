@@ -216,6 +216,11 @@ def _shorten(spacing: Sequence[float], topology: Topology, axis: int, max_levels
     return shorter if shorter.levels > 1 else None
 
 
+def count_patches_of_data(patch_size: Sequence[int], dataset_voxels: float, dataset_fraction: float) -> int:
+    """Patches that cover no more than a fraction of the dataset; arguments as for `choose_batch_size`."""
+    return round(dataset_voxels * dataset_fraction / math.prod(patch_size))
+
+
 def choose_batch_size(
     elements: int,
     patch_size: Sequence[int],
@@ -235,7 +240,7 @@ def choose_batch_size(
         memory_gigabytes: Training memory of the device.
     """
     by_memory = round(reference.scaled_elements(memory_gigabytes) / elements * reference.batch_size)
-    by_data = round(dataset_voxels * dataset_fraction / math.prod(patch_size))
+    by_data = count_patches_of_data(patch_size, dataset_voxels, dataset_fraction)
     batch_size = max(min(by_memory, by_data), MIN_BATCH)
     if batch_size > by_data:
         reason = f"{MIN_BATCH} patches at least, although they cover more than {dataset_fraction:.0%} of the dataset."

@@ -43,6 +43,53 @@ def test_slurm_prints_a_script_with_the_absolute_path(planned, capsys, monkeypat
     assert "arrays=(0-0 1-1 2)" in lines
 
 
+@pytest.fixture
+def planned_for_four(planned: Workspace) -> Workspace:
+    """Each training on four GPUs."""
+    budget = PLAN.budget.model_copy(update={"device": "cuda", "devices": 4})
+    write_record(PLAN.model_copy(update={"budget": budget}), planned.plan)
+    return planned
+
+
+@pytest.mark.parametrize(
+    ("words", "gres"),
+    [
+        ([], "gpu:4"),
+        (["--gres", "tmp:20"], "tmp:20,gpu:4"),
+        (["--gres", "gpu:h200:4,tmp:20"], "gpu:h200:4,tmp:20"),
+        (["--gres", "gpu:4"], "gpu:4"),
+    ],
+)
+def test_slurm_asks_for_the_planned_gpus(planned_for_four, capsys, words, gres):
+    assert main(["cluster", "slurm", str(planned_for_four.root), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"#SBATCH --gres={gres}" in lines
+    assert "devices=4" in lines
+
+
+def test_kubernetes_asks_for_the_planned_gpus(planned_for_four, capsys):
+    write_record(make_dataset(["a", "b"], PLAN), planned_for_four.dataset)
+    words = ["--volume", f"data:{planned_for_four.root.parent}", "--cpus-per-task", "10"]
+    assert main(["cluster", "kubernetes", str(planned_for_four.root), *words]) == 0
+    printed = capsys.readouterr().out
+    assert 'nvidia.com/gpu: "4"' in printed
+    assert "--workers 2" in printed  # of ten cores, for each of four processes
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (["slurm", "--gres", "gpu:2"], 2),
+        (["slurm", "--gres", "gpu:a100"], 1),
+        (["kubernetes", "--gpus", "0"], 0),
+        (["kubernetes", "--gpus", "8"], 8),
+    ],
+)
+def test_other_gpus_than_planned_are_refused(planned_for_four, capsys, words, number):
+    assert main(["cluster", words[0], str(planned_for_four.root), *words[1:]]) == 2
+    assert f"asks for {number} GPUs, but the plan is for 4 devices" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -68,6 +68,23 @@ def test_own_decisions_reach_the_budget(tmp_path, measured):
     )
 
 
+def test_devices_reach_the_budget_and_the_smallest_one_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda index=0: [80.0, 24.0, None][index])
+    budget, _, device = read(tmp_path, "--devices", "2")
+    assert (budget.devices, budget.available_gigabytes, device.is_here) == (2, 24.0, True)
+    budget, _, device = read(tmp_path, "--device", "cuda", "--devices", "3")  # one of them is elsewhere
+    assert (budget.devices, budget.available_gigabytes, device.is_here) == (3, None, False)
+    with pytest.raises(UsageError, match="--devices 3: this machine has 2 GPUs; use fewer devices"):
+        read(tmp_path, "--devices", "3")
+    assert read(tmp_path)[0] == Budget(device="cuda", available_gigabytes=80.0)
+
+
+@pytest.mark.parametrize("asked", ["cuda:1", "mps", "xpu:0"])
+def test_several_devices_need_a_name_for_all_of_them(tmp_path, asked):
+    with pytest.raises(UsageError, match=f"--devices 2: {asked} is one device"):
+        read(tmp_path, "--device", asked, "--devices", "2")
+
+
 def test_a_pair_is_a_2d_patch(tmp_path):
     assert read(tmp_path, "--patch-size", "40", "56")[0].overrides.patch_size == (40, 56)
 

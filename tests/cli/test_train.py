@@ -60,6 +60,37 @@ def test_options_reach_the_training(workspace, asked, tmp_path):
     assert options.pretrained.name == "m"
 
 
+@pytest.fixture
+def planned_for_two(workspace):
+    """A plan for two devices."""
+    plan = read_record(Plan, workspace.plan)
+    write_record(plan.model_copy(update={"budget": plan.budget.model_copy(update={"devices": 2})}), workspace.plan)
+    return workspace
+
+
+@pytest.mark.parametrize("words", [[], ["--devices", "2"]])
+def test_as_many_processes_are_started_as_devices_were_planned_for(planned_for_two, asked, monkeypatch, words):
+    started = []
+
+    def launch(count, words):
+        started.append((count, words))
+        return 0
+
+    monkeypatch.setattr("autoseg.training.distributed.launch", launch)
+    assert train(planned_for_two, "--device", "cpu", *words) == 0
+    assert started == [(2, ["train", str(planned_for_two.root), *MODEL, "--device", "cpu", *words])]
+    assert asked == []
+
+
+@pytest.mark.parametrize("number", ["1", "3"])
+def test_other_devices_than_planned_are_refused(planned_for_two, asked, capsys, number):
+    assert train(planned_for_two, "--device", "cpu", "--devices", number) == 2
+    told = capsys.readouterr().err
+    assert f"--devices {number}: {planned_for_two.plan} is for 2 devices" in told
+    assert f"plan again with --devices {number}" in told
+    assert asked == []
+
+
 def test_what_is_not_asked_for_is_left_to_the_plan(workspace, asked):
     assert train(workspace) == 0
     ((_, _, options),) = asked

@@ -11,6 +11,7 @@ from autoseg.costs.runs import Training
 from autoseg.errors import TrainingError, UsageError
 from autoseg.inference.models import cascade_maps
 from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run
+from autoseg.progress import no_bar
 from autoseg.records.budget import Budget
 from autoseg.records.files import write_record
 from autoseg.records.plan import Split, Splits
@@ -18,6 +19,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.report.page import render
 from autoseg.stages import select, train, train_all
 from autoseg.stages.train_all import training_order
+from autoseg.training import distributed
 from tests.builders import CASCADE, make_cascade_plan, make_case_fingerprint, make_dataset, make_fingerprint, make_plan
 
 
@@ -150,6 +152,33 @@ def test_a_fold_that_cannot_be_trained_does_not_stop_the_others(tmp_path, monkey
         "select",
         "report",
     ]
+
+
+@pytest.mark.parametrize(("code", "failed"), [(0, False), (2, True), (1, True)])
+def test_what_is_planned_for_two_devices_is_trained_by_two_processes(tmp_path, monkeypatch, done, code, failed):
+    started = []
+
+    def launch(count, words):
+        started.append((count, words))
+        return code if words[3:6] == ["3d_fullres", "-f", "0"] else 0
+
+    monkeypatch.setattr(distributed, "launch", launch)
+    workspace, plan = Workspace(tmp_path / "w"), plan_in_order("3d_fullres")
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"devices": 2})})
+    monkeypatch.setattr(train_all, "_refuse_to_select_nothing", lambda *_: None)
+    failures = train_all.train_folds(workspace, plan, ["0", "1"], "cpu", no_bar)
+    words = [["train", str(workspace.root), "-c", "3d_fullres", "-f", fold, "--device", "cpu"] for fold in "01"]
+    assert started == [(2, words[0]), (2, words[1])]
+    assert done == []  # this process trains nothing itself
+    assert [("2 processes trained together and failed" in failure) for failure in failures] == [True] * failed
+
+
+def test_a_signal_to_processes_that_train_together_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "launch", lambda _count, _words: 143)
+    plan = plan_in_order("3d_fullres")
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"devices": 2})})
+    with pytest.raises(TrainingError, match="3d_fullres, fold 0: training was interrupted"):
+        train_all.train_folds(Workspace(tmp_path / "w"), plan, ["0", "1"], "cpu", no_bar)
 
 
 @pytest.mark.usefixtures("done")

@@ -15,7 +15,8 @@ import torch
 
 from autoseg.errors import UsageError
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.files import read_record
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Plan
 from autoseg.stages import train
 from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
@@ -45,6 +46,30 @@ def test_a_batch_cannot_be_shared_by_more_processes_than_it_has_samples(workspac
     monkeypatch.setattr(train, "join_ranks", lambda _device: nullcontext(Ranks(0, 3)))
     with pytest.raises(UsageError, match="3 devices cannot share a batch of 2 samples"):
         train_fold(workspace, NAME, "0", SHORT)
+
+
+def plan_for_two_devices(workspace):
+    plan = read_record(Plan, workspace.plan)
+    write_record(plan.model_copy(update={"budget": plan.budget.model_copy(update={"devices": 2})}), workspace.plan)
+
+
+def test_a_process_alone_does_not_train_what_was_planned_for_two_devices(workspace):
+    plan_for_two_devices(workspace)
+    with pytest.raises(UsageError, match=r"plan is for 2 devices.*but 1 process\(es\) run.*autoseg train"):
+        train_fold(workspace, NAME, "0", SHORT)
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_plan_for_two_devices_train_together(workspace):
+    plan_for_two_devices(workspace)
+    command = [
+        sys.executable, "-m", "autoseg", "train", str(workspace.root), "-c", NAME, "-f", "0", "--device", "cpu", "-j",
+        "0", "--steps-per-epoch", "2", "--epochs", "1",
+    ]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "processes: 2" in ran.stderr
+    assert (workspace.fold(NAME, "0") / "checkpoint_final.safetensors").exists()
 
 
 SCRIPT = """
