@@ -121,7 +121,7 @@ class _Worker(Generic[Item, Result]):
     def __init__(self, work: Callable[[Item], Result], context: BaseContext) -> None:
         self.connection, end = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(end, work), daemon=True)  # type: ignore[attr-defined]
-        with _bare_main_module():
+        with bare_main_module():
             self.process.start()
         end.close()
         self.index: int | None = None
@@ -343,10 +343,10 @@ def describe_item(item: object) -> str:
 
 
 @contextmanager
-def _bare_main_module() -> Iterator[None]:
+def bare_main_module() -> Iterator[None]:
     """Keep new processes from running the user's script again, which may lack the guard `if __name__ == "__main__"`.
 
-    multiprocessing does so to find functions that the script defines, and no work on cases is defined there.
+    multiprocessing does so to find functions that the script defines, and no work of autoseg is defined there.
     """
     module = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -378,10 +378,10 @@ def _outcome(work: Callable[[Item], Result], item: Item) -> tuple[Result | None,
         return work(item), None
     except Exception as error:  # noqa: BLE001  # raised where the result is asked for
         error.add_note(traceback.format_exc())
-        return None, _portable(error)
+        return None, portable_error(error)
 
 
-def _portable(error: Exception) -> Exception:
+def portable_error(error: Exception) -> Exception:
     """The error, or its text where the error cannot be sent to another process; some of libraries cannot."""
     try:
         pickle.loads(ForkingPickler.dumps(error))  # noqa: S301 (made by the line itself)

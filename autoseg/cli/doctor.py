@@ -177,7 +177,7 @@ def _describe_shared_memory() -> str:
     if not SHARED_MEMORY.is_dir():
         return "not limited"
     free = free_disk_bytes(SHARED_MEMORY)
-    small = "; too small for the workers of training: start the container with --shm-size 8g, or train with --workers 0"
+    small = "; too small for training on several GPUs at once: start the container with --shm-size 8g"
     return f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}{small if free < MIN_SHARED_BYTES else ''}"
 
 

@@ -23,7 +23,7 @@ MAX_NAME = 40
 SCRATCH = "/scratch"
 SCRATCH_SIZE = "20Gi"
 SHARED_MEMORY_SIZE = "2Gi"
-"""Size of /dev/shm, through which the processes that prepare batches hand them on; it counts as memory of the pod."""
+"""Size of /dev/shm, through which GPUs of one machine exchange gradients; it counts as memory of the pod."""
 
 RETRIES = 4
 """How often an index is tried again after an end that nobody asked for."""

@@ -30,7 +30,8 @@ from autoseg.records.network import Architecture, NormalizationSpec, ResamplingS
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
-from autoseg.training.data.loading import BATCHES_AHEAD_PER_WORKER, TrainingCase, build_loader, default_workers
+from autoseg.training.data.loading import TrainingCase, build_loader, default_workers
+from autoseg.training.data.workers import BATCHES_AHEAD_PER_WORKER
 from autoseg.training.steps.loop import train_epoch
 from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
 from autoseg.training.steps.setup import build_initial_network, start_run

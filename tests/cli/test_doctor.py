@@ -135,8 +135,8 @@ def test_what_slows_training_down_or_stops_it_is_explained(monkeypatch, tmp_path
     assert main(["doctor", "--device", "cpu"]) == 0
     lines = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["shared memory"] == (
-        f"0.1 GB free in {tmp_path}; too small for the workers of training: start the container with --shm-size 8g, or "
-        "train with --workers 0"
+        f"0.1 GB free in {tmp_path}; too small for training on several GPUs at once: start the container with "
+        "--shm-size 8g"
     )
     assert lines["disk speed here"].startswith("writes 9 MB/s; slow: ")
     assert lines["worker start"].startswith("41.0 s; slow: ")

@@ -59,8 +59,9 @@ def make_stored_case(case: str, shape, *, seed: int, channels=2) -> StoredCase:
 
 
 def open_loader(
-    cases, configuration, *, training=True, seed=7, workers=0, ram_bytes=10**9, previous=None, rules=None, **stream
-):
+    cases, configuration, *, training=True, seed=7, workers=0, start_method=None, ram_bytes=10**9, previous=None,
+    rules=None, **stream,
+):  # fmt: skip
     """A loader of stored cases; training patches are augmented by nnU-Net's rules unless others are given."""
     return build_loader(
         training_cases(cases, ENCODING, ram_bytes=ram_bytes, previous=previous),
@@ -72,4 +73,5 @@ def open_loader(
             **stream,
         ),
         workers=workers,
+        start_method=start_method,
     )

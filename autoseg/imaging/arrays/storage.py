@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import ClassLocations, Locations
@@ -149,9 +150,23 @@ def open_array(path: Path) -> "blosc2.NDArray":
     return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
 
 
+class _KeptOpen:
+    """Opens arrays as `open_array` does and keeps the MAX_OPEN_ARRAYS that were used last; in each process its own."""
+
+    def __init__(self) -> None:
+        self._open = lru_cache(MAX_OPEN_ARRAYS)(open_array)
+
+    def __call__(self, path: Path) -> "blosc2.NDArray":
+        return self._open(path)
+
+    @override
+    def __reduce__(self) -> tuple[type["_KeptOpen"], tuple[()]]:
+        return _KeptOpen, ()
+
+
 def keep_open() -> Opener:
     """A function that opens arrays as `open_array` does and keeps the MAX_OPEN_ARRAYS that were used last."""
-    return lru_cache(MAX_OPEN_ARRAYS)(open_array)
+    return _KeptOpen()
 
 
 def open_case(folder: Path, case_id: str, opener: Opener = open_array) -> StoredCase:

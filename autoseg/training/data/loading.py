@@ -1,30 +1,18 @@
-"""Batches for training and validation, read, augmented and delivered by batchgenerators' workers.
+"""Batches for training and validation, read and augmented here or in worker processes (`workers`).
 
 Sample i of batch n is drawn from a generator seeded with (seed, stream, n, i) alone, so it is the same in a resumed
 run, for any number of workers, and in whichever training process it lands. Called by the training loop, once for each
 of its two streams.
-
-Workers are forked, so cases in memory are shared with them; only their own batches add to it. They end with the loader
-that is closed, and with their parent.
 """
 
-import logging
 import math
-import multiprocessing
-import os
-import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.process import BaseProcess
-from multiprocessing.queues import SimpleQueue
+from itertools import count
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.labels import Locations
@@ -33,8 +21,7 @@ from autoseg.networks.device_types import device_type
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
-from autoseg.system import count_cores, leave_signals_to_parent, measure_available_memory
-from autoseg.text import format_memory
+from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
 from autoseg.training.data.batch import Batch, BatchStream, DrawnBatch
@@ -45,11 +32,7 @@ from autoseg.training.data.sampling import (
     draw_patch_corner,
     is_forced_foreground,
 )
-
-logger = logging.getLogger("autoseg.train")
-
-BATCHES_AHEAD_PER_WORKER = 2
-"""How many finished batches a worker keeps ready: hides one slow batch, bounds memory."""
+from autoseg.training.data.workers import deliver
 
 LABEL_BYTES = 2
 """Per voxel of a label map."""
@@ -92,6 +75,7 @@ def build_loader(
     stream: BatchStream,
     *,
     workers: int,
+    start_method: str | None = None,
 ) -> Generator[Batch, None, None]:
     """Batches without end, in an order that depends on the stream's seed alone.
 
@@ -101,6 +85,8 @@ def build_loader(
         encoding: Labels of the dataset; their number is that of a cascade's additional channels.
         stream: Which batches to make.
         workers: Processes that prepare batches; 0: this process does, when a batch is asked for.
+        start_method: How workers are started: `fork`, `forkserver` or `spawn`; None: the best way here. Cases in memory
+            are shared with them in any case.
 
     Returns:
         A generator; close it (`.close()`) to end the workers.
@@ -115,10 +101,10 @@ def build_loader(
             f"The {'validation' if stream.rules is None else 'training'} part of this fold has no cases. "
             "Preprocess the dataset, or correct splits.json."
         )
-    loader = PatchLoader(cases, configuration, encoding, stream, stride=max(workers, 1))
+    loader = PatchLoader(cases, configuration, encoding, stream)
     if workers == 0:
-        return (batch for batch in SingleThreadedAugmenter(loader, None))
-    return deliver(loader, workers)
+        return (loader.draw_batch(number) for number in count(loader.first_batch))
+    return deliver(loader, workers, start_method)
 
 
 def training_cases(
@@ -154,7 +140,7 @@ def training_cases(
     )
 
 
-class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators has no type hints
+class PatchLoader:
     """Draws, reads and transforms batches; one copy of it lives in every worker."""
 
     def __init__(
@@ -163,8 +149,6 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
         configuration: Configuration,
         encoding: LabelEncoding,
         stream: BatchStream,
-        *,
-        stride: int = 1,
     ) -> None:
         """Nothing is read yet.
 
@@ -173,46 +157,41 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
             configuration: Patch, batch size, foreground fraction, mirror axes, channels with a mask.
             encoding: Labels of the dataset.
             stream: Which batches to make.
-            stride: Number of loaders that take turns.
         """
+        self.cases = cases
         self.samples = stream.share.samples(configuration.batch_size)
-        super().__init__(cases, len(self.samples), stride)
         self.patch_size = configuration.patch_size
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
         self.forcing = configuration.batch_size, configuration.training.foreground_fraction
         self.rules = stream.rules
+        num_previous = 0 if cases[0].previous is None else len(encoding.values) - 1
         self.transform = compose_transforms(
             configuration,
             stream.rules,
-            num_previous_labels=0 if cases[0].previous is None else len(encoding.values) - 1,
+            num_previous_labels=num_previous,
             intensity_on_device=stream.intensity_on_device,
         )
         self.seed = stream.seed
-        self.next_batch = stream.first_batch
-        self.stride = stride
-        # batchgenerators only prints a worker's error
-        self.failures: SimpleQueue[str] = multiprocessing.SimpleQueue()
+        self.first_batch = stream.first_batch
+        self.label_type = smallest_label_type(encoding)
+        self.num_previous = num_previous
 
-    def set_thread_id(self, thread_id: int) -> None:
-        """Take this worker's turn in the order of batches; batchgenerators calls it inside the worker."""
-        super().set_thread_id(thread_id)
-        self.next_batch += thread_id
-        # the workers share the cores; without this each of them would use all
-        torch.set_num_threads(1)
-        # the parent finishes its step, for which it may need one more batch
-        leave_signals_to_parent(("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"), partial(os._exit, 1))
+    def batch_bytes(self) -> int:
+        """Size of all arrays of a batch in bytes."""
+        voxels = len(self.samples) * math.prod(self.box)
+        channels = self.cases[0].array.shape[0] - 1 + self.num_previous
+        seeds = len(self.samples) * np.dtype(np.int64).itemsize
+        return voxels * (channels * np.dtype(np.float32).itemsize + self.label_type.itemsize) + seeds
 
-    def generate_train_batch(self) -> Batch:
-        """Make this loader's next batch.
+    def draw_batch(self, number: int) -> Batch:
+        """Make a batch by its number.
 
         Raises:
             TrainingError: If a case cannot be read or a transform fails; the cause is chained.
         """
-        number = self.next_batch
-        self.next_batch += self.stride
         generators = [np.random.default_rng([*self.seed, number, sample]) for sample in self.samples]
-        cases = [self._data[generator.integers(len(self._data))] for generator in generators]
+        cases = [self.cases[int(generator.integers(len(self.cases)))] for generator in generators]
         corners = [
             self.draw_corner(case, generator, forced=is_forced_foreground(sample, *self.forcing))
             for sample, case, generator in zip(self.samples, cases, generators, strict=True)
@@ -254,70 +233,20 @@ class PatchLoader(SlimDataLoaderBase):  # type: ignore[misc]  # batchgenerators 
             drawn["previous"] = previous[0]
         with self._naming(f"Augmenting patches of the cases {', '.join(names)}"):
             made = self.transform(**drawn)
-        batch = Batch(image=made["image"], target=made["target"], cases=names)
+        batch = Batch(image=made["image"], target=made["target"].astype(self.label_type), cases=names)
         if "seeds" in made:
             batch["seeds"] = made["seeds"]
         return batch
 
     @contextmanager
     def _naming(self, task: str) -> Iterator[None]:
-        """Give an error the name of what was being done, and carry it across the process border."""
+        """Give an error the name of what was being done."""
         try:
             yield
         except Exception as error:
-            message = f"{task} failed: {type(error).__name__}: {error}"
-            self.failures.put(message)
-            raise TrainingError(message) from error
+            raise TrainingError(f"{task} failed: {type(error).__name__}: {error}") from error
 
 
-def deliver(loader: PatchLoader, workers: int) -> Generator[Batch, None, None]:
-    """Pass batches of worker processes on; end the workers when closed.
-
-    When a worker is killed, all of them are started again, once for a batch: batches depend on their numbers alone, so
-    the training does not notice.
-
-    Raises:
-        TrainingError: If a worker failed, or was killed twice before the next batch came.
-    """
-    number, killed_before = loader.next_batch, None
-    while True:
-        loader.next_batch = number
-        augmenter = MultiThreadedAugmenter(loader, None, workers, BATCHES_AHEAD_PER_WORKER)
-        augmenter.restart()
-        processes = list(augmenter._processes)
-        try:
-            while True:
-                batch: Batch = next(augmenter)
-                number += 1
-                yield batch
-        except RuntimeError as error:
-            _raise_failure(loader.failures, error)
-        finally:
-            augmenter._finish()  # batchgenerators has no public way to end its workers
-            cause = _cause_of_death(processes)
-            for process in processes:
-                process.kill()  # one that did not end in time ignores the signal that batchgenerators then sends
-        if killed_before == number:
-            raise TrainingError(
-                f"A worker that prepares batches was killed ({cause}), and a second time for the same batch, most "
-                "often because memory ran out. Use fewer --workers, or give the machine more memory; training resumes "
-                "from the last checkpoint."
-            )
-        killed_before = number
-        free = measure_available_memory()
-        room = "" if free is None else f"; {format_memory(free)} of memory are free"
-        logger.warning("a worker that prepares batches was killed (%s)%s; all of them are started again", cause, room)
-
-
-def _raise_failure(failures: SimpleQueue[str], error: RuntimeError) -> None:
-    """Raise what a worker reported before it ended; one that was killed reported nothing."""
-    if not failures.empty():
-        raise TrainingError(failures.get()) from error
-
-
-def _cause_of_death(processes: Sequence[BaseProcess]) -> str:
-    """Signal or exit code of the first worker that did not end in peace."""
-    codes = [process.exitcode for process in processes if process.exitcode]
-    if not codes:
-        return "exit code unknown"
-    return signal.Signals(-codes[0]).name if codes[0] < 0 else f"exit code {codes[0]}"
+def smallest_label_type(encoding: LabelEncoding) -> "np.dtype[np.signedinteger]":
+    """The smallest type that holds -1 and all label indices with that of the ignore label: fewer bytes to hand over."""
+    return np.dtype(np.int8 if len(encoding.values) <= np.iinfo(np.int8).max else np.int16)

@@ -1,10 +1,6 @@
 """Batches: content, determinism, failures."""
 
 import dataclasses
-import inspect
-import multiprocessing
-import os
-import signal
 from itertools import islice
 
 import blosc2
@@ -15,11 +11,13 @@ from typing_extensions import override
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays import storage
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
+from autoseg.networks.devices import is_out_of_memory
 from autoseg.training.data import loading
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Share
-from autoseg.training.data.loading import default_workers, training_cases
+from autoseg.training.data.loading import default_workers, smallest_label_type, training_cases
 from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case, open_loader
 
 PATCH = (6, 8, 10)
@@ -55,7 +53,7 @@ def test_batches_have_the_promised_form(cases, patch, training):
         assert batch["image"].dtype == np.float32
         assert batch["image"].flags.c_contiguous
         assert batch["target"].shape == (5, *patch)
-        assert batch["target"].dtype == np.int16
+        assert batch["target"].dtype == np.int8
         assert set(np.unique(batch["target"]).tolist()) <= {0, 1, 2}
         assert set(batch["cases"]) <= set(SHAPES)
 
@@ -261,8 +259,10 @@ def test_background_head_is_never_a_reason_to_place_a_patch(cases):
     assert sorted(case.locations) == [1, 2]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, monkeypatch, workers):
+@pytest.mark.parametrize(
+    ("workers", "start_method"), [(0, None), (2, "fork"), pytest.param(2, "forkserver", marks=pytest.mark.slow)]
+)
+def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, monkeypatch, workers, start_method):
     for stored in cases.values():
         array = stored.array[:]
         save_case(tmp_path, stored.record, array[:-1], array[-1].astype(np.int16), (stored.locations, None), PATCH)
@@ -270,7 +270,7 @@ def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, monkeypat
     opener = keep_open()
     opened = {case: open_case(tmp_path, case, opener) for case in cases}
 
-    assert_equal(load(opened, 4, workers=workers, ram_bytes=0), load(cases, 4))
+    assert_equal(load(opened, 4, workers=workers, start_method=start_method, ram_bytes=0), load(cases, 4))
 
 
 def test_no_cases_is_refused():
@@ -288,11 +288,35 @@ class BrokenArray:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_error_in_a_case_names_it(cases, workers, capfd):
+def test_error_in_a_case_names_it(cases, workers):
     broken = {"a": dataclasses.replace(cases["a"], array=BrokenArray())}
 
-    with pytest.raises(TrainingError, match="Reading a patch of case a failed: OSError: the disk is on fire"):
+    with pytest.raises(TrainingError, match="Reading a patch of case a failed: OSError: the disk is on fire") as raised:
         load(broken, 1, workers=workers, ram_bytes=0)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+class ExhaustingArray(BrokenArray):
+    """An array whose patches do not fit into memory."""
+
+    @override
+    def __getitem__(self, box):
+        raise MemoryError("Unable to allocate 3 GiB")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lack_of_memory_is_recognised_in_a_worker_too(cases, workers):
+    vast = {"a": dataclasses.replace(cases["a"], array=ExhaustingArray())}
+    with pytest.raises(TrainingError) as raised:
+        load(vast, 1, workers=workers, ram_bytes=0)
+    assert is_out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize(("num_labels", "expected"), [(127, np.int8), (128, np.int16)])
+def test_labels_take_the_smallest_type_that_holds_the_ignore_index(num_labels, expected):
+    encoding = make_encoding({"background": 0, **{f"l{label}": label for label in range(1, num_labels)}})
+    assert smallest_label_type(encoding) == expected
+    assert np.iinfo(expected).max >= num_labels  # the index of the ignore label
 
 
 def test_error_in_a_transform_names_the_cases(cases):
@@ -313,68 +337,3 @@ def test_masked_channels_of_the_plan_stay_zero_outside(cases):
     assert (image[:, 1, :, 0] == 0).all()
     assert (image[:, 0, :, 0] != 0).all()
     assert (image[:, :, :, 1:] != 0).all()
-
-
-def workers():
-    """The loader's processes; other tests may have left idle ones of a pool behind."""
-    return {child for child in multiprocessing.active_children() if child.name.startswith("Process-")}
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_workers_are_started_again_when_one_is_killed_and_batches_stay_the_same(cases, caplog):
-    expected = list(islice(open_loader(cases, make_configuration(PATCH), seed=1), 12))
-    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
-    first = next(batches)
-    next(iter(workers())).kill()
-    found = [first, *islice(batches, 11)]
-    for batch, same in zip(found, expected, strict=True):
-        assert batch["cases"] == same["cases"]
-        np.testing.assert_array_equal(batch["image"], same["image"])
-    assert "a worker that prepares batches was killed (SIGKILL); " in caplog.text
-    batches.close()
-    assert not workers()
-
-
-class DeadlyArray(np.ndarray):
-    """An array whose reading ends the process, as exhausted memory does."""
-
-    @override
-    def __getitem__(self, key):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_that_is_killed_again_ends_training_with_a_message(cases):
-    array = cases["a"].array[:].view(DeadlyArray)
-    deadly = {"a": dataclasses.replace(cases["a"], array=array)}
-    batches = open_loader(deadly, make_configuration(PATCH), seed=1, workers=2, ram_bytes=0)
-    message = r"worker that prepares batches was killed \(SIGKILL\), and a second time.*memory.*--workers"
-    with pytest.raises(TrainingError, match=message):
-        next(batches)
-    assert not workers()
-
-
-def test_closing_ends_the_workers(cases):
-    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
-    next(batches)
-    assert len(workers()) == 2
-    # as a traceback would; without a reference batchgenerators ends its workers when it is deleted
-    kept_alive = dict(inspect.getgeneratorlocals(batches))
-
-    batches.close()
-
-    assert not workers()
-    assert "augmenter" in kept_alive
-
-
-def test_a_signal_to_the_whole_group_is_left_to_the_parent(cases):
-    batches = open_loader(cases, make_configuration(PATCH), seed=1, workers=2)
-    list(islice(batches, 4))  # both have started
-    for worker in workers():
-        os.kill(worker.pid, signal.SIGTERM)
-        os.kill(worker.pid, signal.SIGINT)
-
-    assert len(list(islice(batches, 20))) == 20
-    assert len(workers()) == 2
-    batches.close()
-    assert not workers()
