@@ -21,7 +21,7 @@ from types import ModuleType
 from typing_extensions import override
 
 OTHER_PACKAGES = (
-    "PIL.Image", "SimpleITK", "batchgenerators.transforms.abstract_transforms", "blosc2", "jinja2", "joblib",
+    "PIL.Image", "SimpleITK", "batchgenerators.dataloading.multi_threaded_augmenter", "blosc2", "jinja2", "joblib",
     "matplotlib.figure", "multiprocessing.popen_spawn_posix", "nibabel", "numpy", "psutil",
     "pydantic", "rich.console", "rich.progress", "safetensors.torch", "scipy.ndimage", "skimage.segmentation", "torch",
     "torch.distributed.launcher.api", "torch.utils.flop_counter",

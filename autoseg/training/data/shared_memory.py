@@ -4,19 +4,17 @@ An object is pickled without the content of its arrays, which lies in the memory
 The memory has no name in the system: it is gone with the last process that sees it, however that process ends.
 """
 
-import ctypes
 import mmap
 import pickle
-import tempfile
 from collections.abc import Sequence
-from ctypes import Array
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from autoseg.errors import TrainingError
 from autoseg.system import SHARED_MEMORY, free_disk_bytes
@@ -25,8 +23,8 @@ from autoseg.text import format_memory
 ALIGNMENT = 64
 """Arrays begin at multiples of this number of bytes, a line of a processor's cache."""
 
-SharedMemory = mmap.mmap | Array[ctypes.c_uint8]
-"""Bytes that this process and its workers see."""
+SharedMemory = mmap.mmap | Tensor
+"""Bytes that this process and its workers see; a tensor of uint8 in torch's shared memory."""
 
 Content = NDArray[np.uint8]
 """The bytes of shared memory, or a part of them."""
@@ -50,15 +48,15 @@ class Envelope:
 def allocate(size: int, context: BaseContext) -> SharedMemory:
     """Memory that this process shares with workers of a context, whether forked or started as programs of their own.
 
-    Forked workers inherit it, and nothing but the machine's memory limits it. Others open it as a file without a name:
-    on Linux in /dev/shm, or among the temporary files where /dev/shm has too little room.
+    Forked workers inherit it, and nothing but the machine's memory limits it. Others open what torch shares, on Linux a
+    file in /dev/shm that has no name any more.
 
     Args:
         size: Bytes, at least 1.
         context: How the workers are started.
 
     Raises:
-        TrainingError: If neither place has room.
+        TrainingError: If /dev/shm has too little room for workers that are not forked.
         MemoryError: If the system refuses so much to forked workers.
     """
     if context.get_start_method() == "fork":
@@ -67,12 +65,15 @@ def allocate(size: int, context: BaseContext) -> SharedMemory:
         except OSError as error:
             raise MemoryError(f"{format_memory(size)} of shared memory: {error}") from error
     _check_room(size)
-    return context.RawArray(ctypes.c_uint8, size)
+    memory = torch.empty(size, dtype=torch.uint8)
+    memory.share_memory_()  # type: ignore[no-untyped-call]
+    return memory
 
 
 def view(memory: SharedMemory, start: int = 0, size: int = -1) -> Content:
     """A part of shared memory, from the byte `start` on; -1: all that follows."""
-    return np.frombuffer(memoryview(memory), np.uint8, size, start)
+    whole = memoryview(memory.numpy().data if isinstance(memory, Tensor) else memory)
+    return np.frombuffer(whole, np.uint8, size, start)
 
 
 def seal(value: object) -> tuple[Envelope, list[pickle.PickleBuffer]]:
@@ -98,13 +99,13 @@ def fill(content: Content, envelope: Envelope, buffers: Sequence[pickle.PickleBu
 
 
 def _check_room(size: int) -> None:
-    """Refuse what neither file system has room for: writing into such a file would end this process by a signal."""
-    places = [folder for folder in (SHARED_MEMORY, Path(tempfile.gettempdir())) if folder.is_dir()]
-    room = max(free_disk_bytes(folder) for folder in places)
+    """Refuse what /dev/shm has no room for; systems other than Linux have no such folder and no such limit."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    room = free_disk_bytes(SHARED_MEMORY)
     if room < size:
-        names = " and ".join(map(str, places))
         raise TrainingError(
-            f"the processes that prepare batches need {format_memory(size)} of shared memory, and {names} have "
+            f"the processes that prepare batches need {format_memory(size)} of shared memory, and {SHARED_MEMORY} has "
             f"{format_memory(room)} free. Start the container with a larger --shm-size, use fewer --workers, or train "
             "with --workers 0."
         )

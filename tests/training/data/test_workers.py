@@ -114,7 +114,7 @@ def test_contents_of_shared_memory_are_those_that_were_put_in(method):
 def test_too_little_shared_memory_is_said_with_what_to_do(monkeypatch, cases):
     monkeypatch.setattr(shared_memory, "free_disk_bytes", lambda _folder: 60_000)
     batches = open_loader(cases, make_configuration(PATCH), workers=1, start_method="spawn")
-    with pytest.raises(TrainingError, match=r"need .* of shared memory, and .* have .*--shm-size.*--workers 0"):
+    with pytest.raises(TrainingError, match=r"need .* of shared memory, and .* has .*--shm-size.*--workers 0"):
         next(batches)
     assert not workers()
     list(islice(open_loader(cases, make_configuration(PATCH), workers=1, start_method="fork"), 2))  # has no such limit
