@@ -250,6 +250,8 @@ def _train_visibly(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
 
         def show(history: list[EpochHistory]) -> None:
             record_epoch(history[-1])
+
+        def draw(history: list[EpochHistory]) -> None:
             plot_progress(history, fold.folder / "progress.png", f"{fold.dataset.name}: {fold.title}")
 
         logger.info("%s", format_this_command())
@@ -264,7 +266,7 @@ def _train_visibly(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
         )
         limit = _training_seconds(fold, began)
         with bar(fold.title) as progress:
-            checkpoint = train_until_done(fold, limit, progress=progress, after_epoch=show)
+            checkpoint = train_until_done(fold, limit, progress=progress, after_epoch=show, draw=draw)
         logger.info("trained after %.0f s", time.monotonic() - began)
         device = describe_torch_device(str(fold.device))
         path = fold.folder / PROVENANCE_NAME

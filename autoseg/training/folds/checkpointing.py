@@ -33,17 +33,22 @@ class ResumePoint:
 
 def save_weights(weights: StateDict, checkpoint: Checkpoint, path: Path) -> None:
     """Write `<path>.safetensors` and `<path>.json`, each atomically; `path` has no ending."""
-    _save(weights, checkpoint, path)
+    write_weights(weights, path.with_suffix(".safetensors"), checkpoint)
+    write_record(checkpoint, path.with_suffix(".json"))
 
 
 def save_resume_point(
     path: Path, checkpoint: Checkpoint, network: StateDict, optimizer: torch.optim.Optimizer, average: StateDict
 ) -> None:
     """Write weights, optimiser and weight average as one file, atomically; `path` has no ending."""
+    save_weights(name_resume_tensors(network, optimizer, average), checkpoint, path)
+
+
+def name_resume_tensors(network: StateDict, optimizer: torch.optim.Optimizer, average: StateDict) -> StateDict:
+    """All tensors of a resume point under their names in the file; they share the memory of those given."""
     tensors = {f"network.{name}": tensor for name, tensor in network.items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in flatten_optimizer(optimizer).items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
-    _save(tensors, checkpoint, path)
+    return tensors | {f"average.{name}": tensor for name, tensor in average.items()}
 
 
 def load_resume_point(path: Path) -> ResumePoint | None:
@@ -103,14 +108,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: StateDict) -> N
                 entries[key] = torch.empty_like(parameter).copy_(value)
 
 
+def float_weights(weights: StateDict) -> StateDict:
+    """Weights as float32 tensors where they are, detached; those that are float32 share their memory."""
+    return {name: tensor.detach().float() for name, tensor in weights.items()}
+
+
 def cpu_weights(weights: StateDict) -> StateDict:
     """Weights as contiguous float32 tensors on the CPU, detached; those that are so already share their memory."""
     return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
-
-
-def _save(tensors: StateDict, checkpoint: Checkpoint, path: Path) -> None:
-    write_weights(tensors, path.with_suffix(".safetensors"), checkpoint)
-    write_record(checkpoint, path.with_suffix(".json"))
 
 
 def _strip(tensors: StateDict, prefix: str) -> StateDict:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -21,16 +23,19 @@ from autoseg.system import measure_peak_memory
 from autoseg.training.data.batch import Batch
 from autoseg.training.folds.checkpointing import (
     ResumePoint,
+    StateDict,
     cpu_weights,
+    float_weights,
     load_resume_point,
+    name_resume_tensors,
     restore_optimizer,
-    save_resume_point,
     save_weights,
 )
 from autoseg.training.folds.earlier_training import check_same_training, forget_results
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.folds.fold import Fold, open_training_batches, open_validation_batches
 from autoseg.training.folds.history import log_line, read_history, write_history
+from autoseg.training.folds.writing import BackgroundWriter
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
 from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
@@ -40,7 +45,7 @@ from autoseg.training.transfer import freeze_encoder, load_pretrained
 logger = logging.getLogger("autoseg.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""Work in seconds, besides one step, that a kill costs at most; writing takes well under a second."""
+"""Work in seconds, besides one step, that a kill costs at most; writing takes seconds at most, during training."""
 
 COMPARISON_FRACTION = 0.01
 """Fraction of a promised training time that is kept for choosing between last and averaged weights."""
@@ -63,6 +68,7 @@ class _Progress:
     unvalidated: EpochHistory | None = None
     """Epoch that is trained and not validated yet, without figures of its validation."""
     saved: float = field(default_factory=time.monotonic)
+    writer: BackgroundWriter = field(default_factory=BackgroundWriter)
 
 
 def train_until_done(
@@ -71,6 +77,7 @@ def train_until_done(
     *,
     progress: Progress = no_progress,
     after_epoch: Callable[[list[EpochHistory]], None] = lambda _history: None,
+    draw: Callable[[list[EpochHistory]], None] = lambda _history: None,
 ) -> Checkpoint:
     """Train a fold, or resume its training; write history and checkpoints on the way.
 
@@ -80,17 +87,24 @@ def train_until_done(
         fold: What is trained; with `pretrained` only if it starts afresh.
         limit_seconds: Training time over all resumed runs; None: the planned steps.
         progress: Called after each step with (percent done, 100).
-        after_epoch: Called with the whole history, for the plot; in the first process only.
+        after_epoch: Called with the whole history; in the first process only.
+        draw: Draws the whole history, in a thread; called after the last epoch, and after others as often as costs
+            little. In the first process only.
 
     Returns:
         The record of the final weights, or of the last checkpoint when a signal stopped the training.
     """
     state = _begin(fold, limit_seconds)
     run, clock = state.run, state.clock
-    with stopping_on_signals(run.stop):
-        _train_epochs(fold, state, _step_progress(progress, clock), after_epoch)
+
+    def show(history: list[EpochHistory]) -> None:
+        after_epoch(history)
+        state.writer.draw(partial(draw, list(history)))
+
+    with stopping_on_signals(run.stop), state.writer:
+        _train_epochs(fold, state, _step_progress(progress, clock), show)
         if fold.ranks.is_first:
-            _save_last(fold, run, _record(fold, state))
+            _save_last(fold, state)
         if run.stopped.is_set():
             return _record(fold, state)
         end = Clock(clock.total_steps, limit_seconds, clock.elapsed_before, clock.started)
@@ -100,6 +114,7 @@ def train_until_done(
         if run.stopped.is_set():
             return _record(fold, state)
         checkpoint = _record(fold, state).model_copy(update={"finished": True, "weights": chosen})
+        state.writer.finish()
         if fold.ranks.is_first:
             save_weights(cpu_weights(network.state_dict()), checkpoint, fold.folder / "checkpoint_final")
     return checkpoint
@@ -269,9 +284,10 @@ def _validate_epoch(
 
 
 def _save_now_and_then(fold: Fold, state: _Progress) -> None:
-    """Write the resume point after a step, also within a long epoch."""
+    """Write the resume point after a step, also within a long epoch; notice that an earlier one could not be."""
+    state.writer.check()
     if fold.ranks.is_first and time.monotonic() - state.saved >= SECONDS_BETWEEN_CHECKPOINTS:
-        _save_last(fold, state.run, _record(fold, state))
+        _save_last(fold, state)
         state.saved = time.monotonic()
 
 
@@ -300,8 +316,8 @@ def _keep(fold: Fold, state: _Progress, after_epoch: Callable[[list[EpochHistory
     write_history(state.history, fold.folder / "history.jsonl")
     after_epoch(state.history)
     if is_best:
-        weights = cpu_weights(run.kept_network.state_dict())
-        save_weights(weights, _record(fold, state), fold.folder / "checkpoint_best")
+        weights = float_weights(run.kept_network.state_dict())
+        _write(state, weights, _record(fold, state), fold.folder / "checkpoint_best")
 
 
 @contextmanager
@@ -336,10 +352,16 @@ def _record(fold: Fold, state: _Progress) -> Checkpoint:
     )
 
 
-def _save_last(fold: Fold, run: TrainingRun, record: Checkpoint) -> None:
+def _save_last(fold: Fold, state: _Progress) -> None:
+    run = state.run
     average = {} if run.average is None else run.average.state_dict()
-    weights = cpu_weights(run.network.state_dict())
-    save_resume_point(fold.last_checkpoint, record, weights, run.optimizer, average)
+    tensors = name_resume_tensors(float_weights(run.network.state_dict()), run.optimizer, average)
+    _write(state, tensors, _record(fold, state), fold.last_checkpoint)
+
+
+def _write(state: _Progress, tensors: StateDict, record: Checkpoint, path: Path) -> None:
+    """Write tensors as they are now, while training continues."""
+    state.writer.write(lambda copies: save_weights(copies, record, path), tensors)
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
