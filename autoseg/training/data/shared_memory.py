@@ -2,6 +2,8 @@
 
 An object is pickled without the content of its arrays, which lies in the memory; what comes out has its arrays there.
 The memory has no name in the system: it is gone with the last process that sees it, however that process ends.
+
+Tested in tests/training/data/test_workers.py.
 """
 
 import mmap
