@@ -12,6 +12,7 @@ IMAGE_NAME = "image"
 """Name of every job's case; what users call their files becomes no part of a path."""
 
 LABEL_MAP = "label-map"
+SEGMENTATION = "segmentation"
 UNCERTAINTY = "uncertainty"
 DISAGREEMENT = "disagreement"
 
@@ -85,7 +86,8 @@ class TaskResult:
     status: int = 200
     """HTTP status of the outcome."""
     files: dict[str, str] = field(default_factory=dict)
-    """Names of files in the task's folder by kind: label-map, uncertainty, disagreement."""
+    """Names of files in the task's folder by kind: label-map, segmentation (DICOM), uncertainty,
+    disagreement."""
     statistics: tuple[LabelFacts, ...] = ()
     centers: dict[int, tuple[float, float, float]] = field(default_factory=dict)
     """Mean voxel index (x, y, z) by label value, of those that are present, in the file's own axis order."""

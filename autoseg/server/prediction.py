@@ -7,14 +7,17 @@ Tested in tests/server/test_model_process.py.
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.errors import AutosegError, ImageFileError, PredictionError, WriteError
+from autoseg.errors import AutosegError, ImageFileError, InteropError, PredictionError, UsageError, WriteError
 from autoseg.imaging.arrays.display import choose_window
+from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.inference.files.case_pipeline import finish_case, prepare_case
+from autoseg.inference.files.dicom_outputs import write_dicom_maps
 from autoseg.inference.files.inputs import InputCase
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile
 from autoseg.inference.files.tables import LabelStatistics
@@ -26,6 +29,7 @@ from autoseg.server.messages import (
     DISAGREEMENT,
     IMAGE_NAME,
     LABEL_MAP,
+    SEGMENTATION,
     UNCERTAINTY,
     LabelFacts,
     ModelFacts,
@@ -73,6 +77,7 @@ def run_task(predictors: Mapping[str, Predictor], task: PredictionTask) -> TaskR
         return TaskResult(error=_without_paths(outcome.error, task), status=UNEXPECTED)
     maps = {
         LABEL_MAP: file.target,
+        SEGMENTATION: _segmentation_file(task, file).target,
         UNCERTAINTY: file.side_map("uncertainty"),
         DISAGREEMENT: file.side_map("disagreement"),
     }
@@ -101,7 +106,17 @@ def _predict(
     if task.slices and prepared.volume is not None:
         write_slices(prepared.volume, prediction.labels, choose_window(predictor.plan), task.folder)
     outcome = finish_case(predictor.case_predictor, file, prepared, prediction, choices)
+    series = prepared.template.series
+    if series is not None and not outcome.error:
+        segmentation = _segmentation_file(task, file)
+        hashed = predictor.case_predictor.weights_hash
+        write_dicom_maps(prediction, series, segmentation, predictor.plan.encoding, hashed, choices)
     return outcome, find_centers(prediction.labels, predictor.plan.encoding.values[0])
+
+
+def _segmentation_file(task: PredictionTask, file: OutputFile) -> OutputFile:
+    """The file of the DICOM segmentation, beside the label map."""
+    return replace(file, target=task.folder / f"{IMAGE_NAME}{SERIES_ENDING}")
 
 
 def find_centers(labels: NDArray[np.integer], background: int) -> dict[int, tuple[float, float, float]]:
@@ -131,7 +146,7 @@ def _explain_failure(error: Exception) -> tuple[int, str]:
         return NO_ROOM, f"the server's disk is full ({error}); try again later"
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         return NO_ROOM, "the server's memory is too small for this image now; try again later, or cut it into parts"
-    if isinstance(error, ImageFileError | PredictionError):
+    if isinstance(error, ImageFileError | PredictionError | InteropError | UsageError):
         return BAD_IMAGE, str(error)
     return UNEXPECTED, f"the prediction failed ({type(error).__name__}: {error}); tell whoever runs the server"
 

@@ -10,9 +10,12 @@ from nibabel.spatialimages import HeaderDataError
 from PIL import Image, UnidentifiedImageError
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.dicom.addresses import read_address
+from autoseg.imaging.formats.dicom.reading import list_series
 from autoseg.imaging.formats.nifti import GZIP_DAMAGES
-from autoseg.imaging.formats.reading import IMAGE_ENDINGS, split_ending
+from autoseg.imaging.formats.reading import IMAGE_ENDINGS, is_series, split_ending
 from autoseg.imaging.formats.volume import ITK_ENDINGS, NIFTI_ENDINGS
+from autoseg.interop.archives import ZIP_ENDING, list_safely
 
 VOXEL_BYTES = 4
 """Images are predicted in float32."""
@@ -23,7 +26,11 @@ def measure_image_bytes(path: Path) -> int:
 
     Raises:
         ImageFileError: If the header cannot be read.
+        InteropError: If a zip archive unpacks to far more than it has, or is damaged.
+        UsageError: If the image is DICOM, and the extra `dicom` is not installed.
     """
+    if is_series(path):
+        return _measure_series(path)
     ending = split_ending(path.name)[1]
     try:
         if ending in NIFTI_ENDINGS:
@@ -40,6 +47,14 @@ def measure_image_bytes(path: Path) -> int:
             f"{path}: the header cannot be read ({_first_line(error)}); save the image again"
         ) from error
     raise ImageFileError(f"{path}: files ending in {ending or '(nothing)'} are not supported")
+
+
+def _measure_series(path: Path) -> int:
+    """Bytes of the largest image of a DICOM file or zip archive, or of the whole archive where that is more."""
+    file = read_address(path).path
+    unpacked = sum(list_safely(file).values()) if file.suffix.lower() == ZIP_ENDING else 0
+    voxels = [sum(math.prod(frame.shape) * frame.channels for frame in stack.frames) for stack in list_series(path)]
+    return max(unpacked, VOXEL_BYTES * max(voxels, default=0))
 
 
 def _count_itk_numbers(path: Path) -> int:

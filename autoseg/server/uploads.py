@@ -22,8 +22,11 @@ IMAGE_STARTS: dict[str, tuple[bytes, ...]] = {
     ".bmp": (b"BM",),
     ".tif": (b"II", b"MM"),
     ".tiff": (b"II", b"MM"),
+    ".zip": (b"PK",),
+    ".dcm": (b"",),
 }
-"""First bytes of the formats that the server takes, by ending: length of the header 348 or 540 in NIfTI."""
+"""First bytes of the formats that the server takes, by ending: length of the header 348 or 540 in NIfTI; a DICOM file
+may begin with anything. A zip archive holds a DICOM series."""
 
 MAX_CHANNELS = 64
 """Files in one request."""

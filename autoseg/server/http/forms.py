@@ -4,6 +4,7 @@ Tested in tests/server/http/test_v1.py.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from autoseg.imaging.formats.dicom.addresses import DicomAddress
+from autoseg.imaging.formats.reading import is_series
 from autoseg.server.jobs import Job, Jobs, QueueFullError, StoppingError
 from autoseg.server.uploads import MAX_CHANNELS, RefusedUploadError, Upload, store_images
 
@@ -70,6 +73,19 @@ async def store(uploads: list[Upload], folder: Path) -> tuple[Path, ...]:
     except RefusedUploadError as error:
         raise HTTPException(error.status, error.sentence) from error
     return files
+
+
+def choose_series(images: tuple[Path, ...], series: str) -> tuple[Path, ...]:
+    """The images, of which DICOM ones are those of a series, where one is named.
+
+    Raises:
+        HTTPException: If it is neither a number nor a UID.
+    """
+    if not series:
+        return images
+    if not re.fullmatch(r"[0-9.]{1,64}(-[0-9]{1,4})?", series):
+        raise HTTPException(400, f"the series {series[:80]!r} is neither a number nor a UID")
+    return tuple(DicomAddress(path, series).written() if is_series(path) else path for path in images)
 
 
 @contextmanager

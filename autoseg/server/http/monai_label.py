@@ -29,7 +29,7 @@ from autoseg.server.http.forms import files_of, find_model, open_form, reserved_
 from autoseg.server.http.gate import is_same_secret
 from autoseg.server.http.waiting import wait_for_client
 from autoseg.server.jobs import Job, Jobs
-from autoseg.server.messages import LABEL_MAP, ModelFacts, PredictionTask
+from autoseg.server.messages import LABEL_MAP, SEGMENTATION, ModelFacts, PredictionTask
 from autoseg.server.settings import ServerSettings
 from autoseg.server.stored_images import StoredImage, StoredImages
 from autoseg.server.viewer_files import NUMBER_TYPES, write_for_viewer
@@ -37,7 +37,7 @@ from autoseg.server.viewer_files import NUMBER_TYPES, write_for_viewer
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha")
 """What may be asked for as `result_extension`."""
 
-OUTPUTS = ("all", "image", "json")
+OUTPUTS = ("all", "image", "json", "dicom_seg")
 
 READ_BYTES = 2**18
 
@@ -232,6 +232,8 @@ class MonaiLabelRoutes:
         after = BackgroundTask(self._jobs.remove, job)
         if output == "json":
             return JSONResponse(params, background=after)
+        if output == "dicom_seg":
+            return self._send_segmentation(job, after)
         path = job.folder / f"label_map{wishes['ending']}"
         write_for_viewer(
             job.folder / result.files[LABEL_MAP], path, facts.labels,
@@ -240,6 +242,14 @@ class MonaiLabelRoutes:
         if output == "image":
             return FileResponse(path, filename=path.name, media_type="application/octet-stream", background=after)
         return _multipart(params, path, after)
+
+    def _send_segmentation(self, job: Job, after: BackgroundTask) -> Response:
+        """The DICOM segmentation, which only images of DICOM have."""
+        name = None if job.result is None else job.result.files.get(SEGMENTATION)
+        if name is None:
+            self._jobs.remove(job)
+            raise HTTPException(400, "the image is not DICOM, so it has no DICOM segmentation; ask for another output")
+        return FileResponse(job.folder / name, filename=name, media_type="application/dicom", background=after)
 
 
 def _describe_model(facts: ModelFacts) -> dict[str, Any]:

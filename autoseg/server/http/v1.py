@@ -19,7 +19,7 @@ from autoseg.server.http.answers import (
     describe_models,
     describe_statistics,
 )
-from autoseg.server.http.forms import files_of, find_model, open_form, reserved_job, store, text_of
+from autoseg.server.http.forms import choose_series, files_of, find_model, open_form, reserved_job, store, text_of
 from autoseg.server.http.waiting import wait_until_over
 from autoseg.server.jobs import Job, Jobs
 from autoseg.server.messages import PredictionTask
@@ -48,6 +48,9 @@ UPLOAD_SCHEMA: dict[str, Any] = {
                         },
                         "model": {"type": "string", "description": "name of the model; not needed if there is one"},
                         "format": {"type": "string", "enum": list(FORMATS), "description": "default: the image's"},
+                        "series": {
+                            "type": "string", "description": "number or UID of the series, of DICOM files with several",
+                        },
                         "uncertainty": {"type": "boolean", "default": False},
                         "slices": {
                             "type": "boolean", "default": False, "description": "whether slices can be fetched as PNG",
@@ -95,7 +98,8 @@ class Routes:
         with reserved_job(self._jobs) as job:
             async with open_form(request) as form:
                 model = find_model(self._jobs, text_of(form, "model"))
-                images = await store(files_of(form, "image", "file"), job.folder)
+                stored = await store(files_of(form, "image", "file"), job.folder)
+                images = choose_series(stored, text_of(form, "series"))
                 job.task = PredictionTask(
                     model=model,
                     images=images,
@@ -143,7 +147,7 @@ class Routes:
         return Response(picture, media_type="image/png")
 
     def send_file(self, job: str, kind: str) -> FileResponse:
-        """A result: `label-map`, `uncertainty` or `disagreement`."""
+        """A result: `label-map`, `segmentation` (of DICOM images), `uncertainty` or `disagreement`."""
         found = self._find_done(job)
         name = None if found.result is None else found.result.files.get(kind)
         if name is None:
@@ -171,10 +175,12 @@ def _is_true(text: str) -> bool:
 
 
 def _choose_ending(asked: str, image: Path) -> str:
-    """Ending of the label map: as asked, else the image's; PNG for 2D images."""
+    """Ending of the label map: as asked, else the image's; PNG for 2D images, NIfTI for DICOM."""
     own = label_map_ending(split_ending(image.name)[1])
-    if not asked or own == ".png":
+    if own == ".png" or (not asked and own in FORMATS):
         return own
+    if not asked:
+        return FORMATS[0]  # DICOM; its segmentation comes beside it
     ending = asked if asked.startswith(".") else f".{asked}"
     if ending not in FORMATS:
         raise HTTPException(400, f"{asked!r} is not a format of label maps here; use one of {' '.join(FORMATS)}")

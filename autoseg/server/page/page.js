@@ -66,6 +66,7 @@ async function send(files) {
   const form = new FormData();
   form.append("model", byId("model").value);
   form.append("slices", "true");
+  form.append("series", byId("series").value.trim());
   form.append("uncertainty", String(byId("uncertainty").checked));
   for (const file of files) form.append("image", file, file.name);
   setBusy(true);

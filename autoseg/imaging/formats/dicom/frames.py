@@ -37,6 +37,10 @@ _VARYING = (
 """Attributes that tell images of one series at the same positions apart, the most telling first."""
 
 
+MAX_FRAMES = 100_000
+"""Largest number of frames in one file: a damaged or malicious header may claim any."""
+
+
 @dataclass(frozen=True)
 class Intensities:
     """How the stored values of a frame become intensities."""
@@ -127,12 +131,19 @@ def frames_of(header: Header, source: DicomSource, name: str) -> tuple[Frame, ..
         or header.get("Modality") == "RTDOSE"
     ):
         return ()
+    _check_number_of_frames(header, source.describe(name))
     with quiet():
         try:
             count = int(header.get("NumberOfFrames") or 1)
             return tuple(make_frame(header, name, index) for index in range(count))
         except DICOM_ERRORS as error:
             raise ImageFileError(f"{source.describe(name)}: cannot be read as DICOM: {describe(error)}") from error
+
+
+def _check_number_of_frames(header: Header, file: str) -> None:
+    found = str(header.get("NumberOfFrames") or 1)
+    if found.isdecimal() and int(found) > MAX_FRAMES:
+        raise ImageFileError(f"{file}: claims to have {found} frames, expected up to {MAX_FRAMES}; save it again")
 
 
 def make_frame(header: Header, name: str, index: int) -> Frame:
