@@ -64,6 +64,7 @@ def test_layouts(tmp_path, layout):
     names = ("liver", "spleen") if label.endswith(".dcm") else ("label_1", "label_2")
     assert {name: described.labels[name] for name in names} == {names[0]: 1, names[1]: 2}
     assert described.file_ending == ".nii.gz"
+    assert any("DICOM segmentations" in note for note in described.notes) == label.endswith(".dcm")
     assert IDENTITY not in described.model_dump_json()
     read = read_case(root, described.cases[2], described.encoding, "as_stored")
     np.testing.assert_array_equal(read.labels, expected[2])

@@ -41,6 +41,11 @@ def is_segmentation(file: str) -> bool:
     return file.lower().endswith((SEGMENTATION_ENDING, *DICOM_ENDINGS))
 
 
+def is_dicom_file(file: str) -> bool:
+    """Whether a file is one of DICOM by its name."""
+    return file.lower().endswith(DICOM_ENDINGS)
+
+
 def read_segments(path: Path) -> tuple[Segment, ...]:
     """Read the segments that the header of a segmentation names; no voxels are read.
 
@@ -54,7 +59,7 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
     References:
         3D Slicer, vtkMRMLSegmentationStorageNode (Segment0_Name, Segment0_LabelValue, Segment0_Layer).
     """
-    if _is_dicom(path):
+    if is_dicom_file(path.name):
         return tuple(Segment(part.name, part.layer, part.value) for part in read_dicom_segments(path))
     fields: dict[int, dict[str, str]] = {}
     try:
@@ -92,7 +97,7 @@ def read_layers(path: Path) -> Volume:
     Raises:
         ImageFileError: If the file cannot be read, or its values are not whole numbers.
     """
-    if _is_dicom(path):
+    if is_dicom_file(path.name):
         return read_dicom_layers(path)
     volume = read_itk(path)
     if volume.array.dtype.kind not in "ui":
@@ -134,10 +139,6 @@ def place_on_grid(volume: Volume, grid: Grid) -> Volume:
     array: AnyArray = np.zeros((len(volume.array), *grid.shape), dtype=volume.array.dtype)
     array[:, *map(slice, first, last)] = inside
     return replace(volume, array=array, grid=grid)
-
-
-def _is_dicom(path: Path) -> bool:
-    return path.name.lower().endswith(DICOM_ENDINGS)
 
 
 def _refuse_doubles(segments: tuple[Segment, ...], path: Path) -> None:

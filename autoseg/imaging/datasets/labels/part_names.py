@@ -12,7 +12,7 @@ from autoseg.errors import DatasetError, ImageFileError
 from autoseg.imaging.datasets.checks import CaseFacts
 from autoseg.imaging.datasets.labels.label_parts import name_values
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset
-from autoseg.imaging.formats.segmentations import is_segmentation, read_segments
+from autoseg.imaging.formats.segmentations import is_dicom_file, is_segmentation, read_segments
 from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, Fault, LabelPart
 
 _LISTED = 8
@@ -76,7 +76,9 @@ def split_segmentations(found: FoundDataset) -> FoundDataset:
     cases = tuple(
         files.model_copy(update={"parts": parts[files.case]}) if files.case in parts else files for files in found.cases
     )
-    note = f"recognised 3D Slicer's segmentations; segments are matched by name: {_few(names)}"
+    is_dicom = all(is_dicom_file(part.file) for of_case in parts.values() for part in of_case)
+    kind = "DICOM" if is_dicom else "3D Slicer's"
+    note = f"recognised {kind} segmentations; segments are matched by name: {_few(names)}"
     return replace(found, cases=cases, faults=(*found.faults, *faults), notes=(*found.notes, note))
 
 

@@ -41,6 +41,8 @@ _COPIED = (
     "PositionReferenceIndicator",
 )  # fmt: skip
 
+_ROUNDING = 1e-9
+
 _DECIMALS = 4
 """Decimals of coordinates in mm."""
 
@@ -94,7 +96,7 @@ def find_keyhole_contours(mask: NDArray[np.bool_]) -> Iterator[Points]:
         contour, *holes = sorted(found, key=lambda points: float(points[:, 0].min()))
         for hole in holes:
             contour = _with_keyhole(contour, hole)
-        yield contour
+        yield _without_points_on_the_way(contour)
 
 
 def _with_keyhole(contour: Points, hole: Points) -> Points:
@@ -115,11 +117,20 @@ def _with_keyhole(contour: Points, hole: Points) -> Points:
     return np.concatenate([contour[: edge + 1], [begin, end], around, [end, begin], contour[edge + 1 :]])
 
 
+def _without_points_on_the_way(contour: Points) -> Points:
+    """A contour without points at which it goes straight on."""
+    before, after = contour - np.roll(contour, 1, axis=0), np.roll(contour, -1, axis=0) - contour
+    is_straight = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) < _ROUNDING
+    turns: Points = contour[~(is_straight & ((before * after).sum(axis=1) > 0))]
+    return turns
+
+
 def _make_object(source: Header) -> Header:
     pydicom = import_dicom("pydicom")
     made, now = pydicom.Dataset(), datetime.now().astimezone()
     made.file_meta = pydicom.dataset.FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    # explicit VR has no room for contours of more than 64 KB
+    made.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     for key in _COPIED:
         if key in source:
             setattr(made, key, source.get(key))
@@ -178,11 +189,22 @@ def _contours(number: int, segment: Segment, on_slices: NDArray[np.unsignedinteg
             contour.ContourImageSequence = [_image(source, with_frame=is_multi_frame)]
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(points)
-            contour.ContourData = [f"{value:.{_DECIMALS}f}" for value in _in_patient(points, source, series).ravel()]
+            _set_numbers(contour, "ContourData", _in_patient(points, source, series))
             contours.append(contour)
     if contours:
         of_region.ContourSequence = contours
     return of_region
+
+
+def _set_numbers(item: Header, key: str, numbers: NDArray[np.float64]) -> None:
+    """Set decimal numbers as the text that is stored; pydicom takes minutes to check each of a million."""
+    pydicom = import_dicom("pydicom")
+    text = "\\".join(f"{number:.{_DECIMALS}f}" for number in numbers.ravel().tolist()).encode()
+    text += b" " * (len(text) % 2)
+    tag = pydicom.tag.Tag(key)
+    item[tag] = pydicom.dataelem.RawDataElement(
+        tag, "DS", len(text), text, value_tell=0, is_implicit_VR=True, is_little_endian=True
+    )
 
 
 def _in_patient(points: Points, source: SourceSlice, series: DicomSeries) -> NDArray[np.float64]:

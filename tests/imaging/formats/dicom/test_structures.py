@@ -81,6 +81,27 @@ def test_contours_lie_around_the_labelled_voxels_of_their_slices(tmp_path, geome
             np.testing.assert_array_equal(fill(contours.get(uid, []), plane.shape), np.isin(plane, segment.values))
 
 
+def test_straight_edges_have_no_points_between_their_ends():
+    mask = np.zeros((9, 12), dtype=bool)
+    mask[2:7, 3:10] = True
+    (contour,) = find_keyhole_contours(mask)
+    assert len(contour) == 8  # each corner is cut
+
+
+def test_contour_that_is_longer_than_64_kilobytes(tmp_path):
+    comb = np.zeros((3, 200, 120), dtype=np.uint8)
+    comb[:, 0], comb[:, :, ::4], comb[:, ::2, 1::4] = 1, 1, 1
+    series = Series(stored=comb.astype(np.uint16) * 100)
+    volume = read_image([series.write(tmp_path / "a")])
+    assert volume.template.series is not None
+    labels = np.zeros(volume.grid.shape, np.uint16)
+    labels[1] = comb[1] * 3
+    path = write_structures(labels, volume.template.series, SEGMENTS, Algorithm("abc"), tmp_path / "rt.dcm")
+    (contour,) = pydicom.dcmread(path).ROIContourSequence[0].ContourSequence
+    assert contour.NumberOfContourPoints > 5_000
+    assert len(contour.ContourData) == 3 * contour.NumberOfContourPoints
+
+
 def test_matplotlib_finds_the_same_voxels_inside():
     mask = np.zeros((12, 12), dtype=bool)
     mask[2:10, 1:11] = True
