@@ -56,6 +56,8 @@ class BatchStream:
     """The part of each batch to make."""
     intensity_on_device: bool = False
     """Leave all augmentation but rotation, scaling and a cascade's to `DeviceAugmentation`."""
+    distance_shapes: tuple[tuple[int, ...], ...] = ()
+    """Spatial shapes of the levels at which batches bring the distance maps of the boundary loss."""
 
 
 class Batch(TypedDict):
@@ -64,13 +66,16 @@ class Batch(TypedDict):
     image: NDArray[np.float32]
     """(B, C, Z, Y, X), or (B, C, Y, X) for a 2D configuration; contiguous. In a cascade the previous configuration's
     label maps are the last channels, one per foreground label, 0 or 1."""
-    target: NDArray[np.int16]
-    """Label indices, (B, Z, Y, X) or (B, Y, X); the ignore index is kept. Where the case has no voxel: background, or
-    -1 if augmentation continues on the device."""
+    target: NDArray[np.int8] | NDArray[np.int16]
+    """Label indices, (B, Z, Y, X) or (B, Y, X), in the smallest type; the ignore index is kept. Where the case has no
+    voxel: background, or -1 if augmentation continues on the device."""
     cases: list[str]
     """Case id by sample."""
     seeds: NotRequired[NDArray[np.int64]]
     """Seeds of the augmentation that continues on the device, (B,), not negative."""
+    distances: NotRequired[tuple[NDArray[np.float32], ...]]
+    """Signed distances to the boundaries of the target as it is when all augmentation is done, at each level of
+    `BatchStream.distance_shapes`, (B, F, *S)."""
 
 
 class DrawnBatch(Batch):

@@ -5,6 +5,7 @@ Tested in tests/training/steps/test_loop.py.
 
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,18 @@ from autoseg.networks.device_types import Event, Stream, device_type
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.batch import Batch
 
-DeviceBatch = tuple[Tensor, Tensor, list[str]]
-"""A batch, ready for the network: image (B, C, *S) float32, in the network's memory layout; label indices (B, *S)
-int64; and the case id by sample."""
+
+class DeviceBatch(NamedTuple):
+    """A batch, ready for the network."""
+
+    image: Tensor
+    """(B, C, *S) float32, in the network's memory layout."""
+    target: Tensor
+    """Label indices, (B, *S) int64."""
+    cases: list[str]
+    """Case id by sample."""
+    distances: tuple[Tensor, ...]
+    """Distance maps of the boundary loss by level, (B, F, *S) float32; empty for other losses."""
 
 
 class DeviceFeed:
@@ -50,20 +60,21 @@ class DeviceFeed:
         self._module = device_type(device).module
         self._augmentation = augmentation
         self._stream = stream
-        self._ahead: tuple[Batch, Tensor, Tensor] | None = None
+        self._ahead: tuple[Batch, list[Tensor]] | None = None
         self._blocked_seconds = 0.0
         self._idle_from: Event | None = None
         self._idle: list[tuple[Event, Event]] = []
 
     def take(self) -> DeviceBatch:
         """The next batch; waits for the loader if it was not fetched before."""
-        batch, image, target = self._ahead or self._copy(self._read())
+        batch, (image, target, *distances) = self._ahead or self._copy(self._read())
         self._ahead = None
         if self._stream is not None:
-            self._await_copy(self._stream, image, target)
+            self._await_copy(self._stream, image, target, *distances)
         if self._augmentation is not None and "seeds" in batch:
             image, target = self._augmentation(image, target, np.asarray(batch["seeds"]))
-        return image.contiguous(memory_format=self._layout), target.long(), batch["cases"]
+        image = image.contiguous(memory_format=self._layout)
+        return DeviceBatch(image, target.long(), batch["cases"], tuple(distances))
 
     def fetch_next(self) -> None:
         """Read and copy the next batch already; called when the device has been given work."""
@@ -89,16 +100,13 @@ class DeviceFeed:
         self._blocked_seconds += time.monotonic() - asked
         return batch
 
-    def _copy(self, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
-        image, target = torch.from_numpy(batch["image"]), torch.from_numpy(batch["target"])
+    def _copy(self, batch: Batch) -> tuple[Batch, list[Tensor]]:
+        """A batch and its tensors on the device: image, target in the loader's small type, distances."""
+        tensors = [torch.from_numpy(array) for array in (batch["image"], batch["target"], *batch.get("distances", ()))]
         if self._stream is None:
-            return batch, image.to(self._device), target.to(self._device)
+            return batch, [tensor.to(self._device) for tensor in tensors]
         with self._module.stream(self._stream):
-            return (
-                batch,
-                image.pin_memory().to(self._device, non_blocking=True),
-                target.pin_memory().to(self._device, non_blocking=True),  # int16: widened there, fewer bytes to copy
-            )
+            return batch, [tensor.pin_memory().to(self._device, non_blocking=True) for tensor in tensors]
 
     def _await_copy(self, stream: Stream, *tensors: Tensor) -> None:
         """Let the device's main stream wait for the copies, and record when it continues."""

@@ -13,6 +13,7 @@ from itertools import count
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.labels import Locations
@@ -23,6 +24,7 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import Configuration
 from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
+from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
 from autoseg.training.data.batch import Batch, BatchStream, DrawnBatch
 from autoseg.training.data.sampling import (
@@ -33,6 +35,7 @@ from autoseg.training.data.sampling import (
     is_forced_foreground,
 )
 from autoseg.training.data.workers import deliver
+from autoseg.training.losses.boundary import count_distance_classes, measure_distances
 
 LABEL_BYTES = 2
 """Per voxel of a label map."""
@@ -176,13 +179,20 @@ class PatchLoader:
         self.first_batch = stream.first_batch
         self.label_type = smallest_label_type(encoding)
         self.num_previous = num_previous
+        self.encoding = encoding
+        self.distance_shapes = stream.distance_shapes
+        self.on_device = None
+        if stream.rules is not None and stream.intensity_on_device:
+            self.on_device = build_device_augmentation(configuration, stream.rules)
 
     def batch_bytes(self) -> int:
         """Size of all arrays of a batch in bytes."""
         voxels = len(self.samples) * math.prod(self.box)
         channels = self.cases[0].array.shape[0] - 1 + self.num_previous
         seeds = len(self.samples) * np.dtype(np.int64).itemsize
-        return voxels * (channels * np.dtype(np.float32).itemsize + self.label_type.itemsize) + seeds
+        distances = count_distance_classes(self.encoding) * sum(math.prod(shape) for shape in self.distance_shapes)
+        floats = voxels * channels + len(self.samples) * distances
+        return floats * np.dtype(np.float32).itemsize + voxels * self.label_type.itemsize + seeds
 
     def draw_batch(self, number: int) -> Batch:
         """Make a batch by its number.
@@ -236,7 +246,22 @@ class PatchLoader:
         batch = Batch(image=made["image"], target=made["target"].astype(self.label_type), cases=names)
         if "seeds" in made:
             batch["seeds"] = made["seeds"]
+        if self.distance_shapes:
+            target = self._augmented_target(batch)
+            batch["distances"] = tuple(
+                measure_distances(target, self.encoding, shape) for shape in self.distance_shapes
+            )
         return batch
+
+    def _augmented_target(self, batch: Batch) -> NDArray[np.integer]:
+        """The target that the loss gets: where the device continues, as its seeds will make it mirror the samples."""
+        target = np.maximum(batch["target"], 0)
+        if self.on_device is None:
+            return target
+        for labels, seed in zip(target, batch["seeds"], strict=True):
+            axes = self.on_device.draw(np.random.default_rng(seed), labels.ndim).mirrored_axes
+            labels[...] = np.flip(labels, axes)
+        return target
 
     @contextmanager
     def _naming(self, task: str) -> Iterator[None]:

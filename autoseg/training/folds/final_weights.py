@@ -56,7 +56,7 @@ def _compare(
     counts = [PseudoDice(run.encoding) for _ in networks]
     feed = DeviceFeed(batches, run.settings.device, run.copy_stream, run.layout)
     for _ in range(max(run.spec.validation_steps, MIN_BATCHES)):
-        image, target, _ = feed.take()
+        image, target, *_ = feed.take()
         for network, count in zip(networks, counts, strict=True):
             with run.autocast():
                 logits: Tensor = network(image)

@@ -326,7 +326,7 @@ def _comparison_batches(fold: Fold) -> Iterator[Iterator[Batch] | None]:
     if fold.spec.weight_average_decay is None or not fold.split.validation:
         yield None
         return
-    with closing(open_validation_batches(fold, 0)) as batches:
+    with closing(open_validation_batches(fold, 0, for_loss=False)) as batches:
         yield batches
 
 

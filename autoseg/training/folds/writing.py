@@ -17,8 +17,9 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-import torch
 from torch import Tensor
+
+from autoseg.networks.device_types import Event, device_type
 
 logger = logging.getLogger("autoseg.train")
 
@@ -31,7 +32,7 @@ class HostCopy:
     """Tensors as they were when they were copied, in the memory of the host."""
 
     tensors: dict[str, Tensor]
-    copied: torch.cuda.Event | None
+    copied: Event | None
     """Comes when a GPU has copied them; None: they are there."""
 
     def wait(self) -> dict[str, Tensor]:
@@ -42,15 +43,22 @@ class HostCopy:
 
 
 def copy_to_host(tensors: Mapping[str, Tensor]) -> HostCopy:
-    """Copy tensors as they are now; what is queued on a GPU later cannot change the copy, and the host does not wait.
+    """Copy tensors as they are now; what is queued on a GPU later cannot change the copy.
+
+    The host does not wait, but for a GPU without streams.
 
     Args:
         tensors: Tensors by name. Copies of those on a GPU lie in pinned memory, which torch keeps for the next ones.
     """
-    copies = {name: tensor.detach().to("cpu", non_blocking=True, copy=True) for name, tensor in tensors.items()}
-    if not any(tensor.is_cuda for tensor in tensors.values()):
+    rows = [device_type(tensor.device) for tensor in tensors.values()]
+    streaming = next((row for row in rows if row.has_streams), None)
+    copies = {
+        name: tensor.detach().to("cpu", non_blocking=row.has_streams, copy=True)
+        for (name, tensor), row in zip(tensors.items(), rows, strict=True)
+    }
+    if streaming is None:
         return HostCopy(copies, None)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied: Event = streaming.module.Event()
     copied.record()
     return HostCopy(copies, copied)
 

@@ -1,8 +1,9 @@
 """How far probability lies outside the reference's boundary.
 
-The distance maps are made on the CPU by scipy, two transforms for each sample and foreground class of each step: about
-0.2 microseconds per voxel and class on one core (90,000 voxels and two classes, batch 2: 65 ms). The target is copied
-there first, so that a GPU waits.
+The distance maps are made on the CPU by scipy, two transforms for each sample and foreground class: about 0.2
+microseconds per voxel and class on one core (90,000 voxels and two classes, batch 2: 65 ms). The loader's workers make
+them with each batch, so that neither the training process nor a GPU waits for them. A loss that is called without them
+makes the same ones itself.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from autoseg.training.losses.level import Level, mean_of
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.plan import Configuration
+from autoseg.training.losses.level import Level, downsample_target, mean_of, region_target
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class BoundaryTerm:
     def sums(self, level: Level) -> Tensor:
         """Sum probability times distance and count voxels times classes, (2,)."""
         probabilities = level.probabilities  # (B, F, V)
-        distances = torch.from_numpy(_distances(level)).to(probabilities.device)
+        distances = level.distances
+        if distances is None:
+            distances = torch.from_numpy(_distances_of(level)).to(probabilities.device)
         count = level.annotated_per_sample().sum() * probabilities.shape[1]
         return torch.stack([(probabilities * distances).sum(), count.to(probabilities.dtype)])
 
@@ -41,14 +46,65 @@ class BoundaryTerm:
         return mean_of(sums)
 
 
-def _distances(level: Level) -> NDArray[np.float32]:
-    """Signed distances of every sample and class, (B, F, V)."""
+def distance_shapes(configuration: Configuration) -> tuple[tuple[int, ...], ...]:
+    """Spatial shapes of the outputs that the boundary loss weighs, full resolution first; none for other losses.
+
+    Example: patch (32, 64, 64), strides (1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2) and deep supervision have the
+    outputs (32, 64, 64), (32, 32, 32) and (16, 16, 16), of which the last one has no weight.
+    """
+    if configuration.training.loss != "boundary":
+        return ()
+    network = configuration.network
+    num_outputs = len(network.features) - 1 if network.deep_supervision else 1
+    shapes, shape = [], np.array(configuration.patch_size)
+    for strides in network.strides[: max(1, num_outputs - 1)]:
+        shape = shape // np.array(strides)
+        shapes.append(tuple(shape.tolist()))
+    return tuple(shapes)
+
+
+def count_distance_classes(encoding: LabelEncoding) -> int:
+    """Number of classes that have a distance map: foreground labels, or regions."""
+    return len(encoding.heads) - (encoding.activation == "softmax")
+
+
+def measure_distances(
+    target: NDArray[np.integer], encoding: LabelEncoding, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Signed distances of every sample and class at one level.
+
+    Args:
+        target: Label indices at full resolution as the loss gets them, (B, *S); not negative.
+        encoding: Labels of the dataset.
+        shape: Spatial shape of the level.
+
+    Returns:
+        Voxels of the level, (B, F, *shape), for its F foreground labels or regions.
+    """
+    labels = downsample_target(torch.from_numpy(target), shape)
+    if encoding.activation == "sigmoid":
+        regions, mask = region_target(labels, encoding)
+        return _distances(regions.bool().numpy(), None if mask is None else mask.bool().numpy())
+    foreground = torch.arange(1, len(encoding.heads)).view(1, -1, *(1,) * len(shape))
+    inside = (labels.unsqueeze(1) == foreground).numpy()
+    if encoding.ignore_value is None:
+        return _distances(inside, None)
+    return _distances(inside, (labels != len(encoding.values)).unsqueeze(1).numpy())
+
+
+def _distances_of(level: Level) -> NDArray[np.float32]:
+    """Signed distances of a level that has none yet, (B, F, V)."""
     inside = (level.reference > 0).cpu().numpy()
-    outside = ~inside if level.annotated is None else ~inside & level.annotated.cpu().numpy()
+    annotated = None if level.annotated is None else level.annotated.cpu().numpy().reshape(-1, 1, *level.spatial_shape)
+    return _distances(inside.reshape(*inside.shape[:2], *level.spatial_shape), annotated).reshape(inside.shape)
+
+
+def _distances(inside: NDArray[np.bool_], annotated: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Signed distances of masks (B, F, *S), of which those of one sample have the same annotated voxels (B, 1, *S)."""
+    outside = ~inside if annotated is None else ~inside & annotated
     distances = np.empty(inside.shape, np.float32)
     for index in np.ndindex(*inside.shape[:2]):
-        masks = (mask[index].reshape(level.spatial_shape) for mask in (inside, outside))
-        distances[index] = signed_distance(*masks).reshape(-1)
+        distances[index] = signed_distance(inside[index], outside[index])
     return distances
 
 

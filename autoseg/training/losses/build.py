@@ -31,7 +31,13 @@ class SegmentationLoss:
     """Weight of each output, full resolution first."""
     across_ranks: Reduce
 
-    def __call__(self, outputs: Tensor | Sequence[Tensor], target: Tensor, progress: float = 1.0) -> Tensor:
+    def __call__(
+        self,
+        outputs: Tensor | Sequence[Tensor],
+        target: Tensor,
+        progress: float = 1.0,
+        distances: Sequence[Tensor] = (),
+    ) -> Tensor:
         """Compare logits with label indices.
 
         Args:
@@ -39,25 +45,38 @@ class SegmentationLoss:
                 with weight 1, whatever `level_weights` says.
             target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
             progress: Fraction of the training that is done, [0, 1]; only the boundary loss depends on it.
+            distances: For the boundary loss: signed distances at each output that has a weight, (B, F, *S) each, as
+                `measure_distances` gives them; none: the loss makes them.
 
         Returns:
             The loss of the global batch, the same in all processes, a float32 scalar; outputs of weight 0 get no
             gradient.
 
         Raises:
-            ValueError: If the number of outputs is not the number of weights.
+            ValueError: If the number of outputs is not the number of weights, or distances have other shapes.
         """
         if isinstance(outputs, Tensor):
-            return self._weighted([(outputs, 1.0)], target, progress)
+            return self._weighted([(outputs, 1.0)], target, progress, distances[:1])
         if len(outputs) != len(self.level_weights):
             raise ValueError(
                 f"{len(outputs)} outputs of the network, but {len(self.level_weights)} weights of the loss"
             )
         pairs = zip(outputs, self.level_weights, strict=True)
-        return self._weighted([(logits, weight) for logits, weight in pairs if weight > 0.0], target, progress)
+        weighted = [(logits, weight) for logits, weight in pairs if weight > 0.0]
+        return self._weighted(weighted, target, progress, distances)
 
-    def _weighted(self, outputs: Sequence[tuple[Tensor, float]], target: Tensor, progress: float) -> Tensor:
-        levels = [build_level(logits, target, self.encoding) for logits, _ in outputs]
+    def _weighted(
+        self,
+        outputs: Sequence[tuple[Tensor, float]],
+        target: Tensor,
+        progress: float,
+        distances: Sequence[Tensor],
+    ) -> Tensor:
+        by_level: Sequence[Tensor | None] = distances or [None] * len(outputs)
+        levels = [
+            build_level(logits, target, self.encoding, of_level)
+            for (logits, _), of_level in zip(outputs, by_level, strict=True)
+        ]
         sums = self._gather([weighted.term.sums(level) for level in levels for weighted in self.terms])
         totals = []
         for _, level_weight in outputs:

@@ -7,7 +7,8 @@ time and gives the same gradients, but for the order of floating-point sums.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from autoseg.training.steps.run import MemorySaving, TrainingRun
 logger = logging.getLogger("autoseg.train")
 
 
-def compute_gradients(run: TrainingRun, image: Tensor, target: Tensor, progress: float) -> Tensor:
+def compute_gradients(
+    run: TrainingRun, image: Tensor, target: Tensor, progress: float, distances: Sequence[Tensor] = ()
+) -> Tensor:
     """Put the gradients of one batch into the parameters, with less and less memory if it does not suffice.
 
     Args:
@@ -27,6 +30,7 @@ def compute_gradients(run: TrainingRun, image: Tensor, target: Tensor, progress:
         image: (B, C, *S), on the device.
         target: Label indices, (B, *S).
         progress: Fraction of the training that is done, [0, 1].
+        distances: Distance maps of the boundary loss by level, as the loader made them.
 
     Returns:
         The loss, a scalar without gradient.
@@ -38,7 +42,7 @@ def compute_gradients(run: TrainingRun, image: Tensor, target: Tensor, progress:
     while True:
         run.optimizer.zero_grad(set_to_none=True)
         try:
-            return _compute_once(run, image, target, progress)
+            return _compute_once(run, image, target, progress, distances)
         except (RuntimeError, MemoryError) as error:
             saving = _next_saving(run, len(image))
             if saving is None or not is_out_of_memory(error):
@@ -49,20 +53,25 @@ def compute_gradients(run: TrainingRun, image: Tensor, target: Tensor, progress:
         _adopt(run, saving)
 
 
-def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: float) -> Tensor:
+def _compute_once(
+    run: TrainingRun, image: Tensor, target: Tensor, progress: float, distances: Sequence[Tensor]
+) -> Tensor:
     samples = run.saving.samples
+    compare = partial(run.loss, target=target, progress=progress, distances=distances)
     if samples is not None and samples < len(image):
-        return _compute_in_parts(run, image, target, progress, samples)
+        return _compute_in_parts(run, torch.split(image, samples), compare)
     with run.autocast():
         outputs = run.training_call(image)
-    loss = run.loss(outputs, target, progress=progress)
+    loss = compare(outputs)
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()] if run.saving.recompute else []
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     _set(buffers)  # what is computed again would count twice in the statistics of batch normalisation
     return loss.detach()
 
 
-def _compute_in_parts(run: TrainingRun, image: Tensor, target: Tensor, progress: float, samples: int) -> Tensor:
+def _compute_in_parts(
+    run: TrainingRun, parts: Sequence[Tensor], compare: Callable[[Tensor | list[Tensor]], Tensor]
+) -> Tensor:
     """The same gradients with the activations of few samples in memory.
 
     The loss may compare samples with each other, as the Dice of a batch does, so its gradient with respect to the
@@ -71,14 +80,13 @@ def _compute_in_parts(run: TrainingRun, image: Tensor, target: Tensor, progress:
     References:
         Gao et al., "Scaling deep contrastive learning batch size under memory limited setup" (GradCache), 2021.
     """
-    parts = torch.split(image, samples)
     with torch.no_grad(), run.autocast():
         outputs = [_levels(run.training_call(part)) for part in parts]
     logits = [torch.cat(level).requires_grad_() for level in zip(*outputs, strict=True)]
-    loss = run.loss(logits if len(logits) > 1 else logits[0], target, progress=progress)
+    loss = compare(logits if len(logits) > 1 else logits[0])
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(run.scaler.scale(loss), logits, allow_unused=True)
     used = [level for level, gradient in enumerate(gradients) if gradient is not None]  # a level may have weight 0
-    shares = [torch.split(gradient, samples) for gradient in gradients if gradient is not None]
+    shares = [torch.split(gradient, len(parts[0])) for gradient in gradients if gradient is not None]
     for part, *share in zip(parts, *shares, strict=True):
         with run.autocast():
             levels = _levels(run.training_call(part))

@@ -103,11 +103,11 @@ def validate_epoch(
     losses: list[Tensor] = []
     progress = run.agree(clock)
     for remaining in reversed(range(run.spec.validation_steps)):
-        image, target, _ = feed.take()
+        image, target, _, distances = feed.take()
         parts = torch.split(image, run.saving.samples or len(image))
         with run.autocast():
             logits = torch.cat([network(part) for part in parts])
-        losses.append(run.loss(logits, target, progress=progress))
+        losses.append(run.loss(logits, target, progress, distances))
         pseudo_dice.add(logits, target)
         if remaining:
             feed.fetch_next()
@@ -120,9 +120,8 @@ def validate_epoch(
 
 def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> QueuedStep:
     """Give the device one optimiser step, which changes nothing when the loss or the gradient is not finite."""
-    image, target, cases = batch
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
-    loss = compute_gradients(run, image, target, progress)
+    loss = compute_gradients(run, batch.image, batch.target, progress, batch.distances)
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
     is_bad = ~torch.isfinite(loss + norm)
@@ -131,7 +130,7 @@ def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> Queued
         _settle_statistics(run, buffer, before, is_bad)
     if run.average is not None:
         run.average.update(run.network)
-    return _queued_step(run.step, cases, torch.stack((loss, norm)))
+    return _queued_step(run.step, batch.cases, torch.stack((loss, norm)))
 
 
 def _queued_step(number: int, cases: list[str], figures: Tensor) -> QueuedStep:

@@ -15,9 +15,11 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
 from autoseg.networks.devices import is_out_of_memory
 from autoseg.training.data import loading
+from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.augmentation.parameters import AugmentationRules
-from autoseg.training.data.batch import Share
-from autoseg.training.data.loading import default_workers, smallest_label_type, training_cases
+from autoseg.training.data.batch import BatchStream, Share
+from autoseg.training.data.loading import PatchLoader, default_workers, smallest_label_type, training_cases
+from autoseg.training.losses.boundary import measure_distances
 from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case, open_loader
 
 PATCH = (6, 8, 10)
@@ -197,6 +199,43 @@ def test_training_processes_of_a_machine_share_its_cores(monkeypatch, cores, ran
 
     assert default_workers(torch.device("cuda"), ranks_here=ranks) == expected
     assert default_workers(torch.device("cpu"), ranks_here=ranks) == 0
+
+
+SHAPES_OF_LEVELS = ((6, 8, 10), (3, 4, 5))
+
+
+@pytest.mark.parametrize("options", [{}, {"training": False}, {"intensity_on_device": True}], ids=str)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_bring_the_distances_of_the_target_that_the_loss_gets(cases, options, workers):
+    configuration = make_configuration(PATCH, batch_size=5)
+    mirroring = AugmentationRules(mirror_axis_probability=0.5)
+    batches = load(cases, 3, workers=workers, rules=mirroring, distance_shapes=SHAPES_OF_LEVELS, **options)
+    continued = build_device_augmentation(configuration, mirroring)
+
+    for batch in batches:
+        target = batch["target"]
+        if "seeds" in batch:
+            made = continued(torch.from_numpy(batch["image"]), torch.from_numpy(target), batch["seeds"])
+            assert not np.array_equal(made[1].numpy(), target)
+            target = made[1].numpy()
+        assert len(batch["distances"]) == 2
+        for found, shape in zip(batch["distances"], SHAPES_OF_LEVELS, strict=True):
+            assert found.shape == (5, 2, *shape)
+            np.testing.assert_array_equal(found, measure_distances(target, ENCODING, shape))
+    assert_equal(load(cases, 3, rules=mirroring, **options), batches)  # nothing else changes
+
+
+@pytest.mark.parametrize("options", [{}, {"intensity_on_device": True, "distance_shapes": SHAPES_OF_LEVELS}], ids=str)
+@pytest.mark.parametrize("is_cascade", [True, False])
+def test_a_batch_is_as_large_as_its_loader_says(cases, options, is_cascade):
+    previous = {case: coded_labels(stored) for case, stored in cases.items()} if is_cascade else None
+    stream = BatchStream(seed=(0,), rules=AugmentationRules(), **options)
+    opened = training_cases(cases, ENCODING, ram_bytes=0, previous=previous)
+    loader = PatchLoader(opened, make_configuration(PATCH), ENCODING, stream)
+    batch = loader.draw_batch(0)
+    arrays = [batch["image"], batch["target"], *batch.get("distances", ()), *([batch["seeds"]] if options else [])]
+    without_seeds = 0 if options else 5 * 8
+    assert loader.batch_bytes() == sum(array.nbytes for array in arrays) + without_seeds
 
 
 def test_seeds_and_streams_differ(cases):

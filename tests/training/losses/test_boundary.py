@@ -1,10 +1,17 @@
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from autoseg.training.losses.boundary import signed_distance
+from autoseg.networks.build import build_network
+from autoseg.training.losses import build_loss
+from autoseg.training.losses.boundary import distance_shapes, measure_distances, signed_distance
+from autoseg.training.losses.level import downsample_target
+from autoseg.training.probe import measured_configuration
 from tests.training.losses.oracle import brute_force_distance
+from tests.training.losses.small_batches import draw, labels, regions
 
 
 def test_the_boundary_lies_halfway_between_two_voxels():
@@ -33,3 +40,68 @@ def test_every_voxel_measures_to_the_nearest_one_of_the_other_side(data, shape):
     assert distances.dtype == np.float32
     expected = brute_force_distance(inside, outside)
     assert np.allclose(distances[labels != 2], expected[labels != 2], atol=1e-6)
+
+
+def changed(dimensions, *, loss="boundary", deep_supervision=True):
+    configuration = measured_configuration(dimensions, 4)
+    network = configuration.network.model_copy(update={"deep_supervision": deep_supervision})
+    training = configuration.training.model_copy(update={"loss": loss})
+    patch = (16, 32, 48)[-dimensions:]
+    return configuration.model_copy(update={"network": network, "training": training, "patch_size": patch})
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("deep_supervision", [True, False])
+def test_distances_have_the_shapes_of_the_outputs_that_are_weighed(dimensions, deep_supervision):
+    configuration = changed(dimensions, deep_supervision=deep_supervision)
+    network = build_network(configuration.network, deep_supervision=True)
+    outputs = network(torch.zeros(1, configuration.network.input_channels, *configuration.patch_size))
+    shapes = [tuple(level.shape[2:]) for level in outputs[:-1]] if deep_supervision else [tuple(outputs.shape[2:])]
+    assert list(distance_shapes(configuration)) == shapes
+    assert distance_shapes(changed(dimensions, loss="dice_ce")) == ()
+
+
+ENCODINGS = {
+    "labels": labels(3), "labels-ignore": labels(3, ignore=True),
+    "regions": regions(), "regions-ignore": regions(ignore=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+@pytest.mark.parametrize("shape", [(6, 10), (4, 6, 8)])
+def test_distances_that_are_given_make_the_very_same_loss(encoding, shape):
+    logits, target = draw(3, encoding, shape=shape)
+    lower = tuple(edge // 2 for edge in shape)
+    outputs = [logits, logits[(..., *(slice(edge) for edge in lower))], logits[(..., *(slice(1) for _ in shape))]]
+    loss = build_loss(encoding, name="boundary", batch_dice=False, num_outputs=3)
+    given_target = target.numpy()
+    given = [torch.from_numpy(measure_distances(given_target, encoding, at)) for at in (shape, lower)]
+    for progress in (0.0, 0.3, 1.0):
+        assert loss(outputs, target, progress, given) == loss(outputs, target, progress)
+        assert loss(logits, target, progress, given[:1]) == loss(logits, target, progress)
+    assert loss(outputs, target, 1.0, [2 * given[0], given[1]]) != loss(outputs, target, 1.0)  # they are what counts
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+def test_distances_of_a_level_are_those_of_its_own_voxels(encoding):
+    _, target = draw(5, encoding, shape=(4, 6, 8))
+    lower = (2, 3, 8)
+    found = measure_distances(target.numpy(), encoding, lower)
+    coarse = downsample_target(target, lower).numpy()
+    annotated = coarse != len(encoding.values)
+    heads = [head for head in encoding.heads if set(head.indices) != {0}]
+    assert found.shape == (2, len(heads), *lower)
+    for sample in range(2):
+        for index, head in enumerate(heads):
+            inside = np.isin(coarse[sample], head.indices)
+            expected = brute_force_distance(inside, ~inside & annotated[sample])
+            known = annotated[sample]
+            np.testing.assert_allclose(found[sample, index][known], expected[known], atol=1e-6)
+
+
+def test_distances_of_another_size_are_refused():
+    encoding = labels(3)
+    logits, target = draw(3, encoding, shape=(4, 6))
+    loss = build_loss(encoding, name="boundary", batch_dice=False, num_outputs=1)
+    with pytest.raises(ValueError, match=r"distances of shape \(2, 2, 2, 3\) for logits of shape \(2, 3, 4, 6\)"):
+        loss(logits, target, 1.0, [torch.zeros(2, 2, 2, 3)])
