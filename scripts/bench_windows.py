@@ -32,7 +32,7 @@ def main() -> None:
     network = _build_network(options.features, device)
     forward = NetworkPass(network, NetworkPasses(device, dtype=dtype))
     image = torch.randn(1, *options.shape)
-    chosen = choose_window_batch(options.patch, device)
+    chosen = choose_window_batch(options.patch, device, WindowSettings())
     batches = sorted({1, chosen, *options.batches})
     seconds: dict[int, list[float]] = {batch: [] for batch in batches}
     print(f"{torch.get_num_threads()} threads, {device}, {dtype}, patch {options.patch}, image {options.shape}")

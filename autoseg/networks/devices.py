@@ -204,6 +204,14 @@ def free_memory_bytes(device: torch.device) -> int:
     return int(free + row.module.memory_reserved(device) - row.module.memory_allocated(device))
 
 
+def total_memory_bytes(device: torch.device) -> int:
+    """Bytes of a GPU's memory, for all processes together; of Apple's, what one process should take."""
+    row = device_type(device)
+    if not row.has_numbers:
+        return int(row.module.recommended_max_memory())
+    return int(row.module.mem_get_info(device)[1])
+
+
 def forget_peak_memory(device: torch.device) -> None:
     """Measure the peak of a GPU's memory from now on, where it is measured."""
     row = device_type(device)

@@ -11,12 +11,15 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 
 from autoseg.inference.memory.estimate import device_bytes, measure_available
 from autoseg.inference.models.loading import stream_case_logits
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.predictor.images import as_volume
 from autoseg.inference.windows.logit_slab import SlabStorage
+from autoseg.inference.windows.network_pass import NetworkPasses
+from autoseg.inference.windows.sliding_window import CPU_LIMITS
 from autoseg.stages.predict import SPEEDS, PredictionOptions, Predictor
 from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_image, make_plan, write_model, write_nifti
 
@@ -243,3 +246,24 @@ def test_threads_are_not_promised_the_same_memory(predictor, device_free, places
         other.start()
         other.join()
     assert places == [("MainThread", "device"), ("other", "ram")]
+
+
+@pytest.mark.parametrize("is_too_small", [False, True])
+def test_a_small_gpu_gets_as_many_windows_at_a_time_as_a_cpu(predictor, monkeypatch, is_too_small):
+    """So that the sums of windows still lie beside the networks."""
+    cases, gpu = predictor.case_predictor, torch.device("cuda")
+    members = tuple(replace(member, passes=NetworkPasses(gpu)) for member in cases.members)
+    on_gpu = replace(cases, members=members)
+    free = [10**12]
+    for module, name in (("memory.estimate", "free_memory_bytes"), ("predictor.case_predictor", "total_memory_bytes")):
+        monkeypatch.setattr(f"autoseg.inference.{module}.{name}", lambda _device: free[0])
+    volume = as_volume(two_channels(), SPACING, None)
+    large = on_gpu.prepare(volume)
+    assert large.windows.limits is None
+    small = cases.prepare(volume).estimate
+    needed, less = (device_bytes(one.steps, SlabStorage("device")) for one in (large.estimate, small))
+    assert less < needed
+    free[0] = int(needed / 0.9) + (-10 if is_too_small else 10)
+    prepared = on_gpu.prepare(volume)
+    assert prepared.windows.limits == (CPU_LIMITS if is_too_small else None)
+    assert device_bytes(prepared.estimate.steps, SlabStorage("device")) == (less if is_too_small else needed)

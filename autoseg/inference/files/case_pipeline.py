@@ -23,7 +23,8 @@ from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_label
 from autoseg.inference.files.overlays import write_overlay
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
 from autoseg.inference.models.label_colors import name_label_values
-from autoseg.inference.predictor.case_predictor import CasePredictor, PreparedCase
+from autoseg.inference.predictor.case_predictor import CasePredictor
+from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.networks.devices import check_device_works, is_out_of_memory
 from autoseg.records.prediction import OVERLAY, OutputChoices, Prediction
 

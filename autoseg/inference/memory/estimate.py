@@ -180,7 +180,7 @@ def estimate_case(
         members: Configurations that predict.
         shapes: Shapes of the case.
         encoding: Heads and label values.
-        windows: Overlap and mirroring.
+        windows: Overlap, mirroring and largest network pass.
         overwrite: Whether the last configuration may normalise the image in place.
     """
     labels = label_bytes(encoding) * math.prod(shapes.image)
@@ -230,7 +230,7 @@ def _member_sizes(
     copied = 0 if overwrite else channels * cropped
     plane = num_heads * math.prod(shape[1:])
     variants = mirror_variants(loaded.mirror_axes if windows.mirroring else ())
-    batch = choose_window_batch(configuration.patch_size, loaded.passes.device)
+    batch = choose_window_batch(configuration.patch_size, loaded.passes.device, windows)
     depth = slab_depth(shape, configuration.patch_size, windows.overlap, windows_per_pass(batch, variants))
     per_voxel = network.input_channels + TOP_LEVEL_TENSORS * network.features[0] + LOGIT_COPIES * num_heads
     # a cubic spline makes a row of all slices, a linear one of two

@@ -32,7 +32,6 @@ from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop, preprocess_case
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.volume import (
-    Template,
     Volume,
     measurable_spacing,
     orient_array,
@@ -40,7 +39,9 @@ from autoseg.imaging.formats.volume import (
     restore_array,
 )
 from autoseg.inference.memory.estimate import (
+    DEVICE_FRACTION,
     choose_storage,
+    device_bytes,
     estimate_case,
     estimate_refinement,
     measure_available,
@@ -49,6 +50,7 @@ from autoseg.inference.memory.estimate import (
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
 from autoseg.inference.predictor.instances import find_instances_of_image
+from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
 from autoseg.inference.predictor.training_range import TrainingRange, intensity_ranges
 from autoseg.inference.refinement.refine import LoadedRefiners, coarse_case, refine_labels
@@ -65,9 +67,11 @@ from autoseg.inference.sinks.probabilities import ProbabilityVolume, probability
 from autoseg.inference.sinks.uncertainty import EntropyVolume, fold_disagreement, single_networks
 from autoseg.inference.sinks.winning_probability import WinningProbability
 from autoseg.inference.windows.logit_slab import SlabStorage
-from autoseg.inference.windows.sliding_window import WindowSettings
+from autoseg.inference.windows.sliding_window import CPU_LIMITS, WindowSettings
+from autoseg.networks.device_types import device_type
+from autoseg.networks.devices import total_memory_bytes
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Grid, Orientation, PreprocessedCase, Slices3, Spacing
+from autoseg.records.case import Grid, Slices3, Spacing
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
 from autoseg.records.selection import PostprocessingStep
@@ -78,48 +82,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("autoseg.predict")
 
 LABEL_MAP_ONLY = OutputChoices()
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """An image, preprocessed for all networks; predicted once."""
-
-    template: Template
-    """Header of the image, with its grid in stored order."""
-    volume: Volume | None
-    """The image as it was read; None if its array was overwritten."""
-    notes: tuple[str, ...]
-    """Assumptions of the reader, one sentence each."""
-    orientation: Orientation
-    """Way from stored to working axes."""
-    estimate: CaseEstimate
-    """Memory that it needs."""
-    images: dict[str, NDArray[np.float32]]
-    """Preprocessed images (C, Z, Y, X) by configuration name, earlier steps of cascades included."""
-    records: dict[str, PreprocessedCase]
-    """Record of the preprocessing, by configuration name."""
-    crop: NDArray[np.float32] | None
-    """The normalised crop (C, Z, Y, X) at the image's own resolution, for refiners; None without any."""
-    warnings: tuple[str, ...]
-    """Deviations of the image from the training images, one sentence each."""
-    clock: StepClock
-    """Seconds by step, so far."""
-
-    @property
-    def grid(self) -> Grid:
-        """Grid of the image in stored order."""
-        return self.template.grid
-
-    @property
-    def array_bytes(self) -> int:
-        """Bytes of its preprocessed images."""
-        crop = 0 if self.crop is None else self.crop.nbytes
-        return crop + sum(image.nbytes for image in self.images.values())
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the image has two dimensions, and so no volumes."""
-        return self.template.file_dimensions == 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +130,7 @@ class CasePredictor:
         warnings = self._describe_deviations(volume, grid)
         image = orient_array(volume.array, orientation)
         reuse = overwrite and self.refiners is None
-        estimate = self._estimate_memory(image, grid.spacing, case, overwrite=reuse)
+        estimate, windows = self._estimate_memory(image, grid.spacing, case, overwrite=reuse)
         images, records, crop = {}, {}, None
         names = self._configuration_names()
         with clock.step("preprocess"):
@@ -186,6 +148,7 @@ class CasePredictor:
             notes=volume.notes,
             orientation=orientation,
             estimate=estimate,
+            windows=windows,
             images=images,
             records=records,
             crop=crop,
@@ -292,7 +255,7 @@ class CasePredictor:
         region = None if everywhere else self._find_region(member, case, labels)
         if region is not None:
             image, labels = image[:, *region], None if labels is None else labels[region]
-        slices = stream_case_logits(member, image, labels, settings=replace(self.windows, storage=storage))
+        slices = stream_case_logits(member, image, labels, settings=replace(case.windows, storage=storage))
         if region is not None:
             is_softmax = self.plan.encoding.activation == "softmax"
             slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)
@@ -364,15 +327,22 @@ class CasePredictor:
 
     def _estimate_memory(
         self, image: NDArray[np.float32], spacing: Spacing, case: str, *, overwrite: bool
-    ) -> CaseEstimate:
-        """What the case needs, which is refused here if it is more than is allowed, before it is preprocessed."""
+    ) -> tuple[CaseEstimate, WindowSettings]:
+        """What the case needs, which is refused here if it is more than is allowed, before it is preprocessed.
+
+        Where a GPU's whole memory is too small for its large network passes, they are as small as on a CPU.
+        """
         encoding, shapes = self.plan.encoding, measure_shapes(image, spacing, self.plan.transpose)
-        steps = estimate_case(self.members, shapes, encoding, self.windows, overwrite=overwrite)
+        windows, is_gpu = self.windows, device_type(self.device).is_gpu
+        steps = estimate_case(self.members, shapes, encoding, windows, overwrite=overwrite)
+        if is_gpu and device_bytes(steps, SlabStorage("device")) > DEVICE_FRACTION * total_memory_bytes(self.device):
+            windows = replace(windows, limits=CPU_LIMITS)
+            steps = estimate_case(self.members, shapes, encoding, windows, overwrite=overwrite)
         if self.refiners is not None:
             steps = (*steps, estimate_refinement(shapes, len(image), encoding))
         available = measure_available(self.max_memory, self.device, image.nbytes)
         choose_storage(steps, available, case)
-        return CaseEstimate(case, steps, image.nbytes, available.resident)
+        return CaseEstimate(case, steps, image.nbytes, available.resident), windows
 
     @property
     def device(self) -> torch.device:

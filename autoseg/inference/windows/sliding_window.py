@@ -74,7 +74,9 @@ class WindowSettings:
     storage: SlabStorage = field(default_factory=SlabStorage)
     """Place of the sums of windows."""
     window_batch: int | None = None
-    """Windows, mirrored variants counted, in one network pass; None: by the size of the patch, and the device."""
+    """Windows, mirrored variants counted, in one network pass; None: by the size of the patch."""
+    limits: BatchLimits | None = None
+    """Largest network pass where `window_batch` does not say it; None: by the device."""
 
 
 def window_starts(size: int, patch_size: int, overlap: float = 0.5) -> tuple[int, ...]:
@@ -127,14 +129,16 @@ def importance_map(patch_size: tuple[int, ...]) -> NDArray[np.float32]:
     return weights
 
 
-def choose_window_batch(patch_size: Sequence[int], device: torch.device) -> int:
+def choose_window_batch(patch_size: Sequence[int], device: torch.device, settings: WindowSettings) -> int:
     """Windows per network pass, a power of two: small patches are batched, big ones are predicted one by one.
 
     Examples:
-        >>> [choose_window_batch((64, 96, 96), torch.device(name)) for name in ("cpu", "cuda")]
+        >>> [choose_window_batch((64, 96, 96), torch.device(name), WindowSettings()) for name in ("cpu", "cuda")]
         [1, 4]
     """
-    limits = GPU_LIMITS if device_type(device).is_gpu else CPU_LIMITS
+    if settings.window_batch is not None:
+        return settings.window_batch
+    limits = settings.limits or (GPU_LIMITS if device_type(device).is_gpu else CPU_LIMITS)
     fitting = max(1, min(limits.windows, limits.voxels // math.prod(patch_size)))
     return 1 << (fitting.bit_length() - 1)
 
@@ -170,7 +174,7 @@ def stream_logits(
     window: Triple = (1, *patch_size) if flat else tuple(patch_size)  # type: ignore[assignment]
     variants = mirror_variants([axis + flat for axis in mirror_axes])
     device = settings.storage.device
-    batch = settings.window_batch or choose_window_batch(patch_size, device)
+    batch = choose_window_batch(patch_size, device, settings)
     run = _slice_by_slice(forward) if flat else forward
     shape = channels[0].shape
     groups = _window_groups(shape, window, settings.overlap, windows_per_pass(batch, variants))

@@ -14,6 +14,7 @@ from autoseg.errors import PredictionError
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses
 from autoseg.inference.windows.sliding_window import (
+    CPU_LIMITS,
     WindowSettings,
     choose_window_batch,
     importance_map,
@@ -78,8 +79,10 @@ def test_importance_map_is_a_gaussian_with_a_floor():
      ((128, 128, 128), 1, 2), ((192, 192, 192), 1, 1)],
 )  # fmt: skip
 def test_window_batch(patch, on_a_cpu, on_a_gpu):
-    assert choose_window_batch(patch, torch.device("cpu")) == on_a_cpu
-    assert choose_window_batch(patch, torch.device("cuda", 1)) == on_a_gpu
+    assert choose_window_batch(patch, torch.device("cpu"), WindowSettings()) == on_a_cpu
+    assert choose_window_batch(patch, torch.device("cuda", 1), WindowSettings()) == on_a_gpu
+    assert choose_window_batch(patch, torch.device("cuda"), WindowSettings(limits=CPU_LIMITS)) == on_a_cpu
+    assert choose_window_batch(patch, torch.device("cuda"), WindowSettings(window_batch=5)) == 5
 
 
 def direct_blend(forward, image, patch, heads, overlap, axes):
