@@ -13,6 +13,7 @@
     |  `- BudgetError       a limit is too small; names the value that would suffice
     |- TrainingError        training cannot start or cannot continue
     |- PredictionError      a model cannot be loaded, or a case cannot be predicted
+    |  `- MemoryLimitError  a case needs more memory than was allowed
     `- InteropError         a model of another project cannot be imported, or a model cannot be exported
 
 A message names the case, the file, what was found, what was expected and what to do.
@@ -91,6 +92,10 @@ class TrainingError(AutosegError):
 
 class PredictionError(AutosegError):
     """A model cannot be loaded, or a case cannot be predicted."""
+
+
+class MemoryLimitError(PredictionError):
+    """A case needs more memory than was allowed; the message says how much."""
 
 
 class InteropError(AutosegError):

@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.errors import AutosegError, ImageFileError, InteropError, PredictionError, UsageError, WriteError
+from autoseg.errors import (
+    AutosegError,
+    ImageFileError,
+    InteropError,
+    MemoryLimitError,
+    PredictionError,
+    UsageError,
+    WriteError,
+)
 from autoseg.imaging.arrays.display import choose_window
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.inference.files.case_pipeline import finish_case, prepare_case
@@ -140,7 +148,7 @@ def find_centers(labels: NDArray[np.integer], background: int) -> dict[int, tupl
 
 
 def _explain_failure(error: Exception) -> tuple[int, str]:
-    if isinstance(error, TooLargeError):
+    if isinstance(error, TooLargeError | MemoryLimitError):
         return TOO_LARGE, str(error)
     if isinstance(error, WriteError):
         return NO_ROOM, f"the server's disk is full ({error}); try again later"

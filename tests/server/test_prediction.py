@@ -1,6 +1,8 @@
 """One task: its results are those of `Predictor`, and what fails becomes a status and a sentence without paths."""
 
 import gzip
+from copy import copy
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -97,6 +99,15 @@ def test_an_image_that_cannot_be_predicted(predictors, folder, content, words):
     assert result.status == 422
     assert words in result.error
     assert str(folder) not in result.error
+
+
+def test_more_memory_than_the_process_may_use(predictors, folder):
+    limited = replace(predictors["made"].case_predictor, max_memory=10**6)
+    predictor = copy(predictors["made"])
+    predictor.case_predictor = limited
+    image = write_nifti(make_image(), folder / "image_0000.nii.gz")
+    result = run_task({"made": predictor}, make_task(folder, image))
+    assert (result.status, "of memory" in result.error) == (413, True)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.errors import PredictionError
+from autoseg.errors import MemoryLimitError
 from autoseg.imaging.arrays.cropping import find_content_bounds
 from autoseg.imaging.arrays.resampling import preprocessed_grid
 from autoseg.inference.models.loading import LoadedConfiguration
@@ -275,7 +275,7 @@ def choose_storage(steps: Sequence[StepSizes], available: AvailableMemory, case:
         case: Case id for the message.
 
     Raises:
-        PredictionError: If even the smallest goes beyond a limit that was set.
+        MemoryLimitError: If even the smallest goes beyond a limit that was set.
     """
     peaks = {
         storage: estimate_peak(steps, storage, available.resident)
@@ -288,7 +288,7 @@ def choose_storage(steps: Sequence[StepSizes], available: AvailableMemory, case:
     storage, smallest = min(peaks.items(), key=lambda item: item[1])
     if available.limit is None or not available.is_limit_set:
         return storage, smallest
-    raise PredictionError(
+    raise MemoryLimitError(
         f"case {case}: needs about {smallest / 1e9:.2f} GB of memory, {available.resident / 1e9:.2f} GB of it before "
         f"it starts (program, weights, image as read); {available.limit / 1e9:.2f} GB are allowed. Allow more "
         "(--max-memory), or cut the image into parts."
