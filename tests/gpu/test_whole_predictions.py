@@ -197,6 +197,31 @@ def test_several_channels_mirrored_or_not_are_those_of_the_cpu(tmp_path, mirror_
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("precision", ["auto", "tf32", "bf16", "fp16"])
+def test_fewer_bits_give_almost_the_label_map_of_the_cpu(tmp_path, precision):
+    write_model(tmp_path, make_plan({"3d_fullres": (2.0, 1.2, 1.2)}), {"3d_fullres": ("0", "1")})
+    expected = predictor_of(tmp_path, "cpu").predict(make_image(5), spacing=SPACING).labels
+    with PretendedGpu():
+        predictor = Predictor(tmp_path, PredictionOptions(device="auto", precision=precision))
+        found = predictor.predict(make_image(5), spacing=SPACING).labels
+    assert len(np.unique(expected)) > 1
+    assert np.mean(found != expected) < 0.05
+
+
+def test_a_limit_of_memory_holds_for_a_device_too(tmp_path):
+    """One case at a time, read, predicted and written by one thread."""
+    write_labels(tmp_path / "model")
+    write_nifti(make_image(1), tmp_path / "images" / "a_0000.nii.gz")
+
+    def predict(device):
+        predictor = predictor_of(tmp_path / "model", device, max_memory=10**11)
+        assert predict_files(predictor, tmp_path / "images", tmp_path / device) == []
+        return np.asarray(nibabel.load(tmp_path / device / "a.nii.gz").dataobj)
+
+    expected, found = on_both(predict)
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(("free_bytes", "place"), [(2**20, "in RAM"), (2**36, "on the device")])
 def test_sums_lie_on_the_device_where_it_has_room(tmp_path, caplog, free_bytes, place):
     write_labels(tmp_path)

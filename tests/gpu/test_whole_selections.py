@@ -74,6 +74,7 @@ def _same_batches(monkeypatch):
 
 
 @pytest.mark.usefixtures("_same_batches")
+@pytest.mark.slow
 def test_a_selection_with_pairs_thresholds_and_refinement_is_that_of_the_cpu(dataset, tmp_path):
     expected, cpu = select(dataset, tmp_path / "cpu", "cpu")
     with PretendedGpu() as gpu:

@@ -63,6 +63,7 @@ def test_a_training_that_moves_between_devices_is_that_of_the_cpu(workspace, unc
         assert summary.dice == pytest.approx(evaluation.labels[label].dice, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_cascade_with_a_frozen_encoder_is_that_of_the_cpu(workspace, unchanged_images):
     """The second step learns from label maps that the first one predicted on the device."""
     shrink_plan(workspace)
