@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cluster.dask_workers import DaskCluster, Workers
-from autoseg.costs.preprocessing import preprocessing_memory_bytes
+from autoseg.costs.preprocessing import MIN_RESAMPLING_SECONDS, preprocessing_memory_bytes, resampling_seconds
 from autoseg.costs.runs import run_costs
-from autoseg.errors import DatasetError, PlanningError, RecordError, UsageError
-from autoseg.imaging.arrays.resampling import preprocessed_grid
+from autoseg.errors import PlanningError, RecordError, UsageError
+from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.datasets.labels.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.imaging.datasets.labels.label_reading import AS_LABEL_VALUES, ReadingOptions
 from autoseg.imaging.datasets.labels.label_tables import LabelNames
@@ -38,7 +38,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.plan import encode_target, keep_edited_splits, make_plan, make_splits
-from autoseg.stages.preprocess import preprocess_dataset
+from autoseg.stages.preprocess import preprocess_dataset, refuse_absurd_sizes
 from autoseg.stages.train_all import (
     check_training_device,
     describe_time,
@@ -78,6 +78,8 @@ class PlanningOptions:
     """Whether plan.json of the workspace is used as it is, for example edited by hand."""
     max_memory: int | None = None
     """Memory in bytes that worker processes may take together; None: what is free."""
+    resampling_device: str | None = None
+    """Name of a GPU here that may resample the images; None: the CPU does."""
     write: bool = True
     """Whether files are written; False: decide everything and write nothing."""
 
@@ -189,7 +191,7 @@ def decide_plan(
         plan = _kept_plan(workspace, fingerprint)
     else:
         plan = make_plan(fingerprint, budget, options.planner, options.target)
-    _refuse_absurd_sizes(plan, fingerprint)
+    refuse_absurd_sizes(plan, fingerprint)
     plan = plan.model_copy(update={"file_ending": description.file_ending})
     made = make_splits(fingerprint, folds=options.folds, group_by=options.group_by, listed=description.cases)
     splits = keep_edited_splits(workspace, made, fingerprint)
@@ -236,13 +238,32 @@ def write_plan(
         if options.preprocess:
             needed = preprocessing_memory_bytes(plan, planned.fingerprint)
             workers = limit_workers(workers or count_cores(), needed, options.max_memory, "preprocessing")
-            _preprocess(planned, workspace, workers, bar)
+            resampler = _choose_resampler(planned, options, workers, needed)
+            _preprocess(planned, workspace, workers, resampler, bar)
 
 
-def _preprocess(planned: PlannedDataset, workspace: Workspace, workers: Workers, bar: ProgressBar) -> None:
+def _choose_resampler(
+    planned: PlannedDataset, options: PlanningOptions, workers: Workers, bytes_each: int
+) -> ImageResampler:
+    """A GPU where it saves much more than its start in every process takes, and has room."""
+    if options.resampling_device is None or not isinstance(workers, int):
+        return resample_on_cpu
+    processes = min(workers, len(planned.description.cases))
+    if resampling_seconds(planned.plan, planned.fingerprint) < processes * MIN_RESAMPLING_SECONDS:
+        return resample_on_cpu
+    from autoseg.device_resampling import choose_resampler_of_workers  # loads torch
+
+    return choose_resampler_of_workers(options.resampling_device, processes, bytes_each, options.max_memory)
+
+
+def _preprocess(
+    planned: PlannedDataset, workspace: Workspace, workers: Workers, resampler: ImageResampler, bar: ProgressBar
+) -> None:
     plan = planned.plan
     with bar("preprocessing") as progress:
-        preprocess_dataset(planned.description, plan, workspace, tuple(plan.configurations), workers, progress)
+        preprocess_dataset(
+            planned.description, plan, workspace, tuple(plan.configurations), workers, progress, resampler
+        )
     for warning in labels_lost_in_preprocessing(workspace, plan, planned.fingerprint):
         logger.warning("warning: %s", warning)
 
@@ -358,23 +379,6 @@ def _tell_of_kept_splits(workspace: Workspace, splits: Splits, fingerprint: Fing
         "it to get new folds",
         workspace.splits, len(splits.folds), f" that leave out {unused} cases" if unused else "",
     )  # fmt: skip
-
-
-def _refuse_absurd_sizes(plan: Plan, fingerprint: Fingerprint) -> None:
-    """Refuse cases whose spacing cannot be meant beside the plan's, before any of them is preprocessed."""
-    first, second, third = plan.transpose
-    faults = {}
-    for case in fingerprint.cases:
-        shape = case.cropped_shape[first], case.cropped_shape[second], case.cropped_shape[third]
-        spacing = case.spacing[first], case.spacing[second], case.spacing[third]
-        for configuration in plan.configurations.values():
-            try:
-                preprocessed_grid(shape, spacing, configuration.spacing)
-            except DatasetError as error:
-                faults[case.case] = str(error)
-    if faults:
-        listed = "\n".join(f"  {case}: {what}" for case, what in faults.items())
-        raise DatasetError(f"{len(faults)} of {len(fingerprint.cases)} case(s) do not fit the plan:\n{listed}")
 
 
 def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:

@@ -1,19 +1,24 @@
 """Resampling against scikit-image, scipy and SimpleITK on the same volume in one run; prints times and ratios.
 
-Run: OPENBLAS_NUM_THREADS=1 python scripts/bench_resampling.py [Z Y X]; the others but SimpleITK use one thread too.
+Run: OPENBLAS_NUM_THREADS=1 python scripts/bench_resampling.py [Z Y X] [--device cuda]; the others but SimpleITK use one
+thread too. With a device, torch resamples there as well: the time is that from array to array, copies included, and of
+a GPU the largest memory at once is printed beside it. `--device cpu` runs the same code without a GPU.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 
 import numpy as np
 import SimpleITK
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
+from autoseg.device_resampling import SLAB_BYTES, resample_channel
 from autoseg.imaging.arrays.resampling import axis_operator, resample_image
+from autoseg.networks.devices import choose_device
 from autoseg.records.case import Triple
 from autoseg.records.network import ResamplingSpec
 
@@ -24,7 +29,12 @@ SCALE = (1.3, 0.8, 1.2)
 
 def main() -> None:
     """Time one cubic resampling per library; the best of a few repeats counts."""
-    shape: Triple = (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) == 4 else (96, 160, 144)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", type=int, nargs="*", default=[96, 160, 144], help="Z Y X")
+    parser.add_argument("--device", type=choose_device, default=None, help="cpu, cuda or cuda:N")
+    arguments = parser.parse_args()
+    z, y, x = arguments.shape
+    shape: Triple = (z, y, x)
     new_shape: Triple = (round(shape[0] * SCALE[0]), round(shape[1] * SCALE[1]), round(shape[2] * SCALE[2]))
     volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     print(f"cubic, {shape} -> {new_shape}, best of {REPEATS}; difference: largest, as a fraction of the range")
@@ -38,6 +48,19 @@ def main() -> None:
         result, seconds = _timed(lambda other=other: other(volume, new_shape))  # type: ignore[misc]
         difference = float(np.abs(result - reference).max() / np.ptp(volume))
         print(f"{name:24s} {seconds:8.3f} s   {seconds / reference_seconds:6.1f} x   difference {difference:.1e}")
+    if arguments.device is not None:
+        _print_device(volume, reference, reference_seconds, arguments.device)
+
+
+def _print_device(
+    volume: NDArray[np.float32], reference: NDArray[np.float32], reference_seconds: float, device: torch.device
+) -> None:
+    new_shape: Triple = (reference.shape[0], reference.shape[1], reference.shape[2])
+    result, seconds = _timed(lambda: resample_channel(volume, new_shape, None, ResamplingSpec(), device, SLAB_BYTES))
+    difference = float(np.abs(result - reference).max() / np.ptp(volume))
+    memory = f"   {torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB" if device.type == "cuda" else ""
+    name = f"torch, {device}"
+    print(f"{name:24s} {seconds:8.3f} s   {seconds / reference_seconds:6.1f} x   difference {difference:.1e}{memory}")
 
 
 def _timed(work: Callable[[], NDArray[np.float32]]) -> tuple[NDArray[np.float32], float]:

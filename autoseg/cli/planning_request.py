@@ -61,6 +61,11 @@ class PlanningDevice:
         """Name that torch knows."""
         return self.kind if self.asked == "auto" else self.asked
 
+    @property
+    def resampling_name(self) -> str | None:
+        """Name of the device if it is a GPU of this machine, which may resample images."""
+        return self.name if self.kind == "cuda" and self.is_here else None
+
 
 def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
     """Turn the options into a budget and options for the pipeline; nothing is measured yet, see `speed.add_speed`.
@@ -90,7 +95,7 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
         like=None if model is None else adopt_model(model, str(arguments.like)),
     )
     logger.info("%s", describe_device(device, arguments.memory))
-    options = _read_options(arguments, model)
+    options = replace(_read_options(arguments, model), resampling_device=device.resampling_name)
     find_planner(options.planner)  # an unknown name is refused before the dataset is checked
     return budget, options, device
 
@@ -111,7 +116,8 @@ def _keep_plan(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, 
         raise UsageError(f"--keep-plan: {path} is not there; plan without --keep-plan first")
     plan = read_record(Plan, path)
     device = find_device(plan.budget.device if arguments.device == "auto" else arguments.device)
-    return plan.budget, replace(_read_options(arguments, plan), keep_plan=True), device
+    options = replace(_read_options(arguments, plan), keep_plan=True, resampling_device=device.resampling_name)
+    return plan.budget, options, device
 
 
 def _read_model(arguments: argparse.Namespace) -> Plan:

@@ -73,3 +73,6 @@ class PreprocessedCase(Record):
     """Hash of the source files and of the settings that made the array; empty at prediction."""
     checksum: str = Field(default="", exclude_if=lambda value: value == "")
     """SHA-256 of the array's file, to notice damage; empty at prediction and in older files."""
+    resampled_on: str = Field(default="", exclude_if=lambda value: value == "")
+    """Name of the GPU that resampled the image, whose rounding differs from a CPU's; empty: the CPU did, or nothing was
+    resampled. It is no part of `content_hash`: the array serves the same plan."""

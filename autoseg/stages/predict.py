@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from autoseg.cluster.dask_workers import ToolCluster
+from autoseg.device_resampling import choose_resampler
 from autoseg.errors import PredictionError, UsageError
 from autoseg.imaging.formats.reading import is_series
 from autoseg.inference.files.case_pipeline import predict_case, predict_cases
@@ -239,6 +240,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         postprocessing=recipe.postprocessing,
         training_range=read_training_range(workspace.fingerprint),
         max_memory=options.max_memory,
+        resampler=choose_resampler(device, options.precision),
     )
 
 

@@ -3,6 +3,8 @@
 What is done to one case is `preprocess_case`, which prediction shares, so that networks get the same input in both.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,14 +18,39 @@ from autoseg.imaging.arrays.border_core import divide_labels
 from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.imaging.arrays.labels import draw_class_locations
 from autoseg.imaging.arrays.preprocessing import preprocess_case
+from autoseg.imaging.arrays.resampling import ImageResampler, preprocessed_grid, resample_on_cpu
 from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, remove_other_cases, save_case
 from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription
 from autoseg.records.files import read_record
+from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.preprocess")
+
+
+def refuse_absurd_sizes(plan: Plan, fingerprint: Fingerprint) -> None:
+    """Refuse cases whose spacing cannot be meant beside the plan's, before any of them is preprocessed.
+
+    Raises:
+        DatasetError: If there are such cases; names them all.
+    """
+    first, second, third = plan.transpose
+    faults = {}
+    for case in fingerprint.cases:
+        shape = case.cropped_shape[first], case.cropped_shape[second], case.cropped_shape[third]
+        spacing = case.spacing[first], case.spacing[second], case.spacing[third]
+        for configuration in plan.configurations.values():
+            try:
+                preprocessed_grid(shape, spacing, configuration.spacing)
+            except DatasetError as error:
+                faults[case.case] = str(error)
+    if faults:
+        listed = "\n".join(f"  {case}: {what}" for case, what in faults.items())
+        raise DatasetError(f"{len(faults)} of {len(fingerprint.cases)} case(s) do not fit the plan:\n{listed}")
 
 
 def preprocess_dataset(
@@ -33,6 +60,7 @@ def preprocess_dataset(
     configurations: Sequence[str],
     workers: Workers,
     progress: Progress = no_progress,
+    resampler: ImageResampler = resample_on_cpu,
 ) -> None:
     """Store every case as the configurations need it; cases that are up to date and undamaged are not changed.
 
@@ -46,6 +74,7 @@ def preprocess_dataset(
         configurations: Names in the plan.
         workers: Number of processes; each holds one case in memory.
         progress: Called after each case.
+        resampler: What resamples images, in the workers; picklable.
 
     Raises:
         UsageError: If the plan lacks a configuration.
@@ -54,7 +83,7 @@ def preprocess_dataset(
     own_arrays = _configurations_to_store(plan, configurations)
     for configuration in own_arrays:
         remove_other_cases(workspace.preprocessed(configuration), frozenset(case.case for case in description.cases))
-    store_cases(description, plan, workspace, own_arrays, workers, progress)
+    store_cases(description, plan, workspace, own_arrays, workers, progress, resampler)
 
 
 def store_cases(
@@ -64,12 +93,16 @@ def store_cases(
     configurations: Sequence[str],
     workers: Workers,
     progress: Progress = no_progress,
+    resampler: ImageResampler = resample_on_cpu,
 ) -> None:
     """`preprocess_dataset` for configurations with arrays of their own, without removing other cases."""
     dataset_folder, absolute = workspace.dataset_folder(description.folder), Workspace(workspace.root.absolute())
-    work = partial(_store_case, dataset_folder, plan, absolute, configurations)
-    for _ in work_on_cases(work, description.cases, task="preprocessing", workers=workers, progress=progress):
-        pass
+    work = partial(_store_case, dataset_folder, plan, absolute, configurations, resampler)
+    devices: Counter[str] = Counter()
+    for used in work_on_cases(work, description.cases, task="preprocessing", workers=workers, progress=progress):
+        devices.update(used)
+    for device in sorted(devices.keys() - {""}):
+        logger.info("resampled on %s: %d of the %d arrays written", device, devices[device], devices.total())
 
 
 def _configurations_to_store(plan: Plan, configurations: Sequence[str]) -> tuple[str, ...]:
@@ -80,20 +113,26 @@ def _configurations_to_store(plan: Plan, configurations: Sequence[str]) -> tuple
 
 
 def _store_case(
-    dataset_folder: Path, plan: Plan, workspace: Workspace, configurations: Sequence[str], files: CaseFiles
-) -> str:
-    """Bring one case up to date in all configurations; returns its id."""
+    dataset_folder: Path,
+    plan: Plan,
+    workspace: Workspace,
+    configurations: Sequence[str],
+    resampler: ImageResampler,
+    files: CaseFiles,
+) -> list[str]:
+    """Bring one case up to date in all configurations; returns the GPU of each array written, empty for the CPU."""
     source = content_hash(dataset_folder, files)
     hashes = {name: array_hashes(source, plan, name) for name in configurations}
     outdated = [name for name in configurations if _stored_hash(workspace, name, files.case) not in hashes[name]]
     if not outdated:
-        return files.case
+        return []
     volume = read_case(dataset_folder, files, plan.encoding, plan.orientation)
-    divided = _divide(volume, plan)
+    divided, devices = _divide(volume, plan), []
     for name in outdated:
         image, labels, record = preprocess_case(
-            volume.image, divided, volume.grid.spacing, case_id=files.case, plan=plan, configuration_name=name
-        )
+            volume.image, divided, volume.grid.spacing, case_id=files.case, plan=plan, configuration_name=name,
+            resampler=resampler,
+        )  # fmt: skip
         if labels is None:
             raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
         locations = draw_class_locations(labels, plan.encoding, files.case)
@@ -105,7 +144,8 @@ def _store_case(
             locations,
             plan.configurations[name].patch_size,
         )
-    return files.case
+        devices.append(record.resampled_on)
+    return devices
 
 
 def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:

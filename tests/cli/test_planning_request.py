@@ -52,6 +52,18 @@ def read(dataset, *words):
     return request(parse(dataset, "-w", str(dataset / "nowhere"), *words))
 
 
+@pytest.mark.parametrize(
+    ("words", "name"), [((), "cuda"), (("--device", "cuda:1"), "cuda:1"), (("--device", "cpu"), None)]
+)
+def test_a_gpu_of_this_machine_may_resample(tmp_path, words, name):
+    assert read_request(parse(tmp_path, *words))[1].resampling_device == name
+
+
+def test_a_gpu_elsewhere_resamples_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda _index=0: None)
+    assert read_request(parse(tmp_path, "--device", "cuda"))[1].resampling_device is None
+
+
 def test_without_options_the_planner_decides(tmp_path, measured):
     budget, options, _ = read(tmp_path)
     assert budget == Budget(device="cuda", available_gigabytes=26.0)

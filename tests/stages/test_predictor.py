@@ -13,6 +13,8 @@ import pytest
 import SimpleITK
 import torch
 
+from autoseg import device_resampling
+from autoseg.device_resampling import DeviceResampler
 from autoseg.inference.memory.estimate import device_bytes, measure_available
 from autoseg.inference.models.loading import stream_case_logits
 from autoseg.inference.predictor import case_predictor
@@ -22,6 +24,7 @@ from autoseg.inference.windows.network_pass import NetworkPasses
 from autoseg.inference.windows.sliding_window import CPU_LIMITS
 from autoseg.stages.predict import SPEEDS, PredictionOptions, Predictor
 from tests.builders import CASCADE, SHAPE, SPACING, make_cascade_plan, make_image, make_plan, write_model, write_nifti
+from tests.gpu.pretended_gpu import PretendedGpu
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,19 @@ def test_what_predicts_many_cases_beside_other_work_says_no_memory(predictor, ca
         with quiet.open_streams(prepared):
             pass
     assert sum("memory at the peak" in message for message in caplog.messages) == lines
+
+
+def test_on_a_gpu_images_are_resampled_there(predictor, monkeypatch):
+    image = two_channels()
+    monkeypatch.setattr(device_resampling, "MIN_VOXELS", 1000)
+    resampler = DeviceResampler(torch.device("cuda", 0), is_chosen=True)
+    there = replace(predictor.case_predictor, resampler=resampler)
+    with PretendedGpu() as gpu:
+        prepared = there.prepare(as_volume(image, SPACING, None))
+        assert gpu.bytes_to_device > image.nbytes / 2
+    expected = predictor.case_predictor.prepare(as_volume(image, SPACING, None))
+    assert prepared.records["3d_fullres"].resampled_on == "cuda:0"
+    np.testing.assert_allclose(prepared.images["3d_fullres"], expected.images["3d_fullres"], atol=1e-4)
 
 
 def test_every_kind_of_image_with_two_channels_gives_the_same_labels(predictor, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import SimpleITK
 from skimage.transform import resize
 
 from autoseg.errors import DatasetError, UsageError
+from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.preprocessing import preprocess_case
+from autoseg.imaging.arrays.resampling import resample_image
 from autoseg.imaging.arrays.storage import open_case, stored_cases
 from autoseg.imaging.datasets.cases import content_hash, read_case
 from autoseg.records.case import PreprocessedCase
@@ -316,6 +319,32 @@ def test_a_second_run_does_nothing_and_changes_are_noticed(dataset, tmp_path, mo
         description, plan.model_copy(update={"configurations": {"3d_fullres": other}}), workspace, run, 1
     )
     assert open_case(workspace.preprocessed("3d_fullres"), "b").array[0].min() >= 0.0
+
+
+def resample_elsewhere(*arguments):
+    """As a GPU: other last bits, here more of them."""
+    return resample_image(*arguments) + np.float32(0.125), "cuda:0"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_arrays_that_a_gpu_resampled_serve_the_same_plan_and_say_so(dataset, tmp_path, caplog, workers):
+    _, description = dataset
+    caplog.set_level(logging.INFO, "autoseg.preprocess")
+    on_cpu, workspace, plan, run = Workspace(tmp_path / "cpu"), Workspace(tmp_path / "run"), simple_plan(), ("2d",)
+    preprocess_dataset(description, plan, on_cpu, run, 1)
+    assert caplog.messages == []
+    preprocess_dataset(description, plan, workspace, run, workers, resampler=resample_elsewhere)
+    assert caplog.messages == ["resampled on cuda:0: 3 of the 3 arrays written"]
+    expected = open_case(on_cpu.preprocessed("2d"), "b")
+    found = open_case(workspace.preprocessed("2d"), "b")
+    assert found.record.resampled_on == "cuda:0"
+    assert found.record.content_hash == expected.record.content_hash
+    np.testing.assert_array_equal(found.read_image(), expected.read_image() + np.float32(0.125))
+    assert find_case_damage(workspace.preprocessed("2d"), "b") == ""
+    assert "resampled_on" not in (on_cpu.preprocessed("2d") / "b.json").read_text()
+    times = [path.stat().st_mtime_ns for path in workspace.preprocessed("2d").iterdir()]
+    preprocess_dataset(description, plan, workspace, run, 1)  # planning again, on the CPU
+    assert [path.stat().st_mtime_ns for path in workspace.preprocessed("2d").iterdir()] == times
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 
 from autoseg.imaging.arrays.cropping import crop_slices, find_bounds, find_content_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import normalize_image
-from autoseg.imaging.arrays.resampling import preprocessed_grid, resample_image, resample_labels
+from autoseg.imaging.arrays.resampling import (
+    ImageResampler,
+    preprocessed_grid,
+    resample_labels,
+    resample_on_cpu,
+)
 from autoseg.records.case import Bounds, PreprocessedCase, Spacing, Triple
 from autoseg.records.network import NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Plan
@@ -28,6 +33,7 @@ def preprocess_case(
     plan: Plan,
     configuration_name: str,
     overwrite: bool = False,
+    resampler: ImageResampler = resample_on_cpu,
 ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, PreprocessedCase]:
     """Transpose, crop, normalise and resample one case.
 
@@ -40,6 +46,7 @@ def preprocess_case(
         configuration_name: Name in the plan.
         overwrite: Whether the image may be normalised in place and returned as a view; otherwise it is not changed.
             Labels are never changed.
+        resampler: What resamples the image. Labels are resampled on the CPU.
 
     Returns:
         The image, (C, Z, Y, X); the label indices, (Z, Y, X), -1 for background outside the nonzero mask, None
@@ -65,7 +72,7 @@ def preprocess_case(
         bounds = find_content_bounds(image)  # the mask itself, which costs 5 bytes per voxel, is not needed
     cropped = _normalize_crop(image, bounds, inside, settings.normalization, overwrite=overwrite)
     target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
-    resampled = resample_image(cropped, shape, spacing, target_spacing, settings.resampling)
+    resampled, resampled_on = resampler(cropped, shape, spacing, target_spacing, settings.resampling)
     resampled_labels = None
     if labels is not None and inside is not None:
         cropped_labels = _mark_outside(labels.transpose(order)[to_slices(bounds)], inside)
@@ -80,6 +87,7 @@ def preprocess_case(
         crop_start=bounds[0],
         crop_stop=bounds[1],
         transpose=order,
+        resampled_on=resampled_on,
     )
     return resampled, resampled_labels, record
 

@@ -10,7 +10,7 @@ of the 20 new slices copies the nearest old one.
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, TypeVar, cast
+from typing import Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,20 @@ MIN_LOST_VOXELS = 1000
 """Images of at least this many voxels must not become a single one."""
 TIE_TOLERANCE = 1e-6
 """Fractions closer than this are equal: rounding errors decide nothing, so ties are resolved alike on every machine."""
+
+
+class ImageResampler(Protocol):
+    """A way to resize images: `resample_on_cpu`, or a GPU (`autoseg.device_resampling`)."""
+
+    def __call__(
+        self,
+        image: NDArray[np.float32],
+        new_shape: Triple,
+        spacing: Spacing,
+        target_spacing: Spacing,
+        spec: ResamplingSpec,
+    ) -> tuple[NDArray[np.float32], str]:
+        """What `resample_image` gives, and the name of the device that resized it; empty: the CPU, or no need."""
 
 
 def preprocessed_grid(shape: Triple, spacing: Spacing, planned: Sequence[float]) -> tuple[Spacing, Triple]:
@@ -120,6 +134,13 @@ def resample_image(
             resized = _resize_through_plane(resized, new_shape[separate], separate, spec.through_plane_order)
         target[...] = resized
     return resampled
+
+
+def resample_on_cpu(
+    image: NDArray[np.float32], new_shape: Triple, spacing: Spacing, target_spacing: Spacing, spec: ResamplingSpec
+) -> tuple[NDArray[np.float32], str]:
+    """`resample_image` as an `ImageResampler`."""
+    return resample_image(image, new_shape, spacing, target_spacing, spec), ""
 
 
 def resample_labels(

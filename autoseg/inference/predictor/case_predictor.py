@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop, preprocess_case
+from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.volume import (
     Volume,
@@ -107,6 +108,8 @@ class CasePredictor:
     """Level of the estimate that is logged for every case."""
     promised: PromisedMemory = field(default_factory=PromisedMemory, compare=False)
     """What running cases may take; shared by all threads that use this model."""
+    resampler: ImageResampler = resample_on_cpu
+    """What resamples images for the networks; it may be the device of the networks."""
 
     def prepare(
         self, volume: Volume, *, case: str = "image", overwrite: bool = False, read_seconds: float = 0.0
@@ -138,6 +141,7 @@ class CasePredictor:
                 images[name], _, records[name] = preprocess_case(
                     image, None, grid.spacing,
                     case_id=case, plan=self.plan, configuration_name=name, overwrite=reuse and name == names[-1],
+                    resampler=self.resampler,
                 )  # fmt: skip
             if self.refiners is not None:
                 schemes = self.members[0].configuration.normalization
