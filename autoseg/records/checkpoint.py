@@ -32,6 +32,22 @@ class EpochHistory(Record):
     """Largest so far: what this training has reserved on a GPU, else what the process holds."""
 
 
+class CompilingTrial(Record):
+    """Whether the training call of a network is compiled, decided before the first step, with what was measured."""
+
+    compiled: bool
+    device: str
+    """Type of the device that it was decided for: cpu or cuda."""
+    steps_left: int
+    """Number of steps that the decision was for; for a promised time at most, without loss and optimiser."""
+    step_seconds: float | None = None
+    """Time of forward and backward as they are; None: they did not fit into memory."""
+    compiled_step_seconds: float | None = None
+    """The same, compiled; None: not tried, or compiling failed."""
+    compiling_seconds: float | None = None
+    """Time that compiling took; None: not tried."""
+
+
 class Checkpoint(Record):
     """The JSON beside a weights file, `<stem>.safetensors`; `checkpoint_last` holds the training state as well."""
 
@@ -72,6 +88,8 @@ class Checkpoint(Record):
     """Scale of the fp16 gradient scaler; None in other precisions."""
     loss_scale_steps: int = 0
     """Steps since that scale was last changed."""
+    compiling: CompilingTrial | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What `--compile auto` measured and decided; a training that resumes keeps to it. None: nothing was measured."""
 
 
 _IDENTITY = ("model_hash", "cases_hash", "data_hash", "seed", "epoch", "step", "elapsed_seconds")

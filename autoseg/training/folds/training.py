@@ -36,10 +36,11 @@ from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.folds.fold import Fold, open_training_batches, open_validation_batches
 from autoseg.training.folds.history import log_line, read_history, write_history
 from autoseg.training.folds.writing import BackgroundWriter
+from autoseg.training.steps.compiling import choose_compiling
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
 from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
-from autoseg.training.steps.setup import build_initial_network, should_compile, start_run
+from autoseg.training.steps.setup import build_initial_network, start_run
 from autoseg.training.transfer import freeze_encoder, load_pretrained
 
 logger = logging.getLogger("autoseg.train")
@@ -159,8 +160,7 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
     steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
     network = build_initial_network(fold.configuration, fold.options.seed)
     _prepare_network(network, fold)
-    compiled = should_compile(fold.options.compile, fold.device, steps, limit_seconds)
-    settings = StepSettings(fold.device, fold.training_precision, fold.ranks, compiled)
+    settings = _step_settings(fold, steps, limit_seconds, None if resumed is None else resumed.checkpoint)
     run = start_run(network, fold.configuration, fold.plan.encoding, settings)
     if limit_seconds is not None and spec.weight_average_decay is not None:
         limit_seconds *= 1.0 - COMPARISON_FRACTION
@@ -180,6 +180,23 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
         average_dice=checkpoint.average_pseudo_dice,
         best_dice=checkpoint.best_pseudo_dice,
         unvalidated=checkpoint.unvalidated,
+    )
+
+
+def _step_settings(fold: Fold, steps: int, limit_seconds: float | None, earlier: Checkpoint | None) -> StepSettings:
+    """How steps are computed; what remains of the training decides whether compiling is tried."""
+    if earlier is not None:
+        steps -= earlier.step
+        limit_seconds = None if limit_seconds is None else limit_seconds - earlier.elapsed_seconds
+    decided = None if earlier is None else earlier.compiling
+    compiled = choose_compiling(fold.options.compile, fold.device, steps, limit_seconds, decided)
+    return StepSettings(
+        fold.device,
+        fold.training_precision,
+        fold.ranks,
+        compiled=compiled,
+        steps_left=steps,
+        seconds_left=limit_seconds,
     )
 
 
@@ -209,6 +226,7 @@ def _restore(run: TrainingRun, resumed: ResumePoint, fold: Fold) -> None:
         state = {"scale": checkpoint.loss_scale, "_growth_tracker": checkpoint.loss_scale_steps}
         run.scaler.load_state_dict({**run.scaler.state_dict(), **state})
     run.step = checkpoint.step
+    run.compiling = run.compiling or checkpoint.compiling
 
 
 def _check_same_step(run: TrainingRun) -> None:
@@ -349,6 +367,7 @@ def _record(fold: Fold, state: _Progress) -> Checkpoint:
         seed=fold.options.seed,
         loss_scale=run.scaler.get_scale() if run.scaler.is_enabled() else None,
         loss_scale_steps=run.scaler.state_dict().get("_growth_tracker", 0),
+        compiling=run.compiling,
     )
 
 

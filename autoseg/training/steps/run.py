@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from autoseg.networks.device_types import Stream
+from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import TrainingSpec
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
@@ -56,8 +57,12 @@ class StepSettings:
     """Type of autocast; float32: none."""
     ranks: Ranks = field(default_factory=Ranks)
     """Processes that share each batch; the default is this one alone."""
-    compiled: bool = False
-    """Whether the network's training call is compiled."""
+    compiled: bool | None = False
+    """Whether the network's training call is compiled; None: if a trial shows that it is earned back."""
+    steps_left: int = 0
+    """Number of optimiser steps that remain, for that trial."""
+    seconds_left: float | None = None
+    """Training time that remains where it was promised, for that trial; None: the steps decide."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ class TrainingRun:
     """Stream of a GPU that copies batches while it computes; None on a device without streams."""
     saving: MemorySaving = field(default_factory=MemorySaving)
     """Grows when the device's memory turns out too small."""
+    compiling: CompilingTrial | None = None
+    """What was decided about compiling; None: nothing was measured."""
     step: int = 0
     """Optimiser steps done."""
     bad_steps: int = 0

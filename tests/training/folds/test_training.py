@@ -1,6 +1,7 @@
 """What a fold does when it is interrupted at an awkward moment, or when processes disagree."""
 
 import json
+import logging
 import signal
 
 import pytest
@@ -10,14 +11,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from autoseg.errors import TrainingError
-from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.checkpoint import Checkpoint, CompilingTrial
 from autoseg.records.files import read_record
 from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
 from autoseg.training.folds import training
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.options import TrainingOptions
-from autoseg.training.steps import loop
+from autoseg.training.steps import compiling, loop, setup
 from autoseg.training.steps.pseudo_dice import PseudoDice
 from tests.training.small_folds import NAME, SHORT, add_cascade, change_schedule, short, shrink_plan
 
@@ -107,3 +108,51 @@ def test_a_stop_during_the_validation_on_patches_records_no_part_of_it(workspace
     assert figures() == undisturbed
     resumed = load_file(workspace.fold(NAME, "0") / "checkpoint_best.safetensors")
     assert all(torch.equal(best[name], resumed[name]) for name in best)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_training_that_resumes_is_compiled_as_when_it_began(workspace, monkeypatch, caplog, compiled):
+    """The trial is made once, its figures stay in every checkpoint."""
+    trials, compilations = [], []
+
+    def try_once(network, image, settings):
+        assert image.shape == (2, 1, 8, 16, 16)
+        trials.append((settings.steps_left, settings.seconds_left))
+        return network, CompilingTrial(compiled=compiled, device="cpu", steps_left=900, step_seconds=0.25)
+
+    def compile_again(network, _image, _precision):
+        compilations.append(network)
+        return network
+
+    def end(*_):
+        raise RuntimeError("killed")
+
+    caplog.set_level(logging.INFO, "autoseg.train")
+    monkeypatch.setattr(setup, "try_compiling", try_once)
+    monkeypatch.setattr(setup, "compile_network", compile_again)
+    monkeypatch.setattr(compiling, "TRIED_ON", {"cpu"})
+    monkeypatch.setattr(compiling, "USUAL_SECONDS", 0.0)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    options = short(epochs=None, max_time_seconds=60.0)
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "validate_epoch", end)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_fold(workspace, NAME, "0", options)
+    saved = read_record(Checkpoint, workspace.fold(NAME, "0") / "checkpoint_last.json")
+    assert saved.compiling == CompilingTrial(compiled=compiled, device="cpu", steps_left=900, step_seconds=0.25)
+    assert len(trials) == 1
+    assert 0.0 < trials[0][1] <= 60.0
+    monkeypatch.setattr(training, "validate_epoch", lambda run, *_: run.stop.set() or run.stopped.set() or (None, {}))
+    again = train_fold(workspace, NAME, "0", options)
+    assert (len(trials), len(compilations)) == (1, int(compiled))
+    assert again.compiling == saved.compiling
+    assert f"{'compiled' if compiled else 'not compiled'}, as when the training began" in caplog.messages
+
+
+def test_a_training_on_a_cpu_measures_nothing(workspace, monkeypatch):
+    """Its weights follow from plan, options and seed."""
+    monkeypatch.setattr(setup, "try_compiling", None)
+    monkeypatch.setattr(compiling, "MIN_STEPS", 0)
+    monkeypatch.setattr(setup, "compile_network", None)
+    assert train_fold(workspace, NAME, "0", SHORT).compiling is None
+    assert "compiling" not in (workspace.fold(NAME, "0") / "checkpoint_final.json").read_text()
