@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -120,7 +122,7 @@ class _Worker(Generic[Item, Result]):
 
     def __init__(self, work: Callable[[Item], Result], context: BaseContext) -> None:
         self.connection, end = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(end, work), daemon=True)  # type: ignore[attr-defined]
+        self.process: BaseProcess = context.Process(target=_serve, args=(end, work, _own_socket_folder()), daemon=True)  # type: ignore[attr-defined]
         with bare_main_module():
             self.process.start()
         end.close()
@@ -220,7 +222,6 @@ class _Crew(Generic[Item, Result]):
         self.idle: list[_Worker[Item, Result]] = []
         self.busy: list[_Worker[Item, Result]] = []
         self.heard = time.monotonic()
-        get_temp_dir()  # made before any worker, so that all know it: they remove it if this process is killed
         if context.get_start_method() == "forkserver":
             context.set_forkserver_preload(PRELOADED)
 
@@ -356,17 +357,25 @@ def bare_main_module() -> Iterator[None]:
         sys.modules["__main__"] = module
 
 
-def _serve(connection: Connection, work: Callable[[Item], Result]) -> None:
-    """Work on items, each in a tuple, until None comes; runs in a worker."""
+def _own_socket_folder() -> str | None:
+    """Folder of sockets that multiprocessing makes for this process and all that it starts, and removes at its end.
+
+    None in a process that was itself started by multiprocessing, because it shares that of others.
+    """
+    return None if multiprocessing.parent_process() is not None else get_temp_dir()
+
+
+def _serve(connection: Connection, work: Callable[[Item], Result], left_by_parent: str | None) -> None:
+    """Work on items, each in a tuple, until None comes; runs in a worker, which removes a folder of a killed parent."""
     try:
-        leave_signals_to_parent(("SIGINT", "SIGHUP", "SIGUSR1"), _end_soon)
+        leave_signals_to_parent(("SIGINT", "SIGHUP", "SIGUSR1"), partial(_end_soon, left_by_parent))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # interrupts, so that temporary files are removed
         with threadpool_limits(1):  # the workers share the cores
             connection.send(READY)
             while message := connection.recv():
                 connection.send(_outcome(work, *message))
     except (EOFError, ConnectionError):  # the parent is gone
-        return
+        _remove(left_by_parent)
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)  # whoever asks learns how this process ended
@@ -390,8 +399,14 @@ def portable_error(error: Exception) -> Exception:
     return error
 
 
-def _end_soon() -> None:
+def _remove(left_by_parent: str | None) -> None:
+    if left_by_parent is not None:
+        shutil.rmtree(left_by_parent, ignore_errors=True)
+
+
+def _end_soon(left_by_parent: str | None) -> None:
     """Interrupt the work, and end without asking where code of a library does not let itself be interrupted."""
+    _remove(left_by_parent)
     interrupt_main(signal.SIGTERM)
     time.sleep(SECONDS_TO_END)
     os._exit(1)

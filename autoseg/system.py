@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import psutil
@@ -261,6 +260,4 @@ def leave_signals_to_parent(names: Sequence[str], when_it_is_gone: Callable[[], 
 
 def _await_end(parent: BaseProcess, when_it_is_gone: Callable[[], None]) -> None:
     parent.join()
-    # the folder of sockets that multiprocessing makes for a process and those that it starts; a killed one leaves it
-    shutil.rmtree(get_temp_dir(), ignore_errors=True)
     when_it_is_gone()
