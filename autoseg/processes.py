@@ -92,7 +92,12 @@ class WorkerDeath:
 
 
 def limit_workers(
-    workers: Crew, bytes_each: int, max_memory: int | None, task: str, kind: str = "worker processes"
+    workers: Crew,
+    bytes_each: int,
+    max_memory: int | None,
+    task: str,
+    kind: str = "worker processes",
+    need: str = "the largest case takes",
 ) -> Crew | int:
     """Number of workers that the memory has room for, at least one; say so if they are fewer than asked for.
 
@@ -102,6 +107,7 @@ def limit_workers(
         max_memory: Memory in bytes that all of them may take together; None: what is free now.
         task: Name of the work for the message.
         kind: What the workers are.
+        need: Subject and verb of what takes the memory.
     """
     if not isinstance(workers, int):
         return workers
@@ -111,8 +117,8 @@ def limit_workers(
     fitting = max(1, room // (bytes_each + WORKER_BYTES))
     if fitting < workers:
         logger.info(
-            "%s: %d instead of %d %s, because the largest case takes about %s and all may take %s",
-            task, fitting, workers, kind, format_memory(bytes_each), format_memory(room),
+            "%s: %d instead of %d %s, because %s about %s and all may take %s",
+            task, fitting, workers, kind, need, format_memory(bytes_each), format_memory(room),
         )  # fmt: skip
     return fitting if fitting < workers else workers
 

@@ -27,7 +27,7 @@ from typing import Protocol
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.processes import bare_main_module, portable_error
+from autoseg.processes import bare_main_module, limit_workers, portable_error
 from autoseg.system import leave_signals_to_parent, measure_available_memory
 from autoseg.text import format_memory
 from autoseg.training.data.batch import Batch
@@ -92,7 +92,7 @@ def deliver(loader: Loader, workers: int, start_method: str | None = None) -> Ge
 
     Args:
         loader: Makes the batches, in each worker.
-        workers: Number of processes, at least 1.
+        workers: Largest number of processes, at least 1; fewer where the memory has no room for their batches.
         start_method: `fork`, `forkserver` or `spawn`; None: the best one here.
 
     Raises:
@@ -101,6 +101,9 @@ def deliver(loader: Loader, workers: int, start_method: str | None = None) -> Ge
     context = multiprocessing.get_context(start_method or choose_start_method())
     shared = loader if context.get_start_method() == "fork" else _share(loader, context)
     slot_bytes = loader.batch_bytes() + ALIGNMENT * ARRAYS_PER_BATCH
+    workers = limit_workers(
+        workers, SLOTS * slot_bytes, None, "preparing batches", need=f"{SLOTS} batches of each take"
+    )
     start = partial(_Worker, shared, slot_bytes, context, stride=workers)
     crew = [start(loader.first_batch + place) for place in range(workers)]
     try:
