@@ -4,6 +4,7 @@ Each geometry is the direction of rows and columns, the step from one slice to t
 world (left-posterior-superior, mm).
 """
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,6 +133,18 @@ class Series:
                                                    enumerate(order, start=1)]  # fmt: skip
         header.PixelData = self.stored[np.array(order)].tobytes()
         path.parent.mkdir(parents=True, exist_ok=True)
+        return save(header, path)
+
+    def write_times(self, path: Path, times: int = 2) -> Path:
+        """Write one multi-frame file with all slices of several times; each time has values one higher."""
+        header = pydicom.dcmread(self.write_enhanced(path, range(len(self.stored))))
+        slices, frames = list(header.PerFrameFunctionalGroupsSequence), []
+        for time in range(1, times + 1):
+            for groups in slices:
+                frames.append(copy.deepcopy(groups))
+                frames[-1].FrameContentSequence[0].TemporalPositionIndex = time
+        header.PerFrameFunctionalGroupsSequence, header.NumberOfFrames = frames, len(frames)
+        header.PixelData = b"".join((self.stored + time).tobytes() for time in range(times))
         return save(header, path)
 
     def _functional_groups(self, index: int, number: int):

@@ -215,7 +215,18 @@ def _write(
                 f"{path}: no segmentation can be made of the headers of {series.path} ({type(error).__name__}). Write "
                 "another format: -o FILE.nii.gz"
             ) from error
+    if places is not None:
+        _keep_references(made, {source.frame + 1 for source in series.slices})
     return save_object(made, path)
+
+
+def _keep_references(made: Header, numbers: set[int]) -> None:
+    """Leave out references to frames at the same places that the image was not made of."""
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        for derivation in groups.get("DerivationImageSequence") or ():
+            derivation.SourceImageSequence = [
+                item for item in derivation.SourceImageSequence if item.get("ReferencedFrameNumber") in numbers
+            ]
 
 
 def save_object(made: Header, path: Path) -> Path:

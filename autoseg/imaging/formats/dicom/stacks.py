@@ -38,6 +38,8 @@ class Stack:
     parts: int
     """Number of stacks in the series."""
     frames: tuple[Frame, ...]
+    difference: str = ""
+    """What tells it from other stacks of the series at the same positions, such as `EchoTime 80`."""
 
     @property
     def name(self) -> str:
@@ -55,9 +57,10 @@ class Stack:
         first = self.frames[0]
         rows, columns = first.shape
         orientation = f", {_plane(first)}" if first.orientation else ""
+        difference = f", {self.difference}" if self.difference else ""
         return (
             f"--series {self.name}: {first.modality or 'no modality'}, {len(self.frames)} slices of {rows} x {columns}"
-            f"{orientation}, UID {self.series_uid}"
+            f"{orientation}{difference}, UID {self.series_uid}"
         )
 
 
@@ -127,8 +130,8 @@ def _stacks_of_series(uid: str, frames: Sequence[Frame]) -> Iterator[Stack]:
         else:
             group.append(frame)
     parts = [part for group in parallel for part in _without_repetition(group)]
-    for number, part in enumerate(parts, start=1):
-        yield Stack(uid, part[0].series_number, number, len(parts), tuple(part))
+    for number, (part, difference) in enumerate(parts, start=1):
+        yield Stack(uid, part[0].series_number, number, len(parts), tuple(part), difference)
 
 
 def _are_parallel(first: Frame, other: Frame) -> bool:
@@ -142,25 +145,31 @@ def _are_parallel(first: Frame, other: Frame) -> bool:
     return bool(is_close and np.abs(orientation).max(initial=0) <= _PARALLEL_TOLERANCE)
 
 
-def _without_repetition(frames: Sequence[Frame]) -> list[list[Frame]]:
+def _without_repetition(frames: Sequence[Frame]) -> list[tuple[list[Frame], str]]:
     """Frames with one at each position, split by what tells those at one position apart; together if nothing does."""
     if frames[0].position is None:
-        return [list(frames)]
+        return [(list(frames), "")]
     positions = [_position_key(frame) for frame in frames]
     repetitions = max(Counter(positions).values())
     if repetitions == 1:
-        return [list(frames)]
+        return [(list(frames), "")]
     keys = list(dict.fromkeys(key for frame in frames for key, _ in frame.varying))
     for chosen in (*combinations(keys, 1), *combinations(keys, 2)):
         groups: dict[tuple[str, ...], list[int]] = {}
         for index, frame in enumerate(frames):
-            values = dict(frame.varying)
-            groups.setdefault(tuple(values.get(key, "") for key in chosen), []).append(index)
+            found = dict(frame.varying)
+            groups.setdefault(tuple(found.get(key, "none") for key in chosen), []).append(index)
         is_split = all(len({positions[index] for index in group}) == len(group) for group in groups.values())
         is_whole = min(map(len, groups.values())) > 1 or len(set(positions)) == 1
         if is_split and is_whole and len(groups) == repetitions:
-            return [[frames[index] for index in group] for group in groups.values()]
-    return [list(frames)]
+            return [
+                (
+                    [frames[index] for index in group],
+                    ", ".join(f"{key} {value}" for key, value in zip(chosen, values, strict=True)),
+                )
+                for values, group in groups.items()
+            ]
+    return [(list(frames), "")]
 
 
 def _position_key(frame: Frame) -> tuple[int, ...]:

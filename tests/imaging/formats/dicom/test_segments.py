@@ -88,6 +88,17 @@ def test_frames_of_a_multi_frame_file(tmp_path, geometry):
     assert_on_slices(path, series, slices, order=order)
 
 
+def test_one_time_of_several(tmp_path):
+    series = Series("MR")
+    series.write_times(tmp_path / "a.dcm")
+    volume, source = read_series(tmp_path / "a.dcm#3-2")
+    slices, labels = labels_by_world(series, volume)
+    np.testing.assert_array_equal(volume.array[0, 0], (series.stored[0] + 1) * 2)
+    path = write_segmentation(labels, source, SEGMENTS, ALGORITHM, tmp_path / "seg.dcm")
+    order = [*([None] * SLICES), *range(SLICES)]  # the frames of the second time
+    assert_on_slices(path, series, slices, order=order)
+
+
 def test_tilted_slices_get_their_own_labels(tmp_path):
     series = Series(tilt=(0.0, 1.1))
     volume, source = read_series(series.write(tmp_path / "a"))
