@@ -15,6 +15,7 @@ from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.imaging.formats.label_values import VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map, split_ending
+from autoseg.imaging.formats.segmentations import is_dicom_file
 from autoseg.imaging.formats.volume import measurable_spacing
 from autoseg.imaging.formats.writing import write_label_map
 from autoseg.inference.files.case_pipeline import CASE_ERRORS
@@ -143,6 +144,11 @@ def _postprocess_file(
 ) -> tuple[str, ...]:
     """Write one label map; returns the notes about its values."""
     (path,) = file.item.images
+    if is_dicom_file(path.name):
+        raise ImageFileError(
+            f"{path}: is a DICOM segmentation, which can be read, but not changed. Predict label maps of another "
+            "format: autoseg predict -o FILE.nii.gz"
+        )
     volume = read_label_map(path)
     try:
         labels = encode_label_map(volume.array[0], encoding)

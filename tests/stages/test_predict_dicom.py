@@ -10,6 +10,8 @@ import pytest
 
 from autoseg.errors import UsageError
 from autoseg.records.prediction import OutputChoices
+from autoseg.records.selection import PostprocessingRecipe
+from autoseg.stages.postprocess import postprocess_files
 from autoseg.stages.predict import RunOptions, predict_files
 from tests.builders import LABELS, load_exactly, write_two_configurations
 from tests.dicom_builders import IDENTITY, Series, pydicom
@@ -137,6 +139,17 @@ def test_probabilities_in_a_segmentation(tmp_path, predictor):
     np.testing.assert_allclose(np.sort(first.ravel()), np.sort(np.rint(255.0 * probabilities[1].ravel())), atol=1)
 
 
+def test_statistics_of_existing_segmentations_are_those_of_the_prediction(tmp_path, predictor):
+    folder = make_series("coronal").write(tmp_path / "a")
+    choices = OutputChoices(statistics=True, instances=True)
+    assert predict_files(predictor, folder, tmp_path / "out", choices) == []
+    expected = (tmp_path / "out" / "statistics.csv").read_text()
+    for name in ("statistics.csv", "instances.csv"):
+        (tmp_path / "out" / name).unlink()
+    assert predict_files(predictor, folder, tmp_path / "out", choices, RunOptions(skip_existing=True)) == []
+    assert (tmp_path / "out" / "statistics.csv").read_text() == expected
+
+
 def test_codes_of_the_user(tmp_path, predictor, caplog):
     folder = make_series().write(tmp_path / "a")
     codes = tmp_path / "codes.json"
@@ -174,3 +187,10 @@ def test_weights_are_named_by_their_hash(tmp_path, predictor, model):
     algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
     assert algorithm.AlgorithmParameters == f"model={load_exactly(model).case_predictor.weights_hash}"
     assert load_exactly(model, folds=["0"]).case_predictor.weights_hash != predictor.case_predictor.weights_hash
+
+
+def test_segmentations_are_not_post_processed(tmp_path, predictor):
+    predict_files(predictor, make_series().write(tmp_path / "a"), tmp_path / "out")
+    recipe = PostprocessingRecipe(labels=predictor.plan.labels, steps=())
+    (failure,) = postprocess_files(recipe, tmp_path / "out", tmp_path / "new")
+    assert "is a DICOM segmentation, which can be read, but not changed" in failure.error

@@ -16,6 +16,7 @@ import numpy as np
 from autoseg.errors import ImageFileError, RecordError
 from autoseg.imaging.formats.reading import read_image, read_label_map
 from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.label_maps import read_named_prediction
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile
 from autoseg.inference.files.tables import (
     INSTANCES_FILE,
@@ -228,7 +229,7 @@ def measure_written(file: OutputFile, plan: Plan) -> tuple[LabelStatistics, ...]
         ImageFileError: If image or label map cannot be read.
         ValueError: If they differ in shape, or values of the label map are not whole numbers.
     """
-    volume, labels = read_image(file.item.images), read_label_map(file.target).array[0]
+    volume, labels = read_image(file.item.images), read_named_prediction(file.target, plan.labels, None).array[0]
     if labels.shape != volume.grid.shape or labels.dtype.kind not in "ui":
         raise ValueError(f"{file.target}: is not a label map of {file.item.images[0]}; predict this case again")
     return measure_labels(file.item.case, labels, volume, plan.labels)
@@ -242,7 +243,7 @@ def measure_written_instances(file: OutputFile, plan: Plan) -> tuple[Instance, .
         ValueError: If they do not belong together.
     """
     path = file.side_map(INSTANCES)
-    volume, labels = read_label_map(path), read_label_map(file.target).array[0]
+    volume, labels = read_label_map(path), read_named_prediction(file.target, plan.labels, None).array[0]
     ids = volume.array[0]
     if labels.shape != ids.shape or labels.dtype.kind not in "ui" or ids.dtype.kind not in "ui":
         raise ValueError(f"{path}: is not a map of instances of {file.target}; predict this case again")

@@ -28,7 +28,10 @@ def is_series_folder(folder: Path) -> bool:
 
     A folder of segmentations or multi-frame files has none.
     """
-    if not folder.is_dir() or any(_is_other_image(path) for path in folder.iterdir()):
+    try:
+        if not folder.is_dir() or any(_is_other_image(path) for path in folder.iterdir()):
+            return False
+    except PermissionError:  # a folder that cannot be read is reported by what reads the images in it
         return False
     return has_dicom_files(folder) and not _are_all_alone(folder)
 
