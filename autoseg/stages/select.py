@@ -18,7 +18,6 @@ from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
-from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
 from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
 from autoseg.locks import lock
@@ -33,14 +32,19 @@ from autoseg.records.dataset import DatasetDescription, foreground_names, label_
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.plan import IMPORTED, Plan, Splits
+from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.selection import Candidate, Interval, Names, Selection
 from autoseg.records.temporaries import sweep_temporaries
-from autoseg.records.workspace import EVALUATION_NAME, Workspace
+from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
-from autoseg.selection.postprocessing import CaseMapFiles, tune_postprocessing
+from autoseg.selection.postprocessing import tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
+from autoseg.selection.validated_folds import (
+    ALL_CASES_FOLD,
+    find_validation_maps,
+    read_validated_folds,
+)
 from autoseg.selection.verdicts import dice_table, rank_candidates
 from autoseg.system import count_cores
 from autoseg.text import format_command
@@ -51,8 +55,6 @@ logger = logging.getLogger("autoseg.select")
 
 UNSCORED_CHOICE = "3d_fullres"
 """Chosen when nothing was validated: nnU-Net's own default configuration."""
-ALL_CASES_FOLD = "all"
-"""Name of the fold that trains on every case, so it has no validation cases and no score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ def _select(
     sweep_temporaries(workspace.root, recursive=True)
     trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
     names = foreground_names(plan.encoding)
-    singles, reasons = _read_folds(workspace, trained, names)
+    singles, reasons = read_validated_folds(workspace, trained, names)
     reasons = [*outdated, *reasons]
     if not singles and plan.planner == IMPORTED:
         raise UsageError(
@@ -145,7 +147,7 @@ def _select(
     if options.thresholds and plan.encoding.activation == "sigmoid":
         with bar("thresholds") as progress:
             swept = tune_thresholds(run, winner, validated[winner], progress)
-    maps = _find_maps(run, swept.folds)
+    maps = find_validation_maps(run, swept.folds)
     refined = _refine(run, winner, swept, options.refinement, bar)
     with bar("post-processing") as progress:
         tuned = tune_postprocessing(
@@ -344,39 +346,6 @@ def _check_validation_files(run: ValidationRun, singles: Mapping[str, Sequence[V
     check_planned_files(run.dataset_folder, files, read_fingerprint(run.workspace))
 
 
-def _read_folds(
-    workspace: Workspace, trained: dict[str, tuple[str, ...]], label_names: Sequence[str]
-) -> tuple[dict[str, list[ValidatedFold]], list[str]]:
-    """Validated folds by configuration, and one sentence for each fold that is left out."""
-    planned = len(read_record(Splits, workspace.splits).folds) if workspace.splits.exists() else 0
-    validated: dict[str, list[ValidatedFold]] = {}
-    reasons = []
-    for configuration, folds in trained.items():
-        for fold in folds:
-            folder = workspace.validation((configuration,), fold)
-            if fold == ALL_CASES_FOLD:
-                reasons.append(f"{configuration}: fold {fold} has no validation cases and so no score.")
-            elif (folder / EVALUATION_NAME).exists():
-                evaluation = _read_evaluation(folder / EVALUATION_NAME, label_names)
-                validated.setdefault(configuration, []).append(ValidatedFold(fold, folder, evaluation))
-            else:
-                reasons.append(f"{configuration}: fold {fold} is trained but not validated, so it was left out.")
-        untrained = [str(fold) for fold in range(planned) if str(fold) not in folds]
-        if untrained:
-            reasons.append(f"{configuration}: of {planned} folds, not trained: {', '.join(untrained)}.")
-    return validated, reasons
-
-
-def _read_evaluation(path: Path, label_names: Sequence[str]) -> Evaluation:
-    evaluation = read_record(Evaluation, path)
-    if set(evaluation.labels) != set(label_names):
-        raise UsageError(
-            f"{path}: has scores of the labels {', '.join(evaluation.labels)}, the plan has {', '.join(label_names)}; "
-            "train this fold again with --restart"
-        )
-    return evaluation
-
-
 def _select_unscored(
     workspace: Workspace, plan: Plan, trained: dict[str, tuple[str, ...]], reasons: list[str]
 ) -> Selection:
@@ -403,21 +372,3 @@ def _select_unscored(
     write_record(selection, workspace.selection)
     write_provenance(workspace.provenance("select"), workspace)
     return selection
-
-
-def _find_maps(run: ValidationRun, folds: Sequence[ValidatedFold]) -> list[CaseMapFiles]:
-    references = {files.case: files for files in run.dataset.cases if files.label}
-    found = []
-    for fold in folds:
-        predictions = find_label_maps(fold.folder)
-        for scores in fold.evaluation.cases:
-            prediction, reference = predictions.get(scores.case), references.get(scores.case)
-            if prediction is None:
-                raise UsageError(f"{fold.folder}: no label map of case {scores.case}; validate fold {fold.fold} again")
-            if reference is None:
-                raise UsageError(
-                    f"{run.workspace.dataset}: has no label map of case {scores.case}, which {fold.folder} has; "
-                    "plan the dataset again with its reference label maps"
-                )
-            found.append(CaseMapFiles(prediction, run.dataset_folder, reference))
-    return found
