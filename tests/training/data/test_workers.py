@@ -48,11 +48,11 @@ def assert_equal(batches, expected):
         np.testing.assert_array_equal(batch["target"], same["target"])
 
 
-SLOW_SPAWN = pytest.param("spawn", marks=pytest.mark.slow)
+STARTED_AFRESH = [pytest.param(method, marks=pytest.mark.slow) for method in ("forkserver", "spawn")]
 """Each worker imports torch."""
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", SLOW_SPAWN])
+@pytest.mark.parametrize("method", ["fork", *STARTED_AFRESH])
 def test_batches_are_the_same_however_workers_are_started(cases, method):
     previous = {case: (stored.array[:][-1] > 0).astype(np.int16) for case, stored in cases.items()}
     options = {"seed": 1, "previous": previous}
