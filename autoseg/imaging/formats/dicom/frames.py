@@ -3,13 +3,14 @@
 Tested in tests/imaging/formats/dicom/test_reading.py.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.dicom.library import DICOM_ERRORS, import_dicom, quiet
+from autoseg.imaging.formats.dicom.library import dicom_errors, import_dicom, quiet
 from autoseg.imaging.formats.dicom.sources import DicomSource
 from autoseg.imaging.formats.volume import AnyArray
 
@@ -27,6 +28,13 @@ _UNITS_MODALITIES = ("CT", "PT")
 """Modalities whose intensities have a unit, which does not depend on how they are displayed."""
 
 _HALF_RANGE = 1 << 15
+
+_TOLD = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber",
+    "Modality", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "SegmentationType",
+    "MaximumFractionalValue",
+)  # fmt: skip
+"""Attributes that are asked for by many functions."""
 
 _VARYING = (
     "AcquisitionNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue",
@@ -106,7 +114,9 @@ def read_header(source: DicomSource, name: str) -> Header | None:
     with source.open(name) as file, quiet():
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        except DICOM_ERRORS as error:
+            for key in _TOLD:  # converts them, so that a damaged one is found here
+                header.get(key)
+        except dicom_errors() as error:
             raise ImageFileError(f"{source.describe(name)}: cannot be read as DICOM: {describe(error)}") from error
     if "SOPClassUID" not in header:
         return None
@@ -136,7 +146,7 @@ def frames_of(header: Header, source: DicomSource, name: str) -> tuple[Frame, ..
         try:
             count = int(header.get("NumberOfFrames") or 1)
             return tuple(make_frame(header, name, index) for index in range(count))
-        except DICOM_ERRORS as error:
+        except dicom_errors() as error:
             raise ImageFileError(f"{source.describe(name)}: cannot be read as DICOM: {describe(error)}") from error
 
 
@@ -147,7 +157,7 @@ def _check_number_of_frames(header: Header, file: str) -> None:
 
 
 def make_frame(header: Header, name: str, index: int) -> Frame:
-    """One frame of a file, by its header; one of DICOM_ERRORS is raised for a damaged one."""
+    """One frame of a file, by its header; one of dicom_errors is raised for a damaged one."""
     groups = _functional_groups(header, index)
     position, orientation = _place(header, groups)
     measures = _first(groups, "PixelMeasuresSequence", header)
@@ -158,8 +168,8 @@ def make_frame(header: Header, name: str, index: int) -> Frame:
         class_uid=str(header.SOPClassUID),
         instance_uid=str(header.get("SOPInstanceUID", "")),
         series_uid=str(header.get("SeriesInstanceUID", "")),
-        series_number=_text(header, "SeriesNumber"),
-        modality=str(header.get("Modality", "")),
+        series_number=number if (number := _text(header, "SeriesNumber")).isdecimal() else "",
+        modality=modality_of(header),
         reference_uid=str(header.get("FrameOfReferenceUID", "")),
         shape=(int(header.Rows), int(header.Columns)),
         channels=3 if int(header.get("SamplesPerPixel") or 1) > 1 else 1,
@@ -173,6 +183,12 @@ def make_frame(header: Header, name: str, index: int) -> Frame:
         varying=tuple((key, text) for key in _VARYING if (text := _varying(header, groups, key))),
         instance_number=int(header.get("InstanceNumber") or 0),
     )
+
+
+def modality_of(header: Header) -> str:
+    """Code of the modality, such as CT; empty if there is none, or a damaged one, which a message must not quote."""
+    text = _text(header, "Modality")
+    return text if re.fullmatch(r"[A-Z0-9_ ]{1,16}", text) else ""
 
 
 def _text(header: Header, key: str) -> str:

@@ -106,8 +106,10 @@ def arrange_frames(frames: Sequence[Frame], path: Path) -> Lattice:
         path: File, for messages.
 
     Raises:
-        ImageFileError: If no stack with equal distances has all of these positions.
+        ImageFileError: If no stack with equal distances has all of these positions, or voxels have no size.
     """
+    if min(frames[0].spacing) <= 0:
+        raise ImageFileError(f"{path}: the segmentation has no voxel size (Pixel Spacing). Correct the file")
     normal = normal_of(frames[0])
     ordered = sorted(frames, key=lambda frame: float(np.dot(frame.position or 0, normal)))
     heights = np.array([np.dot(frame.position or 0, normal) for frame in ordered])

@@ -3,6 +3,8 @@
 Tested in tests/imaging/formats/dicom/test_reading.py.
 """
 
+import logging
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +13,8 @@ from types import ModuleType
 
 from autoseg.errors import UsageError
 
-DICOM_ERRORS = (
-    ValueError, AttributeError, TypeError, KeyError, IndexError, RuntimeError, NotImplementedError, EOFError, OSError,
-    OverflowError,
-)  # fmt: skip
-"""Errors that pydicom and its decoders raise for damaged or unusual files."""
+_LOGGERS = ("pydicom", "highdicom", "openjpeg", "pylibjpeg")
+"""Loggers of the packages; what they say of a damaged file may quote the patient."""
 
 
 def import_dicom(name: str) -> ModuleType:
@@ -24,6 +23,10 @@ def import_dicom(name: str) -> ModuleType:
     Raises:
         UsageError: If the extra is not installed.
     """
+    for logger in map(logging.getLogger, _LOGGERS):
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -31,6 +34,15 @@ def import_dicom(name: str) -> ModuleType:
             f"DICOM files need the extra dicom: {error.name} is not installed. Run pip install pydicom highdicom "
             "python-gdcm"
         ) from error
+
+
+def dicom_errors() -> tuple[type[Exception], ...]:
+    """Errors that pydicom and its decoders raise for damaged or unusual files."""
+    errors = import_dicom("pydicom.errors")
+    return (
+        ValueError, AttributeError, TypeError, LookupError, RuntimeError, EOFError, OSError, OverflowError,
+        struct.error, errors.BytesLengthException, errors.InvalidDicomError,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.dicom.addresses import read_address
 from autoseg.imaging.formats.dicom.frames import Frame, apply_intensities, describe
 from autoseg.imaging.formats.dicom.lattice import Lattice, arrange
-from autoseg.imaging.formats.dicom.library import DICOM_ERRORS, import_dicom, quiet
+from autoseg.imaging.formats.dicom.library import dicom_errors, import_dicom, quiet
 from autoseg.imaging.formats.dicom.series import DicomSeries, SourceSlice
 from autoseg.imaging.formats.dicom.sources import DicomSource, open_source
 from autoseg.imaging.formats.dicom.stacks import Stack, choose_stack, find_stacks
@@ -121,7 +121,7 @@ def _read_stored(source: DicomSource, frames: tuple[Frame, ...]) -> Iterator[tup
                 for index, stored in zip(members, found, strict=True):
                     _check_shape(stored, frames[index])
                     yield index, stored
-            except DICOM_ERRORS as error:
+            except dicom_errors() as error:
                 if isinstance(error, ImageFileError):
                     raise
                 raise ImageFileError(

@@ -16,7 +16,7 @@ from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.dicom.addresses import read_address
 from autoseg.imaging.formats.dicom.frames import SEGMENTATION_CLASSES, Frame, Header, describe, make_frame, read_header
 from autoseg.imaging.formats.dicom.lattice import Lattice, arrange_frames
-from autoseg.imaging.formats.dicom.library import DICOM_ERRORS, import_dicom, quiet
+from autoseg.imaging.formats.dicom.library import dicom_errors, import_dicom, quiet
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.dicom.series import cut_plane
 from autoseg.imaging.formats.dicom.sources import DicomSource, open_source
@@ -132,7 +132,7 @@ def _numbered(header: Header, where: str) -> list[tuple[int, DicomSegment]]:
         try:
             items = [(int(item.SegmentNumber), str(item.SegmentLabel)) for item in header.SegmentSequence]
             is_shared = str(header.SegmentationType) == "LABELMAP" or str(header.get("SegmentsOverlap", "")) == "NO"
-        except DICOM_ERRORS as error:
+        except dicom_errors() as error:
             raise ImageFileError(f"{where}: cannot be read as a segmentation: {describe(error)}") from error
     items = [(number, name) for number, name in items if number > 0]
     return [
@@ -160,7 +160,7 @@ def _frames(header: Header, source: DicomSource, name: str) -> list[_SegmentFram
                     owner = groups if "SegmentIdentificationSequence" in groups else shared[0]
                     number = int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
                 frames.append(_SegmentFrame(make_frame(header, name, index), number))
-        except DICOM_ERRORS as error:
+        except dicom_errors() as error:
             raise ImageFileError(
                 f"{source.describe(name)}: cannot be read as a segmentation: {describe(error)}"
             ) from error
@@ -214,15 +214,14 @@ def _iterate_frames(
 ) -> Iterator[NDArray[np.unsignedinteger]]:
     """Stored values (rows, columns) of every frame."""
     first = frames[0].frame
-    is_packed = int(header.BitsAllocated) == 1 and not header.file_meta.TransferSyntaxUID.is_compressed
     name = first.file
     with source.open(name) as file, quiet():
         try:
-            if is_packed:
+            if int(header.BitsAllocated) == 1 and not header.file_meta.TransferSyntaxUID.is_compressed:
                 yield from _unpack(file, len(frames), first.shape)
             else:
                 yield from import_dicom("pydicom.pixels").iter_pixels(file)
-        except DICOM_ERRORS as error:
+        except dicom_errors() as error:
             raise ImageFileError(
                 f"{source.describe(name)}: the voxels cannot be read: {describe(error)}. Copy the file again"
             ) from error

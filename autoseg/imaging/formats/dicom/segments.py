@@ -19,7 +19,7 @@ from autoseg import DISTRIBUTION
 from autoseg.errors import ImageFileError, UsageError
 from autoseg.imaging.formats.dicom.codes import SIDE_CODES, Code, SegmentCode
 from autoseg.imaging.formats.dicom.frames import Header, describe
-from autoseg.imaging.formats.dicom.library import DICOM_ERRORS, import_dicom, quiet
+from autoseg.imaging.formats.dicom.library import dicom_errors, import_dicom, quiet
 from autoseg.imaging.formats.dicom.series import DicomSeries
 from autoseg.imaging.formats.dicom.sources import open_source
 from autoseg.records.files import replacing
@@ -146,7 +146,7 @@ def read_source_headers(series: DicomSeries) -> list[Header]:
             with files.open(name) as file, quiet():
                 try:
                     header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-                except DICOM_ERRORS as error:
+                except dicom_errors() as error:
                     raise ImageFileError(f"{files.describe(name)}: cannot be read again: {describe(error)}") from error
             if str(header.get("SeriesInstanceUID", "")) != series.series_uid:
                 raise ImageFileError(
@@ -210,7 +210,7 @@ def _write(
                 content_description="automatic segmentation",
                 series_description="automatic segmentation",
             )
-        except DICOM_ERRORS as error:
+        except dicom_errors() as error:
             raise ImageFileError(
                 f"{path}: no segmentation can be made of the headers of {series.path} ({type(error).__name__}). Write "
                 "another format: -o FILE.nii.gz"
@@ -238,7 +238,7 @@ def save_object(made: Header, path: Path) -> Path:
     with replacing(path) as temporary, quiet():
         try:
             made.save_as(temporary, enforce_file_format=True)
-        except DICOM_ERRORS as error:
+        except dicom_errors() as error:
             if isinstance(error, OSError):
                 raise
             raise ImageFileError(f"{path}: cannot be written as DICOM ({type(error).__name__})") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.dicom.frames import Frame, frames_of, read_header
+from autoseg.imaging.formats.dicom.frames import Frame, frames_of, modality_of, read_header
 from autoseg.imaging.formats.dicom.sources import DicomSource
 
 MIN_SIZE_FACTOR = 10
@@ -85,7 +85,7 @@ def find_stacks(source: DicomSource) -> tuple[Stack, ...]:
         if header is not None:
             found = frames_of(header, source, name)
             frames += found
-            kinds[str(header.get("Modality") or "of no modality")] += not found
+            kinds[modality_of(header) or "of no modality"] += not found
     if not frames:
         others = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         raise ImageFileError(
