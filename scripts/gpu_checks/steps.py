@@ -77,18 +77,11 @@ def bare_step(
     run = start(machine, configuration, machine.fast_precision, compiled=compiled)
     if layout is not None:
         run.network.to(memory_format=layout)  # type: ignore[call-overload]  # knows no layouts
-    own = layout or _layout_of(max(run.network.parameters(), key=torch.numel))
+    own = layout or run.layout
     shape = (configuration.batch_size, *configuration.patch_size)
     image = torch.randn(shape[0], configuration.network.input_channels, *shape[1:], device=machine.device)
     target = torch.randint(0, 2, shape, device=machine.device)
     return BareStep(run, image.contiguous(memory_format=own), target)
-
-
-def _layout_of(weight: Tensor) -> torch.memory_format:
-    """Layout of the largest convolution's weight, which is the network's; one of one channel would lie in both."""
-    last = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
-    is_last = weight.is_contiguous(memory_format=last) and not weight.is_contiguous()
-    return last if is_last else torch.contiguous_format
 
 
 def check_layouts(machine: Machine) -> Findings:
