@@ -148,7 +148,7 @@ def cut_patches(array: Tensor, centres: Tensor, size: Triple) -> Tensor:
         for at, edge, end in zip(centres.unbind(1), size, array.shape[-3:], strict=True)
     )
     patches = array[..., z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]]
-    return patches.movedim(array.ndim - 3, 0)
+    return patches.movedim(array.ndim - 3, 0).contiguous()
 
 
 def patch_box(centre: Triple, size: Triple, shape: Triple) -> tuple[Slices3, Slices3]:
