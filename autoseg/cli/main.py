@@ -24,6 +24,7 @@ COMMANDS = {
     "cluster": "print a job for SLURM or Kubernetes that trains or predicts on many machines",
     "serve": "answer requests for label maps over HTTP, with a page for the browser",
     "report": "write one HTML page about a workspace",
+    "info": "show what a model expects and predicts, and how good it was found to be",
     "import-nnunet": "import a model that nnU-Net v2 trained",
     "verify": "check that all files of a workspace or model are whole and belong together",
     "doctor": "show versions, devices and memory of this machine",
