@@ -13,13 +13,13 @@ from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import ExportOptions, export_model
 from autoseg.stages.inspect import inspect_model
-from tests.builders import make_dataset, write_two_configurations
+from tests.builders import LABELS, write_two_configurations
 
 
 @pytest.fixture
 def model(tmp_path):
     root = write_two_configurations(tmp_path / "model")
-    label = next(name for name in make_dataset().labels if name != "background")
+    label = next(name for name in LABELS if name != "background")
     selection = Selection(
         configurations=("3d_fullres",),
         folds=("0", "1"),
