@@ -17,6 +17,7 @@ from gpu_checks.machine import Machine
 from gpu_checks.memory import check_epochs, check_estimates, check_too_little_memory
 from gpu_checks.nnunet import check_against_nnunet
 from gpu_checks.prediction import check_ct_of_3_classes, check_ct_of_105_classes
+from gpu_checks.resampling import check_resampling
 from gpu_checks.results import (
     RESULTS_NAME,
     Findings,
@@ -67,6 +68,7 @@ CHECKS = (
     Check("loader", check_loader, 50),
     Check("probe", check_probe, 20),
     Check("Hippocampus", check_hippocampus, 60),
+    Check("resampling", check_resampling, 20),
     Check("precisions", check_precisions, 10),
     Check("memory over epochs", check_epochs, 20),
     Check("too little memory", check_too_little_memory, 10),
