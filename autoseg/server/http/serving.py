@@ -69,7 +69,11 @@ class HttpServer:
             timeout_graceful_shutdown=SECONDS_FOR_ANSWERS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True, name="http")
+        self._listener = listener
+        self._ended = (
+            threading.Event()
+        )  # Thread.join that a signal interrupted takes the thread for ended (Python 3.11)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="http")
 
     def start(self) -> None:
         """Begin to answer."""
@@ -77,13 +81,18 @@ class HttpServer:
 
     def is_running(self, seconds: float) -> bool:
         """Whether it still runs after so many seconds."""
-        self._thread.join(seconds)
-        return self._thread.is_alive()
+        return not self._ended.wait(seconds)
 
     def stop(self) -> None:
         """Take no more connections, and end when answers were sent, or after some seconds."""
         self._server.should_exit = True
-        self._thread.join(SECONDS_FOR_ANSWERS + 1)
+        self._ended.wait(SECONDS_FOR_ANSWERS + 1)
+
+    def _run(self) -> None:
+        try:
+            self._server.run([self._listener])
+        finally:
+            self._ended.set()
 
 
 def _run_until_interrupted(server: HttpServer, jobs: Jobs, folder: Path) -> None:
