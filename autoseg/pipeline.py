@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.costs.preprocessing import MIN_RESAMPLING_SECONDS, preprocessing_memory_bytes, resampling_seconds
 from autoseg.costs.runs import run_costs
-from autoseg.errors import PlanningError, RecordError, UsageError
+from autoseg.errors import RecordError, UsageError
 from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.datasets.labels.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.imaging.datasets.labels.label_reading import AS_LABEL_VALUES, ReadingOptions
@@ -37,8 +37,9 @@ from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.plan import encode_target, keep_edited_splits, make_plan, make_splits
+from autoseg.stages.plan import make_plan, read_kept_plan
 from autoseg.stages.preprocess import preprocess_dataset, refuse_absurd_sizes
+from autoseg.stages.split import keep_edited_splits, make_splits
 from autoseg.stages.train_all import (
     check_training_device,
     describe_time,
@@ -188,7 +189,7 @@ def decide_plan(
             description, Path(description.folder), workers=workers, max_memory=options.max_memory, progress=progress
         )
     if options.keep_plan:
-        plan = _kept_plan(workspace, fingerprint)
+        plan = read_kept_plan(workspace, fingerprint)
     else:
         plan = make_plan(fingerprint, budget, options.planner, options.target)
     refuse_absurd_sizes(plan, fingerprint)
@@ -379,23 +380,6 @@ def _tell_of_kept_splits(workspace: Workspace, splits: Splits, fingerprint: Fing
         "it to get new folds",
         workspace.splits, len(splits.folds), f" that leave out {unused} cases" if unused else "",
     )  # fmt: skip
-
-
-def _kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
-    plan = read_record(Plan, workspace.plan)
-    if not plan.configurations:
-        raise PlanningError(
-            f"{workspace.plan}: the plan has no configurations, so there is nothing to train. Plan again without "
-            "--keep-plan."
-        )
-    expected = encode_target(fingerprint, plan.target)
-    for what in ("channel_names", "encoding", "orientation"):
-        planned, found = getattr(plan, what), getattr(expected, what)
-        if planned != found:
-            raise PlanningError(
-                f"{workspace.plan}: {what} is {planned}, but the dataset has {found}. Plan again without --keep-plan."
-            )
-    return plan
 
 
 def _log_description(description: DatasetDescription) -> None:

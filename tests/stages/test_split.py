@@ -15,7 +15,7 @@ from autoseg.records.files import write_record
 from autoseg.records.fingerprint import Fingerprint, LabelFacts
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
-from autoseg.stages.plan import keep_edited_splits, make_splits
+from autoseg.stages.split import keep_edited_splits, make_splits
 from autoseg.testing import synthetic_fingerprint
 from tests.builders import make_dataset
 
