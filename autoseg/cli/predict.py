@@ -140,6 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_memory=None if limit is None else round(limit * 1e9),
     )
     choices = OutputChoices(**{output.name: getattr(arguments, output.name) for output in fields(OutputChoices)})
+    _refuse_idle_options(choices)
     model, images, output = arguments.model.absolute(), arguments.images, arguments.output
     cluster = None
     if arguments.scheduler is not None:
@@ -163,6 +164,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {arguments.output}")
     return SOME_FAILED if failures else DONE
+
+
+def _refuse_idle_options(choices: OutputChoices) -> None:
+    from autoseg.errors import UsageError
+
+    if not choices.meshes and (choices.smooth_meshes or choices.mesh_format != OutputChoices.mesh_format):
+        raise UsageError("--mesh-format and --smooth-meshes are for meshes: add --meshes, or leave them out")
 
 
 def _is_mirrored(arguments: argparse.Namespace, *, is_default: bool) -> bool:

@@ -22,6 +22,9 @@ OVERLAY = "overlay"
 RTSTRUCT = "rtstruct"
 """Kind of the structure set of a DICOM series, `CASE_rtstruct.dcm`."""
 
+MESH_FORMATS = ("stl", "ply")
+"""Kinds of files of meshes."""
+
 SEGMENTATION_TYPES = ("binary", "labelmap", "fractional")
 """Kinds of DICOM segmentations: a bit for each segment, one number for each voxel, probabilities."""
 
@@ -66,6 +69,20 @@ class OutputChoices:
         ),
     )
     """Picture of the image with its labels; files only."""
+    meshes: bool = field(
+        default=False,
+        metadata=_option("--meshes", "CASE_meshes/LABEL.stl: the surface of each label, in mm of the patient (LPS)"),
+    )
+    """Surfaces of the labels; files only."""
+    mesh_format: str = field(
+        default="stl",
+        metadata=_option("--mesh-format", "format of meshes (default: stl)") | {"choices": MESH_FORMATS},
+    )
+    """Format of meshes, one of MESH_FORMATS; files only."""
+    smooth_meshes: bool = field(
+        default=False, metadata=_option("--smooth-meshes", "smooth the steps between voxels on meshes")
+    )
+    """Whether meshes are smoothed; files only."""
     provenance: bool = field(
         default=False, metadata=_option("--provenance", "provenance.json: command, versions, device, hash of the plan")
     )

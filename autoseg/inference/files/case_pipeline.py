@@ -19,6 +19,7 @@ from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.arrays.display import choose_window
 from autoseg.imaging.formats.reading import read_image
 from autoseg.inference.files.dicom_outputs import is_on_series, write_dicom_maps
+from autoseg.inference.files.meshes import refuse_flat, write_meshes
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_labels, write_side_maps
 from autoseg.inference.files.overlays import write_overlay
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
@@ -111,6 +112,8 @@ def prepare_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoi
     start = time.perf_counter()
     volume = read_image(file.item.images)
     seconds = time.perf_counter() - start
+    if choices.meshes:
+        refuse_flat(volume, file)
     overwrite = not (choices.statistics or choices.overlay)
     return predictor.prepare(volume, case=file.item.case, overwrite=overwrite, read_seconds=seconds)
 
@@ -128,12 +131,16 @@ def finish_case(
         choices: Outputs besides label maps.
     """
     rows: tuple[LabelStatistics, ...] = ()
+    notes = [*prepared.notes, *prepared.warnings]
     try:
         if choices.statistics and prepared.volume is not None:
             rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
         if choices.overlay and prepared.volume is not None:
             names, window = name_label_values(predictor.plan.encoding), choose_window(predictor.plan)
             write_overlay(prepared.volume, prediction.labels, names, window, file.side_map(OVERLAY))
+        if choices.meshes:
+            remark = write_meshes(prediction.labels, prepared.grid, file, predictor.plan.encoding, choices)
+            notes += [remark] if remark else []
         write_side_maps(prediction, prepared.template, file)
         encoding, series = predictor.plan.encoding, prepared.template.series
         if series is not None:
@@ -147,7 +154,7 @@ def finish_case(
     steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())
     logger.debug("%s: %s", file.item.case, steps)
     instances = None if prediction.instances is None else prediction.instances.table
-    return CaseOutcome("", (*prepared.notes, *prepared.warnings), rows, instances)
+    return CaseOutcome("", tuple(notes), rows, instances)
 
 
 def _read_ahead(

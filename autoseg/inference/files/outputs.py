@@ -40,6 +40,11 @@ class OutputFile:
         """Path of the case's probabilities, beside the label map."""
         return self.target.with_name(f"{self.item.case}_probabilities.b2nd")
 
+    @property
+    def meshes(self) -> Path:
+        """Folder of the case's meshes, beside the label map."""
+        return self.target.with_name(f"{self.item.case}_meshes")
+
     def side_map(self, kind: str) -> Path:
         """Path of a map `CASE_kind`, beside the label map and in its format; the overlay is a PNG.
 
@@ -51,9 +56,18 @@ class OutputFile:
         return self.target.with_name(f"{self.item.case}_{kind}{ending}")
 
     def is_done(self, choices: OutputChoices) -> bool:
-        """Whether an earlier run wrote the label map, and the map of instances and the overlay where asked for."""
+        """Whether an earlier run wrote the label map, and what else is asked for of instances, overlay and meshes."""
+        if choices.meshes and not self._has_meshes(choices.mesh_format):
+            return False
         asked = [INSTANCES] * choices.instances + [OVERLAY] * choices.overlay + [RTSTRUCT] * choices.structures
         return self.target.is_file() and all(self.side_map(kind).is_file() for kind in asked)
+
+    def _has_meshes(self, mesh_format: str) -> bool:
+        """Whether there are meshes of this format, or none at all because every label is empty."""
+        if not self.meshes.is_dir():
+            return False
+        endings = {path.suffix for path in self.meshes.iterdir()}
+        return not endings or f".{mesh_format}" in endings
 
 
 @dataclass(frozen=True)
