@@ -9,12 +9,11 @@ from autoseg.cli.options import add_shared
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg export`."""
     parser.add_argument("model", type=Path, metavar="WORKSPACE", help="a trained workspace, or an exported model")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a .zip file or a folder (all formats)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="a .zip file or a folder (onnx: a folder, or a .zip of it)"
-    )
-    parser.add_argument(
-        "--format", choices=("autoseg", "onnx"), default="autoseg",
-        help="autoseg: a model for predict, --like and --pretrained; onnx: networks for other programs",
+        "--format", choices=("autoseg", "onnx", "nnunet"), default="autoseg",
+        help="autoseg: a model for predict, --like and --pretrained; onnx: networks for other programs; "
+        "nnunet: a folder of nnU-Net's results",
     )  # fmt: skip
     parser.add_argument(
         "-c", "--configurations", nargs="+", default=(), metavar="NAME",
@@ -28,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", choices=("final", "best"), default="final", help="which weights of each fold (default: final)"
     )
     parser.add_argument(
-        "--license", default=None, metavar="TEXT", help="written to manifest.json (default: not stated)"
+        "--license",
+        default=None,
+        metavar="TEXT",
+        help="written to manifest.json, for nnunet to dataset.json too (default: not stated)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     add_shared(parser)
@@ -41,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.locks import warn_of_writers
     from autoseg.records.workspace import Workspace
     from autoseg.stages.export import ExportOptions, export_model
+    from autoseg.stages.export_nnunet import export_nnunet
     from autoseg.stages.export_onnx import export_onnx
 
     options = ExportOptions(
@@ -51,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     warn_of_writers(Workspace(arguments.model))
-    export = export_model if arguments.format == "autoseg" else export_onnx
+    export = {"autoseg": export_model, "onnx": export_onnx, "nnunet": export_nnunet}[arguments.format]
     with progress_bar("exporting") as progress:
         manifest = export(arguments.model, arguments.output, options, progress)
     for name, folds in manifest.configurations.items():

@@ -20,7 +20,7 @@ COMMANDS = {
     "evaluate": "compare predictions with references",
     "select": "choose configuration and post-processing by cross-validation",
     "postprocess": "apply a post-processing recipe to label maps",
-    "export": "export a trained model: one file without pickles, or ONNX networks",
+    "export": "export a trained model: one file without pickles, ONNX networks, or nnU-Net's format",
     "cluster": "print a job for SLURM or Kubernetes that trains or predicts on many machines",
     "serve": "answer requests for label maps over HTTP, with a page for the browser",
     "report": "write one HTML page about a workspace",

@@ -27,8 +27,9 @@ class Manifest(Record):
     """Description of an exported model and list of all its other files."""
 
     schema_version: Literal[1] = 1
-    format: Literal["autoseg", "onnx"]
-    """Content: `autoseg`, the layout of a workspace; `onnx`, a network and a JSON file per configuration and fold."""
+    format: Literal["autoseg", "onnx", "nnunet"]
+    """Content: `autoseg`, the layout of a workspace; `onnx`, a network and a JSON file per configuration and fold;
+    `nnunet`, a dataset's folder among nnU-Net's results."""
     created: str
     """Date in UTC, YYYY-MM-DD."""
     license: str

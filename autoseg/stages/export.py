@@ -172,7 +172,7 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ModelToExport:
     )
 
 
-def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg", "onnx"]) -> Manifest:
+def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg", "onnx", "nnunet"]) -> Manifest:
     """Write manifest.json, which describes all files of the folder; the last step of an export."""
     manifest = Manifest(
         format=form,
