@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from autoseg import DISTRIBUTION
-from autoseg.cli.options import add_device, add_shared, add_workers
+from autoseg.cli.options import add_device, add_json, add_shared, add_workers
 
 if TYPE_CHECKING:
-    from autoseg.records.budget import Throughput
+    from autoseg.records.budget import MeasuredThroughput, Throughput
+    from autoseg.records.diagnosis import Diagnosis
     from autoseg.records.network import Architecture
 
 MIN_SHARED_BYTES = 1e9
@@ -58,22 +59,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_device(parser)
     add_workers(parser)
+    add_json(parser, "what was found or measured")
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print versions and resources, or measure speed when asked."""
-    from autoseg.cli.doctor_workspace import examine_workspace
-    from autoseg.cli.main import DONE
+    from autoseg.cli.main import DONE, SOME_FAILED
+    from autoseg.cli.terminal import print_json, printing_apart
     from autoseg.errors import UsageError
 
-    if arguments.measure_speed is None:
-        if arguments.architectures:
-            raise UsageError("--architectures says what --measure-speed measures; add --measure-speed FILE")
-        if arguments.repair and arguments.workspace is None:
-            raise UsageError("--repair needs the workspace: autoseg doctor WORKSPACE --repair")
-        _print_machine(arguments.device, arguments.workspace or Path.cwd())
-        return DONE if arguments.workspace is None else examine_workspace(arguments)
+    if arguments.measure_speed is None and arguments.architectures:
+        raise UsageError("--architectures says what --measure-speed measures; add --measure-speed FILE")
+    if arguments.measure_speed is None and arguments.repair and arguments.workspace is None:
+        raise UsageError("--repair needs the workspace: autoseg doctor WORKSPACE --repair")
+    code = DONE
+    found: Diagnosis | MeasuredThroughput
+    with printing_apart(as_json=arguments.json):
+        if arguments.measure_speed is None:
+            found = diagnosis = _examine(arguments)
+            code = DONE if diagnosis.is_sound else SOME_FAILED
+        else:
+            found = _measure_speed(arguments)
+    if arguments.json:
+        print_json(found)
+    return code
+
+
+def _examine(arguments: argparse.Namespace) -> Diagnosis:
+    """Print versions and resources, and what is wrong with the workspace, if one is given."""
+    from autoseg.cli.doctor_workspace import examine_workspace
+    from autoseg.records.diagnosis import Diagnosis
+
+    machine = _describe_machine(arguments.device, arguments.workspace or Path.cwd())
+    _print_machine(machine)
+    workspace = None if arguments.workspace is None else examine_workspace(arguments)
+    return Diagnosis(machine=machine, workspace=workspace)
+
+
+def _measure_speed(arguments: argparse.Namespace) -> MeasuredThroughput:
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.budget import MeasuredThroughput
     from autoseg.records.files import write_record
@@ -84,8 +108,9 @@ def run(arguments: argparse.Namespace) -> int:
     for point in measure_training_speed(arguments.device, _read_architectures(arguments.architectures)):
         throughput.append(point)
         print(_describe_speed(point), flush=True)
-    write_record(MeasuredThroughput(throughput=tuple(throughput)), arguments.measure_speed)
-    return DONE
+    measured = MeasuredThroughput(throughput=tuple(throughput))
+    write_record(measured, arguments.measure_speed)
+    return measured
 
 
 def _describe_speed(point: Throughput) -> str:
@@ -108,7 +133,8 @@ def _read_architectures(names: Sequence[str]) -> tuple[Architecture, ...]:
     return tuple(name for name in known if name in names) or known
 
 
-def _print_machine(device_name: str, folder: Path) -> None:
+def _describe_machine(device_name: str, folder: Path) -> dict[str, str]:
+    """Rows of the table, by name."""
     import platform
 
     import torch
@@ -133,8 +159,11 @@ def _print_machine(device_name: str, folder: Path) -> None:
         "worker start": _describe_worker_start(),
         "versions": "; ".join(_find_version_faults()) or "fit together",
     }
-    rows |= {f"extra {name}": _describe_extra(name, packages) for name, packages in _read_extras().items()}
-    for name, value in rows.items():
+    return rows | {f"extra {name}": _describe_extra(name, packages) for name, packages in _read_extras().items()}
+
+
+def _print_machine(machine: dict[str, str]) -> None:
+    for name, value in machine.items():
         print(f"{name:>15}  {value}")
 
 

@@ -9,16 +9,17 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from autoseg.records.diagnosis import LockState, WorkspaceDiagnosis
     from autoseg.records.workspace import Workspace
     from autoseg.stages.repair import Damage
 
 
-def examine_workspace(arguments: argparse.Namespace) -> int:
-    """Print what is wrong with a workspace, correct it if that was asked for, and give the exit code."""
-    from autoseg.cli.main import DONE, SOME_FAILED
+def examine_workspace(arguments: argparse.Namespace) -> WorkspaceDiagnosis:
+    """Print what is wrong with a workspace, and correct it if that was asked for."""
     from autoseg.cli.options import worker_count
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
+    from autoseg.records.diagnosis import WorkspaceDiagnosis
     from autoseg.records.workspace import Workspace
     from autoseg.stages.repair import find_damage, remove_leftovers, store_damaged_again
     from autoseg.text import format_command
@@ -26,33 +27,41 @@ def examine_workspace(arguments: argparse.Namespace) -> int:
     workspace, workers = Workspace(arguments.workspace), worker_count(arguments)
     if not workspace.plan.is_file():
         raise UsageError(f"{workspace.root}: not a workspace, it has no plan.json; give a folder of autoseg-plan")
-    stale = _print_locks(workspace)
+    locks = _print_locks(workspace)
     damage = find_damage(workspace, workers=workers, bar=progress_bar) if workspace.dataset.is_file() else {}
     _print_damage(workspace, damage)
+    found = WorkspaceDiagnosis(
+        workspace=str(workspace.root),
+        locks=locks,
+        damage={name: dict(cases) for name, cases in damage.items()},
+        is_repaired=False,
+    )
     if not arguments.repair:
-        if stale or damage:
+        if not found.is_sound:
             command = format_command("autoseg", "doctor", workspace.root, "--repair")
             print(f"{'to correct it':>15}  {command}")
-        return SOME_FAILED if stale or damage else DONE
-    for path in remove_leftovers(workspace):
+        return found
+    removed = tuple(str(path) for path in remove_leftovers(workspace))
+    for path in removed:
         print(f"{'removed':>15}  {path}")
     if damage:
         store_damaged_again(workspace, damage, workers=workers, bar=progress_bar)
         print(f"{'stored again':>15}  {sum(map(len, damage.values()))} preprocessed cases")
-    return DONE
+    return found.model_copy(update={"is_repaired": True, "removed": removed})
 
 
-def _print_locks(workspace: Workspace) -> bool:
-    """Print the locks of a workspace; returns whether any is stale."""
+def _print_locks(workspace: Workspace) -> tuple[LockState, ...]:
+    """Print the locks of a workspace, and return them."""
     from autoseg.locks import find_locks
+    from autoseg.records.diagnosis import LockState
 
-    found = find_locks(workspace)
-    for item in found:
-        state = "stale, its process does not run any more: " if item.is_stale else ""
-        print(f"{'lock':>15}  {state}{item.describe()}")
-    if not found:
+    locks = tuple(LockState(description=item.describe(), is_stale=item.is_stale) for item in find_locks(workspace))
+    for lock in locks:
+        state = "stale, its process does not run any more: " if lock.is_stale else ""
+        print(f"{'lock':>15}  {state}{lock.description}")
+    if not locks:
         print(f"{'locks':>15}  none")
-    return any(item.is_stale for item in found)
+    return locks
 
 
 def _print_damage(workspace: Workspace, damage: Damage) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cli.options import (
+    add_json,
     add_label_reading,
     add_max_memory,
     add_scheduler,
@@ -55,16 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     add_max_memory(parser)
     add_scheduler(parser)
+    add_json(parser, "the content of the file written, with --compare also `comparison`,")
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the table, write the files; the exit code is 1 when some cases could not be scored."""
-    if arguments.instances:
-        return _run_instances(arguments)
+    from autoseg.cli.main import DONE, SOME_FAILED
+    from autoseg.cli.terminal import print_json, printing_apart
+
+    with printing_apart(as_json=arguments.json):
+        found, parts, is_complete = (
+            _evaluate_instances(arguments) if arguments.instances else _evaluate_labels(arguments)
+        )
+    if arguments.json:
+        print_json(found, **parts)
+    return DONE if is_complete else SOME_FAILED
+
+
+def _evaluate_labels(arguments: argparse.Namespace) -> "tuple[Record, dict[str, Record], bool]":
+    """Evaluate label maps, print the tables and write the files.
+
+    Returns:
+        The evaluation; the comparison, if asked for; whether every case could be scored.
+    """
     from rich.console import Console
 
-    from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
     from autoseg.provenance import describe_provenance
     from autoseg.records.workspace import EVALUATION_NAME
@@ -79,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or arguments.predictions / EVALUATION_NAME
     evaluation = evaluation.model_copy(update={"provenance": describe_provenance(None)})
     records: dict[Path, Record] = {output: evaluation}
+    parts: dict[str, Record] = {}
     if arguments.compare is not None:
         other, is_other_complete = _read_other(arguments)
         is_complete = is_complete and is_other_complete
@@ -88,9 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(comparison_table(comparison, unit))
         for remark in comparison.remarks:
             print(remark)
-        records[output.with_name(f"{output.stem}_comparison.json")] = comparison
+        records[output.with_name(f"{output.stem}_comparison.json")] = parts["comparison"] = comparison
     _write(records, evaluation, output)
-    return DONE if is_complete else SOME_FAILED
+    return evaluation, parts, is_complete
 
 
 def _length_unit(references: Path, predictions: Path) -> str:
@@ -212,13 +230,12 @@ def _add_instance_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run_instances(arguments: argparse.Namespace) -> int:
-    """Evaluate, print the table, write instance_evaluation.json; the exit code is 1 when a case could not be scored."""
+def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[str, Record], bool]":
+    """Evaluate instances, print the table, write instance_evaluation.json; returns as `_evaluate_labels`."""
     import sys
 
     from rich.console import Console
 
-    from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
@@ -261,10 +278,11 @@ def _run_instances(arguments: argparse.Namespace) -> int:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:
         print(f"{fault.severity}: {f'{fault.case} ' if fault.case else ''}{fault.file}: {fault.what}", file=sys.stderr)
+    evaluation = evaluation.model_copy(update={"provenance": describe_provenance(None)})
     try:
-        write_record(evaluation.model_copy(update={"provenance": describe_provenance(None)}), output)
+        write_record(evaluation, output)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written ({error}); choose another file with -o") from error
     print(f"Written: {output}")
     is_complete = not evaluation.missing_predictions and all(fault.severity != "error" for fault in faults)
-    return DONE if is_complete else SOME_FAILED
+    return evaluation, {}, is_complete

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from autoseg.cli.options import add_shared
+from autoseg.cli.options import add_json, add_shared
 from autoseg.records.model_info import ModelInfo
 from autoseg.text import format_memory, format_names, format_number, format_score, format_sizes, format_value
 
@@ -14,7 +14,7 @@ from autoseg.text import format_memory, format_names, format_number, format_scor
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg info`."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="a workspace, or an exported model (folder or zip)")
-    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    add_json(parser, "the facts")
     add_shared(parser)
 
 
@@ -23,11 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from autoseg.cli.main import DONE
+    from autoseg.cli.terminal import print_json
     from autoseg.stages.inspect import inspect_model
 
     info = inspect_model(arguments.model)
     if arguments.json:
-        print(info.model_dump_json(indent=1))
+        print_json(info)
         return DONE
     for table in make_tables(info):
         Console().print(table)

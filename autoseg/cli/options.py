@@ -232,6 +232,13 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="errors and results only")
 
 
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --json, for programs: standard output is one JSON document."""
+    parser.add_argument(
+        "--json", action="store_true", help=f"print {what} as one JSON document; all else goes to standard error"
+    )
+
+
 def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add --device."""
     parser.add_argument(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.cli.options import (
     add_device,
+    add_json,
     add_label_reading,
     add_scheduler,
     add_shared,
@@ -45,20 +46,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-preprocess", action="store_true", help="decide, but leave preprocessing for later")
     parser.add_argument("--dry-run", action="store_true", help="decide and print; write nothing")
+    add_json(parser, "the plan")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, and print what was decided."""
     from autoseg.cli.case_list import write_list
     from autoseg.cli.main import DONE
+    from autoseg.cli.terminal import print_json, printing_apart
+    from autoseg.errors import UsageError
+
+    if arguments.write_list is not None:
+        if arguments.json:
+            raise UsageError("--json prints the plan, and --write-list makes none: leave one of them out")
+        return write_list(arguments)
+    with printing_apart(as_json=arguments.json):
+        plan = _plan(arguments)
+    if arguments.json:
+        print_json(plan)
+    return DONE
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
     from autoseg.pipeline import check_dataset, plan_dataset
     from autoseg.text import format_command
 
-    if arguments.write_list is not None:
-        return write_list(arguments)
     workspace = find_workspace(arguments)
     budget, options, device = read_request(arguments)
     workers = choose_workers(arguments)
@@ -81,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\nWorkspace: {workspace.root}\nNext: {command}", flush=True)
     if arguments.profile:
         _print_profile(plan, device)
-    return DONE
+    return plan
 
 
 def _print_plan(plan: Plan, arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.cli.options import (
     add_device,
+    add_json,
     add_max_memory,
     add_scheduler,
     add_shared,
@@ -16,6 +17,7 @@ from autoseg.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from autoseg.records.selection import Selection
     from autoseg.training.refinement import RefinementOptions
 
 DEFAULT_REFINEMENT_TIME = "60s"
@@ -44,14 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     add_max_memory(parser)
     add_scheduler(parser)
+    add_json(parser, "selection.json")
     add_shared(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Select; print the candidates and the reasons."""
+    from autoseg.cli.main import DONE
+    from autoseg.cli.terminal import print_json, printing_apart
+
+    with printing_apart(as_json=arguments.json):
+        selection = _select(arguments)
+    if arguments.json:
+        print_json(selection)
+    return DONE
+
+
+def _select(arguments: argparse.Namespace) -> "Selection":
     from rich.console import Console
 
-    from autoseg.cli.main import DONE
     from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.locks import warn_of_writers
@@ -78,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in selection.reasons:
         print(reason)
     print(f"Written: {workspace.selection}")
-    return DONE
+    return selection
 
 
 def add_refinement(parser: argparse.ArgumentParser) -> None:

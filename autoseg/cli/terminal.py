@@ -1,10 +1,11 @@
 """Log lines and progress bars: bars on a terminal, plain lines where the output is a file or a pipe."""
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +16,7 @@ from typing_extensions import override
 
 from autoseg.cli.epoch_table import EpochTable
 from autoseg.progress import Progress
+from autoseg.records.files import Record
 
 SECONDS_BETWEEN_LINES = 15.0
 """Interval between lines of progress in a file or pipe."""
@@ -46,6 +48,23 @@ def set_up_logging(*, verbose: bool, quiet: bool) -> None:
     handler.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     logger.addHandler(handler)
+
+
+@contextmanager
+def printing_apart(*, as_json: bool) -> Iterator[None]:
+    """Send what is printed for people to standard error, where standard output is for one JSON document."""
+    if not as_json:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def print_json(record: Record, **parts: Record) -> None:
+    """Print one JSON document: the fields of a record, and other records by name; ASCII, for terminals of any kind."""
+    document = record.model_dump(mode="json")
+    document |= {name: part.model_dump(mode="json") for name, part in parts.items()}
+    print(json.dumps(document, indent=1))
 
 
 class _DoneColumn(ProgressColumn):

@@ -1,5 +1,6 @@
 """The doctor command."""
 
+import json
 import re
 from importlib.metadata import PackageNotFoundError
 
@@ -50,6 +51,12 @@ def test_speed_is_measured_and_written(asked, tmp_path, capsys, words, architect
     assert "3D UNeXt of 8 features: 20.0 GMAC/s in training, 50.0 in prediction" in capsys.readouterr().out
 
 
+def test_the_json_of_a_measurement_is_its_file(asked, tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    assert main(["doctor", "--device", "cpu", "--measure-speed", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text())
+
+
 def test_unknown_networks_are_wrong_usage(asked, tmp_path, capsys):
     words = ["doctor", "--measure-speed", str(tmp_path / "speed.json"), "--architectures", "unet", "hrnet"]
     assert main(words) == UNUSABLE
@@ -92,6 +99,16 @@ def test_the_speed_of_gzip_is_measured(monkeypatch):
 def test_the_machine_is_described(capsys):
     assert main(["doctor", "--device", "cpu"]) == 0
     assert "device used  cpu" in capsys.readouterr().out
+
+
+def test_the_json_has_what_the_table_has(capsys):
+    assert main(["doctor", "--device", "cpu", "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["machine"]["device used"] == "cpu"
+    assert found["workspace"] is None
+    rows = [line.strip().split("  ", maxsplit=1) for line in shown.err.splitlines() if not line[:1].isdigit()]
+    assert dict(rows) == found["machine"]
 
 
 def test_cores_memory_disk_and_extras_are_printed(monkeypatch, tmp_path, capsys):

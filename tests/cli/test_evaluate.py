@@ -99,6 +99,30 @@ def test_predictions_are_compared_with_others_of_the_same_cases(folders, tmp_pat
     assert "+0.2500" in capsys.readouterr().out
 
 
+def test_the_json_is_what_is_written(folders, tmp_path, capsys):
+    assert evaluate(folders, "--json") == DONE
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == read(folders[1] / "evaluation.json")
+    assert "label_1" in shown.err
+    assert "Written: " in shown.err
+    assert evaluate(folders, "--json", "--compare", folders[2], "-o", tmp_path / "e.json") == DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("comparison") == read(tmp_path / "e_comparison.json")
+    assert found == read(tmp_path / "e.json")
+    assert evaluate(folders, "--json", "--instances") == DONE
+    assert json.loads(capsys.readouterr().out) == read(folders[1] / "instance_evaluation.json")
+
+
+def test_the_json_of_an_incomplete_evaluation_has_exit_code_1(folders, capsys):
+    (folders[1] / "b.png").unlink()
+    assert evaluate(folders, "--json") == SOME_FAILED
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["missing_predictions"] == ["b"]
+    assert "not scored: b" in shown.err
+    assert evaluate((folders[0], folders[0] / "nowhere", None), "--json") == UNUSABLE
+    assert capsys.readouterr().out == ""
+
+
 def test_a_case_missing_from_the_others_is_told(folders, capsys):
     (folders[2] / "b.png").unlink()
     assert evaluate(folders, "--compare", folders[2]) == SOME_FAILED

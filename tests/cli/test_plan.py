@@ -48,6 +48,22 @@ def test_a_dry_run_shows_the_plan_and_points_to_the_reasons(phantom_dataset, tmp
     assert "halving" not in shown
 
 
+def test_the_json_is_the_plan(phantom_dataset, tmp_path, capsys):
+    assert dry_plan(phantom_dataset, tmp_path, "--json", "--explain") == 0
+    shown = capsys.readouterr()
+    workspace = tmp_path / "written"
+    assert plan(phantom_dataset, workspace, "--device", "cuda", "--planner", "unet", "--no-preprocess") == 0
+    assert json.loads(shown.out) == json.loads((workspace / "plan.json").read_text())
+    assert "3d_fullres" in shown.err
+
+
+def test_the_json_without_a_plan_is_refused(phantom_dataset, tmp_path, capsys):
+    assert dry_plan(phantom_dataset, tmp_path, "--json", "--write-list", str(tmp_path / "list.csv")) == UNUSABLE
+    shown = capsys.readouterr()
+    assert "--json prints the plan, and --write-list makes none" in shown.err
+    assert shown.out == ""
+
+
 def test_explain_shows_every_reason(phantom_dataset, tmp_path, capsys):
     assert dry_plan(phantom_dataset, tmp_path, "--explain") == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -1,6 +1,7 @@
 """`autoseg select`: what is asked for, and what is shown."""
 
 import argparse
+import json
 from contextlib import nullcontext
 
 import pytest
@@ -51,6 +52,14 @@ def test_candidates_and_reasons_are_shown(asked, tmp_path, capsys):
     assert [cell.strip() for cell in alone.split("│")[1:-1]] == ["2d", "none", "–", "12", "0 1", ""]
     assert "Because of this.\nAnd of that.\nWritten: " in shown
     assert "selection.json" in shown
+
+
+def test_the_json_is_the_selection(asked, tmp_path, capsys):
+    assert main(["select", str(tmp_path / "w"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert Selection.model_validate_json(shown.out) == SELECTION
+    assert json.loads(shown.out)["reasons"] == ["Because of this.", "And of that."]
+    assert "Written: " in shown.err
 
 
 def test_what_costs_a_pass_of_the_networks_can_be_left_out(asked, tmp_path):
