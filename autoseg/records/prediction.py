@@ -84,7 +84,10 @@ class OutputChoices:
     )
     """Whether meshes are smoothed; files only."""
     provenance: bool = field(
-        default=False, metadata=_option("--provenance", "provenance.json: command, versions, device, hash of the plan")
+        default=False,
+        metadata=_option(
+            "--provenance", "provenance.json: command, versions, hashes; warnings and seconds of each case"
+        ),
     )
     """The record `provenance.json`; files only."""
     structures: bool = field(

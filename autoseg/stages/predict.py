@@ -8,6 +8,7 @@ How one image is predicted stands in `inference.predictor.case_predictor`.
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from autoseg.inference.files.dicom_outputs import segments_of, warn_of_unknown_c
 from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
+from autoseg.inference.files.run_provenance import keep_provenance
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
     choose_recipe,
@@ -46,12 +48,13 @@ from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, describe_faulty_versions, use_precision
 from autoseg.postprocessing import check_labels_are_known
 from autoseg.progress import Progress, no_progress
-from autoseg.provenance import PROVENANCE_NAME, describe_provenance
+from autoseg.provenance import describe_provenance
 from autoseg.records.case import Affine, Spacing
-from autoseg.records.files import read_record, write_record
+from autoseg.records.files import read_record
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
+from autoseg.records.provenance import Provenance
 from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.predict")
@@ -198,6 +201,10 @@ class Predictor:
         prepared = self.case_predictor.prepare(volume, overwrite=is_own, read_seconds=time.perf_counter() - start)
         return self.case_predictor.predict(prepared, OutputChoices(**outputs))
 
+    def describe(self) -> Provenance:
+        """The provenance of its predictions, with the hash of its weights, which takes a moment."""
+        return self.provenance.model_copy(update={"weights_hash": self.case_predictor.weights_hash})
+
 
 def load_case_predictor(workspace: Workspace, options: PredictionOptions, device: torch.device) -> CasePredictor:
     """Load the networks of a recipe.
@@ -312,7 +319,10 @@ def predict_files(
     kept = [i for i, file in enumerate(outputs) if options.skip_existing and not file.fault and file.is_done(choices)]
     pending = sorted({*range(len(outputs))} - {*faulty, *kept})
     files = [outputs[index] for index in pending]
-    with keep_lists(outputs, kept, predictor.plan, choices, part, progress) as lists:
+    with ExitStack() as stack:
+        lists = stack.enter_context(keep_lists(outputs, kept, predictor.plan, choices, part, progress))
+        if choices.provenance:
+            stack.enter_context(keep_provenance(lists, predictor.describe(), outputs[0].target.parent, part))
         for index in faulty:
             lists.add(index, CaseOutcome(outputs[index].fault))
         outcomes: Iterator[tuple[int, CaseOutcome | str]]
@@ -322,8 +332,6 @@ def predict_files(
             outcomes = options.cluster.work(partial(_predict_in_worker, choices=choices), files, task="prediction")
         for position, outcome in outcomes:
             lists.add(pending[position], CaseOutcome(outcome) if isinstance(outcome, str) else outcome)
-    if choices.provenance:
-        write_record(predictor.provenance, outputs[0].target.parent / part.file_name(PROVENANCE_NAME))
     return lists.failures
 
 

@@ -22,12 +22,14 @@ from autoseg.inference.files.dicom_outputs import is_on_series, write_dicom_maps
 from autoseg.inference.files.meshes import refuse_flat, write_meshes
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_labels, write_side_maps
 from autoseg.inference.files.overlays import write_overlay
+from autoseg.inference.files.run_provenance import hash_inputs
 from autoseg.inference.files.tables import LabelStatistics, measure_labels
 from autoseg.inference.models.label_colors import name_label_values
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.networks.devices import check_device_works, is_out_of_memory
 from autoseg.records.prediction import OVERLAY, OutputChoices, Prediction
+from autoseg.records.provenance import InputFile
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -131,8 +133,12 @@ def finish_case(
         choices: Outputs besides label maps.
     """
     rows: tuple[LabelStatistics, ...] = ()
+    inputs: tuple[InputFile, ...] = ()
     notes = [*prepared.notes, *prepared.warnings]
     try:
+        if choices.provenance:
+            inputs = hash_inputs(file)
+        start = time.perf_counter()
         if choices.statistics and prepared.volume is not None:
             rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
         if choices.overlay and prepared.volume is not None:
@@ -147,14 +153,15 @@ def finish_case(
             write_dicom_maps(prediction, series, file, encoding, predictor.weights_hash, choices)
         if not is_on_series(prepared.template, file):
             write_labels(prediction, prepared.template, file, encoding, colors=choices.colors)
+        seconds = prediction.seconds | {"write": time.perf_counter() - start}
     except WriteError:
         raise
     except CASE_ERRORS as error:
         return CaseOutcome(_describe_error(error))
-    steps = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in prediction.seconds.items())
+    steps = ", ".join(f"{step} {duration:.3f} s" for step, duration in seconds.items())
     logger.debug("%s: %s", file.item.case, steps)
     instances = None if prediction.instances is None else prediction.instances.table
-    return CaseOutcome("", tuple(notes), rows, instances)
+    return CaseOutcome("", tuple(notes), rows, instances, inputs, seconds)
 
 
 def _read_ahead(

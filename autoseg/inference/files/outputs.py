@@ -5,7 +5,7 @@ Tested in tests/stages/test_predict_files.py and tests/cli/test_predict.py.
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from autoseg.errors import UsageError
@@ -20,6 +20,7 @@ from autoseg.inference.models.label_colors import name_label_values, with_label_
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import real_path
 from autoseg.records.prediction import INSTANCES, OVERLAY, RTSTRUCT, Instance, OutputChoices, Prediction
+from autoseg.records.provenance import InputFile
 from autoseg.records.temporaries import sweep_temporaries
 
 SIDE_MAPS: tuple[str, ...] = tuple(kind for choice in fields(OutputChoices) for kind in choice.metadata["maps"])
@@ -82,6 +83,10 @@ class CaseOutcome:
     """Statistics of the labels, only if asked for."""
     instances: tuple[Instance, ...] | None = None
     """Instances; None: not asked for, or not measured."""
+    inputs: tuple[InputFile, ...] = ()
+    """Images with their hashes, only if asked for."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by step."""
 
 
 def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile, ...]:

@@ -74,14 +74,15 @@ class RunLists:
         self._outputs = outputs
         self._tables = tables
         self._progress = progress
-        self._done: dict[int, str] = {}
+        self._done: dict[int, CaseOutcome | None] = {}
 
-    def add(self, index: int, outcome: CaseOutcome) -> None:
+    def add(self, index: int, outcome: CaseOutcome, *, is_kept: bool = False) -> None:
         """Log a case's notes, and its error if it failed; add its rows to the tables.
 
         Args:
             index: Position of the case in the run.
             outcome: Notes, error and measurements of the case.
+            is_kept: Whether its label map existed and stays.
         """
         case = self._outputs[index].item.case
         for note in outcome.notes:
@@ -90,7 +91,8 @@ class RunLists:
             logger.error("%s: %s", case, outcome.error)
         else:
             self._tables.put(case, outcome)
-        self._done[index] = outcome.error
+        # measurements are in the tables, and would add up here
+        self._done[index] = None if is_kept else replace(outcome, statistics=(), instances=None)
         self._progress(len(self._done), len(self._outputs))
 
     @property
@@ -102,10 +104,15 @@ class RunLists:
     def failures(self) -> list[PredictionFailure]:
         """Cases that failed, in the order of the run."""
         return [
-            PredictionFailure(item.case, tuple(str(path) for path in item.images), error)
-            for item, error in ((self._outputs[index].item, error) for index, error in sorted(self._done.items()))
-            if error
+            PredictionFailure(file.item.case, tuple(str(path) for path in file.item.images), outcome.error)
+            for file, outcome in self.outcomes
+            if outcome is not None and outcome.error
         ]
+
+    @property
+    def outcomes(self) -> list[tuple[OutputFile, CaseOutcome | None]]:
+        """Cases whose outcomes are known, without measurements, in the order of the run; None: it was kept."""
+        return [(self._outputs[index], outcome) for index, outcome in sorted(self._done.items())]
 
 
 @contextmanager
@@ -144,7 +151,7 @@ def keep_lists(
                 if table is not None and part.is_whole:
                     table.take_over(cases, part_files(folder, name))
             for index in kept:
-                lists.add(index, _outcome_of_kept(outputs[index], tables, plan))
+                lists.add(index, _outcome_of_kept(outputs[index], tables, plan), is_kept=True)
             yield lists
         finally:
             write_failures(lists.failures, lists.done, folder / part.file_name(FAILURES_FILE))
