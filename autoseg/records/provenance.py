@@ -14,7 +14,7 @@ class InputFile(Record):
     """An image that was predicted."""
 
     path: str
-    """As it was given, or in the folder that was given."""
+    """Path of the file as it was given, or in the folder that was given."""
     sha256: str = ""
     """SHA-256 of the file; of a folder, that of the lines `HASH  NAME` of all its files, sorted by name. Empty: the
     image was not predicted in this run."""

@@ -21,7 +21,7 @@ from autoseg.records.provenance import CaseProvenance, InputFile, Provenance
 logger = logging.getLogger("autoseg.predict")
 
 DECIMALS = 3
-"""Of seconds."""
+"""Decimals of the seconds in the record."""
 
 
 @contextmanager
