@@ -23,8 +23,8 @@ ComponentLibrary = Literal["cc3d", "scikit-image"]
 
 INSTALLED_LIBRARY: ComponentLibrary = "scikit-image" if cc3d is None else "cc3d"
 
-_NEIGHBOURS = {("full", 3): 26, ("face", 3): 6, ("full", 2): 8, ("face", 2): 4}
-"""Neighbours that cc3d asks for, by connectivity and number of axes."""
+_NEIGHBOURS = {"full": 26, "face": 6}
+"""Neighbours that cc3d asks for; flat images have a third axis of length 1 there."""
 
 
 def label_components(
@@ -41,12 +41,15 @@ def label_components(
         Same shape, 0 outside the mask; components are counted from 1, in the order of their first voxels.
     """
     if library == "cc3d":
-        inside = tuple(slice(size) for size in mask.shape)
-        # cc3d 4.1.1 makes too little room for the numbers of many small components where axes have odd lengths.
-        padded = np.zeros([size + 1 for size in mask.shape], dtype=bool)
+        # cc3d 4.1.1 makes too little room for the numbers of many small components where axes have odd lengths, and
+        # numbers the components of flat images, whose corners join, in blocks of 2 x 2.
+        flat = 3 - mask.ndim
+        inside = (0,) * flat + tuple(slice(size) for size in mask.shape)
+        padded = np.zeros([1] * flat + [size + 1 for size in mask.shape], dtype=bool)
         padded[inside] = mask
-        neighbours = _NEIGHBOURS[connectivity, mask.ndim]
-        numbered: NDArray[np.integer] = cc3d.connected_components(padded, connectivity=neighbours)[inside]
+        numbered: NDArray[np.integer] = cc3d.connected_components(padded, connectivity=_NEIGHBOURS[connectivity])[
+            inside
+        ]
         return numbered
     by_skimage: NDArray[np.integer] = label_by_skimage(mask, connectivity=mask.ndim if connectivity == "full" else 1)
     return by_skimage

@@ -24,6 +24,13 @@ def test_corners_connect_unless_faces_are_asked_for(library):
     assert label_components(diagonal, "face", library=library).max() == 3
 
 
+def test_numbers_of_a_flat_image_follow_the_first_pixels(library):
+    mask = np.zeros((5, 7), dtype=bool)
+    mask[0, 3] = mask[1, 0] = True
+    assert label_components(mask, library=library)[0, 3] == 1
+    assert label_components(mask, library=library)[1, 0] == 2
+
+
 @given(
     mask=arrays(bool, array_shapes(min_dims=2, max_dims=3, max_side=9)), connectivity=st.sampled_from(["full", "face"])
 )

@@ -294,7 +294,7 @@ def test_a_cluster_gives_the_same_files(model, images, tmp_path):
     assert predict(model, source, tmp_path / "here", *options) == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path]))
-        local = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        local = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
     with local:
         there = ("--scheduler", local.scheduler_address)
         assert predict(model, source, tmp_path / "there", *options, *there) == 1

@@ -50,7 +50,7 @@ def cluster():
     """Three processes of one thread each; dead ones are started again."""
     with (
         paths_for_workers(),
-        distributed.LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as local,
+        distributed.LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as local,
     ):
         yield local
 
@@ -187,7 +187,7 @@ def test_predict_and_evaluate(cluster, dataset, here, tmp_path, monkeypatch):
 
 def test_the_last_worker_is_gone(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dask_workers, "SECONDS_WITHOUT_WORKERS", 2.0)
-    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as local:
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as local:
         words = ["plan", str(dataset), "-w", str(tmp_path / "w"), "--scheduler", local.scheduler_address]
         assert main(words) == 2
     message = capsys.readouterr().err
@@ -204,7 +204,7 @@ def test_a_case_that_kills_every_worker_is_named_and_its_neighbours_are_not(clus
 def test_the_only_worker_is_used_again_after_its_death(tmp_path):
     with (
         paths_for_workers(),
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as local,
     ):
         work = partial(die_once, tmp_path / "died")
         assert list(dask_workers.DaskCluster(local.scheduler_address).map(work, [1, 2], task="testing")) == [1, 2]

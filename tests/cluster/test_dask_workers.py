@@ -54,7 +54,7 @@ def address():
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = python_path
     try:
-        local = distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None)
+        local = distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0")
     finally:
         if before is None:
             del os.environ["PYTHONPATH"]
