@@ -1,10 +1,12 @@
 """Label maps of nnU-Net itself, from a model that autoseg exported for it, beside autoseg's own.
 
-    python scripts/check_nnunet_export.py MODEL IMAGES --venv VENV [-c 3d_fullres] [-f 0]
+    python scripts/check_nnunet_export.py MODEL IMAGES --venv VENV -c 3d_fullres [-f 0] [--float32-sums]
 
 Exports the model, predicts the images with both, and prints the Dice of the two label maps for each case and label.
 Images are turned to the axes left, posterior, superior first, as the export asks for. Ends with 1 when a Dice is below
-0.999. VENV is a virtual environment in which nnU-Net v2 is installed.
+0.999. VENV is a virtual environment in which nnU-Net v2 is installed. nnU-Net sums windows in float16, which decides
+near-ties of weak models otherwise, most of all with small patches; with `--float32-sums` it sums in float32, and what
+differs then is a fault of the export.
 """
 
 import argparse
@@ -30,9 +32,16 @@ MIN_DICE = 0.999
 
 PREDICT = """
 import sys
-from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder
-sys.argv[0] = "nnUNetv2_predict_from_modelfolder"
-predict_entry_point_modelfolder()
+from nnunetv2.inference import predict_from_raw_data
+predict_from_raw_data.predict_entry_point_modelfolder()
+"""
+
+PREDICT_IN_FLOAT32 = """
+import inspect
+from nnunetv2.inference import predict_from_raw_data as module
+changed = inspect.getsource(module).replace("torch.half", "torch.float32")
+exec(compile(changed, module.__file__, "exec"), module.__dict__)
+module.predict_entry_point_modelfolder()
 """
 
 
@@ -44,6 +53,7 @@ def main() -> int:
     parser.add_argument("--venv", type=Path, required=True, help="virtual environment with nnU-Net v2")
     parser.add_argument("-c", "--configuration", required=True)
     parser.add_argument("-f", "--folds", nargs="+", default=["0"])
+    parser.add_argument("--float32-sums", action="store_true", help="let nnU-Net sum windows in float32")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
@@ -52,7 +62,9 @@ def main() -> int:
         folds = tuple(arguments.folds)
         options = ExportOptions(configurations=(arguments.configuration,), folds=folds)
         export_nnunet(arguments.model, root / "results", options)
-        theirs = _predict_with_nnunet(arguments.venv, root, plan, arguments.configuration, folds)
+        program = PREDICT_IN_FLOAT32 if arguments.float32_sums else PREDICT
+        command = [str(arguments.venv / "bin" / "python"), "-c", program]
+        theirs = _predict_with_nnunet(command, root, plan, arguments.configuration, folds)
         settings = PredictionOptions(
             configuration=arguments.configuration, folds=folds, device="cpu", precision="fp32", refine=False
         )
@@ -81,16 +93,16 @@ def _turn_images(source: Path, folder: Path, *, turn: bool) -> dict[str, list[Pa
     return cases
 
 
-def _predict_with_nnunet(venv: Path, root: Path, plan: Plan, name: str, folds: Sequence[str]) -> Path:
+def _predict_with_nnunet(program: list[str], root: Path, plan: Plan, name: str, folds: Sequence[str]) -> Path:
     """Predict with every configuration up to the given one; gives the folder of the last label maps."""
     before = plan.configurations[name].previous_configuration
     words: list[str] = []
     if before is not None:
-        words = ["-prev_stage_predictions", str(_predict_with_nnunet(venv, root, plan, before, folds))]
+        words = ["-prev_stage_predictions", str(_predict_with_nnunet(program, root, plan, before, folds))]
     (model,) = (root / "results").glob(f"Dataset*/*__{name}")
     output = root / f"labels_{name}"
     command = [
-        str(venv / "bin" / "python"), "-c", PREDICT, "-i", str(root / "images"), "-o", str(output), "-m", str(model),
+        *program, "-i", str(root / "images"), "-o", str(output), "-m", str(model),
         "-f", *folds, "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar", *words,
     ]  # fmt: skip
     settings = {"nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
@@ -98,7 +110,7 @@ def _predict_with_nnunet(venv: Path, root: Path, plan: Plan, name: str, folds: S
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     answer = subprocess.run(command, env={**inherited, **settings}, capture_output=True, text=True)
     if answer.returncode:
-        raise SystemExit(f"nnU-Net in {venv} failed:\n{answer.stdout}\n{answer.stderr}")
+        raise SystemExit(f"{program[0]}: nnU-Net failed:\n{answer.stdout}\n{answer.stderr}")
     return output
 
 
