@@ -73,6 +73,31 @@ def test_series_gives_a_segmentation(tmp_path, predictor, geometry):
     assert [region.ROIName for region in regions] == ["anterior", "posterior"]
 
 
+@pytest.mark.parametrize("geometry", ["columns flipped", "oblique backwards"])
+def test_meshes_lie_where_the_slices_are(tmp_path, predictor, geometry):
+    series = make_series(geometry)
+    series.write(tmp_path / "in")
+    choices = OutputChoices(meshes=True, mesh_format="ply", provenance=True)
+    assert predict_files(predictor, tmp_path / "in", tmp_path / "out", choices) == []
+    labels = read_labels(tmp_path / "out" / "in.dcm", series)
+    worlds = np.stack([series.worlds(index) for index in range(len(labels))]) * (-1, -1, 1)
+    for name, value in LABELS.items():
+        if value == 0 or not (labels == value).any():
+            continue
+        content = (tmp_path / "out" / "in_meshes" / f"{name}.ply").read_bytes()
+        header, _, body = content.partition(b"end_header\n")
+        count = int(header.split(b"element vertex ")[1].split()[0])
+        points = np.frombuffer(body, "<f4", 3 * count).reshape(-1, 3)
+        # points are half-way to a voxel outside, but for a few amid eight voxels that meet in edges and corners
+        distances = np.linalg.norm(points[:, None] - worlds[labels == value][None], axis=2).min(axis=1)
+        steps = [worlds[1, 0, 0], worlds[0, 1, 0], worlds[0, 0, 1]] - worlds[0, 0, 0]
+        halves = np.linalg.norm(steps, axis=1) / 2
+        assert np.mean(np.abs(distances[:, None] - halves).min(axis=1) < 1e-3) > 0.9
+        assert distances.max() <= np.linalg.norm(halves) + 1e-3
+    (entry,) = json.loads((tmp_path / "out" / "provenance.json").read_text())["cases"]
+    assert (entry["output"], len(entry["inputs"][0]["sha256"])) == ("in.dcm", 64)
+
+
 def test_folder_of_series_archives_and_files(tmp_path, predictor):
     images = tmp_path / "images"
     make_series(study_uid="1.2.1").write(images / "a")
