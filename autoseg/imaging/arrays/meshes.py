@@ -29,7 +29,7 @@ def make_mesh(mask: NDArray[np.bool_], affine: Affine, *, smooth: bool = False) 
         smooth: Whether steps between voxels are smoothed.
 
     Returns:
-        The mesh, in mm towards left, posterior, superior; None if no voxel is in the mask. Memory: some 60 bytes for
+        The mesh, in mm towards left, posterior, superior; None if no voxel is in the mask. Memory: some 200 bytes for
         each voxel on the surface, and 4 for each in the structure's box.
 
     References:
