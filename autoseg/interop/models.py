@@ -103,7 +103,7 @@ def _check_folder(folder: Path, name: Path) -> None:
     if manifest.format != "autoseg":
         raise InteropError(
             f"{name}: holds networks in {manifest.format} format for other programs. Give the model that they were "
-            "exported from."
+            f"exported from{', or import them with autoseg import-nnunet' * (manifest.format == 'nnunet')}."
         )
     check_files(folder, manifest, name)
 

@@ -67,6 +67,17 @@ def refuse_inexpressible(plan: Plan, names: Iterable[str]) -> None:
 
 def describe_differences(plan: Plan, selection: Selection, names: Iterable[str]) -> Iterator[str]:
     """What users of the exported model have to know, one sentence each; the model alone decides the rest as here."""
+    yield from _describe_files(plan)
+    yield from _describe_recipe(selection)
+    for name in names:
+        configuration = plan.configurations[name]
+        if configuration.previous_configuration is not None:
+            yield f"{name} needs the label maps of {configuration.previous_configuration} (-prev_stage_predictions)."
+            if configuration.previous_labels == "logits":
+                yield "nnU-Net takes decided labels to the grid of the second step, not logits, which is less exact."
+
+
+def _describe_files(plan: Plan) -> Iterator[str]:
     if plan.orientation == "canonical" and plan.file_ending.lower() not in PICTURE_ENDINGS:
         yield (
             "Images have to be stored with axes to the left, posterior and superior (LPS, the identity as direction), "
@@ -77,6 +88,9 @@ def describe_differences(plan: Plan, selection: Selection, names: Iterable[str])
         yield f"nnU-Net counts labels without gaps, so that values of label maps are others: {numbers}."
     if plan.file_ending.lower() not in (*VOLUME_ENDINGS, *FLAT_ENDINGS):
         yield f"nnU-Net does not find {plan.file_ending} images; give it {_file_ending(plan)} files."
+
+
+def _describe_recipe(selection: Selection) -> Iterator[str]:
     if selection.postprocessing:
         yield f"Post-processing is left out ({', '.join(step.operation for step in selection.postprocessing)})."
     if selection.refinement is not None:
@@ -86,13 +100,6 @@ def describe_differences(plan: Plan, selection: Selection, names: Iterable[str])
     if len(selection.configurations) > 1:
         chosen = " and ".join(selection.configurations)
         yield f"The probabilities of {chosen} are averaged only by nnUNetv2_ensemble, of their saved probabilities."
-    previous = {name: plan.configurations[name].previous_configuration for name in names}
-    for name, before in previous.items():
-        if before is not None:
-            yield (
-                f"{name} needs the label maps of {before} (-prev_stage_predictions); nnU-Net resamples decided labels, "
-                "not logits."
-            )
 
 
 def dataset_folder(plan: Plan) -> str:

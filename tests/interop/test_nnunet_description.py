@@ -85,7 +85,9 @@ def test_cascade_steps_name_each_other():
     assert written.keys() == {"3d_lowres", CASCADE}
     assert written["3d_lowres"]["next_stage"] == CASCADE
     assert written[CASCADE]["previous_stage"] == "3d_lowres"
-    assert "-prev_stage_predictions" in differences(plan)
+    said = differences(plan)
+    assert "-prev_stage_predictions" in said
+    assert "not logits" in said
 
 
 @pytest.mark.parametrize(
