@@ -187,6 +187,28 @@ def _medians(fingerprint: Fingerprint, plan: Plan) -> Iterator[tuple[str, list[f
         yield "original_median_shape_after_transp", shape
 
 
+def describe_fingerprint(fingerprint: Fingerprint) -> JsonObject:
+    """dataset_fingerprint.json, which nnU-Net's planners read; cases are sorted by size, so that none can be told."""
+    cases = sorted(fingerprint.cases, key=lambda case: (case.cropped_shape, case.spacing))
+    return {
+        "spacings": [list(case.spacing) for case in cases],
+        "shapes_after_crop": [list(case.cropped_shape) for case in cases],
+        "foreground_intensity_properties_per_channel": {
+            str(index): {
+                "mean": facts.mean,
+                "median": facts.median,
+                "std": facts.std,
+                "min": facts.minimum,
+                "max": facts.maximum,
+                "percentile_00_5": facts.percentile_00_5,
+                "percentile_99_5": facts.percentile_99_5,
+            }
+            for index, facts in enumerate(fingerprint.intensities)
+        },
+        "median_relative_size_after_cropping": fingerprint.median_cropped_fraction,
+    }
+
+
 def _choose_reader(plan: Plan) -> str:
     if plan.file_ending.lower() in PICTURE_ENDINGS:
         return "NaturalImage2DIO"

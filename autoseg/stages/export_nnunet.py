@@ -13,6 +13,7 @@ from autoseg.interop.nnunet_description import (
     dataset_folder,
     describe_dataset,
     describe_differences,
+    describe_fingerprint,
     describe_plans,
     refuse_inexpressible,
 )
@@ -34,7 +35,8 @@ def export_nnunet(
 ) -> Manifest:
     """Write `DatasetNNN_NAME/nnUNetTrainer__nnUNetPlans__CONFIGURATION` for each configuration, and manifest.json.
 
-    Each such folder has plans.json, dataset.json and `fold_K/checkpoint_final.pth`. What nnU-Net has no place for, such
+    Each such folder has plans.json, dataset.json, `fold_K/checkpoint_final.pth` and, of models that were trained here,
+    dataset_fingerprint.json. What nnU-Net has no place for, such
     as post-processing, is left out; warnings and the description in dataset.json say so.
 
     Args:
@@ -79,6 +81,8 @@ def _write_models(
         plans = describe_plans(chosen.plan, stages, name, fingerprint)
         _write_json(plans, folder / "plans.json")
         _write_json(dataset, folder / "dataset.json")
+        if fingerprint is not None:
+            _write_json(describe_fingerprint(fingerprint), folder / "dataset_fingerprint.json")
         for fold in folds[name]:
             _write_fold(chosen, stage, fold, folder, {"plans": plans, "dataset_json": dataset})
             done += 1

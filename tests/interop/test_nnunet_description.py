@@ -6,6 +6,7 @@ from autoseg.interop.nnunet_description import (
     dataset_folder,
     describe_dataset,
     describe_differences,
+    describe_fingerprint,
     describe_plans,
     refuse_inexpressible,
 )
@@ -68,6 +69,16 @@ def test_a_configuration_has_nnunets_keys():
     assert written["resampling_fn_data_kwargs"] == RESAMPLING
     assert written["resampling_fn_seg_kwargs"] == {**RESAMPLING, "is_seg": True, "order": 1}
     assert "previous_stage" not in written
+
+
+def test_a_fingerprint_has_nnunets_keys_and_no_order_of_cases():
+    cases = [make_case_fingerprint("a", (9, 21, 26), spacing=(4.0, 2.0, 1.0)), make_case_fingerprint("b", (8, 20, 30))]
+    written = describe_fingerprint(make_fingerprint(cases, median_cropped_fraction=0.75))
+    assert written["spacings"] == [[1.0, 1.0, 1.0], [4.0, 2.0, 1.0]]
+    assert written["shapes_after_crop"] == [[8, 20, 30], [9, 21, 26]]
+    assert written["median_relative_size_after_cropping"] == 0.75
+    names = {"mean", "median", "std", "min", "max", "percentile_00_5", "percentile_99_5"}
+    assert written["foreground_intensity_properties_per_channel"]["0"] == dict.fromkeys(names, 1.0)
 
 
 @pytest.mark.parametrize(("rule", "forced"), [("always", True), ("never", False)])

@@ -129,7 +129,7 @@ def test_an_archive_lies_as_nnunet_installs_it(tmp_path, capsys, caplog):
     model = f"{FOLDER}/nnUNetTrainer__nnUNetPlans__{NAME}"
     with zipfile.ZipFile(archive) as opened:
         files = {f"{model}/plans.json", f"{model}/dataset.json", f"{model}/fold_0/checkpoint_final.pth"}
-        assert set(opened.namelist()) == {"manifest.json", *files}
+        assert set(opened.namelist()) == {"manifest.json", f"{model}/dataset_fingerprint.json", *files}
         dataset = json.loads(opened.read(f"{model}/dataset.json"))
         assert b"secret" not in b"".join(map(opened.read, opened.namelist()))
         assert Manifest.model_validate_json(opened.read("manifest.json")).format == "nnunet"
