@@ -26,11 +26,11 @@ from autoseg.imaging.arrays.resampling import (
     separate_axis,
 )
 from autoseg.networks.devices import choose_device, is_out_of_memory, release_cached_memory
-from autoseg.processes import WORKER_BYTES
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.network import ResamplingSpec
 from autoseg.system import measure_available_memory
 from autoseg.text import format_memory
+from autoseg.worker_memory import WORKER_BYTES
 
 logger = logging.getLogger("autoseg.resampling")
 

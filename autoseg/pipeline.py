@@ -24,7 +24,6 @@ from autoseg.imaging.datasets.labels.label_tables import LabelNames
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns
 from autoseg.locks import lock, refuse_planning, refuse_trainings
 from autoseg.plugins import DEFAULT_PLANNER
-from autoseg.processes import limit_workers
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import write_provenance
 from autoseg.records.budget import Budget
@@ -50,6 +49,7 @@ from autoseg.stages.train_all import (
 )
 from autoseg.system import count_cores, free_disk_bytes
 from autoseg.text import format_folds, format_memory
+from autoseg.worker_memory import limit_workers
 
 if TYPE_CHECKING:
     from autoseg.training.refinement import RefinementOptions

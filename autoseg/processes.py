@@ -43,8 +43,6 @@ Item = TypeVar("Item")
 
 Result = TypeVar("Result")
 
-Crew = TypeVar("Crew")
-"""Number of processes, or workers of another kind, which are not limited here."""
 
 MAX_SERVER_FOLDER_BYTES = 70
 """Longest folder of temporary files that leaves room for the name of the server's socket, 108 bytes in all."""
@@ -61,8 +59,6 @@ SECONDS_TO_END = 3.0
 SECONDS_OF_SILENCE = 600.0
 """Without a finished item for this long, a line says which items are worked on; a large case may take longer."""
 
-WORKER_BYTES = 120_000_000
-"""Memory of a worker before it has an item: interpreter and libraries."""
 
 READY = "ready"
 """First message of a worker: it has started, so its later death is not that of the system that starts processes."""
@@ -89,38 +85,6 @@ class WorkerDeath:
             f"the worker process was ended by {self.cause}{why}, and a second time when it worked on this case alone"
             f"{held}{free}. {'Give the machine more memory' if is_memory else 'Look at its files'}, or take it out."
         )
-
-
-def limit_workers(
-    workers: Crew,
-    bytes_each: int,
-    max_memory: int | None,
-    task: str,
-    kind: str = "worker processes",
-    need: str = "the largest case takes",
-) -> Crew | int:
-    """Number of workers that the memory has room for, at least one; say so if they are fewer than asked for.
-
-    Args:
-        workers: Number of processes that was asked for, or one for each core; a cluster stays as it is.
-        bytes_each: Memory that the largest item takes while it is worked on.
-        max_memory: Memory in bytes that all of them may take together; None: what is free now.
-        task: Name of the work for the message.
-        kind: What the workers are.
-        need: Subject and verb of what takes the memory.
-    """
-    if not isinstance(workers, int):
-        return workers
-    room = measure_available_memory() if max_memory is None else max_memory
-    if room is None:
-        return workers
-    fitting = max(1, room // (bytes_each + WORKER_BYTES))
-    if fitting < workers:
-        logger.info(
-            "%s: %d instead of %d %s, because %s about %s and all may take %s",
-            task, fitting, workers, kind, need, format_memory(bytes_each), format_memory(room),
-        )  # fmt: skip
-    return fitting if fitting < workers else workers
 
 
 class _Worker(Generic[Item, Result]):

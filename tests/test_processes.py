@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from autoseg import processes
 from autoseg.errors import UsageError
-from autoseg.processes import WorkerDeath, choose_start_method, limit_workers, map_in_workers
+from autoseg.processes import WorkerDeath, choose_start_method, map_in_workers
 
 ITEMS = ("b", "a", "d", "c")
 
@@ -166,23 +166,6 @@ def test_a_long_silence_is_explained(monkeypatch, caplog):
     monkeypatch.setattr(processes, "SECONDS_BETWEEN_LOOKS", 0.02)
     assert list(map_in_workers(functools.partial(sleep_and_give, 0.3), ITEMS, task="testing", workers=2)) == list(ITEMS)
     assert "testing: nothing was finished in the last 0 min; at work: b (process " in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("each", "memory", "expected"),
-    [(10**9, 10**10, 8), (2 * 10**9, 10**10, 4), (10**10, 10**10, 1), (10**12, 10**10, 1), (0, 10**9, 8)],
-)
-def test_workers_follow_the_memory_of_the_largest_item(each, memory, expected, caplog):
-    caplog.set_level("INFO")
-    assert limit_workers(8, each, memory, "testing") == expected
-    assert ("testing: " in caplog.text) == (expected < 8)
-
-
-def test_workers_follow_what_is_free_unless_it_is_not_known(monkeypatch):
-    monkeypatch.setattr(processes, "measure_available_memory", lambda: 5 * 10**9)
-    assert limit_workers(8, 10**9, None, "testing") == 4
-    monkeypatch.setattr(processes, "measure_available_memory", lambda: None)
-    assert limit_workers(8, 10**9, None, "testing") == 8
 
 
 def sleep_and_give(seconds, item):

@@ -37,7 +37,7 @@ from autoseg.imaging.datasets.layouts.patterns import FilePatterns
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset, order_images
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.reading import describe_notes, stored_ending
-from autoseg.processes import WorkerDeath, limit_workers
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import (
     BACKGROUND,
@@ -51,6 +51,7 @@ from autoseg.records.dataset import (
 )
 from autoseg.system import count_cores
 from autoseg.text import format_command
+from autoseg.worker_memory import limit_workers
 
 _Value = TypeVar("_Value", int, str)
 

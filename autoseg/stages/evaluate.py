@@ -42,10 +42,11 @@ from autoseg.inference.files.label_maps import (
 )
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
-from autoseg.processes import WorkerDeath, limit_workers
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, Fault, LabelReading, LabelValues
 from autoseg.records.evaluation import CaseScores, Evaluation
+from autoseg.worker_memory import limit_workers
 
 MAX_NUMBER_OF_VALUES = 256
 """A reference with more different values is an image, not a label map."""

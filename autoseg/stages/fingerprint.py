@@ -16,12 +16,12 @@ from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_box
 from autoseg.imaging.datasets.cases import CaseVolume, content_hash, files_state, read_case, work_on_cases
 from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
 from autoseg.imaging.formats.volume import voxel_mm3
-from autoseg.processes import limit_workers
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
 from autoseg.system import count_cores
+from autoseg.worker_memory import limit_workers
 
 
 def extract_fingerprint(

@@ -24,13 +24,14 @@ from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.outputs import OutputFile, assign_outputs
 from autoseg.inference.files.run_lists import PredictionFailure, write_failures
 from autoseg.postprocessing import apply_postprocessing, check_labels_are_known
-from autoseg.processes import WorkerDeath, limit_workers
+from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Plan
 from autoseg.records.selection import PostprocessingRecipe, PostprocessingStep, Selection
 from autoseg.records.workspace import Workspace
+from autoseg.worker_memory import limit_workers
 
 logger = logging.getLogger("autoseg.postprocess")
 

@@ -24,7 +24,6 @@ from autoseg.locks import lock
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device
-from autoseg.processes import limit_workers
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import write_provenance
 from autoseg.records.checkpoint import Checkpoint
@@ -50,6 +49,7 @@ from autoseg.system import count_cores
 from autoseg.text import format_command
 from autoseg.training.folds.planned_data import check_planned_files, read_fingerprint
 from autoseg.training.refinement import RefinementOptions
+from autoseg.worker_memory import limit_workers
 
 logger = logging.getLogger("autoseg.select")
 

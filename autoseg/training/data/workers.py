@@ -27,11 +27,12 @@ from typing import Protocol
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.processes import bare_main_module, limit_workers, portable_error
+from autoseg.processes import bare_main_module, portable_error
 from autoseg.system import leave_signals_to_parent, measure_available_memory
 from autoseg.text import format_memory
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.shared_memory import ALIGNMENT, Envelope, SharedMemory, allocate, fill, seal, view
+from autoseg.worker_memory import limit_workers
 
 logger = logging.getLogger("autoseg.train")
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from typing_extensions import override
 
-from autoseg import processes
+from autoseg import worker_memory
 from autoseg.errors import TrainingError
 from autoseg.training.data import shared_memory
 from autoseg.training.data.augmentation.parameters import AugmentationRules
@@ -124,7 +124,7 @@ def test_too_little_shared_memory_is_said_with_what_to_do(monkeypatch, cases):
 def test_there_are_no_more_workers_than_the_memory_has_room_for(cases, monkeypatch, caplog):
     expected = list(islice(open_loader(cases, make_configuration(PATCH)), 4))
     caplog.set_level("INFO")
-    monkeypatch.setattr(processes, "measure_available_memory", lambda: 300_000_000)
+    monkeypatch.setattr(worker_memory, "measure_available_memory", lambda: 300_000_000)
     batches = open_loader(cases, make_configuration(PATCH), workers=8)
     assert_equal(list(islice(batches, 4)), expected)
     assert len(workers()) == 2
