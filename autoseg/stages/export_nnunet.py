@@ -36,8 +36,8 @@ def export_nnunet(
     """Write `DatasetNNN_NAME/nnUNetTrainer__nnUNetPlans__CONFIGURATION` for each configuration, and manifest.json.
 
     Each such folder has plans.json, dataset.json, `fold_K/checkpoint_final.pth` and, of models that were trained here,
-    dataset_fingerprint.json. What nnU-Net has no place for, such
-    as post-processing, is left out; warnings and the description in dataset.json say so.
+    dataset_fingerprint.json. What nnU-Net has no place for, such as post-processing, is left out; warnings and the
+    description in dataset.json say so.
 
     Args:
         model: A workspace, or an exported model.

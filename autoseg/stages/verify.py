@@ -341,6 +341,6 @@ def _is_same_score(evaluation: Evaluation, selection: Selection) -> bool:
 
 
 def _first_lines(error: Exception, path: Path) -> str:
-    """An error's message on one line, without the path that it begins with."""
+    """An error's message on one line, without the path that it begins with and the full stop at its end."""
     lines: Sequence[str] = str(error).removeprefix(f"{path}: ").splitlines()
-    return " ".join(line.strip() for line in lines)
+    return " ".join(line.strip() for line in lines).removesuffix(".")

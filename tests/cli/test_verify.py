@@ -5,6 +5,7 @@ import json
 import pytest
 
 from autoseg.cli.main import main
+from autoseg.stages.export import export_model
 from tests.builders import write_two_configurations
 
 
@@ -33,6 +34,15 @@ def test_a_mismatch_is_exit_code_1_with_the_command_that_corrects_it(model, caps
         assert line.startswith(f"{path}: is damaged (")
         assert line.endswith(f". To correct it: autoseg-train {model} -c 2d -f 0")
         assert summary == "Compared: 4 records, 3 weights. Faults: 1."
+
+
+def test_networks_for_other_programs_are_told_in_sentences_with_one_full_stop(model, tmp_path, capsys):
+    export_model(model, tmp_path / "exported")
+    manifest = tmp_path / "exported" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": "autoseg"', '"format": "onnx"'))
+    assert main(["verify", str(tmp_path / "exported"), "-q"]) == 1
+    out = capsys.readouterr().out
+    assert "were exported from. To correct it: copy" in out
 
 
 def test_what_is_no_model_is_exit_code_2(tmp_path, capsys):
