@@ -10,6 +10,7 @@ from typing import Final, Literal
 LossName = Literal[
     "dice_ce", "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky",
     "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
+    "cldice",
 ]  # fmt: skip
 
 LOSS_MODULES: Final[Mapping[LossName, str]] = {
@@ -27,5 +28,6 @@ LOSS_MODULES: Final[Mapping[LossName, str]] = {
     "exp_log": "named",
     "dice_topk": "named",
     "dice_focal": "named",
+    "cldice": "named",
 }
 """Module of autoseg/training/losses that has the function `NAME_terms`, by the name of the loss."""

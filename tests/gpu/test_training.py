@@ -110,7 +110,7 @@ def test_the_first_steps_are_those_of_the_cpu():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["dice_ce", "boundary"])
+@pytest.mark.parametrize("loss", ["dice_ce", "boundary", "cldice"])
 @pytest.mark.parametrize("encoding", [LABELS, REGIONS], ids=["labels", "regions"])
 def test_the_host_waits_once_in_a_step(encoding, loss):
     with PretendedGpu() as gpu:

@@ -1,4 +1,4 @@
-"""Losses between logits and the reference: fourteen by name, for labels and for regions, at one or several levels."""
+"""Losses between logits and the reference: by name, for labels and for regions, at one or several levels."""
 
 from autoseg.training.losses.build import Reduce, SegmentationLoss, build_loss, deep_supervision_weights
 

@@ -1,7 +1,8 @@
 """Which terms a loss has, and how they are added up over terms, levels and processes.
 
 All losses compute in float32 whatever the type of the logits, in autocast too, which leaves their operations alone.
-Terms of overlap (Dice, Tversky, boundary) leave out the background of a softmax, terms of entropy include it.
+Terms of overlap (Dice, Tversky, boundary, centre lines) leave out the background of a softmax; terms of entropy include
+it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -111,7 +112,8 @@ def build_loss(
         name: dice_ce: cross-entropy minus Dice, as published with nnU-Net v2 (Isensee et al. 2021; for regions with
             an ignore label, the cross-entropy is a mean over regions too). All others are 0 at best, but for boundary.
             dice_topk, dice_focal: plain sums. exp_log, boundary: as weighted by Wong et al. (2018) and, for Dice and
-            cross-entropy as the regional part, Kervadec et al. (2019).
+            cross-entropy as the regional part, Kervadec et al. (2019). cldice: Dice and centre line Dice as weighted
+            by Shit et al. (2021), and cross-entropy.
         batch_dice: Indices of overlap over the whole batch instead of per sample.
         num_outputs: Outputs of the network, 1 without deep supervision.
         across_ranks: Called once per call of the loss, with all sums that it needs. The gradient is that of the

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from autoseg.training.losses.boundary import BoundaryTerm
+from autoseg.training.losses.centerline import CenterlineTerm
 from autoseg.training.losses.entropy import (
     ClassWeightedTerm,
     EntropyTerm,
@@ -36,6 +37,9 @@ MIN_REGIONAL_WEIGHT: Final = 0.01
 
 EXP_LOG_DICE_WEIGHT: Final = 0.8
 """Cross-entropy has the rest; Wong et al. (2018)."""
+
+CENTERLINE_WEIGHT: Final = 0.5
+"""Dice has the rest; alpha of Shit et al. (2021), by default of their code."""
 
 Terms = tuple[WeightedTerm, ...]
 
@@ -114,4 +118,14 @@ def boundary_terms(batch_dice: bool) -> Terms:
         WeightedTerm(OverlapTerm(dice_index, one_minus, batch_dice), 1.0, MIN_REGIONAL_WEIGHT),
         WeightedTerm(EntropyTerm(plain), 1.0, MIN_REGIONAL_WEIGHT),
         WeightedTerm(BoundaryTerm(), 0.0, 1.0 - MIN_REGIONAL_WEIGHT),
+    )
+
+
+def cldice_terms(batch_dice: bool) -> Terms:
+    """Half Dice, half centre line Dice, as by Shit et al. (2021), and cross-entropy."""
+    rest = 1.0 - CENTERLINE_WEIGHT
+    return (
+        WeightedTerm(OverlapTerm(dice_index, one_minus, batch_dice), rest, rest),
+        WeightedTerm(EntropyTerm(plain)),
+        WeightedTerm(CenterlineTerm(batch_dice), CENTERLINE_WEIGHT, CENTERLINE_WEIGHT),
     )

@@ -143,6 +143,46 @@ def _boundary(patches, batch_dice, progress):
     return alpha * regional + (1 - alpha) * (np.mean(terms) if terms else 0.0)
 
 
+def skeleton_by_hand(mask, known, erosions=3):
+    """Soft skeleton voxel by voxel: neighbours that are unknown or outside do not exist."""
+
+    def pooled(values, choose, steps):
+        result = np.zeros_like(values)
+        for place in zip(*np.nonzero(known), strict=True):
+            found = []
+            for step in steps:
+                at = tuple(np.add(place, step))
+                if all(0 <= i < n for i, n in zip(at, values.shape, strict=True)) and known[at]:
+                    found.append(values[at])
+            result[place] = choose(found)
+        return result
+
+    cube = list(product((-1, 0, 1), repeat=mask.ndim))
+    cross = [step for step in cube if np.abs(step).sum() <= 1]
+    rest, skeleton = np.where(known, mask, 0.0), np.zeros(mask.shape)
+    for _ in range(erosions + 1):
+        eroded = pooled(rest, min, cross)
+        removed = np.maximum(rest - pooled(eroded, max, cube), 0)
+        skeleton = 1 - (1 - skeleton) * (1 - removed)
+        rest = eroded
+    return skeleton
+
+
+def _cldice(patches, batch_dice, _progress):
+    values = []
+    samples = range(len(patches.known))
+    for group in [list(samples)] if batch_dice else [[b] for b in samples]:
+        for k in range(len(patches.reference[0])):
+            sums = np.zeros(4)
+            for b in group:
+                known, p, g = patches.known[b], patches.foreground[b][k], patches.reference[b][k]
+                of_p, of_g = skeleton_by_hand(p, known)[known], skeleton_by_hand(g.astype(float), known)[known]
+                sums += (of_p * g[known]).sum(), of_p.sum(), (of_g * p[known]).sum(), of_g.sum()
+            precision, sensitivity = (sums[0] + 1) / (sums[1] + 1), (sums[2] + 1) / (sums[3] + 1)
+            values.append(1 - 2 / (1 / precision + 1 / sensitivity))
+    return np.mean(values)
+
+
 _FORMULAS = {
     "dice_ce": lambda *a: _ce(*a) + _dice(*a) - 1,
     "dice": _dice,
@@ -158,4 +198,5 @@ _FORMULAS = {
     "exp_log": _exp_log,
     "dice_topk": lambda *a: _dice(*a) + _topk(*a),
     "dice_focal": lambda *a: _dice(*a) + _focal(*a),
+    "cldice": lambda *a: 0.5 * _dice(*a) + _ce(*a) + 0.5 * _cldice(*a),
 }
