@@ -10,7 +10,7 @@ from typing import Final, Literal
 LossName = Literal[
     "dice_ce", "dice", "ce", "weighted_ce", "balanced_ce", "topk_ce", "focal", "tversky", "focal_tversky",
     "generalized_dice", "boundary", "exp_log", "dice_topk", "dice_focal",
-    "cldice",
+    "cldice", "skeleton_recall",
 ]  # fmt: skip
 
 LOSS_MODULES: Final[Mapping[LossName, str]] = {
@@ -29,5 +29,6 @@ LOSS_MODULES: Final[Mapping[LossName, str]] = {
     "dice_topk": "named",
     "dice_focal": "named",
     "cldice": "named",
+    "skeleton_recall": "named",
 }
 """Module of autoseg/training/losses that has the function `NAME_terms`, by the name of the loss."""

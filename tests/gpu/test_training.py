@@ -18,7 +18,7 @@ from autoseg.training.data.augmentation.on_device import build_device_augmentati
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch
 from autoseg.training.folds.checkpointing import cpu_weights, flatten_optimizer, restore_optimizer
-from autoseg.training.losses.boundary import distance_shapes, measure_distances
+from autoseg.training.losses.maps import MAPS, make_maps, map_shapes
 from autoseg.training.probe import NOISE_ENCODING as LABELS
 from autoseg.training.probe import measured_configuration
 from autoseg.training.steps.gradients import compute_gradients
@@ -45,15 +45,15 @@ REGIONS = LabelEncoding(
 ENDLESS = Clock(10**9, None)
 
 
-def batches(shape, encoding=LABELS, distance_shapes=()):
+def batches(shape, encoding=LABELS, loss="dice_ce", map_shapes=()):
     generator = np.random.default_rng(0)
     image = generator.standard_normal((2, 1, *shape), dtype=np.float32)
     target = (image[:, 0] > 0).astype(np.int16)
     for number in itertools.count():
         seeds = np.array([2 * number, 2 * number + 1])
         batch = Batch(image=image.copy(), target=target.copy(), cases=["a", "b"], seeds=seeds)
-        if distance_shapes:
-            batch["distances"] = tuple(measure_distances(target, encoding, level) for level in distance_shapes)
+        if map_shapes:
+            batch["maps"] = tuple(make_maps(target, encoding, level, MAPS[loss]) for level in map_shapes)
         yield batch
 
 
@@ -74,7 +74,7 @@ def start(dimensions=2, architecture="unet", precision=torch.bfloat16, encoding=
     run = start_run(build_initial_network(configuration, 0), configuration, encoding, settings)
     if run.augmentation is not None:
         run.augmentation = build_device_augmentation(configuration, rules)
-    return run, batches(shape, encoding, distance_shapes(configuration))
+    return run, batches(shape, encoding, spec.loss, map_shapes(configuration))
 
 
 @pytest.mark.parametrize("encoding", [LABELS, REGIONS], ids=["labels", "regions"])
@@ -110,7 +110,7 @@ def test_the_first_steps_are_those_of_the_cpu():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["dice_ce", "boundary", "cldice"])
+@pytest.mark.parametrize("loss", ["dice_ce", "boundary", "cldice", "skeleton_recall"])
 @pytest.mark.parametrize("encoding", [LABELS, REGIONS], ids=["labels", "regions"])
 def test_the_host_waits_once_in_a_step(encoding, loss):
     with PretendedGpu() as gpu:

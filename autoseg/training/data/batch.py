@@ -56,8 +56,8 @@ class BatchStream:
     """The part of each batch to make."""
     intensity_on_device: bool = False
     """Leave all augmentation but rotation, scaling and a cascade's to `DeviceAugmentation`."""
-    distance_shapes: tuple[tuple[int, ...], ...] = ()
-    """Spatial shapes of the levels at which batches bring the distance maps of the boundary loss."""
+    map_shapes: tuple[tuple[int, ...], ...] = ()
+    """Spatial shapes of the levels at which batches bring the maps that the loss needs; none if it needs none."""
 
 
 class Batch(TypedDict):
@@ -73,9 +73,9 @@ class Batch(TypedDict):
     """Case id by sample."""
     seeds: NotRequired[NDArray[np.int64]]
     """Seeds of the augmentation that continues on the device, (B,), not negative."""
-    distances: NotRequired[tuple[NDArray[np.float32], ...]]
-    """Signed distances to the boundaries of the target as it is when all augmentation is done, at each level of
-    `BatchStream.distance_shapes`, (B, F, *S)."""
+    maps: NotRequired[tuple[NDArray[np.float32], ...]]
+    """What the loss needs to know of the target as it is when all augmentation is done, such as signed distances to its
+    boundaries, at each level of `BatchStream.map_shapes`, (B, F, *S)."""
 
 
 class DrawnBatch(Batch):

@@ -25,8 +25,8 @@ class DeviceBatch(NamedTuple):
     """Label indices, (B, *S) int64."""
     cases: list[str]
     """Case id by sample."""
-    distances: tuple[Tensor, ...]
-    """Distance maps of the boundary loss by level, (B, F, *S) float32; empty for other losses."""
+    maps: tuple[Tensor, ...]
+    """Maps of the reference by level, (B, F, *S) float32; empty for losses that need none."""
 
 
 class DeviceFeed:
@@ -67,14 +67,14 @@ class DeviceFeed:
 
     def take(self) -> DeviceBatch:
         """The next batch; waits for the loader if it was not fetched before."""
-        batch, (image, target, *distances) = self._ahead or self._copy(self._read())
+        batch, (image, target, *maps) = self._ahead or self._copy(self._read())
         self._ahead = None
         if self._stream is not None:
-            self._await_copy(self._stream, image, target, *distances)
+            self._await_copy(self._stream, image, target, *maps)
         if self._augmentation is not None and "seeds" in batch:
             image, target = self._augmentation(image, target, np.asarray(batch["seeds"]))
         image = image.contiguous(memory_format=self._layout)
-        return DeviceBatch(image, target.long(), batch["cases"], tuple(distances))
+        return DeviceBatch(image, target.long(), batch["cases"], tuple(maps))
 
     def fetch_next(self) -> None:
         """Read and copy the next batch already; called when the device has been given work."""
@@ -101,8 +101,8 @@ class DeviceFeed:
         return batch
 
     def _copy(self, batch: Batch) -> tuple[Batch, list[Tensor]]:
-        """A batch and its tensors on the device: image, target in the loader's small type, distances."""
-        tensors = [torch.from_numpy(array) for array in (batch["image"], batch["target"], *batch.get("distances", ()))]
+        """A batch and its tensors on the device: image, target in the loader's small type, maps."""
+        tensors = [torch.from_numpy(array) for array in (batch["image"], batch["target"], *batch.get("maps", ()))]
         if self._stream is None:
             return batch, [tensor.to(self._device) for tensor in tensors]
         with self._module.stream(self._stream):

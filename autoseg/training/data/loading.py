@@ -35,7 +35,7 @@ from autoseg.training.data.sampling import (
     is_forced_foreground,
 )
 from autoseg.training.data.workers import deliver
-from autoseg.training.losses.boundary import count_distance_classes, measure_distances
+from autoseg.training.losses.maps import MAPS, count_map_classes, make_maps
 
 LABEL_BYTES = 2
 """Per voxel of a label map."""
@@ -180,7 +180,8 @@ class PatchLoader:
         self.label_type = smallest_label_type(encoding)
         self.num_previous = num_previous
         self.encoding = encoding
-        self.distance_shapes = stream.distance_shapes
+        self.map_shapes = stream.map_shapes
+        self.make_map = MAPS[configuration.training.loss] if stream.map_shapes else None
         self.on_device = None
         if stream.rules is not None and stream.intensity_on_device:
             self.on_device = build_device_augmentation(configuration, stream.rules)
@@ -190,8 +191,8 @@ class PatchLoader:
         voxels = len(self.samples) * math.prod(self.box)
         channels = self.cases[0].array.shape[0] - 1 + self.num_previous
         seeds = len(self.samples) * np.dtype(np.int64).itemsize
-        distances = count_distance_classes(self.encoding) * sum(math.prod(shape) for shape in self.distance_shapes)
-        floats = voxels * channels + len(self.samples) * distances
+        maps = count_map_classes(self.encoding) * sum(math.prod(shape) for shape in self.map_shapes)
+        floats = voxels * channels + len(self.samples) * maps
         return floats * np.dtype(np.float32).itemsize + voxels * self.label_type.itemsize + seeds
 
     def draw_batch(self, number: int) -> Batch:
@@ -246,11 +247,9 @@ class PatchLoader:
         batch = Batch(image=made["image"], target=made["target"].astype(self.label_type), cases=names)
         if "seeds" in made:
             batch["seeds"] = made["seeds"]
-        if self.distance_shapes:
+        if self.make_map is not None:
             target = self._augmented_target(batch)
-            batch["distances"] = tuple(
-                measure_distances(target, self.encoding, shape) for shape in self.distance_shapes
-            )
+            batch["maps"] = tuple(make_maps(target, self.encoding, shape, self.make_map) for shape in self.map_shapes)
         return batch
 
     def _augmented_target(self, batch: Batch) -> NDArray[np.integer]:

@@ -43,7 +43,7 @@ SLOTS = BATCHES_AHEAD_PER_WORKER + 1
 """Slots of a worker: one for the batch that is trained on meanwhile."""
 
 ARRAYS_PER_BATCH = 16
-"""Largest number of arrays in a batch: image, target, seeds, and distances at each level."""
+"""Largest number of arrays in a batch: image, target, seeds, and maps of the reference at each level."""
 
 
 class Loader(Protocol):

@@ -22,7 +22,7 @@ from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, Batc
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers, training_cases
 from autoseg.training.data.sampling import SliceableLabels
 from autoseg.training.distributed import Ranks
-from autoseg.training.losses.boundary import distance_shapes
+from autoseg.training.losses.maps import map_shapes
 from autoseg.training.options import TrainingOptions
 
 RAM_FRACTION_FOR_CASES = 0.25
@@ -138,7 +138,7 @@ def open_training_batches(fold: Fold, first_batch: int) -> Generator[Batch, None
         first_batch=first_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
         intensity_on_device=device_type(fold.device).is_gpu,
-        distance_shapes=distance_shapes(fold.configuration),
+        map_shapes=map_shapes(fold.configuration),
     )
     cases = _load_cases(fold, fold.split.training)
     return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=fold.workers)
@@ -150,14 +150,14 @@ def open_validation_batches(fold: Fold, first_batch: int, *, for_loss: bool = Tr
     Args:
         fold: The fold.
         first_batch: Number of the first batch.
-        for_loss: Whether the loss at full resolution will be computed, for which the boundary loss needs distances.
+        for_loss: Whether the loss at full resolution will be computed, for which some losses need maps.
     """
     stream = BatchStream(
         seed=(fold.options.seed, VALIDATION_STREAM),
         rules=None,
         first_batch=first_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
-        distance_shapes=distance_shapes(fold.configuration)[:1] if for_loss else (),
+        map_shapes=map_shapes(fold.configuration)[:1] if for_loss else (),
     )
     cases = _load_cases(fold, fold.split.validation or fold.split.training)
     return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=0)

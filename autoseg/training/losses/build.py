@@ -37,7 +37,7 @@ class SegmentationLoss:
         outputs: Tensor | Sequence[Tensor],
         target: Tensor,
         progress: float = 1.0,
-        distances: Sequence[Tensor] = (),
+        maps: Sequence[Tensor] = (),
     ) -> Tensor:
         """Compare logits with label indices.
 
@@ -46,34 +46,34 @@ class SegmentationLoss:
                 with weight 1, whatever `level_weights` says.
             target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
             progress: Fraction of the training that is done, [0, 1]; only the boundary loss depends on it.
-            distances: For the boundary loss: signed distances at each output that has a weight, (B, F, *S) each, as
-                `measure_distances` gives them; none: the loss makes them.
+            maps: For boundary and skeleton_recall: maps at each output that has a weight, (B, F, *S) each, as
+                `make_maps` gives them; none: the loss makes them.
 
         Returns:
             The loss of the global batch, the same in all processes, a float32 scalar; outputs of weight 0 get no
             gradient.
 
         Raises:
-            ValueError: If the number of outputs is not the number of weights, or distances have other shapes.
+            ValueError: If the number of outputs is not the number of weights, or maps have other shapes.
         """
         if isinstance(outputs, Tensor):
-            return self._weighted([(outputs, 1.0)], target, progress, distances[:1])
+            return self._weighted([(outputs, 1.0)], target, progress, maps[:1])
         if len(outputs) != len(self.level_weights):
             raise ValueError(
                 f"{len(outputs)} outputs of the network, but {len(self.level_weights)} weights of the loss"
             )
         pairs = zip(outputs, self.level_weights, strict=True)
         weighted = [(logits, weight) for logits, weight in pairs if weight > 0.0]
-        return self._weighted(weighted, target, progress, distances)
+        return self._weighted(weighted, target, progress, maps)
 
     def _weighted(
         self,
         outputs: Sequence[tuple[Tensor, float]],
         target: Tensor,
         progress: float,
-        distances: Sequence[Tensor],
+        maps: Sequence[Tensor],
     ) -> Tensor:
-        by_level: Sequence[Tensor | None] = distances or [None] * len(outputs)
+        by_level: Sequence[Tensor | None] = maps or [None] * len(outputs)
         levels = [
             build_level(logits, target, self.encoding, of_level)
             for (logits, _), of_level in zip(outputs, by_level, strict=True)
@@ -113,7 +113,8 @@ def build_loss(
             an ignore label, the cross-entropy is a mean over regions too). All others are 0 at best, but for boundary.
             dice_topk, dice_focal: plain sums. exp_log, boundary: as weighted by Wong et al. (2018) and, for Dice and
             cross-entropy as the regional part, Kervadec et al. (2019). cldice: Dice and centre line Dice as weighted
-            by Shit et al. (2021), and cross-entropy.
+            by Shit et al. (2021), and cross-entropy. skeleton_recall: the sum of Dice, cross-entropy and skeleton
+            recall, as by Kirchhoff et al. (2024).
         batch_dice: Indices of overlap over the whole batch instead of per sample.
         num_outputs: Outputs of the network, 1 without deep supervision.
         across_ranks: Called once per call of the loss, with all sums that it needs. The gradient is that of the

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from autoseg.training.losses.level import Level, mean_of
+from autoseg.training.losses.maps import maps_of_level, tubed_skeleton
+from autoseg.training.losses.overlap import SMOOTHING
 
 SKELETON_EROSIONS: Final = 3
 """Default of the authors' code. Structures more than twice as wide, in voxels of the level, keep little of a centre."""
@@ -49,6 +51,42 @@ class CenterlineTerm:
         if self.batch_dice:
             return _centerline_loss(sums).mean()
         return mean_of(sums)
+
+
+@dataclass(frozen=True)
+class SkeletonRecallTerm:
+    """One minus the part of the reference's tubed skeleton that is found: mean over classes, and over samples.
+
+    Every level has its own skeletons, in its own voxels. A class absent from the patch has the loss 0. False positives
+    cost nothing, so it only goes with a term of overlap.
+
+    References:
+        Kirchhoff et al., Skeleton recall loss for connectivity conserving and resource efficient segmentation of thin
+        tubular structures, 2024. Differs: see `tubed_skeleton`; one is added, so that the best loss is 0.
+    """
+
+    batch_dice: bool
+    """The recall of the whole batch instead of each sample's."""
+
+    def sums(self, level: Level) -> Tensor:
+        """Skeleton found and skeleton, (2, F), with `batch_dice`; else the summed losses and their number, (2,)."""
+        skeletons = maps_of_level(level, tubed_skeleton)
+        found = (level.probabilities * skeletons).sum(dim=2)  # (B, F)
+        whole = skeletons.sum(dim=2)
+        if self.batch_dice:
+            return torch.stack([found.sum(dim=0), whole.sum(dim=0)])
+        losses = _missed(found, whole)
+        return torch.stack([losses.sum(), losses.new_full((), losses.numel())])
+
+    def value(self, sums: Tensor) -> Tensor:
+        """Take the mean over classes, or over classes and samples."""
+        if self.batch_dice:
+            return _missed(sums[0], sums[1]).mean()
+        return mean_of(sums)
+
+
+def _missed(found: Tensor, whole: Tensor) -> Tensor:
+    return 1.0 - (found + SMOOTHING) / (whole + SMOOTHING)
 
 
 def _sums_of_class(level: Level, index: int) -> Tensor:

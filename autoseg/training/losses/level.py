@@ -40,8 +40,8 @@ class Level:
     annotated: Tensor | None
     """False on ignored voxels, (B, 1, V) bool; None: every voxel counts."""
     spatial_shape: tuple[int, ...]
-    distances: Tensor | None = None
-    """Signed distances to the boundary of the reference, (B, F, V) float32, where the loader has made them."""
+    maps: Tensor | None = None
+    """What the loader has made of the reference for losses that need it, (B, F, V) float32."""
 
     def annotated_per_sample(self) -> Tensor:
         """Count the voxels with a reference, (B,) int64."""
@@ -87,28 +87,28 @@ def mean_of(sums: Tensor) -> Tensor:
     return sums[0] / sums[1].clamp_min(1.0)
 
 
-def build_level(logits: Tensor, target: Tensor, encoding: LabelEncoding, distances: Tensor | None = None) -> Level:
+def build_level(logits: Tensor, target: Tensor, encoding: LabelEncoding, maps: Tensor | None = None) -> Level:
     """Bring the target to the size of the logits and take softmax or sigmoid.
 
     Args:
         logits: (B, K, *S), any floating type.
         target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
         encoding: Says what the heads stand for.
-        distances: Signed distances of the classes at the size of the logits, (B, F, *S); None: not made yet.
+        maps: Maps of the classes at the size of the logits, (B, F, *S); None: not made yet.
 
     Raises:
-        ValueError: If the distances are those of another size.
+        ValueError: If the maps are those of another size.
     """
     target = downsample_target(target, logits.shape[2:])
     if encoding.activation == "sigmoid":
         level = _region_level(logits, *region_target(target, encoding))
     else:
         level = _label_level(logits, target, None if encoding.ignore_value is None else len(encoding.values))
-    if distances is None:
+    if maps is None:
         return level
-    if distances.shape[2:] != logits.shape[2:]:
-        raise ValueError(f"distances of shape {tuple(distances.shape)} for logits of shape {tuple(logits.shape)}")
-    return replace(level, distances=distances.flatten(2))
+    if maps.shape[2:] != logits.shape[2:]:
+        raise ValueError(f"maps of shape {tuple(maps.shape)} for logits of shape {tuple(logits.shape)}")
+    return replace(level, maps=maps.flatten(2))
 
 
 def _label_level(logits: Tensor, target: Tensor, ignore_index: int | None) -> Level:

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from autoseg.training.losses.boundary import BoundaryTerm
-from autoseg.training.losses.centerline import CenterlineTerm
+from autoseg.training.losses.centerline import CenterlineTerm, SkeletonRecallTerm
 from autoseg.training.losses.entropy import (
     ClassWeightedTerm,
     EntropyTerm,
@@ -129,3 +129,8 @@ def cldice_terms(batch_dice: bool) -> Terms:
         WeightedTerm(EntropyTerm(plain)),
         WeightedTerm(CenterlineTerm(batch_dice), CENTERLINE_WEIGHT, CENTERLINE_WEIGHT),
     )
+
+
+def skeleton_recall_terms(batch_dice: bool) -> Terms:
+    """Sum of Dice loss, cross-entropy and skeleton recall, as by Kirchhoff et al. (2024)."""
+    return (*dice_terms(batch_dice), *ce_terms(batch_dice), WeightedTerm(SkeletonRecallTerm(batch_dice)))

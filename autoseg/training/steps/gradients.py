@@ -21,7 +21,7 @@ logger = logging.getLogger("autoseg.train")
 
 
 def compute_gradients(
-    run: TrainingRun, image: Tensor, target: Tensor, progress: float, distances: Sequence[Tensor] = ()
+    run: TrainingRun, image: Tensor, target: Tensor, progress: float, maps: Sequence[Tensor] = ()
 ) -> Tensor:
     """Put the gradients of one batch into the parameters, with less and less memory if it does not suffice.
 
@@ -30,7 +30,7 @@ def compute_gradients(
         image: (B, C, *S), on the device.
         target: Label indices, (B, *S).
         progress: Fraction of the training that is done, [0, 1].
-        distances: Distance maps of the boundary loss by level, as the loader made them.
+        maps: Maps of the reference by level that the loss needs, as the loader made them.
 
     Returns:
         The loss, a scalar without gradient.
@@ -42,7 +42,7 @@ def compute_gradients(
     while True:
         run.optimizer.zero_grad(set_to_none=True)
         try:
-            return _compute_once(run, image, target, progress, distances)
+            return _compute_once(run, image, target, progress, maps)
         except (RuntimeError, MemoryError) as error:
             saving = _next_saving(run, len(image))
             if saving is None or not is_out_of_memory(error):
@@ -53,11 +53,9 @@ def compute_gradients(
         _adopt(run, saving)
 
 
-def _compute_once(
-    run: TrainingRun, image: Tensor, target: Tensor, progress: float, distances: Sequence[Tensor]
-) -> Tensor:
+def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: float, maps: Sequence[Tensor]) -> Tensor:
     samples = run.saving.samples
-    compare = partial(run.loss, target=target, progress=progress, distances=distances)
+    compare = partial(run.loss, target=target, progress=progress, maps=maps)
     if samples is not None and samples < len(image):
         return _compute_in_parts(run, torch.split(image, samples), compare)
     with run.autocast():

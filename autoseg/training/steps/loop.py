@@ -103,11 +103,11 @@ def validate_epoch(
     losses: list[Tensor] = []
     progress = run.agree(clock)
     for remaining in reversed(range(run.spec.validation_steps)):
-        image, target, _, distances = feed.take()
+        image, target, _, maps = feed.take()
         parts = torch.split(image, run.saving.samples or len(image))
         with run.autocast():
             logits = torch.cat([network(part) for part in parts])
-        losses.append(run.loss(logits, target, progress, distances))
+        losses.append(run.loss(logits, target, progress, maps))
         pseudo_dice.add(logits, target)
         if remaining:
             feed.fetch_next()
@@ -121,7 +121,7 @@ def validate_epoch(
 def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> QueuedStep:
     """Give the device one optimiser step, which changes nothing when the loss or the gradient is not finite."""
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
-    loss = compute_gradients(run, batch.image, batch.target, progress, batch.distances)
+    loss = compute_gradients(run, batch.image, batch.target, progress, batch.maps)
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
     is_bad = ~torch.isfinite(loss + norm)

@@ -19,7 +19,7 @@ from autoseg.training.data.augmentation.on_device import build_device_augmentati
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import BatchStream, Share
 from autoseg.training.data.loading import PatchLoader, default_workers, smallest_label_type, training_cases
-from autoseg.training.losses.boundary import measure_distances
+from autoseg.training.losses.maps import MAPS, make_maps
 from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case, open_loader
 
 PATCH = (6, 8, 10)
@@ -30,8 +30,13 @@ def cases():
     return {case: make_stored_case(case, shape, seed=seed) for seed, (case, shape) in enumerate(SHAPES.items())}
 
 
-def load(cases, count, *, patch=PATCH, batch_size=5, **options):
-    batches = open_loader(cases, make_configuration(patch, batch_size=batch_size), **options)
+def with_loss(configuration, loss):
+    training = configuration.training.model_copy(update={"loss": loss})
+    return configuration.model_copy(update={"training": training})
+
+
+def load(cases, count, *, patch=PATCH, batch_size=5, loss="dice_ce", **options):
+    batches = open_loader(cases, with_loss(make_configuration(patch, batch_size=batch_size), loss), **options)
     try:
         return list(islice(batches, count))
     finally:
@@ -205,11 +210,11 @@ SHAPES_OF_LEVELS = ((6, 8, 10), (3, 4, 5))
 
 
 @pytest.mark.parametrize("options", [{}, {"training": False}, {"intensity_on_device": True}], ids=str)
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_bring_the_distances_of_the_target_that_the_loss_gets(cases, options, workers):
+@pytest.mark.parametrize(("workers", "loss"), [(0, "boundary"), (2, "boundary"), (0, "skeleton_recall")])
+def test_batches_bring_the_maps_of_the_target_that_the_loss_gets(cases, options, workers, loss):
     configuration = make_configuration(PATCH, batch_size=5)
     mirroring = AugmentationRules(mirror_axis_probability=0.5)
-    batches = load(cases, 3, workers=workers, rules=mirroring, distance_shapes=SHAPES_OF_LEVELS, **options)
+    batches = load(cases, 3, workers=workers, rules=mirroring, loss=loss, map_shapes=SHAPES_OF_LEVELS, **options)
     continued = build_device_augmentation(configuration, mirroring)
 
     for batch in batches:
@@ -218,22 +223,22 @@ def test_batches_bring_the_distances_of_the_target_that_the_loss_gets(cases, opt
             made = continued(torch.from_numpy(batch["image"]), torch.from_numpy(target), batch["seeds"])
             assert not np.array_equal(made[1].numpy(), target)
             target = made[1].numpy()
-        assert len(batch["distances"]) == 2
-        for found, shape in zip(batch["distances"], SHAPES_OF_LEVELS, strict=True):
+        assert len(batch["maps"]) == 2
+        for found, shape in zip(batch["maps"], SHAPES_OF_LEVELS, strict=True):
             assert found.shape == (5, 2, *shape)
-            np.testing.assert_array_equal(found, measure_distances(target, ENCODING, shape))
+            np.testing.assert_array_equal(found, make_maps(target, ENCODING, shape, MAPS[loss]))
     assert_equal(load(cases, 3, rules=mirroring, **options), batches)  # nothing else changes
 
 
-@pytest.mark.parametrize("options", [{}, {"intensity_on_device": True, "distance_shapes": SHAPES_OF_LEVELS}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"intensity_on_device": True, "map_shapes": SHAPES_OF_LEVELS}], ids=str)
 @pytest.mark.parametrize("is_cascade", [True, False])
 def test_a_batch_is_as_large_as_its_loader_says(cases, options, is_cascade):
     previous = {case: coded_labels(stored) for case, stored in cases.items()} if is_cascade else None
     stream = BatchStream(seed=(0,), rules=AugmentationRules(), **options)
     opened = training_cases(cases, ENCODING, ram_bytes=0, previous=previous)
-    loader = PatchLoader(opened, make_configuration(PATCH), ENCODING, stream)
+    loader = PatchLoader(opened, with_loss(make_configuration(PATCH), "boundary"), ENCODING, stream)
     batch = loader.draw_batch(0)
-    arrays = [batch["image"], batch["target"], *batch.get("distances", ()), *([batch["seeds"]] if options else [])]
+    arrays = [batch["image"], batch["target"], *batch.get("maps", ()), *([batch["seeds"]] if options else [])]
     without_seeds = 0 if options else 5 * 8
     assert loader.batch_bytes() == sum(array.nbytes for array in arrays) + without_seeds
 

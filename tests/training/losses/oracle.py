@@ -4,6 +4,7 @@ from itertools import product
 from math import ceil
 
 import numpy as np
+from skimage.morphology import skeletonize
 
 SMOOTHING = 1e-5
 
@@ -183,6 +184,25 @@ def _cldice(patches, batch_dice, _progress):
     return np.mean(values)
 
 
+def tube_by_hand(inside):
+    """Voxels of the class within two steps between faces of its skeleton."""
+    tube, line = np.zeros(inside.shape, bool), np.argwhere(skeletonize(inside))
+    for place in np.argwhere(inside):
+        tube[tuple(place)] = any(np.abs(line - place).sum(axis=1) <= 2)
+    return tube
+
+
+def _skeleton_recall(patches, batch_dice, _progress):
+    values = []
+    samples = range(len(patches.known))
+    for group in [list(samples)] if batch_dice else [[b] for b in samples]:
+        for k in range(len(patches.reference[0])):
+            tubes = [tube_by_hand(patches.reference[b][k] & patches.known[b]) for b in group]
+            found = sum(patches.foreground[b][k][tube].sum() for b, tube in zip(group, tubes, strict=True))
+            values.append(1 - (found + SMOOTHING) / (sum(tube.sum() for tube in tubes) + SMOOTHING))
+    return np.mean(values)
+
+
 _FORMULAS = {
     "dice_ce": lambda *a: _ce(*a) + _dice(*a) - 1,
     "dice": _dice,
@@ -199,4 +219,5 @@ _FORMULAS = {
     "dice_topk": lambda *a: _dice(*a) + _topk(*a),
     "dice_focal": lambda *a: _dice(*a) + _focal(*a),
     "cldice": lambda *a: 0.5 * _dice(*a) + _ce(*a) + 0.5 * _cldice(*a),
+    "skeleton_recall": lambda *a: _dice(*a) + _ce(*a) + _skeleton_recall(*a),
 }

@@ -45,6 +45,7 @@ BY_HAND = {
     "dice_topk": DICE + HARDEST,
     "dice_focal": DICE + FOCAL,
     "cldice": 0.5 * DICE + CE + 0.5 * CLDICE,
+    "skeleton_recall": DICE + CE + 1 - 0.8,  # one voxel is its own skeleton
 }
 
 

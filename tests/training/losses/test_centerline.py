@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.morphology import skeletonize
 
 from autoseg.training.losses import build_loss
-from autoseg.training.losses.centerline import CenterlineTerm, soft_skeleton
+from autoseg.training.losses.centerline import CenterlineTerm, SkeletonRecallTerm, soft_skeleton
 from autoseg.training.losses.level import build_level
 from tests.training.losses.oracle import skeleton_by_hand
 from tests.training.losses.small_batches import labels, regions
@@ -65,11 +65,11 @@ def test_what_is_ignored_is_like_the_edge_of_the_patch():
     assert not cut[:, 14:].any()
 
 
-def term_of(predicted, reference, batch_dice):
+def term_of(kind, predicted, reference, batch_dice):
     """The term alone, of a mask that is predicted with certainty."""
     logits = torch.from_numpy(np.stack([~predicted, predicted])[None] * np.float32(12))
     level = build_level(logits, torch.from_numpy(reference.astype(np.int64))[None], labels(2))
-    term = CenterlineTerm(batch_dice)
+    term = kind(batch_dice)
     return term.value(term.sums(level)).item()
 
 
@@ -79,22 +79,24 @@ def dice_of(predicted, reference):
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("batch_dice", [False, True])
-def test_a_broken_tube_is_worse_than_a_thinned_one(dimensions, batch_dice):
-    mask, line = tube(dimensions)
-    thinned = mask & (ndimage.distance_transform_edt(~line) <= 1)
+@pytest.mark.parametrize(("kind", "radius"), [(CenterlineTerm, 2), (SkeletonRecallTerm, 4)])
+def test_a_broken_tube_is_worse_than_a_thinned_one(kind, radius, dimensions, batch_dice):
+    mask, line = tube(dimensions, radius)
+    thinned = mask & (ndimage.distance_transform_edt(~line) <= radius - 1)
     broken = mask.copy()
     broken[[5, 11, 17, 23]] = False
     assert dice_of(thinned, mask) < dice_of(broken, mask)  # Dice prefers the broken one
-    assert term_of(mask, mask, batch_dice) == pytest.approx(0, abs=1e-4)
-    assert term_of(thinned, mask, batch_dice) + 0.02 < term_of(broken, mask, batch_dice)
+    assert term_of(kind, mask, mask, batch_dice) == pytest.approx(0, abs=1e-4)
+    assert term_of(kind, thinned, mask, batch_dice) + 0.02 < term_of(kind, broken, mask, batch_dice)
 
 
 @pytest.mark.parametrize("encoding", [labels(3), regions()], ids=["labels", "regions"])
-def test_classes_are_compared_one_by_one_and_all_get_a_gradient(encoding):
+@pytest.mark.parametrize("name", ["cldice", "skeleton_recall"])
+def test_classes_are_compared_one_by_one_and_all_get_a_gradient(encoding, name):
     logits = torch.randn(2, len(encoding.heads), 6, 9, 5, requires_grad=True)
     target = torch.zeros(2, 6, 9, 5, dtype=torch.int64)
     target[:, 1:5, 3:6, 2], target[:, 2:4, 4, 2] = 1, 2
-    loss = build_loss(encoding, name="cldice", batch_dice=True, num_outputs=1)(logits, target)
+    loss = build_loss(encoding, name=name, batch_dice=True, num_outputs=1)(logits, target)
     loss.backward()
     assert logits.grad is not None
     assert (logits.grad.abs().amax(dim=(0, 2, 3, 4)) > 0).all()

@@ -7,10 +7,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from autoseg.networks.build import build_network
 from autoseg.training.losses import build_loss
-from autoseg.training.losses.boundary import distance_shapes, measure_distances, signed_distance
 from autoseg.training.losses.level import downsample_target
+from autoseg.training.losses.maps import MAPS, make_maps, map_shapes, signed_distance, tubed_skeleton
 from autoseg.training.probe import measured_configuration
-from tests.training.losses.oracle import brute_force_distance
+from tests.training.losses.oracle import brute_force_distance, tube_by_hand
 from tests.training.losses.small_batches import draw, labels, regions
 
 
@@ -42,6 +42,28 @@ def test_every_voxel_measures_to_the_nearest_one_of_the_other_side(data, shape):
     assert np.allclose(distances[labels != 2], expected[labels != 2], atol=1e-6)
 
 
+@settings(deadline=None, max_examples=40)
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=3, max_side=7)))
+def test_a_tube_is_all_of_a_class_within_two_steps_of_its_skeleton(inside):
+    tube = tubed_skeleton(inside, ~inside)
+    assert tube.dtype == np.float32
+    assert np.array_equal(tube > 0, tube_by_hand(inside))
+
+
+@pytest.mark.parametrize("shape", [(9, 30), (7, 9, 30)])
+def test_a_tube_around_the_middle_of_a_bar_leaves_out_its_rim(shape):
+    inside = np.zeros(shape, bool)
+    inside[(*(slice(0, edge) for edge in shape[:-1]), slice(4, 26))] = True
+    tube = tubed_skeleton(inside, ~inside) > 0
+    assert all(tube[..., place].any() for place in range(9, 21))  # unbroken
+    assert not tube.reshape(-1, shape[-1])[0, 9:21].any()  # along one edge of the bar
+    assert not tube[~inside].any()
+
+
+def test_a_class_that_is_absent_has_no_tube():
+    assert not tubed_skeleton(np.zeros((3, 4, 5), bool), np.ones((3, 4, 5), bool)).any()
+
+
 def changed(dimensions, *, loss="boundary", deep_supervision=True):
     configuration = measured_configuration(dimensions, 4)
     network = configuration.network.model_copy(update={"deep_supervision": deep_supervision})
@@ -52,13 +74,14 @@ def changed(dimensions, *, loss="boundary", deep_supervision=True):
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("deep_supervision", [True, False])
-def test_distances_have_the_shapes_of_the_outputs_that_are_weighed(dimensions, deep_supervision):
-    configuration = changed(dimensions, deep_supervision=deep_supervision)
+@pytest.mark.parametrize("loss", MAPS)
+def test_maps_have_the_shapes_of_the_outputs_that_are_weighed(dimensions, deep_supervision, loss):
+    configuration = changed(dimensions, loss=loss, deep_supervision=deep_supervision)
     network = build_network(configuration.network, deep_supervision=True)
     outputs = network(torch.zeros(1, configuration.network.input_channels, *configuration.patch_size))
     shapes = [tuple(level.shape[2:]) for level in outputs[:-1]] if deep_supervision else [tuple(outputs.shape[2:])]
-    assert list(distance_shapes(configuration)) == shapes
-    assert distance_shapes(changed(dimensions, loss="dice_ce")) == ()
+    assert list(map_shapes(configuration)) == shapes
+    assert map_shapes(changed(dimensions, loss="dice_ce")) == ()
 
 
 ENCODINGS = {
@@ -69,24 +92,27 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
 @pytest.mark.parametrize("shape", [(6, 10), (4, 6, 8)])
-def test_distances_that_are_given_make_the_very_same_loss(encoding, shape):
+@pytest.mark.parametrize("name", MAPS)
+def test_maps_that_are_given_make_the_very_same_loss(name, encoding, shape):
     logits, target = draw(3, encoding, shape=shape)
     lower = tuple(edge // 2 for edge in shape)
     outputs = [logits, logits[(..., *(slice(edge) for edge in lower))], logits[(..., *(slice(1) for _ in shape))]]
-    loss = build_loss(encoding, name="boundary", batch_dice=False, num_outputs=3)
+    loss = build_loss(encoding, name=name, batch_dice=False, num_outputs=3)
     given_target = target.numpy()
-    given = [torch.from_numpy(measure_distances(given_target, encoding, at)) for at in (shape, lower)]
+    given = [torch.from_numpy(make_maps(given_target, encoding, at, MAPS[name])) for at in (shape, lower)]
     for progress in (0.0, 0.3, 1.0):
         assert loss(outputs, target, progress, given) == loss(outputs, target, progress)
         assert loss(logits, target, progress, given[:1]) == loss(logits, target, progress)
-    assert loss(outputs, target, 1.0, [2 * given[0], given[1]]) != loss(outputs, target, 1.0)  # they are what counts
+    assert loss(outputs, target, 1.0, [given[0].flip(-1), given[1]]) != loss(
+        outputs, target, 1.0
+    )  # they are what counts
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
 def test_distances_of_a_level_are_those_of_its_own_voxels(encoding):
     _, target = draw(5, encoding, shape=(4, 6, 8))
     lower = (2, 3, 8)
-    found = measure_distances(target.numpy(), encoding, lower)
+    found = make_maps(target.numpy(), encoding, lower, signed_distance)
     coarse = downsample_target(target, lower).numpy()
     annotated = coarse != len(encoding.values)
     heads = [head for head in encoding.heads if set(head.indices) != {0}]
@@ -99,9 +125,9 @@ def test_distances_of_a_level_are_those_of_its_own_voxels(encoding):
             np.testing.assert_allclose(found[sample, index][known], expected[known], atol=1e-6)
 
 
-def test_distances_of_another_size_are_refused():
+def test_maps_of_another_size_are_refused():
     encoding = labels(3)
     logits, target = draw(3, encoding, shape=(4, 6))
     loss = build_loss(encoding, name="boundary", batch_dice=False, num_outputs=1)
-    with pytest.raises(ValueError, match=r"distances of shape \(2, 2, 2, 3\) for logits of shape \(2, 3, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"maps of shape \(2, 2, 2, 3\) for logits of shape \(2, 3, 4, 6\)"):
         loss(logits, target, 1.0, [torch.zeros(2, 2, 2, 3)])
