@@ -167,16 +167,18 @@ def test_several_processes_are_stopped_and_others_go_on(workspace, find, number,
     folder = workspace.fold(NAME, "0")
     assert not (folder / "checkpoint_final.json").exists()
     assert (folder / "log.txt").read_text().count("training 3d_fullres, fold 0") == 1
-    stopped = 0  # a process that is killed itself writes nothing more
+    stopped, finished = 0, 0  # a process that is killed itself writes nothing more
     if find is not first_child:
-        stopped = read_record(Checkpoint, folder / "checkpoint_last.json").step
+        checkpoint = read_record(Checkpoint, folder / "checkpoint_last.json")
+        stopped, finished = checkpoint.step, checkpoint.epoch
         assert stopped >= 6, log
+        assert 0 <= stopped - 3 * finished <= 3, log  # 3: between the last step of an epoch and its end
 
     epochs = stopped // 3 + 2
     process = run_devices(workspace, devices, "--epochs", str(epochs))
     log, _ = process.communicate(timeout=120)
     assert process.returncode == 0, log
-    assert (f"resuming after epoch {stopped // 3}, step {stopped}" in log) is (stopped > 0)
+    assert (f"resuming after epoch {finished}, step {stopped}" in log) is (stopped > 0)
     assert read_record(Checkpoint, folder / "checkpoint_final.json").step == 3 * epochs > stopped
 
 
