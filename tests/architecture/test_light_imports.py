@@ -46,3 +46,9 @@ def test_planning_a_dataset_never_loads_torch(phantom_dataset, tmp_path):
     assert "planners.unet" in loaded
     assert "torch" not in loaded
     assert (tmp_path / "workspace" / "preprocessed" / "3d_fullres").is_dir()
+
+
+def test_prediction_loads_what_most_predictions_need():
+    loaded = loaded_after("import autoseg.cli.predict, autoseg.stages.predict, autoseg.inference.files.case_pipeline")
+    assert "torch" in loaded
+    assert not loaded.intersection({"blosc2", "pydicom", "highdicom", "skimage.morphology", "skimage.segmentation"})

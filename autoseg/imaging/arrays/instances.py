@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from autoseg.components import label_components
 from autoseg.records.case import Spacing
@@ -75,6 +74,8 @@ def grow_cores(core: NDArray[np.bool_], mask: NDArray[np.bool_], spacing: Spacin
     References:
         Meyer, Beucher 1990, "Morphological segmentation" (watershed from markers).
     """
+    from skimage.segmentation import watershed  # slow to import, and most predictions do without
+
     markers = label_components(core, "face").astype(np.int32, copy=False)
     if not core.any():
         return markers

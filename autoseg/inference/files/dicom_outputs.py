@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -112,6 +111,8 @@ def _write_probabilities(
     encoding: LabelEncoding,
 ) -> None:
     """Write the probabilities that prediction left in a file, segment by segment."""
+    import blosc2  # slow to import, and most predictions do without
+
     heads = [_heads_of(segment, encoding) for segment in segments]
     stored = blosc2.open(str(file.probabilities), mode="r")
 
