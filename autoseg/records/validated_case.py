@@ -12,7 +12,7 @@ class ValidatedCase(Record):
     """What a fold's evaluation needs of one case whose label map is written."""
 
     origin: str
-    """Final weights (SHA-256 of their file) and precision with which it was predicted."""
+    """Final weights (SHA-256 of the tensors; of the file where it does not say) and precision of the prediction."""
     scores: CaseScores
     calibration: Calibration
     """Counts of this case alone."""

@@ -37,7 +37,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import plot_progress
-from autoseg.stages.validate import estimate_validation_seconds, lacks_next_step_maps, validate_fold
+from autoseg.stages.validate import estimate_validation_seconds, is_validated, lacks_next_step_maps, validate_fold
 from autoseg.text import format_memory, format_this_command
 from autoseg.training.distributed import device_of_process, is_first_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
@@ -306,8 +306,8 @@ def _training_seconds(fold: Fold, began: float) -> float | None:
 
 
 def _finish_already_trained(fold: Fold, bar: ProgressBar, earlier: Checkpoint) -> None:
-    """Write label maps for a cascade that was planned later; log which options a fold that is trained ignores."""
-    if lacks_next_step_maps(fold):
+    """Validate if that was interrupted, or for a cascade that was planned later; log which options are ignored."""
+    if not is_validated(fold) or lacks_next_step_maps(fold):
         _score_validation_cases(fold, bar, earlier.step)
     logger.info("%s is trained and validated; --restart trains it again", fold.title)
     if changed := describe_changed_options(earlier, fold):

@@ -64,7 +64,8 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     is_cascade = loaded.configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else {}
     by_case = {files.case: files for files in fold.dataset.cases}
-    origin = f"{hash_file(fold.folder / WEIGHTS)} {fold.options.precision}"
+    weights_hash = read_weights_hash(fold.folder / WEIGHTS)
+    origin = f"{weights_hash or hash_file(fold.folder / WEIGHTS)} {fold.options.precision}"
     scores, counter = [], CalibrationCounter(plan.encoding)
     for number, case in enumerate(cases, start=1):
         validated = _find_validated(fold, case, origin)
@@ -75,7 +76,6 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
         scores.append(validated.scores)
         counter.add_counts(validated.calibration)
         progress(number, len(cases))
-    weights_hash = read_weights_hash(workspace.fold(name, fold.fold_name) / "checkpoint_final.safetensors")
     summary = summarize(scores, foreground_names(plan.encoding))
     evaluation = summary.model_copy(update={"weights_hash": weights_hash})
     write_record(counter.counts(), fold.validation_folder / CALIBRATION_NAME)
@@ -102,6 +102,11 @@ def _find_validated(fold: Fold, case: str, origin: str) -> ValidatedCase | None:
     found = read_record(ValidatedCase, path)
     is_usable = found.origin == origin and not any(stage.find_fault(case) for stage in _next_step_maps(fold))
     return found if is_usable else None
+
+
+def is_validated(fold: Fold) -> bool:
+    """Whether all validation cases of a fold are scored; a fold without any has nothing to score."""
+    return not fold.split.validation or (fold.validation_folder / EVALUATION_NAME).exists()
 
 
 def lacks_next_step_maps(fold: Fold) -> bool:

@@ -26,6 +26,7 @@ from autoseg.stages import train
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.train import fold_log, train_fold
+from autoseg.stages.validate import validate_fold
 from autoseg.training.folds import planned_data, training
 from autoseg.training.options import TrainingOptions
 from tests.training.small_folds import (
@@ -179,6 +180,26 @@ def test_a_finished_fold_is_not_trained_again(workspace):
     first = weights(workspace)
     assert train_fold(workspace, NAME, "0", SHORT).step == 6
     assert equal(first, weights(workspace))
+
+
+def test_a_killed_validation_goes_on_with_the_weights_and_cases_that_are_finished(workspace, monkeypatch):
+    def end_after_one(fold, _progress):
+        def end(_done, _total):
+            raise KeyboardInterrupt
+
+        return validate_fold(fold, end)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "validate_fold", end_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            train_fold(workspace, NAME, "0", SHORT)
+    folder = workspace.fold(NAME, "0")
+    finished = [folder / "checkpoint_final.safetensors", *(folder / "validation").glob("*.nii.gz")]
+    assert len(finished) == 2
+    before = [path.stat().st_mtime_ns for path in finished]
+    train_fold(workspace, NAME, "0", SHORT)
+    assert [path.stat().st_mtime_ns for path in finished] == before
+    assert (folder / "validation" / "evaluation.json").exists()
 
 
 def test_more_epochs_go_on_from_the_end(workspace):

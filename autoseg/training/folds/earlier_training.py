@@ -28,7 +28,7 @@ RATES = ("learning_rate", "warmup_fraction")
 
 
 def finished_earlier(fold: Fold) -> Checkpoint | None:
-    """The final checkpoint of a fold that has nothing left to do: validated, and no more steps or time are requested.
+    """The final checkpoint of a fold that is trained to its end: no more steps or time are requested.
 
     A fold whose final weights are damaged or of another training is not finished: they are made again from the last
     checkpoint.
@@ -38,8 +38,7 @@ def finished_earlier(fold: Fold) -> Checkpoint | None:
             another training than it had.
     """
     path = fold.folder / "checkpoint_final.json"
-    validated = (fold.validation_folder / EVALUATION_NAME).exists() or not fold.split.validation
-    if not path.exists() or not validated:
+    if not path.exists():
         return None
     checkpoint = read_record(Checkpoint, path)
     if fault := find_weights_fault(checkpoint, path.with_suffix(".safetensors")):
