@@ -51,4 +51,4 @@ def test_planning_a_dataset_never_loads_torch(phantom_dataset, tmp_path):
 def test_prediction_loads_what_most_predictions_need():
     loaded = loaded_after("import autoseg.cli.predict, autoseg.stages.predict, autoseg.inference.files.case_pipeline")
     assert "torch" in loaded
-    assert not loaded.intersection({"blosc2", "pydicom", "highdicom", "skimage.morphology", "skimage.segmentation"})
+    assert not loaded.intersection({"blosc2", "highdicom", "skimage.morphology", "skimage.segmentation"})
