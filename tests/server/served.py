@@ -21,8 +21,11 @@ from autoseg.inference.models.label_colors import LabelColor
 from autoseg.server.jobs import Jobs
 from autoseg.server.messages import ModelFacts, ModelOptions, TaskResult
 from autoseg.server.model_process import ModelProcess, ModelProcessEndedError
+from autoseg.server.prediction import describe_model, run_task
 from autoseg.server.settings import ServerSettings
 from autoseg.server.stored_images import StoredImages
+from autoseg.stages.predict import Predictor
+from tests.builders import load_exactly, make_plan, write_model
 
 LABELS = (LabelColor(3, "anterior", (230, 159, 0)), LabelColor(300, "posterior", (86, 180, 233)))
 DEATH = "was ended by SIGKILL"
@@ -155,6 +158,12 @@ def encode_form(files, fields):
     return f"multipart/form-data; boundary={boundary}", body + f"--{boundary}--\r\n".encode()
 
 
+def make_predictors(root: Path, folds: tuple[str, ...] = ("0",)) -> dict[str, Predictor]:
+    """A model `made` of these folds, written to a folder and loaded."""
+    write_model(root, make_plan({"3d_fullres": (2.5, 1.0, 0.8)}), {"3d_fullres": folds})
+    return {"made": load_exactly(root, mirroring=False)}
+
+
 @contextmanager
 def serve_here(process: ModelProcess, folder: Path, **settings):
     """A client of a server in this process, and its jobs."""
@@ -184,3 +193,11 @@ def wait_for(condition, seconds=30.0):
             return
         time.sleep(0.02)
     raise TimeoutError
+
+
+@contextmanager
+def serve_predictors(predictors: dict[str, Predictor], uploads: Path, **settings):
+    """A server that predicts in this process; gives its client."""
+    with serve_here(StandIn(lambda task: run_task(predictors, task)), uploads, **settings) as (client, jobs):
+        jobs.facts = {name: describe_model(name, Path("model.zip"), made) for name, made in predictors.items()}
+        yield client

@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,24 +15,18 @@ pytest.importorskip("python_multipart")
 import highdicom
 import pydicom
 
-from autoseg.server.prediction import describe_model, run_task
-from tests.builders import load_exactly, make_plan, write_model
 from tests.dicom_builders import IDENTITY, Series
-from tests.server.served import StandIn, serve_here
+from tests.server.served import make_predictors, serve_predictors
 
 
 @pytest.fixture(scope="module")
 def predictors(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served") / "model"
-    write_model(root, make_plan({"3d_fullres": (2.5, 1.0, 0.8)}), {"3d_fullres": ("0",)})
-    return {"made": load_exactly(root, mirroring=False)}
+    return make_predictors(tmp_path_factory.mktemp("served") / "model")
 
 
 @pytest.fixture(scope="module")
 def served(predictors, tmp_path_factory):
-    process = StandIn(lambda task: run_task(predictors, task))
-    with serve_here(process, tmp_path_factory.mktemp("uploads"), max_image_bytes=10**6) as (client, jobs):
-        jobs.facts = {"made": describe_model("made", Path("model.zip"), predictors["made"])}
+    with serve_predictors(predictors, tmp_path_factory.mktemp("uploads"), max_image_bytes=10**6) as client:
         yield client
 
 

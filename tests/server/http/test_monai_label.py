@@ -1,7 +1,9 @@
 """MONAI Label's routes, asked as its modules for 3D Slicer and OHIF ask them."""
 
+import http.client
 import json
-from pathlib import Path
+import threading
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -12,16 +14,13 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 
 from autoseg.imaging.formats.segmentations import read_segments
-from autoseg.server.prediction import describe_model, run_task
-from tests.builders import load_exactly, make_image, make_plan, write_model, write_nifti
-from tests.server.served import DEATH, StandIn, serve_here
+from tests.builders import make_image, write_nifti
+from tests.server.served import DEATH, StandIn, encode_form, make_predictors, serve_here, serve_predictors, wait_for
 
 
 @pytest.fixture(scope="module")
 def predictors(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served") / "model"
-    write_model(root, make_plan({"3d_fullres": (2.5, 1.0, 0.8)}), {"3d_fullres": ("0",)})
-    return {"made": load_exactly(root, mirroring=False)}
+    return make_predictors(tmp_path_factory.mktemp("served") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +30,7 @@ def uploads(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(predictors, uploads):
-    with serve_here(StandIn(lambda task: run_task(predictors, task)), uploads) as (client, jobs):
-        jobs.facts = {"made": describe_model("made", Path("model.zip"), predictors["made"])}
+    with serve_predictors(predictors, uploads) as client:
         yield client
 
 
@@ -156,12 +154,6 @@ def test_a_bad_image_and_the_death_of_the_process_have_a_status(served, image, t
 
 
 def test_a_client_that_goes_away_takes_its_job_along(image, tmp_path):
-    import http.client
-    import threading
-    from urllib.parse import urlsplit
-
-    from tests.server.served import encode_form, wait_for
-
     gate = threading.Event()
     with serve_here(StandIn(lambda task: gate.wait(30)), tmp_path) as (client, jobs):
         kind, body = encode_form([("file", "a.nii.gz", image.read_bytes())], [])

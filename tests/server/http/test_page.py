@@ -1,7 +1,6 @@
 """The page in headless Chromium: an image is sent, its slices are shown, nothing comes from elsewhere."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,9 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 
-from autoseg.server.prediction import describe_model, run_task
-from tests.builders import load_exactly, make_image, make_plan, write_model, write_nifti
+from tests.builders import make_image, write_nifti
 from tests.server.browser import CHROMIUM, open_browser
-from tests.server.served import StandIn, serve_here
+from tests.server.served import make_predictors, serve_predictors
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,12 +24,9 @@ TOKEN = "a-token-of-this-server"
 
 @pytest.fixture
 def served(tmp_path):
-    write_model(tmp_path / "model", make_plan({"3d_fullres": (2.5, 1.0, 0.8)}), {"3d_fullres": ("0",)})
-    predictors = {"made": load_exactly(tmp_path / "model", mirroring=False)}
-    process = StandIn(lambda task: run_task(predictors, task))
     (tmp_path / "uploads").mkdir()
-    with serve_here(process, tmp_path / "uploads", token=TOKEN) as (client, jobs):
-        jobs.facts = {"made": describe_model("made", Path("model.zip"), predictors["made"])}
+    predictors = make_predictors(tmp_path / "model")
+    with serve_predictors(predictors, tmp_path / "uploads", token=TOKEN) as client:
         yield client
 
 

@@ -4,7 +4,6 @@ import gzip
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -16,26 +15,21 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 
 from autoseg.server.messages import TaskResult
-from autoseg.server.prediction import describe_model, run_task
-from tests.builders import load_exactly, make_image, make_plan, write_model, write_nifti
-from tests.server.served import DEATH, StandIn, serve_here, wait_for
+from tests.builders import make_image, write_nifti
+from tests.server.served import DEATH, StandIn, make_predictors, serve_here, serve_predictors, wait_for
 
 GZIP = b"\x1f\x8b" + bytes(100)
 
 
 @pytest.fixture(scope="module")
 def predictors(tmp_path_factory):
-    root = tmp_path_factory.mktemp("served") / "model"
-    write_model(root, make_plan({"3d_fullres": (2.5, 1.0, 0.8)}), {"3d_fullres": ("0", "1")})
-    return {"made": load_exactly(root, mirroring=False)}
+    return make_predictors(tmp_path_factory.mktemp("served") / "model", ("0", "1"))
 
 
 @pytest.fixture(scope="module")
 def served(predictors, tmp_path_factory):
     """A server that predicts with a model, in this process."""
-    process = StandIn(lambda task: run_task(predictors, task))
-    with serve_here(process, tmp_path_factory.mktemp("uploads"), max_image_bytes=10**6) as (client, jobs):
-        jobs.facts = {"made": describe_model("made", Path("model.zip"), predictors["made"])}
+    with serve_predictors(predictors, tmp_path_factory.mktemp("uploads"), max_image_bytes=10**6) as client:
         yield client
 
 

@@ -33,6 +33,7 @@ _LITTER = ("__MACOSX", "DICOMDIR")
 """First folder or name of files in archives and on discs that hold no images."""
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile raises for archives that are damaged, cut off, packed by unknown means, or encrypted (RuntimeError)."""
 
 
 class DicomSource:
