@@ -38,6 +38,7 @@ from planners.rules.configurations import (
 from planners.rules.memory import check_adopted_memory
 from planners.rules.normalization import adopt_normalization, choose_masks, choose_normalization
 from planners.rules.schedule import choose_schedule
+from planners.rules.sides import choose_side_pairs
 from planners.rules.spacing import (
     COVERED_FRACTION,
     LowResolution,
@@ -104,6 +105,7 @@ def compose(
             *decisions,
             as_decision("configurations", names),
             *_list_devices(budget),
+            *_list_side_pairs(fingerprint, budget),
             *outline_decisions,
             *shared_decisions,
             *own_decisions,
@@ -116,6 +118,11 @@ def _list_devices(budget: Budget) -> tuple[Decision, ...]:
         return ()
     reason = "Requested: each takes its part of every batch, and needs the memory that is planned for one."
     return (as_decision("devices", Decided(budget.devices, reason)),)
+
+
+def _list_side_pairs(fingerprint: Fingerprint, budget: Budget) -> tuple[Decision, ...]:
+    pairs = choose_side_pairs(fingerprint, budget)
+    return () if pairs is None else (as_decision("side_pairs", pairs),)
 
 
 def decide_shared(

@@ -44,6 +44,7 @@ from planners.rules.schedule import (
     is_limited,
     time_per_fold,
 )
+from planners.rules.sides import find_sides
 from planners.rules.speed import (
     MIN_STEPS,
     WANTED_STEPS,
@@ -125,7 +126,8 @@ class ConfigurationPlanner:
         if self.adopted is not None and budget.like is not None:
             levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
-        full = TrainingSpec(mirror_axes=mirror_axes.value, batch_dice=batch_dice.value)
+        sides = find_sides(self.dimensions, context.fingerprint, budget, context.transpose)
+        full = TrainingSpec(mirror_axes=mirror_axes.value, sides=sides, batch_dice=batch_dice.value)
         schedule = choose_schedule(full, budget, network, topology.patch_size, timed_batch(budget, batch_size.value))
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
         training = rate.value

@@ -70,6 +70,20 @@ def axis_letters(text: str) -> str:
     return text
 
 
+def side_pair(text: str) -> tuple[str, str] | None:
+    """Read `left kidney=right kidney`; None for `none`.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    if text == "none":
+        return None
+    left, separator, right = (part.strip() for part in text.partition("="))
+    if not (left and separator and right):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a pair such as 'left kidney=right kidney' nor none")
+    return left, right
+
+
 def _quantity(text: str, units: dict[str, float], most: float, expected: str) -> float:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]+)\s*", text)
     unit = None if match is None else units.get(match[2].lower())

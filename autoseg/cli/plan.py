@@ -14,6 +14,7 @@ from autoseg.cli.options import (
     add_scheduler,
     add_shared,
     add_workers,
+    axis_letters,
     channel_list,
     choose_workers,
     duration,
@@ -21,6 +22,7 @@ from autoseg.cli.options import (
     key_and_value,
     named_labels,
     positive_number,
+    side_pair,
     size,
     worker_number,
 )
@@ -289,6 +291,22 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         help="voxels: three numbers for the 3D configurations, two for 2d; axes as the plan shows them",
     )
     group.add_argument("--batch-size", type=size, default=None, metavar="N", help="patches per step")
+    group.add_argument(
+        "--mirror-axes",
+        type=axis_letters,
+        default=None,
+        metavar="AXES",
+        help="all, none, or axes of the patch such as z,y, mirrored in training and at prediction (2d: y,x)",
+    )
+    group.add_argument(
+        "--side-pairs",
+        type=side_pair,
+        nargs="+",
+        default=None,
+        metavar="LEFT=RIGHT",
+        help="labels that change places where an image is mirrored from left to right, such as "
+        "'left kidney=right kidney', or none (default: by their names)",
+    )
     group.add_argument(
         "--planner-option",
         type=key_and_value,

@@ -7,6 +7,7 @@ depends on it.
 import argparse
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, get_args
 
@@ -16,7 +17,7 @@ from autoseg.imaging.datasets.layouts.patterns import FilePatterns, check_patter
 from autoseg.interop.models import open_model
 from autoseg.pipeline import PlanningOptions
 from autoseg.plugins import DEFAULT_PLANNER, find_planner
-from autoseg.records.budget import Budget, DeviceName, Overrides
+from autoseg.records.budget import AxisLetters, Budget, DeviceName, Overrides
 from autoseg.records.files import read_record
 from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.workspace import Workspace
@@ -31,7 +32,7 @@ _DIMENSIONS = (2, 3)
 
 _DECIDING = (
     "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
-    "planner_option", "orientation", "target", "devices",
+    "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
 
@@ -147,8 +148,32 @@ def _read_overrides(arguments: argparse.Namespace) -> Overrides:
         spacing=None if arguments.spacing is None else tuple(arguments.spacing),
         patch_size=patch_size,
         batch_size=arguments.batch_size,
+        mirror_axes=_read_mirror_axes(arguments.mirror_axes),
+        side_pairs=_read_side_pairs(arguments.side_pairs),
         options=options,
     )
+
+
+def _read_mirror_axes(text: str | None) -> AxisLetters | None:
+    """Letters in the order of the axes, or a word; None: not asked for."""
+    if text is None:
+        return None
+    letters = text if text in {"all", "none"} else "".join(sorted(text.replace(",", ""), reverse=True))
+    return next(known for known in get_args(AxisLetters) if known == letters)
+
+
+def _read_side_pairs(pairs: Sequence[tuple[str, str] | None] | None) -> tuple[tuple[str, str], ...] | None:
+    """The pairs that were asked for, none of them for the word `none`; None: not asked for.
+
+    Raises:
+        UsageError: If `none` is given beside pairs.
+    """
+    if pairs is None:
+        return None
+    named = tuple(pair for pair in pairs if pair is not None)
+    if named and len(named) < len(pairs):
+        raise UsageError("--side-pairs none: given beside pairs; leave one of both out")
+    return named
 
 
 def _read_options(arguments: argparse.Namespace, model: Plan | None) -> PlanningOptions:

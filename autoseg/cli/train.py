@@ -279,15 +279,16 @@ def _read_options(workspace: Workspace, arguments: argparse.Namespace, *, warn: 
 
 
 def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool) -> tuple[int, ...]:
-    """Letters as axes of the configuration's patch; warn where they swap the sides of labels."""
+    """Letters as axes of the configuration's patch; warn where labels with a side have no partner to swap with."""
     from autoseg.errors import UsageError
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
-    from autoseg.records.sides import find_sided_names, left_right_axes
+    from autoseg.records.sides import find_sided_names, left_right_axes, read_axes
     from autoseg.training.options import find_configuration
 
     plan = read_record(Plan, workspace.plan)
-    dimensions = find_configuration(plan, name, workspace.plan).network.dimensions
+    configuration = find_configuration(plan, name, workspace.plan)
+    dimensions = configuration.network.dimensions
     possible = AXES[-dimensions:]
     letters = {"all": possible, "none": ""}.get(text, text.replace(",", ""))
     unknown = [letter for letter in letters if letter not in possible]
@@ -296,8 +297,10 @@ def _read_mirror_axes(workspace: Workspace, name: str, text: str, *, warn: bool)
             f"--mirror-axes {text}: patches of {name} have no axis {unknown[0]}; those of patch_size in the plan are "
             f"{','.join(possible)}"
         )
-    axes = tuple(axis for axis, letter in enumerate(possible) if letter in letters)
-    sided = find_sided_names(plan.labels)
+    axes = read_axes(text.replace(",", ""), dimensions)
+    sides = configuration.training.sides
+    paired = () if sides is None else [name for pair in sides.pairs for name in pair]
+    sided = [name for name in find_sided_names(plan.labels) if name not in paired]
     if warn and sided and set(axes) & set(left_right_axes(plan.transpose, dimensions, plan.orientation)):
         which = "left and right" if plan.orientation != "as_stored" else "what may be left and right"
         logger.warning("--mirror-axes %s swaps %s, but labels have a side: %s", text, which, ", ".join(sided))

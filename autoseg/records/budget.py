@@ -14,6 +14,9 @@ from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec
 DeviceName = Literal["cpu", "cuda", "mps", "xpu"]
 """Type of a device, as torch names it: the processor, a GPU of NVIDIA, of Apple, of Intel."""
 
+AxisLetters = Literal["all", "none", "z", "y", "x", "zy", "zx", "yx", "zyx"]
+"""Axes of patches."""
+
 
 class Throughput(Record):
     """Measured speed of a small network on the device that will train."""
@@ -82,6 +85,11 @@ class Overrides(Record):
     """Voxels, axes as in the plan: a pair is meant for 2D, a triple for the 3D configurations."""
     batch_size: Size | None = None
     """Batch size of every configuration."""
+    mirror_axes: AxisLetters | None = Field(default=None, exclude_if=lambda value: value is None)
+    """`all`, `none`, or letters of `zyx`, of which a patch mirrors those that it has; a 2D patch has the last two."""
+    side_pairs: tuple[tuple[str, str], ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Names of labels, left and right, that change places where an image is mirrored from left to right; empty: none
+    do. None: as their names say."""
     options: dict[str, str] = Field(default_factory=dict)
     """Settings that belong to one planner."""
 

@@ -10,11 +10,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, mod
 
 from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
-from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
+from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName, foreground_names
 from autoseg.records.files import FieldFault, Record, refuse_faults
 from autoseg.records.losses import LossName
 from autoseg.records.names import FileEnding, FileName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
+from autoseg.records.sides import Sides, SideSwap, find_side_swap
 
 Scalar = str | int | float | bool | None
 JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
@@ -52,10 +53,24 @@ class TrainingSpec(Record):
     gradient_clip: PositiveFloat = 12.0
     mirror_axes: tuple[NonNegativeInt, ...]
     """Spatial axes of the patch mirrored in training and at prediction; 0 is the first of `patch_size`."""
+    sides: Sides | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Labels that change places where the axis from left to right is mirrored; None: none do."""
     batch_dice: bool
     """Whether Dice is computed over the whole batch instead of per sample."""
     weight_average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Decay per step of an exponential moving average of the weights; None: no average."""
+
+
+def mirrored_sides(training: TrainingSpec) -> Sides | None:
+    """The sides that a training swaps; None where it does not mirror their axis."""
+    sides = training.sides
+    return sides if sides is not None and sides.axis in training.mirror_axes else None
+
+
+def find_training_swap(training: TrainingSpec, encoding: LabelEncoding) -> SideSwap | None:
+    """The label indices and heads that change places in a training; None where it swaps no sides."""
+    sides = mirrored_sides(training)
+    return None if sides is None else find_side_swap(sides.axis, sides.pairs, encoding)
 
 
 class Estimates(Record):
@@ -172,7 +187,11 @@ class Plan(Record):
             faults.append((("border_width_mm",), f"{self.border_width_mm}, expected {expected} for {self.target}"))
         for name, configuration in self.configurations.items():
             path = ("configurations", name)
-            found = [*_find_channel_faults(configuration, self), *_find_reference_faults(name, configuration, self)]
+            found = [
+                *_find_channel_faults(configuration, self),
+                *_find_side_faults(configuration, self),
+                *_find_reference_faults(name, configuration, self),
+            ]
             faults += [((*path, *inner), what) for inner, what in found]
         refuse_faults(faults)
         return self
@@ -191,6 +210,21 @@ def _find_channel_faults(configuration: Configuration, plan: Plan) -> Iterator[F
     if len(configuration.normalization) != channels:
         found = len(configuration.normalization)
         yield ("normalization",), f"{found} entries, expected {channels}: one for each of `channel_names`"
+
+
+def _find_side_faults(configuration: Configuration, plan: Plan) -> Iterator[FieldFault]:
+    sides, dimensions = configuration.training.sides, configuration.network.dimensions
+    if sides is None:
+        return
+    if sides.axis >= dimensions:
+        yield ("training", "sides", "axis"), f"{sides.axis}, expected an axis from 0 to {dimensions - 1}"
+    known, named = foreground_names(plan.encoding), [name for pair in sides.pairs for name in pair]
+    if unknown := [name for name in named if name not in known]:
+        yield ("training", "sides", "pairs"), f"'{unknown[0]}', expected names of labels: {', '.join(known)}"
+    elif not named or len(set(named)) < len(named):
+        yield ("training", "sides", "pairs"), f"{sides.pairs}, expected pairs in which each label is named once"
+    elif find_side_swap(sides.axis, sides.pairs, plan.encoding) is None:
+        yield ("training", "sides", "pairs"), f"{sides.pairs}: these regions cannot change places, others hold them"
 
 
 def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) -> Iterator[FieldFault]:

@@ -12,9 +12,11 @@ from autoseg.imaging.arrays.resampling import is_out_of_proportion
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.case import Spacing
+from autoseg.records.dataset import foreground_names
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Decision, Plan, Target
+from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
 
 FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
@@ -44,13 +46,58 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     """
     if budget.overrides.spacing is not None:
         _check_asked_spacing(fingerprint, budget.overrides.spacing)
+    check_asked_pairs(fingerprint, budget.overrides.side_pairs)
     made = _ask(planner, encode_target(fingerprint, target), budget)
     _check_not_empty(made, f"the planner '{planner}'")
+    check_asked_axes(made, budget.overrides.mirror_axes)
     ignored = [*find_ignored_options(made, budget), *find_ignored_model(made, budget)]
     if ignored:
         what = "; ".join(ignored)
         raise PlanningError(f"The planner '{planner}' ignores {what}. Take another planner, or leave the option out.")
     return made if target == "labels" else _with_borders(made, fingerprint)
+
+
+def check_asked_pairs(fingerprint: Fingerprint, pairs: Pairs | None) -> None:
+    """Refuse pairs of labels that cannot change places, before a planner relies on them.
+
+    Raises:
+        PlanningError: If one is not a label of the dataset or is named twice, they are parts of regions that do not
+            change places, or the images do not say which axis runs from left to right.
+    """
+    if not pairs:
+        return
+    named, known = [name for pair in pairs for name in pair], foreground_names(fingerprint.encoding)
+    if unknown := [name for name in named if name not in known]:
+        raise PlanningError(
+            f"--side-pairs: the dataset has no label '{unknown[0]}'. Give two of its labels: {', '.join(known)}."
+        )
+    if repeated := [name for name in named if named.count(name) > 1]:
+        raise PlanningError(f"--side-pairs: '{repeated[0]}' is named more than once. Name each label once.")
+    if fingerprint.orientation == "as_stored":
+        raise PlanningError(
+            "--side-pairs: in images as stored no axis is known to run from left to right. Leave out --side-pairs, or "
+            "--orientation as-stored."
+        )
+    if find_side_swap(0, pairs, fingerprint.encoding) is None:
+        listed = ", ".join("=".join(pair) for pair in pairs)
+        raise PlanningError(
+            f"--side-pairs {listed}: other regions hold one label of a pair and not the other, so they cannot change "
+            "places. Leave these pairs out (--side-pairs none)."
+        )
+
+
+def check_asked_axes(plan: Plan, letters: str | None) -> None:
+    """Refuse letters of axes that no patch of the plan has.
+
+    Raises:
+        PlanningError: Names the letter.
+    """
+    if letters is None or letters in {"all", "none"}:
+        return
+    possible = AXIS_LETTERS[-max(configuration.network.dimensions for configuration in plan.configurations.values()) :]
+    if unknown := [letter for letter in letters if letter not in possible]:
+        names = ", ".join(plan.configurations)
+        raise PlanningError(f"--mirror-axes: patches of {names} have no axis {unknown[0]}. Leave it out.")
 
 
 def _check_asked_spacing(fingerprint: Fingerprint, asked: Spacing) -> None:
@@ -157,9 +204,22 @@ def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:
             yield f"--patch-size: {name} has {configuration.patch_size}, expected {overrides.patch_size}"
         if overrides.batch_size is not None and configuration.batch_size != overrides.batch_size:
             yield f"--batch-size: {name} has {configuration.batch_size}, expected {overrides.batch_size}"
+        yield from _find_ignored_mirroring(name, configuration, plan, budget)
         promised, limit = configuration.training.time_per_fold_seconds, budget.time_per_fold_seconds
         if limit is not None and promised != limit:
             yield f"--time-per-fold: {name} promises {promised} s, expected {limit} s"
+
+
+def _find_ignored_mirroring(name: str, configuration: Configuration, plan: Plan, budget: Budget) -> Iterator[str]:
+    asked, pairs, dimensions = (
+        budget.overrides.mirror_axes, budget.overrides.side_pairs, configuration.network.dimensions,
+    )  # fmt: skip
+    if asked is not None and configuration.training.mirror_axes != read_axes(asked, dimensions):
+        yield f"--mirror-axes: {name} has {configuration.training.mirror_axes}, expected {read_axes(asked, dimensions)}"
+    found = () if configuration.training.sides is None else configuration.training.sides.pairs
+    has_axis = bool(left_right_axes(plan.transpose, dimensions, plan.orientation))
+    if pairs is not None and found != (pairs if has_axis else ()):
+        yield f"--side-pairs: {name} has {found or 'none'}, expected {pairs or 'none'}"
 
 
 def _keeps_patch(configuration: Configuration, asked: Sequence[int]) -> bool:

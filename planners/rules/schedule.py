@@ -9,14 +9,16 @@ steps, in 30 epochs of 51.
 nnU-Net mirrors all axes, patches in training and images at prediction. That makes the task eight times as varied in 3D,
 and takes left and right from labels that have a side; both pay only in a long training. With limited time nothing is
 mirrored, and prediction needs one pass instead of eight. Where a label has a side in its name (`left lung`), the
-left-right axis is never mirrored, because a mirrored left lung lies and looks as a right one does.
+left-right axis is mirrored only if every such label has a partner with which it changes places
+(`planners.rules.sides`), because a mirrored left lung lies and looks as a right one does.
 
 Example of mirroring: task 4 of the Decathlon (hippocampus, 160 training cases), 8 feature maps, batch 4, 2.5 minutes on
 two CPU cores, mean foreground Dice of 40 whole validation volumes: all axes 0.843, left-right 0.867, none 0.870.
 
 References:
     Own rules. The full schedule is that of nnU-Net v2 (Isensee et al., Nature Methods 2021), which mirrors all axes.
-    Differs: no mirroring with limited time, and not left-right where labels have a side.
+    Differs: no mirroring with limited time; labels of two sides change places, and where they cannot, no mirroring
+    from left to right.
 """
 
 import math
@@ -29,8 +31,9 @@ from autoseg.records.case import Triple
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import TrainingSpec
-from autoseg.records.sides import find_sided_names, left_right_axes
+from autoseg.records.sides import left_right_axes, read_axes
 from planners.rules import Decided
+from planners.rules.sides import describe_names, find_sides, find_unpaired
 from planners.rules.speed import MIN_STEPS, is_measured, step_seconds
 
 DEFAULT_CPU_SECONDS_PER_FOLD = 3600.0
@@ -60,9 +63,6 @@ FAST_TRAINING = {
 }
 """AdamW with warm-up and cosine needs far fewer steps than SGD with Nesterov momentum, which wins on long schedules.
 Neither a moving average of the weights nor twice the rate improved its mean Dice of 0.884 on the hippocampus."""
-
-MAX_NAMED = 3
-"""Labels that a reason names; more are counted."""
 
 
 def time_per_fold(budget: Budget) -> float | None:
@@ -155,18 +155,23 @@ def choose_mirror_axes(
         dimensions: 2 or 3.
         fingerprint: Names of its labels say which of them have a side. With such labels and images as stored no axis
             is mirrored, because any may run from left to right.
-        budget: Limited time mirrors nothing.
+        budget: Axes that the user asked for; else limited time mirrors nothing.
         transpose: Patch axis i is working axis transpose[i]; a 2D patch has the last two.
     """
+    asked = budget.overrides.mirror_axes
+    if asked is not None:
+        return Decided(read_axes(asked, dimensions), "Requested.")
     if is_limited(budget):
         return Decided((), "None: with a short schedule, mirrored views cost more than they help.")
-    axes = range(dimensions)
-    sided = find_sided_names(fingerprint.labels)
-    if not sided:
-        return Decided(tuple(axes), "All axes, as nnU-Net does: in a long training every view helps.")
+    axes = tuple(range(dimensions))
+    sides = find_sides(dimensions, fingerprint, budget, transpose)
+    unpaired = find_unpaired(fingerprint, () if sides is None else sides.pairs)
+    if sides is not None and not unpaired:
+        return Decided(axes, "All axes, as nnU-Net does; but left-right, labels of the two sides change places.")
+    if not unpaired:
+        return Decided(axes, "All axes, as nnU-Net does: in a long training every view helps.")
     left_right = left_right_axes(transpose, dimensions, fingerprint.orientation)
-    others = f" and {len(sided) - MAX_NAMED} more" if len(sided) > MAX_NAMED else ""
-    named = ", ".join(sided[:MAX_NAMED]) + others
+    named = describe_names(unpaired)
     reason = f"All axes but left-right, which would swap the sides of labels ({named}). --mirror-axes overrides."
     if fingerprint.orientation == "as_stored":
         reason = (

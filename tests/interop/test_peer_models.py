@@ -18,7 +18,7 @@ import torch
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.inference.restoring.restore import LogitStream, restore_labels
 from autoseg.inference.sinks.probabilities import ProbabilityVolume
-from autoseg.inference.windows.network_pass import mean_mirrored_logits, mirror_variants
+from autoseg.inference.windows.mirrored_variants import mean_mirrored_logits, mirror_variants
 from autoseg.inference.windows.sliding_window import importance_map, window_starts
 from autoseg.interop.nnunet_import import import_nnunet
 from autoseg.records.case import Orientation

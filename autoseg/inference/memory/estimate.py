@@ -23,7 +23,7 @@ from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.restoring.resizing import HELD_VOXELS
 from autoseg.inference.restoring.restore import SLAB_VOXELS
 from autoseg.inference.windows.logit_slab import SlabStorage
-from autoseg.inference.windows.network_pass import mirror_variants
+from autoseg.inference.windows.mirrored_variants import mirror_variants
 from autoseg.inference.windows.sliding_window import WindowSettings, choose_window_batch, slab_depth, windows_per_pass
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import free_memory_bytes

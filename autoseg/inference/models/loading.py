@@ -16,6 +16,7 @@ from autoseg.errors import PredictionError
 from autoseg.folds import find_retrained_folds
 from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.imaging.formats.volume import AnyArray
+from autoseg.inference.models.fold_mirroring import common_mirroring
 from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.inference.restoring.restore import LogitStream
 from autoseg.inference.windows.logit_slab import SlabStorage
@@ -30,6 +31,7 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, is_model_of
 from autoseg.records.selection import PostprocessingStep, Selection
+from autoseg.records.sides import SideSwap
 from autoseg.records.workspace import Workspace
 from autoseg.text import format_command
 
@@ -52,6 +54,8 @@ class LoadedConfiguration:
     networks: tuple[nn.Module, ...]
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch that the training of every fold mirrored."""
+    swap: SideSwap | None = None
+    """Labels that change places where the axis from left to right is mirrored; None: none do."""
     other_plan_folds: tuple[str, ...] = ()
     """Folds whose weights were trained for another plan than that of the workspace."""
     previous: Self | None = None
@@ -249,10 +253,10 @@ def load_configuration(
         )
     records = [_read_checkpoint(workspace, name, fold, checkpoint) for fold in chosen]
     others = tuple(record.fold for record in records if not is_model_of(plan, name, record.model_hash))
-    axes = _common_mirror_axes(name, records)
+    axes, swap = common_mirroring(name, records, plan.encoding)
     networks = tuple(_load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
     passes = NetworkPasses(device, configuration.network.normalization)
-    return LoadedConfiguration(name, configuration, chosen, networks, axes, others, passes=passes)
+    return LoadedConfiguration(name, configuration, chosen, networks, axes, swap, others, passes=passes)
 
 
 def refuse_other_plans(workspace: Workspace, members: Iterable[LoadedConfiguration]) -> None:
@@ -313,18 +317,6 @@ def _advise(workspace: Workspace, name: str, fold: str) -> str:
     )
 
 
-def _common_mirror_axes(name: str, checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
-    """Axes that every fold mirrored; the folds' logits are averaged before those of mirrored variants."""
-    axes = [set(record.training.mirror_axes) for record in checkpoints]
-    common = tuple(sorted(set.intersection(*axes)))
-    if any(mirrored != set(common) for mirrored in axes):
-        logger.info(
-            "the folds of %s were not all mirrored alike in training; mirroring at prediction: %s",
-            name, f"axes {', '.join(map(str, common))}" if common else "none",
-        )  # fmt: skip
-    return common
-
-
 def _load_network(
     workspace: Workspace, configuration: Configuration, name: str, fold: str, checkpoint: str, device: torch.device
 ) -> nn.Module:
@@ -365,12 +357,15 @@ def stream_case_logits(
         in float32, and only the finished logits are rounded; those beyond float16's range become its largest.
     """
     settings = settings or WindowSettings(storage=SlabStorage("device"))
-    settings = replace(settings, storage=replace(settings.storage, device=loaded.passes.device))
+    storage = replace(settings.storage, device=loaded.passes.device)
+    settings = replace(settings, storage=storage, swap=loaded.swap, has_label_map=previous is not None)
     configuration = loaded.configuration
     mirror_axes = loaded.mirror_axes if settings.mirroring else ()
     channels = list(image) if previous is None else [*image, previous]
     num_labels = 0 if previous is None else configuration.network.input_channels - len(image)
-    forward = NetworkPass(mean_forward(loaded.networks), loaded.passes, num_labels=num_labels, mirror_axes=mirror_axes)
+    forward = NetworkPass(
+        mean_forward(loaded.networks), loaded.passes, num_labels=num_labels, mirror_axes=mirror_axes, swap=loaded.swap
+    )
     slices = stream_logits(
         forward,
         channels,

@@ -6,10 +6,7 @@ from dataclasses import replace
 from autoseg.errors import UsageError
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.records.plan import Plan
-from autoseg.records.sides import find_sided_names, left_right_axes
-
-AXIS_LETTERS = "zyx"
-"""Letters of the axes of a patch; one of two axes has the last two."""
+from autoseg.records.sides import AXIS_LETTERS, find_sided_names, left_right_axes, read_axes
 
 
 def with_mirror_axes(members: Sequence[LoadedConfiguration], letters: str) -> tuple[LoadedConfiguration, ...]:
@@ -32,7 +29,7 @@ def with_mirror_axes(members: Sequence[LoadedConfiguration], letters: str) -> tu
 
 
 def _mirrored(member: LoadedConfiguration, letters: str) -> LoadedConfiguration:
-    axes = tuple(axis for axis, letter in enumerate(_letters_of(member)) if letter in letters)
+    axes = read_axes(letters, member.configuration.network.dimensions)
     previous = None if member.previous is None else _mirrored(member.previous, letters)
     return replace(member, mirror_axes=axes, previous=previous)
 
@@ -53,10 +50,19 @@ def describe_mirroring(members: Sequence[LoadedConfiguration]) -> str:
 
 
 def find_swapped_sides(members: Sequence[LoadedConfiguration], plan: Plan) -> tuple[str, ...]:
-    """Labels with a side that mirroring along the members' axes may exchange with those of the other side."""
-    swaps = any(
-        set(member.mirror_axes)
-        & set(left_right_axes(plan.transpose, member.configuration.network.dimensions, plan.orientation))
-        for member in members
-    )
-    return find_sided_names(plan.labels) if swaps else ()
+    """Labels with a side that mirroring along the members' axes exchanges with those of the other side.
+
+    Labels that change places with their partners are not among them.
+    """
+    sided = find_sided_names(plan.labels)
+    return tuple(name for name in sided if any(_exchanges(name, member, plan) for member in members))
+
+
+def _exchanges(name: str, member: LoadedConfiguration, plan: Plan) -> bool:
+    dimensions = member.configuration.network.dimensions
+    if not set(member.mirror_axes) & set(left_right_axes(plan.transpose, dimensions, plan.orientation)):
+        return False
+    if member.swap is None:
+        return True
+    head = next(position for position, head in enumerate(plan.encoding.heads) if name in (head.name, head.part_of))
+    return member.swap.heads[head] == head

@@ -15,22 +15,20 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from autoseg.inference.windows.logit_slab import CPU
+from autoseg.inference.windows.mirrored_variants import Forward, mirror_variants, sum_unmirrored
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory, synchronize, use_precision
 from autoseg.networks.kernels import REPEATS, tried_kernels
 from autoseg.networks.layout import Normalization, choose_layout
+from autoseg.records.sides import SideSwap
 
 logger = logging.getLogger("autoseg.predict")
-
-Forward = Callable[[Tensor], Tensor]
-"""A network at prediction: (B, C, *spatial) -> logits (B, K, *spatial)."""
 
 TIMED_CALLS = 2
 """Calls that are timed for each batch size, after a first one that selects kernels."""
@@ -46,59 +44,6 @@ ENOUGH_VOXELS = 20_000
 
 MAX_COMPARISONS = 12
 """Calls with foreground after which the comparison is decided in any case."""
-
-
-def mirror_variants(mirror_axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """All subsets of the axes, the empty one first: 8 for three axes, 4 for two, 1 for none."""
-    axes = tuple(sorted(set(mirror_axes)))
-    return tuple(subset for size in range(len(axes) + 1) for subset in combinations(axes, size))
-
-
-def mean_mirrored_logits(
-    forward: Forward, windows: Tensor, variants: Sequence[tuple[int, ...]], variants_per_pass: int
-) -> Tensor:
-    """Mean of the logits over mirrored variants, each mirrored back.
-
-    Args:
-        forward: The network.
-        windows: (B, C, *spatial).
-        variants: Spatial axes to flip, 0 being the first spatial axis; see `mirror_variants`.
-        variants_per_pass: Variants that go through the network as one batch of B * variants_per_pass windows.
-
-    Returns:
-        (B, K, *spatial), float32.
-
-    References:
-        nnU-Net v2 (Isensee et al. 2021): mirroring along all axes mirrored in training, logits averaged.
-    """
-    total: Tensor | None = None
-    for first in range(0, len(variants), variants_per_pass):
-        group = variants[first : first + variants_per_pass]
-        batch = torch.cat([_mirror(windows, variant) for variant in group]) if tuple(group) != ((),) else windows
-        logits = sum_unmirrored(forward(batch), group)
-        total = logits if total is None else total.add_(logits)
-    if total is None:
-        raise ValueError("there must be at least one variant; the empty one means no mirroring")
-    return total.div_(len(variants))
-
-
-def sum_unmirrored(logits: Tensor, variants: Sequence[tuple[int, ...]]) -> Tensor:
-    """Sum over mirrored variants, each mirrored back: (variants * B, K, *spatial) -> (B, K, *spatial), float32.
-
-    Args:
-        logits: All of the first variant, then all of the second, and so on.
-        variants: See `mean_mirrored_logits`.
-    """
-    first, *others = logits.chunk(len(variants))
-    total = _mirror(first, variants[0]).to(torch.float32, copy=not variants[0])
-    for variant, part in zip(variants[1:], others, strict=True):
-        total += _mirror(part, variant)
-    return total
-
-
-def _mirror(tensor: Tensor, variant: tuple[int, ...]) -> Tensor:
-    """A copy with the spatial axes flipped; the tensor itself where there is none."""
-    return torch.flip(tensor, [axis + 2 for axis in variant]) if variant else tensor
 
 
 def mean_forward(forwards: Sequence[Forward]) -> Forward:
@@ -303,7 +248,13 @@ class NetworkPass:
     """
 
     def __init__(
-        self, forward: Forward, passes: NetworkPasses, *, num_labels: int = 0, mirror_axes: Sequence[int] = ()
+        self,
+        forward: Forward,
+        passes: NetworkPasses,
+        *,
+        num_labels: int = 0,
+        mirror_axes: Sequence[int] = (),
+        swap: SideSwap | None = None,
     ) -> None:
         """Combine networks with their settings.
 
@@ -313,11 +264,13 @@ class NetworkPass:
             num_labels: Foreground labels that a cascade's label map, the last channel, is expanded to; 0: no cascade.
             mirror_axes: Spatial axes along which prediction mirrors: a trial compares labels after averaging over the
                 mirrored variants where a call holds all of them.
+            swap: Heads that change places when a mirrored variant is mirrored back; None: none do.
         """
         self._forward = forward
         self._passes = passes
         self._num_labels = num_labels
         self._variants = mirror_variants(mirror_axes)
+        self._swap = swap
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Logits (B, K, *spatial) of windows (B, C, *spatial), for any B."""
@@ -376,7 +329,9 @@ class NetworkPass:
 
     def _averaged(self, logits: Tensor) -> Tensor:
         """Mean over the mirrored variants where these are all of them, else the logits as they are."""
-        return logits.float() if len(logits) % len(self._variants) else sum_unmirrored(logits, self._variants)
+        if len(logits) % len(self._variants):
+            return logits.float()
+        return sum_unmirrored(logits, self._variants, self._swap)
 
 
 def _pass(

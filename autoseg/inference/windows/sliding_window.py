@@ -13,8 +13,8 @@ still decide the label map.
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from typing import NoReturn
@@ -29,10 +29,11 @@ from autoseg.costs.windows import count_steps
 from autoseg.errors import PredictionError
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.windows.logit_slab import LogitSlab, SlabStorage, open_slab
-from autoseg.inference.windows.network_pass import Forward, mean_mirrored_logits, mirror_variants
+from autoseg.inference.windows.mirrored_variants import Forward, Variant, mean_mirrored_logits, mirror_variants
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory
 from autoseg.records.case import Slices3, Triple
+from autoseg.records.sides import SideSwap
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -71,6 +72,10 @@ class WindowSettings:
     """Smallest fraction of a window that it has in common with the next one, [0, 1)."""
     mirroring: bool = True
     """Whether logits are averaged over variants mirrored along the axes that training mirrored."""
+    swap: SideSwap | None = None
+    """Labels that change places where its axis, one of the patch, is mirrored; None: none do."""
+    has_label_map: bool = False
+    """Whether the last channel is the label map of a cascade's previous step."""
     storage: SlabStorage = field(default_factory=SlabStorage)
     """Place of the sums of windows."""
     window_batch: int | None = None
@@ -176,6 +181,11 @@ def stream_logits(
     device = settings.storage.device
     batch = choose_window_batch(patch_size, device, settings)
     run = _slice_by_slice(forward) if flat else forward
+    swap = settings.swap and replace(settings.swap, axis=settings.swap.axis + flat)
+
+    def average(windows: Tensor, at_a_time: int) -> Tensor:
+        return mean_mirrored_logits(run, windows, variants, at_a_time, swap, has_label_map=settings.has_label_map)
+
     shape = channels[0].shape
     groups = _window_groups(shape, window, settings.overlap, windows_per_pass(batch, variants))
     slab = open_slab(num_heads, _open_slices(groups, shape[0]), shape[1:], settings.storage)
@@ -188,18 +198,18 @@ def stream_logits(
         done = max(done, boxes[0][0].start)
         with torch.inference_mode():
             windows = _cut(sources, boxes, device)
-            logits = _logits_unless_memory_runs_out(run, windows, variants, at_a_time, slab)
+            logits = _logits_unless_memory_runs_out(average, windows, at_a_time, slab)
             if logits is None:
                 at_a_time = 1
                 slab.move_to_ram()
-                logits = mean_mirrored_logits(run, windows, variants, at_a_time)
+                logits = average(windows, at_a_time)
             weights = weights.to(slab.device)
             for box, window_logits in zip(boxes, logits.to(slab.device), strict=True):
                 _blend(slab, window_logits, weights, box, shape)
     yield from _finished(slab, range(done, shape[0]))
 
 
-def windows_per_pass(window_batch: int, variants: Sequence[tuple[int, ...]]) -> int:
+def windows_per_pass(window_batch: int, variants: Sequence[Variant]) -> int:
     """Windows that share a network pass when each comes with all its mirrored variants; at least one."""
     return max(1, window_batch // len(variants))
 
@@ -277,11 +287,11 @@ def _open_slices(groups: Sequence[Sequence[Window]], size: int) -> int:
 
 
 def _logits_unless_memory_runs_out(
-    run: Forward, windows: Tensor, variants: Sequence[tuple[int, ...]], at_a_time: int, slab: LogitSlab
+    average: Callable[[Tensor, int], Tensor], windows: Tensor, at_a_time: int, slab: LogitSlab
 ) -> Tensor | None:
     """The logits; None where memory runs out and can still be saved: sums in RAM, one mirrored variant at a time."""
     try:
-        return mean_mirrored_logits(run, windows, variants, at_a_time)
+        return average(windows, at_a_time)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or (slab.device.type == "cpu" and at_a_time == 1):
             raise

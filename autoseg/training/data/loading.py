@@ -21,11 +21,11 @@ from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.networks.device_types import device_type
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import Configuration
+from autoseg.records.plan import Configuration, find_training_swap
 from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
-from autoseg.training.data.augmentation.spatial import draw_affine, read_label_patch, read_patch
+from autoseg.training.data.augmentation.spatial import draw_affine, mirror_labels, read_label_patch, read_patch
 from autoseg.training.data.batch import Batch, BatchStream, DrawnBatch
 from autoseg.training.data.sampling import (
     SliceableArray,
@@ -169,11 +169,13 @@ class PatchLoader:
         self.forcing = configuration.batch_size, configuration.training.foreground_fraction
         self.rules = stream.rules
         num_previous = 0 if cases[0].previous is None else len(encoding.values) - 1
+        self.swap = find_training_swap(configuration.training, encoding)
         self.transform = compose_transforms(
             configuration,
             stream.rules,
             num_previous_labels=num_previous,
             intensity_on_device=stream.intensity_on_device,
+            swap=self.swap,
         )
         self.seed = stream.seed
         self.first_batch = stream.first_batch
@@ -184,7 +186,7 @@ class PatchLoader:
         self.make_map = MAPS[configuration.training.loss] if stream.map_shapes else None
         self.on_device = None
         if stream.rules is not None and stream.intensity_on_device:
-            self.on_device = build_device_augmentation(configuration, stream.rules)
+            self.on_device = build_device_augmentation(configuration, stream.rules, self.swap)
 
     def batch_bytes(self) -> int:
         """Size of all arrays of a batch in bytes."""
@@ -259,7 +261,7 @@ class PatchLoader:
             return target
         for labels, seed in zip(target, batch["seeds"], strict=True):
             axes = self.on_device.draw(np.random.default_rng(seed), labels.ndim).mirrored_axes
-            labels[...] = np.flip(labels, axes)
+            labels[...] = mirror_labels(labels, axes, self.swap)
         return target
 
     @contextmanager

@@ -13,14 +13,14 @@ from autoseg.errors import TrainingError
 from autoseg.networks.weight_files import is_same_training, read_inner_record, read_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.records.plan import is_model_of
+from autoseg.records.plan import TrainingSpec, is_model_of, mirrored_sides
 from autoseg.records.workspace import EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions
 
 logger = logging.getLogger("autoseg.train")
 
-FIXED = ("loss", "optimizer", "mirror_axes", "weight_average_decay", "seed")
+FIXED = ("loss", "optimizer", "mirror_axes", "sides", "weight_average_decay", "seed")
 """Settings that a training keeps from its first step to its last: values of the schedule, and the seed."""
 
 RATES = ("learning_rate", "warmup_fraction")
@@ -132,13 +132,19 @@ def _asks_for_more(fold: Fold, checkpoint: Checkpoint) -> bool:
 def _asked(fold: Fold, names: Collection[str]) -> tuple[str, ...]:
     """Those that the user gave an option for; the others are the plan's, or the first seed."""
     nothing = TrainingOptions()
-    return tuple(name for name in names if getattr(fold.options, name) != getattr(nothing, name))
+    asked = {name for name, value in vars(nothing).items() if getattr(fold.options, name) != value}
+    return tuple(name for name in names if name in asked)
 
 
 def _compare(checkpoint: Checkpoint, fold: Fold, names: Collection[str]) -> Iterator[tuple[str, object, object]]:
     """Name, value that was trained with and value now, where they differ."""
     for name in names:
-        trained, wanted = (checkpoint, fold.options) if name == "seed" else (checkpoint.training, fold.spec)
-        before, now = getattr(trained, name), getattr(wanted, name)
+        before = checkpoint.seed if name == "seed" else _setting(checkpoint.training, name)
+        now = fold.options.seed if name == "seed" else _setting(fold.spec, name)
         if before != now:
             yield name, before, now
+
+
+def _setting(spec: TrainingSpec, name: str) -> object:
+    """A value of the schedule; the sides of an axis that is not mirrored do not matter."""
+    return mirrored_sides(spec) if name == "sides" else getattr(spec, name)

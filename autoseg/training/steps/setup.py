@@ -11,7 +11,7 @@ from autoseg.networks.device_types import device_type
 from autoseg.networks.layout import choose_layout, place_network
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import Configuration
+from autoseg.records.plan import Configuration, find_training_swap
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.batch import Share
 from autoseg.training.losses import SegmentationLoss, build_loss
@@ -54,6 +54,7 @@ def start_run(
     _freeze_weightless_heads(network, loss)
     network = place_network(network, configuration.network, device)
     call, trial = _training_call(network, configuration, settings)
+    swap = find_training_swap(spec, encoding)
     return TrainingRun(
         network=network,
         average=None if spec.weight_average_decay is None else WeightAverage(network, spec.weight_average_decay),
@@ -61,7 +62,7 @@ def start_run(
         loss=loss,
         optimizer=build_optimizer(network, spec),
         scaler=torch.amp.GradScaler(device.type, enabled=row.has_scaler and settings.precision == torch.float16),
-        augmentation=build_device_augmentation(configuration) if row.is_gpu else None,
+        augmentation=build_device_augmentation(configuration, swap=swap) if row.is_gpu else None,
         copy_stream=row.module.Stream(device) if row.has_streams else None,
         spec=spec,
         encoding=encoding,

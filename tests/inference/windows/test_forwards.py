@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from autoseg.inference.windows.network_pass import mean_mirrored_logits, mirror_variants
+from autoseg.inference.windows.mirrored_variants import mean_mirrored_logits, mirror_variants
 
 
 def test_numbers_of_variants():

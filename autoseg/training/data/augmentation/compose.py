@@ -11,6 +11,7 @@ import numpy as np
 from batchgenerators.transforms.abstract_transforms import AbstractTransform, Compose
 
 from autoseg.records.plan import Configuration
+from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.intensity import (
     ChangeImages,
     add_noise,
@@ -65,6 +66,7 @@ def compose_transforms(
     *,
     num_previous_labels: int = 0,
     intensity_on_device: bool = False,
+    swap: SideSwap | None = None,
 ) -> Compose:
     """Everything between reading a batch and handing it over.
 
@@ -73,6 +75,7 @@ def compose_transforms(
         rules: Probabilities and ranges; None: no augmentation, as in validation.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
         intensity_on_device: The device continues with `DeviceAugmentation`.
+        swap: Labels that change places where its axis is mirrored; None: none do.
     """
     if rules is None:
         return compose_validation_transforms(num_previous_labels=num_previous_labels)
@@ -84,6 +87,7 @@ def compose_transforms(
         mirror_axes=configuration.training.mirror_axes,
         rules=rules,
         num_previous_labels=num_previous_labels,
+        swap=swap,
     )
 
 
@@ -94,6 +98,7 @@ def compose_training_transforms(
     mirror_axes: Sequence[int],
     rules: AugmentationRules,
     num_previous_labels: int = 0,
+    swap: SideSwap | None = None,
 ) -> Compose:
     """Everything between reading a training batch and the loss.
 
@@ -103,6 +108,7 @@ def compose_training_transforms(
         mirror_axes: Spatial axes of the patch that may be mirrored.
         rules: Probabilities and ranges.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
+        swap: Labels that change places where its axis is mirrored; None: none do.
 
     References:
         nnU-Net v2 (order, probabilities and ranges as published).
@@ -110,7 +116,7 @@ def compose_training_transforms(
     return Compose(
         [
             *_intensity_transforms(patch_size, rules),
-            Mirror(mirror_axes, probability=rules.mirror_axis_probability),
+            Mirror(mirror_axes, probability=rules.mirror_axis_probability, swap=swap),
             ZeroOutsideMask(masked_channels),
             OutsideToBackground(),
             *_previous_label_transforms(num_previous_labels, rules),

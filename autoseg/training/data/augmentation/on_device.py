@@ -24,8 +24,10 @@ from torch import Tensor
 
 from autoseg.networks.device_types import device_type
 from autoseg.records.plan import Configuration
+from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.intensity import MIN_RANGE, Range, draw_factor
 from autoseg.training.data.augmentation.parameters import AugmentationRules, is_dummy_2d
+from autoseg.training.data.sampling import OUTSIDE_LABEL
 
 Value = TypeVar("Value")
 
@@ -70,6 +72,8 @@ class DeviceAugmentation:
     """Spatial axes of the patch that may be mirrored."""
     kept_axes: tuple[int, ...]
     """Spatial axes that keep their resolution."""
+    swap: SideSwap | None = None
+    """Labels that change places where its axis is mirrored; None: none do."""
 
     @torch.no_grad()
     def __call__(self, image: Tensor, target: Tensor, seeds: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -92,7 +96,11 @@ class DeviceAugmentation:
         # in half precision the matrix products would round intensities to three digits
         with torch.autocast(image.device.type, enabled=False):
             _change_channels(image.flatten(0, 1), drawn, image.shape[1], self.kept_axes)
-        _mirror((image, target), [changes.mirrored_axes for changes in drawn], image.ndim - 2)
+        mirrored_axes = [changes.mirrored_axes for changes in drawn]
+        _mirror((image, target), mirrored_axes, image.ndim - 2)
+        if self.swap is not None:
+            swapped = [sample for sample, axes in enumerate(mirrored_axes) if self.swap.axis in axes]
+            _swap_sides(image[:, self.num_channels :], target, swapped, self.swap)
         for channel in self.masked_channels:
             image[:, channel].masked_fill_(target < 0, 0.0)
         return image, target.clamp_(min=0)
@@ -151,13 +159,14 @@ class DeviceAugmentation:
 
 
 def build_device_augmentation(
-    configuration: Configuration, rules: AugmentationRules | None = None
+    configuration: Configuration, rules: AugmentationRules | None = None, swap: SideSwap | None = None
 ) -> DeviceAugmentation:
     """The device's part of a configuration's training augmentation.
 
     Args:
         configuration: Patch, mirror axes, channels with a mask.
         rules: Probabilities and ranges; None: nnU-Net's.
+        swap: Labels that change places where its axis is mirrored; None: none do.
     """
     return DeviceAugmentation(
         rules=rules or AugmentationRules(),
@@ -165,6 +174,7 @@ def build_device_augmentation(
         masked_channels=tuple(channel for channel, spec in enumerate(configuration.normalization) if spec.use_mask),
         mirror_axes=configuration.training.mirror_axes,
         kept_axes=(0,) if is_dummy_2d(configuration.patch_size) else (),
+        swap=swap,
     )
 
 
@@ -289,6 +299,24 @@ def _mirror(tensors: Iterable[Tensor], axes_by_sample: Sequence[tuple[int, ...]]
         for axes, samples in samples_by_axes.items():
             chosen = _to_device(np.array(samples), tensor.device)
             tensor[chosen] = tensor[chosen].flip([axis - num_axes for axis in axes])
+
+
+def _swap_sides(previous: Tensor, target: Tensor, samples: Sequence[int], swap: SideSwap) -> None:
+    """Let the labels of some samples change places, in place.
+
+    Args:
+        previous: Channels of a cascade's previous labels, one for each label index from 1, (B, N, *S); N may be 0.
+        target: Label indices, -1 outside the nonzero mask, (B, *S).
+        samples: Positions in the batch.
+        swap: What changes places.
+    """
+    if not samples:
+        return
+    chosen = _to_device(np.array(samples), target.device)
+    after = _to_device(np.array([*swap.labels, OUTSIDE_LABEL]), target.device).to(target.dtype)
+    target[chosen] = after[target[chosen].long()]  # the index -1 is that of the last one
+    sources = _to_device(np.array(swap.labels[1 : previous.shape[1] + 1], dtype=np.int64) - 1, target.device)
+    previous[chosen] = previous[chosen][:, sources]
 
 
 def _to_device(values: NDArray[np.generic], device: torch.device) -> Tensor:

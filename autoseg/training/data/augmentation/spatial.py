@@ -20,9 +20,10 @@ from batchgenerators.transforms.abstract_transforms import AbstractTransform
 from numpy.typing import NDArray
 
 from autoseg.records.case import Triple
+from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.parameters import AugmentationRules, rotation_range_degrees, spatial_dimensions
 from autoseg.training.data.batch import DrawnBatch
-from autoseg.training.data.sampling import SliceableArray, SliceableLabels, cut_box, cut_label_box
+from autoseg.training.data.sampling import OUTSIDE_LABEL, SliceableArray, SliceableLabels, cut_box, cut_label_box
 
 Matrix = NDArray[np.float64]
 """(D, D), offset from the patch's centre in the output -> in the source, voxels; D = 2 maps within slices."""
@@ -251,11 +252,12 @@ def _heaviest(labels: NDArray[np.int16], weights: NDArray[np.float32]) -> NDArra
 
 
 class Mirror(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no type hints
-    """Mirror image and labels of each sample, every allowed axis for itself."""
+    """Mirror image and labels of each sample, every allowed axis for itself; labels with a side change places."""
 
-    def __init__(self, axes: Sequence[int], *, probability: float) -> None:
+    def __init__(self, axes: Sequence[int], *, probability: float, swap: SideSwap | None = None) -> None:
         self.axes = tuple(axes)
         self.probability = probability
+        self.swap = swap
 
     def __call__(self, **batch: Unpack[DrawnBatch]) -> DrawnBatch:
         """Mirror in place; axis 0 is the first spatial axis."""
@@ -266,5 +268,22 @@ class Mirror(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no
                 image = batch["image"][sample]
                 image[...] = np.flip(image, tuple(axis + 1 for axis in chosen))
                 for labels in label_maps:
-                    labels[sample] = np.flip(labels[sample], chosen)
+                    labels[sample] = mirror_labels(labels[sample], chosen, self.swap)
         return batch
+
+
+def mirror_labels(
+    labels: NDArray[np.integer], axes: tuple[int, ...], swap: SideSwap | None = None
+) -> NDArray[np.integer]:
+    """A label map mirrored along some axes.
+
+    Args:
+        labels: Label indices, (*S); -1 outside the nonzero mask.
+        axes: Spatial axes; 0 is the first of S.
+        swap: Labels that change places where its axis is mirrored; None: none do.
+    """
+    mirrored = np.flip(labels, axes)
+    if swap is None or swap.axis not in axes:
+        return mirrored
+    after = np.array([*swap.labels, OUTSIDE_LABEL], dtype=labels.dtype)  # the index -1 is that of the last one
+    return after[mirrored]
