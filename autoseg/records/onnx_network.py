@@ -24,6 +24,18 @@ class TensorFacts(Record):
     """Shape (batch, channels or heads, z, y, x), without z for a 2D network; a word is an axis of any size."""
 
 
+class SwappedOutputs(Record):
+    """What changes places in a variant that is mirrored from left to right, because labels have sides."""
+
+    axis: int
+    """Spatial axis of the patch; one of `mirror_axes`."""
+    heads: tuple[int, ...]
+    """Head whose logits take the place of each head's, once they are mirrored back."""
+    previous_label_indices: tuple[int, ...]
+    """Cascade: label index whose channel takes the place of that of each of `previous_label_indices`, before the
+    network; else empty."""
+
+
 class WindowConstants(Record):
     """How windows cover the preprocessed image, and how their logits are blended."""
 
@@ -39,6 +51,8 @@ class WindowConstants(Record):
     """Floor of the weights."""
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch; logits are averaged over all subsets of them, mirrored and mirrored back."""
+    swap: SwappedOutputs | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What changes places in subsets with its axis; None: nothing."""
 
 
 class ParityCheck(Record):
@@ -58,7 +72,8 @@ class ParityCheck(Record):
 class OnnxNetwork(Record):
     """The JSON file beside a network; docs/onnx.md says in which order its constants are used."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[2, 3] = 2
+    """3 where `windows.swap` is to be heeded, which readers of 2 do not know."""
     guide: str
     """Where the description of all steps is found."""
     file: FileName

@@ -149,9 +149,6 @@ def find_side_swap(axis: int, pairs: Pairs, encoding: LabelEncoding) -> SideSwap
     Returns:
         None where label indices cannot change places so that every head becomes its partner: a region without a
         partner has one label of a pair and not the other, for example.
-
-    Raises:
-        KeyError: If the encoding has no such name.
     """
     heads_of: dict[str, list[int]] = {}
     for position, head in enumerate(encoding.heads):

@@ -29,6 +29,11 @@ from autoseg.stages.export import FINAL, ExportOptions, ModelToExport, choose_mo
 
 logger = logging.getLogger("autoseg.export")
 
+SWAP_NOTE = (
+    "nnU-Net does not mirror it from left to right, because it cannot let the labels of the two sides change places; "
+    "label maps differ slightly."
+)
+
 
 def export_nnunet(
     model: Path, output: Path, options: ExportOptions | None = None, progress: Progress = no_progress
@@ -60,6 +65,7 @@ def export_nnunet(
         stages = {stage.name: stage for stage in chosen.stages()}
         refuse_inexpressible(chosen.plan, stages)
         notes = [*describe_differences(chosen.plan, chosen.selection, stages)]
+        notes += [f"{name}: {SWAP_NOTE}" for name, stage in stages.items() if _swapped_axes(stage)]
         for note in notes:
             logger.warning("%s", note)
         with staged_output(output) as folder:
@@ -100,4 +106,10 @@ def _write_fold(
     record = read_record(Checkpoint, source.with_suffix(".json"))
     weights = name_as_nnunet(read_weights(source.with_suffix(".safetensors")), stage.configuration.network)
     path = folder / f"fold_{fold}" / f"{FINAL}.pth"
-    write_checkpoint(path, weights, record, TRAINER, stage.mirror_axes, described)
+    axes = tuple(axis for axis in stage.mirror_axes if axis not in _swapped_axes(stage))
+    write_checkpoint(path, weights, record, TRAINER, axes, described)
+
+
+def _swapped_axes(stage: LoadedConfiguration) -> tuple[int, ...]:
+    """The axis from left to right where labels change places along it; nnU-Net must not mirror it."""
+    return () if stage.swap is None else tuple(axis for axis in stage.mirror_axes if axis == stage.swap.axis)

@@ -1,5 +1,6 @@
 """Export as ONNX: networks for other programs, each with a JSON file that says how to use it."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, check_packages, wri
 from autoseg.progress import Progress, no_progress
 from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
-from autoseg.records.onnx_network import OnnxNetwork, ParityCheck, TensorFacts, WindowConstants
+from autoseg.records.onnx_network import OnnxNetwork, ParityCheck, SwappedOutputs, TensorFacts, WindowConstants
 from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, write_manifest
 
 OVERLAP: Final = 0.5
@@ -104,7 +105,10 @@ def _describe(
     network = configuration.network
     inputs, heads = network.input_channels, network.output_channels
     is_cascade = configuration.previous_configuration is not None
+    previous = tuple(range(1, len(plan.encoding.values))) if is_cascade else ()
+    swap = _describe_swap(stage, previous)
     return OnnxNetwork(
+        schema_version=2 if swap is None else 3,
         guide=f"docs/onnx.md of {DISTRIBUTION} {version(DISTRIBUTION)}",
         file=_file_name(stage.name, fold),
         dataset_name=plan.dataset_name,
@@ -117,7 +121,7 @@ def _describe(
         input=TensorFacts(name=INPUT, shape=(BATCH, inputs, *configuration.patch_size)),
         output=TensorFacts(name=OUTPUT, shape=(BATCH, heads, *configuration.patch_size)),
         channel_names=plan.channel_names,
-        previous_label_indices=tuple(range(1, len(plan.encoding.values))) if is_cascade else (),
+        previous_label_indices=previous,
         orientation=plan.orientation,
         transpose=plan.transpose,
         settings=configuration,
@@ -129,6 +133,7 @@ def _describe(
             gaussian_truncation=GAUSSIAN_TRUNCATION,
             smallest_weight=MIN_IMPORTANCE,
             mirror_axes=stage.mirror_axes,
+            swap=swap,
         ),
         labels=plan.labels,
         encoding=plan.encoding,
@@ -137,3 +142,12 @@ def _describe(
         is_refined=chosen.selection.refinement is not None,
         parity=parity,
     )
+
+
+def _describe_swap(stage: LoadedConfiguration, previous: Sequence[int]) -> SwappedOutputs | None:
+    """What changes places where prediction mirrors from left to right; None where it does not, or nothing does."""
+    swap = stage.swap
+    if swap is None or swap.axis not in stage.mirror_axes:
+        return None
+    labels = tuple(swap.labels[index] for index in previous)
+    return SwappedOutputs(axis=swap.axis, heads=swap.heads, previous_label_indices=labels)

@@ -12,6 +12,7 @@ from autoseg.cli.options import (
     named_labels,
     positive_integer,
     positive_number,
+    side_pair,
     size,
     worker_count_from_zero,
     worker_number,
@@ -123,3 +124,19 @@ def test_no_number_is_without_bound(text):
 def test_no_duration_is_without_bound(text):
     with pytest.raises(argparse.ArgumentTypeError, match="of at most ten years"):
         duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [("left kidney=right kidney", ("left kidney", "right kidney")), (" a = b ", ("a", "b")), ("none", None)],
+)
+def test_pairs_of_labels(text, pair):
+    assert side_pair(text) == pair
+
+
+@pytest.mark.parametrize("text", ["", "left", "left=", "=right", "="])
+def test_no_pair_of_labels(text):
+    with pytest.raises(
+        argparse.ArgumentTypeError, match="is neither a pair such as 'left kidney=right kidney' nor none"
+    ):
+        side_pair(text)

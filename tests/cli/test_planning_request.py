@@ -80,6 +80,24 @@ def test_own_decisions_reach_the_budget(tmp_path, measured):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "overrides"),
+    [
+        (["--mirror-axes", "x,z"], Overrides(mirror_axes="zx")),
+        (["--mirror-axes", "none"], Overrides(mirror_axes="none")),
+        (["--side-pairs", "none"], Overrides(side_pairs=())),
+        (["--side-pairs", "a l=a r", "b=c"], Overrides(side_pairs=(("a l", "a r"), ("b", "c")))),
+    ],
+)
+def test_mirroring_reaches_the_budget(tmp_path, measured, words, overrides):
+    assert read(tmp_path, *words)[0].overrides == overrides
+
+
+def test_pairs_beside_none_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="--side-pairs none: given beside pairs; leave one of both out"):
+        read(tmp_path, "--side-pairs", "a=b", "none")
+
+
 def test_devices_reach_the_budget_and_the_smallest_one_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda index=0: [80.0, 24.0, None][index])
     budget, _, device = read(tmp_path, "--devices", "2")

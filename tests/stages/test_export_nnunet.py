@@ -16,6 +16,7 @@ from autoseg.records.manifest import Manifest
 from autoseg.records.network import NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Plan
 from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.sides import Sides
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import ExportOptions
 from autoseg.stages.export_nnunet import export_nnunet
@@ -148,3 +149,14 @@ def test_nothing_is_written_when_nnunet_lacks_the_network(tmp_path):
     with pytest.raises(InteropError, match="unext"):
         export_nnunet(workspace.root, tmp_path / "results")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_labels_that_change_places_keep_nnunet_from_mirroring_left_to_right(tmp_path):
+    plan = make_plan({NAME: (2.0, 1.0, 1.0)}, labels={"background": 0, "left": 1, "right": 2})
+    sides = Sides(axis=2, pairs=(("left", "right"),))
+    workspace = write_model(tmp_path / "model", plan, {NAME: ("0",)}, mirror_axes=(0, 2), sides=sides)
+    back = there_and_back(workspace.root, tmp_path)
+    training = read_record(Plan, Workspace(back).plan).configurations[NAME].training
+    assert (training.mirror_axes, training.sides) == ((0,), None)
+    described = next((tmp_path / "results").rglob("dataset.json")).read_text()
+    assert f"{NAME}: nnU-Net does not mirror it from left to right" in described

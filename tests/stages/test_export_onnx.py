@@ -14,6 +14,7 @@ from autoseg.cli.main import UNUSABLE, main
 from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
 from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.sides import Sides
 from autoseg.stages.export import ExportOptions
 from autoseg.stages.export_onnx import export_onnx
 from autoseg.stages.predict import PredictionOptions, Predictor
@@ -113,9 +114,15 @@ class FilesPredictor:
         for file in record["fold_files"]:
             for subset in subsets:
                 flipped = tuple(axis + 1 for axis in subset)
+                swap = record["windows"].get("swap")
+                swap = swap if swap is not None and swap["axis"] in subset else None
                 patch = np.ascontiguousarray(np.flip(window, flipped))[None]
+                if swap is not None and swap["previous_label_indices"]:
+                    first = patch.shape[1] - len(record["previous_label_indices"])
+                    sources = [record["previous_label_indices"].index(i) for i in swap["previous_label_indices"]]
+                    patch = np.concatenate([patch[:, :first], patch[:, first:][:, sources]], axis=1)
                 (logits,) = self.sessions[file].run(["logits"], {"image": patch})
-                answers.append(np.flip(logits[0], flipped))
+                answers.append(np.flip(logits[0] if swap is None else logits[0][swap["heads"]], flipped))
         return np.mean(answers, axis=0, dtype=np.float64)
 
 
@@ -175,7 +182,8 @@ def keep_largest(labels, names, record):
 
 def cascade_model(folder):
     plan = make_cascade_plan((3.0, 2.0, 1.9), (2.0, 1.2, 1.2), channel_names=("T1", "T2"), transpose=(1, 0, 2))
-    workspace = write_model(folder, plan, {"3d_lowres": ("0",), CASCADE: ("0",)}, mirror_axes=(0, 2))
+    sides = Sides(axis=2, pairs=(("anterior", "posterior"),))
+    workspace = write_model(folder, plan, {"3d_lowres": ("0",), CASCADE: ("0",)}, mirror_axes=(0, 2), sides=sides)
     selection = Selection(
         configurations=(CASCADE,), folds=("0",), mean_foreground_dice=None, candidates=(), reasons=(),
         postprocessing=(KeepLargestComponent(labels=("anterior", "posterior")),),
@@ -209,6 +217,7 @@ def test_the_files_suffice_to_predict_the_same_label_map(runtime, tmp_path, make
     assert len(np.unique(expected)) > 1
     assert np.count_nonzero(found != expected) <= 1  # float32 sums of another order may decide a tie
     (record, *_) = FilesPredictor(tmp_path / "onnx", runtime).records
+    assert record["schema_version"] == (3 if make is cascade_model else 2)
     assert record["windows"]["overlap"] == PredictionOptions().overlap
     written = Manifest.model_validate_json((tmp_path / "onnx" / "manifest.json").read_text())
     assert (written, written.format, written.license) == (manifest, "onnx", "MIT")

@@ -1,15 +1,19 @@
 """Stage plan finds the planner and holds it to what the user decided; the rest is tested in tests/planners."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from autoseg.errors import PlanningError, UsageError
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedModel, Budget, Overrides
+from autoseg.records.dataset import LabelValues
 from autoseg.records.fingerprint import LabelFacts
 from autoseg.records.plan import Plan
+from autoseg.records.sides import Sides
 from autoseg.stages import plan as stage
 from autoseg.stages.plan import adopt_model, make_plan
 from autoseg.testing import synthetic_fingerprint
@@ -128,6 +132,11 @@ def message_of(budget) -> str:
         (
             Budget(overrides=Overrides(spacing=(3.0, 1.0, 1.0))),
             "ignores --spacing: 3d_fullres has (1.0, 1.0, 1.0), expected (3.0, 1.0, 1.0). ",
+        ),
+        (
+            Budget(overrides=Overrides(mirror_axes="x")),
+            "ignores --mirror-axes: 2d has (0, 1), expected (1,); --mirror-axes: 3d_fullres has (0, 1, 2), "
+            "expected (2,). ",
         ),
     ],
 )
@@ -271,3 +280,58 @@ def test_regions_and_empty_labels_have_no_borders():
         make_plan(regions, Budget(), "unet", "border_core")
     with pytest.raises(PlanningError, match="no label has a voxel"):
         make_plan(FINGERPRINT, Budget(), "unet", "border_core")
+
+
+KIDNEYS: dict[str, LabelValues] = {"background": 0, "liver": 1, "left kidney": 2, "right kidney": 3}
+SIDED = FINGERPRINT.model_copy(update={"labels": KIDNEYS, "encoding": make_encoding(KIDNEYS)})
+
+
+@pytest.mark.parametrize("planner", ["unet", "unext", "auto"])
+@pytest.mark.parametrize("budget", [Budget(), Budget(device="cpu", time_per_fold_seconds=7200)])
+def test_mirroring_that_is_asked_for_is_planned(planner, budget):
+    overrides = Overrides(mirror_axes="x", side_pairs=(("liver", "left kidney"),))
+    plan = make_plan(SIDED, budget.model_copy(update={"overrides": overrides}), planner)
+    for configuration in plan.configurations.values():
+        training, axis = configuration.training, configuration.network.dimensions - 1
+        assert training.mirror_axes == (axis,)
+        assert training.sides == Sides(axis=axis, pairs=(("liver", "left kidney"),))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "changes", "sentence"),
+    [
+        (
+            (("left kidny", "liver"),),
+            {},
+            "--side-pairs: the dataset has no label 'left kidny'. Give two of its labels: ",
+        ),
+        ((("background", "liver"),), {}, "no label 'background'"),
+        ((("liver", "liver"),), {}, "'liver' is named more than once"),
+        ((("left kidney", "right kidney"),), {"orientation": "as_stored"}, "in images as stored no axis is known"),
+    ],
+)
+def test_pairs_that_cannot_change_places_are_refused(pairs, changes, sentence):
+    with pytest.raises(PlanningError, match=re.escape(sentence)):
+        make_plan(SIDED.model_copy(update=changes), Budget(overrides=Overrides(side_pairs=pairs)), "unet")
+
+
+def test_regions_that_hold_one_of_a_pair_are_refused():
+    labels: dict[str, LabelValues] = {"background": 0, "abdomen": (1, 2), "left kidney": 2, "right kidney": 3}
+    regions = FINGERPRINT.model_copy(update={"labels": labels, "encoding": make_encoding(labels, (1, 2, 3))})
+    asked = Budget(overrides=Overrides(side_pairs=(("left kidney", "right kidney"),)))
+    with pytest.raises(PlanningError, match=r"--side-pairs left kidney=right kidney: other regions hold one label"):
+        make_plan(regions, asked, "unet")
+
+
+def test_an_axis_that_no_patch_has_is_refused():
+    asked = Budget(configurations=("2d",), overrides=Overrides(mirror_axes="zx"))
+    with pytest.raises(PlanningError, match="--mirror-axes: patches of 2d have no axis z"):
+        make_plan(SIDED, asked, "unet")
+
+
+def test_a_planner_that_ignores_pairs(deaf):
+    asked = Budget(overrides=Overrides(side_pairs=(("left kidney", "liver"),)))
+    with pytest.raises(
+        PlanningError, match=r"ignores --side-pairs: 2d has \(\('left kidney', 'right kidney'\),\), exp"
+    ):
+        make_plan(SIDED, asked, "deaf")

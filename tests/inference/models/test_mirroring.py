@@ -9,6 +9,7 @@ import torch
 from autoseg.errors import UsageError
 from autoseg.inference.models.loading import load_configuration
 from autoseg.inference.models.mirroring import describe_mirroring, find_swapped_sides, with_mirror_axes
+from autoseg.records.sides import Sides
 from autoseg.stages.predict import PredictionOptions, Predictor
 from tests.builders import SPACING, make_cascade_plan, make_image, make_plan, write_model
 
@@ -44,6 +45,18 @@ def test_networks_trained_without_mirroring_are_named(members):
 def test_labels_with_a_side(members, letters, swapped):
     plan = make_plan({"3d_fullres": (2.0, 1.0, 1.0)}, labels={"background": 0, "lung_left": 1, "heart": 2})
     assert find_swapped_sides(with_mirror_axes(members, letters), plan) == swapped
+
+
+@pytest.mark.parametrize(("letters", "swapped"), [("x", ("heart_left",)), ("zy", ())])
+def test_labels_that_change_places_are_not_exchanged(tmp_path, letters, swapped):
+    labels = {"background": 0, "lung_left": 1, "lung_right": 2, "heart_left": 3}
+    plan = make_plan({"3d_fullres": (2.0, 1.0, 1.0)}, labels=labels)
+    workspace = write_model(tmp_path, plan, {"3d_fullres": ("0",)}, mirror_axes=(), sides=LUNGS)
+    member = load_configuration(workspace, plan, "3d_fullres", (), "final", CPU)
+    assert find_swapped_sides(with_mirror_axes([member], letters), plan) == swapped
+
+
+LUNGS = Sides(axis=2, pairs=(("lung_left", "lung_right"),))
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.records.budget import Budget
+from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.records.budget import Budget, Overrides
 from autoseg.testing import synthetic_fingerprint
 from planners.rules.schedule import choose_mirror_axes
 from planners.unet import plan
@@ -13,7 +14,8 @@ FULL, LIMITED = Budget(), Budget(device="cuda", time_per_fold_seconds=600.0)
 def named(*labels, orientation="canonical", spacing=(1.0, 1.0, 1.0)):
     fingerprint = synthetic_fingerprint([spacing], [(40, 50, 60)])
     values = {"background": 0} | {name: value for value, name in enumerate(labels, start=1)}
-    return fingerprint.model_copy(update={"labels": values, "orientation": orientation})
+    changes = {"labels": values, "encoding": make_encoding(values), "orientation": orientation}
+    return fingerprint.model_copy(update=changes)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -32,15 +34,33 @@ def test_limited_time_mirrors_nothing(dimensions, labels):
     assert "None: with a short schedule" in reason
 
 
-def test_a_label_with_a_side_keeps_left_and_right_apart():
-    fingerprint = named("liver", "kidney_left", "kidney_right")
+def test_a_label_with_a_side_and_no_partner_keeps_left_and_right_apart():
+    fingerprint = named("liver", "kidney_left", "lung_right")
     assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).value == (0, 1)
     assert choose_mirror_axes(2, fingerprint, FULL, (0, 1, 2)).value == (0,)
     assert choose_mirror_axes(3, fingerprint, FULL, (2, 0, 1)).value == (1, 2)
     assert choose_mirror_axes(2, fingerprint, FULL, (2, 0, 1)).value == (0, 1)
     reason = choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).reason
-    assert "(kidney_left, kidney_right)" in reason
+    assert "(kidney_left, lung_right)" in reason
     assert "--mirror-axes overrides" in reason
+
+
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_labels_of_two_sides_change_places_and_every_axis_is_mirrored(dimensions, transpose):
+    axes, reason = choose_mirror_axes(dimensions, named("liver", "kidney_left", "kidney_right"), FULL, transpose)
+    has_axis = dimensions == 3 or transpose == (0, 1, 2)
+    assert axes == tuple(range(dimensions))
+    assert "change places" in reason or not has_axis
+
+
+@pytest.mark.parametrize(("asked", "axes"), [("all", (0, 1, 2)), ("none", ()), ("zx", (0, 2)), ("y", (1,))])
+@pytest.mark.parametrize("budget", [FULL, LIMITED])
+def test_what_the_user_asks_for_is_mirrored(budget, asked, axes):
+    budget = budget.model_copy(update={"overrides": Overrides(mirror_axes=asked)})
+    for labels in (("liver",), ("lung_left",)):
+        assert choose_mirror_axes(3, named(*labels), budget, (0, 1, 2)) == (axes, "Requested.")
+    assert choose_mirror_axes(2, named("liver"), budget, (0, 1, 2)).value == tuple(a - 1 for a in axes if a > 0)
 
 
 def test_sides_in_images_as_stored_forbid_every_axis():
@@ -57,7 +77,7 @@ def test_many_labels_are_counted():
 
 
 def test_a_plan_follows_the_axis_through_its_transpose():
-    made = plan(named("kidney left", "kidney right", spacing=(1.0, 1.0, 4.0)), FULL)  # thick slices along x
+    made = plan(named("kidney left", "lung right", spacing=(1.0, 1.0, 4.0)), FULL)  # thick slices along x
     assert made.transpose[0] == 2
     assert made.configurations["3d_fullres"].training.mirror_axes == (1, 2)
     assert made.configurations["2d"].training.mirror_axes == (0, 1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.stats import kstest
 
+from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.compose import compose_training_transforms
 from autoseg.training.data.augmentation.on_device import (
     DeviceAugmentation,
@@ -282,3 +283,30 @@ def test_gpu_gives_the_same_without_waiting(shape):
 
     torch.testing.assert_close(result.cpu(), expected, atol=1e-3, rtol=0)
     assert torch.equal(labels.cpu(), expected_labels)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sides_change_places_as_on_the_cpu(shape):
+    """With a cascade's channels of three labels after two of the image."""
+    swap = SideSwap(axis=len(shape) - 1, labels=(0, 3, 2, 1, 4), heads=(0, 3, 2, 1))
+    rules = replace(NONE, mirror_axis_probability=0.5)
+    configuration = make_configuration(shape, channels=2)
+    image, target, seeds = make_batch(shape, samples=8, channels=2)
+    previous = torch.from_numpy(np.random.default_rng(5).integers(0, 4, size=target.shape).astype(np.int16))
+    channels = torch.stack([previous == label for label in (1, 2, 3)], dim=1).float()
+
+    result, labels = build_device_augmentation(configuration, rules, swap)(
+        torch.cat([image, channels], dim=1), target.to(torch.int8), seeds
+    )
+    expected = compose_training_transforms(
+        shape, masked_channels=(), mirror_axes=configuration.training.mirror_axes, rules=rules, swap=swap
+    )(
+        image=image.numpy().copy(), target=target.numpy().copy(), previous=previous.numpy().copy(), cases=[""] * 8,
+        generators=[np.random.default_rng(seed) for seed in seeds],
+    )  # fmt: skip
+
+    assert not np.array_equal(labels.numpy(), np.maximum(target.numpy(), 0))
+    np.testing.assert_array_equal(labels.numpy(), expected["target"])
+    np.testing.assert_array_equal(result[:, :2].numpy(), expected["image"])
+    for label in (1, 2, 3):
+        np.testing.assert_array_equal(result[:, 1 + label].numpy() > 0, expected["previous"] == label)

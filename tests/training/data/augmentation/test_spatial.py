@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.augmentation.spatial import (
     Mirror,
@@ -192,3 +193,28 @@ def test_mirror_flips_image_and_labels_alike_along_allowed_axes_half_of_the_time
     assert (target[:, 0, 1, 0] == first + 4).all()
     assert np.mean(np.isin(first, (3, 15))) == pytest.approx(0.5, abs=0.06)
     assert np.mean(first >= 12) == pytest.approx(0.5, abs=0.06)
+
+
+def test_labels_of_two_sides_change_places_where_their_axis_is_mirrored():
+    swap = SideSwap(axis=1, labels=(0, 2, 1, 3), heads=(0, 2, 1))
+    generators = [np.random.default_rng(seed) for seed in range(40)]
+    target = np.tile(np.array([[-1, 0, 1], [2, 3, 1]], dtype=np.int16), (40, 1, 1))
+    image = target[:, None].astype(np.float32)
+    batch = {
+        "image": image.copy(),
+        "target": target.copy(),
+        "previous": np.maximum(target, 0),
+        "generators": generators,
+    }
+    made = Mirror((0, 1), probability=0.5, swap=swap)(cases=[""] * 40, **batch)
+    after = {-1: -1, 0: 0, 1: 2, 2: 1, 3: 3}
+    kinds = set()
+    for sample in range(40):
+        shown = made["image"][sample, 0]  # tells how it was mirrored
+        is_mirrored = np.array_equal(shown, target[0][:, ::-1]) or np.array_equal(shown, target[0][::-1, ::-1])
+        expected = np.vectorize(lambda value: after[value])(shown.astype(int)) if is_mirrored else shown
+        np.testing.assert_array_equal(made["target"][sample], expected)
+        np.testing.assert_array_equal(made["previous"][sample], np.maximum(expected, 0))
+        kinds.add(is_mirrored)
+    assert kinds == {False, True}
+    assert made["target"].dtype == np.int16
