@@ -6,14 +6,16 @@ from pydantic import BaseModel
 
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import NormalizationSpec, ResamplingSpec
-from autoseg.records.onnx_network import OnnxNetwork, WindowConstants
+from autoseg.records.onnx_network import OnnxNetwork, SwappedOutputs, WindowConstants
 from autoseg.records.plan import Configuration
 from autoseg.records.selection import FillHoles, KeepLargestComponent, RemoveSmallComponents
 from tests.docs.documents import ROOT, code_spans, read
 
 GUIDE = ROOT / "docs" / "onnx.md"
 STEPS = (KeepLargestComponent, RemoveSmallComponents, FillHoles)
-NESTED = (Head, LabelEncoding, NormalizationSpec, ResamplingSpec, WindowConstants, Configuration, *STEPS)
+NESTED = (
+    Head, LabelEncoding, NormalizationSpec, ResamplingSpec, WindowConstants, SwappedOutputs, Configuration, *STEPS
+)  # fmt: skip
 OF_OTHER_USE = {"dataset_name", "license", "fold", "file", "guide", "schema_version", "opset", "parity", "labels"}
 """Fields of the JSON file that say where a network comes from, not how to predict with it."""
 

@@ -200,13 +200,10 @@ def test_labels_of_two_sides_change_places_where_their_axis_is_mirrored():
     generators = [np.random.default_rng(seed) for seed in range(40)]
     target = np.tile(np.array([[-1, 0, 1], [2, 3, 1]], dtype=np.int16), (40, 1, 1))
     image = target[:, None].astype(np.float32)
-    batch = {
-        "image": image.copy(),
-        "target": target.copy(),
-        "previous": np.maximum(target, 0),
-        "generators": generators,
-    }
-    made = Mirror((0, 1), probability=0.5, swap=swap)(cases=[""] * 40, **batch)
+    made = Mirror((0, 1), probability=0.5, swap=swap)(
+        image=image.copy(), target=target.copy(), previous=np.maximum(target, 0), cases=[""] * 40,
+        generators=generators,
+    )  # fmt: skip
     after = {-1: -1, 0: 0, 1: 2, 2: 1, 3: 3}
     kinds = set()
     for sample in range(40):
