@@ -14,6 +14,7 @@ from rich.text import Text
 
 from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION
 from autoseg.costs.memory import estimate_gpu_bytes
+from autoseg.costs.runs import mean_step_cost
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.metrics.descriptions import Metric, metrics_of
 from autoseg.records.evaluation import (
@@ -306,11 +307,13 @@ def decision_rows(plan: Plan) -> list[Row]:
 
 def _describe(configuration: Configuration, unit: str, devices: int) -> dict[str, str]:
     network, training = configuration.network, configuration.training
-    costs = _describe_costs(configuration)
+    costs, patch = _describe_costs(configuration), format_sizes(configuration.patch_size)
+    if training.growing_patches:
+        patch = f"{format_sizes(training.growing_patches[0].patch_size)} to {patch}"
     return {
         f"spacing ({unit})": format_sizes(f"{size:.4g}" for size in configuration.spacing),
         "median shape (voxels)": format_sizes(f"{size:.0f}" for size in configuration.median_shape),
-        "patch (voxels)": format_sizes(configuration.patch_size),
+        "patch (voxels)": patch,
         "batch": _describe_batch(configuration.batch_size, devices),
         "network": f"{ARCHITECTURES[network.architecture].name(network)}, {len(network.features)} levels",
         "features": format_value(network.features),
@@ -326,11 +329,8 @@ def _describe(configuration: Configuration, unit: str, devices: int) -> dict[str
 
 
 def _describe_batch(batch_size: int, devices: int) -> str:
-    return (
-        str(batch_size)
-        if devices == 1
-        else f"{batch_size}, {math.ceil(batch_size / devices)} on each of {devices} devices"
-    )
+    each = "" if devices == 1 else f", {math.ceil(batch_size / devices)} on each of {devices} devices"
+    return f"{batch_size}{each}"
 
 
 def _describe_costs(configuration: Configuration) -> dict[str, str]:
@@ -356,7 +356,8 @@ def _describe_step(configuration: Configuration, seconds: float | None) -> dict[
     training = configuration.training
     if seconds is None:
         return {"training step": "memory too small"}
-    steps = training.epochs * (training.steps_per_epoch + FORWARD_FRACTION * training.validation_steps)
+    own_steps = mean_step_cost(training) * training.steps_per_epoch
+    steps = training.epochs * (own_steps + FORWARD_FRACTION * training.validation_steps)
     return {
         "training step": f"{seconds:.3g} s",
         "steps per second": f"{1 / seconds:.3g}",

@@ -21,10 +21,11 @@ from autoseg.records.budget import AdoptedConfiguration, Budget
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Decision, Estimates, TrainingSpec
+from autoseg.records.plan import Configuration, Decision, Estimates, GrowingPatch, TrainingSpec
 from planners.preset import Preset
 from planners.rules import Decided, as_decision
 from planners.rules.devices import check_asked_batch, largest_share, scale_rate, spread_batch, timed_batch
+from planners.rules.growth import choose_growth
 from planners.rules.memory import (
     MIN_BATCH,
     MemoryReference,
@@ -130,7 +131,8 @@ class ConfigurationPlanner:
         full = TrainingSpec(mirror_axes=mirror_axes.value, sides=sides, batch_dice=batch_dice.value)
         schedule = choose_schedule(full, budget, network, topology.patch_size, timed_batch(budget, batch_size.value))
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
-        training = rate.value
+        growth = choose_growth(budget, network, topology.patch_size, total.value)
+        training = rate.value.model_copy(update={"growing_patches": growth.value})
         configuration = Configuration(
             spacing=self.spacing.value,
             median_shape=self.median_shape,
@@ -154,6 +156,7 @@ class ConfigurationPlanner:
             as_decision(f"{self.name}.base_features", base_features),
             as_decision(f"{self.name}.schedule", Decided(epochs, schedule.reason)),
             *self._list_rate_decisions(rate),
+            *self._list_growth_decisions(growth),
             as_decision(f"{self.name}.batch_dice", batch_dice),
             as_decision(f"{self.name}.mirror_axes", mirror_axes),
         )
@@ -176,6 +179,13 @@ class ConfigurationPlanner:
         if self.context.budget.devices == 1:
             return ()
         return (as_decision(f"{self.name}.learning_rate", Decided(rate.value.learning_rate, rate.reason)),)
+
+    def _list_growth_decisions(self, growth: Decided[tuple[GrowingPatch, ...]]) -> tuple[Decision, ...]:
+        """Growing patches are a decision of its own only where somebody wanted them, or did not."""
+        if self.context.budget.overrides.progressive is None:
+            return ()
+        sizes = tuple(growing.patch_size for growing in growth.value)
+        return (as_decision(f"{self.name}.growing_patches", Decided(sizes, growth.reason)),)
 
     @cached_property
     def patch(self) -> Decided[Topology]:

@@ -308,6 +308,12 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         "'left kidney=right kidney', or none (default: by their names)",
     )
     group.add_argument(
+        "--progressive",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="begin training with small patches that grow up to the planned one",
+    )
+    group.add_argument(
         "--planner-option",
         type=key_and_value,
         action="append",

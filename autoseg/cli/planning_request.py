@@ -32,7 +32,7 @@ _DIMENSIONS = (2, 3)
 
 _DECIDING = (
     "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
-    "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs",
+    "progressive", "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
 
@@ -108,7 +108,7 @@ def find_workspace(arguments: argparse.Namespace) -> Workspace:
 
 def _keep_plan(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:
     """Ask for what plan.json says already."""
-    decided = [name for name in _DECIDING if getattr(arguments, name)]
+    decided = [name for name in _DECIDING if getattr(arguments, name) not in (None, (), [])]
     if decided:
         option = decided[0].replace("_", "-")
         raise UsageError(f"--{option} and --keep-plan contradict each other: plan.json says it; leave one of them out")
@@ -150,6 +150,7 @@ def _read_overrides(arguments: argparse.Namespace) -> Overrides:
         batch_size=arguments.batch_size,
         mirror_axes=_read_mirror_axes(arguments.mirror_axes),
         side_pairs=_read_side_pairs(arguments.side_pairs),
+        progressive=arguments.progressive,
         options=options,
     )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
-from autoseg.records.plan import Configuration, Plan
+from autoseg.records.plan import Configuration, Plan, TrainingSpec
 
 NUMBER_BYTES = 4
 """Bytes of a weight, and of a voxel of a preprocessed channel before compression."""
@@ -70,6 +70,15 @@ def run_costs(
         seconds=sum(known) if len(known) == len(limits) else None,
         disk_bytes=sum(_disk_bytes(plan, fingerprint, name, len(folds)) for name in configurations),
     )
+
+
+def mean_step_cost(training: TrainingSpec) -> float:
+    """Time of a mean step as a fraction of one with the configuration's own patch, where steps decide."""
+    cost, began = 0.0, 0.0
+    for growing in training.growing_patches:
+        cost += (growing.until - began) * growing.cost_fraction
+        began = growing.until
+    return cost + 1.0 - began
 
 
 def _disk_bytes(plan: Plan, fingerprint: Fingerprint, name: str, num_folds: int) -> int:

@@ -29,6 +29,9 @@ LINEAR_DEVIATION: Final = 0.02
 
 NORMALIZATION_EPSILON: Final = 1e-5
 
+FAULTY_SLICES: Final = 2
+"""Voxels of a first axis over which oneDNN makes wrong gradients; see `Convolution3d`."""
+
 
 class InstanceNormalization(nn.Module):
     """Every feature map of every sample gets mean 0 and variance 1 over its voxels, then a learnt scale and shift.
@@ -118,6 +121,32 @@ def _is_channels_last(features: Tensor) -> bool:
 NormalizationType = type[InstanceNormalization | nn.BatchNorm2d | nn.BatchNorm3d]
 
 
+class Convolution3d(nn.Conv3d):
+    """torch's convolution, in float32 where oneDNN's gradient of its weights in bf16 is wrong.
+
+    A kernel of 3 that moves by 1 over an axis of 2 voxels, the first one: its gradient has whatever lay in memory
+    (torch 2.13, CPU with AVX-512 and bf16). Features of so few slices are small, so float32 costs little there.
+    """
+
+    @override
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, F, *S / stride)."""
+        if not self._has_wrong_gradient(features):
+            return super().forward(features)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(features.float()).to(torch.get_autocast_dtype("cpu"))
+
+    def _has_wrong_gradient(self, features: Tensor) -> bool:
+        return (
+            features.device.type == "cpu"
+            and torch.is_autocast_enabled("cpu")
+            and torch.is_grad_enabled()
+            and features.shape[2] == FAULTY_SLICES
+            and self.kernel_size[0] > 1
+            and self.stride[0] == 1
+        )
+
+
 @dataclass(frozen=True)
 class LayerTypes:
     """The classes of torch that do the same thing in two and in three dimensions."""
@@ -146,7 +175,7 @@ def choose_layers(dimensions: Literal[2, 3], normalization: Literal["instance", 
     chosen = _NORMALIZATIONS[normalization, dimensions]
     if dimensions == 2:
         return LayerTypes(2, nn.Conv2d, nn.ConvTranspose2d, nn.AvgPool2d, nn.MaxPool2d, chosen, "bilinear")
-    return LayerTypes(3, nn.Conv3d, nn.ConvTranspose3d, nn.AvgPool3d, nn.MaxPool3d, chosen, "trilinear")
+    return LayerTypes(3, Convolution3d, nn.ConvTranspose3d, nn.AvgPool3d, nn.MaxPool3d, chosen, "trilinear")
 
 
 def convolve(convolution: nn.Conv2d | nn.Conv3d, features: Tensor) -> Tensor:

@@ -90,6 +90,8 @@ class Overrides(Record):
     side_pairs: tuple[tuple[str, str], ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     """Names of labels, left and right, that change places where an image is mirrored from left to right; empty: none
     do. None: as their names say."""
+    progressive: bool | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Whether training begins with smaller patches that grow; None: the planner decides."""
     options: dict[str, str] = Field(default_factory=dict)
     """Settings that belong to one planner."""
 

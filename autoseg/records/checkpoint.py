@@ -10,6 +10,7 @@ from pydantic import Field
 
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
+from autoseg.records.network import Sizes
 from autoseg.records.plan import TrainingSpec, hash_of
 
 
@@ -30,6 +31,8 @@ class EpochHistory(Record):
     learning_rate: float
     peak_memory_bytes: int | None = None
     """Largest so far: what this training has reserved on a GPU, else what the process holds."""
+    patch_size: Sizes | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Smaller patch of the last step, voxels, while patches grow; None: the configuration's own."""
 
 
 class CompilingTrial(Record):

@@ -29,6 +29,20 @@ Count = Annotated[int, Field(gt=0, le=10**9)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+class GrowingPatch(Record):
+    """A patch that training begins with before it takes the configuration's own."""
+
+    patch_size: Sizes
+    """Voxels, axes as in the configuration's patch."""
+    batch_size: Size
+    """Patches per step."""
+    until: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Progress of the training up to which it is taken."""
+    cost_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Time of a step as a fraction of a step's with the configuration's own patch and batch, estimated: epochs of a
+    training that is limited by time have so many more steps."""
+
+
 class TrainingSpec(Record):
     """The schedule and its constants."""
 
@@ -59,6 +73,9 @@ class TrainingSpec(Record):
     """Whether Dice is computed over the whole batch instead of per sample."""
     weight_average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Decay per step of an exponential moving average of the weights; None: no average."""
+    growing_patches: tuple[GrowingPatch, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Smaller patches that training begins with, in their order; the configuration's own patch and batch follow.
+    Validation and prediction take the own patch throughout."""
 
 
 def mirrored_sides(training: TrainingSpec) -> Sides | None:
@@ -115,7 +132,7 @@ class Configuration(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse_faults([*_find_axis_faults(self), *_find_patch_faults(self)])
+        refuse_faults([*_find_axis_faults(self), *_find_patch_faults(self), *_find_growth_faults(self)])
         return self
 
 
@@ -134,13 +151,42 @@ def _find_patch_faults(configuration: Configuration) -> Iterator[FieldFault]:
     patch_size, network = configuration.patch_size, configuration.network
     if len(patch_size) != network.dimensions:
         return
-    total = tuple(math.prod(strides) for strides in zip(*network.strides, strict=True))
+    total = _total_stride(network)
     fitting = tuple(math.ceil(edge / stride) * stride for edge, stride in zip(patch_size, total, strict=True))
     if fitting != patch_size:
         yield ("patch_size",), f"{patch_size} is not divisible by the total stride {total}; use {fitting}"
     elif patch_size == total:
         larger = (2 * patch_size[0], *patch_size[1:])
         yield ("patch_size",), f"{patch_size} leaves one voxel at the lowest level; use {larger} or more"
+
+
+def _find_growth_faults(configuration: Configuration) -> Iterator[FieldFault]:
+    """Faults of the smaller patches: each fits the network, none shrinks, and one follows the other."""
+    patch_size, batch_size = configuration.patch_size, configuration.batch_size
+    if len(patch_size) != configuration.network.dimensions:
+        return
+    total = _total_stride(configuration.network)
+    size, until = total, 0.0
+    for index, growing in enumerate(configuration.training.growing_patches):
+        path = ("training", "growing_patches", index)
+        found = growing.patch_size
+        if len(found) != len(patch_size):
+            yield (*path, "patch_size"), f"{found}, expected {len(patch_size)} numbers like the patch {patch_size}"
+            return
+        if found == total or any(edge % stride for edge, stride in zip(found, total, strict=True)):
+            expected = f"multiples of the total stride {total}, more than it along one axis at least"
+            yield (*path, "patch_size"), f"{found}, expected {expected}"
+        elif any(not low <= edge <= high for low, edge, high in zip(size, found, patch_size, strict=True)):
+            yield (*path, "patch_size"), f"{found}, expected at least {size} and at most {patch_size}: patches grow"
+        if growing.batch_size < batch_size:
+            yield (*path, "batch_size"), f"{growing.batch_size}, expected at least {batch_size}, the planned batch"
+        if growing.until <= until:
+            yield (*path, "until"), f"{growing.until:g}, expected more than {until:g}, where it begins"
+        size, until = found, growing.until
+
+
+def _total_stride(network: NetworkSpec) -> tuple[int, ...]:
+    return tuple(math.prod(strides) for strides in zip(*network.strides, strict=True))
 
 
 IMPORTED = "nnU-Net"

@@ -205,6 +205,10 @@ def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:
         if overrides.batch_size is not None and configuration.batch_size != overrides.batch_size:
             yield f"--batch-size: {name} has {configuration.batch_size}, expected {overrides.batch_size}"
         yield from _find_ignored_mirroring(name, configuration, plan, budget)
+        if overrides.progressive is not None and not _keeps_growth(configuration, asked=overrides.progressive):
+            option = "--progressive" if overrides.progressive else "--no-progressive"
+            found = ", ".join(str(patch.patch_size) for patch in configuration.training.growing_patches) or "nothing"
+            yield f"{option}: {name} has {found} before its patch {configuration.patch_size}"
         promised, limit = configuration.training.time_per_fold_seconds, budget.time_per_fold_seconds
         if limit is not None and promised != limit:
             yield f"--time-per-fold: {name} promises {promised} s, expected {limit} s"
@@ -232,6 +236,14 @@ def _keeps_patch(configuration: Configuration, asked: Sequence[int]) -> bool:
         edge <= found < edge + stride
         for edge, found, stride in zip(asked, configuration.patch_size, total, strict=True)
     )
+
+
+def _keeps_growth(configuration: Configuration, *, asked: bool) -> bool:
+    """Smaller patches before the planned one, or none; none is right where the planned patch is the smallest."""
+    strides = (math.prod(steps) for steps in zip(*configuration.network.strides, strict=True))
+    units = sum(edge // stride for edge, stride in zip(configuration.patch_size, strides, strict=True))
+    is_smallest = units <= len(configuration.patch_size) + 1
+    return bool(configuration.training.growing_patches) == (asked and not is_smallest)
 
 
 def find_ignored_model(plan: Plan, budget: Budget) -> Iterator[str]:

@@ -98,6 +98,11 @@ def test_pairs_beside_none_are_refused(tmp_path):
         read(tmp_path, "--side-pairs", "a=b", "none")
 
 
+@pytest.mark.parametrize(("words", "expected"), [((), None), (["--progressive"], True), (["--no-progressive"], False)])
+def test_whether_patches_grow_reaches_the_budget(tmp_path, measured, words, expected):
+    assert read(tmp_path, *words)[0].overrides.progressive is expected
+
+
 def test_devices_reach_the_budget_and_the_smallest_one_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda index=0: [80.0, 24.0, None][index])
     budget, _, device = read(tmp_path, "--devices", "2")
@@ -216,6 +221,7 @@ def test_a_plan_that_is_kept_brings_its_own_budget(planned_phantoms, phantom_dat
         (["--device", "tpu"], "--device tpu: unknown"),
         (["--keep-plan"], "--keep-plan: .*plan.json is not there"),
         (["--keep-plan", "--batch-size", "2"], "--batch-size and --keep-plan contradict each other"),
+        (["--keep-plan", "--no-progressive"], "--progressive and --keep-plan contradict each other"),
         (["--keep-plan", "--orientation", "canonical"], "--orientation and --keep-plan contradict each other"),
     ],
 )

@@ -1,6 +1,9 @@
 """Costs of a whole run, against sums by hand."""
 
-from autoseg.costs.runs import run_costs
+import pytest
+
+from autoseg.costs.runs import mean_step_cost, run_costs
+from autoseg.records.plan import GrowingPatch, TrainingSpec
 from tests.builders import make_case_fingerprint, make_configuration, make_fingerprint, make_plan
 
 
@@ -33,3 +36,14 @@ def test_a_cascade_step_has_no_arrays_of_its_own():
     assert costs.disk_bytes == 240
     assert costs.seconds is None
     assert costs.trainings == (("3d_other", "all"),)
+
+
+def test_a_mean_step_costs_less_while_patches_grow():
+    """A fifth of the steps at a quarter of the cost, a fifth at a half, and three fifths in full: 0.75."""
+    growing = (
+        GrowingPatch(patch_size=(4, 8), batch_size=4, until=0.2, cost_fraction=0.25),
+        GrowingPatch(patch_size=(8, 8), batch_size=2, until=0.4, cost_fraction=0.5),
+    )
+    training = TrainingSpec(mirror_axes=(), batch_dice=False)
+    assert mean_step_cost(training) == 1.0
+    assert mean_step_cost(training.model_copy(update={"growing_patches": growing})) == pytest.approx(0.75)

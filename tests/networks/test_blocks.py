@@ -99,3 +99,27 @@ def test_a_single_small_image_is_convolved_as_in_training(dimensions):
         with torch.inference_mode():
             found = block(image.contiguous(memory_format=layout))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4), (2, 6, 3), (4, 4, 4)])
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), (1, 1, 1)), ((3, 3, 3), (1, 2, 2)), ((1, 3, 3), (1, 1, 1))])
+def test_gradients_of_weights_in_bf16_are_those_of_float32(shape, kernel, stride):
+    """oneDNN's own are full of what lay in memory where three rows of weights meet two slices."""
+    torch.manual_seed(5)
+    convolution = choose_layers(3).convolution(
+        16, 16, kernel_size=kernel, stride=stride, padding=tuple(size // 2 for size in kernel)
+    )
+    for _ in range(8):
+        torch.full((1 << 16,), float("nan"))  # freed at once: what may be read by mistake
+        image = torch.randn(2, 16, *shape).contiguous(memory_format=torch.channels_last_3d)
+        gradients = []
+        for is_half in (True, False):
+            convolution.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+                output = convolution(image)
+            assert output.dtype == (torch.bfloat16 if is_half else torch.float32)
+            output.float().square().sum().backward()
+            assert convolution.weight.grad is not None
+            gradients.append(convolution.weight.grad.clone())
+        error = torch.linalg.vector_norm(gradients[0] - gradients[1]) / torch.linalg.vector_norm(gradients[1])
+        assert error < 0.02

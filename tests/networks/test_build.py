@@ -1,8 +1,10 @@
+from itertools import product
 from math import prod
 
 import pytest
 import torch
 
+from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.networks.build import build_network
 from autoseg.records.network import NetworkSpec
 
@@ -122,3 +124,23 @@ def test_every_architecture_can_be_normalised_over_the_batch(architecture):
     means = [value for name, value in network.state_dict().items() if name.endswith("running_mean")]
     assert len(means) >= 1
     assert all(mean.abs().max() > 0 for mean in means)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_the_smallest_patch_with_which_training_may_begin_gives_finite_gradients(architecture, dimensions):
+    """Two voxels at the lowest level, along each axis in turn, in the precision of a training too."""
+    spec = ARCHITECTURES[architecture].build_small(dimensions, 4)
+    network = build_network(spec, deep_supervision=True).train()
+    total = [prod(steps) for steps in zip(*spec.strides, strict=True)]
+    for axis, is_half in product(range(dimensions), (False, True)):
+        patch = [2 * edge if other == axis else edge for other, edge in enumerate(total)]
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            outputs = network(torch.randn(2, 1, *patch))
+        sum(logits.float().square().mean() for logits in outputs).backward()
+        assert [list(logits.shape[2:]) for logits in outputs] == [
+            [edge >> level for edge in patch] for level in range(3)
+        ]
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)

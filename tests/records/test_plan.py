@@ -239,6 +239,39 @@ def test_a_contradiction_is_named_where_it_shows(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "field", "sentence"),
+    [
+        ({"patch_size": [5, 12]}, "patch_size", "(5, 12), expected 3 numbers like the patch (10, 48, 64)"),
+        ({"patch_size": [5, 12, 18]}, "patch_size", "(5, 12, 18), expected multiples of the total stride (2, 4, 4)"),
+        ({"patch_size": [2, 4, 4]}, "patch_size", "(2, 4, 4), expected multiples of the total stride (2, 4, 4)"),
+        ({"patch_size": [12, 12, 16]}, "patch_size", "(12, 12, 16), expected at least (2, 4, 4) and at most (10, 48"),
+        ({"batch_size": 1}, "batch_size", "1, expected at least 2, the planned batch"),
+        ({"until": 1.0}, "until", "1.0, Input should be less than 1"),
+    ],
+)
+def test_a_smaller_patch_that_cannot_be_trained_on_is_named(tmp_path, change, field, sentence):
+    growing = {"patch_size": [4, 12, 16], "batch_size": 4, "until": 0.5} | change
+    (line,) = faults_of(tmp_path, (f"{FULL}.training.growing_patches", [growing]))
+    assert line.startswith(f"{FULL}.training.growing_patches.0.{field}: {sentence}")
+
+
+def test_patches_that_shrink_or_end_before_they_begin_are_named(tmp_path):
+    larger = {"patch_size": [4, 24, 16], "batch_size": 3, "until": 0.4}
+    smaller = {"patch_size": [4, 12, 16], "batch_size": 3, "until": 0.4}
+    lines = faults_of(tmp_path, (f"{FULL}.training.growing_patches", [larger, smaller]))
+    path = f"{FULL}.training.growing_patches.1"
+    assert lines == [
+        f"{path}.patch_size: (4, 12, 16), expected at least (4, 24, 16) and at most (10, 48, 64): patches grow",
+        f"{path}.until: 0.4, expected more than 0.4, where it begins",
+    ]
+
+
+def test_plans_without_growing_patches_are_written_as_ever():
+    assert "growing_patches" not in PLAN.model_dump_json()
+    assert "progressive" not in PLAN.model_dump_json()
+
+
 def test_faults_of_several_places_are_named_at_once(tmp_path):
     lines = faults_of(
         tmp_path,

@@ -113,6 +113,10 @@ def message_of(budget) -> str:
             "ignores --batch-size: 2d has 4, expected 7; --batch-size: 3d_fullres has 2, expected 7. ",
         ),
         (
+            Budget(overrides=Overrides(progressive=True)),
+            "ignores --progressive: 2d has nothing before its patch (56, 40); --progressive: 3d_fullres has nothing",
+        ),
+        (
             Budget(overrides=Overrides(patch_size=(40, 56, 48))),
             "ignores --patch-size: 3d_fullres has (40, 56, 40), expected (40, 56, 48). ",
         ),

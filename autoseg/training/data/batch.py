@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.records.plan import GrowingPatch
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 
 
@@ -56,6 +57,8 @@ class BatchStream:
     """The part of each batch to make."""
     intensity_on_device: bool = False
     """Leave all augmentation but rotation, scaling and a cascade's to `DeviceAugmentation`."""
+    growing: GrowingPatch | None = None
+    """Smaller patch that these batches have, with its batch size; None: the configuration's own."""
     map_shapes: tuple[tuple[int, ...], ...] = ()
     """Spatial shapes of the levels at which batches bring the maps that the loss needs; none if it needs none."""
 

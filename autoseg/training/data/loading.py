@@ -32,6 +32,7 @@ from autoseg.training.data.sampling import (
     SliceableLabels,
     draw_centre_voxel,
     draw_patch_corner,
+    forced_fraction,
     is_forced_foreground,
 )
 from autoseg.training.data.workers import deliver
@@ -162,11 +163,16 @@ class PatchLoader:
             stream: Which batches to make.
         """
         self.cases = cases
-        self.samples = stream.share.samples(configuration.batch_size)
+        growing, batch_size = stream.growing, configuration.batch_size
+        self.forcing = batch_size, configuration.training.foreground_fraction
         self.patch_size = configuration.patch_size
+        if growing is not None:
+            self.forcing = growing.batch_size, forced_fraction(*self.forcing)
+            self.patch_size, batch_size = growing.patch_size, growing.batch_size
+        self.samples = stream.share.samples(batch_size)
+        self.planned_patch_size = configuration.patch_size
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
-        self.forcing = configuration.batch_size, configuration.training.foreground_fraction
         self.rules = stream.rules
         num_previous = 0 if cases[0].previous is None else len(encoding.values) - 1
         self.swap = find_training_swap(configuration.training, encoding)
@@ -233,7 +239,7 @@ class PatchLoader:
         image = np.empty((len(cases), num_channels, *self.box), dtype=np.float32)
         label_maps = np.empty((1 if cases[0].previous is None else 2, len(cases), *self.box), dtype=np.int16)
         for sample, (case, corner, generator) in enumerate(zip(cases, corners, generators, strict=True)):
-            matrix = None if self.rules is None else draw_affine(self.patch_size, self.rules, generator)
+            matrix = None if self.rules is None else draw_affine(self.planned_patch_size, self.rules, generator)
             with self._naming(f"Reading a patch of case {case.case_id}"):
                 read_patch(case.array, corner, matrix, image=image[sample], labels=label_maps[0, sample])
                 if case.previous is not None:

@@ -44,6 +44,14 @@ Slices = tuple[slice, ...]
 """One per spatial axis."""
 
 
+def forced_fraction(batch_size: int, fraction: float) -> float:
+    """Fraction of a batch whose patches are placed around foreground, once the wanted fraction is rounded.
+
+    Example: of a batch of 2 one sample at 0.33, so a half; patches that grow keep that half in larger batches too.
+    """
+    return 1.0 - round(batch_size * (1 - fraction)) / batch_size
+
+
 def is_forced_foreground(sample: int, batch_size: int, fraction: float) -> bool:
     """Whether a sample's patch must be placed around a foreground voxel: the last ones of each batch are.
 

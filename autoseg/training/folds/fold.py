@@ -3,7 +3,8 @@
 Also tested in tests/stages/test_train.py.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +15,20 @@ from autoseg.imaging.arrays.storage import Opener, StoredCase, keep_open, open_a
 from autoseg.networks.device_types import device_type
 from autoseg.records.checkpoint import hash_of_cases
 from autoseg.records.dataset import DatasetDescription
-from autoseg.records.plan import Configuration, Plan, Split, TrainingSpec, model_hash
+from autoseg.records.plan import Configuration, GrowingPatch, Plan, Split, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.system import measure_total_memory
+from autoseg.text import format_sizes
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, Batch, BatchStream, Share
+from autoseg.training.data.growth import join_batches
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers, training_cases
 from autoseg.training.data.sampling import SliceableLabels
 from autoseg.training.distributed import Ranks
 from autoseg.training.losses.maps import map_shapes
 from autoseg.training.options import TrainingOptions
+
+logger = logging.getLogger("autoseg.train")
 
 RAM_FRACTION_FOR_CASES = 0.25
 """Fraction of the memory up to which cases stay in it: then no patch waits for the disk."""
@@ -130,18 +135,46 @@ class Fold:
         return stored
 
 
-def open_training_batches(fold: Fold, first_batch: int) -> Generator[Batch, None, None]:
-    """Augmented batches, this process's share of each, from the batch where an earlier run stopped."""
-    stream = BatchStream(
+def open_training_batches(
+    fold: Fold, first_batch: int, choose: Callable[[int], GrowingPatch | None] = lambda _number: None
+) -> Generator[Batch, None, None]:
+    """Augmented batches, this process's share of each, from the batch where an earlier run stopped.
+
+    Args:
+        fold: The fold.
+        first_batch: Number of the first batch.
+        choose: Smaller patch of a batch by its number, where patches grow; None: the configuration's own.
+    """
+    cases = _load_cases(fold, fold.split.training)
+
+    def open_batches(growing: GrowingPatch | None, first: int) -> Generator[Batch, None, None]:
+        if fold.spec.growing_patches:
+            trained = growing or fold.configuration
+            logger.info(
+                "patches of %s voxels, %d per step, from step %d on",
+                format_sizes(trained.patch_size), trained.batch_size, first,
+            )  # fmt: skip
+        stream = _training_stream(fold, growing, first)
+        return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=fold.workers)
+
+    if not fold.spec.growing_patches:
+        return open_batches(None, first_batch)
+    return join_batches(choose, open_batches, first_batch)
+
+
+def _training_stream(fold: Fold, growing: GrowingPatch | None, first_batch: int) -> BatchStream:
+    trained = fold.configuration
+    if growing is not None:
+        trained = trained.model_copy(update={"patch_size": growing.patch_size})
+    return BatchStream(
         seed=(fold.options.seed, TRAINING_STREAM),
         rules=AugmentationRules(),
         first_batch=first_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
         intensity_on_device=device_type(fold.device).is_gpu,
-        map_shapes=map_shapes(fold.configuration),
+        growing=growing,
+        map_shapes=map_shapes(trained),
     )
-    cases = _load_cases(fold, fold.split.training)
-    return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=fold.workers)
 
 
 def open_validation_batches(fold: Fold, first_batch: int, *, for_loss: bool = True) -> Generator[Batch, None, None]:

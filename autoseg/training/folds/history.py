@@ -8,7 +8,7 @@ from pathlib import Path
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.files import read_records, write_text
 from autoseg.system import count_cores
-from autoseg.text import format_duration
+from autoseg.text import format_duration, format_sizes
 
 logger = logging.getLogger("autoseg.train")
 
@@ -39,10 +39,11 @@ def log_line(
     """
     dice = "  ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in line.pseudo_dice.items())
     memory = "" if line.peak_memory_bytes is None else f"  peak memory {line.peak_memory_bytes / 1e9:.1f} GB"
+    patch = "" if line.patch_size is None else f"  patch {format_sizes(line.patch_size)}"
     left = "" if remaining_seconds is None else f"  about {format_duration(remaining_seconds)} left"
     logger.info(
         "epoch %d  step %d  loss %s  validation %s  pseudo-Dice %s  learning rate %.2g  %.1f s  "
-        "waiting for data: %.0f %%%s%s",
+        "waiting for data: %.0f %%%s%s%s",
         line.epoch,
         line.step,
         _number(line.train_loss),
@@ -51,6 +52,7 @@ def log_line(
         line.learning_rate,
         line.seconds,
         100 * line.data_wait_fraction,
+        patch,
         memory,
         left,
         extra={"epoch_history": line, "remaining_seconds": remaining_seconds},

@@ -21,6 +21,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.system import measure_peak_memory
 from autoseg.training.data.batch import Batch
+from autoseg.training.data.growth import own_patch_fraction
 from autoseg.training.folds.checkpointing import (
     ResumePoint,
     StateDict,
@@ -184,11 +185,13 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
 
 
 def _step_settings(fold: Fold, steps: int, limit_seconds: float | None, earlier: Checkpoint | None) -> StepSettings:
-    """How steps are computed; what remains of the training decides whether compiling is tried."""
+    """How steps are computed; what remains of the own patch, whose code it would be, decides if compiling is tried."""
+    own = own_patch_fraction(fold.spec)
+    done, elapsed, decided = 0, 0.0, None
     if earlier is not None:
-        steps -= earlier.step
-        limit_seconds = None if limit_seconds is None else limit_seconds - earlier.elapsed_seconds
-    decided = None if earlier is None else earlier.compiling
+        done, elapsed, decided = earlier.step, earlier.elapsed_seconds, earlier.compiling
+    steps = min(steps - done, int(steps * own))
+    limit_seconds = None if limit_seconds is None else min(limit_seconds - elapsed, limit_seconds * own)
     compiled = choose_compiling(fold.options.compile, fold.device, steps, limit_seconds, decided)
     return StepSettings(
         fold.device,
@@ -247,7 +250,7 @@ def _train_epochs(
 ) -> None:
     """Epoch after epoch until the clock has run out or all have agreed to stop."""
     run, clock, history = state.run, state.clock, state.history
-    training = open_training_batches(fold, run.step)
+    training = open_training_batches(fold, run.step, partial(run.choose_patch, clock))
     validation = open_validation_batches(fold, len(history) * fold.spec.validation_steps)
     _forget_earlier(fold)
 
@@ -273,6 +276,7 @@ def _train_epochs(
                 pseudo_dice={},
                 learning_rate=trained.learning_rate,
                 peak_memory_bytes=_peak_memory_bytes(fold.device),
+                patch_size=trained.patch_size,
             )
             _validate_epoch(fold, state, epoch, validation, after_epoch)
 

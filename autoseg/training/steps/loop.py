@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoseg.errors import TrainingError
 from autoseg.networks.device_types import Event, device_type
+from autoseg.records.plan import GrowingPatch
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.device_feed import DeviceBatch, DeviceFeed
 from autoseg.training.steps.gradients import compute_gradients
@@ -33,6 +34,8 @@ class EpochResult:
     mean_loss: float | None
     learning_rate: float
     data_wait_fraction: float
+    patch_size: tuple[int, ...] | None
+    """Smaller patch of the last step, while patches grow."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,36 @@ def train_epoch(
     began, rate = time.monotonic(), 0.0
     losses: list[float] = []
     queued: deque[QueuedStep] = deque()
-    for remaining in reversed(range(run.spec.steps_per_epoch)):
+    cost, growing = 0.0, None
+    while cost < run.spec.steps_per_epoch:
         progress = run.agree(clock)
         if progress >= 1.0 or run.stopped.is_set():
             break
+        growing = run.choose_patch(clock, run.step)
+        cost += _step_cost(growing, clock)
         batch = feed.take()
         rate = learning_rate(progress, run.spec)
         set_learning_rate(run.optimizer, rate)
         queued.append(_queue_step(run, batch, progress))
         run.step += 1
         after_step(run.step)
-        if remaining:
+        if cost < run.spec.steps_per_epoch:
             feed.fetch_next()
         while len(queued) > max_queued:
             losses.append(_read_loss(run, queued.popleft()))
     losses += [_read_loss(run, step) for step in queued]
     waited, seconds = feed.waited_seconds(), max(time.monotonic() - began, 1e-9)
-    return EpochResult(mean_loss=_mean(losses), learning_rate=rate, data_wait_fraction=min(waited / seconds, 1.0))
+    return EpochResult(
+        mean_loss=_mean(losses),
+        learning_rate=rate,
+        data_wait_fraction=min(waited / seconds, 1.0),
+        patch_size=None if growing is None else growing.patch_size,
+    )
+
+
+def _step_cost(growing: GrowingPatch | None, clock: Clock) -> float:
+    """Steps of an epoch that a step counts for; small patches count less where time decides how many there are."""
+    return 1.0 if growing is None or clock.limit_seconds is None else growing.cost_fraction
 
 
 @torch.inference_mode()

@@ -13,8 +13,9 @@ from torch import nn
 from autoseg.networks.device_types import Stream
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import TrainingSpec
+from autoseg.records.plan import GrowingPatch, TrainingSpec
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
+from autoseg.training.data.growth import find_growing_patch
 from autoseg.training.distributed import Ranks
 from autoseg.training.losses import SegmentationLoss
 from autoseg.training.steps.averaging import WeightAverage
@@ -103,6 +104,8 @@ class TrainingRun:
     """What was decided about compiling; None: nothing was measured."""
     step: int = 0
     """Optimiser steps done."""
+    progress: float = 0.0
+    """Fraction of the training that was done when all processes agreed on it last."""
     bad_steps: int = 0
     """Number of the last steps in a row that were not finite."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -120,7 +123,13 @@ class TrainingRun:
         progress, stop = self.settings.ranks.agree(clock.progress(self.step), stop=self.stop.is_set())
         if stop:
             self.stopped.set()
+        self.progress = progress
         return progress
+
+    def choose_patch(self, clock: Clock, number: int) -> GrowingPatch | None:
+        """The smaller patch of a batch, while patches grow: by its number, or by the clock where time decides."""
+        progress = clock.progress(number) if clock.limit_seconds is None else self.progress
+        return find_growing_patch(self.spec, progress)
 
     def autocast(self) -> torch.autocast:
         """A context in which networks compute in the training's precision."""

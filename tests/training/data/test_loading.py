@@ -14,6 +14,7 @@ from autoseg.imaging.arrays import storage
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
 from autoseg.networks.devices import is_out_of_memory
+from autoseg.records.plan import GrowingPatch
 from autoseg.training.data import loading
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.augmentation.parameters import AugmentationRules
@@ -381,3 +382,65 @@ def test_masked_channels_of_the_plan_stay_zero_outside(cases):
     assert (image[:, 1, :, 0] == 0).all()
     assert (image[:, 0, :, 0] != 0).all()
     assert (image[:, :, :, 1:] != 0).all()
+
+
+def growing(patch_size, batch_size, until=0.5):
+    return GrowingPatch(patch_size=patch_size, batch_size=batch_size, until=until)
+
+
+def draw(cases, configuration, stream, count=1):
+    stored = training_cases(cases, ENCODING, ram_bytes=0)
+    loader = PatchLoader(stored, configuration, ENCODING, stream)
+    return [loader.draw_batch(number) for number in range(count)]
+
+
+def test_smaller_patches_have_their_own_size_and_batch(cases):
+    stream = BatchStream(seed=(1,), rules=AugmentationRules(), growing=growing((2, 4, 6), 7))
+    for batch in draw(cases, make_configuration(PATCH), stream, 3):
+        assert batch["image"].shape == (7, 2, 2, 4, 6)
+        assert batch["target"].shape == (7, 2, 4, 6)
+        assert len(batch["cases"]) == 7
+
+
+def test_a_larger_batch_has_the_part_of_foreground_that_the_planned_one_has(cases, monkeypatch):
+    """At 0.33 a batch of 2 has 1 patch around foreground, a half; so of 8 smaller patches 4 have."""
+    seen = []
+
+    def draw_corner(_self, _case, _generator, *, forced):
+        seen.append(forced)
+        return (0, 0, 0)
+
+    monkeypatch.setattr(PatchLoader, "draw_corner", draw_corner)
+    configuration = make_configuration(PATCH, batch_size=2)
+    draw(cases, configuration, BatchStream(seed=(1,), rules=None))
+    draw(cases, configuration, BatchStream(seed=(1,), rules=None, growing=growing((2, 4, 6), 8)))
+    assert seen == [False, True, *[False] * 4, *[True] * 4]
+
+
+def test_smaller_patches_of_a_flat_one_are_turned_within_their_slices(cases):
+    """Planned (4, 16, 16) is turned slice by slice; the smaller (4, 4, 4) alone would be turned in space."""
+    shape = (12, 40, 40)
+    array = np.broadcast_to(np.arange(shape[0], dtype=np.float32)[None, :, None, None], (2, *shape)).copy()
+    array[-1] = 0
+    stored = dataclasses.replace(make_stored_case("a", shape, seed=0, channels=1), array=blosc2.asarray(array))
+    rules = dataclasses.replace(
+        AugmentationRules(), rotation_probability=1.0, scaling_probability=1.0, noise_probability=0.0,
+        blur_probability=0.0, brightness_probability=0.0, contrast_probability=0.0, low_resolution_probability=0.0,
+        inverted_gamma_probability=0.0, gamma_probability=0.0,
+    )  # fmt: skip
+    (case,) = training_cases({"a": stored}, ENCODING, ram_bytes=0)
+    stream = BatchStream(seed=(1,), rules=rules, growing=growing((4, 4, 4), 6))
+    loader = PatchLoader([case], make_configuration((4, 16, 16), channels=1, mirror_axes=()), ENCODING, stream)
+    batch = loader.make_batch([case] * 6, [(3, 18, 18)] * 6, [np.random.default_rng(seed) for seed in range(6)])
+    expected = np.broadcast_to(np.arange(3.0, 7.0)[:, None, None], (6, 1, 4, 4, 4))
+    np.testing.assert_allclose(batch["image"], expected, atol=1e-4)
+
+
+def test_smaller_patches_of_a_cascade_bring_the_label_map_of_its_previous_step(cases):
+    previous = {case: np.full(shape, 2, dtype=np.int16) for case, shape in SHAPES.items()}
+    stored = training_cases(cases, ENCODING, ram_bytes=0, previous=previous)
+    stream = BatchStream(seed=(1,), rules=None, growing=growing((2, 4, 6), 3))
+    batch = PatchLoader(stored, make_configuration(PATCH), ENCODING, stream).draw_batch(0)
+    assert batch["image"].shape == (3, 4, 2, 4, 6)
+    assert not batch["image"][:, 2].any()  # no voxel has the first label
+    assert batch["image"][:, 3].all()  # patches lie inside the cases

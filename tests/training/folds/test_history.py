@@ -18,11 +18,11 @@ def log(caplog):
 
 
 def test_a_line_has_everything(log):
-    line = make_epoch(3, peak_memory_bytes=3_250_000_000)
+    line = make_epoch(3, peak_memory_bytes=3_250_000_000, patch_size=(8, 16, 8))
     log_line(line, remaining_seconds=754.0)
     assert log.messages == [
         "epoch 3  step 40  loss 0.5000  validation -  pseudo-Dice liver 0.500  lesion -  learning rate 0.012  8.0 s  "
-        "waiting for data: 0 %  peak memory 3.2 GB  about 13 min left"
+        "waiting for data: 0 %  patch 8 x 16 x 8  peak memory 3.2 GB  about 13 min left"
     ]
     assert log.records[0].epoch_history == line
     assert log.records[0].remaining_seconds == 754.0

@@ -3,7 +3,9 @@
 import json
 import logging
 import signal
+from itertools import count, groupby
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,14 +15,16 @@ from typing_extensions import override
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint, CompilingTrial
 from autoseg.records.files import read_record
+from autoseg.records.plan import GrowingPatch
 from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
 from autoseg.training.folds import training
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.options import TrainingOptions
-from autoseg.training.steps import compiling, loop, setup
+from autoseg.training.steps import compiling, gradients, loop, setup
 from autoseg.training.steps.pseudo_dice import PseudoDice
-from tests.training.small_folds import NAME, SHORT, add_cascade, change_schedule, short, shrink_plan
+from autoseg.training.steps.run import Clock
+from tests.training.small_folds import NAME, SHORT, add_cascade, change_schedule, equal, short, shrink_plan, weights
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +160,121 @@ def test_a_training_on_a_cpu_measures_nothing(workspace, monkeypatch):
     monkeypatch.setattr(setup, "compile_network", None)
     assert train_fold(workspace, NAME, "0", SHORT).compiling is None
     assert "compiling" not in (workspace.fold(NAME, "0") / "checkpoint_final.json").read_text()
+
+
+GROWING = (
+    GrowingPatch(patch_size=(1, 4, 2), batch_size=6, until=0.3, cost_fraction=0.25),
+    GrowingPatch(patch_size=(4, 8, 8), batch_size=3, until=0.7, cost_fraction=0.5),
+)
+"""Of ten steps three, four, and three with the own patch of the small plan."""
+
+TEN_STEPS = short(epochs=2, steps_per_epoch=5)
+
+
+def record_shapes(monkeypatch):
+    """Shape of the image of every training step."""
+    shapes = []
+    compute = gradients.compute_gradients
+
+    def compute_and_record(run, image, *arguments):
+        shapes.append(tuple(image.shape))
+        return compute(run, image, *arguments)
+
+    monkeypatch.setattr(loop, "compute_gradients", compute_and_record)
+    return shapes
+
+
+def test_patches_grow_by_steps_and_validation_has_the_own_patch(workspace, monkeypatch, caplog):
+    change_schedule(workspace, growing_patches=GROWING)
+    shapes, validated, add = record_shapes(monkeypatch), set(), PseudoDice.add
+
+    def add_and_record(self, logits, target):
+        validated.add(tuple(target.shape))
+        add(self, logits, target)
+
+    monkeypatch.setattr(PseudoDice, "add", add_and_record)
+    with caplog.at_level("INFO", "autoseg"):
+        train_fold(workspace, NAME, "0", TEN_STEPS)
+    assert shapes == [(6, 1, 1, 4, 2)] * 3 + [(3, 1, 4, 8, 8)] * 4 + [(2, 1, 8, 16, 16)] * 3
+    assert validated == {(2, 8, 16, 16)}
+    assert [message for message in caplog.messages if message.startswith("patches of")] == [
+        "patches of 1 x 4 x 2 voxels, 6 per step, from step 0 on",
+        "patches of 4 x 8 x 8 voxels, 3 per step, from step 3 on",
+        "patches of 8 x 16 x 16 voxels, 2 per step, from step 7 on",
+    ]
+    lines = [json.loads(line) for line in (workspace.fold(NAME, "0") / "history.jsonl").read_text().splitlines()]
+    assert [line.get("patch_size") for line in lines] == [[4, 8, 8], None]
+    assert any(message.startswith("epoch 0") and "patch 4 x 8 x 8" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 8])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_that_stops_while_patches_grow_resumes_to_the_very_same_weights(
+    workspace, monkeypatch, step, workers
+):
+    """Stopped by a signal within a patch and where it changes; and killed without a last checkpoint."""
+    change_schedule(workspace, growing_patches=GROWING)
+    options = TrainingOptions(**{**vars(TEN_STEPS), "workers": workers})
+    train_fold(workspace, NAME, "0", options)
+    whole = weights(workspace)
+    save = training._save_now_and_then
+
+    def stop(fold, state):
+        save(fold, state)
+        if state.run.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_save_now_and_then", stop)
+        checkpoint = train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(options), "restart": True}))
+    assert (checkpoint.step, checkpoint.finished) == (step, False)
+    assert train_fold(workspace, NAME, "0", options).step == 10
+    assert equal(weights(workspace), whole)
+
+
+def test_a_training_that_was_killed_while_patches_grew_resumes_to_the_very_same_weights(workspace, monkeypatch):
+    change_schedule(workspace, growing_patches=GROWING)
+    train_fold(workspace, NAME, "0", TEN_STEPS)
+    whole = weights(workspace)
+
+    def end(run, *arguments):
+        if run.step == 5:
+            raise RuntimeError("killed")
+        return compute(run, *arguments)
+
+    compute = gradients.compute_gradients
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        patched.setattr(loop, "compute_gradients", end)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(TEN_STEPS), "restart": True}))
+    assert train_fold(workspace, NAME, "0", TEN_STEPS).step == 10
+    assert equal(weights(workspace), whole)
+
+
+def test_a_clock_decides_on_the_patch_where_time_is_promised(workspace, monkeypatch):
+    """Every look at the clock shows two percent more; an epoch has as many steps as cost so much as planned ones."""
+    change_schedule(workspace, growing_patches=GROWING, time_per_fold_seconds=1e6, epochs=30, steps_per_epoch=2)
+    shapes = record_shapes(monkeypatch)
+    ticks = count()
+    monkeypatch.setattr(Clock, "elapsed", lambda self: self.limit_seconds * 0.02 * next(ticks))
+    train_fold(workspace, NAME, "0", TrainingOptions(device="cpu", precision="fp32", workers=0))
+    kinds = [shape for shape, _ in groupby(shapes)]
+    assert kinds == [(6, 1, 1, 4, 2), (3, 1, 4, 8, 8), (2, 1, 8, 16, 16)]
+    lines = [json.loads(line) for line in (workspace.fold(NAME, "0") / "history.jsonl").read_text().splitlines()]
+    assert lines[0]["step"] == 8  # two planned steps, of which each small one counts a quarter
+    steps = [line["step"] for line in lines if line.get("patch_size") is None]
+    assert set(np.diff(steps[:-1]).tolist()) <= {2}
+
+
+def test_only_steps_with_the_own_patch_can_earn_compiling_back(workspace, monkeypatch):
+    change_schedule(workspace, growing_patches=GROWING)
+    asked = []
+
+    def refuse(_choice, _device, steps, seconds, _earlier):
+        asked.append((steps, seconds))
+        return False
+
+    monkeypatch.setattr(training, "choose_compiling", refuse)
+    train_fold(workspace, NAME, "0", TEN_STEPS)
+    assert asked == [(3, None)]
