@@ -130,7 +130,7 @@ def test_every_architecture_can_be_normalised_over_the_batch(architecture):
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_the_smallest_patch_with_which_training_may_begin_gives_finite_gradients(architecture, dimensions):
     """Two voxels at the lowest level, along each axis in turn, in the precision of a training too."""
-    spec = ARCHITECTURES[architecture].build_small(dimensions, 4)
+    spec = ARCHITECTURES[architecture].build_small(dimensions, 8)
     network = build_network(spec, deep_supervision=True).train()
     total = [prod(steps) for steps in zip(*spec.strides, strict=True)]
     for axis, is_half in product(range(dimensions), (False, True)):
