@@ -247,7 +247,7 @@ def test_a_contradiction_is_named_where_it_shows(tmp_path):
         ({"patch_size": [2, 4, 4]}, "patch_size", "(2, 4, 4), expected multiples of the total stride (2, 4, 4)"),
         ({"patch_size": [12, 12, 16]}, "patch_size", "(12, 12, 16), expected at least (2, 4, 4) and at most (10, 48"),
         ({"batch_size": 1}, "batch_size", "1, expected at least 2, the planned batch"),
-        ({"until": 1.0}, "until", "1.0, Input should be less than 1"),
+        ({"until": 1.0}, "until", "Input should be less than 1, found 1.0"),
     ],
 )
 def test_a_smaller_patch_that_cannot_be_trained_on_is_named(tmp_path, change, field, sentence):
