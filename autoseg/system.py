@@ -15,10 +15,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
+
+from autoseg.records.encoders import ENCODER_WEIGHTS, EncoderName
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Linux: limits of the container that this process runs in (control groups, version 2)."""
@@ -71,6 +74,21 @@ def user_cache_folder() -> Path | None:
         return Path(folders.get(sys.platform, "~/.cache")).expanduser()
     except RuntimeError:
         return None
+
+
+def find_encoder_weights(name: EncoderName) -> Path | None:
+    """File of an encoder's published weights, in the installed package that has it; None: it is not installed."""
+    weights = ENCODER_WEIGHTS[name]
+    try:
+        path = Path(str(distribution(weights.package).locate_file(weights.file)))
+    except PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def find_installed_weights() -> tuple[EncoderName, ...]:
+    """Encoders whose published weights are installed here."""
+    return tuple(name for name in ENCODER_WEIGHTS if find_encoder_weights(name) is not None)
 
 
 def measure_available_memory() -> int | None:

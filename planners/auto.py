@@ -16,10 +16,11 @@ from dataclasses import replace
 
 from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget
+from autoseg.records.encoders import explain_missing_weights
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Decision, Plan
-from planners import residual_encoder, unet, unext
+from planners import pretrained_2d, residual_encoder, unet, unext
 from planners.composition import compose
 from planners.preset import Preset
 from planners.rules import Decided
@@ -33,6 +34,9 @@ MAX_BATCH = {2: 32, 3: 8}
 
 RELATIVE_TIME = {"resenc-l": 3.0, "resenc-xl": 5.0}
 """Duration of a training relative to resenc-m on the same GPU, as published: 12, 35 and 66 hours on an A100."""
+
+COLOURS = (("r", "g", "b"), ("red", "green", "blue"))
+"""Names of the channels of photographs, in lower case."""
 
 MAX_SPACING_RATIO = 2.0
 """Up to this ratio of the largest to the smallest spacing a 2D network sees nothing that a 3D network lacks."""
@@ -51,13 +55,37 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     Raises:
         PlanningError: Under the conditions of `planners.unet.plan`.
     """
-    preset = choose_preset(budget)
+    preset = choose_preset_for(fingerprint, budget)
     if budget.like is not None:
         reason = f"For memory and batch; the network is that of {budget.like.model}."
         return _plan(fingerprint, budget, Decided(preset.value, reason))
     if budget.latency_seconds is not None:
         return _plan_fast_prediction(fingerprint, budget, preset)
     return _plan(fingerprint, budget, preset)
+
+
+def choose_preset_for(fingerprint: Fingerprint, budget: Budget) -> Decided[Preset]:
+    """The preset for data and budget: with limited time a pretrained encoder for photographs, if it is installed.
+
+    Raises:
+        PlanningError: See `choose_preset`.
+    """
+    preset = choose_preset(budget)
+    if budget.like is not None or time_per_fold(budget) is None or not is_photographs(fingerprint):
+        return preset
+    if pretrained_2d.WEIGHTS not in budget.installed_weights:
+        missing = explain_missing_weights(pretrained_2d.WEIGHTS)
+        return Decided(preset.value, f"{preset.reason} A pretrained encoder suits photographs better. {missing}")
+    return Decided(
+        pretrained_2d.make_pretrained_preset(budget.overrides.options),
+        "Colour photographs and limited time: an encoder that was trained on a million photographs needs few of them.",
+    )
+
+
+def is_photographs(fingerprint: Fingerprint) -> bool:
+    """Whether all cases are single slices with the channels red, green and blue."""
+    names = tuple(name.casefold() for name in fingerprint.channel_names)
+    return names in COLOURS and bool(fingerprint.cases) and all(min(case.shape) == 1 for case in fingerprint.cases)
 
 
 def choose_preset(budget: Budget) -> Decided[Preset]:
@@ -100,11 +128,11 @@ def _memory_for_preset(budget: Budget) -> float:
 
 def architectures(budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that may be planned for a budget."""
-    if budget.latency_seconds is None:
-        return ("unet",) if time_per_fold(budget) is not None else ("residual_unet",)
-    if time_per_fold(budget) is not None:
-        return ("unet", "unext")
-    return ("unet", "residual_unet", "unext")
+    is_limited = time_per_fold(budget) is not None
+    names: tuple[Architecture, ...] = ("unet",) if is_limited else ("residual_unet",)
+    if budget.latency_seconds is not None:
+        names = ("unet", "unext") if is_limited else ("unet", "residual_unet", "unext")
+    return (*names, "efficientnet_unet") if is_limited and budget.installed_weights else names
 
 
 def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Decided[Preset]) -> Plan:

@@ -29,6 +29,7 @@ from planners.configuration import ConfigurationPlanner, PlanningContext
 from planners.preset import Preset
 from planners.rules import Decided, as_decision
 from planners.rules.configurations import (
+    FLAT_PLANNER_REASON,
     SINGLE_SLICE_REASON,
     SPACING_REASONS,
     choose_batch_dice,
@@ -211,6 +212,8 @@ def outline_configurations(
     flat_spacing = Decided(context.spacing[1:], SPACING_REASONS["2d"])
     flat = ConfigurationPlanner(context, "2d", flat_spacing, shape, math.prod(shape))
     asked = budget.configurations
+    if 3 not in context.preset.memory_references:
+        return [flat], [as_decision("3d_fullres", Decided(False, FLAT_PLANNER_REASON))]
     if min(shape) <= 1:
         return [flat], [as_decision("3d_fullres", Decided(False, SINGLE_SLICE_REASON))]
     if asked and set(asked) <= {"2d"}:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.costs.memory import (
     DEVICES_OF_16_BITS,
     count_feature_map_elements,
@@ -128,7 +129,14 @@ class ConfigurationPlanner:
             levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
         sides = find_sides(self.dimensions, context.fingerprint, budget, context.transpose)
-        full = TrainingSpec(mirror_axes=mirror_axes.value, sides=sides, batch_dice=batch_dice.value)
+        weights = context.preset.initial_weights if self.adopted is None else None
+        full = TrainingSpec(
+            mirror_axes=mirror_axes.value,
+            sides=sides,
+            batch_dice=batch_dice.value,
+            initial_weights=None if weights is None else weights.value,
+            encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,
+        )
         schedule = choose_schedule(full, budget, network, topology.patch_size, timed_batch(budget, batch_size.value))
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
         growth = choose_growth(budget, network, topology.patch_size, total.value)
@@ -159,6 +167,7 @@ class ConfigurationPlanner:
             *self._list_growth_decisions(growth),
             as_decision(f"{self.name}.batch_dice", batch_dice),
             as_decision(f"{self.name}.mirror_axes", mirror_axes),
+            *(() if weights is None else (as_decision(f"{self.name}.initial_weights", weights),)),
         )
         return configuration, decisions
 

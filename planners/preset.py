@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
+from autoseg.records.encoders import EncoderName
 from autoseg.records.network import NetworkSpec
 from planners.rules import Decided
 from planners.rules.memory import MemoryReference
@@ -26,7 +27,7 @@ class Preset:
     memory_gigabytes: float
     """Training memory it plans for unless the budget says otherwise."""
     memory_references: Mapping[int, MemoryReference]
-    """What fits, by dimension."""
+    """What fits, by dimension; without an entry for 3, only 2D configurations are planned."""
     dataset_fraction: float
     """Largest part of the dataset's voxels that a batch covers."""
     widths: tuple[int, ...]
@@ -38,6 +39,8 @@ class Preset:
     """Largest number of levels of the network; None: as many as the patch allows."""
     max_batch: Mapping[int, int] | None = None
     """Cap by dimension; None: nnU-Net's rule, which has none."""
+    initial_weights: Decided[EncoderName] | None = None
+    """Published weights that the encoder starts from; None: freshly drawn ones."""
 
     def choose_memory(self, budget: Budget) -> Decided[float]:
         """Gigabytes to plan for: what was asked for, at most what the device has, else the preset's own."""

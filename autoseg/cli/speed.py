@@ -21,6 +21,7 @@ import numpy as np
 
 from autoseg import DISTRIBUTION
 from autoseg.cli.planning_request import PlanningDevice, find_workspace
+from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.errors import RecordError, UsageError
 from autoseg.pipeline import PlanningOptions
 from autoseg.plugins import find_architectures, find_planner
@@ -47,8 +48,8 @@ _PRODUCT_SIZE = 768
 _PRODUCT_SECONDS = 0.3
 """Time that products are repeated for."""
 
-_POINTS_PER_ARCHITECTURE = 4
-"""Networks that are measured for an architecture."""
+_POINTS_PER_DIMENSION = 2
+"""Networks that are measured for an architecture and a number of axes."""
 
 
 def add_speed(
@@ -241,7 +242,7 @@ def measure_throughput(
         sys.executable, "-u", "-m", "autoseg", "doctor",
         "--device", device, "--measure-speed", str(result), "--architectures", *architectures,
     ]  # fmt: skip
-    total = _POINTS_PER_ARCHITECTURE * len(architectures)
+    total = _POINTS_PER_DIMENSION * sum(len(ARCHITECTURES[name].dimensions) for name in architectures)
     output = []
     try:
         with log.open("w+", encoding="utf-8") as errors:

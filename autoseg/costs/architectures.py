@@ -1,6 +1,7 @@
 """What is known of each architecture without building it: its name in words, its operations, its small networks.
 
 `ARCHITECTURES` has one description per architecture; a new one is added there, in `records.network`, and in `networks`.
+Its operations may stand in a module of their own, made of the blocks in `operations`.
 The operations of a network, one by one in forward order, are what every cost is a sum over.
 
 Example: a residual block from 8 to 16 feature maps with stride 2 is two convolutions with their norms, on the shortcut
@@ -15,60 +16,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from autoseg.costs.efficientnet import list_efficientnet_unet
+from autoseg.costs.operations import Operation, convolution_block, convolutional_decoder, head
+from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
 from autoseg.records.network import Architecture, NetworkSpec, Sizes
-
-Kind = Literal[
-    "convolution", "transposed", "depthwise", "linear", "head",
-    "norm", "layer_norm", "max_pool", "average_pool", "shortcut", "shift", "interpolate", "join",
-]  # fmt: skip
-"""transposed: kernel equal to stride. head: 1 x 1 convolution to logits. norm: over space. layer_norm: over feature
-maps. average_pool: on a shortcut, before its projection. shortcut: average pooling that is the whole shortcut. shift:
-along one axis, by group of feature maps. join: sum or concatenation of two tensors. Activations are not listed: they
-take the place of their input, or like the GELU keep it and make a tensor that is itself not kept."""
 
 FORWARD_FRACTION = 1 / 3
 """Part of a training step that its forward pass takes: the backward pass costs twice as much."""
-
-WITH_WEIGHTS = frozenset({"convolution", "transposed", "depthwise", "linear", "head"})
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation, applied to one sample."""
-
-    kind: Kind
-    inputs: int
-    """Feature maps that each output is computed from; 1 where every feature map stays by itself."""
-    outputs: int
-    """Feature maps."""
-    voxels: int
-    """Voxels of the output."""
-    kernel_voxels: int = 1
-    bias: bool = True
-    kept: bool = True
-    """Whether the output stays in memory for the backward pass: the next operation, or its activation, needs it."""
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates with weights; in a `transposed` each output voxel depends on exactly one input voxel."""
-        if self.kind not in WITH_WEIGHTS:
-            return 0
-        taps = 1 if self.kind == "transposed" else self.kernel_voxels
-        return self.voxels * taps * self.inputs * self.outputs
-
-    @property
-    def parameters(self) -> int:
-        """Weights and biases; of a norm its scale and shift."""
-        if self.kind in ("norm", "layer_norm"):
-            return 2 * self.outputs
-        if self.kind not in WITH_WEIGHTS:
-            return 0
-        return self.inputs * self.outputs * self.kernel_voxels + (self.outputs if self.bias else 0)
-
-    @property
-    def elements(self) -> int:
-        """Elements of the output."""
-        return self.outputs * self.voxels
 
 
 def list_operations(network: NetworkSpec, patch_size: Sequence[int]) -> tuple[Operation, ...]:
@@ -84,57 +38,53 @@ def list_operations(network: NetworkSpec, patch_size: Sequence[int]) -> tuple[Op
     Raises:
         ValueError: If the patch is not divisible by the network's total stride.
     """
-    return tuple(ARCHITECTURES[network.architecture].list_operations(network, _voxels_per_level(network, patch_size)))
+    return tuple(ARCHITECTURES[network.architecture].list_operations(network, _shape_per_level(network, patch_size)))
 
 
-def _voxels_per_level(network: NetworkSpec, patch_size: Sequence[int]) -> list[int]:
+def _shape_per_level(network: NetworkSpec, patch_size: Sequence[int]) -> list[Sizes]:
     total = tuple(math.prod(steps) for steps in zip(*network.strides, strict=True))
     if any(edge % step for edge, step in zip(patch_size, total, strict=True)):
         raise ValueError(f"patch {tuple(patch_size)} is not a multiple of the total stride {total}")
-    size, voxels = list(patch_size), []
-    for stride in network.strides:
-        size = [edge // step for edge, step in zip(size, stride, strict=True)]
-        voxels.append(math.prod(size))
-    return voxels
+    shapes = [tuple(patch_size)]
+    for stride in network.strides[1:]:
+        shapes.append(tuple(edge // step for edge, step in zip(shapes[-1], stride, strict=True)))
+    return shapes
 
 
-def _list_unet(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
+def _list_unet(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
+    voxels = [math.prod(shape) for shape in shapes]
     yield from _plain_encoder(network, voxels)
-    yield from _convolutional_decoder(network, voxels)
+    yield from convolutional_decoder(network, voxels)
 
 
-def _list_residual_unet(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
+def _list_residual_unet(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
+    voxels = [math.prod(shape) for shape in shapes]
     yield from _residual_encoder(network, voxels)
-    yield from _convolutional_decoder(network, voxels)
+    yield from convolutional_decoder(network, voxels)
 
 
-def _list_unext(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
+def _list_unext(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
+    voxels = [math.prod(shape) for shape in shapes]
     yield from _unext_encoder(network, voxels)
     yield from _unext_decoder(network, voxels)
-
-
-def _convolution_block(inputs: int, outputs: int, voxels: int, kernel: Sequence[int]) -> Iterator[Operation]:
-    """The activation is in place, on the norm's output."""
-    yield Operation("convolution", inputs, outputs, voxels, math.prod(kernel))
-    yield Operation("norm", 1, outputs, voxels)
 
 
 def _plain_encoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
     inputs = network.input_channels
     for level, outputs in enumerate(network.features):
         for _ in range(network.encoder_blocks[level]):
-            yield from _convolution_block(inputs, outputs, voxels[level], network.kernel_sizes[level])
+            yield from convolution_block(inputs, outputs, voxels[level], network.kernel_sizes[level])
             inputs = outputs
 
 
 def _residual_encoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
     inputs = network.features[0]
-    yield from _convolution_block(network.input_channels, inputs, voxels[0], network.kernel_sizes[0])
+    yield from convolution_block(network.input_channels, inputs, voxels[0], network.kernel_sizes[0])
     for level, outputs in enumerate(network.features):
         kernel = network.kernel_sizes[level]
         for block in range(network.encoder_blocks[level]):
             pooled = block == 0 and any(step != 1 for step in network.strides[level])
-            yield from _convolution_block(inputs, outputs, voxels[level], kernel)
+            yield from convolution_block(inputs, outputs, voxels[level], kernel)
             yield Operation("convolution", outputs, outputs, voxels[level], math.prod(kernel))
             yield Operation("norm", 1, outputs, voxels[level], kept=False)
             yield from _shortcut(inputs, outputs, voxels[level], pooled=pooled)
@@ -153,24 +103,11 @@ def _shortcut(inputs: int, outputs: int, voxels: int, *, pooled: bool) -> Iterat
         yield Operation("norm", 1, outputs, voxels, kept=False)
 
 
-def _convolutional_decoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
-    for level in reversed(range(len(network.features) - 1)):
-        outputs, below = network.features[level], network.features[level + 1]
-        up_kernel = math.prod(network.strides[level + 1])
-        yield Operation("transposed", below, outputs, voxels[level], up_kernel, kept=False)
-        yield Operation("join", 1, 2 * outputs, voxels[level])
-        inputs = 2 * outputs  # the skip is concatenated
-        for _ in range(network.decoder_blocks[level]):
-            yield from _convolution_block(inputs, outputs, voxels[level], network.kernel_sizes[level])
-            inputs = outputs
-        yield from _head(network, level, voxels[level])
-
-
 def _unext_encoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
     inputs = network.input_channels
     for level, outputs in list(enumerate(network.features))[1:]:
         if level < _first_token_level(network):
-            yield from _convolution_block(inputs, outputs, voxels[level - 1], network.kernel_sizes[level - 1])
+            yield from convolution_block(inputs, outputs, voxels[level - 1], network.kernel_sizes[level - 1])
             yield Operation("max_pool", 1, outputs, voxels[level])
         else:
             kernel = math.prod(network.kernel_sizes[level])
@@ -193,7 +130,7 @@ def _unext_decoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Oper
             yield Operation("join", 1, outputs, voxels[level])
         if level + 1 >= _first_token_level(network):
             yield from _shifted_block(network, level, voxels[level])
-        yield from _head(network, level, voxels[level])
+        yield from head(network, level, voxels[level])
 
 
 def _shifted_block(network: NetworkSpec, level: int, voxels: int) -> Iterator[Operation]:
@@ -212,11 +149,6 @@ def _shifted_block(network: NetworkSpec, level: int, voxels: int) -> Iterator[Op
 
 def _first_token_level(network: NetworkSpec) -> int:
     return len(network.features) - network.token_levels
-
-
-def _head(network: NetworkSpec, level: int, voxels: int) -> Iterator[Operation]:
-    if level == 0 or network.deep_supervision:
-        yield Operation("head", network.features[level], network.output_channels, voxels, kept=False)
 
 
 def forward_macs(network: NetworkSpec, patch_size: Sequence[int]) -> int:
@@ -254,10 +186,14 @@ class ArchitectureDescription:
     """Name for users."""
     relative_speed: float
     """Multiply-accumulates per second compared with a plain U-Net, where only that was measured."""
-    list_operations: Callable[[NetworkSpec, Sequence[int]], Iterable[Operation]]
-    """(network, voxels per level) -> operations in forward order, for one sample."""
+    list_operations: Callable[[NetworkSpec, Sequence[Sizes]], Iterable[Operation]]
+    """(network, shape of each level) -> operations in forward order, for one sample."""
     build_small: Callable[[Literal[2, 3], int], NetworkSpec]
     """(dimensions, base features) -> the network that the speed of a device is measured with, one input channel."""
+    dimensions: tuple[Literal[2, 3], ...] = (2, 3)
+    """Numbers of axes that it exists for."""
+    encoder_rate: float = 1.0
+    """Learning rate of the encoder as a multiple of the decoder's: smaller where it is trained already."""
     width_names: Mapping[int, str] = field(default_factory=dict)
     """Names of the usual widths by feature maps at full resolution."""
 
@@ -279,6 +215,23 @@ def _small_unext(dimensions: Literal[2, 3], base_features: int) -> NetworkSpec:
     features = SMALL_UNEXT_FEATURES[base_features]
     network = _small_network("unext", dimensions, features, (1,) * SMALL_LEVELS, decoder_blocks=1)
     return network.model_copy(update={"token_levels": 2, "full_resolution_skip": dimensions == 3})
+
+
+def _small_efficientnet_unet(_dimensions: Literal[2, 3], base_features: int) -> NetworkSpec:
+    """All levels, because the lowest ones are a large part of the encoder."""
+    levels = len(EFFICIENTNET_LEVELS)
+    decoder = tuple(base_features * 2**level for level in range(levels - 1))
+    return NetworkSpec(
+        architecture="efficientnet_unet",
+        dimensions=2,
+        input_channels=1,
+        output_channels=1,
+        features=(*decoder, encoder_features(levels)[-1]),
+        strides=((1, 1), *((2, 2),) * (levels - 1)),
+        kernel_sizes=((3, 3),) * levels,
+        encoder_blocks=encoder_blocks(levels),
+        decoder_blocks=(1,) * (levels - 1),
+    )
 
 
 def _doubled(base_features: int) -> Sizes:
@@ -326,6 +279,14 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
             list_operations=_list_unext,
             build_small=_small_unext,
             width_names={features: name for name, features in UNEXT_WIDTHS.items()},
+        ),
+        "efficientnet_unet": ArchitectureDescription(
+            words="EfficientNet-Lite0 U-Net",
+            relative_speed=0.4,  # depthwise convolutions move more than they multiply
+            list_operations=list_efficientnet_unet,
+            build_small=_small_efficientnet_unet,
+            dimensions=(2,),
+            encoder_rate=0.1,
         ),
     }
 )

@@ -9,7 +9,8 @@ Example: a plain U-Net of six levels (32 to 320 feature maps, stride 2, three la
 import math
 from collections.abc import Sequence
 
-from autoseg.costs.architectures import WITH_WEIGHTS, forward_macs, list_operations
+from autoseg.costs.architectures import forward_macs, list_operations
+from autoseg.costs.operations import WITH_WEIGHTS
 from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import Estimates
 
@@ -76,7 +77,7 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
 
     References:
         nnU-Net v2 (Isensee et al., Nature Methods 2021), planning of the plain and of the residual-encoder U-Net, as
-        published. Ours for `unext`.
+        published. Ours for other networks.
     """
     counted = (WITH_WEIGHTS | {"shortcut"}) - {"head"}
     operations = list_operations(network, patch_size)

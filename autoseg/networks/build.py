@@ -1,5 +1,6 @@
 """The one place where a NetworkSpec becomes a network."""
 
+from autoseg.networks.efficientnet import efficientnet_decoder_levels, efficientnet_levels
 from autoseg.networks.residual import residual_levels
 from autoseg.networks.unet import Decoder, Encoder, UNet, convolution_levels, decoder_levels
 from autoseg.networks.unext import unext_decoder_levels, unext_encoder_levels
@@ -29,3 +30,5 @@ def _build_halves(spec: NetworkSpec) -> tuple[Encoder, Decoder]:
             return Encoder(residual_levels(spec)), Decoder(spec, decoder_levels(spec))
         case "unext":
             return Encoder(unext_encoder_levels(spec)), Decoder(spec, unext_decoder_levels(spec))
+        case "efficientnet_unet":
+            return Encoder(efficientnet_levels(spec)), Decoder(spec, efficientnet_decoder_levels(spec))

@@ -1,6 +1,6 @@
 """The outer form of every network: an encoder, a decoder, and skips between them, in two and three dimensions.
 
-The levels of a plain U-Net are here too; those of other architectures are in `residual` and `unext`.
+The levels of a plain U-Net are here too; those of other architectures are in modules of their own.
 
 Tested in tests/networks/test_unet.py and tests/networks/test_residual.py.
 """
@@ -82,7 +82,14 @@ class DecoderLevel(nn.Module):
     output has exactly the size of the encoder's features. The convolutions have the encoder's kernel of this level.
     """
 
-    def __init__(self, spec: NetworkSpec, level: int) -> None:
+    def __init__(self, spec: NetworkSpec, level: int, skip_features: int | None = None) -> None:
+        """Make the layers.
+
+        Args:
+            spec: The network.
+            level: Level of the output, 0 at full resolution.
+            skip_features: Feature maps that the encoder gives at this level; None: as many as the level has.
+        """
         super().__init__()
         layers = choose_layers(spec.dimensions, spec.normalization)
         features, features_below = spec.features[level], spec.features[level + 1]
@@ -95,7 +102,7 @@ class DecoderLevel(nn.Module):
         )
         self.blocks = stack_blocks(
             layers,
-            2 * features,
+            features + (features if skip_features is None else skip_features),
             features,
             spec.kernel_sizes[level],
             first_stride=(1,) * spec.dimensions,

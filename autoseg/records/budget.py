@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from autoseg.records.case import Triple
+from autoseg.records.encoders import EncoderName
 from autoseg.records.files import Record
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
 
@@ -140,3 +141,5 @@ class Budget(Record):
     overrides: Overrides = Overrides()
     like: AdoptedModel | None = None
     """Start from this model."""
+    installed_weights: tuple[EncoderName, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    """Published weights of encoders that are installed where the plan is made."""

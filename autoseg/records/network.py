@@ -1,13 +1,15 @@
 """What a trained model fixes: its network, and how images are made ready for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
+from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
-Architecture = Literal["unet", "residual_unet", "unext"]
+Architecture = Literal["unet", "residual_unet", "unext", "efficientnet_unet"]
 
 MAX_SIZE = 2**16
 """Largest size and count in a plan: far above what any device holds, so that arithmetic on them cannot overflow."""
@@ -38,13 +40,15 @@ class NetworkSpec(Record):
     output_channels: Size
     """Heads: see LabelEncoding."""
     features: Annotated[Sizes, Field(min_length=MIN_LEVELS)]
-    """Feature maps per level, full resolution first."""
+    """Feature maps per level, full resolution first. In `efficientnet_unet` those of the decoder; the encoder's are
+    published."""
     strides: tuple[Sizes, ...]
     """Stride of the first convolution of each level; all ones at level 0."""
     kernel_sizes: tuple[Sizes, ...]
     """Kernel of each level, odd."""
     encoder_blocks: Blocks
-    """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet`; `unext` has one each."""
+    """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet`; `unext` has one each,
+    `efficientnet_unet` the inverted residuals that were published, and nominally one at level 0, which has none."""
     decoder_blocks: Blocks
     """Blocks per decoder level, full resolution first; one entry fewer than levels. One convolution each; in `unext`
     one convolution, and a shifted block at the token levels."""
@@ -59,7 +63,7 @@ class NetworkSpec(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse_faults([*_find_length_faults(self), *_find_size_faults(self), *_find_unext_faults(self)])
+        refuse_faults([*_find_length_faults(self), *_find_size_faults(self), *_find_own_faults(self)])
         return self
 
 
@@ -92,13 +96,26 @@ def _find_size_faults(network: NetworkSpec) -> Iterator[FieldFault]:
         yield ("strides", 0), f"{network.strides[0]}, expected all ones: level 0 has full resolution"
 
 
+_OPTIONS: Mapping[str, tuple[bool | int, tuple[Architecture, ...]]] = MappingProxyType(
+    {"token_levels": (0, ("unext",)), "full_resolution_skip": (False, ("unext",))}
+)
+"""Fields that only some architectures have: the value that means nothing, and the architectures."""
+
+
+def _find_own_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    """Faults of fields that belong to one architecture, and what that architecture itself expects."""
+    for name, (nothing, architectures) in _OPTIONS.items():
+        value = getattr(network, name)
+        if value != nothing and network.architecture not in architectures:
+            yield (name,), f"{value}, expected {nothing}: only {', '.join(architectures)} has this"
+    yield from _EXPECTATIONS.get(network.architecture, _expect_nothing)(network)
+
+
+def _expect_nothing(_network: NetworkSpec) -> Iterator[FieldFault]:
+    yield from ()
+
+
 def _find_unext_faults(network: NetworkSpec) -> Iterator[FieldFault]:
-    if network.architecture != "unext":
-        if network.token_levels:
-            yield ("token_levels",), f"{network.token_levels}, expected 0: only unext has token levels"
-        if network.full_resolution_skip:
-            yield ("full_resolution_skip",), "true, expected false: only unext can do without this skip"
-        return
     most = len(network.features) - 1
     if network.token_levels > most:
         yield ("token_levels",), f"{network.token_levels}, expected 0 to {most}: level 0 is no token level"
@@ -109,6 +126,28 @@ def _find_unext_faults(network: NetworkSpec) -> Iterator[FieldFault]:
     for name, blocks in {"encoder_blocks": network.encoder_blocks, "decoder_blocks": network.decoder_blocks}.items():
         if set(blocks) != {1}:
             yield (name,), f"{blocks}, expected one block per level in unext"
+
+
+def _find_efficientnet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    levels, most = len(network.features), len(EFFICIENTNET_LEVELS)
+    if network.dimensions != 2:
+        yield ("dimensions",), f"{network.dimensions}, expected 2: the encoder was published for images of two axes"
+    if levels > most:
+        yield ("features",), f"{levels} levels, expected at most {most} in efficientnet_unet"
+        return
+    published = {"features": encoder_features(levels)[-1:], "encoder_blocks": encoder_blocks(levels)}
+    if network.features[-1:] != published["features"]:
+        yield ("features",), f"ends with {network.features[-1]}, expected {published['features'][0]} of the encoder"
+    if network.encoder_blocks != published["encoder_blocks"]:
+        yield ("encoder_blocks",), f"{network.encoder_blocks}, expected the published {published['encoder_blocks']}"
+    if any(step not in (1, 2) for stride in network.strides for step in stride):
+        yield ("strides",), f"{network.strides}, expected 1 and 2 in efficientnet_unet"
+
+
+_EXPECTATIONS: Mapping[Architecture, Callable[[NetworkSpec], Iterator[FieldFault]]] = MappingProxyType(
+    {"unext": _find_unext_faults, "efficientnet_unet": _find_efficientnet_faults}
+)
+"""What an architecture expects of its fields beyond what all do."""
 
 
 class NormalizationSpec(Record):

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, mod
 from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName, foreground_names
+from autoseg.records.encoders import EncoderName
 from autoseg.records.files import FieldFault, Record, refuse_faults
 from autoseg.records.losses import LossName
 from autoseg.records.names import FileEnding, FileName
@@ -76,6 +77,10 @@ class TrainingSpec(Record):
     growing_patches: tuple[GrowingPatch, ...] = Field(default=(), exclude_if=lambda value: not value)
     """Smaller patches that training begins with, in their order; the configuration's own patch and batch follow.
     Validation and prediction take the own patch throughout."""
+    initial_weights: EncoderName | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Published weights that the encoder starts from; None: freshly drawn ones."""
+    encoder_rate: Annotated[float, Field(ge=0.0, le=1.0)] = Field(default=1.0, exclude_if=lambda value: value == 1.0)
+    """Learning rate of the encoder as a multiple of `learning_rate`."""
 
 
 def mirrored_sides(training: TrainingSpec) -> Sides | None:

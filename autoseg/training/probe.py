@@ -88,7 +88,8 @@ def measure_training_speed(
     device = choose_device(device_name)
     dimensions: tuple[Literal[2, 3], ...] = (3, 2)
     for architecture, number, features in itertools.product(architectures, dimensions, MEASURED_FEATURES):
-        yield _measure(measured_configuration(number, features, architecture), device)
+        if number in ARCHITECTURES[architecture].dimensions:
+            yield _measure(measured_configuration(number, features, architecture), device)
 
 
 def measure_step(configuration: Configuration, encoding: LabelEncoding, device_name: str) -> float | None:

@@ -24,6 +24,8 @@ SPACING_REASONS = {
     "3d_lowres": "The finest spacing at which a patch sees a quarter of the median image.",
 }
 
+FLAT_PLANNER_REASON = "This planner has 2D networks only; volumes are segmented slice by slice."
+
 SINGLE_SLICE_REASON = "The images have a single slice, so there is no third dimension to look along."
 
 

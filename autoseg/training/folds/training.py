@@ -17,6 +17,7 @@ from torch import nn
 from autoseg.errors import TrainingError
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import forget_peak_memory, peak_memory_bytes
+from autoseg.networks.published_weights import load_published_encoder
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.system import measure_peak_memory
@@ -204,7 +205,9 @@ def _step_settings(fold: Fold, steps: int, limit_seconds: float | None, earlier:
 
 
 def _prepare_network(network: nn.Module, fold: Fold) -> None:
-    """Take over another model's weights, and freeze what is not to be trained."""
+    """Take over published weights and another model's, and freeze what is not to be trained."""
+    if fold.spec.initial_weights is not None and fold.starts_afresh:
+        load_published_encoder(network, fold.spec.initial_weights)
     if fold.pretrained is not None:
         report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained, fold.options.pretrained)
         for line in report.lines():

@@ -1,15 +1,21 @@
 """The one place where a TrainingSpec becomes an optimiser, and the learning rate over the progress of training."""
 
+from collections.abc import Mapping
 from math import cos, pi, pow
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn, optim
-from torch.nn import Parameter
 
 from autoseg.records.plan import TrainingSpec
 
 POLY_EXPONENT: Final = 0.9
+
+RATE_FACTOR: Final = "rate_factor"
+"""Key of a parameter group: its learning rate as a multiple of that of the training."""
+
+ENCODER: Final = "encoder."
+"""How the names of the encoder's parameters begin."""
 
 
 def build_optimizer(network: nn.Module, spec: TrainingSpec) -> optim.Optimizer:
@@ -20,17 +26,17 @@ def build_optimizer(network: nn.Module, spec: TrainingSpec) -> optim.Optimizer:
 
     Args:
         network: Already on its device; frozen parameters (`requires_grad` false) are left out.
-        spec: Optimiser, learning rate, momentum, weight decay.
+        spec: Optimiser, learning rate, momentum, weight decay, factor on the rate of the encoder.
 
     References:
         sgd: nnU-Net v2 (Isensee et al. 2021), as published. adamw: Loshchilov and Hutter, "Decoupled weight decay
         regularization", 2019.
     """
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = _rate_groups(network, spec.encoder_rate)
     match spec.optimizer:
         case "sgd":
             optimizer = optim.SGD(
-                trainable,
+                groups,
                 lr=spec.learning_rate,
                 momentum=spec.momentum,
                 weight_decay=spec.weight_decay,
@@ -38,18 +44,19 @@ def build_optimizer(network: nn.Module, spec: TrainingSpec) -> optim.Optimizer:
                 fused=True,
             )
             if spec.momentum > 0.0:
-                for parameter in trainable:
+                for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
                     # the fused kernel leaves this memory as it finds it when the first fp16 step overflows
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return optimizer
         case "adamw":
-            return optim.AdamW(_decay_groups(trainable, spec.weight_decay), lr=spec.learning_rate, fused=True)
+            decayed = [part for group in groups for part in _decay_groups(group, spec.weight_decay)]
+            return optim.AdamW(decayed, lr=spec.learning_rate, fused=True)
 
 
 def set_learning_rate(optimizer: optim.Optimizer, value: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group, times the factor of the group."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group[RATE_FACTOR]
 
 
 def step_unless(is_bad: Tensor, optimizer: optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
@@ -70,10 +77,23 @@ def step_unless(is_bad: Tensor, optimizer: optim.Optimizer, scaler: torch.amp.Gr
     scaler.update()
 
 
-def _decay_groups(parameters: list[Parameter], weight_decay: float) -> list[dict[str, object]]:
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    undecayed = [parameter for parameter in parameters if parameter.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+def _rate_groups(network: nn.Module, encoder_rate: float) -> list[dict[str, Any]]:
+    """Trainable parameters, in one group where all have the same rate; else the encoder's in the second one."""
+    trainable = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    if encoder_rate == 1.0:
+        return [{"params": [parameter for _, parameter in trainable], RATE_FACTOR: 1.0}]
+    encoder = [parameter for name, parameter in trainable if name.startswith(ENCODER)]
+    others = [parameter for name, parameter in trainable if not name.startswith(ENCODER)]
+    return [{"params": others, RATE_FACTOR: 1.0}, {"params": encoder, RATE_FACTOR: encoder_rate}]
+
+
+def _decay_groups(group: Mapping[str, Any], weight_decay: float) -> list[dict[str, Any]]:
+    decayed = [parameter for parameter in group["params"] if parameter.ndim > 1]
+    undecayed = [parameter for parameter in group["params"] if parameter.ndim <= 1]
+    return [
+        {**group, "params": decayed, "weight_decay": weight_decay},
+        {**group, "params": undecayed, "weight_decay": 0.0},
+    ]
 
 
 def learning_rate(progress: float, spec: TrainingSpec) -> float:
