@@ -17,7 +17,7 @@ from dataclasses import replace
 from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget
 from autoseg.records.encoders import explain_missing_weights
-from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.fingerprint import Fingerprint, is_photographs
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Decision, Plan
 from planners import pretrained_2d, residual_encoder, unet, unext
@@ -34,9 +34,6 @@ MAX_BATCH = {2: 32, 3: 8}
 
 RELATIVE_TIME = {"resenc-l": 3.0, "resenc-xl": 5.0}
 """Duration of a training relative to resenc-m on the same GPU, as published: 12, 35 and 66 hours on an A100."""
-
-COLOURS = (("r", "g", "b"), ("red", "green", "blue"))
-"""Names of the channels of photographs, in lower case."""
 
 MAX_SPACING_RATIO = 2.0
 """Up to this ratio of the largest to the smallest spacing a 2D network sees nothing that a 3D network lacks."""
@@ -80,12 +77,6 @@ def choose_preset_for(fingerprint: Fingerprint, budget: Budget) -> Decided[Prese
         pretrained_2d.make_pretrained_preset(budget.overrides.options),
         "Colour photographs and limited time: an encoder that was trained on a million photographs needs few of them.",
     )
-
-
-def is_photographs(fingerprint: Fingerprint) -> bool:
-    """Whether all cases are single slices with the channels red, green and blue."""
-    names = tuple(name.casefold() for name in fingerprint.channel_names)
-    return names in COLOURS and bool(fingerprint.cases) and all(min(case.shape) == 1 for case in fingerprint.cases)
 
 
 def choose_preset(budget: Budget) -> Decided[Preset]:

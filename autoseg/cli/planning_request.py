@@ -22,7 +22,7 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.stages.plan import adopt_model
-from autoseg.system import find_installed_weights, gpu_memory_gigabytes
+from autoseg.system import gpu_memory_gigabytes
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -94,7 +94,6 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
         configurations=tuple(arguments.configurations),
         overrides=_read_overrides(arguments),
         like=None if model is None else adopt_model(model, str(arguments.like)),
-        installed_weights=find_installed_weights(),
     )
     logger.info("%s", describe_device(device, arguments.memory))
     options = replace(_read_options(arguments, model), resampling_device=device.resampling_name)

@@ -85,7 +85,8 @@ def add_speed(
     architectures = find_architectures(find_planner(options.planner), budget)
     earlier = None if arguments.measure_again else _earlier_budget(arguments)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
-    if earlier is not None and earlier.model_copy(update={"throughput": ()}) == budget and known >= set(architectures):
+    found_later = {"throughput": (), "installed_weights": ()}
+    if earlier is not None and earlier.model_copy(update=found_later) == budget and known >= set(architectures):
         logger.info("keeping the speed measured for the earlier plan (--measure-again measures it again)")
         return earlier
     if not device.is_here:

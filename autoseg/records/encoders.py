@@ -12,8 +12,8 @@ from typing import Final, Literal
 EncoderName = Literal["efficientnet-lite0"]
 """Encoders whose published weights a training may start from."""
 
-MIN_ENCODER_DEPTH = 2
-"""Levels that a network with a published encoder has at least."""
+PRETRAINED_ARCHITECTURE: Final = "efficientnet_unet"
+"""Architecture whose encoder has published weights."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from autoseg.records.files import Record
 from autoseg.records.names import FileName
 from autoseg.records.plan import Split, hash_of
 
+COLOURS = (("r", "g", "b"), ("red", "green", "blue"))
+"""Names of the channels of photographs, in lower case."""
+
 
 class IntensityStatistics(Record):
     """Foreground intensities of one channel over the dataset, every case weighted equally."""
@@ -70,6 +73,12 @@ class Fingerprint(Record):
     """One per channel."""
     median_cropped_fraction: float
     """Median over cases of (voxels after cropping / voxels before)."""
+
+
+def is_photographs(fingerprint: Fingerprint) -> bool:
+    """Whether all cases are single slices with the channels red, green and blue."""
+    names = tuple(name.casefold() for name in fingerprint.channel_names)
+    return names in COLOURS and bool(fingerprint.cases) and all(min(case.shape) == 1 for case in fingerprint.cases)
 
 
 def data_hash(fingerprint: Fingerprint, split: Split) -> str:

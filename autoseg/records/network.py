@@ -96,18 +96,21 @@ def _find_size_faults(network: NetworkSpec) -> Iterator[FieldFault]:
         yield ("strides", 0), f"{network.strides[0]}, expected all ones: level 0 has full resolution"
 
 
-_OPTIONS: Mapping[str, tuple[bool | int, tuple[Architecture, ...]]] = MappingProxyType(
-    {"token_levels": (0, ("unext",)), "full_resolution_skip": (False, ("unext",))}
+_OPTIONS: Mapping[str, tuple[bool | int, tuple[Architecture, ...], str]] = MappingProxyType(
+    {
+        "token_levels": (0, ("unext",), "only unext has token levels"),
+        "full_resolution_skip": (False, ("unext",), "only unext can do without this skip"),
+    }
 )
-"""Fields that only some architectures have: the value that means nothing, and the architectures."""
+"""Fields that only some architectures have: the value that means nothing, the architectures, and why."""
 
 
 def _find_own_faults(network: NetworkSpec) -> Iterator[FieldFault]:
     """Faults of fields that belong to one architecture, and what that architecture itself expects."""
-    for name, (nothing, architectures) in _OPTIONS.items():
+    for name, (nothing, architectures, reason) in _OPTIONS.items():
         value = getattr(network, name)
         if value != nothing and network.architecture not in architectures:
-            yield (name,), f"{value}, expected {nothing}: only {', '.join(architectures)} has this"
+            yield (name,), f"{str(value).lower()}, expected {str(nothing).lower()}: {reason}"
     yield from _EXPECTATIONS.get(network.architecture, _expect_nothing)(network)
 
 

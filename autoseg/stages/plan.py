@@ -9,15 +9,17 @@ from autoseg.costs.windows import resampled_shape
 from autoseg.errors import PlanningError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.imaging.arrays.resampling import is_out_of_proportion
-from autoseg.plugins import find_planner
+from autoseg.plugins import find_architectures, find_planner
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.case import Spacing
 from autoseg.records.dataset import foreground_names
+from autoseg.records.encoders import PRETRAINED_ARCHITECTURE
 from autoseg.records.files import read_record
-from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.fingerprint import Fingerprint, is_photographs
 from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
+from autoseg.system import find_installed_weights
 
 FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
 """Configurations whose spacing a user may decide."""
@@ -47,6 +49,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     if budget.overrides.spacing is not None:
         _check_asked_spacing(fingerprint, budget.overrides.spacing)
     check_asked_pairs(fingerprint, budget.overrides.side_pairs)
+    budget = add_installed_weights(fingerprint, budget, planner)
     made = _ask(planner, encode_target(fingerprint, target), budget)
     _check_not_empty(made, f"the planner '{planner}'")
     check_asked_axes(made, budget.overrides.mirror_axes)
@@ -98,6 +101,12 @@ def check_asked_axes(plan: Plan, letters: str | None) -> None:
     if unknown := [letter for letter in letters if letter not in possible]:
         names = ", ".join(plan.configurations)
         raise PlanningError(f"--mirror-axes: patches of {names} have no axis {unknown[0]}. Leave it out.")
+def add_installed_weights(fingerprint: Fingerprint, budget: Budget, planner: str) -> Budget:
+    """Say in the budget which published weights are installed, where the planner or the data may want them."""
+    wanted = PRETRAINED_ARCHITECTURE in find_architectures(find_planner(planner), budget)
+    if not wanted and not is_photographs(fingerprint):
+        return budget
+    return budget.model_copy(update={"installed_weights": find_installed_weights()})
 
 
 def _check_asked_spacing(fingerprint: Fingerprint, asked: Spacing) -> None:

@@ -14,7 +14,7 @@ from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
 from autoseg.stages.plan import adopt_model, find_ignored_model, find_ignored_options
-from autoseg.testing.trials import THICK_SLICES, Trial, adoption_trial, make_trials
+from autoseg.testing.trials import THICK_SLICES, WEIGHTS, Trial, adoption_trial, make_trials
 
 MIN_BATCH = 2
 """Patches; one alone makes the gradient too noisy."""
@@ -48,7 +48,7 @@ def planner_violations(planner: Planner) -> list[str]:
 
 def _adoption_trials(planner: Planner) -> Iterator[Trial]:
     """Start from a model that the planner planned itself; none where that already failed."""
-    plan = _ask(planner, THICK_SLICES.model_copy(deep=True), Budget())
+    plan = _ask(planner, THICK_SLICES.model_copy(deep=True), Budget(installed_weights=WEIGHTS))
     if isinstance(plan, Plan) and plan.configurations and not list(_check_record(plan)):
         yield adoption_trial(adopt_model(plan, "a model of thick slices"))
 

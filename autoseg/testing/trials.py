@@ -4,13 +4,17 @@ Tested in tests/test_testing.py and tests/planners/test_survival.py.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from autoseg.records.budget import AdoptedModel, Budget, Overrides, Throughput
+from autoseg.records.encoders import EncoderName
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture
 from autoseg.testing.fingerprints import synthetic_fingerprint
+
+WEIGHTS: tuple[EncoderName, ...] = get_args(EncoderName)
+"""Every published encoder is installed."""
 
 SLOW = tuple(
     Throughput(
@@ -63,14 +67,13 @@ class Trial:
 
 def make_trials() -> Iterator[Trial]:
     """All trials that are the same for every planner."""
-    yield from _data_trials()
-    yield from _limit_trials()
-    yield from _wish_trials()
+    for trial in (*_data_trials(), *_limit_trials(), *_wish_trials()):
+        yield replace(trial, budget=trial.budget.model_copy(update={"installed_weights": WEIGHTS}))
 
 
 def adoption_trial(model: AdoptedModel) -> Trial:
     """Start from a model of thick slices on data of another spacing, shape and axis order."""
-    return Trial("starting from another model", OTHER_THICK_SLICES, Budget(like=model))
+    return Trial("starting from another model", OTHER_THICK_SLICES, Budget(like=model, installed_weights=WEIGHTS))
 
 
 def _data_trials() -> Iterator[Trial]:
@@ -97,7 +100,10 @@ def _wish_trials() -> Iterator[Trial]:
     unknown = Budget(configurations=("4d",))
     yield Trial("a configuration that does not exist", SMALL_VOLUMES, unknown, answer="refusal", refusal_names="4d")
     yield Trial("a spacing asked for", REGIONS, Budget(overrides=Overrides(spacing=(1.25, 1.5, 3.0))))
-    yield Trial("a 3D patch asked for", REGIONS, Budget(overrides=Overrides(patch_size=(40, 75, 61))))
+    yield Trial(
+        "a 3D patch asked for", REGIONS, Budget(overrides=Overrides(patch_size=(40, 75, 61))),
+        answer="either", refusal_names="--patch-size",
+    )  # fmt: skip
     yield Trial("a 2D patch asked for", PICTURES, Budget(overrides=Overrides(patch_size=(75, 130))))
     yield Trial("a batch asked for", THICK_SLICES, Budget(overrides=Overrides(batch_size=3)))
     yield Trial("a single patch per batch asked for", THICK_SLICES, Budget(overrides=Overrides(batch_size=1)))

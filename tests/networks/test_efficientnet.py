@@ -144,7 +144,7 @@ def test_deep_supervision_and_any_channel_count():
         ({"features": (3, 4, 5, 6, 7, 8)}, "expected 320 of the encoder"),
         ({"encoder_blocks": (1, 1, 2, 2, 6, 6)}, r"expected the published \(1, 1, 2, 2, 6, 5\)"),
         ({"strides": ((1, 1), (3, 2), *((2, 2),) * 4)}, "expected 1 and 2"),
-        ({"token_levels": 1}, "only unext has this"),
+        ({"token_levels": 1}, "only unext has token levels"),
     ],
 )
 def test_impossible_networks_are_refused(changes, message):
