@@ -1,7 +1,8 @@
 """Published encoders that a network may have, and where the weights come from that others trained them to.
 
-A plan holds an encoder's name; its numbers, and the hash of the weights, stand here. Tested in
-tests/networks/test_efficientnet.py.
+A plan holds an encoder's name; its numbers, and the hash of the weights, stand here.
+
+Tested in tests/networks/test_efficientnet.py and tests/networks/test_published_weights.py.
 """
 
 from collections.abc import Mapping
