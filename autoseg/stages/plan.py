@@ -101,6 +101,8 @@ def check_asked_axes(plan: Plan, letters: str | None) -> None:
     if unknown := [letter for letter in letters if letter not in possible]:
         names = ", ".join(plan.configurations)
         raise PlanningError(f"--mirror-axes: patches of {names} have no axis {unknown[0]}. Leave it out.")
+
+
 def add_installed_weights(fingerprint: Fingerprint, budget: Budget, planner: str) -> Budget:
     """Say in the budget which published weights are installed, where the planner or the data may want them."""
     wanted = PRETRAINED_ARCHITECTURE in find_architectures(find_planner(planner), budget)

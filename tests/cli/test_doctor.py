@@ -60,7 +60,10 @@ def test_the_json_of_a_measurement_is_its_file(asked, tmp_path, capsys):
 def test_unknown_networks_are_wrong_usage(asked, tmp_path, capsys):
     words = ["doctor", "--measure-speed", str(tmp_path / "speed.json"), "--architectures", "unet", "hrnet"]
     assert main(words) == UNUSABLE
-    assert "--architectures hrnet: unknown; there are unet, residual_unet, unext, efficientnet_unet" in capsys.readouterr().err
+    assert (
+        "--architectures hrnet: unknown; there are unet, residual_unet, unext, efficientnet_unet"
+        in capsys.readouterr().err
+    )
     assert asked == []
 
 
