@@ -37,8 +37,8 @@ NAME = "pretrained-2d"
 WEIGHTS: Final[EncoderName] = "efficientnet-lite0"
 
 MEMORY_REFERENCES = {2: MemoryReference(elements=85e6, batch_size=12)}
-"""Reference of the plain U-Net, which needs more bytes for each feature-map element (10 to 12 instead of 8 to 10). From the
-analytic estimate of memory, not measured on a GPU."""
+"""Reference of the plain U-Net, which needs more bytes for each feature-map element (10 to 12 instead of 8 to 10).
+From the analytic estimate of memory, not measured on a GPU."""
 
 DATASET_FRACTION = 0.05
 """A batch covers at most this part of the dataset's voxels."""
