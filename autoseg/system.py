@@ -4,6 +4,7 @@ They decide how many workers preprocessing, training and evaluation start, and h
 Tested in tests/test_system.py, tests/cli/test_planning_device.py and tests/test_processes.py.
 """
 
+import math
 import multiprocessing
 import os
 import platform
@@ -18,13 +19,20 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from autoseg.records.encoders import ENCODER_WEIGHTS, EncoderName
 
+ThreadOption = int | Literal["auto", "all"]
+"""A number of threads that networks compute with on a CPU, `all` that the machine gives, or `auto`: the fastest."""
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Linux: limits of the container that this process runs in (control groups, version 2)."""
+
+OWN_CONTROL_GROUPS = Path("/proc/self/cgroup")
+"""Linux: names of the control groups that this process is in."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (looked at, not written to)
 """Linux: file system in memory, through which processes hand each other arrays."""
@@ -37,11 +45,13 @@ PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def count_cores() -> int:
-    """Number of cores that this process may use, at least 1."""
+    """Number of cores that this process may use, at least 1; in a container with a limit, at most that many."""
     try:
-        return len(psutil.Process().cpu_affinity())
+        cores = len(psutil.Process().cpu_affinity())
     except (AttributeError, OSError, psutil.Error):  # macOS binds no process to cores; a sandbox without /proc
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    limit = container_core_limit()
+    return cores if limit is None else min(cores, math.ceil(limit))
 
 
 def count_threads() -> int:
@@ -135,12 +145,33 @@ def container_memory_limit() -> int | None:
 
 
 def container_core_limit() -> float | None:
-    """Cores whose time the container may use, such as 1.5; None without a limit, or outside of Linux."""
+    """Cores whose time the container may use, such as 1.5; None without a limit, or outside of Linux.
+
+    Limits of the groups around the container's own count too, as far as they are seen; so does one of version 1.
+    """
+    limits = [_core_limit(folder / "cpu.max") for folder in _control_groups()]
+    limits.append(_core_limit(CONTROL_GROUP / "cpu" / "cpu.cfs_quota_us", CONTROL_GROUP / "cpu" / "cpu.cfs_period_us"))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _control_groups() -> list[Path]:
+    """Folders of the control group of this process and of those around it (version 2)."""
     try:
-        quota, period = (CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()
+        lines = OWN_CONTROL_GROUPS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")]
+    folder = CONTROL_GROUP.joinpath(*names)
+    return [place for place in (folder, *folder.parents) if place.is_relative_to(CONTROL_GROUP)]
+
+
+def _core_limit(*files: Path) -> float | None:
+    """Time in microseconds that a group may use in each period, divided by the period, from a file or a file each."""
+    try:
+        quota, period = " ".join(file.read_text(encoding="ascii") for file in files).split()
     except OSError:
         return None
-    return None if quota == "max" else int(quota) / int(period)
+    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 def process_start(pid: int) -> float | None:

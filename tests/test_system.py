@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -114,6 +115,28 @@ def test_a_container_without_limits_has_none(monkeypatch, tmp_path):
     monkeypatch.setattr(system, "CONTROL_GROUP", tmp_path)
     assert system.container_memory_limit() is None
     assert system.container_core_limit() is None
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n", "slice/cpu.max": "100000 100000\n"}, 1.0),
+        ({"slice/cpu.max": "300000 100000\n", "slice/job/cpu.max": "400000 100000\n"}, 3.0),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+    ],
+)
+def test_a_container_may_have_the_time_of_fewer_cores_than_it_sees(process, monkeypatch, tmp_path, files, limit):
+    process(cpu_affinity=lambda: list(range(8)))
+    monkeypatch.setattr(system, "CONTROL_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(system, "OWN_CONTROL_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text("9:name=systemd:/\n0::/slice/job\n")
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    assert system.container_core_limit() == limit
+    assert system.count_cores() == (8 if limit is None else math.ceil(limit))
 
 
 @pytest.mark.usefixtures("no_control_group")

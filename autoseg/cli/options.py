@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from autoseg.cluster.dask_workers import Workers
     from autoseg.imaging.datasets.labels.label_reading import ReadingOptions
     from autoseg.imaging.datasets.labels.label_tables import LabelNames
+    from autoseg.system import ThreadOption
 
 AXES = "zyx"
 """Letters of the axes of a patch; one of two axes has the last two."""
@@ -171,6 +172,16 @@ def worker_count_from_zero(text: str) -> int:
         argparse.ArgumentTypeError: If it is something else.
     """
     return _whole_number(text, 0, MAX_WORKERS)
+
+
+def thread_option(text: str) -> ThreadOption:
+    """Read a number of threads, from 1 to MAX_WORKERS, `all` or `auto`.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    words: dict[str, ThreadOption] = {"auto": "auto", "all": "all"}
+    return words[text] if text in words else _whole_number(text, 1, MAX_WORKERS)
 
 
 def _is_label_value(text: str) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli.options import add_device, add_scheduler, add_shared, axis_letters, gigabytes
+from autoseg.cli.options import add_device, add_scheduler, add_shared, axis_letters, gigabytes, thread_option
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.prediction import OutputChoices
 
@@ -109,6 +109,10 @@ def _add_work(group: argparse._ArgumentGroup) -> None:
         help="memory that the process may use, such as 3GB, one case at a time (default: what is free)",
     )  # fmt: skip
     add_device(group)
+    group.add_argument(
+        "--threads", type=thread_option, default="auto", metavar="N|all|auto",
+        help="threads on a CPU; auto takes what is fastest beside other programs (default: auto)",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -131,6 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_folds=speed.max_folds if arguments.folds is None else None,
         device=arguments.device,
         precision=arguments.precision,
+        threads=arguments.threads,
         mirroring=_is_mirrored(arguments, is_default=speed.mirroring),
         mirror_axes=_read_mirror_axes(arguments),
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,

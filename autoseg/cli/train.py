@@ -19,6 +19,7 @@ from autoseg.cli.options import (
     fraction,
     positive_integer,
     positive_number,
+    thread_option,
     worker_count_from_zero,
     worker_number,
 )
@@ -147,6 +148,13 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         choices=("auto", "on", "off"),
         default="auto",
         help="compile the network (default: auto, where it saves time)",
+    )
+    group.add_argument(
+        "--threads",
+        type=thread_option,
+        metavar="N|all|auto",
+        help="threads on a CPU; auto takes what is fastest beside other programs (default: auto where time ends the "
+        "training; else all, because the weights of a seed depend on it)",
     )
     group.add_argument(
         "-j",

@@ -56,6 +56,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
 from autoseg.records.provenance import Provenance
 from autoseg.records.workspace import Workspace
+from autoseg.system import ThreadOption
 
 logger = logging.getLogger("autoseg.predict")
 
@@ -79,6 +80,8 @@ class PredictionOptions:
     precision: str = "auto"
     """auto, fp32, tf32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and label maps of the first
     windows agree with those of float32 (`inference.windows.network_pass`)."""
+    threads: ThreadOption = "auto"
+    """Threads on a CPU; auto: what is fastest beside other programs."""
     mirroring: bool = True
     """Whether logits are averaged over variants of the image mirrored along the axes that training mirrored: up to 8
     (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average."""
@@ -229,7 +232,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
     if options.region_of_interest:
         coarser = load_coarse_configuration(workspace, plan, members, checkpoint, device)
         if coarser is not None:
-            coarser = with_precision(coarser, options.precision, device, plan.encoding)
+            coarser = with_precision(coarser, options.precision, device, plan.encoding, options.threads)
         coarse_pass = CoarsePass(plan.encoding.activation == "softmax", coarser)
     refinement = recipe.refinement if options.refine else None
     if not options.accept_other_plan:
@@ -237,7 +240,9 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
     return CasePredictor(
         plan=plan,
         members=tuple(
-            with_precision(with_first_folds(member, options.max_folds), options.precision, device, plan.encoding)
+            with_precision(
+                with_first_folds(member, options.max_folds), options.precision, device, plan.encoding, options.threads
+            )
             for member in members
         ),
         windows=WindowSettings(overlap=options.overlap, mirroring=options.mirroring),

@@ -60,7 +60,8 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     workspace, plan, name, cases = fold.workspace, fold.plan, fold.configuration_name, fold.split.validation
     loaded = load_configuration(workspace, plan, name, [fold.fold_name], "final", fold.device)
     refuse_other_plans(workspace, [loaded])
-    loaded = with_precision(loaded, fold.options.precision, fold.device, plan.encoding)
+    threads = fold.options.threads or "auto"
+    loaded = with_precision(loaded, fold.options.precision, fold.device, plan.encoding, threads)
     is_cascade = loaded.configuration.previous_configuration is not None
     previous = load_previous(workspace, plan, name, cases) if is_cascade else {}
     by_case = {files.case: files for files in fold.dataset.cases}
@@ -131,7 +132,8 @@ def estimate_validation_seconds(fold: Fold) -> float:
     network = place_network(network, configuration.network, fold.device).eval()
     axes = configuration.training.mirror_axes
     untrained = LoadedConfiguration(fold.configuration_name, configuration, (), (network,), axes)
-    untrained = with_precision(untrained, fold.options.precision, fold.device, fold.plan.encoding)
+    threads = fold.options.threads or "auto"
+    untrained = with_precision(untrained, fold.options.precision, fold.device, fold.plan.encoding, threads)
     shapes = [fold.open_case(case).record.shape for case in fold.split.validation]
     windows = [count_windows(shape, configuration.patch_size) for shape in shapes]
     previous = None if configuration.previous_configuration is None else np.zeros(shapes[0], dtype=np.int16)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from autoseg.errors import UsageError
 from autoseg.records.losses import LossName
 from autoseg.records.plan import Configuration, Plan
+from autoseg.system import ThreadOption
 
 CompileChoice = Literal["auto", "on", "off"]
 OptimizerName = Literal["sgd", "adamw"]
@@ -47,6 +48,8 @@ class TrainingOptions:
     weight_average_decay: float | None = None
     """Decay of a moving average of the weights, per step."""
     compile: CompileChoice = "auto"
+    threads: ThreadOption | None = None
+    """Threads on a CPU; None: `auto` where time ends the training, else `all`: the weights of a seed depend on it."""
     pretrained: Path | None = None
     """A workspace, an exported model or a fold's folder to start from; see `training.transfer`."""
     freeze_encoder: bool = False

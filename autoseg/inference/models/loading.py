@@ -24,6 +24,7 @@ from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, c
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.layout import place_network
+from autoseg.networks.threads import choose_threads
 from autoseg.networks.weight_files import is_same_training, read_inner_record, read_weights
 from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ from autoseg.records.plan import Configuration, Plan, is_model_of
 from autoseg.records.selection import PostprocessingStep, Selection
 from autoseg.records.sides import SideSwap
 from autoseg.records.workspace import Workspace
+from autoseg.system import ThreadOption
 from autoseg.text import format_command
 
 logger = logging.getLogger("autoseg.predict")
@@ -199,9 +201,13 @@ def with_first_folds(loaded: LoadedConfiguration, max_folds: int | None) -> Load
 
 
 def with_precision(
-    loaded: LoadedConfiguration, precision: str, device: torch.device, encoding: LabelEncoding
+    loaded: LoadedConfiguration,
+    precision: str,
+    device: torch.device,
+    encoding: LabelEncoding,
+    threads: ThreadOption = "auto",
 ) -> LoadedConfiguration:
-    """Set the precision of a configuration and of the cascade steps before it.
+    """Set the precision and the threads of a configuration and of the cascade steps before it.
 
     This is the one rule for validation, ensembles, thresholds, refinement and prediction: what is scored is computed
     as what is predicted.
@@ -212,13 +218,16 @@ def with_precision(
             (`inference.windows.network_pass`) where the device computes in 16 bits, and is fp32 elsewhere.
         device: Device of the networks.
         encoding: Tells whether the largest head decides, or every region for itself.
+        threads: Threads on a CPU.
 
     Raises:
         UsageError: If the precision is unknown, or not available on the device.
     """
-    normalization = loaded.configuration.network.normalization
-    passes = choose_passes(precision, device, normalization, is_softmax=encoding.activation == "softmax")
-    previous = None if loaded.previous is None else with_precision(loaded.previous, precision, device, encoding)
+    normalization, is_softmax = loaded.configuration.network.normalization, encoding.activation == "softmax"
+    passes = choose_passes(precision, device, normalization, is_softmax=is_softmax)
+    passes = replace(passes, threads=choose_threads(threads, device))
+    before = loaded.previous
+    previous = None if before is None else with_precision(before, precision, device, encoding, threads)
     return replace(loaded, passes=passes, previous=previous)
 
 

@@ -26,6 +26,7 @@ from autoseg.inference.windows.mirrored_variants import Forward, mirror_variants
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory, synchronize, use_precision
 from autoseg.networks.kernels import REPEATS, tried_kernels
 from autoseg.networks.layout import Normalization, choose_layout
+from autoseg.networks.threads import ThreadChoice, own_threads
 from autoseg.records.sides import SideSwap
 
 logger = logging.getLogger("autoseg.predict")
@@ -207,6 +208,8 @@ class NetworkPasses:
     """None: the precision is fixed."""
     seen: Counter[tuple[int, ...]] = field(default_factory=Counter)
     """Number of calls by the windows that went at a time and the shape of all of them."""
+    threads: ThreadChoice = field(default_factory=own_threads)
+    """Threads of the processor that compute."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_learning(self, num_windows: int) -> bool:
@@ -280,18 +283,18 @@ class NetworkPass:
         if self._num_labels:
             windows = expand_label_map(windows, self._num_labels)
         with passes.lock:
-            size = passes.batch.next_size(len(windows))
-            is_timed = passes.is_learning(len(windows))
+            size, is_timed = passes.batch.next_size(len(windows)), passes.is_learning(len(windows))
             passes.seen[size, *windows.shape] += 1
             is_frequent = not is_timed and passes.seen[size, *windows.shape] > REPEATS
-        with tried_kernels(passes.device, are_worth_it=is_frequent):
+        with tried_kernels(passes.device, are_worth_it=is_frequent), passes.threads.timed(windows.numel()):
             logits, seconds, size = self._pass_in_memory(windows, size, is_timed=is_timed)
         if trial is not None and trial.accepted and trial.candidate == torch.float16:
             return self._repeated_if_beyond_float16(windows, logits, trial, size)
         if not is_timed:
             return logits.float()
         with passes.lock:
-            passes.batch.record(size, len(windows), seconds)
+            if not passes.threads.is_trying:
+                passes.batch.record(size, len(windows), seconds)
             if trial is not None and trial.accepted is None and trial.shows_foreground(self._averaged(logits)):
                 coarse, coarse_seconds = _pass(self._forward, windows, size, trial.candidate)
                 trial.compare(self._averaged(logits), self._averaged(coarse), (seconds, coarse_seconds))

@@ -13,11 +13,12 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.imaging.arrays.storage import Opener, StoredCase, keep_open, open_array, open_case
 from autoseg.networks.device_types import device_type
+from autoseg.networks.threads import ThreadChoice, choose_threads, own_threads
 from autoseg.records.checkpoint import hash_of_cases
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.plan import Configuration, GrowingPatch, Plan, Split, TrainingSpec, model_hash
 from autoseg.records.workspace import Workspace
-from autoseg.system import measure_total_memory
+from autoseg.system import ThreadOption, measure_total_memory
 from autoseg.text import format_sizes
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, Batch, BatchStream, Share
@@ -213,3 +214,18 @@ def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
 def _bytes_for_cases(fold: Fold) -> int:
     """This machine's share, divided among the loaders of all processes here."""
     return int(RAM_FRACTION_FOR_CASES * measure_total_memory() / (LOADERS * fold.ranks.count_here))
+
+
+def choose_step_threads(fold: Fold, limit_seconds: float | None) -> ThreadChoice:
+    """Threads of training steps, as the user wants; else the fastest number where time ends the training, else all.
+
+    The weights that a seed gives depend on the number of threads. Processes that train together share the cores.
+
+    Args:
+        fold: Fold that is trained.
+        limit_seconds: Training time; None: the planned steps.
+    """
+    if fold.ranks.count > 1:
+        return own_threads()
+    default: ThreadOption = "all" if limit_seconds is None else "auto"
+    return choose_threads(fold.options.threads or default, fold.device)

@@ -35,7 +35,7 @@ from autoseg.training.folds.checkpointing import (
 )
 from autoseg.training.folds.earlier_training import check_same_training, forget_results
 from autoseg.training.folds.final_weights import choose_final_weights
-from autoseg.training.folds.fold import Fold, open_training_batches, open_validation_batches
+from autoseg.training.folds.fold import Fold, choose_step_threads, open_training_batches, open_validation_batches
 from autoseg.training.folds.history import log_line, read_history, write_history
 from autoseg.training.folds.writing import BackgroundWriter
 from autoseg.training.steps.compiling import choose_compiling
@@ -201,6 +201,7 @@ def _step_settings(fold: Fold, steps: int, limit_seconds: float | None, earlier:
         compiled=compiled,
         steps_left=steps,
         seconds_left=limit_seconds,
+        threads=choose_step_threads(fold, limit_seconds),
     )
 
 

@@ -78,17 +78,19 @@ def train_epoch(
         if progress >= 1.0 or run.stopped.is_set():
             break
         growing = run.choose_patch(clock, run.step)
-        cost += _step_cost(growing, clock)
-        batch = feed.take()
+        step_cost = _step_cost(growing, clock)
+        cost += step_cost
         rate = learning_rate(progress, run.spec)
         set_learning_rate(run.optimizer, rate)
-        queued.append(_queue_step(run, batch, progress))
-        run.step += 1
-        after_step(run.step)
-        if cost < run.spec.steps_per_epoch:
-            feed.fetch_next()
-        while len(queued) > max_queued:
-            losses.append(_read_loss(run, queued.popleft()))
+        with run.settings.threads.timed(step_cost):
+            batch = feed.take()
+            queued.append(_queue_step(run, batch, progress))
+            run.step += 1
+            after_step(run.step)
+            if cost < run.spec.steps_per_epoch:
+                feed.fetch_next()
+            while len(queued) > max_queued:
+                losses.append(_read_loss(run, queued.popleft()))
     losses += [_read_loss(run, step) for step in queued]
     waited, seconds = feed.waited_seconds(), max(time.monotonic() - began, 1e-9)
     return EpochResult(
@@ -121,7 +123,7 @@ def validate_epoch(
     for remaining in reversed(range(run.spec.validation_steps)):
         image, target, _, maps = feed.take()
         parts = torch.split(image, run.saving.samples or len(image))
-        with run.autocast():
+        with run.settings.threads.applied(), run.autocast():
             logits = torch.cat([network(part) for part in parts])
         losses.append(run.loss(logits, target, progress, maps))
         pseudo_dice.add(logits, target)

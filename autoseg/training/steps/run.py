@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from autoseg.networks.device_types import Stream
+from autoseg.networks.threads import ThreadChoice, own_threads
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.plan import GrowingPatch, TrainingSpec
@@ -64,6 +65,8 @@ class StepSettings:
     """Number of optimiser steps that remain, for that trial."""
     seconds_left: float | None = None
     """Training time that remains where it was promised, for that trial; None: the steps decide."""
+    threads: ThreadChoice = field(default_factory=own_threads)
+    """Threads of the processor that compute; the default leaves torch's own number."""
 
 
 @dataclass(frozen=True)
