@@ -10,6 +10,9 @@ from typing_extensions import override
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.plan import Configuration, Plan, TrainingSpec
 
+RESERVED_FRACTION = 0.2
+"""Part of a fold's time that planners keep for start-up and the final validation of whole volumes."""
+
 NUMBER_BYTES = 4
 """Bytes of a weight, and of a voxel of a preprocessed channel before compression."""
 

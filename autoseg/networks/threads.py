@@ -172,6 +172,11 @@ class ThreadChoice:
         """Seconds that trials of slower numbers have cost."""
 
     @property
+    def load(self) -> float:
+        """Cores that other programs used between the last two looks; 0 if nobody looks."""
+        return self._load
+
+    @property
     def is_trying(self) -> bool:
         """Whether a trial is under way, so that times of the pieces of work mean little to others."""
         return bool(self._left)

@@ -25,6 +25,7 @@ import math
 from collections.abc import Sequence
 
 from autoseg.costs.architectures import FORWARD_FRACTION
+from autoseg.costs.runs import RESERVED_FRACTION
 from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
@@ -41,9 +42,6 @@ DEFAULT_CPU_SECONDS_PER_FOLD = 3600.0
 
 MAX_STEPS = 250_000
 """nnU-Net's full schedule; more time is not used."""
-
-RESERVED_FRACTION = 0.2
-"""Part of the fold's time that is kept for start-up and the final validation of whole volumes."""
 
 NOMINAL_EPOCHS = 30
 """An epoch is a report to the user: often enough to look at, rarely enough to cost nothing."""

@@ -37,6 +37,7 @@ from autoseg.training.folds.earlier_training import check_same_training, forget_
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.folds.fold import Fold, choose_step_threads, open_training_batches, open_validation_batches
 from autoseg.training.folds.history import log_line, read_history, write_history
+from autoseg.training.folds.pace import Pace
 from autoseg.training.folds.writing import BackgroundWriter
 from autoseg.training.steps.compiling import choose_compiling
 from autoseg.training.steps.loop import train_epoch, validate_epoch
@@ -100,7 +101,10 @@ def train_until_done(
     state = _begin(fold, limit_seconds)
     run, clock = state.run, state.clock
 
+    pace = Pace(fold, len(state.history))
+
     def show(history: list[EpochHistory]) -> None:
+        pace.tell(history, run.settings.threads.load)
         after_epoch(history)
         state.writer.draw(partial(draw, list(history)))
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.costs.architectures import FORWARD_FRACTION, forward_macs
+from autoseg.costs.runs import RESERVED_FRACTION
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.plan import Configuration
 from autoseg.testing import synthetic_fingerprint
 from planners.rules.schedule import (
     DEFAULT_CPU_SECONDS_PER_FOLD,
-    RESERVED_FRACTION,
     is_limited,
     time_per_fold,
 )
