@@ -2,13 +2,14 @@
 
 A measurement takes ten seconds to a minute, so it is kept in the user's folder of caches, in a file for each machine:
 processor, threads, GPU and the versions of autoseg and torch. It is made again when the file is damaged, or when the
-machine is clearly busier or quieter than it was then, which the time of a fixed matrix product tells. torch is loaded
-in a process of its own, so that planning stays light.
+machine is clearly busier or quieter than it was then, which the load of other programs and the time of a fixed matrix
+product tell. torch is loaded in a process of its own, so that planning stays light.
 """
 
 import argparse
 import hashlib
 import logging
+import math
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import numpy as np
 
 from autoseg import DISTRIBUTION
 from autoseg.cli.planning_request import PlanningDevice, find_workspace
+from autoseg.core_load import MIN_LOAD, measure_others_load
 from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.errors import RecordError, UsageError
 from autoseg.pipeline import PlanningOptions
@@ -30,7 +32,7 @@ from autoseg.records.budget import Budget, KeptSpeed, MeasuredMachine, MeasuredT
 from autoseg.records.files import read_record, scratch_folder, write_record
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
-from autoseg.system import count_threads, gpu_busy_fraction, gpu_name, processor_name, user_cache_folder
+from autoseg.system import count_cores, count_threads, gpu_busy_fraction, gpu_name, processor_name, user_cache_folder
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -39,13 +41,19 @@ MAX_LOAD_RATIO = 2.0
 slowly (half of it is one network level or a fraction of the steps less), and what other programs do changes by the
 minute."""
 
+MAX_LOAD_CHANGE = 0.3
+"""Difference of the fractions of the cores that other programs use from which it is measured again."""
+
+LOAD_SECONDS = 0.2
+"""Time in which the load of other programs is measured."""
+
 MAX_GPU_BUSY_CHANGE = 0.3
 """Difference of the fractions of time in which a GPU works for others from which it is measured again."""
 
 _PRODUCT_SIZE = 768
 """Rows and columns of the matrices: a product of 4 ms on two cores, too large for caches of a single core."""
 
-_PRODUCT_SECONDS = 0.3
+_PRODUCT_SECONDS = 0.15
 """Time that products are repeated for."""
 
 _POINTS_PER_DIMENSION = 2
@@ -122,26 +130,38 @@ def find_speed(
     """
     machine = _describe_machine(device)
     path = _file_of(machine)
-    now = KeptSpeed(
-        machine=machine,
-        measured=datetime.now().astimezone().isoformat(timespec="minutes"),
-        product_seconds=time_product(),
-        gpu_busy_fraction=gpu_busy_fraction(device.gpu_index) if device.kind == "cuda" else None,
-        throughput=(),
-        has_large_patches=True,
-    )
+    now = _describe_moment(machine, device)
     kept = None if measure_again or path is None else _read_kept(path, now)
     points = () if kept is None else kept.throughput
     known = {point.architecture for point in points}
     missing = [name for name in architectures if name not in known]
     if missing:
         logger.info("measuring the speed of training and prediction (%s)", ", ".join(missing))
+        if device.kind == "cpu" and now.others_load >= MIN_LOAD:
+            logger.warning(
+                "warning: other programs use %.1f of %d cores: the speed is measured beside them, and the plan is made "
+                "for what they leave. End them and plan again, if training is to have the whole machine.",
+                now.others_load, count_cores(),
+            )  # fmt: skip
         with bar("measuring") as progress, scratch_folder("speed") as folder:
             points += measure_throughput(device.name, missing, folder, progress)
         _keep(now.model_copy(update={"throughput": points}), path)
     elif kept is not None:
         logger.info("using the speed measured on %s (--measure-again measures it again)", _describe_time(kept))
     return tuple(point for point in points if point.architecture in architectures)
+
+
+def _describe_moment(machine: MeasuredMachine, device: PlanningDevice) -> KeptSpeed:
+    """How busy the machine is now, without its speed."""
+    return KeptSpeed(
+        machine=machine,
+        measured=datetime.now().astimezone().isoformat(timespec="minutes"),
+        others_load=measure_others_load(LOAD_SECONDS) or 0.0,
+        product_seconds=time_product(),
+        gpu_busy_fraction=gpu_busy_fraction(device.gpu_index) if device.kind == "cuda" else None,
+        throughput=(),
+        has_large_patches=True,
+    )
 
 
 def _describe_machine(device: PlanningDevice) -> MeasuredMachine:
@@ -163,14 +183,15 @@ def _file_of(machine: MeasuredMachine) -> Path | None:
 
 
 def time_product() -> float:
-    """Mean seconds of a fixed matrix product, which tells how busy the processor is."""
+    """Seconds of a fixed matrix product without disturbance by others, which tells how fast the processor is now."""
     matrix = np.random.default_rng(0).standard_normal((_PRODUCT_SIZE, _PRODUCT_SIZE), dtype=np.float32)
     np.matmul(matrix, matrix)  # starts the threads
-    began, products = time.monotonic(), 0
-    while time.monotonic() - began < _PRODUCT_SECONDS:
+    end, shortest = time.monotonic() + _PRODUCT_SECONDS, math.inf
+    while time.monotonic() < end or math.isinf(shortest):
+        began = time.perf_counter()
         np.matmul(matrix, matrix)
-        products += 1
-    return (time.monotonic() - began) / products
+        shortest = min(shortest, time.perf_counter() - began)
+    return shortest
 
 
 def _read_kept(path: Path, now: KeptSpeed) -> KeptSpeed | None:
@@ -197,11 +218,15 @@ def _read_kept(path: Path, now: KeptSpeed) -> KeptSpeed | None:
 
 def _describe_change(kept: KeptSpeed, now: KeptSpeed) -> str:
     """How much busier or quieter the machine is now; empty where it is about the same."""
+    cores = count_cores()
+    if now.machine.device == "cpu" and abs(now.others_load - kept.others_load) > MAX_LOAD_CHANGE * cores:
+        word = "busier" if now.others_load > kept.others_load else "quieter"
+        return f"the machine is {word} (others use {now.others_load:.1f} of {cores} cores, {kept.others_load:.1f} then)"
     ratio = now.product_seconds / kept.product_seconds
     if not 1 / MAX_LOAD_RATIO < ratio < MAX_LOAD_RATIO:
         factor = f"{max(ratio, 1 / ratio):.1f} times"
-        return f"the machine is busier (a product takes {factor} as long)" if ratio > 1 else (
-            f"the machine is quieter (a product took {factor} as long)"
+        return f"the machine is slower (a product takes {factor} as long)" if ratio > 1 else (
+            f"the machine is faster (a product took {factor} as long)"
         )  # fmt: skip
     then, busy = kept.gpu_busy_fraction, now.gpu_busy_fraction
     if then is not None and busy is not None and abs(busy - then) > MAX_GPU_BUSY_CHANGE:

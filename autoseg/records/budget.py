@@ -70,6 +70,8 @@ class KeptSpeed(Record):
     """Date and time of the measurement, ISO 8601."""
     product_seconds: PositiveFloat
     """Seconds of a fixed matrix product, right before the measurement."""
+    others_load: Annotated[float, Field(ge=0)] = Field(default=0.0, exclude_if=lambda value: value == 0.0)
+    """Cores that other programs used, right before the measurement; 0 also in files of older versions."""
     gpu_busy_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
     """Fraction of time in which the GPU worked for others, right before the measurement; None: not known."""
     throughput: tuple[Throughput, ...]

@@ -6,14 +6,18 @@ prediction is measured from windows in memory to logits in memory.
 On a GPU each network is measured on a small and on a large patch. A step of a small one takes as long as its kernels
 need to be launched, whatever they compute, so it says little about a large one: time = launches + multiply-accumulates
 / speed, two measurements and two unknowns. On a CPU launches do not count, and the small patch says enough.
+
+Beside other programs a network is measured with as many threads as a training would take, and what they have slowed
+down for a moment is left out: what counts is the speed that a training will have.
 """
 
 import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from statistics import mean
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -24,6 +28,7 @@ from autoseg.costs.architectures import ARCHITECTURES, forward_macs, list_operat
 from autoseg.errors import TrainingError
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory, release_cached_memory
+from autoseg.networks.threads import choose_threads
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec, Sizes
@@ -50,6 +55,12 @@ SECONDS_PER_PLANNED_STEP = 2.0
 
 PREDICTION_BATCH = 8
 """Windows per network pass that prediction takes for patches of the measured size."""
+
+SECONDS_PER_BLOCK = 0.15
+"""Steps or passes are timed together until so much time is over; blocks are compared with each other."""
+
+MAX_SLOWDOWN = 1.5
+"""A block that takes so many times as long as the shortest one was disturbed by other programs, and does not count."""
 
 STEPS_PER_EPOCH = 8
 """Steps between two moments in which the host waits for a GPU; the next batch is fetched ahead only within an epoch."""
@@ -220,34 +231,51 @@ def _training_seconds(
     spec = configuration.training.model_copy(update={"steps_per_epoch": steps_per_epoch, "warmup_fraction": 1.0})
     clock = Clock(total_steps=1_000_000_000, limit_seconds=None)
     configuration = configuration.model_copy(update={"training": spec})
-    network = build_initial_network(configuration, seed=0)
-    run = start_run(network, configuration, encoding, StepSettings(device, choose_dtype("auto", device)))
+    settings = StepSettings(device, choose_dtype("auto", device), threads=choose_threads("auto", device))
+    run = start_run(build_initial_network(configuration, seed=0), configuration, encoding, settings)
     workers = default_workers(device)
     is_gpu = row.is_gpu
     with closing(_open_batches(configuration, encoding, workers, intensity_on_device=is_gpu)) as batches:
-        # sets up kernels, and uses up what was ready
-        for _ in range(math.ceil((1 + BATCHES_AHEAD_PER_WORKER * workers) / steps_per_epoch)):
+        # sets up kernels and threads, and uses up what was ready
+        for _ in range(math.ceil((2 + BATCHES_AHEAD_PER_WORKER * workers) / steps_per_epoch)):
             train_epoch(run, batches, clock, _ignore)
-        began, steps = time.monotonic(), 0
-        while steps == 0 or time.monotonic() - began < at_least_seconds:
-            train_epoch(run, batches, clock, _ignore)  # mean of the loss waits for a GPU to finish
-            steps += steps_per_epoch
-        return (time.monotonic() - began) / steps, run
+        # the mean of the loss waits for a GPU to finish
+        seconds = undisturbed_seconds(lambda: train_epoch(run, batches, clock, _ignore), at_least_seconds)
+        return seconds / steps_per_epoch, run
+
+
+def undisturbed_seconds(piece: Callable[[], object], at_least_seconds: float) -> float:
+    """Mean seconds of a piece of work that is repeated; blocks of it that others have slowed down are left out.
+
+    Args:
+        piece: Work that takes about the same time whenever it is called.
+        at_least_seconds: Time that it is repeated for, once at least.
+    """
+    blocks: list[float] = []
+    began = now = time.monotonic()
+    while not blocks or now - began < at_least_seconds:
+        block_began, pieces = now, 0
+        while pieces == 0 or now - block_began < min(SECONDS_PER_BLOCK, at_least_seconds):
+            piece()
+            pieces += 1
+            now = time.monotonic()
+        blocks.append((now - block_began) / pieces)
+    return mean(seconds for seconds in blocks if seconds <= MAX_SLOWDOWN * min(blocks))
 
 
 @torch.inference_mode()
 def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
     """Seconds of one network pass; the logits' way back to the CPU waits for a GPU to finish."""
     run.network.eval()
-    began, passes = time.monotonic(), -1
-    while passes < 1 or time.monotonic() - began < SECONDS_PER_PREDICTION:
+
+    def predict() -> None:
         with run.autocast():
             logits = run.network(windows.to(run.settings.device, memory_format=run.layout))
         logits.to("cpu", torch.float32)
-        passes += 1
-        if passes == 0:  # the first one sets up kernels
-            began = time.monotonic()
-    return (time.monotonic() - began) / passes
+
+    with run.settings.threads.applied():
+        predict()  # sets up kernels
+        return undisturbed_seconds(predict, SECONDS_PER_PREDICTION)
 
 
 def _open_batches(

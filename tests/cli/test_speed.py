@@ -22,6 +22,7 @@ class Machine:
         self.macs_per_second = 1e9
         self.product_seconds = 0.004
         self.gpu_busy_fraction = 0.0
+        self.load: float | None = 0.0
         self.measured: list[tuple[str, ...]] = []
 
     def measure(self, _device, architectures, _folder, _progress):
@@ -42,6 +43,8 @@ def machine(monkeypatch, caplog):
     monkeypatch.setattr(speed, "measure_throughput", machine.measure)
     monkeypatch.setattr(speed, "time_product", lambda: machine.product_seconds)
     monkeypatch.setattr(speed, "gpu_busy_fraction", lambda _index: machine.gpu_busy_fraction)
+    monkeypatch.setattr(speed, "measure_others_load", lambda _seconds: machine.load)
+    monkeypatch.setattr(speed, "count_cores", lambda: 2)
     monkeypatch.setattr(speed, "gpu_name", lambda index: f"GPU {index}")
     return machine
 
@@ -79,8 +82,8 @@ def test_the_user_can_ask_for_a_new_measurement(machine):
 @pytest.mark.parametrize(
     ("factor", "said"),
     [
-        (2.5, "the machine is busier (a product takes 2.5 times as long) than when its speed was measured on 20"),
-        (0.4, "the machine is quieter (a product took 2.5 times as long) than when its speed was measured on 20"),
+        (2.5, "the machine is slower (a product takes 2.5 times as long) than when its speed was measured on 20"),
+        (0.4, "the machine is faster (a product took 2.5 times as long) than when its speed was measured on 20"),
     ],
 )
 def test_another_load_is_measured_again(machine, caplog, factor, said):
@@ -100,6 +103,38 @@ def test_a_little_more_or_less_to_do_changes_nothing(machine, factor):
     machine.product_seconds *= factor
     machine.find_speed("unet")
     assert len(machine.measured) == 1
+
+
+def test_a_busy_machine_is_said_and_measured_again_when_it_is_quiet(machine, caplog):
+    machine.load = 1.0
+    machine.find_speed("unet")
+    assert "other programs use 1.0 of 2 cores: the speed is measured beside them" in caplog.text
+    machine.load = 0.9
+    machine.find_speed("unet")
+    assert len(machine.measured) == 1
+    machine.load, machine.macs_per_second = 0.1, 3e9
+    assert machine.find_speed("unet")[0].macs_per_second == 3e9
+    assert "the machine is quieter (others use 0.1 of 2 cores, 1.0 then) than when its speed was" in caplog.text
+    machine.load = 1.2
+    machine.find_speed("unet")
+    assert "the machine is busier (others use 1.2 of 2 cores, 0.1 then) than when its speed was" in caplog.text
+    assert len(machine.measured) == 3
+
+
+def test_a_load_that_the_system_does_not_show_is_none(machine, caplog):
+    machine.load = None
+    machine.find_speed("unet")
+    machine.find_speed("unet")
+    assert len(machine.measured) == 1
+    assert "other programs" not in caplog.text
+
+
+def test_the_processor_may_be_busy_while_a_gpu_is_measured(machine, caplog):
+    machine.find_speed("unet", device=GPU)
+    machine.load = 2.0
+    machine.find_speed("unet", device=GPU)
+    assert len(machine.measured) == 1
+    assert "other programs" not in caplog.text
 
 
 def test_a_gpu_that_works_for_others_is_measured_again(machine, caplog):

@@ -42,7 +42,7 @@ def test_every_loss_of_the_records_can_be_asked_for():
 def test_options_reach_the_training(workspace, asked, tmp_path):
     words = (
         "--loss focal --mirror-axes z,x --lr 0.003 --optimizer adamw --warmup 0.05 --compile off --pretrained m "
-        "--weight-average .99 "
+        "--weight-average .99 --threads 3 "
         "--freeze-encoder --tracking mlflow --epochs 3 --steps-per-epoch 5 --max-time 10min --precision fp32 --seed 4 "
         "-j 2 --device cpu --restart"
     )
@@ -54,7 +54,7 @@ def test_options_reach_the_training(workspace, asked, tmp_path):
         "device": "cpu", "devices": 1, "precision": "fp32", "epochs": 3, "steps_per_epoch": 5,
         "max_time_seconds": 600.0, "restart": True, "seed": 4, "workers": 2, "loss": "focal", "mirror_axes": (0, 2),
         "learning_rate": 0.003, "optimizer": "adamw", "warmup_fraction": 0.05, "compile": "off",
-        "weight_average_decay": 0.99,
+        "weight_average_decay": 0.99, "threads": 3,
         "freeze_encoder": True, "tracking": "mlflow",
     }  # fmt: skip
     assert options.pretrained.name == "m"
