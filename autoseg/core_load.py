@@ -10,8 +10,11 @@ import psutil
 
 from autoseg.system import container_core_limit
 
-WORKING = ("user", "nice", "system", "irq", "softirq", "steal")
+WORKING = ("user", "system", "irq", "softirq", "steal")
 """Times of a core in which it worked, here or for another guest of the same hardware; guests' own are among `user`."""
+
+POLITE = "nice"
+"""Time of a core that went to programs which give way to others; they count for programs that give way as well."""
 
 MIN_LOAD = 0.25
 """Cores that other programs use from which on they count: less is what a desktop does all the time."""
@@ -23,7 +26,8 @@ class CoreTimes:
 
     wall_seconds: float
     busy_seconds: float
-    """Time that the cores which this process may use have worked, for whatever program, summed over cores."""
+    """Time that the cores which this process may use have worked for programs that give way to no other, summed over
+    cores; for a process that gives way itself (nice), for all programs."""
     own_seconds: float
     """Time that they have worked for this process, its worker processes not included."""
     cores: int
@@ -33,11 +37,12 @@ class CoreTimes:
 def read_core_times() -> CoreTimes | None:
     """Read the clocks of all cores that this process may use; None where the system does not show them."""
     try:
-        cores = psutil.cpu_times(percpu=True)
-        usable = _usable_cores(len(cores))
+        cores, process = psutil.cpu_times(percpu=True), psutil.Process()
+        usable = _usable_cores(process, len(cores))
+        names = (*WORKING, POLITE) if process.nice() > 0 else WORKING
     except (AttributeError, OSError, psutil.Error):  # a sandbox without /proc
         return None
-    busy = sum(getattr(cores[number], name, 0.0) for number in usable for name in WORKING)
+    busy = sum(getattr(cores[number], name, 0.0) for number in usable for name in names)
     return CoreTimes(time.perf_counter(), busy, time.process_time(), len(usable))
 
 
@@ -64,8 +69,7 @@ def free_cores(load: float, cores: int) -> float:
     return cores - load if limit is None else min(cores - load, limit)
 
 
-def _usable_cores(count: int) -> list[int]:
+def _usable_cores(process: psutil.Process, count: int) -> list[int]:
     """Numbers of the cores that this process may use; all, where the container numbers its own."""
-    process = psutil.Process()
     bound = process.cpu_affinity() if hasattr(process, "cpu_affinity") else None  # macOS binds no process to cores
     return list(bound) if bound and max(bound) < count else list(range(count))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -31,17 +32,22 @@ def test_a_limit_of_the_container_leaves_no_more_cores(monkeypatch: pytest.Monke
     assert free_cores(63.5, 64) == 0.5
 
 
-def test_cores_that_this_process_may_not_use_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = [psutil.cpu_times()._replace(user=number, nice=0, system=0, idle=50) for number in (10.0, 200.0, 3000.0)]
-    for name in ("irq", "softirq", "steal"):
-        times = [core._replace(**{name: 0.0}) if hasattr(core, name) else core for core in times]
+@pytest.mark.parametrize(("own_nice", "busy"), [(0, 3016.0), (-5, 3016.0), (10, 3096.0)])
+def test_cores_that_this_process_may_not_use_and_polite_programs_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, own_nice: int, busy: float
+) -> None:
+    times = [
+        SimpleNamespace(user=user, nice=40.0, system=1.0, idle=50.0, iowait=7.0, irq=0.5, softirq=0.5, steal=1.0)
+        for user in (10.0, 200.0, 3000.0)
+    ]
     monkeypatch.setattr(psutil, "cpu_times", lambda *, percpu: times)
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: [0, 2], raising=False)
+    monkeypatch.setattr(psutil.Process, "nice", lambda _: own_nice)
 
     read = read_core_times()
 
     assert read is not None
-    assert (read.busy_seconds, read.cores) == (3010.0, 2)
+    assert (read.busy_seconds, read.cores) == (busy, 2)
 
 
 def test_a_system_that_shows_nothing_has_no_load(monkeypatch: pytest.MonkeyPatch) -> None:

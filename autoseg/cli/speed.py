@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from autoseg import DISTRIBUTION
 from autoseg.cli.planning_request import PlanningDevice, find_workspace
@@ -51,7 +52,7 @@ MAX_GPU_BUSY_CHANGE = 0.3
 """Difference of the fractions of time in which a GPU works for others from which it is measured again."""
 
 _PRODUCT_SIZE = 768
-"""Rows and columns of the matrices: a product of 4 ms on two cores, too large for caches of a single core."""
+"""Rows and columns of the matrices: a product of 8 ms on one core, too large for its caches."""
 
 _PRODUCT_SECONDS = 0.15
 """Time that products are repeated for."""
@@ -185,12 +186,12 @@ def _file_of(machine: MeasuredMachine) -> Path | None:
 def time_product() -> float:
     """Seconds of a fixed matrix product without disturbance by others, which tells how fast the processor is now."""
     matrix = np.random.default_rng(0).standard_normal((_PRODUCT_SIZE, _PRODUCT_SIZE), dtype=np.float32)
-    np.matmul(matrix, matrix)  # starts the threads
     end, shortest = time.monotonic() + _PRODUCT_SECONDS, math.inf
-    while time.monotonic() < end or math.isinf(shortest):
-        began = time.perf_counter()
-        np.matmul(matrix, matrix)
-        shortest = min(shortest, time.perf_counter() - began)
+    with threadpool_limits(1):  # several would wait for each other
+        while time.monotonic() < end or math.isinf(shortest):
+            began = time.perf_counter()
+            np.matmul(matrix, matrix)
+            shortest = min(shortest, time.perf_counter() - began)
     return shortest
 
 
