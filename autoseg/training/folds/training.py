@@ -54,7 +54,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 COMPARISON_FRACTION = 0.01
 """Fraction of a promised training time that is kept for choosing between last and averaged weights."""
 
-
 STOPPING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 """Signals after which a training writes a checkpoint and ends; Windows has only some of them."""
 
@@ -99,9 +98,7 @@ def train_until_done(
         The record of the final weights, or of the last checkpoint when a signal stopped the training.
     """
     state = _begin(fold, limit_seconds)
-    run, clock = state.run, state.clock
-
-    pace = Pace(fold, len(state.history))
+    run, clock, pace = state.run, state.clock, Pace(fold, len(state.history))
 
     def show(history: list[EpochHistory]) -> None:
         pace.tell(history, run.settings.threads.load)
