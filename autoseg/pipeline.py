@@ -9,14 +9,13 @@ Tested in tests/pipeline/test_order.py and tests/pipeline/test_phantom_run.py.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.costs.preprocessing import MIN_RESAMPLING_SECONDS, preprocessing_memory_bytes, resampling_seconds
-from autoseg.costs.runs import run_costs
-from autoseg.errors import RecordError, UsageError
+from autoseg.errors import UsageError
 from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.datasets.labels.absent_labels import labels_lost_in_preprocessing, labels_without_training_case
 from autoseg.imaging.datasets.labels.label_reading import AS_LABEL_VALUES, ReadingOptions
@@ -28,27 +27,26 @@ from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import write_provenance
 from autoseg.records.budget import Budget
 from autoseg.records.dataset import DatasetDescription, LabelValues, OrientationName
-from autoseg.records.files import Record, read_record, real_path, relative_path, write_record
+from autoseg.records.files import holds_record, real_path, relative_path, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits, Target
 from autoseg.records.selection import Selection
 from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
-from autoseg.stages.describe import describe_dataset
+from autoseg.stages.candidates import TrialRequest, outline_trials
+from autoseg.stages.describe import describe_dataset, log_description
 from autoseg.stages.fingerprint import extract_fingerprint
-from autoseg.stages.plan import make_plan, read_kept_plan
+from autoseg.stages.plan import make_plan, read_kept_plan, warn_of_edits
 from autoseg.stages.preprocess import preprocess_dataset, refuse_absurd_sizes
-from autoseg.stages.split import keep_edited_splits, make_splits
+from autoseg.stages.split import keep_edited_splits, make_splits, tell_of_kept_splits
 from autoseg.stages.train_all import (
     check_training_device,
-    describe_time,
-    finished_trainings,
+    describe_trainings,
     train_folds,
     train_folds_on_cluster,
-    training_order,
 )
-from autoseg.system import count_cores, free_disk_bytes
-from autoseg.text import format_folds, format_memory
+from autoseg.system import count_cores
+from autoseg.trials.sentences import describe_trials
 from autoseg.worker_memory import limit_workers
 
 if TYPE_CHECKING:
@@ -77,6 +75,10 @@ class PlanningOptions:
     preprocess: bool = True
     keep_plan: bool = False
     """Whether plan.json of the workspace is used as it is, for example edited by hand."""
+    trial_seconds: float | None = None
+    """Time for trials of several candidates on fold 0, the best of which is planned; None: rules decide."""
+    trial_device: str = "auto"
+    """Device that trains them: a name of `choose_device`."""
     max_memory: int | None = None
     """Memory in bytes that worker processes may take together; None: what is free."""
     resampling_device: str | None = None
@@ -130,7 +132,7 @@ def check_dataset(
             reading=options.reading, orientation=options.orientation, skip_faulty=options.skip_faulty,
             workers=workers, max_memory=options.max_memory, progress=progress,
         )  # fmt: skip
-    _log_description(description)
+    log_description(description)
     return description
 
 
@@ -144,7 +146,7 @@ def plan_dataset(
     workers: Workers | None = 1,
     bar: ProgressBar = no_bar,
 ) -> Plan:
-    """Describe, fingerprint, plan, split and preprocess a dataset; does not load torch.
+    """Describe, fingerprint, plan, split and preprocess a dataset; loads torch only where trials decide.
 
     Args:
         dataset: Folder or list file.
@@ -165,6 +167,7 @@ def plan_dataset(
         description = check_dataset(dataset, options, workers=workers, bar=bar)
     planned = decide_plan(description, workspace, budget, options, workers=workers, bar=bar)
     if options.write:
+        planned = decide_by_trials(planned, workspace, options, workers=workers, bar=bar)
         write_plan(planned, workspace, options, workers=workers, bar=bar)
     return planned.plan
 
@@ -199,10 +202,55 @@ def decide_plan(
     if splits is made and any(files.fold is not None for files in description.cases):
         logger.info("note: %s --folds and --group-by are for datasets without folds.", made.reason)
     if splits is not made:
-        _tell_of_kept_splits(workspace, splits, fingerprint)
+        tell_of_kept_splits(workspace, splits, fingerprint)
     for warning in labels_without_training_case(fingerprint, splits):
         logger.warning("warning: %s", warning)
     return PlannedDataset(description, fingerprint, plan, splits)
+
+
+def decide_by_trials(
+    planned: PlannedDataset,
+    workspace: Workspace,
+    options: PlanningOptions,
+    *,
+    workers: Workers | None = 1,
+    bar: ProgressBar = no_bar,
+) -> PlannedDataset:
+    """Replace the plan of the rules by that of the best candidate on fold 0, where the user gives time for trials.
+
+    Raises:
+        UsageError: If the time is too short for two candidates; names the time that suffices.
+        PlanningError: If there are not two candidates to choose from.
+        TrainingError: If a signal interrupted the trials, or no candidate could be trained.
+        LockedError: If another process plans the workspace or trains in it.
+    """
+    request = request_trials(planned, options)
+    if request is None:
+        return planned
+    from autoseg.stages.trials import TrialTools, try_plans  # loads torch
+
+    needed = preprocessing_memory_bytes(planned.plan, planned.fingerprint)
+    processes = limit_workers(workers or count_cores(), needed, options.max_memory, "preprocessing")
+    resampler = _choose_resampler(planned, options, processes, needed)
+    tools = TrialTools(device=options.trial_device, workers=processes, resampler=resampler, bar=bar)
+    plan = try_plans(request, workspace, tools, keep_arrays=options.preprocess)
+    return replace(planned, plan=plan)
+
+
+def request_trials(planned: PlannedDataset, options: PlanningOptions) -> TrialRequest | None:
+    """What trials decide about, where the user gives time for them; None: rules decide."""
+    if options.trial_seconds is None:
+        return None
+    return TrialRequest(
+        description=planned.description,
+        fingerprint=planned.fingerprint,
+        splits=planned.splits,
+        rules=planned.plan,
+        budget=planned.plan.budget,
+        planner=options.planner,
+        target=options.target,
+        seconds=options.trial_seconds,
+    )
 
 
 def write_plan(
@@ -229,10 +277,10 @@ def write_plan(
         workspace.plan: plan,
     }
     with lock(workspace.planning_lock, "planned"):
-        if any(_is_other_record(record, path) for path, record in records.items()):
+        if not all(holds_record(path, record) for path, record in records.items()):
             refuse_trainings(workspace, "Planning again would change what is trained.")
         if not options.keep_plan:
-            _warn_of_edits(workspace, plan)
+            warn_of_edits(workspace, plan)
         for path, record in records.items():
             write_record(record, path)
         write_provenance(workspace.provenance("plan"), workspace)
@@ -267,14 +315,6 @@ def _preprocess(
         )
     for warning in labels_lost_in_preprocessing(workspace, plan, planned.fingerprint):
         logger.warning("warning: %s", warning)
-
-
-def _is_other_record(record: Record, path: Path) -> bool:
-    """Whether a file does not hold this record."""
-    try:
-        return read_record(type(record), path) != record
-    except RecordError:  # missing, of another version, or damaged
-        return True
 
 
 def run_pipeline(
@@ -317,9 +357,14 @@ def run_pipeline(
     if description is None:
         description = check_dataset(dataset, planning, workers=options.workers, bar=bar)
     planned = decide_plan(description, workspace, budget, planning, workers=options.workers, bar=bar)
-    for line in describe_run(planned, workspace, options.folds):
+    trials = request_trials(planned, planning)
+    for line in describe_run(planned, workspace, options.folds, trials):
         logger.info("%s", line)
     check_training_device(planned.plan, options.device)
+    if trials is not None:
+        planned = decide_by_trials(planned, workspace, planning, workers=options.workers, bar=bar)
+        for line in describe_run(planned, workspace, options.folds):
+            logger.info("%s", line)
     write_plan(planned, workspace, planning, workers=options.workers, bar=bar)
     folds = options.folds or planned.fold_names
     if isinstance(options.workers, DaskCluster):
@@ -333,62 +378,21 @@ def run_pipeline(
     return selection, failures
 
 
-def describe_run(planned: PlannedDataset, workspace: Workspace, folds: Sequence[str] = ()) -> list[str]:
-    """Say what a run of these folds (empty: all) will do: trainings, time and disk.
+def describe_run(
+    planned: PlannedDataset, workspace: Workspace, folds: Sequence[str] = (), trials: TrialRequest | None = None
+) -> list[str]:
+    """Say what a run of these folds (empty: all) will do: trials, trainings, time and disk.
 
     Raises:
-        UsageError: If one of the folds does not exist.
+        UsageError: If one of the folds does not exist, or the time for trials is too short.
+        PlanningError: If there are no two candidates for trials.
     """
     known = [*dict.fromkeys((*planned.fold_names, "all"))]
     for fold in folds:
         if fold not in known:
             raise UsageError(f"fold {fold!r} does not exist; this dataset has {', '.join(known)}")
-    plan, folds = planned.plan, folds or planned.fold_names
-    order = training_order(plan)
-    costs = run_costs(plan, planned.fingerprint, order, folds, finished_trainings(workspace, plan))
-    finished = f"; {len(costs.finished)} of them finished earlier" if costs.finished else ""
-    free = free_disk_bytes(workspace.root)
-    lines = [
-        f"This run trains {len(order)} configuration{'s' if len(order) > 1 else ''} ({', '.join(order)}) on "
-        f"{format_folds(folds)}: {len(costs.trainings)} training{'s' if len(costs.trainings) > 1 else ''}{finished}.",
-        describe_time(plan, costs),
-        f"Disk: at most {format_memory(costs.disk_bytes)} in {workspace.root}; {format_memory(free)} are free.",
-    ]
-    if costs.disk_bytes > free:
-        lines.append("The disk may be too small: make room, or choose another place with -w.")
-    return lines
-
-
-def _warn_of_edits(workspace: Workspace, plan: Plan) -> None:
-    """Warn that a plan for the same budget and planner, but with other decisions, is replaced."""
-    try:
-        earlier = read_record(Plan, workspace.plan)
-    except RecordError:  # missing, of another version, or damaged: nothing to keep
-        return
-    if earlier != plan and (earlier.budget, earlier.planner) == (plan.budget, plan.planner):
-        logger.warning(
-            "warning: %s is replaced: it was edited, or the data or the rules changed (--keep-plan keeps it)",
-            workspace.plan,
-        )
-
-
-def _tell_of_kept_splits(workspace: Workspace, splits: Splits, fingerprint: Fingerprint) -> None:
-    used = {case for fold in splits.folds for case in (*fold.training, *fold.validation)}
-    unused = len({case.case for case in fingerprint.cases} - used)
-    logger.warning(
-        "warning: %s was edited by hand and is kept, with %d folds%s; --folds and --group-by do not change it, delete "
-        "it to get new folds",
-        workspace.splits, len(splits.folds), f" that leave out {unused} cases" if unused else "",
-    )  # fmt: skip
-
-
-def _log_description(description: DatasetDescription) -> None:
-    logger.info(
-        "%s: %d cases, channels %s, labels %s",
-        description.name, len(description.cases), ", ".join(description.channel_names),
-        ", ".join(name for name in description.labels if name not in ("background", "ignore")),
-    )  # fmt: skip
-    for note in description.notes:
-        logger.info("note: %s", note)
-    for warning in description.warnings:
-        logger.warning("warning: %s %s: %s", warning.case, warning.file, warning.what)
+    names = folds or planned.fold_names
+    if trials is None:
+        return describe_trainings(workspace, planned.plan, planned.fingerprint, names)
+    seconds = next(iter(planned.plan.configurations.values())).training.time_per_fold_seconds
+    return describe_trials(outline_trials(trials), len(names), seconds)

@@ -6,7 +6,9 @@ autoseg's own planners are found in the same way. A package adds one by naming i
     mine = "my_package.planner:plan"
 
 A function `architectures(budget)` beside it, in the same module, says which kinds of networks it may plan, so that
-only their speed is measured. `autoseg.testing.planner_violations` checks both.
+only their speed is measured. `autoseg.testing.planner_violations` checks both. A function
+`candidates(name, plan, trial_seconds)` says what is tried where the user asks for trials, and
+`tried_architectures(budget)` which kinds of networks these may have, if they are others.
 """
 
 import sys
@@ -20,6 +22,7 @@ from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
+from autoseg.records.trials import Candidate
 
 GROUP = "autoseg.planners"
 
@@ -67,6 +70,36 @@ def find_planner(name: str) -> Planner:
         raise PlanningError(f"The planner '{name}' of package '{package}': {entry.value} is not a function.")
     found: Planner = planner
     return found
+
+
+def find_candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
+    """What is tried where trials decide, best first.
+
+    Args:
+        name: Name of an installed planner; `candidates(name, plan, trial_seconds)` in its module says what is tried.
+            Each of its configurations without a cascade, where there is no such function.
+        plan: What this planner plans.
+        trial_seconds: Time of all trials together.
+    """
+    declare = getattr(sys.modules.get(find_planner(name).__module__), "candidates", None)
+    if declare is not None:
+        return tuple(declare(name, plan, trial_seconds))
+    return tuple(
+        Candidate(name=f"{name}-{key}", planner=name, configuration=key)
+        for key, configuration in plan.configurations.items()
+        if configuration.previous_configuration is None
+    )
+
+
+def find_tried_architectures(name: str, budget: Budget) -> tuple[Architecture, ...]:
+    """Kinds of networks that the trials of a planner may have, in the order of `Architecture`."""
+    planner = find_planner(name)
+    declare = getattr(sys.modules.get(planner.__module__), "tried_architectures", None)
+    if declare is None:
+        return find_architectures(planner, budget)
+    declared = declare(budget)
+    every: tuple[Architecture, ...] = get_args(Architecture)
+    return tuple(architecture for architecture in every if architecture in declared)
 
 
 def find_architectures(planner: Planner, budget: Budget) -> tuple[Architecture, ...]:

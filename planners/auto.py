@@ -20,7 +20,9 @@ from autoseg.records.encoders import explain_missing_weights
 from autoseg.records.fingerprint import Fingerprint, is_photographs
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Decision, Plan
+from autoseg.records.trials import Candidate
 from planners import pretrained_2d, residual_encoder, unet, unext
+from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.preset import Preset
 from planners.rules import Decided
@@ -34,6 +36,9 @@ MAX_BATCH = {2: 32, 3: 8}
 
 RELATIVE_TIME = {"resenc-l": 3.0, "resenc-xl": 5.0}
 """Duration of a training relative to resenc-m on the same GPU, as published: 12, 35 and 66 hours on an A100."""
+
+TRIED: Mapping[str, tuple[str, ...] | None] = {"unet": None, "unext": None, "resenc-m": None}
+"""Planners that trials try, the most promising first, with the configurations that each has; None: all."""
 
 MAX_SPACING_RATIO = 2.0
 """Up to this ratio of the largest to the smallest spacing a 2D network sees nothing that a 3D network lacks."""
@@ -124,6 +129,16 @@ def architectures(budget: Budget) -> tuple[Architecture, ...]:
     if budget.latency_seconds is not None:
         names = ("unet", "unext") if is_limited else ("unet", "residual_unet", "unext")
     return (*names, "efficientnet_unet") if is_limited and budget.installed_weights else names
+
+
+def tried_architectures(_budget: Budget) -> tuple[Architecture, ...]:
+    """Kinds of networks that trials may plan."""
+    return ("unet", "residual_unet", "unext")
+
+
+def candidates(_name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
+    """What is tried where trials decide; see `planners.candidates`."""
+    return list_candidates(TRIED, plan, unet.WIDTHS, trial_seconds)
 
 
 def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Decided[Preset]) -> Plan:

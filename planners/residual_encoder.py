@@ -15,11 +15,13 @@ from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Plan
+from autoseg.records.trials import Candidate
+from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.preset import Preset, check_options
 from planners.rules.memory import MemoryReference
 from planners.rules.topology import Topology, features_per_level
-from planners.unet import choose_widths
+from planners.unet import WIDTHS, choose_widths
 
 ENCODER_BLOCKS = (1, 3, 4, 6)
 """Residual blocks of the first levels; deeper levels have as many as the last one here."""
@@ -69,6 +71,11 @@ def plan_xl(fingerprint: Fingerprint, budget: Budget) -> Plan:
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that may be planned for a budget."""
     return ("residual_unet",)
+
+
+def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
+    """What is tried where trials decide; see `planners.candidates`."""
+    return list_candidates({name: None}, plan, WIDTHS, trial_seconds)
 
 
 def make_residual_preset(name: str, options: Mapping[str, str]) -> Preset:

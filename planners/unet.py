@@ -14,6 +14,8 @@ from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Plan
+from autoseg.records.trials import Candidate
+from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.preset import Preset, check_options, whole_number
 from planners.rules import Decided
@@ -63,6 +65,11 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that may be planned for a budget."""
     return ("unet",)
+
+
+def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
+    """What is tried where trials decide; see `planners.candidates`."""
+    return list_candidates({name: None}, plan, WIDTHS, trial_seconds)
 
 
 def make_unet_preset(options: Mapping[str, str]) -> Preset:

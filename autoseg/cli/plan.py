@@ -266,6 +266,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="longest prediction of a median case, such as 5s; sizes the network",
     )
     group.add_argument(
+        "--trials",
+        type=duration,
+        default=None,
+        metavar="TIME",
+        help="train several networks for so long together on fold 0, such as 10min, and plan the best one (default: "
+        "rules decide)",
+    )
+    group.add_argument(
         "--measure-again",
         action="store_true",
         help="measure the speed of this machine again instead of using what was measured for an earlier plan",

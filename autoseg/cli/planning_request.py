@@ -32,7 +32,7 @@ _DIMENSIONS = (2, 3)
 
 _DECIDING = (
     "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
-    "progressive", "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs",
+    "progressive", "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs", "trials",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
 
@@ -83,6 +83,7 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
     if arguments.keep_plan:
         return _keep_plan(arguments)
     device = find_device(arguments.device, arguments.devices or 1)
+    _check_trials(arguments, device)
     model = None if arguments.like is None else _read_model(arguments)
     budget = Budget(
         device=device.kind,
@@ -99,6 +100,23 @@ def read_request(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions
     options = replace(_read_options(arguments, model), resampling_device=device.resampling_name)
     find_planner(options.planner)  # an unknown name is refused before the dataset is checked
     return budget, options, device
+
+
+def _check_trials(arguments: argparse.Namespace, device: PlanningDevice) -> None:
+    """Refuse trials beside options that leave nothing to try, or that they do not work with."""
+    if arguments.trials is None:
+        return
+    if arguments.like is not None:
+        raise UsageError("--trials and --like contradict each other: the network is that of the model. Leave one out")
+    if arguments.scheduler is not None:
+        raise UsageError(
+            "--trials trains on this machine, and --scheduler works elsewhere. Plan first with --trials, then run with "
+            "--scheduler and --keep-plan"
+        )
+    if (arguments.devices or 1) > 1:
+        raise UsageError("--trials trains on one device, and the plan is for several: leave --trials or --devices out")
+    if not device.is_here and device.kind == "cuda":
+        raise UsageError(f"--trials needs the device of the plan: there is no such GPU here ({arguments.device})")
 
 
 def find_workspace(arguments: argparse.Namespace) -> Workspace:
@@ -196,6 +214,8 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         folds=arguments.folds,
         group_by=arguments.group_by,
         skip_faulty=arguments.skip_faulty,
+        trial_seconds=arguments.trials,
+        trial_device=arguments.device,
         max_memory=None if arguments.max_memory is None else round(arguments.max_memory * 1e9),
         preprocess=not getattr(arguments, "no_preprocess", False),
         write=not getattr(arguments, "dry_run", False),

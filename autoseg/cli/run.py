@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
     from autoseg.imaging.formats.volume import length_unit
-    from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, run_pipeline
+    from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, request_trials, run_pipeline
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.tables import candidate_table, evaluation_table, plan_table
@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         planned = decide_plan(description, workspace, budget, planning, workers=workers, bar=progress_bar)
         Console(highlight=False).print(plan_table(planned.plan))
-        print(*describe_run(planned, workspace, arguments.only_folds), sep="\n")
+        trials = request_trials(planned, planning)
+        print(*describe_run(planned, workspace, arguments.only_folds, trials), sep="\n")
         return DONE
 
     from autoseg.networks.devices import keep_freed_memory  # loads torch, which a faulty dataset need not wait for

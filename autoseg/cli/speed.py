@@ -27,12 +27,13 @@ from autoseg.core_load import MIN_LOAD, measure_others_load
 from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.errors import RecordError, UsageError
 from autoseg.pipeline import PlanningOptions
-from autoseg.plugins import find_architectures, find_planner
+from autoseg.plugins import find_architectures, find_planner, find_tried_architectures
 from autoseg.progress import Progress, ProgressBar, no_bar, no_progress
 from autoseg.records.budget import Budget, KeptSpeed, MeasuredMachine, MeasuredThroughput, Throughput
 from autoseg.records.files import read_record, scratch_folder, write_record
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
+from autoseg.records.trials import Trials
 from autoseg.system import count_cores, count_threads, gpu_busy_fraction, gpu_name, processor_name, user_cache_folder
 
 logger = logging.getLogger("autoseg.plan")
@@ -91,8 +92,11 @@ def add_speed(
         return budget
     if budget.device != "cpu" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
         return budget
+    has_trials = options.trial_seconds is not None
     architectures = find_architectures(find_planner(options.planner), budget)
-    earlier = None if arguments.measure_again else _earlier_budget(arguments)
+    if has_trials:
+        architectures = find_tried_architectures(options.planner, budget)
+    earlier = None if arguments.measure_again else _earlier_budget(arguments, of_trials=has_trials)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
     found_later = {"throughput": (), "installed_weights": ()}
     if earlier is not None and earlier.model_copy(update=found_later) == budget and known >= set(architectures):
@@ -105,11 +109,13 @@ def add_speed(
     return budget.model_copy(update={"throughput": throughput})
 
 
-def _earlier_budget(arguments: argparse.Namespace) -> Budget | None:
+def _earlier_budget(arguments: argparse.Namespace, *, of_trials: bool) -> Budget | None:
 
-    path = find_workspace(arguments).plan
+    workspace = find_workspace(arguments)
     try:
-        return read_record(Plan, path).budget if path.exists() else None
+        if of_trials:  # the plan that they led to names the winner's configuration alone
+            return read_record(Trials, workspace.trials_record).budget if workspace.trials_record.exists() else None
+        return read_record(Plan, workspace.plan).budget if workspace.plan.exists() else None
     except RecordError as error:  # planning replaces it
         logger.info("the earlier plan cannot be read and is replaced: %s", error)
         return None

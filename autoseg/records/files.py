@@ -219,6 +219,14 @@ def write_text(text: str, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def holds_record(path: Path, record: Record) -> bool:
+    """Whether a file holds this record; one that is missing, of another version or damaged does not."""
+    try:
+        return read_record(type(record), path) == record
+    except RecordError:
+        return False
+
+
 def write_record(record: Record, path: Path) -> None:
     """Write a record as indented JSON, atomically."""
     write_text(record.model_dump_json(indent=1) + "\n", path)

@@ -70,6 +70,16 @@ class Workspace:
         return self.root / "planning.lock"
 
     @property
+    def trials(self) -> "Workspace":
+        """Workspace of the trials that decide about a plan: their plan, and while they run their arrays and models."""
+        return Workspace(self.root / "trials")
+
+    @property
+    def trials_record(self) -> Path:
+        """File of the Trials."""
+        return self.trials.root / "trials.json"
+
+    @property
     def selection_lock(self) -> Path:
         """Lock of the process that selects."""
         return self.root / "selection.lock"

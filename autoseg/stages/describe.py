@@ -1,5 +1,6 @@
 """Stage 1, describe: find the cases of a dataset, open every file once, and report all faults."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,6 +53,8 @@ from autoseg.records.dataset import (
 from autoseg.system import count_cores
 from autoseg.text import format_command
 from autoseg.worker_memory import limit_workers
+
+logger = logging.getLogger("autoseg.pipeline")
 
 _Value = TypeVar("_Value", int, str)
 
@@ -378,3 +381,16 @@ def _map_ending(image: Path) -> str:
 
 def _most_common(values: Sequence[_Value]) -> _Value:
     return Counter(values).most_common(1)[0][0]
+
+
+def log_description(description: DatasetDescription) -> None:
+    """Log what a dataset is, with its notes and warnings."""
+    logger.info(
+        "%s: %d cases, channels %s, labels %s",
+        description.name, len(description.cases), ", ".join(description.channel_names),
+        ", ".join(name for name in description.labels if name not in ("background", "ignore")),
+    )  # fmt: skip
+    for note in description.notes:
+        logger.info("note: %s", note)
+    for warning in description.warnings:
+        logger.warning("warning: %s %s: %s", warning.case, warning.file, warning.what)

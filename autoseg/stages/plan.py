@@ -1,12 +1,13 @@
 """Stage plan: from fingerprint and budget to the plan, held to what the user decided; the pipeline writes plan.json."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
 from autoseg.costs.windows import resampled_shape
-from autoseg.errors import PlanningError
+from autoseg.errors import PlanningError, RecordError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.imaging.arrays.resampling import is_out_of_proportion
 from autoseg.plugins import find_architectures, find_planner
@@ -20,6 +21,8 @@ from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
 from autoseg.system import find_installed_weights
+
+logger = logging.getLogger("autoseg.plan")
 
 FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
 """Configurations whose spacing a user may decide."""
@@ -145,6 +148,19 @@ def read_kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
                 f"{workspace.plan}: {what} is {planned}, but the dataset has {found}. Plan again without --keep-plan."
             )
     return plan
+
+
+def warn_of_edits(workspace: Workspace, plan: Plan) -> None:
+    """Warn that a plan for the same budget and planner, but with other decisions, is replaced."""
+    try:
+        earlier = read_record(Plan, workspace.plan)
+    except RecordError:  # missing, of another version, or damaged: nothing to keep
+        return
+    if earlier != plan and (earlier.budget, earlier.planner) == (plan.budget, plan.planner):
+        logger.warning(
+            "warning: %s is replaced: it was edited, or the data or the rules changed (--keep-plan keeps it)",
+            workspace.plan,
+        )
 
 
 def encode_target(fingerprint: Fingerprint, target: Target) -> Fingerprint:

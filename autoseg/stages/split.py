@@ -3,6 +3,7 @@
 Folds do not depend on the plan, only on the fingerprint.
 """
 
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Split, Splits, hash_of_folds
 from autoseg.records.workspace import Workspace
+
+logger = logging.getLogger("autoseg.plan")
 
 SPLIT_SEED = 12345
 """Seed of nnU-Net, so that the same ids give the same folds."""
@@ -278,3 +281,14 @@ def _collect(cases: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]
     for case, name in zip(cases, names, strict=True):
         groups[name].append(case)
     return groups
+
+
+def tell_of_kept_splits(workspace: Workspace, splits: Splits, fingerprint: Fingerprint) -> None:
+    """Warn that folds were edited by hand and are kept, and how many cases they leave out."""
+    used = {case for fold in splits.folds for case in (*fold.training, *fold.validation)}
+    unused = len({case.case for case in fingerprint.cases} - used)
+    logger.warning(
+        "warning: %s was edited by hand and is kept, with %d folds%s; --folds and --group-by do not change it, delete "
+        "it to get new folds",
+        workspace.splits, len(splits.folds), f" that leave out {unused} cases" if unused else "",
+    )  # fmt: skip

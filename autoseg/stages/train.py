@@ -94,8 +94,8 @@ def train_fold(
         LockedError: If another process trains this fold, or plans the workspace.
     """
     began = time.monotonic()
-    prepared = _prepare_fold(workspace, configuration_name, fold_name, options)
-    with _locking_fold(prepared), _naming_lack_of_memory(prepared), join_ranks(prepared.device) as ranks:
+    prepared = prepare_fold(workspace, configuration_name, fold_name, options)
+    with _locking_fold(prepared), naming_lack_of_memory(prepared), join_ranks(prepared.device) as ranks:
         fold = replace(prepared, ranks=ranks)
         _check_ranks(fold)
         earlier = None if options.restart else finished_earlier(fold)
@@ -130,7 +130,7 @@ def _locking_fold(fold: Fold) -> Iterator[None]:
 
 
 @contextmanager
-def _naming_lack_of_memory(fold: Fold) -> Iterator[None]:
+def naming_lack_of_memory(fold: Fold) -> Iterator[None]:
     """Say in one sentence what to do when the device's or the machine's memory is exhausted."""
     try:
         yield
@@ -148,7 +148,7 @@ def _naming_lack_of_memory(fold: Fold) -> Iterator[None]:
         ) from error
 
 
-def _prepare_fold(workspace: Workspace, name: str, fold_name: str, options: TrainingOptions) -> Fold:
+def prepare_fold(workspace: Workspace, name: str, fold_name: str, options: TrainingOptions) -> Fold:
     """Decide everything that one process can decide alone."""
     plan = read_record(Plan, workspace.plan)
     configuration = apply_options(find_configuration(plan, name, workspace.plan), options)
@@ -241,7 +241,7 @@ def _train_in_time(fold: Fold, began: float, bar: ProgressBar) -> Checkpoint:
     with _open_pretrained(fold) as prepared:
         if fold.ranks.is_first:
             return _train_visibly(prepared, began, bar)
-        with _warnings_only():
+        with warnings_only():
             return train_until_done(prepared, _training_seconds(prepared, began))
 
 
@@ -321,7 +321,7 @@ def _score_validation_cases(fold: Fold, bar: ProgressBar, steps: int) -> None:
     if not fold.split.validation:
         return
     check_still_planned(fold)
-    with _naming_lack_of_memory(fold), fold_log(fold.folder), bar("final validation") as progress:
+    with naming_lack_of_memory(fold), fold_log(fold.folder), bar("final validation") as progress:
         evaluation = validate_fold(fold, progress)
         score = evaluation.mean_foreground_dice
         dice = "none" if score is None else f"{score:.4f}"
@@ -373,7 +373,7 @@ def fold_log(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _warnings_only() -> Iterator[None]:
+def warnings_only() -> Iterator[None]:
     """Only the first of several processes logs how training goes; the others log what goes wrong with them."""
     autoseg = logging.getLogger("autoseg")
     level = autoseg.level

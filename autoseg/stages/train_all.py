@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 
 from autoseg.cluster.dask_workers import DaskCluster
 from autoseg.cluster.trainings import cascade_order
-from autoseg.costs.runs import RunCosts, Training
+from autoseg.costs.runs import RunCosts, Training, run_costs
 from autoseg.errors import TrainingError, UsageError
 from autoseg.folds import find_split
 from autoseg.progress import ProgressBar
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
+from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
-from autoseg.text import format_duration
+from autoseg.system import free_disk_bytes
+from autoseg.text import format_duration, format_folds, format_memory
 
 logger = logging.getLogger("autoseg.pipeline")
 
@@ -182,6 +184,23 @@ def _find_missing_maps(workspace: Workspace, plan: Plan, name: str, folds: Seque
     except TrainingError as error:
         return str(error)
     return ""
+
+
+def describe_trainings(workspace: Workspace, plan: Plan, fingerprint: Fingerprint, folds: Sequence[str]) -> list[str]:
+    """Say what training a plan on these folds takes: trainings, time and disk."""
+    order = training_order(plan)
+    costs = run_costs(plan, fingerprint, order, folds, finished_trainings(workspace, plan))
+    finished = f"; {len(costs.finished)} of them finished earlier" if costs.finished else ""
+    free = free_disk_bytes(workspace.root)
+    lines = [
+        f"This run trains {len(order)} configuration{'s' if len(order) > 1 else ''} ({', '.join(order)}) on "
+        f"{format_folds(folds)}: {len(costs.trainings)} training{'s' if len(costs.trainings) > 1 else ''}{finished}.",
+        describe_time(plan, costs),
+        f"Disk: at most {format_memory(costs.disk_bytes)} in {workspace.root}; {format_memory(free)} are free.",
+    ]
+    if costs.disk_bytes > free:
+        lines.append("The disk may be too small: make room, or choose another place with -w.")
+    return lines
 
 
 def describe_time(plan: Plan, costs: RunCosts) -> str:
