@@ -22,6 +22,8 @@ from autoseg.records.files import write_record
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
+from autoseg.records.trials import Candidate as TriedCandidate
+from autoseg.records.trials import CurvePoint, Trial, TrialRound, Trials
 from autoseg.records.workspace import Workspace
 from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.training.folds.checkpointing import save_weights
@@ -252,3 +254,31 @@ def touch_files(folder: Path, cases, *patterns: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     return folder
+
+
+def make_trials(**changes) -> Trials:
+    """Two candidates, `a` and `b`, of one finished round; `b` is better, and no choice was made."""
+    values: dict[str, Any] = {
+        "seconds": 60.0,
+        "planner": "auto",
+        "target": "labels",
+        "budget": Budget(device="cpu"),
+        "data_hash": "",
+        "candidates": tuple(TriedCandidate(name=name, planner="unet", configuration="2d") for name in ("a", "b")),
+        "round_sizes": (2,),
+        "num_validation_cases": 3,
+        "validation_cases": ("x", "y", "z"),
+        "rounds": (TrialRound(candidates=("a", "b"), training_seconds=25.0),),
+        "trials": (
+            make_trial("a", 0, 0.25, curve=(CurvePoint(seconds=5.0, pseudo_dice=0.1),)),
+            make_trial("b", 0, 0.5),
+        ),
+    }
+    return Trials(**(values | changes))
+
+
+def make_trial(candidate, number, dice, **changes) -> Trial:
+    """A trial of 25 s in the first round, and of 75 s in the second."""
+    seconds = (25.0, 75.0)[number]
+    values: dict[str, Any] = {"training_seconds": seconds, "steps": 4, "mean_foreground_dice": dice}
+    return Trial(**({"candidate": candidate, "round": number} | values | changes))

@@ -66,6 +66,7 @@ def _describe_model(info: ModelInfo) -> dict[str, str]:
     return {
         "dataset": info.dataset_name,
         "channels": ", ".join(info.channel_names),
+        **({"planned by trials": info.trials} if info.trials else {}),
         "predicts by default": format_names(info.selected) if info.selected else "not selected",
         "post-processing": ", ".join(info.postprocessing) or "none",
         "mean Dice (cross-validated)": format_score(info.mean_foreground_dice),

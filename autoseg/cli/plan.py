@@ -30,6 +30,7 @@ from autoseg.cli.options import (
 if TYPE_CHECKING:
     from autoseg.cli.planning_request import PlanningDevice
     from autoseg.records.plan import Plan
+    from autoseg.records.workspace import Workspace
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -90,6 +91,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         workers=workers,
         bar=progress_bar,
     )
+    if arguments.trials is not None and not arguments.dry_run and not arguments.quiet:
+        print_trials(workspace)
     _print_plan(plan, arguments)
     if not arguments.dry_run:
         name = "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
@@ -99,6 +102,17 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if arguments.profile:
         _print_profile(plan, device)
     return plan
+
+
+def print_trials(workspace: Workspace) -> None:
+    """Print the table of finished trials."""
+    from rich.console import Console
+
+    from autoseg.cli.trial_table import trial_table
+    from autoseg.records.files import read_record
+    from autoseg.records.trials import Trials
+
+    Console(highlight=False).print(trial_table(read_record(Trials, workspace.trials_record)))
 
 
 def _print_plan(plan: Plan, arguments: argparse.Namespace) -> None:

@@ -23,6 +23,8 @@ from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.stages.plan import adopt_model
 from autoseg.system import gpu_memory_gigabytes
+from autoseg.text import format_duration
+from autoseg.trials.halving import MIN_FINALISTS, MIN_SLOT_SECONDS
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -106,6 +108,12 @@ def _check_trials(arguments: argparse.Namespace, device: PlanningDevice) -> None
     """Refuse trials beside options that leave nothing to try, or that they do not work with."""
     if arguments.trials is None:
         return
+    shortest = MIN_FINALISTS * MIN_SLOT_SECONDS
+    if arguments.trials < shortest:
+        raise UsageError(
+            f"--trials {format_duration(arguments.trials)}: too short to compare two networks. Give --trials "
+            f"{format_duration(shortest)} or more."
+        )
     if arguments.like is not None:
         raise UsageError("--trials and --like contradict each other: the network is that of the model. Leave one out")
     if arguments.scheduler is not None:

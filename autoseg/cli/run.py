@@ -5,7 +5,7 @@ Also tested in tests/pipeline/test_phantom_run.py.
 
 import argparse
 
-from autoseg.cli.plan import add_planning_arguments
+from autoseg.cli.plan import add_planning_arguments, print_trials
 from autoseg.cli.select import add_refinement, refinement_options
 
 
@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     selection, failures = run_pipeline(
         arguments.dataset, workspace, budget, planning, options, description=description, bar=progress_bar
     )
+    if arguments.trials is not None:
+        print_trials(workspace)
     unit = length_unit(description.file_ending)
     if workspace.evaluation.exists():
         Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation), unit))

@@ -41,6 +41,8 @@ class ModelInfo(Record):
     """Name -> value(s) in label maps."""
     file_ending: str
     """Ending of the dataset's files; prediction reads others too."""
+    trials: str = ""
+    """Which candidates were tried before the plan was decided, and why one was taken; empty: rules decided."""
     selected: tuple[str, ...]
     """Configurations that predict by default; the probabilities of several are averaged."""
     postprocessing: tuple[str, ...]

@@ -27,7 +27,7 @@ class Candidate(Record):
     """The planned learning rate is multiplied by it."""
 
 
-class Rung(Record):
+class TrialRound(Record):
     """One round: every candidate that is left trains for the same time, each from the start."""
 
     candidates: tuple[FileName, ...]
@@ -45,10 +45,10 @@ class CurvePoint(Record):
 
 
 class Trial(Record):
-    """One candidate in one rung."""
+    """One candidate in one round."""
 
     candidate: FileName
-    rung: NonNegativeInt
+    round: NonNegativeInt
     """0-based."""
     training_seconds: NonNegativeFloat
     """Time that it trained."""
@@ -81,13 +81,13 @@ class Trials(Record):
     """Those that are tried, in the order of the rules: the first is what is planned without trials."""
     left_out: dict[str, str] = Field(default_factory=dict)
     """Name -> why a candidate was not tried."""
-    rung_sizes: tuple[PositiveInt, ...]
-    """Candidates of each rung as planned; each rung gets the same part of the time."""
+    round_sizes: tuple[PositiveInt, ...]
+    """Candidates of each round as planned; each round gets the same part of the time."""
     num_validation_cases: PositiveInt
     """Validation cases of fold 0."""
     validation_cases: tuple[FileName, ...] = ()
     """Those of them that score all trials; empty: not decided yet."""
-    rungs: tuple[Rung, ...] = ()
+    rounds: tuple[TrialRound, ...] = ()
     """Rungs that have begun."""
     trials: tuple[Trial, ...] = ()
     """Finished trials, in order."""

@@ -18,7 +18,7 @@ from autoseg.records.plan import Configuration, Decision, Plan, Splits, Target
 from autoseg.records.trials import Candidate, Trials
 from autoseg.stages.plan import make_plan
 from autoseg.text import format_duration
-from autoseg.trials.halving import MIN_FINALISTS, MIN_SLOT_SECONDS, count_affordable, find_rung_sizes, slot_seconds
+from autoseg.trials.halving import MIN_FINALISTS, MIN_SLOT_SECONDS, count_affordable, find_round_sizes, slot_seconds
 from autoseg.trials.sentences import explain_choice, list_results
 
 logger = logging.getLogger("autoseg.plan")
@@ -46,7 +46,7 @@ class TrialRequest:
 
 
 def outline_trials(request: TrialRequest) -> Trials:
-    """Decide which candidates are tried, and in which rungs; nothing is trained yet.
+    """Decide which candidates are tried, and in which rounds; nothing is trained yet.
 
     Raises:
         UsageError: If the dataset has no fold with validation cases, or the time is too short for two candidates; names
@@ -61,7 +61,7 @@ def outline_trials(request: TrialRequest) -> Trials:
     listed = find_candidates(request.planner, request.rules, request.seconds)
     refused: dict[str, PlanningError | UsageError] = {}
     for number in range(count_affordable(request.seconds, len(listed)), MIN_FINALISTS - 1, -1):
-        sizes = find_rung_sizes(number)
+        sizes = find_round_sizes(number)
         refused = dict(_find_refusals(request, listed, slot_seconds(request.seconds, sizes, 0)))
         tried = [candidate for candidate in listed if candidate.name not in refused][:number]
         if len(tried) == number:
@@ -96,7 +96,7 @@ def _make_trials(request: TrialRequest, tried: Sequence[Candidate], left_out: Ma
         data_hash=data_hash(request.fingerprint, fold),
         candidates=tuple(tried),
         left_out=dict(left_out),
-        rung_sizes=find_rung_sizes(len(tried)),
+        round_sizes=find_round_sizes(len(tried)),
         num_validation_cases=len(fold.validation),
     )
 
@@ -163,25 +163,25 @@ def _with_learning_rate(plan: Plan, candidate: Candidate) -> Plan:
     return plan.model_copy(update={"configurations": {**plan.configurations, name: changed}, "decisions": decisions})
 
 
-def name_trial(candidate: str, rung: int) -> str:
-    """Name of the configuration that a candidate trains in a rung."""
-    return f"{candidate}-{rung + 1}"
+def name_trial(candidate: str, number: int) -> str:
+    """Name of the configuration that a candidate trains in a round."""
+    return f"{candidate}-{number + 1}"
 
 
 def plan_trials(request: TrialRequest, trials: Trials) -> Plan:
-    """One plan with the configuration of every candidate in every rung, named by `name_trial`.
+    """One plan with the configuration of every candidate in every round, named by `name_trial`.
 
     Candidates whose images are preprocessed in the same way share their arrays, those of the first of them.
 
     Raises:
-        PlanningError: If a candidate cannot be planned for the longer times of later rungs.
+        PlanningError: If a candidate cannot be planned for the longer times of later rounds.
     """
     request = replace(request, budget=trials.budget)
     configurations: dict[str, Configuration] = {}
-    for rung in range(len(trials.rung_sizes)):
-        seconds = slot_seconds(trials.seconds, trials.rung_sizes, rung)
+    for number in range(len(trials.round_sizes)):
+        seconds = slot_seconds(trials.seconds, trials.round_sizes, number)
         for candidate in trials.candidates:
-            name = name_trial(candidate.name, rung)
+            name = name_trial(candidate.name, number)
             planned = plan_candidate(request, candidate, seconds).configurations[candidate.configuration]
             shared = _find_shared(configurations, planned) or name
             configurations[name] = planned.model_copy(update={"preprocessed_as": shared})

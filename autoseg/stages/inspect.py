@@ -12,10 +12,11 @@ from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import Manifest
 from autoseg.records.model_info import ConfigurationInfo, ModelInfo
-from autoseg.records.plan import Configuration, Plan, hash_plan
+from autoseg.records.plan import Configuration, Decision, Plan, hash_plan
 from autoseg.records.provenance import Provenance
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
+from autoseg.text import format_value
 
 
 def inspect_model(model: Path) -> ModelInfo:
@@ -42,6 +43,7 @@ def inspect_model(model: Path) -> ModelInfo:
             channel_names=plan.channel_names,
             labels=plan.labels,
             file_ending=plan.file_ending,
+            trials=next((_describe_trials(decision) for decision in plan.decisions if decision.what == "trials"), ""),
             selected=() if selection is None else selection.configurations,
             postprocessing=() if selection is None else tuple(step.operation for step in selection.postprocessing),
             configurations={
@@ -57,6 +59,10 @@ def inspect_model(model: Path) -> ModelInfo:
             autoseg_version=_read_version(workspace, manifest),
             plan_hash=hash_plan(plan) if manifest is None else manifest.plan_hash,
         )
+
+
+def _describe_trials(decision: Decision) -> str:
+    return f"{format_value(decision.value)}. {decision.reason}"
 
 
 def _describe_configuration(workspace: Workspace, name: str, configuration: Configuration) -> ConfigurationInfo:

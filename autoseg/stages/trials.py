@@ -1,9 +1,9 @@
-"""Trials: train candidates on fold 0 for a short time, rung after rung, and choose the one with the best Dice.
+"""Trials: train candidates on fold 0 for a short time, round after round, and choose the one with the best Dice.
 
     outline_trials -> trials/plan.json -> preprocess -> train and validate each candidate, the best ones again, longer
                                                      -> trials/trials.json
 
-Every candidate of a rung trains for the same time on the same cases with the same seed, from fresh weights, and is
+Every candidate of a round trains for the same time on the same cases with the same seed, from fresh weights, and is
 scored on the same whole validation volumes. Of a finished trial its record stays; weights and label maps are removed,
 and with the last candidate that needs them preprocessed arrays. Trials that were interrupted resume: finished ones are
 kept. Weights of the winner are not kept as a start: a fold that had trained longer than its promised time would not be
@@ -28,7 +28,7 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, real_path, relative_path, write_record
 from autoseg.records.fingerprint import data_hash
 from autoseg.records.plan import Plan, Split
-from autoseg.records.trials import CurvePoint, Rung, Trial, Trials
+from autoseg.records.trials import CurvePoint, Trial, TrialRound, Trials
 from autoseg.records.workspace import Workspace
 from autoseg.stages.candidates import FOLD, TrialRequest, name_trial, outline_trials, plan_trials, plan_winner
 from autoseg.stages.preprocess import preprocess_dataset
@@ -49,12 +49,17 @@ from autoseg.trials.halving import (
     count_validation_cases,
     slot_seconds,
 )
-from autoseg.trials.sentences import describe_outline, describe_trial, explain_winner
+from autoseg.trials.sentences import describe_cases, describe_outline, describe_trial, explain_winner
 
 logger = logging.getLogger("autoseg.trials")
 
 STARTUP_SECONDS = 1.0
 """Seconds of a trial besides training and validation: opening cases, building the network, writing weights."""
+
+WARM_UP_SECONDS = 1.0
+"""Training that is not counted, before the first trial of a round."""
+
+INTERRUPTED = "The trials were interrupted. Run the same command again to resume; finished ones are kept."
 
 VALIDATION_MARGIN = 1.3
 """Factor on the measured time of a validation: later cases may be larger, and the machine busier."""
@@ -110,8 +115,8 @@ def _try_candidates(request: TrialRequest, workspace: Workspace, tools: TrialToo
     for name, reason in trials.left_out.items():
         logger.info("not tried: %s: %s", name, reason)
     plan = _write_workspace(request, workspace, trials)
-    for rung in range(len(trials.rung_sizes)):
-        trials = _run_rung(request, workspace, plan, trials, rung, tools)
+    for number in range(len(trials.round_sizes)):
+        trials = _run_round(request, workspace, plan, trials, number, tools)
     return _finish(workspace, trials)
 
 
@@ -155,39 +160,42 @@ def _write_workspace(request: TrialRequest, workspace: Workspace, trials: Trials
     return plan
 
 
-def _run_rung(
-    request: TrialRequest, workspace: Workspace, plan: Plan, trials: Trials, rung: int, tools: TrialTools
+def _run_round(
+    request: TrialRequest, workspace: Workspace, plan: Plan, trials: Trials, number: int, tools: TrialTools
 ) -> Trials:
     """Train the candidates that are left, as far as they are not finished; one alone has won."""
-    names = _find_entrants(trials, rung)
-    finished = {trial.candidate for trial in trials.trials if trial.rung == rung}
+    names = _find_entrants(trials, number)
+    finished = {trial.candidate for trial in trials.trials if trial.round == number}
     if len(names) < MIN_FINALISTS or finished >= set(names):
         return trials
     _preprocess(request, workspace, plan, names, tools)
-    folds = {name: _prepare(workspace, name_trial(name, rung), tools.device) for name in names if name not in finished}
-    if len(trials.rungs) <= rung:
-        trials = _begin_rung(workspace, trials, rung, folds)
-    for name in trials.rungs[rung].candidates:
-        if name in folds and not any((trial.candidate, trial.rung) == (name, rung) for trial in trials.trials):
+    folds = {
+        name: _prepare(workspace, name_trial(name, number), tools.device) for name in names if name not in finished
+    }
+    _warm_up(next(iter(folds.values())))
+    if len(trials.rounds) <= number:
+        trials = _begin_round(workspace, trials, number, folds)
+    for name in trials.rounds[number].candidates:
+        if name in folds and not any((trial.candidate, trial.round) == (name, number) for trial in trials.trials):
             fold = _with_cases(folds[name], trials.validation_cases)
-            trial = _try_candidate(fold, name, rung, trials.rungs[rung].training_seconds, tools.bar)
+            trial = _try_candidate(fold, name, number, trials.rounds[number].training_seconds, tools.bar)
             trials = _keep_trial(workspace, trials, trial)
             shutil.rmtree(fold.folder, ignore_errors=True)
-    _remove_arrays(workspace, plan, _find_entrants(trials, rung + 1))
+    _remove_arrays(workspace, plan, _find_entrants(trials, number + 1))
     return trials
 
 
-def _find_entrants(trials: Trials, rung: int) -> tuple[str, ...]:
-    """Candidates of a rung: all, or the best ones of the rung before; after the last rung the best one."""
-    if rung == 0:
+def _find_entrants(trials: Trials, number: int) -> tuple[str, ...]:
+    """Candidates of a round: all, or the best ones of the round before; after the last round the best one."""
+    if number == 0:
         return tuple(candidate.name for candidate in trials.candidates)
-    size = trials.rung_sizes[rung] if rung < len(trials.rung_sizes) else 1
-    return choose_survivors(_dice_of_rung(trials, rung - 1), size)
+    size = trials.round_sizes[number] if number < len(trials.round_sizes) else 1
+    return choose_survivors(_dice_of_round(trials, number - 1), size)
 
 
-def _dice_of_rung(trials: Trials, rung: int) -> dict[str, float | None]:
+def _dice_of_round(trials: Trials, number: int) -> dict[str, float | None]:
     """Dice by name, in the order of the candidates."""
-    found = {trial.candidate: trial.mean_foreground_dice for trial in trials.trials if trial.rung == rung}
+    found = {trial.candidate: trial.mean_foreground_dice for trial in trials.trials if trial.round == number}
     return {candidate.name: found[candidate.name] for candidate in trials.candidates if candidate.name in found}
 
 
@@ -224,8 +232,25 @@ def _with_cases(fold: Fold, cases: tuple[str, ...]) -> Fold:
     return replace(fold, split=Split(training=fold.split.training, validation=cases or fold.split.validation))
 
 
-def _begin_rung(workspace: Workspace, trials: Trials, rung: int, folds: Mapping[str, Fold]) -> Trials:
-    """Decide for how long the candidates of a rung train, and in the first one which cases score all trials.
+def _warm_up(fold: Fold) -> None:
+    """Train for a second and forget it: the first training of a process loads libraries, which takes a while.
+
+    Raises:
+        TrainingError: If a signal stopped it.
+    """
+    other = replace(fold, fold_name="warm_up")
+    try:
+        with naming_lack_of_memory(fold), warnings_only():
+            is_finished = train_until_done(other, WARM_UP_SECONDS).finished
+    except TrainingError:  # the trial of this candidate fails in the same way, and says so
+        is_finished = True
+    shutil.rmtree(other.folder, ignore_errors=True)
+    if not is_finished:
+        raise TrainingError(INTERRUPTED)
+
+
+def _begin_round(workspace: Workspace, trials: Trials, number: int, folds: Mapping[str, Fold]) -> Trials:
+    """Decide for how long the candidates of a round train, and in the first one which cases score all trials.
 
     Raises:
         UsageError: If the time is too short; names the time that suffices.
@@ -234,38 +259,38 @@ def _begin_rung(workspace: Workspace, trials: Trials, rung: int, folds: Mapping[
     whole: dict[str, float] = {}
     for name, fold in folds.items():
         try:
-            with naming_lack_of_memory(fold):
+            with naming_lack_of_memory(fold), warnings_only():
                 whole[name] = estimate_validation_seconds(_with_cases(fold, trials.validation_cases))
         except TrainingError as error:
-            trials = _keep_trial(workspace, trials, _fail(name, rung, error))
+            trials = _keep_trial(workspace, trials, _fail(name, number, error))
     slowest = VALIDATION_MARGIN * max(whole.values(), default=0.0)
     if not trials.validation_cases:
-        slot = slot_seconds(trials.seconds, trials.rung_sizes, 0)
+        slot = slot_seconds(trials.seconds, trials.round_sizes, 0)
         cases = next(iter(folds.values())).split.validation
         count = count_validation_cases(slot, len(cases), slowest)
         spread = tuple(cases[index * len(cases) // count] for index in range(count))
         trials = trials.model_copy(update={"validation_cases": spread})
         slowest *= count / len(cases)
-    left = trials.seconds / len(trials.rung_sizes) - (time.monotonic() - began)
+    left = trials.seconds / len(trials.round_sizes) - (time.monotonic() - began)
     seconds = choose_training_seconds(left, max(len(whole), 1), slowest + STARTUP_SECONDS)
     if seconds < MIN_TRAINING_SECONDS:
-        needed = trials.seconds + len(trials.rung_sizes) * len(folds) * (MIN_TRAINING_SECONDS - seconds)
+        needed = trials.seconds + len(trials.round_sizes) * len(folds) * (MIN_TRAINING_SECONDS - seconds)
         raise UsageError(
             f"--trials {format_duration(trials.seconds)}: too short for {len(folds)} candidates on this data, whose "
             f"validation takes up to {slowest:.0f} s each. Give --trials {format_duration(60 * -(-needed // 60))} or "
             "more, or fewer candidates with --planner or -c."
         )
-    begun = Rung(candidates=tuple(folds), training_seconds=seconds)
-    trials = trials.model_copy(update={"rungs": (*trials.rungs, begun)})
+    begun = TrialRound(candidates=tuple(folds), training_seconds=seconds)
+    trials = trials.model_copy(update={"rounds": (*trials.rounds, begun)})
     write_record(trials, workspace.trials_record)
     logger.info(
-        "round %d of %d: %d candidates, %.0f s of training each, scored on %d whole validation cases",
-        rung + 1, len(trials.rung_sizes), len(folds), seconds, len(trials.validation_cases),
+        "round %d of %d: %d candidates, %.0f s of training each, scored on %s",
+        number + 1, len(trials.round_sizes), len(folds), seconds, describe_cases(trials),
     )  # fmt: skip
     return trials
 
 
-def _try_candidate(fold: Fold, name: str, rung: int, seconds: float, bar: ProgressBar) -> Trial:
+def _try_candidate(fold: Fold, name: str, number: int, seconds: float, bar: ProgressBar) -> Trial:
     """Train and validate one candidate; one that fails does not stop the others.
 
     Raises:
@@ -273,19 +298,19 @@ def _try_candidate(fold: Fold, name: str, rung: int, seconds: float, bar: Progre
     """
     try:
         with naming_lack_of_memory(fold), warnings_only():
-            with bar(f"{name}, round {rung + 1}") as progress:
+            with bar(f"{name}, round {number + 1}") as progress:
                 checkpoint = train_until_done(fold, seconds, progress=progress)
             began = time.monotonic()
             evaluation = validate_fold(fold) if checkpoint.finished else None
     except TrainingError as error:
-        return _fail(name, rung, error)
+        return _fail(name, number, error)
     if evaluation is None:
         raise TrainingError(
             "The trials were interrupted. Run the same command again to resume; finished ones are kept."
         )
     return Trial(
         candidate=name,
-        rung=rung,
+        round=number,
         training_seconds=checkpoint.elapsed_seconds,
         steps=checkpoint.step,
         mean_foreground_dice=evaluation.mean_foreground_dice,
@@ -296,9 +321,9 @@ def _try_candidate(fold: Fold, name: str, rung: int, seconds: float, bar: Progre
     )
 
 
-def _fail(name: str, rung: int, error: TrainingError) -> Trial:
+def _fail(name: str, number: int, error: TrainingError) -> Trial:
     return Trial(
-        candidate=name, rung=rung, training_seconds=0.0, steps=0, mean_foreground_dice=None, failure=str(error)
+        candidate=name, round=number, training_seconds=0.0, steps=0, mean_foreground_dice=None, failure=str(error)
     )
 
 
@@ -325,13 +350,13 @@ def _keep_trial(workspace: Workspace, trials: Trials, trial: Trial) -> Trials:
 
 
 def _finish(workspace: Workspace, trials: Trials) -> Trials:
-    """Choose by the last rung that has a result.
+    """Choose by the last round that has a result.
 
     Raises:
         TrainingError: If no candidate could be trained.
     """
-    by_rung = [_dice_of_rung(trials, rung) for rung in range(len(trials.rung_sizes))]
-    scored = [dice for dice in by_rung if any(value is not None for value in dice.values())]
+    by_round = [_dice_of_round(trials, number) for number in range(len(trials.round_sizes))]
+    scored = [dice for dice in by_round if any(value is not None for value in dice.values())]
     if not scored:
         failures = [describe_trial(trial) for trial in trials.trials]
         raise TrainingError("\n".join(["no candidate could be trained:", *failures]))

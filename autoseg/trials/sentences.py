@@ -13,8 +13,8 @@ MAX_TIMES_LONGER = 20.0
 def describe_outline(trials: Trials) -> str:
     """What will be tried, for how long, as one sentence."""
     rounds = ", then ".join(
-        f"{size} for {format_duration(slot_seconds(trials.seconds, trials.rung_sizes, rung))} each"
-        for rung, size in enumerate(trials.rung_sizes)
+        f"{size} for {slot_seconds(trials.seconds, trials.round_sizes, number):.0f} s each"
+        for number, size in enumerate(trials.round_sizes)
     )
     names = ", ".join(candidate.name for candidate in trials.candidates)
     return f"Trials on fold 0 in {format_duration(trials.seconds)}: {rounds} ({names}); preprocessing comes on top."
@@ -61,15 +61,46 @@ def list_results(trials: Trials) -> tuple[tuple[str, float | None, int], ...]:
     """Name, Dice and seconds of training of each candidate's longest trial; the best ones first."""
     longest = sorted(
         find_longest(trials).values(),
-        key=lambda trial: (-trial.rung, -(trial.mean_foreground_dice or 0.0)),
+        key=lambda trial: (-trial.round, -(trial.mean_foreground_dice or 0.0)),
     )
     return tuple(
         (trial.candidate, _rounded(trial.mean_foreground_dice), round(trial.training_seconds)) for trial in longest
     )
 
 
+def tabulate(trials: Trials) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table of trials: one row for each candidate, with its Dice of each round.
+
+    The candidates that came furthest are first. A dash: it was not among the best of the round before.
+    """
+    columns = ["candidate", *(f"{part.training_seconds:.0f} s each" for part in trials.rounds), "remark"]
+    found = {(trial.candidate, trial.round): trial for trial in trials.trials}
+    rows = []
+    for name, _, _ in list_results(trials):
+        of_rounds = [found.get((name, number)) for number in range(len(trials.rounds))]
+        dice = [format_number(None if trial is None else trial.mean_foreground_dice) for trial in of_rounds]
+        rows.append([name, *dice, _remark(trials, name)])
+    return columns, rows
+
+
+def _remark(trials: Trials, name: str) -> str:
+    remarks = ["chosen"] if name == trials.chosen else []
+    if name == trials.candidates[0].name:
+        remarks.append("what the rules plan")
+    remarks += [trial.failure for trial in trials.trials if trial.candidate == name and trial.failure]
+    return "; ".join(remarks)
+
+
 def _rounded(dice: float | None) -> float | None:
     return None if dice is None else round(dice, 4)
+
+
+def describe_cases(trials: Trials) -> str:
+    """Which cases score the trials, such as `8 of 40 validation cases as whole volumes`."""
+    number, every = len(trials.validation_cases), trials.num_validation_cases
+    if every == 1:
+        return "the validation case as a whole volume"
+    return f"{'all' if number == every else f'{number} of'} {every} validation cases as whole volumes"
 
 
 def explain_choice(trials: Trials, fold_seconds: float | None) -> str:
@@ -79,23 +110,20 @@ def explain_choice(trials: Trials, fold_seconds: float | None) -> str:
         trials: Finished.
         fold_seconds: Time that a fold trains for the plan; None: the full schedule.
     """
-    cases = f"{len(trials.validation_cases)} of {trials.num_validation_cases}"
-    if len(trials.validation_cases) == trials.num_validation_cases:
-        cases = f"all {trials.num_validation_cases}"
-    rounds = ", then ".join(f"{len(rung.candidates)} for {rung.training_seconds:.0f} s each" for rung in trials.rungs)
+    rounds = ", then ".join(f"{len(part.candidates)} for {part.training_seconds:.0f} s each" for part in trials.rounds)
     return (
-        f"Tried on fold 0 (name, Dice of {cases} validation cases as whole volumes, seconds of training): {rounds}. "
+        f"Tried on fold 0 (name, Dice of {describe_cases(trials)}, seconds of training): {rounds}. "
         f"{trials.reason} {_compare_times(trials, fold_seconds)}"
     ).strip()
 
 
 def explain_winner(chosen: str, by_rules: str, dice: Mapping[str, float | None]) -> str:
-    """One or two sentences about the last rung.
+    """One or two sentences about the last round.
 
     Args:
         chosen: Name of the candidate that is planned.
         by_rules: Name of the candidate that is planned without trials.
-        dice: Dice of the last rung by name.
+        dice: Dice of the last round by name.
     """
     others = {name: value for name, value in dice.items() if name != chosen and value is not None}
     own = dice[chosen]
@@ -120,7 +148,7 @@ def _compare_times(trials: Trials, fold_seconds: float | None) -> str:
     """What the trials do not tell, where a fold trains much longer; else empty."""
     if fold_seconds is None:
         return "The full schedule is many times longer than these trials, which say less about it."
-    longest = max((rung.training_seconds for rung in trials.rungs), default=0.0)
+    longest = max(trial.training_seconds for trial in trials.trials)
     if fold_seconds <= MAX_TIMES_LONGER * longest:
         return ""
     return f"A fold trains {fold_seconds / longest:.0f} times as long as the last trials, which say less about it."

@@ -256,3 +256,28 @@ def test_the_target_reaches_the_options(tmp_path, measured):
     assert read(tmp_path, "--target", "border-core")[1].target == "border_core"
     with pytest.raises(UsageError, match="--target and --keep-plan contradict each other"):
         request(parse(tmp_path, "--target", "border-core", "--keep-plan"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--trials", "59s"), "too short to compare two networks. Give --trials 1 min or more"),
+        (("--trials", "10min", "--devices", "2"), "trains on one device"),
+        (("--trials", "10min", "--scheduler", "tcp://host:8786"), "--scheduler and --keep-plan"),
+        (("--trials", "10min", "--device", "cuda:1"), "there is no such GPU here"),
+        (("--trials", "10min", "--like", "model"), "--trials and --like contradict"),
+        (("--trials", "10min", "--keep-plan"), "--trials and --keep-plan contradict"),
+    ],
+)
+def test_trials_are_refused_beside_what_leaves_nothing_to_try(tmp_path, monkeypatch, words, said):
+    gigabytes = {0: 26.0} if "cuda:1" in words else {0: 26.0, 1: 26.0}
+    monkeypatch.setattr(planning_request, "gpu_memory_gigabytes", lambda index=0: gigabytes.get(index))
+    with pytest.raises(UsageError, match=said):
+        read(tmp_path, *words)
+
+
+def test_trials_measure_every_network_that_may_be_tried(tmp_path, measured):
+    _, options, _ = read(tmp_path, "--device", "cpu", "--trials", "10min")
+    assert options.trial_seconds == 600.0
+    assert options.trial_device == "cpu"
+    assert set(measured[0][1]) >= {"unet", "residual_unet", "unext"}

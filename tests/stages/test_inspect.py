@@ -8,7 +8,7 @@ import pytest
 from autoseg.errors import PredictionError, RecordError
 from autoseg.records.evaluation import EmptyCounts, Evaluation, LabelSummary
 from autoseg.records.files import read_record, write_record
-from autoseg.records.plan import Plan, hash_plan
+from autoseg.records.plan import Decision, Plan, hash_plan
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import ExportOptions, export_model
@@ -37,6 +37,17 @@ def model(tmp_path):
     )
     write_record(evaluation, Workspace(root).evaluation)
     return root
+
+
+def test_trials_that_decided_the_plan_are_told(model):
+    assert inspect_model(model).trials == ""
+    path = Workspace(model).plan
+    plan = read_record(Plan, path)
+    decision = Decision(what="trials", value=(("b", 0.5, 25),), reason="b is better than a.")
+    write_record(plan.model_copy(update={"decisions": (decision, *plan.decisions)}), path)
+    told = inspect_model(model).trials
+    assert "b is better than a." in told
+    assert "0.5" in told
 
 
 def test_a_workspace_tells_what_it_predicts_and_how_well(model):

@@ -91,6 +91,31 @@ def draw_curves(
     return Figure(title, chart(parts, HEIGHT, f"{title} over {label}s: {ends}"))
 
 
+def draw_paths(title: str, paths: Mapping[str, Sequence[tuple[float, float]]], label: str) -> Figure:
+    """Draw one line with dots per name through points of its own; the colour of a line follows from its position.
+
+    Args:
+        title: Heading.
+        paths: Points (value on the horizontal axis, value on the vertical axis) by name, in order.
+        label: Quantity on the horizontal axis, with its unit.
+    """
+    points = [point for path in paths.values() for point in path]
+    right = max((x for x, _ in points), default=1.0)
+    heights = [height for _, height in points] or [0.0, 1.0]
+    x = linear_scale(0.0, right, LEFT, RIGHT)
+    y = linear_scale(min(heights), max(heights), BOTTOM, TOP, max_ticks=5)
+    parts = [*x_axis(x, TOP, BOTTOM, label), *y_axis(y, LEFT, RIGHT)]
+    for position, (name, path) in enumerate(paths.items()):
+        colour = series_class(position)
+        parts.append(polyline([(x(across), y(height)) for across, height in path], f"curve {colour}"))
+        parts += [
+            dot(x(across), y(height), 4, f"dot {colour}", f"{name}: {height:.3f} at {across:.0f}")
+            for across, height in path
+        ]
+    ends = ", ".join(f"{name} ends at {path[-1][1]:.3g}" for name, path in paths.items() if path)
+    return Figure(title, chart(parts, HEIGHT, f"{title} over {label}: {ends}"), tuple(paths))
+
+
 def draw_histogram(
     title: str, edges: NDArray[np.float64], counts: Mapping[str, NDArray[np.int64]], label: str
 ) -> Figure:

@@ -18,6 +18,7 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.temporaries import sweep_temporaries
+from autoseg.records.trials import Trials
 from autoseg.records.workspace import Workspace
 from autoseg.report.page.calibration import render_calibration
 from autoseg.report.page.case_pictures import show_validation_cases
@@ -31,6 +32,7 @@ from autoseg.report.page.sections import (
     render_versions,
 )
 from autoseg.report.page.templates import render_template
+from autoseg.report.page.trials_section import render_trials
 from autoseg.report.page.validation import (
     PooledFolds,
     read_histories,
@@ -84,6 +86,7 @@ def render_report(workspace: Workspace) -> Path:
         headline=render_headline(workspace, description, plan, selection, validations, selected, outdated),
         dataset=None if description is None else render_dataset(workspace, description, fingerprint, plan),
         plan=None if plan is None else render_plan(plan, _read_if_exists(Splits, workspace.splits)),
+        trials=_render_trials(workspace, plan),
         training=render_training(read_histories(workspace)),
         results=render_results(selection, selected, validations, unit) if validations or selected else None,
         cases=_render_cases(workspace, description, _shown(selection, validations), choose_window(plan)),
@@ -93,6 +96,14 @@ def render_report(workspace: Workspace) -> Path:
     )
     write_text(page, workspace.report)
     return workspace.report
+
+
+def _render_trials(workspace: Workspace, plan: Plan | None) -> Markup | None:
+    """Trials that decided this plan; those of an earlier plan are not shown."""
+    trials = _read_if_exists(Trials, workspace.trials_record)
+    if trials is None or plan is None or not any(decision.what == "trials" for decision in plan.decisions):
+        return None
+    return render_trials(trials)
 
 
 def _read_if_exists(record_type: type[RecordType], path: Path) -> RecordType | None:

@@ -17,6 +17,7 @@ from autoseg.report.charts.charts import (
     draw_curves,
     draw_estimates,
     draw_histogram,
+    draw_paths,
     draw_ranges,
     draw_reliability,
 )
@@ -146,3 +147,14 @@ def test_names_are_escaped_and_cut_with_their_whole_text_kept():
     assert name in {title.text for title in elements(figure, "title")}
     assert "a&b: 1" in {title.text for title in elements(figure, "title")}
     assert "<b>" not in str(figure.drawing)
+
+
+def test_paths_have_points_of_their_own():
+    figure = draw_paths("Dice", {"a": [(10.0, 0.2), (30.0, 0.6)], "b": [(10.0, 0.4)], "c": []}, "seconds")
+    assert figure.legend == ("a", "b", "c")
+    first, second = elements(figure, "circle", "c0")
+    assert float(first.get("cx")) < float(second.get("cx"))
+    assert float(first.get("cy")) > float(second.get("cy"))
+    (other,) = elements(figure, "circle", "c1")
+    assert other.get("cx") == first.get("cx")
+    assert "a ends at 0.6, b ends at 0.4" in str(figure.drawing)

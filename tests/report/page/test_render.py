@@ -12,9 +12,10 @@ from typing_extensions import override
 from autoseg.errors import UsageError
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import write_record
-from autoseg.records.plan import model_hash
+from autoseg.records.plan import Decision, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.report.page.render import render_report
+from tests.builders import make_trials
 
 
 class Page(HTMLParser):
@@ -66,6 +67,16 @@ def test_a_planned_workspace_shows_dataset_and_plan(planned):
     assert "lesion 20 0 – – – –" in page.text
     assert {"dataset", "plan", "versions"} <= page.ids
     assert not {"training", "results", "cases", "selection"} & page.ids
+
+
+def test_trials_are_shown_with_the_plan_that_they_decided(planned, plan):
+    write_record(make_trials(chosen="b"), planned.trials_record)
+    assert "trials" not in Page(render_report(planned)).ids  # rules made this plan
+    decision = Decision(what="trials", value=(("b", 0.5, 25),), reason="b is better than a.")
+    write_record(plan.model_copy(update={"decisions": (decision, *plan.decisions)}), planned.plan)
+    page = Page(render_report(planned))
+    assert "trials" in page.ids
+    assert page.open == []
 
 
 def test_names_are_escaped(selected):
