@@ -37,7 +37,12 @@ MAX_BATCH = {2: 32, 3: 8}
 RELATIVE_TIME = {"resenc-l": 3.0, "resenc-xl": 5.0}
 """Duration of a training relative to resenc-m on the same GPU, as published: 12, 35 and 66 hours on an A100."""
 
-TRIED: Mapping[str, tuple[str, ...] | None] = {"unet": None, "unext": None, "resenc-m": None}
+TRIED: Mapping[str, tuple[str, ...] | None] = {
+    "unet": None,
+    "unext": None,
+    "pretrained-2d": ("2d",),
+    "resenc-m": None,
+}
 """Planners that trials try, the most promising first, with the configurations that each has; None: all."""
 
 MAX_SPACING_RATIO = 2.0
@@ -131,14 +136,18 @@ def architectures(budget: Budget) -> tuple[Architecture, ...]:
     return (*names, "efficientnet_unet") if is_limited and budget.installed_weights else names
 
 
-def tried_architectures(_budget: Budget) -> tuple[Architecture, ...]:
+def tried_architectures(budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that trials may plan."""
-    return ("unet", "residual_unet", "unext")
+    names: tuple[Architecture, ...] = ("unet", "residual_unet", "unext")
+    return (*names, "efficientnet_unet") if budget.installed_weights else names
 
 
 def candidates(_name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
-    """What is tried where trials decide; see `planners.candidates`."""
-    return list_candidates(TRIED, plan, unet.WIDTHS, trial_seconds)
+    """What is tried where trials decide, that of the rules first; see `planners.candidates`."""
+    by_rules = next(str(decision.value) for decision in plan.decisions if decision.what == "planner")
+    ordered = {by_rules: TRIED.get(by_rules), **TRIED}
+    widths = {pretrained_2d.NAME: pretrained_2d.WIDTHS, unext.NAME: ()}.get(by_rules, unet.WIDTHS)
+    return list_candidates(ordered, plan, widths, trial_seconds)
 
 
 def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Decided[Preset]) -> Plan:

@@ -1,7 +1,7 @@
 """What is tried where a plan is decided by trials: planners with settings, the most promising first.
 
 `autoseg plan --trials` trains them for a short time on fold 0. Time decides how many of a list are tried, so it begins
-with what differs most: other networks and configurations, then the learning rate, then the width.
+with what differs most: other networks and configurations, then patches that grow, the learning rate, and the width.
 
 A new planner takes part once its name stands in `planners.auto.TRIED`.
 """
@@ -46,6 +46,11 @@ def list_variants(planner: str, plan: Plan, widths: Sequence[int], trial_seconds
         trial_seconds: Time of all trials together.
     """
     own = list_configurations(planner, plan)
+    growing = [
+        candidate.model_copy(update={"name": f"{candidate.name}-growing", "progressive": True})
+        for candidate in own
+        if plan.budget.overrides.progressive is None
+    ]
     slow = [
         candidate.model_copy(update={"name": f"{candidate.name}-slow", "learning_rate_factor": SLOW_FACTOR})
         for candidate in own
@@ -55,7 +60,7 @@ def list_variants(planner: str, plan: Plan, widths: Sequence[int], trial_seconds
         for candidate in own
         for width in _find_neighbours(plan, candidate.configuration, widths, trial_seconds)
     ]
-    return (*slow, *wider)
+    return (*growing, *slow, *wider)
 
 
 def _find_neighbours(plan: Plan, name: str, widths: Sequence[int], trial_seconds: float) -> list[int]:
@@ -80,7 +85,7 @@ def list_candidates(
     """All candidates, the one that the rules plan first.
 
     Args:
-        tried: Names of planners, best first, with the configurations that each has; None: all.
+        tried: Names of planners, the one of the rules first, with the configurations that each has; None: all.
         plan: What the rules plan.
         widths: Values of the option `base_features` of the first planner; empty: it has none.
         trial_seconds: Time of all trials together.

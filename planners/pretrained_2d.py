@@ -26,6 +26,8 @@ from autoseg.records.encoders import (
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture, NetworkSpec
 from autoseg.records.plan import Plan
+from autoseg.records.trials import Candidate
+from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.preset import Preset, check_options, whole_number
 from planners.rules import Decided
@@ -82,6 +84,11 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that may be planned for a budget."""
     return ("efficientnet_unet",)
+
+
+def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
+    """What is tried where trials decide; see `planners.candidates`."""
+    return list_candidates({name: ("2d",)}, plan, WIDTHS, trial_seconds)
 
 
 def make_pretrained_preset(options: Mapping[str, str]) -> Preset:

@@ -34,7 +34,15 @@ from autoseg.records.files import read_record, scratch_folder, write_record
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
 from autoseg.records.trials import Trials
-from autoseg.system import count_cores, count_threads, gpu_busy_fraction, gpu_name, processor_name, user_cache_folder
+from autoseg.system import (
+    count_cores,
+    count_threads,
+    find_installed_weights,
+    gpu_busy_fraction,
+    gpu_name,
+    processor_name,
+    user_cache_folder,
+)
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -95,7 +103,8 @@ def add_speed(
     has_trials = options.trial_seconds is not None
     architectures = find_architectures(find_planner(options.planner), budget)
     if has_trials:
-        architectures = find_tried_architectures(options.planner, budget)
+        installed = budget.model_copy(update={"installed_weights": find_installed_weights()})
+        architectures = find_tried_architectures(options.planner, installed)
     earlier = None if arguments.measure_again else _earlier_budget(arguments, of_trials=has_trials)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
     found_later = {"throughput": (), "installed_weights": ()}

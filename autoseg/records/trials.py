@@ -23,6 +23,8 @@ class Candidate(Record):
     """Name of the configuration that is planned."""
     options: dict[str, str] = Field(default_factory=dict)
     """Settings of the planner, besides those that the user gave."""
+    progressive: bool = False
+    """Whether training begins with smaller patches; False: as the user asked."""
     learning_rate_factor: PositiveFloat = 1.0
     """The planned learning rate is multiplied by it."""
 

@@ -137,9 +137,12 @@ def plan_candidate(request: TrialRequest, candidate: Candidate, seconds: float |
         UsageError: If its planner is not installed.
     """
     overrides = request.budget.overrides
+    own: dict[str, object] = {"options": {**overrides.options, **candidate.options}}
+    if candidate.progressive:
+        own["progressive"] = True
     changes: dict[str, object] = {
         "configurations": (candidate.configuration,),
-        "overrides": overrides.model_copy(update={"options": {**overrides.options, **candidate.options}}),
+        "overrides": overrides.model_copy(update=own),
     }
     if seconds is not None:
         changes["time_per_fold_seconds"] = seconds

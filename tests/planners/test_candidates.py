@@ -23,13 +23,29 @@ def test_the_first_candidate_is_what_the_rules_plan():
     assert (first.options, first.learning_rate_factor) == ({}, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (Budget(device="cpu", time_per_fold_seconds=600.0, installed_weights=("efficientnet-lite0",)), "pretrained-2d"),
+        (Budget(device="cpu", time_per_fold_seconds=600.0), "unet"),
+        (Budget(available_gigabytes=26.0), "resenc-l"),
+    ],
+)
+def test_the_network_of_the_rules_is_the_first_one(budget, expected):
+    listed = find_candidates("auto", auto.plan(PICTURES, budget), 600.0)
+    assert listed[0].name == f"{expected}-2d"
+    assert {"unet", "unext", "pretrained-2d"} <= {candidate.planner for candidate in listed}
+    assert len({candidate.name for candidate in listed}) == len(listed)
+
+
 def test_every_network_is_tried_in_2d_and_in_3d_before_other_rates():
     plan = auto.plan(SHORT_AXIS, Budget(device="cpu", time_per_fold_seconds=1200.0))
     names = list_names("auto", plan)
     for planner in ("unet", "unext", "resenc-m"):
         assert {f"{planner}-2d", f"{planner}-3d_fullres"} <= set(names)
-    slow = [name.endswith("-slow") for name in names]
-    assert slow == sorted(slow)
+    kinds = [("-growing" in name) + 2 * ("-slow" in name) for name in names]
+    assert kinds == sorted(kinds)
+    assert set(kinds) == {0, 1, 2}
     assert len(set(names)) == len(names)
 
 
@@ -44,7 +60,9 @@ def test_what_was_asked_for_limits_the_candidates():
         "3d_fullres"
     }
     plan = unet.plan(SHORT_AXIS, budget)
-    assert list_names("unet", plan) == ["unet-3d_fullres", "unet-3d_fullres-slow"]
+    assert list_names("unet", plan) == ["unet-3d_fullres", "unet-3d_fullres-growing", "unet-3d_fullres-slow"]
+    decided = budget.model_copy(update={"overrides": Overrides(progressive=False)})
+    assert list_names("unet", unet.plan(SHORT_AXIS, decided)) == ["unet-3d_fullres", "unet-3d_fullres-slow"]
 
 
 @pytest.mark.parametrize(("seconds", "tried"), [(1200.0, False), (600.0, True)])
