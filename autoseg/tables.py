@@ -14,7 +14,7 @@ from rich.text import Text
 
 from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION
 from autoseg.costs.memory import estimate_gpu_bytes
-from autoseg.costs.runs import mean_step_cost
+from autoseg.costs.runs import relative_cost
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.metrics.descriptions import Metric, metrics_of
 from autoseg.records.evaluation import (
@@ -356,7 +356,7 @@ def _describe_step(configuration: Configuration, seconds: float | None) -> dict[
     training = configuration.training
     if seconds is None:
         return {"training step": "memory too small"}
-    own_steps = mean_step_cost(training) * training.steps_per_epoch
+    own_steps = relative_cost(training) * training.steps_per_epoch
     steps = training.epochs * (own_steps + FORWARD_FRACTION * training.validation_steps)
     return {
         "training step": f"{seconds:.3g} s",

@@ -75,13 +75,16 @@ def run_costs(
     )
 
 
-def mean_step_cost(training: TrainingSpec) -> float:
-    """Time of a mean step as a fraction of one with the configuration's own patch, where steps decide."""
+def relative_cost(training: TrainingSpec, until: float = 1.0) -> float:
+    """Time of the steps up to a progress, where steps decide; 1 is the time of all steps with the own patch.
+
+    Example: with smaller patches of half the cost until 0.4, all steps take 0.8, and those until 0.5 take 0.3.
+    """
     cost, began = 0.0, 0.0
     for growing in training.growing_patches:
-        cost += (growing.until - began) * growing.cost_fraction
+        cost += max(min(growing.until, until) - began, 0.0) * growing.cost_fraction
         began = growing.until
-    return cost + 1.0 - began
+    return cost + max(until - began, 0.0)
 
 
 def _disk_bytes(plan: Plan, fingerprint: Fingerprint, name: str, num_folds: int) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoseg.costs.runs import mean_step_cost, run_costs
+from autoseg.costs.runs import relative_cost, run_costs
 from autoseg.records.plan import GrowingPatch, TrainingSpec
 from tests.builders import make_case_fingerprint, make_configuration, make_fingerprint, make_plan
 
@@ -38,12 +38,15 @@ def test_a_cascade_step_has_no_arrays_of_its_own():
     assert costs.trainings == (("3d_other", "all"),)
 
 
-def test_a_mean_step_costs_less_while_patches_grow():
+def test_a_relative_costs_less_while_patches_grow():
     """A fifth of the steps at a quarter of the cost, a fifth at a half, and three fifths in full: 0.75."""
     growing = (
         GrowingPatch(patch_size=(4, 8), batch_size=4, until=0.2, cost_fraction=0.25),
         GrowingPatch(patch_size=(8, 8), batch_size=2, until=0.4, cost_fraction=0.5),
     )
     training = TrainingSpec(mirror_axes=(), batch_dice=False)
-    assert mean_step_cost(training) == 1.0
-    assert mean_step_cost(training.model_copy(update={"growing_patches": growing})) == pytest.approx(0.75)
+    grown = training.model_copy(update={"growing_patches": growing})
+    assert relative_cost(grown, 0.1) == pytest.approx(0.025)
+    assert relative_cost(grown, 0.3) == pytest.approx(0.1)
+    assert relative_cost(training) == 1.0
+    assert relative_cost(grown) == pytest.approx(0.75)

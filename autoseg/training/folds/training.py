@@ -338,7 +338,7 @@ def _keep(fold: Fold, state: _Progress, after_epoch: Callable[[list[EpochHistory
         line,
         earlier=state.history[:-1],
         workers=fold.workers,
-        remaining_seconds=state.clock.remaining_seconds(run.step),
+        remaining_seconds=state.clock.remaining_seconds(run.step, run.spec),
     )
     write_history(state.history, fold.folder / "history.jsonl")
     after_epoch(state.history)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from autoseg.costs.runs import relative_cost
 from autoseg.networks.device_types import Stream
 from autoseg.networks.threads import ThreadChoice, own_threads
 from autoseg.records.checkpoint import CompilingTrial
@@ -42,12 +43,15 @@ class Clock:
         done = step / self.total_steps if self.limit_seconds is None else self.elapsed() / self.limit_seconds
         return min(done, 1.0)
 
-    def remaining_seconds(self, step: int) -> float | None:
-        """Training seconds still to come, if the rest goes as fast as before; None at the very start."""
+    def remaining_seconds(self, step: int, training: TrainingSpec) -> float | None:
+        """Training seconds still to come, if the rest goes as fast as before; None at the very start.
+
+        Where steps decide, those of patches that have grown take longer, as the schedule estimates.
+        """
         if self.limit_seconds is not None:
             return max(self.limit_seconds - self.elapsed(), 0.0)
-        progress = self.progress(step)
-        return self.elapsed() * (1.0 - progress) / progress if progress > 0.0 else None
+        done = relative_cost(training, self.progress(step))
+        return self.elapsed() * (relative_cost(training) - done) / done if done > 0.0 else None
 
 
 @dataclass(frozen=True)

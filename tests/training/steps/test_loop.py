@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from autoseg.errors import TrainingError
+from autoseg.records.plan import GrowingPatch, TrainingSpec
 from autoseg.training.data.batch import Batch
 from autoseg.training.probe import NOISE_ENCODING as ENCODING
 from autoseg.training.probe import measured_configuration
@@ -165,8 +166,17 @@ def test_an_overflow_in_fp16_is_no_news_and_lowers_the_scale(caplog):
 
 
 def test_the_remaining_time_follows_the_clock_or_the_steps():
+    training = TrainingSpec(mirror_axes=(), batch_dice=False)
     by_time = Clock(total_steps=9, limit_seconds=100.0, elapsed_before=40.0)
-    assert by_time.remaining_seconds(5) == pytest.approx(60.0, rel=0.01)
+    assert by_time.remaining_seconds(5, training) == pytest.approx(60.0, rel=0.01)
     by_steps = Clock(total_steps=10, limit_seconds=None, elapsed_before=40.0)
-    assert by_steps.remaining_seconds(4) == pytest.approx(60.0, rel=0.01)
-    assert by_steps.remaining_seconds(0) is None
+    assert by_steps.remaining_seconds(4, training) == pytest.approx(60.0, rel=0.01)
+    assert by_steps.remaining_seconds(0, training) is None
+
+
+def test_the_remaining_time_knows_that_steps_take_longer_when_patches_have_grown():
+    """Four of ten steps at a quarter of the cost, in 40 s: 40 s for each step's worth, and six steps remain."""
+    growing = GrowingPatch(patch_size=(2, 4), batch_size=2, until=0.4, cost_fraction=0.25)
+    training = TrainingSpec(mirror_axes=(), batch_dice=False, growing_patches=(growing,))
+    clock = Clock(total_steps=10, limit_seconds=None, elapsed_before=40.0)
+    assert clock.remaining_seconds(4, training) == pytest.approx(240.0, rel=0.01)
