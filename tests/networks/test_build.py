@@ -126,8 +126,10 @@ def test_every_architecture_can_be_normalised_over_the_batch(architecture):
     assert all(mean.abs().max() > 0 for mean in means)
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize(
+    ("architecture", "dimensions"),
+    [(name, number) for name, description in ARCHITECTURES.items() for number in description.dimensions],
+)
 def test_the_smallest_patch_with_which_training_may_begin_gives_finite_gradients(architecture, dimensions):
     """Two voxels at the lowest level, along each axis in turn, in the precision of a training too."""
     spec = ARCHITECTURES[architecture].build_small(dimensions, 8)
@@ -137,7 +139,7 @@ def test_the_smallest_patch_with_which_training_may_begin_gives_finite_gradients
         patch = [2 * edge if other == axis else edge for other, edge in enumerate(total)]
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            outputs = network(torch.randn(2, 1, *patch))
+            outputs = network(torch.randn(2, spec.input_channels, *patch))
         sum(logits.float().square().mean() for logits in outputs).backward()
         assert [list(logits.shape[2:]) for logits in outputs] == [
             [edge >> level for edge in patch] for level in range(3)
