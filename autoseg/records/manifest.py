@@ -23,6 +23,19 @@ class FileFacts(Record):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class PretrainedEncoder(Record):
+    """Published weights that the encoder of a network started from, and under which terms."""
+
+    name: str
+    trained_on: str
+    license: str
+    """SPDX identifier."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Hash of the published file."""
+    package: str
+    """Distribution that the file came with."""
+
+
 class Manifest(Record):
     """Description of an exported model and list of all its other files."""
 
@@ -39,6 +52,8 @@ class Manifest(Record):
     numpy_version: str
     plan_hash: str = Field(default="", exclude_if=lambda value: value == "")
     """Hash of the plan that was trained, as `provenance` in its workspace has it; empty in older files."""
+    pretrained: tuple[PretrainedEncoder, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    """Published weights that trainings of this model started from."""
     dataset_name: str
     channel_names: tuple[str, ...]
     labels: dict[str, LabelValues]

@@ -29,10 +29,11 @@ from autoseg.interop.models import describe_files, open_model, read_manifest
 from autoseg.networks.weight_files import read_weights
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.encoders import ENCODER_WEIGHTS
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, replacing, write_record
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.manifest import MANIFEST_NAME, Manifest
+from autoseg.records.manifest import MANIFEST_NAME, Manifest, PretrainedEncoder
 from autoseg.records.plan import Plan, hash_plan
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
@@ -182,6 +183,7 @@ def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg",
         torch_version=torch.__version__,
         numpy_version=np.__version__,
         plan_hash=chosen.plan_hash,
+        pretrained=tuple(_list_pretrained(chosen)),
         dataset_name=chosen.plan.dataset_name,
         channel_names=chosen.plan.channel_names,
         labels=chosen.plan.labels,
@@ -194,6 +196,21 @@ def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg",
     )
     write_record(manifest, folder / MANIFEST_NAME)
     return manifest
+
+
+def _list_pretrained(chosen: ModelToExport) -> Iterator[PretrainedEncoder]:
+    """Published weights that the exported configurations started from, each once."""
+    started = (chosen.plan.configurations[name].training.initial_weights for name in chosen.folds())
+    for name in dict.fromkeys(started):
+        if name is not None:
+            weights = ENCODER_WEIGHTS[name]
+            yield PretrainedEncoder(
+                name=name,
+                trained_on=weights.trained_on,
+                license=weights.license,
+                sha256=weights.sha256,
+                package=weights.package,
+            )
 
 
 def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> Selection:

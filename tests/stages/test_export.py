@@ -222,7 +222,22 @@ def test_the_manifest_says_what_is_inside(model, tmp_path):
     assert (manifest["license"], manifest["checkpoint"], manifest["format"]) == ("CC-BY-4.0", "final", "autoseg")
     assert manifest["dataset_name"] == "made"
     assert manifest["channel_names"] == ["MR"]
+    assert "pretrained" not in manifest
     assert returned == Manifest.model_validate_json(json.dumps(manifest))
+
+
+def test_the_manifest_names_published_weights_and_their_terms(tmp_path):
+    plan = make_plan({"2d": (1.0, 1.0)})
+    training = plan.configurations["2d"].training.model_copy(update={"initial_weights": "efficientnet-lite0"})
+    configuration = plan.configurations["2d"].model_copy(update={"training": training})
+    plan = plan.model_copy(update={"configurations": {"2d": configuration}})
+    model = write_model(tmp_path / "made.autoseg", plan, {"2d": ("0",)})
+    manifest = export_model(model.root, tmp_path / "exported")
+    again = export_model(tmp_path / "exported", tmp_path / "again.zip")
+    [entry] = manifest.pretrained
+    assert (entry.name, entry.license, entry.trained_on) == ("efficientnet-lite0", "Apache-2.0", "ImageNet")
+    assert entry.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    assert again.pretrained == manifest.pretrained
 
 
 def test_scores_of_another_choice_are_not_stated(model, tmp_path):

@@ -208,7 +208,7 @@ def _step_settings(fold: Fold, steps: int, limit_seconds: float | None, earlier:
 
 def _prepare_network(network: nn.Module, fold: Fold) -> None:
     """Take over published weights and another model's, and freeze what is not to be trained."""
-    if fold.spec.initial_weights is not None and fold.starts_afresh:
+    if fold.spec.initial_weights is not None and fold.starts_afresh and fold.pretrained is None:
         load_published_encoder(network, fold.spec.initial_weights)
     if fold.pretrained is not None:
         report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained, fold.options.pretrained)
