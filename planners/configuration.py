@@ -48,8 +48,6 @@ from planners.rules.schedule import (
 )
 from planners.rules.sides import find_sides
 from planners.rules.speed import (
-    MIN_STEPS,
-    WANTED_STEPS,
     explain_latency,
     explain_width,
     keeps_latency,
@@ -137,7 +135,8 @@ class ConfigurationPlanner:
             initial_weights=None if weights is None else weights.value,
             encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,
         )
-        schedule = choose_schedule(full, budget, network, topology.patch_size, timed_batch(budget, batch_size.value))
+        timed, min_steps = timed_batch(budget, batch_size.value), context.preset.min_steps
+        schedule = choose_schedule(full, budget, network, topology.patch_size, timed, min_steps)
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
         growth = choose_growth(budget, network, topology.patch_size, total.value)
         training = rate.value.model_copy(update={"growing_patches": growth.value})
@@ -330,24 +329,24 @@ class ConfigurationPlanner:
         First narrower networks, then smaller batches, then smaller patches. Without a time per fold only the width
         varies: batch and patch do not make prediction faster. What the user chose stays as it is.
         """
-        budget, widths, patch = self.context.budget, self._widths, self.patch
+        budget, preset, widths, patch = self.context.budget, self.context.preset, self._widths, self.patch
         batches = [self._choose_batch_size()]
         if time_per_fold(budget) is None:
-            yield from ((patch, width, batches[0], MIN_STEPS) for width in widths)
+            yield from ((patch, width, batches[0], preset.min_steps) for width in widths)
             return
         if budget.overrides.batch_size is None:
             batches = list(smaller_batches(batches[0], self.dimensions))
-        yield from ((patch, width, batches[0], WANTED_STEPS) for width in widths[:-1])
-        yield from ((patch, widths[-1], batch_size, MIN_STEPS) for batch_size in batches)
+        yield from ((patch, width, batches[0], preset.wanted_steps) for width in widths[:-1])
+        yield from ((patch, widths[-1], batch_size, preset.min_steps) for batch_size in batches)
         if self._asked_patch is None and self.adopted is None:
-            max_levels = self.context.preset.max_levels
-            for smaller in smaller_patches(patch, self.spacing.value, self.median_shape, max_levels):
-                yield smaller, widths[-1], batches[-1], MIN_STEPS
+            limits = preset.max_levels, preset.min_steps
+            for smaller in smaller_patches(patch, self.spacing.value, self.median_shape, *limits):
+                yield smaller, widths[-1], batches[-1], preset.min_steps
 
     def _explain_width(self, width: int, predicted_seconds: float) -> str:
         budget, reasons = self.context.budget, []
         if time_per_fold(budget) is not None:
-            reasons.append(explain_width(width, self._widths))
+            reasons.append(explain_width(width, self._widths, self.context.preset.wanted_steps))
         if budget.latency_seconds is not None:
             reasons.append(explain_latency(budget, predicted_seconds))
         return " ".join(reasons)

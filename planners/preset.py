@@ -13,6 +13,7 @@ from autoseg.records.encoders import EncoderName
 from autoseg.records.network import NetworkSpec
 from planners.rules import Decided
 from planners.rules.memory import MemoryReference
+from planners.rules.speed import MIN_STEPS, WANTED_STEPS
 from planners.rules.topology import Topology
 
 NetworkPlanner = Callable[[Topology, int, int, int], NetworkSpec]
@@ -39,6 +40,10 @@ class Preset:
     """Largest number of levels of the network; None: as many as the patch allows."""
     max_batch: Mapping[int, int] | None = None
     """Cap by dimension; None: nnU-Net's rule, which has none."""
+    wanted_steps: int = WANTED_STEPS
+    """With limited time a wider network is taken only if it gets so many training steps."""
+    min_steps: int = MIN_STEPS
+    """With limited time batch and patch shrink until the narrowest network gets so many."""
     initial_weights: Decided[EncoderName] | None = None
     """Published weights that the encoder starts from; None: freshly drawn ones."""
 

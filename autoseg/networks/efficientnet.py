@@ -78,7 +78,7 @@ class AsymmetricConvolution(nn.Module):
         """(B, C, *S) -> (B, F, *S / stride)."""
         if self.padding:
             features = F.pad(features, self.padding)
-        if self.depthwise and features.device.type == "cpu" and torch.is_grad_enabled():
+        if self.depthwise and self.training and features.device.type == "cpu":
             # gradients of depthwise kernels in 16 bits take three times as long there (oneDNN, one core)
             with torch.autocast("cpu", enabled=False):
                 convolved: Tensor = self.convolution(features.float())

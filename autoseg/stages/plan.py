@@ -107,11 +107,14 @@ def check_asked_axes(plan: Plan, letters: str | None) -> None:
 
 
 def add_installed_weights(fingerprint: Fingerprint, budget: Budget, planner: str) -> Budget:
-    """Say in the budget which published weights are installed, where the planner or the data may want them."""
-    wanted = PRETRAINED_ARCHITECTURE in find_architectures(find_planner(planner), budget)
-    if not wanted and not is_photographs(fingerprint):
-        return budget
-    return budget.model_copy(update={"installed_weights": find_installed_weights()})
+    """Say in the budget which published weights are installed, where the planner may use them for these data.
+
+    A planner that needs them anyway says so; one that has other networks, too, uses them for photographs.
+    """
+    informed = budget.model_copy(update={"installed_weights": find_installed_weights()})
+    considered = informed if is_photographs(fingerprint) else budget
+    may_use = PRETRAINED_ARCHITECTURE in find_architectures(find_planner(planner), considered)
+    return informed if may_use else budget
 
 
 def _check_asked_spacing(fingerprint: Fingerprint, asked: Spacing) -> None:

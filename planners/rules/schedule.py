@@ -90,7 +90,12 @@ def affordable_steps(seconds: float, seconds_per_step: float) -> float:
 
 
 def choose_schedule(
-    full: TrainingSpec, budget: Budget, network: NetworkSpec, patch_size: Sequence[int], batch_size: int
+    full: TrainingSpec,
+    budget: Budget,
+    network: NetworkSpec,
+    patch_size: Sequence[int],
+    batch_size: int,
+    min_steps: int = MIN_STEPS,
 ) -> Decided[TrainingSpec]:
     """Divide the time into about 30 epochs of equal length; never promises more than fits.
 
@@ -100,6 +105,7 @@ def choose_schedule(
         network: The network that is trained.
         patch_size: Voxels.
         batch_size: Patches per step.
+        min_steps: Steps below which the reason says that they are too few.
 
     Raises:
         BudgetError: If not even one epoch fits; names the time that one needs.
@@ -129,18 +135,18 @@ def choose_schedule(
             "time_per_fold_seconds": seconds,
         }
     )
-    return Decided(training, _explain_schedule(budget, network, seconds, epochs * steps_per_epoch))
+    return Decided(training, _explain_schedule(budget, network, seconds, epochs * steps_per_epoch, min_steps))
 
 
-def _explain_schedule(budget: Budget, network: NetworkSpec, seconds: float, steps: int) -> str:
+def _explain_schedule(budget: Budget, network: NetworkSpec, seconds: float, steps: int, min_steps: int) -> str:
     measured = "measured" if is_measured(budget, network) else "assumed, not measured"
     by_default = " (the default for a CPU)" if budget.time_per_fold_seconds is None else ""
     sentence = (
         f"{seconds:g} s per fold{by_default}, {RESERVED_FRACTION:.0%} of them kept for start-up and final validation, "
         f"leave {steps} steps at the {measured} speed; AdamW needs fewer steps than SGD."
     )
-    if steps < MIN_STEPS:
-        sentence += f" That is too few to learn well (at least {MIN_STEPS} are wanted): give more time."
+    if steps < min_steps:
+        sentence += f" That is too few to learn well (at least {min_steps} are wanted): give more time."
     return sentence
 
 

@@ -196,7 +196,11 @@ def smaller_batches(batch_size: Decided[int], dimensions: int) -> Iterator[Decid
 
 
 def smaller_patches(
-    patch: Decided[Topology], spacing: Sequence[float], median_shape: Sequence[float], max_levels: int | None
+    patch: Decided[Topology],
+    spacing: Sequence[float],
+    median_shape: Sequence[float],
+    max_levels: int | None,
+    min_steps: int = MIN_STEPS,
 ) -> Iterator[Decided[Topology]]:
     """Ever smaller patches, one axis halved at a time, until no axis can be halved any more.
 
@@ -205,9 +209,10 @@ def smaller_patches(
         spacing: (z, y, x) or (y, x), mm.
         median_shape: Same axes, voxels.
         max_levels: Largest number of levels of the network; None: no limit.
+        min_steps: Training steps that are wanted, for the reason.
     """
     reason = (
-        f"Memory allows {patch.value.patch_size}, halved along the relatively longest axis until {MIN_STEPS} steps fit "
+        f"Memory allows {patch.value.patch_size}, halved along the relatively longest axis until {min_steps} steps fit "
         "the time."
     )
     topology = _halve(patch.value, spacing, median_shape, max_levels)
@@ -238,17 +243,18 @@ def _halve(
     return None
 
 
-def explain_width(base_features: int, widths: Sequence[int]) -> str:
+def explain_width(base_features: int, widths: Sequence[int], wanted_steps: int = WANTED_STEPS) -> str:
     """One sentence: why a network is as wide as it is, when the time per fold decides.
 
     Args:
         base_features: Feature maps at full resolution of the network that was chosen.
         widths: All that were allowed, best first.
+        wanted_steps: Training steps that a wider network must get.
     """
     if len(widths) == 1:
         return "The only width that was allowed."
     if base_features == widths[-1]:
-        return f"The narrowest network; wider ones would get fewer than {WANTED_STEPS} steps."
+        return f"The narrowest network; wider ones would get fewer than {wanted_steps} steps."
     if base_features == widths[0]:
-        return f"The full width: even so at least {WANTED_STEPS} steps fit the time."
-    return f"The widest network that gets at least {WANTED_STEPS} steps in the time."
+        return f"The full width: even so at least {wanted_steps} steps fit the time."
+    return f"The widest network that gets at least {wanted_steps} steps in the time."

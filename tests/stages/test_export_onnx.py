@@ -202,8 +202,22 @@ def flat_model(folder):
     return write_model(folder, plan, {"2d": ("0", "1")})
 
 
+def pretrained_model(folder):
+    """The network of `pretrained-2d`, with weights that nobody trained."""
+    plan = make_plan({"2d": (1.1, 0.9)}, labels=REGIONS)
+    network = plan.configurations["2d"].network.model_copy(
+        update={
+            "architecture": "efficientnet_unet", "features": (4, 6, 24), "strides": ((1, 1), (2, 2), (2, 2)),
+            "kernel_sizes": ((3, 3),) * 3, "encoder_blocks": (1, 1, 2), "decoder_blocks": (1, 1),
+        }
+    )  # fmt: skip
+    configuration = plan.configurations["2d"].model_copy(update={"network": network})
+    plan = plan.model_copy(update={"configurations": {"2d": configuration}})
+    return write_model(folder, plan, {"2d": ("0", "1")})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("make", "channels"), [(cascade_model, 2), (flat_model, 1)])
+@pytest.mark.parametrize(("make", "channels"), [(cascade_model, 2), (flat_model, 1), (pretrained_model, 1)])
 def test_the_files_suffice_to_predict_the_same_label_map(runtime, tmp_path, make, channels):
     workspace = make(tmp_path / "model")
     manifest = export_onnx(workspace.root, tmp_path / "onnx", ExportOptions(license="MIT"))
