@@ -116,7 +116,8 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
         "--pretrained",
         type=Path,
         metavar="MODEL",
-        help="start from the weights of this workspace, exported model or fold's folder",
+        help="start from the weights of this workspace, exported model or fold's folder, or of an encoder of nnssl "
+        "(.pth)",
     )
     group.add_argument(
         "--freeze-encoder",

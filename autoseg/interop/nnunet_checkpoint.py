@@ -76,12 +76,12 @@ def read_checkpoint(path: Path) -> NnunetCheckpoint:
             message names it, and it is not called), lacks an entry of nnU-Net's checkpoints, or has weights that are
             not plain tensors of finite floating-point numbers.
     """
-    content = _unpickle(path)
+    content = unpickle(path)
     try:
         arguments = content["init_args"]
         best = content.get("_best_ema")
         checkpoint = NnunetCheckpoint(
-            weights={_without_prefixes(name): tensor for name, tensor in content["network_weights"].items()},
+            weights={without_prefixes(name): tensor for name, tensor in content["network_weights"].items()},
             configuration=str(arguments["configuration"]),
             trainer=str(content["trainer_name"]),
             fold=str(arguments["fold"]),
@@ -96,7 +96,7 @@ def read_checkpoint(path: Path) -> NnunetCheckpoint:
             f"{', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__}"
         ) from error
     for name, tensor in checkpoint.weights.items():
-        if fault := _find_fault(tensor):
+        if fault := find_fault(tensor):
             raise InteropError(
                 f"{path}: the weights {name} {fault}, expected a plain tensor of finite floating-point numbers. Copy "
                 "or download the model again, or import it without this fold."
@@ -104,7 +104,7 @@ def read_checkpoint(path: Path) -> NnunetCheckpoint:
     return checkpoint
 
 
-def _find_fault(tensor: object) -> str:
+def find_fault(tensor: object) -> str:
     """Why weights are refused; empty when they are accepted."""
     if not isinstance(tensor, Tensor):
         return f"are no tensor but {type(tensor).__name__}"
@@ -124,7 +124,12 @@ def _name_type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _unpickle(path: Path) -> Any:  # noqa: ANN401 (what a pickle holds)
+def unpickle(path: Path) -> Any:  # noqa: ANN401 (what a pickle holds)
+    """What a torch checkpoint holds, if it names nothing but what nnU-Net's checkpoints contain.
+
+    Raises:
+        InteropError: If the file is damaged, or names a class or function that no nnU-Net checkpoint contains.
+    """
     try:
         if not zipfile.is_zipfile(path):
             raise InteropError(f"{path}: not a torch checkpoint, or it is truncated. Copy or download it again.")
@@ -176,7 +181,8 @@ def _training_seconds(logging: Mapping[str, Any]) -> float:
     return float(sum(end - start for start, end in zip(starts, ends, strict=False)))
 
 
-def _without_prefixes(name: str) -> str:
+def without_prefixes(name: str) -> str:
+    """Name of a parameter without what data-parallel and compiled networks put before it."""
     while found := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
         name = name.removeprefix(found)
     return name

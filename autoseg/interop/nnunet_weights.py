@@ -47,12 +47,22 @@ def name_as_nnunet(weights: Mapping[str, Tensor], spec: NetworkSpec) -> dict[str
     return named
 
 
+def name_encoder_layer(name: str, spec: NetworkSpec) -> tuple[str, ...]:
+    """Names under which nnU-Net's encoder lists a tensor of ours, without the prefix of the encoder.
+
+    Args:
+        name: Name in the state dict of the network, `encoder.levels...`.
+        spec: The network: a `unet` or `residual_unet`.
+    """
+    _, _, *block, layer, kind = name.split(".")
+    return tuple(f"{_encoder_block(block, spec)}.{alias}.{kind}" for alias in _LAYERS[layer])
+
+
 def _their_names(parts: list[str], spec: NetworkSpec) -> Iterator[str]:
     lowest_step = len(spec.features) - 2
     match parts:
-        case "encoder", *_, layer, kind:
-            for name in _LAYERS[layer]:
-                entry = f"{_encoder_block(parts[2:-2], spec)}.{name}.{kind}"
+        case "encoder", *_:
+            for entry in name_encoder_layer(".".join(parts), spec):
                 yield f"encoder.{entry}"
                 yield f"decoder.encoder.{entry}"
         case "decoder", "levels", level, "blocks", block, layer, kind:

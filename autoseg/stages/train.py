@@ -17,6 +17,7 @@ from autoseg.imaging.arrays.storage import label_map_origin
 from autoseg.imaging.datasets.labels.absent_labels import missing_labels
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.interop.models import open_model
+from autoseg.interop.nnssl import ENDINGS, read_nnssl_encoder
 from autoseg.locks import lock, refuse_planning
 from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.device_types import device_type
@@ -279,6 +280,10 @@ def _open_pretrained(fold: Fold) -> Iterator[Fold]:
     """Give a fold that starts with pretrained weights their folder; an exported model is unpacked meanwhile."""
     if fold.options.pretrained is None or not fold.starts_afresh:
         yield fold
+        return
+    if fold.options.pretrained.suffix in ENDINGS:
+        encoder = read_nnssl_encoder(fold.options.pretrained)
+        yield replace(fold, pretrained_encoder=encoder.name_for(fold.configuration.network))
         return
     with open_model(fold.options.pretrained) as model:
         yield replace(fold, pretrained=model.root)

@@ -29,6 +29,9 @@ logger = logging.getLogger("autoseg.train")
 
 WEIGHTS = "checkpoint_final.safetensors"
 
+MIN_KERNEL_AXES = 4
+"""Axes of a convolution's weights in 2D."""
+
 HEADS = "decoder.heads."
 """How the names of the heads' tensors begin."""
 
@@ -134,6 +137,58 @@ def load_pretrained(
     for what in ("loaded", "adapted", "skipped"):
         logger.debug("%s: %s", what, ", ".join(getattr(report, what)) or "none")
     return report
+
+
+def load_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> TransferReport:
+    """Put another project's encoder into a fresh network, as far as it fits; level DEBUG logs the names.
+
+    The first convolution takes the mean of its kernels for each channel, times the old number of channels over the
+    new one. Where the network does not look along an axis that the source looks along, kernels are summed over it,
+    which gives the same response to images that do not change along that axis.
+
+    Args:
+        network: Changed in place.
+        tensors: Tensors of the encoder by the network's names.
+        source: File, for messages.
+
+    Raises:
+        UsageError: If no convolution fits.
+    """
+    fresh = {name: start for name, start in network.state_dict().items() if name.startswith("encoder.")}
+    first = next(name for name in fresh if name.endswith(".convolution.weight"))
+    fitted = {
+        name: _fit(tensors[name], start, is_first=name == first) for name, start in fresh.items() if name in tensors
+    }
+    taken = {name: tensor for name, tensor in fitted.items() if tensor.shape == fresh[name].shape}
+    if not any(tensor.ndim > 1 for tensor in taken.values()):
+        raise UsageError(
+            f"--pretrained {source}: no layer fits; its encoder has other feature maps. Take another file."
+        )
+    network.load_state_dict(taken, strict=False)
+    adapted = tuple(name for name in taken if tensors[name].shape != fresh[name].shape)
+    report = TransferReport(
+        source=source,
+        loaded=tuple(name for name in taken if name not in adapted),
+        adapted=adapted,
+        skipped=tuple(name for name in network.state_dict() if name not in taken),
+    )
+    for what in ("loaded", "adapted", "skipped"):
+        logger.debug("%s: %s", what, ", ".join(getattr(report, what)) or "none")
+    return report
+
+
+def _fit(source: Tensor, start: Tensor, *, is_first: bool) -> Tensor:
+    """A tensor for the shape of `start`, as far as rules can make it fit."""
+    if source.ndim != start.ndim or source.ndim < MIN_KERNEL_AXES:
+        return source
+    for axis in range(2, source.ndim):
+        if start.shape[axis] == 1:
+            source = source.sum(dim=axis, keepdim=True)
+    channels, wanted = source.shape[1], start.shape[1]
+    if is_first and channels != wanted:
+        repeated = source.mean(dim=1, keepdim=True).expand(-1, wanted, *source.shape[2:])
+        source = repeated * (channels / wanted)
+    return source
 
 
 def freeze_encoder(network: nn.Module) -> None:

@@ -417,6 +417,34 @@ def test_history_knows_the_peak_memory(workspace):
     assert all(50e6 < line["peak_memory_bytes"] < 50e9 for line in lines)
 
 
+def test_a_training_may_start_from_an_encoder_of_nnssl(workspace, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    stem, stage = torch.randn(4, 1, 3, 3, 3), torch.randn(8, 4, 3, 3, 3)
+    content = {
+        "network_weights": {
+            "encoder.stages.0.0.convs.0.conv.weight": stem,
+            "encoder.stages.1.0.convs.0.all_modules.0.weight": stage,
+        },
+        "nnssl_adaptation_plan": {
+            "key_to_encoder": "encoder.stages",
+            "key_to_stem": "encoder.stages.0",
+            "architecture_plans": {"arch_class_name": "PlainConvUNet"},
+        },
+    }
+    torch.save(content, tmp_path / "encoder.pth")
+    train_fold(workspace, NAME, "0", short(epochs=1, pretrained=tmp_path / "encoder.pth", learning_rate=0.0))
+    trained, channels = (
+        weights(workspace),
+        read_record(Plan, workspace.plan).configurations[NAME].network.input_channels,
+    )
+    assert torch.equal(trained["encoder.levels.1.0.convolution.weight"], stage)
+    flat = stem.sum(dim=2, keepdim=True) / channels  # the first kernel does not look along z
+    torch.testing.assert_close(
+        trained["encoder.levels.0.0.convolution.weight"], flat.expand(-1, channels, -1, -1, -1).contiguous()
+    )
+    assert any("1 tensors loaded, 1 adapted" in message for message in caplog.messages)
+
+
 def test_a_training_may_begin_with_the_weights_of_another(workspace):
     train_fold(workspace, NAME, "1", SHORT)
     options = {**vars(SHORT), "pretrained": workspace.fold(NAME, "1"), "learning_rate": 0.0}

@@ -66,6 +66,8 @@ class Fold:
     """Cascade: which weights made those maps; other maps make another training."""
     pretrained: Path | None = None
     """Folder with the weights of another model to start from; None: fresh weights."""
+    pretrained_encoder: Mapping[str, torch.Tensor] | None = None
+    """Weights of another project's encoder to start from, by the network's names; None: there are none."""
 
     @property
     def title(self) -> str:

@@ -44,7 +44,7 @@ from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
 from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
 from autoseg.training.steps.setup import build_initial_network, start_run
-from autoseg.training.transfer import freeze_encoder, load_pretrained
+from autoseg.training.transfer import freeze_encoder, load_encoder, load_pretrained
 
 logger = logging.getLogger("autoseg.train")
 
@@ -210,6 +210,9 @@ def _prepare_network(network: nn.Module, fold: Fold) -> None:
     """Take over published weights and another model's, and freeze what is not to be trained."""
     if fold.spec.initial_weights is not None and fold.starts_afresh and fold.pretrained is None:
         load_published_encoder(network, fold.spec.initial_weights)
+    if fold.pretrained_encoder is not None and fold.options.pretrained is not None:
+        for line in load_encoder(network, fold.pretrained_encoder, fold.options.pretrained).lines():
+            logger.info("%s", line)
     if fold.pretrained is not None:
         report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained, fold.options.pretrained)
         for line in report.lines():
