@@ -1,15 +1,18 @@
-"""The `unet` planner: nnU-Net v2's default plans, with a reason for every decision.
+"""The `unet` planner: nnU-Net v2's default plans, with a reason for every decision; and U-Nets of other parts.
 
 The method is in `planners.composition`; here stands what is special to the plain U-Net: its shape, and what fits in
-8 GB.
+8 GB. Parts (`planners.parts`) are settings: `--planner-option block=residual`.
 
 References:
     nnU-Net v2 (Isensee et al., Nature Methods 2021; default planner of version 2).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
+from autoseg.costs.memory import count_feature_map_elements, count_saved_elements
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture, NetworkSpec
@@ -17,15 +20,13 @@ from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
+from planners.parts import BLOCKS_PER_LEVEL, PART_NAMES, PLAIN_PARTS, Parts, read_parts
 from planners.preset import Preset, check_options, whole_number
 from planners.rules import Decided
 from planners.rules.memory import MemoryReference
-from planners.rules.topology import Topology, features_per_level
+from planners.rules.topology import Topology, compute_topology, features_per_level
 
 NAME = "unet"
-
-CONVOLUTIONS_PER_LEVEL = 2
-"""Convolutions of each level, in the encoder and in the decoder."""
 
 MEMORY_REFERENCES = {
     2: MemoryReference(elements=85e6, batch_size=12),
@@ -50,7 +51,8 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
     Args:
         fingerprint: Facts about the dataset; the order of its cases does not matter.
-        budget: Device, memory, time, the user's own values. Planner options: `base_features`.
+        budget: Device, memory, time, the user's own values. Planner options: `base_features`, and the parts `block`,
+            `skip`, `attention` and `bottleneck`.
 
     Returns:
         The plan, with each decision and its reason.
@@ -78,17 +80,53 @@ def make_unet_preset(options: Mapping[str, str]) -> Preset:
     Raises:
         PlanningError: If an option is unknown or out of range.
     """
-    check_options(options, ("base_features",), NAME)
+    check_options(options, ("base_features", *PART_NAMES), NAME)
+    return make_preset_of_parts(NAME, read_parts(options), options)
+
+
+def make_preset_of_parts(name: str, parts: Parts, options: Mapping[str, str]) -> Preset:
+    """The constants of a U-Net of parts.
+
+    Args:
+        name: Name of the planner.
+        parts: What it is made of.
+        options: Planner options, of which `base_features` is read.
+
+    Raises:
+        PlanningError: If the width is out of range.
+    """
     widths = choose_widths(options)
     return Preset(
-        name=NAME,
+        name=name,
         memory_gigabytes=8.0,
-        memory_references=MEMORY_REFERENCES,
+        memory_references=_scale_references(parts),
         dataset_fraction=DATASET_FRACTION,
         widths=widths.value,
         width_reason=widths.reason,
-        plan_network=plan_unet,
+        plan_network=partial(plan_unet, parts=parts),
     )
+
+
+def _scale_references(parts: Parts) -> Mapping[int, MemoryReference]:
+    """What fits 8 GB: as many elements fewer than of a plain U-Net as each of them keeps more beside itself."""
+    if parts == PLAIN_PARTS:
+        return MEMORY_REFERENCES
+    return {
+        dimensions: replace(reference, elements=reference.elements / _relative_memory(dimensions, parts))
+        for dimensions, reference in MEMORY_REFERENCES.items()
+    }
+
+
+def _relative_memory(dimensions: int, parts: Parts) -> float:
+    """What is kept for each counted element, relative to a plain U-Net."""
+    edge = {2: 512.0, 3: 128.0}[dimensions]
+    topology = compute_topology((1.0,) * dimensions, (edge,) * dimensions)
+    kept_per_element = []
+    for each in (parts, PLAIN_PARTS):
+        network = plan_unet(topology, WIDTHS[0], 1, 2, parts=each)
+        elements = count_feature_map_elements(network, topology.patch_size, output_channels=2)
+        kept_per_element.append(count_saved_elements(network, topology.patch_size) / elements)
+    return kept_per_element[0] / kept_per_element[1]
 
 
 def choose_widths(options: Mapping[str, str]) -> Decided[tuple[int, ...]]:
@@ -97,9 +135,12 @@ def choose_widths(options: Mapping[str, str]) -> Decided[tuple[int, ...]]:
     return Decided(WIDTHS, WIDTH_REASON) if asked is None else Decided((asked,), "Requested.")
 
 
-def plan_unet(topology: Topology, base_features: int, input_channels: int, output_channels: int) -> NetworkSpec:
-    """A plain U-Net with as many levels as the topology."""
+def plan_unet(
+    topology: Topology, base_features: int, input_channels: int, output_channels: int, parts: Parts = PLAIN_PARTS
+) -> NetworkSpec:
+    """A U-Net with as many levels as the topology."""
     dimensions: Literal[2, 3] = 2 if len(topology.patch_size) == 2 else 3
+    blocks = BLOCKS_PER_LEVEL[parts.block]
     return NetworkSpec(
         architecture="unet",
         dimensions=dimensions,
@@ -108,6 +149,10 @@ def plan_unet(topology: Topology, base_features: int, input_channels: int, outpu
         features=features_per_level(topology.levels, dimensions, base_features),
         strides=topology.strides,
         kernel_sizes=topology.kernel_sizes,
-        encoder_blocks=(CONVOLUTIONS_PER_LEVEL,) * topology.levels,
-        decoder_blocks=(CONVOLUTIONS_PER_LEVEL,) * (topology.levels - 1),
+        encoder_blocks=(blocks,) * topology.levels,
+        decoder_blocks=(blocks,) * (topology.levels - 1),
+        block=parts.block,
+        skip=parts.skip,
+        attention=parts.attention,
+        bottleneck=parts.bottleneck,
     )

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from autoseg.costs.efficientnet import list_efficientnet_unet
-from autoseg.costs.operations import Operation, convolution_block, convolutional_decoder, head
+from autoseg.costs.operations import Operation, convolution_block, head
+from autoseg.costs.parts import residual_block, unet_decoder, unet_operations
 from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
 from autoseg.records.network import Architecture, NetworkSpec, Sizes
 
@@ -51,16 +52,10 @@ def _shape_per_level(network: NetworkSpec, patch_size: Sequence[int]) -> list[Si
     return shapes
 
 
-def _list_unet(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
-    voxels = [math.prod(shape) for shape in shapes]
-    yield from _plain_encoder(network, voxels)
-    yield from convolutional_decoder(network, voxels)
-
-
 def _list_residual_unet(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
     voxels = [math.prod(shape) for shape in shapes]
     yield from _residual_encoder(network, voxels)
-    yield from convolutional_decoder(network, voxels)
+    yield from unet_decoder(network, voxels)
 
 
 def _list_unext(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
@@ -69,38 +64,14 @@ def _list_unext(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Opera
     yield from _unext_decoder(network, voxels)
 
 
-def _plain_encoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
-    inputs = network.input_channels
-    for level, outputs in enumerate(network.features):
-        for _ in range(network.encoder_blocks[level]):
-            yield from convolution_block(inputs, outputs, voxels[level], network.kernel_sizes[level])
-            inputs = outputs
-
-
 def _residual_encoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
     inputs = network.features[0]
     yield from convolution_block(network.input_channels, inputs, voxels[0], network.kernel_sizes[0])
     for level, outputs in enumerate(network.features):
-        kernel = network.kernel_sizes[level]
         for block in range(network.encoder_blocks[level]):
-            pooled = block == 0 and any(step != 1 for step in network.strides[level])
-            yield from convolution_block(inputs, outputs, voxels[level], kernel)
-            yield Operation("convolution", outputs, outputs, voxels[level], math.prod(kernel))
-            yield Operation("norm", 1, outputs, voxels[level], kept=False)
-            yield from _shortcut(inputs, outputs, voxels[level], pooled=pooled)
-            yield Operation("join", 1, outputs, voxels[level])
+            strided = block == 0 and any(step != 1 for step in network.strides[level])
+            yield from residual_block(inputs, outputs, voxels[level], network.kernel_sizes[level], strided)
             inputs = outputs
-
-
-def _shortcut(inputs: int, outputs: int, voxels: int, *, pooled: bool) -> Iterator[Operation]:
-    projected = inputs != outputs
-    if pooled and not projected:
-        yield Operation("shortcut", 1, outputs, voxels, kept=False)
-    elif pooled:
-        yield Operation("average_pool", 1, inputs, voxels)
-    if projected:
-        yield Operation("convolution", inputs, outputs, voxels, bias=False)
-        yield Operation("norm", 1, outputs, voxels, kept=False)
 
 
 def _unext_encoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
@@ -264,7 +235,7 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
         "unet": ArchitectureDescription(
             words="plain U-Net",
             relative_speed=1.0,
-            list_operations=_list_unet,
+            list_operations=unet_operations,
             build_small=_small_unet,
         ),
         "residual_unet": ArchitectureDescription(

@@ -10,7 +10,8 @@ Tested in tests/costs/test_memory.py.
 import math
 from collections.abc import Iterator, Sequence
 
-from autoseg.costs.operations import Operation, convolutional_decoder
+from autoseg.costs.operations import Operation
+from autoseg.costs.parts import unet_decoder
 from autoseg.records.encoders import (
     EFFICIENTNET_LEVELS,
     STEM_FEATURES,
@@ -30,7 +31,7 @@ def list_efficientnet_unet(network: NetworkSpec, shapes: Sequence[Sizes]) -> Ite
     """
     skips = (network.input_channels, *encoder_features(len(shapes))[1:])
     yield from _list_encoder(network, shapes)
-    yield from convolutional_decoder(network, [math.prod(shape) for shape in shapes], skips)
+    yield from unet_decoder(network, [math.prod(shape) for shape in shapes], skips)
 
 
 def _list_encoder(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:

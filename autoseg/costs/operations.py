@@ -13,12 +13,13 @@ from autoseg.records.network import NetworkSpec
 Kind = Literal[
     "convolution", "transposed", "depthwise", "linear", "head",
     "norm", "layer_norm", "max_pool", "average_pool", "shortcut", "shift", "interpolate", "join", "padding",
-    "activation",
+    "activation", "attention",
 ]  # fmt: skip
 """transposed: kernel equal to stride. head: 1 x 1 convolution to logits. norm: over space. layer_norm: over feature
-maps. average_pool: on a shortcut, before its projection. shortcut: average pooling that is the whole shortcut. shift:
-along one axis, by group of feature maps. join: sum or concatenation of two tensors. padding: a copy with zeros around
-it; its voxels are those of the copy. activation: one that keeps its input and makes a tensor that is kept, too. Others
+maps. average_pool: on a shortcut, before its projection, or over all voxels. shortcut: average pooling that is the
+whole shortcut. shift: along one axis, by group of feature maps. join: sum, product or concatenation of tensors.
+attention: scores of every voxel with `kernel_voxels` voxels, and sums by them. padding: a copy with zeros around it;
+its voxels are those of the copy. activation: one that keeps its input and makes a tensor that is kept, too. Others
 are not listed: they take the place of their input, or like the GELU keep it and make a tensor that is not kept."""
 
 WITH_WEIGHTS = frozenset({"convolution", "transposed", "depthwise", "linear", "head"})
@@ -39,10 +40,14 @@ class Operation:
     bias: bool = True
     kept: bool = True
     """Whether the output stays in memory for the backward pass: the next operation, or its activation, needs it."""
+    repeated: bool = False
+    """Whether the weights are those of an operation before it."""
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates with weights; in a `transposed` each output voxel depends on exactly one input voxel."""
+        """Multiply-accumulates; in a `transposed` each output voxel depends on exactly one input voxel."""
+        if self.kind == "attention":  # scores, and sums of values
+            return 2 * self.voxels * self.kernel_voxels * self.outputs
         if self.kind not in WITH_WEIGHTS:
             return 0
         taps = 1 if self.kind == "transposed" else self.kernel_voxels
@@ -51,6 +56,8 @@ class Operation:
     @property
     def parameters(self) -> int:
         """Weights and biases; of a norm its scale and shift."""
+        if self.repeated:
+            return 0
         if self.kind in ("norm", "layer_norm"):
             return 2 * self.outputs
         if self.kind not in WITH_WEIGHTS:
@@ -63,36 +70,36 @@ class Operation:
         return self.outputs * self.voxels
 
 
-def convolution_block(inputs: int, outputs: int, voxels: int, kernel: Sequence[int]) -> Iterator[Operation]:
-    """Convolution and norm; the activation is in place, on the norm's output."""
-    yield Operation("convolution", inputs, outputs, voxels, math.prod(kernel))
-    yield Operation("norm", 1, outputs, voxels)
+def convolution_block(
+    inputs: int, outputs: int, voxels: int, kernel: Sequence[int], *, activated: bool = True, repeated: bool = False
+) -> Iterator[Operation]:
+    """Convolution and norm; the activation is in place, on the norm's output.
+
+    Args:
+        inputs: Feature maps of the input.
+        outputs: Feature maps of the output.
+        voxels: Voxels of the output.
+        kernel: Voxels along each axis.
+        activated: Whether an activation follows, which keeps its output.
+        repeated: Whether the weights are those of an operation before it.
+    """
+    yield Operation("convolution", inputs, outputs, voxels, math.prod(kernel), repeated=repeated)
+    yield Operation("norm", 1, outputs, voxels, kept=activated, repeated=repeated)
+
+
+def residual_shortcut(inputs: int, outputs: int, voxels: int, *, pooled: bool) -> Iterator[Operation]:
+    """What a residual block's shortcut does: pool where there is a stride, convolve where the width changes."""
+    projected = inputs != outputs
+    if pooled and not projected:
+        yield Operation("shortcut", 1, outputs, voxels, kept=False)
+    elif pooled:
+        yield Operation("average_pool", 1, inputs, voxels)
+    if projected:
+        yield Operation("convolution", inputs, outputs, voxels, bias=False)
+        yield Operation("norm", 1, outputs, voxels, kept=False)
 
 
 def head(network: NetworkSpec, level: int, voxels: int) -> Iterator[Operation]:
     """The head of a decoder level, where it has one."""
     if level == 0 or network.deep_supervision:
         yield Operation("head", network.features[level], network.output_channels, voxels, kept=False)
-
-
-def convolutional_decoder(
-    network: NetworkSpec, voxels: Sequence[int], skip_features: Sequence[int] | None = None
-) -> Iterator[Operation]:
-    """A U-Net's decoder, the lowest level first.
-
-    Args:
-        network: The network.
-        voxels: Voxels of each level.
-        skip_features: Feature maps that the encoder gives at each level; None: as many as the level has.
-    """
-    skips = network.features if skip_features is None else skip_features
-    for level in reversed(range(len(network.features) - 1)):
-        outputs, below = network.features[level], network.features[level + 1]
-        up_kernel = math.prod(network.strides[level + 1])
-        yield Operation("transposed", below, outputs, voxels[level], up_kernel, kept=False)
-        inputs = outputs + skips[level]  # the skip is concatenated
-        yield Operation("join", 1, inputs, voxels[level])
-        for _ in range(network.decoder_blocks[level]):
-            yield from convolution_block(inputs, outputs, voxels[level], network.kernel_sizes[level])
-            inputs = outputs
-        yield from head(network, level, voxels[level])

@@ -225,6 +225,8 @@ class ConvolutionBlock(nn.Module):
         *,
         bias: bool = True,
         activation: nn.Module | None = None,
+        dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         """Draw torch's own start values; see `initialize_weights`.
 
@@ -236,6 +238,8 @@ class ConvolutionBlock(nn.Module):
             stride: Voxels along each axis.
             bias: Whether the convolution has a bias.
             activation: What follows the normalisation instead of the leaky ReLU; `nn.Identity()` for nothing.
+            dilation: Distance in voxels between the places that the kernel sees, along each axis.
+            groups: Number of parts of the feature maps that are convolved each by itself.
         """
         super().__init__()
         self.convolution = layers.convolution(
@@ -243,7 +247,9 @@ class ConvolutionBlock(nn.Module):
             out_features,
             kernel_size=tuple(kernel_size),  # type: ignore[arg-type]  # torch wants tuples of fixed length
             stride=tuple(stride),  # type: ignore[arg-type]
-            padding=tuple((size - 1) // 2 for size in kernel_size),  # type: ignore[arg-type]
+            padding=tuple((size - 1) // 2 * dilation for size in kernel_size),  # type: ignore[arg-type]
+            dilation=dilation,
+            groups=groups,
             bias=bias,
         )
         self.normalization = layers.normalization(out_features, eps=NORMALIZATION_EPSILON)
@@ -254,31 +260,6 @@ class ConvolutionBlock(nn.Module):
         """(B, C, *S) -> (B, F, *S / stride)."""
         normalized: Tensor = self.activation(self.normalization(convolve(self.convolution, features)))
         return normalized
-
-
-def stack_blocks(
-    layers: LayerTypes,
-    in_features: int,
-    out_features: int,
-    kernel_size: Sequence[int],
-    *,
-    first_stride: Sequence[int],
-    num_blocks: int,
-) -> nn.Sequential:
-    """Chain convolution blocks; the first one changes the number of features and carries the stride."""
-    no_stride = (1,) * layers.dimensions
-    return nn.Sequential(
-        *(
-            ConvolutionBlock(
-                layers,
-                in_features if position == 0 else out_features,
-                out_features,
-                kernel_size,
-                first_stride if position == 0 else no_stride,
-            )
-            for position in range(num_blocks)
-        )
-    )
 
 
 def initialize_weights(network: nn.Module) -> None:

@@ -1,8 +1,10 @@
 """The one place where a NetworkSpec becomes a network."""
 
 from autoseg.networks.efficientnet import efficientnet_decoder_levels, efficientnet_levels
+from autoseg.networks.parts.levels import convolution_levels, decoder_levels
+from autoseg.networks.parts.nested import NestedDecoder
 from autoseg.networks.residual import residual_levels
-from autoseg.networks.unet import Decoder, Encoder, UNet, convolution_levels, decoder_levels
+from autoseg.networks.unet import Decoder, Encoder, UNet
 from autoseg.networks.unext import unext_decoder_levels, unext_encoder_levels
 from autoseg.records.network import NetworkSpec
 
@@ -22,8 +24,10 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet:
     return UNet(spec, encoder, decoder, deep_supervision=deep_supervision)
 
 
-def _build_halves(spec: NetworkSpec) -> tuple[Encoder, Decoder]:
+def _build_halves(spec: NetworkSpec) -> tuple[Encoder, Decoder | NestedDecoder]:
     match spec.architecture:
+        case "unet" if spec.skip == "nested":
+            return Encoder(convolution_levels(spec)), NestedDecoder(spec)
         case "unet":
             return Encoder(convolution_levels(spec)), Decoder(spec, decoder_levels(spec))
         case "residual_unet":

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from autoseg.networks.blocks import LayerTypes, choose_layers, convolve
-from autoseg.networks.unet import DecoderLevel
+from autoseg.networks.parts.levels import DecoderLevel
 from autoseg.records.encoders import (
     EFFICIENTNET_LEVELS,
     STEM_FEATURES,

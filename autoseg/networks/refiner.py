@@ -34,8 +34,9 @@ class RefinerNetwork(nn.Module):
         super().__init__()
         self.is_flat = spec.dimensions == 2
         self.network = build_network(spec, deep_supervision=False)
-        nn.init.zeros_(self.network.decoder.heads[0].weight)  # type: ignore[arg-type]  # every head is a convolution
-        nn.init.zeros_(self.network.decoder.heads[0].bias)  # type: ignore[arg-type]
+        head = self.network.get_submodule("decoder.heads.0")
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
 
     @override
     def forward(self, image: Tensor, coarse: Tensor) -> Tensor:

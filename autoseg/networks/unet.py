@@ -1,11 +1,11 @@
 """The outer form of every network: an encoder, a decoder, and skips between them, in two and three dimensions.
 
-The levels of a plain U-Net are here too; those of other architectures are in modules of their own.
+What a level does is in modules of its own: in `parts` for U-Nets, beside this one for other architectures.
 
 Tested in tests/networks/test_unet.py and tests/networks/test_residual.py.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from autoseg.networks.blocks import choose_layers, initialize_weights, stack_blocks
+from autoseg.networks.blocks import choose_layers, initialize_weights
 from autoseg.records.network import NetworkSpec
 
 
@@ -54,71 +54,6 @@ def run_level(level: nn.Module, *features: Tensor, recompute: bool) -> Tensor:
     else:
         output = level(*features)
     return output
-
-
-def convolution_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
-    """One stack of convolution blocks per level; strided convolutions lead from level to level.
-
-    Parameter names: `<block>.convolution|normalization.weight|bias`.
-    """
-    layers = choose_layers(spec.dimensions, spec.normalization)
-    in_features = spec.input_channels
-    for level, features in enumerate(spec.features):
-        yield stack_blocks(
-            layers,
-            in_features,
-            features,
-            spec.kernel_sizes[level],
-            first_stride=spec.strides[level],
-            num_blocks=spec.encoder_blocks[level],
-        )
-        in_features = features
-
-
-class DecoderLevel(nn.Module):
-    """Upsample the level below, join it with the encoder's features, convolve.
-
-    The transposed convolution's kernel equals its stride, which is the encoder's stride of the level below, so the
-    output has exactly the size of the encoder's features. The convolutions have the encoder's kernel of this level.
-    """
-
-    def __init__(self, spec: NetworkSpec, level: int, skip_features: int | None = None) -> None:
-        """Make the layers.
-
-        Args:
-            spec: The network.
-            level: Level of the output, 0 at full resolution.
-            skip_features: Feature maps that the encoder gives at this level; None: as many as the level has.
-        """
-        super().__init__()
-        layers = choose_layers(spec.dimensions, spec.normalization)
-        features, features_below = spec.features[level], spec.features[level + 1]
-        stride_below = spec.strides[level + 1]
-        self.upsampling = layers.transposed_convolution(
-            features_below,
-            features,
-            kernel_size=stride_below,  # type: ignore[arg-type]  # torch wants tuples of fixed length
-            stride=stride_below,  # type: ignore[arg-type]
-        )
-        self.blocks = stack_blocks(
-            layers,
-            features + (features if skip_features is None else skip_features),
-            features,
-            spec.kernel_sizes[level],
-            first_stride=(1,) * spec.dimensions,
-            num_blocks=spec.decoder_blocks[level],
-        )
-
-    @override
-    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
-        """Features of the level below and of the encoder at this level, (B, F, *S) -> features of this level."""
-        merged: Tensor = self.blocks(torch.cat((self.upsampling(below), skip), dim=1))
-        return merged
-
-
-def decoder_levels(spec: NetworkSpec) -> Iterator[nn.Module]:
-    """A U-Net's decoder levels, full resolution first."""
-    return (DecoderLevel(spec, level) for level in range(len(spec.features) - 1))
 
 
 class Decoder(nn.Module):
@@ -179,7 +114,7 @@ class UNet(nn.Module):
         of pooled, instance normalisation, leaky ReLU, transposed convolutions.
     """
 
-    def __init__(self, spec: NetworkSpec, encoder: Encoder, decoder: Decoder, *, deep_supervision: bool) -> None:
+    def __init__(self, spec: NetworkSpec, encoder: Encoder, decoder: nn.Module, *, deep_supervision: bool) -> None:
         """Join the halves and draw fresh weights, from torch's global generator.
 
         Args:

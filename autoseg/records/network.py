@@ -11,6 +11,20 @@ from autoseg.records.files import FieldFault, Record, refuse_faults
 
 Architecture = Literal["unet", "residual_unet", "unext", "efficientnet_unet"]
 
+Block = Literal[
+    "plain", "residual", "recurrent", "dense", "inception", "multires", "separable", "factorized", "mednext"
+]  # fmt: skip
+"""What a U-Net's levels are stacked from, in encoder and decoder."""
+
+Skip = Literal["plain", "gate", "respath", "nested"]
+"""How features of the encoder reach the decoder."""
+
+Attention = Literal["none", "channel", "spatial", "mixed"]
+"""What weights the features at the end of every level."""
+
+Bottleneck = Literal["plain", "nonlocal", "pyramid", "atrous", "atrous_nonlocal"]
+"""What widens the view at the end of the lowest level."""
+
 MAX_SIZE = 2**16
 """Largest size and count in a plan: far above what any device holds, so that arithmetic on them cannot overflow."""
 
@@ -60,6 +74,14 @@ class NetworkSpec(Record):
     """unext: how many of the lowest levels are tokenised MLPs."""
     full_resolution_skip: bool = False
     """unext: add the features of level 0 before the last head, for thin structures."""
+    block: Block = Field(default="plain", exclude_if=lambda value: value == "plain")
+    """unet: blocks of the levels. `plain` is a convolution."""
+    skip: Skip = Field(default="plain", exclude_if=lambda value: value == "plain")
+    """unet: `plain` hands the features on as they are."""
+    attention: Attention = Field(default="none", exclude_if=lambda value: value == "none")
+    """unet: at every level of encoder and decoder."""
+    bottleneck: Bottleneck = Field(default="plain", exclude_if=lambda value: value == "plain")
+    """unet: `plain` adds nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,10 +118,19 @@ def _find_size_faults(network: NetworkSpec) -> Iterator[FieldFault]:
         yield ("strides", 0), f"{network.strides[0]}, expected all ones: level 0 has full resolution"
 
 
-_OPTIONS: Mapping[str, tuple[bool | int, tuple[Architecture, ...], str]] = MappingProxyType(
+NETWORK_PARTS: Mapping[str, str] = MappingProxyType(
+    {"block": "plain", "skip": "plain", "attention": "none", "bottleneck": "plain"}
+)
+"""Fields that choose parts of a U-Net, and the value of each that adds nothing to a plain one."""
+
+MULTIRES_FEATURES = 3
+"""Least number of feature maps of a level of `multires` blocks, one for each of their three convolutions."""
+
+_OPTIONS: Mapping[str, tuple[bool | int | str, tuple[Architecture, ...], str]] = MappingProxyType(
     {
         "token_levels": (0, ("unext",), "only unext has token levels"),
         "full_resolution_skip": (False, ("unext",), "only unext can do without this skip"),
+        **{name: (nothing, ("unet",), "only unet has parts to choose from") for name, nothing in NETWORK_PARTS.items()},
     }
 )
 """Fields that only some architectures have: the value that means nothing, the architectures, and why."""
@@ -116,6 +147,11 @@ def _find_own_faults(network: NetworkSpec) -> Iterator[FieldFault]:
 
 def _expect_nothing(_network: NetworkSpec) -> Iterator[FieldFault]:
     yield from ()
+
+
+def _find_unet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    if network.block == "multires" and min(network.features) < MULTIRES_FEATURES:
+        yield ("features",), f"{network.features}, expected {MULTIRES_FEATURES} or more each with multires blocks"
 
 
 def _find_unext_faults(network: NetworkSpec) -> Iterator[FieldFault]:
@@ -148,7 +184,7 @@ def _find_efficientnet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
 
 
 _EXPECTATIONS: Mapping[Architecture, Callable[[NetworkSpec], Iterator[FieldFault]]] = MappingProxyType(
-    {"unext": _find_unext_faults, "efficientnet_unet": _find_efficientnet_faults}
+    {"unet": _find_unet_faults, "unext": _find_unext_faults, "efficientnet_unet": _find_efficientnet_faults}
 )
 """What an architecture expects of its fields beyond what all do."""
 

@@ -34,6 +34,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION, forward_macs, list_operations
+from autoseg.costs.parts import relative_speed_of_parts
 from autoseg.costs.windows import count_windows
 from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget, Throughput
@@ -104,6 +105,7 @@ def macs_per_second(budget: Budget, network: NetworkSpec) -> float:
     measured = _measured_for(budget, network)
     is_own = is_measured(budget, network)
     factor = 1.0 if is_own else ARCHITECTURES[network.architecture].relative_speed
+    factor *= relative_speed_of_parts(network)
     if not measured:
         return ASSUMED_MACS_PER_SECOND[budget.device] * factor
     return factor * _interpolate(measured, network.features[0])

@@ -1,7 +1,7 @@
 """Operations and memory against the networks that are built, and against published numbers."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from autoseg.costs.memory import (
 )
 from autoseg.networks.build import build_network
 from autoseg.networks.residual import ResidualBlock
-from autoseg.records.network import Architecture, NetworkSpec
+from autoseg.records.network import Architecture, Attention, Block, Bottleneck, NetworkSpec, Skip
 
 FLAT = NetworkSpec(
     architecture="unet",
@@ -72,6 +72,22 @@ LITE_SHALLOW = LITE_FLAT.model_copy(
         "encoder_blocks": (1, 1, 2), "decoder_blocks": (1, 1), "deep_supervision": False, "input_channels": 1,
     }
 )  # fmt: skip
+PARTS = {
+    "recurrent": {"block": "recurrent", "attention": "channel"},
+    "dense": {"block": "dense", "skip": "gate", "bottleneck": "atrous"},
+    "inception": {"block": "inception", "skip": "respath"},
+    "multires": {"block": "multires", "attention": "mixed", "bottleneck": "pyramid"},
+    "separable": {"block": "separable", "attention": "spatial"},
+    "factorized": {"block": "factorized", "bottleneck": "nonlocal"},
+    "mednext": {"block": "mednext", "skip": "nested"},
+    "residual": {"block": "residual", "bottleneck": "atrous_nonlocal"},
+    "nested": {"skip": "nested", "attention": "channel"},
+}
+OF_PARTS = {
+    f"{name}-{spec.dimensions}d": (spec.model_copy(update=dict(parts)), patch)
+    for name, parts in PARTS.items()
+    for spec, patch in ((FLAT, (24, 28)), (SOLID, (6, 40, 16)))
+}
 CASES = [
     (FLAT, (12, 14)),
     (SOLID, (10, 40, 16)),
@@ -82,7 +98,8 @@ CASES = [
     (LITE_FLAT, (64, 80)),
     (LITE_SHALLOW, (12, 20)),
 ]
-NAMES = [f"{spec.architecture}-{spec.dimensions}d-{len(spec.features)}" for spec, _ in CASES]
+NAMES = [*(f"{spec.architecture}-{spec.dimensions}d-{len(spec.features)}" for spec, _ in CASES), *OF_PARTS]
+CASES += OF_PARTS.values()
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -112,6 +129,15 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
         features[0] = features[1]
         tokens = draw(st.integers(0, levels - 1))
         skip = tokens < levels - 1 and draw(st.booleans())
+    parts = {}
+    if architecture == "unet":
+        parts = {
+            "block": draw(st.sampled_from(get_args(Block))),
+            "skip": draw(st.sampled_from(get_args(Skip))),
+            "attention": draw(st.sampled_from(get_args(Attention))),
+            "bottleneck": draw(st.sampled_from(get_args(Bottleneck))),
+        }
+        features = [max(number, 4) for number in features]
     spec = NetworkSpec(
         architecture=architecture,
         dimensions=dimensions,
@@ -126,6 +152,7 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
         deep_supervision=draw(st.booleans()),
         token_levels=tokens,
         full_resolution_skip=skip,
+        **parts,
     )
     lowest = [draw(st.integers(2, 7)) for _ in range(dimensions)]
     return spec, tuple(edge * math.prod(steps) for edge, steps in zip(lowest, zip(*strides, strict=True), strict=True))
@@ -202,9 +229,10 @@ def check_saved_elements(spec: NetworkSpec, patch: tuple[int, ...]) -> None:
     floats, positions = saved_by_autograd(spec, patch)
     operations = list_operations(spec, patch)
     assert positions == sum(operation.elements for operation in operations if operation.kind == "max_pool")
-    # left out of the count: mean and deviation
+    # left out of the count: mean and deviation, normalisers of attention
     statistics = sum(2 * operation.outputs for operation in operations if operation.kind == "norm")
     statistics += sum(2 * operation.voxels for operation in operations if operation.kind == "layer_norm")
+    statistics += sum(operation.voxels for operation in operations if operation.kind == "attention")
     # the image is in memory in any case; an encoder that pads it first keeps the copy
     image = spec.input_channels * math.prod(patch) if operations[0].kind == "padding" else 0
     assert count_saved_elements(spec, patch) == floats - statistics + image

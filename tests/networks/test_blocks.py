@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoseg.networks.blocks import ConvolutionBlock, choose_layers, initialize_weights, stack_blocks
+from autoseg.networks.blocks import ConvolutionBlock, choose_layers, initialize_weights
 
 
 def test_block_is_convolution_then_instance_normalisation_then_leaky_relu():
@@ -45,14 +45,6 @@ def test_normalisation_is_affine_with_learnt_scale_and_shift():
         block.normalization.bias.copy_(torch.tensor([1.0, 2.0, -3.0]))
     output = block(torch.randn(1, 1, 5, 7))
     torch.testing.assert_close(output[0, :, 0, 0], torch.tensor([1.0, 2.0, -0.03]))
-
-
-def test_first_block_of_a_stack_changes_features_and_carries_the_stride():
-    stack = stack_blocks(choose_layers(2), 3, 8, (3, 5), first_stride=(2, 1), num_blocks=3)
-    convolutions = [module for module in stack.modules() if isinstance(module, nn.Conv2d)]
-    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(3, 8), (8, 8), (8, 8)]
-    assert [c.stride for c in convolutions] == [(2, 1), (1, 1), (1, 1)]
-    assert [c.padding for c in convolutions] == [(1, 2)] * 3
 
 
 @pytest.mark.parametrize(

@@ -80,14 +80,18 @@ def map_shapes(configuration: Configuration) -> tuple[tuple[int, ...], ...]:
     """Spatial shapes of the outputs whose loss needs maps, full resolution first; none for most losses.
 
     Example: patch (32, 64, 64), strides (1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2) and deep supervision have the
-    outputs (32, 64, 64), (32, 32, 32) and (16, 16, 16), of which the last one has no weight.
+    outputs (32, 64, 64), (32, 32, 32) and (16, 16, 16), of which the last one has no weight. Those of a nested U-Net
+    are all at full resolution.
     """
     if configuration.training.loss not in MAPS:
         return ()
     network = configuration.network
     num_outputs = len(network.features) - 1 if network.deep_supervision else 1
+    weighted = max(1, num_outputs - 1)
+    if network.skip == "nested":
+        return (configuration.patch_size,) * weighted
     shapes, shape = [], np.array(configuration.patch_size)
-    for strides in network.strides[: max(1, num_outputs - 1)]:
+    for strides in network.strides[:weighted]:
         shape = shape // np.array(strides)
         shapes.append(tuple(shape.tolist()))
     return tuple(shapes)
