@@ -2,6 +2,8 @@
 
 The names, their parts and papers are in `planners.parts.NAMED_PARTS`; each is an entry point of the group
 `autoseg.planners`.
+
+Tested in tests/planners/test_parts.py.
 """
 
 from autoseg.records.budget import Budget
@@ -65,7 +67,7 @@ def plan_erfnet(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
 
 def _plan(name: str, fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """See `planners.unet.plan`; the options of the parts change those that the name stands for.
+    """The plan of a named planner; the options of the parts change those that the name stands for.
 
     Raises:
         PlanningError: Under the conditions of `planners.unet.plan`.

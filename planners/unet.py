@@ -108,11 +108,11 @@ def make_preset_of_parts(name: str, parts: Parts, options: Mapping[str, str]) ->
 
 
 def _scale_references(parts: Parts) -> Mapping[int, MemoryReference]:
-    """What fits 8 GB: as many elements fewer than of a plain U-Net as each of them keeps more beside itself."""
+    """What fits 8 GB: fewer elements than of a plain U-Net where each of them keeps more beside itself."""
     if parts == PLAIN_PARTS:
         return MEMORY_REFERENCES
     return {
-        dimensions: replace(reference, elements=reference.elements / _relative_memory(dimensions, parts))
+        dimensions: replace(reference, elements=reference.elements / max(1.0, _relative_memory(dimensions, parts)))
         for dimensions, reference in MEMORY_REFERENCES.items()
     }
 

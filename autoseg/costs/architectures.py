@@ -20,7 +20,7 @@ from autoseg.costs.efficientnet import list_efficientnet_unet
 from autoseg.costs.operations import Operation, convolution_block, head
 from autoseg.costs.parts import residual_block, unet_decoder, unet_operations
 from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
-from autoseg.records.network import Architecture, NetworkSpec, Sizes
+from autoseg.records.network import NETWORK_PARTS, Architecture, NetworkSpec, Sizes
 
 FORWARD_FRACTION = 1 / 3
 """Part of a training step that its forward pass takes: the backward pass costs twice as much."""
@@ -169,7 +169,11 @@ class ArchitectureDescription:
     """Names of the usual widths by feature maps at full resolution."""
 
     def name(self, network: NetworkSpec) -> str:
-        """A network in words, with the name of its width where it has one."""
+        """A network in words, with the name of its width where it has one, and the parts that it is made of."""
+        chosen = {name: getattr(network, name) for name in NETWORK_PARTS}
+        parts = [f"{name} {value}" for name, value in chosen.items() if value != NETWORK_PARTS[name]]
+        if parts:
+            return f"U-Net with {', '.join(parts)}"
         width = self.width_names.get(network.features[0])
         return self.words if width is None else f"{self.words} {width}"
 

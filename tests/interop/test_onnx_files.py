@@ -47,6 +47,9 @@ def make_network(architecture, dimensions, **changes):
         ("residual_unet", 3, {}),
         ("unext", 2, {"token_levels": 1}),
         ("unext", 3, {"token_levels": 1}),
+        ("unet", 2, {"block": "multires", "skip": "gate", "attention": "mixed", "bottleneck": "pyramid"}),
+        ("unet", 3, {"block": "mednext", "skip": "nested", "bottleneck": "atrous_nonlocal"}),
+        ("unet", 3, {"block": "factorized", "skip": "respath", "attention": "channel"}),
     ],
 )
 def test_onnx_runtime_gives_the_same_logits(runtime, tmp_path, architecture, dimensions, changes):

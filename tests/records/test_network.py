@@ -127,3 +127,21 @@ def test_one_level_is_no_network():
 def test_spline_orders_beyond_0_to_5(field, order):
     with pytest.raises(ValidationError, match=rf"1 validation error .*\n{field}\n  Input should be"):
         ResamplingSpec.model_validate({field: order})
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("block", "dense"), ("skip", "gate"), ("attention", "mixed"), ("bottleneck", "atrous")]
+)
+def test_parts_are_of_unet_alone_and_appear_in_files_only_where_they_are_chosen(part, value):
+    plain = NetworkSpec(**UNET)
+    assert part not in plain.model_dump(mode="json")
+    assert NetworkSpec(**UNET, **{part: value}).model_dump(mode="json")[part] == value
+    [(place, sentence)] = faults_of(UNET | {"architecture": "residual_unet", part: value}).items()
+    assert place == (part,)
+    assert f"{value}, expected " in sentence
+    assert "only unet has parts to choose from" in sentence
+
+
+def test_multires_blocks_need_three_feature_maps():
+    [sentence] = faults_of(UNET | {"block": "multires", "features": (2, 8, 12)}).values()
+    assert sentence == "(2, 8, 12), expected 3 or more each with multires blocks"

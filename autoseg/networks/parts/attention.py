@@ -1,4 +1,7 @@
-"""Attention inside a level: weights for feature maps, for voxels, or for both."""
+"""Attention inside a level: weights for feature maps, for voxels, or for both.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""What widens the view at the lowest level."""
+"""What widens the view at the lowest level.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 from typing import Final

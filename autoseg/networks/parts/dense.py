@@ -1,4 +1,7 @@
-"""Dense blocks: every layer sees the answers of all layers before it."""
+"""Dense blocks: every layer sees the answers of all layers before it.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 from typing import Final

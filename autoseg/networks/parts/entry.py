@@ -1,4 +1,7 @@
-"""What leads into a block whose own layers keep size and width."""
+"""What leads into a block whose own layers keep size and width.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,7 @@
-"""Blocks that look at several distances at once: atrous branches, and chained convolutions."""
+"""Blocks that look at several distances at once: atrous branches, and chained convolutions.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,7 @@
-"""MedNeXt's block: a depthwise convolution, then a perceptron at every voxel."""
+"""MedNeXt's block: a depthwise convolution, then a perceptron at every voxel.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 from typing import Final

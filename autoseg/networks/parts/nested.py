@@ -1,4 +1,7 @@
-"""The decoder of a U-Net++: a grid of nodes instead of one way up."""
+"""The decoder of a U-Net++: a grid of nodes instead of one way up.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 

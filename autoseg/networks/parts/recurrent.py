@@ -1,4 +1,7 @@
-"""Recurrent residual blocks, which see their own answer again."""
+"""Recurrent residual blocks, which see their own answer again.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,7 @@
-"""Blocks of cheaper convolutions: per feature map and then per voxel, or along one axis at a time."""
+"""Blocks of cheaper convolutions: per feature map and then per voxel, or along one axis at a time.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Final

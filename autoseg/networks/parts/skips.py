@@ -1,4 +1,7 @@
-"""What happens to features of the encoder on their way to the decoder."""
+"""What happens to features of the encoder on their way to the decoder.
+
+Tested in tests/networks/parts/test_levels.py.
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,7 +11,7 @@ from typing_extensions import override
 
 from autoseg.networks.blocks import LEAKY_SLOPE, ConvolutionBlock, LayerTypes
 
-LONGEST_PATH: Final = 4
+MAX_STEPS: Final = 4
 """Steps of the residual path at full resolution; one fewer at each level below, at least one."""
 
 
@@ -52,7 +55,7 @@ class AttentionGate(nn.Module):
 
 def path_length(level: int) -> int:
     """Number of steps of the residual path of a level, 0 being full resolution."""
-    return max(1, LONGEST_PATH - level)
+    return max(1, MAX_STEPS - level)
 
 
 class PathStep(nn.Module):
