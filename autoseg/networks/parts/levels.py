@@ -110,10 +110,9 @@ def make_upsampling(spec: NetworkSpec, level: int) -> nn.Module:
     )
 
 
-def join_blocks(spec: NetworkSpec, level: int, num_maps: int) -> nn.Sequential:
-    """Blocks of a decoder level over so many concatenated maps of the level's width; kernels are the encoder's."""
-    no_stride = (1,) * spec.dimensions
-    return nn.Sequential(*_stack(spec, num_maps * spec.features[level], level, no_stride, spec.decoder_blocks[level]))
+def join_blocks(spec: NetworkSpec, level: int, inputs: int) -> nn.Sequential:
+    """Blocks of a decoder level over so many concatenated feature maps; kernels are the encoder's."""
+    return nn.Sequential(*_stack(spec, inputs, level, (1,) * spec.dimensions, spec.decoder_blocks[level]))
 
 
 class DecoderLevel(nn.Module):
