@@ -76,6 +76,8 @@ STATES = {
 }
 """Files to start from: those before, and the commands that are run undisturbed on them."""
 
+HALF_FILE_ERRORS = (ValueError, OSError, EOFError, zlib.error, struct.error, zipfile.BadZipFile)
+
 SECONDS_TO_END = 10.0
 """Time from a signal to the end of the command and all its processes."""
 
@@ -280,8 +282,18 @@ def _files(run: Path) -> Iterator[Path]:
 
 
 def _contents(run: Path) -> "dict[str, object]":
-    """What every file says, by its path, without times and memory."""
-    return {str(path.relative_to(run)): _content(path.name, path.read_bytes()) for path in _files(run)}
+    """What every file says, by its path, without times and memory; None for half files and temporary ones."""
+    return {str(path.relative_to(run)): _whole_content(path) for path in _files(run)}
+
+
+def _whole_content(path: Path) -> object:
+    """Content of a file, or None if it is not complete or has a temporary name."""
+    if is_temporary(path.name):
+        return None
+    try:
+        return _content(path.name, path.read_bytes())
+    except HALF_FILE_ERRORS:
+        return None
 
 
 def _compare(run: Path, expected: "dict[str, object]") -> Iterator[str]:
@@ -304,7 +316,7 @@ def _finished_files(run: Path, expected: "dict[str, object]") -> "dict[str, tupl
         for name, content in expected.items()
         if name.endswith(FINISHED_ENDINGS)
         and (run / name).exists()
-        and _is_equal(_content(name, (run / name).read_bytes()), content)
+        and _is_equal(_whole_content(run / name), content)
     }
 
 
@@ -331,12 +343,8 @@ def _find_half_files(run: Path) -> Iterator[str]:
     for path in _files(run):
         if is_temporary(path.name) or any(is_temporary(parent.name) for parent in path.parents):
             continue
-        try:
-            _content(path.name, path.read_bytes())
-            is_complete = path.stat().st_size > 0 or path.name == "log.txt"
-        except (ValueError, OSError, EOFError, zlib.error, struct.error, zipfile.BadZipFile):
-            is_complete = False
-        if not is_complete:
+        is_empty = path.stat().st_size == 0 and path.name != "log.txt"
+        if is_empty or _whole_content(path) is None:
             yield f"{path.relative_to(run)} is half a file"
 
 
