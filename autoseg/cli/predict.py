@@ -176,6 +176,11 @@ def _refuse_idle_options(choices: OutputChoices) -> None:
 
     if not choices.meshes and (choices.smooth_meshes or choices.mesh_format != OutputChoices.mesh_format):
         raise UsageError("--mesh-format and --smooth-meshes are for meshes: add --meshes, or leave them out")
+    if choices.calibrated and not choices.probabilities and choices.segmentation_type != "fractional":
+        raise UsageError(
+            "--calibrated is for saved probabilities: add --save-probabilities or --seg-type fractional, or leave it "
+            "out"
+        )
 
 
 def _is_mirrored(arguments: argparse.Namespace, *, is_default: bool) -> bool:

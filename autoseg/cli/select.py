@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-thresholds", action="store_true",
         help="do not try thresholds other than one half for the probabilities of regions",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-confidence", action="store_true",
+        help="do not learn temperatures and expected Dice, for which the held-out cases are predicted again",
+    )  # fmt: skip
     add_refinement(parser)
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto",
@@ -80,6 +84,7 @@ def _select(arguments: argparse.Namespace) -> "Selection":
     options = SelectionOptions(
         ensembles=not arguments.no_ensembles,
         thresholds=not arguments.no_thresholds,
+        confidence=not arguments.no_confidence,
         refinement=refinement_options(arguments),
         device=arguments.device,
         precision=arguments.precision,

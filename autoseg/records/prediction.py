@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # numpy is not needed to show the options of a command
     from numpy.typing import NDArray
 
     from autoseg.records.case import Grid, Triple
+    from autoseg.records.confidence import ExpectedDice
 
 INSTANCES = "instances"
 """Kind of the map of instances, `CASE_instances.ext`."""
@@ -40,6 +41,12 @@ class OutputChoices:
 
     probabilities: bool = field(default=False, metadata=_option("--save-probabilities", "probability of each class"))
     """Probabilities by head; as a file `CASE_probabilities.b2nd`."""
+    calibrated: bool = field(
+        default=False,
+        metadata=_option("--calibrated", "save probabilities that come true as often as they say, by held-out cases"),
+    )
+    """Whether saved probabilities, and those in fractional segmentations, are divided by the temperatures that `select`
+    fitted; label maps stay as they are."""
     uncertainty: bool = field(
         default=False,
         metadata=_option(
@@ -50,9 +57,10 @@ class OutputChoices:
     )
     """Entropy and, of several networks, their disagreement."""
     statistics: bool = field(
-        default=False, metadata=_option("--statistics", "statistics.csv: volume and mean intensity of each label")
+        default=False,
+        metadata=_option("--statistics", "statistics.csv: volume, mean intensity and expected Dice of each label"),
     )
-    """Rows in `statistics.csv`; files only."""
+    """Rows in `statistics.csv`, in files; and the expected Dice of labels, if the model has learnt it."""
     instances: bool = field(
         default=False,
         metadata=_option(
@@ -156,12 +164,15 @@ class Prediction:
     probabilities: "NDArray[np.float16] | None" = None
     """Probabilities (K, Z, Y, X) by head, only if asked for and not written to a file."""
     uncertainty: "NDArray[np.float16] | None" = None
-    """Normalised entropy (Z, Y, X) of the probabilities before post-processing, in [0, 1]; only if asked for."""
+    """Normalised entropy (Z, Y, X) of the probabilities before post-processing, in [0, 1]; calibrated where the model
+    has temperatures; only if asked for."""
     disagreement: "NDArray[np.float16] | None" = None
     """Fraction (Z, Y, X) of the networks that predict another label, in [0, 1]; with the uncertainty, and only if there
     are several networks."""
     instances: Instances | None = None
     """Separate objects of each label, only if asked for."""
+    expected_dice: "dict[str, ExpectedDice]" = field(default_factory=dict)
+    """Expected Dice of predicted labels, by name; only with statistics, and as far as the model has learnt it."""
     warnings: tuple[str, ...] = ()
     """Deviations of the image from the training images, one sentence each; empty if the model does not know these."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from autoseg.records.confidence import Confidence
 from autoseg.records.dataset import LabelValues
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
@@ -165,6 +166,8 @@ class Selection(Record):
     refinement: Refinement | None = None
     """Boundary refinement, before post-processing; None: no refinement."""
     postprocessing: tuple[PostprocessingStep, ...] = ()
+    confidence: Confidence | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What held-out cases say of the probabilities; it changes no label map. None: not learnt."""
     mean_foreground_dice: float | None
     """Cross-validated mean foreground Dice after post-processing."""
     interval: Interval | None = None

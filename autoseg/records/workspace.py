@@ -52,6 +52,11 @@ class Workspace:
         return self.root / EVALUATION_NAME
 
     @property
+    def confidence(self) -> Path:
+        """File of the ConfidenceReport of the selected model."""
+        return self.root / "confidence.json"
+
+    @property
     def report(self) -> Path:
         """File of the HTML report."""
         return self.root / "report.html"
@@ -110,6 +115,10 @@ class Workspace:
         """Folder of a fold's validation label maps with thresholds of regions other than one half."""
         folder = self.validation(configurations, fold)
         return (folder.parent if len(configurations) == 1 else folder) / "thresholds"
+
+    def confidence_cases(self, configurations: tuple[str, ...], fold: str) -> Path:
+        """Folder of what confidence is learnt from, a file per held-out case of a fold."""
+        return self.thresholds(configurations, fold).with_name("confidence")
 
     @property
     def refinement(self) -> Path:

@@ -43,7 +43,7 @@ FINAL = "checkpoint_final"
 """File name of exported weights, final or best: prediction and training look for this name."""
 
 
-RECIPE_FIELDS = ("configurations", "folds", "region_thresholds", "refinement", "postprocessing")
+RECIPE_FIELDS = ("configurations", "folds", "region_thresholds", "refinement", "postprocessing", "confidence")
 """Fields of a selection that prediction follows; the others say how it was chosen."""
 
 
@@ -236,6 +236,7 @@ def _make_selection(recipe: Selection, members: Sequence[LoadedConfiguration], s
         region_thresholds=dict(recipe.region_thresholds),
         refinement=recipe.refinement,
         postprocessing=recipe.postprocessing,
+        confidence=recipe.confidence,
         mean_foreground_dice=known[0].mean_foreground_dice if is_scored else None,
         interval=known[0].interval if is_scored else None,
         candidates=tuple(known),

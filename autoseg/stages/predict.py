@@ -21,6 +21,7 @@ from autoseg.device_resampling import choose_resampler
 from autoseg.errors import PredictionError, UsageError
 from autoseg.imaging.formats.reading import is_series
 from autoseg.inference.files.case_pipeline import predict_case, predict_cases
+from autoseg.inference.files.confidence import check_confidence
 from autoseg.inference.files.dicom_outputs import segments_of, warn_of_unknown_codes
 from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
@@ -201,8 +202,10 @@ class Predictor:
         start = time.perf_counter()
         volume = as_volume(image, spacing, affine)
         is_own = isinstance(image, str | Path | list | tuple)  # read from files: nobody else has the array
+        choices = OutputChoices(**outputs)
+        check_confidence(self.case_predictor.confidence, choices)
         prepared = self.case_predictor.prepare(volume, overwrite=is_own, read_seconds=time.perf_counter() - start)
-        return self.case_predictor.predict(prepared, OutputChoices(**outputs))
+        return self.case_predictor.predict(prepared, choices)
 
     def describe(self) -> Provenance:
         """The provenance of its predictions, with the hash of its weights, which takes a moment."""
@@ -250,6 +253,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         coarse_pass=coarse_pass,
         refiners=None if refinement is None else load_refiners(workspace, refinement, device),
         postprocessing=recipe.postprocessing,
+        confidence=recipe.confidence,
         training_range=read_training_range(workspace.fingerprint),
         max_memory=options.max_memory,
         resampler=choose_resampler(device, options.precision),
@@ -308,10 +312,12 @@ def predict_files(
         cases stay. A part of a run has a list of its own; see `records.part`.
 
     Raises:
-        UsageError: If `inputs` holds nothing to predict, or `output` cannot be written to.
+        UsageError: If `inputs` holds nothing to predict, `output` cannot be written to, or calibrated probabilities
+            are asked of a model without temperatures.
     """
     choices, options = choices or OutputChoices(), options or RunOptions()
     part = options.part
+    check_confidence(predictor.case_predictor.confidence, choices)
     cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern, predictor.plan.labels)
     cases = choose_series(cases, options.series, resample_gaps=options.resample_gaps)
     if any(is_series(path) for item in cases for path in item.images):

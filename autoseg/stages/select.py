@@ -5,7 +5,7 @@ reads the evaluations that training wrote, predicts the same cases with pairs, c
 they share, and tries thresholds, refinement and post-processing on the winner.
 
     evaluations of folds + those of pairs (selection.ensembles) --compare--> winner
-    winner --thresholds--> --refinement--> --post-processing--> selection.json
+    winner --thresholds--> --refinement--> --post-processing--> --confidence--> selection.json
 """
 
 import logging
@@ -35,6 +35,7 @@ from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.selection import Candidate, Interval, Names, Selection
 from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
+from autoseg.selection.confidence import ConfidenceOutcome, learn_confidence, write_report
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.postprocessing import tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
@@ -67,6 +68,8 @@ class SelectionOptions:
     """Also try thresholds other than one half if the model has regions; predicts the winner's cases again."""
     refinement: RefinementOptions | None = None
     """Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps."""
+    confidence: bool = True
+    """Also learn how far the winner's probabilities can be trusted; predicts its cases again."""
     device: str = "auto"
     """Device of these predictions: a name of `choose_device`."""
     precision: str = "auto"
@@ -92,8 +95,8 @@ def select_model(
     reasons, not as errors. Without any validated
     fold (for example with only fold `all`) there is no score, no post-processing and no evaluation.json.
 
-    Writes selection.json and evaluation.json, label maps of pairs in models/ensembles, and label maps of other
-    thresholds in the folders of the folds. Label maps are not made again as long as the weights stay the same.
+    Writes selection.json, evaluation.json and confidence.json, label maps of pairs in models/ensembles, and label maps
+    of other thresholds in the folders of the folds. Label maps are not made again as long as the weights stay the same.
 
     Args:
         workspace: Workspace with a plan and at least one trained fold; for pairs also with preprocessed cases.
@@ -154,12 +157,16 @@ def _select(
             refined.maps or maps, plan.encoding, workers=run.cluster or run.workers, progress=progress
         )
     evaluation = tuned.evaluation
+    learnt = ConfidenceOutcome(None, None, ())
+    if options.confidence:
+        learnt = learn_confidence(run, winner, swept.folds, evaluation.cases, swept.thresholds, bar)
     selection = Selection(
         configurations=winner,
         folds=candidates[0].folds,
         region_thresholds=swept.thresholds,
         refinement=refined.refinement,
         postprocessing=tuned.steps,
+        confidence=learnt.confidence,
         mean_foreground_dice=evaluation.mean_foreground_dice,
         interval=_interval(evaluation),
         candidates=candidates,
@@ -171,11 +178,13 @@ def _select(
             *swept.reasons,
             *refined.reasons,
             *tuned.reasons,
+            *learnt.reasons,
         ),
         weights=_hash_weights(workspace, plan, winner, candidates[0].folds),
     )
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
+    write_report(learnt, workspace)
     write_record(selection, workspace.selection)
     write_provenance(workspace.provenance("select"), workspace, device=str(run.device))
     return selection
@@ -368,7 +377,8 @@ def _select_unscored(
         reasons=tuple(reasons),
         weights=_hash_weights(workspace, plan, best.configurations, best.folds),
     )
-    workspace.evaluation.unlink(missing_ok=True)  # an earlier selection's would contradict this one
+    for earlier in (workspace.evaluation, workspace.confidence):  # they would contradict this selection
+        earlier.unlink(missing_ok=True)
     write_record(selection, workspace.selection)
     write_provenance(workspace.provenance("select"), workspace)
     return selection

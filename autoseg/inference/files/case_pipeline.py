@@ -141,6 +141,8 @@ def finish_case(
         start = time.perf_counter()
         if choices.statistics and prepared.volume is not None:
             rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
+            expected = prediction.expected_dice
+            rows = tuple(replace(row, expected_dice=expected.get(row.label) if row.voxels else None) for row in rows)
         if choices.overlay and prepared.volume is not None:
             names, window = name_label_values(predictor.plan.encoding), choose_window(predictor.plan)
             write_overlay(prepared.volume, prediction.labels, names, window, file.side_map(OVERLAY))

@@ -1,10 +1,11 @@
 """Tables that a run over files writes beside its label maps: `statistics.csv` and `instances.csv`.
 
-`statistics.csv` has volume and mean intensity of each label of each case: one row per case and label, in the order of
-case names and, within a case, of the model's labels. A region has a row like a label and counts every voxel whose value
-belongs to it, so that nested regions count a voxel more than once. `instances.csv` has position, size and mean
-probability of each instance: one row per case and instance, in the order of case names and of the numbers in the
-instance map. Rows of earlier runs stay until a run replaces those of the same case.
+`statistics.csv` has volume, mean intensity and, where it is known, expected Dice of each label of each case: one row
+per case and label, in the order of case names and, within a case, of the model's labels. A region has a row like a
+label and counts every voxel whose value belongs to it, so that nested regions count a voxel more than once.
+`instances.csv` has position, size and mean probability of each instance: one row per case and instance, in the order of
+case names and of the numbers in the instance map. Rows of earlier runs stay until a run replaces those of the same
+case.
 
 Tested in tests/inference/files/test_label_statistics.py and tests/inference/files/test_instance_table.py.
 """
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from autoseg.errors import UsageError
 from autoseg.imaging.formats.reading import Volume
 from autoseg.imaging.formats.volume import voxel_mm3
+from autoseg.records.confidence import ExpectedDice
 from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
 from autoseg.records.files import describe_special, write_text
 from autoseg.records.prediction import Instance
@@ -37,7 +39,13 @@ class CaseTable:
     """The rows of a CSV file for many cases, old and new ones; the first column is the case."""
 
     def __init__(
-        self, path: Path, columns: Sequence[str], what: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        columns: Sequence[str],
+        what: str,
+        *,
+        optional: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read the rows that the file has already.
 
@@ -45,13 +53,15 @@ class CaseTable:
             path: The CSV file; need not exist.
             columns: Names of the columns, `case` first.
             what: Content of the table for messages, such as `statistics`.
+            optional: Names of further columns, which the file has only if some row has a value there.
             clock: Time in seconds.
 
         Raises:
             UsageError: If the file exists and is not a table with these columns.
         """
         self._path = path
-        self._columns = tuple(columns)
+        self._columns = (*columns, *optional)
+        self._required = tuple(columns)
         self._what = what
         self._clock = clock
         self._written = clock()
@@ -85,15 +95,21 @@ class CaseTable:
     def write(self) -> None:
         """Replace the file."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
-        quoting = csv.DictWriter(text, self._columns, lineterminator="\n", quoting=csv.QUOTE_ALL)  # csv misses \r
-        writer.writerow({column: format_cell(column) for column in self._columns})
+        columns = self._written_columns()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        quoting = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)  # csv misses \r
+        writer.writerow({column: format_cell(column) for column in columns})
         for _, rows in sorted(self._rows.items()):
             for row in rows:
-                cells = {column: format_cell(cell) for column, cell in row.items()}
+                cells = {column: format_cell(row[column]) for column in columns}
                 (quoting if any("\r" in cell for cell in cells.values()) else writer).writerow(cells)
         write_text(text.getvalue(), self._path)
         self._written = self._clock()
+
+    def _written_columns(self) -> tuple[str, ...]:
+        optional = self._columns[len(self._required) :]
+        is_used = any(row[column] for rows in self._rows.values() for row in rows for column in optional)
+        return self._columns if is_used else self._required
 
     def _read(self, path: Path) -> dict[str, list[dict[str, str]]]:
         if not path.exists():
@@ -106,19 +122,20 @@ class CaseTable:
             found, lines = tuple(rows[0] if rows else ()), rows[1:]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UsageError(f"{path}: cannot be read as a table of {self._what} ({error}). Move it away") from error
-        if found != self._columns:
+        if found not in (self._required, self._columns):
             raise UsageError(
-                f"{path}: has the columns {', '.join(found) or '(none)'}, expected {', '.join(self._columns)}; another "
-                "model or program wrote it. Move it away, or choose another output folder"
+                f"{path}: has the columns {', '.join(found) or '(none)'}, expected {', '.join(self._required)}; "
+                "another model or program wrote it. Move it away, or choose another output folder"
             )
         by_case: dict[str, list[dict[str, str]]] = {}
         for number, cells in enumerate(lines, start=1):
-            if len(cells) != len(self._columns):
+            if len(cells) != len(found):
                 raise UsageError(
-                    f"{path}: row {number} has {len(cells)} cells, expected {len(self._columns)}; the table of "
+                    f"{path}: row {number} has {len(cells)} cells, expected {len(found)}; the table of "
                     f"{self._what} is damaged. Move it away"
                 )
-            by_case.setdefault(cells[0], []).append(dict(zip(self._columns, cells, strict=True)))
+            empty = [""] * (len(self._columns) - len(found))
+            by_case.setdefault(cells[0], []).append(dict(zip(self._columns, [*cells, *empty], strict=True)))
         return by_case
 
 
@@ -134,6 +151,7 @@ def written_at_the_end(table: CaseTable) -> Iterator[CaseTable]:
 STATISTICS_FILE = "statistics.csv"
 
 _STATISTICS_COLUMNS = ("case", "label", "values", "voxels", "volume_ml")
+_EXPECTED_COLUMNS = ("expected_dice", "expected_dice_low", "expected_dice_high")
 
 
 @dataclass(frozen=True)
@@ -149,6 +167,8 @@ class LabelStatistics:
     """Volume in ml by the affine; None for a two-dimensional image, which has no thickness."""
     mean_intensities: tuple[float | None, ...]
     """Mean of each channel of the image as it was given; None without voxels."""
+    expected_dice: ExpectedDice | None = None
+    """Dice that the label is expected to have; None: not known, or no voxels."""
 
 
 def measure_labels(
@@ -198,6 +218,8 @@ def statistics_table(
 ) -> CaseTable:
     """The table of statistics in a file, which need not exist.
 
+    The last columns are the expected Dice and its bounds, once a row has them.
+
     Args:
         path: The CSV file.
         channel_names: Channels of the model; each has a column, with the channel's number where names are equal.
@@ -207,12 +229,19 @@ def statistics_table(
         UsageError: If the file exists and is not a table of these channels.
     """
     columns = (*_STATISTICS_COLUMNS, *(f"mean_{name}" for name in distinct_names(channel_names)))
-    return CaseTable(path, columns, "statistics", clock=clock)
+    return CaseTable(path, columns, "statistics", optional=_EXPECTED_COLUMNS, clock=clock)
 
 
 def statistics_rows(rows: Sequence[LabelStatistics]) -> list[tuple[str, ...]]:
     """Cells of the rows of one case."""
-    return [_statistics_cells(row) for row in rows]
+    return [(*_statistics_cells(row), *_expected_cells(row)) for row in rows]
+
+
+def _expected_cells(row: LabelStatistics) -> tuple[str, ...]:
+    expected = row.expected_dice
+    if expected is None:
+        return ("",) * len(_EXPECTED_COLUMNS)
+    return tuple(f"{value:.4f}" for value in (expected.value, expected.low, expected.high))
 
 
 def _statistics_cells(row: LabelStatistics) -> tuple[str, ...]:

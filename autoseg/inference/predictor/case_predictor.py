@@ -64,7 +64,9 @@ from autoseg.inference.restoring.restore import (
     restore_labels,
     restore_on_grid,
 )
+from autoseg.inference.sinks.label_sums import LabelSumsCounter
 from autoseg.inference.sinks.probabilities import ProbabilityVolume, probability_file
+from autoseg.inference.sinks.temperature import calibrated
 from autoseg.inference.sinks.uncertainty import EntropyVolume, fold_disagreement, single_networks
 from autoseg.inference.sinks.winning_probability import WinningProbability
 from autoseg.inference.windows.logit_slab import SlabStorage
@@ -73,6 +75,7 @@ from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import total_memory_bytes
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.case import Grid, Slices3, Spacing
+from autoseg.records.confidence import Confidence
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
 from autoseg.records.selection import PostprocessingStep
@@ -100,6 +103,8 @@ class CasePredictor:
     refiners: LoadedRefiners | None = None
     """Networks that predict the surroundings of surfaces again; None: no refinement."""
     postprocessing: tuple[PostprocessingStep, ...] = ()
+    confidence: Confidence | None = None
+    """What held-out cases say of the probabilities; None: not known."""
     training_range: TrainingRange | None = None
     """Range of the training images; None if the model does not know it."""
     max_memory: int | None = None
@@ -185,9 +190,12 @@ class CasePredictor:
         shape = orient_grid(case.grid, orientation).shape
         entropy = EntropyVolume(shape, encoding) if choices.uncertainty else None
         winning = WinningProbability(shape, encoding, self.thresholds) if choices.instances else None
+        sums = LabelSumsCounter(encoding, self.thresholds) if choices.statistics and self.confidence else None
         with self._open_probabilities(case, choices, probability_path) as array:
             volume = None if array is None else ProbabilityVolume(array, encoding, orientation)
-            restored = self._restore(case, [sink for sink in (volume, entropy, winning) if sink is not None])
+            saved = calibrated(volume, self.confidence, encoding) if choices.calibrated else volume
+            sinks = (saved, calibrated(entropy, self.confidence, encoding), winning, sums)
+            restored = self._restore(case, [sink for sink in sinks if sink is not None])
         if not choices.uncertainty:
             case.images.clear()
         with clock.step("export"):
@@ -213,6 +221,7 @@ class CasePredictor:
             uncertainty=None if entropy is None else restore_array(entropy.values, orientation),
             disagreement=disagreement,
             instances=instances,
+            expected_dice={} if sums is None else sums.expect(self.confidence),
             warnings=case.warnings,
             seconds=clock.seconds,
         )

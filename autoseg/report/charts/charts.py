@@ -4,6 +4,7 @@ Curves, histograms and reliability diagrams come first, then charts with one hor
 points, means with intervals, and ranges.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -166,6 +167,43 @@ def draw_reliability(
         tooltip = f"predicted {p:.2f}, observed {f:.2f}, {count:,} voxels"
         parts.append(dot(*point, 3, "dot c0", tooltip))
     parts.append(text(x(0.04), y(0.93), "observed fraction", anchor="start", classes="label"))
+    return Figure(title, chart(parts, HEIGHT, f"{title}: {summary}"))
+
+
+@dataclass(frozen=True)
+class ExpectedPoint:
+    """A measured value of a case, and the one that was expected, with its interval; all in [0, 1]."""
+
+    name: str
+    measured: float
+    expected: float
+    interval: tuple[float, float]
+
+
+def draw_expected(title: str, points: Sequence[ExpectedPoint], quantity: str, summary: str) -> Figure:
+    """Draw what was measured over what was expected, with intervals; on the diagonal both agree.
+
+    Args:
+        title: Heading.
+        points: At least one; of more than MAX_DOTS every n-th is drawn.
+        quantity: What was measured.
+        summary: Result in words, for screen readers.
+    """
+    shown = points[:: -(-len(points) // MAX_DOTS)]
+    lowest = min(min(point.measured, point.expected) for point in shown)
+    low = min(math.floor(10 * lowest) / 10, 0.9)
+    x, y = Scale(low, 1.0, LEFT, RIGHT), Scale(low, 1.0, BOTTOM, TOP)
+    parts = [*x_axis(x, TOP, BOTTOM, f"expected {quantity}"), *y_axis(y, LEFT, RIGHT)]
+    parts.append(line(x(low), y(low), x(1), y(1), "diagonal"))
+    for point in shown:
+        start, stop = map(x, point.interval)
+        parts.append(line(start, y(point.measured), stop, y(point.measured), "interval c0"))
+    for point in shown:
+        first, last = point.interval
+        expected = f"expected {point.expected:.3f}, {first:.3f} to {last:.3f}"
+        tooltip = f"{point.name}: {point.measured:.3f}, {expected}"
+        parts.append(dot(x(point.expected), y(point.measured), 2.6, "dot c0", tooltip))
+    parts.append(text(x.start + 8, TOP + 12, f"measured {quantity}", anchor="start", classes="label"))
     return Figure(title, chart(parts, HEIGHT, f"{title}: {summary}"))
 
 

@@ -11,6 +11,7 @@ from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_folds, find_retrained_folds
 from autoseg.imaging.arrays.display import Window, choose_window
 from autoseg.imaging.formats.volume import length_unit
+from autoseg.records.confidence import ConfidenceReport
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import Record, read_record, write_text
@@ -22,6 +23,7 @@ from autoseg.records.trials import Trials
 from autoseg.records.workspace import Workspace
 from autoseg.report.page.calibration import render_calibration
 from autoseg.report.page.case_pictures import show_validation_cases
+from autoseg.report.page.confidence import render_confidence
 from autoseg.report.page.dataset_section import label_legend, render_dataset
 from autoseg.report.page.results_section import render_results
 from autoseg.report.page.sections import (
@@ -91,6 +93,7 @@ def render_report(workspace: Workspace) -> Path:
         results=render_results(selection, selected, validations, unit) if validations or selected else None,
         cases=_render_cases(workspace, description, _shown(selection, validations), choose_window(plan)),
         calibration=_render_calibration(workspace, _members(selection, validations)),
+        confidence=_render_confidence(workspace, selection),
         selection=render_selection(selection) if selection is not None else None,
         versions=render_versions(workspace),
     )
@@ -147,6 +150,11 @@ def _render_cases(
         notes=notes,
         cards=cards,
     )
+
+
+def _render_confidence(workspace: Workspace, selection: Selection | None) -> Markup | None:
+    report = _read_if_exists(ConfidenceReport, workspace.confidence)
+    return None if selection is None or report is None else render_confidence(selection, report)
 
 
 def _render_calibration(workspace: Workspace, shown: list[PooledFolds]) -> Markup | None:

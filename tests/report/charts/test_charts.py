@@ -13,9 +13,11 @@ from autoseg.report.charts.charts import (
     MAX_DOTS,
     BoxRow,
     Estimate,
+    ExpectedPoint,
     draw_boxes,
     draw_curves,
     draw_estimates,
+    draw_expected,
     draw_histogram,
     draw_paths,
     draw_ranges,
@@ -158,3 +160,25 @@ def test_paths_have_points_of_their_own():
     (other,) = elements(figure, "circle", "c1")
     assert other.get("cx") == first.get("cx")
     assert "a ends at 0.6, b ends at 0.4" in str(figure.drawing)
+
+
+def test_what_was_measured_lies_over_what_was_expected_with_its_interval():
+    given = [ExpectedPoint("good", 0.9, 0.9, (0.8, 1.0)), ExpectedPoint("poor", 0.55, 0.7, (0.3, 0.75))]
+    figure = draw_expected("liver", given, "Dice", "in words")
+    good, poor = elements(figure, "circle", "dot")
+    diagonal = elements(figure, "path", "diagonal") or elements(figure, "line", "diagonal")
+    assert len(diagonal) == 1
+    place = [(float(one.get("cx", "nan")), float(one.get("cy", "nan"))) for one in (good, poor)]
+    assert place[0][0] > place[1][0]
+    assert place[0][1] < place[1][1]
+    # the axes begin at 0.5: equal fractions of both axes lie on the diagonal
+    assert (place[0][0] - 46) / (348 - 46) == pytest.approx((192 - place[0][1]) / (192 - 10), abs=0.01)
+    assert len(elements(figure, "line", "interval") or elements(figure, "path", "interval")) == 2
+    assert "liver: in words" in figure.drawing
+
+
+def test_perfect_cases_and_very_many_cases_can_be_drawn():
+    perfect = [ExpectedPoint("a", 1.0, 1.0, (1.0, 1.0))]
+    assert len(elements(draw_expected("liver", perfect, "Dice", ""), "circle", "dot")) == 1
+    many = perfect * (MAX_DOTS + 1)
+    assert len(elements(draw_expected("liver", many, "Dice", ""), "circle", "dot")) <= MAX_DOTS
