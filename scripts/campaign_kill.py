@@ -314,9 +314,7 @@ def _finished_files(run: Path, expected: "dict[str, object]") -> "dict[str, tupl
     return {
         name: _state(run / name)
         for name, content in expected.items()
-        if name.endswith(FINISHED_ENDINGS)
-        and (run / name).exists()
-        and _is_equal(_whole_content(run / name), content)
+        if name.endswith(FINISHED_ENDINGS) and (run / name).exists() and _is_equal(_whole_content(run / name), content)
     }
 
 
