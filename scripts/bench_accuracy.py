@@ -1,7 +1,7 @@
 """Dice of a dataset within a budget of time: plans, trains folds, and prints a row for each configuration.
 
 Dice is that of the folds' validation cases, whole volumes on their own grid. Folds that are trained are kept, so a run
-that was ended goes on where it was.
+that was ended resumes.
 
     python scripts/bench_accuracy.py hippocampus.autoseg Task04_Hippocampus --budget 10min
     python scripts/bench_accuracy.py acdc.autoseg Dataset027_ACDC --budget 20min --folds 0 1 2 3 4 \
