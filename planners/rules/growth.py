@@ -27,6 +27,9 @@ from autoseg.records.plan import GrowingPatch
 from planners.rules import Decided
 from planners.rules.schedule import time_per_fold
 
+MAX_SIZES = 50
+"""Smaller patches at most, so that each is trained for some epochs of a full schedule."""
+
 LIMITED_SIZES = 3
 """Smaller patches in a training with limited time."""
 
@@ -55,6 +58,7 @@ def choose_growth(
     if not sizes:
         return Decided((), "Requested, but the planned patch is the smallest that the network can take.")
     if time_per_fold(budget) is None:
+        sizes = _spread(sizes, patch_size, MAX_SIZES) if len(sizes) > MAX_SIZES else sizes
         fraction = len(sizes) / (len(sizes) + 1)
         return Decided(
             _plan_patches(sizes, patch_size, batch_size, fraction),

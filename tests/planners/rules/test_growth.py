@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autoseg.records.budget import Budget, Overrides
 from autoseg.testing import synthetic_fingerprint
 from planners.residual_encoder import plan_m
-from planners.rules.growth import LIMITED_FRACTION, LIMITED_SIZES, choose_growth
+from planners.rules.growth import LIMITED_FRACTION, LIMITED_SIZES, MAX_SIZES, choose_growth
 from planners.unet import plan
 from planners.unext import plan as plan_unext
 from tests.builders import make_configuration, make_network_spec
@@ -45,6 +45,14 @@ def test_all_legal_sizes_by_hand():
     assert sizes(FULL, ((2, 2), (1, 2)), (4, 16)) == [(2, 8), (4, 8), (4, 12)]
     until = [growing.until for growing in choose_growth(FULL, network(((2, 2), (1, 2))), (4, 16), 2).value]
     assert until == [0.25, 0.5, 0.75]  # the planned patch has as much as each of the others
+
+
+def test_of_very_many_sizes_some_are_taken():
+    """A patch of 512 x 512 that is halved once has 510 smaller ones."""
+    grown = choose_growth(FULL, network(((2, 2),)), (512, 512), 2).value
+    assert grown[0].patch_size in {(2, 4), (4, 2)}
+    assert 30 < len(grown) <= MAX_SIZES
+    assert grown[-1].until == pytest.approx(len(grown) / (len(grown) + 1), abs=1e-3)
 
 
 def test_a_planned_patch_that_is_the_smallest_has_none_before_it():
