@@ -50,7 +50,8 @@ class Pace:
             history: All epochs, the last one just finished.
             load: Cores that other programs use now.
         """
-        recent = history[self.earlier + 1 :][-EPOCHS:]
+        own = [epoch for epoch in history[self.earlier + 1 :] if epoch.patch_size is None]
+        recent = own[-EPOCHS:]  # what smaller patches cost is estimated, not planned by speed
         planned = self.fold.plan.configurations[self.fold.configuration_name].training
         if self.is_told or len(recent) < min(EPOCHS, 2) or not _is_as_planned(self.fold, planned):
             return

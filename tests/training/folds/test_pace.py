@@ -135,3 +135,13 @@ def test_another_training_than_the_planned_one_is_not_compared(tmp_path, caplog,
     _tell(Pace(_fold(Workspace(tmp_path), **changes), earlier=0), [90.0, 90.0, 90.0, 90.0])
 
     assert caplog.text == ""
+
+
+def test_epochs_of_smaller_patches_are_not_compared(tmp_path, caplog) -> None:
+    """Their cost is estimated; the own patch's, which follow at the planned 16 s, count alone."""
+    small = [_epoch(number, 90.0).model_copy(update={"patch_size": (8, 16, 8)}) for number in range(5)]
+    own = [_epoch(number, 16.0) for number in range(5, 8)]
+    pace = Pace(_fold(Workspace(tmp_path)), earlier=0)
+    for number in range(1, 9):
+        pace.tell([*small, *own][:number], load=1.0)
+    assert caplog.text == ""
