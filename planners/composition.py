@@ -38,6 +38,7 @@ from planners.rules.configurations import (
 )
 from planners.rules.memory import check_adopted_memory
 from planners.rules.normalization import adopt_normalization, choose_masks, choose_normalization
+from planners.rules.sampling import choose_case_sampling
 from planners.rules.schedule import choose_schedule
 from planners.rules.sides import choose_side_pairs
 from planners.rules.spacing import (
@@ -106,7 +107,7 @@ def compose(
             *decisions,
             as_decision("configurations", names),
             *_list_devices(budget),
-            *_list_side_pairs(fingerprint, budget),
+            *_list_decided_for_data(fingerprint, budget),
             *outline_decisions,
             *shared_decisions,
             *own_decisions,
@@ -121,9 +122,13 @@ def _list_devices(budget: Budget) -> tuple[Decision, ...]:
     return (as_decision("devices", Decided(budget.devices, reason)),)
 
 
-def _list_side_pairs(fingerprint: Fingerprint, budget: Budget) -> tuple[Decision, ...]:
-    pairs = choose_side_pairs(fingerprint, budget)
-    return () if pairs is None else (as_decision("side_pairs", pairs),)
+def _list_decided_for_data(fingerprint: Fingerprint, budget: Budget) -> tuple[Decision, ...]:
+    """What is a decision only for some data: labels with sides, or with few cases."""
+    pairs, sampling = choose_side_pairs(fingerprint, budget), choose_case_sampling(fingerprint, budget)
+    return (
+        *(() if pairs is None else (as_decision("side_pairs", pairs),)),
+        *(() if sampling is None else (as_decision("case_sampling", sampling),)),
+    )
 
 
 def decide_shared(

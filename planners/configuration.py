@@ -39,6 +39,7 @@ from planners.rules.memory import (
     take_batch_size,
     take_patch,
 )
+from planners.rules.sampling import choose_case_sampling
 from planners.rules.schedule import (
     choose_mirror_axes,
     choose_schedule,
@@ -127,10 +128,12 @@ class ConfigurationPlanner:
             levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
         sides = find_sides(self.dimensions, context.fingerprint, budget, context.transpose)
+        sampling = choose_case_sampling(context.fingerprint, budget)
         weights = context.preset.initial_weights if self.adopted is None else None
         full = TrainingSpec(
             mirror_axes=mirror_axes.value,
             sides=sides,
+            case_sampling="uniform" if sampling is None else sampling.value,
             batch_dice=batch_dice.value,
             initial_weights=None if weights is None else weights.value,
             encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,

@@ -336,6 +336,13 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         help="begin training with small patches that grow up to the planned one",
     )
     group.add_argument(
+        "--case-sampling",
+        choices=("uniform", "balanced"),
+        default=None,
+        help="cases of the patches with foreground: all equally likely, or first a label, then a case that has it "
+        "(default: balanced where time is limited and a label is in less than half of the cases)",
+    )
+    group.add_argument(
         "--planner-option",
         type=key_and_value,
         action="append",

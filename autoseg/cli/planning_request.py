@@ -34,7 +34,8 @@ _DIMENSIONS = (2, 3)
 
 _DECIDING = (
     "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
-    "progressive", "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs", "trials",
+    "progressive", "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs", "case_sampling",
+    "trials",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
 
@@ -177,6 +178,7 @@ def _read_overrides(arguments: argparse.Namespace) -> Overrides:
         mirror_axes=_read_mirror_axes(arguments.mirror_axes),
         side_pairs=_read_side_pairs(arguments.side_pairs),
         progressive=arguments.progressive,
+        case_sampling=arguments.case_sampling,
         options=options,
     )
 

@@ -18,6 +18,9 @@ DeviceName = Literal["cpu", "cuda", "mps", "xpu"]
 AxisLetters = Literal["all", "none", "z", "y", "x", "zy", "zx", "yx", "zyx"]
 """Axes of patches."""
 
+CaseSampling = Literal["uniform", "balanced"]
+"""How the cases of patches with foreground are drawn."""
+
 
 class Throughput(Record):
     """Measured speed of a small network on the device that will train."""
@@ -95,6 +98,8 @@ class Overrides(Record):
     do. None: as their names say."""
     progressive: bool | None = Field(default=None, exclude_if=lambda value: value is None)
     """Whether training begins with smaller patches that grow; None: the planner decides."""
+    case_sampling: CaseSampling | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Which cases patches with foreground come from."""
     options: dict[str, str] = Field(default_factory=dict)
     """Settings that belong to one planner."""
 

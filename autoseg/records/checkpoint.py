@@ -4,14 +4,26 @@ Tested in tests/training/folds/test_checkpointing.py.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
 from autoseg.records.network import Sizes
 from autoseg.records.plan import TrainingSpec, hash_of
+
+ForegroundFound = Literal["some", "none"]
+"""Foreground that was predicted where patches have some."""
+
+
+class Restart(Record):
+    """A training that begins again with fresh weights, because it predicts nothing but background."""
+
+    learning_rate: PositiveFloat
+    """Highest learning rate from now on."""
+    progress: Annotated[float, Field(ge=0.0, lt=1.0)]
+    """Fraction of the training that was done; the schedule covers the rest."""
 
 
 class EpochHistory(Record):
@@ -33,6 +45,10 @@ class EpochHistory(Record):
     """Largest so far: what this training has reserved on a GPU, else what the process holds."""
     patch_size: Sizes | None = Field(default=None, exclude_if=lambda value: value is None)
     """Smaller patch of the last step, voxels, while patches grow; None: the configuration's own."""
+    found_foreground: ForegroundFound | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Foreground predicted on patches of training and validation that have some; None: no patch has, or not known."""
+    restart: Restart | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How the training begins again after this epoch; None: it goes on."""
 
 
 class CompilingTrial(Record):

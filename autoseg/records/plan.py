@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-from autoseg.records.budget import Budget
+from autoseg.records.budget import Budget, CaseSampling
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName, foreground_names
 from autoseg.records.encoders import EncoderName
@@ -16,7 +16,7 @@ from autoseg.records.files import FieldFault, Record, refuse_faults
 from autoseg.records.losses import LossName
 from autoseg.records.names import FileEnding, FileName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
-from autoseg.records.sides import Sides, SideSwap, find_side_swap
+from autoseg.records.sides import Sides, find_side_swap
 
 Scalar = str | int | float | bool | None
 JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
@@ -65,6 +65,9 @@ class TrainingSpec(Record):
     steps per epoch are estimates from the measured speed."""
     foreground_fraction: Fraction = 0.33
     """Fraction of a batch's patches that must contain foreground."""
+    case_sampling: CaseSampling = Field(default="uniform", exclude_if=lambda value: value == "uniform")
+    """Which cases these patches come from. uniform: all are equally likely, as in nnU-Net, and a patch of an empty case
+    shows no foreground. balanced: first a label is drawn, all equally likely, then a case that has it."""
     gradient_clip: PositiveFloat = 12.0
     mirror_axes: tuple[NonNegativeInt, ...]
     """Spatial axes of the patch mirrored in training and at prediction; 0 is the first of `patch_size`."""
@@ -81,18 +84,6 @@ class TrainingSpec(Record):
     """Published weights that the encoder starts from; None: freshly drawn ones."""
     encoder_rate: Annotated[float, Field(ge=0.0, le=1.0)] = Field(default=1.0, exclude_if=lambda value: value == 1.0)
     """Learning rate of the encoder as a multiple of `learning_rate`."""
-
-
-def mirrored_sides(training: TrainingSpec) -> Sides | None:
-    """The sides that a training swaps; None where it does not mirror their axis."""
-    sides = training.sides
-    return sides if sides is not None and sides.axis in training.mirror_axes else None
-
-
-def find_training_swap(training: TrainingSpec, encoding: LabelEncoding) -> SideSwap | None:
-    """The label indices and heads that change places in a training; None where it swaps no sides."""
-    sides = mirrored_sides(training)
-    return None if sides is None else find_side_swap(sides.axis, sides.pairs, encoding)
 
 
 class Estimates(Record):

@@ -234,6 +234,9 @@ def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:
             yield f"--patch-size: {name} has {configuration.patch_size}, expected {overrides.patch_size}"
         if overrides.batch_size is not None and configuration.batch_size != overrides.batch_size:
             yield f"--batch-size: {name} has {configuration.batch_size}, expected {overrides.batch_size}"
+        sampling = overrides.case_sampling
+        if sampling is not None and configuration.training.case_sampling != sampling:
+            yield f"--case-sampling: {name} has {configuration.training.case_sampling}, expected {sampling}"
         yield from _find_ignored_mirroring(name, configuration, plan, budget)
         if overrides.progressive is not None and not _keeps_growth(configuration, asked=overrides.progressive):
             option = "--progressive" if overrides.progressive else "--no-progressive"

@@ -21,7 +21,8 @@ from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.networks.device_types import device_type
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import Configuration, find_training_swap
+from autoseg.records.mirrored_sides import find_training_swap
+from autoseg.records.plan import Configuration
 from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
@@ -30,10 +31,12 @@ from autoseg.training.data.batch import Batch, BatchStream, DrawnBatch
 from autoseg.training.data.sampling import (
     SliceableArray,
     SliceableLabels,
+    draw_case_with_foreground,
     draw_centre_voxel,
     draw_patch_corner,
     forced_fraction,
     is_forced_foreground,
+    list_cases_by_head,
 )
 from autoseg.training.data.workers import deliver
 from autoseg.training.losses.maps import MAPS, count_map_classes, make_maps
@@ -173,6 +176,8 @@ class PatchLoader:
         self.planned_patch_size = configuration.patch_size
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
+        is_balanced = configuration.training.case_sampling == "balanced"
+        self.cases_by_head = list_cases_by_head([case.locations for case in cases]) if is_balanced else {}
         self.rules = stream.rules
         num_previous = 0 if cases[0].previous is None else len(encoding.values) - 1
         self.swap = find_training_swap(configuration.training, encoding)
@@ -210,12 +215,22 @@ class PatchLoader:
             TrainingError: If a case cannot be read or a transform fails; the cause is chained.
         """
         generators = [np.random.default_rng([*self.seed, number, sample]) for sample in self.samples]
-        cases = [self.cases[int(generator.integers(len(self.cases)))] for generator in generators]
-        corners = [
-            self.draw_corner(case, generator, forced=is_forced_foreground(sample, *self.forcing))
-            for sample, case, generator in zip(self.samples, cases, generators, strict=True)
+        places = [
+            self._draw_place(generator, forced=is_forced_foreground(sample, *self.forcing))
+            for sample, generator in zip(self.samples, generators, strict=True)
         ]
+        cases, corners = zip(*places, strict=True)
         return self.make_batch(cases, corners, generators)
+
+    def _draw_place(self, generator: np.random.Generator, *, forced: bool) -> tuple[TrainingCase, Triple]:
+        """A case and the lower corner of a patch in it."""
+        if forced and self.cases_by_head:
+            head, position = draw_case_with_foreground(self.cases_by_head, generator)
+            case = self.cases[position]
+            voxel = draw_centre_voxel({head: case.locations[head]}, None, forced=True, generator=generator)
+            return case, draw_patch_corner(case.array.shape[1:], self.box, voxel, generator)
+        case = self.cases[int(generator.integers(len(self.cases)))]
+        return case, self.draw_corner(case, generator, forced=forced)
 
     def draw_corner(self, case: TrainingCase, generator: np.random.Generator, *, forced: bool) -> Triple:
         """Lower corner of a patch in a case, voxels; `forced`: around foreground, if the case has any."""

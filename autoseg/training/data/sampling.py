@@ -132,6 +132,36 @@ def draw_centre_voxel(
     return None
 
 
+def list_cases_by_head(locations: Sequence[Mapping[int, Locations]]) -> dict[int, list[int]]:
+    """Positions of the cases that have foreground of a head, by head; heads of no case are left out.
+
+    Args:
+        locations: Foreground voxels by head, of each case; missing or empty where a case has none.
+    """
+    heads = sorted({head for case in locations for head, voxels in case.items() if len(voxels)})
+    return {head: [index for index, case in enumerate(locations) if len(case.get(head, ()))] for head in heads}
+
+
+def draw_case_with_foreground(
+    cases_by_head: Mapping[int, Sequence[int]], generator: np.random.Generator
+) -> tuple[int, int]:
+    """A head and a case that has it: every head is equally likely, then every case with it.
+
+    Args:
+        cases_by_head: Result of `list_cases_by_head`, not empty.
+        generator: Source of randomness.
+
+    Returns:
+        Head and position of the case.
+
+    References:
+        Own rule. nnU-Net v2 draws a case first, so that a label of few cases is in few patches.
+    """
+    head = list(cases_by_head)[int(generator.integers(len(cases_by_head)))]
+    positions = cases_by_head[head]
+    return head, positions[int(generator.integers(len(positions)))]
+
+
 def _draw_row(voxels: Locations, generator: np.random.Generator) -> NDArray[np.int32]:
     row: NDArray[np.int32] = voxels[generator.integers(len(voxels))]
     return row

@@ -1,15 +1,12 @@
 """Training of one fold from the first step to the final weights: epochs, history, checkpoints, resuming, stopping."""
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import nn
@@ -33,13 +30,16 @@ from autoseg.training.folds.checkpointing import (
     restore_optimizer,
     save_weights,
 )
+from autoseg.training.folds.collapse import begin_again_if_marked, follow_last_restart, mark_collapse
 from autoseg.training.folds.earlier_training import check_same_training, forget_results
 from autoseg.training.folds.final_weights import choose_final_weights
 from autoseg.training.folds.fold import Fold, choose_step_threads, open_training_batches, open_validation_batches
 from autoseg.training.folds.history import log_line, read_history, write_history
 from autoseg.training.folds.pace import Pace
+from autoseg.training.folds.stopping import stopping_on_signals
 from autoseg.training.folds.writing import BackgroundWriter
 from autoseg.training.steps.compiling import choose_compiling
+from autoseg.training.steps.foreground import join_findings
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
 from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
@@ -53,9 +53,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 COMPARISON_FRACTION = 0.01
 """Fraction of a promised training time that is kept for choosing between last and averaged weights."""
-
-STOPPING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-"""Signals after which a training writes a checkpoint and ends; Windows has only some of them."""
 
 
 @dataclass
@@ -124,34 +121,6 @@ def train_until_done(
     return checkpoint
 
 
-@contextmanager
-def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Let signals end the training after the current step, so that the checkpoint can be written.
-
-    They are SIGINT, SIGTERM, SIGHUP and SIGUSR1, as far as the system has them and they were not ignored before.
-
-    Args:
-        stop: Event that a signal sets.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-
-    def request_stop(number: int, _frame: FrameType | None) -> None:
-        if not stop.is_set():
-            logger.warning("%s: stopping after this step and writing a checkpoint", signal.Signals(number).name)
-        stop.set()
-
-    numbers = [getattr(signal, name) for name in STOPPING_SIGNALS if hasattr(signal, name)]
-    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    handlers = {number: signal.signal(number, request_stop) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
     """Build everything, and resume from the last checkpoint if there is one."""
     began = time.monotonic()
@@ -173,13 +142,15 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
     if resumed is None:
         return _Progress(run, Clock(steps, limit_seconds, started=began), [])
     checkpoint = resumed.checkpoint
+    history = read_history(fold.folder / "history.jsonl", before=checkpoint.epoch)
+    follow_last_restart(run, history)
     logger.info("resuming after epoch %d, step %d", checkpoint.epoch, run.step)
     if fold.options.pretrained is not None and fold.ranks.is_first:
         logger.warning("--pretrained is ignored: training resumes after step %d; --restart starts over", run.step)
     return _Progress(
         run,
         Clock(steps, limit_seconds, elapsed_before=checkpoint.elapsed_seconds, started=began),
-        read_history(fold.folder / "history.jsonl", before=checkpoint.epoch),
+        history,
         average_dice=checkpoint.average_pseudo_dice,
         best_dice=checkpoint.best_pseudo_dice,
         unvalidated=checkpoint.unvalidated,
@@ -285,6 +256,7 @@ def _train_epochs(
                 learning_rate=trained.learning_rate,
                 peak_memory_bytes=_peak_memory_bytes(fold.device),
                 patch_size=trained.patch_size,
+                found_foreground=run.foreground.take(fold.ranks),
             )
             _validate_epoch(fold, state, epoch, validation, after_epoch)
 
@@ -308,9 +280,12 @@ def _validate_epoch(
         "pseudo_dice": pseudo_dice,
         "seconds": epoch.seconds + time.monotonic() - began,
         "peak_memory_bytes": _peak_memory_bytes(fold.device),
+        "found_foreground": join_findings(epoch.found_foreground, state.run.foreground.take(fold.ranks)),
     }
     state.history.append(epoch.model_copy(update=figures))
+    mark_collapse(fold, state.history, state.run.agree(state.clock))
     _keep(fold, state, after_epoch)
+    begin_again_if_marked(fold, state.run, state.history)
 
 
 def _save_now_and_then(fold: Fold, state: _Progress) -> None:

@@ -57,10 +57,11 @@ def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: flo
     samples = run.saving.samples
     compare = partial(run.loss, target=target, progress=progress, maps=maps)
     if samples is not None and samples < len(image):
-        return _compute_in_parts(run, torch.split(image, samples), compare)
+        return _compute_in_parts(run, torch.split(image, samples), target, compare)
     with run.autocast():
         outputs = run.training_call(image)
     loss = compare(outputs)
+    run.foreground.add(_levels(outputs)[0].detach(), target)
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()] if run.saving.recompute else []
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     _set(buffers)  # what is computed again would count twice in the statistics of batch normalisation
@@ -68,7 +69,7 @@ def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: flo
 
 
 def _compute_in_parts(
-    run: TrainingRun, parts: Sequence[Tensor], compare: Callable[[Tensor | list[Tensor]], Tensor]
+    run: TrainingRun, parts: Sequence[Tensor], target: Tensor, compare: Callable[[Tensor | list[Tensor]], Tensor]
 ) -> Tensor:
     """The same gradients with the activations of few samples in memory.
 
@@ -81,6 +82,7 @@ def _compute_in_parts(
     with torch.no_grad(), run.autocast():
         outputs = [_levels(run.training_call(part)) for part in parts]
     logits = [torch.cat(level).requires_grad_() for level in zip(*outputs, strict=True)]
+    run.foreground.add(logits[0].detach(), target)
     loss = compare(logits if len(logits) > 1 else logits[0])
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(run.scaler.scale(loss), logits, allow_unused=True)
     used = [level for level, gradient in enumerate(gradients) if gradient is not None]  # a level may have weight 0

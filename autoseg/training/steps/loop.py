@@ -16,7 +16,7 @@ from autoseg.records.plan import GrowingPatch
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.device_feed import DeviceBatch, DeviceFeed
 from autoseg.training.steps.gradients import compute_gradients
-from autoseg.training.steps.optimizer import learning_rate, set_learning_rate, step_unless
+from autoseg.training.steps.optimizer import set_learning_rate, step_unless
 from autoseg.training.steps.pseudo_dice import PseudoDice
 from autoseg.training.steps.run import Clock, TrainingRun
 
@@ -80,7 +80,7 @@ def train_epoch(
         growing = run.choose_patch(clock, run.step)
         step_cost = _step_cost(growing, clock)
         cost += step_cost
-        rate = learning_rate(progress, run.spec)
+        rate = run.learning_rate(progress)
         set_learning_rate(run.optimizer, rate)
         with run.settings.threads.timed(step_cost):
             batch = feed.take()
@@ -127,6 +127,7 @@ def validate_epoch(
             logits = torch.cat([network(part) for part in parts])
         losses.append(run.loss(logits, target, progress, maps))
         pseudo_dice.add(logits, target)
+        run.foreground.add(logits, target)
         if remaining:
             feed.fetch_next()
         progress = run.agree(clock)

@@ -21,6 +21,8 @@ from autoseg.training.data.growth import find_growing_patch
 from autoseg.training.distributed import Ranks
 from autoseg.training.losses import SegmentationLoss
 from autoseg.training.steps.averaging import WeightAverage
+from autoseg.training.steps.foreground import ForegroundWatch
+from autoseg.training.steps.optimizer import learning_rate
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,12 @@ class TrainingRun:
     """Memory layout of the network, and of the images that it gets."""
     copy_stream: Stream | None = None
     """Stream of a GPU that copies batches while it computes; None on a device without streams."""
+    foreground: ForegroundWatch = field(init=False)
+    """Whether foreground is predicted at all."""
+    rate_factor: float = 1.0
+    """Factor on the learning rate of the schedule, after a restart."""
+    schedule_start: float = 0.0
+    """Progress at which the schedule began, after a restart."""
     saving: MemorySaving = field(default_factory=MemorySaving)
     """Grows when the device's memory turns out too small."""
     compiling: CompilingTrial | None = None
@@ -119,6 +127,18 @@ class TrainingRun:
     """Set from outside (a signal) to stop after the current step."""
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set when all processes have agreed to stop."""
+
+    def __post_init__(self) -> None:
+        self.foreground = ForegroundWatch(self.encoding)
+
+    def learning_rate(self, progress: float) -> float:
+        """Rate of the next step.
+
+        Args:
+            progress: Fraction of the whole training that is done, [0, 1].
+        """
+        of_schedule = (progress - self.schedule_start) / (1.0 - self.schedule_start)
+        return self.rate_factor * learning_rate(of_schedule, self.spec)
 
     @property
     def kept_network(self) -> nn.Module:

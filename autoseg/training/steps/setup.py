@@ -11,7 +11,8 @@ from autoseg.networks.device_types import device_type
 from autoseg.networks.layout import choose_layout, place_network
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import Configuration, find_training_swap
+from autoseg.records.mirrored_sides import find_training_swap
+from autoseg.records.plan import Configuration
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.batch import Share
 from autoseg.training.losses import SegmentationLoss, build_loss

@@ -34,6 +34,19 @@ def test_limited_time_mirrors_nothing(dimensions, labels):
     assert "None: with a short schedule" in reason
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_limited_time_mirrors_sides_that_change_places(dimensions):
+    fingerprint = named("liver", "kidney_left", "kidney_right")
+    axes, reason = choose_mirror_axes(dimensions, fingerprint, LIMITED, (0, 1, 2))
+    assert axes == (dimensions - 1,)
+    assert "Left-right alone" in reason
+    latency = LIMITED.model_copy(update={"latency_seconds": 5.0})
+    assert choose_mirror_axes(dimensions, fingerprint, latency, (0, 1, 2)).value == ()
+    assert choose_mirror_axes(2, fingerprint, LIMITED, (2, 0, 1)).value == ()
+    lobes = named("kidney_left", "kidney_right", "lung_middle_lobe_right")
+    assert choose_mirror_axes(dimensions, lobes, LIMITED, (0, 1, 2)).value == ()
+
+
 def test_a_label_with_a_side_and_no_partner_keeps_left_and_right_apart():
     fingerprint = named("liver", "kidney_left", "lung_right")
     assert choose_mirror_axes(3, fingerprint, FULL, (0, 1, 2)).value == (0, 1)

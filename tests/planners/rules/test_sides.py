@@ -86,4 +86,4 @@ def test_a_plan_names_the_axis_of_each_patch(spacing, axes):
     limited = plan(fingerprint_of(KIDNEYS), Budget(device="cpu", time_per_fold_seconds=3600))
     training = limited.configurations["3d_fullres"].training
     assert training.sides is not None
-    assert (training.sides.pairs, training.mirror_axes) == (PAIR, ())
+    assert (training.sides.pairs, training.mirror_axes) == (PAIR, (2,))

@@ -444,3 +444,25 @@ def test_smaller_patches_of_a_cascade_bring_the_label_map_of_its_previous_step(c
     assert batch["image"].shape == (3, 4, 2, 4, 6)
     assert not batch["image"][:, 2].any()  # no voxel has the first label
     assert batch["image"][:, 3].all()  # patches lie inside the cases
+
+
+def test_balanced_sampling_takes_forced_samples_from_cases_with_foreground():
+    """One of four cases has foreground, a single voxel; half of each batch is forced."""
+    empty = {case: make_stored_case(case, (9, 14, 10), seed=0) for case in "abd"}
+    cases = {case: dataclasses.replace(stored, locations={}) for case, stored in empty.items()}
+    cases["c"] = make_stored_case("c", (6, 9, 12), seed=1)
+    cases["c"] = dataclasses.replace(cases["c"], locations={1: cases["c"].locations[1]})
+    configuration = make_configuration((4, 5, 6), batch_size=4)
+
+    def draw(sampling):
+        spec = configuration.training.model_copy(update={"case_sampling": sampling, "foreground_fraction": 0.5})
+        changed = configuration.model_copy(update={"training": spec})
+        batches = islice(open_loader(cases, changed, training=False), 60)
+        return [(batch["cases"], (batch["target"] == 1).any(axis=(1, 2, 3))) for batch in batches]
+
+    balanced = draw("balanced")
+    assert all(names[2:] == ["c", "c"] and shown[2:].all() for names, shown in balanced)
+    assert {name for names, _ in balanced for name in names[:2]} == {"a", "b", "c", "d"}
+    uniform = draw("uniform")
+    assert {name for names, _ in uniform for name in names[2:]} == {"a", "b", "c", "d"}
+    assert [names[:2] for names, _ in balanced] == [names[:2] for names, _ in uniform]

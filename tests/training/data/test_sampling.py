@@ -11,9 +11,11 @@ from autoseg.training.data.sampling import (
     corner_range,
     cut_box,
     cut_label_box,
+    draw_case_with_foreground,
     draw_centre_voxel,
     draw_patch_corner,
     is_forced_foreground,
+    list_cases_by_head,
 )
 
 sizes = st.tuples(*[st.integers(1, 14)] * 3)
@@ -105,3 +107,19 @@ def test_box_equals_the_padded_volume(corner, size):
     np.testing.assert_array_equal(cut_box(array, corner, size), expected[(slice(None), *window)])
     labels = (array[-1] * 100).astype(np.int16)
     np.testing.assert_array_equal(cut_label_box(labels, corner, size), np.pad(labels, 30)[window])
+
+
+def test_labels_are_equally_likely_however_many_cases_have_them():
+    some, none = np.zeros((5, 3), dtype=np.int32), np.zeros((0, 3), dtype=np.int32)
+    cases = [{1: some, 2: none}, {1: some}, {}, {1: some, 2: some}, {2: none}, {3: none}]
+    by_head = list_cases_by_head(cases)
+    assert by_head == {1: [0, 1, 3], 2: [3]}
+    generator = np.random.default_rng(0)
+    drawn = Counter(draw_case_with_foreground(by_head, generator) for _ in range(3000))
+    assert drawn.keys() == {(1, 0), (1, 1), (1, 3), (2, 3)}
+    assert drawn[2, 3] == pytest.approx(1500, abs=100)
+    assert drawn[1, 0] == pytest.approx(500, abs=80)
+
+
+def test_without_foreground_there_is_no_case_with_it():
+    assert list_cases_by_head([{}, {1: np.zeros((0, 3), dtype=np.int32)}]) == {}
