@@ -296,7 +296,8 @@ class NetworkPass:
             if not passes.threads.is_trying:
                 passes.batch.record(size, len(windows), seconds)
             if trial is not None and trial.accepted is None and trial.shows_foreground(self._averaged(logits)):
-                coarse, coarse_seconds = _pass(self._forward, windows, size, trial.candidate)
+                with passes.threads.applied():
+                    coarse, coarse_seconds = _pass(self._forward, windows, size, trial.candidate)
                 trial.compare(self._averaged(logits), self._averaged(coarse), (seconds, coarse_seconds))
         return logits.float()
 
