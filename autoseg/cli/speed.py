@@ -81,7 +81,8 @@ def add_speed(
     """Add the speed of training and prediction when the plan depends on it; measures it where it is not known.
 
     A workspace that was planned with the same budget keeps its measurement: the plan comes out the same, and what was
-    trained stays valid.
+    trained stays valid. Where nothing is trained yet, it is measured again if the machine is clearly busier or quieter
+    than it was then.
 
     Args:
         budget: Budget of `read_request`.
@@ -108,7 +109,12 @@ def add_speed(
     earlier = None if arguments.measure_again else _earlier_budget(arguments, of_trials=has_trials)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
     found_later = {"throughput": (), "installed_weights": ()}
-    if earlier is not None and earlier.model_copy(update=found_later) == budget and known >= set(architectures):
+    is_same = earlier is not None and earlier.model_copy(update=found_later) == budget and known >= set(architectures)
+    if (
+        earlier is not None
+        and is_same
+        and (find_workspace(arguments).has_training or not _is_outdated(earlier, device))
+    ):
         logger.info("keeping the speed measured for the earlier plan (--measure-again measures it again)")
         return earlier
     if not device.is_here:
@@ -116,6 +122,20 @@ def add_speed(
         return budget
     throughput = find_speed(device, architectures, measure_again=arguments.measure_again, bar=bar)
     return budget.model_copy(update={"throughput": throughput})
+
+
+def _is_outdated(earlier: Budget, device: PlanningDevice) -> bool:
+    """Whether the speed of an earlier plan is the one that is kept, and the machine is busier or quieter by now."""
+    machine = _describe_machine(device)
+    path = _file_of(machine)
+    if path is None or not path.exists() or not device.is_here:
+        return False
+    try:
+        kept = read_record(KeptSpeed, path)
+    except RecordError:  # whoever uses it says so, and measures
+        return False
+    is_same = kept.machine == machine and all(point in kept.throughput for point in earlier.throughput)
+    return is_same and bool(_describe_change(kept, _describe_moment(machine, device)))
 
 
 def _earlier_budget(arguments: argparse.Namespace, *, of_trials: bool) -> Budget | None:

@@ -129,6 +129,11 @@ class Workspace:
         """Folder of a fold's label maps for its validation cases, on the grid of the next cascade step."""
         return self.fold(configuration, fold) / "next_stage" / next_configuration
 
+    @property
+    def has_training(self) -> bool:
+        """Whether any fold is trained, or has begun to be."""
+        return any((self.root / "models").glob("*/fold_*/checkpoint_*.json"))
+
     def trained_folds(self, configuration: str, checkpoint: str = "final") -> tuple[str, ...]:
         """Folds with these weights, `final` or `best`, in order of name."""
         found = (self.root / "models" / configuration).glob(f"fold_*/checkpoint_{checkpoint}.safetensors")

@@ -21,6 +21,7 @@ from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
 from autoseg.system import find_installed_weights
+from autoseg.text import format_sizes
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -154,7 +155,10 @@ def read_kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
 
 
 def warn_of_edits(workspace: Workspace, plan: Plan) -> None:
-    """Warn that a plan for the same budget and planner, but with other decisions, is replaced."""
+    """Warn that a plan for the same budget and planner, but with other decisions, is replaced.
+
+    Where the budget has another measured speed and nothing else, say which sizes change with it.
+    """
     try:
         earlier = read_record(Plan, workspace.plan)
     except RecordError:  # missing, of another version, or damaged: nothing to keep
@@ -164,6 +168,17 @@ def warn_of_edits(workspace: Workspace, plan: Plan) -> None:
             "warning: %s is replaced: it was edited, or the data or the rules changed (--keep-plan keeps it)",
             workspace.plan,
         )
+    unmeasured = earlier.budget.model_copy(update={"throughput": plan.budget.throughput})
+    if unmeasured == plan.budget != earlier.budget:
+        for name in earlier.configurations.keys() & plan.configurations.keys():
+            before, now = (_describe_size(found.configurations[name]) for found in (earlier, plan))
+            if before != now:
+                logger.info("%s is planned again for the speed that was measured now: %s, before %s", name, now, before)
+
+
+def _describe_size(configuration: Configuration) -> str:
+    features, patch = configuration.network.features[0], format_sizes(configuration.patch_size)
+    return f"patch {patch}, batch {configuration.batch_size}, {features} features"
 
 
 def encode_target(fingerprint: Fingerprint, target: Target) -> Fingerprint:

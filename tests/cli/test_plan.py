@@ -237,6 +237,47 @@ def test_another_time_is_measured_anew(planned, phantom_dataset, monkeypatch):
     assert read_record(Plan, planned.plan).budget.throughput == fast
 
 
+def test_a_plan_of_a_busy_moment_is_made_again_in_a_quiet_one_until_something_is_trained(
+    phantom_dataset, tmp_path, monkeypatch, capsys
+):
+    machine = {"load": 1.0, "speed": 4e9}
+    monkeypatch.setattr(speed, "measure_others_load", lambda _seconds: machine["load"])
+    monkeypatch.setattr(speed, "time_product", lambda: 0.01)
+    monkeypatch.setattr(speed, "count_cores", lambda: 2)
+
+    def measure(*_):
+        return (Throughput(dimensions=3, base_features=8, macs_per_second=machine["speed"]),)
+
+    monkeypatch.setattr(speed, "measure_throughput", measure)
+    workspace = Workspace(tmp_path / "w")
+    words = ["--device", "cpu", "--planner", "unet", "--no-preprocess", "--time-per-fold", "60s", "-c", "3d_fullres"]
+
+    def planned_again():
+        assert plan(phantom_dataset, workspace.root, *words) == 0
+        return read_record(Plan, workspace.plan), capsys.readouterr().err
+
+    busy, said = planned_again()
+    assert "other programs use 1.0 of 2 cores" in said
+    same, said = planned_again()
+    assert same == busy
+    assert "keeping the speed" in said
+    machine.update(load=0.0, speed=4e11)
+    quiet, said = planned_again()
+    assert "the machine is quieter (others use 0.0 of 2 cores, 1.0 then)" in said
+    assert "3d_fullres is planned again for the speed that was measured now: patch" in said
+    assert "it was edited" not in said
+    assert (
+        quiet.configurations["3d_fullres"].network.features[0] > busy.configurations["3d_fullres"].network.features[0]
+    )
+    checkpoint = workspace.fold("3d_fullres", "0") / "checkpoint_last.json"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("{}")
+    machine.update(load=1.0, speed=4e9)
+    trained, said = planned_again()
+    assert trained == quiet
+    assert "keeping the speed" in said
+
+
 def edit(workspace, change):
     content = json.loads(workspace.plan.read_text())
     change(content)
