@@ -240,6 +240,9 @@ class ThreadChoice:
         if len(sensible_numbers(self._most, self._free)) > 1:
             self._take(min(max(round(self._free), 1), self._most))
             self._decided_load = None
+            logger.info(
+                "other programs use %.1f cores: beginning with %d of %d threads", self._load, self.number, self._most
+            )
 
     def _look(self) -> None:
         """About once a second, begin a trial if other programs' load asks for one."""

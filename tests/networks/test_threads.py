@@ -82,12 +82,14 @@ def test_a_quiet_machine_uses_all_threads_and_tries_nothing() -> None:
     assert choice.number == CORES
 
 
-def test_beside_a_busy_program_the_first_step_has_one_thread_less() -> None:
+def test_beside_a_busy_program_the_first_step_has_one_thread_less(caplog: pytest.LogCaptureFixture) -> None:
     machine = Machine(wanted=1.0)
     choice = _choice(machine)
     machine.wait(0.5)  # while the network is built
 
-    assert _train(choice, machine, 100) == pytest.approx(100 * 0.25)
+    with caplog.at_level(logging.INFO):
+        assert _train(choice, machine, 100) == pytest.approx(100 * 0.25)
+    assert caplog.messages == ["other programs use 1.0 cores: beginning with 1 of 2 threads"]
 
 
 def test_a_program_that_begins_meanwhile_costs_its_part_and_little_more() -> None:

@@ -58,7 +58,7 @@ def _compare(
     for _ in range(max(run.spec.validation_steps, MIN_BATCHES)):
         image, target, *_ = feed.take()
         for network, count in zip(networks, counts, strict=True):
-            with run.autocast():
+            with run.settings.threads.applied(), run.autocast():
                 logits: Tensor = network(image)
             count.add(logits, target)
         progress = run.agree(end)
