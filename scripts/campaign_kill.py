@@ -86,9 +86,10 @@ SECONDS_OF_START = 0.3
 
 VARYING_FIELDS = frozenset({
     "seconds", "elapsed_seconds", "data_wait_fraction", "peak_memory_bytes", "created", "finished_at", "started_at",
-    "command", "command_line", "host", "process", "sha256",
+    "command", "command_line", "host", "process", "sha256", "weights",
 })  # fmt: skip
-"""Fields of JSON files that tell of a run, not of its result; sha256: of a header that has such fields."""
+"""Fields of JSON files that tell of a run, not of its result; sha256: of a header that has such fields; weights: of a
+selection, hashes of trainings, their seconds among them."""
 
 FREE_FILES = ("log.txt", "curves.png", "progress.png", "report.html")
 """Files that show times; they must exist and be complete, but need not be equal."""
@@ -310,12 +311,20 @@ def _compare(run: Path, expected: "dict[str, object]") -> Iterator[str]:
 
 
 def _finished_files(run: Path, expected: "dict[str, object]") -> "dict[str, tuple[int, int]]":
-    """Files that take long to make and are complete, with their state."""
+    """Files that take long to make and are complete, with their state; validated cases once their scores are kept."""
     return {
         name: _state(run / name)
         for name, content in expected.items()
         if name.endswith(FINISHED_ENDINGS) and (run / name).exists() and _is_equal(_whole_content(run / name), content)
     }
+
+
+def _has_scores(path: Path) -> bool:
+    """Whether the label map of a validation case was scored, in a record of its own or in that of the fold."""
+    if path.parent.name != "validation":
+        return True
+    case = path.name.removesuffix(".nii.gz")
+    return (path.parent / f".{case}.json").exists() or (path.parent / "evaluation.json").exists()
 
 
 def _is_equal(first: object, second: object) -> bool:

@@ -155,7 +155,7 @@ def load_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: Path
         UsageError: If no convolution fits.
     """
     fresh = {name: start for name, start in network.state_dict().items() if name.startswith("encoder.")}
-    first = next(name for name in fresh if name.endswith(".convolution.weight"))
+    first = _find_first_kernel(fresh)
     fitted = {
         name: _fit(tensors[name], start, is_first=name == first) for name, start in fresh.items() if name in tensors
     }
@@ -263,7 +263,7 @@ def _match(
     found: Mapping[str, Tensor], fresh: Mapping[str, Tensor], old: _Model, new: _Model
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Tensors for the network by name, and which of them are not as they were found."""
-    first = next(name for name in fresh if name.endswith(".convolution.weight"))
+    first = _find_first_kernel(fresh)
     same_heads = old.heads() == new.heads()
     same_inputs = (old.channels(), old.label_channels()) == (new.channels(), new.label_channels())
     taken, adapted = {}, []
@@ -282,6 +282,11 @@ def _match(
         if tensor is not None and tensor.shape == start.shape:
             taken[name] = tensor
     return taken, tuple(name for name in adapted if name in taken)
+
+
+def _find_first_kernel(tensors: Mapping[str, Tensor]) -> str:
+    """Name of the weights of the first convolution, which works on the image."""
+    return next(name for name, tensor in tensors.items() if tensor.ndim >= MIN_KERNEL_AXES)
 
 
 def _adapt_heads(source: Tensor, start: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor | None:

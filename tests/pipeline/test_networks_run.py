@@ -1,0 +1,54 @@
+"""Families of networks from images to label maps: planned, trained, resumed, exported, and started from again."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from autoseg.cli.main import main
+from autoseg.records.checkpoint import EpochHistory
+from autoseg.records.workspace import Workspace
+
+FAMILIES = {
+    "unext-2d": ("unext", "2d", ()),
+    "unext-3d": ("unext", "3d_fullres", ()),
+    "nested": ("unet++", "2d", ()),
+    "multires": ("multiresunet", "2d", ("--planner-option", "attention=mixed")),
+    "mednext": ("unet", "3d_fullres", ("--planner-option", "block=mednext")),
+}
+"""Planner, configuration and settings by name."""
+
+
+def read_labels(folder):
+    return {path.name: np.asarray(nibabel.load(path).dataobj) for path in sorted(folder.glob("*.nii.gz"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_from_images_to_label_maps(phantom_dataset, tmp_path, family):
+    planner, name, settings = FAMILIES[family]
+    patch = ("32", "32") if name == "2d" else ("16", "32", "32")
+    workspace, device = Workspace(tmp_path / "work"), ("--device", "cpu")
+    plan = ["plan", str(phantom_dataset), *device, "-c", name, "--patch-size", *patch, "--time-per-fold", "5min", "-q"]
+    assert main([*plan, "-w", str(workspace.root), "--planner", planner, *settings]) == 0
+    short = ["-c", name, "-f", "0", "--steps-per-epoch", "2", "--workers", "0", *device, "-q"]
+    assert main(["train", str(workspace.root), *short, "--epochs", "1"]) == 0
+    assert main(["train", str(workspace.root), *short, "--epochs", "2"]) == 0
+    lines = (workspace.fold(name, "0") / "history.jsonl").read_text().splitlines()
+    assert [EpochHistory.model_validate_json(line).step for line in lines] == [2, 4]
+
+    assert main(["export", str(workspace.root), "-o", str(tmp_path / "model.zip"), "-q"]) == 0
+    for model, output in ((workspace.root, "first"), (tmp_path / "model.zip", "second")):
+        words = ["-m", str(model), "-i", str(phantom_dataset / "imagesTs"), "-o", str(tmp_path / output)]
+        assert main(["predict", *words, *device, "-q"]) == 0
+    first, second = read_labels(tmp_path / "first"), read_labels(tmp_path / "second")
+    assert first.keys() == second.keys()
+    assert len(first) > 0
+    assert all((first[case] == second[case]).all() for case in first)
+
+    again = Workspace(tmp_path / "again")
+    assert main([*plan, "-w", str(again.root), "--like", str(workspace.root)]) == 0
+    networks = [json.loads(each.plan.read_text())["configurations"][name]["network"] for each in (workspace, again)]
+    assert networks[0] == networks[1]
+    assert main(["train", str(again.root), *short, "--epochs", "1", "--pretrained", str(workspace.root)]) == 0
