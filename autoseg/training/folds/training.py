@@ -9,12 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from autoseg.errors import TrainingError
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import forget_peak_memory, peak_memory_bytes
-from autoseg.networks.published_weights import load_published_encoder
 from autoseg.progress import Progress, no_progress
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.system import measure_peak_memory
@@ -33,6 +31,7 @@ from autoseg.training.folds.checkpointing import (
 from autoseg.training.folds.collapse import begin_again_if_marked, follow_last_restart, mark_collapse
 from autoseg.training.folds.earlier_training import check_same_training, forget_results
 from autoseg.training.folds.final_weights import choose_final_weights
+from autoseg.training.folds.first_weights import make_first_network
 from autoseg.training.folds.fold import Fold, choose_step_threads, open_training_batches, open_validation_batches
 from autoseg.training.folds.history import log_line, read_history, write_history
 from autoseg.training.folds.pace import Pace
@@ -43,8 +42,7 @@ from autoseg.training.steps.foreground import join_findings
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.pseudo_dice import mean_dice, moving_average
 from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
-from autoseg.training.steps.setup import build_initial_network, start_run
-from autoseg.training.transfer import freeze_encoder, load_encoder, load_pretrained
+from autoseg.training.steps.setup import start_run
 
 logger = logging.getLogger("autoseg.train")
 
@@ -130,8 +128,7 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
         check_same_training(resumed.checkpoint, fold, path.with_suffix(".safetensors"))
     forget_peak_memory(fold.device)  # of the fold before
     steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
-    network = build_initial_network(fold.configuration, fold.options.seed)
-    _prepare_network(network, fold)
+    network = make_first_network(fold)
     settings = _step_settings(fold, steps, limit_seconds, None if resumed is None else resumed.checkpoint)
     run = start_run(network, fold.configuration, fold.plan.encoding, settings)
     if limit_seconds is not None and spec.weight_average_decay is not None:
@@ -175,21 +172,6 @@ def _step_settings(fold: Fold, steps: int, limit_seconds: float | None, earlier:
         seconds_left=limit_seconds,
         threads=choose_step_threads(fold, limit_seconds),
     )
-
-
-def _prepare_network(network: nn.Module, fold: Fold) -> None:
-    """Take over published weights and another model's, and freeze what is not to be trained."""
-    if fold.spec.initial_weights is not None and fold.starts_afresh and fold.pretrained is None:
-        load_published_encoder(network, fold.spec.initial_weights)
-    if fold.pretrained_encoder is not None and fold.options.pretrained is not None:
-        for line in load_encoder(network, fold.pretrained_encoder, fold.options.pretrained).lines():
-            logger.info("%s", line)
-    if fold.pretrained is not None:
-        report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained, fold.options.pretrained)
-        for line in report.lines():
-            logger.info("%s", line)
-    if fold.options.freeze_encoder:
-        freeze_encoder(network)
 
 
 def _restore(run: TrainingRun, resumed: ResumePoint, fold: Fold) -> None:
