@@ -257,7 +257,7 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
         ),
         "efficientnet_unet": ArchitectureDescription(
             words="EfficientNet-Lite0 U-Net",
-            relative_speed=0.4,  # depthwise convolutions move more than they multiply
+            relative_speed=0.6,  # depthwise convolutions move more than they multiply
             list_operations=list_efficientnet_unet,
             build_small=_small_efficientnet_unet,
             dimensions=(2,),
