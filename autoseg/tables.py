@@ -211,7 +211,7 @@ def candidate_table(selection: Selection) -> Table:
         table.add_column(column, justify="right")
     for candidate in selection.candidates:
         table.add_row(
-            format_names(candidate.configurations),
+            format_names(candidate.configurations, candidate.member_weights),
             format_score(candidate.mean_foreground_dice),
             format_interval(candidate.interval, 4),
             str(candidate.num_cases),

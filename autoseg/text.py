@@ -176,8 +176,10 @@ def format_score(score: float | None) -> str:
     return "none" if score is None else f"{score:.4f}"
 
 
-def format_names(names: Names) -> str:
-    """Names of a candidate's configurations as text, such as `2d + 3d_fullres`."""
+def format_names(names: Names, weights: Sequence[float] = ()) -> str:
+    """Names of a candidate's configurations as text, such as `2d + 3d_fullres`, or `0.35 2d + 0.65 3d_fullres`."""
+    if weights:
+        return " + ".join(f"{weight:g} {name}" for weight, name in zip(weights, names, strict=True))
     return " + ".join(names)
 
 

@@ -74,6 +74,11 @@ def _add_quality(group: argparse._ArgumentGroup) -> None:
         help="refine boundaries if `autoseg select --refine boundary` found that it helps (default: auto)",
     )  # fmt: skip
     group.add_argument(
+        "--decision", choices=("auto", "argmax", "expected-dice"), default="auto",
+        help="argmax: the most probable label of each voxel; expected-dice: as many voxels of a label as maximise its "
+        "expected Dice in each case (default: auto, what `autoseg select` found to be better, else argmax)",
+    )  # fmt: skip
+    group.add_argument(
         "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto",
         help="number format of the networks (default: auto, 16 bits where label maps stay the same)",
     )  # fmt: skip
@@ -140,6 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         mirror_axes=_read_mirror_axes(arguments),
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
         region_of_interest=arguments.roi,
+        decision=None if arguments.decision == "auto" else arguments.decision,
         refine=arguments.refine == "auto",
         accept_other_plan=arguments.accept_other_plan,
         max_memory=None if limit is None else round(limit * 1e9),

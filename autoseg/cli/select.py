@@ -34,12 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare single configurations only; pairs of them need every validation case to be predicted again",
     )  # fmt: skip
     parser.add_argument(
+        "--no-member-weights", action="store_true",
+        help="weigh the members of a pair half and half; other weights need its validation cases to be predicted again",
+    )  # fmt: skip
+    parser.add_argument(
         "--no-thresholds", action="store_true",
         help="do not try thresholds other than one half for the probabilities of regions",
     )  # fmt: skip
     parser.add_argument(
         "--no-confidence", action="store_true",
         help="do not learn temperatures and expected Dice, for which the held-out cases are predicted again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-expected-dice", action="store_true",
+        help="do not try labels that are decided by their expected Dice in each case; every validation case of the "
+        "choice is predicted again for it",
     )  # fmt: skip
     add_refinement(parser)
     parser.add_argument(
@@ -83,8 +92,10 @@ def _select(arguments: argparse.Namespace) -> "Selection":
     warn_of_writers(workspace)
     options = SelectionOptions(
         ensembles=not arguments.no_ensembles,
+        member_weights=not arguments.no_member_weights,
         thresholds=not arguments.no_thresholds,
         confidence=not arguments.no_confidence,
+        expected_dice=not arguments.no_expected_dice,
         refinement=refinement_options(arguments),
         device=arguments.device,
         precision=arguments.precision,

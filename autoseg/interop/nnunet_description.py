@@ -97,9 +97,13 @@ def _describe_recipe(selection: Selection) -> Iterator[str]:
         yield "Boundary refinement is left out."
     if selection.region_thresholds:
         yield "Thresholds of regions are left out; nnU-Net takes 0.5 for each."
+    if selection.decision == "expected-dice":
+        yield "The decision by expected Dice is left out; nnU-Net takes the most probable label, and regions above 0.5."
     if len(selection.configurations) > 1:
         chosen = " and ".join(selection.configurations)
         yield f"The probabilities of {chosen} are averaged only by nnUNetv2_ensemble, of their saved probabilities."
+    if selection.member_weights:
+        yield "It averages them half and half; their weights are left out."
 
 
 def dataset_folder(plan: Plan) -> str:

@@ -13,7 +13,7 @@ from autoseg.records.files import Record
 from autoseg.records.names import FileName
 from autoseg.records.network import Sizes
 from autoseg.records.plan import Configuration
-from autoseg.records.selection import PostprocessingStep
+from autoseg.records.selection import LabelDecision, PostprocessingStep
 
 
 class TensorFacts(Record):
@@ -87,6 +87,8 @@ class OnnxNetwork(Record):
     """Networks of all exported folds of this configuration; their logits are averaged."""
     selected: tuple[str, ...]
     """Configurations that predict by default; the probabilities of several are averaged."""
+    member_weights: tuple[float, ...] = ()
+    """Parts of that mean, in the order of `selected`; empty: equal ones."""
     opset: int
     input: TensorFacts
     output: TensorFacts
@@ -108,6 +110,8 @@ class OnnxNetwork(Record):
     """Heads in the order of the output, which is the order of writing; activation; value in the file by label index."""
     region_thresholds: dict[str, float] = Field(default_factory=dict)
     """Region -> probability above which a voxel belongs to it in the selected model; others: one half."""
+    decision: LabelDecision = "argmax"
+    """How the selected model decides its final label map from probabilities."""
     postprocessing: tuple[PostprocessingStep, ...]
     """Steps of the selected model's post-processing of its label map, in this order."""
     is_refined: bool

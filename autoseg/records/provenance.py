@@ -59,6 +59,8 @@ class Provenance(Record):
     """Hash of the files of all cases, as they were planned; empty: not known, as for imported models."""
     weights_of_other_plans: tuple[str, ...] = Field(default=(), exclude_if=lambda value: value == ())
     """Configuration and fold of networks that were trained for another plan and used all the same."""
+    decision: str = Field(default="", exclude_if=lambda value: value == "")
+    """How the labels of a prediction followed from probabilities; empty: not a prediction."""
     weights_hash: str = Field(default="", exclude_if=lambda value: value == "")
     """Hash of the weights of all networks that predicted."""
     cases: tuple[CaseProvenance, ...] = Field(default=(), exclude_if=lambda value: value == ())

@@ -3,21 +3,28 @@
 Tested in tests/records/test_selection.py, tests/selection/test_refinement.py and tests/stages/test_select.py.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autoseg.records.confidence import Confidence
 from autoseg.records.dataset import LabelValues
-from autoseg.records.files import Record
+from autoseg.records.files import Record, refuse_faults
 from autoseg.records.names import FileName
 from autoseg.records.network import NetworkSpec
 
 Names = tuple[str, ...]
 """Names of one configuration, or of two whose probabilities are averaged."""
 
+MemberWeights = Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(max_length=2)]
+"""Parts of the mean of probabilities, in the order of two configurations; their sum is 1. Empty: equal parts."""
+
 Interval = tuple[float, float]
 """Lower and upper bound; 95 % of bootstrap samples of the cases lie between them."""
+
+LabelDecision = Literal["argmax", "expected-dice"]
+"""How labels follow from probabilities. argmax: the most probable label; regions where they exceed their threshold.
+expected-dice: as many of the most probable voxels of each label as maximise its expected Dice in the case."""
 
 Positives = tuple[PositiveInt, PositiveInt, PositiveInt]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -123,6 +130,7 @@ class Candidate(Record):
 
     configurations: tuple[FileName, ...]
     """Name of one configuration, or of a pair whose probabilities are averaged."""
+    member_weights: MemberWeights = Field(default=(), exclude_if=lambda value: value == ())
     folds: tuple[FileName, ...]
     num_cases: int
     mean_foreground_dice: float | None
@@ -154,15 +162,23 @@ class ThresholdSweep(Record):
     reasons: tuple[str, ...] = ()
 
 
+def is_mean(weights: MemberWeights, configurations: Names) -> bool:
+    """Whether weights belong to that many configurations, and add up to 1 but for rounding."""
+    return len(weights) == len(configurations) and abs(sum(weights) - 1) < 1e-6
+
+
 class Selection(Record):
     """The chosen recipe, with scores and reasons."""
 
     schema_version: Literal[1] = 1
     configurations: Annotated[tuple[FileName, ...], Field(min_length=1)]
     """Name of one configuration, or of several whose probabilities are averaged."""
+    member_weights: MemberWeights = Field(default=(), exclude_if=lambda value: value == ())
     folds: tuple[FileName, ...]
     region_thresholds: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(default_factory=dict)
     """Probability above which a voxel belongs to a region, by region; one half for regions that are not named."""
+    decision: LabelDecision = Field(default="argmax", exclude_if=lambda value: value == "argmax")
+    """How labels follow from probabilities; thresholds of regions are for argmax alone."""
     refinement: Refinement | None = None
     """Boundary refinement, before post-processing; None: no refinement."""
     postprocessing: tuple[PostprocessingStep, ...] = ()
@@ -178,3 +194,18 @@ class Selection(Record):
     weights: dict[FileName, dict[FileName, str]] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """Hash of the training (`checkpoint.training_hash`) behind each network of the recipe, by configuration and fold,
     cascade steps included; folds that were trained again since have another one. Empty: not known."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.member_weights and not is_mean(self.member_weights, self.configurations):
+            what = "weights must be two with the sum 1, for two configurations; leave them out for equal parts"
+            refuse_faults([(("member_weights",), what)])
+        refuse_faults(
+            (
+                ("region_thresholds", name),
+                "a threshold of its own contradicts the decision expected-dice, which finds thresholds in each case; "
+                "leave out one of them",
+            )
+            for name in (self.region_thresholds if self.decision == "expected-dice" else ())
+        )
+        return self

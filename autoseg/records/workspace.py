@@ -120,6 +120,10 @@ class Workspace:
         """Folder of what confidence is learnt from, a file per held-out case of a fold."""
         return self.thresholds(configurations, fold).with_name("confidence")
 
+    def expected_dice(self, configurations: tuple[str, ...], fold: str) -> Path:
+        """Folder of a fold's validation label maps that are decided by their expected Dice."""
+        return self.thresholds(configurations, fold).with_name("expected_dice")
+
     @property
     def refinement(self) -> Path:
         """Folder of the boundary refiners, `refiner_<index>.safetensors` and `.json`."""

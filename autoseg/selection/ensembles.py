@@ -7,7 +7,7 @@ ones that were made from the same weights are not made again, so an interrupted 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -78,6 +78,8 @@ class ValidationRun:
     """auto, fp32, tf32, bf16 or fp16; the same rule as prediction, see `inference.models.loading.with_precision`."""
     workers: int = 1
     """Threads that compute scores."""
+    member_weights: Mapping[str, float] = field(default_factory=dict)
+    """Parts of the mean of probabilities by configuration, where a pair has other than equal ones."""
     cluster: DaskCluster | None = None
     """Cluster that predicts cases again; None: this process does."""
     device_name: str = "auto"
@@ -89,25 +91,21 @@ class ValidationRun:
 
 
 @dataclass(frozen=True)
-class _PairFold:
-    """One fold of a pair of configurations, with its cases."""
+class FoldMaps:
+    """Validation label maps of one fold that are made again: which cases, by which configurations, and where."""
 
     run: ValidationRun
-    pair: tuple[str, str]
+    names: Names
     fold: str
     cases: tuple[str, ...]
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the validation label maps."""
-        return self.run.workspace.validation(self.pair, self.fold)
+    folder: Path
 
     def remove_outdated(self) -> None:
         """Delete label maps that were made from other weights."""
         origin = EnsembleOrigin(
-            configurations=self.pair,
+            configurations=self.names,
             fold=self.fold,
-            origin=weights_origin(self.run, self.pair, self.fold, self.cases),
+            origin=weights_origin(self.run, self.names, self.fold, self.cases),
         )
         path = self.folder / ORIGIN_FILE
         if path.exists() and read_record(EnsembleOrigin, path) == origin:
@@ -160,14 +158,14 @@ def validate_pairs(
     pending = {fold: _pending_cases(wanted, fold) for fold in dict.fromkeys(pair_fold.fold for pair_fold in wanted)}
     total = sum(map(len, pending.values()))
     done = 0
-    found: dict[Names, list[ValidatedFold]] = {pair_fold.pair: [] for pair_fold in wanted}
+    found: dict[Names, list[ValidatedFold]] = {pair_fold.names: [] for pair_fold in wanted}
     for fold, cases in pending.items():
         for _ in _predict_fold(run, fold, cases):
             done += 1
             progress(done, total)
         for pair_fold in wanted:
             if pair_fold.fold == fold:
-                found[pair_fold.pair].append(pair_fold.evaluate())
+                found[pair_fold.names].append(pair_fold.evaluate())
     return found
 
 
@@ -185,7 +183,10 @@ def predict_again(run: ValidationRun, fold: str, names: Iterable[str], cases: Se
     loaded = {name: load_configuration(run.workspace, run.plan, name, [fold], "final", run.device) for name in names}
     refuse_other_plans(run.workspace, loaded.values())
     members = {
-        name: with_precision(member, run.precision, run.device, run.plan.encoding) for name, member in loaded.items()
+        name: replace(
+            with_precision(member, run.precision, run.device, run.plan.encoding), weight=run.member_weights.get(name)
+        )
+        for name, member in loaded.items()
     }
     previous = {name: _load_previous(run, member, cases) for name, member in members.items()}
     return lambda name, case: _open_logits(run, members[name], previous[name], case)
@@ -240,16 +241,20 @@ def write_validation_maps(run: ValidationRun, case: str, maps: Sequence[tuple[La
 
 
 def weights_origin(run: ValidationRun, names: Sequence[str], fold: str, cases: Sequence[str]) -> str:
-    """Hash of what predicts a fold's cases: weights of all configurations and of the cascade steps before them."""
+    """Hash of what predicts a fold's cases: weights of all configurations and of the cascade steps before them.
+
+    Parts of the mean of probabilities count where they are not equal.
+    """
     stages = [stage for name in names for stage in cascade_steps(run.plan, name)]
     records = [
         read_record(Checkpoint, run.workspace.fold(stage, fold) / "checkpoint_final.json").model_dump(mode="json")
         for stage in stages
     ]
-    return hash_of([records, sorted(cases)])
+    weights = [dict(run.member_weights)] if run.member_weights else []
+    return hash_of([records, sorted(cases), *weights])
 
 
-def _find_pair_folds(run: ValidationRun, validated: Mapping[str, Sequence[ValidatedFold]]) -> list[_PairFold]:
+def _find_pair_folds(run: ValidationRun, validated: Mapping[str, Sequence[ValidatedFold]]) -> list[FoldMaps]:
     found = []
     for first, second in combinations(validated, 2):
         others = {other.fold: {scores.case for scores in other.evaluation.cases} for other in validated[second]}
@@ -257,13 +262,14 @@ def _find_pair_folds(run: ValidationRun, validated: Mapping[str, Sequence[Valida
             fold, common = validated_fold.fold, others.get(validated_fold.fold, set())
             cases = tuple(scores.case for scores in validated_fold.evaluation.cases if scores.case in common)
             if cases:
-                found.append(_PairFold(run, (first, second), fold, cases))
+                pair = (first, second)
+                found.append(FoldMaps(run, pair, fold, cases, run.workspace.validation(pair, fold)))
     return found
 
 
-def _pending_cases(wanted: Sequence[_PairFold], fold: str) -> dict[str, list[_PairFold]]:
+def _pending_cases(wanted: Sequence[FoldMaps], fold: str) -> dict[str, list[FoldMaps]]:
     """Pairs that have no label map of a case yet, by case."""
-    pending: dict[str, list[_PairFold]] = {}
+    pending: dict[str, list[FoldMaps]] = {}
     for pair_fold in wanted:
         if pair_fold.fold == fold:
             present = find_label_maps(pair_fold.folder)
@@ -273,20 +279,18 @@ def _pending_cases(wanted: Sequence[_PairFold], fold: str) -> dict[str, list[_Pa
     return pending
 
 
-def _predict_fold(run: ValidationRun, fold: str, cases: Mapping[str, Sequence[_PairFold]]) -> Iterator[None]:
+def _predict_fold(run: ValidationRun, fold: str, cases: Mapping[str, Sequence[FoldMaps]]) -> Iterator[None]:
     """Write the label maps of all pending cases; every configuration runs once for each."""
-    names = list(dict.fromkeys(name for pairs in cases.values() for pair_fold in pairs for name in pair_fold.pair))
-    items = [(case, [(item.pair, item.folder.absolute()) for item in pairs]) for case, pairs in cases.items()]
+    names = list(dict.fromkeys(name for pairs in cases.values() for pair_fold in pairs for name in pair_fold.names))
+    items = [(case, [(item.names, item.folder.absolute()) for item in pairs]) for case, pairs in cases.items()]
     return predict_each(run, fold, names, items, _write_pairs)
 
 
-def _write_pairs(
-    run: ValidationRun, predict: PredictCase, item: tuple[str, Sequence[tuple[tuple[str, str], Path]]]
-) -> None:
+def _write_pairs(run: ValidationRun, predict: PredictCase, item: tuple[str, Sequence[tuple[Names, Path]]]) -> None:
     """Write a case's label maps of several pairs, each into its folder."""
     case, pairs = item
     needed = list(dict.fromkeys(name for pair, _ in pairs for name in pair))
-    positions = [(needed.index(first), needed.index(second)) for (first, second), _ in pairs]
+    positions = [tuple(needed.index(name) for name in pair) for pair, _ in pairs]
     labels = restore_combinations([predict(name, case) for name in needed], positions, run.plan.encoding)
     write_validation_maps(run, case, [(own, folder) for own, (_, folder) in zip(labels, pairs, strict=True)])
 
@@ -305,6 +309,30 @@ def _work_on_worker(
     work(there, predict, item)
 
 
+def why_not_again(run: ValidationRun, names: Names, folds: Sequence[ValidatedFold]) -> str:
+    """Why validation cases cannot be predicted again, as the end of a sentence; empty where they can.
+
+    Args:
+        run: Context of the run.
+        names: Names of one configuration, or of two whose probabilities are averaged.
+        folds: All validated folds of the model.
+    """
+    cases = [scores.case for fold in folds for scores in fold.evaluation.cases]
+    for name in names:
+        if name not in run.plan.configurations:
+            return f"the plan has no configuration {name}"
+        folder = run.workspace.preprocessed(run.plan.configurations[name].preprocessed_as)
+        missing = [case for case in cases if not (folder / (case + RECORD_ENDING)).exists()]
+        if missing:
+            return f"the preprocessed data of case {missing[0]} is missing in {folder.name}"
+        if run.plan.configurations[name].previous_configuration is not None:
+            try:
+                load_previous(run.workspace, run.plan, name, cases)
+            except TrainingError as error:
+                return str(error)
+    return ""
+
+
 def _load_previous(run: ValidationRun, member: LoadedConfiguration, cases: Sequence[str]) -> Mapping[str, StoredArray]:
     if member.configuration.previous_configuration is None:
         return {}
@@ -315,7 +343,9 @@ def _load_previous(run: ValidationRun, member: LoadedConfiguration, cases: Seque
 
 
 def _select_as_trained(workspace: Workspace) -> str:
-    return format_command("autoseg", "select", workspace.root, "--no-ensembles", "--no-thresholds")
+    return format_command(
+        "autoseg", "select", workspace.root, "--no-ensembles", "--no-thresholds", "--no-expected-dice"
+    )
 
 
 def _open_logits(

@@ -6,7 +6,7 @@ only plan, weights and dataset are needed.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +163,13 @@ def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
         load_with_previous(run.workspace, run.plan, name, [fold], "final", run.device) for name in cases.configurations
     ]
     refuse_other_plans(run.workspace, loaded)
-    members = tuple(with_precision(member, run.precision, run.device, run.plan.encoding) for member in loaded)
+    members = tuple(
+        replace(
+            with_precision(member, run.precision, run.device, run.plan.encoding),
+            weight=run.member_weights.get(member.name),
+        )
+        for member in loaded
+    )
     return CasePredictor(plan=run.plan, members=members, memory_log_level=logging.DEBUG)
 
 

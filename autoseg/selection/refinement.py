@@ -220,6 +220,8 @@ class _Trial:
             "most_steps": self.options.max_steps,
             "seed": index,
         }
+        if cases.run.member_weights:
+            deciding["member_weights"] = dict(cases.run.member_weights)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 

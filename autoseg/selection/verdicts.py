@@ -14,7 +14,7 @@ import numpy as np
 
 from autoseg.metrics.bootstrap import Scores, bootstrap_interval
 from autoseg.metrics.summary import mean_of_known, summarize
-from autoseg.records.evaluation import CaseScores
+from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.selection import Candidate, Interval, Names, RefinementScores
 from autoseg.text import format_names, format_score
 
@@ -26,6 +26,10 @@ ROUNDING = 1e-12
 
 MAX_REFUSALS = 8
 """Sentences on refused steps of one kind; the names of further ones share a sentence."""
+
+MIN_DECISION_GAIN = 0.001
+"""Smallest rise of the mean foreground Dice for which labels are decided by their expected Dice: less may be chance,
+and prediction keeps probabilities for it."""
 
 MIN_REFINEMENT_GAIN = 0.001
 """Smallest gain that counts, of the surface Dice, or of HD95 relative to its value before: less is not worth the time
@@ -57,7 +61,7 @@ def rank_candidates(
         Differs: only common cases are compared, a label without a score does not spoil the mean, and a pair needs a
         margin.
     """
-    compared, remarks = _comparable_cases(cases)
+    compared, remarks = comparable_cases(cases)
     candidates = [
         Candidate(
             configurations=names,
@@ -89,7 +93,7 @@ def dice_table(cases: Sequence[CaseScores], label_names: Sequence[str]) -> Score
     return np.array(known, dtype=np.float64).reshape(len(cases), len(label_names))
 
 
-def _comparable_cases(
+def comparable_cases(
     cases: Mapping[Names, Sequence[CaseScores]],
 ) -> tuple[dict[Names, list[CaseScores]], list[str]]:
     """Common cases in the same order for all candidates, with remarks; their own cases if there is no common one."""
@@ -116,11 +120,16 @@ def _judge_pair(pair: Candidate, single: Candidate, difference: Interval | None)
         f"{format_names(single.configurations)}: Dice {gain:+.4f}, and {ENSEMBLE_MARGIN} is required, because it "
         f"costs both; {'chosen' if is_ahead else 'not chosen'}."
     )
+    return is_ahead, sentence + describe_difference(difference)
+
+
+def describe_difference(difference: Interval | None) -> str:
+    """A further sentence about the interval of a difference, case by case; empty if it is not known."""
     if difference is None:
-        return is_ahead, sentence
+        return ""
     low, high = difference
     excluded = "which excludes zero" if low > 0 or high < 0 else "which includes zero: it may be chance"
-    return is_ahead, f"{sentence} 95 % interval of the difference over cases: {low:+.4f} to {high:+.4f}, {excluded}."
+    return f" 95 % interval of the difference over cases: {low:+.4f} to {high:+.4f}, {excluded}."
 
 
 def _loss(candidate: Candidate) -> float:
@@ -186,6 +195,25 @@ def judge_step(before: Means, after: Means, own_label: str | None) -> Verdict:
     old, new = (mean_of_known(dice.values()) if own_label is None else dice[own_label] for dice in (before, after))
     fallen = tuple(name for name in before if _is_less(after[name], before[name]))
     return Verdict(_is_less(old, new) and not fallen, old, new, fallen)
+
+
+def judge_decision(before: Evaluation, after: Evaluation) -> tuple[bool, str]:
+    """Whether labels are decided by their expected Dice: the mean Dice rises by MIN_DECISION_GAIN, and none falls.
+
+    Args:
+        before: Scores of all cases without it.
+        after: Scores of the same cases with it.
+
+    Returns:
+        The answer, and a sentence with the figures.
+    """
+    means = [{name: label.dice for name, label in scores.labels.items()} for scores in (before, after)]
+    verdict = judge_step(means[0], means[1], None)
+    old, new = verdict.before, verdict.after
+    is_accepted = verdict.is_accepted and old is not None and new is not None and new - old >= MIN_DECISION_GAIN
+    few = f" ({MIN_DECISION_GAIN} more is required)" if verdict.is_accepted and not is_accepted else ""
+    answer = "yes" if is_accepted else "no"
+    return is_accepted, f"Expected Dice of each label in each case decides: {answer}, {verdict.describe()}{few}."
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,16 @@ FINAL = "checkpoint_final"
 """File name of exported weights, final or best: prediction and training look for this name."""
 
 
-RECIPE_FIELDS = ("configurations", "folds", "region_thresholds", "refinement", "postprocessing", "confidence")
+RECIPE_FIELDS = (
+    "configurations",
+    "member_weights",
+    "folds",
+    "region_thresholds",
+    "decision",
+    "refinement",
+    "postprocessing",
+    "confidence",
+)
 """Fields of a selection that prediction follows; the others say how it was chosen."""
 
 
@@ -227,13 +236,17 @@ def _make_selection(recipe: Selection, members: Sequence[LoadedConfiguration], s
     first = members[0].folds
     folds = first if all(member.folds == first for member in members) else ()  # empty: all trained folds
     candidates = () if stated is None else stated.candidates
-    known = [item for item in candidates if (item.configurations, item.folds) == (recipe.configurations, folds)]
-    # scores of candidates are without thresholds, refinement and post-processing
-    is_scored = bool(known) and recipe.refinement is None and not (recipe.postprocessing or recipe.region_thresholds)
+    wanted = (recipe.configurations, recipe.member_weights, folds)
+    known = [item for item in candidates if (item.configurations, item.member_weights, item.folds) == wanted]
+    # scores of candidates are without thresholds, expected Dice, refinement and post-processing
+    is_plain = recipe.refinement is None and not (recipe.postprocessing or recipe.region_thresholds)
+    is_scored = bool(known) and is_plain and recipe.decision == "argmax"
     return Selection(
         configurations=recipe.configurations,
+        member_weights=recipe.member_weights,
         folds=folds,
         region_thresholds=dict(recipe.region_thresholds),
+        decision=recipe.decision,
         refinement=recipe.refinement,
         postprocessing=recipe.postprocessing,
         confidence=recipe.confidence,

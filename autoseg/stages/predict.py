@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from autoseg.inference.files.run_provenance import keep_provenance
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
     choose_recipe,
-    describe_recipe,
     find_weights_of_other_plans,
     load_coarse_configuration,
     load_with_previous,
@@ -39,6 +38,7 @@ from autoseg.inference.models.loading import (
     with_precision,
 )
 from autoseg.inference.models.mirroring import describe_mirroring, find_swapped_sides, with_mirror_axes
+from autoseg.inference.models.recipe_sentence import describe_recipe
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.images import Image, as_volume
 from autoseg.inference.predictor.region_of_interest import CoarsePass
@@ -56,6 +56,7 @@ from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
 from autoseg.records.provenance import Provenance
+from autoseg.records.selection import LabelDecision
 from autoseg.records.workspace import Workspace
 from autoseg.system import ThreadOption
 
@@ -95,6 +96,8 @@ class PredictionOptions:
     """Whether a coarse pass (3d_lowres if it is trained, else the halved image) finds the foreground first, and only
     its surroundings are predicted. Saves most of the work where foreground fills little of the image; a structure that
     the coarse pass misses is lost."""
+    decision: LabelDecision | None = None
+    """How labels follow from probabilities; None: as selection.json says, else argmax."""
     refine: bool = True
     """Whether boundaries are refined if selection.json says so. Saved probabilities are those before refinement."""
     accept_other_plan: bool = False
@@ -162,7 +165,10 @@ class Predictor:
         with open_model(Path(model)) as workspace:
             self.case_predictor = load_case_predictor(workspace, options, device)
             self.provenance = describe_provenance(workspace, device=str(device)).model_copy(
-                update={"weights_of_other_plans": _name_weights_of_other_plans(self.case_predictor)}
+                update={
+                    "weights_of_other_plans": _name_weights_of_other_plans(self.case_predictor),
+                    "decision": self.case_predictor.decision,
+                }
             )
         self.plan = self.case_predictor.plan
         self.members = self.case_predictor.members
@@ -170,6 +176,8 @@ class Predictor:
         if options.precision == "auto" and dtype == torch.float32:
             logger.info("precision float32: this device does not compute in 16 bits")
         logger.info("%s", describe_recipe(self.members, self.postprocessing, self.case_predictor.thresholds))
+        if self.case_predictor.decision == "expected-dice":
+            logger.info("labels are decided by their expected Dice in each case (off: --decision argmax)")
         if (refiners := self.case_predictor.refiners) is not None:
             logger.info("boundaries are refined by %d networks (off: --refine none)", len(refiners.networks))
 
@@ -229,6 +237,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
     members = tuple(
         load_with_previous(workspace, plan, name, recipe.folds, checkpoint, device) for name in recipe.configurations
     )
+    members = _with_weights(members, recipe.member_weights)
     if options.mirroring:
         members = _with_mirroring(members, plan, options)
     coarse_pass, coarser = None, None
@@ -238,6 +247,9 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
             coarser = with_precision(coarser, options.precision, device, plan.encoding, options.threads)
         coarse_pass = CoarsePass(plan.encoding.activation == "softmax", coarser)
     refinement = recipe.refinement if options.refine else None
+    decision = options.decision or recipe.decision
+    if recipe.region_thresholds and decision == "expected-dice":
+        logger.info("thresholds of regions in %s are not used: --decision expected-dice", workspace.selection)
     if not options.accept_other_plan:
         refuse_other_plans(workspace, members if coarser is None else (*members, coarser))
     return CasePredictor(
@@ -249,7 +261,8 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
             for member in members
         ),
         windows=WindowSettings(overlap=options.overlap, mirroring=options.mirroring),
-        thresholds=recipe.region_thresholds,
+        thresholds=recipe.region_thresholds if decision == "argmax" else {},
+        decision=decision,
         coarse_pass=coarse_pass,
         refiners=None if refinement is None else load_refiners(workspace, refinement, device),
         postprocessing=recipe.postprocessing,
@@ -258,6 +271,13 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         max_memory=options.max_memory,
         resampler=choose_resampler(device, options.precision),
     )
+
+
+def _with_weights(members: Sequence[LoadedConfiguration], weights: Sequence[float]) -> tuple[LoadedConfiguration, ...]:
+    """Members of an ensemble with their parts of the mean of probabilities; no weights: equal parts."""
+    if not weights:
+        return tuple(members)
+    return tuple(replace(member, weight=weight) for member, weight in zip(members, weights, strict=True))
 
 
 def _name_weights_of_other_plans(predictor: CasePredictor) -> tuple[str, ...]:

@@ -2,15 +2,15 @@
 
 The recipe is a configuration or a pair of them, with folds, thresholds, refinement and post-processing. `select_model`
 reads the evaluations that training wrote, predicts the same cases with pairs, compares all candidates on the cases that
-they share, and tries thresholds, refinement and post-processing on the winner.
+they share, and tries thresholds, refinement, a decision by expected Dice and post-processing on the winner.
 
-    evaluations of folds + those of pairs (selection.ensembles) --compare--> winner
-    winner --thresholds--> --refinement--> --post-processing--> --confidence--> selection.json
+    evaluations of folds + those of pairs (selection.ensembles, selection.weights) --compare--> winner
+    winner --thresholds--> --refinement--> --expected Dice--> --post-processing--> --confidence--> selection.json
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.cluster.dask_workers import DaskCluster, Workers
@@ -37,6 +37,7 @@ from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.selection.confidence import ConfidenceOutcome, learn_confidence, write_report
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
+from autoseg.selection.label_decision import TriedDecision, try_expected_dice
 from autoseg.selection.postprocessing import tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
@@ -46,6 +47,7 @@ from autoseg.selection.validated_folds import (
     read_validated_folds,
 )
 from autoseg.selection.verdicts import dice_table, rank_candidates
+from autoseg.selection.weights import weigh_members
 from autoseg.system import count_cores
 from autoseg.text import format_command
 from autoseg.training.folds.planned_data import check_planned_files, read_fingerprint
@@ -64,8 +66,12 @@ class SelectionOptions:
 
     ensembles: bool = True
     """Also try pairs; predicts validation cases again, once with each configuration."""
+    member_weights: bool = True
+    """Also try other weights than half and half for the best pair; predicts its validation cases again."""
     thresholds: bool = True
     """Also try thresholds other than one half if the model has regions; predicts the winner's cases again."""
+    expected_dice: bool = True
+    """Also try labels that are decided by their expected Dice in each case; predicts the winner's cases again."""
     refinement: RefinementOptions | None = None
     """Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps."""
     confidence: bool = True
@@ -144,26 +150,32 @@ def _select(
     _check_validation_files(run, singles)
     validated, no_pairs = _with_pairs(run, singles, bar) if options.ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
+    candidates, folds, weighing = weigh_members(run, candidates, validated, bar, wanted=options.member_weights)
     candidates = _with_costs(run, candidates)
-    winner = candidates[0].configurations
-    swept = TunedThresholds({}, tuple(validated[winner]), ())
+    winner, weights = candidates[0].configurations, candidates[0].member_weights
+    run = replace(run, member_weights=dict(zip(winner, weights, strict=False)))
+    swept = TunedThresholds({}, folds, ())
     if options.thresholds and plan.encoding.activation == "sigmoid":
         with bar("thresholds") as progress:
-            swept = tune_thresholds(run, winner, validated[winner], progress)
-    maps = find_validation_maps(run, swept.folds)
+            swept = tune_thresholds(run, winner, folds, progress)
     refined = _refine(run, winner, swept, options.refinement, bar)
+    decided = TriedDecision("argmax", swept.folds, ())
+    if options.expected_dice:
+        decided = try_expected_dice(run, winner, swept.folds, refined.refinement, bar)
+    thresholds = swept.thresholds if decided.decision == "argmax" else {}
+    maps = refined.maps or find_validation_maps(run, decided.folds)
     with bar("post-processing") as progress:
-        tuned = tune_postprocessing(
-            refined.maps or maps, plan.encoding, workers=run.cluster or run.workers, progress=progress
-        )
+        tuned = tune_postprocessing(maps, plan.encoding, workers=run.cluster or run.workers, progress=progress)
     evaluation = tuned.evaluation
     learnt = ConfidenceOutcome(None, None, ())
     if options.confidence:
-        learnt = learn_confidence(run, winner, swept.folds, evaluation.cases, swept.thresholds, bar)
+        learnt = learn_confidence(run, winner, swept.folds, evaluation.cases, thresholds, bar)
     selection = Selection(
         configurations=winner,
+        member_weights=weights,
         folds=candidates[0].folds,
-        region_thresholds=swept.thresholds,
+        region_thresholds=thresholds,
+        decision=decided.decision,
         refinement=refined.refinement,
         postprocessing=tuned.steps,
         confidence=learnt.confidence,
@@ -175,8 +187,10 @@ def _select(
             *reasons,
             *no_pairs,
             *remarks,
+            *weighing,
             *swept.reasons,
             *refined.reasons,
+            *decided.reasons,
             *tuned.reasons,
             *learnt.reasons,
         ),

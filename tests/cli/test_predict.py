@@ -74,6 +74,15 @@ def test_mirrored_axes_that_contradict_no_mirroring(model, images, tmp_path, cap
     assert "--mirror-axes y and --tta none contradict each other" in capsys.readouterr().err
 
 
+def test_the_decision_is_in_the_provenance_and_changes_label_maps(model, images, tmp_path, capsys):
+    for decision, options in [("argmax", ()), ("expected-dice", ("--decision", "expected-dice"))]:
+        assert predict(model, images / "a.nii.gz", tmp_path / decision, "--provenance", *options) == 0
+        assert json.loads((tmp_path / decision / "provenance.json").read_text())["decision"] == decision
+    assert "labels are decided by their expected Dice in each case (off: --decision argmax)" in capsys.readouterr().err
+    plain, decided = (read_label_map(tmp_path / name / "a.nii.gz").array for name in ("argmax", "expected-dice"))
+    assert (plain != decided).any()
+
+
 def test_weights_of_another_plan_are_used_when_that_is_asked_for(model, images, tmp_path, capsys):
     """The same networks under a plan with another spacing; the label map is on the image's grid in any case."""
     other = shutil.copytree(model, tmp_path / "other")

@@ -101,6 +101,14 @@ def test_cascade_steps_name_each_other():
     assert "not logits" in said
 
 
+def test_what_nnunet_cannot_decide_is_said():
+    plan = make_plan({NAME: (1.0, 1.0, 1.0), "2d": (1.0, 1.0)}, labels=CLOSE)
+    said = differences(plan, configurations=(NAME, "2d"), member_weights=(0.8, 0.2), decision="expected-dice")
+    assert "The decision by expected Dice is left out" in said
+    assert "It averages them half and half; their weights are left out." in said
+    assert "expected Dice" not in differences(plan)
+
+
 @pytest.mark.parametrize(
     ("orientation", "ending", "reader", "expected"),
     [

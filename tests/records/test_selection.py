@@ -26,8 +26,23 @@ def test_a_selection_of_an_earlier_version_reads_as_before(tmp_path):
     path.write_text(EARLIER_SELECTION)
     selection = read_record(Selection, path)
     assert selection.postprocessing == (KeepLargestComponent(labels=("anterior", "posterior")),)
+    assert selection.decision == "argmax"
     write_record(selection, path)
     assert read_record(Selection, path) == selection
+    assert not {"decision", "member_weights"} & json.loads(path.read_text()).keys()
+
+
+def test_thresholds_contradict_a_decision_that_finds_its_own(tmp_path):
+    path = tmp_path / "selection.json"
+    changed = json.loads(EARLIER_SELECTION) | {"decision": "expected-dice", "region_thresholds": {"core": 0.3}}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(RecordError, match=r"region_thresholds\.core: .*leave out one of them"):
+        read_record(Selection, path)
+    path.write_text(json.dumps(changed | {"region_thresholds": {}}))
+    assert read_record(Selection, path).decision == "expected-dice"
+    path.write_text(json.dumps(changed | {"decision": "dice"}))
+    with pytest.raises(RecordError, match=r"decision: .*'argmax' or 'expected-dice'"):
+        read_record(Selection, path)
 
 
 def test_every_step_survives_json(tmp_path):

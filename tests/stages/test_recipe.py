@@ -11,7 +11,7 @@ from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import export_model
 from autoseg.stages.predict import PredictionOptions, Predictor
-from tests.builders import CASCADE, REGIONS, make_cascade_plan, make_plan, write_model
+from tests.builders import CASCADE, REGIONS, load_exactly, make_cascade_plan, make_plan, write_model
 
 SPACING = (2.5, 1.0, 0.8)
 THRESHOLDS = {"whole": 0.44, "enhancing": 0.58}
@@ -83,3 +83,18 @@ def test_an_exported_ensemble_predicts_the_same_from_the_command_line(workspace,
     if name == "folder":
         copy = read_record(Selection, tmp_path / name / "selection.json")
         assert copy == read_record(Selection, workspace.selection)
+
+
+def test_an_exported_model_decides_as_the_workspace(workspace, image, tmp_path):
+    original = read_record(Selection, workspace.selection)
+    decided = original.model_copy(update={"decision": "expected-dice", "region_thresholds": {}})
+    try:
+        write_record(decided, workspace.selection)
+        export_model(workspace.root, tmp_path / "model.zip")
+        expected = load_exactly(workspace.root).predict(image, spacing=SPACING).labels
+    finally:
+        write_record(original, workspace.selection)
+    exported = load_exactly(tmp_path / "model.zip")
+    assert exported.case_predictor.decision == "expected-dice"
+    np.testing.assert_array_equal(exported.predict(image, spacing=SPACING).labels, expected)
+    assert (expected != load_exactly(workspace.root).predict(image, spacing=SPACING).labels).any()

@@ -10,7 +10,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,9 @@ PROGRAM_BYTES = 600_000_000
 """Interpreter and libraries, where the system does not say what the process holds."""
 RESIZED_SLABS = 6
 """Tensors of SLAB_VOXELS that deciding a slab holds."""
+BINNED_SLABS = 4
+"""Further tensors of SLAB_VOXELS for probabilities in bins: the bins, those of labels, and both as they are counted and
+written."""
 CHOICES = (
     SlabStorage("device", torch.float32),
     SlabStorage("ram", torch.float32),
@@ -80,6 +83,8 @@ class StepSizes:
     members: tuple[MemberSizes, ...]
     labels: int
     """Bytes of the label map that they fill."""
+    binned: int = 0
+    """Bytes for probabilities in bins, where labels are decided by their expected Dice."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,15 @@ def estimate_case(
     return tuple(steps)
 
 
+def with_bins(steps: Sequence[StepSizes]) -> tuple[StepSizes, ...]:
+    """The same case where its configurations, the first step, are decided by the expected Dice of their labels.
+
+    The bins themselves are in a compressed file, of which a slab is in memory at a time.
+    """
+    first, *earlier = steps
+    return replace(first, binned=BINNED_SLABS * FLOAT32_BYTES * SLAB_VOXELS), *earlier
+
+
 def estimate_refinement(shapes: CaseShapes, channels: int, encoding: LabelEncoding) -> StepSizes:
     """Estimate boundary refinement, which comes after the networks; a structure may fill the crop.
 
@@ -261,7 +275,7 @@ def estimate_peak(steps: Sequence[StepSizes], storage: SlabStorage, resident: in
         windows = max(member.windows for member in step.members)
         restoring = sum(member.restoring for member in step.members)
         preprocessing = images + max(member.preprocessing for member in step.members)
-        streaming = images + slabs + windows + restoring + step.labels
+        streaming = images + slabs + windows + restoring + step.labels + step.binned
         peak = max(peak, preprocessing, streaming, 2 * step.labels)
     return resident + peak
 

@@ -17,7 +17,6 @@ from autoseg.folds import find_retrained_folds
 from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.fold_mirroring import common_mirroring
-from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
 from autoseg.inference.restoring.restore import LogitStream
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
@@ -26,12 +25,11 @@ from autoseg.networks.build import build_network
 from autoseg.networks.layout import place_network
 from autoseg.networks.threads import choose_threads
 from autoseg.networks.weight_files import is_same_training, read_inner_record, read_weights
-from autoseg.postprocessing import describe_step
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, is_model_of
-from autoseg.records.selection import PostprocessingStep, Selection
+from autoseg.records.selection import Selection
 from autoseg.records.sides import SideSwap
 from autoseg.records.workspace import Workspace
 from autoseg.system import ThreadOption
@@ -63,6 +61,8 @@ class LoadedConfiguration:
     previous: Self | None = None
     """Previous step of a cascade, which makes the label maps that these networks take as input; None without a
     cascade, or where the label maps come from elsewhere."""
+    weight: float | None = None
+    """Part of the mean of probabilities that it has in an ensemble; None: as large as that of the others."""
     passes: NetworkPasses = field(default_factory=NetworkPasses, compare=False)
     """Device, precision and batches of its networks."""
 
@@ -137,23 +137,6 @@ def _warn_of_other_folds(workspace: Workspace, selection: Selection, checkpoint:
                 "%s: chosen without fold(s) %s of %s, which are trained now and not used; run autoseg select again",
                 workspace.selection, ", ".join(others), name,
             )  # fmt: skip
-
-
-def describe_recipe(
-    members: Sequence[LoadedConfiguration],
-    steps: Sequence[PostprocessingStep],
-    thresholds: Thresholds = DEFAULT_THRESHOLDS,
-) -> str:
-    """One sentence for the log: configurations with their folds, thresholds of regions, and post-processing."""
-    networks = " and ".join(_describe_member(member) for member in members)
-    recipe = "; ".join(map(describe_step, steps))
-    limits = "".join(f"; {region} where its probability exceeds {limit:g}" for region, limit in thresholds.items())
-    return f"predicting with {networks}{limits}; post-processing: {recipe or 'none'}"
-
-
-def _describe_member(member: LoadedConfiguration) -> str:
-    own = f"{member.name} (fold(s) {', '.join(member.folds)})"
-    return own if member.previous is None else f"{own} after {_describe_member(member.previous)}"
 
 
 def load_with_previous(
@@ -399,4 +382,4 @@ def stream_stored_case(
         previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
     """
     slices = stream_case_logits(loaded, stored.read_image(), previous)
-    return LogitStream(slices, stored.record, loaded.configuration.resampling)
+    return LogitStream(slices, stored.record, loaded.configuration.resampling, loaded.weight)

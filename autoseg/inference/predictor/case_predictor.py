@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.errors import PredictionError
 from autoseg.imaging.arrays.labels import decode_label_map
 from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop, preprocess_case
 from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
@@ -47,9 +46,12 @@ from autoseg.inference.memory.estimate import (
     estimate_refinement,
     measure_available,
     measure_shapes,
+    with_bins,
 )
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
+from autoseg.inference.predictor.expected_dice import decide_stored, restore_by_expected_dice
+from autoseg.inference.predictor.images import check_image
 from autoseg.inference.predictor.instances import find_instances_of_image
 from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
@@ -78,7 +80,7 @@ from autoseg.records.case import Grid, Slices3, Spacing
 from autoseg.records.confidence import Confidence
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
-from autoseg.records.selection import PostprocessingStep
+from autoseg.records.selection import LabelDecision, PostprocessingStep
 
 if TYPE_CHECKING:
     import blosc2
@@ -98,6 +100,8 @@ class CasePredictor:
     windows: WindowSettings = field(default_factory=WindowSettings)
     thresholds: Thresholds = field(default_factory=dict)
     """Probability above which a voxel belongs to a region."""
+    decision: LabelDecision = "argmax"
+    """How labels follow from probabilities; the earlier steps of a cascade decide by argmax, as in their training."""
     coarse_pass: CoarsePass | None = None
     """Finds the region of interest; None: the whole image is predicted in detail."""
     refiners: LoadedRefiners | None = None
@@ -130,7 +134,7 @@ class CasePredictor:
         Raises:
             PredictionError: If the image does not fit the model, or more memory is needed than is allowed.
         """
-        _check_image(volume, case, self.plan.channel_names)
+        check_image(volume, case, self.plan.channel_names)
         clock = StepClock()
         clock.seconds["read"] = read_seconds
         orientation = choose_orientation(volume.grid, self.plan.orientation)
@@ -194,8 +198,8 @@ class CasePredictor:
         with self._open_probabilities(case, choices, probability_path) as array:
             volume = None if array is None else ProbabilityVolume(array, encoding, orientation)
             saved = calibrated(volume, self.confidence, encoding) if choices.calibrated else volume
-            sinks = (saved, calibrated(entropy, self.confidence, encoding), winning, sums)
-            restored = self._restore(case, [sink for sink in sinks if sink is not None])
+            sinks = (saved, calibrated(entropy, self.confidence, encoding), sums)
+            restored = self._restore(case, [sink for sink in sinks if sink is not None], winning)
         if not choices.uncertainty:
             case.images.clear()
         with clock.step("export"):
@@ -246,14 +250,24 @@ class CasePredictor:
             )  # fmt: skip
             yield [self._open_stream(member, case, storage) for member in self.members]
 
-    def _restore(self, case: PreparedCase, sinks: Sequence[ProbabilitySink]) -> LabelIndices:
-        """Label indices in working orientation, before post-processing."""
+    def _restore(
+        self, case: PreparedCase, sinks: Sequence[ProbabilitySink], winning: WinningProbability | None = None
+    ) -> LabelIndices:
+        """Label indices in working orientation, before post-processing; `winning` receives their probabilities."""
+        encoding, clock = self.plan.encoding, case.clock
+        if winning is not None and self.decision == "argmax":
+            sinks = [*sinks, winning]
         with self.open_streams(case) as streams:
             if self.refiners is None or case.crop is None:
-                return restore_labels(streams, self.plan.encoding, sinks, self.thresholds, case.clock)
-            with coarse_case(streams, case.crop, self.plan.encoding, sinks, self.thresholds, case.clock) as coarse:
-                with case.clock.step("export"):
-                    refine_labels(coarse, self.plan.encoding, self.refiners, self.thresholds)
+                if self.decision == "expected-dice":
+                    return restore_by_expected_dice(streams, encoding, sinks, winning, clock)
+                return restore_labels(streams, encoding, sinks, self.thresholds, clock)
+            with coarse_case(streams, case.crop, encoding, sinks, self.thresholds, clock) as coarse:
+                with clock.step("export"):
+                    refine_labels(coarse, encoding, self.refiners, self.thresholds)
+                    if self.decision == "expected-dice":
+                        record = streams[0].record
+                        decide_stored(coarse.volume, record, coarse.probabilities, encoding, winning)
                 return coarse.volume
 
     def _open_stream(
@@ -272,7 +286,7 @@ class CasePredictor:
         if region is not None:
             is_softmax = self.plan.encoding.activation == "softmax"
             slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)
-        return LogitStream(slices, record, member.configuration.resampling)
+        return LogitStream(slices, record, member.configuration.resampling, member.weight)
 
     def _restore_previous(
         self, member: LoadedConfiguration, stream: LogitStream, case: PreparedCase
@@ -351,6 +365,8 @@ class CasePredictor:
         if is_gpu and device_bytes(steps, SlabStorage("device")) > DEVICE_FRACTION * total_memory_bytes(self.device):
             windows = replace(windows, limits=CPU_LIMITS)
             steps = estimate_case(self.members, shapes, encoding, windows, overwrite=overwrite)
+        if self.decision == "expected-dice":
+            steps = with_bins(steps)
         if self.refiners is not None:
             steps = (*steps, estimate_refinement(shapes, len(image), encoding))
         available = measure_available(self.max_memory, self.device, image.nbytes)
@@ -361,28 +377,3 @@ class CasePredictor:
     def device(self) -> torch.device:
         """Device of the networks."""
         return self.members[0].passes.device
-
-
-def _check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
-    """Refuse an image that the model cannot predict.
-
-    Args:
-        volume: The image.
-        case: Case id for messages, if the image does not come from a file.
-        channel_names: The channels that the model expects.
-
-    Raises:
-        PredictionError: If the number of channels differs from the model's, or voxels are NaN or infinite.
-    """
-    if len(volume.array) != len(channel_names):
-        raise PredictionError(
-            f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
-            f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
-        )
-    undefined = sum(  # plane by plane: the mask takes a byte per voxel
-        int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
-    )
-    if undefined:
-        raise PredictionError(
-            f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
-        )

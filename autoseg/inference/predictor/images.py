@@ -1,4 +1,4 @@
-"""What `Predictor.predict` takes for an image: files, image objects, arrays.
+"""What `Predictor.predict` takes for an image: files, image objects, arrays; which of them a model refuses.
 
 Tested in tests/stages/test_predictor.py.
 """
@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.errors import UsageError
+from autoseg.errors import PredictionError, UsageError
 from autoseg.imaging.formats.reading import (
     Volume,
     read_image,
@@ -52,3 +52,28 @@ def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> V
     if isinstance(image, SimpleITK.Image):
         return volume_from_simpleitk(image)
     return read_image([Path(path) for path in image])
+
+
+def check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
+    """Refuse an image that the model cannot predict.
+
+    Args:
+        volume: The image.
+        case: Case id for messages, if the image does not come from a file.
+        channel_names: The channels that the model expects.
+
+    Raises:
+        PredictionError: If the number of channels differs from the model's, or voxels are NaN or infinite.
+    """
+    if len(volume.array) != len(channel_names):
+        raise PredictionError(
+            f"{volume.path or case}: has {len(volume.array)} channel(s), the model expects {len(channel_names)}: "
+            f"{', '.join(channel_names)}. Give one file with that many channels, or one file per channel."
+        )
+    undefined = sum(  # plane by plane: the mask takes a byte per voxel
+        int(np.count_nonzero(~np.isfinite(plane))) for channel in volume.array for plane in channel
+    )
+    if undefined:
+        raise PredictionError(
+            f"{volume.path or case}: {undefined} voxels are NaN or infinite; replace them in the image"
+        )

@@ -4,7 +4,7 @@ Tested in tests/inference/restoring/test_restore.py.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -49,8 +49,18 @@ def decide_probabilities(
     return _painted_regions(heads, encoding, _limits(encoding, thresholds))
 
 
-def mean_probabilities(members: list[Tensor]) -> Tensor:
-    """Mean of equal shapes, a new tensor; summed in the given order."""
+def mean_probabilities(members: Sequence[Tensor], weights: Sequence[float] = ()) -> Tensor:
+    """Mean of equal shapes, a new tensor; summed in the given order.
+
+    Args:
+        members: Probabilities.
+        weights: Part of each in the mean; empty: equal ones.
+    """
+    if weights:
+        mean = members[0] * weights[0]
+        for member, weight in zip(members[1:], weights[1:], strict=True):
+            mean += member * weight
+        return mean
     mean = members[0].clone()
     for member in members[1:]:
         mean += member

@@ -84,6 +84,8 @@ class LogitStream:
     """What preprocessing for this configuration did to the case."""
     resampling: ResamplingSpec
     """Way back from the preprocessed grid."""
+    weight: float | None = None
+    """Part of the mean of probabilities that this configuration has; None: as large as that of the others."""
 
 
 def restore_labels(
@@ -130,29 +132,41 @@ def restore_labels(
             if not needs_probabilities:
                 cropped[start:stop] = _to_host(decide_logits(resamplers[0].heads(), encoding, thresholds), cropped)
                 continue
-            decided, probabilities = _decide_slab(resamplers, encoding, thresholds)
+            decided, probabilities = _decide_slab(resamplers, encoding, thresholds, _weights_of(streams))
             cropped[start:stop] = _to_host(decided, cropped)
             for sink in sinks:
                 sink.write(streams[0].record, start, stop, probabilities)
     return labels
 
 
+def _weights_of(streams: Sequence[LogitStream]) -> tuple[float, ...]:
+    """Parts of the mean by configuration; empty: equal ones."""
+    return tuple(stream.weight for stream in streams if stream.weight is not None)
+
+
 def _decide_slab(
-    resamplers: Sequence[LogitResampler], encoding: LabelEncoding, thresholds: Thresholds
+    resamplers: Sequence[LogitResampler], encoding: LabelEncoding, thresholds: Thresholds, weights: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Label indices (n, Y, X) and mean probabilities (K, n, Y, X); one configuration alone decides by its logits."""
     logits = torch.stack(list(resamplers[0].heads()))
     if len(resamplers) == 1:
         return decide_logits(iter(logits), encoding, thresholds), activate(logits, encoding)
     mean = activate(logits, encoding)
-    for resampler in resamplers[1:]:
-        mean += activate(torch.stack(list(resampler.heads())), encoding)
-    mean /= len(resamplers)
+    if weights:
+        mean *= weights[0]
+    for number, resampler in enumerate(resamplers[1:], start=1):
+        share = activate(torch.stack(list(resampler.heads())), encoding)
+        mean += share.mul_(weights[number]) if weights else share
+    if not weights:
+        mean /= len(resamplers)
     return decide_probabilities(mean, encoding, thresholds), mean
 
 
 def restore_combinations(
-    streams: Sequence[LogitStream], combinations: Sequence[tuple[int, ...]], encoding: LabelEncoding
+    streams: Sequence[LogitStream],
+    combinations: Sequence[tuple[int, ...]],
+    encoding: LabelEncoding,
+    weights: Sequence[tuple[float, ...]] = (),
 ) -> tuple[LabelIndices, ...]:
     """Label maps of several combinations of configurations, each stream read once.
 
@@ -160,6 +174,7 @@ def restore_combinations(
         streams: Logits of every configuration that is in a combination.
         combinations: Positions in `streams`, in the order in which probabilities are summed.
         encoding: Label index of each head.
+        weights: Parts of the mean that the configurations of each combination have; empty: equal ones.
 
     Returns:
         One for each combination, as `restore_labels` gives it.
@@ -178,8 +193,9 @@ def restore_combinations(
             for _ in range(resampler.prepare(start, stop)):
                 resampler.push(next(logits))  # the networks run here
             probabilities.append(activate(torch.stack(list(resampler.heads())), encoding))
-        for combination, (_, cropped) in zip(combinations, restored, strict=True):
-            mean = mean_probabilities([probabilities[position] for position in combination])
+        for number, (combination, (_, cropped)) in enumerate(zip(combinations, restored, strict=True)):
+            own = [probabilities[position] for position in combination]
+            mean = mean_probabilities(own, weights[number] if weights else ())
             cropped[start:stop] = _to_host(decide_probabilities(mean, encoding), cropped)
     return tuple(labels for labels, _ in restored)
 

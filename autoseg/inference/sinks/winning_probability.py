@@ -33,6 +33,18 @@ class WinningProbability:
         winning = winning_probability(probabilities, self._encoding, self._thresholds)
         cropped_view(self.values, record)[start:stop] = winning.to(torch.float16).cpu().numpy()
 
+    def write_decided(self, record: PreprocessedCase, start: int, probabilities: Tensor, decided: Tensor) -> None:
+        """Set some rows of the cropped box whose labels were decided elsewhere.
+
+        Args:
+            record: Place of the box in the image.
+            start: First row, along the plan's first axis.
+            probabilities: (K, n, Y, X) by head.
+            decided: Label indices (n, Y, X).
+        """
+        values = probability_of_labels(probabilities, decided, self._encoding)
+        cropped_view(self.values, record)[start : start + len(decided)] = values.to(torch.float16).cpu().numpy()
+
     def forget(self, changed: NDArray[np.bool_]) -> None:
         """Mark voxels (Z, Y, X) whose label post-processing altered."""
         self.values[changed] = np.nan
@@ -66,3 +78,27 @@ def winning_probability(
     label_of_head = positions.to(probabilities.device)
     decided = label_of_head[probabilities.argmax(dim=0)]
     return labels.gather(0, decided[None])[0].clamp_(0, 1)
+
+
+def probability_of_labels(probabilities: Tensor, decided: Tensor, encoding: LabelEncoding) -> Tensor:
+    """Probability of given labels, whatever decided for them.
+
+    Args:
+        probabilities: (K, ...) by head.
+        decided: Label indices (...).
+        encoding: softmax: heads of the same label count together. sigmoid: of the regions that a label belongs to, the
+            one that is written last counts; background has one minus the largest probability of a region.
+
+    Returns:
+        Tensor (...), in [0, 1].
+    """
+    labels = label_probabilities(probabilities, encoding)
+    groups = list(indices_by_label(encoding).values())
+    rows = [
+        max((row for row, indices in enumerate(groups) if index in indices), default=len(groups))
+        for index in range(len(encoding.values))
+    ]
+    if encoding.activation == "sigmoid":
+        labels = torch.cat([labels, 1 - labels.amax(dim=0, keepdim=True)])
+    row_of_index = torch.tensor(rows, device=probabilities.device)
+    return labels.gather(0, row_of_index[decided.long()][None])[0].clamp_(0, 1)

@@ -119,6 +119,7 @@ def _list_tuned(selection: Selection) -> str:
     """What was chosen by the scores of held-out cases, besides the configuration; empty for nothing."""
     chosen = {
         "thresholds": selection.region_thresholds,
+        "expected Dice": selection.decision == "expected-dice",
         "boundary refinement": selection.refinement,
         "post-processing": selection.postprocessing,
     }
@@ -264,12 +265,16 @@ def _fold_rows(workspace: Workspace) -> list[Row]:
 def list_recipe_steps(selection: Selection) -> list[str]:
     """Steps of prediction, one sentence each."""
     networks = " and ".join(selection.configurations)
+    if selection.member_weights:
+        networks = format_names(selection.configurations, selection.member_weights)
     averaged = len(selection.configurations) * len(selection.folds) > 1
     steps = [
         f"predict with {networks}, {format_folds(selection.folds)}"
         + (", and average their probabilities" if averaged else "")
     ]
     steps += [f"{name}: probability at least {threshold:g}" for name, threshold in selection.region_thresholds.items()]
+    if selection.decision == "expected-dice":
+        steps.append("take as many voxels of each label as maximise its expected Dice in the case")
     if selection.refinement is not None:
         steps.append(f"refine boundaries with {len(selection.refinement.refiners)} small networks, averaged")
     steps += [describe_step(step) for step in selection.postprocessing]

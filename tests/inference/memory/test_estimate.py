@@ -16,8 +16,10 @@ from autoseg.inference.memory.estimate import (
     estimate_peak,
     estimate_refinement,
     measure_available,
+    with_bins,
 )
 from autoseg.inference.models.loading import LoadedConfiguration
+from autoseg.inference.restoring.restore import SLAB_VOXELS
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.sliding_window import WindowSettings
 from tests.builders import CASCADE, make_cascade_plan, make_plan
@@ -73,6 +75,12 @@ def test_refinement_needs_the_crop_and_one_structure_at_most():
     step = estimate_refinement(shapes, channels=2, encoding=plan.encoding)
     assert estimate_peak([step], RAM, 500) == 500 + 1000 * (20 + 2 * 4)
     assert estimate_peak([STEP, step], RAM, 0) == 1000 * (20 + 2 * 4)
+
+
+def test_bins_need_slabs_while_the_networks_run():
+    with_file = with_bins([STEP, STEP])
+    assert estimate_peak(with_file, RAM, 500) == estimate_peak([STEP, STEP], RAM, 500) + 16 * SLAB_VOXELS
+    assert with_file[1] == STEP
 
 
 def loaded(plan, name, previous=None):

@@ -2,6 +2,7 @@
 
 import tracemalloc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -370,3 +371,17 @@ def test_memory_does_not_grow_with_classes(monkeypatch):
     assert many == few
     assert many < 12 * 40 * 50 * 4
     assert few > 0
+
+
+def test_combinations_may_have_weights():
+    record = make_record((5, 7, 11), (5, 7, 11), spacing=(1.0,) * 3, original_spacing=(1.0,) * 3)
+    logits = [smooth_logits(4, (5, 7, 11), seed) for seed in range(2)]
+    shares = [np.exp(own) / np.exp(own).sum(axis=0) for own in logits]
+    weights = [(0.2, 0.8), (0.65, 0.35)]
+    streams = [answer_of(own, record) for own in logits]
+    found = restore_combinations(streams, [(0, 1), (0, 1)], LABELS, weights)
+    for labels, (first, second) in zip(found, weights, strict=True):
+        assert_same_decision(labels, first * shares[0] + second * shares[1])
+    assert (found[0] != found[1]).any()
+    weighted = [replace(answer_of(own, record), weight=weight) for own, weight in zip(logits, weights[0], strict=True)]
+    np.testing.assert_array_equal(restore_labels(weighted, LABELS), found[0])

@@ -131,6 +131,15 @@ def test_every_step_is_said_in_order():
     ]
 
 
+def test_the_decision_is_a_step():
+    decided = make_selection(configurations=("2d",), folds=("3",), decision="expected-dice")
+    assert list_recipe_steps(decided) == [
+        "predict with 2d, fold 3",
+        "take as many voxels of each label as maximise its expected Dice in the case",
+        "no post-processing: no step improved the score",
+    ]
+
+
 def test_a_single_network_averages_nothing():
     assert list_recipe_steps(make_selection(configurations=("2d",), folds=("3",))) == [
         "predict with 2d, fold 3",

@@ -1,0 +1,29 @@
+"""What predicts, as one sentence for the log.
+
+Tested in tests/stages/test_predict.py and tests/stages/test_predict_cascade.py.
+"""
+
+from collections.abc import Sequence
+
+from autoseg.inference.models.loading import LoadedConfiguration
+from autoseg.inference.restoring.decisions import DEFAULT_THRESHOLDS, Thresholds
+from autoseg.postprocessing import describe_step
+from autoseg.records.selection import PostprocessingStep
+
+
+def describe_recipe(
+    members: Sequence[LoadedConfiguration],
+    steps: Sequence[PostprocessingStep],
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> str:
+    """One sentence for the log: configurations with their folds, thresholds of regions, and post-processing."""
+    networks = " and ".join(_describe_member(member) for member in members)
+    recipe = "; ".join(map(describe_step, steps))
+    limits = "".join(f"; {region} where its probability exceeds {limit:g}" for region, limit in thresholds.items())
+    return f"predicting with {networks}{limits}; post-processing: {recipe or 'none'}"
+
+
+def _describe_member(member: LoadedConfiguration) -> str:
+    part = "" if member.weight is None else f"{member.weight:.0%} "
+    own = f"{part}{member.name} (fold(s) {', '.join(member.folds)})"
+    return own if member.previous is None else f"{own} after {_describe_member(member.previous)}"
