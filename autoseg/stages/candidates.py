@@ -207,7 +207,6 @@ def plan_winner(request: TrialRequest, trials: Trials) -> Plan:
     Raises:
         PlanningError: If it cannot be planned for the whole budget.
     """
-    request = replace(request, budget=trials.budget)
     winner = next(candidate for candidate in trials.candidates if candidate.name == trials.chosen)
     plan = plan_candidate(request, winner)
     seconds = plan.configurations[winner.configuration].training.time_per_fold_seconds

@@ -15,7 +15,8 @@ Also tested in tests/pipeline/test_trials.py.
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def _try_candidates(request: TrialRequest, workspace: Workspace, tools: TrialToo
         write_record(trials, workspace.trials_record)
     elif trials.chosen is not None:
         logger.info("the trials of this data and budget are finished: %s was chosen", trials.chosen)
+        trials = trials.model_copy(update={"budget": request.budget})  # its speed may have been measured again
+        write_record(trials, workspace.trials_record)
         return trials
     logger.info("%s", describe_outline(trials))
     for name, reason in trials.left_out.items():
@@ -232,6 +235,19 @@ def _with_cases(fold: Fold, cases: tuple[str, ...]) -> Fold:
     return replace(fold, split=Split(training=fold.split.training, validation=cases or fold.split.validation))
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Advice of a training on workers, speed and time is for `autoseg train`; the record of a trial has its figures."""
+    training = logging.getLogger("autoseg.train")
+    level = training.level
+    training.setLevel(logging.ERROR)
+    try:
+        with warnings_only():
+            yield
+    finally:
+        training.setLevel(level)
+
+
 def _warm_up(fold: Fold) -> None:
     """Train for a second and forget it: the first training of a process loads libraries, which takes a while.
 
@@ -240,7 +256,7 @@ def _warm_up(fold: Fold) -> None:
     """
     other = replace(fold, fold_name="warm_up")
     try:
-        with naming_lack_of_memory(fold), warnings_only():
+        with naming_lack_of_memory(fold), _without_advice():
             is_finished = train_until_done(other, WARM_UP_SECONDS).finished
     except TrainingError:  # the trial of this candidate fails in the same way, and says so
         is_finished = True
@@ -259,7 +275,7 @@ def _begin_round(workspace: Workspace, trials: Trials, number: int, folds: Mappi
     whole: dict[str, float] = {}
     for name, fold in folds.items():
         try:
-            with naming_lack_of_memory(fold), warnings_only():
+            with naming_lack_of_memory(fold), _without_advice():
                 whole[name] = estimate_validation_seconds(_with_cases(fold, trials.validation_cases))
         except TrainingError as error:
             trials = _keep_trial(workspace, trials, _fail(name, number, error))
@@ -297,7 +313,7 @@ def _try_candidate(fold: Fold, name: str, number: int, seconds: float, bar: Prog
         TrainingError: If a signal stopped the training.
     """
     try:
-        with naming_lack_of_memory(fold), warnings_only():
+        with naming_lack_of_memory(fold), _without_advice():
             with bar(f"{name}, round {number + 1}") as progress:
                 checkpoint = train_until_done(fold, seconds, progress=progress)
             began = time.monotonic()

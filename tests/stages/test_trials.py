@@ -1,5 +1,6 @@
 """Trials on the phantoms; training and validation are stood in for, preprocessing and records are real."""
 
+import logging
 import shutil
 from types import SimpleNamespace
 
@@ -194,14 +195,17 @@ def test_interrupted_trials_resume_where_they_were(request_, workspace, training
     assert "are finished: unet-3d_fullres was chosen" in caplog.text
 
 
-def test_a_speed_that_was_measured_again_changes_no_trials(request_, workspace, training):
+def test_a_speed_that_was_measured_again_changes_the_plan_and_no_trials(request_, workspace, training):
     plan = try_plans(request_, workspace, TOOLS)
     training.calls = []
     faster = tuple(point.model_copy(update={"macs_per_second": 9e10}) for point in FAST)
     budget = BUDGET.model_copy(update={"throughput": faster})
     again = TrialRequest(**{**vars(request_), "budget": budget})
-    assert try_plans(again, workspace, TOOLS) == plan
+    planned_again = try_plans(again, workspace, TOOLS)
     assert not training.calls
+    assert planned_again.budget.throughput == faster
+    assert planned_again.decisions[0] == plan.decisions[0]
+    assert read_record(Trials, workspace.trials_record).budget == budget
 
 
 @pytest.mark.parametrize(
@@ -267,6 +271,20 @@ def test_a_slow_validation_is_made_of_fewer_cases_or_refused(request_, workspace
     monkeypatch.setattr(stage, "estimate_validation_seconds", lambda fold: 20.0 * len(fold.split.validation))
     with pytest.raises(UsageError, match=r"too short for 4 candidates on this data.*Give --trials 5 min or more"):
         try_plans(request_, workspace, TOOLS)
+
+
+def test_advice_for_a_training_of_its_own_is_not_given(request_, workspace, training, monkeypatch, caplog):
+    train = training.train
+
+    def advise(fold, seconds, *, progress=no_progress):
+        logging.getLogger("autoseg.train").warning("plan again with --measure-again")
+        return train(fold, seconds, progress=progress)
+
+    monkeypatch.setattr(stage, "train_until_done", advise)
+    try_plans(request_, workspace, TOOLS)
+    assert "--measure-again" not in caplog.text
+    logging.getLogger("autoseg.train").warning("heard again")
+    assert "heard again" in caplog.text
 
 
 def test_nobody_trains_or_plans_meanwhile(request_, workspace, training):

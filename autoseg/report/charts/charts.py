@@ -38,6 +38,9 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, WIDTH - 12.0, 10.0, HEIGHT - 38.0
 MAX_POINTS = 240
 """Points of one curve; longer curves are thinned out, as a chart is only about 300 pixels wide."""
 
+MAX_MARKED = 8
+"""Points of one path that get a dot each; of a longer one only the last has a dot."""
+
 ROW_HEIGHT = 26.0
 ROWS_RIGHT = WIDTH - 14.0
 """Right end of the rows, user units."""
@@ -93,7 +96,7 @@ def draw_curves(
 
 
 def draw_paths(title: str, paths: Mapping[str, Sequence[tuple[float, float]]], label: str) -> Figure:
-    """Draw one line with dots per name through points of its own; the colour of a line follows from its position.
+    """Draw one line per name through points of its own, with dots if these are few; colours follow from the order.
 
     Args:
         title: Heading.
@@ -109,9 +112,10 @@ def draw_paths(title: str, paths: Mapping[str, Sequence[tuple[float, float]]], l
     for position, (name, path) in enumerate(paths.items()):
         colour = series_class(position)
         parts.append(polyline([(x(across), y(height)) for across, height in path], f"curve {colour}"))
+        marked = path if len(path) <= MAX_MARKED else path[-1:]
         parts += [
             dot(x(across), y(height), 4, f"dot {colour}", f"{name}: {height:.3f} at {across:.0f}")
-            for across, height in path
+            for across, height in marked
         ]
     ends = ", ".join(f"{name} ends at {path[-1][1]:.3g}" for name, path in paths.items() if path)
     return Figure(title, chart(parts, HEIGHT, f"{title} over {label}: {ends}"), tuple(paths))

@@ -182,3 +182,9 @@ def test_perfect_cases_and_very_many_cases_can_be_drawn():
     assert len(elements(draw_expected("liver", perfect, "Dice", ""), "circle", "dot")) == 1
     many = perfect * (MAX_DOTS + 1)
     assert len(elements(draw_expected("liver", many, "Dice", ""), "circle", "dot")) <= MAX_DOTS
+
+
+def test_a_long_path_has_a_dot_at_its_end_only():
+    figure = draw_paths("Dice", {"a": [(float(step), step / 30) for step in range(30)]}, "seconds")
+    (end,) = elements(figure, "circle", "c0")
+    assert "a: 0.967 at 29" in ElementTree.tostring(end, encoding="unicode")
