@@ -80,7 +80,9 @@ class Trials(Record):
     data_hash: str
     """Hash of the cases of fold 0 and their files; other data need other trials."""
     candidates: tuple[Candidate, ...]
-    """Those that are tried, in the order of the rules: the first is what is planned without trials."""
+    """Those that are tried, in the order of the rules."""
+    by_rules: FileName | None = None
+    """Name of the candidate that is planned without trials; None: it is not tried, `left_out` says why."""
     left_out: dict[str, str] = Field(default_factory=dict)
     """Name -> why a candidate was not tried."""
     round_sizes: tuple[PositiveInt, ...]

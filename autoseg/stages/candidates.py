@@ -68,7 +68,8 @@ def outline_trials(request: TrialRequest) -> Trials:
             left = [candidate.name for candidate in listed if candidate not in tried and candidate.name not in refused]
             reasons = {name: str(error) for name, error in refused.items()}
             reasons |= dict.fromkeys(left, f"{format_duration(request.seconds)} are enough for {number} candidates.")
-            return _make_trials(request, tried, reasons)
+            by_rules = listed[0].name if listed[0] in tried else None
+            return _make_trials(request, tried, by_rules, reasons)
     raise _refuse(request, listed, refused)
 
 
@@ -86,7 +87,9 @@ def _find_refusals(
                 yield candidate.name, PlanningError("It has another order of axes than the planner that was asked for.")
 
 
-def _make_trials(request: TrialRequest, tried: Sequence[Candidate], left_out: Mapping[str, str]) -> Trials:
+def _make_trials(
+    request: TrialRequest, tried: Sequence[Candidate], by_rules: str | None, left_out: Mapping[str, str]
+) -> Trials:
     fold = request.splits.folds[0]
     return Trials(
         seconds=request.seconds,
@@ -95,6 +98,7 @@ def _make_trials(request: TrialRequest, tried: Sequence[Candidate], left_out: Ma
         budget=request.budget,
         data_hash=data_hash(request.fingerprint, fold),
         candidates=tuple(tried),
+        by_rules=by_rules,
         left_out=dict(left_out),
         round_sizes=find_round_sizes(len(tried)),
         num_validation_cases=len(fold.validation),

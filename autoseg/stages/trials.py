@@ -376,9 +376,9 @@ def _finish(workspace: Workspace, trials: Trials) -> Trials:
     if not scored:
         failures = [describe_trial(trial) for trial in trials.trials]
         raise TrainingError("\n".join(["no candidate could be trained:", *failures]))
-    by_rules = trials.candidates[0].name
-    chosen = choose_winner(scored[-1], by_rules)
-    trials = trials.model_copy(update={"chosen": chosen, "reason": explain_winner(chosen, by_rules, scored[-1])})
+    chosen = choose_winner(scored[-1], trials.by_rules)
+    reason = explain_winner(chosen, trials.by_rules, scored[-1])
+    trials = trials.model_copy(update={"chosen": chosen, "reason": reason})
     write_record(trials, workspace.trials_record)
     logger.info("%s", trials.reason)
     shutil.rmtree(workspace.trials.root / "models", ignore_errors=True)

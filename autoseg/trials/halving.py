@@ -104,15 +104,15 @@ def choose_survivors(dice: Mapping[str, float | None], num_survivors: int) -> tu
     return tuple(name for name in scored if name in best)
 
 
-def choose_winner(dice: Mapping[str, float | None], by_rules: str) -> str:
+def choose_winner(dice: Mapping[str, float | None], by_rules: str | None) -> str:
     """The best candidate; that of the rules, where it is not clearly worse.
 
     Args:
         dice: Dice of the last round by name; one at least has a value.
-        by_rules: Candidate that is planned without trials.
+        by_rules: Candidate that is planned without trials; None: it is not tried.
     """
     (best,) = choose_survivors(dice, 1)
-    own, highest = dice.get(by_rules), dice[best]
-    if own is not None and highest is not None and highest - own < MIN_GAIN:
+    own, highest = None if by_rules is None else dice.get(by_rules), dice[best]
+    if by_rules is not None and own is not None and highest is not None and highest - own < MIN_GAIN:
         return by_rules
     return best

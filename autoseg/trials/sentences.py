@@ -85,7 +85,7 @@ def tabulate(trials: Trials) -> tuple[list[str], list[list[str]]]:
 
 def _remark(trials: Trials, name: str) -> str:
     remarks = ["chosen"] if name == trials.chosen else []
-    if name == trials.candidates[0].name:
+    if name == trials.by_rules:
         remarks.append("what the rules plan")
     remarks += [trial.failure for trial in trials.trials if trial.candidate == name and trial.failure]
     return "; ".join(remarks)
@@ -117,12 +117,12 @@ def explain_choice(trials: Trials, fold_seconds: float | None) -> str:
     ).strip()
 
 
-def explain_winner(chosen: str, by_rules: str, dice: Mapping[str, float | None]) -> str:
+def explain_winner(chosen: str, by_rules: str | None, dice: Mapping[str, float | None]) -> str:
     """One or two sentences about the last round.
 
     Args:
         chosen: Name of the candidate that is planned.
-        by_rules: Name of the candidate that is planned without trials.
+        by_rules: Name of the candidate that is planned without trials; None: it was not tried.
         dice: Dice of the last round by name.
     """
     others = {name: value for name, value in dice.items() if name != chosen and value is not None}
@@ -139,6 +139,8 @@ def explain_winner(chosen: str, by_rules: str, dice: Mapping[str, float | None])
     sentence = f"{chosen} is better than {second} by {gain:.3f}."
     if chosen == by_rules:
         return f"{sentence} It is also what the rules plan."
+    if by_rules is None:
+        return f"{sentence} What the rules plan was not tried."
     if by_rules not in others:
         return f"{sentence} {by_rules}, which the rules plan, was not among the best of an earlier round, or failed."
     return sentence

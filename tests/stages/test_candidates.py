@@ -141,6 +141,9 @@ def test_a_candidate_that_cannot_be_planned_is_left_out_and_named(monkeypatch):
     trials = outline_trials(make_request())
     assert [candidate.name for candidate in trials.candidates] == ["unet-2d", "unext-2d"]
     assert "No planner is called 'gone'" in trials.left_out["gone-2d"]
+    assert trials.by_rules == "unet-2d"
+    monkeypatch.setattr(candidates, "find_candidates", lambda *_: [listed[1], listed[0], listed[2]])
+    assert outline_trials(make_request()).by_rules is None
     monkeypatch.setattr(candidates, "find_candidates", lambda *_: listed[:2])
     with pytest.raises(PlanningError, match=r"(?s)not two candidates to choose from.*gone-2d: No planner"):
         outline_trials(make_request())

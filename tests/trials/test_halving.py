@@ -70,3 +70,7 @@ def test_the_best_go_on_in_the_order_of_the_rules():
 )
 def test_the_rules_decide_among_equals(dice, expected):
     assert choose_winner(dice, "rules") == expected
+
+
+def test_the_best_wins_where_that_of_the_rules_is_not_tried():
+    assert choose_winner({"first": 0.5, "best": 0.501}, None) == "best"

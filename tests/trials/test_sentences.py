@@ -27,6 +27,7 @@ TRIALS = Trials(
     budget=Budget(device="cpu"),
     data_hash="",
     candidates=tuple(Candidate(name=name, planner=name, configuration="2d") for name in "abcd"),
+    by_rules="a",
     left_out={"e": "240 s are enough for 4 candidates."},
     round_sizes=(4, 2),
     num_validation_cases=40,
@@ -100,5 +101,6 @@ def test_the_winner_is_explained_against_the_second_and_the_rules():
     )
     assert explain_winner("a", "a", {"a": 0.7, "d": 0.65}).endswith("It is also what the rules plan.")
     assert explain_winner("d", "a", {"a": 0.6, "d": 0.65, "b": 0.61}) == "d is better than b by 0.040."
+    assert explain_winner("d", None, {"d": 0.65, "b": 0.61}).endswith("0.040. What the rules plan was not tried.")
     assert "is better than a by 0.003 only" in explain_winner("a", "a", {"a": 0.647, "d": 0.65})
     assert explain_winner("a", "a", {"a": 0.7, "d": None}) == "a alone could be trained in the last round."
