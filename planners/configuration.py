@@ -48,7 +48,9 @@ from planners.rules.schedule import (
     time_per_fold,
 )
 from planners.rules.sides import find_sides
+from planners.rules.slices import Size, are_slices_far_apart, list_sizes_of_slices
 from planners.rules.speed import (
+    WANTED_STEPS,
     explain_latency,
     explain_width,
     keeps_latency,
@@ -326,11 +328,12 @@ class ConfigurationPlanner:
             raise refuse_latency(budget, fastest, self.dimensions)
         return chosen
 
-    def _list_sizes(self) -> Iterator[tuple[Decided[Topology], int, Decided[int], int]]:
+    def _list_sizes(self) -> Iterator[Size]:
         """Patch, width, batch, and the training steps that they must get.
 
-        First narrower networks, then smaller batches, then smaller patches. Without a time per fold only the width
-        varies: batch and patch do not make prediction faster. What the user chose stays as it is.
+        First narrower networks, then smaller batches, then smaller patches; patches come first where slices are far
+        apart and the speed was measured. Without a time per fold only the width varies: batch and patch do not make
+        prediction faster. What the user chose stays as it is.
         """
         budget, preset, widths, patch = self.context.budget, self.context.preset, self._widths, self.patch
         batches = [self._choose_batch_size()]
@@ -339,12 +342,23 @@ class ConfigurationPlanner:
             return
         if budget.overrides.batch_size is None:
             batches = list(smaller_batches(batches[0], self.dimensions))
+        is_free = self._asked_patch is None and self.adopted is None
+        grid = self.spacing.value, self.median_shape, preset.max_levels
+        if is_free and self._suits_small_patches:
+            yield from list_sizes_of_slices(patch, widths, batches, *grid)
+            return
         yield from ((patch, width, batches[0], preset.wanted_steps) for width in widths[:-1])
         yield from ((patch, widths[-1], batch_size, preset.min_steps) for batch_size in batches)
-        if self._asked_patch is None and self.adopted is None:
-            limits = preset.max_levels, preset.min_steps
-            for smaller in smaller_patches(patch, self.spacing.value, self.median_shape, *limits):
+        if is_free:
+            for smaller in smaller_patches(patch, *grid, preset.min_steps):
                 yield smaller, widths[-1], batches[-1], preset.min_steps
+
+    @property
+    def _suits_small_patches(self) -> bool:
+        """Whether slices are far apart, for networks that learn from nothing at a speed that was measured."""
+        context = self.context
+        is_usual = context.preset.wanted_steps == WANTED_STEPS and bool(context.budget.throughput)
+        return is_usual and are_slices_far_apart(context.spacing, self.image_shape)
 
     def _explain_width(self, width: int, predicted_seconds: float) -> str:
         budget, reasons = self.context.budget, []

@@ -217,24 +217,37 @@ def smaller_patches(
         f"Memory allows {patch.value.patch_size}, halved along the relatively longest axis until {min_steps} steps fit "
         "the time."
     )
-    topology = _halve(patch.value, spacing, median_shape, max_levels)
+    topology = halve_patch(patch.value, spacing, median_shape, max_levels)
     while topology is not None:
         yield Decided(topology, reason)
-        topology = _halve(topology, spacing, median_shape, max_levels)
+        topology = halve_patch(topology, spacing, median_shape, max_levels)
 
 
-def _halve(
-    topology: Topology, spacing: Sequence[float], median_shape: Sequence[float], max_levels: int | None
+def halve_patch(
+    topology: Topology,
+    spacing: Sequence[float],
+    median_shape: Sequence[float],
+    max_levels: int | None,
+    *,
+    axes: Sequence[int] | None = None,
 ) -> Topology | None:
     """Halve the axis that is longest relative to the median; None when no axis can be halved any more.
 
     The other axes lose padding that a shallower network does not need. No axis ever grows: one whose halving would
     make another one be padded further is passed over.
+
+    Args:
+        topology: Patch and levels.
+        spacing: (z, y, x) or (y, x), mm.
+        median_shape: Same axes, voxels.
+        max_levels: Largest number of levels of the network; None: no limit.
+        axes: Those that may be halved; None: all.
     """
     old = topology.patch_size
     ratios = [edge / size for edge, size in zip(old, median_shape, strict=True)]
     unpadded = [min(edge, size) for edge, size in zip(old, median_shape, strict=True)]
-    for axis in sorted(range(len(old)), key=lambda axis: (ratios[axis], axis), reverse=True):
+    allowed = range(len(old)) if axes is None else axes
+    for axis in sorted(allowed, key=lambda axis: (ratios[axis], axis), reverse=True):
         if old[axis] < 2 * MIN_EDGE:
             continue
         edges = [old[i] / 2 if i == axis else edge for i, edge in enumerate(unpadded)]
