@@ -6,11 +6,12 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import describe_faulty_versions, use_precision, why_no_gpu
 from autoseg.records.network import Architecture, NormalizationSpec
@@ -85,8 +86,8 @@ def _describe_gpu(machine: Machine) -> Findings:
 def check_networks(machine: Machine) -> Findings:
     """Train and validate every network in two and three dimensions in every precision, with all augmentation."""
     faults, count = [], 0
-    dimensions: tuple[Literal[2, 3], ...] = (2, 3)
-    for architecture, number, precision in itertools.product(get_args(Architecture), dimensions, machine.precisions):
+    kinds = [(name, number) for name, description in ARCHITECTURES.items() for number in description.dimensions]
+    for (architecture, number), precision in itertools.product(kinds, machine.precisions):
         for optimizer, encoding in (("sgd", LABELS), ("adamw", REGIONS)):
             configuration = with_schedule(_small(number, architecture), optimizer=optimizer, steps_per_epoch=2)
             run = start(machine, configuration, precision, encoding=encoding, tuned=False)
