@@ -86,10 +86,10 @@ SECONDS_OF_START = 0.3
 
 VARYING_FIELDS = frozenset({
     "seconds", "elapsed_seconds", "data_wait_fraction", "peak_memory_bytes", "created", "finished_at", "started_at",
-    "command", "command_line", "host", "process", "sha256", "weights",
+    "command", "command_line", "host", "process", "sha256", "weights", "origin",
 })  # fmt: skip
-"""Fields of JSON files that tell of a run, not of its result; sha256: of a header that has such fields; weights: of a
-selection, hashes of trainings, their seconds among them."""
+"""Fields of JSON files that tell of a run, not of its result; sha256: of a header that has such fields; weights and
+origin: hashes of trainings, their seconds among them."""
 
 FREE_FILES = ("log.txt", "curves.png", "progress.png", "report.html")
 """Files that show times; they must exist and be complete, but need not be equal."""
@@ -366,6 +366,9 @@ def _content(name: str, data: bytes) -> object:
     if name.endswith(".zip"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return {member: _content(member, archive.read(member)) for member in archive.namelist()}
+    if name.endswith(".npz"):
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {member: arrays[member] for member in arrays.files}
     if name.endswith(".gz"):
         return gzip.decompress(data)
     if name.endswith(".png") and not data.endswith(b"IEND\xaeB`\x82"):
