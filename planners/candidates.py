@@ -50,6 +50,7 @@ def list_variants(planner: str, plan: Plan, widths: Sequence[int], trial_seconds
         candidate.model_copy(update={"name": f"{candidate.name}-growing", "progressive": True})
         for candidate in own
         if plan.budget.overrides.progressive is None
+        and not plan.configurations[candidate.configuration].training.growing_patches
     ]
     slow = [
         candidate.model_copy(update={"name": f"{candidate.name}-slow", "learning_rate_factor": SLOW_FACTOR})

@@ -143,7 +143,9 @@ class ConfigurationPlanner:
         timed, min_steps = timed_batch(budget, batch_size.value), context.preset.min_steps
         schedule = choose_schedule(full, budget, network, topology.patch_size, timed, min_steps)
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
-        growth = choose_growth(budget, network, topology.patch_size, total.value)
+        growth = choose_growth(
+            budget, network, topology.patch_size, total.value, are_slices_far_apart=self._suits_small_patches
+        )
         training = rate.value.model_copy(update={"growing_patches": growth.value})
         configuration = Configuration(
             spacing=self.spacing.value,
@@ -194,8 +196,8 @@ class ConfigurationPlanner:
         return (as_decision(f"{self.name}.learning_rate", Decided(rate.value.learning_rate, rate.reason)),)
 
     def _list_growth_decisions(self, growth: Decided[tuple[GrowingPatch, ...]]) -> tuple[Decision, ...]:
-        """Growing patches are a decision of its own only where somebody wanted them, or did not."""
-        if self.context.budget.overrides.progressive is None:
+        """Growing patches are a decision of its own only where there are some, or somebody wanted none."""
+        if self.context.budget.overrides.progressive is None and not growth.value:
             return ()
         sizes = tuple(growing.patch_size for growing in growth.value)
         return (as_decision(f"{self.name}.growing_patches", Decided(sizes, growth.reason)),)

@@ -100,3 +100,25 @@ def test_a_plan_grows_its_patches_only_where_it_is_asked_to(make, budget, count)
         without = configuration.training.model_copy(update={"growing_patches": ()})
         assert usual.configurations[name] == configuration.model_copy(update={"training": without})
         assert any(decision.what == f"{name}.growing_patches" for decision in grown.decisions)
+
+
+@pytest.mark.parametrize(
+    ("budget", "far_apart", "grows"),
+    [
+        (Budget(device="cpu", time_per_fold_seconds=600.0), True, True),
+        (Budget(device="cpu", time_per_fold_seconds=600.0), False, False),
+        (Budget(device="cuda"), True, False),
+        (Budget(device="cpu", time_per_fold_seconds=600.0, overrides=Overrides(progressive=False)), True, False),
+    ],
+    ids=["far apart", "close", "full schedule", "not wanted"],
+)
+def test_patches_grow_by_themselves_where_slices_are_far_apart_and_time_is_limited(budget, far_apart, grows):
+    strides = ((1, 2, 2), (1, 2, 2), (2, 2, 2))
+    chosen = choose_growth(budget, network(strides), (10, 128, 112), 2, are_slices_far_apart=far_apart)
+    assert bool(chosen.value) is grows
+    assert chosen.reason.startswith("Slices are far apart") is grows
+
+
+def test_flat_patches_do_not_grow_by_themselves():
+    limited = Budget(device="cpu", time_per_fold_seconds=600.0)
+    assert choose_growth(limited, network(((2, 2), (2, 2))), (128, 112), 12, are_slices_far_apart=True).value == ()
