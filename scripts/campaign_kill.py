@@ -88,8 +88,7 @@ VARYING_FIELDS = frozenset({
     "seconds", "elapsed_seconds", "data_wait_fraction", "peak_memory_bytes", "created", "finished_at", "started_at",
     "command", "command_line", "host", "process", "sha256", "weights", "origin",
 })  # fmt: skip
-"""Fields of JSON files that tell of a run, not of its result; sha256: of a header that has such fields; weights and
-origin: hashes of trainings, their seconds among them."""
+"""Fields of JSON files that tell of a run, not of its result; sha256, weights and origin: hashes over such fields."""
 
 FREE_FILES = ("log.txt", "curves.png", "progress.png", "report.html")
 """Files that show times; they must exist and be complete, but need not be equal."""
@@ -97,13 +96,11 @@ FREE_FILES = ("log.txt", "curves.png", "progress.png", "report.html")
 FINISHED_ENDINGS = (".b2nd", ".nii.gz", "checkpoint_final.safetensors")
 """Files that take long to make: one that is complete after a kill is not written again."""
 
-
 RELATIVE_ROUNDING, ABSOLUTE_ROUNDING = 1e-3, 1e-5
 """How far weights and scores may differ: the same training has other last digits now and then, also undisturbed."""
 
 FOREIGN_TEMPORARIES = ("torchinductor_", "pymp-")
-"""Beginnings of names among temporary files: a cache that torch keeps, and a socket that Python's forkserver leaves
-when its parent is killed."""
+"""Beginnings of temporary names: a cache of torch, and a socket that Python's forkserver leaves when it is killed."""
 
 
 @dataclass
@@ -321,10 +318,8 @@ def _finished_files(run: Path, expected: "dict[str, object]") -> "dict[str, tupl
 
 def _has_scores(path: Path) -> bool:
     """Whether the label map of a validation case was scored, in a record of its own or in that of the fold."""
-    if path.parent.name != "validation":
-        return True
-    case = path.name.removesuffix(".nii.gz")
-    return (path.parent / f".{case}.json").exists() or (path.parent / "evaluation.json").exists()
+    records = (f".{path.name.removesuffix('.nii.gz')}.json", "evaluation.json")
+    return path.parent.name != "validation" or any((path.parent / name).exists() for name in records)
 
 
 def _is_equal(first: object, second: object) -> bool:
