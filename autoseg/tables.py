@@ -21,7 +21,6 @@ from autoseg.records.evaluation import (
     EmptyCounts,
     Evaluation,
     EvaluationComparison,
-    InstanceEvaluation,
     LabelScores,
     LabelSummary,
     MetricComparison,
@@ -53,9 +52,6 @@ COMPARISON_COLUMNS = (
     "differ",
     "Wilcoxon p",
 )
-
-
-INSTANCE_COLUMNS = ("label", "PQ", "SQ", "RQ (F1)", "matched", "false alarms", "missed")
 
 
 def evaluation_columns(unit: str = "mm") -> tuple[str, ...]:
@@ -183,24 +179,6 @@ def _comparison_row(label: str, metric: str, compared: MetricComparison) -> Row:
         str(compared.num_different),
         p_value,
     )
-
-
-def instance_scores_table(evaluation: InstanceEvaluation) -> Table:
-    """Table with one row per label, over the instances of all cases."""
-    table = Table(title=f"instances of {len(evaluation.cases)} cases, matched at IoU > 0.5")
-    for position, name in enumerate(INSTANCE_COLUMNS):
-        table.add_column(name, justify="left" if position == 0 else "right")
-    for name, scores in evaluation.labels.items():
-        table.add_row(
-            name,
-            format_number(scores.panoptic_quality),
-            format_number(scores.segmentation_quality),
-            format_number(scores.recognition_quality),
-            str(scores.true_positives),
-            str(scores.false_positives),
-            str(scores.false_negatives),
-        )
-    return table
 
 
 def candidate_table(selection: Selection) -> Table:

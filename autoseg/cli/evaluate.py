@@ -215,8 +215,8 @@ def _add_instance_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("instances")
     group.add_argument(
         "--instances", action="store_true",
-        help="match instances and compute panoptic quality instead; they are read from CASE_instances beside label "
-        "maps, else they are connected components",
+        help="match instances, compute panoptic quality and average precision instead; they are read from "
+        "CASE_instances beside label maps and ranked by instances.csv, else they are connected components",
     )  # fmt: skip
     group.add_argument(
         "--connectivity", choices=("full", "face"), default=None,
@@ -236,6 +236,7 @@ def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[st
 
     from rich.console import Console
 
+    from autoseg.cli.instance_table import average_precision_table, instance_scores_table
     from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
@@ -246,7 +247,6 @@ def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[st
     from autoseg.stages.evaluate import limit_scoring
     from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
     from autoseg.system import count_cores
-    from autoseg.tables import instance_scores_table
 
     plan = None
     if arguments.model is not None:
@@ -274,6 +274,7 @@ def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[st
         )
     output = arguments.output or arguments.predictions / "instance_evaluation.json"
     Console().print(instance_scores_table(evaluation))
+    Console().print(average_precision_table(evaluation))
     for case in evaluation.missing_predictions:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:

@@ -30,6 +30,22 @@ class PanopticQuality:
     """Sum of the matched IoUs / (TP + FP / 2 + FN / 2), [0, 1]; None when both maps are empty."""
 
 
+@dataclass(frozen=True)
+class Overlaps:
+    """Instances of a prediction and of a reference, and the pairs of them that share voxels."""
+
+    predicted: NDArray[np.int64]
+    """Numbers (P,) of the predicted instances, ascending."""
+    reference: NDArray[np.int64]
+    """Numbers (R,) of the reference's instances, ascending."""
+    pairs: NDArray[np.int64]
+    """(2, N): positions in `predicted` and in `reference` of the pairs."""
+    intersections: NDArray[np.int64]
+    """(N,), common voxels of each pair."""
+    unions: NDArray[np.int64]
+    """(N,), voxels of either instance of each pair."""
+
+
 def panoptic_quality(prediction_ids: InstanceMap, reference_ids: InstanceMap) -> PanopticQuality:
     """Match two maps of instances and score them.
 
@@ -49,6 +65,11 @@ def panoptic_quality(prediction_ids: InstanceMap, reference_ids: InstanceMap) ->
     References:
         Kirillov et al. 2019, Panoptic Segmentation, section 4. As published, for one class.
     """
+    return rate_overlaps(find_overlaps(prediction_ids, reference_ids))
+
+
+def find_overlaps(prediction_ids: InstanceMap, reference_ids: InstanceMap) -> Overlaps:
+    """Find which instances of two maps share voxels; arguments and errors as for `panoptic_quality`."""
     if prediction_ids.shape != reference_ids.shape:
         raise ValueError(
             f"maps of instances have the shapes {prediction_ids.shape} and {reference_ids.shape}; "
@@ -56,11 +77,16 @@ def panoptic_quality(prediction_ids: InstanceMap, reference_ids: InstanceMap) ->
         )
     predicted, predicted_sizes = _sizes(prediction_ids)
     expected, reference_sizes = _sizes(reference_ids)
-    pairs, overlaps = _overlaps(prediction_ids, reference_ids, predicted, expected)
-    unions = predicted_sizes[pairs[0]] + reference_sizes[pairs[1]] - overlaps
-    is_match = 2 * overlaps > unions  # whole numbers: an IoU of exactly one half is no match
-    ious = overlaps[is_match] / unions[is_match]
-    return _rate(ious, num_predicted=len(predicted), num_reference=len(expected))
+    pairs, intersections = _overlaps(prediction_ids, reference_ids, predicted, expected)
+    unions = predicted_sizes[pairs[0]] + reference_sizes[pairs[1]] - intersections
+    return Overlaps(predicted, expected, pairs, intersections, unions)
+
+
+def rate_overlaps(overlaps: Overlaps) -> PanopticQuality:
+    """Match pairs whose IoU is more than one half, and score them."""
+    is_match = 2 * overlaps.intersections > overlaps.unions  # whole numbers: an IoU of exactly one half is no match
+    ious = overlaps.intersections[is_match] / overlaps.unions[is_match]
+    return _rate(ious, num_predicted=len(overlaps.predicted), num_reference=len(overlaps.reference))
 
 
 def match_lesions(prediction: Mask, reference: Mask) -> PanopticQuality:

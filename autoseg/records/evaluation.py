@@ -188,6 +188,19 @@ class CaseInstanceScores(Record):
     labels: dict[str, InstanceScores]
 
 
+ScoreSource = Literal["score", "mean_probability", "none"]
+"""Column of `instances.csv` that ranks predicted instances; none: all have score one."""
+
+
+class AveragePrecision(Record):
+    """Average precision over all cases, [0, 1]; interpolated at 101 recalls, as COCO's."""
+
+    mean: float
+    """Mean over the thresholds of IoU."""
+    by_iou: dict[str, float]
+    """Values by threshold, "0.50", "0.55" ... "0.95"."""
+
+
 class InstanceEvaluation(Record):
     """Scores of all cases that could be compared."""
 
@@ -199,5 +212,11 @@ class InstanceEvaluation(Record):
     cases: tuple[CaseInstanceScores, ...]
     missing_predictions: tuple[str, ...]
     """Cases with a reference but no prediction; they do not count."""
+    score_source: ScoreSource = "none"
+    """What ranks the predicted instances."""
+    average_precision: dict[str, AveragePrecision | None] = Field(default_factory=dict)
+    """Average precision by label; None for a label without an instance in any reference."""
+    mean_average_precision: AveragePrecision | None = None
+    """Mean over the labels that have a value; None if none has, or in older files."""
     provenance: Provenance | None = Field(default=None, exclude_if=lambda value: value is None)
     """What `autoseg evaluate` was given."""

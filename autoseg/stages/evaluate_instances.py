@@ -1,11 +1,11 @@
-"""Evaluate instances: compare predicted instances with those of references by panoptic quality.
+"""Evaluate instances: compare predicted instances with those of references by panoptic quality and average precision.
 
 Instances are read from `CASE_instances.ext` if it lies beside a label map; else they are the connected components
-of each label.
+of each label. What ranks them is read from `instances.csv`; an instance without a score has score one.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +19,15 @@ from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.formats.label_values import check_whole_numbers, describe_fractions
 from autoseg.imaging.formats.reading import Volume, read_label_map, split_ending
 from autoseg.imaging.formats.volume import grid_difference
+from autoseg.inference.files.instance_scores import InstanceScoreTable, read_instance_scores
 from autoseg.inference.files.label_maps import find_label_maps, find_references
-from autoseg.metrics.detection import panoptic_quality
+from autoseg.inference.files.tables import INSTANCES_FILE
+from autoseg.metrics.average_precision import IOU_TWENTIETHS, ScoredMatches, average_precision, match_by_score
+from autoseg.metrics.detection import find_overlaps, rate_overlaps
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import BACKGROUND, IGNORE, Fault, LabelReading, LabelValues
-from autoseg.records.evaluation import CaseInstanceScores, InstanceEvaluation, InstanceScores
+from autoseg.records.evaluation import AveragePrecision, CaseInstanceScores, InstanceEvaluation, InstanceScores
 from autoseg.records.prediction import INSTANCES
 from autoseg.stages.evaluate import not_compared, note_faults, undeclared_values
 
@@ -39,6 +42,10 @@ class _CaseOutcome:
     case: str
     scores: CaseInstanceScores | None
     """None: the case could not be compared."""
+    matches: dict[str, ScoredMatches] = field(default_factory=dict)
+    """Matches of the predicted instances by label."""
+    num_unscored: int = 0
+    """Predicted instances without a score."""
     faults: tuple[Fault, ...] = ()
     prediction_notes: tuple[str, ...] = ()
     reference_notes: tuple[str, ...] = ()
@@ -107,12 +114,13 @@ def evaluate_instances(
         raise UsageError(
             f"no case is in both folders, {predictions} and {references}; file names without endings must be equal"
         )
-    files = [(case, predicted[case], expected[case]) for case in matched]
+    table = read_instance_scores(predictions)
+    files = [(case, predicted[case], expected[case], table.by_case.get(case, {})) for case in matched]
     score = partial(_score_case, options)
     scoring = map_in_processes(score, files, task="evaluation", workers=workers, progress=progress)
     outcomes = [
-        _CaseOutcome(case, None, (not_compared(case, path, outcome),)) if isinstance(outcome, WorkerDeath) else outcome
-        for (case, path, _), outcome in zip(files, scoring, strict=True)
+        _failed(case, not_compared(case, path, outcome)) if isinstance(outcome, WorkerDeath) else outcome
+        for (case, path, *_), outcome in zip(files, scoring, strict=True)
     ]
     faults = [fault for outcome in outcomes for fault in outcome.faults]
     cases = tuple(outcome.scores for outcome in outcomes if outcome.scores is not None)
@@ -120,12 +128,17 @@ def evaluate_instances(
         listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
         raise UsageError(f"no case could be compared:\n{listed}")
     names = cases[0].labels.keys()
+    precisions = _rank([outcome.matches for outcome in outcomes if outcome.scores is not None])
     evaluation = InstanceEvaluation(
         connectivity=options.connectivity,
         labels={name: pool_scores(case.labels[name] for case in cases) for name in names},
         cases=cases,
         missing_predictions=tuple(sorted(expected.keys() - predicted.keys())),
+        score_source=table.source,
+        average_precision={name: None if values is None else _describe(values) for name, values in precisions.items()},
+        mean_average_precision=_average([values for values in precisions.values() if values is not None]),
     )
+    faults += _unscored_faults(predictions, table, outcomes)
     faults += note_faults(predictions, {outcome.case: outcome.prediction_notes for outcome in outcomes})
     faults += note_faults(references, {outcome.case: outcome.reference_notes for outcome in outcomes})
     return evaluation, tuple(faults)
@@ -159,8 +172,31 @@ def _rate(sum_iou: float, matched: int, false_alarms: int, missed: int) -> Insta
     )
 
 
-def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> _CaseOutcome:
-    case, prediction, reference = files
+def _rank(cases: Sequence[Mapping[str, ScoredMatches]]) -> dict[str, NDArray[np.float64] | None]:
+    """Average precision by label, at each threshold."""
+    return {name: average_precision([case[name] for case in cases]) for name in cases[0]}
+
+
+def _average(values: Sequence[NDArray[np.float64]]) -> AveragePrecision | None:
+    return _describe(np.mean(values, axis=0)) if values else None
+
+
+def _describe(values: NDArray[np.float64]) -> AveragePrecision:
+    by_iou = {f"{number / 20:.2f}": float(value) for number, value in zip(IOU_TWENTIETHS, values, strict=True)}
+    return AveragePrecision(mean=float(values.mean()), by_iou=by_iou)
+
+
+def _unscored_faults(folder: Path, table: InstanceScoreTable, outcomes: Sequence[_CaseOutcome]) -> list[Fault]:
+    """A warning if the table of instances lacks some of the predicted ones."""
+    unscored = sum(outcome.num_unscored for outcome in outcomes)
+    if table.source == "none" or not unscored:
+        return []
+    what = f"{unscored} predicted instances have no {table.source} there; for average precision they have score one"
+    return [Fault(severity="warning", case="", file=str(folder / INSTANCES_FILE), what=what)]
+
+
+def _score_case(options: InstanceOptions, files: tuple[str, Path, Path, Mapping[int, float]]) -> _CaseOutcome:
+    case, prediction, reference, score_of = files
     try:
         reading = None if options.reference_ids else options.reading
         predicted, expected = read_label_map(prediction, reading), read_label_map(reference, reading)
@@ -171,15 +207,17 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> _Cas
         if options.reference_ids:
             reference_ids = expected.array[0]
     except ImageFileError as error:
-        return _CaseOutcome(case, None, (Fault(severity="error", case=case, file=str(prediction), what=str(error)),))
+        return _failed(case, Fault(severity="error", case=case, file=str(prediction), what=str(error)))
     faults: tuple[Fault, ...] = ()
     if options.labels is not None and not options.reference_ids:
         faults = undeclared_values(
             case, {prediction: predicted.array[0], reference: expected.array[0]}, dict(options.labels)
         )
     if any(fault.severity == "error" for fault in faults):
-        return _CaseOutcome(case, None, faults)
-    scores = {}
+        return _failed(case, *faults)
+    if predicted_ids is None:
+        score_of = {}  # components have numbers of their own
+    scores, matches, num_unscored = {}, {}, 0
     for name, values in options.groups().items():
         inside = _mask(predicted.array[0], values), _mask(expected.array[0], values)
         ids = [
@@ -188,11 +226,27 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path]) -> _Cas
         ]
         for numbers in ids:
             numbers[options.find_ignored(expected.array[0])] = 0
-        found = panoptic_quality(*ids)
+        overlaps = find_overlaps(*ids)
+        found = rate_overlaps(overlaps)
         matched = found.true_positives
         sum_iou = matched * (found.segmentation_quality or 0.0)
         scores[name] = _rate(sum_iou, matched, found.false_positives, found.false_negatives)
-    return _CaseOutcome(case, CaseInstanceScores(case=case, labels=scores), faults, predicted.notes, expected.notes)
+        ranks = [score_of.get(number, 1.0) for number in overlaps.predicted.tolist()]
+        matches[name] = match_by_score(overlaps, np.array(ranks))
+        num_unscored += sum(number not in score_of for number in overlaps.predicted.tolist())
+    return _CaseOutcome(
+        case,
+        CaseInstanceScores(case=case, labels=scores),
+        matches,
+        num_unscored,
+        faults,
+        predicted.notes,
+        expected.notes,
+    )
+
+
+def _failed(case: str, *faults: Fault) -> _CaseOutcome:
+    return _CaseOutcome(case, None, faults=faults)
 
 
 def _mask(labels: NDArray[np.generic], values: tuple[int, ...] | None) -> NDArray[np.bool_]:

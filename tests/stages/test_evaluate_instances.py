@@ -102,6 +102,35 @@ def test_cases_are_pooled_by_their_objects(tmp_path):
     assert found.labels["cell"].panoptic_quality == pytest.approx((3 + 2 / 3) / 4)
 
 
+def test_average_precision_follows_the_scores_of_the_table(tmp_path):
+    reference, prediction = [[3, 0, 3, 3, 0, 0, 0]], [[3, 0, 3, 3, 0, 3, 3]]
+    references = write(tmp_path / "r", a=reference, a_instances=[[1, 0, 2, 2, 0, 0, 0]])
+    predictions = write(tmp_path / "p", a=prediction, a_instances=[[1, 0, 2, 2, 0, 3, 3]])
+    options = InstanceOptions(labels={"background": 0, "cell": 3, "nerve": 5})
+
+    def precision_of_cells(evaluation):
+        return evaluation.average_precision["cell"]
+
+    plain, faults = evaluate_instances(predictions, references, options)
+    assert (plain.score_source, faults) == ("none", ())
+    assert precision_of_cells(plain).by_iou["0.50"] == pytest.approx(2 / 3)  # three of score one, two match
+    assert plain.average_precision["nerve"] is None
+    assert plain.mean_average_precision == precision_of_cells(plain)
+    table = predictions / "instances.csv"
+    table.write_text("case,id,mean_probability\na,1,0.9\na,2,0.6\na,3,0.3\n")
+    ranked, faults = evaluate_instances(predictions, references, options)
+    assert (ranked.score_source, faults) == ("mean_probability", ())
+    assert precision_of_cells(ranked).mean == 1
+    assert ranked.labels == plain.labels
+    table.write_text("case,id,mean_probability\na,1,0.9\na,2,0.6\n")
+    found, (fault,) = evaluate_instances(predictions, references, options)
+    assert precision_of_cells(found).mean == pytest.approx(2 / 3)  # the false alarm comes first
+    assert (fault.severity, fault.what.split(" have no ")[0]) == ("warning", "1 predicted instances")
+    assert main(["evaluate", str(predictions), str(references), "--instances", "--workers", "1"]) == 0
+    written = json.loads((predictions / "instance_evaluation.json").read_text())
+    assert written["average_precision"]["object"]["by_iou"]["0.95"] == pytest.approx(2 / 3)
+
+
 def test_what_cannot_be_compared_is_named(tmp_path):
     predictions = write(tmp_path / "p", a=PREDICTION, b=PREDICTION[:, :5], c=PREDICTION)
     references = write(tmp_path / "r", a=REFERENCE, b=REFERENCE, c=REFERENCE, c_instances=REFERENCE[1:])
@@ -160,6 +189,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert written["provenance"]["autoseg_version"] == version("autoseg-med")
     shown = capsys.readouterr().out
     assert "0.583" in shown
+    assert "not ranked: all have score one" in shown
     assert "false alarms" in shown
     assert main([*words, "--connectivity", "full", "-o", str(tmp_path / "e.json")]) == 0
     assert json.loads((tmp_path / "e.json").read_text())["labels"]["cell"]["panoptic_quality"] == 0
