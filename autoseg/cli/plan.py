@@ -234,10 +234,10 @@ def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--target",
-        choices=("labels", "border-core"),
+        choices=("labels", "border-core", "mask-rcnn"),
         default=None,
-        help="what networks learn: labels (default), or core and border of each object, so that touching ones stay "
-        "apart (predict --instances)",
+        help="what networks learn: labels (default); core and border of each object, so that touching ones stay apart "
+        "(predict --instances); or each object with its box and its mask (Mask R-CNN)",
     )
     group.add_argument(
         "--like",

@@ -7,8 +7,9 @@ depends on it.
 import argparse
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, get_args
 
 from autoseg.cli.options import default_workspace, read_label_reading
@@ -19,7 +20,7 @@ from autoseg.pipeline import PlanningOptions
 from autoseg.plugins import DEFAULT_PLANNER, find_planner
 from autoseg.records.budget import AxisLetters, Budget, DeviceName, Overrides
 from autoseg.records.files import read_record
-from autoseg.records.plan import IMPORTED, Plan
+from autoseg.records.plan import IMPORTED, Plan, Target
 from autoseg.records.workspace import Workspace
 from autoseg.stages.plan import adopt_model
 from autoseg.system import gpu_memory_gigabytes
@@ -191,6 +192,12 @@ def _read_mirror_axes(text: str | None) -> AxisLetters | None:
     return next(known for known in get_args(AxisLetters) if known == letters)
 
 
+TARGETS: Final[Mapping[str | None, Target]] = MappingProxyType(
+    {None: "labels", "labels": "labels", "border-core": "border_core", "mask-rcnn": "mask_rcnn"}
+)
+"""Words of --target, and what the plan calls them."""
+
+
 def _read_side_pairs(pairs: Sequence[tuple[str, str] | None] | None) -> tuple[tuple[str, str], ...] | None:
     """The pairs that were asked for, none of them for the word `none`; None: not asked for.
 
@@ -215,7 +222,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         )
     return PlanningOptions(
         planner=arguments.planner or (DEFAULT_PLANNER if model is None or model.planner == IMPORTED else model.planner),
-        target="border_core" if arguments.target == "border-core" else "labels",
+        target=TARGETS[arguments.target],
         orientation=asked or ("canonical" if model is None else model.orientation),
         channel_names=arguments.channels,
         labels=arguments.label_names,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
+from autoseg.records.detection import DetectionSpec
 from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
@@ -82,6 +83,8 @@ class NetworkSpec(Record):
     """unet: at every level of encoder and decoder."""
     bottleneck: Bottleneck = Field(default="plain", exclude_if=lambda value: value == "plain")
     """unet: `plain` adds nothing."""
+    detection: DetectionSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Objects one by one, from a feature pyramid over the encoder in place of the decoder; None: logits of voxels."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -123,6 +126,9 @@ NETWORK_PARTS: Mapping[str, str] = MappingProxyType(
 )
 """Fields that choose parts of a U-Net, and the value of each that adds nothing to a plain one."""
 
+DETECTING: tuple[Architecture, ...] = ("unet", "residual_unet")
+"""Architectures whose encoder may have a feature pyramid."""
+
 MULTIRES_FEATURES = 3
 """Least number of feature maps of a level of `multires` blocks, one for each of their three convolutions."""
 
@@ -143,10 +149,26 @@ def _find_own_faults(network: NetworkSpec) -> Iterator[FieldFault]:
         if value != nothing and network.architecture not in architectures:
             yield (name,), f"{str(value).lower()}, expected {str(nothing).lower()}: {reason}"
     yield from _EXPECTATIONS.get(network.architecture, _expect_nothing)(network)
+    if network.detection is not None:
+        yield from _find_detection_faults(network, network.detection)
 
 
 def _expect_nothing(_network: NetworkSpec) -> Iterator[FieldFault]:
     yield from ()
+
+
+def _find_detection_faults(network: NetworkSpec, detection: DetectionSpec) -> Iterator[FieldFault]:
+    if network.architecture not in DETECTING:
+        expected = " or ".join(DETECTING)
+        yield ("detection",), f"given, expected null in {network.architecture}: only {expected} can have a pyramid"
+    if detection.dimensions != network.dimensions:
+        yield ("detection", "box_size"), f"{detection.box_size}, expected {network.dimensions} numbers"
+    if detection.levels[-1] >= len(network.features):
+        highest = len(network.features) - 1
+        yield ("detection", "levels"), f"{detection.levels}, expected at most {highest}, the lowest level"
+    if detection.num_labels != network.output_channels - 1:
+        expected = f"expected {network.output_channels - 1}: `output_channels` without the background"
+        yield ("detection", "num_labels"), f"{detection.num_labels}, {expected}"
 
 
 def _find_unet_faults(network: NetworkSpec) -> Iterator[FieldFault]:

@@ -21,8 +21,8 @@ from autoseg.records.sides import Sides, find_side_swap
 Scalar = str | int | float | bool | None
 JsonValue = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
 
-Target = Literal["labels", "border_core"]
-"""Target of training: labels, or the core and the border of each label's objects."""
+Target = Literal["labels", "border_core", "mask_rcnn"]
+"""Target of training: labels, the core and the border of each label's objects, or the objects one by one."""
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
 """Number of epochs or steps."""
@@ -229,6 +229,9 @@ class Plan(Record):
             faults.append((("border_width_mm",), f"{self.border_width_mm}, expected {expected} for {self.target}"))
         for name, configuration in self.configurations.items():
             path = ("configurations", name)
+            if (self.target == "mask_rcnn") != (configuration.network.detection is not None):
+                expected = "settings" if self.target == "mask_rcnn" else "null"
+                faults.append(((*path, "network", "detection"), f"expected {expected} for {self.target}"))
             found = [
                 *_find_channel_faults(configuration, self),
                 *_find_side_faults(configuration, self),

@@ -20,6 +20,7 @@ from autoseg.records.fingerprint import Fingerprint, is_photographs
 from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
+from autoseg.stages.plan_detection import detect_objects, refuse_impossible
 from autoseg.system import find_installed_weights
 from autoseg.text import format_sizes
 
@@ -40,7 +41,8 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
         budget: Device, memory, time, configurations, and what the user decided.
         planner: Name of an installed planner.
         target: What the networks learn. For border_core the planner is given a fingerprint whose encoding has two
-            heads per label; width and reason are recorded in the plan.
+            heads per label; width and reason are recorded in the plan. For mask_rcnn its networks get a feature
+            pyramid in place of the decoder.
 
     Returns:
         The plan. Equal input gives an equal plan.
@@ -53,6 +55,8 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     if budget.overrides.spacing is not None:
         _check_asked_spacing(fingerprint, budget.overrides.spacing)
     check_asked_pairs(fingerprint, budget.overrides.side_pairs)
+    if target == "mask_rcnn":
+        refuse_impossible(fingerprint)
     budget = add_installed_weights(fingerprint, budget, planner)
     made = _ask(planner, encode_target(fingerprint, target), budget)
     _check_not_empty(made, f"the planner '{planner}'")
@@ -61,7 +65,13 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     if ignored:
         what = "; ".join(ignored)
         raise PlanningError(f"The planner '{planner}' ignores {what}. Take another planner, or leave the option out.")
-    return made if target == "labels" else _with_borders(made, fingerprint)
+    match target:
+        case "labels":
+            return made
+        case "border_core":
+            return _with_borders(made, fingerprint)
+        case "mask_rcnn":
+            return detect_objects(made, fingerprint)
 
 
 def check_asked_pairs(fingerprint: Fingerprint, pairs: Pairs | None) -> None:
@@ -187,7 +197,7 @@ def encode_target(fingerprint: Fingerprint, target: Target) -> Fingerprint:
     Raises:
         PlanningError: If the labels are regions and cannot be divided.
     """
-    if target == "labels":
+    if target != "border_core":
         return fingerprint
     return fingerprint.model_copy(update={"encoding": divide_encoding(fingerprint.encoding)})
 

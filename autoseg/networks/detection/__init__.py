@@ -1,0 +1,1 @@
+"""Networks that find objects one by one (Mask R-CNN): pyramid, proposals, regions of interest, heads."""

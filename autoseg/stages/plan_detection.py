@@ -1,0 +1,120 @@
+"""From a plan for label maps to one for objects one by one (`--target mask-rcnn`).
+
+Patch, batch, encoder, strides and kernels stay as they were planned; a feature pyramid with the heads of Mask R-CNN
+takes the place of the decoder.
+"""
+
+import math
+from collections.abc import Sequence
+
+from autoseg.errors import PlanningError
+from autoseg.records.detection import Anchor, DetectionSpec
+from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.network import DETECTING, NetworkSpec
+from autoseg.records.plan import Configuration, Decision, Plan
+
+FINEST_LEVEL = 1
+"""Finest level of the pyramid: half the resolution, because objects of medical images are small. Published: the second
+(Lin et al. 2017)."""
+
+PYRAMID_LEVELS = 4
+"""Largest number of levels of the pyramid, as published (Lin et al. 2017, without the pooled fifth)."""
+
+ANCHOR_EDGE = 4
+"""Edge of an anchor in voxels of its level: 8 at half resolution, 16 at a quarter (as published: 32 at a quarter)."""
+
+SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+"""Factors of the anchors of one level (Lin et al., "Focal loss", 2017)."""
+
+PYRAMID_WIDTH = 4
+"""Feature maps of the pyramid for each of the encoder at full resolution (Jaeger et al. 2019)."""
+
+BOX_WIDTH = 4
+"""Numbers of a hidden layer of the box head for each feature map of the pyramid (1024 for 256 as published)."""
+
+ROI_BINS = {2: (7, 14), 3: (5, 8)}
+"""Bins along an axis for the box head and for the mask head, by dimensions; those of 2D as published."""
+
+REGIONS = {2: 128, 3: 32}
+"""Regions of each sample that are compared in training."""
+
+REASON = "Asked for: the network finds each object with its box and its mask, so that touching ones stay apart."
+
+
+def refuse_impossible(fingerprint: Fingerprint) -> None:
+    """Refuse labels that objects cannot be found of.
+
+    Raises:
+        PlanningError: If labels are regions, or an ignore label is declared.
+    """
+    if fingerprint.encoding.activation != "softmax":
+        raise PlanningError(
+            "--target mask-rcnn finds objects of labels, but this dataset has regions, which overlap. Declare one "
+            "value per label, or plan without --target."
+        )
+    if fingerprint.encoding.ignore_value is not None:
+        raise PlanningError(
+            "--target mask-rcnn needs labels for every voxel, but this dataset has an ignore label. Plan without "
+            "--target, or annotate the rest."
+        )
+
+
+def detect_objects(plan: Plan, fingerprint: Fingerprint) -> Plan:
+    """Give each configuration a feature pyramid; cascades, which need label maps as input, are left out.
+
+    Args:
+        plan: Valid plan for label maps.
+        fingerprint: Facts about the data.
+
+    Raises:
+        PlanningError: If no configuration can have one.
+    """
+    kept = {name: configuration for name, configuration in plan.configurations.items() if _can_detect(configuration)}
+    if not kept:
+        raise PlanningError(
+            f"--target mask-rcnn needs the encoder of {' or '.join(DETECTING)}, but the planner '{plan.planner}' plans "
+            f"{', '.join(configuration.network.architecture for configuration in plan.configurations.values())}. Name "
+            "another one with --planner, such as unet."
+        )
+    configurations = {name: _with_pyramid(configuration, fingerprint) for name, configuration in kept.items()}
+    decision = Decision(what="target", value="mask_rcnn", reason=REASON)
+    changes = {"target": "mask_rcnn", "configurations": configurations, "decisions": (decision, *plan.decisions)}
+    return plan.model_copy(update=changes)
+
+
+def _can_detect(configuration: Configuration) -> bool:
+    return configuration.network.architecture in DETECTING and configuration.previous_configuration is None
+
+
+def _with_pyramid(configuration: Configuration, _fingerprint: Fingerprint) -> Configuration:
+    network = configuration.network
+    box, mask = ROI_BINS[network.dimensions]
+    levels = choose_levels(network)
+    features = PYRAMID_WIDTH * network.features[0]
+    detection = DetectionSpec(
+        num_labels=network.output_channels - 1,
+        levels=levels,
+        anchors=choose_anchors(network.strides, levels),
+        pyramid_features=features,
+        box_features=BOX_WIDTH * features,
+        box_size=(box,) * network.dimensions,
+        mask_roi_size=(mask,) * network.dimensions,
+        regions_per_sample=REGIONS[network.dimensions],
+    )
+    changed = network.model_copy(update={"detection": detection, "deep_supervision": False})
+    return configuration.model_copy(update={"network": changed})
+
+
+def choose_levels(network: NetworkSpec) -> tuple[int, ...]:
+    """Levels of the encoder that the pyramid has."""
+    stop = min(len(network.features), FINEST_LEVEL + PYRAMID_LEVELS)
+    return tuple(range(FINEST_LEVEL, stop))
+
+
+def choose_anchors(strides: Sequence[Sequence[int]], levels: Sequence[int]) -> tuple[tuple[Anchor, ...], ...]:
+    """Cubes of so many voxels of each level, in three sizes."""
+    anchors = []
+    for level in levels:
+        step = [math.prod(sizes) for sizes in zip(*strides[: level + 1], strict=True)]
+        anchors.append(tuple(tuple(ANCHOR_EDGE * scale * edge for edge in step) for scale in SCALES))
+    return tuple(anchors)

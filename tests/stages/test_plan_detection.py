@@ -1,0 +1,60 @@
+"""Plans whose networks find objects one by one."""
+
+import pytest
+
+from autoseg.errors import PlanningError
+from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.records.budget import Budget
+from autoseg.records.plan import Plan
+from autoseg.stages.plan import make_plan
+from autoseg.testing import synthetic_fingerprint
+
+SMALL = synthetic_fingerprint([(3.0, 1.0, 1.0)] * 3, [(12, 80, 96)] * 3)
+
+
+def test_every_configuration_gets_a_pyramid_and_keeps_the_rest_of_its_plan():
+    plan = make_plan(SMALL, Budget(), "unet", "mask_rcnn")
+    labels = make_plan(SMALL, Budget(), "unet")
+    assert plan.target == "mask_rcnn"
+    assert plan.decisions[0].what == "target"
+    for name, configuration in plan.configurations.items():
+        network = configuration.network
+        detection = network.detection
+        assert detection is not None
+        assert detection.num_labels == network.output_channels - 1
+        assert configuration.patch_size == labels.configurations[name].patch_size
+        assert network.strides == labels.configurations[name].network.strides
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_anchors_are_wide_where_the_levels_strides_are():
+    network = make_plan(SMALL, Budget(), "unet", "mask_rcnn").configurations["3d_fullres"].network
+    assert network.detection is not None
+    assert network.strides[1][0] < network.strides[1][1]
+    first = network.detection.anchors[0][0]
+    assert first == (4.0, 8.0, 8.0)
+
+
+def test_cascades_are_left_out():
+    large = synthetic_fingerprint([(1.5, 0.8, 0.8)] * 3, [(400, 512, 500)] * 3)
+    assert "3d_cascade_fullres" in make_plan(large, Budget(), "unet").configurations
+    assert "3d_cascade_fullres" not in make_plan(large, Budget(), "unet", "mask_rcnn").configurations
+
+
+def test_encoders_without_a_pyramid_are_refused():
+    with pytest.raises(PlanningError, match="needs the encoder of unet or residual_unet, but the planner 'unext'"):
+        make_plan(SMALL, Budget(), "unext", "mask_rcnn")
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [
+        ({"background": 0, "whole": (1, 2), "core": 2}, "has regions, which overlap"),
+        ({"background": 0, "cell": 1, "ignore": 2}, "has an ignore label"),
+    ],
+)
+def test_labels_that_have_no_objects_are_refused(labels, what):
+    order = (1, 2) if "whole" in labels else None
+    fingerprint = SMALL.model_copy(update={"encoding": make_encoding(labels, order)})
+    with pytest.raises(PlanningError, match=what):
+        make_plan(fingerprint, Budget(), "unet", "mask_rcnn")
