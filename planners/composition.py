@@ -19,6 +19,7 @@ Tested in tests/planners/test_unet.py, test_overrides.py, test_adoption.py and t
 
 import math
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 
 from autoseg.errors import BudgetError, PlanningError
 from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
@@ -32,9 +33,11 @@ from planners.rules.configurations import (
     FLAT_PLANNER_REASON,
     SINGLE_SLICE_REASON,
     SPACING_REASONS,
+    THICK_SLICE,
     choose_batch_dice,
     choose_cascade,
     choose_configurations,
+    choose_neighbor_slices,
 )
 from planners.rules.memory import check_adopted_memory
 from planners.rules.normalization import adopt_normalization, choose_masks, choose_normalization
@@ -88,11 +91,14 @@ def compose(
     names = choose_configurations(list_names(possible, budget), budget.configurations, left_out)
     chosen = [planner for planner in possible if planner.name in names.value]
     _check_patch_override(budget, chosen)
+    _check_neighbor_override(budget, names.value)
     _check_adopted_memory(context, chosen)
     has_low_resolution = any(planner.name == "3d_lowres" for planner in possible)
     configurations, own_decisions = _plan_each(chosen, has_low_resolution=has_low_resolution)
     if CASCADE in names.value:
         configurations[CASCADE] = _plan_cascade(context, configurations["3d_fullres"])
+    if {"2d", THICK_SLICE} <= configurations.keys():
+        configurations[THICK_SLICE] = configurations[THICK_SLICE].model_copy(update={"preprocessed_as": "2d"})
     return Plan(
         dataset_name=fingerprint.dataset_name,
         planner=name or preset.name,
@@ -216,20 +222,22 @@ def outline_configurations(
         return _adopt_configurations(context, budget.like), [cascade] if CASCADE in budget.like.configurations else []
     flat_spacing = Decided(context.spacing[1:], SPACING_REASONS["2d"])
     flat = ConfigurationPlanner(context, "2d", flat_spacing, shape, math.prod(shape))
+    thick = replace(flat, name=THICK_SLICE, neighbor_slices=choose_neighbor_slices(budget))
     asked = budget.configurations
     if 3 not in context.preset.memory_references:
-        return [flat], [as_decision("3d_fullres", Decided(False, FLAT_PLANNER_REASON))]
+        planners = [flat, thick] if min(shape) > 1 else [flat]
+        return planners, [as_decision("3d_fullres", Decided(False, FLAT_PLANNER_REASON))]
     if min(shape) <= 1:
         return [flat], [as_decision("3d_fullres", Decided(False, SINGLE_SLICE_REASON))]
-    if asked and set(asked) <= {"2d"}:
-        return [flat], []
+    if asked and set(asked) <= {"2d", THICK_SLICE}:
+        return [flat, thick], []
     full_spacing = Decided(context.spacing, SPACING_REASONS["3d_fullres"])
     full = ConfigurationPlanner(context, "3d_fullres", full_spacing, shape, math.prod(shape))
     _check_memory([full, flat] if ("2d" in asked if asked else "2d" not in left_out) else [full])
     low, decision = _find_low_resolution(context, full)
     if low is None:
-        return [flat, full], [decision]
-    return [flat, full, low], [decision, cascade]
+        return [flat, thick, full], [decision]
+    return [flat, thick, full, low], [decision, cascade]
 
 
 def _check_memory(planners: Sequence[ConfigurationPlanner]) -> None:
@@ -300,7 +308,7 @@ def _adopt_configuration(
 ) -> ConfigurationPlanner:
     """The model's spacing, unless the user chose another one; and the median image at that spacing."""
     spacing = Decided(configuration.spacing, f"That of {model}.")
-    if context.budget.overrides.spacing is not None and name in {"2d", "3d_fullres"}:
+    if context.budget.overrides.spacing is not None and name in {"2d", THICK_SLICE, "3d_fullres"}:
         asked = context.spacing[-len(spacing.value) :]
         spacing = spacing if asked == spacing.value else Decided(asked, SPACING_REASONS[name])
     through_plane = context.spacing[: 3 - len(spacing.value)]
@@ -309,7 +317,8 @@ def _adopt_configuration(
         for old, new, size in zip(context.spacing, (*through_plane, *spacing.value), context.median_shape, strict=True)
     )
     shape = (max(round(z), 1.0), max(round(y), 1.0), max(round(x), 1.0))
-    return ConfigurationPlanner(context, name, spacing, shape, max(z * y * x, 1.0), configuration)
+    neighbors = Decided(configuration.neighbor_slices, f"That of {model}.")
+    return ConfigurationPlanner(context, name, spacing, shape, max(z * y * x, 1.0), configuration, neighbors)
 
 
 def _check_patch_override(budget: Budget, planners: Sequence[ConfigurationPlanner]) -> None:
@@ -317,6 +326,14 @@ def _check_patch_override(budget: Budget, planners: Sequence[ConfigurationPlanne
     if asked is not None and all(len(asked) != planner.dimensions for planner in planners):
         needs = ", ".join(f"{planner.name} needs {planner.dimensions}" for planner in planners)
         raise PlanningError(f"--patch-size has {len(asked)} numbers, but {needs}.")
+
+
+def _check_neighbor_override(budget: Budget, names: Container[str]) -> None:
+    if budget.overrides.neighbor_slices is not None and THICK_SLICE not in names:
+        raise PlanningError(
+            f"--neighbor-slices is meant for the configuration {THICK_SLICE}, which is not planned. Add -c "
+            f"{THICK_SLICE}, or leave it out."
+        )
 
 
 def _check_adopted_memory(context: PlanningContext, planners: Sequence[ConfigurationPlanner]) -> None:

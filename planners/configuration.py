@@ -61,6 +61,8 @@ from planners.rules.speed import (
 )
 from planners.rules.topology import Topology, adopt_topology, describe_levels
 
+NO_NEIGHBORS = Decided(0, "Every slice is segmented on its own.")
+
 
 @dataclass(frozen=True)
 class PlanningContext:
@@ -103,6 +105,8 @@ class ConfigurationPlanner:
     """Voxels of the median image, before its shape was rounded."""
     adopted: AdoptedConfiguration | None = None
     """The configuration of another model that this one follows."""
+    neighbor_slices: Decided[int] = NO_NEIGHBORS
+    """Neighbouring slices on each side that a 2D network gets too."""
 
     @property
     def dimensions(self) -> int:
@@ -160,6 +164,7 @@ class ConfigurationPlanner:
                 network, topology.patch_size, largest_share(total.value, budget.devices), training.optimizer
             ),
             preprocessed_as=self.name,
+            neighbor_slices=self.neighbor_slices.value,
         )
         epochs = f"{training.optimizer}, {training.epochs} epochs of {training.steps_per_epoch} steps"
         decisions = (
@@ -169,6 +174,7 @@ class ConfigurationPlanner:
             as_decision(f"{self.name}.levels", levels),
             as_decision(f"{self.name}.base_features", base_features),
             as_decision(f"{self.name}.schedule", Decided(epochs, schedule.reason)),
+            *self._list_neighbor_decisions(),
             *self._list_rate_decisions(rate),
             *self._list_growth_decisions(growth),
             as_decision(f"{self.name}.batch_dice", batch_dice),
@@ -194,6 +200,12 @@ class ConfigurationPlanner:
         if self.context.budget.devices == 1:
             return ()
         return (as_decision(f"{self.name}.learning_rate", Decided(rate.value.learning_rate, rate.reason)),)
+
+    def _list_neighbor_decisions(self) -> tuple[Decision, ...]:
+        """Neighbouring slices are a decision only where there are some."""
+        if not self.neighbor_slices.value:
+            return ()
+        return (as_decision(f"{self.name}.neighbor_slices", self.neighbor_slices),)
 
     def _list_growth_decisions(self, growth: Decided[tuple[GrowingPatch, ...]]) -> tuple[Decision, ...]:
         """Growing patches are a decision of its own only where there are some, or somebody wanted none."""
@@ -256,7 +268,8 @@ class ConfigurationPlanner:
     def plan_network(self, topology: Topology, base_features: int) -> NetworkSpec:
         """The network for a topology; an adopted one has the inputs and outputs of this data."""
         fingerprint = self.context.fingerprint
-        inputs, outputs = len(fingerprint.channel_names), len(fingerprint.encoding.heads)
+        slices = 2 * self.neighbor_slices.value + 1
+        inputs, outputs = slices * len(fingerprint.channel_names), len(fingerprint.encoding.heads)
         if self.adopted is not None:
             return self.adopted.network.model_copy(update={"input_channels": inputs, "output_channels": outputs})
         return self.context.preset.plan_network(topology, base_features, inputs, outputs)

@@ -230,7 +230,7 @@ def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         help="which installed planner decides (default: auto, or that of --like); an unknown name lists all of them",
     )
     group.add_argument(
-        "-c", "--configurations", nargs="+", default=(), metavar="NAME", help="2d 3d_fullres 3d_lowres ..."
+        "-c", "--configurations", nargs="+", default=(), metavar="NAME", help="2d 2.5d 3d_fullres 3d_lowres ..."
     )
     group.add_argument(
         "--target",
@@ -341,6 +341,14 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="cases of the patches with foreground: all equally likely, or first a label, then a case that has it "
         "(default: balanced where time is limited and a label is in less than half of the cases)",
+    )
+    group.add_argument(
+        "--neighbor-slices",
+        type=int,
+        choices=range(1, 9),
+        default=None,
+        metavar="N",
+        help="slices on each side that the network of `-c 2.5d` gets too, 1 to 8 (default: 1)",
     )
     group.add_argument(
         "--planner-option",

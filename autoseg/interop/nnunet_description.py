@@ -7,7 +7,7 @@ Tested in tests/interop/test_nnunet_description.py.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from statistics import median
 from typing import Final
 
@@ -39,7 +39,7 @@ FLAT_ENDINGS: Final = (".png", ".bmp", ".tif")
 """Endings of pictures that nnU-Net finds in a folder of images."""
 
 
-def refuse_inexpressible(plan: Plan, names: Iterable[str]) -> None:
+def refuse_inexpressible(plan: Plan, names: Collection[str]) -> None:
     """Refuse models whose label maps nnU-Net could not make.
 
     Args:
@@ -53,6 +53,11 @@ def refuse_inexpressible(plan: Plan, names: Iterable[str]) -> None:
         f"the network of {name} is {network.architecture}, and nnU-Net has {' and '.join(CLASS_NAMES)} only"
         for name in names
         if (network := plan.configurations[name].network).architecture not in CLASS_NAMES
+    ]
+    faults += [
+        f"the network of {name} sees neighbouring slices, and nnU-Net gives a 2D network one slice"
+        for name in names
+        if plan.configurations[name].neighbor_slices
     ]
     if plan.target != "labels":
         faults.append("it was trained on cores and borders of objects, which nnU-Net does not put together")

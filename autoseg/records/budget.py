@@ -21,6 +21,11 @@ AxisLetters = Literal["all", "none", "z", "y", "x", "zy", "zx", "yx", "zyx"]
 CaseSampling = Literal["uniform", "balanced"]
 """How the cases of patches with foreground are drawn."""
 
+MAX_NEIGHBOR_SLICES = 8
+"""Largest number of neighbouring slices on each side."""
+
+NeighborSlices = Annotated[int, Field(ge=0, le=MAX_NEIGHBOR_SLICES)]
+
 
 class Throughput(Record):
     """Measured speed of a small network on the device that will train."""
@@ -100,6 +105,8 @@ class Overrides(Record):
     """Whether training begins with smaller patches that grow; None: the planner decides."""
     case_sampling: CaseSampling | None = Field(default=None, exclude_if=lambda value: value is None)
     """Which cases patches with foreground come from."""
+    neighbor_slices: NeighborSlices | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Neighbouring slices on each side in the configuration 2.5d; None: the planner decides."""
     options: dict[str, str] = Field(default_factory=dict)
     """Settings that belong to one planner."""
 
@@ -114,6 +121,8 @@ class AdoptedConfiguration(Record):
     resampling: ResamplingSpec
     normalization: tuple[NormalizationSpec, ...]
     """Normalisation of each channel of the model."""
+    neighbor_slices: NeighborSlices = Field(default=0, exclude_if=lambda value: value == 0)
+    """Neighbouring slices on each side that the network gets too."""
 
 
 class AdoptedModel(Record):

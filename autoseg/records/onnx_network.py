@@ -72,8 +72,8 @@ class ParityCheck(Record):
 class OnnxNetwork(Record):
     """The JSON file beside a network; docs/onnx.md says in which order its constants are used."""
 
-    schema_version: Literal[2, 3] = 2
-    """3 where `windows.swap` is to be heeded, which readers of 2 do not know."""
+    schema_version: Literal[2, 3, 4] = 2
+    """3 where `windows.swap` is to be heeded, 4 where `settings.neighbor_slices` is, which readers of 2 do not know."""
     guide: str
     """Where the description of all steps is found."""
     file: FileName

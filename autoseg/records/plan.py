@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-from autoseg.records.budget import Budget, CaseSampling
+from autoseg.records.budget import Budget, CaseSampling, NeighborSlices
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName, foreground_names
 from autoseg.records.encoders import EncoderName
@@ -119,6 +119,9 @@ class Configuration(Record):
     previous_configuration: FileName | None = None
     """Name of the previous configuration in a cascade, whose label maps are appended to the input, one channel per
     foreground label."""
+    neighbor_slices: NeighborSlices = Field(default=0, exclude_if=lambda value: value == 0)
+    """Slices before a slice, and as many after it, whose channels a 2D network gets too, in the order of the slices;
+    beyond the image its first or last slice again."""
     previous_labels: Literal["logits", "label_map"] = "logits"
     """What is resampled to this configuration's grid at prediction in a cascade. logits: decided there, after one
     resize. label_map: decided on the image's own grid, then cropped and resampled, as nnU-Net does."""
@@ -132,12 +135,28 @@ class Configuration(Record):
         return self
 
 
+def count_slices(configuration: Configuration) -> int:
+    """Number of slices that a 2D network gets to segment one of them; 1 in 3D, where a patch has its own slices."""
+    return 2 * configuration.neighbor_slices + 1
+
+
+def masked_channels(configuration: Configuration) -> tuple[int, ...]:
+    """Channels of the network's input that were normalised inside the nonzero mask, and are 0 outside.
+
+    Those of neighbouring slices are left out, because a patch brings the mask of its own slice alone.
+    """
+    first = configuration.neighbor_slices * len(configuration.normalization)
+    return tuple(first + channel for channel, spec in enumerate(configuration.normalization) if spec.use_mask)
+
+
 def _find_axis_faults(configuration: Configuration) -> Iterator[FieldFault]:
     dimensions = configuration.network.dimensions
     for name in ("spacing", "median_shape", "patch_size"):
         values = getattr(configuration, name)
         if len(values) != dimensions:
             yield (name,), f"{values}, expected {dimensions} numbers because the network is {dimensions}D"
+    if configuration.neighbor_slices and dimensions != 2:
+        yield ("neighbor_slices",), f"{configuration.neighbor_slices}, expected 0: a 3D network sees all slices"
     axes = configuration.training.mirror_axes
     if len(set(axes)) != len(axes) or any(axis >= dimensions for axis in axes):
         yield ("training", "mirror_axes"), f"{axes}, expected different axes from 0 to {dimensions - 1}"
@@ -245,9 +264,11 @@ class Plan(Record):
 def _find_channel_faults(configuration: Configuration, plan: Plan) -> Iterator[FieldFault]:
     network, channels = configuration.network, len(plan.channel_names)
     labels = len(plan.encoding.values) - 1 if configuration.previous_configuration is not None else 0
-    if network.input_channels != channels + labels:
+    slices = count_slices(configuration)
+    if network.input_channels != slices * channels + labels:
+        repeated = f" of {slices} slices" if slices > 1 else ""
         appended = f" and {labels} foreground labels of the previous configuration" if labels else ""
-        expected = f"expected {channels + labels}: {channels} in `channel_names`{appended}"
+        expected = f"expected {slices * channels + labels}: {channels} in `channel_names`{repeated}{appended}"
         yield ("network", "input_channels"), f"{network.input_channels}, {expected}"
     heads = len(plan.encoding.heads)
     if network.output_channels != heads:

@@ -108,7 +108,7 @@ def _describe(
     previous = tuple(range(1, len(plan.encoding.values))) if is_cascade else ()
     swap = _describe_swap(stage, previous)
     return OnnxNetwork(
-        schema_version=2 if swap is None else 3,
+        schema_version=4 if configuration.neighbor_slices else 2 if swap is None else 3,
         guide=f"docs/onnx.md of {DISTRIBUTION} {version(DISTRIBUTION)}",
         file=_file_name(stage.name, fold),
         dataset_name=plan.dataset_name,

@@ -11,7 +11,7 @@ from autoseg.errors import PlanningError, RecordError
 from autoseg.imaging.arrays.border_core import choose_border_width, divide_encoding
 from autoseg.imaging.arrays.resampling import is_out_of_proportion
 from autoseg.plugins import find_architectures, find_planner
-from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
+from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget, Overrides
 from autoseg.records.case import Spacing
 from autoseg.records.dataset import foreground_names
 from autoseg.records.encoders import PRETRAINED_ARCHITECTURE
@@ -26,7 +26,7 @@ from autoseg.text import format_sizes
 
 logger = logging.getLogger("autoseg.plan")
 
-FULL_RESOLUTION = ("2d", "3d_fullres", "3d_cascade_fullres")
+FULL_RESOLUTION = ("2d", "2.5d", "3d_fullres", "3d_cascade_fullres")
 """Configurations whose spacing a user may decide."""
 
 FREE_FIELDS = {"input_channels", "output_channels", "deep_supervision"}
@@ -255,10 +255,7 @@ def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:
             asked = transposed[-configuration.network.dimensions :]  # 2D: in plane
             if configuration.spacing != asked:
                 yield f"--spacing: {name} has {configuration.spacing}, expected {asked}"
-        if overrides.patch_size is not None and not _keeps_patch(configuration, overrides.patch_size):
-            yield f"--patch-size: {name} has {configuration.patch_size}, expected {overrides.patch_size}"
-        if overrides.batch_size is not None and configuration.batch_size != overrides.batch_size:
-            yield f"--batch-size: {name} has {configuration.batch_size}, expected {overrides.batch_size}"
+        yield from _find_ignored_sizes(name, configuration, overrides)
         sampling = overrides.case_sampling
         if sampling is not None and configuration.training.case_sampling != sampling:
             yield f"--case-sampling: {name} has {configuration.training.case_sampling}, expected {sampling}"
@@ -270,6 +267,16 @@ def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:
         promised, limit = configuration.training.time_per_fold_seconds, budget.time_per_fold_seconds
         if limit is not None and promised != limit:
             yield f"--time-per-fold: {name} promises {promised} s, expected {limit} s"
+
+
+def _find_ignored_sizes(name: str, configuration: Configuration, overrides: Overrides) -> Iterator[str]:
+    patch_size, batch_size, neighbors = overrides.patch_size, overrides.batch_size, overrides.neighbor_slices
+    if patch_size is not None and not _keeps_patch(configuration, patch_size):
+        yield f"--patch-size: {name} has {configuration.patch_size}, expected {patch_size}"
+    if batch_size is not None and configuration.batch_size != batch_size:
+        yield f"--batch-size: {name} has {configuration.batch_size}, expected {batch_size}"
+    if neighbors is not None and configuration.neighbor_slices not in (0, neighbors):
+        yield f"--neighbor-slices: {name} has {configuration.neighbor_slices}, expected {neighbors}"
 
 
 def _find_ignored_mirroring(name: str, configuration: Configuration, plan: Plan, budget: Budget) -> Iterator[str]:
@@ -324,6 +331,8 @@ def find_ignored_model(plan: Plan, budget: Budget) -> Iterator[str]:
             differing.append("transpose")
         if budget.overrides.spacing is None and configuration.spacing != adopted.spacing:
             differing.append("spacing")
+        if configuration.neighbor_slices != adopted.neighbor_slices:
+            differing.append("neighbor_slices")
         if plan.channel_names == like.channel_names and configuration.normalization != adopted.normalization:
             differing.append("normalization")
         if differing:
@@ -353,6 +362,7 @@ def adopt_model(plan: Plan, name: str) -> AdoptedModel:
                 network=configuration.network,
                 resampling=configuration.resampling,
                 normalization=configuration.normalization,
+                neighbor_slices=configuration.neighbor_slices,
             )
             for key, configuration in plan.configurations.items()
         },

@@ -32,7 +32,7 @@ from autoseg.networks.threads import choose_threads
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec, Sizes
-from autoseg.records.plan import Configuration, Estimates, TrainingSpec
+from autoseg.records.plan import Configuration, Estimates, TrainingSpec, count_slices
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers
@@ -292,7 +292,8 @@ def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> Train
     shape = [math.ceil(1.25 * edge) for edge in configuration.patch_size]
     if len(shape) == 2:
         shape = [8, *shape]
-    array = generator.standard_normal((configuration.network.input_channels + 1, *shape), dtype=np.float32)
+    channels = configuration.network.input_channels // count_slices(configuration)
+    array = generator.standard_normal((channels + 1, *shape), dtype=np.float32)
     array[-1] = generator.integers(len(encoding.values), size=shape)
     voxels = generator.integers(shape, size=(VOXELS_WITH_LABEL, 3)).astype(np.int32)
     labels = array[-1][tuple(voxels.T)]

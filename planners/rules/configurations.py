@@ -18,8 +18,18 @@ from planners.rules import Decided
 CASCADE_NEEDS = ("3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """The cascade refines label maps of the low resolution on arrays of the full resolution."""
 
+THICK_SLICE = "2.5d"
+"""A 2D network that sees the neighbouring slices, too."""
+
+ON_REQUEST = frozenset({THICK_SLICE})
+"""Configurations that are planned only where they are asked for."""
+
+NEIGHBOR_SLICES = 1
+"""Neighbouring slices on each side unless the user says otherwise."""
+
 SPACING_REASONS = {
     "2d": "The target spacing in plane; slices are not resampled.",
+    THICK_SLICE: "The target spacing in plane; slices are not resampled.",
     "3d_fullres": "The target spacing.",
     "3d_lowres": "The finest spacing at which a patch sees a quarter of the median image.",
 }
@@ -31,9 +41,17 @@ SINGLE_SLICE_REASON = "The images have a single slice, so there is no third dime
 
 def choose_batch_dice(name: str, *, has_low_resolution: bool) -> Decided[bool]:
     """Whether Dice is computed over the whole batch: in 2D, and at full resolution beside a low resolution."""
-    if name == "2d" or (name == "3d_fullres" and has_low_resolution):
+    if name in {"2d", THICK_SLICE} or (name == "3d_fullres" and has_low_resolution):
         return Decided(True, "A patch shows little of an image, so Dice over the whole batch is steadier.")
     return Decided(False, "A patch shows much of an image, so each sample has its own Dice.")
+
+
+def choose_neighbor_slices(budget: Budget) -> Decided[int]:
+    """How many slices on each side of its own a 2D network sees in the configuration `2.5d`."""
+    asked = budget.overrides.neighbor_slices
+    if asked is not None:
+        return Decided(asked, "Requested.")
+    return Decided(NEIGHBOR_SLICES, "The nearest slices show most of what continues through the plane.")
 
 
 def choose_cascade(budget: Budget) -> Decided[bool]:
@@ -78,8 +96,9 @@ def choose_configurations(
 
 
 def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> Decided[tuple[str, ...]]:
-    kept = tuple(name for name in available if name not in left_out)
-    if not kept or len(kept) == len(available):
-        return Decided(tuple(available), "All configurations that make sense for the data.")
-    reasons = " ".join(f"{name} is left out: {left_out[name]}" for name in available if name in left_out)
+    usual = tuple(name for name in available if name not in ON_REQUEST)
+    kept = tuple(name for name in usual if name not in left_out)
+    if not kept or len(kept) == len(usual):
+        return Decided(usual, "All configurations that make sense for the data.")
+    reasons = " ".join(f"{name} is left out: {left_out[name]}" for name in usual if name in left_out)
     return Decided(kept, f"{reasons} -c includes it anyway.")

@@ -15,6 +15,7 @@ FAMILIES = {
     "unext-3d": ("unext", "3d_fullres", ()),
     "nested": ("unet++", "2d", ()),
     "multires": ("multiresunet", "2d", ("--planner-option", "attention=mixed")),
+    "neighbors": ("unet", "2.5d", ("--neighbor-slices", "2")),
     "mednext": ("unet", "3d_fullres", ("--planner-option", "block=mednext")),
 }
 """Planner, configuration and settings by name."""
@@ -28,7 +29,7 @@ def read_labels(folder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_from_images_to_label_maps(phantom_dataset, tmp_path, family):
     planner, name, settings = FAMILIES[family]
-    patch = ("32", "32") if name == "2d" else ("16", "32", "32")
+    patch = ("32", "32") if name in {"2d", "2.5d"} else ("16", "32", "32")
     workspace, device = Workspace(tmp_path / "work"), ("--device", "cpu")
     plan = ["plan", str(phantom_dataset), *device, "-c", name, "--patch-size", *patch, "--time-per-fold", "5min", "-q"]
     assert main([*plan, "-w", str(workspace.root), "--planner", planner, *settings]) == 0

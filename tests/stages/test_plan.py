@@ -148,6 +148,31 @@ def test_a_planner_that_ignores_an_option(deaf, budget, sentence):
     assert sentence in message_of(budget)
 
 
+@pytest.mark.parametrize("planner", ["unet", "resenc-m", "unext", "pretrained-2d"])
+def test_thick_slices_are_planned_by_every_planner(planner):
+    budget = Budget(configurations=("2d", "2.5d"), overrides=Overrides(neighbor_slices=2))
+    if planner == "pretrained-2d":
+        budget = budget.model_copy(update={"installed_weights": ("efficientnet-lite0",)})
+    plan = make_plan(FINGERPRINT, budget, planner)
+    flat, thick = plan.configurations["2d"], plan.configurations["2.5d"]
+    assert thick.network.input_channels == 5 * flat.network.input_channels
+    assert thick.neighbor_slices == 2
+    assert thick.preprocessed_as == "2d"
+    again = adopt_model(plan, "model").configurations["2.5d"]
+    assert again.neighbor_slices == 2
+
+
+def test_neighboring_slices_without_thick_slices_are_refused():
+    with pytest.raises(PlanningError, match=r"meant for the configuration 2\.5d, which is not planned\. Add -c 2\.5d"):
+        make_plan(FINGERPRINT, Budget(overrides=Overrides(neighbor_slices=2)), "unet")
+
+
+def test_an_image_of_one_slice_has_no_thick_slices():
+    flat = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 3, [(1, 60, 50)] * 3)
+    with pytest.raises(PlanningError, match=r"2\.5d is not available"):
+        make_plan(flat, Budget(configurations=("2.5d",)), "unet")
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

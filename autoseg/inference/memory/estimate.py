@@ -254,6 +254,7 @@ def _member_sizes(
         + (FLOAT32_BYTES * copied if is_resampled else 0)
         + (MASK_BYTES * cropped if has_mask else 0),
         image=FLOAT32_BYTES * (channels * prepared if is_resampled else copied)
+        + (FLOAT32_BYTES * channels * prepared if configuration.neighbor_slices else 0)
         + (prepared if loaded.previous is not None else 0),
         slab=FLOAT32_BYTES * depth * plane,
         weights=FLOAT32_BYTES * depth * math.prod(shape[1:]),

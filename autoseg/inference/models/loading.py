@@ -19,6 +19,7 @@ from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.fold_mirroring import common_mirroring
 from autoseg.inference.restoring.restore import LogitStream
 from autoseg.inference.windows.logit_slab import SlabStorage
+from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
@@ -37,9 +38,9 @@ from autoseg.text import format_command
 
 logger = logging.getLogger("autoseg.predict")
 
-PREFERENCE = ("3d_cascade_fullres", "3d_fullres", "3d_lowres", "2d")
+PREFERENCE = ("3d_cascade_fullres", "3d_fullres", "3d_lowres", "2.5d", "2d")
 """Order of configurations without a selection: most detailed 3D first, with context before without."""
-TIE_ORDER = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+TIE_ORDER = ("2d", "2.5d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 """Order of configurations with equal scores: cheaper ones first, as in nnU-Net."""
 MAX_FLOAT16 = torch.finfo(torch.float16).max
 
@@ -336,7 +337,7 @@ def stream_case_logits(
 
     Args:
         loaded: Networks, and the device and precision in which they compute.
-        image: (C, Z, Y, X), preprocessed.
+        image: (C, Z, Y, X), preprocessed; neighbouring slices are appended where the configuration has some.
         previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
         settings: How windows cover the image; None: the defaults, with sums beside the networks.
 
@@ -353,8 +354,10 @@ def stream_case_logits(
     settings = replace(settings, storage=storage, swap=loaded.swap, has_label_map=previous is not None)
     configuration = loaded.configuration
     mirror_axes = loaded.mirror_axes if settings.mirroring else ()
-    channels = list(image) if previous is None else [*image, previous]
-    num_labels = 0 if previous is None else configuration.network.input_channels - len(image)
+    channels: list[AnyArray] = [*append_neighbors(list(image), configuration.neighbor_slices)]
+    if previous is not None:
+        channels.append(previous)
+    num_labels = 0 if previous is None else configuration.network.input_channels - len(channels) + 1
     forward = NetworkPass(
         mean_forward(loaded.networks), loaded.passes, num_labels=num_labels, mirror_axes=mirror_axes, swap=loaded.swap
     )

@@ -22,6 +22,7 @@ from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
 from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.records.case import Slices3, Triple
+from autoseg.records.plan import count_slices
 
 MARGIN_FRACTION = 0.25
 """Margin on every side of what was found, as a fraction of the patch: the coarse pass errs by some voxels, and networks
@@ -63,7 +64,7 @@ class CoarsePass:
         _, depth, height, width = images[member.name].shape
         shape: Triple = depth, height, width
         is_flat = member.configuration.network.dimensions == 2
-        window = (1,) * is_flat + member.configuration.patch_size
+        window = (count_slices(member.configuration),) * is_flat + member.configuration.patch_size
         if all(edge >= size for edge, size in zip(window[is_flat:], shape[is_flat:], strict=True)):
             return None
         if labels is not None:

@@ -22,7 +22,7 @@ from autoseg.networks.device_types import device_type
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.mirrored_sides import find_training_swap
-from autoseg.records.plan import Configuration
+from autoseg.records.plan import Configuration, count_slices
 from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
@@ -174,6 +174,7 @@ class PatchLoader:
             self.patch_size, batch_size = growing.patch_size, growing.batch_size
         self.samples = stream.share.samples(batch_size)
         self.planned_patch_size = configuration.patch_size
+        self.neighbor_slices, self.num_slices = configuration.neighbor_slices, count_slices(configuration)
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
         is_balanced = configuration.training.case_sampling == "balanced"
@@ -202,7 +203,7 @@ class PatchLoader:
     def batch_bytes(self) -> int:
         """Size of all arrays of a batch in bytes."""
         voxels = len(self.samples) * math.prod(self.box)
-        channels = self.cases[0].array.shape[0] - 1 + self.num_previous
+        channels = self.num_slices * (self.cases[0].array.shape[0] - 1) + self.num_previous
         seeds = len(self.samples) * np.dtype(np.int64).itemsize
         maps = count_map_classes(self.encoding) * sum(math.prod(shape) for shape in self.map_shapes)
         floats = voxels * channels + len(self.samples) * maps
@@ -250,13 +251,16 @@ class PatchLoader:
         Raises:
             TrainingError: If a case cannot be read or a transform fails; the cause is chained.
         """
-        num_channels = cases[0].array.shape[0] - 1
+        num_channels = self.num_slices * (cases[0].array.shape[0] - 1)
         image = np.empty((len(cases), num_channels, *self.box), dtype=np.float32)
         label_maps = np.empty((1 if cases[0].previous is None else 2, len(cases), *self.box), dtype=np.int16)
         for sample, (case, corner, generator) in enumerate(zip(cases, corners, generators, strict=True)):
             matrix = None if self.rules is None else draw_affine(self.planned_patch_size, self.rules, generator)
             with self._naming(f"Reading a patch of case {case.case_id}"):
-                read_patch(case.array, corner, matrix, image=image[sample], labels=label_maps[0, sample])
+                read_patch(
+                    case.array, corner, matrix,
+                    image=image[sample], labels=label_maps[0, sample], neighbor_slices=self.neighbor_slices,
+                )  # fmt: skip
                 if case.previous is not None:
                     label_maps[1, sample] = read_label_patch(case.previous, corner, matrix, self.box)
         target, *previous = label_maps.reshape(-1, len(cases), *self.patch_size)

@@ -23,6 +23,14 @@ def test_choice_in_the_order_of_the_plan(asked, chosen):
     assert reason.endswith(".")
 
 
+def test_thick_slices_are_planned_where_they_are_asked_for_alone():
+    available = ("2d", "2.5d", "3d_fullres")
+    names, reason = choose_configurations(available, (), {})
+    assert names == ("2d", "3d_fullres")
+    assert "left out" not in reason
+    assert choose_configurations(available, ("3d_fullres", "2.5d"), {})[0] == ("2.5d", "3d_fullres")
+
+
 def test_unavailable():
     with pytest.raises(
         PlanningError, match="3d_lowres, 4d is not available for this data, budget or model; available: 2d, 3d_fullres"

@@ -13,11 +13,13 @@ from autoseg.errors import TrainingError
 from autoseg.imaging.arrays import storage
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
+from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.networks.devices import is_out_of_memory
 from autoseg.records.plan import GrowingPatch
 from autoseg.training.data import loading
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.augmentation.spatial import read_patch, rotation_matrix
 from autoseg.training.data.batch import BatchStream, Share
 from autoseg.training.data.loading import PatchLoader, default_workers, smallest_label_type, training_cases
 from autoseg.training.losses.maps import MAPS, make_maps
@@ -466,3 +468,41 @@ def test_balanced_sampling_takes_forced_samples_from_cases_with_foreground():
     uniform = draw("uniform")
     assert {name for names, _ in uniform for name in names[2:]} == {"a", "b", "c", "d"}
     assert [names[:2] for names, _ in balanced] == [names[:2] for names, _ in uniform]
+
+
+@pytest.mark.parametrize("neighbors", [1, 2])
+def test_neighboring_slices_are_what_prediction_gives_the_network(cases, neighbors):
+    shape = max(shape[1:] for shape in SHAPES.values())
+    configuration = make_configuration(shape, batch_size=4).model_copy(update={"neighbor_slices": neighbors})
+    loader = PatchLoader(
+        training_cases(cases, ENCODING, ram_bytes=10**9), configuration, ENCODING, BatchStream(seed=(0,), rules=None)
+    )
+    for number, case in enumerate(loader.cases):
+        array = np.asarray(case.array)
+        image = array[:-1]
+        channels = append_neighbors(list(image), neighbors)
+        for z in range(image.shape[1]):
+            corner = (z, (image.shape[2] - shape[0]) // 2, (image.shape[3] - shape[1]) // 2)
+            batch = loader.make_batch([case], [corner], [np.random.default_rng(number)])
+            assert batch["image"].shape == (1, len(channels), *shape)
+            rows, columns = (slice(max(0, start), start + edge) for start, edge in zip(corner[1:], shape, strict=True))
+            inner = [
+                slice(max(0, -start), max(0, -start) + size)
+                for start, size in zip(corner[1:], image.shape[2:], strict=True)
+            ]
+            wanted = np.stack([channel[z, rows, columns] for channel in channels])
+            np.testing.assert_array_equal(batch["image"][0][:, *inner], wanted)
+            labels = np.maximum(array[-1, z, rows, columns], 0)
+            np.testing.assert_array_equal(batch["target"][0][*inner], labels)
+
+
+def test_neighboring_slices_are_turned_together(cases):
+    case = training_cases(cases, ENCODING, ram_bytes=10**9)[0]
+    array = np.asarray(case.array)
+    same = np.repeat(array[:, :1], array.shape[1], axis=1)
+    matrix = rotation_matrix([0.3])
+    image, labels = np.empty((3 * (len(same) - 1), 1, 8, 10), np.float32), np.empty((1, 8, 10), np.int16)
+    read_patch(same, (0, 1, 1), matrix, image=image, labels=labels, neighbor_slices=1)
+    before, own, after = np.split(image, 3)
+    np.testing.assert_array_equal(before, own)
+    np.testing.assert_array_equal(after, own)

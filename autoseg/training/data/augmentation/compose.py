@@ -10,7 +10,7 @@ from typing import Unpack
 import numpy as np
 from batchgenerators.transforms.abstract_transforms import AbstractTransform, Compose
 
-from autoseg.records.plan import Configuration
+from autoseg.records.plan import Configuration, masked_channels
 from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.intensity import (
     ChangeImages,
@@ -83,7 +83,7 @@ def compose_transforms(
         return compose_transforms_before_device(rules=rules, num_previous_labels=num_previous_labels)
     return compose_training_transforms(
         configuration.patch_size,
-        masked_channels=[channel for channel, spec in enumerate(configuration.normalization) if spec.use_mask],
+        masked_channels=masked_channels(configuration),
         mirror_axes=configuration.training.mirror_axes,
         rules=rules,
         num_previous_labels=num_previous_labels,

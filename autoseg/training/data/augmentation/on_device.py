@@ -23,7 +23,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from autoseg.networks.device_types import device_type
-from autoseg.records.plan import Configuration
+from autoseg.records.plan import Configuration, count_slices, masked_channels
 from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.intensity import MIN_RANGE, Range, draw_factor
 from autoseg.training.data.augmentation.parameters import AugmentationRules, is_dummy_2d
@@ -67,7 +67,7 @@ class DeviceAugmentation:
     num_channels: int
     """Image channels; later ones, label maps of a cascade's previous configuration, are mirrored and nothing else."""
     masked_channels: tuple[int, ...]
-    """Channels that were normalised inside the nonzero mask, and are 0 outside."""
+    """Channels of the patch itself that were normalised inside the nonzero mask, and are 0 outside."""
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch that may be mirrored."""
     kept_axes: tuple[int, ...]
@@ -170,8 +170,8 @@ def build_device_augmentation(
     """
     return DeviceAugmentation(
         rules=rules or AugmentationRules(),
-        num_channels=len(configuration.normalization),
-        masked_channels=tuple(channel for channel, spec in enumerate(configuration.normalization) if spec.use_mask),
+        num_channels=count_slices(configuration) * len(configuration.normalization),
+        masked_channels=masked_channels(configuration),
         mirror_axes=configuration.training.mirror_axes,
         kept_axes=(0,) if is_dummy_2d(configuration.patch_size) else (),
         swap=swap,

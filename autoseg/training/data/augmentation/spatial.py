@@ -95,6 +95,7 @@ def read_patch(
     *,
     image: NDArray[np.float32],
     labels: NDArray[np.int16],
+    neighbor_slices: int = 0,
 ) -> None:
     """Fill one sample of a batch from a case.
 
@@ -102,9 +103,27 @@ def read_patch(
         array: (C + 1, Z, Y, X), labels last.
         corner: Lower corner of the patch in the array, may be negative.
         matrix: Applied about the patch's centre; None: the patch is only cut out.
-        image: Overwritten, (C, *P); 0 outside the volume.
+        image: Overwritten, (C, *P), or (C * (2 N + 1), *P) with N neighbouring slices on each side, slice by slice; 0
+            outside the volume, but neighbours beyond its first or last slice are that slice again.
         labels: Overwritten, (*P); -1 outside the volume.
+        neighbor_slices: N; the patch has one slice where it is not 0.
     """
+    last, num_channels = array.shape[1] - 1, array.shape[0] - 1
+    aside = np.empty_like(labels)
+    for position, offset in enumerate(range(-neighbor_slices, neighbor_slices + 1)):
+        depth = corner[0] + offset if offset == 0 else min(max(corner[0] + offset, 0), last)
+        channels = image[position * num_channels : (position + 1) * num_channels]
+        _read_box(array, (depth, *corner[1:]), matrix, channels, labels if offset == 0 else aside)
+
+
+def _read_box(
+    array: SliceableArray,
+    corner: Triple,
+    matrix: Matrix | None,
+    image: NDArray[np.float32],
+    labels: NDArray[np.int16],
+) -> None:
+    """`read_patch` without neighbouring slices."""
     if matrix is None:
         box = cut_box(array, corner, labels.shape)
         image[...] = box[:-1]
