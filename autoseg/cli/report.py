@@ -15,10 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the HTML page and print its path."""
+    """Write the HTML page; print suspects of wrong labels and the path of the page."""
     from autoseg.cli.main import DONE
+    from autoseg.cli.suspect_table import print_suspects
     from autoseg.records.workspace import Workspace
     from autoseg.report.page.render import render_report
 
-    print(f"Report: {render_report(Workspace(arguments.workspace))}")
+    workspace = Workspace(arguments.workspace)
+    page = render_report(workspace)
+    print_suspects(workspace)
+    print(f"Report: {page}")
     return DONE

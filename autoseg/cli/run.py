@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.options import choose_workers
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
+    from autoseg.cli.suspect_table import print_suspects
     from autoseg.cli.terminal import progress_bar
     from autoseg.imaging.formats.volume import length_unit
     from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, request_trials, run_pipeline
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     Console().print(candidate_table(selection))
     for reason in selection.reasons:
         print(reason)
+    print_suspects(workspace)
     print(f"Report: {workspace.report}")
     print(f"Next: {format_command('autoseg-predict', '-m', workspace.root, '-i', 'IMAGES', '-o', 'OUTPUT')}")
     for failure in failures:

@@ -79,6 +79,7 @@ def _select(arguments: argparse.Namespace) -> "Selection":
     from rich.console import Console
 
     from autoseg.cli.options import choose_workers
+    from autoseg.cli.suspect_table import print_suspects
     from autoseg.cli.terminal import progress_bar
     from autoseg.locks import warn_of_writers
     from autoseg.networks.devices import keep_freed_memory
@@ -106,6 +107,7 @@ def _select(arguments: argparse.Namespace) -> "Selection":
     Console().print(candidate_table(selection))
     for reason in selection.reasons:
         print(reason)
+    print_suspects(workspace)
     print(f"Written: {workspace.selection}")
     return selection
 

@@ -57,6 +57,16 @@ class Workspace:
         return self.root / "confidence.json"
 
     @property
+    def suspects(self) -> Path:
+        """File of the Suspects among the validation cases of the selected model."""
+        return self.root / "suspects.json"
+
+    @property
+    def suspects_table(self) -> Path:
+        """The same as a table, CSV."""
+        return self.root / "suspects.csv"
+
+    @property
     def report(self) -> Path:
         """File of the HTML report."""
         return self.root / "report.html"

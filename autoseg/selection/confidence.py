@@ -10,7 +10,7 @@ learnt from: for new images there are several networks, for held-out ones there 
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
@@ -62,6 +62,8 @@ class ConfidenceOutcome:
     """None: nothing could be learnt."""
     report: ConfidenceReport | None
     reasons: tuple[str, ...]
+    promised: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Overlap that the probabilities promise, by held-out case and label that is predicted there."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,13 @@ def learn_confidence(
         Confidence(temperatures=learnt.temperatures, expected_dice=models),
         ConfidenceReport(calibration=learnt.errors, agreement=agreement, cases=held_out),
         (learnt.reason, *(label.reason for label in labels if label.reason), *describe_unlearnt(labels)),
+        {case.case: _promised_overlaps(case, foreground_names(run.plan.encoding)) for case in measured},
     )
+
+
+def _promised_overlaps(case: _Measured, names: Sequence[str]) -> dict[str, float]:
+    overlaps = zip(names, case.measurements[:, 0].tolist(), strict=True)
+    return {name: overlap for name, overlap in overlaps if np.isfinite(overlap)}
 
 
 def write_report(outcome: ConfidenceOutcome, workspace: Workspace) -> None:

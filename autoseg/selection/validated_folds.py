@@ -3,14 +3,17 @@
 Tested in tests/stages/test_select.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autoseg.errors import UsageError
 from autoseg.inference.files.label_maps import find_label_maps
+from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
+from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record
 from autoseg.records.plan import Splits
+from autoseg.records.selection import Names
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.postprocessing import CaseMapFiles
@@ -83,3 +86,24 @@ def find_validation_maps(run: ValidationRun, folds: Sequence[ValidatedFold]) -> 
                 )
             found.append(CaseMapFiles(prediction, run.dataset_folder, reference))
     return found
+
+
+def name_short_trainings(
+    workspace: Workspace, winner: Names, singles: Mapping[str, Sequence[ValidatedFold]]
+) -> list[str]:
+    """A sentence that the choice means little if trainings behind it were too short to learn; else none."""
+    short = []
+    for configuration in winner:
+        for fold in singles[configuration]:
+            record = workspace.fold(configuration, fold.fold) / "checkpoint_final.json"
+            if not record.exists():
+                continue
+            checkpoint = read_record(Checkpoint, record)
+            if not checkpoint.imported_from and unlearned_labels(fold.evaluation, checkpoint.step):
+                short.append(f"{configuration}, fold {fold.fold} ({checkpoint.step} steps)")
+    if not short:
+        return []
+    return [
+        f"This choice means little: a label has Dice below {LEARNED_DICE:g} after too short a training of "
+        f"{'; '.join(short)}. Train again with more time, then select again."
+    ]

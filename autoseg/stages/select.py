@@ -22,7 +22,6 @@ from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
 from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
 from autoseg.locks import lock
 from autoseg.metrics.bootstrap import bootstrap_interval
-from autoseg.metrics.learning import LEARNED_DICE, unlearned_labels
 from autoseg.networks.devices import choose_device
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import write_provenance
@@ -40,10 +39,12 @@ from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_p
 from autoseg.selection.label_decision import TriedDecision, try_expected_dice
 from autoseg.selection.postprocessing import tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
+from autoseg.selection.suspects import find_suspects, write_suspects
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.validated_folds import (
     ALL_CASES_FOLD,
     find_validation_maps,
+    name_short_trainings,
     read_validated_folds,
 )
 from autoseg.selection.verdicts import dice_table, rank_candidates
@@ -101,8 +102,9 @@ def select_model(
     reasons, not as errors. Without any validated
     fold (for example with only fold `all`) there is no score, no post-processing and no evaluation.json.
 
-    Writes selection.json, evaluation.json and confidence.json, label maps of pairs in models/ensembles, and label maps
-    of other thresholds in the folders of the folds. Label maps are not made again as long as the weights stay the same.
+    Writes selection.json, evaluation.json, confidence.json, suspects.json and suspects.csv, label maps of pairs in
+    models/ensembles, and label maps of other thresholds in the folders of the folds. Label maps are not made again as
+    long as the weights stay the same.
 
     Args:
         workspace: Workspace with a plan and at least one trained fold; for pairs also with preprocessed cases.
@@ -170,6 +172,7 @@ def _select(
     learnt = ConfidenceOutcome(None, None, ())
     if options.confidence:
         learnt = learn_confidence(run, winner, swept.folds, evaluation.cases, thresholds, bar)
+    suspects = find_suspects(plan, maps, evaluation.cases, learnt.promised, bar)
     selection = Selection(
         configurations=winner,
         member_weights=weights,
@@ -183,7 +186,7 @@ def _select(
         interval=_interval(evaluation),
         candidates=candidates,
         reasons=(
-            *_name_short_trainings(workspace, winner, singles),
+            *name_short_trainings(workspace, winner, singles),
             *reasons,
             *no_pairs,
             *remarks,
@@ -199,6 +202,7 @@ def _select(
     missing = tuple(case for fold in validated[winner] for case in fold.evaluation.missing_predictions)
     write_record(evaluation.model_copy(update={"missing_predictions": missing}), workspace.evaluation)
     write_report(learnt, workspace)
+    write_suspects(suspects, workspace)
     write_record(selection, workspace.selection)
     write_provenance(workspace.provenance("select"), workspace, device=str(run.device))
     return selection
@@ -287,27 +291,6 @@ def _hash_weights(workspace: Workspace, plan: Plan, names: Names, folds: Sequenc
     return hash_trainings(workspace, dict.fromkeys(steps), folds)
 
 
-def _name_short_trainings(
-    workspace: Workspace, winner: Names, singles: Mapping[str, Sequence[ValidatedFold]]
-) -> list[str]:
-    """A sentence that the choice means little if trainings behind it were too short to learn; else none."""
-    short = []
-    for configuration in winner:
-        for fold in singles[configuration]:
-            record = workspace.fold(configuration, fold.fold) / "checkpoint_final.json"
-            if not record.exists():
-                continue
-            checkpoint = read_record(Checkpoint, record)
-            if not checkpoint.imported_from and unlearned_labels(fold.evaluation, checkpoint.step):
-                short.append(f"{configuration}, fold {fold.fold} ({checkpoint.step} steps)")
-    if not short:
-        return []
-    return [
-        f"This choice means little: a label has Dice below {LEARNED_DICE:g} after too short a training of "
-        f"{'; '.join(short)}. Train again with more time, then select again."
-    ]
-
-
 def _interval(evaluation: Evaluation) -> Interval | None:
     """Interval of the mean foreground Dice; computed from the cases if the evaluation has none."""
     if evaluation.mean_foreground_dice_interval is not None:
@@ -391,8 +374,8 @@ def _select_unscored(
         reasons=tuple(reasons),
         weights=_hash_weights(workspace, plan, best.configurations, best.folds),
     )
-    for earlier in (workspace.evaluation, workspace.confidence):  # they would contradict this selection
-        earlier.unlink(missing_ok=True)
+    for earlier in (workspace.evaluation, workspace.confidence, workspace.suspects, workspace.suspects_table):
+        earlier.unlink(missing_ok=True)  # they would contradict this selection
     write_record(selection, workspace.selection)
     write_provenance(workspace.provenance("select"), workspace)
     return selection

@@ -22,6 +22,7 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.fingerprint import Fingerprint, data_hash
 from autoseg.records.plan import Plan, Split, Splits, model_hash
 from autoseg.records.selection import KeepLargestComponent, Selection
+from autoseg.records.suspects import Suspects
 from autoseg.records.workspace import Workspace
 from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select
@@ -126,6 +127,8 @@ def test_the_best_over_all_cases_of_all_folds_is_chosen(run):
     evaluation = read_record(Evaluation, run.workspace.evaluation)
     assert evaluation.mean_foreground_dice == selection.mean_foreground_dice
     assert [case.case for case in evaluation.cases] == ["a", "b"]
+    assert read_record(Suspects, run.workspace.suspects) == Suspects(num_cases=0, suspects=())  # too few cases
+    assert run.workspace.suspects_table.exists()
 
 
 def test_cases_are_worked_on_by_as_many_threads_as_memory_has_room_for(run, caplog):

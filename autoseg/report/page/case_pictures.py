@@ -78,6 +78,8 @@ class CaseCard:
     """None for 2D images."""
     images: tuple[SliceImage, ...]
     """Slices through the middle of the foreground."""
+    words: str = ""
+    """What there is to see."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,21 @@ def choose_cases(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
 def show_validation_cases(
     validation: PooledFolds, description: DatasetDescription, folder: Path, window: Window | None = None
 ) -> tuple[list[CaseCard], list[str]]:
-    """Cards of the worst, median and best cases, read one at a time, and a sentence for each that cannot be shown.
+    """Cards of the worst, median and best cases; see `show_cases`."""
+    return show_cases(choose_cases(validation.evaluation), validation, description, folder, window)
+
+
+def show_cases(
+    chosen: Sequence[tuple[str, CaseScores]],
+    validation: PooledFolds,
+    description: DatasetDescription,
+    folder: Path,
+    window: Window | None = None,
+) -> tuple[list[CaseCard], list[str]]:
+    """Cards of validation cases, read one at a time, and a sentence for each that cannot be shown.
 
     Args:
+        chosen: Rank and scores of each case.
         validation: Validated folds of the configuration to show.
         description: Dataset with the files of its cases.
         folder: Folder of the dataset.
@@ -115,7 +129,7 @@ def show_validation_cases(
     """
     files = {case.case: case for case in description.cases}
     cards, notes = [], []
-    for rank, scores in choose_cases(validation.evaluation):
+    for rank, scores in chosen:
         prediction = _find_label_map(validation.folders[scores.case], scores.case)
         if prediction is None or scores.case not in files:
             notes.append(f"{scores.case} cannot be shown: its predicted label map or its image is missing.")

@@ -18,6 +18,7 @@ from autoseg.records.files import Record, read_record, write_text
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Plan, Splits
 from autoseg.records.selection import Selection
+from autoseg.records.suspects import Suspects
 from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.trials import Trials
 from autoseg.records.workspace import Workspace
@@ -33,6 +34,7 @@ from autoseg.report.page.sections import (
     render_training,
     render_versions,
 )
+from autoseg.report.page.suspects import render_suspects
 from autoseg.report.page.templates import render_template
 from autoseg.report.page.trials_section import render_trials
 from autoseg.report.page.validation import (
@@ -50,7 +52,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 
 def render_report(workspace: Workspace) -> Path:
-    """Write report.html: dataset, plan with reasons, curves, results, cases, calibration, selection, versions.
+    """Write report.html: dataset, plan with reasons, curves, results, cases, suspects, calibration, selection and more.
 
     Sections whose files do not exist yet are left out, so a planned workspace shows its dataset and plan. Folds of an
     earlier plan or of earlier data are named, and neither their results nor a selection of them is shown, nor one of
@@ -92,6 +94,7 @@ def render_report(workspace: Workspace) -> Path:
         training=render_training(read_histories(workspace)),
         results=render_results(selection, selected, validations, unit) if validations or selected else None,
         cases=_render_cases(workspace, description, _shown(selection, validations), choose_window(plan)),
+        suspects=_render_suspects(workspace, description, selection, validations, choose_window(plan)),
         calibration=_render_calibration(workspace, _members(selection, validations)),
         confidence=_render_confidence(workspace, selection),
         selection=render_selection(selection) if selection is not None else None,
@@ -150,6 +153,21 @@ def _render_cases(
         notes=notes,
         cards=cards,
     )
+
+
+def _render_suspects(
+    workspace: Workspace,
+    description: DatasetDescription | None,
+    selection: Selection | None,
+    validations: list[PooledFolds],
+    window: Window | None,
+) -> Markup | None:
+    """Cases whose references may be wrong; None without a selection, or with one that did not look for them."""
+    found = _read_if_exists(Suspects, workspace.suspects)
+    shown = _shown(selection, validations)
+    if selection is None or description is None or found is None or not shown:
+        return None
+    return render_suspects(found, shown[0], description, workspace.dataset_folder(description.folder), window)
 
 
 def _render_confidence(workspace: Workspace, selection: Selection | None) -> Markup | None:
