@@ -132,8 +132,8 @@ def _moves(pair: MapPair) -> Tried:
     offsets = [round(float(there.mean() - here.mean())) for here, there in zip(pair.places, predicted, strict=True)]
     if any(offsets):
         places = [axis + offset for axis, offset in zip(pair.places, offsets, strict=True)]
-        told = ", ".join(str(-offset) for offset in offsets)
-        words = f"the reference is shifted by ({told}) voxels (z, y, x)"
+        offsets_text = ", ".join(str(-offset) for offset in offsets)
+        words = f"the reference is shifted by ({offsets_text}) voxels (z, y, x)"
         yield "shifted", words, pair.measure(pair.count(places, pair.values))
 
 

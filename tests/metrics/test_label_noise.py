@@ -22,11 +22,11 @@ def test_residuals_are_compared_with_their_median_and_its_absolute_deviation():
     dice = np.array([0.6, 0.75, 0.8, 0.9, 0.95, 0.2, 0.85])
     promised = np.array([0.7, 0.9, 0.85, 0.9, 0.95, 0.92, 0.97])
     cases = [make_case(str(number), value) for number, value in enumerate(dice)]
-    told = {str(number): {"liver": value} for number, value in enumerate(promised)}
+    promises = {str(number): {"liver": value} for number, value in enumerate(promised)}
     residuals = logit(dice) - logit(promised)
     middle = np.median(residuals)
     spread = max(1.4826 * np.median(np.abs(residuals - middle)), MIN_SPREAD)
-    found = measure_deviations(cases, told)
+    found = measure_deviations(cases, promises)
     assert [one.deviation for one in found] == pytest.approx(np.maximum((middle - residuals) / spread, 0))
     assert logit(np.array([one.expected_dice for one in found])) == pytest.approx(middle + logit(promised))
     assert max(found, key=lambda one: one.deviation).case == "5"
