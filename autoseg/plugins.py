@@ -8,12 +8,13 @@ autoseg's own planners are found in the same way. A package adds one by naming i
 A function `architectures(budget)` beside it, in the same module, says which kinds of networks it may plan, so that
 only their speed is measured. `autoseg.testing.planner_violations` checks both. A function
 `candidates(name, plan, trial_seconds)` says what is tried where the user asks for trials, and
-`tried_architectures(budget)` which kinds of networks these may have, if they are others.
+`tried_architectures(budget)` which kinds of networks these may have, if they are others. A function
+`external_networks(budget)` names networks of other packages, which are then measured before the planner is asked.
 """
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import get_args
 
@@ -117,6 +118,21 @@ def find_architectures(planner: Planner, budget: Budget) -> tuple[Architecture, 
     declare = getattr(sys.modules.get(planner.__module__), "architectures", None)
     declared = every if declare is None else declare(budget)
     return tuple(name for name in every if name in declared)
+
+
+def find_external_networks(planner: Planner, budget: Budget) -> tuple[tuple[str, Mapping[str, str]], ...]:
+    """Networks of other packages that a planner wants to plan, each with the network's own settings.
+
+    Args:
+        planner: A planner's function; `external_networks(budget)` in its module names them. None, where there is no
+            such function.
+        budget: With a model to start from: none, their costs are known.
+
+    Raises:
+        PlanningError: If the planner's options name none.
+    """
+    declare = getattr(sys.modules.get(planner.__module__), "external_networks", None)
+    return () if declare is None or budget.like is not None else tuple(declare(budget))
 
 
 def _installed() -> dict[str, dict[str, EntryPoint]]:

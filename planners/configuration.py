@@ -129,7 +129,7 @@ class ConfigurationPlanner:
         patch, base_features, batch_size = self._fit_time() if is_limited(budget) else self._fit_memory()
         topology = patch.value
         network = self.plan_network(topology, base_features.value)
-        levels = describe_levels(topology, context.preset.max_levels)
+        levels = describe_levels(topology, context.preset.depth(self.dimensions))
         if self.adopted is not None and budget.like is not None:
             levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
@@ -222,7 +222,8 @@ class ConfigurationPlanner:
             BudgetError: If no patch fits the memory.
             PlanningError: If the user's own patch does not fit.
         """
-        reference, memory, max_levels = self._reference, self.context.memory_gigabytes, self.context.preset.max_levels
+        reference, memory = self._reference, self.context.memory_gigabytes
+        depth = self.context.preset.depth(self.dimensions)
         asked, budget = self._asked_patch, self.context.budget
         if self.adopted is not None and budget.like is not None:
             topology = adopt_topology(self.adopted.network, asked or self.adopted.patch_size)
@@ -230,9 +231,9 @@ class ConfigurationPlanner:
                 return Decided(topology, f"That of {budget.like.model}.")
             return Decided(topology, explain_asked_patch(asked, topology.patch_size))
         if asked is not None:
-            topology = take_patch(asked, self.spacing.value, reference, memory, self._count_elements, max_levels)
+            topology = take_patch(asked, self.spacing.value, reference, memory, self._count_elements, depth)
             return Decided(topology, explain_asked_patch(asked, topology.patch_size))
-        topology = fit_patch(self.spacing.value, self.median_shape, reference, memory, self._count_elements, max_levels)
+        topology = fit_patch(self.spacing.value, self.median_shape, reference, memory, self._count_elements, depth)
         reason = explain_patch(topology.patch_size, self.median_shape, memory)
         if budget.overrides.batch_size is not None:
             reason += f" The requested batch of {budget.overrides.batch_size} has to fit, too."
@@ -358,7 +359,7 @@ class ConfigurationPlanner:
         if budget.overrides.batch_size is None:
             batches = list(smaller_batches(batches[0], self.dimensions))
         is_free = self._asked_patch is None and self.adopted is None
-        grid = self.spacing.value, self.median_shape, preset.max_levels
+        grid = self.spacing.value, self.median_shape, preset.depth(self.dimensions)
         if is_free and self._suits_small_patches:
             yield from list_sizes_of_slices(patch, widths, batches, *grid)
             return

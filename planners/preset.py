@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
@@ -14,7 +14,7 @@ from autoseg.records.network import NetworkSpec
 from planners.rules import Decided
 from planners.rules.memory import MemoryReference
 from planners.rules.speed import MIN_STEPS, WANTED_STEPS
-from planners.rules.topology import Topology
+from planners.rules.topology import Depth, FixedLevels, Topology
 
 NetworkPlanner = Callable[[Topology, int, int, int], NetworkSpec]
 """(topology, base features, input channels, output channels) -> the network; a wider one has more base features."""
@@ -38,6 +38,8 @@ class Preset:
     plan_network: NetworkPlanner
     max_levels: int | None = None
     """Largest number of levels of the network; None: as many as the patch allows."""
+    fixed_levels: Mapping[int, FixedLevels] = field(default_factory=dict)
+    """Levels by dimension, where the network's package has decided them."""
     max_batch: Mapping[int, int] | None = None
     """Cap by dimension; None: nnU-Net's rule, which has none."""
     wanted_steps: int = WANTED_STEPS
@@ -46,6 +48,10 @@ class Preset:
     """With limited time batch and patch shrink until the narrowest network gets so many."""
     initial_weights: Decided[EncoderName] | None = None
     """Published weights that the encoder starts from; None: freshly drawn ones."""
+
+    def depth(self, dimensions: int) -> Depth:
+        """How deep the network is."""
+        return self.fixed_levels.get(dimensions, self.max_levels)
 
     def choose_memory(self, budget: Budget) -> Decided[float]:
         """Gigabytes to plan for: what was asked for, at most what the device has, else the preset's own."""

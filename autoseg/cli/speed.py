@@ -102,13 +102,14 @@ def add_speed(
     if budget.device != "cpu" and budget.time_per_fold_seconds is None and budget.latency_seconds is None:
         return budget
     has_trials = options.trial_seconds is not None
-    architectures = find_architectures(find_planner(options.planner), budget)
+    architectures: Sequence[Architecture] = find_architectures(find_planner(options.planner), budget)
     if has_trials:
         installed = budget.model_copy(update={"installed_weights": find_installed_weights()})
         architectures = find_tried_architectures(options.planner, installed)
+    architectures = [name for name in architectures if ARCHITECTURES[name].build_small is not None]
     earlier = None if arguments.measure_again else _earlier_budget(arguments, of_trials=has_trials)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
-    found_later = {"throughput": (), "installed_weights": ()}
+    found_later = {"throughput": (), "installed_weights": (), "external_networks": ()}
     is_same = earlier is not None and earlier.model_copy(update=found_later) == budget and known >= set(architectures)
     if (
         earlier is not None
@@ -117,6 +118,8 @@ def add_speed(
     ):
         logger.info("keeping the speed measured for the earlier plan (--measure-again measures it again)")
         return earlier
+    if not architectures:  # other packages' networks, each of which is measured by itself
+        return budget
     if not device.is_here:
         logger.info("there is no GPU here that can be measured: its speed is assumed")
         return budget

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from autoseg.costs.efficientnet import list_efficientnet_unet
+from autoseg.costs.external import list_external
 from autoseg.costs.operations import Operation, convolution_block, head
 from autoseg.costs.parts import residual_block, unet_decoder, unet_operations
 from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
@@ -159,8 +160,9 @@ class ArchitectureDescription:
     """Multiply-accumulates per second compared with a plain U-Net, where only that was measured."""
     list_operations: Callable[[NetworkSpec, Sequence[Sizes]], Iterable[Operation]]
     """(network, shape of each level) -> operations in forward order, for one sample."""
-    build_small: Callable[[Literal[2, 3], int], NetworkSpec]
-    """(dimensions, base features) -> the network that the speed of a device is measured with, one input channel."""
+    build_small: Callable[[Literal[2, 3], int], NetworkSpec] | None
+    """(dimensions, base features) -> the network that the speed of a device is measured with, one input channel. None:
+    each of its networks is measured by itself, when it is planned."""
     dimensions: tuple[Literal[2, 3], ...] = (2, 3)
     """Numbers of axes that it exists for."""
     encoder_rate: float = 1.0
@@ -174,6 +176,8 @@ class ArchitectureDescription:
         parts = [f"{name} {value}" for name, value in chosen.items() if value != NETWORK_PARTS[name]]
         if parts:
             return f"U-Net with {', '.join(parts)}"
+        if network.network_name:
+            return f"{network.network_name} of {network.network_package}"
         width = self.width_names.get(network.features[0])
         return self.words if width is None else f"{self.words} {width}"
 
@@ -262,6 +266,12 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
             build_small=_small_efficientnet_unet,
             dimensions=(2,),
             encoder_rate=0.1,
+        ),
+        "external": ArchitectureDescription(
+            words="network of another package",
+            relative_speed=0.5,  # unknown where it was not measured; few are as fast as a plain U-Net
+            list_operations=list_external,
+            build_small=None,
         ),
     }
 )

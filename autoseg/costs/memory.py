@@ -67,7 +67,7 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
 
     Every convolution, transposed convolution and linear layer counts, each shortcut of a residual block that is more
     than the identity once, and the full-resolution segmentation head; deeper heads, normalisation and activations do
-    not.
+    not. Of a network of another package everything counts that it keeps for the backward pass.
 
     Args:
         network: Any architecture.
@@ -79,7 +79,7 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
         nnU-Net v2 (Isensee et al., Nature Methods 2021), planning of the plain and of the residual-encoder U-Net, as
         published. Ours for other networks.
     """
-    counted = (WITH_WEIGHTS | {"shortcut"}) - {"head"}
+    counted = (WITH_WEIGHTS | {"shortcut", "measured"}) - {"head"}
     operations = list_operations(network, patch_size)
     features = sum(operation.elements for operation in operations if operation.kind in counted)
     return features + output_channels * math.prod(patch_size)

@@ -13,14 +13,15 @@ from autoseg.records.network import NetworkSpec
 Kind = Literal[
     "convolution", "transposed", "depthwise", "linear", "head",
     "norm", "layer_norm", "max_pool", "average_pool", "shortcut", "shift", "interpolate", "join", "padding",
-    "activation", "attention",
+    "activation", "attention", "measured",
 ]  # fmt: skip
 """transposed: kernel equal to stride. head: 1 x 1 convolution to logits. norm: over space. layer_norm: over feature
 maps. average_pool: on a shortcut, before its projection, or over all voxels. shortcut: average pooling that is the
 whole shortcut. shift: along one axis, by group of feature maps. join: sum, product or concatenation of tensors.
 attention: scores of every voxel with `kernel_voxels` voxels, and sums by them. padding: a copy with zeros around it;
 its voxels are those of the copy. activation: one that keeps its input and makes a tensor that is kept, too. Others
-are not listed: they take the place of their input, or like the GELU keep it and make a tensor that is not kept."""
+are not listed: they take the place of their input, or like the GELU keep it and make a tensor that is not kept.
+measured: a share of what was counted on a whole network."""
 
 WITH_WEIGHTS = frozenset({"convolution", "transposed", "depthwise", "linear", "head"})
 
@@ -42,6 +43,10 @@ class Operation:
     """Whether the output stays in memory for the backward pass: the next operation, or its activation, needs it."""
     repeated: bool = False
     """Whether the weights are those of an operation before it."""
+    measured_macs: int = 0
+    """measured: its multiply-accumulates."""
+    measured_parameters: int = 0
+    """measured: its parameters."""
 
     @property
     def macs(self) -> int:
@@ -49,7 +54,7 @@ class Operation:
         if self.kind == "attention":  # scores, and sums of values
             return 2 * self.voxels * self.kernel_voxels * self.outputs
         if self.kind not in WITH_WEIGHTS:
-            return 0
+            return self.measured_macs
         taps = 1 if self.kind == "transposed" else self.kernel_voxels
         return self.voxels * taps * self.inputs * self.outputs
 
@@ -61,7 +66,7 @@ class Operation:
         if self.kind in ("norm", "layer_norm"):
             return 2 * self.outputs
         if self.kind not in WITH_WEIGHTS:
-            return 0
+            return self.measured_parameters
         return self.inputs * self.outputs * self.kernel_voxels + (self.outputs if self.bias else 0)
 
     @property

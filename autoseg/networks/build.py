@@ -1,6 +1,7 @@
 """The one place where a NetworkSpec becomes a network."""
 
 from autoseg.networks.efficientnet import efficientnet_decoder_levels, efficientnet_levels
+from autoseg.networks.external import ExternalModule, build_external
 from autoseg.networks.parts.levels import convolution_levels, decoder_levels
 from autoseg.networks.parts.nested import NestedDecoder
 from autoseg.networks.residual import residual_levels
@@ -9,7 +10,7 @@ from autoseg.networks.unext import unext_decoder_levels, unext_encoder_levels
 from autoseg.records.network import NetworkSpec
 
 
-def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet:
+def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | ExternalModule:
     """Build a network with freshly drawn weights (torch's global generator), on torch's default device.
 
     Args:
@@ -19,7 +20,12 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet:
     Returns:
         A module (B, C, *S) -> logits (B, K, *S); with `deep_supervision`, if the spec has it too, in training mode a
         list of logits, full resolution first, one per decoder level. The parameters do not depend on the argument.
+
+    Raises:
+        UsageError: If the package of an external network is not installed, or does not build it.
     """
+    if spec.architecture == "external":
+        return build_external(spec, deep_supervision=deep_supervision)
     encoder, decoder = _build_halves(spec)
     return UNet(spec, encoder, decoder, deep_supervision=deep_supervision)
 
@@ -36,3 +42,5 @@ def _build_halves(spec: NetworkSpec) -> tuple[Encoder, Decoder | NestedDecoder]:
             return Encoder(unext_encoder_levels(spec)), Decoder(spec, unext_decoder_levels(spec))
         case "efficientnet_unet":
             return Encoder(efficientnet_levels(spec)), Decoder(spec, efficientnet_decoder_levels(spec))
+        case "external":
+            raise ValueError(f"{spec.network_name} is not made of an encoder and a decoder")

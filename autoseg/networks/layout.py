@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from autoseg.networks.device_types import device_type
+from autoseg.networks.external import ExternalModule
 from autoseg.records.network import NetworkSpec
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -44,8 +45,13 @@ def choose_layout(dimensions: int, normalization: Normalization, device: torch.d
 
 
 def place_network(network: Network, spec: NetworkSpec, device: torch.device) -> Network:
-    """Bring a network to a device, in its layout there; it is changed in place, and returned."""
+    """Bring a network to a device, in its layout there; it is changed in place, and returned.
+
+    Networks of other packages stay in the ordinary layout, which their code may count on.
+    """
     layout = choose_layout(spec.dimensions, spec.normalization, device)
+    if isinstance(network, ExternalModule):
+        layout = torch.contiguous_format
     # the overloads of Module.to do not know layouts without a positional dtype
     placed: Network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return placed

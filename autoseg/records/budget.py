@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from autoseg.records.case import Triple
 from autoseg.records.encoders import EncoderName
+from autoseg.records.external import ExternalNetwork, NetworkCosts
 from autoseg.records.files import Record
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
 
@@ -53,6 +54,25 @@ class MeasuredThroughput(Record):
     """What `autoseg doctor --measure-speed FILE` writes."""
 
     throughput: tuple[Throughput, ...]
+
+
+class NetworkToMeasure(Record):
+    """What a process is asked that counts the costs of a network of another package."""
+
+    network: NetworkSpec
+    patch_sizes: tuple[Sizes, ...]
+    """Patches that it is counted on, from small to large."""
+    device: DeviceName | None
+    """Where its steps are timed; None: nowhere."""
+    timed_patch_size: Sizes
+
+
+class MeasuredNetwork(Record):
+    """What that process answers."""
+
+    costs: NetworkCosts
+    throughput: Throughput | None = None
+    """None: not timed, or there is no such device here."""
 
 
 class MeasuredMachine(Record):
@@ -159,3 +179,5 @@ class Budget(Record):
     """Start from this model."""
     installed_weights: tuple[EncoderName, ...] = Field(default=(), exclude_if=lambda value: value == ())
     """Published weights of encoders that are installed where the plan is made."""
+    external_networks: tuple[ExternalNetwork, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    """Networks of other packages that the planner was asked for, with what was counted on them."""

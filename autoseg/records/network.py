@@ -8,9 +8,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from autoseg.records.detection import DetectionSpec
 from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
+from autoseg.records.external import NetworkCosts
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
-Architecture = Literal["unet", "residual_unet", "unext", "efficientnet_unet"]
+Architecture = Literal["unet", "residual_unet", "unext", "efficientnet_unet", "external"]
 
 Block = Literal[
     "plain", "residual", "recurrent", "dense", "inception", "multires", "separable", "factorized", "mednext"
@@ -85,6 +86,14 @@ class NetworkSpec(Record):
     """unet: `plain` adds nothing."""
     detection: DetectionSpec | None = Field(default=None, exclude_if=lambda value: value is None)
     """Objects one by one, from a feature pyramid over the encoder in place of the decoder; None: logits of voxels."""
+    network_name: str = Field(default="", exclude_if=lambda value: value == "")
+    """external: name of the entry point in the group `autoseg.networks`, and what may follow it after a colon."""
+    network_package: str = Field(default="", exclude_if=lambda value: value == "")
+    """external: names of the distributions that it needs, as pip takes them."""
+    network_options: dict[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """external: the network's own settings."""
+    costs: NetworkCosts | None = Field(default=None, exclude_if=lambda value: value is None)
+    """external: what was counted on it when the plan was made; None: not counted yet."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -136,6 +145,8 @@ _OPTIONS: Mapping[str, tuple[bool | int | str, tuple[Architecture, ...], str]] =
     {
         "token_levels": (0, ("unext",), "only unext has token levels"),
         "full_resolution_skip": (False, ("unext",), "only unext can do without this skip"),
+        "network_name": ("", ("external",), "only networks of other packages have names"),
+        "network_package": ("", ("external",), "only networks of other packages have names"),
         **{name: (nothing, ("unet",), "only unet has parts to choose from") for name, nothing in NETWORK_PARTS.items()},
     }
 )
@@ -189,6 +200,12 @@ def _find_unext_faults(network: NetworkSpec) -> Iterator[FieldFault]:
             yield (name,), f"{blocks}, expected one block per level in unext"
 
 
+def _find_external_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    for name in ("network_name", "network_package"):
+        if not getattr(network, name):
+            yield (name,), "is empty, expected that of a network of another package"
+
+
 def _find_efficientnet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
     levels, most = len(network.features), len(EFFICIENTNET_LEVELS)
     if network.dimensions != 2:
@@ -206,7 +223,12 @@ def _find_efficientnet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
 
 
 _EXPECTATIONS: Mapping[Architecture, Callable[[NetworkSpec], Iterator[FieldFault]]] = MappingProxyType(
-    {"unet": _find_unet_faults, "unext": _find_unext_faults, "efficientnet_unet": _find_efficientnet_faults}
+    {
+        "unet": _find_unet_faults,
+        "unext": _find_unext_faults,
+        "efficientnet_unet": _find_efficientnet_faults,
+        "external": _find_external_faults,
+    }
 )
 """What an architecture expects of its fields beyond what all do."""
 

@@ -157,6 +157,8 @@ def _find_axis_faults(configuration: Configuration) -> Iterator[FieldFault]:
             yield (name,), f"{values}, expected {dimensions} numbers because the network is {dimensions}D"
     if configuration.neighbor_slices and dimensions != 2:
         yield ("neighbor_slices",), f"{configuration.neighbor_slices}, expected 0: a 3D network sees all slices"
+    if configuration.network.architecture == "external" and configuration.network.costs is None:
+        yield ("network", "costs"), "is missing, expected what was counted on the network; plan again"
     axes = configuration.training.mirror_axes
     if len(set(axes)) != len(axes) or any(axis >= dimensions for axis in axes):
         yield ("training", "mirror_axes"), f"{axes}, expected different axes from 0 to {dimensions - 1}"

@@ -21,6 +21,7 @@ from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
 from autoseg.stages.plan_detection import detect_objects, refuse_impossible
+from autoseg.stages.measure import measure_networks
 from autoseg.system import find_installed_weights
 from autoseg.text import format_sizes
 
@@ -48,7 +49,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
         The plan. Equal input gives an equal plan.
 
     Raises:
-        UsageError: If no such planner is installed, or several are.
+        UsageError: If no such planner, or not the network of another package that it was asked for, is installed.
         PlanningError: If nothing fits data and budget, the planner does not give a valid plan, or its plan does not
             keep what the user decided; names the option.
     """
@@ -58,7 +59,9 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     if target == "mask_rcnn":
         refuse_impossible(fingerprint)
     budget = add_installed_weights(fingerprint, budget, planner)
-    made = _ask(planner, encode_target(fingerprint, target), budget)
+    encoded = encode_target(fingerprint, target)
+    budget = measure_networks(encoded, budget, planner)
+    made = _ask(planner, encoded, budget)
     _check_not_empty(made, f"the planner '{planner}'")
     check_asked_axes(made, budget.overrides.mirror_axes)
     ignored = [*find_ignored_options(made, budget), *find_ignored_model(made, budget)]

@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 
 from autoseg.costs.architectures import ARCHITECTURES, forward_macs, list_operations
-from autoseg.errors import TrainingError
+from autoseg.errors import TrainingError, UsageError
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory, release_cached_memory
 from autoseg.networks.threads import choose_threads
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.network import Architecture, NormalizationSpec, ResamplingSpec, Sizes
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec, count_slices
+from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers
@@ -99,8 +99,36 @@ def measure_training_speed(
     device = choose_device(device_name)
     dimensions: tuple[Literal[2, 3], ...] = (3, 2)
     for architecture, number, features in itertools.product(architectures, dimensions, MEASURED_FEATURES):
-        if number in ARCHITECTURES[architecture].dimensions:
+        if number in ARCHITECTURES[architecture].dimensions and ARCHITECTURES[architecture].build_small is not None:
             yield _measure(measured_configuration(number, features, architecture), device)
+
+
+def time_network(network: NetworkSpec, patch_size: Sizes, device_name: str) -> Throughput | None:
+    """Time steps and predictions of a network that `build_small` does not make.
+
+    Args:
+        network: Its costs are known.
+        patch_size: Voxels.
+        device_name: cpu, cuda, mps or xpu.
+
+    Returns:
+        Its speed; None where no such device is here, or its memory is too small.
+    """
+    usual = measured_configuration(network.dimensions, MEASURED_FEATURES[0])
+    changes = {"output_channels": len(NOISE_ENCODING.heads)}
+    configuration = usual.model_copy(
+        update={"network": network.model_copy(update=changes), "patch_size": patch_size, "batch_size": 2}
+    )
+    try:
+        device = choose_device(device_name)
+    except UsageError:
+        return None
+    try:
+        return _measure(configuration, device)
+    except (MemoryError, RuntimeError, TrainingError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def measure_step(configuration: Configuration, encoding: LabelEncoding, device_name: str) -> float | None:
@@ -196,8 +224,10 @@ def split_time(small: tuple[int, float], large: tuple[int, float]) -> tuple[floa
 
 
 def _time_large(configuration: Configuration, device: torch.device) -> _Timed | None:
-    """A large patch of the same network; None where the GPU's memory is too small for it."""
+    """A large patch of the same network; None where it takes no such patch or the GPU's memory is too small for it."""
     dimensions = configuration.network.dimensions
+    if not _takes(configuration.network, LARGE_PATCHES[dimensions]):
+        return None
     changes = {"patch_size": LARGE_PATCHES[dimensions], "batch_size": LARGE_BATCHES[dimensions]}
     try:
         return _time(configuration.model_copy(update=changes), device, LARGE_BATCHES[dimensions])
@@ -206,6 +236,11 @@ def _time_large(configuration: Configuration, device: torch.device) -> _Timed | 
             raise
     release_cached_memory(device)
     return None
+
+
+def _takes(network: NetworkSpec, patch_size: Sizes) -> bool:
+    strides = (math.prod(steps) for steps in zip(*network.strides, strict=True))
+    return all(edge % stride == 0 for edge, stride in zip(patch_size, strides, strict=True))
 
 
 def _time(configuration: Configuration, device: torch.device, windows_per_pass: int) -> _Timed:
@@ -310,7 +345,10 @@ def measured_configuration(
 ) -> Configuration:
     """A network of four levels on a patch of the size that short trainings use."""
     patch = (32, 48, 48) if dimensions == 3 else (160, 160)
-    network = ARCHITECTURES[architecture].build_small(dimensions, base_features)
+    build_small = ARCHITECTURES[architecture].build_small
+    if build_small is None:
+        raise ValueError(f"{architecture} has no small networks")
+    network = build_small(dimensions, base_features)
     return Configuration(
         spacing=tuple(1.0 for _ in patch),
         median_shape=tuple(float(size) for size in patch),

@@ -24,7 +24,7 @@ import numpy as np
 
 from autoseg.errors import BudgetError, PlanningError
 from planners.rules import Decided
-from planners.rules.topology import Topology, compute_topology, pad_to_two_levels
+from planners.rules.topology import Depth, Topology, compute_topology, pad_to_two_levels
 
 INITIAL_VOXELS = {2: 2048**2, 3: 256**3}
 """Voxels of the first guess by dimension: more than any device of today takes."""
@@ -85,7 +85,7 @@ def fit_patch(
     reference: MemoryReference,
     memory_gigabytes: float,
     count_elements: Callable[[Topology], int],
-    max_levels: int | None = None,
+    depth: Depth = None,
 ) -> Topology:
     """Shrink the first guess until the smallest batch fits in memory.
 
@@ -95,7 +95,7 @@ def fit_patch(
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         count_elements: Feature-map elements of the network with a given topology, batch 1.
-        max_levels: Largest number of levels of the network; None: no limit.
+        depth: How deep the network is.
 
     Returns:
         The first topology on the way down that fits.
@@ -105,7 +105,7 @@ def fit_patch(
     """
     limit = reference.scaled_elements(memory_gigabytes)
     initial = choose_initial_patch(spacing, median_shape)
-    topology: Topology | None = compute_topology(spacing, pad_to_two_levels(spacing, initial), max_levels)
+    topology: Topology | None = compute_topology(spacing, pad_to_two_levels(spacing, initial), depth)
     smallest = math.inf
     seen: set[tuple[int, ...]] = set()
     while topology is not None:
@@ -114,7 +114,7 @@ def fit_patch(
             return topology
         smallest = min(smallest, needed_elements)
         seen.add(topology.patch_size)
-        topology = _shrink(spacing, median_shape, topology, seen, max_levels)
+        topology = _shrink(spacing, median_shape, topology, seen, depth)
     needed = reference.needed_gigabytes(smallest)
     raise BudgetError(
         f"No {len(spacing)}D network fits in {memory_gigabytes:g} GB: the smallest one needs a memory budget of "
@@ -130,7 +130,7 @@ def take_patch(
     reference: MemoryReference,
     memory_gigabytes: float,
     count_elements: Callable[[Topology], int],
-    max_levels: int | None = None,
+    depth: Depth = None,
 ) -> Topology:
     """The user's own patch, enlarged to what its network can divide.
 
@@ -140,13 +140,13 @@ def take_patch(
         reference: What fits in its memory.
         memory_gigabytes: Training memory of the device.
         count_elements: Feature-map elements of the network with a given topology, batch 1.
-        max_levels: Largest number of levels of the network; None: no limit.
+        depth: How deep the network is.
 
     Raises:
         PlanningError: If it is too small for a network of two levels, or its smallest batch does not fit; names the
             memory that would do.
     """
-    topology = compute_topology(spacing, asked, max_levels)
+    topology = compute_topology(spacing, asked, depth)
     if topology.levels < 2:
         raise PlanningError(
             f"--patch-size {_text(asked)} is too small: no axis is long enough to be pooled. "
@@ -190,18 +190,18 @@ def _shrink(
     median_shape: Sequence[float],
     topology: Topology,
     seen: set[tuple[int, ...]],
-    max_levels: int | None,
+    depth: Depth,
 ) -> Topology | None:
     """Shorten the axis that is longest relative to the median, the last of equals; the next one where it cannot be."""
     ratios = [edge / size for edge, size in zip(topology.patch_size, median_shape, strict=True)]
     for axis in sorted(range(len(ratios)), key=lambda axis: (ratios[axis], axis), reverse=True):
-        shorter = _shorten(spacing, topology, axis, max_levels)
+        shorter = _shorten(spacing, topology, axis, depth)
         if shorter is not None and shorter.patch_size not in seen:
             return shorter
     return None
 
 
-def _shorten(spacing: Sequence[float], topology: Topology, axis: int, max_levels: int | None) -> Topology | None:
+def _shorten(spacing: Sequence[float], topology: Topology, axis: int, depth: Depth) -> Topology | None:
     """Take one divisor off an axis; None when nothing would be left to pool.
 
     The divisor is that of the shorter patch: a shorter axis pools less often, so its sizes lie closer together.
@@ -209,10 +209,10 @@ def _shorten(spacing: Sequence[float], topology: Topology, axis: int, max_levels
     patch_size = list(topology.patch_size)
     tentative = list(patch_size)
     tentative[axis] -= topology.divisors[axis]
-    patch_size[axis] -= compute_topology(spacing, tentative, max_levels).divisors[axis]
+    patch_size[axis] -= compute_topology(spacing, tentative, depth).divisors[axis]
     if patch_size[axis] < 1:
         return None
-    shorter = compute_topology(spacing, patch_size, max_levels)
+    shorter = compute_topology(spacing, patch_size, depth)
     return shorter if shorter.levels > 1 else None
 
 

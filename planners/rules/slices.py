@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from planners.rules import Decided
 from planners.rules.spacing import ANISOTROPY_THRESHOLD
 from planners.rules.speed import MIN_STEPS, WANTED_STEPS, halve_patch, smaller_patches
-from planners.rules.topology import Topology
+from planners.rules.topology import Depth, Topology
 
 STEPS_BEFORE_CONTEXT = 4000
 """A patch that shows more than a quarter of the image is taken only if it gets so many steps at the full width."""
@@ -55,7 +55,7 @@ def list_sizes_of_slices(
     batches: Sequence[Decided[int]],
     spacing: Sequence[float],
     median_shape: Sequence[float],
-    max_levels: int | None,
+    depth: Depth,
 ) -> Iterator[Size]:
     """Sizes from the most to the least expensive: no patch, width or batch is larger than that of the size before.
 
@@ -65,9 +65,9 @@ def list_sizes_of_slices(
         batches: Largest first.
         spacing: (z, y, x) or (y, x), mm.
         median_shape: Same axes, voxels.
-        max_levels: Largest number of levels of the network; None: no limit.
+        depth: How deep the network is.
     """
-    patches = [patch, *smaller_patches_in_plane(patch, spacing, median_shape, max_levels)]
+    patches = [patch, *smaller_patches_in_plane(patch, spacing, median_shape, depth)]
     large = [each for each in patches if shown_fraction(each.value.patch_size, median_shape) >= USUAL_FRACTION]
     large = large or patches[:1]
     wide = widths[:-1] or widths
@@ -77,12 +77,12 @@ def list_sizes_of_slices(
     yield large[-1], widths[-1], batches[-1], NARROW_STEPS
     yield from ((each, widths[-1], batches[-1], MIN_STEPS) for each in patches[len(large) :])
     reason = f"Memory allows {patch.value.patch_size}, halved until {MIN_STEPS} steps fit the time."
-    for smaller in smaller_patches(patches[-1], spacing, median_shape, max_levels):
+    for smaller in smaller_patches(patches[-1], spacing, median_shape, depth):
         yield Decided(smaller.value, reason), widths[-1], batches[-1], MIN_STEPS
 
 
 def smaller_patches_in_plane(
-    patch: Decided[Topology], spacing: Sequence[float], median_shape: Sequence[float], max_levels: int | None
+    patch: Decided[Topology], spacing: Sequence[float], median_shape: Sequence[float], depth: Depth
 ) -> Iterator[Decided[Topology]]:
     """Ever smaller patches with all their slices that show at least `MIN_FRACTION` of the median image.
 
@@ -90,7 +90,7 @@ def smaller_patches_in_plane(
     patch itself is not among the results.
     """
     plane = range(len(spacing) - 2, len(spacing))
-    topology = halve_patch(patch.value, spacing, median_shape, max_levels, axes=plane)
+    topology = halve_patch(patch.value, spacing, median_shape, depth, axes=plane)
     while topology is not None:
         shown = shown_fraction(topology.patch_size, median_shape)
         if shown < MIN_FRACTION:
@@ -100,7 +100,7 @@ def smaller_patches_in_plane(
             "image show enough, and more steps and a wider network are worth more than more context."
         )
         yield Decided(topology, reason)
-        topology = halve_patch(topology, spacing, median_shape, max_levels, axes=plane)
+        topology = halve_patch(topology, spacing, median_shape, depth, axes=plane)
 
 
 def shown_fraction(patch_size: Sequence[int], median_shape: Sequence[float]) -> float:

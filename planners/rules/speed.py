@@ -40,7 +40,7 @@ from autoseg.errors import BudgetError
 from autoseg.records.budget import Budget, Throughput
 from autoseg.records.network import NetworkSpec
 from planners.rules import Decided
-from planners.rules.topology import MIN_EDGE, Topology, compute_topology
+from planners.rules.topology import MIN_EDGE, Depth, Topology, compute_topology
 
 ASSUMED_MACS_PER_SECOND = {"cpu": 10e9, "cuda": 1e12, "mps": 0.2e12, "xpu": 1e12}
 """Without a measurement: what two slow cores, or a small graphics card, do in a whole step of a plain U-Net. Apple's
@@ -201,7 +201,7 @@ def smaller_patches(
     patch: Decided[Topology],
     spacing: Sequence[float],
     median_shape: Sequence[float],
-    max_levels: int | None,
+    depth: Depth,
     min_steps: int = MIN_STEPS,
 ) -> Iterator[Decided[Topology]]:
     """Ever smaller patches, one axis halved at a time, until no axis can be halved any more.
@@ -210,24 +210,24 @@ def smaller_patches(
         patch: The largest one that fits the memory; not among the results.
         spacing: (z, y, x) or (y, x), mm.
         median_shape: Same axes, voxels.
-        max_levels: Largest number of levels of the network; None: no limit.
+        depth: How deep the network is.
         min_steps: Training steps that are wanted, for the reason.
     """
     reason = (
         f"Memory allows {patch.value.patch_size}, halved along the relatively longest axis until {min_steps} steps fit "
         "the time."
     )
-    topology = halve_patch(patch.value, spacing, median_shape, max_levels)
+    topology = halve_patch(patch.value, spacing, median_shape, depth)
     while topology is not None:
         yield Decided(topology, reason)
-        topology = halve_patch(topology, spacing, median_shape, max_levels)
+        topology = halve_patch(topology, spacing, median_shape, depth)
 
 
 def halve_patch(
     topology: Topology,
     spacing: Sequence[float],
     median_shape: Sequence[float],
-    max_levels: int | None,
+    depth: Depth,
     *,
     axes: Sequence[int] | None = None,
 ) -> Topology | None:
@@ -240,7 +240,7 @@ def halve_patch(
         topology: Patch and levels.
         spacing: (z, y, x) or (y, x), mm.
         median_shape: Same axes, voxels.
-        max_levels: Largest number of levels of the network; None: no limit.
+        depth: How deep the network is.
         axes: Those that may be halved; None: all.
     """
     old = topology.patch_size
@@ -251,7 +251,7 @@ def halve_patch(
         if old[axis] < 2 * MIN_EDGE:
             continue
         edges = [old[i] / 2 if i == axis else edge for i, edge in enumerate(unpadded)]
-        halved = compute_topology(spacing, edges, max_levels)
+        halved = compute_topology(spacing, edges, depth)
         grows = any(new > edge for new, edge in zip(halved.patch_size, old, strict=True))
         if halved.levels > 1 and halved.patch_size != old and not grows:
             return halved

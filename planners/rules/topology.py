@@ -11,7 +11,7 @@ References:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autoseg.errors import PlanningError
@@ -52,23 +52,45 @@ class Topology:
         return len(self.strides)
 
 
-def compute_topology(spacing: Sequence[float], patch_size: Sequence[float], max_levels: int | None = None) -> Topology:
+@dataclass(frozen=True)
+class FixedLevels:
+    """Levels of a network that its package has decided."""
+
+    strides: tuple[tuple[int, ...], ...]
+    """Per level; ones at level 0."""
+    fit: Callable[[Sequence[float]], tuple[int, ...]]
+    """Edges of a patch -> the smallest patch of at least these edges that the network takes."""
+
+    def topology(self, patch_size: Sequence[float]) -> Topology:
+        """The levels for a patch, which is padded to what the network takes."""
+        dimensions = len(patch_size)
+        divisors = tuple(math.prod(stride[axis] for stride in self.strides) for axis in range(dimensions))
+        return Topology(self.fit(patch_size), self.strides, ((3,) * dimensions,) * len(self.strides), divisors)
+
+
+Depth = int | FixedLevels | None
+"""How deep a network is: so many levels at most, as its package has decided, or as deep as the patch allows (None)."""
+
+
+def compute_topology(spacing: Sequence[float], patch_size: Sequence[float], depth: Depth = None) -> Topology:
     """Pool axes of similar spacing together until their edges would fall below the minimum.
 
     Args:
         spacing: (z, y, x) or (y, x), mm.
         patch_size: Same axes, voxels; may be fractional, and is padded up to what the network can divide.
-        max_levels: Largest number of levels; None: no limit.
+        depth: How deep the network is.
 
     Returns:
         The topology; a single level when no axis is long enough to be pooled.
     """
+    if isinstance(depth, FixedLevels):
+        return depth.topology(patch_size)
     size, current = list(patch_size), list(spacing)
     dimensions = len(size)
     kernel = [1] * dimensions
     strides: list[tuple[int, ...]] = [(1,) * dimensions]
     kernels: list[tuple[int, ...]] = []
-    while (max_levels is None or len(strides) < max_levels) and (pooled := _axes_to_pool(current, size)):
+    while (depth is None or len(strides) < depth) and (pooled := _axes_to_pool(current, size)):
         # An axis is convolved once it is about as well resolved as the best one, and from then on.
         for axis in range(dimensions):
             if current[axis] / min(current) < SIMILAR_SPACING:
@@ -95,11 +117,13 @@ def _axes_to_pool(spacing: Sequence[float], size: Sequence[float]) -> list[int]:
     return pooled
 
 
-def describe_levels(topology: Topology, max_levels: int | None) -> Decided[int]:
+def describe_levels(topology: Topology, depth: Depth) -> Decided[int]:
     """The number of levels, and why there are not more: how often each axis is halved."""
     halved = ", ".join(str(divisor.bit_length() - 1) for divisor in topology.divisors)
     reason = f"The axes are halved {halved} times, until the next halving would leave fewer than {MIN_EDGE} voxels"
-    if topology.levels == max_levels:
+    if isinstance(depth, FixedLevels):
+        reason = "What the network's package declares"
+    elif topology.levels == depth:
         reason = f"The axes are halved {halved} times, which is as deep as this network is meant to be"
     elif len(set(topology.strides[1:])) > 1:
         reason += "; the axes of finer spacing first, so that all become alike"

@@ -63,10 +63,10 @@ def write(path: Path, weights: dict[str, Tensor] | None = None, **changes: objec
 
 def test_every_layer_of_an_equal_encoder_is_taken(tmp_path):
     network = build_network(planned(), deep_supervision=True)
-    decoder = {name: tensor.clone() for name, tensor in network.decoder.state_dict().items()}
+    decoder = {name: tensor.clone() for name, tensor in network.get_submodule("decoder").state_dict().items()}
     path = write(tmp_path / "openmind.pth")
     report = load_encoder(network, read_nnssl_encoder(path).name_for(planned()), path)
-    assert set(report.loaded) == {f"encoder.{name}" for name in network.encoder.state_dict()}
+    assert set(report.loaded) == {f"encoder.{name}" for name in network.get_submodule("encoder").state_dict()}
     assert (report.adapted, {name.split(".")[0] for name in report.skipped}) == ((), {"decoder"})
     own, theirs = network.state_dict(), published_weights()
     for ours, name in {
@@ -78,7 +78,9 @@ def test_every_layer_of_an_equal_encoder_is_taken(tmp_path):
         "encoder.levels.2.1.first.convolution.bias": "encoder.stages.2.blocks.1.conv1.conv.bias",
     }.items():
         assert torch.equal(own[ours], theirs[name]), ours
-    assert all(torch.equal(network.decoder.state_dict()[name], tensor) for name, tensor in decoder.items())
+    assert all(
+        torch.equal(network.get_submodule("decoder").state_dict()[name], tensor) for name, tensor in decoder.items()
+    )
 
 
 def test_the_file_says_where_the_encoder_is(tmp_path):

@@ -128,11 +128,13 @@ def test_every_architecture_can_be_normalised_over_the_batch(architecture):
 
 @pytest.mark.parametrize(
     ("architecture", "dimensions"),
-    [(name, number) for name, description in ARCHITECTURES.items() for number in description.dimensions],
+    [(name, number) for name, each in ARCHITECTURES.items() if each.build_small for number in each.dimensions],
 )
 def test_the_smallest_patch_with_which_training_may_begin_gives_finite_gradients(architecture, dimensions):
     """Two voxels at the lowest level, along each axis in turn, in the precision of a training too."""
-    spec = ARCHITECTURES[architecture].build_small(dimensions, 8)
+    build_small = ARCHITECTURES[architecture].build_small
+    assert build_small is not None
+    spec = build_small(dimensions, 8)
     network = build_network(spec, deep_supervision=True).train()
     total = [prod(steps) for steps in zip(*spec.strides, strict=True)]
     for axis, is_half in product(range(dimensions), (False, True)):

@@ -44,7 +44,9 @@ EGYPTIAN_CAT, TABBY, ESPRESSO, CUP = 285, 281, 967, 968
 
 
 def lite(**changes: Any) -> UNet:
-    return build_network(NetworkSpec(**{**LITE, **changes}), deep_supervision=True)
+    network = build_network(NetworkSpec(**{**LITE, **changes}), deep_supervision=True)
+    assert isinstance(network, UNet)
+    return network
 
 
 @pytest.mark.parametrize(("kernel_size", "stride", "size"), [(3, 2, 8), (5, 2, 12), (3, 1, 7), (5, 1, 6), (1, 1, 4)])

@@ -57,6 +57,7 @@ IMAGES = {3: torch.Size((2, 2, 10, 32, 24)), 2: torch.Size((2, 1, 24, 14))}
 def roughened(spec: NetworkSpec) -> UNet:
     """A network whose biases, scales and linear layers matter."""
     network = build_network(spec, deep_supervision=True)
+    assert isinstance(network, UNet)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from autoseg.networks.build import build_network
 from autoseg.networks.device_types import device_type
 from autoseg.networks.layout import choose_layout, place_network
+from autoseg.networks.unet import UNet
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.mirrored_sides import find_training_swap
@@ -98,7 +99,7 @@ def _training_call(
         return call, trial
     if any(True for _ in network.buffers()):
         logger.info("batch normalisation: every process takes the statistics of its own part of the batch")
-    return DistributedDataParallel(call), trial
+    return DistributedDataParallel(call, find_unused_parameters=not isinstance(network, UNet)), trial
 
 
 def _layout(configuration: Configuration, device: torch.device) -> torch.memory_format:
@@ -106,7 +107,12 @@ def _layout(configuration: Configuration, device: torch.device) -> torch.memory_
 
 
 def _freeze_weightless_heads(network: nn.Module, loss: SegmentationLoss) -> None:
-    """The head of the lowest level never gets a gradient, and several processes would wait for one."""
+    """The head of the lowest level never gets a gradient, and several processes would wait for one.
+
+    Which of its parameters belong to it only a network made here can tell; see `_training_call` for others.
+    """
+    if not isinstance(network, UNet):
+        return
     for level, weight in enumerate(loss.level_weights):
         if weight == 0.0:
             network.get_submodule(f"decoder.heads.{level}").requires_grad_(requires_grad=False)

@@ -1,0 +1,38 @@
+"""Counts and times a network of another package, apart from planning: `python -m autoseg.cli.measure_network FILE OUT`.
+
+FILE holds a `NetworkToMeasure`, OUT gets a `MeasuredNetwork`. `autoseg.stages.measure` starts it.
+
+Tested in tests/stages/test_measure.py.
+"""
+
+import sys
+from pathlib import Path
+
+from autoseg.errors import AutosegError
+from autoseg.networks.counting import count_costs
+from autoseg.networks.devices import keep_freed_memory
+from autoseg.records.budget import MeasuredNetwork, NetworkToMeasure
+from autoseg.records.files import read_record, write_record
+from autoseg.training.probe import time_network
+
+
+def measure(request: NetworkToMeasure) -> MeasuredNetwork:
+    """Count a network on every patch, and time it on one.
+
+    Raises:
+        UsageError: If it cannot be built or fails on a patch.
+    """
+    costs = count_costs(request.network, request.patch_sizes)
+    if request.device is None:
+        return MeasuredNetwork(costs=costs)
+    keep_freed_memory()  # as training does
+    network = request.network.model_copy(update={"costs": costs})
+    return MeasuredNetwork(costs=costs, throughput=time_network(network, request.timed_patch_size, request.device))
+
+
+if __name__ == "__main__":
+    try:
+        write_record(measure(read_record(NetworkToMeasure, Path(sys.argv[1]))), Path(sys.argv[2]))
+    except AutosegError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

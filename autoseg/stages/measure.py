@@ -1,0 +1,101 @@
+"""Stage measure: what networks of other packages cost, before a planner sizes them.
+
+They are counted in a process of its own, so that planning loads no torch; planners get the figures with the budget.
+
+Tested in tests/stages/test_measure.py.
+"""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from autoseg.costs.external import describe_external, fit_edges, patches_to_count
+from autoseg.errors import PlanningError
+from autoseg.networks.providers import declare_network
+from autoseg.plugins import find_external_networks, find_planner
+from autoseg.records.budget import Budget, MeasuredNetwork, NetworkToMeasure
+from autoseg.records.external import CostPoint, ExternalNetwork, NetworkCosts
+from autoseg.records.files import read_record, scratch_folder, write_record
+from autoseg.records.fingerprint import Fingerprint
+
+logger = logging.getLogger("autoseg.plan")
+
+PROGRAM = (sys.executable, "-m", "autoseg.cli.measure_network")
+
+TIMED_EDGES: Mapping[int, tuple[int, ...]] = {2: (160, 160), 3: (32, 48, 48)}
+"""Patches whose steps are timed, by dimension, where the network takes such: those of other networks."""
+
+NOT_COUNTED = NetworkCosts(
+    parameters=0, operations=1, points=(CostPoint(voxels=1, macs=0, kept_elements=0, largest_elements=1),)
+)
+"""Stands where costs will be."""
+
+
+def measure_networks(fingerprint: Fingerprint, budget: Budget, planner: str) -> Budget:
+    """Add what a planner has to know of the networks of other packages that it is asked for.
+
+    Parameters, multiply-accumulates and memory are counted, and equal for equal versions of the package. Steps are
+    timed where a plan depends on the time; figures that the budget has already are kept.
+
+    Args:
+        fingerprint: Its channels and heads are those of the network.
+        budget: Names the networks, in the planner's options.
+        planner: Name of an installed planner.
+
+    Raises:
+        UsageError: If a network is not installed, or refuses its options.
+        PlanningError: If it cannot be counted.
+    """
+    known = list(budget.external_networks)
+    throughput = list(budget.throughput)
+    for name, options in find_external_networks(find_planner(planner), budget):
+        for network in _declare(name, options, fingerprint, budget):
+            if any(network == found.model_copy(update={"costs": NOT_COUNTED}) for found in known):
+                continue
+            logger.info("measuring the network %s in %dD", network.name, network.dimensions)
+            measured = _measure(network, fingerprint, budget)
+            known.append(network.model_copy(update={"costs": measured.costs}))
+            throughput += [] if measured.throughput is None else [measured.throughput]
+    return budget.model_copy(update={"external_networks": tuple(known), "throughput": tuple(throughput)})
+
+
+def _declare(
+    name: str, options: Mapping[str, str], fingerprint: Fingerprint, budget: Budget
+) -> Iterator[ExternalNetwork]:
+    package, declaration = declare_network(name, options)
+    for dimensions in _wanted_dimensions(fingerprint, budget):
+        if dimensions in declaration.dimensions:
+            yield ExternalNetwork(
+                name=name, package=package, options=dict(options), dimensions=dimensions, declaration=declaration,
+                costs=NOT_COUNTED,
+            )  # fmt: skip
+
+
+def _wanted_dimensions(fingerprint: Fingerprint, budget: Budget) -> Iterator[Literal[2, 3]]:
+    """Numbers of axes of the configurations that may be planned."""
+    asked = budget.configurations
+    is_flat = all(min(case.cropped_shape) == 1 for case in fingerprint.cases)
+    if is_flat or "2d" in asked or not asked:
+        yield 2
+    if not is_flat and set(asked) != {"2d"}:
+        yield 3
+
+
+def _measure(network: ExternalNetwork, fingerprint: Fingerprint, budget: Budget) -> MeasuredNetwork:
+    spec = describe_external(network, len(fingerprint.channel_names), len(fingerprint.encoding.heads))
+    is_timed = budget.device == "cpu" or budget.time_per_fold_seconds is not None or budget.latency_seconds is not None
+    request = NetworkToMeasure(
+        network=spec,
+        patch_sizes=patches_to_count(network),
+        device=budget.device if is_timed else None,
+        timed_patch_size=fit_edges(network.declaration, TIMED_EDGES[network.dimensions]),
+    )
+    with scratch_folder("network") as folder:
+        asked, answer = folder / "network.json", folder / "measured.json"
+        write_record(request, asked)
+        ended = subprocess.run([*PROGRAM, str(asked), str(answer)], capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise PlanningError(f"The network '{network.name}' cannot be measured:\n{ended.stderr.strip()}")
+        return read_record(MeasuredNetwork, answer)
