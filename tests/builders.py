@@ -18,6 +18,7 @@ from autoseg.records.budget import Budget
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding, LabelValues
+from autoseg.records.external import CostPoint, NetworkCosts
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
@@ -282,3 +283,62 @@ def make_trial(candidate, number, dice, **changes) -> Trial:
     seconds = (25.0, 75.0)[number]
     values: dict[str, Any] = {"training_seconds": seconds, "steps": 4, "mean_foreground_dice": dice}
     return Trial(**({"candidate": candidate, "round": number} | values | changes))
+
+
+SMALL_NETWORK = """
+from autoseg.records.external import NetworkDeclaration
+
+
+def declare(name, options):
+    if set(options) - {"features"}:
+        raise ValueError("it has one setting, features")
+    return NetworkDeclaration(divisors=(2, 4, 4), smallest_patch=(4, 8, 8), requires=("torch",))
+
+
+def build(spec):
+    import torch
+
+    convolution, up, stride = {
+        2: (torch.nn.Conv2d, torch.nn.ConvTranspose2d, (4, 4)),
+        3: (torch.nn.Conv3d, torch.nn.ConvTranspose3d, (2, 4, 4)),
+    }[spec.dimensions]
+    features = int(spec.network_options.get("features", "4"))
+    return torch.nn.Sequential(
+        convolution(spec.input_channels, features, stride, stride),
+        torch.nn.ReLU(),
+        up(features, features, stride, stride),
+        torch.nn.ReLU(),
+        convolution(features, spec.output_channels, 3, padding=1),
+    )
+"""
+"""A module of another package with a network; see `install_networks`."""
+
+
+def install_networks(
+    folder: Path, package="small_networks", entries="small = small_networks:build", source=None
+) -> None:
+    """What an installer leaves behind of a package with networks: metadata, and a module."""
+    metadata = folder / f"{package}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[autoseg.networks]\n{entries}\n")
+    (folder / f"{package}.py").write_text(SMALL_NETWORK if source is None else source)
+
+
+def make_costs() -> NetworkCosts:
+    """20 multiply-accumulates and 5 kept numbers for each voxel."""
+    points = (
+        CostPoint(voxels=1000, macs=10_000, kept_elements=5000, largest_elements=900),
+        CostPoint(voxels=3000, macs=50_000, kept_elements=15_000, largest_elements=2700),
+    )
+    return NetworkCosts(parameters=500, operations=7, points=points)
+
+
+def make_external_spec(dimensions=3, **changes) -> NetworkSpec:
+    """A small network of another package, two levels, whose costs were made up."""
+    stride = ((4, 4), (2, 4, 4))[dimensions - 2]
+    values = {
+        "architecture": "external", "network_name": "small", "network_package": "small-networks torch",
+        "strides": ((1,) * dimensions, stride), "deep_supervision": False, "costs": make_costs(),
+    }  # fmt: skip
+    return make_network_spec(dimensions, **(values | changes))

@@ -1,6 +1,7 @@
-"""Counts and times a network of another package, apart from planning: `python -m autoseg.cli.measure_network FILE OUT`.
+"""Counts and times networks of other packages, apart from planning: `python -m autoseg.cli.measure_network FILE ...`.
 
-FILE holds a `NetworkToMeasure`, OUT gets a `MeasuredNetwork`. `autoseg.stages.measure` starts it.
+Each file holds a `NetworkToMeasure`; one beside it with `.measured` in its name gets a `MeasuredNetwork`.
+`autoseg.stages.measure` starts it.
 
 Tested in tests/stages/test_measure.py.
 """
@@ -32,7 +33,8 @@ def measure(request: NetworkToMeasure) -> MeasuredNetwork:
 
 if __name__ == "__main__":
     try:
-        write_record(measure(read_record(NetworkToMeasure, Path(sys.argv[1]))), Path(sys.argv[2]))
+        for path in map(Path, sys.argv[1:]):
+            write_record(measure(read_record(NetworkToMeasure, path)), path.with_suffix(".measured.json"))
     except AutosegError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

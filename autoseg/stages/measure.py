@@ -8,7 +8,7 @@ Tested in tests/stages/test_measure.py.
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from autoseg.costs.external import describe_external, fit_edges, patches_to_count
@@ -51,11 +51,13 @@ def measure_networks(fingerprint: Fingerprint, budget: Budget, planner: str) -> 
     known = list(budget.external_networks)
     throughput = list(budget.throughput)
     for name, options in find_external_networks(find_planner(planner), budget):
-        for network in _declare(name, options, fingerprint, budget):
-            if any(network == found.model_copy(update={"costs": NOT_COUNTED}) for found in known):
-                continue
-            logger.info("measuring the network %s in %dD", network.name, network.dimensions)
-            measured = _measure(network, fingerprint, budget)
+        counted = [network.model_copy(update={"costs": NOT_COUNTED}) for network in known]
+        declared = _declare(name, options, fingerprint, budget)
+        missing = [network for network in declared if network not in counted]
+        if not missing:
+            continue
+        logger.info("measuring the network %s", name)
+        for network, measured in zip(missing, _measure(missing, fingerprint, budget), strict=True):
             known.append(network.model_copy(update={"costs": measured.costs}))
             throughput += [] if measured.throughput is None else [measured.throughput]
     return budget.model_copy(update={"external_networks": tuple(known), "throughput": tuple(throughput)})
@@ -83,19 +85,23 @@ def _wanted_dimensions(fingerprint: Fingerprint, budget: Budget) -> Iterator[Lit
         yield 3
 
 
-def _measure(network: ExternalNetwork, fingerprint: Fingerprint, budget: Budget) -> MeasuredNetwork:
-    spec = describe_external(network, len(fingerprint.channel_names), len(fingerprint.encoding.heads))
+def _measure(networks: Sequence[ExternalNetwork], fingerprint: Fingerprint, budget: Budget) -> list[MeasuredNetwork]:
+    """What a process of its own finds of one network, for each number of axes."""
+    with scratch_folder("network") as folder:
+        requests = [folder / f"{network.dimensions}d.json" for network in networks]
+        for network, path in zip(networks, requests, strict=True):
+            write_record(_describe_request(network, fingerprint, budget), path)
+        ended = subprocess.run([*PROGRAM, *map(str, requests)], capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise PlanningError(f"The network '{networks[0].name}' cannot be measured:\n{ended.stderr.strip()}")
+        return [read_record(MeasuredNetwork, path.with_suffix(".measured.json")) for path in requests]
+
+
+def _describe_request(network: ExternalNetwork, fingerprint: Fingerprint, budget: Budget) -> NetworkToMeasure:
     is_timed = budget.device == "cpu" or budget.time_per_fold_seconds is not None or budget.latency_seconds is not None
-    request = NetworkToMeasure(
-        network=spec,
+    return NetworkToMeasure(
+        network=describe_external(network, len(fingerprint.channel_names), len(fingerprint.encoding.heads)),
         patch_sizes=patches_to_count(network),
         device=budget.device if is_timed else None,
         timed_patch_size=fit_edges(network.declaration, TIMED_EDGES[network.dimensions]),
     )
-    with scratch_folder("network") as folder:
-        asked, answer = folder / "network.json", folder / "measured.json"
-        write_record(request, asked)
-        ended = subprocess.run([*PROGRAM, str(asked), str(answer)], capture_output=True, text=True, check=False)
-        if ended.returncode != 0:
-            raise PlanningError(f"The network '{network.name}' cannot be measured:\n{ended.stderr.strip()}")
-        return read_record(MeasuredNetwork, answer)

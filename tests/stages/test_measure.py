@@ -1,0 +1,59 @@
+"""Networks of other packages are measured before a planner is asked: in a process of its own."""
+
+import os
+
+import pytest
+
+from autoseg.cli.measure_network import measure
+from autoseg.errors import PlanningError, UsageError
+from autoseg.records.budget import Budget, NetworkToMeasure, Overrides
+from autoseg.stages import measure as stage
+from autoseg.stages.measure import measure_networks
+from autoseg.testing import synthetic_fingerprint
+from planners import external
+from tests.builders import install_networks, make_external_spec
+
+VOLUMES = synthetic_fingerprint([(2.5, 1.0, 0.8)] * 3, [(20, 60, 50)] * 3, label_values=range(3))
+BUDGET = Budget(overrides=Overrides(options={"network": "small", "features": "6"}), configurations=("2d",))
+
+
+@pytest.fixture(autouse=True)
+def _our_planner(monkeypatch):
+    monkeypatch.setattr(stage, "find_planner", lambda _name: external.plan)
+
+
+def install(folder, monkeypatch, **changes):
+    install_networks(folder, **changes)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+
+
+def test_it_is_counted_once_with_the_channels_of_the_data(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch)
+    budget = measure_networks(VOLUMES, BUDGET, "external")
+    [network] = budget.external_networks
+    assert (network.package, network.dimensions, network.options) == ("small-networks", 2, {"features": "6"})
+    # 4 x 4 down and up, then 3 x 3 to three heads
+    assert network.costs.parameters == (16 * 6 + 6) + (16 * 6 * 6 + 6) + (9 * 6 * 3 + 3)
+    assert network.costs.points[0].macs == 16 * 16 * (6 + 6 * 6 + 9 * 6 * 3)
+    assert budget.throughput == ()
+    monkeypatch.setattr(stage, "PROGRAM", ("false",))
+    assert measure_networks(VOLUMES, budget, "external") == budget
+
+
+def test_faults_of_the_package_are_shown(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"No installed package has a network 'small'"):
+        measure_networks(VOLUMES, BUDGET, "external")
+    source = "def build(spec): raise ValueError('no such width')\n"
+    install(tmp_path, monkeypatch, package="faulty_nets", entries="small = faulty_nets:build", source=source)
+    with pytest.raises(PlanningError, match=r"(?s)'small' cannot be measured:.*faulty-nets.*no such width"):
+        measure_networks(VOLUMES, BUDGET, "external")
+
+
+def test_a_step_is_timed_where_the_plan_depends_on_it(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch)
+    spec = make_external_spec(2)
+    measured = measure(NetworkToMeasure(network=spec, patch_sizes=((16, 16),), device="cpu", timed_patch_size=(16, 16)))
+    assert measured.throughput is not None
+    assert (measured.throughput.architecture, measured.throughput.dimensions) == ("external", 2)
+    assert measured.throughput.macs_per_second > 0
