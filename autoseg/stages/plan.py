@@ -20,8 +20,8 @@ from autoseg.records.fingerprint import Fingerprint, is_photographs
 from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
-from autoseg.stages.plan_detection import detect_objects, refuse_impossible
 from autoseg.stages.measure import measure_networks
+from autoseg.stages.plan_detection import detect_objects, refuse_impossible
 from autoseg.system import find_installed_weights
 from autoseg.text import format_sizes
 

@@ -31,8 +31,8 @@ from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memo
 from autoseg.networks.threads import choose_threads
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.plan import Configuration, Estimates, TrainingSpec, count_slices
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
+from autoseg.records.plan import Configuration, Estimates, TrainingSpec, count_slices
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers
