@@ -1,4 +1,4 @@
-"""A network of another package: its description, the patches that it takes, and operations with what was counted.
+"""Networks of other packages: description, patches that they take, and operations with what was counted.
 
 Tested in tests/costs/test_external.py.
 """
@@ -16,7 +16,7 @@ USUAL_DIVISORS = (16, 16, 16)
 FEATURES = 32
 """Feature maps at full resolution that a builder is told, doubled from level to level."""
 
-MOST_FEATURES = 320
+MAX_FEATURES = 320
 
 COUNTED_EDGE = 16
 """Edges of the smallest patch that is counted, where the network takes such a small one; voxels."""
@@ -25,7 +25,7 @@ MAX_COUNTED_VOXELS = 2**24
 
 
 def list_external(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
-    """As many operations as were counted, of equal shares, whose sums are what was counted; and the logits.
+    """Equal operations, as many as were counted, whose sums are what was counted; and the logits.
 
     Args:
         network: Its costs are known.
@@ -85,7 +85,7 @@ def describe_external(
         dimensions=network.dimensions,
         input_channels=inputs,
         output_channels=outputs,
-        features=tuple(min(FEATURES * 2**level, MOST_FEATURES) for level in range(levels)),
+        features=tuple(min(FEATURES * 2**level, MAX_FEATURES) for level in range(levels)),
         strides=tuple(strides),
         kernel_sizes=tuple(kernel_sizes or ((3,) * network.dimensions,) * levels),
         encoder_blocks=(2,) * levels,

@@ -21,7 +21,7 @@ whole shortcut. shift: along one axis, by group of feature maps. join: sum, prod
 attention: scores of every voxel with `kernel_voxels` voxels, and sums by them. padding: a copy with zeros around it;
 its voxels are those of the copy. activation: one that keeps its input and makes a tensor that is kept, too. Others
 are not listed: they take the place of their input, or like the GELU keep it and make a tensor that is not kept.
-measured: a share of what was counted on a whole network."""
+measured: a part of what was counted on a whole network."""
 
 WITH_WEIGHTS = frozenset({"convolution", "transposed", "depthwise", "linear", "head"})
 

@@ -21,7 +21,7 @@ class ExternalModule(nn.Module):
     Parameter names: `network.<name in the package>`.
 
     Attributes:
-        deep_supervision: As in `UNet`.
+        deep_supervision: Whether training also sees the logits of lower levels, where the network gives them.
         total_stride: What edges of patches are multiples of.
     """
 

@@ -36,13 +36,13 @@ class CostPoint(Record):
     """What a network costs on a patch, counted on the network itself; batch 1, 32 bits."""
 
     voxels: PositiveInt
-    """Of the patch."""
+    """Voxels of the patch."""
     macs: NonNegativeInt
     """Multiply-accumulates of one forward pass in training."""
     kept_elements: NonNegativeInt
     """Numbers that the forward pass keeps for the backward pass, the input among them; of 32 bits each."""
     largest_elements: PositiveInt
-    """Of the largest tensor that an operation gives."""
+    """Elements of the largest tensor that an operation gives."""
 
 
 class NetworkCosts(Record):
