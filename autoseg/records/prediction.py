@@ -132,6 +132,8 @@ class Instance:
     """Volume in mm³ by the affine; None for a two-dimensional image, which has no thickness."""
     mean_probability: float | None
     """Mean probability of its label over those of its voxels that the networks decided; None where it is not known."""
+    score: float | None = None
+    """Score of a network that finds instances one by one, [0, 1]; None for any other."""
     touches_border: bool
     """Whether it reaches the first or last voxel of the image, along any axis of more than one."""
     center: tuple[float, float, float]

@@ -41,6 +41,7 @@ from autoseg.inference.models.mirroring import describe_mirroring, find_swapped_
 from autoseg.inference.models.recipe_sentence import describe_recipe
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.images import Image, as_volume
+from autoseg.inference.predictor.instance_maps import complete_choices, refuse_voxel_options
 from autoseg.inference.predictor.region_of_interest import CoarsePass
 from autoseg.inference.predictor.training_range import read_training_range
 from autoseg.inference.refinement.loading import load_refiners
@@ -210,7 +211,7 @@ class Predictor:
         start = time.perf_counter()
         volume = as_volume(image, spacing, affine)
         is_own = isinstance(image, str | Path | list | tuple)  # read from files: nobody else has the array
-        choices = OutputChoices(**outputs)
+        choices = complete_choices(self.plan, OutputChoices(**outputs))
         check_confidence(self.case_predictor.confidence, choices)
         prepared = self.case_predictor.prepare(volume, overwrite=is_own, read_seconds=time.perf_counter() - start)
         return self.case_predictor.predict(prepared, choices)
@@ -232,6 +233,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
             f"{workspace.root}: not a model, it has no plan.json; give a folder that autoseg-plan made"
         )
     plan, checkpoint = read_record(Plan, workspace.plan), options.checkpoint
+    refuse_voxel_options(plan, options.decision, region_of_interest=options.region_of_interest)
     recipe = choose_recipe(workspace, plan, options.configuration, options.folds, checkpoint)
     check_labels_are_known(recipe.postprocessing, plan.encoding)
     members = tuple(
@@ -335,7 +337,7 @@ def predict_files(
         UsageError: If `inputs` holds nothing to predict, `output` cannot be written to, or calibrated probabilities
             are asked of a model without temperatures.
     """
-    choices, options = choices or OutputChoices(), options or RunOptions()
+    choices, options = complete_choices(predictor.plan, choices or OutputChoices()), options or RunOptions()
     part = options.part
     check_confidence(predictor.case_predictor.confidence, choices)
     cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern, predictor.plan.labels)

@@ -265,12 +265,12 @@ _INSTANCE_COLUMNS = (
 
 
 def instance_table(path: Path) -> CaseTable:
-    """The table of instances in a file, which need not exist.
+    """The table of instances in a file, which need not exist; its last column is the score, once a row has one.
 
     Raises:
         UsageError: If the file exists and is not a table of instances.
     """
-    return CaseTable(path, _INSTANCE_COLUMNS, "instances")
+    return CaseTable(path, _INSTANCE_COLUMNS, "instances", optional=("score",))
 
 
 def instance_rows(case: str, instances: Sequence[Instance]) -> list[tuple[str, ...]]:
@@ -293,4 +293,5 @@ def _instance_cells(case: str, instance: Instance) -> tuple[str, ...]:
         *(("",) * 3 if world is None else (f"{position:.3f}" for position in world)),
         *map(str, instance.start),
         *map(str, instance.stop),
+        "" if instance.score is None else f"{instance.score:.4f}",
     )

@@ -32,6 +32,7 @@ from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop
 from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.volume import (
+    AnyArray,
     Volume,
     measurable_spacing,
     orient_array,
@@ -52,6 +53,7 @@ from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
 from autoseg.inference.predictor.expected_dice import decide_stored, restore_by_expected_dice
 from autoseg.inference.predictor.images import check_image
+from autoseg.inference.predictor.instance_maps import finds_instances, map_instances
 from autoseg.inference.predictor.instances import find_instances_of_image
 from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
@@ -190,6 +192,8 @@ class CasePredictor:
             choices: Outputs besides the label map.
             probability_path: File (.b2nd) to write the probabilities to; None: keep them in memory.
         """
+        if finds_instances(self.plan):
+            return self._predict_instances(case)
         encoding, orientation, clock = self.plan.encoding, case.orientation, case.clock
         shape = orient_grid(case.grid, orientation).shape
         entropy = EntropyVolume(shape, encoding) if choices.uncertainty else None
@@ -230,6 +234,17 @@ class CasePredictor:
             seconds=clock.seconds,
         )
 
+    def _predict_instances(self, case: PreparedCase) -> Prediction:
+        """The label map and the instances of networks that find these one by one."""
+        encoding, orientation, clock = self.plan.encoding, case.orientation, case.clock
+        with self._reserve(case), clock.step("network"):
+            found = map_instances(self.members, case.images, case.records, case.windows)
+        case.images.clear()
+        with clock.step("export"):
+            labels, instances = found.restore(encoding, case.grid, orientation, is_flat=case.is_flat)
+        grid, warnings = case.grid, case.warnings
+        return Prediction(labels=labels, grid=grid, instances=instances, warnings=warnings, seconds=clock.seconds)
+
     @contextmanager
     def open_streams(self, case: PreparedCase) -> Iterator[list[LogitStream]]:
         """Logits of every member, to be read once, side by side, within the block.
@@ -239,6 +254,12 @@ class CasePredictor:
         Raises:
             PredictionError: If more memory is needed than is allowed.
         """
+        with self._reserve(case) as storage:
+            yield [self._open_stream(member, case, storage) for member in self.members]
+
+    @contextmanager
+    def _reserve(self, case: PreparedCase) -> Iterator[SlabStorage]:
+        """Memory of a case, and the place of its sums of windows, within the block."""
         available = measure_available(self.max_memory, self.device, case.estimate.image_bytes + case.array_bytes)
         available = replace(available, resident=available.resident - case.array_bytes)
         with self.promised.promise(case.estimate, available) as (storage, peak):
@@ -248,7 +269,7 @@ class CasePredictor:
                 "%s: about %.2f GB of memory at the peak%s; sums of windows %s",
                 case.estimate.case, peak / 1e9, limit, storage.describe(),
             )  # fmt: skip
-            yield [self._open_stream(member, case, storage) for member in self.members]
+            yield storage
 
     def _restore(
         self, case: PreparedCase, sinks: Sequence[ProbabilitySink], winning: WinningProbability | None = None
@@ -298,9 +319,7 @@ class CasePredictor:
         labels = restore_labels([stream], self.plan.encoding, clock=case.clock)
         return labels_on_grid(labels, grid, member.configuration.resampling)
 
-    def _find_region(
-        self, member: LoadedConfiguration, case: PreparedCase, labels: NDArray[np.integer] | None
-    ) -> Slices3 | None:
+    def _find_region(self, member: LoadedConfiguration, case: PreparedCase, labels: AnyArray | None) -> Slices3 | None:
         """Region of interest on the grid of a configuration; None: everywhere."""
         if self.coarse_pass is None:
             return None

@@ -197,7 +197,7 @@ def stream_logits(
         yield from _finished(slab, range(done, boxes[0][0].start))
         done = max(done, boxes[0][0].start)
         with torch.inference_mode():
-            windows = _cut(sources, boxes, device)
+            windows = cut_windows(sources, boxes, device)
             logits = _logits_unless_memory_runs_out(average, windows, at_a_time, slab)
             if logits is None:
                 at_a_time = 1
@@ -262,7 +262,7 @@ def _slice_by_slice(forward: Forward) -> Forward:
     return run
 
 
-def _window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -> Iterator[Window]:
+def window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -> Iterator[Window]:
     """All windows, the last axis fastest; a window of one slice visits every slice once.
 
     Axes shorter than the window are padded on both sides, the odd voxel at the far end.
@@ -277,7 +277,7 @@ def _window_boxes(shape: Sequence[int], window: Sequence[int], overlap: float) -
 
 
 def _window_groups(shape: Sequence[int], window: Sequence[int], overlap: float, size: int) -> list[list[Window]]:
-    boxes = list(_window_boxes(shape, window, overlap))
+    boxes = list(window_boxes(shape, window, overlap))
     return [boxes[first : first + size] for first in range(0, len(boxes), size)]
 
 
@@ -303,7 +303,7 @@ def _logits_unless_memory_runs_out(
     return None
 
 
-def _cut(channels: Sequence[AnyArray | Tensor], boxes: Sequence[Window], device: torch.device) -> Tensor:
+def cut_windows(channels: Sequence[AnyArray | Tensor], boxes: Sequence[Window], device: torch.device) -> Tensor:
     """Windows (B, C, z, y, x) on the device, with zeros where the image does not reach."""
     shape = tuple(side.stop - side.start for side in boxes[0])
     windows = torch.zeros((len(boxes), len(channels), *shape), device=device)

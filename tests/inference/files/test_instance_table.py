@@ -90,7 +90,7 @@ def test_names_are_no_formulas_and_are_found_again(tmp_path):
     columns = len(next(csv.reader([_header(path)])))
     with written_at_the_end(instance_table(path)) as table:
         for case in cases:
-            table.put(case, [(case, *["-1.5"] * (columns - 1))])
+            table.put(case, [(case, *["-1.5"] * (columns - 1), "")])
     with path.open(encoding="utf-8", newline="") as file:
         first = {row[0]: row[1:] for row in csv.reader(file)}
     assert {"'=cmd", "'@x", "''=cmd", "-5"} < first.keys()
