@@ -240,12 +240,13 @@ def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[st
     from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
+    from autoseg.inference.files.instance_scoring import InstanceOptions
     from autoseg.interop.models import open_model
     from autoseg.provenance import describe_provenance
     from autoseg.records.files import read_record, write_record
     from autoseg.records.plan import Plan
     from autoseg.stages.evaluate import limit_scoring
-    from autoseg.stages.evaluate_instances import InstanceOptions, evaluate_instances
+    from autoseg.stages.evaluate_instances import evaluate_instances
     from autoseg.system import count_cores
 
     plan = None

@@ -162,7 +162,12 @@ class TunedPostprocessing:
 
 
 def tune_postprocessing(
-    maps: Sequence[CaseMapFiles], encoding: LabelEncoding, *, workers: Workers = 1, progress: Progress = no_progress
+    maps: Sequence[CaseMapFiles],
+    encoding: LabelEncoding,
+    *,
+    workers: Workers = 1,
+    progress: Progress = no_progress,
+    tries_steps: bool = True,
 ) -> TunedPostprocessing:
     """Try steps one after the other, each on top of those that were accepted before.
 
@@ -182,6 +187,7 @@ def tune_postprocessing(
         workers: Cases worked on at the same time, in threads. Or a cluster, whose workers read the files and are given
             the packed label maps for each step.
         progress: Called after each case that was read, and after each step that was tried.
+        tries_steps: Whether any step is tried; else label maps are scored as they are.
 
     Raises:
         ImageFileError: If a label map cannot be read, has values that no label declares, or does not lie on its
@@ -198,6 +204,8 @@ def tune_postprocessing(
     search = _Search(encoding, workers, _counter(progress, total))
     search.load(maps)
     before = search.overlap()
+    if not tries_steps:
+        return TunedPostprocessing((), search.evaluate(), (), before)
     search.run("Keep only the largest component", search.keep_largest, [*all_foreground, *alone])
     search.run("Remove small components", search.remove_small, [*alone, *all_foreground])
     search.run("Fill holes", search.fill_holes, alone)

@@ -233,7 +233,8 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
             f"{workspace.root}: not a model, it has no plan.json; give a folder that autoseg-plan made"
         )
     plan, checkpoint = read_record(Plan, workspace.plan), options.checkpoint
-    refuse_voxel_options(plan, options.decision, region_of_interest=options.region_of_interest)
+    asked = {"--decision expected-dice": options.decision == "expected-dice", "--roi": options.region_of_interest}
+    refuse_voxel_options(plan, asked)
     recipe = choose_recipe(workspace, plan, options.configuration, options.folds, checkpoint)
     check_labels_are_known(recipe.postprocessing, plan.encoding)
     members = tuple(

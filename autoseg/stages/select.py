@@ -20,6 +20,7 @@ from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
 from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
+from autoseg.inference.predictor.instance_maps import finds_instances, refuse_voxel_options
 from autoseg.locks import lock
 from autoseg.metrics.bootstrap import bootstrap_interval
 from autoseg.networks.devices import choose_device
@@ -136,6 +137,11 @@ def _select(
     workspace: Workspace, dataset_folder: Path | None, options: SelectionOptions, workers: Workers, bar: ProgressBar
 ) -> Selection:
     plan = read_record(Plan, workspace.plan)
+    refuse_voxel_options(plan, {"--refine boundary": options.refinement is not None})
+    if finds_instances(plan):
+        options = replace(
+            options, ensembles=False, member_weights=False, thresholds=False, expected_dice=False, confidence=False
+        )
     sweep_temporaries(workspace.root, recursive=True)
     trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
     names = foreground_names(plan.encoding)
@@ -167,7 +173,13 @@ def _select(
     thresholds = swept.thresholds if decided.decision == "argmax" else {}
     maps = refined.maps or find_validation_maps(run, decided.folds)
     with bar("post-processing") as progress:
-        tuned = tune_postprocessing(maps, plan.encoding, workers=run.cluster or run.workers, progress=progress)
+        tuned = tune_postprocessing(
+            maps,
+            plan.encoding,
+            workers=run.cluster or run.workers,
+            progress=progress,
+            tries_steps=not finds_instances(plan),
+        )
     evaluation = tuned.evaluation
     learnt = ConfidenceOutcome(None, None, ())
     if options.confidence:

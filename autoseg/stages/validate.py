@@ -26,6 +26,7 @@ from autoseg.inference.models.loading import (
     stream_stored_case,
     with_precision,
 )
+from autoseg.inference.predictor.instance_maps import finds_instances
 from autoseg.inference.restoring.restore import LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
 from autoseg.metrics.case_scores import measure_case
@@ -39,6 +40,7 @@ from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import hash_file, read_record, write_record
 from autoseg.records.validated_case import ValidatedCase
 from autoseg.records.workspace import CALIBRATION_NAME, EVALUATION_NAME
+from autoseg.stages.validate_instances import evaluate_fold_instances, find_case_instances, write_case_instances
 from autoseg.training.folds.fold import Fold
 from autoseg.training.transfer import WEIGHTS
 
@@ -47,8 +49,10 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
     """Predict every validation case with the final weights, write the label maps, score them on their own grid.
 
     Writes `validation/<case><ending>`, `validation/calibration.json` and, last, `validation/evaluation.json` in the
-    fold's folder; for each cascade that builds on this configuration also `next_stage/<cascade>/<case>.b2nd`. Cases
-    that an interrupted validation with the same weights has finished are not predicted again.
+    fold's folder; where networks find instances one by one, also their maps, `instances.csv` and
+    `instance_evaluation.json`; for each cascade that builds on this configuration also
+    `next_stage/<cascade>/<case>.b2nd`. Cases that an interrupted validation with the same weights has finished are not
+    predicted again.
 
     Args:
         fold: With at least one validation case and final weights.
@@ -79,6 +83,8 @@ def validate_fold(fold: Fold, progress: Progress = no_progress) -> Evaluation:
         progress(number, len(cases))
     summary = summarize(scores, foreground_names(plan.encoding))
     evaluation = summary.model_copy(update={"weights_hash": weights_hash})
+    if finds_instances(plan):
+        evaluate_fold_instances(fold)
     write_record(counter.counts(), fold.validation_folder / CALIBRATION_NAME)
     write_record(evaluation, fold.validation_folder / EVALUATION_NAME)
     for case in cases:
@@ -140,7 +146,10 @@ def estimate_validation_seconds(fold: Fold) -> float:
     seconds = 0.0
     for _ in range(2):  # the first call also pays for kernels being set up
         began = time.monotonic()
-        _label_maps(fold, untrained, fold.split.validation[0], previous)
+        if finds_instances(fold.plan):
+            find_case_instances(fold, untrained, fold.split.validation[0])
+        else:
+            _label_maps(fold, untrained, fold.split.validation[0], previous)
         seconds = time.monotonic() - began
     return seconds * sum(windows) / windows[0]
 
@@ -158,11 +167,15 @@ def _validate_case(
     indices = orient_array(encode_label_map(reference.array[0], plan.encoding), orientation)
     _check_shape(fold, files, indices.shape)
     counter = CalibrationCounter(plan.encoding)
-    own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices)])
-    del indices
-    for stage, labels in zip(_next_step_maps(fold), next_maps, strict=True):
-        stage.write(stage.grid(files.case), labels)
-    original = read_case(dataset, files, plan.encoding, plan.orientation)
+    if finds_instances(plan):
+        found = find_case_instances(fold, loaded, files.case)
+        original = read_case(dataset, files, plan.encoding, plan.orientation)
+        own = write_case_instances(fold, found, original, files.case)
+    else:
+        own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices)])
+        for stage, labels in zip(_next_step_maps(fold), next_maps, strict=True):
+            stage.write(stage.grid(files.case), labels)
+        original = read_case(dataset, files, plan.encoding, plan.orientation)
     values = original.write_labels(own, plan.encoding, _map_path(fold, files.case))
     grid = original.template.grid
     scores = measure_case(files.case, values, reference.array[0], plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid))

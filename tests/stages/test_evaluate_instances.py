@@ -11,8 +11,9 @@ from PIL import Image
 
 from autoseg.cli.main import main
 from autoseg.errors import UsageError
+from autoseg.inference.files.instance_scoring import InstanceOptions
 from autoseg.records.files import write_record
-from autoseg.stages.evaluate_instances import InstanceOptions, _score_case, evaluate_instances
+from autoseg.stages.evaluate_instances import _score_case, evaluate_instances
 from tests.builders import make_plan
 
 LABELS = {"background": 0, "cell": 3, "nerve": 5, "ignore": 9}

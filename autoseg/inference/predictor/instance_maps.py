@@ -27,7 +27,6 @@ from autoseg.records.dataset import LabelEncoding
 from autoseg.records.detection import DetectionSpec
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import Instances, OutputChoices
-from autoseg.records.selection import LabelDecision
 
 MIN_SCORE = 0.3
 """Lowest score of an instance that is painted: panoptic quality gains by an instance that is more likely than half of
@@ -41,12 +40,12 @@ class InstanceMap:
     ids: NDArray[np.unsignedinteger]
     """(Z, Y, X), 1 to n, 0 for background."""
     instances: tuple[PaintedInstance, ...]
-    """By number."""
+    """Instances in the order of their numbers."""
 
-    def label_indices(self) -> NDArray[np.int16]:
+    def label_indices(self) -> NDArray[np.uint16]:
         """Label indices (Z, Y, X)."""
-        owners = np.array([0, *(instance.label for instance in self.instances)], dtype=np.int16)
-        indices: NDArray[np.int16] = owners[self.ids]
+        owners = np.array([0, *(instance.label for instance in self.instances)], dtype=np.uint16)
+        indices: NDArray[np.uint16] = owners[self.ids]
         return indices
 
     def restore(
@@ -83,26 +82,21 @@ def complete_choices(plan: Plan, choices: OutputChoices) -> OutputChoices:
         "--calibrated": choices.calibrated,
         "--seg-type fractional": choices.segmentation_type == "fractional",
     }
-    _refuse(plan, [option for option, is_asked in asked.items() if is_asked])
+    refuse_voxel_options(plan, asked)
     return replace(choices, instances=True)
 
 
-def refuse_voxel_options(plan: Plan, decision: LabelDecision | None, *, region_of_interest: bool) -> None:
-    """Refuse ways to predict that need probabilities of voxels, where the model finds instances.
+def refuse_voxel_options(plan: Plan, asked: Mapping[str, bool]) -> None:
+    """Refuse options that need probabilities of voxels, where the model finds instances.
 
     Args:
         plan: Plan of the model.
-        decision: Label decision that was asked for; None: none.
-        region_of_interest: Whether a coarse pass was asked for.
+        asked: Options, and whether they were asked for.
 
     Raises:
-        UsageError: Names the option.
+        UsageError: Names the options.
     """
-    asked = {"--decision expected-dice": decision == "expected-dice", "--roi": region_of_interest}
-    _refuse(plan, [option for option, is_asked in asked.items() if is_asked])
-
-
-def _refuse(plan: Plan, options: Sequence[str]) -> None:
+    options = [option for option, is_asked in asked.items() if is_asked]
     if finds_instances(plan) and options:
         raise UsageError(
             f"{', '.join(options)}: this model finds objects one by one (--target mask-rcnn) and has no probabilities "

@@ -171,6 +171,6 @@ def test_what_needs_probabilities_is_refused():
     with pytest.raises(UsageError, match="--save-uncertainty, --calibrated: this model finds objects one by one"):
         complete_choices(plan, OutputChoices(uncertainty=True, calibrated=True))
     with pytest.raises(UsageError, match="--decision expected-dice, --roi: this model"):
-        refuse_voxel_options(plan, "expected-dice", region_of_interest=True)
-    refuse_voxel_options(plan, "argmax", region_of_interest=False)
-    refuse_voxel_options(plain, "expected-dice", region_of_interest=True)
+        refuse_voxel_options(plan, {"--decision expected-dice": True, "--fast": False, "--roi": True})
+    refuse_voxel_options(plan, {"--roi": False})
+    refuse_voxel_options(plain, {"--roi": True})
