@@ -135,7 +135,7 @@ class ConfigurationPlanner:
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
         sides = find_sides(self.dimensions, context.fingerprint, budget, context.transpose)
         sampling = choose_case_sampling(context.fingerprint, budget)
-        weights = context.preset.initial_weights if self.adopted is None else None
+        weights, head = (context.preset.initial_weights, context.preset.head) if self.adopted is None else (None, None)
         full = TrainingSpec(
             mirror_axes=mirror_axes.value,
             sides=sides,
@@ -179,6 +179,7 @@ class ConfigurationPlanner:
             *self._list_growth_decisions(growth),
             as_decision(f"{self.name}.batch_dice", batch_dice),
             as_decision(f"{self.name}.mirror_axes", mirror_axes),
+            *(() if head is None else (as_decision(f"{self.name}.head", head),)),
             *(() if weights is None else (as_decision(f"{self.name}.initial_weights", weights),)),
         )
         return configuration, decisions
@@ -268,12 +269,16 @@ class ConfigurationPlanner:
 
     def plan_network(self, topology: Topology, base_features: int) -> NetworkSpec:
         """The network for a topology; an adopted one has the inputs and outputs of this data."""
-        fingerprint = self.context.fingerprint
-        slices = 2 * self.neighbor_slices.value + 1
-        inputs, outputs = slices * len(fingerprint.channel_names), len(fingerprint.encoding.heads)
-        if self.adopted is not None:
-            return self.adopted.network.model_copy(update={"input_channels": inputs, "output_channels": outputs})
-        return self.context.preset.plan_network(topology, base_features, inputs, outputs)
+        encoding, slices = self.context.fingerprint.encoding, 2 * self.neighbor_slices.value + 1
+        inputs = slices * len(self.context.fingerprint.channel_names)
+        if self.adopted is None:
+            network = self.context.preset.plan_network(topology, base_features, inputs, len(encoding.heads))
+        else:
+            changes = {"input_channels": inputs, "output_channels": len(encoding.heads)}
+            network = self.adopted.network.model_copy(update=changes)
+        if network.head != "points":
+            return network
+        return network.model_copy(update={"independent_heads": encoding.activation == "sigmoid"})
 
     def _count_elements(self, topology: Topology) -> int:
         """Feature-map elements at the preset's full width."""

@@ -11,6 +11,7 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
 from planners.composition import compose
+from planners.heads import HEAD_OPTIONS
 from planners.parts import NAMED_PARTS, PART_NAMES, read_parts
 from planners.preset import check_options
 from planners.unet import make_preset_of_parts
@@ -73,5 +74,5 @@ def _plan(name: str, fingerprint: Fingerprint, budget: Budget) -> Plan:
         PlanningError: Under the conditions of `planners.unet.plan`.
     """
     options = budget.overrides.options
-    check_options(options, ("base_features", *PART_NAMES), name)
+    check_options(options, ("base_features", *PART_NAMES, *HEAD_OPTIONS), name)
     return compose(make_preset_of_parts(name, read_parts(options, NAMED_PARTS[name]), options), fingerprint, budget)

@@ -46,6 +46,8 @@ class Preset:
     """With limited time a wider network is taken only if it gets so many training steps."""
     min_steps: int = MIN_STEPS
     """With limited time batch and patch shrink until the narrowest network gets so many."""
+    head: Decided[str] | None = None
+    """Head other than one at full resolution, in words."""
     initial_weights: Decided[EncoderName] | None = None
     """Published weights that the encoder starts from; None: freshly drawn ones."""
 

@@ -29,6 +29,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
+from planners.heads import HEAD_OPTIONS, with_head
 from planners.preset import Preset, check_options, whole_number
 from planners.rules import Decided
 from planners.rules.memory import MemoryReference
@@ -73,7 +74,7 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     Args:
         fingerprint: Facts about the dataset; the order of its cases does not matter.
         budget: Device, memory, time, the user's own values, weights that are installed. Planner options:
-            `base_features`, feature maps of the decoder at full resolution.
+            `base_features`, feature maps of the decoder at full resolution, and those of the head.
 
     Raises:
         PlanningError: If the weights are not installed and the network is not that of another model, or under the
@@ -104,9 +105,9 @@ def make_pretrained_preset(options: Mapping[str, str]) -> Preset:
     Raises:
         PlanningError: If an option is unknown or out of range.
     """
-    check_options(options, ("base_features",), NAME)
+    check_options(options, ("base_features", *HEAD_OPTIONS), NAME)
     asked = whole_number(options, "base_features", 1, WIDEST)
-    return Preset(
+    preset = Preset(
         name=NAME,
         memory_gigabytes=8.0,
         memory_references=MEMORY_REFERENCES,
@@ -121,6 +122,7 @@ def make_pretrained_preset(options: Mapping[str, str]) -> Preset:
             WEIGHTS, "An encoder trained on a million photographs knows what a small set of images cannot teach."
         ),
     )
+    return with_head(preset, options)
 
 
 def plan_efficientnet_unet(

@@ -18,6 +18,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
+from planners.heads import HEAD_OPTIONS, with_head
 from planners.preset import Preset, check_options
 from planners.rules.memory import MemoryReference
 from planners.rules.topology import Topology, features_per_level
@@ -83,15 +84,15 @@ def make_residual_preset(name: str, options: Mapping[str, str]) -> Preset:
 
     Args:
         name: A key of SIZES.
-        options: Planner options; known is `base_features`.
+        options: Planner options; known are `base_features` and those of the head.
 
     Raises:
         PlanningError: If an option is unknown or out of range.
     """
-    check_options(options, ("base_features",), name)
+    check_options(options, ("base_features", *HEAD_OPTIONS), name)
     size = SIZES[name]
     widths = choose_widths(options)
-    return Preset(
+    preset = Preset(
         name=name,
         memory_gigabytes=size.gigabytes,
         memory_references={2: _reference(2, size.elements_2d, size), 3: _reference(3, size.elements_3d, size)},
@@ -100,6 +101,7 @@ def make_residual_preset(name: str, options: Mapping[str, str]) -> Preset:
         width_reason=widths.reason,
         plan_network=plan_residual_unet,
     )
+    return with_head(preset, options)
 
 
 def _reference(dimensions: int, elements: float, size: Size) -> MemoryReference:

@@ -20,6 +20,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
+from planners.heads import HEAD_OPTIONS, with_head
 from planners.parts import BLOCKS_PER_LEVEL, PART_NAMES, PLAIN_PARTS, Parts, read_parts
 from planners.preset import Preset, check_options, whole_number
 from planners.rules import Decided
@@ -51,8 +52,8 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
     Args:
         fingerprint: Facts about the dataset; the order of its cases does not matter.
-        budget: Device, memory, time, the user's own values. Planner options: `base_features`, and the parts `block`,
-            `skip`, `attention` and `bottleneck`.
+        budget: Device, memory, time, the user's own values. Planner options: `base_features`, the parts `block`,
+            `skip`, `attention` and `bottleneck`, and those of the head, `head` and `point_stride`.
 
     Returns:
         The plan, with each decision and its reason.
@@ -80,7 +81,7 @@ def make_unet_preset(options: Mapping[str, str]) -> Preset:
     Raises:
         PlanningError: If an option is unknown or out of range.
     """
-    check_options(options, ("base_features", *PART_NAMES), NAME)
+    check_options(options, ("base_features", *PART_NAMES, *HEAD_OPTIONS), NAME)
     return make_preset_of_parts(NAME, read_parts(options), options)
 
 
@@ -90,13 +91,13 @@ def make_preset_of_parts(name: str, parts: Parts, options: Mapping[str, str]) ->
     Args:
         name: Name of the planner.
         parts: What it is made of.
-        options: Planner options, of which `base_features` is read.
+        options: Planner options, of which `base_features` and those of the head are read.
 
     Raises:
-        PlanningError: If the width is out of range.
+        PlanningError: If the width is out of range, or the head does not exist.
     """
     widths = choose_widths(options)
-    return Preset(
+    preset = Preset(
         name=name,
         memory_gigabytes=8.0,
         memory_references=_scale_references(parts),
@@ -105,6 +106,7 @@ def make_preset_of_parts(name: str, parts: Parts, options: Mapping[str, str]) ->
         width_reason=widths.reason,
         plan_network=partial(plan_unet, parts=parts),
     )
+    return with_head(preset, options)
 
 
 def _scale_references(parts: Parts) -> Mapping[int, MemoryReference]:

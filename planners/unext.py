@@ -24,6 +24,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
+from planners.heads import HEAD_OPTIONS, with_head
 from planners.preset import Preset, check_options, choice, yes_or_no
 from planners.rules.memory import MemoryReference
 from planners.rules.topology import Topology
@@ -63,8 +64,8 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 
     Args:
         fingerprint: Facts about the dataset; the order of its cases does not matter.
-        budget: Device, memory, time, the user's own values. Planner options: `width` (s, base, text) and
-            `full_resolution_skip` (true, false; default true in 3D only).
+        budget: Device, memory, time, the user's own values. Planner options: `width` (s, base, text),
+            `full_resolution_skip` (true, false; default true in 3D only), and those of the head.
 
     Raises:
         PlanningError: Under the conditions of `planners.unet.plan`.
@@ -88,9 +89,9 @@ def make_unext_preset(options: Mapping[str, str]) -> Preset:
     Raises:
         PlanningError: If an option is unknown or has another value.
     """
-    check_options(options, ("width", "full_resolution_skip"), NAME)
+    check_options(options, ("width", "full_resolution_skip", *HEAD_OPTIONS), NAME)
     width = choice(options, "width", UNEXT_WIDTHS, "base")
-    return Preset(
+    preset = Preset(
         name=NAME,
         memory_gigabytes=8.0,
         memory_references=MEMORY_REFERENCES,
@@ -100,6 +101,7 @@ def make_unext_preset(options: Mapping[str, str]) -> Preset:
         width_reason="Requested." if "width" in options else WIDTH_REASON,
         plan_network=partial(plan_unext, full_resolution_skip=yes_or_no(options, "full_resolution_skip")),
     )
+    return with_head(preset, options)
 
 
 def plan_unext(

@@ -20,6 +20,7 @@ from autoseg.costs.efficientnet import list_efficientnet_unet
 from autoseg.costs.external import list_external
 from autoseg.costs.operations import Operation, convolution_block, head
 from autoseg.costs.parts import residual_block, unet_decoder, unet_operations
+from autoseg.costs.points import point_operations
 from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
 from autoseg.records.network import NETWORK_PARTS, Architecture, NetworkSpec, Sizes
 
@@ -30,8 +31,8 @@ FORWARD_FRACTION = 1 / 3
 def list_operations(network: NetworkSpec, patch_size: Sequence[int]) -> tuple[Operation, ...]:
     """All operations of a network in forward order, for one sample (batch 1).
 
-    With deep supervision every decoder level has a segmentation head, as in training; the one at full resolution
-    comes last and gives the prediction.
+    With deep supervision every decoder level has a segmentation head, as in training; the one at full resolution, or
+    the point head, comes last and gives the prediction.
 
     Args:
         network: Any architecture.
@@ -40,7 +41,11 @@ def list_operations(network: NetworkSpec, patch_size: Sequence[int]) -> tuple[Op
     Raises:
         ValueError: If the patch is not divisible by the network's total stride.
     """
-    return tuple(ARCHITECTURES[network.architecture].list_operations(network, _shape_per_level(network, patch_size)))
+    description, shapes = ARCHITECTURES[network.architecture], _shape_per_level(network, patch_size)
+    operations = tuple(description.list_operations(network, shapes))
+    if network.head == "points":
+        operations += tuple(point_operations(network, shapes, description.list_widths(network)))
+    return operations
 
 
 def _shape_per_level(network: NetworkSpec, patch_size: Sequence[int]) -> list[Sizes]:
@@ -91,7 +96,7 @@ def _unext_encoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Oper
 
 def _unext_decoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
     """Convolutions work at the resolution of the level below, before interpolation."""
-    for level in reversed(range(len(network.features) - 1)):
+    for level in reversed(range(network.coarse_level, len(network.features) - 1)):
         outputs, below = network.features[level], network.features[level + 1]
         kernel = math.prod(network.kernel_sizes[level + 1])
         yield Operation("convolution", below, outputs, voxels[level + 1], kernel, kept=level > 0)
@@ -140,6 +145,18 @@ def forward_macs(network: NetworkSpec, patch_size: Sequence[int]) -> int:
     return sum(operation.macs for operation in list_operations(network, patch_size))
 
 
+def _level_widths(network: NetworkSpec) -> Sizes:
+    return network.features
+
+
+def _unext_widths(network: NetworkSpec) -> tuple[int, ...]:
+    return (network.features[0] if _first_token_level(network) > 1 else 0, *network.features[1:])
+
+
+def _efficientnet_widths(network: NetworkSpec) -> tuple[int, ...]:
+    return (0, *encoder_features(len(network.features))[1:])
+
+
 UNEXT_WIDTHS = {"s": 8, "base": 16, "text": 32}
 """Feature maps at full resolution by name. `base` is that of the published code, `text` the one of the paper's text."""
 
@@ -163,6 +180,8 @@ class ArchitectureDescription:
     build_small: Callable[[Literal[2, 3], int], NetworkSpec] | None
     """(dimensions, base features) -> the network that the speed of a device is measured with, one input channel. None:
     each of its networks is measured by itself, when it is planned."""
+    list_widths: Callable[[NetworkSpec], tuple[int, ...]] = _level_widths
+    """Feature maps that the encoder gives at each level, full resolution first; 0 where that is the image itself."""
     dimensions: tuple[Literal[2, 3], ...] = (2, 3)
     """Numbers of axes that it exists for."""
     encoder_rate: float = 1.0
@@ -174,12 +193,14 @@ class ArchitectureDescription:
         """A network in words, with the name of its width where it has one, and the parts that it is made of."""
         chosen = {name: getattr(network, name) for name in NETWORK_PARTS}
         parts = [f"{name} {value}" for name, value in chosen.items() if value != NETWORK_PARTS[name]]
+        head = ["a point head"] if network.head == "points" else []
         if parts:
-            return f"U-Net with {', '.join(parts)}"
+            return f"U-Net with {', '.join([*parts, *head])}"
         if network.network_name:
             return f"{network.network_name} of {network.network_package}"
         width = self.width_names.get(network.features[0])
-        return self.words if width is None else f"{self.words} {width}"
+        words = self.words if width is None else f"{self.words} {width}"
+        return f"{words} with a point head" if head else words
 
 
 def _small_unet(dimensions: Literal[2, 3], base_features: int) -> NetworkSpec:
@@ -257,6 +278,7 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
             relative_speed=0.2,  # so few multiplications that moving data takes most of the time
             list_operations=_list_unext,
             build_small=_small_unext,
+            list_widths=_unext_widths,
             width_names={features: name for name, features in UNEXT_WIDTHS.items()},
         ),
         "efficientnet_unet": ArchitectureDescription(
@@ -264,6 +286,7 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
             relative_speed=0.6,  # depthwise convolutions move more than they multiply
             list_operations=list_efficientnet_unet,
             build_small=_small_efficientnet_unet,
+            list_widths=_efficientnet_widths,
             dimensions=(2,),
             encoder_rate=0.1,
         ),

@@ -20,7 +20,8 @@ DEVICES_OF_16_BITS = frozenset({"cuda", "xpu"})
 """Types of devices on which a training keeps activations in 16 bits unless the user says otherwise."""
 
 POSITION_BYTES = 8
-"""Max-pooling keeps where each maximum was."""
+WITH_POSITIONS = frozenset({"max_pool", "sample"})
+"""Max-pooling keeps where each maximum was, sampling where it looked."""
 
 OPTIMIZER_STATES = {"sgd": 1, "adamw": 2}
 """Float32 values that the optimiser keeps per parameter: momentum; first and second moment."""
@@ -66,8 +67,8 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
     """nnU-Net's stand-in for training memory: elements of all convolution outputs, batch 1.
 
     Every convolution, transposed convolution and linear layer counts, each shortcut of a residual block that is more
-    than the identity once, and the full-resolution segmentation head; deeper heads, normalisation and activations do
-    not. Of a network of another package everything counts that it keeps for the backward pass.
+    than the identity once, and the finest segmentation head; deeper heads, normalisation and activations do not. Of a
+    network of another package everything counts that it keeps for the backward pass.
 
     Args:
         network: Any architecture.
@@ -82,7 +83,7 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
     counted = (WITH_WEIGHTS | {"shortcut", "measured"}) - {"head"}
     operations = list_operations(network, patch_size)
     features = sum(operation.elements for operation in operations if operation.kind in counted)
-    return features + output_channels * math.prod(patch_size)
+    return features + output_channels * max(operation.voxels for operation in operations if operation.kind == "head")
 
 
 def count_parameters(network: NetworkSpec) -> int:
@@ -95,8 +96,8 @@ def count_saved_elements(network: NetworkSpec, patch_size: Sequence[int]) -> int
     """Elements that the forward pass keeps for the backward pass, batch 1, loss excluded.
 
     The input; a convolution's output (kept by the norm) and the activation (in place on the norm's output); sums and
-    concatenations, which copy. Not counted: the whole-number positions kept by max-pooling, a norm's means and
-    variances.
+    concatenations, which copy. Not counted: whole-number positions kept by max-pooling and sampling, a norm's
+    means and variances.
     """
     operations = list_operations(network, patch_size)
     kept = sum(operation.elements for operation in operations if operation.kept)
@@ -169,7 +170,7 @@ def _sample_bytes(network: NetworkSpec, patch_size: Sequence[int], *, mixed_prec
     operations = list_operations(network, patch_size)
     logits = [operation.elements for operation in operations if operation.kind == "head"]
     largest = max(operation.elements for operation in operations if operation.kind != "head")
-    positions = sum(operation.elements for operation in operations if operation.kind == "max_pool")
+    positions = sum(operation.elements for operation in operations if operation.kind in WITH_POSITIONS)
     activation_bytes = HALF_BYTES if mixed_precision else FLOAT_BYTES
     kept = count_saved_elements(network, patch_size) * activation_bytes + positions * POSITION_BYTES
     gradients = max(BACKWARD_TENSORS * largest * activation_bytes, LOSS_GRADIENTS * max(logits) * FLOAT_BYTES)

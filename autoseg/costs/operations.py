@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import NetworkSpec, list_head_levels
 
 Kind = Literal[
     "convolution", "transposed", "depthwise", "linear", "head",
     "norm", "layer_norm", "max_pool", "average_pool", "shortcut", "shift", "interpolate", "join", "padding",
-    "activation", "attention", "measured",
+    "activation", "attention", "measured", "sample",
 ]  # fmt: skip
 """transposed: kernel equal to stride. head: 1 x 1 convolution to logits. norm: over space. layer_norm: over feature
 maps. average_pool: on a shortcut, before its projection, or over all voxels. shortcut: average pooling that is the
 whole shortcut. shift: along one axis, by group of feature maps. join: sum, product or concatenation of tensors.
 attention: scores of every voxel with `kernel_voxels` voxels, and sums by them. padding: a copy with zeros around it;
-its voxels are those of the copy. activation: one that keeps its input and makes a tensor that is kept, too. Others
+its voxels are those of the copy. sample: features at single points; its voxels are the neighbours that it looks at, of
+which it keeps places and weights. activation: one that keeps its input and makes a tensor that is kept, too. Others
 are not listed: they take the place of their input, or like the GELU keep it and make a tensor that is not kept.
 measured: a part of what was counted on a whole network."""
 
@@ -105,6 +106,7 @@ def residual_shortcut(inputs: int, outputs: int, voxels: int, *, pooled: bool) -
 
 
 def head(network: NetworkSpec, level: int, voxels: int) -> Iterator[Operation]:
-    """The head of a decoder level, where it has one."""
-    if level == 0 or network.deep_supervision:
-        yield Operation("head", network.features[level], network.output_channels, voxels, kept=False)
+    """The head of a decoder level, where it has one; logits that points are sampled from are kept."""
+    if level in list_head_levels(network):
+        kept = level == network.coarse_level and network.head == "points"
+        yield Operation("head", network.features[level], network.output_channels, voxels, kept=kept)

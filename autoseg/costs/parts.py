@@ -7,6 +7,7 @@ Tested in tests/costs/test_memory.py.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -237,7 +238,7 @@ def unet_operations(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[O
 def unet_decoder(
     network: NetworkSpec, voxels: Sequence[int], skip_features: Sequence[int] | None = None
 ) -> Iterator[Operation]:
-    """A U-Net's decoder, the lowest level first.
+    """A U-Net's decoder, the lowest level first, up to full resolution or to the coarse level of a point head.
 
     Args:
         network: The network.
@@ -245,7 +246,7 @@ def unet_decoder(
         skip_features: Feature maps that the encoder gives at each level; None: as many as the level has.
     """
     skips = network.features if skip_features is None else skip_features
-    for level in reversed(range(len(network.features) - 1)):
+    for level in reversed(range(network.coarse_level, len(network.features) - 1)):
         inputs = network.features[level] + skips[level]  # the skip is concatenated
         yield _upsampling(network, level, voxels[level], kept=network.skip == "gate")
         yield from skip_operations(network, level, voxels[level])
@@ -255,16 +256,25 @@ def unet_decoder(
 
 
 def nested_decoder(network: NetworkSpec, voxels: Sequence[int]) -> Iterator[Operation]:
-    """All nodes of a U-Net++, column by column; every column ends at full resolution, with a head."""
-    depth = len(network.features) - 1
-    for column in range(1, depth + 1):
-        for level in reversed(range(depth - column + 1)):
+    """All nodes of a U-Net++, column by column; every column ends at the finest level of the decoder, with a head."""
+    depth, finest = len(network.features) - 1, network.coarse_level
+    for column in range(1, depth - finest + 1):
+        for level in reversed(range(finest, depth - column + 1)):
             inputs = (column + 1) * network.features[level]
             yield _upsampling(network, level, voxels[level], kept=False)
             yield Operation("join", 1, inputs, voxels[level])
-            yield from level_operations(network, inputs, level, voxels[level], in_encoder=False)
-        if network.deep_supervision or column == depth:
-            yield Operation("head", network.features[0], network.output_channels, voxels[0], kept=False)
+            *operations, last = level_operations(network, inputs, level, voxels[level], in_encoder=False)
+            is_only_joined = level == finest and column < depth - finest and not network.deep_supervision
+            yield from operations
+            yield replace(last, kept=False) if is_only_joined and _ends_with_sum(network) else last
+        if network.deep_supervision or column == depth - finest:
+            kept = column == depth - finest and network.head == "points"
+            yield Operation("head", network.features[finest], network.output_channels, voxels[finest], kept=kept)
+
+
+def _ends_with_sum(network: NetworkSpec) -> bool:
+    """Whether a level ends without an activation, so that only what comes next keeps its features."""
+    return network.attention != "none" or network.block in {"recurrent", "mednext"}
 
 
 def _upsampling(network: NetworkSpec, level: int, voxels: int, *, kept: bool) -> Operation:
@@ -288,6 +298,7 @@ RELATIVE_SPEEDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "channel": (0.8, 0.9),
         "spatial": (0.8, 0.9),
         "mixed": (0.7, 0.8),
+        "points": (0.8, 0.8),
     }
 )
 """Multiply-accumulates per second of a training step relative to a plain U-Net's, in 2D and in 3D. Four levels of 16 to
@@ -296,7 +307,7 @@ cost as much as their multiplications."""
 
 
 def relative_speed_of_parts(network: NetworkSpec) -> float:
-    """How many multiply-accumulates per second a U-Net of parts does, relative to a plain one."""
-    parts = (network.block, network.skip, network.attention, network.bottleneck)
+    """How many multiply-accumulates per second a network of parts does, relative to one without them."""
+    parts = (network.block, network.skip, network.attention, network.bottleneck, network.head)
     column = network.dimensions - 2
     return math.prod(RELATIVE_SPEEDS[part][column] for part in parts if part in RELATIVE_SPEEDS)

@@ -19,7 +19,7 @@ from autoseg.interop.nnunet_network import ARCHITECTURES, BLOCKS
 from autoseg.networks.blocks import NORMALIZATION_EPSILON
 from autoseg.records.dataset import BACKGROUND, IGNORE
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
+from autoseg.records.network import NETWORK_PARTS, NetworkSpec, NormalizationSpec, ResamplingSpec
 from autoseg.records.plan import Plan
 from autoseg.records.selection import Selection
 
@@ -58,6 +58,12 @@ def refuse_inexpressible(plan: Plan, names: Collection[str]) -> None:
         f"the network of {name} sees neighbouring slices, and nnU-Net gives a 2D network one slice"
         for name in names
         if plan.configurations[name].neighbor_slices
+    ]
+    faults += [
+        f"the network of {name} has {part} {value}, and nnU-Net's have {nothing}"
+        for name in names
+        for part, nothing in {**NETWORK_PARTS, "head": "full"}.items()
+        if (value := getattr(plan.configurations[name].network, part)) != nothing
     ]
     if plan.target != "labels":
         faults.append("it was trained on cores and borders of objects, which nnU-Net does not put together")

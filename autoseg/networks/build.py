@@ -1,9 +1,11 @@
 """The one place where a NetworkSpec becomes a network."""
 
+from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.networks.efficientnet import efficientnet_decoder_levels, efficientnet_levels
 from autoseg.networks.external import ExternalModule, build_external
 from autoseg.networks.parts.levels import convolution_levels, decoder_levels
 from autoseg.networks.parts.nested import NestedDecoder
+from autoseg.networks.points import PointUNet
 from autoseg.networks.residual import residual_levels
 from autoseg.networks.unet import Decoder, Encoder, UNet
 from autoseg.networks.unext import unext_decoder_levels, unext_encoder_levels
@@ -20,6 +22,7 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | Extern
     Returns:
         A module (B, C, *S) -> logits (B, K, *S); with `deep_supervision`, if the spec has it too, in training mode a
         list of logits, full resolution first, one per decoder level. The parameters do not depend on the argument.
+        Of a network with a point head, see `PointUNet`.
 
     Raises:
         UsageError: If the package of an external network is not installed, or does not build it.
@@ -27,6 +30,9 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | Extern
     if spec.architecture == "external":
         return build_external(spec, deep_supervision=deep_supervision)
     encoder, decoder = _build_halves(spec)
+    if spec.head == "points":
+        widths = ARCHITECTURES[spec.architecture].list_widths(spec)
+        return PointUNet(spec, encoder, decoder, widths, deep_supervision=deep_supervision)
     return UNet(spec, encoder, decoder, deep_supervision=deep_supervision)
 
 

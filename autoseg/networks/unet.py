@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from autoseg.networks.blocks import choose_layers, initialize_weights
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import NetworkSpec, list_head_levels
 
 
 class Encoder(nn.Module):
@@ -60,7 +60,8 @@ class Decoder(nn.Module):
     """All decoder levels and their heads.
 
     With deep supervision in the spec every level has a head, used or not, so that weights fit whether training sees
-    all of them or not; otherwise only level 0 has one.
+    all of them or not; otherwise only the finest one has. That is level 0, or the coarse level of a point head; then
+    the levels above it are left out, and the others keep their names.
 
     Parameter names: `levels.<level>...` (of a U-Net `upsampling|blocks.<block>...`) and `heads.<level>`, level 0 at
     full resolution.
@@ -74,24 +75,33 @@ class Decoder(nn.Module):
             levels: Full resolution first; each takes the features of the level below and the encoder's at its own.
         """
         super().__init__()
-        self.levels = nn.ModuleList(levels)
-        convolution = choose_layers(spec.dimensions).convolution
-        supervised = spec.features[:-1] if spec.deep_supervision else spec.features[:1]
+        self.finest = spec.coarse_level
+        self.levels = nn.ModuleList(
+            module if level >= self.finest else nn.Identity() for level, module in enumerate(levels)
+        )
+        convolution, with_head = choose_layers(spec.dimensions).convolution, list_head_levels(spec)
         self.heads = nn.ModuleList(
-            convolution(features, spec.output_channels, kernel_size=1) for features in supervised
+            convolution(spec.features[level], spec.output_channels, kernel_size=1)
+            if level in with_head
+            else nn.Identity()
+            for level in range(with_head.stop)
         )
 
     @override
     def forward(self, maps: Sequence[Tensor], *, all_levels: bool, recompute: bool = False) -> list[Tensor]:
-        """The encoder's features -> logits of all levels that have a head or of level 0; full resolution first."""
+        """The encoder's features -> logits of all levels that have a head or of the finest; the finest first."""
+        return self.decode(maps, all_levels=all_levels, recompute=recompute)[1]
+
+    def decode(self, maps: Sequence[Tensor], *, all_levels: bool, recompute: bool) -> tuple[Tensor, list[Tensor]]:
+        """The encoder's features -> features of the finest level, and logits as from `forward`."""
         logits: list[Tensor] = []
-        num_outputs = len(self.heads) if all_levels else 1
+        last = len(self.heads) if all_levels else self.finest + 1
         features = maps[-1]
-        for level in reversed(range(len(self.levels))):
+        for level in reversed(range(self.finest, len(self.levels))):
             features = run_level(self.levels[level], features, maps[level], recompute=recompute)
-            if level < num_outputs:
+            if level < last:
                 logits.append(self.heads[level](features))
-        return logits[::-1]
+        return features, logits[::-1]
 
 
 class UNet(nn.Module):

@@ -27,6 +27,9 @@ Attention = Literal["none", "channel", "spatial", "mixed"]
 Bottleneck = Literal["plain", "nonlocal", "pyramid", "atrous", "atrous_nonlocal"]
 """What widens the view at the end of the lowest level."""
 
+Head = Literal["full", "points"]
+"""How logits come to full resolution."""
+
 MAX_SIZE = 2**16
 """Largest size and count in a plan: far above what any device holds, so that arithmetic on them cannot overflow."""
 
@@ -94,11 +97,24 @@ class NetworkSpec(Record):
     """external: the network's own settings."""
     costs: NetworkCosts | None = Field(default=None, exclude_if=lambda value: value is None)
     """external: what was counted on it when the plan was made; None: not counted yet."""
+    head: Head = Field(default="full", exclude_if=lambda value: value == "full")
+    """`full` decodes up to full resolution; `points` ends the decoder at `coarse_level`, and decides uncertain voxels
+    one by one."""
+    coarse_level: NonNegativeInt = Field(default=0, exclude_if=lambda value: value == 0)
+    """points: finest level of the decoder, 1 or more; 0 with any other head."""
+    independent_heads: bool = Field(default=False, exclude_if=lambda value: not value)
+    """points: whether every output class is a decision of its own, as regions are; False: one is chosen of all."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         refuse_faults([*_find_length_faults(self), *_find_size_faults(self), *_find_own_faults(self)])
         return self
+
+
+def list_head_levels(network: NetworkSpec) -> range:
+    """Decoder levels that have a head, the finest first; with nested skips as many columns of the finest one."""
+    finest = network.coarse_level
+    return range(finest, len(network.features) - 1 if network.deep_supervision else finest + 1)
 
 
 def _find_length_faults(network: NetworkSpec) -> Iterator[FieldFault]:
@@ -147,6 +163,11 @@ _OPTIONS: Mapping[str, tuple[bool | int | str, tuple[Architecture, ...], str]] =
         "full_resolution_skip": (False, ("unext",), "only unext can do without this skip"),
         "network_name": ("", ("external",), "only networks of other packages have names"),
         "network_package": ("", ("external",), "only networks of other packages have names"),
+        "head": (
+            "full",
+            ("unet", "residual_unet", "unext", "efficientnet_unet"),
+            "only networks with a decoder of levels can end it before full resolution",
+        ),
         **{name: (nothing, ("unet",), "only unet has parts to choose from") for name, nothing in NETWORK_PARTS.items()},
     }
 )
@@ -159,9 +180,22 @@ def _find_own_faults(network: NetworkSpec) -> Iterator[FieldFault]:
         value = getattr(network, name)
         if value != nothing and network.architecture not in architectures:
             yield (name,), f"{str(value).lower()}, expected {str(nothing).lower()}: {reason}"
+    yield from _find_head_faults(network)
     yield from _EXPECTATIONS.get(network.architecture, _expect_nothing)(network)
     if network.detection is not None:
         yield from _find_detection_faults(network, network.detection)
+
+
+def _find_head_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    level, most = network.coarse_level, len(network.features) - MIN_LEVELS
+    if network.head == "points" and not 1 <= level <= most:
+        yield ("coarse_level",), f"{level}, expected 1 to {most}: a level of the decoder below full resolution"
+    if network.head == "points" and network.detection is not None:
+        yield ("head",), "points, expected full: a network that finds objects has heads of its own"
+    if network.head == "full" and level != 0:
+        yield ("coarse_level",), f"{level}, expected 0: only a point head ends the decoder earlier"
+    if network.head == "full" and network.independent_heads:
+        yield ("independent_heads",), "true, expected false: only a point head needs to know"
 
 
 def _expect_nothing(_network: NetworkSpec) -> Iterator[FieldFault]:

@@ -275,6 +275,10 @@ def _find_channel_faults(configuration: Configuration, plan: Plan) -> Iterator[F
     heads = len(plan.encoding.heads)
     if network.output_channels != heads:
         yield ("network", "output_channels"), f"{network.output_channels}, expected {heads}: the heads in `encoding`"
+    is_sigmoid = plan.encoding.activation == "sigmoid"
+    if network.head == "points" and network.independent_heads != is_sigmoid:
+        expected = f"expected {str(is_sigmoid).lower()}: the activation in `encoding` is {plan.encoding.activation}"
+        yield ("network", "independent_heads"), f"{str(network.independent_heads).lower()}, {expected}"
     if len(configuration.normalization) != channels:
         found = len(configuration.normalization)
         yield ("normalization",), f"{found} entries, expected {channels}: one for each of `channel_names`"

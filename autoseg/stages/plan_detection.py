@@ -67,8 +67,10 @@ def detect_objects(plan: Plan, fingerprint: Fingerprint) -> Plan:
         fingerprint: Facts about the data.
 
     Raises:
-        PlanningError: If no configuration can have one.
+        PlanningError: If no configuration can have one, or a point head was asked for.
     """
+    if any(configuration.network.head != "full" for configuration in plan.configurations.values()):
+        raise PlanningError("--target mask-rcnn has heads of its own. Leave --planner-option head=points out.")
     kept = {name: configuration for name, configuration in plan.configurations.items() if _can_detect(configuration)}
     if not kept:
         raise PlanningError(

@@ -32,7 +32,7 @@ WEIGHTS = "checkpoint_final.safetensors"
 MIN_KERNEL_AXES = 4
 """Axes of a convolution's weights in 2D."""
 
-HEADS = "decoder.heads."
+HEADS = ("decoder.heads.", "points.head.")
 """How the names of the heads' tensors begin."""
 
 

@@ -19,6 +19,7 @@ from autoseg.costs.memory import (
     estimate_training_memory_bytes,
 )
 from autoseg.networks.build import build_network
+from autoseg.networks.points import list_training_inputs
 from autoseg.networks.residual import ResidualBlock
 from autoseg.records.network import Architecture, Attention, Block, Bottleneck, NetworkSpec, Skip
 
@@ -98,8 +99,24 @@ CASES = [
     (LITE_FLAT, (64, 80)),
     (LITE_SHALLOW, (12, 20)),
 ]
+WITH_POINTS = {
+    "unet-2d": (FLAT, 1, (24, 28)),
+    "unet-3d": (SOLID, 2, (6, 40, 32)),
+    "residual-3d": (RESIDUAL_SOLID, 1, (6, 40, 32)),
+    "unext-2d": (TOKENS_FLAT, 2, (72, 44)),
+    "unext-3d": (TOKENS_SOLID, 1, (12, 16, 40)),
+    "all-tokens-2d": (TOKENS_FLAT.model_copy(update={"token_levels": 3}), 1, (72, 44)),
+    "efficientnet-2d": (LITE_FLAT, 2, (64, 80)),
+    "efficientnet-shallow-2d": (LITE_SHALLOW, 1, (12, 20)),
+    "nested-3d": (SOLID.model_copy(update={"skip": "nested"}), 1, (6, 40, 16)),
+}
 NAMES = [*(f"{spec.architecture}-{spec.dimensions}d-{len(spec.features)}" for spec, _ in CASES), *OF_PARTS]
 CASES += OF_PARTS.values()
+NAMES += [f"points-{name}" for name in WITH_POINTS]
+CASES += [
+    (spec.model_copy(update={"head": "points", "coarse_level": level}), patch)
+    for spec, level, patch in WITH_POINTS.values()
+]
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -138,6 +155,7 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
             "bottleneck": draw(st.sampled_from(get_args(Bottleneck))),
         }
         features = [max(number, 4) for number in features]
+    coarse_level = draw(st.integers(0, levels - 2))
     spec = NetworkSpec(
         architecture=architecture,
         dimensions=dimensions,
@@ -152,6 +170,8 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
         deep_supervision=draw(st.booleans()),
         token_levels=tokens,
         full_resolution_skip=skip,
+        head="points" if coarse_level > 0 else "full",
+        coarse_level=coarse_level,
         **parts,
     )
     lowest = [draw(st.integers(2, 7)) for _ in range(dimensions)]
@@ -171,22 +191,24 @@ def elements_of_layers(network: nn.Module, image: Tensor) -> int:
         elements += output.numel()
 
     for name, module in network.named_modules():
-        if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and "heads" not in name.split("."):
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and not {"head", "heads"} & set(name.split(".")):
             module.register_forward_hook(add)
         if isinstance(module, ResidualBlock) and isinstance(module.projection, nn.Identity) and strided(module):
             module.pooling.register_forward_hook(add)
-    network(image)
+    network(*list_training_inputs(network, image, (1,)))
     return elements
 
 
 def check_exact_costs(spec: NetworkSpec, patch: tuple[int, ...]) -> None:
     network, image = meta(spec, patch)
     assert count_parameters(spec) == sum(parameter.numel() for parameter in network.parameters())
+    inputs = list_training_inputs(network, image, (1,))
     with FlopCounterMode(display=False) as counter:
-        network(image)
+        logits = network(*inputs)
     assert forward_macs(spec, patch) == counter.get_total_flops() / 2
     labels = 9
-    expected = elements_of_layers(network, image) + labels * math.prod(patch)
+    finest = logits[0] if isinstance(logits, list) else logits
+    expected = elements_of_layers(network, image) + labels * math.prod(finest.shape[2:])
     assert count_feature_map_elements(spec, patch, output_channels=labels) == expected
 
 
@@ -216,8 +238,9 @@ def saved_by_autograd(spec: NetworkSpec, patch: tuple[int, ...]) -> tuple[int, i
             kept.setdefault(address, tensor)
         return tensor
 
+    inputs = list_training_inputs(network, torch.rand((1, spec.input_channels, *patch)), (1,))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = network(torch.rand((1, spec.input_channels, *patch)))
+        logits = network(*inputs)
     assert len(logits) > 0
     sizes = {True: 0, False: 0}
     for tensor in kept.values():
@@ -228,7 +251,7 @@ def saved_by_autograd(spec: NetworkSpec, patch: tuple[int, ...]) -> tuple[int, i
 def check_saved_elements(spec: NetworkSpec, patch: tuple[int, ...]) -> None:
     floats, positions = saved_by_autograd(spec, patch)
     operations = list_operations(spec, patch)
-    assert positions == sum(operation.elements for operation in operations if operation.kind == "max_pool")
+    assert positions == sum(operation.elements for operation in operations if operation.kind in {"max_pool", "sample"})
     # left out of the count: mean and deviation, normalisers of attention
     statistics = sum(2 * operation.outputs for operation in operations if operation.kind == "norm")
     statistics += sum(2 * operation.voxels for operation in operations if operation.kind == "layer_norm")

@@ -17,6 +17,8 @@ FAMILIES = {
     "multires": ("multiresunet", "2d", ("--planner-option", "attention=mixed")),
     "neighbors": ("unet", "2.5d", ("--neighbor-slices", "2")),
     "mednext": ("unet", "3d_fullres", ("--planner-option", "block=mednext")),
+    "points-2d": ("unet", "2d", ("--planner-option", "head=points", "--planner-option", "point_stride=4")),
+    "points-3d": ("resenc-m", "3d_fullres", ("--planner-option", "head=points")),
 }
 """Planner, configuration and settings by name."""
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 from autoseg.networks.blocks import choose_layers
 from autoseg.networks.parts.levels import join_blocks, make_upsampling
 from autoseg.networks.unet import run_level
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import NetworkSpec, list_head_levels
 
 
 class Node(nn.Module):
@@ -49,6 +49,8 @@ class NestedDecoder(nn.Module):
            |   /
         X(2,0)
 
+    With a point head the levels above its coarse one have no nodes, and the coarse one has the heads.
+
     The nodes up to a column are a network of their own, as deep as the column, so the last columns can be left out of a
     prediction.
 
@@ -65,26 +67,35 @@ class NestedDecoder(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         depth = len(spec.features) - 1
-        self.last_column = depth
+        self.finest = spec.coarse_level
+        self.last_column = depth - self.finest
         self.nodes = nn.ModuleList(
-            nn.ModuleList(Node(spec, level, column) for column in range(1, depth - level + 1)) for level in range(depth)
+            nn.ModuleList(
+                Node(spec, level, column) for column in range(1, depth - level + 1) if level >= spec.coarse_level
+            )
+            for level in range(depth)
         )
         convolution = choose_layers(spec.dimensions).convolution
-        num_heads = depth if spec.deep_supervision else 1
         self.heads = nn.ModuleList(
-            convolution(spec.features[0], spec.output_channels, kernel_size=1) for _ in range(num_heads)
+            convolution(spec.features[self.finest], spec.output_channels, kernel_size=1) for _ in list_head_levels(spec)
         )
 
     @override
     def forward(self, maps: Sequence[Tensor], *, all_levels: bool, recompute: bool = False) -> list[Tensor]:
         """The encoder's features -> logits of all columns that have a head, last one first; or of `last_column`."""
-        rows = [[features] for features in maps[: self.last_column + 1]]
+        return self.decode(maps, all_levels=all_levels, recompute=recompute)[1]
+
+    def decode(self, maps: Sequence[Tensor], *, all_levels: bool, recompute: bool) -> tuple[Tensor, list[Tensor]]:
+        """The encoder's features -> features of the last node of the finest level, and logits as from `forward`."""
+        lowest = self.finest + self.last_column
+        rows = [[features] for features in maps[: lowest + 1]]
         for column in range(1, self.last_column + 1):
-            for level in range(self.last_column - column + 1):
+            for level in range(self.finest, lowest - column + 1):
                 node = self.nodes[level][column - 1]  # type: ignore[index]  # a list of lists
                 below = rows[level + 1][column - 1]
                 rows[level].append(run_level(node, below, *rows[level], recompute=recompute))
-        return [self._head(rows[0], column) for column in self._list_columns(all_levels=all_levels)]
+        finest = rows[self.finest]
+        return finest[-1], [self._head(finest, column) for column in self._list_columns(all_levels=all_levels)]
 
     def _list_columns(self, *, all_levels: bool) -> list[int]:
         if not all_levels:
@@ -92,5 +103,5 @@ class NestedDecoder(nn.Module):
         return list(range(self.last_column, self.last_column - len(self.heads), -1))
 
     def _head(self, row: Sequence[Tensor], column: int) -> Tensor:
-        logits: Tensor = self.heads[len(self.nodes) - column](row[column])
+        logits: Tensor = self.heads[len(self.nodes) - self.finest - column](row[column])
         return logits

@@ -171,6 +171,7 @@ def _step_settings(fold: Fold, steps: int, limit_seconds: float | None, earlier:
         steps_left=steps,
         seconds_left=limit_seconds,
         threads=choose_step_threads(fold, limit_seconds),
+        seed=fold.options.seed,
     )
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.losses import LOSS_MODULES, LossName
-from autoseg.training.losses.level import WeightedTerm, build_level
+from autoseg.training.losses.entropy import EntropyTerm, plain
+from autoseg.training.losses.level import Level, WeightedTerm, build_level
 
 Reduce = Callable[[Tensor], Tensor]
 """Sum a tensor over all processes, differentiably; every process gets the same sum."""
@@ -31,6 +32,8 @@ class SegmentationLoss:
     level_weights: tuple[float, ...]
     """Weight of each output, full resolution first."""
     across_ranks: Reduce
+    point_terms: tuple[WeightedTerm, ...] = ()
+    """Terms for the points of a network with a point head; none: it has no points."""
 
     def __call__(
         self,
@@ -43,7 +46,8 @@ class SegmentationLoss:
 
         Args:
             outputs: Logits, full resolution first, (B, K, *S) each; one tensor alone counts as full resolution
-                with weight 1, whatever `level_weights` says.
+                with weight 1, whatever `level_weights` says. With a point head the coarse level comes first, and last
+                the logits of the points, (B, K, P), and their voxels, (B, P).
             target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
             progress: Fraction of the training that is done, [0, 1]; only the boundary loss depends on it.
             maps: For boundary and skeleton_recall: maps at each output that has a weight, (B, F, *S) each, as
@@ -58,13 +62,17 @@ class SegmentationLoss:
         """
         if isinstance(outputs, Tensor):
             return self._weighted([(outputs, 1.0)], target, progress, maps[:1])
+        points: list[Level] = []
+        if self.point_terms:
+            *outputs, logits, voxels = outputs
+            points = [build_level(logits, target.flatten(1).gather(1, voxels), self.encoding)]
         if len(outputs) != len(self.level_weights):
             raise ValueError(
                 f"{len(outputs)} outputs of the network, but {len(self.level_weights)} weights of the loss"
             )
         pairs = zip(outputs, self.level_weights, strict=True)
         weighted = [(logits, weight) for logits, weight in pairs if weight > 0.0]
-        return self._weighted(weighted, target, progress, maps)
+        return self._weighted(weighted, target, progress, maps, points)
 
     def _weighted(
         self,
@@ -72,17 +80,20 @@ class SegmentationLoss:
         target: Tensor,
         progress: float,
         maps: Sequence[Tensor],
+        points: Sequence[Level] = (),
     ) -> Tensor:
         by_level: Sequence[Tensor | None] = maps or [None] * len(outputs)
         levels = [
             build_level(logits, target, self.encoding, of_level)
             for (logits, _), of_level in zip(outputs, by_level, strict=True)
         ]
-        sums = self._gather([weighted.term.sums(level) for level in levels for weighted in self.terms])
+        compared = [(level, self.terms, weight) for level, (_, weight) in zip(levels, outputs, strict=True)]
+        compared += [(level, self.point_terms, 1.0) for level in points]
+        sums = self._gather([weighted.term.sums(level) for level, terms, _ in compared for weighted in terms])
         totals = []
-        for _, level_weight in outputs:
-            terms = (weighted.weight(progress) * weighted.term.value(next(sums)) for weighted in self.terms)
-            totals.append(level_weight * reduce(add, terms))
+        for _, terms, level_weight in compared:
+            values = (weighted.weight(progress) * weighted.term.value(next(sums)) for weighted in terms)
+            totals.append(level_weight * reduce(add, values))
         return torch.stack(totals).sum()
 
     def _gather(self, sums: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -104,6 +115,7 @@ def build_loss(
     batch_dice: bool,
     num_outputs: int,
     across_ranks: Reduce = keep_local,
+    has_points: bool = False,
 ) -> SegmentationLoss:
     """Make a loss by name.
 
@@ -119,9 +131,15 @@ def build_loss(
         num_outputs: Outputs of the network, 1 without deep supervision.
         across_ranks: Called once per call of the loss, with all sums that it needs. The gradient is that of the
             global batch's loss with respect to this process's logits, times what `across_ranks` makes of it.
+        has_points: Whether the network has a point head. Its points add their mean cross-entropy, whatever the name
+            (Kirillov et al. 2020): overlap of single voxels means nothing.
     """
     return SegmentationLoss(
-        encoding, _build_terms(name, batch_dice=batch_dice), deep_supervision_weights(num_outputs), across_ranks
+        encoding,
+        _build_terms(name, batch_dice=batch_dice),
+        deep_supervision_weights(num_outputs),
+        across_ranks,
+        (WeightedTerm(EntropyTerm(plain)),) if has_points else (),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.losses import LossName
+from autoseg.records.network import list_head_levels
 from autoseg.records.plan import Configuration
 from autoseg.training.losses.level import Level, downsample_target, region_target
 
@@ -81,20 +82,20 @@ def map_shapes(configuration: Configuration) -> tuple[tuple[int, ...], ...]:
 
     Example: patch (32, 64, 64), strides (1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2) and deep supervision have the
     outputs (32, 64, 64), (32, 32, 32) and (16, 16, 16), of which the last one has no weight. Those of a nested U-Net
-    are all at full resolution.
+    are all of the finest shape. With a point head the finest level is its coarse one.
     """
     if configuration.training.loss not in MAPS:
         return ()
     network = configuration.network
-    num_outputs = len(network.features) - 1 if network.deep_supervision else 1
-    weighted = max(1, num_outputs - 1)
-    if network.skip == "nested":
-        return (configuration.patch_size,) * weighted
+    levels = list_head_levels(network)
+    weighted = levels[: max(1, len(levels) - 1)]
     shapes, shape = [], np.array(configuration.patch_size)
-    for strides in network.strides[:weighted]:
+    for strides in network.strides[: weighted.stop]:
         shape = shape // np.array(strides)
         shapes.append(tuple(shape.tolist()))
-    return tuple(shapes)
+    if network.skip == "nested":
+        return (shapes[network.coarse_level],) * len(weighted)
+    return tuple(shapes[network.coarse_level :])
 
 
 def count_map_classes(encoding: LabelEncoding) -> int:

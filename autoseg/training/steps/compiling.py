@@ -11,7 +11,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from subprocess import SubprocessError
 from typing import Literal
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory, synchronize
+from autoseg.networks.points import list_training_inputs
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.training.steps.run import StepSettings
 
@@ -39,6 +40,9 @@ MAX_COST_FRACTION = 0.05
 
 MIN_STEPS = 1000
 """Steps below which nothing is measured: even steps of a second would not earn compiling back."""
+
+TRIAL_SEED = (0,)
+"""Seed of what a network takes besides an image; its values do not matter either."""
 
 WARM_UP_STEPS = 2
 MEASURED_STEPS = 5
@@ -82,8 +86,8 @@ def try_compiling(network: nn.Module, image: Tensor, settings: StepSettings) -> 
     Returns:
         What computes training steps from now on: the network, or its compiled code; and the decision with its figures.
     """
-    device = settings.device.type
-    (plain,) = settings.ranks.broadcast_numbers([_seconds_of_step(network, image, settings.precision)])
+    device, inputs = settings.device.type, list_training_inputs(network, image, TRIAL_SEED)
+    (plain,) = settings.ranks.broadcast_numbers([_seconds_of_step(network, inputs, settings.precision)])
     if not math.isfinite(plain):
         logger.info("not compiled: a step does not fit into the memory of %s", settings.device)
         return network, CompilingTrial(compiled=False, device=device, steps_left=settings.steps_left)
@@ -98,7 +102,7 @@ def try_compiling(network: nn.Module, image: Tensor, settings: StepSettings) -> 
     began = time.monotonic()
     call = compile_network(network, image, settings.precision)
     taken = time.monotonic() - began
-    faster = math.inf if call is network else _seconds_of_step(call, image, settings.precision)
+    faster = math.inf if call is network else _seconds_of_step(call, inputs, settings.precision)
     taken, faster = settings.ranks.broadcast_numbers([taken, faster])
     earned_back = taken / (plain - faster) if faster < plain else math.inf
     trial = trial.model_copy(
@@ -127,7 +131,7 @@ def compile_network(network: nn.Module, image: Tensor, precision: torch.dtype) -
     compiled: nn.Module = torch.compile(network, dynamic=False)  # type: ignore[assignment]  # a module gives a module
     try:
         with _left_as_it_was(network):
-            _train_once(compiled.train(), image, precision)
+            _train_once(compiled.train(), list_training_inputs(network, image, TRIAL_SEED), precision)
     except (RuntimeError, OSError, ImportError, SubprocessError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning("torch.compile does not work here, so the network is not compiled: %s", reason)
@@ -144,10 +148,10 @@ class CompiledOnce(nn.Module):
         self.compiled = compiled
 
     @override
-    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        """What the network gives for an image (B, C, *S)."""
+    def forward(self, *inputs: Tensor) -> Tensor | list[Tensor]:
+        """What the network gives for an image (B, C, *S), and what else it takes in training."""
         with torch.compiler.set_stance("eager_on_recompile"):
-            outputs: Tensor | list[Tensor] = self.compiled(image)
+            outputs: Tensor | list[Tensor] = self.compiled(*inputs)
         return outputs
 
 
@@ -166,20 +170,20 @@ def _describe(trial: CompilingTrial, earned_back: float) -> str:
     )
 
 
-def _seconds_of_step(call: nn.Module, image: Tensor, precision: torch.dtype) -> float:
+def _seconds_of_step(call: nn.Module, inputs: Sequence[Tensor], precision: torch.dtype) -> float:
     """Median time of forward and backward; infinite where they do not fit into memory."""
     seconds = []
     try:
         with _left_as_it_was(call):
             for _ in range(WARM_UP_STEPS + MEASURED_STEPS):
                 began = time.perf_counter()
-                _train_once(call.train(), image, precision)
-                synchronize(image.device)
+                _train_once(call.train(), inputs, precision)
+                synchronize(inputs[0].device)
                 seconds.append(time.perf_counter() - began)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        release_cached_memory(image.device)
+        release_cached_memory(inputs[0].device)
         return math.inf
     return statistics.median(seconds[WARM_UP_STEPS:])
 
@@ -196,9 +200,9 @@ def _left_as_it_was(network: nn.Module) -> Iterator[None]:
             buffer.copy_(before)
 
 
-def _train_once(network: nn.Module, image: Tensor, precision: torch.dtype) -> None:
+def _train_once(network: nn.Module, inputs: Sequence[Tensor], precision: torch.dtype) -> None:
     """Forward and backward, so that both are compiled."""
-    with torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
-        outputs = network(image)
+    with torch.autocast(inputs[0].device.type, precision, enabled=precision != torch.float32):
+        outputs = network(*inputs)
     levels = [outputs] if isinstance(outputs, Tensor) else outputs
     torch.stack([logits.float().mean() for logits in levels]).sum().backward()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory
+from autoseg.networks.points import list_training_inputs
 from autoseg.networks.unet import UNet
 from autoseg.training.steps.run import MemorySaving, TrainingRun
 
@@ -56,10 +57,12 @@ def compute_gradients(
 def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: float, maps: Sequence[Tensor]) -> Tensor:
     samples = run.saving.samples
     compare = partial(run.loss, target=target, progress=progress, maps=maps)
+    inputs = list_training_inputs(run.network, image, (run.settings.seed, run.settings.ranks.rank, run.step))
     if samples is not None and samples < len(image):
-        return _compute_in_parts(run, torch.split(image, samples), target, compare)
+        parts = zip(*(torch.split(each, samples) for each in inputs), strict=True)
+        return _compute_in_parts(run, list(parts), target, compare)
     with run.autocast():
-        outputs = run.training_call(image)
+        outputs = run.training_call(*inputs)
     loss = compare(outputs)
     run.foreground.add(_levels(outputs)[0].detach(), target)
     buffers = [(buffer, buffer.clone()) for buffer in run.network.buffers()] if run.saving.recompute else []
@@ -69,7 +72,10 @@ def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: flo
 
 
 def _compute_in_parts(
-    run: TrainingRun, parts: Sequence[Tensor], target: Tensor, compare: Callable[[Tensor | list[Tensor]], Tensor]
+    run: TrainingRun,
+    parts: Sequence[tuple[Tensor, ...]],
+    target: Tensor,
+    compare: Callable[[Tensor | list[Tensor]], Tensor],
 ) -> Tensor:
     """The same gradients with the activations of few samples in memory.
 
@@ -80,22 +86,24 @@ def _compute_in_parts(
         Gao et al., "Scaling deep contrastive learning batch size under memory limited setup" (GradCache), 2021.
     """
     with torch.no_grad(), run.autocast():
-        outputs = [_levels(run.training_call(part)) for part in parts]
-    logits = [torch.cat(level).requires_grad_() for level in zip(*outputs, strict=True)]
+        outputs = [_levels(run.training_call(*part)) for part in parts]
+    joined = [torch.cat(level) for level in zip(*outputs, strict=True)]
+    # the voxels of points come last, and are no numbers with a gradient
+    logits = [each.requires_grad_() for each in joined if each.is_floating_point()]
     run.foreground.add(logits[0].detach(), target)
-    loss = compare(logits if len(logits) > 1 else logits[0])
+    loss = compare(joined if len(joined) > 1 else joined[0])
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(run.scaler.scale(loss), logits, allow_unused=True)
     used = [level for level, gradient in enumerate(gradients) if gradient is not None]  # a level may have weight 0
-    shares = [torch.split(gradient, len(parts[0])) for gradient in gradients if gradient is not None]
+    shares = [torch.split(gradient, len(parts[0][0])) for gradient in gradients if gradient is not None]
     for part, *share in zip(parts, *shares, strict=True):
         with run.autocast():
-            levels = _levels(run.training_call(part))
+            levels = _levels(run.training_call(*part))
         torch.autograd.backward([levels[level] for level in used], share)
     return loss.detach()
 
 
 def _levels(outputs: Tensor | list[Tensor]) -> list[Tensor]:
-    """The logits of all levels, of a network with or without deep supervision."""
+    """All outputs, of a network with several or with one."""
     return [outputs] if isinstance(outputs, Tensor) else outputs
 
 

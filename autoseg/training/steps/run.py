@@ -73,6 +73,8 @@ class StepSettings:
     """Training time that remains where it was promised, for that trial; None: the steps decide."""
     threads: ThreadChoice = field(default_factory=own_threads)
     """Threads of the processor that compute; the default leaves torch's own number."""
+    seed: int = 0
+    """Seed of what is drawn within steps, with their number and that of the process."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from autoseg.networks.unet import UNet
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.mirrored_sides import find_training_swap
+from autoseg.records.network import NetworkSpec, list_head_levels
 from autoseg.records.plan import Configuration
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.batch import Share
@@ -50,10 +51,11 @@ def start_run(
         encoding,
         name=spec.loss,
         batch_dice=spec.batch_dice,
-        num_outputs=_num_outputs(configuration),
+        num_outputs=len(list_head_levels(configuration.network)),
         across_ranks=settings.ranks.sum,
+        has_points=configuration.network.head == "points",
     )
-    _freeze_weightless_heads(network, loss)
+    _freeze_weightless_heads(network, loss, configuration.network)
     network = place_network(network, configuration.network, device)
     call, trial = _training_call(network, configuration, settings)
     swap = find_training_swap(spec, encoding)
@@ -106,19 +108,14 @@ def _layout(configuration: Configuration, device: torch.device) -> torch.memory_
     return choose_layout(configuration.network.dimensions, configuration.network.normalization, device)
 
 
-def _freeze_weightless_heads(network: nn.Module, loss: SegmentationLoss) -> None:
+def _freeze_weightless_heads(network: nn.Module, loss: SegmentationLoss, spec: NetworkSpec) -> None:
     """The head of the lowest level never gets a gradient, and several processes would wait for one.
 
     Which of its parameters belong to it only a network made here can tell; see `_training_call` for others.
     """
     if not isinstance(network, UNet):
         return
-    for level, weight in enumerate(loss.level_weights):
+    first = 0 if spec.skip == "nested" else spec.coarse_level
+    for position, weight in enumerate(loss.level_weights, start=first):
         if weight == 0.0:
-            network.get_submodule(f"decoder.heads.{level}").requires_grad_(requires_grad=False)
-
-
-def _num_outputs(configuration: Configuration) -> int:
-    """One per decoder level with deep supervision, else one."""
-    network = configuration.network
-    return len(network.features) - 1 if network.deep_supervision else 1
+            network.get_submodule(f"decoder.heads.{position}").requires_grad_(requires_grad=False)

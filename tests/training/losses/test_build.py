@@ -319,3 +319,33 @@ def test_deep_supervision_weights_sum_to_one(num_outputs):
 def test_a_network_without_outputs_has_no_weights():
     with pytest.raises(ValueError, match="at least one output"):
         deep_supervision_weights(0)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "tversky"])
+@pytest.mark.parametrize("ignore", [False, True])
+def test_points_add_their_mean_cross_entropy(name, ignore):
+    encoding = labels(3, ignore=ignore)
+    logits, target = draw(3, encoding, shape=(4, 6, 8))
+    voxels = torch.randint(4 * 6 * 8, (len(logits), 11))
+    points = torch.randn(len(logits), 3, 11)
+    own = target.flatten(1).gather(1, voxels).long()
+    entropy = F.cross_entropy(points, own.masked_fill(own == len(encoding.values), -1), ignore_index=-1)
+    found = build(name, encoding, has_points=True)([logits, points, voxels], target)
+    torch.testing.assert_close(found, build(name, encoding)(logits, target) + entropy)
+
+
+def test_points_of_regions_add_the_mean_over_regions():
+    encoding = regions(ignore=False)
+    logits, target = draw(3, encoding, shape=(6, 8))
+    voxels, points = torch.randint(48, (len(logits), 11)), torch.randn(len(logits), logits.shape[1], 11)
+    own = target.flatten(1).gather(1, voxels)
+    masks = torch.stack([sum((own == index) for index in head.indices) for head in encoding.heads], dim=1)
+    entropy = F.binary_cross_entropy_with_logits(points, masks.float())
+    found = build("dice_ce", encoding, has_points=True)([logits, points, voxels], target)
+    torch.testing.assert_close(found, build("dice_ce", encoding)(logits, target) + entropy)
+
+
+def test_logits_of_a_validation_are_compared_without_points():
+    encoding = labels(3)
+    logits, target = draw(3, encoding, shape=(6, 8))
+    assert build("dice_ce", encoding, has_points=True)(logits, target) == build("dice_ce", encoding)(logits, target)

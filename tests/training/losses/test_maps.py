@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from autoseg.networks.build import build_network
+from autoseg.networks.points import list_training_inputs
 from autoseg.training.losses import build_loss
 from autoseg.training.losses.level import downsample_target
 from autoseg.training.losses.maps import MAPS, make_maps, map_shapes, signed_distance, tubed_skeleton
@@ -64,9 +65,9 @@ def test_a_class_that_is_absent_has_no_tube():
     assert not tubed_skeleton(np.zeros((3, 4, 5), bool), np.ones((3, 4, 5), bool)).any()
 
 
-def changed(dimensions, *, loss="boundary", deep_supervision=True):
+def changed(dimensions, *, loss="boundary", deep_supervision=True, **changes):
     configuration = measured_configuration(dimensions, 4)
-    network = configuration.network.model_copy(update={"deep_supervision": deep_supervision})
+    network = configuration.network.model_copy(update={"deep_supervision": deep_supervision, **changes})
     training = configuration.training.model_copy(update={"loss": loss})
     patch = (16, 32, 48)[-dimensions:]
     return configuration.model_copy(update={"network": network, "training": training, "patch_size": patch})
@@ -82,6 +83,18 @@ def test_maps_have_the_shapes_of_the_outputs_that_are_weighed(dimensions, deep_s
     shapes = [tuple(level.shape[2:]) for level in outputs[:-1]] if deep_supervision else [tuple(outputs.shape[2:])]
     assert list(map_shapes(configuration)) == shapes
     assert map_shapes(changed(dimensions, loss="dice_ce")) == ()
+
+
+@pytest.mark.parametrize("skip", ["plain", "nested"])
+@pytest.mark.parametrize("deep_supervision", [True, False])
+def test_maps_of_a_point_head_begin_at_its_coarse_level(skip, deep_supervision):
+    points = {"head": "points", "coarse_level": 1, "skip": skip}
+    configuration = changed(3, deep_supervision=deep_supervision, **points)
+    network = build_network(configuration.network, deep_supervision=True)
+    image = torch.zeros(1, configuration.network.input_channels, *configuration.patch_size)
+    *levels, _, _ = network(*list_training_inputs(network, image, (0,)))
+    weighed = levels[:-1] if deep_supervision else levels
+    assert list(map_shapes(configuration)) == [tuple(level.shape[2:]) for level in weighed]
 
 
 ENCODINGS = {

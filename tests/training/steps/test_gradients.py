@@ -19,10 +19,10 @@ from tests.training.small_runs import start_on_cpu
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def make_run(*, dimensions=2, normalization="instance", batch_dice=False, ranks=None):
+def make_run(*, dimensions=2, normalization="instance", batch_dice=False, ranks=None, **changes):
     configuration = measured_configuration(dimensions, 4)
     spec = configuration.training.model_copy(update={"batch_dice": batch_dice})
-    network = configuration.network.model_copy(update={"normalization": normalization})
+    network = configuration.network.model_copy(update={"normalization": normalization, **changes})
     changed = configuration.model_copy(update={"training": spec, "network": network})
     return start_on_cpu(changed, ENCODING, ranks=ranks or Ranks())
 
@@ -203,3 +203,27 @@ def test_other_errors_stay_as_they_are():
     image, target = batch(2, 32, 50)
     with pytest.raises(ValueError, match="multiple of the total stride"):
         compute_gradients(run, image, target, progress=0.5)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_points_give_the_same_gradients_whatever_is_saved(dimensions):
+    image, target = batch(3, *(16, 32, 48)[-dimensions:])
+    points = {"dimensions": dimensions, "head": "points", "coarse_level": 1}
+    loss, expected = gradients_of(make_run(**points), image, target)
+    for samples in (None, 1):
+        again, found = gradients_of(saving(make_run(**points), recompute=True, samples=samples), image, target)
+        torch.testing.assert_close(again, loss)
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_every_step_has_points_of_its_own_and_the_same_again():
+    image, target = batch(2, 32, 48)
+    losses = []
+    for step in (0, 1, 0):
+        run = make_run(head="points", coarse_level=1)
+        run.step = step
+        losses.append(gradients_of(run, image, target)[0])
+    assert losses[0] == losses[2]
+    assert losses[0] != losses[1]

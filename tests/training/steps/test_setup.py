@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.cuda._utils import _get_device_index
 
+from autoseg.networks.points import list_training_inputs
 from autoseg.training.probe import NOISE_ENCODING as ENCODING
 from autoseg.training.probe import measured_configuration
 from autoseg.training.steps.run import StepSettings
@@ -25,6 +26,20 @@ def test_the_loss_expects_as_many_outputs_as_the_network_gives(architecture, dee
     expected = 3 if deep_supervision else 1
     assert len(run.loss.level_weights) == expected
     assert expected == (1 if isinstance(outputs, torch.Tensor) else len(outputs))
+
+
+@pytest.mark.parametrize("skip", ["plain", "nested"])
+def test_a_point_head_trains_the_levels_from_its_coarse_one_on(skip):
+    run = start(head="points", coarse_level=1, skip=skip)
+    image, target = torch.randn(2, 1, 64, 64), torch.ones(2, 64, 64, dtype=torch.int64)
+    outputs = run.training_call.train()(*list_training_inputs(run.network, image, (0,)))
+    assert len(run.loss.level_weights) == 2 == len(outputs) - 2
+    run.loss(outputs, target).backward()
+    idle = [name for name, value in run.network.named_parameters() if value.requires_grad and value.grad is None]
+    frozen = [name for name, value in run.network.named_parameters() if not value.requires_grad]
+    assert not idle
+    lowest = "1" if skip == "nested" else "2"
+    assert frozen == [f"decoder.heads.{lowest}.weight", f"decoder.heads.{lowest}.bias"]
 
 
 def test_every_trained_parameter_gets_a_gradient():
