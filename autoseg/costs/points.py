@@ -23,7 +23,7 @@ PREDICTION_VOXELS_PER_POINT: Final = 8
 """Voxels of a grid for each point that is predicted again on it."""
 
 HIDDEN_LAYERS: Final = 3
-"""Of the perceptron, as published; as wide as the decoder's finest level."""
+"""Layers of the perceptron, as published; as wide as the decoder's finest level."""
 
 
 def count_training_points(shape: Sequence[int]) -> int:

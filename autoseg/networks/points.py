@@ -45,7 +45,7 @@ UNCERTAIN_FRACTION: Final = 0.75
 LAST_DEVIATION: Final = 0.001
 """Standard deviation of the last layer's first weights, as published."""
 
-SMALLEST_MARGIN: Final = 1e-6
+MIN_MARGIN: Final = 1e-6
 """Smallest margin that corrections fade towards."""
 
 POINTS_AT_ONCE: Final = 2**15
@@ -276,7 +276,7 @@ class PointUNet(UNet):
         """Enlarge coarse logits by one level's stride after the other, and correct the most uncertain voxels of each.
 
         Args:
-            sources: As for `_answer`.
+            sources: Features of the encoder above the coarse level, and of the decoder there.
             coarse: Logits of the coarse level.
             shapes: Spatial shape of each level, full resolution first.
         """
@@ -286,7 +286,7 @@ class PointUNet(UNet):
             logits = F.interpolate(logits, size=tuple(shape), mode=self.mode, align_corners=False)
             margins = measure_margin(logits, independent=self.independent).flatten(1)
             least = margins.topk(count_predicted_points(shape), dim=1, largest=False)
-            fading = 2.0 * (1.0 - least.values / least.values[:, -1:].clamp_min(SMALLEST_MARGIN))
+            fading = 2.0 * (1.0 - least.values / least.values[:, -1:].clamp_min(MIN_MARGIN))
             weights = fading.clamp(0.0, 1.0).unsqueeze(1)  # (B, 1, P): 1 up to half of the largest margin, 0 at it
             rows = logits.flatten(2)
             before = rows.gather(2, least.indices.unsqueeze(1).expand(-1, rows.shape[1], -1))
