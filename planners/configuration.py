@@ -140,6 +140,7 @@ class ConfigurationPlanner:
             mirror_axes=mirror_axes.value,
             sides=sides,
             case_sampling="uniform" if sampling is None else sampling.value,
+            contrasts=budget.overrides.contrasts or "usual",
             batch_dice=batch_dice.value,
             initial_weights=None if weights is None else weights.value,
             encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,
@@ -175,6 +176,7 @@ class ConfigurationPlanner:
             as_decision(f"{self.name}.base_features", base_features),
             as_decision(f"{self.name}.schedule", Decided(epochs, schedule.reason)),
             *self._list_neighbor_decisions(),
+            *self._list_contrast_decisions(),
             *self._list_rate_decisions(rate),
             *self._list_growth_decisions(growth),
             as_decision(f"{self.name}.batch_dice", batch_dice),
@@ -207,6 +209,11 @@ class ConfigurationPlanner:
         if not self.neighbor_slices.value:
             return ()
         return (as_decision(f"{self.name}.neighbor_slices", self.neighbor_slices),)
+
+    def _list_contrast_decisions(self) -> tuple[Decision, ...]:
+        """Contrasts are a decision only where they were asked for."""
+        asked = self.context.budget.overrides.contrasts
+        return () if asked is None else (as_decision(f"{self.name}.contrasts", Decided(asked, "Requested.")),)
 
     def _list_growth_decisions(self, growth: Decided[tuple[GrowingPatch, ...]]) -> tuple[Decision, ...]:
         """Growing patches are a decision of its own only where there are some, or somebody wanted none."""

@@ -343,6 +343,13 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         "(default: balanced where time is limited and a label is in less than half of the cases)",
     )
     group.add_argument(
+        "--contrasts",
+        choices=("usual", "random"),
+        default=None,
+        help="training images as they are, with nnU-Net's changes of intensity (default), or with random contrasts "
+        "too, for scanners and sequences that they do not show",
+    )
+    group.add_argument(
         "--neighbor-slices",
         type=int,
         choices=range(1, 9),

@@ -27,6 +27,9 @@ MAX_NEIGHBOR_SLICES = 8
 
 NeighborSlices = Annotated[int, Field(ge=0, le=MAX_NEIGHBOR_SLICES)]
 
+Contrasts = Literal["usual", "random"]
+"""Whether training images get random contrasts, for scanners and sequences that they do not show."""
+
 
 class Throughput(Record):
     """Measured speed of a small network on the device that will train."""
@@ -125,6 +128,8 @@ class Overrides(Record):
     """Whether training begins with smaller patches that grow; None: the planner decides."""
     case_sampling: CaseSampling | None = Field(default=None, exclude_if=lambda value: value is None)
     """Which cases patches with foreground come from."""
+    contrasts: Contrasts | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Augmentation of contrasts; None: nnU-Net's."""
     neighbor_slices: NeighborSlices | None = Field(default=None, exclude_if=lambda value: value is None)
     """Neighbouring slices on each side in the configuration 2.5d; None: the planner decides."""
     options: dict[str, str] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-from autoseg.records.budget import Budget, CaseSampling, NeighborSlices
+from autoseg.records.budget import Budget, CaseSampling, Contrasts, NeighborSlices
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName, foreground_names
 from autoseg.records.encoders import EncoderName
@@ -68,6 +68,8 @@ class TrainingSpec(Record):
     case_sampling: CaseSampling = Field(default="uniform", exclude_if=lambda value: value == "uniform")
     """Which cases these patches come from. uniform: all are equally likely, as in nnU-Net, and a patch of an empty case
     shows no foreground. balanced: first a label is drawn, all equally likely, then a case that has it."""
+    contrasts: Contrasts = Field(default="usual", exclude_if=lambda value: value == "usual")
+    """Augmentation of contrasts. usual: nnU-Net's. random: random convolutions too, for unknown scanners."""
     gradient_clip: PositiveFloat = 12.0
     mirror_axes: tuple[NonNegativeInt, ...]
     """Spatial axes of the patch mirrored in training and at prediction; 0 is the first of `patch_size`."""

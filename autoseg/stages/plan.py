@@ -259,6 +259,9 @@ def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:
             if configuration.spacing != asked:
                 yield f"--spacing: {name} has {configuration.spacing}, expected {asked}"
         yield from _find_ignored_sizes(name, configuration, overrides)
+        contrasts = overrides.contrasts
+        if contrasts is not None and configuration.training.contrasts != contrasts:
+            yield f"--contrasts: {name} has {configuration.training.contrasts}, expected {contrasts}"
         sampling = overrides.case_sampling
         if sampling is not None and configuration.training.case_sampling != sampling:
             yield f"--case-sampling: {name} has {configuration.training.case_sampling}, expected {sampling}"

@@ -15,7 +15,7 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import PatchVersions, plot_versions
-from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.augmentation.parameters import choose_rules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import PatchLoader, TrainingCase, training_cases
 from autoseg.training.options import TrainingOptions, apply_options, find_configuration
@@ -86,15 +86,16 @@ def _augment(case: TrainingCase, plan: Plan, configuration: Configuration, seed:
     generators = [np.random.default_rng([*seed, version]) for version in range(1 + AUGMENTED_VERSIONS)]
     plain, augmenting = (
         PatchLoader([case], configuration, plan.encoding, BatchStream(seed=(), rules=rules))
-        for rules in (None, AugmentationRules())
+        for rules in (None, choose_rules(configuration.training.contrasts))
     )
     corner = plain.draw_corner(case, generators[0], forced=True)
     unaugmented = plain.make_batch([case], [corner], generators[:1])
     versions = augmenting.make_batch([case] * AUGMENTED_VERSIONS, [corner] * AUGMENTED_VERSIONS, generators[1:])
     height, width = configuration.spacing[-2:]
+    channel = configuration.neighbor_slices * len(plan.channel_names)
     return PatchVersions(
         title=f"{case.case_id}: a patch without augmentation, then as training sees it",
-        images=np.concatenate([batch["image"][:, 0] for batch in (unaugmented, versions)]),
+        images=np.concatenate([batch["image"][:, channel] for batch in (unaugmented, versions)]),
         labels=np.concatenate([batch["target"] for batch in (unaugmented, versions)]),
         previous=_previous_labels(plan, unaugmented, versions) if case.previous is not None else None,
         pixel_aspect=height / width,

@@ -33,7 +33,7 @@ from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
 from autoseg.records.plan import Configuration, Estimates, TrainingSpec, count_slices
-from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.augmentation.parameters import choose_rules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers
 from autoseg.training.data.workers import BATCHES_AHEAD_PER_WORKER
@@ -317,7 +317,11 @@ def _open_batches(
     configuration: Configuration, encoding: LabelEncoding, workers: int, *, intensity_on_device: bool = False
 ) -> Generator[Batch, None, None]:
     """Augmented batches of one invented case, prepared as in training, which leaves intensities to a GPU."""
-    stream = BatchStream(seed=(0,), rules=AugmentationRules(), intensity_on_device=intensity_on_device)
+    stream = BatchStream(
+        seed=(0,),
+        rules=choose_rules(configuration.training.contrasts),
+        intensity_on_device=intensity_on_device,
+    )
     return build_loader([_invent_case(configuration, encoding)], configuration, encoding, stream, workers=workers)
 
 

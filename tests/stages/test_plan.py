@@ -148,6 +148,14 @@ def test_a_planner_that_ignores_an_option(deaf, budget, sentence):
     assert sentence in message_of(budget)
 
 
+@pytest.mark.parametrize("planner", ["unet", "resenc-m", "unext", "auto"])
+def test_contrasts_that_are_asked_for_are_planned(planner):
+    plan = make_plan(FINGERPRINT, Budget(overrides=Overrides(contrasts="random")), planner)
+    assert {configuration.training.contrasts for configuration in plan.configurations.values()} == {"random"}
+    usual = make_plan(FINGERPRINT, Budget(), planner)
+    assert {configuration.training.contrasts for configuration in usual.configurations.values()} == {"usual"}
+
+
 @pytest.mark.parametrize("planner", ["unet", "resenc-m", "unext", "pretrained-2d"])
 def test_thick_slices_are_planned_by_every_planner(planner):
     budget = Budget(configurations=("2d", "2.5d"), overrides=Overrides(neighbor_slices=2))

@@ -20,7 +20,7 @@ from autoseg.records.plan import Configuration, GrowingPatch, Plan, Split, Train
 from autoseg.records.workspace import Workspace
 from autoseg.system import ThreadOption, measure_total_memory
 from autoseg.text import format_sizes
-from autoseg.training.data.augmentation.parameters import AugmentationRules
+from autoseg.training.data.augmentation.parameters import choose_rules
 from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, Batch, BatchStream, Share
 from autoseg.training.data.growth import join_batches
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers, training_cases
@@ -171,7 +171,7 @@ def _training_stream(fold: Fold, growing: GrowingPatch | None, first_batch: int)
         trained = trained.model_copy(update={"patch_size": growing.patch_size})
     return BatchStream(
         seed=(fold.options.seed, TRAINING_STREAM),
-        rules=AugmentationRules(),
+        rules=choose_rules(fold.configuration.training.contrasts),
         first_batch=first_batch,
         share=Share(fold.ranks.rank, fold.ranks.count),
         intensity_on_device=device_type(fold.device).is_gpu,

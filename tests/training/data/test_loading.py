@@ -506,3 +506,27 @@ def test_neighboring_slices_are_turned_together(cases):
     before, own, after = np.split(image, 3)
     np.testing.assert_array_equal(before, own)
     np.testing.assert_array_equal(after, own)
+
+
+def test_random_contrasts_change_training_images_alone(cases):
+    configuration = make_configuration(PATCH, batch_size=8)
+    ready = training_cases(cases, ENCODING, ram_bytes=10**9)
+    still = AugmentationRules(
+        rotation_probability=0.0,
+        scaling_probability=0.0,
+        noise_probability=0.0,
+        blur_probability=0.0,
+        brightness_probability=0.0,
+        contrast_probability=0.0,
+        low_resolution_probability=0.0,
+        inverted_gamma_probability=0.0,
+        gamma_probability=0.0,
+        mirror_axis_probability=0.0,
+    )
+    contrasts = dataclasses.replace(still, random_contrast_probability=1.0)
+    plain, changed = (
+        PatchLoader(ready, configuration, ENCODING, BatchStream(seed=(0,), rules=rules)).draw_batch(0)
+        for rules in (still, contrasts)
+    )
+    np.testing.assert_array_equal(plain["target"], changed["target"])
+    assert all(not np.array_equal(*images) for images in zip(plain["image"], changed["image"], strict=True))

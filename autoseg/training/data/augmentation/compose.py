@@ -23,6 +23,7 @@ from autoseg.training.data.augmentation.intensity import (
 )
 from autoseg.training.data.augmentation.parameters import AugmentationRules, is_dummy_2d
 from autoseg.training.data.augmentation.previous_labels import AppendPreviousLabels, DistortPreviousLabels
+from autoseg.training.data.augmentation.random_contrast import change_contrast_randomly
 from autoseg.training.data.augmentation.spatial import Mirror
 from autoseg.training.data.batch import DrawnBatch
 
@@ -115,6 +116,7 @@ def compose_training_transforms(
     """
     return Compose(
         [
+            *_random_contrasts(rules),
             *_intensity_transforms(patch_size, rules),
             Mirror(mirror_axes, probability=rules.mirror_axis_probability, swap=swap),
             ZeroOutsideMask(masked_channels),
@@ -133,7 +135,7 @@ def compose_transforms_before_device(*, rules: AugmentationRules, num_previous_l
         rules: Probabilities and ranges.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
     """
-    return Compose([*_previous_label_transforms(num_previous_labels, rules), DrawSeeds()])
+    return Compose([*_random_contrasts(rules), *_previous_label_transforms(num_previous_labels, rules), DrawSeeds()])
 
 
 def compose_validation_transforms(*, num_previous_labels: int = 0) -> Compose:
@@ -150,6 +152,11 @@ def _previous_label_transforms(num_labels: int, rules: AugmentationRules | None)
         return []
     distortions = [] if rules is None else [DistortPreviousLabels(num_labels, rules)]
     return [*distortions, AppendPreviousLabels(num_labels)]
+
+
+def _random_contrasts(rules: AugmentationRules) -> list[ChangeImages]:
+    probability = rules.random_contrast_probability
+    return [ChangeImages(change_contrast_randomly, probability=probability)] if probability else []
 
 
 def _intensity_transforms(patch_size: Sequence[int], rules: AugmentationRules) -> list[ChangeImages]:

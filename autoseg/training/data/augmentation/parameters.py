@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoseg.records.budget import Contrasts
+
 ANISOTROPIC_PATCH_RATIO = 3.0
 """A 3D patch whose longest edge is more than this many times its first is augmented slice by slice ("dummy 2D")."""
 
@@ -18,6 +20,10 @@ ELONGATED_PATCH_RATIO = 1.5
 
 ENLARGEMENT_DIVISOR = 0.85
 """Room for zooming out in the enlarged patch; nnU-Net's constant, unrelated to its strongest zoom (1.4)."""
+
+
+RANDOM_CONTRAST_PROBABILITY = 0.5
+"""Part of the samples that get a random contrast, where the plan has them: the others look like the training images."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class AugmentationRules:
         default trainer). As published.
     """
 
+    random_contrast_probability: float = 0.0
+    """0: nnU-Net's augmentation, which has no random contrasts."""
     rotation_probability: float = 0.2
     scaling_probability: float = 0.2
     scaling_range: tuple[float, float] = (0.7, 1.4)
@@ -62,6 +70,11 @@ class AugmentationRules:
     removal_label_probability: float = 0.5
     removed_share_of_patch: float = 0.15
     """Components of this size or larger are never removed."""
+
+
+def choose_rules(contrasts: Contrasts) -> AugmentationRules:
+    """nnU-Net's rules, with random contrasts where the plan has them."""
+    return AugmentationRules(random_contrast_probability=RANDOM_CONTRAST_PROBABILITY if contrasts == "random" else 0.0)
 
 
 def is_dummy_2d(patch_size: Sequence[int]) -> bool:
