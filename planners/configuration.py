@@ -149,7 +149,12 @@ class ConfigurationPlanner:
         schedule = choose_schedule(full, budget, network, topology.patch_size, timed, min_steps)
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
         growth = choose_growth(
-            budget, network, topology.patch_size, total.value, are_slices_far_apart=self._suits_small_patches
+            budget,
+            network,
+            topology.patch_size,
+            total.value,
+            are_slices_far_apart=self._suits_small_patches,
+            expected_steps=self._count_expected_steps(network, topology, timed),
         )
         training = rate.value.model_copy(update={"growing_patches": growth.value})
         configuration = Configuration(
@@ -387,6 +392,13 @@ class ConfigurationPlanner:
         context = self.context
         is_usual = context.preset.wanted_steps == WANTED_STEPS and bool(context.budget.throughput)
         return is_usual and are_slices_far_apart(context.spacing, self.image_shape)
+
+    def _count_expected_steps(self, network: NetworkSpec, topology: Topology, batch_size: int) -> float:
+        """Steps in the time of a fold, for networks that learn from nothing at a measured speed; else infinity."""
+        preset, budget = self.context.preset, self.context.budget
+        if preset.wanted_steps != WANTED_STEPS or not budget.throughput:
+            return math.inf
+        return expected_steps(budget, network, topology.patch_size, batch_size)
 
     def _explain_width(self, width: int, predicted_seconds: float) -> str:
         budget, reasons = self.context.budget, []

@@ -81,9 +81,10 @@ def choose_configurations(
     """
     missing = [name for name in asked if name not in available]
     if missing:
+        listed = sorted(available, key=lambda name: name in ON_REQUEST)
         raise PlanningError(
             f"Configuration {', '.join(missing)} is not available for this data, budget or model; available: "
-            f"{', '.join(available)}."
+            f"{', '.join(listed)}."
         )
     if not asked:
         return _all_but(available, left_out)

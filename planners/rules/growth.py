@@ -26,6 +26,7 @@ from autoseg.records.network import NetworkSpec
 from autoseg.records.plan import GrowingPatch
 from planners.rules import Decided
 from planners.rules.schedule import time_per_fold
+from planners.rules.speed import WANTED_STEPS
 
 MAX_SIZES = 50
 """Smaller patches at most, so that each is trained for some epochs of a full schedule."""
@@ -43,6 +44,11 @@ one core: 0.04 to 0.16."""
 
 FAR_APART_REASON = "Slices are far apart, where such patches gave more in ten minutes (ACDC: Dice 0.877, not 0.836)"
 
+FEW_STEPS_REASON = (
+    f"The planned patch alone gets fewer than {WANTED_STEPS} steps, where small ones first gave more (Dice of the "
+    "hippocampus 0.879, not 0.875; of lung lobes 0.917, not 0.907)"
+)
+
 
 def choose_growth(
     budget: Budget,
@@ -51,6 +57,7 @@ def choose_growth(
     batch_size: int,
     *,
     are_slices_far_apart: bool = False,
+    expected_steps: float = math.inf,
 ) -> Decided[tuple[GrowingPatch, ...]]:
     """The smaller patches that a configuration is trained on first, where they are wanted or known to help.
 
@@ -61,12 +68,15 @@ def choose_growth(
         batch_size: Planned batch.
         are_slices_far_apart: Whether the rules for such images apply; a 3D network then begins with small patches if
             time is limited, unless the user decided.
+        expected_steps: Steps of the planned patch that the time allows; a 3D network begins with small patches where
+            they are few, unless the user decided.
     """
     asked, is_limited = budget.overrides.progressive, time_per_fold(budget) is not None
-    helps = is_limited and are_slices_far_apart and network.dimensions == 3
+    has_few_steps = expected_steps < WANTED_STEPS
+    helps = is_limited and network.dimensions == 3 and (are_slices_far_apart or has_few_steps)
     if not (helps if asked is None else asked):
         return Decided((), "Not requested.")
-    why = "Requested" if asked else FAR_APART_REASON
+    why = "Requested" if asked else FAR_APART_REASON if are_slices_far_apart else FEW_STEPS_REASON
     sizes = list(_legal_patches(network, patch_size))
     if not sizes:
         return Decided((), f"{why}, but the planned patch is the smallest that the network can take.")

@@ -122,3 +122,23 @@ def test_patches_grow_by_themselves_where_slices_are_far_apart_and_time_is_limit
 def test_flat_patches_do_not_grow_by_themselves():
     limited = Budget(device="cpu", time_per_fold_seconds=600.0)
     assert choose_growth(limited, network(((2, 2), (2, 2))), (128, 112), 12, are_slices_far_apart=True).value == ()
+
+
+@pytest.mark.parametrize(
+    ("strides", "patch_size", "steps", "asked", "grows"),
+    [
+        (HIPPOCAMPUS, (40, 56, 40), 1499, None, True),
+        (HIPPOCAMPUS, (40, 56, 40), 1500, None, False),
+        (HIPPOCAMPUS, (40, 56, 40), 800, False, False),
+        (((2, 2), (2, 2)), (128, 112), 800, None, False),
+    ],
+)
+def test_few_steps_begin_with_small_patches(strides, patch_size, steps, asked, grows):
+    limited = Budget(device="cpu", time_per_fold_seconds=600.0, overrides=Overrides(progressive=asked))
+    chosen = choose_growth(limited, network(strides), patch_size, 2, expected_steps=steps)
+    assert bool(chosen.value) is grows
+    assert ("fewer than 1500 steps" in chosen.reason) is grows
+
+
+def test_few_steps_of_a_full_schedule_change_nothing():
+    assert choose_growth(Budget(), network(HIPPOCAMPUS), (40, 56, 40), 2, expected_steps=10).value == ()
