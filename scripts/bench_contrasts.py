@@ -1,6 +1,6 @@
 """Dice on validation images whose contrast training never showed: inverted, darker, brighter.
 
-The images of a fold's validation cases are written anew with changed intensities, predicted and compared with their
+The images of a fold's validation cases are written again with changed intensities, predicted and compared with their
 label maps. NIfTI datasets of one channel.
 
     python scripts/bench_contrasts.py usual.autoseg random.autoseg
