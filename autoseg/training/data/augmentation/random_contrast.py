@@ -20,7 +20,7 @@ KERNELS = (1, 3)
 """Edges of kernels, voxels; each layer draws one."""
 
 NEGATIVE_SLOPE = 0.01
-"""Of the leaky ReLU between layers."""
+"""Slope of the leaky ReLU between layers, for negative values."""
 
 
 def change_contrast_randomly(image: NDArray[np.float32], generator: np.random.Generator) -> None:
