@@ -1,6 +1,6 @@
 """Random contrasts: images as unknown scanners and sequences might show them, with the same anatomy.
 
-Each channel goes through a small network of random convolutions, drawn anew for every sample. Kernels of one voxel make
+Each channel goes through a small network of random convolutions, drawn again for every sample. Kernels of one voxel make
 curves of intensity, inverted ones among them; kernels of three change texture, too. The answer is mixed with the
 channel, and gets its mean and standard deviation.
 """
