@@ -1,7 +1,7 @@
 """Random contrasts: images as unknown scanners and sequences might show them, with the same anatomy.
 
-Each channel goes through a small network of random convolutions, drawn again for every sample. Kernels of one voxel make
-curves of intensity, inverted ones among them; kernels of three change texture, too. The answer is mixed with the
+Each channel goes through a small network of random convolutions, drawn again for every sample. Kernels of one voxel
+make curves of intensity, inverted ones among them; kernels of three change texture, too. The answer is mixed with the
 channel, and gets its mean and standard deviation.
 """
 
