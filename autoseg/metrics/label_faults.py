@@ -50,7 +50,7 @@ class MapPair:
     """Reference and prediction of a case, and the names that are compared."""
 
     reference: NDArray[np.int16]
-    """Label indices, (Z, Y, X), in working orientation."""
+    """Label indices, (Z, Y, X), as the files have them."""
     prediction: NDArray[np.int16]
     """Label indices, (Z, Y, X), on the same grid."""
     encoding: LabelEncoding

@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from autoseg.imaging.arrays.labels import encode_label_map
-from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.datasets.labels.label_parts import read_reference
-from autoseg.imaging.formats.volume import orient_array, orient_grid
 from autoseg.inference.files.label_maps import read_prediction
 from autoseg.metrics.label_faults import LabelFault, MapPair, explain_fault
 from autoseg.metrics.label_noise import Deviation, measure_deviations
@@ -86,12 +84,8 @@ def write_suspects(suspects: Suspects, workspace: Workspace) -> None:
 def _read_pair(plan: Plan, files: CaseMapFiles, names: Sequence[str]) -> MapPair:
     reference = read_reference(files.folder, files.files, plan.encoding)
     prediction = read_prediction(files.case, files.prediction, reference)
-    orientation = choose_orientation(reference.grid, plan.orientation)
-    labels, predicted = (
-        encode_label_map(orient_array(volume.array[0], orientation), plan.encoding)
-        for volume in (reference, prediction)
-    )
-    return MapPair(labels, predicted, plan.encoding, names, orient_grid(reference.grid, orientation).spacing)
+    labels, predicted = (encode_label_map(volume.array[0], plan.encoding) for volume in (reference, prediction))
+    return MapPair(labels, predicted, plan.encoding, names, reference.grid.spacing)
 
 
 def _judge(found: Deviation, pair: MapPair) -> Suspect:
