@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "export a trained model: one file without pickles, ONNX networks, or nnU-Net's format",
     "cluster": "print a job for SLURM or Kubernetes that trains or predicts on many machines",
     "serve": "answer requests for label maps over HTTP, with a page for the browser",
+    "suggest": "say which unlabelled images to label next",
     "report": "write one HTML page about a workspace",
     "info": "show what a model expects and predicts, and how good it was found to be",
     "import-nnunet": "import a model that nnU-Net v2 trained",

@@ -73,7 +73,7 @@ def predict_cases(
                 raise
             except CASE_ERRORS as error:
                 check_device_works(predictor.device)
-                finish = partial(CaseOutcome, _describe_error(error))
+                finish = partial(CaseOutcome, describe_error(error))
             else:
                 finish = partial(finish_case, predictor, file, prepared, prediction, choices)
                 del prepared, prediction
@@ -98,7 +98,7 @@ def predict_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoi
         raise
     except CASE_ERRORS as error:
         check_device_works(predictor.device)
-        return CaseOutcome(_describe_error(error))
+        return CaseOutcome(describe_error(error))
     return finish_case(predictor, file, prepared, prediction, choices)
 
 
@@ -159,7 +159,7 @@ def finish_case(
     except WriteError:
         raise
     except CASE_ERRORS as error:
-        return CaseOutcome(_describe_error(error))
+        return CaseOutcome(describe_error(error))
     steps = ", ".join(f"{step} {duration:.3f} s" for step, duration in seconds.items())
     logger.debug("%s: %s", file.item.case, steps)
     instances = None if prediction.instances is None else prediction.instances.table
@@ -193,7 +193,8 @@ def _start(work: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def _describe_error(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
+    """Why a case failed, in words; an exhausted memory is named as such."""
     if is_out_of_memory(error):
         return (
             "the memory of the machine or the GPU is too small for this image, or used by others. End other programs "

@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class CaseCard:
     case: str
     """Case id."""
     dice: str
-    """Mean Dice over labels."""
+    """Mean Dice over labels; empty without a reference."""
     labels: tuple[tuple[str, str], ...]
     """Name and Dice of the lowest labels."""
     stack: Stack | None
@@ -93,6 +93,10 @@ class _Volumes:
     prediction: NDArray[np.int16]
     """Label indices, (Z, Y, X)."""
     spacing: Spacing
+    contours: str = "reference solid, prediction dashed"
+    """What the contours are, for screen readers."""
+    first: str = "most disagreement"
+    """What the slice shows that a stack begins with: where reference and prediction differ most."""
 
 
 def choose_cases(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
@@ -139,8 +143,45 @@ def show_cases(
         except (ImageFileError, ValueError) as error:
             notes.append(f"{scores.case} cannot be shown: {error}")
         else:
-            cards.append(_make_card(rank, scores, volumes, window))
+            cards.append(_with_dice(_make_card(rank, scores.case, volumes, window), scores))
     return cards, notes
+
+
+def show_prediction(
+    rank: str, case: str, images: Sequence[Path], label_map: Path, encoding: LabelEncoding, window: Window | None
+) -> CaseCard:
+    """Card of a case without a reference.
+
+    Args:
+        rank: Position among the cases.
+        case: Case id.
+        images: Image files, one per channel.
+        label_map: The predicted label map.
+        encoding: Label encoding of the model.
+        window: Range of the first channel's intensities that is shown; None: the percentiles of each slice.
+
+    Raises:
+        ImageFileError: If a file cannot be read, or the label map is not on the grid of the image.
+    """
+    image = read_image(images)
+    predicted = read_label_map(label_map)
+    difference = grid_difference(predicted.grid, image.grid)
+    if difference is not None:
+        raise ImageFileError(f"{label_map}: not on the grid of the image: {difference}")
+    orientation = canonical_orientation(image.grid)
+    labels = encode_label_map(orient_array(predicted.array[0], orientation), encoding)
+    spacing = orient_grid(image.grid, orientation).spacing
+    volumes = _Volumes(
+        orient_array(image.array, orientation), np.zeros_like(labels), labels, spacing, "prediction", "largest area"
+    )
+    return _make_card(rank, case, volumes, window)
+
+
+def _with_dice(card: CaseCard, scores: CaseScores) -> CaseCard:
+    """The card with the mean Dice and that of the lowest labels."""
+    dice = sorted((one.dice, name) for name, one in scores.labels.items() if one.dice is not None)
+    labels = tuple((name, f"{value:.3f}") for value, name in dice[:MAX_SHOWN_LABELS]) if len(scores.labels) > 1 else ()
+    return replace(card, dice=f"{case_dice(scores):.3f}", labels=labels)
 
 
 def _find_label_map(folder: Path, case: str) -> Path | None:
@@ -164,16 +205,21 @@ def _read(folder: Path, files: CaseFiles, prediction: Path, encoding: LabelEncod
     return _Volumes(orient_array(image.array, orientation), reference, predicted, spacing)
 
 
-def _make_card(rank: str, scores: CaseScores, volumes: _Volumes, window: Window | None) -> CaseCard:
+def _make_card(rank: str, case: str, volumes: _Volumes, window: Window | None) -> CaseCard:
     box, middle = box_around((volumes.reference != 0) | (volumes.prediction != 0))
-    cut = _Volumes(volumes.image[(slice(None), *box)], volumes.reference[box], volumes.prediction[box], volumes.spacing)
+    cut = replace(
+        volumes,
+        image=volumes.image[(slice(None), *box)],
+        reference=volumes.reference[box],
+        prediction=volumes.prediction[box],
+    )
     offsets = [part.start or 0 for part in box]
     within = [place - offset for place, offset in zip(middle, offsets, strict=True)]
     shape = volumes.reference.shape
     axis = through_plane_axis(shape, volumes.spacing)
     disagreement = np.count_nonzero(cut.reference != cut.prediction, axis=tuple(a for a in range(3) if a != axis))
     most = int(disagreement.argmax()) if disagreement.any() else within[axis]
-    title = f"{scores.case}, {rank}"
+    title = f"{case}, {rank}"
     stack, images = None, []
     if shape[axis] > 1:
         stack = _make_stack(title, cut, axis, most, (offsets[axis], shape[axis]), window)
@@ -184,9 +230,7 @@ def _make_card(rank: str, scores: CaseScores, volumes: _Volumes, window: Window 
         place = describe_slice(plane, offsets[plane] + within[plane], shape[plane])
         words = "" if shape[axis] == 1 else f"middle: {place}"
         images.append(_cut_plane(words, f"{title}: {words or place}", cut, plane, within[plane], window))
-    dice = sorted((one.dice, name) for name, one in scores.labels.items() if one.dice is not None)
-    labels = tuple((name, f"{value:.3f}") for value, name in dice[:MAX_SHOWN_LABELS]) if len(scores.labels) > 1 else ()
-    return CaseCard(rank, scores.case, f"{case_dice(scores):.3f}", labels, stack, tuple(images))
+    return CaseCard(rank, case, "", (), stack, tuple(images))
 
 
 def _cut_plane(
@@ -195,7 +239,7 @@ def _cut_plane(
     image, reference, prediction = _plane(volumes, axis, place)
     return make_slice(
         caption,
-        f"{description}; reference solid, prediction dashed",
+        f"{description}; {volumes.contours}",
         display_image(image, in_colour=volumes.reference.shape[axis] == 1, window=window),
         reference,
         prediction,
@@ -220,8 +264,8 @@ def _make_stack(
     outlines = tuple((reference, prediction) for reference, prediction in (traced[position] for position in chosen))
     shown = chosen.index(first)
     image = SliceImage(
-        caption="most disagreement",
-        description=f"{title}: all slices, the one with most disagreement first; reference solid, prediction dashed",
+        caption=volumes.first,
+        description=f"{title}: all slices, the one with the {volumes.first} first; {volumes.contours}",
         source=_encode_strip(grey),
         width=width,
         height=height,

@@ -51,7 +51,7 @@
     const show = () => {
       const place = Number(slider.value);
       strip.style.top = -100 * place + "%";
-      caption.textContent = data.names[place] + (place === data.first ? ": most disagreement" : "");
+      caption.textContent = data.names[place] + (place === data.first ? ": " + data.caption : "");
       draw(stack.querySelector(".reference"), data.outlines[place][0]);
       draw(stack.querySelector(".prediction"), data.outlines[place][1]);
     };
