@@ -1,4 +1,7 @@
-"""`autoseg suggest`: which unlabelled images to label next."""
+"""`autoseg suggest`: which unlabelled images to label next.
+
+Tested in tests/stages/test_suggest.py.
+"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What the prediction of an unlabelled case says of it: uncertainty, disagreement, and what the case looks like."""
+"""What the prediction of an unlabelled case says of it: uncertainty, disagreement, and what the case looks like.
+
+Tested in tests/stages/test_suggest.py.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

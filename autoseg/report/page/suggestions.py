@@ -1,4 +1,7 @@
-"""The page of cases to label next: a table, and each case with the contours of its prediction."""
+"""The page of cases to label next: a table, and each case with the contours of its prediction.
+
+Tested in tests/stages/test_suggest.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
