@@ -174,3 +174,19 @@ def test_equal_to_nnunet_on_real_data(shared, dataset, plan, image_pattern, num_
     assert ours.percentile_99_5 == pytest.approx(theirs["percentile_99_5"], abs=2 * tolerance)
     assert ours.minimum <= theirs["min"]
     assert ours.maximum >= theirs["max"]
+
+
+def test_sizes_of_components(tmp_path):
+    image, labels = np.ones((9, 40, 60), np.float32), np.zeros((9, 40, 60), np.uint8)
+    for number in range(45):
+        y, x = divmod(number, 15)
+        labels[0:1, 12 * y : 12 * y + 1 + number // 15, 4 * x : 4 * x + 2] = 1
+    labels[2:8, 1:11, 3:7] = labels[8, 11, 7] = 5
+    write_case(tmp_path, "a", image, labels)
+    facts = extract_fingerprint(description_of(tmp_path, ["a"]), tmp_path).cases[0].labels
+    assert facts["far"].instance_sizes == ((7, 11, 5),)
+    assert facts["near"].components == 45
+    assert len(facts["near"].instance_sizes) == 20
+    found = [facts["near"].instance_sizes.count((1, height, 2)) for height in (1, 2, 3)]
+    assert max(found) - min(found) <= 1
+    assert sum(found) == 20
