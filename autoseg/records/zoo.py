@@ -35,10 +35,8 @@ _REQUIRES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 
 def _declare_monai(edge: int, *, deep_supervision: bool = False) -> NetworkDeclaration:
-    """A network of MONAI whose patches have edges that are multiples of `edge`."""
-    return NetworkDeclaration(
-        divisors=(edge, edge, edge), deep_supervision=deep_supervision, requires=_REQUIRES[MONAI]
-    )
+    """What is said of a network of MONAI whose patches have edges that are multiples of `edge`."""
+    return NetworkDeclaration(divisors=(edge, edge, edge), deep_supervision=deep_supervision, requires=_REQUIRES[MONAI])
 
 
 MONAI_NETWORKS: Final[Mapping[str, NetworkDeclaration]] = MappingProxyType(
@@ -58,7 +56,7 @@ MONAI_NETWORKS: Final[Mapping[str, NetworkDeclaration]] = MappingProxyType(
 
 
 def _declare_smp(edge: int, smallest: int = 1) -> NetworkDeclaration:
-    """A decoder whose patches have edges that are multiples of `edge`, with its least edge."""
+    """What is said of a decoder whose patches have edges that are multiples of `edge`, with its least edge."""
     return NetworkDeclaration(
         dimensions=(2,),
         divisors=(1, edge, edge),
@@ -131,10 +129,11 @@ def zoo_names() -> Iterator[str]:
 
 
 def describe_names() -> str:
-    """The names of the zoo, in a sentence that stays readable."""
+    """The names of the zoo, in lines that stay readable."""
     return (
-        f"{', '.join(f'{MONAI}:{name}' for name in MONAI_NETWORKS)}, and {SMP}:DECODER/ENCODER with the decoders "
-        f"{', '.join(SMP_DECODERS)} and the encoders {', '.join(SMP_ENCODERS)}"
+        f"\n  {', '.join(f'{MONAI}:{name}' for name in MONAI_NETWORKS)};"
+        f"\n  {SMP}:DECODER/ENCODER with the decoders {', '.join(SMP_DECODERS)},"
+        f"\n  and the encoders {', '.join(SMP_ENCODERS)}"
     )
 
 
@@ -157,4 +156,4 @@ def declare_of_zoo(name: str) -> NetworkDeclaration:
             return SMP_DECODERS[decoder]
         others = ", ".join(each for each in SMP_ENCODERS if each not in refused)
         raise ValueError(f"{decoder} does not go with {encoder}: {reason}. Take one of: {others}.")
-    raise ValueError(f"the zoo has no '{name}'. Give one of: {describe_names()}.")
+    raise ValueError(f"the zoo has no '{name}'. Give one of:{describe_names()}.")

@@ -192,7 +192,15 @@ def _fit(source: Tensor, start: Tensor, *, is_first: bool) -> Tensor:
 
 
 def freeze_encoder(network: nn.Module) -> None:
-    """Keep the encoder's weights as they are: no gradients, no optimiser steps."""
+    """Keep the encoder's weights as they are: no gradients, no optimiser steps.
+
+    Raises:
+        UsageError: If the network does not say which part of it is the encoder.
+    """
+    if "encoder" not in dict(network.named_children()):
+        raise UsageError(
+            "--freeze-encoder: networks of other packages do not say which part is the encoder. Leave the option out."
+        )
     network.get_submodule("encoder").requires_grad_(requires_grad=False)
 
 

@@ -303,6 +303,11 @@ def test_a_frozen_encoder_gets_no_gradient(kind):
     assert with_gradient == {"decoder"}
 
 
+def test_an_encoder_that_nobody_can_name_is_not_frozen():
+    with pytest.raises(UsageError, match="--freeze-encoder: .*which part is the encoder"):
+        freeze_encoder(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)))
+
+
 def test_messages_call_an_unpacked_model_as_the_user_does(tmp_path):
     train(tmp_path / "unpacked", make_plan())
     given = tmp_path / "model.zip"

@@ -163,9 +163,7 @@ class AnySizeUNETR(nn.Module):
         super().__init__()
         edge = UNETR_EDGES[spec.dimensions]
         self._grid = (edge // UNETR_TOKEN,) * spec.dimensions
-        self.inner = nets.UNETR(
-            spec.input_channels, spec.output_channels, img_size=edge, spatial_dims=spec.dimensions
-        )
+        self.inner = nets.UNETR(spec.input_channels, spec.output_channels, img_size=edge, spatial_dims=spec.dimensions)
 
     @override
     def forward(self, image: Tensor) -> Tensor:
