@@ -44,7 +44,7 @@ MONAI_NETWORKS: Final[Mapping[str, NetworkDeclaration]] = MappingProxyType(
         "AttentionUnet": NetworkDeclaration(divisors=None, requires=_REQUIRES[MONAI]),
         "BasicUNetPlusPlus": _declare_monai(16),
         "DynUNet": NetworkDeclaration(divisors=None, deep_supervision=True, requires=_REQUIRES[MONAI]),
-        "HighResNet": _declare_monai(1),
+        "HighResNet": _declare_monai(8),  # takes any patch, but its view of dilated kernels wants some voxels
         "MedNeXt": _declare_monai(16, deep_supervision=True),
         "SegResNet": _declare_monai(8),
         "SwinUNETR": _declare_monai(32),
@@ -55,31 +55,27 @@ MONAI_NETWORKS: Final[Mapping[str, NetworkDeclaration]] = MappingProxyType(
 """Networks of `monai.networks.nets`, in two and three dimensions. `divisors=None`: the planned strides."""
 
 
-def _declare_smp(edge: int, smallest: int = 1) -> NetworkDeclaration:
-    """What is said of a decoder whose patches have edges that are multiples of `edge`, with its least edge."""
-    return NetworkDeclaration(
-        dimensions=(2,),
-        divisors=(1, edge, edge),
-        smallest_patch=(1, smallest, smallest),
-        requires=_REQUIRES[SMP],
-    )
+def _declare_smp(edge: int) -> NetworkDeclaration:
+    """What is said of a decoder whose patches have edges that are multiples of `edge`."""
+    return NetworkDeclaration(dimensions=(2,), divisors=(1, edge, edge), requires=_REQUIRES[SMP])
 
 
 SMP_DECODERS: Final[Mapping[str, NetworkDeclaration]] = MappingProxyType(
     {
-        "DeepLabV3Plus": _declare_smp(16),
+        "DeepLabV3Plus": _declare_smp(32),
         "FPN": _declare_smp(32),
         "Linknet": _declare_smp(32),
         "MAnet": _declare_smp(32),
-        "PAN": _declare_smp(16, smallest=128),
-        "PSPNet": _declare_smp(8),
+        "PAN": _declare_smp(128),  # pools three times more below a sixteenth of the resolution
+        "PSPNet": _declare_smp(32),
         "Segformer": _declare_smp(32),
         "UPerNet": _declare_smp(32),
         "Unet": _declare_smp(32),
         "UnetPlusPlus": _declare_smp(32),
     }
 )
-"""Networks of `segmentation_models_pytorch`, for images of two axes."""
+"""Networks of `segmentation_models_pytorch`, for images of two axes. Some divide less with some encoders; all of their
+patches suit every encoder."""
 
 _POOLING_ENCODERS: Final = (
     "densenet121", "densenet161", "densenet169", "densenet201", "inceptionresnetv2", "inceptionv4", "vgg11_bn",

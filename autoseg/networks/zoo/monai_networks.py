@@ -141,8 +141,9 @@ class PaddedVNet(nn.Module):
             raise ValueError(f"VNet takes {VNET_FEATURES} input channels at most, but the images have more")
         self._added = fitting[0] - spec.input_channels
         self.inner = nets.VNet(
-            spec.dimensions, fitting[0], spec.output_channels, dropout_prob_down=None, dropout_prob_up=(None, None)
-        )
+            spec.dimensions, fitting[0], spec.output_channels, dropout_prob_down=None, dropout_prob_up=(None, 0.0),
+            dropout_dim=spec.dimensions,
+        )  # fmt: skip
 
     @override
     def forward(self, image: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def test_both_libraries_are_entry_points():
 def test_a_network_says_what_it_takes(libraries):
     assert provider.declare("monai:SegResNet", {}).divisors == (8, 8, 8)
     assert provider.declare("monai:DynUNet", {}).divisors is None
-    assert provider.declare("smp:PAN/resnet18", {}).smallest_patch == (1, 128, 128)
+    assert provider.declare("smp:PAN/resnet18", {}).divisors == (1, 128, 128)
 
 
 def test_settings_are_refused(libraries):
