@@ -304,7 +304,7 @@ def test_a_frozen_encoder_gets_no_gradient(kind):
 
 
 def test_an_encoder_that_nobody_can_name_is_not_frozen():
-    with pytest.raises(UsageError, match="--freeze-encoder: .*which part is the encoder"):
+    with pytest.raises(UsageError, match=r"--freeze-encoder: .*which part is the encoder"):
         freeze_encoder(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)))
 
 
