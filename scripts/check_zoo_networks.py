@@ -30,7 +30,7 @@ PLANNED_STRIDES = {2: ((1, 1), (1, 2), (2, 2), (2, 2)), 3: ((1, 1, 1), (1, 2, 2)
 
 def main() -> int:
     """Print a line for each network; the number of those that fail."""
-    socket.socket.connect = refuse_connection  # type: ignore[method-assign,assignment]
+    socket.socket.connect = refuse_connection  # type: ignore[method-assign]
     torch.set_num_threads(1)
     failed = 0
     for name, dimensions in list_networks():
@@ -97,7 +97,7 @@ def describe(name: str, dimensions: int) -> NetworkSpec:
         declaration=declaration,
         costs=NO_COSTS,
     )
-    strides = PLANNED_STRIDES[dimensions]
+    strides: tuple[Sizes, ...] = PLANNED_STRIDES[dimensions]
     if declaration.divisors is not None:
         strides = level_strides(declaration.divisors, dimensions)
     return describe_external(known, CHANNELS, HEADS, strides)

@@ -38,30 +38,33 @@ def build_monai(name: str, spec: NetworkSpec) -> nn.Module:
         ValueError: If the network does not take so many channels or levels.
     """
     dimensions, inputs, outputs = spec.dimensions, spec.input_channels, spec.output_channels
+    network: nn.Module
     match name:
         case "AttentionUnet":
-            return nets.AttentionUnet(dimensions, inputs, outputs, channels=spec.features, strides=spec.strides[1:])
+            network = nets.AttentionUnet(dimensions, inputs, outputs, channels=spec.features, strides=spec.strides[1:])
         case "BasicUNetPlusPlus":
-            return FirstOutput(nets.BasicUNetPlusPlus(dimensions, inputs, outputs))
+            network = FirstOutput(nets.BasicUNetPlusPlus(dimensions, inputs, outputs))
         case "DynUNet":
-            return SupervisedDynUNet(spec)
+            network = SupervisedDynUNet(spec)
         case "HighResNet":
-            return nets.HighResNet(dimensions, inputs, outputs)
+            network = nets.HighResNet(dimensions, inputs, outputs)
         case "MedNeXt":
-            network = nets.MedNeXt(
+            inner = nets.MedNeXt(
                 dimensions, in_channels=inputs, out_channels=outputs, kernel_size=3, deep_supervision=True,
                 use_residual_connection=True,
             )  # fmt: skip
-            return WithoutLowest(network)
+            network = WithoutLowest(inner)
         case "SegResNet":
-            return nets.SegResNet(dimensions, 32, inputs, outputs, blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1))
+            network = nets.SegResNet(dimensions, 32, inputs, outputs, blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1))
         case "SwinUNETR":
-            return nets.SwinUNETR(inputs, outputs, feature_size=48, spatial_dims=dimensions)
+            network = nets.SwinUNETR(inputs, outputs, feature_size=48, spatial_dims=dimensions)
         case "UNETR":
-            return AnySizeUNETR(spec)
+            network = AnySizeUNETR(spec)
         case "VNet":
-            return PaddedVNet(spec)
-    raise ValueError(f"no settings are known for '{name}'")
+            network = PaddedVNet(spec)
+        case _:
+            raise ValueError(f"no settings are known for '{name}'")
+    return network
 
 
 class FirstOutput(nn.Module):
@@ -174,7 +177,7 @@ class AnySizeUNETR(nn.Module):
         if grid != self._grid:
             drawn = positions.transpose(1, 2).unflatten(2, self._grid)
             mode = "bilinear" if len(grid) == 2 else "trilinear"
-            positions = F.interpolate(drawn, size=grid, mode=mode).flatten(2).transpose(1, 2)  # type: ignore[assignment]
+            positions = F.interpolate(drawn, size=grid, mode=mode).flatten(2).transpose(1, 2)
         self.inner.proj_view_shape = [*grid, positions.shape[2]]
         logits: Tensor = functional_call(self.inner, {POSITIONS: positions}, (image,))
         return logits
