@@ -84,6 +84,8 @@ def check_network(name: str, dimensions: int) -> int:
             logits = network.eval()(image)
         for output, shape in zip((logits, *outputs), (patch, *level_shapes(spec, patch)), strict=False):
             check(output.shape == (1, HEADS, *shape), f"{tuple(output.shape)}, expected {(1, HEADS, *shape)}")
+    stored = [tensor.data_ptr() for tensor in network.state_dict().values()]
+    check(len(set(stored)) == len(stored), "the same weights under several names")
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -42,7 +42,7 @@ def write_weights(weights: Mapping[str, Tensor], path: Path, record: Checkpoint 
         path: Output file; its folder is created when missing.
         record: Record of their training, which is stored in the header with the checksums; None: checksums alone.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    contiguous = _untie({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     fields: dict[str, object] = {} if record is None else record.model_dump(mode="json")
     fields[TENSORS_KEY] = _hash_tensors(contiguous)
     text = json.dumps({**fields, CHECKSUM_KEY: _hash_fields(fields)})
@@ -51,6 +51,20 @@ def write_weights(weights: Mapping[str, Tensor], path: Path, record: Checkpoint 
         mode = temporary.stat().st_mode
         save_file(contiguous, temporary, metadata={RECORD_KEY: text})
         temporary.chmod(mode)
+
+
+def _untie(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, of which those that share memory with an earlier one are copied: the format refuses them.
+
+    Networks of other packages may have one tensor under several names.
+    """
+    untied: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        untied[name] = tensor.clone() if storage in storages else tensor
+        storages |= {storage} if tensor.numel() else set()
+    return untied
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

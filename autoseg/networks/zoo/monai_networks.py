@@ -116,6 +116,8 @@ class SupervisedDynUNet(nn.Module):
             strides=spec.strides, upsample_kernel_size=spec.strides[1:], filters=spec.features, deep_supervision=True,
             deep_supr_num=supervised,
         )  # fmt: skip
+        for alias in ("input_block", "downsamples", "bottleneck", "upsamples", "deep_supervision_heads"):
+            delattr(self.inner, alias)  # all are in `skip_layers`, too, and would be saved twice
 
     @override
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

@@ -182,6 +182,15 @@ def test_tensors_of_every_kind_have_a_checksum_and_come_back(tmp_path):
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
+def test_tied_weights_are_written_under_both_names(tmp_path):
+    tied = torch.arange(6.0).reshape(2, 3)
+    write_weights({"first": tied, "second": tied, "row": tied[1]}, tmp_path / "tied.safetensors")
+    found = read_weights(tmp_path / "tied.safetensors")
+    assert torch.equal(found["first"], tied)
+    assert torch.equal(found["second"], tied)
+    assert found["row"].tolist() == [3.0, 4.0, 5.0]
+
+
 def test_weights_without_a_checksum_are_read(tmp_path):
     save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", metadata={"checkpoint": RECORD.model_dump_json()})
     assert read_inner_record(tmp_path / "old.safetensors") == RECORD
