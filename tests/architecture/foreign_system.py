@@ -78,8 +78,12 @@ def open_without_proc(file, *arguments, _open=builtins.open, **options):
     return _open(file, *arguments, **options)
 
 
-OF_EXTRAS = {"autoseg.server.http": "fastapi"}
-"""Packages of autoseg that need an extra, by a package that it installs."""
+OF_EXTRAS = {
+    "autoseg.server.http": "fastapi",
+    "autoseg.networks.zoo.monai_networks": "monai",
+    "autoseg.networks.zoo.smp_networks": "segmentation_models_pytorch",
+}
+"""Packages and modules of autoseg that need an extra, by a package that it installs."""
 
 
 def import_everything() -> int:
@@ -88,7 +92,7 @@ def import_everything() -> int:
     missing = tuple(f"{name}." for name, needed in OF_EXTRAS.items() if importlib.util.find_spec(needed) is None)
     for package in ("autoseg", "planners"):
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not module.name.endswith("__main__") and not module.name.startswith(missing):
+            if not module.name.endswith("__main__") and not f"{module.name}.".startswith(missing):
                 importlib.import_module(module.name)
                 count += 1
     return count

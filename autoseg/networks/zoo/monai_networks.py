@@ -4,7 +4,7 @@ Where MONAI leaves a setting open, the published one is taken: SegResNet and Swi
 Auto3DSeg, MedNeXt is the size S with kernel 3. DynUNet and AttentionUnet take strides, feature maps and (DynUNet)
 kernels of the plan.
 
-Tested by scripts/check_zoo, where MONAI is installed.
+Tested in tests/networks/zoo/test_monai_networks.py, where MONAI is installed, and by scripts/check_zoo.
 """
 
 import torch.nn.functional as F

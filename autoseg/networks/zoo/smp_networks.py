@@ -1,6 +1,6 @@
 """Networks of segmentation_models_pytorch, with the settings that its authors chose, without their weights.
 
-Tested by scripts/check_zoo, where the library is installed.
+Tested in tests/networks/zoo/test_smp_networks.py, where the library is installed, and by scripts/check_zoo.
 """
 
 import segmentation_models_pytorch
