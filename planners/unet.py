@@ -22,7 +22,7 @@ from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.heads import HEAD_OPTIONS, with_head
 from planners.parts import BLOCKS_PER_LEVEL, PART_NAMES, PLAIN_PARTS, Parts, read_parts
-from planners.preset import Preset, check_options, whole_number
+from planners.preset import NetworkPlanner, Preset, check_options, whole_number
 from planners.rules import Decided
 from planners.rules.memory import MemoryReference
 from planners.rules.topology import Topology, compute_topology, features_per_level
@@ -97,35 +97,35 @@ def make_preset_of_parts(name: str, parts: Parts, options: Mapping[str, str]) ->
         PlanningError: If the width is out of range, or the head does not exist.
     """
     widths = choose_widths(options)
+    plan_network = partial(plan_unet, parts=parts)
     preset = Preset(
         name=name,
         memory_gigabytes=8.0,
-        memory_references=_scale_references(parts),
+        memory_references=MEMORY_REFERENCES if parts == PLAIN_PARTS else scale_references(plan_network),
         dataset_fraction=DATASET_FRACTION,
         widths=widths.value,
         width_reason=widths.reason,
-        plan_network=partial(plan_unet, parts=parts),
+        plan_network=plan_network,
     )
     return with_head(preset, options)
 
 
-def _scale_references(parts: Parts) -> Mapping[int, MemoryReference]:
-    """What fits 8 GB: fewer elements than of a plain U-Net where each of them keeps more beside itself."""
-    if parts == PLAIN_PARTS:
-        return MEMORY_REFERENCES
+def scale_references(plan_network: NetworkPlanner, max_levels: int | None = None) -> Mapping[int, MemoryReference]:
+    """What fits 8 GB of another network: fewer elements than of a plain U-Net where each keeps more beside itself."""
+    relative = {dimensions: _relative_memory(dimensions, plan_network, max_levels) for dimensions in MEMORY_REFERENCES}
     return {
-        dimensions: replace(reference, elements=reference.elements / max(1.0, _relative_memory(dimensions, parts)))
+        dimensions: replace(reference, elements=reference.elements / max(1.0, relative[dimensions]))
         for dimensions, reference in MEMORY_REFERENCES.items()
     }
 
 
-def _relative_memory(dimensions: int, parts: Parts) -> float:
+def _relative_memory(dimensions: int, plan_network: NetworkPlanner, max_levels: int | None) -> float:
     """What is kept for each counted element, relative to a plain U-Net."""
     edge = {2: 512.0, 3: 128.0}[dimensions]
-    topology = compute_topology((1.0,) * dimensions, (edge,) * dimensions)
+    topology = compute_topology((1.0,) * dimensions, (edge,) * dimensions, max_levels)
     kept_per_element = []
-    for each in (parts, PLAIN_PARTS):
-        network = plan_unet(topology, WIDTHS[0], 1, 2, parts=each)
+    for plan_each in (plan_network, plan_unet):
+        network = plan_each(topology, WIDTHS[0], 1, 2)
         elements = count_feature_map_elements(network, topology.patch_size, output_channels=2)
         kept_per_element.append(count_saved_elements(network, topology.patch_size) / elements)
     return kept_per_element[0] / kept_per_element[1]

@@ -18,11 +18,12 @@ from typing import Literal
 
 from autoseg.costs.efficientnet import list_efficientnet_unet
 from autoseg.costs.external import list_external
+from autoseg.costs.hrnet import list_hrnet
 from autoseg.costs.operations import Operation, convolution_block, head
 from autoseg.costs.parts import residual_block, unet_decoder, unet_operations
 from autoseg.costs.points import point_operations
 from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encoder_features
-from autoseg.records.network import NETWORK_PARTS, Architecture, NetworkSpec, Sizes
+from autoseg.records.network import NETWORK_PARTS, Architecture, BranchSpec, NetworkSpec, Sizes
 
 FORWARD_FRACTION = 1 / 3
 """Part of a training step that its forward pass takes: the backward pass costs twice as much."""
@@ -234,6 +235,13 @@ def _small_efficientnet_unet(_dimensions: Literal[2, 3], base_features: int) -> 
     )
 
 
+def _small_hrnet(dimensions: Literal[2, 3], base_features: int) -> NetworkSpec:
+    """Branches at every level, so that its width is that of the finest one."""
+    network = _small_network("unet", dimensions, _doubled(base_features), (2,) * SMALL_LEVELS, decoder_blocks=1)
+    branches = BranchSpec(first_blocks=2, modules=(1,) * (SMALL_LEVELS - 1), joined_features=2 * base_features)
+    return network.model_copy(update={"architecture": "hrnet", "branches": branches})
+
+
 def _doubled(base_features: int) -> Sizes:
     return tuple(base_features * 2**level for level in range(SMALL_LEVELS))
 
@@ -295,6 +303,12 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
             relative_speed=0.5,  # unknown where it was not measured; few are as fast as a plain U-Net
             list_operations=list_external,
             build_small=None,
+        ),
+        "hrnet": ArchitectureDescription(
+            words="HRNet",
+            relative_speed=0.6,
+            list_operations=list_hrnet,
+            build_small=_small_hrnet,
         ),
     }
 )

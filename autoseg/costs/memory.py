@@ -168,8 +168,8 @@ def estimate_gpu_bytes(training_memory_bytes: int) -> int:
 def _sample_bytes(network: NetworkSpec, patch_size: Sequence[int], *, mixed_precision: bool) -> int:
     """What one sample of the batch occupies when the backward pass begins."""
     operations = list_operations(network, patch_size)
-    logits = [operation.elements for operation in operations if operation.kind == "head"]
-    largest = max(operation.elements for operation in operations if operation.kind != "head")
+    logits = [operation.elements for operation in operations if operation.kind in {"head", "logits"}]
+    largest = max(operation.elements for operation in operations if operation.kind not in {"head", "logits"})
     positions = sum(operation.elements for operation in operations if operation.kind in WITH_POSITIONS)
     activation_bytes = HALF_BYTES if mixed_precision else FLOAT_BYTES
     kept = count_saved_elements(network, patch_size) * activation_bytes + positions * POSITION_BYTES

@@ -13,16 +13,16 @@ from autoseg.records.network import NetworkSpec, list_head_levels
 Kind = Literal[
     "convolution", "transposed", "depthwise", "linear", "head",
     "norm", "layer_norm", "max_pool", "average_pool", "shortcut", "shift", "interpolate", "join", "padding",
-    "activation", "attention", "measured", "sample",
+    "activation", "attention", "logits", "measured", "sample",
 ]  # fmt: skip
 """transposed: kernel equal to stride. head: 1 x 1 convolution to logits. norm: over space. layer_norm: over feature
 maps. average_pool: on a shortcut, before its projection, or over all voxels. shortcut: average pooling that is the
 whole shortcut. shift: along one axis, by group of feature maps. join: sum, product or concatenation of tensors.
-attention: scores of every voxel with `kernel_voxels` voxels, and sums by them. padding: a copy with zeros around it;
-its voxels are those of the copy. sample: features at single points; its voxels are the neighbours that it looks at, of
-which it keeps places and weights. activation: one that keeps its input and makes a tensor that is kept, too. Others
-are not listed: they take the place of their input, or like the GELU keep it and make a tensor that is not kept.
-measured: a part of what was counted on a whole network."""
+logits: those of a head, interpolated to full resolution. attention: scores of every voxel with `kernel_voxels` voxels,
+and sums by them. padding: a copy with zeros around it; its voxels are those of the copy. sample: features at single
+points; its voxels are the neighbours that it looks at, of which it keeps places and weights. activation: one that keeps
+its input and makes a tensor that is kept, too. Others are not listed: they take the place of their input, or like the
+GELU keep it and make a tensor that is not kept. measured: a part of what was counted on a whole network."""
 
 WITH_WEIGHTS = frozenset({"convolution", "transposed", "depthwise", "linear", "head"})
 
@@ -77,7 +77,14 @@ class Operation:
 
 
 def convolution_block(
-    inputs: int, outputs: int, voxels: int, kernel: Sequence[int], *, activated: bool = True, repeated: bool = False
+    inputs: int,
+    outputs: int,
+    voxels: int,
+    kernel: Sequence[int],
+    *,
+    activated: bool = True,
+    repeated: bool = False,
+    bias: bool = True,
 ) -> Iterator[Operation]:
     """Convolution and norm; the activation is in place, on the norm's output.
 
@@ -88,8 +95,9 @@ def convolution_block(
         kernel: Voxels along each axis.
         activated: Whether an activation follows, which keeps its output.
         repeated: Whether the weights are those of an operation before it.
+        bias: Whether the convolution has a bias.
     """
-    yield Operation("convolution", inputs, outputs, voxels, math.prod(kernel), repeated=repeated)
+    yield Operation("convolution", inputs, outputs, voxels, math.prod(kernel), bias=bias, repeated=repeated)
     yield Operation("norm", 1, outputs, voxels, kept=activated, repeated=repeated)
 
 

@@ -3,6 +3,7 @@
 from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.networks.efficientnet import efficientnet_decoder_levels, efficientnet_levels
 from autoseg.networks.external import ExternalModule, build_external
+from autoseg.networks.hrnet import BranchDecoder, BranchEncoder
 from autoseg.networks.parts.levels import convolution_levels, decoder_levels
 from autoseg.networks.parts.nested import NestedDecoder
 from autoseg.networks.points import PointUNet
@@ -29,6 +30,8 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | Extern
     """
     if spec.architecture == "external":
         return build_external(spec, deep_supervision=deep_supervision)
+    if spec.architecture == "hrnet":
+        return UNet(spec, BranchEncoder(spec), BranchDecoder(spec), deep_supervision=deep_supervision)
     encoder, decoder = _build_halves(spec)
     if spec.head == "points":
         widths = ARCHITECTURES[spec.architecture].list_widths(spec)
@@ -48,5 +51,5 @@ def _build_halves(spec: NetworkSpec) -> tuple[Encoder, Decoder | NestedDecoder]:
             return Encoder(unext_encoder_levels(spec)), Decoder(spec, unext_decoder_levels(spec))
         case "efficientnet_unet":
             return Encoder(efficientnet_levels(spec)), Decoder(spec, efficientnet_decoder_levels(spec))
-        case "external":
-            raise ValueError(f"{spec.network_name} is not made of an encoder and a decoder")
+        case "external" | "hrnet":
+            raise ValueError(f"{spec.architecture} is not made of an encoder and a decoder of levels")

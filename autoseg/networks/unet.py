@@ -124,7 +124,7 @@ class UNet(nn.Module):
         of pooled, instance normalisation, leaky ReLU, transposed convolutions.
     """
 
-    def __init__(self, spec: NetworkSpec, encoder: Encoder, decoder: nn.Module, *, deep_supervision: bool) -> None:
+    def __init__(self, spec: NetworkSpec, encoder: nn.Module, decoder: nn.Module, *, deep_supervision: bool) -> None:
         """Join the halves and draw fresh weights, from torch's global generator.
 
         Args:

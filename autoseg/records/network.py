@@ -11,7 +11,7 @@ from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encode
 from autoseg.records.external import NetworkCosts
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
-Architecture = Literal["unet", "residual_unet", "unext", "efficientnet_unet", "external"]
+Architecture = Literal["unet", "residual_unet", "unext", "efficientnet_unet", "hrnet", "external"]
 
 Block = Literal[
     "plain", "residual", "recurrent", "dense", "inception", "multires", "separable", "factorized", "mednext"
@@ -49,6 +49,28 @@ SplineOrder = Annotated[int, Field(ge=0, le=5)]
 MIN_LEVELS = 2
 """A decoder needs a level to come from."""
 
+MAX_STEM_LEVELS = 2
+"""The stem of an `hrnet` has two convolutions."""
+
+
+class BranchSpec(Record):
+    """What the branches of an `hrnet` are made of, which compute side by side, one at each level below the stem's."""
+
+    stem_levels: Annotated[int, Field(ge=0, le=MAX_STEM_LEVELS)] = 0
+    """Levels above the first branch. So many of the stem's two convolutions have a stride, that of the level they lead
+    to; `features` has the width of each at the level it comes from."""
+    first_blocks: Annotated[int, Field(gt=0, le=MAX_BLOCKS)]
+    """Blocks of the first stage, in which there is one branch."""
+    bottleneck_features: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
+    """Width of the bottlenecks that the first stage consists of, which give four times as many feature maps; 0: it
+    consists of residual blocks as wide as the first branch."""
+    modules: Annotated[Blocks, Field(min_length=1)]
+    """Exchanges between all branches, in the stage with two branches, with three, and so on; before each one every
+    branch has its `encoder_blocks`."""
+    joined_features: Annotated[int, Field(ge=0, le=MAX_SIZE)] = 0
+    """Feature maps that all branches are joined to for the head at full resolution (the second version of the
+    network); 0: the head sees the first branch alone (the first version)."""
+
 
 class NetworkSpec(Record):
     """A network, complete enough to build it. Sizes per axis are (z, y, x), or (y, x) for a 2D network."""
@@ -66,11 +88,12 @@ class NetworkSpec(Record):
     kernel_sizes: tuple[Sizes, ...]
     """Kernel of each level, odd."""
     encoder_blocks: Blocks
-    """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet`; `unext` has one each,
-    `efficientnet_unet` the inverted residuals that were published, and nominally one at level 0, which has none."""
+    """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet` and, for each exchange,
+    in the branches of `hrnet`; `unext` has one each, `efficientnet_unet` the inverted residuals that were published.
+    Levels without any, as those of the stem of `hrnet`, nominally have one."""
     decoder_blocks: Blocks
     """Blocks per decoder level, full resolution first; one entry fewer than levels. One convolution each; in `unext`
-    one convolution, and a shifted block at the token levels."""
+    one convolution, and a shifted block at the token levels; in `hrnet` nominally one, there is no decoder."""
     normalization: Literal["instance", "batch"] = "instance"
     """Normalisation in convolution blocks, with affine parameters."""
     deep_supervision: bool = True
@@ -104,6 +127,8 @@ class NetworkSpec(Record):
     """points: finest level of the decoder, 1 or more; 0 with any other head."""
     independent_heads: bool = Field(default=False, exclude_if=lambda value: not value)
     """points: whether every output class is a decision of its own, as regions are; False: one is chosen of all."""
+    branches: BranchSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+    """hrnet: what its branches are made of."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -157,7 +182,7 @@ DETECTING: tuple[Architecture, ...] = ("unet", "residual_unet")
 MULTIRES_FEATURES = 3
 """Least number of feature maps of a level of `multires` blocks, one for each of their three convolutions."""
 
-_OPTIONS: Mapping[str, tuple[bool | int | str, tuple[Architecture, ...], str]] = MappingProxyType(
+_OPTIONS: Mapping[str, tuple[bool | int | str | None, tuple[Architecture, ...], str]] = MappingProxyType(
     {
         "token_levels": (0, ("unext",), "only unext has token levels"),
         "full_resolution_skip": (False, ("unext",), "only unext can do without this skip"),
@@ -168,6 +193,7 @@ _OPTIONS: Mapping[str, tuple[bool | int | str, tuple[Architecture, ...], str]] =
             ("unet", "residual_unet", "unext", "efficientnet_unet"),
             "only networks with a decoder of levels can end it before full resolution",
         ),
+        "branches": (None, ("hrnet",), "only hrnet has branches"),
         **{name: (nothing, ("unet",), "only unet has parts to choose from") for name, nothing in NETWORK_PARTS.items()},
     }
 )
@@ -256,12 +282,32 @@ def _find_efficientnet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
         yield ("strides",), f"{network.strides}, expected 1 and 2 in efficientnet_unet"
 
 
+def _find_hrnet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    branches = network.branches
+    if branches is None:
+        yield ("branches",), "none, expected what the branches of hrnet are made of"
+        return
+    stem, levels = branches.stem_levels, len(network.features)
+    if stem > levels - 2:
+        yield ("branches", "stem_levels"), f"{stem} of {levels} levels, expected two branches or more below the stem"
+    elif len(branches.modules) != levels - stem - 1:
+        expected = f"{levels - stem - 1} because there are {levels - stem} branches"
+        yield ("branches", "modules"), f"{len(branches.modules)} entries, expected {expected}"
+    if network.deep_supervision and stem > 1:
+        yield ("deep_supervision",), f"true, expected false with {stem} levels of the stem: no branch is at level 1"
+    blocks = {"encoder_blocks": network.encoder_blocks[:stem], "decoder_blocks": network.decoder_blocks}
+    for name, nominal in blocks.items():
+        if set(nominal) - {1}:
+            yield (name,), f"{getattr(network, name)}, expected one per level that has none in hrnet"
+
+
 _EXPECTATIONS: Mapping[Architecture, Callable[[NetworkSpec], Iterator[FieldFault]]] = MappingProxyType(
     {
         "unet": _find_unet_faults,
         "unext": _find_unext_faults,
         "efficientnet_unet": _find_efficientnet_faults,
         "external": _find_external_faults,
+        "hrnet": _find_hrnet_faults,
     }
 )
 """What an architecture expects of its fields beyond what all do."""

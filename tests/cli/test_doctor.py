@@ -38,7 +38,7 @@ def asked(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "architectures"),
     [
-        ([], ("unet", "residual_unet", "unext", "efficientnet_unet")),
+        ([], ("unet", "residual_unet", "unext", "efficientnet_unet", "hrnet")),
         (["--architectures", "unext"], ("unext",)),
         (["--architectures", "unext", "unet"], ("unet", "unext")),
     ],
@@ -58,16 +58,16 @@ def test_the_json_of_a_measurement_is_its_file(asked, tmp_path, capsys):
 
 
 def test_unknown_networks_are_wrong_usage(asked, tmp_path, capsys):
-    words = ["doctor", "--measure-speed", str(tmp_path / "speed.json"), "--architectures", "unet", "hrnet"]
+    words = ["doctor", "--measure-speed", str(tmp_path / "speed.json"), "--architectures", "unet", "vnet"]
     assert main(words) == UNUSABLE
     assert (
-        "--architectures hrnet: unknown; there are unet, residual_unet, unext, efficientnet_unet"
+        "--architectures vnet: unknown; there are unet, residual_unet, unext, efficientnet_unet, hrnet"
         in capsys.readouterr().err
     )
     assert asked == []
 
 
-@pytest.mark.parametrize("name", ["unext", "hrnet"])
+@pytest.mark.parametrize("name", ["unext", "vnet"])
 def test_networks_without_a_measurement_are_wrong_usage(capsys, name):
     assert main(["doctor", "--device", "cpu", "--architectures", name]) == UNUSABLE
     shown = capsys.readouterr()

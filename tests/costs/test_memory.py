@@ -21,7 +21,7 @@ from autoseg.costs.memory import (
 from autoseg.networks.build import build_network
 from autoseg.networks.points import list_training_inputs
 from autoseg.networks.residual import ResidualBlock
-from autoseg.records.network import Architecture, Attention, Block, Bottleneck, NetworkSpec, Skip
+from autoseg.records.network import Architecture, Attention, Block, Bottleneck, BranchSpec, NetworkSpec, Skip
 
 FLAT = NetworkSpec(
     architecture="unet",
@@ -73,7 +73,27 @@ LITE_SHALLOW = LITE_FLAT.model_copy(
         "encoder_blocks": (1, 1, 2), "decoder_blocks": (1, 1), "deep_supervision": False, "input_channels": 1,
     }
 )  # fmt: skip
-PARTS = {
+BRANCHES_FLAT = FLAT.model_copy(
+    update={
+        "architecture": "hrnet", "decoder_blocks": (1, 1),
+        "branches": BranchSpec(first_blocks=2, modules=(2, 1), joined_features=7),
+    }
+)  # fmt: skip
+BRANCHES_SOLID = SOLID.model_copy(
+    update={
+        "architecture": "hrnet", "features": (4, 8, 16, 40), "encoder_blocks": (1, 2, 1, 2),
+        "decoder_blocks": (1, 1, 1), "branches": BranchSpec(stem_levels=1, first_blocks=1, modules=(1, 2)),
+    }
+)  # fmt: skip
+BRANCHES_QUARTER = SOLID.model_copy(
+    update={
+        "architecture": "hrnet", "encoder_blocks": (1, 1, 1, 2), "decoder_blocks": (1, 1, 1), "deep_supervision": False,
+        "branches": BranchSpec(
+            stem_levels=2, first_blocks=2, bottleneck_features=3, modules=(2,), joined_features=56
+        ),
+    }
+)  # fmt: skip
+PARTS: dict[str, dict[str, object]] = {
     "recurrent": {"block": "recurrent", "attention": "channel"},
     "dense": {"block": "dense", "skip": "gate", "bottleneck": "atrous"},
     "inception": {"block": "inception", "skip": "respath"},
@@ -83,9 +103,11 @@ PARTS = {
     "mednext": {"block": "mednext", "skip": "nested"},
     "residual": {"block": "residual", "bottleneck": "atrous_nonlocal"},
     "nested": {"skip": "nested", "attention": "channel"},
+    "one head": {"skip": "nested", "attention": "mixed", "deep_supervision": False},
+    "one head of mednext": {"skip": "nested", "block": "mednext", "deep_supervision": False},
 }
 OF_PARTS = {
-    f"{name}-{spec.dimensions}d": (spec.model_copy(update=dict(parts)), patch)
+    f"{name}-{spec.dimensions}d": (spec.model_copy(update=parts), patch)
     for name, parts in PARTS.items()
     for spec, patch in ((FLAT, (24, 28)), (SOLID, (6, 40, 16)))
 }
@@ -98,6 +120,13 @@ CASES = [
     (TOKENS_SOLID, (12, 16, 40)),
     (LITE_FLAT, (64, 80)),
     (LITE_SHALLOW, (12, 20)),
+    (BRANCHES_FLAT, (12, 16)),
+    (BRANCHES_SOLID, (6, 16, 24)),
+    (BRANCHES_QUARTER, (8, 24, 16)),
+]
+NAMES = [
+    *(f"{spec.architecture}-{spec.dimensions}d-{len(spec.features)}-{spec.deep_supervision}" for spec, _ in CASES),
+    *OF_PARTS,
 ]
 WITH_POINTS = {
     "unet-2d": (FLAT, 1, (24, 28)),
@@ -110,7 +139,6 @@ WITH_POINTS = {
     "efficientnet-shallow-2d": (LITE_SHALLOW, 1, (12, 20)),
     "nested-3d": (SOLID.model_copy(update={"skip": "nested"}), 1, (6, 40, 16)),
 }
-NAMES = [*(f"{spec.architecture}-{spec.dimensions}d-{len(spec.features)}" for spec, _ in CASES), *OF_PARTS]
 CASES += OF_PARTS.values()
 NAMES += [f"points-{name}" for name in WITH_POINTS]
 CASES += [
@@ -130,7 +158,7 @@ def meta(spec: NetworkSpec, patch: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
     """Any network of two to four levels with a patch that its strides divide."""
-    architecture: Architecture = draw(st.sampled_from(["unet", "residual_unet", "unext"]))
+    architecture: Architecture = draw(st.sampled_from(["unet", "residual_unet", "unext", "hrnet"]))
     dimensions: Literal[2, 3] = draw(st.sampled_from([2, 3]))
     levels = draw(st.integers(2, 4))
 
@@ -156,6 +184,19 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
         }
         features = [max(number, 4) for number in features]
     coarse_level = draw(st.integers(0, levels - 2))
+    stem, deep_supervision = 0, draw(st.booleans())
+    if architecture == "hrnet":
+        stem = draw(st.integers(0, min(levels - 2, 2)))
+        deep_supervision, coarse_level = deep_supervision and stem < 2, 0
+        parts = {
+            "branches": BranchSpec(
+                stem_levels=stem,
+                first_blocks=draw(st.integers(1, 2)),
+                bottleneck_features=draw(st.integers(0, 3)),
+                modules=tuple(draw(st.integers(1, 2)) for _ in range(levels - stem - 1)),
+                joined_features=draw(st.integers(0, 9)),
+            )
+        }
     spec = NetworkSpec(
         architecture=architecture,
         dimensions=dimensions,
@@ -164,10 +205,10 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
         features=tuple(features),
         strides=strides,
         kernel_sizes=per_level([1, 3, 5]),
-        encoder_blocks=tuple(draw(blocks) for _ in range(levels)),
-        decoder_blocks=tuple(draw(blocks) for _ in range(levels - 1)),
+        encoder_blocks=tuple(1 if level < stem else draw(blocks) for level in range(levels)),
+        decoder_blocks=tuple(1 if architecture == "hrnet" else draw(blocks) for _ in range(levels - 1)),
         normalization=draw(st.sampled_from(["instance", "batch"])),
-        deep_supervision=draw(st.booleans()),
+        deep_supervision=deep_supervision,
         token_levels=tokens,
         full_resolution_skip=skip,
         head="points" if coarse_level > 0 else "full",
@@ -388,6 +429,16 @@ def test_training_memory_counts_activations_loss_gradients_and_optimiser():
     largest = 2 * 8 * voxels  # features joined with the skip
     per_sample = 4 * (count_saved_elements(SOLID, patch) + 2 * largest) + 13 * logits
     assert memory == 3 * per_sample + 8 * count_parameters(SOLID)
+
+
+def test_training_memory_counts_interpolated_logits_at_full_resolution():
+    patch, voxels = (6, 16, 24), 6 * 16 * 24
+    memory = estimate_training_memory_bytes(BRANCHES_SOLID, patch, 3, mixed_precision=False, optimizer="sgd")
+    # heads of both lower levels, and that of the first branch before and after its interpolation
+    logits = 4 * (voxels + 2 * voxels // 4 + voxels // 32)
+    largest = max(2 * 8 * voxels // 4, 3 * 4 * voxels)
+    kept = count_saved_elements(BRANCHES_SOLID, patch)
+    assert memory == 3 * (4 * (kept + largest) + 13 * logits) + 8 * count_parameters(BRANCHES_SOLID)
 
 
 def test_training_memory_with_many_classes_is_that_of_the_loss():

@@ -10,7 +10,7 @@ from autoseg.errors import InteropError, UsageError
 from autoseg.interop import onnx_files
 from autoseg.interop.onnx_files import check_packages, write_onnx
 from autoseg.networks.build import build_network
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import BranchSpec, NetworkSpec
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def runtime():
 def make_network(architecture, dimensions, **changes):
     """Anisotropic strides and kernels, more blocks than one; every kind of layer of the architecture."""
     flat = (1,) * (dimensions - 2)
-    blocks = (1, 1, 1) if architecture == "unext" else (2, 1, 2)
+    blocks = {"unext": ((1, 1, 1), (1, 1)), "hrnet": ((1, 1, 2), (1, 1))}.get(architecture, ((2, 1, 2), (1, 2)))
     spec = NetworkSpec(
         architecture=architecture, dimensions=dimensions, input_channels=2, output_channels=3, features=(6, 6, 10),
         strides=((1,) * dimensions, (*flat, 2, 2), (2,) * dimensions),
         kernel_sizes=((*flat, 3, 3), (3,) * dimensions, (3,) * dimensions),
-        encoder_blocks=blocks, decoder_blocks=(1, 1) if architecture == "unext" else (1, 2), **changes,
+        encoder_blocks=blocks[0], decoder_blocks=blocks[1], **changes,
     )  # fmt: skip
     torch.manual_seed(3)
     network = build_network(spec, deep_supervision=False)
@@ -50,6 +50,9 @@ def make_network(architecture, dimensions, **changes):
         ("unet", 2, {"block": "multires", "skip": "gate", "attention": "mixed", "bottleneck": "pyramid"}),
         ("unet", 3, {"block": "mednext", "skip": "nested", "bottleneck": "atrous_nonlocal"}),
         ("unet", 3, {"block": "factorized", "skip": "respath", "attention": "channel"}),
+        ("hrnet", 2, {"branches": BranchSpec(first_blocks=1, modules=(1, 1), joined_features=8)}),
+        ("hrnet", 3, {"branches": BranchSpec(stem_levels=1, first_blocks=1, modules=(2,), joined_features=8)}),
+        ("hrnet", 3, {"branches": BranchSpec(first_blocks=1, modules=(1, 1))}),
     ],
 )
 def test_onnx_runtime_gives_the_same_logits(runtime, tmp_path, architecture, dimensions, changes):

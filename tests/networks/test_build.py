@@ -6,7 +6,7 @@ import torch
 
 from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.networks.build import build_network
-from autoseg.records.network import NetworkSpec
+from autoseg.records.network import BranchSpec, NetworkSpec
 
 TINY = NetworkSpec(
     architecture="unet",
@@ -124,6 +124,16 @@ def test_every_architecture_can_be_normalised_over_the_batch(architecture):
     means = [value for name, value in network.state_dict().items() if name.endswith("running_mean")]
     assert len(means) >= 1
     assert all(mean.abs().max() > 0 for mean in means)
+
+
+def test_an_hrnet_can_be_normalised_over_the_batch():
+    branches = BranchSpec(first_blocks=1, modules=(1,), joined_features=3)
+    spec = NetworkSpec.model_validate(
+        {**TINY.model_dump(), "architecture": "hrnet", "normalization": "batch", "branches": branches}
+    )
+    network = build_network(spec, deep_supervision=True)
+    kinds = {type(module).__name__ for module in network.modules() if "Norm" in type(module).__name__}
+    assert kinds == {"BatchNorm2d"}
 
 
 @pytest.mark.parametrize(

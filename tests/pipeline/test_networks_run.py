@@ -19,6 +19,8 @@ FAMILIES = {
     "mednext": ("unet", "3d_fullres", ("--planner-option", "block=mednext")),
     "points-2d": ("unet", "2d", ("--planner-option", "head=points", "--planner-option", "point_stride=4")),
     "points-3d": ("resenc-m", "3d_fullres", ("--planner-option", "head=points")),
+    "hrnet-2d": ("hrnet", "2d", ("--planner-option", "stem=2", "--planner-option", "base_features=4")),
+    "hrnet-3d": ("hrnet", "3d_fullres", ("--planner-option", "head=v1", "--planner-option", "base_features=4")),
 }
 """Planner, configuration and settings by name."""
 

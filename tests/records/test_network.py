@@ -26,6 +26,12 @@ UNEXT = UNET | {
     "decoder_blocks": (1, 1),
     "token_levels": 2,
 }
+HRNET = UNET | {
+    "architecture": "hrnet",
+    "encoder_blocks": (1, 2, 3),
+    "decoder_blocks": (1, 1),
+    "branches": {"stem_levels": 1, "first_blocks": 2, "modules": (1,), "joined_features": 8},
+}
 
 
 def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
@@ -39,7 +45,13 @@ def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
 
 @pytest.mark.parametrize(
     "values",
-    [UNET, UNET | {"architecture": "residual_unet"}, UNEXT, UNEXT | {"token_levels": 1, "full_resolution_skip": True}],
+    [
+        UNET,
+        UNET | {"architecture": "residual_unet"},
+        UNEXT,
+        UNEXT | {"token_levels": 1, "full_resolution_skip": True},
+        HRNET,
+    ],
 )
 def test_consistent_networks_are_taken(values):
     spec = NetworkSpec(**values)
@@ -84,6 +96,56 @@ def test_contradictions(architecture, field, value, path, sentence):
 )
 def test_contradictions_of_unext(field, value, sentence):
     assert faults_of(UNEXT | {field: value}) == {(field,): sentence}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "sentence"),
+    [
+        ({"branches": None}, ("branches",), "none, expected what the branches of hrnet are made of"),
+        (
+            {"branches": {"stem_levels": 2, "first_blocks": 1, "modules": (1,)}, "deep_supervision": False}
+            | {"encoder_blocks": (1, 1, 3)},
+            ("branches", "stem_levels"),
+            "2 of 3 levels, expected two branches or more below the stem",
+        ),
+        (
+            {"branches": {"first_blocks": 1, "modules": (1,)}},
+            ("branches", "modules"),
+            "1 entries, expected 2 because there are 3 branches",
+        ),
+        ({"encoder_blocks": (2, 2, 3)}, ("encoder_blocks",), "(2, 2, 3), expected one per level that has none"),
+        ({"decoder_blocks": (1, 2)}, ("decoder_blocks",), "(1, 2), expected one per level that has none"),
+        ({"token_levels": 1}, ("token_levels",), "1, expected 0: only unext has token levels"),
+        ({"attention": "mixed"}, ("attention",), "mixed, expected none: only unet has parts to choose from"),
+    ],
+)
+def test_contradictions_of_hrnet(changes, path, sentence):
+    faults = faults_of(HRNET | changes)
+    assert list(faults) == [path]
+    assert faults[path].startswith(sentence)
+
+
+def test_a_stem_of_two_levels_has_no_deep_supervision():
+    four = {
+        "features": (4, 4, 8, 12),
+        "strides": ((1, 1, 1), *((2, 2, 2),) * 3),
+        "kernel_sizes": ((3, 3, 3),) * 4,
+        "encoder_blocks": (1, 1, 2, 2),
+        "decoder_blocks": (1, 1, 1),
+        "branches": {"stem_levels": 2, "first_blocks": 1, "modules": (1,)},
+    }
+    assert NetworkSpec(**HRNET | four | {"deep_supervision": False}).branches is not None
+    assert list(faults_of(HRNET | four)) == [("deep_supervision",)]
+
+
+def test_only_hrnet_has_branches():
+    faults = faults_of(UNET | {"branches": HRNET["branches"]})
+    assert list(faults) == [("branches",)]
+    assert faults["branches",].endswith("expected none: only hrnet has branches")
+
+
+def test_plans_of_other_networks_do_not_mention_branches():
+    assert "branches" not in NetworkSpec(**UNET).model_dump()
 
 
 def test_skip_at_full_resolution_needs_a_convolution_there():
