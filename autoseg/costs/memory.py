@@ -19,6 +19,9 @@ HALF_BYTES = 2
 DEVICES_OF_16_BITS = frozenset({"cuda", "xpu"})
 """Types of devices on which a training keeps activations in 16 bits unless the user says otherwise."""
 
+LOGITS = frozenset({"head", "logits"})
+"""Operations whose outputs the loss sees, or that are interpolated for it."""
+
 POSITION_BYTES = 8
 WITH_POSITIONS = frozenset({"max_pool", "sample"})
 """Max-pooling keeps where each maximum was, sampling where it looked."""
@@ -83,7 +86,7 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
     counted = (WITH_WEIGHTS | {"shortcut", "measured"}) - {"head"}
     operations = list_operations(network, patch_size)
     features = sum(operation.elements for operation in operations if operation.kind in counted)
-    return features + output_channels * max(operation.voxels for operation in operations if operation.kind == "head")
+    return features + output_channels * max(operation.voxels for operation in operations if operation.kind in LOGITS)
 
 
 def count_parameters(network: NetworkSpec) -> int:
@@ -168,8 +171,8 @@ def estimate_gpu_bytes(training_memory_bytes: int) -> int:
 def _sample_bytes(network: NetworkSpec, patch_size: Sequence[int], *, mixed_precision: bool) -> int:
     """What one sample of the batch occupies when the backward pass begins."""
     operations = list_operations(network, patch_size)
-    logits = [operation.elements for operation in operations if operation.kind in {"head", "logits"}]
-    largest = max(operation.elements for operation in operations if operation.kind not in {"head", "logits"})
+    logits = [operation.elements for operation in operations if operation.kind in LOGITS]
+    largest = max(operation.elements for operation in operations if operation.kind not in LOGITS)
     positions = sum(operation.elements for operation in operations if operation.kind in WITH_POSITIONS)
     activation_bytes = HALF_BYTES if mixed_precision else FLOAT_BYTES
     kept = count_saved_elements(network, patch_size) * activation_bytes + positions * POSITION_BYTES
