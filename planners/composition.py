@@ -92,6 +92,7 @@ def compose(
     chosen = [planner for planner in possible if planner.name in names.value]
     _check_patch_override(budget, chosen)
     _check_neighbor_override(budget, names.value)
+    _check_regularizer(budget, fingerprint)
     _check_adopted_memory(context, chosen)
     has_low_resolution = any(planner.name == "3d_lowres" for planner in possible)
     configurations, own_decisions = _plan_each(chosen, has_low_resolution=has_low_resolution)
@@ -333,6 +334,15 @@ def _check_neighbor_override(budget: Budget, names: Container[str]) -> None:
         raise PlanningError(
             f"--neighbor-slices is meant for the configuration {THICK_SLICE}, which is not planned. Add -c "
             f"{THICK_SLICE}, or leave it out."
+        )
+
+
+def _check_regularizer(budget: Budget, fingerprint: Fingerprint) -> None:
+    asked = budget.overrides.regularizer
+    if asked not in (None, "none") and fingerprint.encoding.ignore_value is None:
+        raise PlanningError(
+            f"--regularizer {asked} is for voxels whose label is not known, but the dataset {fingerprint.dataset_name} "
+            "has no ignore label. Declare it (--label-names ...,ignore=N), or leave the option out."
         )
 
 

@@ -141,6 +141,7 @@ class ConfigurationPlanner:
             sides=sides,
             case_sampling="uniform" if sampling is None else sampling.value,
             contrasts=budget.overrides.contrasts or "usual",
+            regularizer=budget.overrides.regularizer or "none",
             batch_dice=batch_dice.value,
             initial_weights=None if weights is None else weights.value,
             encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,
@@ -181,7 +182,7 @@ class ConfigurationPlanner:
             as_decision(f"{self.name}.base_features", base_features),
             as_decision(f"{self.name}.schedule", Decided(epochs, schedule.reason)),
             *self._list_neighbor_decisions(),
-            *self._list_contrast_decisions(),
+            *self._list_asked_decisions(),
             *self._list_rate_decisions(rate),
             *self._list_growth_decisions(growth),
             as_decision(f"{self.name}.batch_dice", batch_dice),
@@ -215,10 +216,15 @@ class ConfigurationPlanner:
             return ()
         return (as_decision(f"{self.name}.neighbor_slices", self.neighbor_slices),)
 
-    def _list_contrast_decisions(self) -> tuple[Decision, ...]:
-        """Contrasts are a decision only where they were asked for."""
-        asked = self.context.budget.overrides.contrasts
-        return () if asked is None else (as_decision(f"{self.name}.contrasts", Decided(asked, "Requested.")),)
+    def _list_asked_decisions(self) -> tuple[Decision, ...]:
+        """Contrasts and regulariser are decisions only where they were asked for."""
+        overrides = self.context.budget.overrides
+        asked = {"contrasts": overrides.contrasts, "regularizer": overrides.regularizer}
+        return tuple(
+            as_decision(f"{self.name}.{what}", Decided(value, "Requested."))
+            for what, value in asked.items()
+            if value is not None
+        )
 
     def _list_growth_decisions(self, growth: Decided[tuple[GrowingPatch, ...]]) -> tuple[Decision, ...]:
         """Growing patches are a decision of its own only where there are some, or somebody wanted none."""

@@ -350,6 +350,13 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         "too, for scanners and sequences that they do not show",
     )
     group.add_argument(
+        "--regularizer",
+        choices=("none", "entropy", "crf"),
+        default=None,
+        help="what training asks of voxels with the ignore label: nothing (default), a clear decision, or the same one "
+        "for voxels that look alike",
+    )
+    group.add_argument(
         "--neighbor-slices",
         type=int,
         choices=range(1, 9),

@@ -36,7 +36,7 @@ _DIMENSIONS = (2, 3)
 _DECIDING = (
     "planner", "configurations", "like", "memory", "time_per_fold", "latency", "spacing", "patch_size", "batch_size",
     "progressive", "planner_option", "orientation", "target", "devices", "mirror_axes", "side_pairs", "case_sampling",
-    "trials", "neighbor_slices", "contrasts",
+    "trials", "neighbor_slices", "contrasts", "regularizer",
 )  # fmt: skip
 """Options whose answer stands in a plan."""
 
@@ -181,6 +181,7 @@ def _read_overrides(arguments: argparse.Namespace) -> Overrides:
         progressive=arguments.progressive,
         case_sampling=arguments.case_sampling,
         contrasts=arguments.contrasts,
+        regularizer=arguments.regularizer,
         neighbor_slices=arguments.neighbor_slices,
         options=options,
     )

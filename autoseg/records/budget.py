@@ -11,6 +11,7 @@ from autoseg.records.case import Triple
 from autoseg.records.encoders import EncoderName
 from autoseg.records.external import ExternalNetwork, NetworkCosts
 from autoseg.records.files import Record
+from autoseg.records.losses import Regularizer
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
 
 DeviceName = Literal["cpu", "cuda", "mps", "xpu"]
@@ -128,6 +129,8 @@ class Overrides(Record):
     """Whether training begins with smaller patches that grow; None: the planner decides."""
     case_sampling: CaseSampling | None = Field(default=None, exclude_if=lambda value: value is None)
     """Which cases patches with foreground come from."""
+    regularizer: Regularizer | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What is added to the loss on voxels with the ignore label; None: nothing."""
     contrasts: Contrasts | None = Field(default=None, exclude_if=lambda value: value is None)
     """Augmentation of contrasts; None: nnU-Net's."""
     neighbor_slices: NeighborSlices | None = Field(default=None, exclude_if=lambda value: value is None)

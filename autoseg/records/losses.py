@@ -32,3 +32,6 @@ LOSS_MODULES: Final[Mapping[LossName, str]] = {
     "skeleton_recall": "named",
 }
 """Module of autoseg/training/losses that has the function `NAME_terms`, by the name of the loss."""
+
+Regularizer = Literal["none", "entropy", "crf"]
+"""What is added to a loss on voxels whose reference is not known. crf: a gated conditional random field."""

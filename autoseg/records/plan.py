@@ -13,7 +13,7 @@ from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName, foreground_names
 from autoseg.records.encoders import EncoderName
 from autoseg.records.files import FieldFault, Record, refuse_faults
-from autoseg.records.losses import LossName
+from autoseg.records.losses import LossName, Regularizer
 from autoseg.records.names import FileEnding, FileName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec, Size, Sizes
 from autoseg.records.sides import Sides, find_side_swap
@@ -68,6 +68,8 @@ class TrainingSpec(Record):
     case_sampling: CaseSampling = Field(default="uniform", exclude_if=lambda value: value == "uniform")
     """Which cases these patches come from. uniform: all are equally likely, as in nnU-Net, and a patch of an empty case
     shows no foreground. balanced: first a label is drawn, all equally likely, then a case that has it."""
+    regularizer: Regularizer = Field(default="none", exclude_if=lambda value: value == "none")
+    """What is added to the loss on voxels with the ignore label."""
     contrasts: Contrasts = Field(default="usual", exclude_if=lambda value: value == "usual")
     """Augmentation of contrasts. usual: nnU-Net's. random: random convolutions too, for unknown scanners."""
     gradient_clip: PositiveFloat = 12.0

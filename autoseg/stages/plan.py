@@ -259,12 +259,10 @@ def find_ignored_options(plan: Plan, budget: Budget) -> Iterator[str]:
             if configuration.spacing != asked:
                 yield f"--spacing: {name} has {configuration.spacing}, expected {asked}"
         yield from _find_ignored_sizes(name, configuration, overrides)
-        contrasts = overrides.contrasts
-        if contrasts is not None and configuration.training.contrasts != contrasts:
-            yield f"--contrasts: {name} has {configuration.training.contrasts}, expected {contrasts}"
-        sampling = overrides.case_sampling
-        if sampling is not None and configuration.training.case_sampling != sampling:
-            yield f"--case-sampling: {name} has {configuration.training.case_sampling}, expected {sampling}"
+        for option in ("case_sampling", "contrasts", "regularizer"):
+            found, asked = getattr(configuration.training, option), getattr(overrides, option)
+            if asked not in (None, found):
+                yield f"--{option.replace('_', '-')}: {name} has {found}, expected {asked}"
         yield from _find_ignored_mirroring(name, configuration, plan, budget)
         if overrides.progressive is not None and not _keeps_growth(configuration, asked=overrides.progressive):
             option = "--progressive" if overrides.progressive else "--no-progressive"

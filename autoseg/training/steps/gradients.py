@@ -16,6 +16,7 @@ from torch import Tensor
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory
 from autoseg.networks.points import list_training_inputs
 from autoseg.networks.unet import UNet
+from autoseg.training.losses.regularizers import regularize
 from autoseg.training.steps.run import MemorySaving, TrainingRun
 
 logger = logging.getLogger("autoseg.train")
@@ -56,7 +57,7 @@ def compute_gradients(
 
 def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: float, maps: Sequence[Tensor]) -> Tensor:
     samples = run.saving.samples
-    compare = partial(run.loss, target=target, progress=progress, maps=maps)
+    compare = partial(_compare, run=run, image=image, target=target, progress=progress, maps=maps)
     inputs = list_training_inputs(run.network, image, (run.settings.seed, run.settings.ranks.rank, run.step))
     if samples is not None and samples < len(image):
         parts = zip(*(torch.split(each, samples) for each in inputs), strict=True)
@@ -69,6 +70,23 @@ def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: flo
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     _set(buffers)  # what is computed again would count twice in the statistics of batch normalisation
     return loss.detach()
+
+
+def _compare(
+    outputs: Tensor | list[Tensor],
+    *,
+    run: TrainingRun,
+    image: Tensor,
+    target: Tensor,
+    progress: float,
+    maps: Sequence[Tensor],
+) -> Tensor:
+    """The loss, with the regulariser of the plan at the finest level of logits."""
+    loss = run.loss(outputs, target, progress, maps)
+    name = run.spec.regularizer
+    if name == "none":
+        return loss
+    return loss + regularize(name, _levels(outputs)[0], image, target, run.encoding)
 
 
 def _compute_in_parts(
