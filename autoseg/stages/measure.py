@@ -14,7 +14,7 @@ from typing import Literal
 from autoseg.costs.external import describe_external, fit_edges, patches_to_count
 from autoseg.errors import PlanningError
 from autoseg.networks.providers import declare_network
-from autoseg.plugins import find_external_networks, find_planner
+from autoseg.plugins import Planner, find_external_networks
 from autoseg.records.budget import Budget, MeasuredNetwork, NetworkToMeasure
 from autoseg.records.external import CostPoint, ExternalNetwork, NetworkCosts
 from autoseg.records.files import read_record, scratch_folder, write_record
@@ -33,7 +33,7 @@ NOT_COUNTED = NetworkCosts(
 """Stands where costs will be."""
 
 
-def measure_networks(fingerprint: Fingerprint, budget: Budget, planner: str) -> Budget:
+def measure_networks(fingerprint: Fingerprint, budget: Budget, planner: Planner) -> Budget:
     """Add what a planner has to know of the networks of other packages that it is asked for.
 
     Parameters, multiply-accumulates and memory are counted, and equal for equal versions of the package. Steps are
@@ -42,7 +42,7 @@ def measure_networks(fingerprint: Fingerprint, budget: Budget, planner: str) -> 
     Args:
         fingerprint: Its channels and heads are those of the network.
         budget: Names the networks, in the planner's options.
-        planner: Name of an installed planner.
+        planner: Function of the planner.
 
     Raises:
         UsageError: If a network is not installed, or refuses its options.
@@ -50,7 +50,7 @@ def measure_networks(fingerprint: Fingerprint, budget: Budget, planner: str) -> 
     """
     known = list(budget.external_networks)
     throughput = list(budget.throughput)
-    for name, options in find_external_networks(find_planner(planner), budget):
+    for name, options in find_external_networks(planner, budget):
         counted = [network.model_copy(update={"costs": NOT_COUNTED}) for network in known]
         declared = _declare(name, options, fingerprint, budget)
         missing = [network for network in declared if network not in counted]

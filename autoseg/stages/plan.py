@@ -60,7 +60,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
         refuse_impossible(fingerprint)
     budget = add_installed_weights(fingerprint, budget, planner)
     encoded = encode_target(fingerprint, target)
-    budget = measure_networks(encoded, budget, planner)
+    budget = measure_networks(encoded, budget, find_planner(planner))
     made = _ask(planner, encoded, budget)
     _check_not_empty(made, f"the planner '{planner}'")
     check_asked_axes(made, budget.overrides.mirror_axes)

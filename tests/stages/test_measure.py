@@ -6,6 +6,7 @@ import pytest
 
 from autoseg.cli.measure_network import measure
 from autoseg.errors import PlanningError, UsageError
+from autoseg.plugins import find_planner
 from autoseg.records.budget import Budget, NetworkToMeasure, Overrides
 from autoseg.stages import measure as stage
 from autoseg.stages.measure import measure_networks
@@ -30,7 +31,7 @@ def install(folder, monkeypatch, **changes):
 
 def test_it_is_counted_once_with_the_channels_of_the_data(tmp_path, monkeypatch):
     install(tmp_path, monkeypatch)
-    budget = measure_networks(VOLUMES, BUDGET, "external")
+    budget = measure_networks(VOLUMES, BUDGET, find_planner("external"))
     [network] = budget.external_networks
     assert (network.package, network.dimensions, network.options) == ("small-networks", 2, {"features": "6"})
     # 4 x 4 down and up, then 3 x 3 to three heads
@@ -38,16 +39,16 @@ def test_it_is_counted_once_with_the_channels_of_the_data(tmp_path, monkeypatch)
     assert network.costs.points[0].macs == 16 * 16 * (6 + 6 * 6 + 9 * 6 * 3)
     assert budget.throughput == ()
     monkeypatch.setattr(stage, "PROGRAM", ("false",))
-    assert measure_networks(VOLUMES, budget, "external") == budget
+    assert measure_networks(VOLUMES, budget, find_planner("external")) == budget
 
 
 def test_faults_of_the_package_are_shown(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"No installed package has a network 'small'"):
-        measure_networks(VOLUMES, BUDGET, "external")
+        measure_networks(VOLUMES, BUDGET, find_planner("external"))
     source = "def build(spec): raise ValueError('no such width')\n"
     install(tmp_path, monkeypatch, package="faulty_nets", entries="small = faulty_nets:build", source=source)
     with pytest.raises(PlanningError, match=r"(?s)'small' cannot be measured:.*faulty-nets.*no such width"):
-        measure_networks(VOLUMES, BUDGET, "external")
+        measure_networks(VOLUMES, BUDGET, find_planner("external"))
 
 
 def test_a_step_is_timed_where_the_plan_depends_on_it(tmp_path, monkeypatch):
