@@ -6,7 +6,6 @@ import pytest
 
 from autoseg.cli.measure_network import measure
 from autoseg.errors import PlanningError, UsageError
-from autoseg.plugins import find_planner
 from autoseg.records.budget import Budget, NetworkToMeasure, Overrides
 from autoseg.stages import measure as stage
 from autoseg.stages.measure import measure_networks
@@ -18,11 +17,6 @@ VOLUMES = synthetic_fingerprint([(2.5, 1.0, 0.8)] * 3, [(20, 60, 50)] * 3, label
 BUDGET = Budget(overrides=Overrides(options={"network": "small", "features": "6"}), configurations=("2d",))
 
 
-@pytest.fixture(autouse=True)
-def _our_planner(monkeypatch):
-    monkeypatch.setattr(stage, "find_planner", lambda _name: external.plan)
-
-
 def install(folder, monkeypatch, **changes):
     install_networks(folder, **changes)
     monkeypatch.syspath_prepend(folder)
@@ -31,7 +25,7 @@ def install(folder, monkeypatch, **changes):
 
 def test_it_is_counted_once_with_the_channels_of_the_data(tmp_path, monkeypatch):
     install(tmp_path, monkeypatch)
-    budget = measure_networks(VOLUMES, BUDGET, find_planner("external"))
+    budget = measure_networks(VOLUMES, BUDGET, external.plan)
     [network] = budget.external_networks
     assert (network.package, network.dimensions, network.options) == ("small-networks", 2, {"features": "6"})
     # 4 x 4 down and up, then 3 x 3 to three heads
@@ -39,16 +33,16 @@ def test_it_is_counted_once_with_the_channels_of_the_data(tmp_path, monkeypatch)
     assert network.costs.points[0].macs == 16 * 16 * (6 + 6 * 6 + 9 * 6 * 3)
     assert budget.throughput == ()
     monkeypatch.setattr(stage, "PROGRAM", ("false",))
-    assert measure_networks(VOLUMES, budget, find_planner("external")) == budget
+    assert measure_networks(VOLUMES, budget, external.plan) == budget
 
 
 def test_faults_of_the_package_are_shown(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"No installed package has a network 'small'"):
-        measure_networks(VOLUMES, BUDGET, find_planner("external"))
+        measure_networks(VOLUMES, BUDGET, external.plan)
     source = "def build(spec): raise ValueError('no such width')\n"
     install(tmp_path, monkeypatch, package="faulty_nets", entries="small = faulty_nets:build", source=source)
     with pytest.raises(PlanningError, match=r"(?s)'small' cannot be measured:.*faulty-nets.*no such width"):
-        measure_networks(VOLUMES, BUDGET, find_planner("external"))
+        measure_networks(VOLUMES, BUDGET, external.plan)
 
 
 def test_a_step_is_timed_where_the_plan_depends_on_it(tmp_path, monkeypatch):
