@@ -200,7 +200,7 @@ def _bare_step(run: TrainingRun, configuration: Configuration) -> Callable[[], N
         run.optimizer.zero_grad(set_to_none=True)
         with run.autocast():
             outputs = run.training_call(image)
-        run.scaler.scale(run.loss(outputs, target)).backward()  # type: ignore[no-untyped-call]
+        run.scaler.scale(run.loss(outputs, target)).backward()
         run.scaler.unscale_(run.optimizer)
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
         run.scaler.step(run.optimizer)

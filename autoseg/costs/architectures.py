@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from autoseg.costs.detection import detection_operations
 from autoseg.costs.efficientnet import list_efficientnet_unet
 from autoseg.costs.external import list_external
 from autoseg.costs.hrnet import list_hrnet
@@ -62,6 +63,9 @@ def _shape_per_level(network: NetworkSpec, patch_size: Sequence[int]) -> list[Si
 def _list_residual_unet(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[Operation]:
     voxels = [math.prod(shape) for shape in shapes]
     yield from _residual_encoder(network, voxels)
+    if network.detection is not None:
+        yield from detection_operations(network, network.detection, shapes)
+        return
     yield from unet_decoder(network, voxels)
 
 
@@ -197,6 +201,8 @@ class ArchitectureDescription:
         head = ["a point head"] if network.head == "points" else []
         if parts:
             return f"U-Net with {', '.join([*parts, *head])}"
+        if network.detection is not None:
+            return f"Mask R-CNN over the encoder of a {self.words}"
         if network.network_name:
             return f"{network.network_name} of {network.network_package}"
         width = self.width_names.get(network.features[0])

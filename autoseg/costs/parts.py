@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+from autoseg.costs.detection import detection_operations
 from autoseg.costs.operations import Operation, convolution_block, head, residual_shortcut
 from autoseg.records.network import NetworkSpec, Sizes
 
@@ -232,6 +233,9 @@ def unet_operations(network: NetworkSpec, shapes: Sequence[Sizes]) -> Iterator[O
         yield from level_operations(network, inputs, level, voxels[level], in_encoder=True)
         inputs = outputs
     yield from bottleneck_operations(network, voxels[-1])
+    if network.detection is not None:
+        yield from detection_operations(network, network.detection, shapes)
+        return
     yield from nested_decoder(network, voxels) if network.skip == "nested" else unet_decoder(network, voxels)
 
 

@@ -65,7 +65,9 @@ def refuse_inexpressible(plan: Plan, names: Collection[str]) -> None:
         for part, nothing in {**NETWORK_PARTS, "head": "full"}.items()
         if (value := getattr(plan.configurations[name].network, part)) != nothing
     ]
-    if plan.target != "labels":
+    if plan.target == "mask_rcnn":
+        faults.append("its networks find objects with boxes and masks, which nnU-Net has no networks for")
+    if plan.target == "border_core":
         faults.append("it was trained on cores and borders of objects, which nnU-Net does not put together")
     if plan.encoding.overlapping:
         faults.append("its labels overlap, and nnU-Net writes each region over those before it")

@@ -1,6 +1,7 @@
 """The one place where a NetworkSpec becomes a network."""
 
 from autoseg.costs.architectures import ARCHITECTURES
+from autoseg.networks.detection.mask_rcnn import MaskRCNN
 from autoseg.networks.efficientnet import efficientnet_decoder_levels, efficientnet_levels
 from autoseg.networks.external import ExternalModule, build_external
 from autoseg.networks.hrnet import BranchDecoder, BranchEncoder
@@ -13,7 +14,7 @@ from autoseg.networks.unext import unext_decoder_levels, unext_encoder_levels
 from autoseg.records.network import NetworkSpec
 
 
-def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | ExternalModule:
+def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | ExternalModule | MaskRCNN:
     """Build a network with freshly drawn weights (torch's global generator), on torch's default device.
 
     Args:
@@ -24,6 +25,7 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | Extern
         A module (B, C, *S) -> logits (B, K, *S); with `deep_supervision`, if the spec has it too, in training mode a
         list of logits, full resolution first, one per decoder level. The parameters do not depend on the argument.
         Of a network with a point head, see `PointUNet`.
+        With `detection` in the spec a network that finds objects, and gives logits of what it found.
 
     Raises:
         UsageError: If the package of an external network is not installed, or does not build it.
@@ -33,6 +35,8 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | Extern
     if spec.architecture == "hrnet":
         return UNet(spec, BranchEncoder(spec), BranchDecoder(spec), deep_supervision=deep_supervision)
     encoder, decoder = _build_halves(spec)
+    if spec.detection is not None:
+        return MaskRCNN(spec, spec.detection, encoder)
     if spec.head == "points":
         widths = ARCHITECTURES[spec.architecture].list_widths(spec)
         return PointUNet(spec, encoder, decoder, widths, deep_supervision=deep_supervision)

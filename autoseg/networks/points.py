@@ -33,7 +33,7 @@ from typing_extensions import override
 from autoseg.costs.points import HIDDEN_LAYERS, count_point_features, count_predicted_points, count_training_points
 from autoseg.networks.blocks import LEAKY_SLOPE, choose_layers
 from autoseg.networks.parts.nested import NestedDecoder
-from autoseg.networks.unet import Decoder, Encoder, UNet
+from autoseg.networks.unet import Decoder, Encoder, UNet, check_sizes
 from autoseg.records.network import NetworkSpec
 
 OVERSAMPLING: Final = 3
@@ -231,7 +231,7 @@ class PointUNet(UNet):
         Raises:
             ValueError: If a size does not fit, or if only one voxel would be left at the lowest level.
         """
-        self._check_sizes(tuple(image.shape[2:]))
+        check_sizes(tuple(image.shape[2:]), self.total_stride)
         recompute, all_levels = self.recompute_activations, self.deep_supervision and self._has_lower_heads
         maps: list[Tensor] = self.encoder(image, recompute=recompute)
         features, logits = self.decoder.decode(maps, all_levels=all_levels and self.training, recompute=recompute)

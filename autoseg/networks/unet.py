@@ -156,24 +156,34 @@ class UNet(nn.Module):
         Raises:
             ValueError: If a size does not fit, or if only one voxel would be left at the lowest level.
         """
-        self._check_sizes(tuple(image.shape[2:]))
+        check_sizes(tuple(image.shape[2:]), self.total_stride)
         all_levels = self.deep_supervision and self.training and self._has_lower_heads
         recompute = self.recompute_activations
         maps: list[Tensor] = self.encoder(image, recompute=recompute)
         logits: list[Tensor] = self.decoder(maps, all_levels=all_levels, recompute=recompute)
         return logits if all_levels else logits[0]
 
-    def _check_sizes(self, sizes: Sequence[int]) -> None:
-        fits = len(sizes) == len(self.total_stride) and all(
-            size % stride == 0 for size, stride in zip(sizes, self.total_stride, strict=True)
+
+def check_sizes(sizes: Sequence[int], total_stride: Sequence[int]) -> None:
+    """Refuse a patch that a network cannot divide.
+
+    Args:
+        sizes: Voxels along each axis.
+        total_stride: Product of the strides of all levels along each axis.
+
+    Raises:
+        ValueError: If a size does not fit, or if only one voxel would be left at the lowest level.
+    """
+    fits = len(sizes) == len(total_stride) and all(
+        size % stride == 0 for size, stride in zip(sizes, total_stride, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"spatial size {tuple(sizes)} does not fit the network: every size must be a multiple of the total "
+            f"stride {tuple(total_stride)} along its axis; pad or crop the patch"
         )
-        if not fits:
-            raise ValueError(
-                f"spatial size {tuple(sizes)} does not fit the network: every size must be a multiple of the total "
-                f"stride {self.total_stride} along its axis; pad or crop the patch"
-            )
-        if tuple(sizes) == self.total_stride:
-            raise ValueError(
-                f"spatial size {tuple(sizes)} leaves one voxel at the lowest level (total stride {self.total_stride}), "
-                "which normalisation over space cannot work with; use a larger patch"
-            )
+    if tuple(sizes) == tuple(total_stride):
+        raise ValueError(
+            f"spatial size {tuple(sizes)} leaves one voxel at the lowest level (total stride {tuple(total_stride)}), "
+            "which normalisation over space cannot work with; use a larger patch"
+        )

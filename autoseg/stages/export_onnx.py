@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from autoseg import DISTRIBUTION
+from autoseg.errors import InteropError
 from autoseg.imaging.arrays.intensities import MIN_DIVISOR
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.sliding_window import MIN_IMPORTANCE
@@ -19,6 +20,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
 from autoseg.records.onnx_network import OnnxNetwork, ParityCheck, SwappedOutputs, TensorFacts, WindowConstants
+from autoseg.records.plan import Plan
 from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, write_manifest
 
 OVERLAP: Final = 0.5
@@ -59,6 +61,7 @@ def export_onnx(
     refuse_output(output, model, overwrite=options.overwrite)
     with open_model(model) as workspace:
         chosen = choose_model(workspace, options)
+        _refuse_objects(chosen.plan)
         networks = _list_networks(chosen)
         with staged_output(output) as folder:
             for done, ((name, fold), (stage, network)) in enumerate(networks.items(), start=1):
@@ -70,6 +73,14 @@ def export_onnx(
                 write_record(record, path.with_suffix(".json"))
                 progress(done, len(networks))
             return write_manifest(chosen, folder, "onnx")
+
+
+def _refuse_objects(plan: Plan) -> None:
+    if plan.target == "mask_rcnn":
+        raise InteropError(
+            f"{plan.dataset_name}: its networks find objects one by one (--target mask-rcnn), and how many there are "
+            "is not known when an ONNX file is written. Export the model without --format."
+        )
 
 
 def _list_networks(chosen: ModelToExport) -> dict[tuple[str, str], tuple[LoadedConfiguration, nn.Module]]:

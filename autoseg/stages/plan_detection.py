@@ -7,11 +7,12 @@ takes the place of the decoder.
 import math
 from collections.abc import Sequence
 
+from autoseg.costs.memory import DEVICES_OF_16_BITS, estimate_costs
 from autoseg.errors import PlanningError
 from autoseg.records.detection import Anchor, DetectionSpec
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import DETECTING, NetworkSpec
-from autoseg.records.plan import Configuration, Decision, Plan
+from autoseg.records.plan import Configuration, Decision, Plan, TrainingSpec
 
 FINEST_LEVEL = 1
 """Finest level of the pyramid: half the resolution, because objects of medical images are small. Published: the second
@@ -37,6 +38,11 @@ ROI_BINS = {2: (7, 14), 3: (5, 8)}
 
 REGIONS = {2: 128, 3: 32}
 """Regions of each sample that are compared in training."""
+
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1e-2
+"""Adam instead of the U-Net's descent with much momentum, as by Jaeger et al. 2019, whose rate is a tenth of it: losses
+that are few numbers at first need steps of a known length (own choice; seen on made-up cells)."""
 
 REASON = "Asked for: the network finds each object with its box and its mask, so that touching ones stay apart."
 
@@ -78,17 +84,29 @@ def detect_objects(plan: Plan, fingerprint: Fingerprint) -> Plan:
             f"{', '.join(configuration.network.architecture for configuration in plan.configurations.values())}. Name "
             "another one with --planner, such as unet."
         )
-    configurations = {name: _with_pyramid(configuration, fingerprint) for name, configuration in kept.items()}
+    _refuse_decoder_settings(plan)
+    configurations = {name: _with_pyramid(configuration, plan, fingerprint) for name, configuration in kept.items()}
     decision = Decision(what="target", value="mask_rcnn", reason=REASON)
     changes = {"target": "mask_rcnn", "configurations": configurations, "decisions": (decision, *plan.decisions)}
     return plan.model_copy(update=changes)
+
+
+def _refuse_decoder_settings(plan: Plan) -> None:
+    for name, configuration in plan.configurations.items():
+        network = configuration.network
+        for setting, nothing in {"skip": "plain", "head": "full"}.items():
+            if (value := getattr(network, setting)) != nothing:
+                raise PlanningError(
+                    f"--target mask-rcnn with {setting} {value} in {name}: the feature pyramid takes the place of the "
+                    "decoder. Leave this setting out, or plan without --target."
+                )
 
 
 def _can_detect(configuration: Configuration) -> bool:
     return configuration.network.architecture in DETECTING and configuration.previous_configuration is None
 
 
-def _with_pyramid(configuration: Configuration, _fingerprint: Fingerprint) -> Configuration:
+def _with_pyramid(configuration: Configuration, plan: Plan, fingerprint: Fingerprint) -> Configuration:
     network = configuration.network
     box, mask = ROI_BINS[network.dimensions]
     levels = choose_levels(network)
@@ -104,7 +122,22 @@ def _with_pyramid(configuration: Configuration, _fingerprint: Fingerprint) -> Co
         regions_per_sample=REGIONS[network.dimensions],
     )
     changed = network.model_copy(update={"detection": detection, "deep_supervision": False})
-    return configuration.model_copy(update={"network": changed})
+    training = _with_optimizer(configuration.training)
+    estimates = estimate_costs(
+        changed,
+        configuration.patch_size,
+        math.ceil(configuration.batch_size / plan.budget.devices),
+        num_labels=len(fingerprint.labels),
+        mixed_precision=plan.budget.device in DEVICES_OF_16_BITS,
+        optimizer=training.optimizer,
+    )
+    return configuration.model_copy(update={"network": changed, "training": training, "estimates": estimates})
+
+
+def _with_optimizer(training: TrainingSpec) -> TrainingSpec:
+    return training.model_copy(
+        update={"optimizer": "adamw", "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "sides": None}
+    )
 
 
 def choose_levels(network: NetworkSpec) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.arrays.border_core import divide_labels
 from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.imaging.arrays.labels import draw_class_locations
+from autoseg.imaging.arrays.object_codes import decode_labels, encode_objects
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.resampling import ImageResampler, preprocessed_grid, resample_on_cpu
 from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, remove_other_cases, save_case
@@ -127,15 +128,16 @@ def _store_case(
     if not outdated:
         return []
     volume = read_case(dataset_folder, files, plan.encoding, plan.orientation)
-    divided, devices = _divide(volume, plan), []
+    learned, devices = _learned_labels(volume, plan), []
     for name in outdated:
         image, labels, record = preprocess_case(
-            volume.image, divided, volume.grid.spacing, case_id=files.case, plan=plan, configuration_name=name,
+            volume.image, learned, volume.grid.spacing, case_id=files.case, plan=plan, configuration_name=name,
             resampler=resampler,
         )  # fmt: skip
         if labels is None:
             raise DatasetError("no label file; training needs one for every case. Add it, or take the case out")
-        locations = draw_class_locations(labels, plan.encoding, files.case)
+        indices = decode_labels(labels, plan.encoding) if plan.target == "mask_rcnn" else labels
+        locations = draw_class_locations(indices, plan.encoding, files.case)
         save_case(
             workspace.preprocessed(name),
             record.model_copy(update={"content_hash": hashes[name][0]}),
@@ -148,11 +150,15 @@ def _store_case(
     return devices
 
 
-def _divide(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
-    """The label map that networks learn: with core and border where the plan has a border width."""
-    if volume.labels is None or plan.border_width_mm is None:
-        return volume.labels
-    return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
+def _learned_labels(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
+    """The label map that networks learn: with core and border, or with codes of objects, where the plan says so."""
+    if volume.labels is None:
+        return None
+    if plan.border_width_mm is not None:
+        return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
+    if plan.target == "mask_rcnn":
+        return encode_objects(volume.labels, plan.encoding, None)
+    return volume.labels
 
 
 def _stored_hash(workspace: Workspace, configuration_name: str, case_id: str) -> str:

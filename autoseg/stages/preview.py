@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import UsageError
 from autoseg.folds import find_split
+from autoseg.imaging.arrays.object_codes import decode_labels
 from autoseg.imaging.arrays.storage import open_case, stored_cases
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.records.dataset import DatasetDescription
@@ -91,12 +92,13 @@ def _augment(case: TrainingCase, plan: Plan, configuration: Configuration, seed:
     corner = plain.draw_corner(case, generators[0], forced=True)
     unaugmented = plain.make_batch([case], [corner], generators[:1])
     versions = augmenting.make_batch([case] * AUGMENTED_VERSIONS, [corner] * AUGMENTED_VERSIONS, generators[1:])
+    labels = np.concatenate([batch["target"] for batch in (unaugmented, versions)])
     height, width = configuration.spacing[-2:]
     channel = configuration.neighbor_slices * len(plan.channel_names)
     return PatchVersions(
         title=f"{case.case_id}: a patch without augmentation, then as training sees it",
         images=np.concatenate([batch["image"][:, channel] for batch in (unaugmented, versions)]),
-        labels=np.concatenate([batch["target"] for batch in (unaugmented, versions)]),
+        labels=decode_labels(labels, plan.encoding) if plan.target == "mask_rcnn" else labels,
         previous=_previous_labels(plan, unaugmented, versions) if case.previous is not None else None,
         pixel_aspect=height / width,
     )

@@ -96,6 +96,11 @@ def apply_options(configuration: Configuration, options: TrainingOptions) -> Con
     """
     if options.epochs is not None and options.max_time_seconds is not None:
         raise UsageError("--epochs and --max-time both say when the training ends; give one")
+    if options.loss is not None and configuration.network.detection is not None:
+        raise UsageError(
+            f"--loss {options.loss}: a network that finds objects (--target mask-rcnn) has losses of its own for "
+            "boxes, labels and masks. Leave --loss out."
+        )
     spec = configuration.training
     changes: dict[str, object] = {}
     if options.optimizer is not None and options.optimizer != spec.optimizer:

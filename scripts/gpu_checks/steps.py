@@ -63,7 +63,7 @@ class BareStep:
         run.optimizer.zero_grad(set_to_none=True)
         with run.autocast():
             outputs = run.training_call(self.image)
-        run.scaler.scale(run.loss(outputs, self.target)).backward()  # type: ignore[no-untyped-call]
+        run.scaler.scale(run.loss(outputs, self.target)).backward()
         run.scaler.unscale_(run.optimizer)
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.spec.gradient_clip)
         run.scaler.step(run.optimizer)

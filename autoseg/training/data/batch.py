@@ -71,7 +71,8 @@ class Batch(TypedDict):
     label maps are the last channels, one per foreground label, 0 or 1."""
     target: NDArray[np.int8] | NDArray[np.int16]
     """Label indices, (B, Z, Y, X) or (B, Y, X), in the smallest type; the ignore index is kept. Where the case has no
-    voxel: background, or -1 if augmentation continues on the device."""
+    voxel: background, or -1 if augmentation continues on the device. Of networks that find objects one by one the codes
+    of `imaging.arrays.object_codes`, int16."""
     cases: list[str]
     """Case id by sample."""
     seeds: NotRequired[NDArray[np.int64]]

@@ -191,7 +191,8 @@ class PatchLoader:
         )
         self.seed = stream.seed
         self.first_batch = stream.first_batch
-        self.label_type = smallest_label_type(encoding)
+        has_objects = configuration.network.detection is not None
+        self.label_type = np.dtype(np.int16) if has_objects else smallest_label_type(encoding)
         self.num_previous = num_previous
         self.encoding = encoding
         self.map_shapes = stream.map_shapes

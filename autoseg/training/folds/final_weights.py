@@ -60,7 +60,7 @@ def _compare(
         for network, count in zip(networks, counts, strict=True):
             with run.settings.threads.applied(), run.autocast():
                 logits: Tensor = network(image)
-            count.add(logits, target)
+            count.add(logits, run.find_labels(target))
         progress = run.agree(end)
         if run.stopped.is_set() or (end.limit_seconds is not None and progress >= 1.0):
             break

@@ -16,6 +16,7 @@ from torch import Tensor
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory
 from autoseg.networks.points import list_training_inputs
 from autoseg.networks.unet import UNet
+from autoseg.training.losses.objects import ObjectLoss
 from autoseg.training.losses.regularizers import regularize
 from autoseg.training.steps.run import MemorySaving, TrainingRun
 
@@ -30,7 +31,7 @@ def compute_gradients(
     Args:
         run: Its parameters get gradients, multiplied by the scale of fp16; its `saving` grows where memory is missing.
         image: (B, C, *S), on the device.
-        target: Label indices, (B, *S).
+        target: Label indices, (B, *S); codes where the network finds objects.
         progress: Fraction of the training that is done, [0, 1].
         maps: Maps of the reference by level that the loss needs, as the loader made them.
 
@@ -56,6 +57,8 @@ def compute_gradients(
 
 
 def _compute_once(run: TrainingRun, image: Tensor, target: Tensor, progress: float, maps: Sequence[Tensor]) -> Tensor:
+    if isinstance(run.loss, ObjectLoss):
+        return _compute_of_objects(run, image, target, progress)
     samples = run.saving.samples
     compare = partial(_compare, run=run, image=image, target=target, progress=progress, maps=maps)
     inputs = list_training_inputs(run.network, image, (run.settings.seed, run.settings.ranks.rank, run.step))
@@ -87,6 +90,14 @@ def _compare(
     if name == "none":
         return loss
     return loss + regularize(name, _levels(outputs)[0], image, target, run.encoding)
+
+
+def _compute_of_objects(run: TrainingRun, image: Tensor, codes: Tensor, progress: float) -> Tensor:
+    """The same for a network that finds objects, whose loss goes through it twice: for proposals and for regions."""
+    with run.autocast():
+        loss: Tensor = run.training_call(image, codes, progress)
+    run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def _compute_in_parts(

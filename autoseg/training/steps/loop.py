@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import TrainingError
+from autoseg.networks.detection.mask_rcnn import MaskRCNN
 from autoseg.networks.device_types import Event, device_type
 from autoseg.records.plan import GrowingPatch
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.device_feed import DeviceBatch, DeviceFeed
+from autoseg.training.losses.objects import ObjectLoss
 from autoseg.training.steps.gradients import compute_gradients
 from autoseg.training.steps.optimizer import set_learning_rate, step_unless
 from autoseg.training.steps.pseudo_dice import PseudoDice
@@ -121,13 +123,12 @@ def validate_epoch(
     losses: list[Tensor] = []
     progress = run.agree(clock)
     for remaining in reversed(range(run.spec.validation_steps)):
-        image, target, _, maps = feed.take()
-        parts = torch.split(image, run.saving.samples or len(image))
+        batch = feed.take()
+        parts = torch.split(batch.image, run.saving.samples or len(batch.image))
         with run.settings.threads.applied(), run.autocast():
             logits = torch.cat([network(part) for part in parts])
-        losses.append(run.loss(logits, target, progress, maps))
-        pseudo_dice.add(logits, target)
-        run.foreground.add(logits, target)
+            losses.append(_validation_loss(run, network, batch, logits, progress))
+        pseudo_dice.add(logits, run.find_labels(batch.target))
         if remaining:
             feed.fetch_next()
         progress = run.agree(clock)
@@ -135,6 +136,17 @@ def validate_epoch(
             break
     pseudo_dice.sum_over(run.settings.ranks)
     return _mean(torch.stack(losses).tolist()), pseudo_dice.dice()
+
+
+def _validation_loss(
+    run: TrainingRun, network: nn.Module, batch: DeviceBatch, logits: Tensor, progress: float
+) -> Tensor:
+    """The loss of a validation batch; where objects are found none of them means nothing yet, so nobody watches."""
+    if isinstance(network, MaskRCNN):
+        of_objects: Tensor = ObjectLoss(network)(batch.image, batch.target, progress)
+        return of_objects
+    run.foreground.add(logits, batch.target)
+    return run.loss(logits, batch.target, progress, batch.maps)
 
 
 def _queue_step(run: TrainingRun, batch: DeviceBatch, progress: float) -> QueuedStep:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoseg.costs.runs import relative_cost
 from autoseg.networks.device_types import Stream
@@ -20,6 +20,7 @@ from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.growth import find_growing_patch
 from autoseg.training.distributed import Ranks
 from autoseg.training.losses import SegmentationLoss
+from autoseg.training.losses.objects import ObjectLoss
 from autoseg.training.steps.averaging import WeightAverage
 from autoseg.training.steps.foreground import ForegroundWatch
 from autoseg.training.steps.optimizer import learning_rate
@@ -94,8 +95,9 @@ class TrainingRun:
     network: nn.Module
     """Owns the weights; its state dict is what checkpoints hold."""
     training_call: nn.Module
-    """The network as a training step calls it: compiled, in parallel with other processes, or as it is."""
-    loss: SegmentationLoss
+    """The network as a training step calls it: compiled, in parallel with other processes, or as it is. Of a network
+    that finds objects the network with its loss."""
+    loss: SegmentationLoss | ObjectLoss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     """Active in fp16 only."""
@@ -141,6 +143,10 @@ class TrainingRun:
         """
         of_schedule = (progress - self.schedule_start) / (1.0 - self.schedule_start)
         return self.rate_factor * learning_rate(of_schedule, self.spec)
+
+    def find_labels(self, target: Tensor) -> Tensor:
+        """Label indices of a target, (B, *S); where the network finds objects the target has their codes."""
+        return target % len(self.encoding.values) if isinstance(self.loss, ObjectLoss) else target
 
     @property
     def kept_network(self) -> nn.Module:

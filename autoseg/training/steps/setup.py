@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autoseg.networks.build import build_network
+from autoseg.networks.detection.mask_rcnn import MaskRCNN
 from autoseg.networks.device_types import device_type
 from autoseg.networks.layout import choose_layout, place_network
 from autoseg.networks.unet import UNet
@@ -18,6 +19,7 @@ from autoseg.records.plan import Configuration
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.batch import Share
 from autoseg.training.losses import SegmentationLoss, build_loss
+from autoseg.training.losses.objects import ObjectLoss
 from autoseg.training.steps.averaging import WeightAverage
 from autoseg.training.steps.compiling import compile_network, try_compiling
 from autoseg.training.steps.optimizer import build_optimizer
@@ -47,17 +49,22 @@ def start_run(
     spec, device, row = configuration.training, settings.device, device_type(settings.device)
     if row.has_numbers:
         use_gpu(device)
-    loss = build_loss(
-        encoding,
-        name=spec.loss,
-        batch_dice=spec.batch_dice,
-        num_outputs=len(list_head_levels(configuration.network)),
-        across_ranks=settings.ranks.sum,
-        has_points=configuration.network.head == "points",
-    )
-    _freeze_weightless_heads(network, loss, configuration.network)
     network = place_network(network, configuration.network, device)
-    call, trial = _training_call(network, configuration, settings)
+    loss: SegmentationLoss | ObjectLoss
+    if isinstance(network, MaskRCNN):
+        loss, trial = ObjectLoss(network), None
+        call = _in_parallel(loss, settings)
+    else:
+        loss = build_loss(
+            encoding,
+            name=spec.loss,
+            batch_dice=spec.batch_dice,
+            num_outputs=len(list_head_levels(configuration.network)),
+            across_ranks=settings.ranks.sum,
+            has_points=configuration.network.head == "points",
+        )
+        _freeze_weightless_heads(network, loss, configuration.network)
+        call, trial = _training_call(network, configuration, settings)
     swap = find_training_swap(spec, encoding)
     return TrainingRun(
         network=network,
@@ -97,11 +104,16 @@ def _training_call(
             call = compile_network(network, image, settings.precision)
         else:
             call, trial = try_compiling(network, image, settings)
-    if ranks.count == 1:
-        return call, trial
-    if any(True for _ in network.buffers()):
+    return _in_parallel(call, settings, finds_unused=not isinstance(network, UNet)), trial
+
+
+def _in_parallel(call: nn.Module, settings: StepSettings, *, finds_unused: bool = False) -> nn.Module:
+    """The call itself, or with gradients that all processes share; some parameters may have none in a step."""
+    if settings.ranks.count == 1:
+        return call
+    if any(True for _ in call.buffers()):
         logger.info("batch normalisation: every process takes the statistics of its own part of the batch")
-    return DistributedDataParallel(call, find_unused_parameters=not isinstance(network, UNet)), trial
+    return DistributedDataParallel(call, find_unused_parameters=finds_unused)
 
 
 def _layout(configuration: Configuration, device: torch.device) -> torch.memory_format:
