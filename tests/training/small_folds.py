@@ -31,6 +31,25 @@ def shrink_plan(workspace):
     write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
 
 
+def give_point_head(workspace):
+    """A level more below those of the small plan, and a decoder that ends at half of the resolution."""
+    plan = read_record(Plan, workspace.plan)
+    configuration = plan.configurations[NAME]
+    network = configuration.network.model_copy(
+        update={
+            "features": (4, 6, 8),
+            "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+            "kernel_sizes": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+            "encoder_blocks": (1, 1, 1),
+            "decoder_blocks": (1, 1),
+            "head": "points",
+            "coarse_level": 1,
+        }
+    )
+    changed = configuration.model_copy(update={"network": network})
+    write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
+
+
 def add_cascade(workspace):
     """A second stage on the same grid: one channel more for each of the three labels."""
     plan = read_record(Plan, workspace.plan)

@@ -24,7 +24,17 @@ from autoseg.training.options import TrainingOptions
 from autoseg.training.steps import compiling, gradients, loop, setup
 from autoseg.training.steps.pseudo_dice import PseudoDice
 from autoseg.training.steps.run import Clock
-from tests.training.small_folds import NAME, SHORT, add_cascade, change_schedule, equal, short, shrink_plan, weights
+from tests.training.small_folds import (
+    NAME,
+    SHORT,
+    add_cascade,
+    change_schedule,
+    equal,
+    give_point_head,
+    short,
+    shrink_plan,
+    weights,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -250,6 +260,26 @@ def test_a_training_that_was_killed_while_patches_grew_resumes_to_the_very_same_
             train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(TEN_STEPS), "restart": True}))
     assert train_fold(workspace, NAME, "0", TEN_STEPS).step == 10
     assert equal(weights(workspace), whole)
+
+
+def test_a_training_with_points_that_was_killed_resumes_to_the_very_same_weights(workspace, monkeypatch):
+    give_point_head(workspace)
+    train_fold(workspace, NAME, "0", SHORT)
+    whole, compute = weights(workspace), gradients.compute_gradients
+
+    def end(run, *arguments):
+        if run.step == 4:
+            raise RuntimeError("killed")
+        return compute(run, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "compute_gradients", end)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_fold(workspace, NAME, "0", short(restart=True))
+    assert train_fold(workspace, NAME, "0", SHORT).step == 6
+    assert equal(weights(workspace), whole)
+    train_fold(workspace, NAME, "0", short(restart=True, seed=1))
+    assert not equal(weights(workspace), whole)
 
 
 def test_a_clock_decides_on_the_patch_where_time_is_promised(workspace, monkeypatch):
