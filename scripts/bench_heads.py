@@ -1,8 +1,9 @@
 """Memory and time of a training step, and time of a prediction, with a full head and with point heads of both strides.
 
 Patch, batch and width are those of a planned configuration for all of them, so the workspace may have any head. Each
-head is measured in a process of its own, on noise. Memory on a CPU: growth of the resident set up to its peak, large
-tensors mapped by themselves; on a GPU: what torch allocated.
+head is measured in a process of its own, on noise. On a CPU memory is the growth of the resident set up to its peak,
+large tensors mapped by themselves, and time that of the processor, so that other programs do not count; on a GPU memory
+is what torch allocated.
 
     python scripts/bench_heads.py acdc.autoseg -c 3d_fullres
     python scripts/bench_heads.py kvasir.autoseg -c 2d --steps 5 --batch-size 2
@@ -19,6 +20,7 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,22 +102,23 @@ def _measure(configuration: Configuration, encoding: LabelEncoding, device_name:
     image = torch.randn(shape).to(device).contiguous(memory_format=run.layout)
     target = torch.randint(len(encoding.values), (shape[0], *shape[2:])).to(device)
     before, seconds = _peak_bytes(device), []
+    now: Callable[[], float] = time.process_time if device.type == "cpu" else time.perf_counter
     run.training_call.train()
     for _ in range(steps + 1):
-        began = time.perf_counter()
+        began = now()
         compute_gradients(run, image, target, progress=0.0)
         run.optimizer.step()
         synchronize(device)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(now() - began)
         run.step += 1
     peak = _peak_bytes(device) - before
     run.network.eval()
     with torch.inference_mode(), run.autocast():
         run.network(image[:1])
-        began = time.perf_counter()
+        began = now()
         run.network(image[:1])
         synchronize(device)
-    return Measured(peak, statistics.median(seconds[1:]), time.perf_counter() - began)
+    return Measured(peak, statistics.median(seconds[1:]), now() - began)
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -302,7 +302,6 @@ RELATIVE_SPEEDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "channel": (0.8, 0.9),
         "spatial": (0.8, 0.9),
         "mixed": (0.7, 0.8),
-        "points": (0.8, 0.8),
     }
 )
 """Multiply-accumulates per second of a training step relative to a plain U-Net's, in 2D and in 3D. Four levels of 16 to
@@ -311,7 +310,7 @@ cost as much as their multiplications."""
 
 
 def relative_speed_of_parts(network: NetworkSpec) -> float:
-    """How many multiply-accumulates per second a network of parts does, relative to one without them."""
-    parts = (network.block, network.skip, network.attention, network.bottleneck, network.head)
+    """How many multiply-accumulates per second a U-Net of parts does, relative to a plain one."""
+    parts = (network.block, network.skip, network.attention, network.bottleneck)
     column = network.dimensions - 2
     return math.prod(RELATIVE_SPEEDS[part][column] for part in parts if part in RELATIVE_SPEEDS)
