@@ -18,6 +18,7 @@ from autoseg.inference.files.case_pipeline import CASE_ERRORS, describe_error, f
 from autoseg.inference.files.inputs import InputCase, choose_series, find_inputs
 from autoseg.inference.files.outputs import OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_provenance import hash_inputs
+from autoseg.inference.predictor.instance_maps import finds_instances
 from autoseg.networks.devices import check_device_works
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import DatasetDescription
@@ -71,9 +72,15 @@ def suggest_cases(
         The suggestions, their files, and what failed: a case that cannot be predicted does not stop the others.
 
     Raises:
-        UsageError: If there is nothing to predict, all images belong to the dataset, or the folder cannot be written.
+        UsageError: If there is nothing to predict, all images belong to the dataset, the folder cannot be written, or
+            the model has no probabilities of voxels.
         WriteError: If the disk is full.
     """
+    if finds_instances(predictor.plan):
+        raise UsageError(
+            "autoseg suggest needs probabilities of voxels, but this model finds objects one by one (--target "
+            "mask-rcnn). Give a model of another target."
+        )
     cases = find_inputs(unlabelled, predictor.plan.channel_names, None, predictor.plan.labels)
     cases = _leave_out_known(choose_series(cases, None, resample_gaps=False), known, unlabelled)
     files = refuse_clashes(assign_outputs(cases, output / "labels"), OutputChoices())
