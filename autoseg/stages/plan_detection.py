@@ -13,6 +13,7 @@ from autoseg.records.detection import Anchor, DetectionSpec
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import DETECTING, NetworkSpec
 from autoseg.records.plan import Configuration, Decision, Plan, TrainingSpec
+from autoseg.stages.plan_anchors import AnchorChoice, choose_anchors, measured_sizes
 
 FINEST_LEVEL = 1
 """Finest level of the pyramid: half the resolution, because objects of medical images are small. Published: the second
@@ -85,10 +86,29 @@ def detect_objects(plan: Plan, fingerprint: Fingerprint) -> Plan:
             "another one with --planner, such as unet."
         )
     _refuse_decoder_settings(plan)
-    configurations = {name: _with_pyramid(configuration, plan, fingerprint) for name, configuration in kept.items()}
-    decision = Decision(what="target", value="mask_rcnn", reason=REASON)
-    changes = {"target": "mask_rcnn", "configurations": configurations, "decisions": (decision, *plan.decisions)}
+    choices = {name: _choose(plan, name, fingerprint) for name in kept}
+    configurations = {name: _with_pyramid(kept[name], choice, plan, fingerprint) for name, choice in choices.items()}
+    decisions = (
+        Decision(what="target", value="mask_rcnn", reason=REASON),
+        *(
+            Decision(what=f"{name}.anchors", value=choice.anchors[0], reason=choice.reason)
+            for name, choice in choices.items()
+        ),
+    )
+    changes = {"target": "mask_rcnn", "configurations": configurations, "decisions": (*decisions, *plan.decisions)}
     return plan.model_copy(update=changes)
+
+
+def _choose(plan: Plan, name: str, fingerprint: Fingerprint) -> AnchorChoice:
+    """Levels and anchors by the measured objects; the published ones where too few were measured."""
+    configuration = plan.configurations[name]
+    network, sizes = configuration.network, measured_sizes(plan, name, fingerprint)
+    found = choose_anchors(sizes, network.strides, configuration.patch_size, PYRAMID_LEVELS)
+    if found is not None:
+        return found
+    levels = usual_levels(network)
+    reason = f"As published, scaled to the levels: the fingerprint has the sizes of {len(sizes)} objects."
+    return AnchorChoice(levels, usual_anchors(network.strides, levels), reason)
 
 
 def _refuse_decoder_settings(plan: Plan) -> None:
@@ -106,15 +126,16 @@ def _can_detect(configuration: Configuration) -> bool:
     return configuration.network.architecture in DETECTING and configuration.previous_configuration is None
 
 
-def _with_pyramid(configuration: Configuration, plan: Plan, fingerprint: Fingerprint) -> Configuration:
+def _with_pyramid(
+    configuration: Configuration, choice: AnchorChoice, plan: Plan, fingerprint: Fingerprint
+) -> Configuration:
     network = configuration.network
     box, mask = ROI_BINS[network.dimensions]
-    levels = choose_levels(network)
     features = PYRAMID_WIDTH * network.features[0]
     detection = DetectionSpec(
         num_labels=network.output_channels - 1,
-        levels=levels,
-        anchors=choose_anchors(network.strides, levels),
+        levels=choice.levels,
+        anchors=choice.anchors,
         pyramid_features=features,
         box_features=BOX_WIDTH * features,
         box_size=(box,) * network.dimensions,
@@ -140,13 +161,13 @@ def _with_optimizer(training: TrainingSpec) -> TrainingSpec:
     )
 
 
-def choose_levels(network: NetworkSpec) -> tuple[int, ...]:
+def usual_levels(network: NetworkSpec) -> tuple[int, ...]:
     """Levels of the encoder that the pyramid has."""
     stop = min(len(network.features), FINEST_LEVEL + PYRAMID_LEVELS)
     return tuple(range(FINEST_LEVEL, stop))
 
 
-def choose_anchors(strides: Sequence[Sequence[int]], levels: Sequence[int]) -> tuple[tuple[Anchor, ...], ...]:
+def usual_anchors(strides: Sequence[Sequence[int]], levels: Sequence[int]) -> tuple[tuple[Anchor, ...], ...]:
     """Cubes of so many voxels of each level, in three sizes."""
     anchors = []
     for level in levels:

@@ -1,10 +1,12 @@
 """Plans whose networks find objects one by one."""
 
+import numpy as np
 import pytest
 
 from autoseg.errors import PlanningError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.budget import Budget
+from autoseg.records.fingerprint import LabelFacts
 from autoseg.records.plan import Plan
 from autoseg.stages.plan import make_plan
 from autoseg.testing import synthetic_fingerprint
@@ -58,3 +60,19 @@ def test_labels_that_have_no_objects_are_refused(labels, what):
     fingerprint = SMALL.model_copy(update={"encoding": make_encoding(labels, order)})
     with pytest.raises(PlanningError, match=what):
         make_plan(fingerprint, Budget(), "unet", "mask_rcnn")
+
+
+def test_anchors_are_planned_from_the_sizes_in_the_fingerprint():
+    facts = LabelFacts(voxels=900, volume_mm3=900.0, components=9, instance_sizes=((3, 20, 9),) * 4)
+    cases = tuple(case.model_copy(update={"labels": {"label1": facts}}) for case in SMALL.cases)
+    plan = make_plan(SMALL.model_copy(update={"cases": cases}), Budget(), "unet", "mask_rcnn")
+    decisions = {decision.what: decision for decision in plan.decisions}
+    for name, size in (("2d", (20, 9)), ("3d_fullres", (3, 20, 9))):
+        detection = plan.configurations[name].network.detection
+        assert detection is not None
+        assert decisions[f"{name}.anchors"].value == detection.anchors[0]
+        assert decisions[f"{name}.anchors"].reason.startswith("12 measured objects")
+        ratios = np.array(detection.anchors[0]) / size
+        assert np.abs(ratios - 1).max(axis=1).min() < 0.15
+    unmeasured = {decision.what: decision for decision in make_plan(SMALL, Budget(), "unet", "mask_rcnn").decisions}
+    assert "the sizes of 0 objects" in unmeasured["2d.anchors"].reason
