@@ -96,6 +96,15 @@ def find_encoder_weights(name: EncoderName) -> Path | None:
     return path if path.is_file() else None
 
 
+def is_installed(name: str) -> bool:
+    """Whether a distribution is installed, by the name that pip knows."""
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def find_installed_weights() -> tuple[EncoderName, ...]:
     """Encoders whose published weights are installed here."""
     return tuple(name for name in ENCODER_WEIGHTS if find_encoder_weights(name) is not None)

@@ -48,7 +48,9 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
     Raises:
         PlanningError: If no network is named or it was not measured, and under the conditions of `planners.unet.plan`.
     """
-    return plan_external(NAME, name_network(budget.overrides.options), fingerprint, budget)
+    # a model to start from has its own network, which no option names
+    network = "" if budget.like is not None else name_network(budget.overrides.options)
+    return plan_external(NAME, network, fingerprint, budget)
 
 
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:

@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name, folds in manifest.configurations.items():
         print(f"{name}: fold(s) {', '.join(folds)}")
     megabytes = sum(facts.bytes for facts in manifest.files.values()) / 1e6
+    if manifest.requires:
+        print(f"Needs where it is used: pip install {' '.join(manifest.requires)}")
     print(f"License: {manifest.license or 'not stated; --license states one'}")
     print(f"Model: {arguments.output} ({len(manifest.files) + 1} files, {megabytes:.1f} MB)")
     return DONE

@@ -49,7 +49,7 @@ def make_tables(info: ModelInfo) -> list[Table]:
         configurations.add_row(
             name,
             " ".join(configuration.folds) or "not trained",
-            configuration.architecture,
+            escape(configuration.network_name or configuration.architecture),
             format_sizes(f"{size:.4g}" for size in configuration.spacing),
             format_sizes(configuration.patch_size),
             f"{configuration.parameters / 1e6:.2f} million",
@@ -76,4 +76,15 @@ def _describe_model(info: ModelInfo) -> dict[str, str]:
         "made by": f"autoseg {info.autoseg_version or 'of an unknown version'}"
         + (f", exported {info.created}" if info.created else ""),
         "plan": info.plan_hash[:16] or "not known",
+        **_describe_needs(info),
     }
+
+
+def _describe_needs(info: ModelInfo) -> dict[str, str]:
+    """Packages of networks that are not autoseg's own; empty: none."""
+    if not info.requires:
+        return {}
+    if not info.missing:
+        return {"needs": f"{', '.join(info.requires)} (installed)"}
+    missing = " ".join(info.missing)
+    return {"needs": f"{', '.join(info.requires)}; not installed here, so it cannot predict: pip install {missing}"}

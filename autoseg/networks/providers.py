@@ -38,7 +38,8 @@ class Provider(NamedTuple):
     package: str
     """Distribution that has the entry point."""
     build: Builder
-    declare: Callable[[str, Mapping[str, str]], NetworkDeclaration]
+    declare: Callable[[str, Mapping[str, str]], object]
+    """(name, options) -> NetworkDeclaration"""
 
 
 def network_names() -> tuple[str, ...]:
@@ -97,6 +98,11 @@ def declare_network(name: str, options: Mapping[str, str]) -> tuple[str, Network
         declaration = provider.declare(name, options)
     except (ValueError, TypeError, LookupError) as error:
         raise UsageError(f"The network '{name}' of package '{provider.package}': {error}") from error
+    if not isinstance(declaration, NetworkDeclaration):
+        raise UsageError(
+            f"The network '{name}' of package '{provider.package}': `declare` gives a {type(declaration).__name__}, "
+            "expected a NetworkDeclaration. Report this to its maintainers."
+        )
     return provider.package, declaration
 
 

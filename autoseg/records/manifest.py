@@ -54,6 +54,8 @@ class Manifest(Record):
     """Hash of the plan that was trained, as `provenance` in its workspace has it; empty in older files."""
     pretrained: tuple[PretrainedEncoder, ...] = Field(default=(), exclude_if=lambda value: value == ())
     """Published weights that trainings of this model started from."""
+    requires: tuple[str, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    """Distributions that the networks need beside autoseg."""
     dataset_name: str
     channel_names: tuple[str, ...]
     labels: dict[str, LabelValues]

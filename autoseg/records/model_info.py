@@ -5,7 +5,7 @@ Tested in tests/stages/test_inspect.py.
 
 from typing import Literal
 
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from autoseg.records.dataset import LabelValues
 from autoseg.records.files import Record
@@ -17,6 +17,8 @@ class ConfigurationInfo(Record):
     folds: tuple[str, ...]
     """Folds with weights; empty: not trained."""
     architecture: str
+    network_name: str = Field(default="", exclude_if=lambda value: value == "")
+    """Name of a network of another package."""
     spacing: tuple[float, ...]
     """Spacing that images are resampled to, in mm (pixels for pictures), by the axes of `patch_size`."""
     patch_size: tuple[int, ...]
@@ -34,6 +36,10 @@ class ModelInfo(Record):
     model: str
     """Path as it was given."""
     kind: Literal["workspace", "exported"]
+    requires: tuple[str, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    """Distributions that the networks need beside autoseg."""
+    missing: tuple[str, ...] = Field(default=(), exclude_if=lambda value: value == ())
+    """Those of them that are not installed here: the model cannot predict without them."""
     dataset_name: str
     channel_names: tuple[str, ...]
     """Channels in the order in which prediction expects them."""

@@ -193,6 +193,7 @@ def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg",
         numpy_version=np.__version__,
         plan_hash=chosen.plan_hash,
         pretrained=tuple(_list_pretrained(chosen)),
+        requires=_list_required(chosen) if form == "autoseg" else (),
         dataset_name=chosen.plan.dataset_name,
         channel_names=chosen.plan.channel_names,
         labels=chosen.plan.labels,
@@ -205,6 +206,12 @@ def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg",
     )
     write_record(manifest, folder / MANIFEST_NAME)
     return manifest
+
+
+def _list_required(chosen: ModelToExport) -> tuple[str, ...]:
+    """Distributions of the exported networks that are those of other packages, each once."""
+    networks = [chosen.plan.configurations[name].network for name in chosen.folds()]
+    return tuple(dict.fromkeys(name for network in networks for name in network.network_package.split()))
 
 
 def _list_pretrained(chosen: ModelToExport) -> Iterator[PretrainedEncoder]:

@@ -16,6 +16,7 @@ from autoseg.records.plan import Configuration, Decision, Plan, hash_plan
 from autoseg.records.provenance import Provenance
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
+from autoseg.system import is_installed
 from autoseg.text import format_value
 
 
@@ -36,9 +37,13 @@ def inspect_model(model: Path) -> ModelInfo:
         plan = read_record(Plan, workspace.plan)
         manifest = read_manifest(workspace.root)
         selection = read_record(Selection, workspace.selection) if workspace.selection.is_file() else None
+        networks = [configuration.network for configuration in plan.configurations.values()]
+        requires = tuple(dict.fromkeys(name for network in networks for name in network.network_package.split()))
         return ModelInfo(
             model=str(model),
             kind="workspace" if manifest is None else "exported",
+            requires=requires,
+            missing=tuple(name for name in requires if not is_installed(name)),
             dataset_name=plan.dataset_name,
             channel_names=plan.channel_names,
             labels=plan.labels,
@@ -69,6 +74,7 @@ def _describe_configuration(workspace: Workspace, name: str, configuration: Conf
     return ConfigurationInfo(
         folds=workspace.trained_folds(name),
         architecture=configuration.network.architecture,
+        network_name=configuration.network.network_name,
         spacing=configuration.spacing,
         patch_size=configuration.patch_size,
         parameters=configuration.estimates.parameters,

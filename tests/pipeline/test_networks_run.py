@@ -1,6 +1,7 @@
 """Families of networks from images to label maps: planned, trained, resumed, exported, and started from again."""
 
 import json
+import os
 
 import nibabel
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from autoseg.cli.main import main
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.workspace import Workspace
+from tests.builders import install_networks
 
 FAMILIES = {
     "unext-2d": ("unext", "2d", ()),
@@ -16,6 +18,8 @@ FAMILIES = {
     "nested": ("unet++", "2d", ()),
     "multires": ("multiresunet", "2d", ("--planner-option", "attention=mixed")),
     "neighbors": ("unet", "2.5d", ("--neighbor-slices", "2")),
+    "external-2d": ("external", "2d", ("--planner-option", "network=small", "--planner-option", "features=6")),
+    "external-3d": ("external", "3d_fullres", ("--planner-option", "network=small")),
     "mednext": ("unet", "3d_fullres", ("--planner-option", "block=mednext")),
     "points-2d": ("unet", "2d", ("--planner-option", "head=points", "--planner-option", "point_stride=4")),
     "points-3d": ("resenc-m", "3d_fullres", ("--planner-option", "head=points")),
@@ -31,8 +35,14 @@ def read_labels(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_from_images_to_label_maps(phantom_dataset, tmp_path, family):
+def test_a_family_from_images_to_label_maps(phantom_dataset, tmp_path, family, monkeypatch):
     planner, name, settings = FAMILIES[family]
+    if planner == "external":
+        install_networks(tmp_path / "installed")
+        monkeypatch.syspath_prepend(tmp_path / "installed")
+        monkeypatch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(tmp_path / "installed"), os.environ.get("PYTHONPATH", "")])
+        )
     patch = ("32", "32") if name in {"2d", "2.5d"} else ("16", "32", "32")
     workspace, device = Workspace(tmp_path / "work"), ("--device", "cpu")
     plan = ["plan", str(phantom_dataset), *device, "-c", name, "--patch-size", *patch, "--time-per-fold", "5min", "-q"]
