@@ -9,12 +9,13 @@ A function `architectures(budget)` beside it, in the same module, says which kin
 only their speed is measured. `autoseg.testing.planner_violations` checks both. A function
 `candidates(name, plan, trial_seconds)` says what is tried where the user asks for trials, and
 `tried_architectures(budget)` which kinds of networks these may have, if they are others. A function
-`external_networks(budget)` names networks of other packages, which are then measured before the planner is asked.
+`external_networks(budget)` names networks of other packages, which are then measured before the planner is asked. A
+function `variants(networks)` names sets of options that a list of networks shows.
 """
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import get_args
 
@@ -133,6 +134,18 @@ def find_external_networks(planner: Planner, budget: Budget) -> tuple[tuple[str,
     """
     declare = getattr(sys.modules.get(planner.__module__), "external_networks", None)
     return () if declare is None or budget.like is not None else tuple(declare(budget))
+
+
+def find_variants(planner: Planner, networks: Sequence[str]) -> tuple[Mapping[str, str], ...]:
+    """Sets of planner options that a list of networks shows.
+
+    Args:
+        planner: A planner's function; `variants(networks)` in its module names them. The defaults alone, where there is
+            no such function.
+        networks: Installed networks of other packages.
+    """
+    declare = getattr(sys.modules.get(planner.__module__), "variants", None)
+    return ({},) if declare is None else tuple(declare(networks))
 
 
 def _installed() -> dict[str, dict[str, EntryPoint]]:

@@ -68,6 +68,11 @@ def external_networks(budget: Budget) -> tuple[tuple[str, Mapping[str, str]], ..
     return ((name_network(options), {key: value for key, value in options.items() if key != NETWORK}),)
 
 
+def variants(networks: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """Planner options of the networks that a list shows: each that is installed."""
+    return tuple({NETWORK: name} for name in networks)
+
+
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
     """What is tried where trials decide; see `planners.candidates`."""
     return list_candidates({name: None}, plan, (), trial_seconds)

@@ -7,21 +7,21 @@ References:
     nnU-Net v2 (Isensee et al., Nature Methods 2021; default planner of version 2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from autoseg.costs.memory import count_feature_map_elements, count_saved_elements
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.network import Architecture, NetworkSpec
+from autoseg.records.network import Architecture, Attention, Block, Bottleneck, NetworkSpec, Skip
 from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.heads import HEAD_OPTIONS, with_head
-from planners.parts import BLOCKS_PER_LEVEL, PART_NAMES, PLAIN_PARTS, Parts, read_parts
+from planners.parts import BLOCKS_PER_LEVEL, NAMED_PARTS, PART_NAMES, PLAIN_PARTS, Parts, read_parts
 from planners.preset import NetworkPlanner, Preset, check_options, whole_number
 from planners.rules import Decided
 from planners.rules.memory import MemoryReference
@@ -68,6 +68,15 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that may be planned for a budget."""
     return ("unet",)
+
+
+def variants(_networks: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """Planner options of the networks that a list shows: the plain one, and each part that has no name of its own."""
+    values = {"block": get_args(Block), "skip": get_args(Skip), "attention": get_args(Attention)}
+    values["bottleneck"] = get_args(Bottleneck)
+    named = {PLAIN_PARTS, *NAMED_PARTS.values()}
+    chosen = [{part: value} for part in PART_NAMES for value in values[part]]
+    return ({}, *(options for options in chosen if read_parts(options) not in named))
 
 
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:

@@ -11,7 +11,7 @@ References:
     channels, a version in 3D.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -76,6 +76,11 @@ def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that may be planned for a budget."""
     return ("unext",)
+
+
+def variants(_networks: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """Planner options of the networks that a list shows."""
+    return tuple({"width": name} for name in UNEXT_WIDTHS)
 
 
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:

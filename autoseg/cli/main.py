@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "answer requests for label maps over HTTP, with a page for the browser",
     "suggest": "say which unlabelled images to label next",
     "report": "write one HTML page about a workspace",
+    "networks": "list the networks that can be planned, with parameters, memory and time",
     "info": "show what a model expects and predicts, and how good it was found to be",
     "import-nnunet": "import a model that nnU-Net v2 trained",
     "verify": "check that all files of a workspace or model are whole and belong together",

@@ -131,6 +131,33 @@ def time_network(network: NetworkSpec, patch_size: Sizes, device_name: str) -> T
         return None
 
 
+def time_configuration(configuration: Configuration, device_name: str) -> tuple[float, float] | None:
+    """Seconds of a training step, and of predicting one window, of a planned configuration, on invented images.
+
+    Args:
+        configuration: Planned configuration; its labels are replaced by two of noise.
+        device_name: a name of `choose_device`.
+
+    Returns:
+        Means over a few of them; None when the device's memory is too small.
+
+    Raises:
+        UsageError: If the device does not exist.
+    """
+    device, network = choose_device(device_name), configuration.network
+    changes = {"output_channels": len(NOISE_ENCODING.heads)}
+    configuration = configuration.model_copy(update={"network": network.model_copy(update=changes)})
+    try:
+        step, run = _training_seconds(configuration, NOISE_ENCODING, device, SECONDS_PER_TRAINING)
+        windows = torch.zeros((1, network.input_channels, *configuration.patch_size))
+        return step, _prediction_seconds(run, windows)
+    except (MemoryError, RuntimeError, TrainingError) as error:
+        if not is_out_of_memory(error):
+            raise
+        release_cached_memory(device)
+        return None
+
+
 def measure_step(configuration: Configuration, encoding: LabelEncoding, device_name: str) -> float | None:
     """Seconds of one training step of a planned configuration, on invented images.
 

@@ -91,7 +91,7 @@ def install(copy: Path, package: str) -> None:
 
 
 def test_the_sections_are_found():
-    assert len(SECTIONS) == 6
+    assert len(SECTIONS) == 7
     assert all(any(step.language == "python" and not step.path for step in steps) for steps in SECTIONS.values())
 
 

@@ -1,0 +1,142 @@
+"""`autoseg networks`: every network that can be planned, with what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoseg.cli.options import add_device, add_json, add_shared, duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autoseg.records.network_table import NetworkRow, NetworkTable
+
+COLUMNS = (
+    "planner", "options", "configuration", "network", "dimensions", "patch_size", "batch_size", "parameters", "macs",
+    "training_memory_bytes", "step_seconds", "prediction_seconds",
+)  # fmt: skip
+"""Columns of the CSV file: fields of `NetworkRow`."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `autoseg networks`."""
+    parser.add_argument(
+        "--patch-size", type=int, nargs="+", default=[64, 64, 64], metavar="N",
+        help="voxels, z y x, whose last two are for 2D networks; or y x for these alone (default: 64 64 64)",
+    )  # fmt: skip
+    parser.add_argument("--channels", type=int, default=1, metavar="N", help="input channels (default: 1)")
+    parser.add_argument(
+        "--classes", type=int, default=2, metavar="N", help="output classes, background included (default: 2)"
+    )
+    parser.add_argument(
+        "--planner", nargs="+", default=(), metavar="NAME", help="planners whose networks are listed (default: all)"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="measure a training step and a prediction of each on --device"
+    )
+    parser.add_argument(
+        "--max-time", type=duration, default=600.0, metavar="TIME",
+        help="begin no measurement after this time; cheap networks come first (default: 10min)",
+    )  # fmt: skip
+    parser.add_argument("--csv", type=Path, default=None, metavar="FILE", help="write the table as CSV too")
+    add_device(parser)
+    add_json(parser, "the table")
+    add_shared(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List networks, and measure them when asked."""
+    from rich.console import Console
+
+    from autoseg.cli.main import DONE
+    from autoseg.cli.planning_request import find_device
+    from autoseg.cli.terminal import print_json, printing_apart, progress_bar
+    from autoseg.errors import UsageError
+    from autoseg.records.network_table import NetworkTable
+    from autoseg.stages.list_networks import list_networks
+
+    if len(arguments.patch_size) not in (2, 3) or min(arguments.patch_size) < 1:
+        raise UsageError("--patch-size: expected two or three numbers, each at least 1, such as 64 64 64")
+    if arguments.channels < 1 or arguments.classes < 2:
+        raise UsageError("--channels needs at least 1, --classes at least 2 (background and a label)")
+    device = find_device(arguments.device)
+    listed, refused = list_networks(
+        arguments.patch_size, arguments.channels, arguments.classes, device.kind, arguments.planner
+    )
+    if not listed:
+        raise UsageError("no planner has a network for this patch:\n" + "\n".join(sorted(set(refused.values()))))
+    rows, measured = tuple(network.row for network in listed), ""
+    if arguments.measure:
+        from autoseg.stages.time_networks import time_networks
+        from autoseg.training.probe import describe_torch_device
+
+        measured = describe_torch_device(device.name)
+        with printing_apart(as_json=arguments.json), progress_bar("measuring") as progress:
+            rows = time_networks(listed, device.name, arguments.max_time, progress)
+    table = NetworkTable(device=measured, rows=rows, refused=refused)
+    if arguments.csv is not None:
+        _write_csv(table, arguments.csv)
+    if arguments.json:
+        print_json(table)
+        return DONE
+    console = Console()
+    console.print(make_table(table))
+    console.print(_describe_rest(table), highlight=False)
+    return DONE
+
+
+def make_table(found: NetworkTable) -> Table:
+    """The table of the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Networks" + (f", measured on {escape(found.device)}" if found.device else ""))
+    table.add_column("planner", overflow="fold")
+    for column in ("patch", "parameters (million)", "MACs (billion)", "training memory"):
+        table.add_column(column, justify="right")
+    if found.device:
+        table.add_column("step", justify="right")
+        table.add_column("prediction", justify="right")
+    for row in found.rows:
+        table.add_row(*map(escape, _describe_row(row, is_measured=bool(found.device))))
+    return table
+
+
+def _describe_row(row: NetworkRow, *, is_measured: bool) -> list[str]:
+    from autoseg.text import format_memory, format_sizes
+
+    memory = "–" if row.training_memory_bytes is None else format_memory(row.training_memory_bytes)
+    cells = [
+        " ".join((row.planner, *map("=".join, row.options.items()))),
+        format_sizes(row.patch_size),
+        f"{row.parameters / 1e6:.2f}",
+        f"{row.macs / 1e9:.2f}",
+        memory,
+    ]
+    times = (row.step_seconds, row.prediction_seconds) if is_measured else ()
+    return cells + ["–" if seconds is None else f"{seconds:.3g} s" for seconds in times]
+
+
+def _describe_rest(found: NetworkTable) -> str:
+    lines = [
+        f"MACs: of one patch; memory and step: of a batch of {found.rows[0].batch_size}; prediction: of one window."
+    ]
+    if found.refused:
+        lines.append(f"Not for this patch: {', '.join(found.refused)} (--json has the reasons).")
+    return "\n".join(lines)
+
+
+def _write_csv(found: NetworkTable, path: Path) -> None:
+    from autoseg.records.files import replacing
+    from autoseg.text import format_sizes
+
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in found.rows:
+            fields = row.model_dump(mode="json")
+            options = " ".join(map("=".join, row.options.items()))
+            writer.writerow(fields | {"options": options, "patch_size": format_sizes(row.patch_size)})

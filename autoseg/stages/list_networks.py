@@ -1,0 +1,151 @@
+"""List networks: what every planner would plan, with what it costs; nothing is built or written.
+
+planners x their variants x (2D, 3D) --> NetworkTable
+
+Tested in tests/stages/test_list_networks.py.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from autoseg.costs.architectures import ARCHITECTURES
+from autoseg.costs.memory import DEVICES_OF_16_BITS, estimate_training_memory_bytes
+from autoseg.errors import PlanningError, UsageError
+from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.networks.providers import network_names
+from autoseg.plugins import DEFAULT_PLANNER, find_planner, find_variants, planner_names
+from autoseg.records.budget import Budget, DeviceName, Overrides
+from autoseg.records.dataset import LabelValues
+from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
+from autoseg.records.network_table import NetworkRow
+from autoseg.records.plan import Configuration
+from autoseg.stages.plan import make_plan
+
+BATCH_SIZE = 2
+"""Patches of a step, the same for all, so that costs can be compared."""
+
+AMPLE_GIGABYTES = 1e6
+"""Memory that limits nothing: the patch is given."""
+
+CASES = 4
+
+INTENSITIES = IntensityStatistics(
+    mean=0.0, median=0.0, std=1.0, minimum=-3.0, maximum=3.0, percentile_00_5=-2.5, percentile_99_5=2.5
+)
+
+
+@dataclass(frozen=True)
+class ListedNetwork:
+    """A row of the table, and the configuration that can be measured for it."""
+
+    row: NetworkRow
+    configuration: Configuration
+
+
+def describe_images(patch_size: Sequence[int], channels: int, classes: int) -> Fingerprint:
+    """A dataset of images as large as the patch, that does not exist.
+
+    Args:
+        patch_size: (z, y, x) or (y, x), voxels.
+        channels: Input channels.
+        classes: Heads, background included.
+    """
+    shape = (1, *patch_size)[-3:]
+    names = ("background", *(f"label {value}" for value in range(1, classes)))
+    labels: dict[str, LabelValues] = {name: value for value, name in enumerate(names)}
+    return Fingerprint(
+        dataset_name="networks",
+        channel_names=tuple(f"channel {index}" for index in range(channels)),
+        labels=labels,
+        encoding=make_encoding(labels),
+        orientation="as_stored",
+        cases=tuple(
+            _describe_case(f"case_{index}", (shape[0], shape[1], shape[2]), channels) for index in range(CASES)
+        ),
+        intensities=(INTENSITIES,) * channels,
+        median_cropped_fraction=1.0,
+    )
+
+
+def _describe_case(name: str, shape: tuple[int, int, int], channels: int) -> CaseFingerprint:
+    return CaseFingerprint(
+        case=name,
+        shape=shape,
+        cropped_shape=shape,
+        spacing=(1.0, 1.0, 1.0),
+        channel_ranges=((INTENSITIES.minimum, INTENSITIES.maximum),) * channels,
+        labels={},
+        content_hash=name,
+    )
+
+
+def list_networks(
+    patch_size: Sequence[int], channels: int, classes: int, device: DeviceName, planners: Sequence[str] = ()
+) -> tuple[list[ListedNetwork], dict[str, str]]:
+    """Ask the planners for the networks that they would plan for a patch.
+
+    Args:
+        patch_size: (z, y, x), whose last two are the patch of 2D networks; or (y, x) for those alone.
+        channels: Input channels.
+        classes: Heads, background included.
+        device: Decides how many bits the memory of a step is estimated for.
+        planners: Names; empty: all that are installed, except the one that chooses among the others.
+
+    Returns:
+        Networks, fewest multiply-accumulates first, 2D before 3D; and choices that cannot be planned, with the reason.
+
+    Raises:
+        UsageError: If a planner does not exist.
+    """
+    names = planners or [name for name in planner_names() if name != DEFAULT_PLANNER]
+    listed: list[ListedNetwork] = []
+    refused: dict[str, str] = {}
+    for name in names:
+        for options in find_variants(find_planner(name), network_names()):
+            for patch in _list_patches(patch_size):
+                fingerprint = describe_images(patch, channels, classes)
+                try:
+                    listed.append(_plan_network(name, options, fingerprint, patch, device))
+                except (PlanningError, UsageError) as error:
+                    refused[" ".join((name, *map("=".join, options.items()), f"{len(patch)}D"))] = str(error)
+    return sorted(listed, key=_order), refused
+
+
+def _list_patches(patch_size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    yield tuple(patch_size[-2:])
+    if len(patch_size) == len(("z", "y", "x")):
+        yield tuple(patch_size)
+
+
+def _order(listed: ListedNetwork) -> tuple[int, int, str, str]:
+    row = listed.row
+    return row.dimensions, row.macs, row.planner, str(row.options)
+
+
+def _plan_network(
+    name: str, options: Mapping[str, str], fingerprint: Fingerprint, patch: tuple[int, ...], device: DeviceName
+) -> ListedNetwork:
+    configuration_name = "2d" if len(patch) == len(("y", "x")) else "3d_fullres"
+    overrides = Overrides(patch_size=patch, batch_size=BATCH_SIZE, options=dict(options))
+    budget = Budget(memory_gigabytes=AMPLE_GIGABYTES, configurations=(configuration_name,), overrides=overrides)
+    plan = make_plan(fingerprint, budget, name)
+    configuration = plan.configurations[configuration_name]
+    network = configuration.network
+    memory = estimate_training_memory_bytes(
+        network, configuration.patch_size, BATCH_SIZE,
+        mixed_precision=device in DEVICES_OF_16_BITS, optimizer=configuration.training.optimizer,
+    )  # fmt: skip
+    row = NetworkRow(
+        planner=name,
+        options=dict(options),
+        configuration=configuration_name,
+        network=ARCHITECTURES[network.architecture].name(network),
+        dimensions=network.dimensions,
+        patch_size=configuration.patch_size,
+        batch_size=BATCH_SIZE,
+        parameters=configuration.estimates.parameters,
+        macs=configuration.estimates.macs,
+        training_memory_bytes=math.ceil(memory),
+    )
+    return ListedNetwork(row, configuration)

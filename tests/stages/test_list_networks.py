@@ -1,0 +1,57 @@
+"""The table of networks: what planners would plan, against what they plan of a dataset."""
+
+import pytest
+
+from autoseg.errors import UsageError
+from autoseg.plugins import planner_names
+from autoseg.records.budget import Budget, Overrides
+from autoseg.stages.list_networks import list_networks
+from autoseg.stages.plan import make_plan
+from autoseg.testing import synthetic_fingerprint
+
+PATCH = (16, 32, 48)
+
+
+def test_rows_are_what_the_planner_plans_for_that_patch():
+    listed, refused = list_networks(PATCH, 2, 4, "cpu", ["unext", "pretrained-2d"])
+    rows = [each.row for each in listed]
+    assert [(row.dimensions, row.options.get("width")) for row in rows if row.planner == "unext"] == [
+        (2, "s"), (2, "base"), (2, "text"), (3, "s"), (3, "base"), (3, "text"),
+    ]  # fmt: skip
+    assert "pretrained-2d 3D" in refused
+    fingerprint = synthetic_fingerprint(
+        [(1.0, 1.0, 1.0)] * 4, [PATCH] * 4, label_values=range(4), channel_names=("a", "b")
+    )
+    overrides = Overrides(patch_size=PATCH, batch_size=2, options={"width": "text"})
+    plan = make_plan(fingerprint, Budget(overrides=overrides, configurations=("3d_fullres",)), "unext")
+    estimates = plan.configurations["3d_fullres"].estimates
+    assert (rows[-1].parameters, rows[-1].macs) == (estimates.parameters, estimates.macs)
+    assert rows[-1].patch_size == PATCH
+
+
+def test_memory_is_that_of_the_device():
+    of_cpu, of_gpu = (list_networks((256, 256), 1, 2, device, ["unet"])[0] for device in ("cpu", "cuda"))
+    for first, second in zip(of_cpu, of_gpu, strict=True):
+        assert first.row.macs == second.row.macs
+        assert first.row.training_memory_bytes is not None
+        assert second.row.training_memory_bytes is not None
+        assert first.row.training_memory_bytes > second.row.training_memory_bytes
+
+
+def test_every_planner_but_the_one_that_chooses_has_a_row():
+    listed, _refused = list_networks((64, 64), 1, 2, "cuda")
+    assert {each.row.planner for each in listed} >= set(planner_names()) - {"auto", "external", "pretrained-2d", "zoo"}
+    assert [each.row.macs for each in listed] == sorted(each.row.macs for each in listed)
+
+
+def test_parts_without_a_name_of_their_own_are_listed_once():
+    listed, _refused = list_networks((64, 64), 1, 2, "cuda", ["unet", "vnet"])
+    found = [each.row.options for each in listed]
+    assert {"block": "dense"} in found
+    assert {"block": "residual"} not in found
+    assert len(found) == len({str(options) for options in found}) + 1  # vnet and the plain one have no options
+
+
+def test_a_planner_that_does_not_exist_is_refused():
+    with pytest.raises(UsageError, match="No planner is called 'nnet'"):
+        list_networks((64, 64), 1, 2, "cuda", ["nnet"])
