@@ -10,7 +10,8 @@ from autoseg.cli.main import main
 UNEXT = ["networks", "--planner", "unext", "--patch-size", "16", "32", "32"]
 
 
-def test_the_table_shows_what_each_network_costs(capsys):
+def test_the_table_shows_what_each_network_costs(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(UNEXT) == 0
     printed = capsys.readouterr().out
     for text in ("unext width=s", "unext width=text", "32 x 32", "16 x 32 x 32", "parameters", "MACs", "batch of 2"):

@@ -10,7 +10,7 @@ import pytest
 from autoseg.cli.main import main
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.workspace import Workspace
-from tests.builders import install_networks
+from tests.builders import CASCADE, install_networks
 
 FAMILIES = {
     "unext-2d": ("unext", "2d", ()),
@@ -67,3 +67,27 @@ def test_a_family_from_images_to_label_maps(phantom_dataset, tmp_path, family, m
     networks = [json.loads(each.plan.read_text())["configurations"][name]["network"] for each in (workspace, again)]
     assert networks[0] == networks[1]
     assert main(["train", str(again.root), *short, "--epochs", "1", "--pretrained", str(workspace.root)]) == 0
+
+
+@pytest.mark.slow
+def test_a_cascade_of_unext_from_images_to_label_maps(phantom_dataset, tmp_path):
+    """A small patch sees so little of a phantom that a low resolution is planned, and a cascade on it."""
+    workspace, device = Workspace(tmp_path / "work"), ("--device", "cpu", "-q")
+    plan = ["plan", str(phantom_dataset), "-w", str(workspace.root), "--planner", "unext", "-c", CASCADE]
+    assert main([*plan, "--folds", "2", "--patch-size", "16", "16", "16", "--time-per-fold", "5min", *device]) == 0
+    networks = {
+        name: each["network"] for name, each in json.loads(workspace.plan.read_text())["configurations"].items()
+    }
+    assert {network["architecture"] for network in networks.values()} == {"unext"}
+    assert networks[CASCADE]["input_channels"] == networks["3d_lowres"]["input_channels"] + 3
+
+    short = ["--steps-per-epoch", "2", "--workers", "0", "--epochs", "1", *device]
+    for name, fold in (("3d_lowres", "0"), ("3d_lowres", "1"), (CASCADE, "0")):
+        assert main(["train", str(workspace.root), "-c", name, "-f", fold, *short]) == 0
+    assert main(["export", str(workspace.root), "-o", str(tmp_path / "model.zip"), "-c", CASCADE, "-q"]) == 0
+    for model, output in ((workspace.root, "first"), (tmp_path / "model.zip", "second")):
+        words = ["-m", str(model), "-i", str(phantom_dataset / "imagesTs"), "-o", str(tmp_path / output)]
+        assert main(["predict", *words, "-c", CASCADE, *device]) == 0
+    first, second = read_labels(tmp_path / "first"), read_labels(tmp_path / "second")
+    assert len(first) > 0
+    assert all((first[case] == second[case]).all() for case in first)

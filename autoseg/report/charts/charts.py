@@ -38,6 +38,9 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, WIDTH - 12.0, 10.0, HEIGHT - 38.0
 MAX_POINTS = 240
 """Points of one curve; longer curves are thinned out, as a chart is only about 300 pixels wide."""
 
+LONG_SECONDS = 10.0
+"""Values on a horizontal axis from which on fractions are not shown."""
+
 MAX_MARKED = 8
 """Points of one path that get a dot each; of a longer one only the last has a dot."""
 
@@ -114,11 +117,16 @@ def draw_paths(title: str, paths: Mapping[str, Sequence[tuple[float, float]]], l
         parts.append(polyline([(x(across), y(height)) for across, height in path], f"curve {colour}"))
         marked = path if len(path) <= MAX_MARKED else path[-1:]
         parts += [
-            dot(x(across), y(height), 4, f"dot {colour}", f"{name}: {height:.3f} at {across:.0f}")
+            dot(x(across), y(height), 4, f"dot {colour}", f"{name}: {height:.3f} at {_format_across(across)}")
             for across, height in marked
         ]
     ends = ", ".join(f"{name} ends at {path[-1][1]:.3g}" for name, path in paths.items() if path)
     return Figure(title, chart(parts, HEIGHT, f"{title} over {label}: {ends}"), tuple(paths))
+
+
+def _format_across(value: float) -> str:
+    """Whole seconds; of short times two digits."""
+    return f"{value:.0f}" if value >= LONG_SECONDS else f"{value:.2g}"
 
 
 def draw_histogram(

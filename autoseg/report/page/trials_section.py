@@ -9,12 +9,14 @@ from autoseg.trials.sentences import describe_cases, list_results, tabulate
 
 
 def render_trials(trials: Trials) -> Markup | None:
-    """Chart of Dice against time for every candidate, and a table; None before any trial has finished."""
+    """Charts of Dice against time and cost for every candidate, and a table; None before any trial has finished."""
     names = [name for name, _, _ in list_results(trials)]
     if not names:
         return None
     scores = {name: list_points(trials, name) for name in names}
     curves = {name: list_curve(trials, name) for name in names}
+    costs = {name: cost for name in names if (cost := list_cost(trials, name))}
+    cost_charts = [draw_paths("Dice against cost", costs, "seconds per validation case, network and metrics")]
     columns, rows = tabulate(trials)
     return render_template(
         "trials.html",
@@ -22,6 +24,7 @@ def render_trials(trials: Trials) -> Markup | None:
         cases=describe_cases(trials),
         figures=[
             draw_paths("Dice of whole validation cases", scores, "seconds of training"),
+            *(cost_charts if costs else []),
             draw_paths("Pseudo-Dice during the longest trial", curves, "seconds of training"),
         ],
         columns=columns,
@@ -37,6 +40,17 @@ def list_points(trials: Trials, name: str) -> list[tuple[float, float]]:
         for trial in trials.trials
         if trial.candidate == name and trial.mean_foreground_dice is not None
     ]
+
+
+def list_cost(trials: Trials, name: str) -> list[tuple[float, float]]:
+    """Measured seconds per validation case and Dice of the longest trial of a candidate; empty where not measured."""
+    cases = len(trials.validation_cases) or trials.num_validation_cases
+    own = [
+        (trial.validation_seconds / cases, trial.mean_foreground_dice)
+        for trial in trials.trials
+        if trial.candidate == name and trial.mean_foreground_dice is not None and trial.validation_seconds > 0
+    ]
+    return own[-1:]
 
 
 def list_curve(trials: Trials, name: str) -> list[tuple[float, float]]:
