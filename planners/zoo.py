@@ -6,7 +6,7 @@
 Tested in tests/planners/test_zoo.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
@@ -14,12 +14,15 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
-from autoseg.records.zoo import declare_of_zoo, describe_names
+from autoseg.records.zoo import MONAI, MONAI_NETWORKS, SMP, SMP_DECODERS, declare_of_zoo, describe_names
 from planners.candidates import list_candidates
 from planners.external import NETWORK, plan_external
 from planners.preset import check_options
 
 NAME = "zoo"
+
+LISTED_ENCODER = "resnet34"
+"""Encoder with which a list shows the decoders."""
 
 
 def plan(fingerprint: Fingerprint, budget: Budget) -> Plan:
@@ -48,6 +51,12 @@ def external_networks(budget: Budget) -> tuple[tuple[str, Mapping[str, str]], ..
         PlanningError: If no network of the zoo is named.
     """
     return ((name_network(budget.overrides.options), {}),)
+
+
+def variants(_networks: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """Planner options of the networks that a list shows: each of MONAI, and each decoder with one encoder."""
+    names = [f"{MONAI}:{name}" for name in MONAI_NETWORKS] + [f"{SMP}:{name}/{LISTED_ENCODER}" for name in SMP_DECODERS]
+    return tuple({NETWORK: name} for name in names)
 
 
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:

@@ -63,9 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.channels < 1 or arguments.classes < 2:
         raise UsageError("--channels needs at least 1, --classes at least 2 (background and a label)")
     device = find_device(arguments.device)
-    listed, refused = list_networks(
-        arguments.patch_size, arguments.channels, arguments.classes, device.kind, arguments.planner
-    )
+    with printing_apart(as_json=arguments.json), progress_bar("listing") as progress:
+        listed, refused = list_networks(
+            arguments.patch_size, arguments.channels, arguments.classes, device.kind, arguments.planner, progress
+        )
     if not listed:
         raise UsageError("no planner has a network for this patch:\n" + "\n".join(sorted(set(refused.values()))))
     rows, measured = tuple(network.row for network in listed), ""
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         return DONE
     console = Console()
     console.print(make_table(table))
-    console.print(_describe_rest(table), highlight=False)
+    console.print(_describe_rest(table), highlight=False, markup=False)
     return DONE
 
 
@@ -124,8 +125,10 @@ def _describe_rest(found: NetworkTable) -> str:
     lines = [
         f"MACs: of one patch; memory and step: of a batch of {found.rows[0].batch_size}; prediction: of one window."
     ]
-    if found.refused:
-        lines.append(f"Not for this patch: {', '.join(found.refused)} (--json has the reasons).")
+    for planner in dict.fromkeys(name.partition(" ")[0] for name in found.refused):
+        names = [name for name in found.refused if name.partition(" ")[0] == planner]
+        more = f" and {len(names) - 1} more of {planner}" if len(names) > 1 else ""
+        lines.append(f"Not possible: {names[0]}{more}: {found.refused[names[0]].splitlines()[0]}")
     return "\n".join(lines)
 
 

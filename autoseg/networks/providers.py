@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
+from autoseg import DISTRIBUTION
 from autoseg.errors import UsageError
 from autoseg.records.external import NetworkDeclaration
 
@@ -45,6 +46,11 @@ class Provider(NamedTuple):
 def network_names() -> tuple[str, ...]:
     """Names of all installed entry points, sorted."""
     return tuple(sorted(_installed()))
+
+
+def names_of_other_packages() -> tuple[str, ...]:
+    """Names of the entry points that autoseg does not have itself, sorted."""
+    return tuple(sorted(name for name, packages in _installed().items() if set(packages) != {DISTRIBUTION}))
 
 
 def find_network(name: str, package: str = "") -> Provider:

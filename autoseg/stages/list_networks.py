@@ -13,8 +13,9 @@ from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.costs.memory import DEVICES_OF_16_BITS, estimate_training_memory_bytes
 from autoseg.errors import PlanningError, UsageError
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.networks.providers import network_names
+from autoseg.networks.providers import names_of_other_packages
 from autoseg.plugins import DEFAULT_PLANNER, find_planner, find_variants, planner_names
+from autoseg.progress import Progress, no_progress
 from autoseg.records.budget import Budget, DeviceName, Overrides
 from autoseg.records.dataset import LabelValues
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
@@ -81,7 +82,12 @@ def _describe_case(name: str, shape: tuple[int, int, int], channels: int) -> Cas
 
 
 def list_networks(
-    patch_size: Sequence[int], channels: int, classes: int, device: DeviceName, planners: Sequence[str] = ()
+    patch_size: Sequence[int],
+    channels: int,
+    classes: int,
+    device: DeviceName,
+    planners: Sequence[str] = (),
+    progress: Progress = no_progress,
 ) -> tuple[list[ListedNetwork], dict[str, str]]:
     """Ask the planners for the networks that they would plan for a patch.
 
@@ -91,6 +97,7 @@ def list_networks(
         classes: Heads, background included.
         device: Decides how many bits the memory of a step is estimated for.
         planners: Names; empty: all that are installed, except the one that chooses among the others.
+        progress: Called after each choice; a network of another package takes seconds, because it is counted.
 
     Returns:
         Networks, fewest multiply-accumulates first, 2D before 3D; and choices that cannot be planned, with the reason.
@@ -99,16 +106,18 @@ def list_networks(
         UsageError: If a planner does not exist.
     """
     names = planners or [name for name in planner_names() if name != DEFAULT_PLANNER]
+    others = names_of_other_packages()
+    choices = [(name, options) for name in names for options in find_variants(find_planner(name), others)]
     listed: list[ListedNetwork] = []
     refused: dict[str, str] = {}
-    for name in names:
-        for options in find_variants(find_planner(name), network_names()):
-            for patch in _list_patches(patch_size):
-                fingerprint = describe_images(patch, channels, classes)
-                try:
-                    listed.append(_plan_network(name, options, fingerprint, patch, device))
-                except (PlanningError, UsageError) as error:
-                    refused[" ".join((name, *map("=".join, options.items()), f"{len(patch)}D"))] = str(error)
+    for done, (name, options) in enumerate(choices, start=1):
+        for patch in _list_patches(patch_size):
+            fingerprint = describe_images(patch, channels, classes)
+            try:
+                listed.append(_plan_network(name, options, fingerprint, patch, device))
+            except (PlanningError, UsageError) as error:
+                refused[" ".join((name, *map("=".join, options.items()), f"{len(patch)}D"))] = str(error)
+        progress(done, len(choices))
     return sorted(listed, key=_order), refused
 
 

@@ -1,5 +1,7 @@
 """The table of networks: what planners would plan, against what they plan of a dataset."""
 
+import os
+
 import pytest
 
 from autoseg.errors import UsageError
@@ -8,6 +10,7 @@ from autoseg.records.budget import Budget, Overrides
 from autoseg.stages.list_networks import list_networks
 from autoseg.stages.plan import make_plan
 from autoseg.testing import synthetic_fingerprint
+from tests.builders import install_networks
 
 PATCH = (16, 32, 48)
 
@@ -50,6 +53,18 @@ def test_parts_without_a_name_of_their_own_are_listed_once():
     assert {"block": "dense"} in found
     assert {"block": "residual"} not in found
     assert len(found) == len({str(options) for options in found}) + 1  # vnet and the plain one have no options
+
+
+def test_networks_of_other_packages_are_listed_where_they_are_installed(tmp_path, monkeypatch):
+    install_networks(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    listed, refused = list_networks((64, 64), 1, 2, "cuda", ["external"])
+    [row] = [each.row for each in listed]
+    assert row.options == {"network": "small"}
+    assert row.network == "small of small-networks torch"
+    assert row.macs == 64 * 64 * (4 + 4 * 4 + 9 * 4 * 2)
+    assert refused == {}
 
 
 def test_a_planner_that_does_not_exist_is_refused():
