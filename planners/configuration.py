@@ -146,6 +146,8 @@ class ConfigurationPlanner:
             initial_weights=None if weights is None else weights.value,
             encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,
         )
+        if self.adopted is None:
+            full = full.model_copy(update=dict(context.preset.full_training))
         timed, min_steps = timed_batch(budget, batch_size.value), context.preset.min_steps
         schedule = choose_schedule(full, budget, network, topology.patch_size, timed, min_steps)
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)

@@ -6,15 +6,49 @@ The names, their parts and papers are in `planners.parts.NAMED_PARTS`; each is a
 Tested in tests/planners/test_parts.py.
 """
 
+from dataclasses import dataclass
+
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture
 from autoseg.records.plan import Plan
+from autoseg.records.trials import Candidate
+from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.heads import HEAD_OPTIONS
 from planners.parts import NAMED_PARTS, PART_NAMES, read_parts
 from planners.preset import check_options
-from planners.unet import make_preset_of_parts
+from planners.unet import WIDTHS, make_preset_of_parts
+
+
+@dataclass(frozen=True)
+class NamedPlanner:
+    """A planner of a U-Net that a paper has named; it is called as a planner's function is."""
+
+    name: str
+    """A key of NAMED_PARTS."""
+
+    def __call__(self, fingerprint: Fingerprint, budget: Budget) -> Plan:
+        """The plan; the options of the parts change those that the name stands for.
+
+        Raises:
+            PlanningError: Under the conditions of `planners.unet.plan`.
+        """
+        options = budget.overrides.options
+        check_options(options, ("base_features", *PART_NAMES, *HEAD_OPTIONS), self.name)
+        parts = read_parts(options, NAMED_PARTS[self.name])
+        return compose(make_preset_of_parts(self.name, parts, options), fingerprint, budget)
+
+
+plan_vnet = NamedPlanner("vnet")
+plan_r2unet = NamedPlanner("r2unet")
+plan_multiresunet = NamedPlanner("multiresunet")
+plan_nested = NamedPlanner("unet++")
+plan_attention = NamedPlanner("attention-unet")
+plan_squeeze = NamedPlanner("se-unet")
+plan_nonlocal = NamedPlanner("nonlocal-unet")
+plan_deeplab = NamedPlanner("deeplab-unet")
+plan_erfnet = NamedPlanner("erfnet")
 
 
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
@@ -22,57 +56,6 @@ def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     return ("unet",)
 
 
-def plan_vnet(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan a V-Net: residual blocks in encoder and decoder."""
-    return _plan("vnet", fingerprint, budget)
-
-
-def plan_r2unet(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan an R2U-Net: recurrent residual blocks."""
-    return _plan("r2unet", fingerprint, budget)
-
-
-def plan_multiresunet(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan a MultiResUNet: chained convolutions, and residual paths as skips."""
-    return _plan("multiresunet", fingerprint, budget)
-
-
-def plan_nested(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan a U-Net++: nested skips."""
-    return _plan("unet++", fingerprint, budget)
-
-
-def plan_attention(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan an attention U-Net: gates on the skips."""
-    return _plan("attention-unet", fingerprint, budget)
-
-
-def plan_squeeze(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan a U-Net with squeeze and excitation."""
-    return _plan("se-unet", fingerprint, budget)
-
-
-def plan_nonlocal(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan a U-Net with a non-local block at the lowest level."""
-    return _plan("nonlocal-unet", fingerprint, budget)
-
-
-def plan_deeplab(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan a U-Net with an atrous pyramid at the lowest level."""
-    return _plan("deeplab-unet", fingerprint, budget)
-
-
-def plan_erfnet(fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """Plan a U-Net of factorized residual blocks."""
-    return _plan("erfnet", fingerprint, budget)
-
-
-def _plan(name: str, fingerprint: Fingerprint, budget: Budget) -> Plan:
-    """The plan of a named planner; the options of the parts change those that the name stands for.
-
-    Raises:
-        PlanningError: Under the conditions of `planners.unet.plan`.
-    """
-    options = budget.overrides.options
-    check_options(options, ("base_features", *PART_NAMES, *HEAD_OPTIONS), name)
-    return compose(make_preset_of_parts(name, read_parts(options, NAMED_PARTS[name]), options), fingerprint, budget)
+def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
+    """What is tried where trials decide; see `planners.candidates`."""
+    return list_candidates({name: None}, plan, WIDTHS, trial_seconds)

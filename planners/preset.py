@@ -48,6 +48,8 @@ class Preset:
     """With limited time batch and patch shrink until the narrowest network gets so many."""
     head: Decided[str] | None = None
     """Head other than one at full resolution, in words."""
+    full_training: Mapping[str, str | float] = field(default_factory=dict)
+    """Fields of `TrainingSpec` whose values in the full schedule are not nnU-Net's."""
     initial_weights: Decided[EncoderName] | None = None
     """Published weights that the encoder starts from; None: freshly drawn ones."""
 

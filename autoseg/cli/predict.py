@@ -66,6 +66,10 @@ def _add_quality(group: argparse._ArgumentGroup) -> None:
         help="fraction that neighbouring windows overlap, such as 0.5 (default: set by --speed)",
     )  # fmt: skip
     group.add_argument(
+        "--nested-levels", type=int, default=None, metavar="N",
+        help="of a U-Net++ only the upper N levels predict, which is faster (default: all)",
+    )  # fmt: skip
+    group.add_argument(
         "--roi", action="store_true",
         help="find the foreground in a coarse pass first, and predict in detail only there",
     )  # fmt: skip
@@ -144,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
         mirroring=_is_mirrored(arguments, is_default=speed.mirroring),
         mirror_axes=_read_mirror_axes(arguments),
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
+        nested_levels=arguments.nested_levels,
         region_of_interest=arguments.roi,
         decision=None if arguments.decision == "auto" else arguments.decision,
         refine=arguments.refine == "auto",

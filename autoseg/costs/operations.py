@@ -12,17 +12,18 @@ from autoseg.records.network import NetworkSpec, list_head_levels
 
 Kind = Literal[
     "convolution", "transposed", "depthwise", "linear", "head",
-    "norm", "layer_norm", "max_pool", "average_pool", "shortcut", "shift", "interpolate", "join", "padding",
-    "activation", "attention", "logits", "measured", "sample",
+    "norm", "layer_norm", "response_norm", "max_pool", "average_pool", "shortcut", "shift", "interpolate", "join",
+    "padding", "activation", "attention", "logits", "measured", "sample",
 ]  # fmt: skip
 """transposed: kernel equal to stride. head: 1 x 1 convolution to logits. norm: over space. layer_norm: over feature
-maps. average_pool: on a shortcut, before its projection, or over all voxels. shortcut: average pooling that is the
-whole shortcut. shift: along one axis, by group of feature maps. join: sum, product or concatenation of tensors.
-logits: those of a head, interpolated to full resolution. attention: scores of every voxel with `kernel_voxels` voxels,
-and sums by them. padding: a copy with zeros around it; its voxels are those of the copy. sample: features at single
-points; its voxels are the neighbours that it looks at, of which it keeps places and weights. activation: one that keeps
-its input and makes a tensor that is kept, too. Others are not listed: they take the place of their input, or like the
-GELU keep it and make a tensor that is not kept. measured: a part of what was counted on a whole network."""
+maps. response_norm: a weight for each feature map. average_pool: on a shortcut, before its projection, or over all
+voxels. shortcut: average pooling that is the whole shortcut. shift: along one axis, by group of feature maps. join:
+sum, product or concatenation of tensors. logits: those of a head, interpolated to full resolution. attention: scores of
+every voxel with `kernel_voxels` voxels, and sums by them. padding: a copy with zeros around it; its voxels are those of
+the copy. sample: features at single points; its voxels are the neighbours that it looks at, of which it keeps places
+and weights. activation: one that keeps its input and makes a tensor that is kept, too. Others are not listed: they take
+the place of their input, or like the GELU keep it and make a tensor that is not kept. measured: a part of what was
+counted on a whole network."""
 
 WITH_WEIGHTS = frozenset({"convolution", "transposed", "depthwise", "linear", "head"})
 
@@ -48,6 +49,9 @@ class Operation:
     """measured: its multiply-accumulates."""
     measured_parameters: int = 0
     """measured: its parameters."""
+    applied_voxels: int | None = None
+    """Voxels that the kernel is applied to: those of the input in a transposed convolution whose kernel is not its
+    stride; None: those of the output."""
 
     @property
     def macs(self) -> int:
@@ -57,14 +61,15 @@ class Operation:
         if self.kind not in WITH_WEIGHTS:
             return self.measured_macs
         taps = 1 if self.kind == "transposed" else self.kernel_voxels
-        return self.voxels * taps * self.inputs * self.outputs
+        voxels = self.voxels if self.applied_voxels is None else self.applied_voxels
+        return voxels * taps * self.inputs * self.outputs
 
     @property
     def parameters(self) -> int:
         """Weights and biases; of a norm its scale and shift."""
         if self.repeated:
             return 0
-        if self.kind in ("norm", "layer_norm"):
+        if self.kind in ("norm", "layer_norm", "response_norm"):
             return 2 * self.outputs
         if self.kind not in WITH_WEIGHTS:
             return self.measured_parameters

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from autoseg.costs.detection import detection_operations
+from autoseg.costs.mednext import mednext_block
 from autoseg.costs.operations import Operation, convolution_block, head, residual_shortcut
 from autoseg.records.network import NetworkSpec, Sizes
 
@@ -107,18 +108,6 @@ def _factorized(inputs: int, outputs: int, voxels: int, kernel: Sequence[int], s
     yield Operation("join", 1, outputs, voxels)
 
 
-def _mednext(inputs: int, outputs: int, voxels: int, kernel: Sequence[int], strided: bool) -> Iterator[Operation]:
-    hidden = 2 * inputs
-    yield Operation("depthwise", 1, inputs, voxels, math.prod(kernel))
-    yield Operation("norm", 1, inputs, voxels)
-    yield Operation("convolution", inputs, hidden, voxels)
-    yield Operation("activation", 1, hidden, voxels)
-    yield Operation("convolution", hidden, outputs, voxels, kept=False)
-    if strided or inputs != outputs:
-        yield Operation("convolution", inputs, outputs, voxels, kept=False)
-    yield Operation("join", 1, outputs, voxels)
-
-
 BLOCK_COSTS: Final[Mapping[str, BlockCosts]] = MappingProxyType(
     {
         "plain": _plain,
@@ -129,7 +118,7 @@ BLOCK_COSTS: Final[Mapping[str, BlockCosts]] = MappingProxyType(
         "multires": _multires,
         "separable": _separable,
         "factorized": _factorized,
-        "mednext": _mednext,
+        "mednext": mednext_block,
     }
 )
 

@@ -1,10 +1,12 @@
 """The one place where a NetworkSpec becomes a network."""
 
 from autoseg.costs.architectures import ARCHITECTURES
+from autoseg.networks.blocks import initialize_weights
 from autoseg.networks.detection.mask_rcnn import MaskRCNN
 from autoseg.networks.efficientnet import efficientnet_decoder_levels, efficientnet_levels
 from autoseg.networks.external import ExternalModule, build_external
 from autoseg.networks.hrnet import BranchDecoder, BranchEncoder
+from autoseg.networks.mednext import mednext_decoder_levels, mednext_levels
 from autoseg.networks.parts.levels import convolution_levels, decoder_levels
 from autoseg.networks.parts.nested import NestedDecoder
 from autoseg.networks.points import PointUNet
@@ -33,10 +35,15 @@ def build_network(spec: NetworkSpec, *, deep_supervision: bool) -> UNet | Extern
     if spec.architecture == "external":
         return build_external(spec, deep_supervision=deep_supervision)
     if spec.architecture == "hrnet":
-        return UNet(spec, BranchEncoder(spec), BranchDecoder(spec), deep_supervision=deep_supervision)
+        network = UNet(spec, BranchEncoder(spec), BranchDecoder(spec), deep_supervision=deep_supervision)
+        initialize_weights(network)
+        return network
     encoder, decoder = _build_halves(spec)
     if spec.detection is not None:
         return MaskRCNN(spec, spec.detection, encoder)
+    if spec.architecture != "mednext":  # published with torch's own start values; its long sums grow large from others
+        initialize_weights(encoder)
+        initialize_weights(decoder)
     if spec.head == "points":
         widths = ARCHITECTURES[spec.architecture].list_widths(spec)
         return PointUNet(spec, encoder, decoder, widths, deep_supervision=deep_supervision)
@@ -55,5 +62,7 @@ def _build_halves(spec: NetworkSpec) -> tuple[Encoder, Decoder | NestedDecoder]:
             return Encoder(unext_encoder_levels(spec)), Decoder(spec, unext_decoder_levels(spec))
         case "efficientnet_unet":
             return Encoder(efficientnet_levels(spec)), Decoder(spec, efficientnet_decoder_levels(spec))
+        case "mednext":
+            return Encoder(mednext_levels(spec)), Decoder(spec, mednext_decoder_levels(spec))
         case "external" | "hrnet":
             raise ValueError(f"{spec.architecture} is not made of an encoder and a decoder of levels")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from autoseg.networks.blocks import choose_layers, initialize_weights
+from autoseg.networks.blocks import choose_layers
 from autoseg.records.network import NetworkSpec, list_head_levels
 
 
@@ -125,7 +125,7 @@ class UNet(nn.Module):
     """
 
     def __init__(self, spec: NetworkSpec, encoder: nn.Module, decoder: nn.Module, *, deep_supervision: bool) -> None:
-        """Join the halves and draw fresh weights, from torch's global generator.
+        """Join the halves; weights stay as they are.
 
         Args:
             spec: What the halves were built from.
@@ -140,7 +140,6 @@ class UNet(nn.Module):
         self._has_lower_heads = spec.deep_supervision
         self.encoder = encoder
         self.decoder = decoder
-        initialize_weights(self)
 
     @override
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

@@ -11,7 +11,9 @@ from autoseg.records.encoders import EFFICIENTNET_LEVELS, encoder_blocks, encode
 from autoseg.records.external import NetworkCosts
 from autoseg.records.files import FieldFault, Record, refuse_faults
 
-Architecture = Literal["unet", "residual_unet", "unext", "efficientnet_unet", "hrnet", "external"]
+Architecture = Literal[
+    "unet", "residual_unet", "unext", "efficientnet_unet", "hrnet", "mednext", "external",
+]  # fmt: skip
 
 Block = Literal[
     "plain", "residual", "recurrent", "dense", "inception", "multires", "separable", "factorized", "mednext"
@@ -89,11 +91,13 @@ class NetworkSpec(Record):
     """Kernel of each level, odd."""
     encoder_blocks: Blocks
     """Blocks per level: one convolution each in `unet`, two and a shortcut in `residual_unet` and, for each exchange,
-    in the branches of `hrnet`; `unext` has one each, `efficientnet_unet` the inverted residuals that were published.
-    Levels without any, as those of the stem of `hrnet`, nominally have one."""
+    in the branches of `hrnet`; `unext` has one each, `efficientnet_unet` the inverted residuals that were published;
+    `mednext` has so many beside the block that leads into the level. Levels without any, as those of the stem of
+    `hrnet`, nominally have one."""
     decoder_blocks: Blocks
     """Blocks per decoder level, full resolution first; one entry fewer than levels. One convolution each; in `unext`
-    one convolution, and a shifted block at the token levels; in `hrnet` nominally one, there is no decoder."""
+    one convolution, and a shifted block at the token levels; in `mednext` beside the block that leads into the level;
+    in `hrnet` nominally one, there is no decoder."""
     normalization: Literal["instance", "batch"] = "instance"
     """Normalisation in convolution blocks, with affine parameters."""
     deep_supervision: bool = True
@@ -129,6 +133,11 @@ class NetworkSpec(Record):
     """points: whether every output class is a decision of its own, as regions are; False: one is chosen of all."""
     branches: BranchSpec | None = Field(default=None, exclude_if=lambda value: value is None)
     """hrnet: what its branches are made of."""
+    expansions: Sizes = Field(default=(), exclude_if=lambda value: value == ())
+    """mednext: how many times as wide as its input the hidden layer of a block is; per level, full resolution first, in
+    encoder and decoder alike."""
+    response_normalization: bool = Field(default=False, exclude_if=lambda value: not value)
+    """mednext: weight each hidden feature map by its size relative to the others'."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -182,7 +191,7 @@ DETECTING: tuple[Architecture, ...] = ("unet", "residual_unet")
 MULTIRES_FEATURES = 3
 """Least number of feature maps of a level of `multires` blocks, one for each of their three convolutions."""
 
-_OPTIONS: Mapping[str, tuple[bool | int | str | None, tuple[Architecture, ...], str]] = MappingProxyType(
+_OPTIONS: Mapping[str, tuple[bool | int | str | Sizes | None, tuple[Architecture, ...], str]] = MappingProxyType(
     {
         "token_levels": (0, ("unext",), "only unext has token levels"),
         "full_resolution_skip": (False, ("unext",), "only unext can do without this skip"),
@@ -190,10 +199,12 @@ _OPTIONS: Mapping[str, tuple[bool | int | str | None, tuple[Architecture, ...], 
         "network_package": ("", ("external",), "only networks of other packages have names"),
         "head": (
             "full",
-            ("unet", "residual_unet", "unext", "efficientnet_unet"),
+            ("unet", "residual_unet", "unext", "efficientnet_unet", "mednext"),
             "only networks with a decoder of levels can end it before full resolution",
         ),
         "branches": (None, ("hrnet",), "only hrnet has branches"),
+        "expansions": ((), ("mednext",), "only mednext has hidden layers of a chosen width"),
+        "response_normalization": (False, ("mednext",), "only mednext has hidden layers to normalise"),
         **{name: (nothing, ("unet",), "only unet has parts to choose from") for name, nothing in NETWORK_PARTS.items()},
     }
 )
@@ -301,6 +312,15 @@ def _find_hrnet_faults(network: NetworkSpec) -> Iterator[FieldFault]:
             yield (name,), f"{getattr(network, name)}, expected one per level that has none in hrnet"
 
 
+def _find_mednext_faults(network: NetworkSpec) -> Iterator[FieldFault]:
+    levels = len(network.features)
+    if len(network.expansions) != levels:
+        yield (
+            ("expansions",),
+            f"{len(network.expansions)} entries, expected {levels} because `features` has {levels} levels",
+        )
+
+
 _EXPECTATIONS: Mapping[Architecture, Callable[[NetworkSpec], Iterator[FieldFault]]] = MappingProxyType(
     {
         "unet": _find_unet_faults,
@@ -308,6 +328,7 @@ _EXPECTATIONS: Mapping[Architecture, Callable[[NetworkSpec], Iterator[FieldFault
         "efficientnet_unet": _find_efficientnet_faults,
         "external": _find_external_faults,
         "hrnet": _find_hrnet_faults,
+        "mednext": _find_mednext_faults,
     }
 )
 """What an architecture expects of its fields beyond what all do."""

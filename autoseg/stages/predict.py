@@ -38,6 +38,7 @@ from autoseg.inference.models.loading import (
     with_precision,
 )
 from autoseg.inference.models.mirroring import describe_mirroring, find_swapped_sides, with_mirror_axes
+from autoseg.inference.models.nested_levels import keep_nested_levels
 from autoseg.inference.models.recipe_sentence import describe_recipe
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.images import Image, as_volume
@@ -101,6 +102,8 @@ class PredictionOptions:
     """How labels follow from probabilities; None: as selection.json says, else argmax."""
     refine: bool = True
     """Whether boundaries are refined if selection.json says so. Saved probabilities are those before refinement."""
+    nested_levels: int | None = None
+    """Levels of a U-Net++ that predict; None: all. Fewer are faster."""
     accept_other_plan: bool = False
     """Whether weights that were trained for another plan than the model's may be used, with a warning and as the
     plan says: its spacing, normalisation and labels."""
@@ -153,7 +156,8 @@ class Predictor:
         Raises:
             PredictionError: If there is no such model, or it cannot be loaded.
             InteropError: If an exported model is damaged or was altered.
-            UsageError: If device or precision are not available, or the overlap is not in [0, 1).
+            UsageError: If device or precision are not available, the overlap is not in [0, 1), or the networks have no
+                such levels.
         """
         options = options or PredictionOptions()
         if not 0 <= options.overlap < 1:
@@ -241,6 +245,8 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         load_with_previous(workspace, plan, name, recipe.folds, checkpoint, device) for name in recipe.configurations
     )
     members = _with_weights(members, recipe.member_weights)
+    if options.nested_levels is not None:
+        keep_nested_levels(members, options.nested_levels)
     if options.mirroring:
         members = _with_mirroring(members, plan, options)
     coarse_pass, coarser = None, None

@@ -38,7 +38,7 @@ def asked(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "architectures"),
     [
-        ([], ("unet", "residual_unet", "unext", "efficientnet_unet", "hrnet", "external")),
+        ([], ("unet", "residual_unet", "unext", "efficientnet_unet", "hrnet", "mednext", "external")),
         (["--architectures", "unext"], ("unext",)),
         (["--architectures", "unext", "unet"], ("unet", "unext")),
     ],
@@ -61,7 +61,7 @@ def test_unknown_networks_are_wrong_usage(asked, tmp_path, capsys):
     words = ["doctor", "--measure-speed", str(tmp_path / "speed.json"), "--architectures", "unet", "vnet"]
     assert main(words) == UNUSABLE
     assert (
-        "--architectures vnet: unknown; there are unet, residual_unet, unext, efficientnet_unet, hrnet, external"
+        "--architectures vnet: unknown; there are unet, residual_unet, unext, efficientnet_unet, hrnet, mednext, "
         in capsys.readouterr().err
     )
     assert asked == []

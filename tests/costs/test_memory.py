@@ -1,7 +1,7 @@
 """Operations and memory against the networks that are built, and against published numbers."""
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -73,6 +73,12 @@ LITE_SHALLOW = LITE_FLAT.model_copy(
         "encoder_blocks": (1, 1, 2), "decoder_blocks": (1, 1), "deep_supervision": False, "input_channels": 1,
     }
 )  # fmt: skip
+MEDNEXT_FLAT = FLAT.model_copy(
+    update={"architecture": "mednext", "kernel_sizes": ((3, 3), (5, 3), (3, 3)), "expansions": (2, 3, 4)}
+)
+MEDNEXT_SOLID = SOLID.model_copy(
+    update={"architecture": "mednext", "expansions": (3, 1, 2, 4), "response_normalization": True}
+)
 BRANCHES_FLAT = FLAT.model_copy(
     update={
         "architecture": "hrnet", "decoder_blocks": (1, 1),
@@ -123,6 +129,8 @@ CASES = [
     (BRANCHES_FLAT, (12, 16)),
     (BRANCHES_SOLID, (6, 16, 24)),
     (BRANCHES_QUARTER, (8, 24, 16)),
+    (MEDNEXT_FLAT, (16, 18)),
+    (MEDNEXT_SOLID, (6, 24, 16)),
 ]
 NAMES = [
     *(f"{spec.architecture}-{spec.dimensions}d-{len(spec.features)}-{spec.deep_supervision}" for spec, _ in CASES),
@@ -158,7 +166,7 @@ def meta(spec: NetworkSpec, patch: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
     """Any network of two to four levels with a patch that its strides divide."""
-    architecture: Architecture = draw(st.sampled_from(["unet", "residual_unet", "unext", "hrnet"]))
+    architecture: Architecture = draw(st.sampled_from(["unet", "residual_unet", "unext", "hrnet", "mednext"]))
     dimensions: Literal[2, 3] = draw(st.sampled_from([2, 3]))
     levels = draw(st.integers(2, 4))
 
@@ -174,7 +182,7 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
         features[0] = features[1]
         tokens = draw(st.integers(0, levels - 1))
         skip = tokens < levels - 1 and draw(st.booleans())
-    parts = {}
+    parts: dict[str, Any] = {}
     if architecture == "unet":
         parts = {
             "block": draw(st.sampled_from(get_args(Block))),
@@ -197,6 +205,9 @@ def networks(draw: st.DrawFn) -> tuple[NetworkSpec, tuple[int, ...]]:
                 joined_features=draw(st.integers(0, 9)),
             )
         }
+    if architecture == "mednext":
+        expansions = draw(st.lists(st.integers(1, 4), min_size=levels, max_size=levels))
+        parts = {"expansions": tuple(expansions), "response_normalization": draw(st.booleans())}
     spec = NetworkSpec(
         architecture=architecture,
         dimensions=dimensions,
@@ -293,10 +304,11 @@ def check_saved_elements(spec: NetworkSpec, patch: tuple[int, ...]) -> None:
     floats, positions = saved_by_autograd(spec, patch)
     operations = list_operations(spec, patch)
     assert positions == sum(operation.elements for operation in operations if operation.kind in {"max_pool", "sample"})
-    # left out of the count: mean and deviation, normalisers of attention
+    # left out of the count: mean and deviation, normalisers of attention, sizes and weights of responses
     statistics = sum(2 * operation.outputs for operation in operations if operation.kind == "norm")
     statistics += sum(2 * operation.voxels for operation in operations if operation.kind == "layer_norm")
     statistics += sum(operation.voxels for operation in operations if operation.kind == "attention")
+    statistics += sum(3 * operation.outputs + 1 for operation in operations if operation.kind == "response_norm")
     # the image is in memory in any case; an encoder that pads it first keeps the copy
     image = spec.input_channels * math.prod(patch) if operations[0].kind == "padding" else 0
     assert count_saved_elements(spec, patch) == floats - statistics + image

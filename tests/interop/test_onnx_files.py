@@ -49,6 +49,8 @@ def make_network(architecture, dimensions, **changes):
         ("unext", 3, {"token_levels": 1}),
         ("unet", 2, {"block": "multires", "skip": "gate", "attention": "mixed", "bottleneck": "pyramid"}),
         ("unet", 3, {"block": "mednext", "skip": "nested", "bottleneck": "atrous_nonlocal"}),
+        ("mednext", 2, {"expansions": (2, 3, 2)}),
+        ("mednext", 3, {"expansions": (2, 1, 3), "response_normalization": True}),
         ("unet", 3, {"block": "factorized", "skip": "respath", "attention": "channel"}),
         ("hrnet", 2, {"branches": BranchSpec(first_blocks=1, modules=(1, 1), joined_features=8)}),
         ("hrnet", 3, {"branches": BranchSpec(stem_levels=1, first_blocks=1, modules=(2,), joined_features=8)}),

@@ -20,7 +20,7 @@ FAMILIES = {
     "neighbors": ("unet", "2.5d", ("--neighbor-slices", "2")),
     "external-2d": ("external", "2d", ("--planner-option", "network=small", "--planner-option", "features=6")),
     "external-3d": ("external", "3d_fullres", ("--planner-option", "network=small")),
-    "mednext": ("unet", "3d_fullres", ("--planner-option", "block=mednext")),
+    "mednext": ("mednext", "3d_fullres", ("--planner-option", "grn=true")),
     "points-2d": ("unet", "2d", ("--planner-option", "head=points", "--planner-option", "point_stride=4")),
     "points-3d": ("resenc-m", "3d_fullres", ("--planner-option", "head=points")),
     "hrnet-2d": ("hrnet", "2d", ("--planner-option", "stem=2", "--planner-option", "base_features=4")),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoseg.plugins import find_candidates, find_tried_architectures, planner_names
+from autoseg.plugins import find_candidates, find_planner, find_tried_architectures, planner_names
 from autoseg.records.budget import Budget, Overrides
 from autoseg.testing import synthetic_fingerprint
 from planners import auto, unet
@@ -105,3 +105,13 @@ def test_one_planner_tries_its_own_networks(planner):
 def test_the_speed_of_all_networks_that_are_tried_is_measured():
     assert set(find_tried_architectures("auto", Budget(device="cpu"))) >= {"unet", "unext", "residual_unet"}
     assert find_tried_architectures("unet", Budget(device="cpu")) == ("unet",)
+
+
+@pytest.mark.parametrize("planner", ["unet++", "erfnet", "mednext"])
+def test_a_network_that_was_asked_for_is_tried_alone_at_other_rates_and_widths(planner):
+    budget = Budget(device="cpu", time_per_fold_seconds=240.0)
+    listed = find_candidates(planner, find_planner(planner)(PICTURES, budget), 600.0)
+    assert {candidate.planner for candidate in listed} == {planner}
+    assert listed[0].name == f"{planner}-2d"
+    assert any(candidate.learning_rate_factor < 1 for candidate in listed)
+    assert any("base_features" in candidate.options for candidate in listed)

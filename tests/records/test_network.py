@@ -33,6 +33,8 @@ HRNET = UNET | {
     "branches": {"stem_levels": 1, "first_blocks": 2, "modules": (1,), "joined_features": 8},
 }
 
+MEDNEXT = UNET | {"architecture": "mednext", "expansions": (2, 3, 4)}
+
 
 def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
     with pytest.raises(ValidationError, match="1 validation error for NetworkSpec") as caught:
@@ -51,6 +53,8 @@ def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
         UNEXT,
         UNEXT | {"token_levels": 1, "full_resolution_skip": True},
         HRNET,
+        MEDNEXT,
+        MEDNEXT | {"response_normalization": True},
     ],
 )
 def test_consistent_networks_are_taken(values):
@@ -76,6 +80,8 @@ def test_any_level_of_unext_but_the_first_may_be_a_token_level(token_levels):
         ("kernel_sizes", ((1, 3, 3), (3, 3, 3), (3, 4, 3)), ("kernel_sizes", 2), "(3, 4, 3) has even numbers"),
         ("token_levels", 1, ("token_levels",), "1, expected 0: only unext has token levels"),
         ("full_resolution_skip", True, ("full_resolution_skip",), "true, expected false"),
+        ("expansions", (2, 2, 2), ("expansions",), "(2, 2, 2), expected (): only mednext has hidden layers of a"),
+        ("response_normalization", True, ("response_normalization",), "true, expected false: only mednext"),
     ],
 )
 @pytest.mark.parametrize("architecture", ["unet", "residual_unet"])
@@ -146,6 +152,12 @@ def test_only_hrnet_has_branches():
 
 def test_plans_of_other_networks_do_not_mention_branches():
     assert "branches" not in NetworkSpec(**UNET).model_dump()
+
+
+def test_mednext_has_a_hidden_width_for_each_level():
+    sentence = "2 entries, expected 3 because `features` has 3 levels"
+    assert faults_of(MEDNEXT | {"expansions": (2, 2)}) == {("expansions",): sentence}
+    assert "expansions" not in NetworkSpec(**UNET).model_dump_json()
 
 
 def test_skip_at_full_resolution_needs_a_convolution_there():

@@ -25,6 +25,7 @@ FIRST = {
     "residual_unet": "encoder.levels.0.0.convolution.weight",
     "unext": "encoder.levels.0.convolution.weight",
     "unext, tokens only": "encoder.levels.1.0.convolution.weight",
+    "mednext": "encoder.levels.0.0.weight",
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "unet": {"architecture": "unet", "encoder_blocks": (2, 1, 1)},
@@ -33,6 +34,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "unext, tokens only": {
         "architecture": "unext", "encoder_blocks": (1, 1, 1), "token_levels": 2, "features": (5, 5, 7)
     },
+    "mednext": {"architecture": "mednext", "encoder_blocks": (1, 1, 2), "expansions": (2, 3, 3)},
 }  # fmt: skip
 
 
