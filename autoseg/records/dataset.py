@@ -157,6 +157,9 @@ class CaseFiles(Record):
     """Paths relative to the dataset folder, POSIX separators, in channel order."""
     label: str
     """Path relative to the dataset folder; empty for a case without label. With parts, one of their files."""
+    instances: str = Field(default="", exclude_if=lambda value: not value)
+    """Path of the map with a number for each object, relative to the dataset folder; empty: there is none, and objects
+    are the components of each label."""
     parts: tuple[LabelPart, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     """Labels in files or segments of their own, of which the label map is put together; a label that is not listed is
     empty in this case. None: `label` is the label map."""
@@ -171,6 +174,11 @@ def label_files(files: CaseFiles) -> tuple[str, ...]:
     if files.parts is not None:
         return tuple(dict.fromkeys(part.file for part in files.parts))
     return (files.label,) if files.label else ()
+
+
+def reference_files(files: CaseFiles) -> tuple[str, ...]:
+    """All files of a case that hold labels or numbers of objects, each once."""
+    return (*label_files(files), files.instances) if files.instances else label_files(files)
 
 
 class Fault(Record):

@@ -156,9 +156,16 @@ def _with_pyramid(
 
 
 def _with_optimizer(training: TrainingSpec) -> TrainingSpec:
-    return training.model_copy(
-        update={"optimizer": "adamw", "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "sides": None}
-    )
+    """Another optimiser, and no mirroring from left to right where labels have sides: codes of objects cannot swap."""
+    sides, axes = training.sides, training.mirror_axes
+    changes = {
+        "optimizer": "adamw",
+        "learning_rate": LEARNING_RATE,
+        "weight_decay": WEIGHT_DECAY,
+        "sides": None,
+        "mirror_axes": axes if sides is None else tuple(axis for axis in axes if axis != sides.axis),
+    }
+    return training.model_copy(update=changes)
 
 
 def usual_levels(network: NetworkSpec) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from autoseg.imaging.arrays.object_codes import decode_labels, encode_objects
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.resampling import ImageResampler, preprocessed_grid, resample_on_cpu
 from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, remove_other_cases, save_case
-from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, work_on_cases
+from autoseg.imaging.datasets.cases import CaseVolume, content_hash, read_case, read_instance_numbers, work_on_cases
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, DatasetDescription
@@ -128,7 +128,7 @@ def _store_case(
     if not outdated:
         return []
     volume = read_case(dataset_folder, files, plan.encoding, plan.orientation)
-    learned, devices = _learned_labels(volume, plan), []
+    learned, devices = _learned_labels(volume, plan, read_instance_numbers(dataset_folder, files, volume)), []
     for name in outdated:
         image, labels, record = preprocess_case(
             volume.image, learned, volume.grid.spacing, case_id=files.case, plan=plan, configuration_name=name,
@@ -150,14 +150,14 @@ def _store_case(
     return devices
 
 
-def _learned_labels(volume: CaseVolume, plan: Plan) -> NDArray[np.int16] | None:
+def _learned_labels(volume: CaseVolume, plan: Plan, numbers: NDArray[np.integer] | None) -> NDArray[np.int16] | None:
     """The label map that networks learn: with core and border, or with codes of objects, where the plan says so."""
     if volume.labels is None:
         return None
     if plan.border_width_mm is not None:
         return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
     if plan.target == "mask_rcnn":
-        return encode_objects(volume.labels, plan.encoding, None)
+        return encode_objects(volume.labels, plan.encoding, numbers)
     return volume.labels
 
 

@@ -17,7 +17,8 @@ from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.errors import AutosegError, DatasetError, ImageFileError, WorkerError, WriteError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.datasets.labels.label_parts import read_reference
-from autoseg.imaging.formats.reading import Template, data_files, read_image
+from autoseg.imaging.formats.label_values import check_whole_numbers
+from autoseg.imaging.formats.reading import Template, data_files, read_image, read_label_map
 from autoseg.imaging.formats.volume import (
     AnyArray,
     canonical_orientation,
@@ -30,7 +31,7 @@ from autoseg.imaging.formats.writing import write_label_map
 from autoseg.processes import WorkerDeath, map_in_workers
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Grid, Orientation
-from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName, label_files
+from autoseg.records.dataset import CaseFiles, LabelEncoding, OrientationName, reference_files
 from autoseg.records.fingerprint import CaseFingerprint
 
 
@@ -98,6 +99,32 @@ def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientati
     )
 
 
+def read_instance_numbers(folder: Path, files: CaseFiles, volume: CaseVolume) -> NDArray[np.integer] | None:
+    """Read the map with a number for each object of a case, in working orientation.
+
+    Args:
+        folder: Dataset folder.
+        files: Files of the case.
+        volume: Image and label map of the case.
+
+    Returns:
+        Numbers, (Z, Y, X), 0 where no object is; None for a case without such a map.
+
+    Raises:
+        ImageFileError: If the file cannot be read, lies on another grid, or has numbers that are not whole.
+    """
+    if not files.instances:
+        return None
+    found = read_label_map(folder / files.instances, None)
+    grid = orient_grid(found.grid, volume.orientation)
+    if grid.shape != volume.grid.shape:
+        raise ImageFileError(
+            f"{found.path}: not on the same grid as the image: shape {grid.shape}, expected {volume.grid.shape}"
+        )
+    check_whole_numbers(found.array, found.path)
+    return orient_array(found.array[0], volume.orientation).astype(np.int64)
+
+
 def choose_orientation(grid: Grid, name: OrientationName) -> Orientation:
     """The orientation from stored to working axes for the dataset's choice."""
     if name == "as_stored":
@@ -119,7 +146,7 @@ def content_hash(folder: Path, files: CaseFiles) -> str:
         ImageFileError: If a file is missing or cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name in (*files.images, *label_files(files)):
+    for name in (*files.images, *reference_files(files)):
         for path in data_files(folder / name):
             digest.update(_file_digest(path))
     return digest.hexdigest()
@@ -132,7 +159,7 @@ def files_state(folder: Path, files: CaseFiles) -> str:
         ImageFileError: If a file is missing.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name in (*files.images, *label_files(files)):
+    for name in (*files.images, *reference_files(files)):
         for path in data_files(folder / name):
             try:
                 found = path.stat()

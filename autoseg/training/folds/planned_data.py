@@ -15,7 +15,7 @@ from autoseg.imaging.arrays.damage import find_damaged_cases
 from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, stored_cases
 from autoseg.imaging.datasets.cases import is_changed
 from autoseg.records.case import PreprocessedCase
-from autoseg.records.dataset import CaseFiles, DatasetDescription, label_files
+from autoseg.records.dataset import CaseFiles, DatasetDescription, reference_files
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint, data_hash
 from autoseg.records.plan import Plan, is_model_of
@@ -139,7 +139,7 @@ def check_fold_files(
         if files.case in set(validation)
         or (
             files.case in set(training)
-            and all((folder / name).exists() for name in (*files.images, *label_files(files)))
+            and all((folder / name).exists() for name in (*files.images, *reference_files(files)))
         )
     ]
     check_planned_files(folder, wanted, read_fingerprint(workspace))

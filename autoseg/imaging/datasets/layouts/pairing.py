@@ -11,6 +11,7 @@ from autoseg.imaging.datasets.layouts.dicom_entries import dicom_entries, is_ser
 from autoseg.imaging.datasets.layouts.names import composed, is_hidden, split_label_word
 from autoseg.imaging.formats.volume import IMAGE_ENDINGS, split_channel, split_ending
 from autoseg.records.dataset import CaseFiles, Fault
+from autoseg.records.prediction import INSTANCES
 
 _DATA_FILE_ENDINGS = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")
 """Endings of voxel files that belong to .hdr, .mhd and .nhdr files beside them."""
@@ -37,7 +38,8 @@ def pair_files(
 
     Endings of image and label may differ. Hidden files are ignored, as are files that belong to a header beside them;
     other files that are not images are named in a warning. Where the folder of images has no image itself, the files of
-    its subfolders are paired, `images/a/x.png` with `labels/a/x.png` as the case `a_x`.
+    its subfolders are paired, `images/a/x.png` with `labels/a/x.png` as the case `a_x`. Where objects have numbers,
+    CASE_instances.ext beside the label map holds them.
 
     Args:
         folder: Dataset folder.
@@ -55,6 +57,7 @@ def pair_files(
     has_subfolders = not image_files(folder / image_folder)
     images, image_faults = files_by_stem(folder, image_folder, has_subfolders=has_subfolders)
     found_labels, label_faults = files_by_stem(folder, label_folder, has_subfolders=has_subfolders)
+    instances = _take_instances(found_labels, images)
     labels, clashes = _labels_by_case(found_labels, images)
     if channel_numbers is None:
         numbered = {channel[0] for channel in map(split_channel, images) if channel}
@@ -81,7 +84,12 @@ def pair_files(
         if case not in channels
     ]
     cases = tuple(
-        CaseFiles(case=case, images=tuple(files[index] for index in sorted(files)), label=labels.get(case, ""))
+        CaseFiles(
+            case=case,
+            images=tuple(files[index] for index in sorted(files)),
+            label=labels.get(case, ""),
+            instances=instances.get(labels.get(case, ""), ""),
+        )
         for case, files in sorted(channels.items())
     )
     return cases, tuple(faults)
@@ -103,6 +111,20 @@ def visible_folders(folder: Path) -> list[str]:
         for path in folder.iterdir()
         if path.is_dir() and not is_hidden(path.name) and not is_series_folder(path)
     )
+
+
+def _take_instances(labels: dict[str, str], images: Mapping[str, str]) -> dict[str, str]:
+    """Take the maps with numbers of objects, `CASE_instances.ext` beside the label map `CASE.ext`, from label files.
+
+    Args:
+        labels: Label files by stem; loses those that are taken.
+        images: Image files by stem; where one of them has such a name, it is a case of its own.
+
+    Returns:
+        Maps of objects by label file.
+    """
+    found = {stem: f"{stem}_{INSTANCES}" for stem in labels if f"{stem}_{INSTANCES}" in labels}
+    return {labels[stem]: labels.pop(name) for stem, name in found.items() if name not in images}
 
 
 def _labels_by_case(labels: Mapping[str, str], images: Mapping[str, str]) -> tuple[dict[str, str], list[Fault]]:
