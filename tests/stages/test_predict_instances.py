@@ -8,8 +8,11 @@ import pytest
 import torch
 from typing_extensions import override
 
+from autoseg.errors import UsageError
 from autoseg.imaging.arrays.border_core import divide_encoding
 from autoseg.imaging.formats.reading import read_label_map
+from autoseg.records.detection import DetectionSpec
+from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices
 from autoseg.records.selection import KeepLargestComponent
 from autoseg.stages.predict import PredictionOptions, Predictor, predict_files
@@ -118,3 +121,38 @@ def test_files_tables_and_colors_name_the_label(tmp_path):
         rows = list(csv.DictReader(file))
     assert [int(row["voxels"]) for row in rows] == np.bincount(ids.ravel())[1:].tolist()
     assert len(rows) == 2
+
+
+def detecting_plan():
+    """A small network that finds objects one by one, in two labels."""
+    labels = {"background": 0, "cell": 255, "nerve": 3}
+    plan = make_plan({"3d_fullres": SPACING}, labels=labels, normalization="none", orientation="as_stored")
+    configuration = plan.configurations["3d_fullres"]
+    detection = DetectionSpec(
+        num_labels=2, levels=(1,), anchors=(((6.0, 8.0, 8.0),),), pyramid_features=4, box_features=8,
+        box_size=(3, 3, 3), mask_roi_size=(4, 4, 4),
+    )  # fmt: skip
+    network = configuration.network.model_copy(update={"detection": detection, "deep_supervision": False})
+    configurations = {"3d_fullres": configuration.model_copy(update={"network": network})}
+    return Plan.model_validate(plan.model_copy(update={"target": "mask_rcnn", "configurations": configurations}))
+
+
+def test_a_model_that_finds_objects_always_writes_them_with_scores(tmp_path):
+    write_model(tmp_path / "model", detecting_plan(), {"3d_fullres": ("0", "1")})
+    options = PredictionOptions(device="cpu", mirror_axes="x")
+    predictor = Predictor(tmp_path / "model", options)
+    image = np.random.default_rng(4).normal(size=(12, 18, 21)).astype(np.float32)
+    write_nifti(image, tmp_path / "images" / "a.nii.gz", SPACING)
+    assert predict_files(predictor, tmp_path / "images", tmp_path / "out") == []
+    labels, ids = (
+        read_label_map(tmp_path / "out" / name).array[0] for name in ("a.nii.gz", "a_instances.nii.gz")
+    )  # fmt: skip
+    np.testing.assert_array_equal(labels > 0, ids > 0)
+    with (tmp_path / "out" / "instances.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["id"]) for row in rows] == list(range(1, int(ids.max()) + 1))
+    assert all(0.3 <= float(row["score"]) <= 1 for row in rows)
+    with pytest.raises(UsageError, match="--save-uncertainty: this model finds objects one by one"):
+        predictor.predict(image, spacing=SPACING, uncertainty=True)
+    with pytest.raises(UsageError, match="--roi: this model"):
+        Predictor(tmp_path / "model", replace(options, region_of_interest=True))
