@@ -58,8 +58,8 @@ def test_each_fault_is_named(reference, kind, words):
     assert words in found.words
 
 
-def test_the_gain_is_the_dice_that_is_restored():
-    reference = moved(make_map(), (1, 2, 0))
+@pytest.mark.parametrize("reference", [moved(make_map(), (1, 2, 0)), make_map()[::-1], make_map()[:, :, ::-1]])
+def test_the_gain_is_the_dice_that_is_restored(reference):
     found = explain(reference)
     assert found is not None
     assert found.gain == pytest.approx(sum(1 - overlap(reference, make_map(), value) for value in (1, 2, 3)))
