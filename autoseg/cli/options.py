@@ -71,6 +71,22 @@ def axis_letters(text: str) -> str:
     return text
 
 
+def read_mirror_axes(arguments: argparse.Namespace) -> str | None:
+    """Letters of the axes that --mirror-axes asks for; `all` are those that patches have.
+
+    Raises:
+        UsageError: If --tta none asks for the opposite.
+    """
+    from autoseg.errors import UsageError
+
+    text: str | None = arguments.mirror_axes
+    if text is None:
+        return None
+    if arguments.tta == "none" and text != "none":
+        raise UsageError(f"--mirror-axes {text} and --tta none contradict each other; leave one of them out")
+    return {"all": "all", "none": ""}.get(text, text.replace(",", ""))
+
+
 def side_pair(text: str) -> tuple[str, str] | None:
     """Read `left kidney=right kidney`; None for `none`.
 

@@ -7,7 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli.options import add_device, add_scheduler, add_shared, axis_letters, gigabytes, thread_option
+from autoseg.cli.options import (
+    add_device,
+    add_scheduler,
+    add_shared,
+    axis_letters,
+    gigabytes,
+    read_mirror_axes,
+    thread_option,
+)
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.prediction import OutputChoices
 
@@ -146,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         threads=arguments.threads,
         mirroring=_is_mirrored(arguments, is_default=speed.mirroring),
-        mirror_axes=_read_mirror_axes(arguments),
+        mirror_axes=read_mirror_axes(arguments),
         overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
         nested_levels=arguments.nested_levels,
         region_of_interest=arguments.roi,
@@ -198,18 +206,6 @@ def _is_mirrored(arguments: argparse.Namespace, *, is_default: bool) -> bool:
     if arguments.tta is not None:
         return bool(arguments.tta == "full")
     return is_default or arguments.mirror_axes is not None
-
-
-def _read_mirror_axes(arguments: argparse.Namespace) -> str | None:
-    """Letters of the axes that were asked for; `all` are those that patches have."""
-    from autoseg.errors import UsageError
-
-    text: str | None = arguments.mirror_axes
-    if text is None:
-        return None
-    if arguments.tta == "none" and text != "none":
-        raise UsageError(f"--mirror-axes {text} and --tta none contradict each other; leave one of them out")
-    return {"all": "all", "none": ""}.get(text, text.replace(",", ""))
 
 
 def part_of_all(text: str) -> Part:

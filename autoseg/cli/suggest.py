@@ -6,7 +6,15 @@ Tested in tests/stages/test_suggest.py.
 import argparse
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared, gigabytes, max_memory_bytes, positive_integer
+from autoseg.cli.options import (
+    add_device,
+    add_shared,
+    axis_letters,
+    gigabytes,
+    max_memory_bytes,
+    positive_integer,
+    read_mirror_axes,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tta", choices=("full", "none"), default="full",
         help="average over images mirrored as in training; one network alone then also disagrees with itself "
         "(default: full)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mirror-axes", type=axis_letters, default=None, metavar="AXES",
+        help="average over images mirrored along all, none or these axes, such as y,x, whatever training mirrored",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto",
@@ -67,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         mirroring=arguments.tta == "full",
+        mirror_axes=read_mirror_axes(arguments),
         max_memory=max_memory_bytes(arguments),
     )
     predictor = Predictor(arguments.model, options)

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from autoseg.records.suggestions import CaseSigns, Suggestion
 
+CANDIDATES_PER_CHOICE = 2
+"""Cases that compete for every one that is chosen."""
 MIN_VARIATION = 1e-6
 """Standard deviation of a feature, as a fraction of its largest value, below which it says nothing."""
 
@@ -14,9 +16,11 @@ MIN_VARIATION = 1e-6
 def choose_next(signs: Sequence[CaseSigns], images: Sequence[tuple[str, ...]], count: int) -> tuple[Suggestion, ...]:
     """Choose cases one after the other: unknown to the model, and far from those chosen before.
 
-    A case's score is the mean of its ranks in uncertainty and in disagreement, as a fraction of the number of cases,
-    times its distance to the nearest case chosen before, as a fraction of the largest distance from the first one. So
-    of two copies of an image, which are equally uncertain, one is chosen, and the other only if nothing else is left.
+    Only the least known cases compete, twice as many as are wanted, of equal ones one; a wide variety would win
+    otherwise, however well the model knows it. A case's score is the mean of its ranks in uncertainty and in
+    disagreement, as a fraction of the number of cases, times its distance to the nearest case chosen before, as a
+    fraction of the largest distance from the first one. So of two copies of an image, which are equally uncertain, one
+    is chosen, and the other only if nothing else is left.
 
     Args:
         signs: What was measured of each case.
@@ -27,18 +31,21 @@ def choose_next(signs: Sequence[CaseSigns], images: Sequence[tuple[str, ...]], c
         The chosen cases, the first one first.
 
     References:
-        Yang et al. 2017, "Suggestive annotation": uncertain cases first, then those that represent others. Distances to
-        the nearest chosen case: Sener and Savarese 2018, k-centre greedy.
+        Yang et al. 2017, "Suggestive annotation": twice as many uncertain cases, and among them those that represent
+        others. Distances to the nearest chosen case: Sener and Savarese 2018, k-centre greedy.
     """
     if not signs:
         return ()
     unknown = rank_unknown(signs)
     points = place_cases(signs)
     nearest, largest = np.ones(len(signs)), 0.0
+    competes = _find_least_known(unknown, points, CANDIDATES_PER_CHOICE * count)
     chosen: list[int] = []
     found = []
     while len(chosen) < min(count, len(signs)):
-        scores = unknown * nearest
+        if competes[chosen].sum() == competes.sum():
+            competes[:] = True
+        scores = np.where(competes, unknown * nearest, -1.0)
         scores[chosen] = -1.0
         place = int(scores.argmax())
         own = signs[place]
@@ -54,6 +61,15 @@ def choose_next(signs: Sequence[CaseSigns], images: Sequence[tuple[str, ...]], c
         largest = largest or float(distances.max()) or 1.0
         nearest = np.minimum(nearest, distances / largest)
     return tuple(found)
+
+
+def _find_least_known(unknown: NDArray[np.float64], points: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+    """Mask (n,) of so many cases that the model knows least, of those with equal features one."""
+    order = np.argsort(-unknown, kind="stable")
+    _, firsts = np.unique(points[order], axis=0, return_index=True)
+    found = np.zeros(len(unknown), dtype=bool)
+    found[order[np.sort(firsts)[:count]]] = True
+    return found
 
 
 def rank_unknown(signs: Sequence[CaseSigns]) -> NDArray[np.float64]:

@@ -97,7 +97,9 @@ def suggest_cases(
     if len(suggested) < count:
         logger.warning("%d cases are suggested instead of %d: there are no more", len(suggested), count)
     if all(signs.disagreement is None for _, signs in measured):
-        logger.info("without disagreement: the model is one network that was trained without mirroring")
+        logger.info(
+            "without disagreement: the model is one network without mirroring (--mirror-axes all compares variants)"
+        )
     found = Suggestions(num_cases=len(measured), suggestions=suggested, signs=tuple(signs for _, signs in measured))
     _write_table(suggested, output / f"{SUGGESTIONS}.csv")
     write_record(found, output / f"{SUGGESTIONS}.json")

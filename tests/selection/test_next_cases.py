@@ -40,6 +40,14 @@ def test_of_two_copies_the_other_comes_last():
     assert found[-1].score == 0
 
 
+def test_only_the_least_known_compete():
+    far = [make_signs(f"far {number}", 0.1, (10.0 * number,)) for number in range(1, 5)]
+    near = [make_signs(f"near {number}", 0.8 + number / 100, (number / 100,)) for number in range(4)]
+    copies = [make_signs("copy", 0.83, (0.03,))] * 3
+    assert [own.case for own in choose([*copies, *far, *near], 2)] in (["near 3", "near 0"], ["copy", "near 0"])
+    assert {own.case for own in choose([*copies, *far, *near], 8)} - {"copy"} > {own.case for own in far}
+
+
 def test_disagreement_counts_as_much_as_uncertainty_where_all_cases_have_it():
     signs = [make_signs("a", 0.9, disagreement=0.0), make_signs("b", 0.5, disagreement=0.2)]
     signs.append(make_signs("c", 0.7, disagreement=0.1))
