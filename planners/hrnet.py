@@ -12,7 +12,7 @@ References:
     bottlenecks; a narrower second head; deep supervision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -78,6 +78,11 @@ def _list_decisions(budget: Budget, stem: Decided[int]) -> tuple[Decision, ...]:
 def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     """Kinds of networks that may be planned for a budget."""
     return ("hrnet",)
+
+
+def variants(_networks: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """Planner options of the networks that a list shows."""
+    return tuple({"stem": stem, "head": head} for stem in STEMS for head in HEADS)
 
 
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:

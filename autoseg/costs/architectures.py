@@ -318,7 +318,7 @@ ARCHITECTURES: Mapping[Architecture, ArchitectureDescription] = MappingProxyType
         ),
         "hrnet": ArchitectureDescription(
             words="HRNet",
-            relative_speed=0.6,
+            relative_speed=0.6,  # more sums and norms per convolution; 0.43 to 0.74 on one core, 2D, 8 feature maps
             list_operations=list_hrnet,
             build_small=_small_hrnet,
         ),

@@ -81,6 +81,13 @@ def test_the_head_is_a_setting():
     assert {head: branches and branches.joined_features for head, branches in joined.items()} == {"v1": 0, "v2": 64}
 
 
+def test_a_list_of_networks_shows_every_stem_and_head():
+    shown = hrnet.variants(())
+    assert len(shown) == 6
+    networks = [network_of(HEARTS, "2d", options) for options in shown]
+    assert len({str(network) for network in networks}) == 6
+
+
 def test_the_width_is_a_setting():
     network = network_of(HEARTS, "3d_fullres", {"base_features": "18", "head": "v2"})
     assert network.features == (18, 18, 36, 72, 144)
