@@ -24,9 +24,11 @@ from autoseg.stages.plan import adopt_model
 from autoseg.stages.predict import PredictionOptions, Predictor
 from tests.builders import (
     CASCADE,
+    install_networks,
     make_cascade_plan,
     make_case_fingerprint,
     make_dataset,
+    make_external_spec,
     make_fingerprint,
     make_plan,
     write_model,
@@ -223,6 +225,7 @@ def test_the_manifest_says_what_is_inside(model, tmp_path):
     assert manifest["dataset_name"] == "made"
     assert manifest["channel_names"] == ["MR"]
     assert "pretrained" not in manifest
+    assert "requires" not in manifest
     assert returned == Manifest.model_validate_json(json.dumps(manifest))
 
 
@@ -238,6 +241,18 @@ def test_the_manifest_names_published_weights_and_their_terms(tmp_path):
     assert (entry.name, entry.license, entry.trained_on) == ("efficientnet-lite0", "Apache-2.0", "ImageNet")
     assert entry.sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert again.pretrained == manifest.pretrained
+
+
+def test_the_manifest_names_what_networks_of_other_packages_need(tmp_path, monkeypatch):
+    install_networks(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    plan = make_plan({"2d": (1.0, 1.0)})
+    network = plan.configurations["2d"].network
+    spec = make_external_spec(2, input_channels=network.input_channels, output_channels=network.output_channels)
+    configuration = plan.configurations["2d"].model_copy(update={"network": spec})
+    plan = plan.model_copy(update={"configurations": {"2d": configuration}})
+    model = write_model(tmp_path / "made.autoseg", plan, {"2d": ("0",)})
+    assert export_model(model.root, tmp_path / "exported").requires == ("small-networks", "torch")
 
 
 def test_scores_of_another_choice_are_not_stated(model, tmp_path):

@@ -60,6 +60,5 @@ def _check_installed(name: str) -> None:
     missing = [module for module in MODULES[name.partition(":")[0]] if find_spec(module) is None]
     if missing:
         raise UsageError(
-            f"The network '{name}' needs {' and '.join(missing)}, which is not installed here. Install it: "
-            f"{INSTALLATION}"
+            f"The network '{name}' needs what is not installed here: {', '.join(missing)}. Install it: {INSTALLATION}"
         )

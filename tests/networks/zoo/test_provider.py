@@ -61,7 +61,7 @@ def test_settings_are_refused(libraries):
 def test_a_missing_library_is_named_with_the_command(libraries, name, missing):
     libraries.remove(missing)
     for use in (lambda: provider.declare(name, {}), lambda: provider.build(spec_of(name))):
-        with pytest.raises(UsageError, match=rf"{name}' needs {missing}, which is not installed.*\[zoo\]"):
+        with pytest.raises(UsageError, match=rf"{name}' needs what is not installed here: {missing}\. .*\[zoo\]"):
             use()
 
 
