@@ -6,12 +6,14 @@ Tested in tests/stages/test_measure.py.
 """
 
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from autoseg.costs.external import describe_external, fit_edges, patches_to_count
+from autoseg.costs.memory import DEVICES_OF_16_BITS, estimate_costs
 from autoseg.errors import PlanningError
 from autoseg.networks.providers import declare_network
 from autoseg.plugins import Planner, find_external_networks
@@ -19,6 +21,7 @@ from autoseg.records.budget import Budget, MeasuredNetwork, NetworkToMeasure
 from autoseg.records.external import CostPoint, ExternalNetwork, NetworkCosts
 from autoseg.records.files import read_record, scratch_folder, write_record
 from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.plan import Configuration, Plan
 
 logger = logging.getLogger("autoseg.plan")
 
@@ -86,15 +89,67 @@ def _wanted_dimensions(fingerprint: Fingerprint, budget: Budget) -> Iterator[Lit
 
 
 def _measure(networks: Sequence[ExternalNetwork], fingerprint: Fingerprint, budget: Budget) -> list[MeasuredNetwork]:
-    """What a process of its own finds of one network, for each number of axes."""
+    """What is found of one network, for each number of axes."""
+    return _run([_describe_request(network, fingerprint, budget) for network in networks])
+
+
+def _run(requests: Sequence[NetworkToMeasure]) -> list[MeasuredNetwork]:
+    """What a process of its own answers."""
     with scratch_folder("network") as folder:
-        requests = [folder / f"{network.dimensions}d.json" for network in networks]
-        for network, path in zip(networks, requests, strict=True):
-            write_record(_describe_request(network, fingerprint, budget), path)
-        ended = subprocess.run([*PROGRAM, *map(str, requests)], capture_output=True, text=True, check=False)
+        paths = [folder / f"{number}.json" for number in range(len(requests))]
+        for request, path in zip(requests, paths, strict=True):
+            write_record(request, path)
+        ended = subprocess.run([*PROGRAM, *map(str, paths)], capture_output=True, text=True, check=False)
         if ended.returncode != 0:
-            raise PlanningError(f"The network '{networks[0].name}' cannot be measured:\n{ended.stderr.strip()}")
-        return [read_record(MeasuredNetwork, path.with_suffix(".measured.json")) for path in requests]
+            name = requests[0].network.network_name
+            raise PlanningError(f"The network '{name}' cannot be measured:\n{ended.stderr.strip()}")
+        return [read_record(MeasuredNetwork, path.with_suffix(".measured.json")) for path in paths]
+
+
+def count_planned_networks(plan: Plan) -> Plan:
+    """Count networks again that took strides and kernels of the plan, which were not known when they were counted.
+
+    Args:
+        plan: Its budget has the networks that were counted.
+
+    Raises:
+        PlanningError: If one cannot be counted.
+    """
+    took = {known.dimensions for known in plan.budget.external_networks if known.declaration.divisors is None}
+    chosen = {
+        name: configuration
+        for name, configuration in plan.configurations.items()
+        if configuration.network.costs is not None and configuration.network.dimensions in took
+    }
+    if not chosen:
+        return plan
+    requests = [
+        NetworkToMeasure(
+            network=configuration.network,
+            patch_sizes=(configuration.patch_size,),
+            device=None,
+            timed_patch_size=configuration.patch_size,
+        )
+        for configuration in chosen.values()
+    ]
+    counted = {
+        name: _with_costs(chosen[name], measured.costs, plan)
+        for name, measured in zip(chosen, _run(requests), strict=True)
+    }
+    return plan.model_copy(update={"configurations": {**plan.configurations, **counted}})
+
+
+def _with_costs(configuration: Configuration, costs: NetworkCosts, plan: Plan) -> Configuration:
+    network = configuration.network.model_copy(update={"costs": costs})
+    estimates = estimate_costs(
+        network,
+        configuration.patch_size,
+        math.ceil(configuration.batch_size / plan.budget.devices),
+        num_labels=len(plan.labels),
+        mixed_precision=plan.budget.device in DEVICES_OF_16_BITS,
+        optimizer=configuration.training.optimizer,
+    )
+    return configuration.model_copy(update={"network": network, "estimates": estimates})
 
 
 def _describe_request(network: ExternalNetwork, fingerprint: Fingerprint, budget: Budget) -> NetworkToMeasure:

@@ -20,7 +20,7 @@ from autoseg.records.fingerprint import Fingerprint, is_photographs
 from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
-from autoseg.stages.measure import measure_networks
+from autoseg.stages.measure import count_planned_networks, measure_networks
 from autoseg.stages.plan_detection import detect_objects, refuse_impossible
 from autoseg.system import find_installed_weights
 from autoseg.text import format_sizes
@@ -68,6 +68,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     if ignored:
         what = "; ".join(ignored)
         raise PlanningError(f"The planner '{planner}' ignores {what}. Take another planner, or leave the option out.")
+    made = count_planned_networks(made)
     match target:
         case "labels":
             return made

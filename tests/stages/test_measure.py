@@ -1,5 +1,6 @@
 """Networks of other packages are measured before a planner is asked: in a process of its own."""
 
+import math
 import os
 
 import pytest
@@ -8,7 +9,7 @@ from autoseg.cli.measure_network import measure
 from autoseg.errors import PlanningError, UsageError
 from autoseg.records.budget import Budget, NetworkToMeasure, Overrides
 from autoseg.stages import measure as stage
-from autoseg.stages.measure import measure_networks
+from autoseg.stages.measure import count_planned_networks, measure_networks
 from autoseg.testing import synthetic_fingerprint
 from planners import external
 from tests.builders import install_networks, make_external_spec
@@ -52,3 +53,38 @@ def test_a_step_is_timed_where_the_plan_depends_on_it(tmp_path, monkeypatch):
     assert measured.throughput is not None
     assert (measured.throughput.architecture, measured.throughput.dimensions) == ("external", 2)
     assert measured.throughput.macs_per_second > 0
+
+
+STRIDED_NETWORK = """
+from autoseg.records.external import NetworkDeclaration
+
+def declare(name, options):
+    return NetworkDeclaration(divisors=None)
+
+def build(spec):
+    import torch
+    inputs, outputs = spec.input_channels, spec.output_channels
+    levels = [torch.nn.Conv2d(inputs, inputs, 1, bias=False) for _ in spec.strides]
+    return torch.nn.Sequential(*levels, torch.nn.Conv2d(inputs, outputs, 1, bias=False))
+"""
+
+
+def test_networks_that_take_planned_strides_are_counted_again(tmp_path, monkeypatch):
+    entries, source = "strided = strided_nets:build", STRIDED_NETWORK
+    install(tmp_path, monkeypatch, package="strided_nets", entries=entries, source=source)
+    budget = BUDGET.model_copy(update={"overrides": Overrides(options={"network": "strided"})})
+    budget = measure_networks(VOLUMES, budget, external.plan)
+    assert budget.external_networks[0].costs.parameters == 5 * 1 + 3  # counted with five levels
+    configuration = count_planned_networks(external.plan(VOLUMES, budget)).configurations["2d"]
+    levels = len(configuration.network.strides)
+    assert levels != 5
+    assert configuration.network.costs.parameters == configuration.estimates.parameters == levels * 1 + 3
+    voxels = math.prod(configuration.patch_size)
+    assert configuration.estimates.macs == voxels * (levels * 1 + 3)
+
+
+def test_networks_that_decide_for_themselves_are_not_counted_again(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch)
+    plan = external.plan(VOLUMES, measure_networks(VOLUMES, BUDGET, external.plan))
+    monkeypatch.setattr(stage, "PROGRAM", ("false",))
+    assert count_planned_networks(plan) is plan
