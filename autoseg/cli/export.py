@@ -63,7 +63,5 @@ def run(arguments: argparse.Namespace) -> int:
     if manifest.requires:
         print(f"Needs where it is used: pip install {' '.join(manifest.requires)}")
     print(f"License: {manifest.license or 'not stated; --license states one'}")
-    if manifest.requires:
-        print(f"Needs: pip install {' '.join(manifest.requires)}")
     print(f"Model: {arguments.output} ({len(manifest.files) + 1} files, {megabytes:.1f} MB)")
     return DONE
