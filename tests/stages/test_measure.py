@@ -78,6 +78,7 @@ def test_networks_that_take_planned_strides_are_counted_again(tmp_path, monkeypa
     configuration = count_planned_networks(external.plan(VOLUMES, budget)).configurations["2d"]
     levels = len(configuration.network.strides)
     assert levels != 5
+    assert configuration.network.costs is not None
     assert configuration.network.costs.parameters == configuration.estimates.parameters == levels * 1 + 3
     voxels = math.prod(configuration.patch_size)
     assert configuration.estimates.macs == voxels * (levels * 1 + 3)
