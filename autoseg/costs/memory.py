@@ -89,6 +89,19 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
     return features + output_channels * max(operation.voxels for operation in operations if operation.kind in LOGITS)
 
 
+def count_finest_features(network: NetworkSpec, patch_size: Sequence[int]) -> int:
+    """Feature maps at full resolution; of a network of another package what its largest tensor amounts to.
+
+    Args:
+        network: Any architecture.
+        patch_size: (z, y, x) or (y, x), voxels.
+    """
+    counted = [
+        each.elements for each in list_operations(network, patch_size) if each.kind == "measured" and not each.kept
+    ]
+    return max([network.features[0], *(math.ceil(elements / math.prod(patch_size)) for elements in counted)])
+
+
 def count_parameters(network: NetworkSpec) -> int:
     """Trainable numbers: weights and biases of convolutions, linear layers and heads, scales and shifts of norms."""
     smallest_patch = [math.prod(steps) for steps in zip(*network.strides, strict=True)]

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from autoseg.costs.architectures import forward_macs, list_operations
 from autoseg.costs.external import describe_external, fit_edges, level_strides, patches_to_count
-from autoseg.costs.memory import count_parameters, count_saved_elements, estimate_training_memory_bytes
+from autoseg.costs.memory import (
+    count_finest_features,
+    count_parameters,
+    count_saved_elements,
+    estimate_training_memory_bytes,
+)
 from autoseg.records.external import ExternalNetwork, NetworkDeclaration
 from tests.builders import make_costs, make_external_spec, make_network_spec
 
@@ -57,6 +62,15 @@ def test_memory_grows_with_the_patch_and_the_batch():
         for patch, batch in sizes
     ]
     assert found == sorted(set(found))
+
+
+def test_its_largest_tensor_stands_for_the_feature_maps_at_full_resolution():
+    costs = make_costs().model_copy(update={"points": make_costs().points[:1]})
+    wide = costs.points[0].model_copy(update={"largest_elements": 7500})
+    spec = make_external_spec(2, costs=costs.model_copy(update={"points": (wide,)}))
+    assert count_finest_features(spec, (40, 52)) == 8
+    assert count_finest_features(make_external_spec(2), (40, 52)) == 4  # less than a map for each of `features`
+    assert count_finest_features(make_network_spec(2, features=(5, 9)), (40, 52)) == 5
 
 
 def test_a_network_that_was_not_counted_has_no_costs():

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autoseg.costs.memory import count_finest_features
 from autoseg.errors import MemoryLimitError
 from autoseg.imaging.arrays.cropping import find_content_bounds
 from autoseg.imaging.arrays.resampling import preprocessed_grid
@@ -246,7 +247,8 @@ def _member_sizes(
     variants = mirror_variants(loaded.mirror_axes if windows.mirroring else ())
     batch = choose_window_batch(configuration.patch_size, loaded.passes.device, windows)
     depth = slab_depth(shape, configuration.patch_size, windows.overlap, windows_per_pass(batch, variants))
-    per_voxel = network.input_channels + TOP_LEVEL_TENSORS * network.features[0] + LOGIT_COPIES * num_heads
+    finest = count_finest_features(network, configuration.patch_size)
+    per_voxel = network.input_channels + TOP_LEVEL_TENSORS * finest + LOGIT_COPIES * num_heads
     # a cubic spline makes a row of all slices, a linear one of two
     held = num_heads * prepared if configuration.resampling.logits_order > 1 else max(HELD_VOXELS, 4 * plane)
     return MemberSizes(
