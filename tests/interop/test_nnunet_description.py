@@ -167,6 +167,10 @@ def test_what_nnunet_does_not_have_is_refused_by_name():
     plan = make_plan(configurations={"thin": make_configuration(network=unext, preprocessed_as="thin")})
     with pytest.raises(InteropError, match="the network of thin is unext"):
         refuse_inexpressible(plan, ["thin"])
+    points = make_network_spec(features=(4, 6, 8), head="points", coarse_level=1, skip="gate")
+    plan = make_plan(configurations={"odd": make_configuration(network=points, preprocessed_as="odd")})
+    with pytest.raises(InteropError, match=r"of odd has skip gate, and nnU-Net's have plain; .* has head points"):
+        refuse_inexpressible(plan, ["odd"])
     with pytest.raises(InteropError, match="cores and borders"):
         refuse_inexpressible(make_plan(target="border_core", border_width_mm=1.0), [])
     labels: dict[str, LabelValues] = {"background": 0, "a": (1, 3), "b": (2, 3)}

@@ -50,6 +50,7 @@ def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
     [
         UNET,
         UNET | {"architecture": "residual_unet"},
+        UNET | {"head": "points", "coarse_level": 1, "independent_heads": True},
         UNEXT,
         UNEXT | {"token_levels": 1, "full_resolution_skip": True},
         HRNET,
@@ -60,6 +61,32 @@ def faults_of(values: dict[str, Any]) -> dict[tuple[int | str, ...], str]:
 def test_consistent_networks_are_taken(values):
     spec = NetworkSpec(**values)
     assert NetworkSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_full_head_is_not_written_down():
+    written = NetworkSpec(**UNET).model_dump_json()
+    assert not any(f'"{name}"' in written for name in ("head", "coarse_level", "independent_heads"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "sentence"),
+    [
+        ({"head": "points"}, "coarse_level", "0, expected 1 to 1: a level of the decoder below full resolution"),
+        ({"head": "points", "coarse_level": 2}, "coarse_level", "2, expected 1 to 1: a level of the decoder"),
+        ({"coarse_level": 1}, "coarse_level", "1, expected 0: only a point head ends the decoder earlier"),
+        ({"independent_heads": True}, "independent_heads", "true, expected false: only a point head needs to know"),
+        (
+            {"architecture": "hrnet", "branches": HRNET["branches"], "decoder_blocks": (1, 1)}
+            | {"encoder_blocks": (1, 2, 3), "head": "points", "coarse_level": 1},
+            "head",
+            "points, expected full: only networks with a decoder of levels",
+        ),
+    ],
+)
+def test_contradictions_of_heads(changes, path, sentence):
+    faults = faults_of(UNET | changes)
+    assert list(faults) == [(path,)]
+    assert faults[path,].startswith(sentence)
 
 
 @pytest.mark.parametrize("token_levels", [0, 1, 2])

@@ -225,6 +225,15 @@ def test_a_wrong_edit_is_named_with_its_path(tmp_path, path, value, sentence):
     assert f"{path}: {sentence}" in faults_of(tmp_path, (path, value))
 
 
+def test_points_of_regions_do_not_suit_labels(tmp_path):
+    points = {"head": "points", "coarse_level": 1}
+    edits = [(f"{FULL}.network.{name}", value) for name, value in points.items()]
+    lines = faults_of(tmp_path, *edits, (f"{FULL}.network.independent_heads", True))
+    expected = "true, expected false: the activation in `encoding` is softmax"
+    assert f"{FULL}.network.independent_heads: {expected}" in lines
+    assert read_edited(tmp_path, *edits).configurations["3d_fullres"].network.coarse_level == 1
+
+
 def test_a_contradiction_is_named_where_it_shows(tmp_path):
     lines = faults_of(tmp_path, (f"{FULL}.network.features", [8, 16]))
     assert lines == [

@@ -5,7 +5,7 @@ import pytest
 
 from autoseg.errors import PlanningError
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.records.budget import Budget
+from autoseg.records.budget import Budget, Overrides
 from autoseg.records.fingerprint import LabelFacts
 from autoseg.records.plan import Plan
 from autoseg.stages.plan import make_plan
@@ -46,6 +46,12 @@ def test_cascades_are_left_out():
 def test_encoders_without_a_pyramid_are_refused():
     with pytest.raises(PlanningError, match="needs the encoder of unet or residual_unet, but the planner 'unext'"):
         make_plan(SMALL, Budget(), "unext", "mask_rcnn")
+
+
+def test_a_point_head_is_refused():
+    budget = Budget(overrides=Overrides(options={"head": "points"}))
+    with pytest.raises(PlanningError, match=r"has heads of its own\. Leave --planner-option head=points out"):
+        make_plan(SMALL, budget, "unet", "mask_rcnn")
 
 
 @pytest.mark.parametrize(
