@@ -70,7 +70,7 @@ def count_feature_map_elements(network: NetworkSpec, patch_size: Sequence[int], 
     """nnU-Net's stand-in for training memory: elements of all convolution outputs, batch 1.
 
     Every convolution, transposed convolution and linear layer counts, each shortcut of a residual block that is more
-    than the identity once, and the finest segmentation head; deeper heads, normalisation and activations do not. Of a
+    than the identity once, and the largest segmentation head; other heads, normalisation and activations do not. Of a
     network of another package everything counts that it keeps for the backward pass.
 
     Args:
