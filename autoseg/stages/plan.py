@@ -21,7 +21,7 @@ from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.sides import AXIS_LETTERS, Pairs, find_side_swap, left_right_axes, read_axes
 from autoseg.records.workspace import Workspace
 from autoseg.stages.measure import count_planned_networks, measure_networks
-from autoseg.stages.plan_detection import detect_objects, refuse_impossible
+from autoseg.stages.plan_detection import detect_objects, refuse_impossible, without_detection
 from autoseg.system import find_installed_weights
 from autoseg.text import format_sizes
 
@@ -58,6 +58,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     check_asked_pairs(fingerprint, budget.overrides.side_pairs)
     if target == "mask_rcnn":
         refuse_impossible(fingerprint)
+    like, budget = budget.like, without_detection(budget, target)
     budget = add_installed_weights(fingerprint, budget, planner)
     encoded = encode_target(fingerprint, target)
     budget = measure_networks(encoded, budget, find_planner(planner))
@@ -75,7 +76,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
         case "border_core":
             return _with_borders(made, fingerprint)
         case "mask_rcnn":
-            return detect_objects(made, fingerprint)
+            return detect_objects(made, fingerprint, like)
 
 
 def check_asked_pairs(fingerprint: Fingerprint, pairs: Pairs | None) -> None:

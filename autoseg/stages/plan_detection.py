@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from autoseg.costs.memory import DEVICES_OF_16_BITS, estimate_costs
 from autoseg.errors import PlanningError
+from autoseg.records.budget import AdoptedModel, Budget
 from autoseg.records.detection import Anchor, DetectionSpec
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import DETECTING, NetworkSpec
-from autoseg.records.plan import Configuration, Decision, Plan, TrainingSpec
+from autoseg.records.plan import Configuration, Decision, Plan, Target, TrainingSpec
 from autoseg.stages.plan_anchors import AnchorChoice, choose_anchors, measured_sizes
 
 FINEST_LEVEL = 1
@@ -66,12 +67,34 @@ def refuse_impossible(fingerprint: Fingerprint) -> None:
         )
 
 
-def detect_objects(plan: Plan, fingerprint: Fingerprint) -> Plan:
+def without_detection(budget: Budget, target: Target) -> Budget:
+    """The budget as planners know it: networks of a model that is adopted without what is added here.
+
+    Raises:
+        PlanningError: If the model's networks find objects, and those that are planned do not.
+    """
+    like = budget.like
+    if like is None or all(each.network.detection is None for each in like.configurations.values()):
+        return budget
+    if target != "mask_rcnn":
+        raise PlanningError(
+            f"--like {like.model}: its networks find objects one by one. Plan with --target mask-rcnn, or "
+            "without --like."
+        )
+    configurations = {
+        name: each.model_copy(update={"network": each.network.model_copy(update={"detection": None})})
+        for name, each in like.configurations.items()
+    }
+    return budget.model_copy(update={"like": like.model_copy(update={"configurations": configurations})})
+
+
+def detect_objects(plan: Plan, fingerprint: Fingerprint, like: AdoptedModel | None = None) -> Plan:
     """Give each configuration a feature pyramid; cascades, which need label maps as input, are left out.
 
     Args:
         plan: Valid plan for label maps.
         fingerprint: Facts about the data.
+        like: Model whose anchors are taken; None: they follow from the data.
 
     Raises:
         PlanningError: If no configuration can have one, or a point head was asked for.
@@ -86,7 +109,7 @@ def detect_objects(plan: Plan, fingerprint: Fingerprint) -> Plan:
             "another one with --planner, such as unet."
         )
     _refuse_decoder_settings(plan)
-    choices = {name: _choose(plan, name, fingerprint) for name in kept}
+    choices = {name: _adopt(name, like) or _choose(plan, name, fingerprint) for name in kept}
     configurations = {name: _with_pyramid(kept[name], choice, plan, fingerprint) for name, choice in choices.items()}
     decisions = (
         Decision(what="target", value="mask_rcnn", reason=REASON),
@@ -97,6 +120,16 @@ def detect_objects(plan: Plan, fingerprint: Fingerprint) -> Plan:
     )
     changes = {"target": "mask_rcnn", "configurations": configurations, "decisions": (*decisions, *plan.decisions)}
     return plan.model_copy(update=changes)
+
+
+def _adopt(name: str, like: AdoptedModel | None) -> AnchorChoice | None:
+    """Levels and anchors of a model that is adopted, if it has any."""
+    if like is None or name not in like.configurations:
+        return None
+    detection = like.configurations[name].network.detection
+    if detection is None:
+        return None
+    return AnchorChoice(detection.levels, detection.anchors, f"As in {like.model}, so that its weights fit.")
 
 
 def _choose(plan: Plan, name: str, fingerprint: Fingerprint) -> AnchorChoice:

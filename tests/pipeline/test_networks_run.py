@@ -25,6 +25,7 @@ FAMILIES = {
     "points-3d": ("resenc-m", "3d_fullres", ("--planner-option", "head=points")),
     "hrnet-2d": ("hrnet", "2d", ("--planner-option", "stem=2", "--planner-option", "base_features=4")),
     "hrnet-3d": ("hrnet", "3d_fullres", ("--planner-option", "head=v1", "--planner-option", "base_features=4")),
+    "mask-rcnn": ("unet", "3d_fullres", ("--target", "mask-rcnn", "--planner-option", "base_features=4")),
 }
 """Planner, configuration and settings by name."""
 

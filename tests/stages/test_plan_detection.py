@@ -8,7 +8,7 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.budget import Budget, Overrides
 from autoseg.records.fingerprint import LabelFacts
 from autoseg.records.plan import Plan
-from autoseg.stages.plan import make_plan
+from autoseg.stages.plan import adopt_model, make_plan
 from autoseg.testing import synthetic_fingerprint
 
 SMALL = synthetic_fingerprint([(3.0, 1.0, 1.0)] * 3, [(12, 80, 96)] * 3)
@@ -82,3 +82,19 @@ def test_anchors_are_planned_from_the_sizes_in_the_fingerprint():
         assert np.abs(ratios - 1).max(axis=1).min() < 0.15
     unmeasured = {decision.what: decision for decision in make_plan(SMALL, Budget(), "unet", "mask_rcnn").decisions}
     assert "the sizes of 0 objects" in unmeasured["2d.anchors"].reason
+
+
+def test_a_model_that_is_adopted_brings_its_anchors():
+    model = make_plan(SMALL, Budget(), "unet", "mask_rcnn")
+    network = model.configurations["2d"].network
+    assert network.detection is not None
+    other = ((7.0, 9.0),) * len(network.detection.anchors[0])
+    detection = network.detection.model_copy(update={"anchors": (other,) * len(network.detection.levels)})
+    edited = model.configurations["2d"].model_copy(
+        update={"network": network.model_copy(update={"detection": detection})}
+    )
+    like = adopt_model(model.model_copy(update={"configurations": {"2d": edited}}), "cells.zip")
+    plan = make_plan(SMALL, Budget(like=like, configurations=("2d",)), "unet", "mask_rcnn")
+    assert plan.configurations["2d"].network == edited.network
+    with pytest.raises(PlanningError, match=r"--like cells\.zip: its networks find objects one by one"):
+        make_plan(SMALL, Budget(like=like, configurations=("2d",)), "unet")
