@@ -37,8 +37,8 @@ class LabelFacts(Record):
     components: int
     """Connected components, full connectivity (26 neighbours in 3D, 8 in 2D)."""
     instance_sizes: tuple[tuple[int, int, int], ...] = Field(default=(), exclude_if=lambda value: not value)
-    """Edges (z, y, x) of the boxes around components, voxels of the case, ascending by volume; of many components some
-    of all sizes. Empty in older files, and for an absent label."""
+    """Edges (z, y, x) of the boxes around components, or around objects that have numbers, voxels of the case,
+    ascending by volume; of many some of all sizes. Empty in older files, and for an absent label."""
 
 
 class CaseFingerprint(Record):

@@ -14,7 +14,14 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
-from autoseg.imaging.datasets.cases import CaseVolume, content_hash, files_state, read_case, work_on_cases
+from autoseg.imaging.datasets.cases import (
+    CaseVolume,
+    content_hash,
+    files_state,
+    read_case,
+    read_instance_numbers,
+    work_on_cases,
+)
 from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
 from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.progress import Progress, no_progress
@@ -113,28 +120,50 @@ def _measure_case(
         cropped_shape=(stop[0] - start[0], stop[1] - start[1], stop[2] - start[2]),
         spacing=volume.grid.spacing,
         channel_ranges=tuple((float(channel.min()), float(channel.max())) for channel in volume.image),
-        labels=_label_facts(volume.labels, description.encoding, voxel_mm3(volume.grid)),
+        labels=_label_facts(
+            volume.labels,
+            description.encoding,
+            voxel_mm3(volume.grid),
+            read_instance_numbers(dataset_folder, files, volume),
+        ),
         content_hash=content_hash(dataset_folder, files),
         files_state=state,
     )
     return fingerprint, _foreground_intensities(volume, volume.labels, bounds, description.encoding)
 
 
-def _label_facts(labels: NDArray[np.int16], encoding: LabelEncoding, volume_mm3: float) -> dict[str, LabelFacts]:
-    """Facts by name of label or region, with the volume of a voxel; an absent label has 0 voxels."""
+def _label_facts(
+    labels: NDArray[np.int16], encoding: LabelEncoding, volume_mm3: float, numbers: NDArray[np.integer] | None
+) -> dict[str, LabelFacts]:
+    """Facts by name of label or region; an absent label has 0 voxels.
+
+    Args:
+        labels: Label indices (Z, Y, X).
+        encoding: Labels or regions.
+        volume_mm3: Volume of a voxel.
+        numbers: Number of each voxel's object (Z, Y, X); None: objects are components.
+    """
     boxes = label_boxes(labels, encoding)
     facts = {}
     for _, head in foreground_heads(encoding):
-        mask, _ = head_mask(labels, head, boxes)
+        mask, start = head_mask(labels, head, boxes)
         voxels = int(np.count_nonzero(mask))
         numbered = label_components(mask) if voxels else np.zeros((0, 0, 0), dtype=np.int32)
         facts[head.name] = LabelFacts(
             voxels=voxels,
             volume_mm3=voxels * volume_mm3,
             components=int(numbered.max(initial=0)),
-            instance_sizes=_instance_sizes(numbered),
+            instance_sizes=_instance_sizes(numbered if numbers is None else _number_objects(mask, start, numbers)),
         )
     return facts
+
+
+def _number_objects(mask: NDArray[np.bool_], start: Triple, numbers: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Numbers 1 to n of the objects within a mask that begins at `start`; 0 elsewhere."""
+    z, y, x = (slice(first, first + size) for first, size in zip(start, mask.shape, strict=True))
+    inside = np.where(mask, numbers[z, y, x], 0)
+    found = np.unique(inside[inside > 0])
+    return np.where(inside > 0, np.searchsorted(found, inside) + 1, 0)
 
 
 def _instance_sizes(numbered: NDArray[np.integer]) -> tuple[Triple, ...]:

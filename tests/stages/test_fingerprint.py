@@ -190,3 +190,18 @@ def test_sizes_of_components(tmp_path):
     found = [facts["near"].instance_sizes.count((1, height, 2)) for height in (1, 2, 3)]
     assert max(found) - min(found) <= 1
     assert sum(found) == 20
+
+
+def test_sizes_of_objects_with_numbers(tmp_path):
+    image, labels = np.ones((4, 12, 20), np.float32), np.zeros((4, 12, 20), np.uint8)
+    labels[1:3, 2:8, 3:18] = 1
+    write_case(tmp_path, "a", image, labels)
+    numbers = np.zeros(labels.shape, np.uint32)
+    numbers[1:3, 2:8, :10], numbers[1:3, 2:8, 10:] = 70_000, 12  # they touch, and reach beyond the label
+    write_case(tmp_path, "a_instances", image, numbers)
+    description = description_of(tmp_path, ["a"])
+    files = description.cases[0].model_copy(update={"instances": "labels/a_instances.nii.gz"})
+    description = description.model_copy(update={"cases": (files,)})
+    facts = extract_fingerprint(description, tmp_path).cases[0].labels["near"]
+    assert facts.components == 1
+    assert facts.instance_sizes == ((2, 6, 7), (2, 6, 8))
