@@ -11,7 +11,7 @@ References:
     than published.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -103,6 +103,11 @@ def architectures(_budget: Budget) -> tuple[Architecture, ...]:
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
     """What is tried where trials decide; see `planners.candidates`."""
     return list_candidates({name: None}, plan, WIDTHS, trial_seconds)
+
+
+def variants(_networks: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """Settings of the networks that `autoseg networks` lists: all sizes with both kernels."""
+    return tuple({"size": size, "kernel": kernel} for size in SIZES for kernel in KERNELS)
 
 
 def _read_size(options: Mapping[str, str]) -> str:

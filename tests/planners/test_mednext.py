@@ -3,7 +3,7 @@
 import pytest
 
 from autoseg.errors import PlanningError
-from autoseg.plugins import find_planner
+from autoseg.plugins import find_planner, find_variants
 from autoseg.records.budget import Budget, Overrides
 from autoseg.testing import planner_violations, synthetic_fingerprint
 from planners import mednext, unet
@@ -34,6 +34,12 @@ def test_it_keeps_the_promises_of_planners():
 
 def test_it_is_an_entry_point():
     assert find_planner("mednext")(SLICES, Budget()).planner == "mednext"
+
+
+def test_every_size_is_listed_with_both_kernels():
+    listed = find_variants(mednext.plan, ())
+    assert len(listed) == 8
+    assert {network_of(dict(options)).expansions for options in listed} == {each.expansions for each in SIZES.values()}
 
 
 def test_published_form_where_slices_are_far_apart():
