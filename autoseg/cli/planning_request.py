@@ -201,6 +201,13 @@ TARGETS: Final[Mapping[str | None, Target]] = MappingProxyType(
 """Words of --target, and what the plan calls them."""
 
 
+def _choose_target(asked: str | None, model: Plan | None) -> Target:
+    """What was asked for; else objects one by one where the networks of --like find them."""
+    if asked is None and model is not None and model.target == "mask_rcnn":
+        return model.target
+    return TARGETS[asked]
+
+
 def _read_side_pairs(pairs: Sequence[tuple[str, str] | None] | None) -> tuple[tuple[str, str], ...] | None:
     """The pairs that were asked for, none of them for the word `none`; None: not asked for.
 
@@ -225,7 +232,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         )
     return PlanningOptions(
         planner=arguments.planner or (DEFAULT_PLANNER if model is None or model.planner == IMPORTED else model.planner),
-        target=TARGETS[arguments.target],
+        target=_choose_target(arguments.target, model),
         orientation=asked or ("canonical" if model is None else model.orientation),
         channel_names=arguments.channels,
         labels=arguments.label_names,
