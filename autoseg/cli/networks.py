@@ -96,11 +96,11 @@ def make_table(found: NetworkTable) -> Table:
 
     table = Table(title="Networks" + (f", measured on {escape(found.device)}" if found.device else ""))
     table.add_column("planner", overflow="fold")
-    for column in ("patch", "parameters (million)", "MACs (billion)", "training memory"):
+    for column in ("patch", "parameters", "MACs", "memory"):
         table.add_column(column, justify="right")
     if found.device:
         table.add_column("step", justify="right")
-        table.add_column("prediction", justify="right")
+        table.add_column("window", justify="right")
     for row in found.rows:
         table.add_row(*map(escape, _describe_row(row, is_measured=bool(found.device))))
     return table
@@ -113,8 +113,8 @@ def _describe_row(row: NetworkRow, *, is_measured: bool) -> list[str]:
     cells = [
         " ".join((row.planner, *map("=".join, row.options.items()))),
         format_sizes(row.patch_size),
-        f"{row.parameters / 1e6:.2f}",
-        f"{row.macs / 1e9:.2f}",
+        f"{row.parameters / 1e6:.2f} M",
+        f"{row.macs / 1e9:.2f} G",
         memory,
     ]
     times = (row.step_seconds, row.prediction_seconds) if is_measured else ()
@@ -123,7 +123,8 @@ def _describe_row(row: NetworkRow, *, is_measured: bool) -> list[str]:
 
 def _describe_rest(found: NetworkTable) -> str:
     lines = [
-        f"MACs: of one patch; memory and step: of a batch of {found.rows[0].batch_size}; prediction: of one window."
+        "Parameters in millions, multiply-accumulates (MACs) of one patch in billions. Memory and step: of a training "
+        f"with a batch of {found.rows[0].batch_size}. Window: prediction of one patch."
     ]
     for planner in dict.fromkeys(name.partition(" ")[0] for name in found.refused):
         names = [name for name in found.refused if name.partition(" ")[0] == planner]
