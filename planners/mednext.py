@@ -100,11 +100,6 @@ def architectures(_budget: Budget) -> tuple[Architecture, ...]:
     return ("mednext",)
 
 
-def variants(_networks: Sequence[str]) -> tuple[dict[str, str], ...]:
-    """Planner options of the networks that a list shows: each published size."""
-    return tuple({"size": size} for size in SIZES)
-
-
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
     """What is tried where trials decide; see `planners.candidates`."""
     return list_candidates({name: None}, plan, WIDTHS, trial_seconds)
