@@ -26,7 +26,8 @@ from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Decision, Plan
-from planners.configuration import ConfigurationPlanner, PlanningContext
+from planners.configuration import ConfigurationPlanner
+from planners.context import PlanningContext
 from planners.preset import Preset
 from planners.rules import Decided, as_decision
 from planners.rules.configurations import (

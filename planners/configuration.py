@@ -10,20 +10,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.costs.memory import (
     DEVICES_OF_16_BITS,
     count_feature_map_elements,
-    estimate_costs,
     estimate_training_memory_bytes,
 )
-from autoseg.records.budget import AdoptedConfiguration, Budget
-from autoseg.records.case import Spacing, Triple
-from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Decision, Estimates, GrowingPatch, TrainingSpec
-from planners.preset import Preset
+from autoseg.records.budget import AdoptedConfiguration
+from autoseg.records.network import NetworkSpec, ResamplingSpec
+from autoseg.records.plan import Configuration, Decision
+from autoseg.records.training import GrowingPatch, TrainingSpec
+from planners.context import PlanningContext
 from planners.rules import Decided, as_decision
 from planners.rules.devices import check_asked_batch, largest_share, scale_rate, spread_batch, timed_batch
 from planners.rules.growth import choose_growth
@@ -62,33 +61,6 @@ from planners.rules.speed import (
 from planners.rules.topology import Topology, adopt_topology, describe_levels
 
 NO_NEIGHBORS = Decided(0, "Every slice is segmented on its own.")
-
-
-@dataclass(frozen=True)
-class PlanningContext:
-    """What all configurations of a plan share; axes follow the transpose."""
-
-    preset: Preset
-    fingerprint: Fingerprint
-    budget: Budget
-    memory_gigabytes: float
-    spacing: Spacing
-    median_shape: tuple[float, float, float]
-    transpose: Triple
-    normalization: tuple[NormalizationSpec, ...]
-
-    def estimate_costs(
-        self, network: NetworkSpec, patch_size: Sequence[int], batch_size: int, optimizer: str
-    ) -> Estimates:
-        """Memory, parameters and multiply-accumulates of a network on this data and device."""
-        return estimate_costs(
-            network,
-            patch_size,
-            batch_size,
-            num_labels=len(self.fingerprint.labels),
-            mixed_precision=self.budget.device in DEVICES_OF_16_BITS,
-            optimizer=optimizer,
-        )
 
 
 @dataclass(frozen=True)
@@ -133,21 +105,7 @@ class ConfigurationPlanner:
         if self.adopted is not None and budget.like is not None:
             levels, base_features = (replace_reason(part, budget.like.model) for part in (levels, base_features))
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
-        sides = find_sides(self.dimensions, context.fingerprint, budget, context.transpose)
-        sampling = choose_case_sampling(context.fingerprint, budget)
-        weights, head = (context.preset.initial_weights, context.preset.head) if self.adopted is None else (None, None)
-        full = TrainingSpec(
-            mirror_axes=mirror_axes.value,
-            sides=sides,
-            case_sampling="uniform" if sampling is None else sampling.value,
-            contrasts=budget.overrides.contrasts or "usual",
-            regularizer=budget.overrides.regularizer or "none",
-            batch_dice=batch_dice.value,
-            initial_weights=None if weights is None else weights.value,
-            encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,
-        )
-        if self.adopted is None:
-            full = full.model_copy(update=dict(context.preset.full_training))
+        full = self._plan_training(network, mirror_axes.value, batch_dice=batch_dice.value)
         timed, min_steps = timed_batch(budget, batch_size.value), context.preset.min_steps
         schedule = choose_schedule(full, budget, network, topology.patch_size, timed, min_steps)
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
@@ -176,23 +134,38 @@ class ConfigurationPlanner:
             neighbor_slices=self.neighbor_slices.value,
         )
         epochs = f"{training.optimizer}, {training.epochs} epochs of {training.steps_per_epoch} steps"
-        decisions = (
-            as_decision(f"{self.name}.spacing", self.spacing),
-            as_decision(f"{self.name}.patch_size", Decided(topology.patch_size, patch.reason)),
-            as_decision(f"{self.name}.batch_size", total),
-            as_decision(f"{self.name}.levels", levels),
-            as_decision(f"{self.name}.base_features", base_features),
-            as_decision(f"{self.name}.schedule", Decided(epochs, schedule.reason)),
-            *self._list_neighbor_decisions(),
-            *self._list_asked_decisions(),
-            *self._list_rate_decisions(rate),
-            *self._list_growth_decisions(growth),
-            as_decision(f"{self.name}.batch_dice", batch_dice),
-            as_decision(f"{self.name}.mirror_axes", mirror_axes),
-            *(() if head is None else (as_decision(f"{self.name}.head", head),)),
-            *(() if weights is None else (as_decision(f"{self.name}.initial_weights", weights),)),
+        decisions = {
+            "spacing": self.spacing,
+            "patch_size": Decided(topology.patch_size, patch.reason),
+            "batch_size": total,
+            "levels": levels,
+            "base_features": base_features,
+            "schedule": Decided(epochs, schedule.reason),
+            **self._list_asked(),
+            **({} if budget.devices == 1 else {"learning_rate": Decided(rate.value.learning_rate, rate.reason)}),
+            **self._list_growth(growth),
+            "batch_dice": batch_dice,
+            "mirror_axes": mirror_axes,
+            **self._list_of_preset(),
+        }
+        return configuration, tuple(as_decision(f"{self.name}.{what}", decided) for what, decided in decisions.items())
+
+    def _plan_training(self, network: NetworkSpec, mirror_axes: tuple[int, ...], *, batch_dice: bool) -> TrainingSpec:
+        """The full schedule, before the time is looked at."""
+        context, budget = self.context, self.context.budget
+        sampling = choose_case_sampling(context.fingerprint, budget)
+        weights = context.preset.initial_weights if self.adopted is None else None
+        full = TrainingSpec(
+            mirror_axes=mirror_axes,
+            sides=find_sides(self.dimensions, context.fingerprint, budget, context.transpose),
+            case_sampling="uniform" if sampling is None else sampling.value,
+            contrasts=budget.overrides.contrasts or "usual",
+            regularizer=budget.overrides.regularizer or "none",
+            batch_dice=batch_dice,
+            initial_weights=None if weights is None else weights.value,
+            encoder_rate=ARCHITECTURES[network.architecture].encoder_rate,
         )
-        return configuration, decisions
+        return full if self.adopted is not None else full.model_copy(update=dict(context.preset.full_training))
 
     def _spread(
         self, batch_size: Decided[int], patch_size: Sequence[int], training: TrainingSpec
@@ -206,34 +179,25 @@ class ConfigurationPlanner:
         total = spread_batch(batch_size, devices, by_data)
         return total, scale_rate(training, total.value, batch_size.value)
 
-    def _list_rate_decisions(self, rate: Decided[TrainingSpec]) -> tuple[Decision, ...]:
-        """The learning rate is a decision of its own only where several devices train together."""
-        if self.context.budget.devices == 1:
-            return ()
-        return (as_decision(f"{self.name}.learning_rate", Decided(rate.value.learning_rate, rate.reason)),)
-
-    def _list_neighbor_decisions(self) -> tuple[Decision, ...]:
-        """Neighbouring slices are a decision only where there are some."""
-        if not self.neighbor_slices.value:
-            return ()
-        return (as_decision(f"{self.name}.neighbor_slices", self.neighbor_slices),)
-
-    def _list_asked_decisions(self) -> tuple[Decision, ...]:
-        """Contrasts and regulariser are decisions only where they were asked for."""
+    def _list_asked(self) -> dict[str, Decided[Any]]:
+        """What is a decision only where it was asked for, or is not nothing."""
         overrides = self.context.budget.overrides
         asked = {"contrasts": overrides.contrasts, "regularizer": overrides.regularizer}
-        return tuple(
-            as_decision(f"{self.name}.{what}", Decided(value, "Requested."))
-            for what, value in asked.items()
-            if value is not None
-        )
+        neighbors = {"neighbor_slices": self.neighbor_slices} if self.neighbor_slices.value else {}
+        requested = {what: Decided(value, "Requested.") for what, value in asked.items() if value is not None}
+        return {**neighbors, **requested}
 
-    def _list_growth_decisions(self, growth: Decided[tuple[GrowingPatch, ...]]) -> tuple[Decision, ...]:
+    def _list_growth(self, growth: Decided[tuple[GrowingPatch, ...]]) -> dict[str, Decided[Any]]:
         """Growing patches are a decision of its own only where there are some, or somebody wanted none."""
         if self.context.budget.overrides.progressive is None and not growth.value:
-            return ()
-        sizes = tuple(growing.patch_size for growing in growth.value)
-        return (as_decision(f"{self.name}.growing_patches", Decided(sizes, growth.reason)),)
+            return {}
+        return {"growing_patches": Decided(tuple(growing.patch_size for growing in growth.value), growth.reason)}
+
+    def _list_of_preset(self) -> dict[str, Decided[Any]]:
+        """Head and weights that the planner starts from, where it has some; an adopted network brings its own."""
+        preset = self.context.preset
+        found = {"head": preset.head, "initial_weights": preset.initial_weights} if self.adopted is None else {}
+        return {what: decided for what, decided in found.items() if decided is not None}
 
     @cached_property
     def patch(self) -> Decided[Topology]:

@@ -12,7 +12,8 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import LabelValues
 from autoseg.records.files import write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
+from autoseg.records.plan import Configuration, Estimates, Plan, model_hash
+from autoseg.records.training import TrainingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.training.folds.checkpointing import save_weights
 

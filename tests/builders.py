@@ -22,7 +22,8 @@ from autoseg.records.external import CostPoint, NetworkCosts
 from autoseg.records.files import write_record
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Estimates, Plan, TrainingSpec, model_hash
+from autoseg.records.plan import Configuration, Estimates, Plan, model_hash
+from autoseg.records.training import TrainingSpec
 from autoseg.records.trials import Candidate as TriedCandidate
 from autoseg.records.trials import CurvePoint, Trial, TrialRound, Trials
 from autoseg.records.workspace import Workspace

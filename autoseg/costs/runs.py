@@ -8,7 +8,8 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
-from autoseg.records.plan import Configuration, Plan, TrainingSpec
+from autoseg.records.plan import Configuration, Plan
+from autoseg.records.training import TrainingSpec
 
 RESERVED_FRACTION = 0.2
 """Part of a fold's time that planners keep for start-up and the final validation of whole volumes."""

@@ -27,7 +27,8 @@ from autoseg.interop.nnunet_files import (
 from autoseg.interop.nnunet_network import describe_network
 from autoseg.records.dataset import LabelEncoding, OrientationName
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Estimates, TrainingSpec
+from autoseg.records.plan import Configuration, Estimates
+from autoseg.records.training import TrainingSpec
 
 Scheme = Literal["zscore", "ct", "rescale_0_1", "rgb_0_1", "none"]
 

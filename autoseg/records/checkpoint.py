@@ -11,7 +11,8 @@ from pydantic import Field, PositiveFloat
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
 from autoseg.records.network import Sizes
-from autoseg.records.plan import TrainingSpec, hash_of
+from autoseg.records.plan import hash_of
+from autoseg.records.training import TrainingSpec
 
 ForegroundFound = Literal["some", "none"]
 """Foreground that was predicted where patches have some."""

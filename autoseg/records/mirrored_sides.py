@@ -1,8 +1,8 @@
 """The sides that a training swaps, of those that its plan knows."""
 
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import TrainingSpec
 from autoseg.records.sides import Sides, SideSwap, find_side_swap
+from autoseg.records.training import TrainingSpec
 
 
 def mirrored_sides(training: TrainingSpec) -> Sides | None:

@@ -13,7 +13,8 @@ from autoseg.records.budget import AdoptedModel, Budget
 from autoseg.records.detection import Anchor, DetectionSpec
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import DETECTING, NetworkSpec
-from autoseg.records.plan import Configuration, Decision, Plan, Target, TrainingSpec
+from autoseg.records.plan import Configuration, Decision, Plan, Target
+from autoseg.records.training import TrainingSpec
 from autoseg.stages.plan_anchors import AnchorChoice, choose_anchors, measured_sizes
 
 FINEST_LEVEL = 1

@@ -32,7 +32,8 @@ from autoseg.networks.threads import choose_threads
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
-from autoseg.records.plan import Configuration, Estimates, TrainingSpec, count_slices
+from autoseg.records.plan import Configuration, Estimates, count_slices
+from autoseg.records.training import TrainingSpec
 from autoseg.training.data.augmentation.parameters import choose_rules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers

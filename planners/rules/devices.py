@@ -17,7 +17,7 @@ import math
 
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
-from autoseg.records.plan import TrainingSpec
+from autoseg.records.training import TrainingSpec
 from planners.rules import Decided
 
 

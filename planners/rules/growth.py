@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 
 from autoseg.records.budget import Budget
 from autoseg.records.network import NetworkSpec
-from autoseg.records.plan import GrowingPatch
+from autoseg.records.training import GrowingPatch
 from planners.rules import Decided
 from planners.rules.schedule import time_per_fold
 from planners.rules.speed import WANTED_STEPS

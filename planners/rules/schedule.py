@@ -34,8 +34,8 @@ from autoseg.records.budget import Budget
 from autoseg.records.case import Triple
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import NetworkSpec
-from autoseg.records.plan import TrainingSpec
 from autoseg.records.sides import left_right_axes, read_axes
+from autoseg.records.training import TrainingSpec
 from planners.rules import Decided
 from planners.rules.sides import describe_names, find_sides, find_unpaired
 from planners.rules.speed import MIN_STEPS, is_measured, step_seconds

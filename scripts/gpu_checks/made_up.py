@@ -12,7 +12,8 @@ import torch
 from autoseg.networks.devices import use_precision
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Estimates, TrainingSpec
+from autoseg.records.plan import Configuration, Estimates
+from autoseg.records.training import TrainingSpec
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import TrainingCase, build_loader

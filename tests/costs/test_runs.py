@@ -3,7 +3,7 @@
 import pytest
 
 from autoseg.costs.runs import relative_cost, run_costs
-from autoseg.records.plan import GrowingPatch, TrainingSpec
+from autoseg.records.training import GrowingPatch, TrainingSpec
 from tests.builders import make_case_fingerprint, make_configuration, make_fingerprint, make_plan
 
 

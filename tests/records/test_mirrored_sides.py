@@ -2,8 +2,8 @@ import pytest
 
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.mirrored_sides import find_training_swap, mirrored_sides
-from autoseg.records.plan import TrainingSpec
 from autoseg.records.sides import Sides
+from autoseg.records.training import TrainingSpec
 
 SIDES = Sides(axis=1, pairs=(("left", "right"),))
 ENCODING = make_encoding({"background": 0, "left": 1, "right": 2})

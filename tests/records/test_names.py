@@ -13,8 +13,9 @@ from autoseg.records.files import Record, read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import Manifest
 from autoseg.records.names import is_file_name
-from autoseg.records.plan import Plan, Split, Splits, TrainingSpec
+from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.selection import EnsembleOrigin, Selection
+from autoseg.records.training import TrainingSpec
 from tests.builders import make_case_fingerprint, make_dataset, make_fingerprint, make_plan
 
 ESCAPES = ("../../victim", "/tmp/victim", "a/b", "..", ".", "", "a/", "a\0b")

@@ -12,7 +12,8 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.budget import Budget, Overrides, Throughput
 from autoseg.records.files import read_record, write_record
 from autoseg.records.network import NetworkSpec, NormalizationSpec, ResamplingSpec
-from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, TrainingSpec, is_model_of, model_hash
+from autoseg.records.plan import Configuration, Decision, Estimates, Plan, Split, is_model_of, model_hash
+from autoseg.records.training import TrainingSpec
 
 FULL = "configurations.3d_fullres"
 CASCADE = "configurations.3d_cascade_fullres"

@@ -11,7 +11,7 @@ from autoseg.records.dataset import Fault, LabelValues
 from autoseg.records.files import write_record, write_text
 from autoseg.records.fingerprint import IntensityStatistics, LabelFacts
 from autoseg.records.network import NormalizationSpec
-from autoseg.records.plan import Decision, Estimates, TrainingSpec
+from autoseg.records.plan import Decision, Estimates
 from autoseg.records.selection import (
     Candidate,
     KeepLargestComponent,
@@ -20,6 +20,7 @@ from autoseg.records.selection import (
     RefinementScores,
     Selection,
 )
+from autoseg.records.training import TrainingSpec
 from autoseg.records.workspace import Workspace
 from tests import builders
 from tests.builders import (

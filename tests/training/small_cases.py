@@ -8,7 +8,8 @@ import numpy as np
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.records.network import NormalizationSpec
-from autoseg.records.plan import Configuration, TrainingSpec
+from autoseg.records.plan import Configuration
+from autoseg.records.training import TrainingSpec
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import TRAINING_STREAM, VALIDATION_STREAM, BatchStream
 from autoseg.training.data.loading import build_loader, training_cases

@@ -6,7 +6,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.records.plan import GrowingPatch
+from autoseg.records.training import GrowingPatch
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 
 

@@ -9,7 +9,7 @@ is the batch's number, so a resumed training takes the same patches; where a clo
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from autoseg.records.plan import GrowingPatch, TrainingSpec
+from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.training.data.batch import Batch
 
 

@@ -14,7 +14,8 @@ from autoseg.networks.weight_files import is_same_training, read_inner_record, r
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.mirrored_sides import mirrored_sides
-from autoseg.records.plan import TrainingSpec, is_model_of
+from autoseg.records.plan import is_model_of
+from autoseg.records.training import TrainingSpec
 from autoseg.records.workspace import EVALUATION_NAME
 from autoseg.training.folds.fold import Fold
 from autoseg.training.options import TrainingOptions

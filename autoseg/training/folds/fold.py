@@ -16,7 +16,8 @@ from autoseg.networks.device_types import device_type
 from autoseg.networks.threads import ThreadChoice, choose_threads, own_threads
 from autoseg.records.checkpoint import hash_of_cases
 from autoseg.records.dataset import DatasetDescription
-from autoseg.records.plan import Configuration, GrowingPatch, Plan, Split, TrainingSpec, model_hash
+from autoseg.records.plan import Configuration, Plan, Split, model_hash
+from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.system import ThreadOption, measure_total_memory
 from autoseg.text import format_sizes

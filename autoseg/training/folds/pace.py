@@ -16,8 +16,8 @@ from autoseg.core_load import MIN_LOAD
 from autoseg.costs.runs import RESERVED_FRACTION
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.files import read_record
-from autoseg.records.plan import TrainingSpec
 from autoseg.records.provenance import Provenance
+from autoseg.records.training import TrainingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.text import format_command
 from autoseg.training.folds.fold import Fold

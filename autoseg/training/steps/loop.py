@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autoseg.errors import TrainingError
 from autoseg.networks.detection.mask_rcnn import MaskRCNN
 from autoseg.networks.device_types import Event, device_type
-from autoseg.records.plan import GrowingPatch
+from autoseg.records.training import GrowingPatch
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.device_feed import DeviceBatch, DeviceFeed
 from autoseg.training.losses.objects import ObjectLoss

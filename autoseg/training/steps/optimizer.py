@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn, optim
 
-from autoseg.records.plan import TrainingSpec
+from autoseg.records.training import TrainingSpec
 
 POLY_EXPONENT: Final = 0.9
 

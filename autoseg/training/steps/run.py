@@ -15,7 +15,7 @@ from autoseg.networks.device_types import Stream
 from autoseg.networks.threads import ThreadChoice, own_threads
 from autoseg.records.checkpoint import CompilingTrial
 from autoseg.records.dataset import LabelEncoding
-from autoseg.records.plan import GrowingPatch, TrainingSpec
+from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.training.data.augmentation.on_device import DeviceAugmentation
 from autoseg.training.data.growth import find_growing_patch
 from autoseg.training.distributed import Ranks

@@ -2,8 +2,8 @@ import pytest
 
 from autoseg.inference.models.fold_mirroring import common_mirroring
 from autoseg.records.checkpoint import Checkpoint
-from autoseg.records.plan import TrainingSpec
 from autoseg.records.sides import Sides
+from autoseg.records.training import TrainingSpec
 from tests.builders import make_plan
 
 PLAN = make_plan(labels={"background": 0, "left": 1, "right": 2})

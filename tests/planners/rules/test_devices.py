@@ -7,7 +7,8 @@ import pytest
 from autoseg.costs.memory import estimate_training_memory_bytes
 from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget, Overrides, Throughput
-from autoseg.records.plan import Decision, Plan, TrainingSpec
+from autoseg.records.plan import Decision, Plan
+from autoseg.records.training import TrainingSpec
 from autoseg.testing import synthetic_fingerprint
 from planners import auto, residual_encoder, unet
 from planners.rules import Decided

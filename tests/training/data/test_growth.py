@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from autoseg.records.plan import GrowingPatch, TrainingSpec
+from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.training.data.growth import find_growing_patch, join_batches, own_patch_fraction
 
 SMALL = GrowingPatch(patch_size=(4, 8), batch_size=4, until=0.25)

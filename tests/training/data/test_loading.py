@@ -15,7 +15,7 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
 from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.networks.devices import is_out_of_memory
-from autoseg.records.plan import GrowingPatch
+from autoseg.records.training import GrowingPatch
 from autoseg.training.data import loading
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.augmentation.parameters import AugmentationRules

@@ -8,7 +8,7 @@ from autoseg.errors import TrainingError
 from autoseg.networks.weight_files import read_inner_record, read_weights, read_weights_hash, write_weights
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
-from autoseg.records.plan import TrainingSpec
+from autoseg.records.training import TrainingSpec
 from autoseg.training.folds.checkpointing import (
     cpu_weights,
     load_resume_point,

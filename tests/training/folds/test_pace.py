@@ -9,8 +9,8 @@ import pytest
 from autoseg.records.budget import Throughput
 from autoseg.records.checkpoint import EpochHistory
 from autoseg.records.files import write_record
-from autoseg.records.plan import TrainingSpec
 from autoseg.records.provenance import Provenance
+from autoseg.records.training import TrainingSpec
 from autoseg.records.workspace import Workspace
 from autoseg.training.folds.pace import Pace, describe_pace
 

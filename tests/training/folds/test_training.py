@@ -15,7 +15,7 @@ from typing_extensions import override
 from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint, CompilingTrial
 from autoseg.records.files import read_record
-from autoseg.records.plan import GrowingPatch
+from autoseg.records.training import GrowingPatch
 from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
 from autoseg.training.folds import training

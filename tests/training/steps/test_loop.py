@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.records.plan import GrowingPatch, TrainingSpec
+from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.training.data.batch import Batch
 from autoseg.training.probe import NOISE_ENCODING as ENCODING
 from autoseg.training.probe import measured_configuration

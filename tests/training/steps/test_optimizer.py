@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from autoseg.records.plan import TrainingSpec
+from autoseg.records.training import TrainingSpec
 from autoseg.training.steps.optimizer import build_optimizer, learning_rate, set_learning_rate, step_unless
 
 
