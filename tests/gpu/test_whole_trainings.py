@@ -28,8 +28,8 @@ def unchanged_images(monkeypatch):
     """Devices draw noise with other generators, so a training that is to be the same changes no image."""
     values: dict[str, Any] = {rule.name: 0.0 for rule in fields(AugmentationRules) if "probability" in rule.name}
     rules = replace(AugmentationRules(), **values)
-    for module in (fold, on_device):
-        monkeypatch.setattr(module, "AugmentationRules", lambda: rules)
+    monkeypatch.setattr(fold, "choose_rules", lambda _contrasts: rules)
+    monkeypatch.setattr(on_device, "AugmentationRules", lambda: rules)
 
 
 def train(workspace, device, epochs, *, name=NAME, fold="0", **options):

@@ -107,7 +107,7 @@ def test_the_seed_chooses_the_cases(workspace, tmp_path, drawn, monkeypatch):
 @pytest.mark.parametrize("axes", [(), (2,)])
 def test_patches_are_mirrored_as_the_options_say(workspace, tmp_path, drawn, monkeypatch, axes):
     rules = AugmentationRules(mirror_axis_probability=1.0, rotation_probability=0.0, scaling_probability=0.0)
-    monkeypatch.setattr(preview, "AugmentationRules", lambda: rules)
+    monkeypatch.setattr(preview, "choose_rules", lambda _contrasts: rules)
 
     preview_augmentation(workspace, "test", "0", tmp_path / "preview.png", TrainingOptions(mirror_axes=axes))
 

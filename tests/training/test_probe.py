@@ -45,7 +45,7 @@ def test_every_architecture_dimension_and_width_is_measured(hasty, monkeypatch):
     measured = tuple(measure_training_speed("cpu"))
     assert [(point.architecture, point.dimensions, point.base_features) for point in measured] == [
         (architecture, dimensions, features)
-        for architecture, description in architectures.ARCHITECTURES.items()
+        for architecture, description in architectures.ARCHITECTURES.items() if description.build_small is not None
         for dimensions in (3, 2) for features in (2, 4) if dimensions in description.dimensions
     ]  # fmt: skip
     assert all(min(point.macs_per_second, point.prediction_macs_per_second or 0.0) > 0 for point in measured)
