@@ -104,10 +104,10 @@ def detect_objects(plan: Plan, fingerprint: Fingerprint, like: AdoptedModel | No
         raise PlanningError("--target mask-rcnn has heads of its own. Leave --planner-option head=points out.")
     kept = {name: configuration for name, configuration in plan.configurations.items() if _can_detect(configuration)}
     if not kept:
+        planned = sorted({configuration.network.architecture for configuration in plan.configurations.values()})
         raise PlanningError(
             f"--target mask-rcnn needs the encoder of {' or '.join(DETECTING)}, but the planner '{plan.planner}' plans "
-            f"{', '.join(configuration.network.architecture for configuration in plan.configurations.values())}. Name "
-            "another one with --planner, such as unet."
+            f"{', '.join(planned)}. Name another one with --planner, such as unet."
         )
     _refuse_decoder_settings(plan)
     choices = {name: _adopt(name, like) or _choose(plan, name, fingerprint) for name in kept}
