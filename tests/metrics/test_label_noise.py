@@ -14,7 +14,7 @@ def make_case(case, dice, voxels=(100, 100), label="liver"):
 
 
 def logit(values):
-    clipped = np.clip(values, 0.02, 0.98)
+    clipped = np.clip(values, 0.05, 0.95)
     return np.log(clipped / (1 - clipped))
 
 
