@@ -329,6 +329,26 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         help="labels that change places where an image is mirrored from left to right, such as "
         "'left kidney=right kidney', or none (default: by their names)",
     )
+    _add_training_overrides(group)
+    group.add_argument(
+        "--neighbor-slices",
+        type=int,
+        choices=range(1, 9),
+        default=None,
+        metavar="N",
+        help="slices on each side that the network of `-c 2.5d` gets too, 1 to 8 (default: 1)",
+    )
+    group.add_argument(
+        "--planner-option",
+        type=key_and_value,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the chosen planner, such as width=base for unext; may be given again",
+    )
+
+
+def _add_training_overrides(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--progressive",
         action=argparse.BooleanOptionalAction,
@@ -355,20 +375,4 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="what training asks of voxels with the ignore label: nothing (default), a clear decision, or the same one "
         "for voxels that look alike",
-    )
-    group.add_argument(
-        "--neighbor-slices",
-        type=int,
-        choices=range(1, 9),
-        default=None,
-        metavar="N",
-        help="slices on each side that the network of `-c 2.5d` gets too, 1 to 8 (default: 1)",
-    )
-    group.add_argument(
-        "--planner-option",
-        type=key_and_value,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting of the chosen planner, such as width=base for unext; may be given again",
     )

@@ -297,8 +297,7 @@ def _training_seconds(
     settings = StepSettings(device, choose_dtype("auto", device), threads=choose_threads("auto", device))
     run = start_run(build_initial_network(configuration, seed=0), configuration, encoding, settings)
     workers = default_workers(device)
-    is_gpu = row.is_gpu
-    with closing(_open_batches(configuration, encoding, workers, intensity_on_device=is_gpu)) as batches:
+    with closing(_open_batches(configuration, encoding, workers, intensity_on_device=row.is_gpu)) as batches:
         # sets up kernels and threads, and uses up what was ready
         for _ in range(math.ceil((2 + BATCHES_AHEAD_PER_WORKER * workers) / steps_per_epoch)):
             train_epoch(run, batches, clock, _ignore)
