@@ -147,13 +147,11 @@ def _choose(plan: Plan, name: str, fingerprint: Fingerprint) -> AnchorChoice:
 
 def _refuse_decoder_settings(plan: Plan) -> None:
     for name, configuration in plan.configurations.items():
-        network = configuration.network
-        for setting, nothing in {"skip": "plain", "head": "full"}.items():
-            if (value := getattr(network, setting)) != nothing:
-                raise PlanningError(
-                    f"--target mask-rcnn with {setting} {value} in {name}: the feature pyramid takes the place of the "
-                    "decoder. Leave this setting out, or plan without --target."
-                )
+        if (skip := configuration.network.skip) != "plain":
+            raise PlanningError(
+                f"--target mask-rcnn with skip {skip} in {name}: the feature pyramid takes the place of the decoder. "
+                "Leave this setting out, or plan without --target."
+            )
 
 
 def _can_detect(configuration: Configuration) -> bool:
