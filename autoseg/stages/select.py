@@ -38,7 +38,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.selection.confidence import ConfidenceOutcome, learn_confidence, write_report
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.label_decision import TriedDecision, try_expected_dice
-from autoseg.selection.postprocessing import tune_postprocessing
+from autoseg.selection.postprocessing import CaseMapFiles, TunedPostprocessing, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.suspects import find_suspects, write_suspects
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
@@ -138,10 +138,7 @@ def _select(
 ) -> Selection:
     plan = read_record(Plan, workspace.plan)
     refuse_voxel_options(plan, {"--refine boundary": options.refinement is not None})
-    if finds_instances(plan):
-        options = replace(
-            options, ensembles=False, member_weights=False, thresholds=False, expected_dice=False, confidence=False
-        )
+    options = _suit(plan, options)
     sweep_temporaries(workspace.root, recursive=True)
     trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
     names = foreground_names(plan.encoding)
@@ -172,14 +169,7 @@ def _select(
         decided = try_expected_dice(run, winner, swept.folds, refined.refinement, bar)
     thresholds = swept.thresholds if decided.decision == "argmax" else {}
     maps = refined.maps or find_validation_maps(run, decided.folds)
-    with bar("post-processing") as progress:
-        tuned = tune_postprocessing(
-            maps,
-            plan.encoding,
-            workers=run.cluster or run.workers,
-            progress=progress,
-            tries_steps=not finds_instances(plan),
-        )
+    tuned = _tune_maps(run, plan, maps, bar)
     evaluation = tuned.evaluation
     learnt = ConfidenceOutcome(None, None, ())
     if options.confidence:
@@ -218,6 +208,21 @@ def _select(
     write_record(selection, workspace.selection)
     write_provenance(workspace.provenance("select"), workspace, device=str(run.device))
     return selection
+
+
+def _suit(plan: Plan, options: SelectionOptions) -> SelectionOptions:
+    """The options that a plan has a use for: instances have no probabilities to decide by."""
+    if not finds_instances(plan):
+        return options
+    return replace(
+        options, ensembles=False, member_weights=False, thresholds=False, expected_dice=False, confidence=False
+    )
+
+
+def _tune_maps(run: ValidationRun, plan: Plan, maps: Sequence[CaseMapFiles], bar: ProgressBar) -> TunedPostprocessing:
+    workers, tries_steps = run.cluster or run.workers, not finds_instances(plan)
+    with bar("post-processing") as progress:
+        return tune_postprocessing(maps, plan.encoding, workers=workers, progress=progress, tries_steps=tries_steps)
 
 
 def _start_run(
