@@ -155,7 +155,7 @@ def _learned_labels(volume: CaseVolume, plan: Plan, numbers: NDArray[np.integer]
     if volume.labels is None:
         return None
     if plan.border_width_mm is not None:
-        return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm)
+        return divide_labels(volume.labels, plan.encoding, volume.grid.spacing, plan.border_width_mm, ids=numbers)
     if plan.target == "mask_rcnn":
         return encode_objects(volume.labels, plan.encoding, numbers)
     return volume.labels

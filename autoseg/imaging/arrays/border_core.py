@@ -66,20 +66,26 @@ def divide_encoding(encoding: LabelEncoding) -> LabelEncoding:
 
 
 def divide_labels(
-    labels: NDArray[np.int16], encoding: LabelEncoding, spacing: Spacing, width_mm: float
+    labels: NDArray[np.int16],
+    encoding: LabelEncoding,
+    spacing: Spacing,
+    width_mm: float,
+    *,
+    ids: NDArray[np.integer] | None = None,
 ) -> NDArray[np.int16]:
     """Divide every object of a label map into core and border.
 
-    Objects are connected by faces, so that a gap of one voxel at a corner keeps them apart.
+    Objects without numbers are connected by faces, so that a gap of one voxel at a corner keeps them apart.
 
     Args:
         labels: Label indices, (Z, Y, X), foreground with the index of its core, as from `encode_label_map`; unchanged.
         encoding: Result of `divide_encoding`.
         spacing: Voxel size in mm, (z, y, x).
         width_mm: Width of the border.
+        ids: Number of each voxel's object, (Z, Y, X), 0 for none; None: objects are components.
 
     Returns:
-        Label indices, (Z, Y, X), with the index of the border in borders.
+        Label indices, (Z, Y, X), with the index of the border in borders and where a label has no object.
     """
     divided = labels.copy()
     for core, border in _pairs(encoding):
@@ -87,9 +93,16 @@ def divide_labels(
         boxes = ndimage.find_objects(mask.view(np.uint8))
         if boxes:
             box = _with_margin(boxes[0], mask.shape)
-            is_core = find_cores(label_components(mask[box], "face"), spacing, width_mm)
+            objects = label_components(mask[box], "face") if ids is None else _renumber(np.where(mask, ids, 0)[box])
+            is_core = find_cores(objects, spacing, width_mm)
             divided[box][mask[box] & ~is_core] = border
     return divided
+
+
+def _renumber(ids: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The same objects with numbers 1 to n, 0 for none."""
+    numbers = np.unique(ids[ids > 0])
+    return np.where(ids > 0, np.searchsorted(numbers, ids) + 1, 0)
 
 
 def find_cores(ids: NDArray[np.integer], spacing: Spacing, width_mm: float) -> NDArray[np.bool_]:
@@ -130,7 +143,8 @@ def choose_border_width(fingerprint: Fingerprint) -> tuple[float, str]:
     """Choose the width of borders.
 
     Args:
-        fingerprint: Facts about the labels; an object's size is that of a case's label divided by its components.
+        fingerprint: Facts about the labels; an object's size is that of a case's label divided by its components, or
+            by its objects where they have numbers.
 
     Returns:
         Width in mm, and the reason in one sentence.
@@ -139,7 +153,10 @@ def choose_border_width(fingerprint: Fingerprint) -> tuple[float, str]:
         PlanningError: If no case has any foreground.
     """
     sizes = [
-        _diameter_mm(facts.volume_mm3 / facts.components, None if case.shape[0] > 1 else case.spacing[0])
+        _diameter_mm(
+            facts.volume_mm3 / max(facts.components, len(facts.instance_sizes)),
+            None if case.shape[0] > 1 else case.spacing[0],
+        )
         for case in fingerprint.cases
         for facts in case.labels.values()
         if facts.components

@@ -190,9 +190,35 @@ def test_objects_that_touch_at_a_corner_stay_two():
     assert len(merged) == plain.max() == 1
 
 
+def test_objects_with_numbers_stay_apart_where_components_join_them():
+    values = np.full((1, 7, 12), 255, dtype=np.uint8)
+    values[0, 0] = 0
+    ids = np.zeros(values.shape, dtype=np.int64)
+    ids[0, :, :5], ids[0, :, 5:] = 900_000, 7
+    ids[0, 6, 11] = 0  # foreground without an object
+    encoding = divide_encoding(make_encoding({"cell": 255}))
+    divided = divide_labels(encode_label_map(values, encoding), encoding, (1.0, 1.0, 1.0), 1.0, ids=ids)
+    expected = np.zeros((7, 12), dtype=int)
+    expected[1:] = 2
+    expected[2:, :4] = expected[2:, 6:] = 1
+    expected[5:, 11] = expected[6, 10:] = 2
+    np.testing.assert_array_equal(divided[0], expected)
+    found, owners = find_instances(divided, encoding, (1.0, 1.0, 1.0))
+    assert len(owners) == 2
+    assert len(np.unique(found[0, 1:, :5])) == 1
+
+
 def with_objects(fingerprint, facts):
     cases = tuple(case.model_copy(update={"labels": {"cell": facts}}) for case in fingerprint.cases)
     return fingerprint.model_copy(update={"cases": cases})
+
+
+def test_the_width_follows_objects_that_have_numbers():
+    """Four discs of radius 40 that touch are one component."""
+    pictures = synthetic_fingerprint([(999.0, 1.0, 1.0)] * 3, [(1, 200, 300)] * 3)
+    volume = 4 * 999.0 * np.pi * 40**2
+    facts = LabelFacts(voxels=1, volume_mm3=volume, components=1, instance_sizes=((1, 80, 80),) * 4)
+    assert choose_border_width(with_objects(pictures, facts))[0] == pytest.approx(4.0)
 
 
 def test_the_width_follows_the_size_of_objects():
