@@ -1,12 +1,13 @@
 """Dice on validation images whose contrast training never showed: inverted, darker, brighter.
 
 The images of a fold's validation cases are written again with changed intensities, predicted and compared with their
-label maps. NIfTI datasets of one channel.
+label maps, with each way to adapt them at prediction. NIfTI datasets of one channel.
 
-    python scripts/bench_contrasts.py usual.autoseg random.autoseg
+    python scripts/bench_contrasts.py usual.autoseg random.autoseg --adapt none histogram
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -42,9 +43,10 @@ CHANGES: Mapping[str, Change] = MappingProxyType(
 def main() -> int:
     """Predict every changed copy of the validation images with every workspace, and print one table."""
     options = _read_options()
-    table = Table("workspace", *CHANGES)
-    for root in options.workspaces:
-        table.add_row(str(root), *(f"{_measure(Workspace(root), change, options):.4f}" for change in CHANGES.values()))
+    table = Table("workspace", "adapt", *CHANGES)
+    for root, adapt in itertools.product(options.workspaces, options.adapt):
+        scores = [_measure(Workspace(root), change, adapt, options) for change in CHANGES.values()]
+        table.add_row(str(root), adapt, *(f"{score:.4f}" for score in scores))
     Console(width=120).print(table)
     return 0
 
@@ -54,10 +56,11 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("workspaces", nargs="+", type=Path, help="trained workspaces of the same dataset and folds")
     parser.add_argument("--fold", type=int, default=0, help="its validation cases are predicted by its network")
     parser.add_argument("--configuration", default="3d_fullres")
+    parser.add_argument("--adapt", nargs="+", default=["none"], help="values of autoseg predict --adapt")
     return parser.parse_args()
 
 
-def _measure(workspace: Workspace, change: Change, options: argparse.Namespace) -> float:
+def _measure(workspace: Workspace, change: Change, adapt: str, options: argparse.Namespace) -> float:
     """Mean foreground Dice of the changed validation images."""
     dataset = read_record(DatasetDescription, workspace.dataset)
     source = workspace.dataset_folder(dataset.folder)
@@ -72,7 +75,7 @@ def _measure(workspace: Workspace, change: Change, options: argparse.Namespace) 
                 (references / f"{files.case}.nii.gz").symlink_to((source / files.label).resolve())
         scores = Path(folder) / "scores.json"
         network = ["-c", options.configuration, "-f", str(options.fold)]
-        _run("predict", "-m", workspace.root, "-i", images, "-o", predicted, *network, "-q")
+        _run("predict", "-m", workspace.root, "-i", images, "-o", predicted, *network, "--adapt", adapt, "-q")
         _run("evaluate", predicted, references, "-m", workspace.root, "-o", scores, "-q")
         dice = read_record(Evaluation, scores).mean_foreground_dice
     if dice is None:

@@ -86,6 +86,11 @@ def _add_quality(group: argparse._ArgumentGroup) -> None:
         help="refine boundaries if `autoseg select --refine boundary` found that it helps (default: auto)",
     )  # fmt: skip
     group.add_argument(
+        "--adapt", choices=("auto", "histogram", "none"), default="auto",
+        help="histogram: match the intensities of every image to those of the training images; auto: of images with "
+        "another contrast, if `autoseg select --adapt histogram` allowed it (default: auto)",
+    )  # fmt: skip
+    group.add_argument(
         "--decision", choices=("auto", "argmax", "expected-dice"), default="auto",
         help="argmax: the most probable label of each voxel; expected-dice: as many voxels of a label as maximise its "
         "expected Dice in each case (default: auto, what `autoseg select` found to be better, else argmax)",
@@ -159,6 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
         nested_levels=arguments.nested_levels,
         region_of_interest=arguments.roi,
         decision=None if arguments.decision == "auto" else arguments.decision,
+        adapt=None if arguments.adapt == "auto" else arguments.adapt,
         refine=arguments.refine == "auto",
         accept_other_plan=arguments.accept_other_plan,
         max_memory=None if limit is None else round(limit * 1e9),

@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not try labels that are decided by their expected Dice in each case; every validation case of the "
         "choice is predicted again for it",
     )  # fmt: skip
+    parser.add_argument(
+        "--adapt", choices=("none", "histogram"), default="none",
+        help="histogram: try whether matching intensities to those of the training images does harm, which predicts "
+        "the held-out cases again; if not, autoseg predict does so with images of another contrast (default: none)",
+    )  # fmt: skip
     add_refinement(parser)
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto",
@@ -97,6 +102,7 @@ def _select(arguments: argparse.Namespace) -> "Selection":
         thresholds=not arguments.no_thresholds,
         confidence=not arguments.no_confidence,
         expected_dice=not arguments.no_expected_dice,
+        adaptation=arguments.adapt,
         refinement=refinement_options(arguments),
         device=arguments.device,
         precision=arguments.precision,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from autoseg.records.contrast import ChannelContrast
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName
 from autoseg.records.files import Record
 from autoseg.records.names import FileName
@@ -76,6 +77,8 @@ class Fingerprint(Record):
     """One per channel."""
     median_cropped_fraction: float
     """Median over cases of (voxels after cropping / voxels before)."""
+    contrasts: tuple[ChannelContrast, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """One per channel: what an image's intensities are compared with at prediction. Empty in older files."""
 
 
 def is_photographs(fingerprint: Fingerprint) -> bool:

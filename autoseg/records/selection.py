@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from autoseg.records.confidence import Confidence
+from autoseg.records.contrast import Adaptation
 from autoseg.records.dataset import LabelValues
 from autoseg.records.files import Record, refuse_faults
 from autoseg.records.names import FileName
@@ -179,6 +180,8 @@ class Selection(Record):
     """Probability above which a voxel belongs to a region, by region; one half for regions that are not named."""
     decision: LabelDecision = Field(default="argmax", exclude_if=lambda value: value == "argmax")
     """How labels follow from probabilities; thresholds of regions are for argmax alone."""
+    adaptation: Adaptation = Field(default="none", exclude_if=lambda value: value == "none")
+    """What is done by default to images whose contrast is unlike that of the training images."""
     refinement: Refinement | None = None
     """Boundary refinement, before post-processing; None: no refinement."""
     postprocessing: tuple[PostprocessingStep, ...] = ()

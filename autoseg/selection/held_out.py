@@ -108,7 +108,7 @@ def predict_held_out(cases: HeldOutCases) -> Iterator[HeldOutCase]:
     """
     files_by_case = {files.case: files for files in cases.run.dataset.cases}
     for fold, names in cases.folds.items():
-        predictor = _load_fold(cases, fold)
+        predictor = load_fold(cases, fold)
         first = predictor.members[0]
         offset = 3 - first.configuration.network.dimensions
         axes = tuple(offset + axis for axis in first.mirror_axes)
@@ -157,7 +157,8 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
     return patches
 
 
-def _load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
+def load_fold(cases: HeldOutCases, fold: str) -> CasePredictor:
+    """Load the networks of a fold; thresholds, decision and post-processing are left out."""
     run = cases.run
     loaded = [
         load_with_previous(run.workspace, run.plan, name, [fold], "final", run.device) for name in cases.configurations

@@ -11,6 +11,7 @@ from scipy import ndimage
 from autoseg.cluster.dask_workers import Workers
 from autoseg.components import label_components
 from autoseg.errors import DatasetError
+from autoseg.imaging.arrays.contrast import ChannelMeasurements, measure_contrast, summarize_contrasts
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
 from autoseg.imaging.arrays.labels import foreground_heads, head_mask, label_boxes
@@ -45,8 +46,9 @@ def extract_fingerprint(
 ) -> Fingerprint:
     """Measure all cases of a dataset.
 
-    Intensities are those of the foreground within the crop, every case weighted equally; memory does not grow with
-    the number or size of cases. The result does not depend on the order of cases or the number of workers.
+    Intensities are those of the foreground within the crop, contrasts those of whole images, every case weighted
+    equally; memory does not grow with the number or size of cases, but for a few numbers of each. The result does not
+    depend on the order of cases or the number of workers.
 
     Args:
         description: The dataset.
@@ -67,12 +69,15 @@ def extract_fingerprint(
         raise DatasetError(f"{description.name}: there are no training cases to measure in {dataset_folder}")
     cases = sorted(description.cases, key=lambda files: files.case)
     pools = [IntensityPool() for _ in description.channel_names]
-    fingerprints = []
+    fingerprints, contrasts = [], []
     workers = workers or choose_workers(dataset_folder, cases, count_cores())
     workers = limit_workers(workers, reading_memory_bytes(dataset_folder, cases), max_memory, "measuring")
     measure = partial(_measure_case, dataset_folder, description)
-    for case, summaries in work_on_cases(measure, cases, task="measuring", workers=workers, progress=progress):
+    for case, summaries, contrast in work_on_cases(
+        measure, cases, task="measuring", workers=workers, progress=progress
+    ):
         fingerprints.append(case)
+        contrasts.append(contrast)
         if summaries:
             for pool, summary in zip(pools, summaries, strict=True):
                 pool.add(summary)
@@ -87,6 +92,7 @@ def extract_fingerprint(
         median_cropped_fraction=median(
             float(np.prod(case.cropped_shape) / np.prod(case.shape)) for case in fingerprints
         ),
+        contrasts=summarize_contrasts(contrasts),
     )
 
 
@@ -102,8 +108,8 @@ def _pooled_statistics(pools: list[IntensityPool], description: DatasetDescripti
 
 def _measure_case(
     dataset_folder: Path, description: DatasetDescription, files: CaseFiles
-) -> tuple[CaseFingerprint, tuple[IntensitySummary, ...]]:
-    """Facts of one case, and the intensities of each channel in its foreground; none without any foreground."""
+) -> tuple[CaseFingerprint, tuple[IntensitySummary, ...], tuple[ChannelMeasurements, ...]]:
+    """Facts of one case; the intensities of each channel in its foreground, none without any; its contrast."""
     state = files_state(dataset_folder, files)  # before the files are read: a change meanwhile must be noticed
     volume = read_case(dataset_folder, files, description.encoding, description.orientation)
     if volume.labels is None:
@@ -129,7 +135,8 @@ def _measure_case(
         content_hash=content_hash(dataset_folder, files),
         files_state=state,
     )
-    return fingerprint, _foreground_intensities(volume, volume.labels, bounds, description.encoding)
+    intensities = _foreground_intensities(volume, volume.labels, bounds, description.encoding)
+    return fingerprint, intensities, measure_contrast(volume.image)
 
 
 def _label_facts(

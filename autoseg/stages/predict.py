@@ -40,6 +40,7 @@ from autoseg.inference.models.loading import (
 from autoseg.inference.models.mirroring import describe_mirroring, find_swapped_sides, with_mirror_axes
 from autoseg.inference.models.nested_levels import keep_nested_levels
 from autoseg.inference.models.recipe_sentence import describe_recipe
+from autoseg.inference.predictor.adaptation import choose_adapting
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.images import Image, as_volume
 from autoseg.inference.predictor.instance_maps import complete_choices, refuse_voxel_options
@@ -53,6 +54,7 @@ from autoseg.postprocessing import check_labels_are_known
 from autoseg.progress import Progress, no_progress
 from autoseg.provenance import describe_provenance
 from autoseg.records.case import Affine, Spacing
+from autoseg.records.contrast import Adaptation
 from autoseg.records.files import read_record
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.plan import Plan
@@ -100,6 +102,9 @@ class PredictionOptions:
     the coarse pass misses is lost."""
     decision: LabelDecision | None = None
     """How labels follow from probabilities; None: as selection.json says, else argmax."""
+    adapt: Adaptation | None = None
+    """Whether the intensities of all images are matched to those of the training images; None: of images with another
+    contrast, if selection.json allows it."""
     refine: bool = True
     """Whether boundaries are refined if selection.json says so. Saved probabilities are those before refinement."""
     nested_levels: int | None = None
@@ -256,6 +261,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
             coarser = with_precision(coarser, options.precision, device, plan.encoding, options.threads)
         coarse_pass = CoarsePass(plan.encoding.activation == "softmax", coarser)
     refinement = recipe.refinement if options.refine else None
+    training_range = read_training_range(workspace.fingerprint)
     decision = options.decision or recipe.decision
     if recipe.region_thresholds and decision == "expected-dice":
         logger.info("thresholds of regions in %s are not used: --decision expected-dice", workspace.selection)
@@ -276,7 +282,8 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         refiners=None if refinement is None else load_refiners(workspace, refinement, device),
         postprocessing=recipe.postprocessing,
         confidence=recipe.confidence,
-        training_range=read_training_range(workspace.fingerprint),
+        training_range=training_range,
+        adapting=choose_adapting(workspace, training_range, options.adapt, recipe.adaptation),
         max_memory=options.max_memory,
         resampler=choose_resampler(device, options.precision),
     )

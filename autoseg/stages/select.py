@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.cluster.dask_workers import DaskCluster, Workers
-from autoseg.costs.windows import prediction_macs
 from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
@@ -27,19 +26,21 @@ from autoseg.networks.devices import choose_device
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.provenance import write_provenance
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.contrast import Adaptation
 from autoseg.records.dataset import DatasetDescription, foreground_names, label_files
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record
-from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.selection import Candidate, Interval, Names, Selection
 from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
+from autoseg.selection.adaptation import TriedAdaptation, try_adaptation
 from autoseg.selection.confidence import ConfidenceOutcome, learn_confidence, write_report
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
 from autoseg.selection.label_decision import TriedDecision, try_expected_dice
 from autoseg.selection.postprocessing import CaseMapFiles, TunedPostprocessing, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
+from autoseg.selection.relative_costs import with_relative_costs
 from autoseg.selection.suspects import find_suspects, write_suspects
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.validated_folds import (
@@ -76,6 +77,8 @@ class SelectionOptions:
     """Also try labels that are decided by their expected Dice in each case; predicts the winner's cases again."""
     refinement: RefinementOptions | None = None
     """Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps."""
+    adaptation: Adaptation = "none"
+    """Also try whether matching intensities to those of training does harm; predicts the winner's cases again."""
     confidence: bool = True
     """Also learn how far the winner's probabilities can be trusted; predicts its cases again."""
     device: str = "auto"
@@ -137,7 +140,13 @@ def _select(
     workspace: Workspace, dataset_folder: Path | None, options: SelectionOptions, workers: Workers, bar: ProgressBar
 ) -> Selection:
     plan = read_record(Plan, workspace.plan)
-    refuse_voxel_options(plan, {"--refine boundary": options.refinement is not None})
+    refuse_voxel_options(
+        plan,
+        {
+            "--refine boundary": options.refinement is not None,
+            "--adapt histogram": options.adaptation != "none",
+        },
+    )
     options = _suit(plan, options)
     sweep_temporaries(workspace.root, recursive=True)
     trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
@@ -156,7 +165,7 @@ def _select(
     validated, no_pairs = _with_pairs(run, singles, bar) if options.ensembles else (_alone(singles), [])
     candidates, remarks = _rank(validated, names)
     candidates, folds, weighing = weigh_members(run, candidates, validated, bar, wanted=options.member_weights)
-    candidates = _with_costs(run, candidates)
+    candidates = with_relative_costs(run, candidates)
     winner, weights = candidates[0].configurations, candidates[0].member_weights
     run = replace(run, member_weights=dict(zip(winner, weights, strict=False)))
     swept = TunedThresholds({}, folds, ())
@@ -168,6 +177,9 @@ def _select(
     if options.expected_dice:
         decided = try_expected_dice(run, winner, swept.folds, refined.refinement, bar)
     thresholds = swept.thresholds if decided.decision == "argmax" else {}
+    adapted = TriedAdaptation("none", ())
+    if options.adaptation == "histogram":
+        adapted = try_adaptation(run, winner, decided, thresholds, bar)
     maps = refined.maps or find_validation_maps(run, decided.folds)
     tuned = _tune_maps(run, plan, maps, bar)
     evaluation = tuned.evaluation
@@ -181,6 +193,7 @@ def _select(
         folds=candidates[0].folds,
         region_thresholds=thresholds,
         decision=decided.decision,
+        adaptation=adapted.adaptation,
         refinement=refined.refinement,
         postprocessing=tuned.steps,
         confidence=learnt.confidence,
@@ -196,6 +209,7 @@ def _select(
             *swept.reasons,
             *refined.reasons,
             *decided.reasons,
+            *adapted.reasons,
             *tuned.reasons,
             *learnt.reasons,
         ),
@@ -283,22 +297,6 @@ def _rank(
         {names: [case for fold in folds for case in fold.evaluation.cases] for names, folds in validated.items()},
         {names: tuple(fold.fold for fold in folds) for names, folds in validated.items()},
         label_names,
-    )
-
-
-def _with_costs(run: ValidationRun, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates with their relative cost, if plan and fingerprint are enough to compute it."""
-    names = {name for candidate in candidates for name in candidate.configurations}
-    if not run.workspace.fingerprint.exists() or not names <= run.plan.configurations.keys():
-        return tuple(candidates)
-    fingerprint = read_record(Fingerprint, run.workspace.fingerprint)
-    macs = {name: prediction_macs(run.plan, fingerprint, name) for name in names}
-    costs = [sum(macs[name] for name in candidate.configurations) for candidate in candidates]
-    if min(macs.values()) == 0:
-        return tuple(candidates)
-    return tuple(
-        candidate.model_copy(update={"relative_cost": cost / min(costs)})
-        for candidate, cost in zip(candidates, costs, strict=True)
     )
 
 

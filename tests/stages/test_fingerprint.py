@@ -9,6 +9,7 @@ import SimpleITK
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.records.contrast import CONTRAST_LEVELS
 from autoseg.records.dataset import CaseFiles
 from autoseg.stages.fingerprint import extract_fingerprint
 from tests.builders import make_dataset, make_plan
@@ -174,6 +175,24 @@ def test_equal_to_nnunet_on_real_data(shared, dataset, plan, image_pattern, num_
     assert ours.percentile_99_5 == pytest.approx(theirs["percentile_99_5"], abs=2 * tolerance)
     assert ours.minimum <= theirs["min"]
     assert ours.maximum >= theirs["max"]
+
+
+def test_contrasts_are_those_of_whole_images(tmp_path):
+    generator = np.random.default_rng(0)
+    images = generator.uniform(1, 9, (3, 6, 8, 10)).astype(np.float32) * np.array([1, 10, 100]).reshape(3, 1, 1, 1)
+    labels = np.zeros((6, 8, 10), np.uint8)
+    labels[0, 0, 0] = 1
+    for case, image in zip("abc", images, strict=True):
+        write_case(tmp_path, case, image.astype(np.float32), labels)
+    for workers in (1, 2):
+        (contrast,) = extract_fingerprint(description_of(tmp_path, list("cab")), tmp_path, workers=workers).contrasts
+        median = CONTRAST_LEVELS.index(0.5)
+        assert contrast.quantiles[median] == pytest.approx(np.median(images, axis=(1, 2, 3)).mean())
+        standard = (images - images.mean(axis=(1, 2, 3), keepdims=True)) / images.std(axis=(1, 2, 3), keepdims=True)
+        assert contrast.standard_quantiles[median] == pytest.approx(
+            np.median(standard, axis=(1, 2, 3)).mean(), abs=1e-5
+        )
+        assert contrast.num_cases == 3
 
 
 def test_sizes_of_components(tmp_path):

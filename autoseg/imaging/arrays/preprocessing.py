@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autoseg.imaging.arrays.cropping import crop_slices, find_bounds, find_content_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import normalize_image
+from autoseg.imaging.arrays.intensity_maps import IntensityMap, apply_map
 from autoseg.imaging.arrays.resampling import (
     ImageResampler,
     preprocessed_grid,
@@ -34,6 +35,7 @@ def preprocess_case(
     configuration_name: str,
     overwrite: bool = False,
     resampler: ImageResampler = resample_on_cpu,
+    maps: Sequence[IntensityMap | None] = (),
 ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, PreprocessedCase]:
     """Transpose, crop, normalise and resample one case.
 
@@ -47,6 +49,7 @@ def preprocess_case(
         overwrite: Whether the image may be normalised in place and returned as a view; otherwise it is not changed.
             Labels are never changed.
         resampler: What resamples the image. Labels are resampled on the CPU.
+        maps: Curve for the intensities of each channel, before normalisation; empty: none for any.
 
     Returns:
         The image, (C, Z, Y, X); the label indices, (Z, Y, X), -1 for background outside the nonzero mask, None
@@ -70,7 +73,7 @@ def preprocess_case(
         inside = mask[to_slices(bounds)]
     else:
         bounds = find_content_bounds(image)  # the mask itself, which costs 5 bytes per voxel, is not needed
-    cropped = _normalize_crop(image, bounds, inside, settings.normalization, overwrite=overwrite)
+    cropped = _normalize_crop(image, bounds, inside, settings.normalization, maps, overwrite=overwrite)
     target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
     resampled, resampled_on = resampler(cropped, shape, spacing, target_spacing, settings.resampling)
     resampled_labels = None
@@ -98,6 +101,7 @@ def normalized_crop(
     normalization: Sequence[NormalizationSpec],
     *,
     overwrite: bool = False,
+    maps: Sequence[IntensityMap | None] = (),
 ) -> NDArray[np.float32]:
     """The image as `preprocess_case` has it before resampling: transposed, cropped, normalised.
 
@@ -106,6 +110,7 @@ def normalized_crop(
         record: What preprocessing did to the same image.
         normalization: One normalisation per channel.
         overwrite: Whether the image may be normalised in place and returned as a view.
+        maps: Curve for the intensities of each channel, before normalisation; empty: none for any.
 
     Returns:
         The image, (C, Z, Y, X), axes after the plan's transpose, within the crop.
@@ -113,7 +118,7 @@ def normalized_crop(
     image = image.transpose(0, *(axis + 1 for axis in record.transpose))
     bounds = record.crop_start, record.crop_stop
     inside = nonzero_mask(image)[to_slices(bounds)] if any(spec.use_mask for spec in normalization) else None
-    return _normalize_crop(image, bounds, inside, normalization, overwrite=overwrite)
+    return _normalize_crop(image, bounds, inside, normalization, maps, overwrite=overwrite)
 
 
 def labels_on_grid(
@@ -142,12 +147,16 @@ def _normalize_crop(
     bounds: Bounds,
     inside: NDArray[np.bool_] | None,
     normalization: Sequence[NormalizationSpec],
+    maps: Sequence[IntensityMap | None],
     *,
     overwrite: bool,
 ) -> NDArray[np.float32]:
     cropped = image[(slice(None), *to_slices(bounds))]
     if not (overwrite and cropped.dtype == np.float32 and cropped.flags.writeable):
         cropped = np.array(cropped, dtype=np.float32, order="C")
+    for channel, curve in zip(cropped, maps, strict=False):
+        if curve is not None:
+            apply_map(channel, curve)
     normalize_image(cropped, inside, normalization)
     return cropped
 

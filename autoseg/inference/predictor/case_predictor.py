@@ -51,13 +51,14 @@ from autoseg.inference.memory.estimate import (
 )
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
+from autoseg.inference.predictor.contrast import Adapting, compare_with_training
 from autoseg.inference.predictor.expected_dice import decide_stored, restore_by_expected_dice
 from autoseg.inference.predictor.images import check_image
 from autoseg.inference.predictor.instance_maps import finds_instances, map_instances
 from autoseg.inference.predictor.instances import find_instances_of_image
 from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
-from autoseg.inference.predictor.training_range import TrainingRange, intensity_ranges
+from autoseg.inference.predictor.training_range import TrainingRange
 from autoseg.inference.refinement.refine import LoadedRefiners, coarse_case, refine_labels
 from autoseg.inference.restoring.decisions import Thresholds
 from autoseg.inference.restoring.restore import (
@@ -78,7 +79,7 @@ from autoseg.inference.windows.sliding_window import CPU_LIMITS, WindowSettings
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import total_memory_bytes
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Grid, Slices3, Spacing
+from autoseg.records.case import Slices3, Spacing
 from autoseg.records.confidence import Confidence
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
@@ -113,6 +114,8 @@ class CasePredictor:
     """What held-out cases say of the probabilities; None: not known."""
     training_range: TrainingRange | None = None
     """Range of the training images; None if the model does not know it."""
+    adapting: Adapting = "never"
+    """Images whose intensities are matched to those of the training images."""
     max_memory: int | None = None
     """Bytes that the whole process may use; None: what the machine has free."""
     memory_log_level: int = logging.INFO
@@ -141,8 +144,9 @@ class CasePredictor:
         clock.seconds["read"] = read_seconds
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         grid = orient_grid(volume.grid, orientation)
-        warnings = self._describe_deviations(volume, grid)
         image = orient_array(volume.array, orientation)
+        channels, specs = self.plan.channel_names, self.members[0].configuration.normalization
+        compared = compare_with_training(self.training_range, image, grid, channels, specs, self.adapting)
         reuse = overwrite and self.refiners is None
         estimate, windows = self._estimate_memory(image, grid.spacing, case, overwrite=reuse)
         images, records, crop = {}, {}, None
@@ -152,11 +156,10 @@ class CasePredictor:
                 images[name], _, records[name] = preprocess_case(
                     image, None, grid.spacing,
                     case_id=case, plan=self.plan, configuration_name=name, overwrite=reuse and name == names[-1],
-                    resampler=self.resampler,
+                    resampler=self.resampler, maps=compared.maps,
                 )  # fmt: skip
             if self.refiners is not None:
-                schemes = self.members[0].configuration.normalization
-                crop = normalized_crop(image, records[names[-1]], schemes, overwrite=overwrite)
+                crop = normalized_crop(image, records[names[-1]], specs, overwrite=overwrite, maps=compared.maps)
         return PreparedCase(
             template=volume.template,
             volume=None if overwrite else volume,
@@ -167,7 +170,7 @@ class CasePredictor:
             images=images,
             records=records,
             crop=crop,
-            warnings=warnings,
+            warnings=compared.warnings,
             clock=clock,
         )
 
@@ -350,12 +353,6 @@ class CasePredictor:
         names = list(dict.fromkeys(name for member in self.members for name in cascade_steps(self.plan, member.name)))
         coarser = None if self.coarse_pass is None else self.coarse_pass.coarser
         return names if coarser is None or coarser.name in names else [coarser.name, *names]
-
-    def _describe_deviations(self, volume: Volume, grid: Grid) -> tuple[str, ...]:
-        if self.training_range is None:
-            return ()
-        ranges, schemes = intensity_ranges(volume.array), self.members[0].configuration.normalization
-        return self.training_range.describe_deviations(grid, ranges, self.plan.channel_names, schemes)
 
     @contextmanager
     def _open_probabilities(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import RecordError
 from autoseg.records.case import Grid, Spacing
+from autoseg.records.contrast import ChannelContrast
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import NormalizationSpec
@@ -33,7 +34,7 @@ MAX_INTENSITY_DISTANCE = 1.0
 """Tolerated distance of an extreme outside all training intensities, in widths of these: one bright implant does not
 mean another unit."""
 
-_ABSOLUTE_SCHEMES = ("ct", "none")
+ABSOLUTE_SCHEMES = ("ct", "none")
 """Normalisations that keep the scale of intensities; the others scale each image by its own intensities."""
 
 Range = tuple[float, float]
@@ -52,6 +53,8 @@ class TrainingRange:
     """Range of the images' smallest intensities, for each channel."""
     highest: tuple[Range, ...]
     """Range of the images' largest intensities, for each channel."""
+    contrasts: tuple[ChannelContrast, ...] = ()
+    """Contrast of each channel; empty: not known."""
 
     def describe_deviations(
         self,
@@ -91,6 +94,11 @@ def read_training_range(fingerprint: Path) -> TrainingRange | None:
             f"{fingerprint}: cases: channel_ranges of {wrong[0]} do not have one entry for each of channel_names, "
             f"{len(content.channel_names)}. Copy the file again, or plan the dataset again."
         )
+    if content.contrasts and len(content.contrasts) != len(content.channel_names):
+        raise RecordError(
+            f"{fingerprint}: contrasts: {len(content.contrasts)} found, one for each of channel_names expected, "
+            f"{len(content.channel_names)}. Copy the file again, or plan the dataset again."
+        )
     return summarize_training(content) if content.cases else None
 
 
@@ -104,6 +112,7 @@ def summarize_training(fingerprint: Fingerprint) -> TrainingRange:
         fields_of_view=(_range(fields[:, 0]), _range(fields[:, 1]), _range(fields[:, 2])),
         lowest=tuple(_range(channel[:, 0]) for channel in extremes.swapaxes(0, 1)),
         highest=tuple(_range(channel[:, 1]) for channel in extremes.swapaxes(0, 1)),
+        contrasts=fingerprint.contrasts,
     )
 
 
@@ -141,7 +150,7 @@ def _intensity_deviations(
     for name, (low, high), spec, lowest, highest in rules:
         if low == high:
             constant.append(f"{name} is {low:.6g} everywhere")
-        elif spec.scheme in _ABSOLUTE_SCHEMES and _is_shifted((low, high), lowest, highest):
+        elif spec.scheme in ABSOLUTE_SCHEMES and _is_shifted((low, high), lowest, highest):
             shifted.append(
                 f"{name} from {low:.6g} to {high:.6g}, training images from {lowest[0]:.6g} to {highest[1]:.6g}"
             )
