@@ -12,9 +12,13 @@ References:
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -32,8 +36,13 @@ WEIGHTS = "checkpoint_final.safetensors"
 MIN_KERNEL_AXES = 4
 """Axes of a convolution's weights in 2D."""
 
-HEADS = ("decoder.heads.", "points.head.")
-"""How the names of the heads' tensors begin."""
+HEADS: Final[Mapping[str, bool]] = MappingProxyType(
+    {"decoder.heads.": True, "points.head.": True, "boxes.score.": True, "boxes.move.": False, "masks.mask.": False}
+)
+"""How the names of the heads' tensors begin, and whether their rows begin with the background's."""
+
+ENLARGED: Final = ".depthwise.weight"
+"""How the names of kernels end that may become larger."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class TransferReport:
     loaded: tuple[str, ...]
     """Taken over as they are."""
     adapted: tuple[str, ...]
-    """Heads and first convolution, taken over in part or in another order."""
+    """Heads and first convolution, taken over in part or in another order, and kernels that became larger."""
     skipped: tuple[str, ...]
     """Not in the source, or of another shape; they keep their fresh start."""
     notes: tuple[str, ...] = ()
@@ -103,7 +112,8 @@ def load_pretrained(
 
     A head that the source does not have keeps its fresh row. A channel that it does not have gets the mean of its
     channels, and then all kernels are scaled by the old number of channels over the new one, so that the response keeps
-    its size. A label channel of a cascade that it does not have gets zeros.
+    its size. A label channel of a cascade that it does not have gets zeros. Depthwise kernels may be smaller than the
+    network's; see `_enlarge`.
 
     Args:
         network: Built from the plan; changed in place.
@@ -123,7 +133,7 @@ def load_pretrained(
     shown = given / folder.relative_to(source)
     old = _read_model(folder, shown)
     taken, adapted = _match(_read_tensors(folder / WEIGHTS), network.state_dict(), old, new)
-    if not any(tensor.ndim > 1 and not name.startswith(HEADS) for name, tensor in taken.items()):
+    if not any(tensor.ndim > 1 and not name.startswith(tuple(HEADS)) for name, tensor in taken.items()):
         raise UsageError(f"--pretrained {shown}: no layer fits. {_list_differences(old, new)}")
     skipped = tuple(name for name in network.state_dict() if name not in taken)
     network.load_state_dict(taken, strict=False)
@@ -279,11 +289,15 @@ def _match(
         source = found.get(name)
         if source is None or source.ndim != start.ndim:
             continue
-        if name.startswith(HEADS) and not same_heads:
-            tensor = _adapt_heads(source, start.to(source.device), old.heads(), new.heads())
+        if name.startswith(tuple(HEADS)) and not same_heads:
+            first_row = 0 if next(rows for begin, rows in HEADS.items() if name.startswith(begin)) else 1
+            tensor = _adapt_heads(source, start.to(source.device), old.heads()[first_row:], new.heads()[first_row:])
             adapted.append(name)
         elif name == first and not same_inputs:
             tensor = _adapt_inputs(source, old, new)
+            adapted.append(name)
+        elif name.endswith(ENLARGED) and source.shape != start.shape:
+            tensor = _enlarge(source, start.shape[2:])
             adapted.append(name)
         else:
             tensor = source
@@ -298,11 +312,31 @@ def _find_first_kernel(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _adapt_heads(source: Tensor, start: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor | None:
-    """Rows by the names of the heads, (K_old, ...) -> (K_new, ...); None: no row fits."""
-    if source.shape[1:] != start.shape[1:] or not set(old) & set(new):
+    """Rows by the names of the heads, (K_old * R, ...) -> (K_new * R, ...); None: no row fits."""
+    rows, rest = divmod(len(source), len(old))
+    if rest or len(start) != rows * len(new) or source.shape[1:] != start.shape[1:] or not set(old) & set(new):
         return None
-    rows = [source[old.index(name)] if name in old else start[row] for row, name in enumerate(new)]
-    return torch.stack(rows)
+    found, fresh = (each.reshape(-1, rows, *each.shape[1:]) for each in (source, start))
+    kept = [found[old.index(name)] if name in old else fresh[position] for position, name in enumerate(new)]
+    return torch.cat(kept)
+
+
+def _enlarge(kernels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Depthwise kernels (F, 1, *K) interpolated linearly to a larger shape, with the same response on even images.
+
+    Kernels stay as they are, so that they do not fit, if an axis becomes smaller, or had one voxel, which says nothing
+    of its neighbours.
+
+    References:
+        Roy et al., "MedNeXt", MICCAI 2023, section 2.3 (UpKern). Differs: kernels are divided by how many times as many
+        voxels they have; where a norm follows, as in MedNeXt, that changes nothing.
+    """
+    old = kernels.shape[2:]
+    if any(after < before or after > before == 1 for after, before in zip(shape, old, strict=True)):
+        return kernels
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    larger = F.interpolate(kernels, size=tuple(shape), mode=mode, align_corners=False)
+    return larger * (prod(old) / prod(shape))
 
 
 def _adapt_inputs(source: Tensor, old: _Model, new: _Model) -> Tensor:

@@ -11,8 +11,9 @@ from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import Head, LabelEncoding, LabelValues
+from autoseg.records.detection import DetectionSpec
 from autoseg.records.files import write_record
-from autoseg.records.network import NormalizationSpec
+from autoseg.records.network import BranchSpec, NormalizationSpec
 from autoseg.records.plan import Plan, model_hash
 from autoseg.records.workspace import Workspace
 from autoseg.training.folds.checkpointing import cpu_weights, save_weights
@@ -26,6 +27,9 @@ FIRST = {
     "unext": "encoder.levels.0.convolution.weight",
     "unext, tokens only": "encoder.levels.1.0.convolution.weight",
     "mednext": "encoder.levels.0.0.weight",
+    "nested": "encoder.levels.0.0.convolution.weight",
+    "parts": "encoder.levels.0.0.first.convolution.weight",
+    "hrnet": "encoder.stem.0.convolution.weight",
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "unet": {"architecture": "unet", "encoder_blocks": (2, 1, 1)},
@@ -35,7 +39,20 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "architecture": "unext", "encoder_blocks": (1, 1, 1), "token_levels": 2, "features": (5, 5, 7)
     },
     "mednext": {"architecture": "mednext", "encoder_blocks": (1, 1, 2), "expansions": (2, 3, 3)},
+    "nested": {"encoder_blocks": (1, 1, 1), "skip": "nested"},
+    "parts": {
+        "encoder_blocks": (1, 1, 1), "block": "residual", "skip": "gate", "attention": "mixed", "bottleneck": "pyramid"
+    },
+    "hrnet": {
+        "architecture": "hrnet", "encoder_blocks": (1, 1, 1),
+        "branches": BranchSpec(first_blocks=1, modules=(1, 1), joined_features=4),
+    },
 }  # fmt: skip
+
+DETECTION = DetectionSpec(
+    num_labels=2, levels=(1, 2), anchors=(((2.0, 4.0, 4.0),), ((4.0, 8.0, 8.0),)), pyramid_features=5, box_features=6,
+    box_size=(2, 2, 2), mask_roi_size=(2, 2, 2),
+)  # fmt: skip
 
 
 def make_plan(
@@ -75,6 +92,7 @@ def make_plan(
         configurations={name: changed} | ({} if previous is None else {previous: make_plan(labels, channels,
             name=previous).configurations[previous]}),
         decisions=(),
+        target="labels" if spec.detection is None else "mask_rcnn",
     )  # fmt: skip
 
 
@@ -133,6 +151,63 @@ def test_heads_are_taken_by_the_names_of_their_labels(tmp_path, kind):
         expected = torch.stack([old[name][0], before[name][1], old[name][2], before[name][3]])
         assert torch.equal(after[name], expected)
     assert report.skipped == ()
+
+
+def test_heads_of_points_are_taken_by_the_names_of_their_labels(tmp_path):
+    points = {"head": "points", "coarse_level": 1, "encoder_blocks": (1, 1, 1)}
+    old = train(tmp_path, make_plan(("tumor", "liver"), **points))
+    report, before, after = transfer(make_plan(("liver", "cyst"), dataset="new", **points), tmp_path)
+    heads = {"points.head.weight", "points.head.bias", "decoder.heads.1.weight", "decoder.heads.1.bias"}
+    assert set(report.adapted) == heads
+    for name in heads:
+        assert torch.equal(after[name], torch.stack([old[name][0], old[name][2], before[name][2]]))
+
+
+def test_heads_of_objects_are_taken_by_the_names_of_their_labels(tmp_path):
+    """Labels in another order, and one of them new: rows of the background, of each label, and of its moves."""
+    network = {"encoder_blocks": (1, 1, 1), "deep_supervision": False}
+    old = train(tmp_path, make_plan(("tumor", "liver"), detection=DETECTION, **network))
+    wider = DETECTION.model_copy(update={"num_labels": 3})
+    new = make_plan(("liver", "cyst", "tumor"), detection=wider, dataset="new", **network)
+    report, before, after = transfer(new, tmp_path)
+    names = {f"{name}.{kind}" for name in ("boxes.score", "boxes.move", "masks.mask") for kind in ("weight", "bias")}
+    assert set(report.adapted) == names
+    assert report.skipped == ()
+    for kind in ("weight", "bias"):
+        score, move, mask = (f"{name}.{kind}" for name in ("boxes.score", "boxes.move", "masks.mask"))
+        expected = torch.stack([old[score][0], old[score][2], before[score][2], old[score][1]])
+        assert torch.equal(after[score], expected)
+        assert torch.equal(after[move], torch.cat([old[move][6:], before[move][6:12], old[move][:6]]))
+        assert torch.equal(after[mask], torch.stack([old[mask][1], before[mask][1], old[mask][0]]))
+
+
+def test_depthwise_kernels_become_larger(tmp_path):
+    """A line of 3 becomes one of 5 whose voxels lie 3/5 apart, beyond the ends as the ends; along each axis."""
+    small = {"kind": "mednext", "kernel_sizes": ((1, 3, 3), (3, 3, 3), (3, 3, 3))}
+    large = {"kind": "mednext", "kernel_sizes": ((1, 5, 5), (5, 5, 5), (5, 5, 5))}
+    old = train(tmp_path, make_plan(**small))
+    report, _, after = transfer(make_plan(dataset="new", **large), tmp_path)
+    kernels = [name for name in old if name.endswith("depthwise.weight")]
+    assert len(kernels) == 10
+    assert set(report.adapted) == set(kernels)
+    assert report.skipped == ()
+    line = torch.tensor([[1.0, 0, 0], [0.6, 0.4, 0], [0, 1, 0], [0, 0.4, 0.6], [0, 0, 1]])
+    for name in kernels:
+        expected = torch.einsum("fczyx,by,ax->fczba", old[name], line, line) * 9 / 25
+        if old[name].shape[2] > 1:
+            expected = torch.einsum("fgzyx,dz->fgdyx", expected, line) * 3 / 5
+        torch.testing.assert_close(after[name], expected)
+
+
+def test_depthwise_kernels_become_no_smaller_and_do_not_grow_from_one_voxel(tmp_path):
+    large = {"kind": "mednext", "kernel_sizes": ((1, 5, 5), (5, 5, 5), (5, 5, 5))}
+    train(tmp_path, make_plan(**large))
+    deep = make_plan(dataset="new", kind="mednext", kernel_sizes=((3, 5, 5), (5, 5, 3), (5, 5, 5)))
+    report, before, after = transfer(deep, tmp_path)
+    assert report.adapted == ()
+    assert {name.split(".")[2] for name in report.skipped} == {"0", "1"}
+    assert all(name.endswith("depthwise.weight") for name in report.skipped)
+    assert all(torch.equal(after[name], before[name]) for name in report.skipped)
 
 
 def test_heads_of_no_common_name_start_fresh(tmp_path):
