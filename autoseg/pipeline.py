@@ -37,6 +37,7 @@ from autoseg.stages.candidates import TrialRequest, outline_trials
 from autoseg.stages.describe import describe_dataset, log_description
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.plan import make_plan, read_kept_plan, warn_of_edits
+from autoseg.stages.plan_students import keep_students
 from autoseg.stages.preprocess import preprocess_dataset, refuse_absurd_sizes
 from autoseg.stages.split import keep_edited_splits, make_splits, tell_of_kept_splits
 from autoseg.stages.train_all import (
@@ -267,7 +268,7 @@ def write_plan(
         DatasetError: If cases could not be preprocessed; lists them all.
         LockedError: If another process plans the workspace, or trains a fold for a plan or cases that would change.
     """
-    description, plan = planned.description, planned.plan
+    description, plan = planned.description, keep_students(workspace, planned.plan)
     sweep_temporaries(workspace.root, recursive=True)
     recorded = relative_path(real_path(Path(description.folder)), real_path(workspace.root))
     records = {

@@ -4,9 +4,15 @@ Also tested in tests/pipeline/test_phantom_run.py.
 """
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.cli.plan import add_planning_arguments, print_trials
 from autoseg.cli.select import add_refinement, refinement_options
+
+if TYPE_CHECKING:
+    from autoseg.records.selection import Selection
+    from autoseg.records.workspace import Workspace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-y", "--yes", action="store_true", help="answer yes to every question; a run asks none, so it skips nothing"
     )
+    parser.add_argument(
+        "--unlabelled", type=Path, default=None, metavar="FOLDER",
+        help="images without label maps, in a folder or a CSV/JSON list: a student of the best configuration learns "
+        "from them too, and is kept if cross-validation gets better; takes as long again as that configuration",
+    )  # fmt: skip
     add_refinement(parser)
 
 
@@ -50,6 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     workers = choose_workers(arguments)
     description = check_dataset(arguments.dataset, planning, workers=workers, bar=progress_bar)
     budget = add_speed(budget, planning, device, arguments, bar=progress_bar)
+    if arguments.unlabelled is not None:
+        from autoseg.stages.unlabelled_images import announce_unlabelled  # loads torch
+
+        announce_unlabelled(arguments.unlabelled, description)
     if arguments.dry_run:
         planned = decide_plan(description, workspace, budget, planning, workers=workers, bar=progress_bar)
         Console(highlight=False).print(plan_table(planned.plan))
@@ -69,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     selection, failures = run_pipeline(
         arguments.dataset, workspace, budget, planning, options, description=description, bar=progress_bar
     )
+    if arguments.unlabelled is not None:
+        selection = _learn(workspace, arguments)
     if arguments.trials is not None:
         print_trials(workspace)
     unit = length_unit(description.file_ending)
@@ -83,3 +100,21 @@ def run(arguments: argparse.Namespace) -> int:
     for failure in failures:
         print(f"failed: {failure}")
     return SOME_FAILED if failures else DONE
+
+
+def _learn(workspace: "Workspace", arguments: argparse.Namespace) -> "Selection":
+    """Learn from the unlabelled images and write the report again; the selection, with the student if it is better."""
+    from autoseg.cli.terminal import progress_bar
+    from autoseg.report.page.render import render_report
+    from autoseg.stages.learn import LearningOptions, learn_unlabelled
+    from autoseg.stages.select import SelectionOptions
+    from autoseg.system import count_cores
+    from autoseg.training.options import TrainingOptions
+
+    options = LearningOptions(
+        training=TrainingOptions(device=arguments.device),
+        selection=SelectionOptions(refinement=refinement_options(arguments), device=arguments.device),
+    )
+    learnt = learn_unlabelled(workspace, arguments.unlabelled, options, workers=count_cores(), bar=progress_bar)
+    render_report(workspace)
+    return learnt.selection

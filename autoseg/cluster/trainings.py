@@ -10,15 +10,19 @@ from autoseg.records.workspace import Workspace
 
 
 def cascade_order(plan: Plan) -> list[tuple[str, ...]]:
-    """Configuration names in groups: a group needs only the ones before it, and its members do not need each other."""
+    """Configuration names in groups: a group needs only the ones before it, and its members do not need each other.
+
+    Students are left out: they need labels of their teachers first, and `autoseg learn` sees to both.
+    """
 
     def depth(name: str) -> int:
         previous = plan.configurations[name].previous_configuration
         return 0 if previous is None else 1 + depth(previous)
 
-    depths = {name: depth(name) for name in plan.configurations}
+    alone = [name for name, value in plan.configurations.items() if value.training.soft_labels is None]
+    depths = {name: depth(name) for name in alone}
     groups = range(max(depths.values(), default=-1) + 1)
-    return [tuple(name for name in plan.configurations if depths[name] == group) for group in groups]
+    return [tuple(name for name in alone if depths[name] == group) for group in groups]
 
 
 def list_trainings(
@@ -41,6 +45,8 @@ def list_trainings(
         raise UsageError(
             f"{workspace.plan}: has no configuration {', '.join(unknown)}, only {', '.join(plan.configurations)}"
         )
+    if students := [name for name in configurations if plan.configurations[name].training.soft_labels is not None]:
+        raise UsageError(f"{students[0]} learns from unlabelled images; train it with autoseg learn, on this machine")
     if unknown := [fold for fold in folds if fold not in (*existing, "all")]:
         raise UsageError(f"{workspace.splits}: has no fold {', '.join(unknown)}, only {', '.join([*existing, 'all'])}")
     names = [[name for name in group if name in (configurations or group)] for group in cascade_order(plan)]

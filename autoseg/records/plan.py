@@ -245,6 +245,12 @@ def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) 
     elif name in (stages := _previous_stages(name, plan)):
         way = " -> ".join([name, *stages])
         yield ("previous_configuration",), f"'{previous}' leads back to {name} ({way}); one of them must have none"
+    soft_labels = configuration.training.soft_labels
+    if soft_labels is not None and soft_labels.teacher not in others:
+        yield (
+            ("training", "soft_labels", "teacher"),
+            f"'{soft_labels.teacher}', expected another configuration: {_list(others)}",
+        )
     source = plan.configurations.get(configuration.preprocessed_as)
     if source is None:
         names = _list(list(plan.configurations))

@@ -11,6 +11,7 @@ from autoseg.records.budget import CaseSampling, Contrasts
 from autoseg.records.encoders import EncoderName
 from autoseg.records.files import Record
 from autoseg.records.losses import LossName, Regularizer
+from autoseg.records.names import FileName
 from autoseg.records.network import Size, Sizes
 from autoseg.records.sides import Sides
 
@@ -32,6 +33,18 @@ class GrowingPatch(Record):
     cost_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Time of a step as a fraction of a step's with the configuration's own patch and batch, estimated: epochs of a
     training that is limited by time have so many more steps."""
+
+
+class SoftLabelSpec(Record):
+    """Unlabelled images that a configuration is trained on too, with labels of its teacher."""
+
+    teacher: FileName
+    """Name of the configuration that labels them: for fold k its own fold k, which has seen none of the cases that this
+    fold validates on."""
+    min_confidence: Fraction = 0.75
+    """Calibrated probability of a label from which a voxel counts; it does so with this probability in each patch."""
+    labelled_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Fraction of the patches that come from labelled cases, however many of either there are."""
 
 
 class TrainingSpec(Record):
@@ -78,3 +91,5 @@ class TrainingSpec(Record):
     """Published weights that the encoder starts from; None: freshly drawn ones."""
     encoder_rate: Annotated[float, Field(ge=0.0, le=1.0)] = Field(default=1.0, exclude_if=lambda value: value == 1.0)
     """Learning rate of the encoder as a multiple of `learning_rate`."""
+    soft_labels: SoftLabelSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How unlabelled images are learnt from; None: labelled cases alone are."""

@@ -144,6 +144,23 @@ class Workspace:
         return self.fold(configuration, fold) / "next_stage" / next_configuration
 
     @property
+    def unlabelled(self) -> Path:
+        """File of the UnlabelledImages that students learn from."""
+        return self.root / "unlabelled" / "images.json"
+
+    def unlabelled_arrays(self, configuration: str) -> Path:
+        """Folder of the unlabelled images, preprocessed for a configuration."""
+        return self.root / "unlabelled" / "images" / configuration
+
+    def soft_labels(self, student: str, fold: str) -> Path:
+        """Folder of the labels that the teacher of a fold gives the unlabelled images."""
+        return self.root / "unlabelled" / "labels" / student / f"fold_{fold}"
+
+    def student_record(self, student: str) -> Path:
+        """File of the StudentRecord: a student and its teacher in cross-validation."""
+        return self.root / "unlabelled" / f"{student}.json"
+
+    @property
     def has_training(self) -> bool:
         """Whether any fold is trained, or has begun to be."""
         return any((self.root / "models").glob("*/fold_*/checkpoint_*.json"))

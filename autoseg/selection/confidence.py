@@ -45,7 +45,7 @@ from autoseg.selection.ensembles import (
     weights_origin,
 )
 from autoseg.selection.expected_dice import ScoredCase, describe_unlearnt, learn_expected_dice
-from autoseg.selection.temperature import Voxels, learn_temperatures
+from autoseg.selection.temperature import NO_CHANGE, Voxels, learn_temperatures
 
 MAX_NUMBERS = 2**24
 """Probabilities of all drawn voxels together; 64 MiB in float32."""
@@ -121,6 +121,35 @@ def learn_confidence(
         (learnt.reason, *(label.reason for label in labels if label.reason), *describe_unlearnt(labels)),
         {case.case: _promised_overlaps(case, foreground_names(run.plan.encoding)) for case in measured},
     )
+
+
+def learn_fold_temperatures(
+    run: ValidationRun, name: str, folds: Sequence[ValidatedFold], bar: ProgressBar = no_bar
+) -> dict[str, dict[str, float]]:
+    """Temperatures of one configuration for each of its folds, learnt on the cases that the other folds validated.
+
+    So nothing that a fold says of other images knows the labels of the cases that it is judged by.
+
+    Args:
+        run: Context of the run; its workspace has the preprocessed cases.
+        name: The configuration.
+        folds: All validated folds of it.
+        bar: Progress of the cases that have to be predicted.
+
+    Returns:
+        Temperature of each head by fold; 1 where they do not help, or cannot be learnt.
+    """
+    unchanged = {head.name: NO_CHANGE for head in run.plan.encoding.heads}
+    if len(folds) < 2 or _count_missing(run, (name,), folds):
+        return {fold.fold: unchanged for fold in folds}
+    with bar("confidence") as progress:
+        measured = _measure_all(run, (name,), folds, DEFAULT_THRESHOLDS, progress)
+    found = {}
+    for fold in folds:
+        others = [case for case in measured if case.fold != fold.fold]
+        learnt = learn_temperatures([case.voxels for case in others], [case.fold for case in others], run.plan.encoding)
+        found[fold.fold] = learnt.temperatures
+    return found
 
 
 def _promised_overlaps(case: _Measured, names: Sequence[str]) -> dict[str, float]:

@@ -41,6 +41,7 @@ from autoseg.selection.label_decision import TriedDecision, try_expected_dice
 from autoseg.selection.postprocessing import CaseMapFiles, TunedPostprocessing, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.relative_costs import with_relative_costs
+from autoseg.selection.students import judge_students
 from autoseg.selection.suspects import find_suspects, write_suspects
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.validated_folds import (
@@ -102,13 +103,12 @@ def select_model(
 
     A candidate's score is its mean foreground Dice over the validation cases of all its trained folds that every
     other candidate validated too; a pair must be ahead of the best single configuration by
-    `selection.verdicts.ENSEMBLE_MARGIN`. Missing folds, and folds of an earlier plan or earlier data, are reported as
-    reasons, not as errors. Without any validated
+    `selection.verdicts.ENSEMBLE_MARGIN`, and a student of its teacher by `selection.students.MIN_STUDENT_GAIN`. Missing
+    folds, and folds of an earlier plan or earlier data, are reported as reasons, not as errors. Without any validated
     fold (for example with only fold `all`) there is no score, no post-processing and no evaluation.json.
 
-    Writes selection.json, evaluation.json, confidence.json, suspects.json and suspects.csv, label maps of pairs in
-    models/ensembles, and label maps of other thresholds in the folders of the folds. Label maps are not made again as
-    long as the weights stay the same.
+    Writes selection.json, evaluation.json, confidence.json, suspects.json and suspects.csv, label maps of pairs and of
+    other thresholds in models. Label maps are not made again as long as the weights stay the same.
 
     Args:
         workspace: Workspace with a plan and at least one trained fold; for pairs also with preprocessed cases.
@@ -152,7 +152,8 @@ def _select(
     trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
     names = foreground_names(plan.encoding)
     singles, reasons = read_validated_folds(workspace, trained, names)
-    reasons = [*outdated, *reasons]
+    singles, judged = judge_students(workspace, plan, singles)
+    reasons = [*outdated, *reasons, *judged]
     if not singles and plan.planner == IMPORTED:
         raise UsageError(
             f"{workspace.root}: imported without validation cases, so there are no scores to select by; "

@@ -51,6 +51,7 @@ from autoseg.training.folds.planned_data import (
     planned_arrays,
     read_fingerprint,
 )
+from autoseg.training.folds.soft_cases import find_soft_cases
 from autoseg.training.folds.tracking import track
 from autoseg.training.folds.training import train_until_done
 from autoseg.training.options import TrainingOptions, apply_options, find_configuration
@@ -189,6 +190,7 @@ def prepare_fold(workspace: Workspace, name: str, fold_name: str, options: Train
         data_hash="" if fingerprint is None else data_hash(fingerprint, split),
         planned_arrays=arrays,
         previous=previous,
+        soft=find_soft_cases(workspace, plan, name, fold_name),
         previous_origins=tuple(label_map_origin(previous[case]) for case in sorted(previous)) if previous else (),
         options=options,
         device=device,

@@ -5,7 +5,7 @@ Tested in tests/inference/files/test_run_provenance.py.
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,16 @@ def hash_inputs(file: OutputFile) -> tuple[InputFile, ...]:
     Raises:
         OSError: If one of them cannot be read any more.
     """
-    return tuple(InputFile(path=str(path), sha256=_hash_image(read_address(path).path)) for path in file.item.images)
+    return tuple(InputFile(path=str(path), sha256=digest) for path, digest in hash_images(file.item.images).items())
+
+
+def hash_images(images: Sequence[Path]) -> dict[Path, str]:
+    """SHA-256 of each image by its path.
+
+    Raises:
+        OSError: If one of them cannot be read.
+    """
+    return {path: _hash_image(read_address(path).path) for path in images}
 
 
 def _hash_image(path: Path) -> str:

@@ -38,6 +38,7 @@ from autoseg.training.data.sampling import (
     is_forced_foreground,
     list_cases_by_head,
 )
+from autoseg.training.data.soft_labels import DrawnArray, SoftLabels
 from autoseg.training.data.workers import deliver
 from autoseg.training.losses.maps import MAPS, count_map_classes, make_maps
 
@@ -61,6 +62,8 @@ class TrainingCase:
     """Locations without the ignore label; None for a dataset without one."""
     previous: SliceableLabels | None = None
     """Label indices by the cascade's previous configuration, on the array's grid."""
+    soft: SoftLabels | None = None
+    """Labels of a teacher, instead of the array's own, for a case without reference; None: it has one."""
 
 
 def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
@@ -147,6 +150,25 @@ def training_cases(
     )
 
 
+@dataclass(frozen=True)
+class CasePool:
+    """Cases among which a case is drawn."""
+
+    cases: tuple[TrainingCase, ...]
+    by_head: Mapping[int, Sequence[int]]
+    """Positions of the cases that have foreground of a head, where labels are balanced; else empty."""
+
+
+def split_pools(cases: Sequence[TrainingCase], *, by_head: bool) -> tuple[CasePool, ...]:
+    """The labelled cases, and those that a teacher labelled, each a pool unless it is empty."""
+    parts = [[case for case in cases if (case.soft is None) == is_labelled] for is_labelled in (True, False)]
+    return tuple(
+        CasePool(tuple(part), list_cases_by_head([case.locations for case in part]) if by_head else {})
+        for part in parts
+        if part
+    )
+
+
 class PatchLoader:
     """Draws, reads and transforms batches; one copy of it lives in every worker."""
 
@@ -178,7 +200,9 @@ class PatchLoader:
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
         is_balanced = configuration.training.case_sampling == "balanced"
-        self.cases_by_head = list_cases_by_head([case.locations for case in cases]) if is_balanced else {}
+        self.pools = split_pools(cases, by_head=is_balanced)
+        soft_labels = configuration.training.soft_labels
+        self.labelled_fraction = 1.0 if soft_labels is None else soft_labels.labelled_fraction
         self.rules = stream.rules
         num_previous = 0 if cases[0].previous is None else len(encoding.values) - 1
         self.swap = find_training_swap(configuration.training, encoding)
@@ -226,12 +250,15 @@ class PatchLoader:
 
     def _draw_place(self, generator: np.random.Generator, *, forced: bool) -> tuple[TrainingCase, Triple]:
         """A case and the lower corner of a patch in it."""
-        if forced and self.cases_by_head:
-            head, position = draw_case_with_foreground(self.cases_by_head, generator)
-            case = self.cases[position]
+        pool = self.pools[0]
+        if len(self.pools) > 1 and generator.random() >= self.labelled_fraction:
+            pool = self.pools[1]
+        if forced and pool.by_head:
+            head, position = draw_case_with_foreground(pool.by_head, generator)
+            case = pool.cases[position]
             voxel = draw_centre_voxel({head: case.locations[head]}, None, forced=True, generator=generator)
             return case, draw_patch_corner(case.array.shape[1:], self.box, voxel, generator)
-        case = self.cases[int(generator.integers(len(self.cases)))]
+        case = pool.cases[int(generator.integers(len(pool.cases)))]
         return case, self.draw_corner(case, generator, forced=forced)
 
     def draw_corner(self, case: TrainingCase, generator: np.random.Generator, *, forced: bool) -> Triple:
@@ -258,8 +285,9 @@ class PatchLoader:
         for sample, (case, corner, generator) in enumerate(zip(cases, corners, generators, strict=True)):
             matrix = None if self.rules is None else draw_affine(self.planned_patch_size, self.rules, generator)
             with self._naming(f"Reading a patch of case {case.case_id}"):
+                array = case.array if case.soft is None else DrawnArray(case.array, case.soft, generator)
                 read_patch(
-                    case.array, corner, matrix,
+                    array, corner, matrix,
                     image=image[sample], labels=label_maps[0, sample], neighbor_slices=self.neighbor_slices,
                 )  # fmt: skip
                 if case.previous is not None:

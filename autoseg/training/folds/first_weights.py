@@ -5,6 +5,7 @@ tests/pipeline/test_pretrained_run.py.
 """
 
 import logging
+from dataclasses import replace
 
 from torch import nn
 
@@ -32,6 +33,9 @@ def make_first_network(fold: Fold) -> nn.Module:
         report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained, given)
     elif fold.pretrained_encoder is not None and given is not None:
         report = load_encoder(network, fold.pretrained_encoder, given)
+    elif fold.soft is not None and fold.starts_afresh and given is None:
+        loaded = load_pretrained(network, fold.plan, fold.configuration_name, fold.soft.teacher)
+        report = replace(loaded, notes=())  # the same fold of the teacher has the same cases
     else:
         report = None
         if fold.spec.initial_weights is not None and fold.starts_afresh:

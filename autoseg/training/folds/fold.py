@@ -15,7 +15,7 @@ from autoseg.imaging.arrays.storage import Opener, StoredCase, keep_open, open_a
 from autoseg.networks.device_types import device_type
 from autoseg.networks.threads import ThreadChoice, choose_threads, own_threads
 from autoseg.records.checkpoint import hash_of_cases
-from autoseg.records.dataset import DatasetDescription
+from autoseg.records.dataset import DatasetDescription, LabelEncoding
 from autoseg.records.plan import Configuration, Plan, Split, model_hash
 from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.records.workspace import Workspace
@@ -27,6 +27,7 @@ from autoseg.training.data.growth import join_batches
 from autoseg.training.data.loading import TrainingCase, build_loader, default_workers, training_cases
 from autoseg.training.data.sampling import SliceableLabels
 from autoseg.training.distributed import Ranks
+from autoseg.training.folds.soft_cases import SoftLabelledCases, load_soft_cases, with_ignored
 from autoseg.training.losses.maps import map_shapes
 from autoseg.training.options import TrainingOptions
 
@@ -63,6 +64,8 @@ class Fold:
     ranks: Ranks = field(default_factory=Ranks)
     previous: Mapping[str, SliceableLabels] | None = None
     """Cascade: the previous configuration's label maps by case id, on the preprocessed grids."""
+    soft: SoftLabelledCases | None = None
+    """Unlabelled images that it is trained on too; None: there are none."""
     previous_origins: tuple[str, ...] = ()
     """Cascade: which weights made those maps; other maps make another training."""
     pretrained: Path | None = None
@@ -112,8 +115,14 @@ class Fold:
 
     @property
     def cases_hash(self) -> str:
-        """Hash of the training cases' ids, and of the origins of a cascade's label maps."""
-        return hash_of_cases(self.split.training, self.previous_origins)
+        """Hash of the training cases' ids, and of the origins of a cascade's label maps and of a teacher's labels."""
+        soft_origins = () if self.soft is None else self.soft.origins
+        return hash_of_cases(self.split.training, (*self.previous_origins, *soft_origins))
+
+    @property
+    def encoding(self) -> LabelEncoding:
+        """The plan's labels; with an index of voxels that do not count where a teacher labels images."""
+        return self.plan.encoding if self.soft is None else with_ignored(self.plan.encoding)
 
     @property
     def workers(self) -> int:
@@ -150,6 +159,8 @@ def open_training_batches(
         choose: Smaller patch of a batch by its number, where patches grow; None: the configuration's own.
     """
     cases = _load_cases(fold, fold.split.training)
+    if fold.soft is not None:
+        cases += load_soft_cases(fold.soft, fold.plan.encoding, ram_bytes=_bytes_for_cases(fold))
 
     def open_batches(growing: GrowingPatch | None, first: int) -> Generator[Batch, None, None]:
         if fold.spec.growing_patches:
@@ -159,7 +170,7 @@ def open_training_batches(
                 format_sizes(trained.patch_size), trained.batch_size, first,
             )  # fmt: skip
         stream = _training_stream(fold, growing, first)
-        return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=fold.workers)
+        return build_loader(cases, fold.configuration, fold.encoding, stream, workers=fold.workers)
 
     if not fold.spec.growing_patches:
         return open_batches(None, first_batch)
@@ -197,7 +208,7 @@ def open_validation_batches(fold: Fold, first_batch: int, *, for_loss: bool = Tr
         map_shapes=map_shapes(fold.configuration)[:1] if for_loss else (),
     )
     cases = _load_cases(fold, fold.split.validation or fold.split.training)
-    return build_loader(cases, fold.configuration, fold.plan.encoding, stream, workers=0)
+    return build_loader(cases, fold.configuration, fold.encoding, stream, workers=0)
 
 
 def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
@@ -215,8 +226,9 @@ def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
 
 
 def _bytes_for_cases(fold: Fold) -> int:
-    """This machine's share, divided among the loaders of all processes here."""
-    return int(RAM_FRACTION_FOR_CASES * measure_total_memory() / (LOADERS * fold.ranks.count_here))
+    """This machine's share, divided among the loaders of all processes here, and between labelled cases and others."""
+    parts = LOADERS if fold.soft is None else LOADERS + 1
+    return int(RAM_FRACTION_FOR_CASES * measure_total_memory() / (parts * fold.ranks.count_here))
 
 
 def choose_step_threads(fold: Fold, limit_seconds: float | None) -> ThreadChoice:

@@ -130,7 +130,7 @@ def _begin(fold: Fold, limit_seconds: float | None) -> _Progress:
     steps, spec = fold.spec.epochs * fold.spec.steps_per_epoch, fold.spec
     network = make_first_network(fold)
     settings = _step_settings(fold, steps, limit_seconds, None if resumed is None else resumed.checkpoint)
-    run = start_run(network, fold.configuration, fold.plan.encoding, settings)
+    run = start_run(network, fold.configuration, fold.encoding, settings)
     if limit_seconds is not None and spec.weight_average_decay is not None:
         limit_seconds *= 1.0 - COMPARISON_FRACTION
     if resumed is not None:
@@ -310,8 +310,11 @@ def _keep(fold: Fold, state: _Progress, after_epoch: Callable[[list[EpochHistory
 
 @contextmanager
 def _comparison_batches(fold: Fold) -> Iterator[Iterator[Batch] | None]:
-    """The first validation patches; None where there is nothing to compare or to compare on."""
-    if fold.spec.weight_average_decay is None or not fold.split.validation:
+    """The first validation patches; None where there is nothing to compare or to compare on.
+
+    A student keeps the average untested: its cases of validation judge it beside its teacher, and must choose nothing.
+    """
+    if fold.spec.weight_average_decay is None or not fold.split.validation or fold.soft is not None:
         yield None
         return
     with closing(open_validation_batches(fold, 0, for_loss=False)) as batches:

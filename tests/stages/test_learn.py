@@ -1,0 +1,147 @@
+"""A student on the phantoms, two of which are unlabelled; networks are tiny, and nothing much is learnt."""
+
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+
+from autoseg.cli.main import main
+from autoseg.errors import UsageError
+from autoseg.imaging.arrays.soft_codes import decode_soft_labels
+from autoseg.imaging.arrays.storage import open_case
+from autoseg.inference.models.loading import load_configuration, stream_stored_case
+from autoseg.networks.devices import choose_device
+from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Plan
+from autoseg.records.selection import Selection
+from autoseg.records.unlabelled import SoftLabelsRecord, StudentRecord, UnlabelledImages
+from autoseg.stages import learn, unlabelled_images
+from autoseg.stages.learn import LearningOptions, learn_unlabelled
+from autoseg.stages.select import SelectionOptions
+from autoseg.stages.train import train_fold
+from autoseg.training.folds.soft_cases import RECORD_NAME, find_soft_cases
+from tests.training.small_folds import NAME, SHORT, shrink_plan
+
+STUDENT = f"{NAME}_student"
+OPTIONS = LearningOptions(
+    min_confidence=0.2,
+    training=SHORT,
+    selection=SelectionOptions(ensembles=False, expected_dice=False, confidence=False, device="cpu"),
+)
+
+
+@pytest.fixture
+def taught(workspace):
+    """A workspace with two trained folds of the teacher."""
+    shrink_plan(workspace)
+    for fold in ("0", "1"):
+        train_fold(workspace, NAME, fold, SHORT)
+    return workspace
+
+
+@pytest.fixture
+def images(phantom_dataset, tmp_path):
+    """Two unlabelled images, a copy of a labelled one in a file of its own, one of its name, and a broken file."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for number, path in enumerate(sorted((phantom_dataset / "imagesTs").glob("*.nii.gz"))):
+        shutil.copy(path, folder / f"new{number}.nii.gz")
+    labelled = nibabel.load(phantom_dataset / "imagesTr" / "phantom_001_0000.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(labelled.dataobj), labelled.affine), folder / "copy.nii")
+    shutil.copy(folder / "new0.nii.gz", folder / "phantom_002.nii.gz")
+    (folder / "broken.nii.gz").write_text("not an image")
+    (folder / "empty.nii.gz").touch()
+    return folder
+
+
+def test_a_student_learns_and_resumes_and_is_judged(taught, images, monkeypatch, caplog):
+    learnt = learn_unlabelled(taught, images, OPTIONS)
+    assert [image.case for image in learnt.images.cases] == ["new0", "new1"]
+    assert read_record(UnlabelledImages, taught.unlabelled) == learnt.images
+    said = "\n".join(learnt.images.left_out)
+    assert "copy.nii: has the same voxels as the labelled case phantom_001" in said
+    assert "has the name of the labelled case phantom_002" in said
+    for name in ("broken", "empty"):
+        assert f"{name}: cannot be used and is left out: " in said
+    assert all(sentence in caplog.text for sentence in learnt.images.left_out)
+
+    plan = read_record(Plan, taught.plan)
+    assert list(plan.configurations) == [NAME, STUDENT]
+    for fold in ("0", "1"):
+        checkpoint = read_record(Checkpoint, taught.fold(STUDENT, fold) / "checkpoint_final.json")
+        assert checkpoint.finished
+        assert checkpoint.weights == "average"
+        labels = read_record(SoftLabelsRecord, taught.soft_labels(STUDENT, fold) / RECORD_NAME)
+        assert labels.cases == ("new0", "new1")
+    record = read_record(StudentRecord, taught.student_record(STUDENT))
+    assert record == learnt.record
+    assert (record.teacher, record.folds, record.num_unlabelled) == (NAME, ("0", "1"), 2)
+    selection = read_record(Selection, taught.selection)
+    assert record.reason in selection.reasons
+    assert (STUDENT in {item.configurations[0] for item in selection.candidates}) is record.is_kept
+
+    def refuse(*_arguments, **_options):
+        raise AssertionError("made again")
+
+    (images / "copy.nii").unlink()  # a copy is not kept, so it would be read again
+    monkeypatch.setattr(learn, "label_softly", refuse)
+    monkeypatch.setattr(unlabelled_images, "preprocess_case", refuse)
+    monkeypatch.setattr("autoseg.stages.train.train_until_done", refuse)
+    assert learn_unlabelled(taught, images, OPTIONS).record == record
+
+
+def test_fold_k_learns_from_fold_k_alone(taught, images):
+    """The labels of each fold are what its own network says, and training begins with that network's weights."""
+    learn_unlabelled(taught, images, OPTIONS)
+    plan = read_record(Plan, taught.plan)
+    found = {}
+    for fold in ("0", "1"):
+        loaded = load_configuration(taught, plan, NAME, [fold], "final", choose_device("cpu"))
+        image = open_case(taught.unlabelled_arrays(NAME), "new0")
+        logits = np.stack([rows.numpy() for rows in stream_stored_case(loaded, image).slices], axis=1)
+        codes = open_case(taught.soft_labels(STUDENT, fold), "new0").array[0]
+        labels, _ = decode_soft_labels(codes, len(plan.encoding.values))
+        inside = labels >= 0
+        np.testing.assert_array_equal(labels[inside], logits.argmax(axis=0)[inside])
+        found[fold] = labels
+        soft = find_soft_cases(taught, plan, STUDENT, fold)
+        assert soft is not None
+        assert soft.teacher == taught.fold(NAME, fold)
+        assert soft.cases == ("new0", "new1")
+    assert not np.array_equal(found["0"], found["1"])
+
+
+def test_a_student_needs_labels_of_todays_teacher(taught, images):
+    learn_unlabelled(taught, images, OPTIONS)
+    plan = read_record(Plan, taught.plan)
+    path = taught.fold(NAME, "0") / "checkpoint_final.json"
+    write_record(read_record(Checkpoint, path).model_copy(update={"seed": 5}), path)
+    with pytest.raises(UsageError, match=f"fold 0 of {NAME} was trained again since it labelled.*autoseg learn"):
+        find_soft_cases(taught, plan, STUDENT, "0")
+    (taught.soft_labels(STUDENT, "1") / RECORD_NAME).unlink()
+    with pytest.raises(UsageError, match=f"fold 1 of {NAME} has not labelled"):
+        train_fold(taught, STUDENT, "1", SHORT)
+    assert find_soft_cases(taught, plan, NAME, "0") is None
+
+
+def test_a_folder_of_labelled_images_is_refused(taught, phantom_dataset):
+    with pytest.raises(UsageError, match="all 6 images are labelled cases of the dataset"):
+        learn_unlabelled(taught, phantom_dataset / "imagesTr", OPTIONS)
+
+
+def test_images_of_which_none_can_be_used_are_refused(taught, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.nii.gz").touch()
+    with pytest.raises(UsageError, match="none of the images can be used, the first: x: "):
+        learn_unlabelled(taught, tmp_path / "bad", OPTIONS)
+
+
+def test_words_of_the_terminal(taught, tmp_path, capsys):
+    assert main(["learn", str(taught.root)]) == 2
+    assert "learns from no unlabelled images yet; name their folder with --unlabelled" in capsys.readouterr().err
+    assert main(["learn", str(taught.root), "--unlabelled", str(tmp_path / "none")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["learn", str(taught.root), "--unlabelled", str(tmp_path), "-c", "other"]) == 2
+    assert f"no configuration 'other' in the plan; it has {NAME}" in capsys.readouterr().err
