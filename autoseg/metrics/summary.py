@@ -157,7 +157,8 @@ def _is_missed_or_false_alarm(scores: LabelScores) -> bool:
 
 
 def _count_empty(scores: Sequence[LabelScores]) -> EmptyCounts:
-    empty = [(score.reference_voxels == 0, score.predicted_voxels == 0) for score in scores]
+    counted = [score for score in scores if score.annotated]
+    empty = [(score.reference_voxels == 0, score.predicted_voxels == 0) for score in counted]
     return EmptyCounts(
         both_empty=empty.count((True, True)),
         missed=empty.count((False, True)),

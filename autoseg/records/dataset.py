@@ -83,6 +83,9 @@ class LabelEncoding(Record):
     them, where there is one. False: later regions are written over earlier ones."""
     reading: LabelReading | None = Field(default=None, exclude_if=lambda value: value is None)
     """How label files are read; None: their pixels are label values."""
+    annotated_sets: tuple[tuple[str, ...], ...] = Field(default=(), exclude_if=lambda value: not value)
+    """While a fold trains on cases in which only some labels were looked for: names of the labels of each set, see
+    `training.data.partial_labels`. Empty in dataset.json and in plans."""
 
 
 def indices_by_label(encoding: LabelEncoding) -> dict[str, tuple[int, ...]]:
@@ -167,6 +170,8 @@ class CaseFiles(Record):
     """Name of the group, such as a patient, whose cases stay in one fold; empty: the dataset names none."""
     fold: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
     """Fold whose validation set the case belongs to; None: the dataset names none."""
+    annotated: tuple[str, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Names of the labels that were looked for in this case; where others are is not known. None: all labels were."""
 
 
 def label_files(files: CaseFiles) -> tuple[str, ...]:

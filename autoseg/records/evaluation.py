@@ -56,6 +56,9 @@ class LabelScores(Record):
     reference_lesions: int | None = None
     matched_lesions: int | None = None
     """Pairs of components with IoU > 0.5."""
+    annotated: bool = Field(default=True, exclude_if=lambda value: value)
+    """Whether the label was looked for in this case. False: nothing is known, no score has a value and all counts are
+    0; the label of this case enters no mean and is neither missed nor a false alarm."""
 
 
 class CaseScores(Record):

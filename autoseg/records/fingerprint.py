@@ -55,7 +55,7 @@ class CaseFingerprint(Record):
     channel_ranges: tuple[tuple[float, float], ...]
     """Smallest and largest intensity per channel."""
     labels: dict[str, LabelFacts]
-    """Foreground labels and regions by name; absent ones have 0 voxels."""
+    """Foreground labels and regions by name; absent ones have 0 voxels, those that were not looked for are left out."""
     content_hash: str
     """Hash of all files of the case, to notice changed data."""
     files_state: str = Field(default="", exclude_if=lambda value: value == "")
@@ -88,10 +88,17 @@ def is_photographs(fingerprint: Fingerprint) -> bool:
 
 
 def data_hash(fingerprint: Fingerprint, split: Split) -> str:
-    """Hash of the files of all cases that a fold trains and validates on, as they were when they were planned."""
-    found = {case.case: case.content_hash for case in fingerprint.cases}
+    """Hash of the files of all cases that a fold trains and validates on, as they were when they were planned.
+
+    For a case in which only some labels were looked for, their names belong to it.
+    """
+    every = {name for case in fingerprint.cases for name in case.labels}
+    found = {
+        case.case: [case.content_hash, *(sorted(case.labels) if every - case.labels.keys() else ())]
+        for case in fingerprint.cases
+    }
 
     def describe(cases: Sequence[str]) -> list[list[str]]:
-        return [[case, found.get(case, "")] for case in sorted(cases)]
+        return [[case, *found.get(case, [""])] for case in sorted(cases)]
 
     return hash_of([describe(split.training), describe(split.validation)])

@@ -21,6 +21,7 @@ from autoseg.imaging.datasets.checks import (
     stray_values,
 )
 from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
+from autoseg.imaging.datasets.labels.annotated_labels import describe_annotated, name_annotated_facts
 from autoseg.imaging.datasets.labels.label_naming import name_labels
 from autoseg.imaging.datasets.labels.label_reading import (
     AS_LABEL_VALUES,
@@ -130,6 +131,7 @@ def describe_dataset(
     faults += _wrong_channel_names(names, num_channels, is_given=channel_names is not None)
     faults += compare_cases(counted, all_labels)
     kept, warnings = _keep_sound_cases(found, facts, faults, remedy, skip_faulty=skip_faulty)
+    kept = name_annotated_facts(kept, all_labels, found.folder)
     return DatasetDescription(
         name=found.name,
         folder=str(found.folder),
@@ -145,6 +147,7 @@ def describe_dataset(
             *found.notes,
             *_describe_reading(rule),
             *label_notes,
+            *describe_annotated(kept, encoding),
             *_ask_about_sides(kept, all_labels, orientation),
             *channel_notes,
             *describe_notes({case.files.case: case.notes for case in kept}),

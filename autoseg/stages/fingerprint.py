@@ -29,6 +29,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds, Triple
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
+from autoseg.records.partial_labels import is_looked_for
 from autoseg.system import count_cores
 from autoseg.worker_memory import limit_workers
 
@@ -131,6 +132,7 @@ def _measure_case(
             description.encoding,
             voxel_mm3(volume.grid),
             read_instance_numbers(dataset_folder, files, volume),
+            files.annotated,
         ),
         content_hash=content_hash(dataset_folder, files),
         files_state=state,
@@ -140,19 +142,26 @@ def _measure_case(
 
 
 def _label_facts(
-    labels: NDArray[np.int16], encoding: LabelEncoding, volume_mm3: float, numbers: NDArray[np.integer] | None
+    labels: NDArray[np.int16],
+    encoding: LabelEncoding,
+    volume_mm3: float,
+    numbers: NDArray[np.integer] | None,
+    annotated: tuple[str, ...] | None,
 ) -> dict[str, LabelFacts]:
-    """Facts by name of label or region; an absent label has 0 voxels.
+    """Facts by name of label or region; an absent label has 0 voxels, one that was not looked for has no facts.
 
     Args:
         labels: Label indices (Z, Y, X).
         encoding: Labels or regions.
         volume_mm3: Volume of a voxel.
         numbers: Number of each voxel's object (Z, Y, X); None: objects are components.
+        annotated: Labels that were looked for; None: all.
     """
     boxes = label_boxes(labels, encoding)
     facts = {}
     for _, head in foreground_heads(encoding):
+        if not is_looked_for(head.part_of or head.name, annotated):
+            continue
         mask, start = head_mask(labels, head, boxes)
         voxels = int(np.count_nonzero(mask))
         numbered = label_components(mask) if voxels else np.zeros((0, 0, 0), dtype=np.int32)

@@ -29,6 +29,7 @@ from autoseg.inference.models.loading import (
 from autoseg.inference.predictor.instance_maps import finds_instances
 from autoseg.inference.restoring.restore import LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter
+from autoseg.metrics.annotated import keep_annotated
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.build import build_network
@@ -172,13 +173,14 @@ def _validate_case(
         original = read_case(dataset, files, plan.encoding, plan.orientation)
         own = write_case_instances(fold, found, original, files.case)
     else:
-        own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices)])
+        own, next_maps = _label_maps(fold, loaded, files.case, previous, [counter.case_sink(indices, files.annotated)])
         for stage, labels in zip(_next_step_maps(fold), next_maps, strict=True):
             stage.write(stage.grid(files.case), labels)
         original = read_case(dataset, files, plan.encoding, plan.orientation)
     values = original.write_labels(own, plan.encoding, _map_path(fold, files.case))
     grid = original.template.grid
     scores = measure_case(files.case, values, reference.array[0], plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid))
+    scores = keep_annotated(scores, files.annotated)
     return ValidatedCase(origin=origin, scores=scores, calibration=counter.counts())
 
 

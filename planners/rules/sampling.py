@@ -37,12 +37,13 @@ def choose_case_sampling(fingerprint: Fingerprint, budget: Budget) -> Decided[Ca
         name: sum(name in case.labels and case.labels[name].voxels > 0 for case in cases)
         for name in {name for case in cases for name in case.labels}
     }
-    present = {name: count for name, count in sorted(found.items()) if count}
-    if not present or min(present.values()) >= RARE_FRACTION * len(cases):
+    looked_for = {name: sum(name in case.labels for case in cases) for name in found}
+    present = {name: count / looked_for[name] for name, count in sorted(found.items()) if count}
+    if not present or min(present.values()) >= RARE_FRACTION:
         return None
     rarest = min(present, key=lambda name: present[name])
     return Decided(
         "balanced",
-        f"{rarest} is in {present[rarest]} of {len(cases)} cases: in patches with foreground, labels are equally "
+        f"{rarest} is in {found[rarest]} of {looked_for[rarest]} cases: in patches with foreground, labels are equally "
         "likely, however many cases have them. --case-sampling overrides.",
     )

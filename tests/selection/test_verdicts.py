@@ -23,7 +23,8 @@ def dice_of(case, **dice):
         ("true_positives", "false_positives", "false_negatives", "predicted_voxels", "reference_voxels"), 1
     )
     return CaseScores(
-        case=case, labels={name: LabelScores(dice=value, iou=value, **counts) for name, value in dice.items()}
+        case=case,
+        labels={name: LabelScores(dice=value, iou=value, annotated=True, **counts) for name, value in dice.items()},
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from autoseg.errors import DatasetError, RecordError
+from autoseg.imaging.datasets.labels.annotated_labels import read_annotated
 from autoseg.records.dataset import BACKGROUND, LabelValues
 from autoseg.records.files import read_json
 
@@ -26,11 +27,21 @@ ChannelNames = Annotated[dict[str, str], BeforeValidator(_key_channels)]
 """Channel names by key, in the order of the file."""
 
 
+def _read_names(value: object) -> object:
+    """Names of labels from a text with commas; anything else as it is."""
+    return read_annotated(value) if isinstance(value, str) else value
+
+
+AnnotatedNames = Annotated[tuple[str, ...] | None, BeforeValidator(_read_names)]
+"""Labels that were looked for in a case: a list of names, or a text with commas; None: all."""
+
+
 class TrainingEntry(BaseModel):
     """One case in the list `training`: its files, or the name of its image alone."""
 
     image: str | list[str] = ""
     label: str = ""
+    annotated: AnnotatedNames = None
 
     @model_validator(mode="before")
     @classmethod
@@ -48,6 +59,7 @@ class ExplicitCase(BaseModel):
 
     images: list[str] = []
     label: str = ""
+    annotated: AnnotatedNames = None
 
 
 class DatasetJson(BaseModel):
@@ -60,6 +72,8 @@ class DatasetJson(BaseModel):
     num_training: int | str | None = Field(default=None, alias="numTraining")
     regions_class_order: list[int] | None = None
     dataset: dict[str, ExplicitCase] | None = None
+    annotated: dict[str, AnnotatedNames] = {}
+    """Labels that were looked for, by case id; all were in cases that are not listed."""
 
     @property
     def is_nnunet_v2(self) -> bool:

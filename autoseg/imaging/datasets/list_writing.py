@@ -17,7 +17,7 @@ from autoseg.text import format_cell
 
 
 def write_case_list(found: FoundDataset, path: Path) -> None:
-    """Write a row for each case: `case`, its images, `label`, and `group` and `fold` where the dataset has them.
+    """Write a row for each case: `case`, its images, `label`; `group`, `fold` and `annotated` where there are any.
 
     Columns of images are called like the channels if these are known and can be told from other columns, else `image`,
     or `image_0`, `image_1`, ...; they are empty where a case has another number of images than most. Paths are relative
@@ -36,12 +36,14 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
         raise UsageError(f"--write-list {path}: the file already exists; choose another name, or delete it")
     columns, labels = image_columns(found), _mask_labels(found)
     has_groups, has_folds = any(files.group for files in found.cases), any(f.fold is not None for f in found.cases)
+    has_annotated = any(files.annotated is not None for files in found.cases)
     header = [
         "case",
         *columns,
         *([f"mask_{label}" for label in labels] or ["label"]),
         *["group"] * has_groups,
         *["fold"] * has_folds,
+        *["annotated"] * has_annotated,
     ]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -52,6 +54,7 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
             images = images if len(images) == len(columns) else [""] * len(columns)
             references = [_listed_path(found, file, path) if file else "" for file in _label_cells(files, labels)]
             texts = [files.case, *images, *references, *[files.group] * has_groups, *[fold] * has_folds]
+            texts += ["; ".join(files.annotated or ())] * has_annotated
             writer.writerow(map(format_cell, texts))
 
 

@@ -1,6 +1,6 @@
 """Count how often predicted probabilities come true, slab by slab, while a case is restored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from autoseg.imaging.arrays.cropping import cropped_view
 from autoseg.records.calibration import NUM_BINS, Calibration, CalibrationCounts
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelEncoding
+from autoseg.records.partial_labels import Names, is_looked_for
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class _Label:
     heads: tuple[int, ...]
     """Positions whose probabilities add up to the label's."""
     indices: tuple[int, ...]
+    owner: str
+    """Name in the dataset of the label or region."""
 
 
 class CalibrationCounter:
@@ -31,23 +34,27 @@ class CalibrationCounter:
         self._counts = np.zeros((len(self._labels), 2, NUM_BINS), dtype=np.int64)
         self._sums = np.zeros((len(self._labels), NUM_BINS), dtype=np.float64)
 
-    def case_sink(self, reference: NDArray[np.int16]) -> "CaseCalibration":
+    def case_sink(self, reference: NDArray[np.int16], annotated: Names | None = None) -> "CaseCalibration":
         """Sink that counts one case.
 
         Args:
             reference: Label indices (Z, Y, X), working orientation, before the crop.
+            annotated: Labels that were looked for in the case, the only ones that are counted; None: all.
         """
-        return CaseCalibration(self, reference)
+        return CaseCalibration(self, reference, annotated)
 
-    def add(self, reference: NDArray[np.int16], probabilities: Tensor) -> None:
+    def add(self, reference: NDArray[np.int16], probabilities: Tensor, annotated: Names | None = None) -> None:
         """Count voxels.
 
         Args:
             reference: Label indices (Z, Y, X).
             probabilities: (K, Z, Y, X) of the same voxels.
+            annotated: Labels that are counted; None: all.
         """
         rows, probabilities = torch.from_numpy(np.ascontiguousarray(reference)), probabilities.cpu()
         for row, label in enumerate(self._labels):
+            if not is_looked_for(label.owner, annotated):
+                continue
             of_label = (
                 probabilities[list(label.heads)].sum(dim=0) if len(label.heads) > 1 else probabilities[label.heads[0]]
             )
@@ -86,14 +93,17 @@ class CalibrationCounter:
 class CaseCalibration:
     """Counts one case while its probabilities stream; a `ProbabilitySink`."""
 
-    def __init__(self, counter: CalibrationCounter, reference: NDArray[np.int16]) -> None:
+    def __init__(
+        self, counter: CalibrationCounter, reference: NDArray[np.int16], annotated: Names | None = None
+    ) -> None:
         """Begin with the counter of all cases and the reference of this one; see `CalibrationCounter.case_sink`."""
         self._counter = counter
         self._reference = reference
+        self._annotated = annotated
 
     def write(self, record: PreprocessedCase, start: int, stop: int, probabilities: Tensor) -> None:
         """Count some rows of the cropped box; see `ProbabilitySink`."""
-        self._counter.add(cropped_view(self._reference, record)[start:stop], probabilities)
+        self._counter.add(cropped_view(self._reference, record)[start:stop], probabilities, self._annotated)
 
 
 def _gather_heads(encoding: LabelEncoding) -> list[_Label]:
@@ -103,6 +113,7 @@ def _gather_heads(encoding: LabelEncoding) -> list[_Label]:
         if head.indices == (0,):
             continue
         values = tuple(sorted({encoding.values[index] for index in head.indices}))
-        before = gathered.get(values, _Label(head.name, (), ()))
-        gathered[values] = _Label(before.name, (*before.heads, position), (*before.indices, *head.indices))
+        before = gathered.get(values, _Label(head.name, (), (), head.part_of or head.name))
+        heads, indices = (*before.heads, position), (*before.indices, *head.indices)
+        gathered[values] = replace(before, heads=heads, indices=indices)
     return list(gathered.values())

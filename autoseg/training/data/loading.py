@@ -22,6 +22,7 @@ from autoseg.networks.device_types import device_type
 from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.mirrored_sides import find_training_swap
+from autoseg.records.partial_labels import code_labels, count_indices, find_set, heads_of_set
 from autoseg.records.plan import Configuration, count_slices
 from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
@@ -31,10 +32,12 @@ from autoseg.training.data.batch import Batch, BatchStream, DrawnBatch
 from autoseg.training.data.sampling import (
     SliceableArray,
     SliceableLabels,
+    draw_case_of_sets,
     draw_case_with_foreground,
     draw_centre_voxel,
     draw_patch_corner,
     forced_fraction,
+    group_cases_by_set,
     is_forced_foreground,
     list_cases_by_head,
 )
@@ -64,6 +67,9 @@ class TrainingCase:
     """Label indices by the cascade's previous configuration, on the array's grid."""
     soft: SoftLabels | None = None
     """Labels of a teacher, instead of the array's own, for a case without reference; None: it has one."""
+    targets: NDArray[np.int16] | None = None
+    """Target by label index, and last that of -1, in a case in which some labels were not looked for, see
+    `records.partial_labels`; None: the label indices themselves."""
 
 
 def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
@@ -123,6 +129,7 @@ def training_cases(
     *,
     ram_bytes: int,
     previous: Mapping[str, SliceableLabels] | None = None,
+    annotated: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[TrainingCase, ...]:
     """Cases in order of their id; arrays and label maps are read into memory if all of them fit.
 
@@ -131,6 +138,7 @@ def training_cases(
         encoding: Tells foreground heads from the background.
         ram_bytes: Largest size of all arrays together.
         previous: Label indices by the cascade's previous configuration, of all cases; None: no cascade.
+        annotated: Labels that were looked for, by case; all were in cases that are not listed.
     """
     label_maps = {} if previous is None else {case: previous[case] for case in stored}
     needed = [math.prod(case.array.shape) * case.array.dtype.itemsize for case in stored.values()]
@@ -138,13 +146,16 @@ def training_cases(
     fits = sum(needed) <= ram_bytes
     foreground = {head for head, spec in enumerate(encoding.heads) if set(spec.indices) != {0}}
     everything = (slice(None),) * 3
+    sets = {case: find_set(encoding, (annotated or {}).get(case)) for case in stored}
+    heads = {case: foreground & heads_of_set(encoding, number) for case, number in sets.items()}
     return tuple(
         TrainingCase(
             case_id=case,
             array=stored[case].array[:] if fits else stored[case].array,
-            locations={head: voxels for head, voxels in stored[case].locations.items() if head in foreground},
+            locations={head: voxels for head, voxels in stored[case].locations.items() if head in heads[case]},
             annotated=stored[case].annotated,
             previous=label_maps[case][everything] if fits and label_maps else label_maps.get(case),
+            targets=np.array(code_labels(encoding, sets[case]), dtype=np.int16) if sets[case] else None,
         )
         for case in sorted(stored)
     )
@@ -157,13 +168,19 @@ class CasePool:
     cases: tuple[TrainingCase, ...]
     by_head: Mapping[int, Sequence[int]]
     """Positions of the cases that have foreground of a head, where labels are balanced; else empty."""
+    by_set: Sequence[Sequence[int]] = ()
+    """Positions of the cases in which the same labels were looked for; empty where all were in every case."""
 
 
-def split_pools(cases: Sequence[TrainingCase], *, by_head: bool) -> tuple[CasePool, ...]:
+def split_pools(cases: Sequence[TrainingCase], *, by_head: bool, by_set: bool = False) -> tuple[CasePool, ...]:
     """The labelled cases, and those that a teacher labelled, each a pool unless it is empty."""
     parts = [[case for case in cases if (case.soft is None) == is_labelled] for is_labelled in (True, False)]
     return tuple(
-        CasePool(tuple(part), list_cases_by_head([case.locations for case in part]) if by_head else {})
+        CasePool(
+            tuple(part),
+            list_cases_by_head([case.locations for case in part]) if by_head else {},
+            group_cases_by_set([case.targets for case in part]) if by_set else (),
+        )
         for part in parts
         if part
     )
@@ -200,7 +217,8 @@ class PatchLoader:
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
         is_balanced = configuration.training.case_sampling == "balanced"
-        self.pools = split_pools(cases, by_head=is_balanced)
+        is_partial = bool(encoding.annotated_sets)
+        self.pools = split_pools(cases, by_head=is_balanced or is_partial, by_set=is_partial)
         soft_labels = configuration.training.soft_labels
         self.labelled_fraction = 1.0 if soft_labels is None else soft_labels.labelled_fraction
         self.rules = stream.rules
@@ -258,7 +276,10 @@ class PatchLoader:
             case = pool.cases[position]
             voxel = draw_centre_voxel({head: case.locations[head]}, None, forced=True, generator=generator)
             return case, draw_patch_corner(case.array.shape[1:], self.box, voxel, generator)
-        case = pool.cases[int(generator.integers(len(pool.cases)))]
+        if pool.by_set:
+            case = pool.cases[draw_case_of_sets(pool.by_set, generator)]
+        else:
+            case = pool.cases[int(generator.integers(len(pool.cases)))]
         return case, self.draw_corner(case, generator, forced=forced)
 
     def draw_corner(self, case: TrainingCase, generator: np.random.Generator, *, forced: bool) -> Triple:
@@ -290,6 +311,8 @@ class PatchLoader:
                     array, corner, matrix,
                     image=image[sample], labels=label_maps[0, sample], neighbor_slices=self.neighbor_slices,
                 )  # fmt: skip
+                if case.targets is not None:
+                    label_maps[0, sample] = case.targets[label_maps[0, sample]]  # -1 is the index of the last one
                 if case.previous is not None:
                     label_maps[1, sample] = read_label_patch(case.previous, corner, matrix, self.box)
         target, *previous = label_maps.reshape(-1, len(cases), *self.patch_size)
@@ -328,5 +351,6 @@ class PatchLoader:
 
 
 def smallest_label_type(encoding: LabelEncoding) -> "np.dtype[np.signedinteger]":
-    """The smallest type that holds -1 and all label indices with that of the ignore label: fewer bytes to hand over."""
-    return np.dtype(np.int8 if len(encoding.values) <= np.iinfo(np.int8).max else np.int16)
+    """The smallest type that holds -1 and all targets with that of the ignore label: fewer bytes to hand over."""
+    largest = count_indices(encoding) * max(1, len(encoding.annotated_sets)) - 1
+    return np.dtype(np.int8 if largest <= np.iinfo(np.int8).max else np.int16)

@@ -162,6 +162,37 @@ def draw_case_with_foreground(
     return head, positions[int(generator.integers(len(positions)))]
 
 
+def group_cases_by_set(targets: Sequence[NDArray[np.integer] | None]) -> list[list[int]]:
+    """Positions of the cases in which the same labels were looked for, by set.
+
+    Args:
+        targets: `TrainingCase.targets` of each case; that of the background tells the set.
+    """
+    numbers = [0 if of_case is None else int(of_case[0]) for of_case in targets]
+    return [
+        [index for index, number in enumerate(numbers) if number == wanted] for wanted in sorted(dict.fromkeys(numbers))
+    ]
+
+
+def draw_case_of_sets(cases_by_set: Sequence[Sequence[int]], generator: np.random.Generator) -> int:
+    """A case, after a set of labels that were looked for: its probability grows with the root of its number of cases.
+
+    So a small dataset that is merged with a large one is seen often enough to be learnt, and not so often that its few
+    cases are learnt by heart.
+
+    Args:
+        cases_by_set: Result of `group_cases_by_set`.
+        generator: Source of randomness.
+
+    References:
+        Own rule, after Conneau et al., "Unsupervised cross-lingual representation learning at scale", 2020, who draw
+        languages with a power of their frequency.
+    """
+    weights = np.sqrt([len(positions) for positions in cases_by_set])
+    positions = cases_by_set[int(generator.choice(len(weights), p=weights / weights.sum()))]
+    return positions[int(generator.integers(len(positions)))]
+
+
 def _draw_row(voxels: Locations, generator: np.random.Generator) -> NDArray[np.int32]:
     row: NDArray[np.int32] = voxels[generator.integers(len(voxels))]
     return row

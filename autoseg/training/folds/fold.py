@@ -16,6 +16,8 @@ from autoseg.networks.device_types import device_type
 from autoseg.networks.threads import ThreadChoice, choose_threads, own_threads
 from autoseg.records.checkpoint import hash_of_cases
 from autoseg.records.dataset import DatasetDescription, LabelEncoding
+from autoseg.records.mirrored_sides import find_training_swap
+from autoseg.records.partial_labels import with_annotated_sets
 from autoseg.records.plan import Configuration, Plan, Split, model_hash
 from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.records.workspace import Workspace
@@ -109,6 +111,11 @@ class Fold:
         return self.configuration.training
 
     @property
+    def annotated(self) -> dict[str, tuple[str, ...]]:
+        """Labels that were looked for, by case; all were in cases that are not listed."""
+        return {files.case: files.annotated for files in self.dataset.cases if files.annotated is not None}
+
+    @property
     def model_hash(self) -> str:
         """Hash of all that the plan says about the model."""
         return model_hash(self.plan, self.configuration_name)
@@ -121,8 +128,13 @@ class Fold:
 
     @property
     def encoding(self) -> LabelEncoding:
-        """The plan's labels; with an index of voxels that do not count where a teacher labels images."""
-        return self.plan.encoding if self.soft is None else with_ignored(self.plan.encoding)
+        """The plan's labels, with the sets of labels that were looked for in the cases of the dataset.
+
+        Where a teacher labels images, there is an index of voxels that do not count.
+        """
+        encoding = self.plan.encoding if self.soft is None else with_ignored(self.plan.encoding)
+        swap = find_training_swap(self.spec, encoding)
+        return with_annotated_sets(encoding, (files.annotated for files in self.dataset.cases), swap)
 
     @property
     def workers(self) -> int:
@@ -222,7 +234,13 @@ def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
             f"{fold.preprocessed}: {len(stale)} cases, {stale[0]} first, were preprocessed for another spacing than "
             "the plan's. Run autoseg-plan again with the same workspace."
         )
-    return training_cases(opened, fold.plan.encoding, ram_bytes=_bytes_for_cases(fold), previous=fold.previous)
+    return training_cases(
+        opened,
+        fold.encoding,
+        ram_bytes=_bytes_for_cases(fold),
+        previous=fold.previous,
+        annotated=fold.annotated,
+    )
 
 
 def _bytes_for_cases(fold: Fold) -> int:

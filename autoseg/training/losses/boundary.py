@@ -29,7 +29,7 @@ class BoundaryTerm:
         """Sum probability times distance and count voxels times classes, (2,)."""
         probabilities = level.probabilities  # (B, F, V)
         distances = maps_of_level(level, signed_distance)
-        count = level.annotated_per_sample().sum() * probabilities.shape[1]
+        count = level.count_voxels().sum()
         return torch.stack([(probabilities * distances).sum(), count.to(probabilities.dtype)])
 
     def value(self, sums: Tensor) -> Tensor:

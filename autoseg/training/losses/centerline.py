@@ -43,8 +43,7 @@ class CenterlineTerm:
         sums = torch.stack([_sums_of_class(level, index) for index in range(level.probabilities.shape[1])], dim=2)
         if self.batch_dice:
             return sums.sum(dim=1)
-        losses = _centerline_loss(sums)  # (B, F)
-        return torch.stack([losses.sum(), losses.new_full((), losses.numel())])
+        return level.sum_over_classes(_centerline_loss(sums))
 
     def value(self, sums: Tensor) -> Tensor:
         """Take the mean over classes, or over classes and samples."""
@@ -75,8 +74,7 @@ class SkeletonRecallTerm:
         whole = skeletons.sum(dim=2)
         if self.batch_dice:
             return torch.stack([found.sum(dim=0), whole.sum(dim=0)])
-        losses = _missed(found, whole)
-        return torch.stack([losses.sum(), losses.new_full((), losses.numel())])
+        return level.sum_over_classes(_missed(found, whole))
 
     def value(self, sums: Tensor) -> Tensor:
         """Take the mean over classes, or over classes and samples."""
@@ -98,7 +96,10 @@ def _sums_of_class(level: Level, index: int) -> Tensor:
     """
     shape = (-1, *level.spatial_shape)
     probabilities, reference = level.probabilities[:, index], level.reference[:, index].to(level.probabilities.dtype)
-    mask = None if level.annotated is None else level.annotated.to(probabilities.dtype).view(shape)
+    mask = None
+    if level.annotated is not None:
+        of_class = level.annotated[:, index if level.annotated.shape[1] > 1 else 0]
+        mask = of_class.to(probabilities.dtype).view(shape)
     predicted_line: Tensor = checkpoint(
         soft_skeleton, probabilities.view(shape), mask, use_reentrant=False, preserve_rng_state=False
     )

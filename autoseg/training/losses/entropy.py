@@ -37,7 +37,7 @@ class EntropyTerm:
         losses = self.loss(level.negative_log_likelihood)
         count = losses.new_full((), losses.numel())
         if level.annotated is not None:
-            count = (level.annotated.sum() * losses.shape[1]).to(losses.dtype)
+            count = level.annotated.expand_as(losses).sum().to(losses.dtype)
         return torch.stack([losses.sum(), count])
 
     def value(self, sums: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ class HardestVoxelsTerm:
         if level.annotated is not None:
             losses = losses.masked_fill(~level.annotated, -1.0)  # after every annotated voxel
         hardest = losses.topk(_hardest_of(losses.shape[2]), dim=2).values  # largest first
-        numbers = _hardest_of(level.annotated_per_sample()).view(-1, 1, 1)
-        is_taken = torch.arange(hardest.shape[2], device=hardest.device) < numbers
+        numbers = _hardest_of(level.annotated_per_sample()).expand(losses.shape[:2])
+        is_taken = torch.arange(hardest.shape[2], device=hardest.device) < numbers.unsqueeze(2)
         summed = hardest.masked_fill(~is_taken, 0.0).sum()
-        return torch.stack([summed, (numbers.sum() * losses.shape[1]).to(losses.dtype)])
+        return torch.stack([summed, numbers.sum().to(losses.dtype)])
 
     def value(self, sums: Tensor) -> Tensor:
         """Take the mean."""

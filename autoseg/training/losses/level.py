@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.records.dataset import LabelEncoding
+from autoseg.training.losses.partial_labels import split_target
 
 MIN_BASE: Final = 1e-12
 """Anything smaller counts as 0; a probability that close to 1 has no gradient in float32 anyway."""
@@ -38,17 +39,33 @@ class Level:
     num_classes: int
     """C."""
     annotated: Tensor | None
-    """False on ignored voxels, (B, 1, V) bool; None: every voxel counts."""
+    """False where a decision does not count, (B, 1, V) or (B, D, V) bool: on ignored voxels, and in samples in which a
+    region was not looked for; None: every voxel counts."""
     spatial_shape: tuple[int, ...]
     maps: Tensor | None = None
     """What the loader has made of the reference for losses that need it, (B, F, V) float32."""
+    looked_for: Tensor | None = None
+    """Whether each class or region was looked for in a sample, (B, F) bool; probabilities and reference are 0 where it
+    was not. None: all were in every sample."""
 
     def annotated_per_sample(self) -> Tensor:
-        """Count the voxels with a reference, (B,) int64."""
+        """Count the voxels that count for each decision, (B, 1) or (B, D) int64."""
         if self.annotated is not None:
-            return self.annotated.sum(dim=(1, 2))
+            return self.annotated.sum(dim=2)
         batch, _, voxels = self.probabilities.shape
-        return torch.full((batch,), voxels, device=self.probabilities.device)
+        return torch.full((batch, 1), voxels, device=self.probabilities.device)
+
+    def count_voxels(self) -> Tensor:
+        """Count the voxels that count for each class or region, (B, F) int64."""
+        counts = self.annotated_per_sample().expand(self.probabilities.shape[:2])
+        return counts if self.looked_for is None else counts * self.looked_for
+
+    def sum_over_classes(self, losses: Tensor) -> Tensor:
+        """Sum and count losses, (B, F) or (B, 1) for all classes together, of classes that were looked for, (2,)."""
+        if self.looked_for is None:
+            return torch.stack([losses.sum(), losses.new_full((), losses.numel())])
+        counted = self.looked_for if losses.shape[1] == self.looked_for.shape[1] else self.looked_for.any(1, True)
+        return torch.stack([(losses * counted).sum(), counted.sum().to(losses.dtype)])
 
 
 class Term(Protocol):
@@ -92,18 +109,20 @@ def build_level(logits: Tensor, target: Tensor, encoding: LabelEncoding, maps: T
 
     Args:
         logits: (B, K, *S), any floating type.
-        target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer.
+        target: Label indices 0..K at full resolution, len(encoding.values) on ignored voxels, (B, *S), integer; with
+            numbers of sets where the encoding has any.
         encoding: Says what the heads stand for.
         maps: Maps of the classes at the size of the logits, (B, F, *S); None: not made yet.
 
     Raises:
         ValueError: If the maps are those of another size.
     """
-    target = downsample_target(target, logits.shape[2:])
+    target, looked_for = split_target(downsample_target(target, logits.shape[2:]), encoding)
     if encoding.activation == "sigmoid":
-        level = _region_level(logits, *region_target(target, encoding))
+        level = _region_level(logits, *region_target(target, encoding), looked_for)
     else:
-        level = _label_level(logits, target, None if encoding.ignore_value is None else len(encoding.values))
+        ignore_index = None if encoding.ignore_value is None else len(encoding.values)
+        level = _label_level(logits, target, ignore_index, looked_for)
     if maps is None:
         return level
     if maps.shape[2:] != logits.shape[2:]:
@@ -111,14 +130,18 @@ def build_level(logits: Tensor, target: Tensor, encoding: LabelEncoding, maps: T
     return replace(level, maps=maps.flatten(2))
 
 
-def _label_level(logits: Tensor, target: Tensor, ignore_index: int | None) -> Level:
+def _label_level(logits: Tensor, target: Tensor, ignore_index: int | None, looked_for: Tensor | None) -> Level:
     log_probabilities = F.log_softmax(logits.float().flatten(2), dim=1)  # (B, K, V)
     classes = target.long().flatten(1).unsqueeze(1)  # (B, 1, V)
     foreground = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1)
     # Equality with each class leaves ignored voxels out by itself; booleans are a quarter of a float one-hot map.
     reference = classes == foreground  # (B, K - 1, V)
     probabilities = log_probabilities[:, 1:].exp()
-    annotated = None
+    annotated, counted = None, None
+    if looked_for is not None:
+        log_probabilities = _with_marginal_background(log_probabilities, looked_for)
+        counted = looked_for[:, 1:]
+        probabilities = probabilities * counted.unsqueeze(2)
     if ignore_index is None:
         own = log_probabilities.gather(1, classes)
     else:
@@ -126,18 +149,41 @@ def _label_level(logits: Tensor, target: Tensor, ignore_index: int | None) -> Le
         mask = annotated.to(log_probabilities.dtype)  # multiplies faster than booleans do
         own = log_probabilities.gather(1, classes * annotated) * mask
         probabilities = probabilities * mask
-    return Level(probabilities, reference, -own, classes, logits.shape[1], annotated, tuple(logits.shape[2:]))
+    shape = tuple(logits.shape[2:])
+    return Level(probabilities, reference, -own, classes, logits.shape[1], annotated, shape, looked_for=counted)
 
 
-def _region_level(logits: Tensor, regions: Tensor, mask: Tensor | None) -> Level:
+def _with_marginal_background(log_probabilities: Tensor, looked_for: Tensor) -> Tensor:
+    """Logarithms of probabilities whose background is the sum of background and all labels that were not looked for.
+
+    Args:
+        log_probabilities: (B, K, V).
+        looked_for: (B, K) bool.
+
+    References:
+        Shi et al., "Marginal loss and exclusion loss for partially supervised multi-organ segmentation", 2021.
+    """
+    is_open = ~looked_for
+    is_open[:, 0] = True
+    background = log_probabilities.masked_fill(~is_open.unsqueeze(2), -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.cat([background, log_probabilities[:, 1:]], dim=1)
+
+
+def _region_level(logits: Tensor, regions: Tensor, mask: Tensor | None, looked_for: Tensor | None) -> Level:
     regions, rows = regions.flatten(2), logits.float().flatten(2)  # (B, R, V)
     probabilities = torch.sigmoid(rows)
     own = F.binary_cross_entropy_with_logits(rows, regions, reduction="none")
     annotated = None
     if mask is not None:
         mask = mask.flatten(2)
+    if looked_for is not None:
+        counted = looked_for.unsqueeze(2).to(rows.dtype)
+        mask = counted.expand_as(rows) if mask is None else mask * counted
+        regions = regions * counted
+    if mask is not None:
         own, probabilities, annotated = own * mask, probabilities * mask, mask > 0.0
-    return Level(probabilities, regions, own, regions, 2, annotated, tuple(logits.shape[2:]))
+    shape = tuple(logits.shape[2:])
+    return Level(probabilities, regions, own, regions, 2, annotated, shape, looked_for=looked_for)
 
 
 def downsample_target(target: Tensor, shape: Sequence[int]) -> Tensor:

@@ -21,6 +21,7 @@ from autoseg.records.losses import LossName
 from autoseg.records.network import list_head_levels
 from autoseg.records.plan import Configuration
 from autoseg.training.losses.level import Level, downsample_target, region_target
+from autoseg.training.losses.partial_labels import split_target
 
 MaskMap = Callable[[NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
 """Where a class is and where it is not, (*S) each, to a map, (*S); voxels in neither are ignored."""
@@ -109,7 +110,7 @@ def make_maps(
     """Maps of every sample and class at one level.
 
     Args:
-        target: Label indices at full resolution as the loss gets them, (B, *S); not negative.
+        target: Label indices at full resolution as the loss gets them, with numbers of sets, (B, *S); not negative.
         encoding: Labels of the dataset.
         shape: Spatial shape of the level.
         make_map: What to make of each class, in voxels of the level.
@@ -117,9 +118,11 @@ def make_maps(
     Returns:
         (B, F, *shape), for the F foreground labels or regions.
     """
-    labels = downsample_target(torch.from_numpy(target), shape)
+    labels, looked_for = split_target(downsample_target(torch.from_numpy(target), shape), encoding)
     if encoding.activation == "sigmoid":
         regions, mask = region_target(labels, encoding)
+        if looked_for is not None:
+            regions = regions * looked_for.view(*looked_for.shape, *(1,) * len(shape))
         return _maps(regions.bool().numpy(), None if mask is None else mask.bool().numpy(), make_map)
     foreground = torch.arange(1, len(encoding.heads)).view(1, -1, *(1,) * len(shape))
     inside = (labels.unsqueeze(1) == foreground).numpy()
@@ -133,13 +136,15 @@ def maps_of_level(level: Level, make_map: MaskMap) -> Tensor:
     if level.maps is not None:
         return level.maps
     inside = (level.reference > 0).cpu().numpy()
-    annotated = None if level.annotated is None else level.annotated.cpu().numpy().reshape(-1, 1, *level.spatial_shape)
-    maps = _maps(inside.reshape(*inside.shape[:2], *level.spatial_shape), annotated, make_map).reshape(inside.shape)
+    shape, annotated = level.spatial_shape, None
+    if level.annotated is not None:
+        annotated = level.annotated.cpu().numpy().reshape(*level.annotated.shape[:2], *shape)
+    maps = _maps(inside.reshape(*inside.shape[:2], *shape), annotated, make_map).reshape(inside.shape)
     return torch.from_numpy(maps).to(level.probabilities.device)
 
 
 def _maps(inside: NDArray[np.bool_], annotated: NDArray[np.bool_] | None, make_map: MaskMap) -> NDArray[np.float32]:
-    """Maps of masks (B, F, *S), of which those of one sample have the same annotated voxels (B, 1, *S)."""
+    """Maps of masks (B, F, *S) whose annotated voxels are (B, F, *S), or the same for all of a sample, (B, 1, *S)."""
     outside = ~inside if annotated is None else ~inside & annotated
     maps = np.empty(inside.shape, np.float32)
     for index in np.ndindex(*inside.shape[:2]):

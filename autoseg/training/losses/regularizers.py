@@ -18,6 +18,7 @@ from torch import Tensor
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.losses import Regularizer
 from autoseg.training.losses.level import downsample_target
+from autoseg.training.losses.partial_labels import split_target
 
 WEIGHTS: Final[dict[Regularizer, float]] = {"none": 0.0, "entropy": 0.1, "crf": 5.0}
 """Weight of each regulariser beside the loss. That of the entropy is the one of Luo et al. (2022); that of pairs gives
@@ -55,7 +56,8 @@ def regularize(name: Regularizer, logits: Tensor, image: Tensor, target: Tensor,
         along the plane's axes and diagonals, and along the third axis, instead of all within a radius. Both for
         scribbles on ACDC: Luo et al., "Scribble-supervised medical image segmentation via dual-branch network", 2022.
     """
-    unknown = downsample_target(target, logits.shape[2:]) == len(encoding.values)
+    indices, _ = split_target(downsample_target(target, logits.shape[2:]), encoding)
+    unknown = indices == len(encoding.values)
     is_softmax = encoding.activation == "softmax"
     logits = logits.float()
     probabilities = torch.softmax(logits, dim=1) if is_softmax else torch.sigmoid(logits)

@@ -6,6 +6,7 @@ from torch import Tensor
 from autoseg.records.checkpoint import ForegroundFound
 from autoseg.records.dataset import LabelEncoding
 from autoseg.training.distributed import Ranks
+from autoseg.training.losses.partial_labels import split_target
 
 
 class ForegroundWatch:
@@ -24,6 +25,7 @@ class ForegroundWatch:
             logits: At full resolution, (B, K, *S).
             target: Label indices, len(encoding.values) on ignored voxels, (B, *S), integer.
         """
+        target, _ = split_target(target, self._encoding)
         is_foreground = (target > 0) & (target < len(self._encoding.values))
         if self._encoding.activation == "softmax":
             is_predicted = logits[:, 1:].amax(dim=1) > logits[:, 0]

@@ -9,6 +9,7 @@ from torch import Tensor
 from autoseg.records.dataset import LabelEncoding
 from autoseg.training.distributed import Ranks
 from autoseg.training.losses.level import region_target
+from autoseg.training.losses.partial_labels import split_target
 
 MOVING_AVERAGE_DECAY: Final = 0.9
 """Fraction of the old average that an epoch keeps (nnU-Net v2)."""
@@ -16,6 +17,8 @@ MOVING_AVERAGE_DECAY: Final = 0.9
 
 class PseudoDice:
     """Counts agreeing and differing voxels per foreground head over the validation batches of one epoch.
+
+    A head that was not looked for in a sample is not counted there.
 
     References:
         nnU-Net v2 (Isensee et al. 2021), online evaluation during training. Differs: a label that is neither in the
@@ -57,6 +60,14 @@ class PseudoDice:
         }
 
     def _count(self, logits: Tensor, target: Tensor) -> Tensor:
+        indices, looked_for = split_target(target, self._encoding)
+        if looked_for is None:
+            return self._count_all(logits, indices)
+        counted = looked_for[:, -len(self._names) :]  # a softmax begins with its background
+        samples = zip(torch.split(logits, 1), torch.split(indices, 1), counted, strict=True)
+        return torch.stack([self._count_all(*sample) * is_counted for *sample, is_counted in samples]).sum(dim=0)
+
+    def _count_all(self, logits: Tensor, target: Tensor) -> Tensor:
         match self._encoding.activation:
             case "softmax":
                 return self._count_labels(logits, target)

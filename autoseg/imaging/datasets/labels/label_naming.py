@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.labels.annotated_labels import name_annotated
 from autoseg.imaging.datasets.labels.label_tables import LabelNames, find_label_names, given_labels
 from autoseg.imaging.datasets.labels.part_names import has_parts, select_parts, split_segmentations
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset
@@ -22,7 +23,8 @@ def name_labels(found: FoundDataset, given: Mapping[str, LabelValues] | LabelNam
         given: Labels of the user; None: those declared, else those of a file beside the dataset, else none.
 
     Raises:
-        DatasetError: If labels are given and declared, the names fit no mask, or a file beside it is ambiguous.
+        DatasetError: If labels are given and declared, the names fit no mask, a file beside it is ambiguous, or
+            `annotated` of a case names no label.
     """
     if given is None:
         named = split_segmentations(found)
@@ -36,7 +38,10 @@ def name_labels(found: FoundDataset, given: Mapping[str, LabelValues] | LabelNam
     else:
         names = given if isinstance(given, LabelNames) else given_labels(given)
         named = split_segmentations(_with_names(found, names))
-    return select_parts(named) if has_parts(named) else named
+    named = select_parts(named) if has_parts(named) else named
+    if named.labels is None:
+        return named
+    return replace(named, cases=name_annotated(named.cases, named.labels, named.folder))
 
 
 def _with_names(found: FoundDataset, names: LabelNames) -> FoundDataset:

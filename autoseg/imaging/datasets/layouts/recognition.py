@@ -139,7 +139,7 @@ def _find_by_patterns(folder: Path, patterns: FilePatterns) -> FoundDataset:
         name=folder.name,
         folder=folder,
         layout="pattern",
-        cases=found.cases,
+        cases=found.cases if declared is None else tuple(_with_annotated(found.cases, declared)),
         faults=found.faults,
         labels=None if declared is None else declared_labels(declared, file),
         regions_class_order=_regions_class_order(declared),
@@ -232,7 +232,7 @@ def _decathlon(folder: Path, declared: DatasetJson) -> FoundDataset:
             case_name(_first_image(entry) or entry.label),
             [_with_present_ending(folder, image) for image in entry.images],
             _with_present_ending(folder, entry.label),
-        )
+        ).model_copy(update={"annotated": entry.annotated})
         for entry in declared.training or []
         if not _is_resource_fork(entry)
     ]
@@ -259,7 +259,10 @@ def _first_image(entry: TrainingEntry) -> str:
 
 def _nnunet(folder: Path, declared: DatasetJson) -> FoundDataset:
     if declared.dataset is not None:
-        cases = [listed_case(folder, case, entry.images, entry.label) for case, entry in declared.dataset.items()]
+        cases = [
+            listed_case(folder, case, entry.images, entry.label).model_copy(update={"annotated": entry.annotated})
+            for case, entry in declared.dataset.items()
+        ]
         return _found(folder, "nnunet", declared, cases, listing_faults(cases))
     missing = [name for name in ("imagesTr", "labelsTr") if not (folder / name).is_dir()]
     if missing and find_cases(folder) is None:
@@ -336,12 +339,30 @@ def _found(
         name=folder.name,
         folder=folder,
         layout=layout,
-        cases=tuple(sorted(cases, key=lambda files: files.case)),
+        cases=tuple(sorted(_with_annotated(cases, declared), key=lambda files: files.case)),
         faults=tuple(faults),
         labels=declared_labels(declared, folder / "dataset.json"),
         regions_class_order=_regions_class_order(declared),
         channel_names=declared_channels(declared),
     )
+
+
+def _with_annotated(cases: Sequence[CaseFiles], declared: DatasetJson) -> list[CaseFiles]:
+    """The cases with the labels that dataset.json says were looked for.
+
+    Raises:
+        DatasetError: If it says so of a case that is not there.
+    """
+    named = declared.annotated
+    unknown = sorted(named.keys() - {files.case for files in cases})
+    if unknown:
+        raise DatasetError(
+            f"dataset.json: `annotated` has the case {unknown[0]}, which is not in the dataset; expected names of "
+            f"cases{f' such as {cases[0].case}' if cases else ''}. Correct the name, or remove it."
+        )
+    return [
+        files.model_copy(update={"annotated": named[files.case]}) if files.case in named else files for files in cases
+    ]
 
 
 def _regions_class_order(declared: DatasetJson | None) -> tuple[int, ...] | None:

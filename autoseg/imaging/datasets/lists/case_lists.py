@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.labels.annotated_labels import read_annotated
 from autoseg.imaging.datasets.lists.case_names import name_cases, name_channels_of
 from autoseg.imaging.datasets.lists.list_columns import SPLIT_FOLDS, ListColumns, cell_parts, find_columns
 from autoseg.imaging.datasets.lists.list_files import Cell, ListTable, read_list_table
@@ -45,8 +46,9 @@ def read_case_list(path: Path) -> ListedCases:
 
     Columns, or keys: `image` (in JSON one path, or one for each channel), `image_0`, `image_1`, ... or a column for
     each channel that is called like it; `label`, under any of its usual names; and, where they are wanted, `case`,
-    `group` (cases that stay in one fold) and `fold` (the fold whose validation set the case belongs to). Without
-    `case`, cases are named after their groups if each case has its own, else after their files and folders.
+    `group` (cases that stay in one fold), `fold` (the fold whose validation set the case belongs to) and `annotated`
+    (labels that were looked for in the case; empty: all). Without `case`, cases are named after their groups if each
+    case has its own, else after their files and folders.
 
     Args:
         path: List file; its cases' paths become relative to its folder, symbolic links resolved.
@@ -88,7 +90,9 @@ def cases_of_table(table: ListTable, *, by_common_part: bool = False) -> ListedC
         if len(label) > max(1, len(columns.masks)):
             faults += _error(listed, "several label maps are listed; expected one")
         masks = _read_masks(row, columns, folder)
-        cases.append(listed.model_copy(update={"group": _text(row, columns.group), "fold": fold, "parts": masks}))
+        about = {"group": _text(row, columns.group), "fold": fold, "parts": masks}
+        annotated = read_annotated(row[columns.annotated]) if columns.annotated else None
+        cases.append(listed.model_copy(update={**about, "annotated": annotated}))
     cases.sort(key=lambda files: files.case)
     faults += [*listing_faults(cases), *fold_faults(cases)]
     notes = tuple(_unused(columns, len(table.rows) - len(rows)))
@@ -225,6 +229,7 @@ def _recognized(table: ListTable, columns: ListColumns) -> str:
         f"masks of {', '.join(label for _, label in columns.masks)}": bool(columns.masks),
         f"groups in {columns.group}": bool(columns.group),
         f"folds in {columns.fold or columns.split}": bool(columns.fold or columns.split),
+        f"labels that were looked for in {columns.annotated}": bool(columns.annotated),
     }
     recognized = [what for what, is_held in held.items() if is_held]
     return f"recognised a list of {len(table.rows)} cases: {', '.join(recognized)}" if recognized else ""

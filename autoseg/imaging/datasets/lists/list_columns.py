@@ -36,6 +36,9 @@ SPLIT_FOLDS = {
 }  # fmt: skip
 """Folds by the words of such a column; `test` is no fold."""
 
+ANNOTATED_COLUMNS = ("annotated", "annotated_labels", "labels_annotated")
+"""Names of the column with the labels that were looked for in a case."""
+
 LABEL_COLUMNS = frozenset({*LABEL_WORDS, "reference", "target", "annotations"})
 """Names of the column with the label map, without `_`; a name with one of `LABEL_WORDS` at either end will do."""
 
@@ -58,6 +61,7 @@ class ListColumns:
     group: str = ""
     fold: str = ""
     split: str = ""
+    annotated: str = ""
     unused: tuple[str, ...] = ()
     """Columns that are not used."""
 
@@ -74,11 +78,11 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
             the same.
     """
     words = {name: _normalize(name) for name in table.columns}
-    case, group, fold, split = (
-        _first(words, known) for known in (CASE_COLUMNS, GROUP_COLUMNS, FOLD_COLUMNS, SPLIT_COLUMNS)
+    case, group, fold, split, annotated = (
+        _first(words, known) for known in (CASE_COLUMNS, GROUP_COLUMNS, FOLD_COLUMNS, SPLIT_COLUMNS, ANNOTATED_COLUMNS)
     )
     split = split if split and all(_is_split_word(row[split]) for row in table.rows) else ""
-    left = {name: word for name, word in words.items() if not name or name not in (case, group, fold, split)}
+    left = {name: word for name, word in words.items() if not name or name not in (case, group, fold, split, annotated)}
     marked = [name for name, word in left.items() if _is_exact(word) or split_label_word(word) is not None]
     masks = _mask_columns(table, marked)
     label = "" if masks else _label_column(table, marked)
@@ -99,6 +103,7 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
         group=group,
         fold=fold,
         split=split,
+        annotated=annotated,
         unused=tuple(name for name in left if name not in images),
     )
 
@@ -106,7 +111,8 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
 def is_channel_column(name: str) -> bool:
     """Whether a column of this name with image files is read as the channel of this name."""
     word = _normalize(name)
-    is_known = word in (*CASE_COLUMNS, *GROUP_COLUMNS, *FOLD_COLUMNS, *SPLIT_COLUMNS) or _is_exact(word)
+    columns = (*CASE_COLUMNS, *GROUP_COLUMNS, *FOLD_COLUMNS, *SPLIT_COLUMNS, *ANNOTATED_COLUMNS)
+    is_known = word in columns or _is_exact(word)
     is_plain = name == name.strip() != "" and not is_known and split_label_word(word) is None
     return is_plain and _channel_number(word) is None
 
