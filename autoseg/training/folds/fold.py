@@ -225,6 +225,11 @@ def open_validation_batches(fold: Fold, first_batch: int, *, for_loss: bool = Tr
 
 def _load_cases(fold: Fold, cases: Sequence[str]) -> tuple[TrainingCase, ...]:
     """Open cases, and read them into memory where it has room."""
+    if fold.configuration.network.detection is not None and fold.encoding.annotated_sets:
+        raise TrainingError(
+            f"{fold.workspace.dataset}: in some cases only some labels were looked for (`annotated`), and a network "
+            "that finds objects one by one needs all of them. Plan with --target labels or border-core."
+        )
     opener = keep_open()
     opened = {case: fold.open_case(case, opener) for case in cases}
     planned = fold.configuration.spacing

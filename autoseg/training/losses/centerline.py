@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from autoseg.training.losses.level import Level, mean_of
+from autoseg.training.losses.level import Level, mean_of, mean_over_classes
 from autoseg.training.losses.maps import maps_of_level, tubed_skeleton
 from autoseg.training.losses.overlap import SMOOTHING
 
@@ -42,13 +42,13 @@ class CenterlineTerm:
         """Four sums over voxels, (4, F), with `batch_dice`; else the summed losses and their number, (2,)."""
         sums = torch.stack([_sums_of_class(level, index) for index in range(level.probabilities.shape[1])], dim=2)
         if self.batch_dice:
-            return sums.sum(dim=1)
+            return level.with_counts(list(sums.sum(dim=1)))
         return level.sum_over_classes(_centerline_loss(sums))
 
     def value(self, sums: Tensor) -> Tensor:
         """Take the mean over classes, or over classes and samples."""
         if self.batch_dice:
-            return _centerline_loss(sums).mean()
+            return mean_over_classes(_centerline_loss(sums[:4]), sums[4:])
         return mean_of(sums)
 
 
@@ -73,13 +73,13 @@ class SkeletonRecallTerm:
         found = (level.probabilities * skeletons).sum(dim=2)  # (B, F)
         whole = skeletons.sum(dim=2)
         if self.batch_dice:
-            return torch.stack([found.sum(dim=0), whole.sum(dim=0)])
+            return level.with_counts([found.sum(dim=0), whole.sum(dim=0)])
         return level.sum_over_classes(_missed(found, whole))
 
     def value(self, sums: Tensor) -> Tensor:
         """Take the mean over classes, or over classes and samples."""
         if self.batch_dice:
-            return _missed(sums[0], sums[1]).mean()
+            return mean_over_classes(_missed(sums[0], sums[1]), sums[2:])
         return mean_of(sums)
 
 

@@ -60,6 +60,11 @@ class Level:
         counts = self.annotated_per_sample().expand(self.probabilities.shape[:2])
         return counts if self.looked_for is None else counts * self.looked_for
 
+    def with_counts(self, rows: Sequence[Tensor]) -> Tensor:
+        """Sums of each class over the batch, (N, F), and last, where not all were looked for, its number of samples."""
+        counted = [] if self.looked_for is None else [self.looked_for.sum(dim=0).to(rows[0].dtype)]
+        return torch.stack([*rows, *counted])
+
     def sum_over_classes(self, losses: Tensor) -> Tensor:
         """Sum and count losses, (B, F) or (B, 1) for all classes together, of classes that were looked for, (2,)."""
         if self.looked_for is None:
@@ -102,6 +107,19 @@ def fractional_power(base: Tensor, exponent: float) -> Tensor:
 def mean_of(sums: Tensor) -> Tensor:
     """Divide a sum by the count beside it, (2,); 0 when nothing was counted."""
     return sums[0] / sums[1].clamp_min(1.0)
+
+
+def mean_over_classes(losses: Tensor, counts: Tensor) -> Tensor:
+    """Mean of the losses of classes, (F,), without those that were looked for in no sample.
+
+    Args:
+        losses: (F,), or (1,) for all classes together.
+        counts: What `Level.with_counts` adds to the sums: (1, F) or (0, F).
+    """
+    if len(counts) == 0 or len(losses) == 1:
+        return losses.mean()
+    is_counted = counts[0] > 0
+    return (losses * is_counted).sum() / is_counted.sum().clamp_min(1)
 
 
 def build_level(logits: Tensor, target: Tensor, encoding: LabelEncoding, maps: Tensor | None = None) -> Level:

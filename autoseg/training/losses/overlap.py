@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from autoseg.training.losses.level import Level, fractional_power, mean_of
+from autoseg.training.losses.level import Level, fractional_power, mean_of, mean_over_classes
 
 SMOOTHING: Final = 1e-5
 """Voxels, added above and below the fraction: a class absent from reference and prediction scores 1 (nnU-Net v2)."""
@@ -42,28 +42,19 @@ class OverlapTerm:
     """The index of the whole batch instead of each sample's."""
 
     def sums(self, level: Level) -> Tensor:
-        """Overlap, total and reference, (3, F), with `batch_dice`; else the summed losses and their number, (2,).
-
-        Where labels were not looked for in every sample, a fourth row counts the samples of each class.
-        """
+        """Overlap, total and reference, (3, F), with `batch_dice`; else the summed losses and their number, (2,)."""
         overlap = (level.probabilities * level.reference).sum(dim=2)  # (B, F)
         reference = level.reference.sum(dim=2)
         total = level.probabilities.sum(dim=2) + reference
         if self.batch_dice:
-            rows = [overlap.sum(dim=0), total.sum(dim=0), reference.sum(dim=0)]
-            counted = [] if level.looked_for is None else [level.looked_for.sum(dim=0).to(overlap.dtype)]
-            return torch.stack(rows + counted)
+            return level.with_counts([overlap.sum(dim=0), total.sum(dim=0), reference.sum(dim=0)])
         return level.sum_over_classes(self.loss(self.index(overlap, total, reference)))
 
     def value(self, sums: Tensor) -> Tensor:
         """Take the mean over classes, or over classes and samples."""
-        if not self.batch_dice:
-            return mean_of(sums)
-        losses = self.loss(self.index(*sums[:3]))
-        if len(sums) == 3 or len(losses) == 1:
-            return losses.mean()
-        is_counted = sums[3] > 0  # a class that was looked for in no sample has no overlap
-        return (losses * is_counted).sum() / is_counted.sum().clamp_min(1)
+        if self.batch_dice:
+            return mean_over_classes(self.loss(self.index(*sums[:3])), sums[3:])
+        return mean_of(sums)
 
 
 def dice_index(overlap: Tensor, total: Tensor, _reference: Tensor) -> Tensor:

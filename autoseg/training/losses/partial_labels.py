@@ -15,7 +15,7 @@ def split_target(target: Tensor, encoding: LabelEncoding) -> tuple[Tensor, Tenso
     """Label indices, and which heads were looked for in each sample.
 
     Args:
-        target: As the loader makes it, see `records.partial_labels`, (B, *S), integer, not negative.
+        target: Target of the loader, see `records.partial_labels`, (B, *S), integer, not negative.
         encoding: Labels of the training, with the sets of labels that were looked for.
 
     Returns:

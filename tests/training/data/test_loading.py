@@ -15,13 +15,22 @@ from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
 from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.networks.devices import is_out_of_memory
+from autoseg.records.mirrored_sides import find_training_swap
+from autoseg.records.partial_labels import with_annotated_sets
+from autoseg.records.sides import Sides
 from autoseg.records.training import GrowingPatch
 from autoseg.training.data import loading
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.augmentation.spatial import read_patch, rotation_matrix
 from autoseg.training.data.batch import BatchStream, Share
-from autoseg.training.data.loading import PatchLoader, default_workers, smallest_label_type, training_cases
+from autoseg.training.data.loading import (
+    PatchLoader,
+    build_loader,
+    default_workers,
+    smallest_label_type,
+    training_cases,
+)
 from autoseg.training.losses.maps import MAPS, make_maps
 from tests.training.small_cases import ENCODING, SHAPES, make_configuration, make_stored_case, open_loader
 
@@ -530,3 +539,45 @@ def test_random_contrasts_change_training_images_alone(cases):
     )
     np.testing.assert_array_equal(plain["target"], changed["target"])
     assert all(not np.array_equal(*images) for images in zip(plain["image"], changed["image"], strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_targets_tell_which_labels_were_looked_for(cases, workers):
+    annotated = {"a": ("rare",), "b": ("common",)}
+    encoding = with_annotated_sets(ENCODING, [*annotated.values(), None])
+    configuration = make_configuration(PATCH, batch_size=6)
+    stream = BatchStream(seed=(3, 0), rules=AugmentationRules())
+    loaded = training_cases(cases, encoding, ram_bytes=10**9, annotated=annotated)
+    assert {case.case_id: sorted(case.locations) for case in loaded} == {"a": [1], "b": [2], "c": [1, 2]}
+    loader = build_loader(loaded, configuration, encoding, stream, workers=workers)
+    try:
+        batches = list(islice(loader, 8))
+    finally:
+        loader.close()
+    # sets: all labels 0, common 1, rare 2; four indices each; outside the image 0
+    allowed = {"a": {0, 8, 9}, "b": {0, 4, 6}, "c": {0, 1, 2}}
+    found: dict[str, set[int]] = {case: set() for case in allowed}
+    for batch in batches:
+        for target, case in zip(batch["target"], batch["cases"], strict=True):
+            found[case] |= set(np.unique(target).tolist())
+    assert all(found[case] <= allowed[case] for case in allowed), found
+    assert {"a": {8}, "b": {4, 6}, "c": {2}} == {case: found[case] & {8, 4, 6, 2} for case in found}
+    with_foreground = [batch["cases"][sample] for batch in batches for sample in (4, 5)]
+    assert set(with_foreground) == {"a", "b", "c"}
+
+
+def test_a_mirrored_case_was_labelled_on_the_other_side(cases):
+    encoding = make_encoding({"background": 0, "left": 1, "right": 5})
+    sides = Sides(axis=2, pairs=(("left", "right"),))
+    configuration = make_configuration(PATCH, batch_size=6)
+    training = configuration.training.model_copy(update={"sides": sides})
+    configuration = configuration.model_copy(update={"training": training})
+    swap = find_training_swap(training, encoding)
+    encoding = with_annotated_sets(encoding, [("left",), None], swap)
+    annotated = dict.fromkeys(cases, ("left",))
+    loaded = training_cases(cases, encoding, ram_bytes=10**9, annotated=annotated)
+    loader = PatchLoader(loaded, configuration, encoding, BatchStream(seed=(5, 0), rules=AugmentationRules()))
+    sets = [
+        set((target[target > 0] // 4).tolist()) for number in range(6) for target in loader.draw_batch(number)["target"]
+    ]
+    assert {frozenset(found) for found in sets} - {frozenset()} == {frozenset({1}), frozenset({2})}

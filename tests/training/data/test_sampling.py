@@ -11,9 +11,11 @@ from autoseg.training.data.sampling import (
     corner_range,
     cut_box,
     cut_label_box,
+    draw_case_of_sets,
     draw_case_with_foreground,
     draw_centre_voxel,
     draw_patch_corner,
+    group_cases_by_set,
     is_forced_foreground,
     list_cases_by_head,
 )
@@ -123,3 +125,15 @@ def test_labels_are_equally_likely_however_many_cases_have_them():
 
 def test_without_foreground_there_is_no_case_with_it():
     assert list_cases_by_head([{}, {1: np.zeros((0, 3), dtype=np.int32)}]) == {}
+
+
+def test_cases_are_grouped_by_what_was_looked_for():
+    targets = [None, np.array([4, 5, -1]), None, np.array([8, 9, -1]), np.array([4, 5, -1])]
+    assert group_cases_by_set(targets) == [[0, 2], [1, 4], [3]]
+
+
+def test_small_sets_are_drawn_more_often_than_their_cases_alone_would_be():
+    groups, generator = [list(range(9)), [9]], np.random.default_rng(0)
+    drawn = np.bincount([draw_case_of_sets(groups, generator) for _ in range(8000)], minlength=10)
+    assert drawn[9] / 8000 == pytest.approx(1 / 4, abs=0.02)  # roots of 9 and 1
+    assert drawn[:9] / 8000 == pytest.approx(np.full(9, 3 / 4 / 9), abs=0.02)

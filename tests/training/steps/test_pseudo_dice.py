@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.records.partial_labels import code_labels, with_annotated_sets
 from autoseg.training.steps.pseudo_dice import PseudoDice, mean_dice, moving_average
 
 LABELS = make_encoding({"background": 0, "liver": 4, "spleen": 5, "never": 6, "ignore": 9})
@@ -31,6 +32,27 @@ def test_regions_counted_by_hand_with_ignored_voxels():
     # whole: reference voxels 1, 2, 3, predicted 0, 2, 3; core: reference 2, 3, predicted 1, 2
     assert pseudo.counts.tolist() == [[2, 1], [1, 1], [1, 1]]
     assert pseudo.dice() == {"whole": pytest.approx(4 / 6), "core": pytest.approx(2 / 4)}
+
+
+def test_labels_count_where_they_were_looked_for():
+    encoding = with_annotated_sets(LABELS, [None, ("spleen",)])
+    indices = torch.tensor([[[0, 1, 1, 2, 0, 4, 0]], [[0, 0, 0, 2, 0, 4, 0]]])
+    predicted = torch.tensor([[[0, 1, 2, 2, 1, 1, 1]], [[0, 1, 2, 2, 1, 1, 1]]])
+    pseudo = PseudoDice(encoding)
+    second = torch.tensor(code_labels(encoding, 1))[indices[1:]]
+    pseudo.add(logits_of(predicted, 4), torch.cat([indices[:1], second]))
+    # liver in the first sample: TP 1, FP 2, FN 1; spleen in both: TP 2, FP 2, FN 0
+    assert pseudo.counts.tolist() == [[1, 2, 0], [2, 2, 0], [1, 0, 0]]
+
+
+def test_regions_count_where_they_were_looked_for():
+    encoding = with_annotated_sets(REGIONS, [None, ("whole",)])
+    target = torch.tensor([[[0, 1, 2, 2, 3]]]).repeat(2, 1, 1)
+    target[1] = torch.tensor(code_labels(encoding, 1))[target[1]]
+    logits = torch.tensor([[[[1.0, -1, 1, 1, 1]], [[-1.0, 1, 1, -1, 1]]]]).repeat(2, 1, 1, 1)
+    pseudo = PseudoDice(encoding)
+    pseudo.add(logits, target)
+    assert pseudo.counts.tolist() == [[4, 1], [2, 1], [2, 1]]
 
 
 def test_regions_without_ignore_label_count_every_voxel():
