@@ -10,7 +10,7 @@ anything from it, not even by way of its teacher. Every step leaves files that a
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ from autoseg.selection.ensembles import ValidationRun
 from autoseg.selection.validated_folds import ALL_CASES_FOLD, read_validated_folds
 from autoseg.stages.plan_students import add_student, find_teacher, list_students, refuse_teacher, student_name
 from autoseg.stages.select import SelectionOptions, select_model
-from autoseg.stages.train import train_fold
+from autoseg.stages.train import prepare_fold, train_fold
 from autoseg.stages.unlabelled_images import store_unlabelled
 from autoseg.text import format_command
 from autoseg.training.folds.soft_cases import RECORD_NAME, with_ignored
@@ -128,7 +128,8 @@ def learn_unlabelled(
     for fold in names:
         with bar(f"labels of fold {fold}") as progress:
             label_images(run, plan, student, fold, temperatures[fold], progress)
-        if not train_fold(workspace, student, fold, options.training, bar=bar).finished:
+        training = _options_of_fold(workspace, student, fold, options.training)
+        if not train_fold(workspace, student, fold, training, bar=bar).finished:
             raise TrainingError(f"{student}, fold {fold}: was interrupted. Run the same command again to resume.")
     selection = select_model(workspace, options=options.selection, workers=workers, bar=bar)
     return Learnt(images, read_record(StudentRecord, workspace.student_record(student)), selection)
@@ -198,6 +199,17 @@ def _write_student(workspace: Workspace, teacher: str, min_confidence: float | N
         if changed != plan:
             write_record(changed, workspace.plan)
     return changed
+
+
+def _options_of_fold(workspace: Workspace, student: str, fold: str, options: TrainingOptions) -> TrainingOptions:
+    """The options of a fold's training, which begins again where an earlier one had other images or labels."""
+    prepared = prepare_fold(workspace, student, fold, options)
+    records = [prepared.folder / f"checkpoint_{kind}.json" for kind in ("final", "last")]
+    earlier = [read_record(Checkpoint, path) for path in records if path.exists()]
+    if all(checkpoint.cases_hash == prepared.cases_hash for checkpoint in earlier):
+        return options
+    logger.info("%s is trained again: its unlabelled images or their labels are others than before", prepared.title)
+    return replace(options, restart=True)
 
 
 def label_images(

@@ -17,6 +17,7 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan
 from autoseg.records.selection import Selection
 from autoseg.records.unlabelled import SoftLabelsRecord, StudentRecord, UnlabelledImages
+from autoseg.records.workspace import Workspace
 from autoseg.stages import learn, unlabelled_images
 from autoseg.stages.learn import LearningOptions, learn_unlabelled
 from autoseg.stages.select import SelectionOptions
@@ -32,13 +33,24 @@ OPTIONS = LearningOptions(
 )
 
 
-@pytest.fixture
-def taught(workspace):
-    """A workspace with two trained folds of the teacher."""
+@pytest.fixture(scope="module")
+def taught_once(planned_phantoms, tmp_path_factory):
+    """A workspace with two trained folds of the teacher, beside a link to its dataset; read only."""
+    root = tmp_path_factory.mktemp("taught") / "phantoms.autoseg"
+    shutil.copytree(planned_phantoms.root, root)
+    (root.parent / "phantoms").symlink_to(planned_phantoms.root.parent / "phantoms")
+    workspace = Workspace(root)
     shrink_plan(workspace)
     for fold in ("0", "1"):
         train_fold(workspace, NAME, fold, SHORT)
     return workspace
+
+
+@pytest.fixture
+def taught(taught_once, tmp_path):
+    """A copy of it to learn in."""
+    shutil.copytree(taught_once.root.parent, tmp_path / "data", symlinks=True)
+    return Workspace(tmp_path / "data" / taught_once.root.name)
 
 
 @pytest.fixture
@@ -90,6 +102,24 @@ def test_a_student_learns_and_resumes_and_is_judged(taught, images, monkeypatch,
     monkeypatch.setattr(unlabelled_images, "preprocess_case", refuse)
     monkeypatch.setattr("autoseg.stages.train.train_until_done", refuse)
     assert learn_unlabelled(taught, images, OPTIONS).record == record
+
+
+def test_a_student_is_trained_again_for_other_images(taught, images, caplog):
+    caplog.set_level("INFO", logger="autoseg")
+    (taught.fold(NAME, "1") / "checkpoint_final.safetensors").unlink()  # one fold is enough here
+    first = learn_unlabelled(taught, images, OPTIONS)
+    hashes = [read_record(Checkpoint, taught.fold(STUDENT, "0") / "checkpoint_final.json").cases_hash]
+    image = nibabel.load(images / "new1.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[::-1], image.affine), images / "other.nii.gz")
+    (images / "new1.nii.gz").unlink()
+    caplog.clear()
+    second = learn_unlabelled(taught, images, OPTIONS)
+    assert "3d_fullres_student, fold 0 is trained again" in caplog.text
+    hashes.append(read_record(Checkpoint, taught.fold(STUDENT, "0") / "checkpoint_final.json").cases_hash)
+    assert hashes[0] != hashes[1]
+    assert first.record.folds == second.record.folds == ("0",)
+    assert [image.case for image in second.images.cases] == ["new0", "other"]
+    assert not (taught.soft_labels(STUDENT, "0") / "new1.json").exists()
 
 
 def test_fold_k_learns_from_fold_k_alone(taught, images):
