@@ -14,11 +14,10 @@ function `variants(networks)` names sets of options that a list of networks show
 """
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
 from typing import get_args
 
+from autoseg.entry_points import find_entries, load_function
 from autoseg.errors import PlanningError, UsageError
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
@@ -37,7 +36,7 @@ Planner = Callable[[Fingerprint, Budget], Plan]
 
 def planner_names() -> tuple[str, ...]:
     """Names of all installed planners, sorted."""
-    return tuple(sorted(_installed()))
+    return tuple(sorted(find_entries(GROUP)))
 
 
 def find_planner(name: str) -> Planner:
@@ -53,25 +52,13 @@ def find_planner(name: str) -> Planner:
         UsageError: If no package, or more than one, has a planner of that name.
         PlanningError: If the package that has it cannot be imported or names something that is not there.
     """
-    packages = _installed().get(name, {})
+    packages = find_entries(GROUP).get(name, {})
     if not packages:
         installed = ", ".join(planner_names()) or "none; install autoseg again"
         raise UsageError(f"No planner is called '{name}'; installed: {installed}.")
-    if len(packages) > 1:
-        raise UsageError(
-            f"The planner '{name}' is in several packages: {', '.join(sorted(packages))}. Uninstall all but one."
-        )
-    [(package, entry)] = packages.items()
-    try:
-        planner = entry.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise PlanningError(
-            f"The planner '{name}' of package '{package}' cannot be loaded from {entry.value}: {error}"
-        ) from error
-    if not callable(planner):
-        raise PlanningError(f"The planner '{name}' of package '{package}': {entry.value} is not a function.")
-    found: Planner = planner
-    return found
+    planner: Planner
+    _, planner = load_function(f"The planner '{name}'", packages, PlanningError)
+    return planner
 
 
 def find_candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:
@@ -146,12 +133,3 @@ def find_variants(planner: Planner, networks: Sequence[str]) -> tuple[Mapping[st
     """
     declare = getattr(sys.modules.get(planner.__module__), "variants", None)
     return ({},) if declare is None else tuple(declare(networks))
-
-
-def _installed() -> dict[str, dict[str, EntryPoint]]:
-    """Entry points by planner name and package."""
-    found: dict[str, dict[str, EntryPoint]] = defaultdict(dict)
-    for entry in entry_points(group=GROUP):
-        package = entry.dist.name if entry.dist is not None else "an unnamed package"
-        found[entry.name].setdefault(package, entry)
-    return found

@@ -20,7 +20,7 @@ from autoseg.records.plan import Plan
 from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
-from planners.heads import HEAD_OPTIONS, with_head
+from planners.heads import HEAD_OPTIONS, POINT_STRIDES, with_head
 from planners.parts import BLOCKS_PER_LEVEL, NAMED_PARTS, PART_NAMES, PLAIN_PARTS, Parts, read_parts
 from planners.preset import NetworkPlanner, Preset, check_options, whole_number
 from planners.rules import Decided
@@ -71,12 +71,13 @@ def architectures(_budget: Budget) -> tuple[Architecture, ...]:
 
 
 def variants(_networks: Sequence[str]) -> tuple[dict[str, str], ...]:
-    """Planner options of the networks that a list shows: the plain one, and each part that has no name of its own."""
+    """Planner options of the networks that a list shows: plain, each part without a name of its own, point heads."""
     values = {"block": get_args(Block), "skip": get_args(Skip), "attention": get_args(Attention)}
     values["bottleneck"] = get_args(Bottleneck)
     named = {PLAIN_PARTS, *NAMED_PARTS.values()}
     chosen = [{part: value} for part in PART_NAMES for value in values[part]]
-    return ({}, *(options for options in chosen if read_parts(options) not in named))
+    parts = (options for options in chosen if read_parts(options) not in named)
+    return ({}, *parts, *({"head": "points", "point_stride": stride} for stride in POINT_STRIDES))
 
 
 def candidates(name: str, plan: Plan, trial_seconds: float) -> tuple[Candidate, ...]:

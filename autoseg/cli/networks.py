@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from autoseg.cli.options import add_device, add_json, add_shared, duration
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from autoseg.progress import Progress
+    from autoseg.records.budget import DeviceName
     from autoseg.records.network_table import NetworkRow, NetworkTable
+    from autoseg.stages.list_networks import ListedNetwork
+
+DEFAULTS: Final[tuple[Any, ...]] = ((64, 64, 64), 1, 2)
+"""Patch, channels and classes where neither a workspace nor the user says them."""
 
 COLUMNS = (
     "planner", "options", "configuration", "network", "dimensions", "patch_size", "batch_size", "parameters", "macs",
@@ -24,13 +30,21 @@ COLUMNS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg networks`."""
     parser.add_argument(
-        "--patch-size", type=int, nargs="+", default=[64, 64, 64], metavar="N",
-        help="voxels, z y x, whose last two are for 2D networks; or y x for these alone (default: 64 64 64)",
+        "workspace", type=Path, nargs="?", default=None,
+        help="folder written by autoseg-plan, for its images, patches, channels and labels",
     )  # fmt: skip
-    parser.add_argument("--channels", type=int, default=1, metavar="N", help="input channels (default: 1)")
     parser.add_argument(
-        "--classes", type=int, default=2, metavar="N", help="output classes, background included (default: 2)"
+        "--patch-size", type=int, nargs="+", default=None, metavar="N",
+        help="without a workspace: voxels, z y x, whose last two are for 2D networks; or y x for these alone (default: "
+        "64 64 64)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--channels", type=int, default=None, metavar="N", help="without a workspace: input channels (default: 1)"
     )
+    parser.add_argument(
+        "--classes", type=int, default=None, metavar="N",
+        help="without a workspace: output classes, background included (default: 2)",
+    )  # fmt: skip
     parser.add_argument(
         "--planner", nargs="+", default=(), metavar="NAME", help="planners whose networks are listed (default: all)"
     )
@@ -56,17 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.terminal import print_json, printing_apart, progress_bar
     from autoseg.errors import UsageError
     from autoseg.records.network_table import NetworkTable
-    from autoseg.stages.list_networks import list_networks
 
-    if len(arguments.patch_size) not in (2, 3) or min(arguments.patch_size) < 1:
-        raise UsageError("--patch-size: expected two or three numbers, each at least 1, such as 64 64 64")
-    if arguments.channels < 1 or arguments.classes < 2:
-        raise UsageError("--channels needs at least 1, --classes at least 2 (background and a label)")
     device = find_device(arguments.device)
     with printing_apart(as_json=arguments.json), progress_bar("listing") as progress:
-        listed, refused = list_networks(
-            arguments.patch_size, arguments.channels, arguments.classes, device.kind, arguments.planner, progress
-        )
+        listed, refused = _list(arguments, device.kind, progress)
     if not listed:
         raise UsageError("no planner has a network for this patch:\n" + "\n".join(sorted(set(refused.values()))))
     rows, measured = tuple(network.row for network in listed), ""
@@ -87,6 +94,31 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(make_table(table))
     console.print(_describe_rest(table), highlight=False, markup=False)
     return DONE
+
+
+def _list(
+    arguments: argparse.Namespace, device: DeviceName, progress: Progress
+) -> tuple[list[ListedNetwork], dict[str, str]]:
+    """Networks, and choices that cannot be planned with the reason, for a workspace or for what the options say."""
+    from autoseg.errors import UsageError
+    from autoseg.records.workspace import Workspace
+    from autoseg.stages.list_networks import list_networks, list_networks_for
+
+    given = (arguments.patch_size, arguments.channels, arguments.classes)
+    if arguments.workspace is not None:
+        if any(value is not None for value in given):
+            raise UsageError(
+                "--patch-size, --channels and --classes are those of the workspace: leave them out, or the workspace."
+            )
+        return list_networks_for(Workspace(arguments.workspace), device, arguments.planner, progress)
+    patch_size, channels, classes = (
+        default if value is None else value for value, default in zip(given, DEFAULTS, strict=True)
+    )
+    if len(patch_size) not in (2, 3) or min(patch_size) < 1:
+        raise UsageError("--patch-size: expected two or three numbers, each at least 1, such as 64 64 64")
+    if channels < 1 or classes < 2:
+        raise UsageError("--channels needs at least 1, --classes at least 2 (background and a label)")
+    return list_networks(patch_size, channels, classes, device, arguments.planner, progress)
 
 
 def make_table(found: NetworkTable) -> Table:

@@ -14,12 +14,11 @@ Tested in tests/networks/test_providers.py.
 """
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 from autoseg import DISTRIBUTION
+from autoseg.entry_points import find_entries, load_function
 from autoseg.errors import UsageError
 from autoseg.records.external import NetworkDeclaration
 
@@ -45,12 +44,12 @@ class Provider(NamedTuple):
 
 def network_names() -> tuple[str, ...]:
     """Names of all installed entry points, sorted."""
-    return tuple(sorted(_installed()))
+    return tuple(sorted(find_entries(GROUP)))
 
 
 def names_of_other_packages() -> tuple[str, ...]:
     """Names of the entry points that autoseg does not have itself, sorted."""
-    return tuple(sorted(name for name, packages in _installed().items() if set(packages) != {DISTRIBUTION}))
+    return tuple(sorted(name for name, packages in find_entries(GROUP).items() if set(packages) != {DISTRIBUTION}))
 
 
 def find_network(name: str, package: str = "") -> Provider:
@@ -63,7 +62,7 @@ def find_network(name: str, package: str = "") -> Provider:
     Raises:
         UsageError: If no package, or more than one, has it, or it cannot be loaded.
     """
-    packages = _installed().get(name.partition(SEPARATOR)[0], {})
+    packages = find_entries(GROUP).get(name.partition(SEPARATOR)[0], {})
     if not packages:
         installed = f"installed: {', '.join(network_names()) or 'none'}"
         if package:
@@ -75,20 +74,7 @@ def find_network(name: str, package: str = "") -> Provider:
             f"No installed package has a network '{name}'; {installed}. Install the package that has it, or give "
             "another name."
         )
-    if len(packages) > 1:
-        raise UsageError(
-            f"The network '{name}' is in several packages: {', '.join(sorted(packages))}. Uninstall all but one."
-        )
-    [(found, entry)] = packages.items()
-    try:
-        build = entry.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UsageError(
-            f"The network '{name}' of package '{found}' cannot be loaded from {entry.value}: {error}. Install what is "
-            f"missing, or {found} again."
-        ) from error
-    if not callable(build):
-        raise UsageError(f"The network '{name}' of package '{found}': {entry.value} is not a function.")
+    found, build = load_function(f"The network '{name}'", packages, UsageError)
     declare = getattr(sys.modules.get(build.__module__), "declare", _declare_nothing)
     return Provider(found, build, declare)
 
@@ -114,12 +100,3 @@ def declare_network(name: str, options: Mapping[str, str]) -> tuple[str, Network
 
 def _declare_nothing(_name: str, _options: Mapping[str, str]) -> NetworkDeclaration:
     return NetworkDeclaration()
-
-
-def _installed() -> dict[str, dict[str, EntryPoint]]:
-    """Entry points by name and package."""
-    found: dict[str, dict[str, EntryPoint]] = defaultdict(dict)
-    for entry in entry_points(group=GROUP):
-        package = entry.dist.name if entry.dist is not None else "an unnamed package"
-        found[entry.name].setdefault(package, entry)
-    return found

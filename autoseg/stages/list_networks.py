@@ -18,9 +18,11 @@ from autoseg.plugins import DEFAULT_PLANNER, find_planner, find_variants, planne
 from autoseg.progress import Progress, no_progress
 from autoseg.records.budget import Budget, DeviceName, Overrides
 from autoseg.records.dataset import LabelValues
+from autoseg.records.files import read_record
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from autoseg.records.network_table import NetworkRow
-from autoseg.records.plan import Configuration
+from autoseg.records.plan import Configuration, Plan
+from autoseg.records.workspace import Workspace
 from autoseg.stages.plan import make_plan
 
 BATCH_SIZE = 2
@@ -105,14 +107,51 @@ def list_networks(
     Raises:
         UsageError: If a planner does not exist.
     """
+    images = {patch: describe_images(patch, channels, classes) for patch in _list_patches(patch_size)}
+    return _list(images, device, planners, progress)
+
+
+def list_networks_for(
+    workspace: Workspace, device: DeviceName, planners: Sequence[str] = (), progress: Progress = no_progress
+) -> tuple[list[ListedNetwork], dict[str, str]]:
+    """Ask the planners for the networks that they would plan for a workspace's images and patches.
+
+    Args:
+        workspace: A planned one; of its configurations the first one in 2D and the first one in 3D say the patches.
+        device: Decides how many bits the memory of a step is estimated for.
+        planners: Names; empty: all.
+        progress: Called after each choice.
+
+    Returns:
+        What `list_networks` returns.
+
+    Raises:
+        UsageError: If the folder is not a workspace, or a planner does not exist.
+    """
+    if not workspace.plan.is_file() or not workspace.fingerprint.is_file():
+        raise UsageError(
+            f"{workspace.root}: not a workspace, it has no {workspace.plan.name} or no {workspace.fingerprint.name}. "
+            "Name one that autoseg-plan wrote, or give --patch-size, --channels and --classes."
+        )
+    plan, fingerprint = read_record(Plan, workspace.plan), read_record(Fingerprint, workspace.fingerprint)
+    by_axes: dict[int, tuple[int, ...]] = {}
+    for configuration in plan.configurations.values():
+        by_axes.setdefault(len(configuration.patch_size), tuple(configuration.patch_size))
+    images = {by_axes[axes]: fingerprint for axes in sorted(by_axes)}
+    return _list(images, device, planners, progress)
+
+
+def _list(
+    images: Mapping[tuple[int, ...], Fingerprint], device: DeviceName, planners: Sequence[str], progress: Progress
+) -> tuple[list[ListedNetwork], dict[str, str]]:
+    """The networks for each patch and its images."""
     names = planners or [name for name in planner_names() if name != DEFAULT_PLANNER]
     others = names_of_other_packages()
     choices = [(name, options) for name in names for options in find_variants(find_planner(name), others)]
     listed: list[ListedNetwork] = []
     refused: dict[str, str] = {}
     for done, (name, options) in enumerate(choices, start=1):
-        for patch in _list_patches(patch_size):
-            fingerprint = describe_images(patch, channels, classes)
+        for patch, fingerprint in images.items():
             try:
                 listed.append(_plan_network(name, options, fingerprint, patch, device))
             except (PlanningError, UsageError) as error:

@@ -39,6 +39,8 @@ def test_json_and_csv_have_the_same_rows(tmp_path, capsys):
         (["--patch-size", "64", "0"], "each at least 1"),
         (["--classes", "1"], "--classes at least 2"),
         (["--planner", "nnet"], "No planner is called 'nnet'"),
+        (["some.autoseg", "--channels", "2"], "are those of the workspace: leave them out"),
+        (["some.autoseg"], "some.autoseg: not a workspace"),
     ],
 )
 def test_wrong_requests_are_refused(capsys, words, fault):

@@ -7,7 +7,9 @@ import pytest
 from autoseg.errors import UsageError
 from autoseg.plugins import planner_names
 from autoseg.records.budget import Budget, Overrides
-from autoseg.stages.list_networks import list_networks
+from autoseg.records.files import write_record
+from autoseg.records.workspace import Workspace
+from autoseg.stages.list_networks import list_networks, list_networks_for
 from autoseg.stages.plan import make_plan
 from autoseg.testing import synthetic_fingerprint
 from tests.builders import install_networks
@@ -32,6 +34,39 @@ def test_rows_are_what_the_planner_plans_for_that_patch():
     assert rows[-1].patch_size == PATCH
 
 
+def test_a_workspace_gives_images_patches_channels_and_labels(tmp_path):
+    """Thick slices: kernels of the first level look along two axes, as those of the workspace's own plan do."""
+    workspace = Workspace(tmp_path)
+    fingerprint = synthetic_fingerprint(
+        [(6.0, 1.0, 1.0)] * 4, [(12, 90, 70)] * 4, label_values=range(4), channel_names=("a", "b")
+    )
+    plan = make_plan(fingerprint, Budget(configurations=("2d", "3d_fullres")), "unet")
+    write_record(fingerprint, workspace.fingerprint)
+    write_record(plan, workspace.plan)
+    listed, _refused = list_networks_for(workspace, "cuda", ["unet"])
+    flat, solid = (each for each in listed if not each.row.options)
+    for found, name in ((flat, "2d"), (solid, "3d_fullres")):
+        own = plan.configurations[name]
+        assert found.row.patch_size == own.patch_size
+        assert found.configuration.network == own.network
+        assert (found.row.parameters, found.row.macs) == (own.estimates.parameters, own.estimates.macs)
+    assert solid.configuration.network.kernel_sizes[0] == (1, 3, 3)
+
+
+def test_a_workspace_without_a_3d_configuration_has_no_3d_networks(tmp_path):
+    workspace, fingerprint = Workspace(tmp_path), synthetic_fingerprint([(999.0, 1.0, 1.0)] * 4, [(1, 90, 70)] * 4)
+    write_record(fingerprint, workspace.fingerprint)
+    write_record(make_plan(fingerprint, Budget(), "unet"), workspace.plan)
+    listed, refused = list_networks_for(workspace, "cuda", ["unet"])
+    assert {each.row.dimensions for each in listed} == {2}
+    assert refused == {}
+
+
+def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"not a workspace, it has no plan.json .* give --patch-size"):
+        list_networks_for(Workspace(tmp_path), "cuda")
+
+
 def test_memory_is_that_of_the_device():
     of_cpu, of_gpu = (list_networks((256, 256), 1, 2, device, ["unet"])[0] for device in ("cpu", "cuda"))
     for first, second in zip(of_cpu, of_gpu, strict=True):
@@ -51,6 +86,7 @@ def test_parts_without_a_name_of_their_own_are_listed_once():
     listed, _refused = list_networks((64, 64), 1, 2, "cuda", ["unet", "vnet"])
     found = [each.row.options for each in listed]
     assert {"block": "dense"} in found
+    assert {"head": "points", "point_stride": "4"} in found
     assert {"block": "residual"} not in found
     assert len(found) == len({str(options) for options in found}) + 1  # vnet and the plain one have no options
 
