@@ -86,9 +86,10 @@ def _add_quality(group: argparse._ArgumentGroup) -> None:
         help="refine boundaries if `autoseg select --refine boundary` found that it helps (default: auto)",
     )  # fmt: skip
     group.add_argument(
-        "--adapt", choices=("auto", "histogram", "none"), default="auto",
-        help="histogram: match the intensities of every image to those of the training images; auto: of images with "
-        "another contrast, if `autoseg select --adapt histogram` allowed it (default: auto)",
+        "--adapt", choices=("auto", "histogram", "statistics", "none"), default="auto",
+        help="histogram: match the intensities of every image to those of the training images; statistics: take half "
+        "of the statistics of batch normalisation from every image; auto: images with another contrast, if `autoseg "
+        "select --adapt` allowed it (default: auto)",
     )  # fmt: skip
     group.add_argument(
         "--decision", choices=("auto", "argmax", "expected-dice"), default="auto",

@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "choice is predicted again for it",
     )  # fmt: skip
     parser.add_argument(
-        "--adapt", choices=("none", "histogram"), default="none",
-        help="histogram: try whether matching intensities to those of the training images does harm, which predicts "
-        "the held-out cases again; if not, autoseg predict does so with images of another contrast (default: none)",
+        "--adapt", choices=("none", "histogram", "statistics"), default="none",
+        help="try whether adapting images (see autoseg predict) does harm, which predicts the held-out cases again; if "
+        "not, autoseg predict does so with images of another contrast (default: none)",
     )  # fmt: skip
     add_refinement(parser)
     parser.add_argument(

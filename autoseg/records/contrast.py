@@ -15,8 +15,9 @@ CONTRAST_LEVELS = (0.005, *(number / 32 for number in range(1, 32)), 0.995)
 NUM_SIGNS = 12
 """Signs of the contrast that are measured of each channel (`imaging.arrays.contrast`)."""
 
-Adaptation = Literal["none", "histogram"]
-"""What is done to images before they are predicted. histogram: their intensities are matched to those of training."""
+Adaptation = Literal["none", "histogram", "statistics"]
+"""How a model is adapted to an image before it is predicted. histogram: intensities are matched to those of training.
+statistics: networks with batch normalisation take half of its statistics from the image."""
 
 Quantiles = Annotated[tuple[float, ...], Field(min_length=len(CONTRAST_LEVELS), max_length=len(CONTRAST_LEVELS))]
 Signs = Annotated[tuple[float, ...], Field(min_length=NUM_SIGNS, max_length=NUM_SIGNS)]

@@ -103,8 +103,8 @@ class PredictionOptions:
     decision: LabelDecision | None = None
     """How labels follow from probabilities; None: as selection.json says, else argmax."""
     adapt: Adaptation | None = None
-    """Whether the intensities of all images are matched to those of the training images; None: of images with another
-    contrast, if selection.json allows it."""
+    """How all images are adapted; None: images with another contrast than the training images, as selection.json
+    says."""
     refine: bool = True
     """Whether boundaries are refined if selection.json says so. Saved probabilities are those before refinement."""
     nested_levels: int | None = None
@@ -283,7 +283,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         postprocessing=recipe.postprocessing,
         confidence=recipe.confidence,
         training_range=training_range,
-        adapting=choose_adapting(workspace, training_range, options.adapt, recipe.adaptation),
+        adapting=choose_adapting(workspace, members, training_range, options.adapt, recipe.adaptation),
         max_memory=options.max_memory,
         resampler=choose_resampler(device, options.precision),
     )

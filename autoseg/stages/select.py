@@ -79,7 +79,7 @@ class SelectionOptions:
     refinement: RefinementOptions | None = None
     """Settings of boundary refinement; None: do not try it. Post-processing is chosen on refined label maps."""
     adaptation: Adaptation = "none"
-    """Also try whether matching intensities to those of training does harm; predicts the winner's cases again."""
+    """Also try whether adapting images does harm, and which way; predicts the winner's cases again."""
     confidence: bool = True
     """Also learn how far the winner's probabilities can be trusted; predicts its cases again."""
     device: str = "auto"
@@ -144,7 +144,7 @@ def _select(
         plan,
         {
             "--refine boundary": options.refinement is not None,
-            "--adapt histogram": options.adaptation != "none",
+            "--adapt": options.adaptation != "none",
         },
     )
     options = _suit(plan, options)
@@ -179,8 +179,8 @@ def _select(
         decided = try_expected_dice(run, winner, swept.folds, refined.refinement, bar)
     thresholds = swept.thresholds if decided.decision == "argmax" else {}
     adapted = TriedAdaptation("none", ())
-    if options.adaptation == "histogram":
-        adapted = try_adaptation(run, winner, decided, thresholds, bar)
+    if options.adaptation != "none":
+        adapted = try_adaptation(run, winner, decided, thresholds, options.adaptation, bar)
     maps = refined.maps or find_validation_maps(run, decided.folds)
     tuned = _tune_maps(run, plan, maps, bar)
     evaluation = tuned.evaluation

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from autoseg.errors import UsageError
 from autoseg.imaging.arrays.contrast import measure_contrast, summarize_contrasts
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
@@ -55,21 +56,21 @@ def scored(one, two):
     ],
 )
 def test_small_losses_are_allowed(after, allowed):
-    assert judge_adaptation(scored(0.8, 0.6), scored(*after)).adaptation == allowed
+    assert judge_adaptation(scored(0.8, 0.6), scored(*after), "histogram").adaptation == allowed
 
 
 def test_the_sentence_has_the_figures():
-    (sentence,) = judge_adaptation(scored(0.8, 0.6), scored(0.79, 0.57)).reasons
+    (sentence,) = judge_adaptation(scored(0.8, 0.6), scored(0.79, 0.57), "histogram").reasons
     assert sentence == (
-        "Intensities matched to those of the training images: not allowed; all held-out cases matched: Dice 0.7000 -> "
+        "Intensities matched to those of the training images: not allowed; all held-out cases adapted: Dice 0.7000 -> "
         "0.6800 (-0.0200, two -0.0300); a loss of 0.005 is tolerated, of one label 0.01."
     )
 
 
 def test_without_a_dice_nothing_is_allowed():
-    (sentence,) = judge_adaptation(scored(None, None), scored(None, None)).reasons
+    (sentence,) = judge_adaptation(scored(None, None), scored(None, None), "statistics").reasons
     assert "not allowed, there is no Dice to compare" in sentence
-    assert judge_adaptation(scored(0.8, None), scored(None, None)).adaptation == "none"
+    assert judge_adaptation(scored(0.8, None), scored(None, None), "histogram").adaptation == "none"
 
 
 def rough_image(seed):
@@ -108,7 +109,7 @@ def test_each_case_is_predicted_by_its_fold_with_matched_intensities(model):
         scores.append(score_case(case, adapted, reference.labels, run.plan.labels))
     expected = summarize(scores, foreground_names(run.plan.encoding)).mean_foreground_dice
     assert expected is not None
-    tried = try_adaptation(run, ("3d_fullres",), decided, {})
+    tried = try_adaptation(run, ("3d_fullres",), decided, {}, "histogram")
     assert f"Dice 1.0000 -> {expected:.4f}" in tried.reasons[0]
     assert expected < 0.999
 
@@ -116,6 +117,12 @@ def test_each_case_is_predicted_by_its_fold_with_matched_intensities(model):
 def test_without_contrasts_it_is_not_tried(model):
     run, decided = model
     write_record(make_fingerprint([make_case_fingerprint()], run.plan), run.workspace.fingerprint)
-    tried = try_adaptation(run, ("3d_fullres",), decided, {})
+    tried = try_adaptation(run, ("3d_fullres",), decided, {}, "histogram")
     assert tried.adaptation == "none"
     assert tried.reasons[0].endswith("not tried, fingerprint.json has no contrasts; plan the dataset again.")
+
+
+def test_networks_without_statistics_are_refused(model):
+    run, decided = model
+    with pytest.raises(UsageError, match="the networks of 3d_fullres keep no statistics of normalisation"):
+        try_adaptation(run, ("3d_fullres",), decided, {}, "statistics")

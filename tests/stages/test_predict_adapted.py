@@ -93,7 +93,10 @@ def test_a_recipe_adapts_images_with_another_contrast_only(model, recipe, caplog
     image = anatomy(20)
     with caplog.at_level(logging.INFO, "autoseg.predict"):
         usual = predict(model, image)
-    assert "images with another contrast are matched to the training images (off: --adapt none)" in caplog.messages
+    assert any(
+        message.startswith("images with another contrast than the training images: intensities are matched")
+        for message in caplog.messages
+    )
     np.testing.assert_array_equal(usual.labels, predict(model, image, adapt="none").labels)
     assert agreement(usual, predict(model, inverted(image))) > 0.97
     assert agreement(usual, predict(model, inverted(image), adapt="none")) < 0.95
@@ -116,3 +119,31 @@ def test_a_model_without_contrasts_says_so(tmp_path):
     with pytest.raises(UsageError, match=r"Predict without --adapt, or plan the dataset again"):
         load_exactly(tmp_path, adapt="histogram")
     assert "contrasts" not in workspace.fingerprint.read_text()
+
+
+@pytest.fixture(scope="module")
+def batch_normalised(tmp_path_factory):
+    """Networks that keep statistics, as of noise of mean 3 and standard deviation 2."""
+    folder = tmp_path_factory.mktemp("batch")
+    plan = make_plan({"3d_fullres": (2.0, 1.2, 1.2)})
+    configuration = plan.configurations["3d_fullres"]
+    network = configuration.network.model_copy(update={"normalization": "batch"})
+    changed = {"3d_fullres": configuration.model_copy(update={"network": network})}
+    write_model(folder, plan.model_copy(update={"configurations": changed}), {"3d_fullres": ("0", "1")})
+    return folder
+
+
+def test_statistics_of_the_image_are_taken_for_this_image_alone(batch_normalised):
+    image = anatomy(20)
+    predictor = load_exactly(batch_normalised, adapt="statistics")
+    plain = predict(batch_normalised, image)
+    first, again = (predictor.predict(image, spacing=SPACING) for _ in range(2))
+    np.testing.assert_array_equal(first.labels, again.labels)
+    assert agreement(first, plain) < 1
+    predictor = load_exactly(batch_normalised)
+    np.testing.assert_array_equal(predictor.predict(image, spacing=SPACING).labels, plain.labels)
+
+
+def test_networks_without_statistics_say_so(model):
+    with pytest.raises(UsageError, match="keep no statistics, which --adapt statistics would take from the image"):
+        load_exactly(model, adapt="statistics")

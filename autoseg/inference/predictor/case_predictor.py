@@ -50,8 +50,9 @@ from autoseg.inference.memory.estimate import (
     with_bins,
 )
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
+from autoseg.inference.models.image_statistics import with_image_statistics
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
-from autoseg.inference.predictor.contrast import Adapting, compare_with_training
+from autoseg.inference.predictor.contrast import NO_ADAPTING, Adapting, compare_with_training
 from autoseg.inference.predictor.expected_dice import decide_stored, restore_by_expected_dice
 from autoseg.inference.predictor.images import check_image
 from autoseg.inference.predictor.instance_maps import finds_instances, map_instances
@@ -114,8 +115,8 @@ class CasePredictor:
     """What held-out cases say of the probabilities; None: not known."""
     training_range: TrainingRange | None = None
     """Range of the training images; None if the model does not know it."""
-    adapting: Adapting = "never"
-    """Images whose intensities are matched to those of the training images."""
+    adapting: Adapting = NO_ADAPTING
+    """How images are adapted, and which ones."""
     max_memory: int | None = None
     """Bytes that the whole process may use; None: what the machine has free."""
     memory_log_level: int = logging.INFO
@@ -171,6 +172,7 @@ class CasePredictor:
             records=records,
             crop=crop,
             warnings=compared.warnings,
+            takes_statistics=compared.takes_statistics,
             clock=clock,
         )
 
@@ -290,8 +292,7 @@ class CasePredictor:
                 with clock.step("export"):
                     refine_labels(coarse, encoding, self.refiners, self.thresholds)
                     if self.decision == "expected-dice":
-                        record = streams[0].record
-                        decide_stored(coarse.volume, record, coarse.probabilities, encoding, winning)
+                        decide_stored(coarse.volume, streams[0].record, coarse.probabilities, encoding, winning)
                 return coarse.volume
 
     def _open_stream(
@@ -306,7 +307,11 @@ class CasePredictor:
         region = None if everywhere else self._find_region(member, case, labels)
         if region is not None:
             image, labels = image[:, *region], None if labels is None else labels[region]
-        slices = stream_case_logits(member, image, labels, settings=replace(case.windows, storage=storage))
+        windows = replace(case.windows, storage=storage)
+        if case.takes_statistics:
+            with case.clock.step("network"):
+                member = with_image_statistics(member, image, labels, windows)
+        slices = stream_case_logits(member, image, labels, settings=windows)
         if region is not None:
             is_softmax = self.plan.encoding.activation == "softmax"
             slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)

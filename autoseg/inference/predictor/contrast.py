@@ -4,9 +4,9 @@ Rules that few images of the same kind fail, because a warning that comes often 
 training there was no false alarm in 465 of five data sets, each judged by others of its own data set.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from autoseg.imaging.arrays.contrast import ChannelMeasurements, measure_contras
 from autoseg.imaging.arrays.intensity_maps import IntensityMap, match_quantiles
 from autoseg.inference.predictor.training_range import ABSOLUTE_SCHEMES, TrainingRange, intensity_ranges
 from autoseg.records.case import Grid
-from autoseg.records.contrast import ChannelContrast
+from autoseg.records.contrast import Adaptation, ChannelContrast
 from autoseg.records.network import NormalizationSpec
 
 MIN_CASES = 5
@@ -40,8 +40,27 @@ INVERTED_BELOW = -0.25
 PHOTOGRAPH_LIMITS = (0.0, 255.0)
 """Intensities of channels that are scaled as those of photographs, which no others may have."""
 
-Adapting = Literal["never", "unlike", "always"]
-"""Images whose intensities are matched to those of the training images: none, those with another contrast, all."""
+
+ENDINGS: Mapping[Adaptation, str] = MappingProxyType(
+    {
+        "none": "to match them: --adapt histogram",
+        "histogram": "matched to them before prediction",
+        "statistics": "the networks take statistics from the image",
+    }
+)
+"""What is done about an image with another contrast, by adaptation."""
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """How the model and an image are brought together, and for which images."""
+
+    adaptation: Adaptation = "none"
+    only_unlike: bool = False
+    """Whether only images with another contrast than the training images are adapted."""
+
+
+NO_ADAPTING = Adapting()
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,8 @@ class Comparison:
     """Deviations, one sentence each."""
     maps: tuple[IntensityMap | None, ...] = ()
     """Curve for each channel, before normalisation; empty: none for any."""
+    takes_statistics: bool = False
+    """Whether networks take statistics of normalisation from this image."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,7 @@ def compare_with_training(
     grid: Grid,
     channel_names: Sequence[str],
     normalization: Sequence[NormalizationSpec],
-    adapting: Adapting,
+    adapting: Adapting = NO_ADAPTING,
 ) -> Comparison:
     """Compare an image with the training images.
 
@@ -86,19 +107,21 @@ def compare_with_training(
         grid: Its grid.
         channel_names: Channels of the model.
         normalization: Normalisation of each channel.
-        adapting: Which images get curves of intensity.
+        adapting: How, and which images are adapted.
     """
+    takes_statistics = adapting.adaptation == "statistics"
     if training is None:
-        return Comparison()
+        return Comparison(takes_statistics=takes_statistics)
     deviations = training.describe_deviations(grid, intensity_ranges(image), channel_names, normalization)
     if not training.contrasts:
-        return Comparison(deviations)
+        return Comparison(deviations, takes_statistics=takes_statistics)
     measured = measure_contrast(image)
     verdicts = [judge_channel(*channel) for channel in zip(measured, training.contrasts, strict=True)]
-    adapts = adapting == "always" or (adapting == "unlike" and any(verdict.is_unlike for verdict in verdicts))
-    warnings = (*deviations, *_describe(verdicts, channel_names, adapts=adapts))
-    if not adapts:
-        return Comparison(warnings)
+    is_adapted = not adapting.only_unlike or any(verdict.is_unlike for verdict in verdicts)
+    adaptation = adapting.adaptation if is_adapted else "none"
+    warnings = (*deviations, *_describe(verdicts, channel_names, ENDINGS[adaptation]))
+    if adaptation != "histogram":
+        return Comparison(warnings, takes_statistics=adaptation == "statistics")
     return Comparison(
         warnings,
         tuple(
@@ -134,14 +157,13 @@ def _match(
     return replace(curve, limits=PHOTOGRAPH_LIMITS) if is_photograph and curve is not None else curve
 
 
-def _describe(verdicts: Sequence[ChannelVerdict], names: Sequence[str], *, adapts: bool) -> Iterator[str]:
+def _describe(verdicts: Sequence[ChannelVerdict], names: Sequence[str], ending: str) -> Iterator[str]:
     inverted = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.is_inverted]
     shifted = [
         f"{name} differs by {verdict.distance:.2f} standard deviations, {verdict.tolerance:.2f} are usual"
         for name, verdict in zip(names, verdicts, strict=True)
         if verdict.is_unlike and not verdict.is_inverted
     ]
-    ending = "matched to them before prediction" if adapts else "to match them: --adapt histogram"
     if inverted:
         yield (
             f"the intensities are unlike those of the training images: bright and dark are swapped in "

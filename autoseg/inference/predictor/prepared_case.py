@@ -39,6 +39,8 @@ class PreparedCase:
     """The normalised crop (C, Z, Y, X) at the image's own resolution, for refiners; None without any."""
     warnings: tuple[str, ...]
     """Deviations of the image from the training images, one sentence each."""
+    takes_statistics: bool
+    """Whether networks take statistics of normalisation from this image."""
     clock: StepClock
     """Seconds by step, so far."""
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 from autoseg.imaging.arrays.contrast import measure_contrast, summarize_contrasts
 from autoseg.imaging.arrays.intensity_maps import apply_map
 from autoseg.imaging.formats.volume import canonical_affine, make_grid
-from autoseg.inference.predictor.contrast import compare_with_training
+from autoseg.inference.predictor.contrast import Adapting, compare_with_training
 from autoseg.inference.predictor.training_range import TrainingRange
 from autoseg.records.network import NormalizationSpec
 
@@ -42,8 +42,10 @@ def training_of(images):
     )
 
 
-def compare(training, image, adapting="never", specs=(ZSCORE,)):
+def compare(training, image, images="none", specs=(ZSCORE,)):
+    """`images`: which are adapted."""
     names = ("T1", "T2")[: len(image)]
+    adapting = Adapting() if images == "none" else Adapting("histogram", only_unlike=images == "unlike")
     return compare_with_training(
         training, image, make_grid(SHAPE, SPACING, canonical_affine(SPACING)), names, specs, adapting
     )
@@ -81,15 +83,15 @@ def test_another_distribution_is_told_with_its_distance(training):
     )
 
 
-@pytest.mark.parametrize("adapting", ["unlike", "always"])
-def test_what_is_matched_is_told(training, adapting):
-    compared = compare(training, darker(anatomy(100)), adapting)
+@pytest.mark.parametrize("images", ["unlike", "all"])
+def test_what_is_matched_is_told(training, images):
+    compared = compare(training, darker(anatomy(100)), images)
     assert compared.warnings[0].endswith("(matched to them before prediction)")
     assert len(compared.maps) == 1
 
 
 def test_asked_for_all_images_like_those_of_training_are_matched_too(training):
-    compared = compare(training, anatomy(100), "always")
+    compared = compare(training, anatomy(100), "all")
     assert compared.warnings == ()
     assert compared.maps[0] is not None
 
@@ -98,7 +100,7 @@ def test_asked_for_all_images_like_those_of_training_are_matched_too(training):
 def test_matched_images_are_those_that_they_were(training, change):
     image = anatomy(100)
     changed = change(image).astype(np.float32)
-    compared = compare(training, changed, "always")
+    compared = compare(training, changed, "all")
     apply_map(changed[0], compared.maps[0])
     found = (changed - changed.mean()) / changed.std()
     wanted = (image - image.mean()) / image.std()
@@ -127,7 +129,7 @@ def test_few_training_images_judge_nothing():
 
 
 def test_a_constant_channel_is_told_once(training):
-    (sentence,) = compare(training, np.full((1, *SHAPE), 5, np.float32), "always").warnings
+    (sentence,) = compare(training, np.full((1, *SHAPE), 5, np.float32), "all").warnings
     assert sentence.startswith("the image is empty")
 
 
@@ -135,12 +137,12 @@ def test_a_constant_channel_is_told_once(training):
     ("scheme", "limits"), [("ct", (-np.inf, np.inf)), ("none", (-np.inf, np.inf)), ("rgb_0_1", (0, 255))]
 )
 def test_channels_that_keep_their_scale_get_the_intensities_of_training(training, scheme, limits):
-    (curve,) = compare(training, darker(anatomy(100)), "always", (NormalizationSpec(scheme=scheme, std=1.0),)).maps
+    (curve,) = compare(training, darker(anatomy(100)), "all", (NormalizationSpec(scheme=scheme, std=1.0),)).maps
     assert curve.limits == limits
     np.testing.assert_allclose(curve.target, training.contrasts[0].quantiles)
 
 
 def test_nothing_is_known_of_the_training_images(training):
     image = anatomy(100)
-    assert compare(None, image, "always").maps == ()
-    assert compare(replace(training, contrasts=()), 3000 - image, "always").maps == ()
+    assert compare(None, image, "all").maps == ()
+    assert compare(replace(training, contrasts=()), 3000 - image, "all").maps == ()
