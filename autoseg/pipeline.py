@@ -73,6 +73,7 @@ class PlanningOptions:
     folds: int = 5
     group_by: str | None = None
     skip_faulty: bool = False
+    missing_channels: bool = False
     preprocess: bool = True
     keep_plan: bool = False
     """Whether plan.json of the workspace is used as it is, for example edited by hand."""
@@ -130,8 +131,8 @@ def check_dataset(
     with bar("checking") as progress:
         description = describe_dataset(
             dataset, patterns=options.patterns, channel_names=options.channel_names, labels=options.labels,
-            reading=options.reading, orientation=options.orientation, skip_faulty=options.skip_faulty,
-            workers=workers, max_memory=options.max_memory, progress=progress,
+            reading=options.reading, orientation=options.orientation, skip_faulty=options.skip_faulty, workers=workers,
+            missing_channels=options.missing_channels, max_memory=options.max_memory, progress=progress,
         )  # fmt: skip
     log_description(description)
     return description

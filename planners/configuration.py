@@ -24,6 +24,7 @@ from autoseg.records.plan import Configuration, Decision
 from autoseg.records.training import GrowingPatch, TrainingSpec
 from planners.context import PlanningContext
 from planners.rules import Decided, as_decision
+from planners.rules.channels import choose_channel_dropout, count_inputs
 from planners.rules.devices import check_asked_batch, largest_share, scale_rate, spread_batch, timed_batch
 from planners.rules.growth import choose_growth
 from planners.rules.memory import (
@@ -132,6 +133,7 @@ class ConfigurationPlanner:
             ),
             preprocessed_as=self.name,
             neighbor_slices=self.neighbor_slices.value,
+            channel_presence=context.fingerprint.missing_channels,
         )
         epochs = f"{training.optimizer}, {training.epochs} epochs of {training.steps_per_epoch} steps"
         decisions = {
@@ -160,6 +162,7 @@ class ConfigurationPlanner:
             sides=find_sides(self.dimensions, context.fingerprint, budget, context.transpose),
             case_sampling="uniform" if sampling is None else sampling.value,
             contrasts=budget.overrides.contrasts or "usual",
+            channel_dropout=choose_channel_dropout(context.fingerprint).value,
             regularizer=budget.overrides.regularizer or "none",
             batch_dice=batch_dice,
             initial_weights=None if weights is None else weights.value,
@@ -185,7 +188,8 @@ class ConfigurationPlanner:
         asked = {"contrasts": overrides.contrasts, "regularizer": overrides.regularizer}
         neighbors = {"neighbor_slices": self.neighbor_slices} if self.neighbor_slices.value else {}
         requested = {what: Decided(value, "Requested.") for what, value in asked.items() if value is not None}
-        return {**neighbors, **requested}
+        dropout = choose_channel_dropout(self.context.fingerprint)
+        return {**neighbors, **requested, **({"channel_dropout": dropout} if dropout.value else {})}
 
     def _list_growth(self, growth: Decided[tuple[GrowingPatch, ...]]) -> dict[str, Decided[Any]]:
         """Growing patches are a decision of its own only where there are some, or somebody wanted none."""
@@ -254,7 +258,7 @@ class ConfigurationPlanner:
     def plan_network(self, topology: Topology, base_features: int) -> NetworkSpec:
         """The network for a topology; an adopted one has the inputs and outputs of this data."""
         encoding, slices = self.context.fingerprint.encoding, 2 * self.neighbor_slices.value + 1
-        inputs = slices * len(self.context.fingerprint.channel_names)
+        inputs = count_inputs(self.context.fingerprint, slices)
         if self.adopted is None:
             network = self.context.preset.plan_network(topology, base_features, inputs, len(encoding.heads))
         else:

@@ -20,9 +20,12 @@ def write_list(arguments: argparse.Namespace) -> int:
     from autoseg.cli.planning_request import read_patterns
     from autoseg.imaging.datasets.layouts.recognition import find_dataset, order_images
     from autoseg.imaging.datasets.list_writing import image_columns, write_case_list
+    from autoseg.imaging.datasets.missing_channels import OPTION, settle_missing_channels
     from autoseg.text import format_command
 
     found = find_dataset(arguments.dataset, read_patterns(arguments))
+    if arguments.allow_missing_channels:
+        found = settle_missing_channels(found, allowed=True)
     names = arguments.channels or found.channel_names
     found = order_images(found, names) if names else found
     write_case_list(found, arguments.write_list)
@@ -31,6 +34,7 @@ def write_list(arguments: argparse.Namespace) -> int:
     for fault in found.faults:
         print(f"{fault.severity}: {fault.case or '-'}: {fault.file or '-'}: {fault.what}")
     options: list[str | Path] = ["--channels", ",".join(names)] if names and image_columns(found) != list(names) else []
+    options += [OPTION] if arguments.allow_missing_channels else []
     options += _label_options(arguments.label_names, found)
     print(f"List: {arguments.write_list} ({len(found.cases)} cases)")
     print(f"Next: {format_command('autoseg-plan', arguments.write_list, *options)}")

@@ -219,6 +219,11 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--folds", type=size, default=5, help="cross-validation folds (default: 5)")
     group.add_argument("--group-by", default=None, metavar="REGEX", help="cases whose ids match alike stay in one fold")
     group.add_argument("--skip-faulty", action="store_true", help="leave faulty cases out instead of stopping")
+    group.add_argument(
+        "--allow-missing-channels", action="store_true",
+        help="cases may lack some of the channels (a file that is not there, an empty cell in a list), and networks "
+        "learn to predict from any of them",
+    )  # fmt: skip
 
 
 def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:

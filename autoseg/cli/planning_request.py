@@ -241,6 +241,7 @@ def _read_options(arguments: argparse.Namespace, model: Plan | None) -> Planning
         folds=arguments.folds,
         group_by=arguments.group_by,
         skip_faulty=arguments.skip_faulty,
+        missing_channels=arguments.allow_missing_channels,
         trial_seconds=arguments.trials,
         trial_device=arguments.device,
         max_memory=None if arguments.max_memory is None else round(arguments.max_memory * 1e9),

@@ -60,6 +60,11 @@ def refuse_inexpressible(plan: Plan, names: Collection[str]) -> None:
         if plan.configurations[name].neighbor_slices
     ]
     faults += [
+        f"the network of {name} is told which channels an image has, and nnU-Net's expect all of them"
+        for name in names
+        if plan.configurations[name].channel_presence
+    ]
+    faults += [
         f"the network of {name} has {part} {value}, and nnU-Net's have {nothing}"
         for name in names
         for part, nothing in {**NETWORK_PARTS, "head": "full"}.items()

@@ -69,6 +69,9 @@ class PreprocessedCase(Record):
     """First voxel beyond the box that was kept."""
     transpose: Triple
     """The plan's axis order: transposed axis i is working axis transpose[i]."""
+    absent_channels: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Numbers of the channels that the image lacks, ascending: they are 0 in the preprocessed array. Known where the
+    configuration's `channel_presence` says that images may lack some."""
     content_hash: str = ""
     """Hash of the source files and of the settings that made the array; empty at prediction."""
     checksum: str = Field(default="", exclude_if=lambda value: value == "")

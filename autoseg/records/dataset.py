@@ -172,6 +172,8 @@ class CaseFiles(Record):
     """Fold whose validation set the case belongs to; None: the dataset names none."""
     annotated: tuple[str, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     """Names of the labels that were looked for in this case; where others are is not known. None: all labels were."""
+    absent_channels: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Numbers of the channels that the case lacks, ascending; `images` are the files of the others, in their order."""
 
 
 def label_files(files: CaseFiles) -> tuple[str, ...]:
@@ -196,6 +198,8 @@ class Fault(Record):
     """Path as given in the dataset; empty when no single file is at fault."""
     what: str
     """Message: what was found, what was expected, and what to do."""
+    is_missing_channel: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether a case lacks a channel, which is no fault where cases may."""
 
 
 class DatasetDescription(Record):
@@ -214,6 +218,8 @@ class DatasetDescription(Record):
     file_ending: FileEnding
     """Ending of the image files, with dot: .nii.gz, .png, ...; .nii.gz for TIFF stacks."""
     cases: tuple[CaseFiles, ...]
+    missing_channels: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether cases may lack channels, and networks learn to do without them."""
     warnings: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
     """Guesses and assumptions, one sentence each."""

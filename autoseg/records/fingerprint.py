@@ -53,7 +53,9 @@ class CaseFingerprint(Record):
     spacing: tuple[float, float, float]
     """mm, (z, y, x)."""
     channel_ranges: tuple[tuple[float, float], ...]
-    """Smallest and largest intensity per channel."""
+    """Smallest and largest intensity per channel; 0 and 0 for one that the case lacks."""
+    absent_channels: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Numbers of the channels that the case lacks, ascending; empty where cases may lack none."""
     labels: dict[str, LabelFacts]
     """Foreground labels and regions by name; absent ones have 0 voxels, those that were not looked for are left out."""
     content_hash: str
@@ -73,8 +75,10 @@ class Fingerprint(Record):
     encoding: LabelEncoding
     orientation: OrientationName
     cases: tuple[CaseFingerprint, ...]
+    missing_channels: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether images may lack channels, in training and at prediction."""
     intensities: tuple[IntensityStatistics, ...]
-    """One per channel."""
+    """One per channel, from the cases that have it."""
     median_cropped_fraction: float
     """Median over cases of (voxels after cropping / voxels before)."""
     contrasts: tuple[ChannelContrast, ...] = Field(default=(), exclude_if=lambda value: not value)

@@ -60,6 +60,9 @@ class Configuration(Record):
     neighbor_slices: NeighborSlices = Field(default=0, exclude_if=lambda value: value == 0)
     """Slices before a slice, and as many after it, whose channels a 2D network gets too, in the order of the slices;
     beyond the image its first or last slice again."""
+    channel_presence: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether images may lack channels, which are 0 then. The last inputs of the network are one constant plane per
+    channel: 1 where the image has it, 0 where it lacks it."""
     previous_labels: Literal["logits", "label_map"] = "logits"
     """What is resampled to this configuration's grid at prediction in a cascade. logits: decided there, after one
     resize. label_map: decided on the image's own grid, then cropped and resampled, as nnU-Net does."""
@@ -76,6 +79,11 @@ class Configuration(Record):
 def count_slices(configuration: Configuration) -> int:
     """Number of slices that a 2D network gets to segment one of them; 1 in 3D, where a patch has its own slices."""
     return 2 * configuration.neighbor_slices + 1
+
+
+def count_presence_planes(configuration: Configuration) -> int:
+    """Number of the network's last inputs that say which channels the image has; 0 where it must have all."""
+    return len(configuration.normalization) if configuration.channel_presence else 0
 
 
 def masked_channels(configuration: Configuration) -> tuple[int, ...]:
@@ -95,6 +103,11 @@ def _find_axis_faults(configuration: Configuration) -> Iterator[FieldFault]:
             yield (name,), f"{values}, expected {dimensions} numbers because the network is {dimensions}D"
     if configuration.neighbor_slices and dimensions != 2:
         yield ("neighbor_slices",), f"{configuration.neighbor_slices}, expected 0: a 3D network sees all slices"
+    if configuration.training.channel_dropout and not configuration.channel_presence:
+        yield (
+            ("training", "channel_dropout"),
+            "expected 0, because `channel_presence` is false: images have all channels",
+        )
     if configuration.network.architecture == "external" and configuration.network.costs is None:
         yield ("network", "costs"), "is missing, expected what was counted on the network; plan again"
     axes = configuration.training.mirror_axes
@@ -205,10 +218,13 @@ def _find_channel_faults(configuration: Configuration, plan: Plan) -> Iterator[F
     network, channels = configuration.network, len(plan.channel_names)
     labels = len(plan.encoding.values) - 1 if configuration.previous_configuration is not None else 0
     slices = count_slices(configuration)
-    if network.input_channels != slices * channels + labels:
+    planes = count_presence_planes(configuration)
+    if network.input_channels != slices * channels + labels + planes:
         repeated = f" of {slices} slices" if slices > 1 else ""
         appended = f" and {labels} foreground labels of the previous configuration" if labels else ""
-        expected = f"expected {slices * channels + labels}: {channels} in `channel_names`{repeated}{appended}"
+        appended += f" and {planes} planes for `channel_presence`" if planes else ""
+        total = slices * channels + labels + planes
+        expected = f"expected {total}: {channels} in `channel_names`{repeated}{appended}"
         yield ("network", "input_channels"), f"{network.input_channels}, {expected}"
     heads = len(plan.encoding.heads)
     if network.output_channels != heads:
@@ -256,7 +272,7 @@ def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) 
         names = _list(list(plan.configurations))
         yield ("preprocessed_as",), f"'{configuration.preprocessed_as}', expected a configuration of this plan: {names}"
         return
-    for field in ("spacing", "normalization", "resampling"):
+    for field in ("spacing", "normalization", "resampling", "channel_presence"):
         if getattr(configuration, field) != getattr(source, field):
             what = (
                 f"differs from that of {configuration.preprocessed_as}, whose preprocessed arrays are used; change both"

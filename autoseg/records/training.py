@@ -75,6 +75,9 @@ class TrainingSpec(Record):
     """What is added to the loss on voxels with the ignore label."""
     contrasts: Contrasts = Field(default="usual", exclude_if=lambda value: value == "usual")
     """Augmentation of contrasts. usual: nnU-Net's. random: random convolutions too, for unknown scanners."""
+    channel_dropout: Fraction = Field(default=0.0, exclude_if=lambda value: value == 0.0)
+    """Probability that a training sample loses channels, at random and never all, so that networks learn to do without;
+    only with `channel_presence`."""
     gradient_clip: PositiveFloat = 12.0
     mirror_axes: tuple[NonNegativeInt, ...]
     """Spatial axes of the patch mirrored in training and at prediction; 0 is the first of `patch_size`."""

@@ -26,7 +26,7 @@ from autoseg.imaging.arrays.display import choose_window
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.inference.files.case_pipeline import finish_case, prepare_case
 from autoseg.inference.files.dicom_outputs import write_dicom_maps
-from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.input_cases import InputCase
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile
 from autoseg.inference.files.tables import LabelStatistics
 from autoseg.inference.models.label_colors import name_label_values

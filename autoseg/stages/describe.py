@@ -12,6 +12,7 @@ from autoseg.cluster.dask_workers import Workers
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding, value_list
 from autoseg.imaging.datasets.cases import map_in_processes
+from autoseg.imaging.datasets.channel_names import check_channel_names, choose_channel_names
 from autoseg.imaging.datasets.checks import (
     CaseFacts,
     channel_faults,
@@ -37,6 +38,7 @@ from autoseg.imaging.datasets.labels.mirror_pairs import ask_about_sides, find_m
 from autoseg.imaging.datasets.labels.part_names import has_parts, name_parts
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset, order_images
+from autoseg.imaging.datasets.missing_channels import describe_channels, settle_missing_channels
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.reading import describe_notes, stored_ending
 from autoseg.processes import WorkerDeath
@@ -72,6 +74,7 @@ def describe_dataset(
     reading: ReadingOptions = AS_LABEL_VALUES,
     orientation: OrientationName = "canonical",
     skip_faulty: bool = False,
+    missing_channels: bool = False,
     workers: Workers | None = 1,
     max_memory: int | None = None,
     progress: Progress = no_progress,
@@ -89,6 +92,7 @@ def describe_dataset(
         orientation: Working orientation of all later stages.
         skip_faulty: Whether faulty cases are left out, with their faults as warnings, instead of an error; they do not
             count for labels, channels or anything else.
+        missing_channels: Whether cases may lack some of the channels; else those that do have a fault.
         workers: Processes that check cases; 1 checks in this process; None: as many as are worth their start.
         max_memory: Memory in bytes that they may take together; None: what is free. Fewer are started then.
         progress: Called after each checked case.
@@ -100,7 +104,8 @@ def describe_dataset(
         DatasetError: If anything is wrong; the message lists every fault of every case.
         UsageError: If worker processes cannot start, or `reading` does not fit the labels.
     """
-    found = _with_names(find_dataset(folder, patterns), labels, channel_names)
+    found = settle_missing_channels(find_dataset(folder, patterns), allowed=missing_channels)
+    found = _with_names(found, labels, channel_names)
     if reading != AS_LABEL_VALUES and has_parts(found):
         raise DatasetError(
             f"{found.folder}: every label has a mask file of its own, so there are no colours or grey levels to read. "
@@ -127,11 +132,12 @@ def describe_dataset(
     faults += label_faults(counted, encoding)
     faults += stray_values(counted) if found.labels is None and found.value_names is None else []
     counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
-    names, channel_notes = _channel_names(found, counted, channel_names, num_channels)
-    faults += _wrong_channel_names(names, num_channels, is_given=channel_names is not None)
+    names, channel_notes = choose_channel_names(found, counted, channel_names, num_channels)
+    faults += check_channel_names(names, num_channels, is_given=channel_names is not None)
     faults += compare_cases(counted, all_labels)
     kept, warnings = _keep_sound_cases(found, facts, faults, remedy, skip_faulty=skip_faulty)
     kept = name_annotated_facts(kept, all_labels, found.folder)
+    channel_notes += describe_channels(found, kept, names) if missing_channels else []
     return DatasetDescription(
         name=found.name,
         folder=str(found.folder),
@@ -142,6 +148,7 @@ def describe_dataset(
         encoding=encoding,
         file_ending=_most_common([_map_ending(found.folder / case.files.images[0]) for case in kept]),
         cases=tuple(case.files for case in kept),
+        missing_channels=missing_channels,
         warnings=tuple(warnings),
         notes=(
             *found.notes,
@@ -307,34 +314,6 @@ def _named_values(names: Mapping[int, str], facts: Sequence[CaseFacts]) -> dict[
             )
         labels[names[value]] = value
     return labels
-
-
-def _channel_names(
-    found: FoundDataset, facts: Sequence[CaseFacts], given: Sequence[str] | None, num_channels: int
-) -> tuple[tuple[str, ...], list[str]]:
-    """Given names, else declared ones, else a guess from the intensities; and a note about the guess."""
-    names = tuple(given) if given is not None else found.channel_names or found.channel_words
-    if names is not None:
-        return names, []
-    usual = [case for case in facts if case.image_hash and len(case.hounsfield_channels) == num_channels]
-    if usual and all(case.is_colour_picture for case in usual):
-        return ("R", "G", "B"), ["no channel names are declared; colour images have the channels R, G, B"]
-    guessed = tuple(_guessed_name(index, usual) for index in range(num_channels))
-    reason = "whole numbers from about -1000 on are Hounsfield units, CT" if "CT" in guessed else "not Hounsfield units"
-    return guessed, [f"no channel names are declared; guessed from the intensities ({reason}): {', '.join(guessed)}"]
-
-
-def _wrong_channel_names(names: Sequence[str], num_channels: int, *, is_given: bool) -> list[Fault]:
-    if len(names) == num_channels:
-        return []
-    source = "were given" if is_given else "are declared"
-    what = f"{len(names)} channel names {source} ({', '.join(names)}), but the images have {num_channels} channels"
-    return [Fault(severity="error", case="", file="" if is_given else "dataset.json", what=what)]
-
-
-def _guessed_name(index: int, cases: Sequence[CaseFacts]) -> str:
-    num_hounsfield = sum(case.hounsfield_channels[index] for case in cases)
-    return "CT" if 2 * num_hounsfield > len(cases) else f"channel_{index}"
 
 
 def _keep_sound_cases(

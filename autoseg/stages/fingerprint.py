@@ -11,6 +11,7 @@ from scipy import ndimage
 from autoseg.cluster.dask_workers import Workers
 from autoseg.components import label_components
 from autoseg.errors import DatasetError
+from autoseg.imaging.arrays.absent_channels import find_absent_channels
 from autoseg.imaging.arrays.contrast import ChannelMeasurements, measure_contrast, summarize_contrasts
 from autoseg.imaging.arrays.cropping import find_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import IntensityPool, IntensitySummary, summarize_intensities
@@ -78,10 +79,12 @@ def extract_fingerprint(
         measure, cases, task="measuring", workers=workers, progress=progress
     ):
         fingerprints.append(case)
-        contrasts.append(contrast)
+        lacking = case.absent_channels
+        contrasts.append([None if channel in lacking else measured for channel, measured in enumerate(contrast)])
         if summaries:
-            for pool, summary in zip(pools, summaries, strict=True):
-                pool.add(summary)
+            for channel, (pool, summary) in enumerate(zip(pools, summaries, strict=True)):
+                if channel not in case.absent_channels:
+                    pool.add(summary)
     return Fingerprint(
         dataset_name=description.name,
         channel_names=description.channel_names,
@@ -89,6 +92,7 @@ def extract_fingerprint(
         encoding=description.encoding,
         orientation=description.orientation,
         cases=tuple(fingerprints),
+        missing_channels=description.missing_channels,
         intensities=_pooled_statistics(pools, description),
         median_cropped_fraction=median(
             float(np.prod(case.cropped_shape) / np.prod(case.shape)) for case in fingerprints
@@ -98,7 +102,13 @@ def extract_fingerprint(
 
 
 def _pooled_statistics(pools: list[IntensityPool], description: DatasetDescription) -> tuple[IntensityStatistics, ...]:
-    if any(pool.is_empty() for pool in pools):
+    empty = [name for pool, name in zip(pools, description.channel_names, strict=True) if pool.is_empty()]
+    if 0 < len(empty) < len(pools):
+        raise DatasetError(
+            f"{description.name}: no case that has the channel {', '.join(empty)} has a labelled voxel, so its "
+            "intensities are not known. Add such a case, or take the channel out of the names of channels."
+        )
+    if empty:
         raise DatasetError(
             f"{description.name}: none of the {len(description.cases)} label maps has a labelled voxel inside the "
             f"image's nonzero part, so there is nothing to learn. Declared labels: {description.labels}. "
@@ -127,6 +137,7 @@ def _measure_case(
         cropped_shape=(stop[0] - start[0], stop[1] - start[1], stop[2] - start[2]),
         spacing=volume.grid.spacing,
         channel_ranges=tuple((float(channel.min()), float(channel.max())) for channel in volume.image),
+        absent_channels=find_absent_channels(volume.image) if description.missing_channels else (),
         labels=_label_facts(
             volume.labels,
             description.encoding,

@@ -153,9 +153,10 @@ def _with_costs(configuration: Configuration, costs: NetworkCosts, plan: Plan) -
 
 
 def _describe_request(network: ExternalNetwork, fingerprint: Fingerprint, budget: Budget) -> NetworkToMeasure:
+    inputs = len(fingerprint.channel_names) * (2 if fingerprint.missing_channels else 1)
     is_timed = budget.device == "cpu" or budget.time_per_fold_seconds is not None or budget.latency_seconds is not None
     return NetworkToMeasure(
-        network=describe_external(network, len(fingerprint.channel_names), len(fingerprint.encoding.heads)),
+        network=describe_external(network, inputs, len(fingerprint.encoding.heads)),
         patch_sizes=patches_to_count(network),
         device=budget.device if is_timed else None,
         timed_patch_size=fit_edges(network.declaration, TIMED_EDGES[network.dimensions]),

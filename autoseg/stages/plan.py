@@ -65,7 +65,11 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     made = _ask(planner, encoded, budget)
     _check_not_empty(made, f"the planner '{planner}'")
     check_asked_axes(made, budget.overrides.mirror_axes)
-    ignored = [*find_ignored_options(made, budget), *find_ignored_model(made, budget)]
+    ignored = [
+        *find_ignored_options(made, budget),
+        *find_ignored_model(made, budget),
+        *find_ignored_channels(made, fingerprint),
+    ]
     if ignored:
         what = "; ".join(ignored)
         raise PlanningError(f"The planner '{planner}' ignores {what}. Take another planner, or leave the option out.")
@@ -166,6 +170,8 @@ def read_kept_plan(workspace: Workspace, fingerprint: Fingerprint) -> Plan:
             raise PlanningError(
                 f"{workspace.plan}: {what} is {planned}, but the dataset has {found}. Plan again without --keep-plan."
             )
+    for fault in find_ignored_channels(plan, fingerprint):
+        raise PlanningError(f"{workspace.plan}: {fault}. Plan again without --keep-plan.")
     return plan
 
 
@@ -315,6 +321,13 @@ def _keeps_growth(configuration: Configuration, *, asked: bool) -> bool:
     units = sum(edge // stride for edge, stride in zip(configuration.patch_size, strides, strict=True))
     is_smallest = units <= len(configuration.patch_size) + 1
     return bool(configuration.training.growing_patches) == (asked and not is_smallest)
+
+
+def find_ignored_channels(plan: Plan, fingerprint: Fingerprint) -> Iterator[str]:
+    """The option for missing channels, where networks could not tell which channels an image has."""
+    names = [name for name, settings in plan.configurations.items() if not settings.channel_presence]
+    if fingerprint.missing_channels and names:
+        yield f"--allow-missing-channels: the network of {', '.join(names)} is not told which channels an image has"
 
 
 def find_ignored_model(plan: Plan, budget: Budget) -> Iterator[str]:

@@ -19,7 +19,7 @@ from autoseg.imaging.formats.segmentations import is_dicom_file
 from autoseg.imaging.formats.volume import measurable_spacing
 from autoseg.imaging.formats.writing import write_label_map
 from autoseg.inference.files.case_pipeline import CASE_ERRORS
-from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.input_cases import InputCase
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.outputs import OutputFile, assign_outputs
 from autoseg.inference.files.run_lists import PredictionFailure, write_failures

@@ -44,6 +44,7 @@ from autoseg.inference.predictor.adaptation import choose_adapting
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.images import Image, as_volume
 from autoseg.inference.predictor.instance_maps import complete_choices, refuse_voxel_options
+from autoseg.inference.predictor.missing_channels import may_lack_channels
 from autoseg.inference.predictor.region_of_interest import CoarsePass
 from autoseg.inference.predictor.training_range import read_training_range
 from autoseg.inference.refinement.loading import load_refiners
@@ -354,7 +355,8 @@ def predict_files(
     choices, options = complete_choices(predictor.plan, choices or OutputChoices()), options or RunOptions()
     part = options.part
     check_confidence(predictor.case_predictor.confidence, choices)
-    cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern, predictor.plan.labels)
+    names, labels, may_lack = predictor.plan.channel_names, predictor.plan.labels, may_lack_channels(predictor.plan)
+    cases = find_inputs(inputs, names, options.image_pattern, labels, may_lack_channels=may_lack)
     cases = choose_series(cases, options.series, resample_gaps=options.resample_gaps)
     if any(is_series(path) for item in cases for path in item.images):
         warn_of_unknown_codes(segments_of(predictor.plan.encoding, choices.codes))

@@ -13,7 +13,7 @@ from autoseg.imaging.arrays.storage import open_case, stored_cases
 from autoseg.inference.models.cascade_maps import load_previous
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record
-from autoseg.records.plan import Configuration, Plan
+from autoseg.records.plan import Configuration, Plan, count_presence_planes
 from autoseg.records.workspace import Workspace
 from autoseg.report.charts.figures import PatchVersions, plot_versions
 from autoseg.training.data.augmentation.parameters import choose_rules
@@ -99,14 +99,15 @@ def _augment(case: TrainingCase, plan: Plan, configuration: Configuration, seed:
         title=f"{case.case_id}: a patch without augmentation, then as training sees it",
         images=np.concatenate([batch["image"][:, channel] for batch in (unaugmented, versions)]),
         labels=decode_labels(labels, plan.encoding) if plan.target == "mask_rcnn" else labels,
-        previous=_previous_labels(plan, unaugmented, versions) if case.previous is not None else None,
+        previous=_previous_labels(configuration, unaugmented, versions) if case.previous is not None else None,
         pixel_aspect=height / width,
     )
 
 
-def _previous_labels(plan: Plan, *batches: Batch) -> NDArray[np.int16]:
+def _previous_labels(configuration: Configuration, *batches: Batch) -> NDArray[np.int16]:
     """Label indices from the one-hot channels behind the image's."""
-    channels = np.concatenate([batch["image"][:, len(plan.channel_names) :] for batch in batches])
+    first, planes = len(configuration.normalization), count_presence_planes(configuration)
+    channels = np.concatenate([batch["image"][:, first : batch["image"].shape[1] - planes] for batch in batches])
     indices = np.arange(1, channels.shape[1] + 1)
     labels: NDArray[np.int16] = np.einsum("bc...,c->b...", channels, indices).astype(np.int16)
     return labels

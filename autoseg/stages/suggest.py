@@ -15,10 +15,12 @@ from pathlib import Path
 
 from autoseg.errors import UsageError, WriteError
 from autoseg.inference.files.case_pipeline import CASE_ERRORS, describe_error, finish_case, prepare_case
-from autoseg.inference.files.inputs import InputCase, choose_series, find_inputs
+from autoseg.inference.files.input_cases import InputCase
+from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_provenance import hash_inputs
 from autoseg.inference.predictor.instance_maps import finds_instances
+from autoseg.inference.predictor.missing_channels import may_lack_channels
 from autoseg.networks.devices import check_device_works
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import DatasetDescription
@@ -81,7 +83,9 @@ def suggest_cases(
             "autoseg suggest needs probabilities of voxels, but this model finds objects one by one (--target "
             "mask-rcnn). Give a model of another target."
         )
-    cases = find_inputs(unlabelled, predictor.plan.channel_names, None, predictor.plan.labels)
+    plan = predictor.plan
+    may_lack = may_lack_channels(plan)
+    cases = find_inputs(unlabelled, plan.channel_names, None, plan.labels, may_lack_channels=may_lack)
     cases = _leave_out_known(choose_series(cases, None, resample_gaps=False), known, unlabelled)
     files = refuse_clashes(assign_outputs(cases, output / "labels"), OutputChoices())
     measured: list[tuple[OutputFile, CaseSigns]] = []

@@ -20,12 +20,13 @@ from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, open_case, remove_other_cases, save_case
 from autoseg.imaging.datasets.cases import choose_orientation
-from autoseg.imaging.formats.reading import read_image
 from autoseg.imaging.formats.volume import orient_array, orient_grid
 from autoseg.inference.files.case_pipeline import CASE_ERRORS, describe_error
-from autoseg.inference.files.inputs import InputCase, choose_series, find_inputs
+from autoseg.inference.files.input_cases import InputCase, read_input
+from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.run_provenance import hash_images
 from autoseg.inference.predictor.images import check_image
+from autoseg.inference.predictor.missing_channels import check_presence
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import DatasetDescription
@@ -50,13 +51,13 @@ def find_unlabelled(
     Raises:
         UsageError: If there are no images, or all of them are labelled cases.
     """
-    cases = choose_series(
-        find_inputs(unlabelled, description.channel_names, None, description.labels), None, resample_gaps=False
-    )
+    names, labels, may_lack = description.channel_names, description.labels, description.missing_channels
+    inputs = find_inputs(unlabelled, names, None, labels, may_lack_channels=may_lack)
+    cases = choose_series(inputs, None, resample_gaps=False)
     labelled = [files for files in description.cases if files.label]
     paths = {real_path(dataset_folder / name): files.case for files in labelled for name in files.images}
-    names = {files.case for files in labelled}
-    left_out = tuple(_why_labelled(item, paths, names) for item in cases)
+    ids = {files.case for files in labelled}
+    left_out = tuple(_why_labelled(item, paths, ids) for item in cases)
     found = tuple(item for item, reason in zip(cases, left_out, strict=True) if not reason)
     if not found:
         raise UsageError(
@@ -151,14 +152,15 @@ def _store(item: InputCase, plan: Plan, configuration: str, folder: Path, resamp
     """Preprocess one image unless it is stored as it is now."""
     if item.fault:
         raise UsageError(item.fault)
-    source = hash_of([*hash_images(item.images).values()])
+    source = hash_of([*hash_images(item.images).values(), *item.absent_channels])
     image = UnlabelledImage(case=item.case, images=tuple(map(str, item.images)), content_hash=source)
     origins = array_hashes(source, plan, configuration)
     path = folder / (item.case + RECORD_ENDING)
     if not find_case_damage(folder, item.case) and read_record(PreprocessedCase, path).content_hash in origins:
         return image
-    volume = read_image(item.images)
+    volume = read_input(item)
     check_image(volume, item.case, plan.channel_names)
+    check_presence(volume.array, item.case, plan)
     orientation = choose_orientation(volume.grid, plan.orientation)
     grid, array = orient_grid(volume.grid, orientation), orient_array(volume.array, orientation)
     nothing = np.zeros(array.shape[1:], dtype=np.int16)  # marks what is outside the nonzero mask

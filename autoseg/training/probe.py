@@ -32,7 +32,7 @@ from autoseg.networks.threads import choose_threads
 from autoseg.records.budget import Throughput
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
-from autoseg.records.plan import Configuration, Estimates, count_slices
+from autoseg.records.plan import Configuration, Estimates
 from autoseg.records.training import TrainingSpec
 from autoseg.training.data.augmentation.parameters import choose_rules
 from autoseg.training.data.batch import Batch, BatchStream
@@ -358,8 +358,7 @@ def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> Train
     shape = [math.ceil(1.25 * edge) for edge in configuration.patch_size]
     if len(shape) == 2:
         shape = [8, *shape]
-    channels = configuration.network.input_channels // count_slices(configuration)
-    array = generator.standard_normal((channels + 1, *shape), dtype=np.float32)
+    array = generator.standard_normal((len(configuration.normalization) + 1, *shape), dtype=np.float32)
     array[-1] = generator.integers(len(encoding.values), size=shape)
     voxels = generator.integers(shape, size=(VOXELS_WITH_LABEL, 3)).astype(np.int32)
     labels = array[-1][tuple(voxels.T)]
@@ -368,7 +367,8 @@ def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> Train
         for head, spec in enumerate(encoding.heads)
         if set(spec.indices) != {0} and np.isin(labels, spec.indices).any()
     }
-    return TrainingCase(case_id="noise", array=array, locations=locations, annotated=None)
+    previous = None if configuration.previous_configuration is None else array[-1].astype(np.int16)
+    return TrainingCase(case_id="noise", array=array, locations=locations, annotated=None, previous=previous)
 
 
 def measured_configuration(

@@ -69,13 +69,17 @@ def measure_contrast(image: NDArray[np.float32]) -> tuple[ChannelMeasurements, .
     )
 
 
-def summarize_contrasts(cases: Sequence[Sequence[ChannelMeasurements]]) -> tuple[ChannelContrast, ...]:
+def summarize_contrasts(cases: Sequence[Sequence[ChannelMeasurements | None]]) -> tuple[ChannelContrast, ...]:
     """Summarise the training images, channel by channel.
 
     Args:
-        cases: Channels of every image, in the order of the cases; at least one.
+        cases: Channels of every image, in the order of the cases; None for one that an image lacks, and at least one
+            image has each.
     """
-    return tuple(_summarize_channel(channels) for channels in zip(*cases, strict=True))
+    return tuple(
+        _summarize_channel([channel for channel in channels if channel is not None])
+        for channels in zip(*cases, strict=True)
+    )
 
 
 def measure_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.imaging.arrays.absent_channels import find_absent_channels
 from autoseg.imaging.arrays.cropping import crop_slices, find_bounds, find_content_bounds, nonzero_mask, to_slices
 from autoseg.imaging.arrays.intensities import normalize_image
 from autoseg.imaging.arrays.intensity_maps import IntensityMap, apply_map
@@ -40,7 +41,8 @@ def preprocess_case(
     """Transpose, crop, normalise and resample one case.
 
     Args:
-        image: Image in working orientation, (C, Z, Y, X).
+        image: Image in working orientation, (C, Z, Y, X). Where the plan allows for missing channels, one whose voxels
+            are all 0 is missing, and is 0 in the result too.
         labels: Label indices on the same grid, (Z, Y, X), or None.
         spacing: Voxel size in mm, (z, y, x).
         case_id: Case id.
@@ -66,6 +68,7 @@ def preprocess_case(
     order = plan.transpose
     image = image.transpose(0, *(axis + 1 for axis in order))
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+    absent = find_absent_channels(image) if settings.channel_presence else ()
     inside = None
     if labels is not None or any(spec.use_mask for spec in settings.normalization):
         mask = nonzero_mask(image)
@@ -74,6 +77,7 @@ def preprocess_case(
     else:
         bounds = find_content_bounds(image)  # the mask itself, which costs 5 bytes per voxel, is not needed
     cropped = _normalize_crop(image, bounds, inside, settings.normalization, maps, overwrite=overwrite)
+    cropped[list(absent)] = 0
     target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
     resampled, resampled_on = resampler(cropped, shape, spacing, target_spacing, settings.resampling)
     resampled_labels = None
@@ -90,6 +94,7 @@ def preprocess_case(
         crop_start=bounds[0],
         crop_stop=bounds[1],
         transpose=order,
+        absent_channels=absent,
         resampled_on=resampled_on,
     )
     return resampled, resampled_labels, record
@@ -118,7 +123,9 @@ def normalized_crop(
     image = image.transpose(0, *(axis + 1 for axis in record.transpose))
     bounds = record.crop_start, record.crop_stop
     inside = nonzero_mask(image)[to_slices(bounds)] if any(spec.use_mask for spec in normalization) else None
-    return _normalize_crop(image, bounds, inside, normalization, maps, overwrite=overwrite)
+    cropped = _normalize_crop(image, bounds, inside, normalization, maps, overwrite=overwrite)
+    cropped[list(record.absent_channels)] = 0
+    return cropped
 
 
 def labels_on_grid(

@@ -387,6 +387,8 @@ def array_hashes(source: str, plan: Plan, configuration_name: str) -> tuple[str,
         deciding["border_width_mm"] = plan.border_width_mm
     if plan.target == "mask_rcnn":
         deciding["target"] = plan.target
+    if settings.channel_presence:
+        deciding["channel_presence"] = True
     used = [used_normalization(spec) for spec in settings.normalization]
     everything = [spec.model_dump(mode="json") for spec in settings.normalization]
     return hash_of({**deciding, "normalization": used}), hash_of({**deciding, "normalization": everything})

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.errors import AutosegError, DatasetError, ImageFileError, WorkerError, WriteError
+from autoseg.imaging.arrays.absent_channels import fill_absent_channels
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.label_values import check_whole_numbers
@@ -40,7 +41,8 @@ class CaseVolume:
     """Image and label map of one case, in working orientation."""
 
     image: NDArray[np.float32]
-    """Image, (C, Z, Y, X); a view, not contiguous when axes were permuted or flipped."""
+    """Image, (C, Z, Y, X), zeros where the case lacks a channel; a view, not contiguous when axes were permuted or
+    flipped."""
     labels: NDArray[np.int16] | None
     """Label indices, (Z, Y, X); None for a case without label map."""
     grid: Grid
@@ -91,7 +93,7 @@ def read_case(folder: Path, files: CaseFiles, encoding: LabelEncoding, orientati
         except ValueError as error:
             raise ImageFileError(f"{label_map.path}: {error}") from error
     return CaseVolume(
-        image=orient_array(volume.array, oriented),
+        image=orient_array(fill_absent_channels(volume.array, files.absent_channels), oriented),
         labels=labels,
         grid=orient_grid(volume.grid, oriented),
         orientation=oriented,
@@ -140,7 +142,7 @@ def content_hash(folder: Path, files: CaseFiles) -> str:
     """Hash of the bytes of all files of a case, to detect changed data.
 
     Returns:
-        Hash of 32 hexadecimal digits (BLAKE2b); it does not depend on file names.
+        Hash of 32 hexadecimal digits (BLAKE2b); it does not depend on file names, but on which channels are missing.
 
     Raises:
         ImageFileError: If a file is missing or cannot be read.
@@ -149,6 +151,8 @@ def content_hash(folder: Path, files: CaseFiles) -> str:
     for name in (*files.images, *reference_files(files)):
         for path in data_files(folder / name):
             digest.update(_file_digest(path))
+    if files.absent_channels:
+        digest.update(repr(files.absent_channels).encode())
     return digest.hexdigest()
 
 

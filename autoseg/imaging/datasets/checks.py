@@ -64,7 +64,7 @@ class CaseFacts:
     spacing: Spacing | None = None
     """Spacing in working orientation, mm; None when no image could be read."""
     hounsfield_channels: tuple[bool, ...] = ()
-    """Whether the intensities of each channel look like Hounsfield units."""
+    """Whether the intensities of each channel look like Hounsfield units; False for one that the case lacks."""
     is_colour_picture: bool = False
     label_voxels: Mapping[int, int] | None = None
     """Number of voxels for each value in the file; None when there is no usable label map."""
@@ -143,6 +143,8 @@ def check_case(
                 constant.append((file, lowest))
             hounsfield.append(_is_hounsfield(channel, lowest, highest))
     _report_constant(constant, len(hounsfield), notebook)
+    for channel in files.absent_channels:
+        hounsfield.insert(channel, False)
     label_map = _read_label(folder, files, grid, notebook, reading) if files.parts is None else None
     label_voxels = None if label_map is None else _check_label(label_map, files.label, notebook)
     if label_map is not None and label_voxels is not None and not has_declared_labels and reading is None:

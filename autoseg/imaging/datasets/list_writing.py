@@ -51,6 +51,8 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
         for files in found.cases:
             fold = "" if files.fold is None else str(files.fold)
             images = [_listed_path(found, image, path) for image in files.images]
+            for channel in files.absent_channels:
+                images.insert(channel, "")
             images = images if len(images) == len(columns) else [""] * len(columns)
             references = [_listed_path(found, file, path) if file else "" for file in _label_cells(files, labels)]
             texts = [files.case, *images, *references, *[files.group] * has_groups, *[fold] * has_folds]
@@ -93,8 +95,8 @@ def _label_cells(files: CaseFiles, labels: Sequence[str]) -> list[str]:
 
 
 def _num_images(cases: tuple[CaseFiles, ...]) -> int:
-    """Number of image files that most cases have."""
-    counts = Counter(len(files.images) for files in cases if files.images)
+    """Number of image files that most cases have, with those that a case lacks."""
+    counts = Counter(len(files.images) + len(files.absent_channels) for files in cases if files.images)
     return counts.most_common(1)[0][0] if counts else 1
 
 

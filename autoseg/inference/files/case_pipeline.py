@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from autoseg.errors import AutosegError, WriteError
 from autoseg.imaging.arrays.display import choose_window
-from autoseg.imaging.formats.reading import read_image
 from autoseg.inference.files.dicom_outputs import is_on_series, write_dicom_maps
+from autoseg.inference.files.input_cases import read_input
 from autoseg.inference.files.meshes import refuse_flat, write_meshes
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, write_labels, write_side_maps
 from autoseg.inference.files.overlays import write_overlay
@@ -112,7 +112,7 @@ def _predict(predictor: CasePredictor, prepared: PreparedCase, file: OutputFile,
 def prepare_case(predictor: CasePredictor, file: OutputFile, choices: OutputChoices) -> PreparedCase:
     """Read and preprocess one case; statistics and overlays need the image as it was read."""
     start = time.perf_counter()
-    volume = read_image(file.item.images)
+    volume = read_input(file.item)
     seconds = time.perf_counter() - start
     if choices.meshes:
         refuse_flat(volume, file)

@@ -13,10 +13,10 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from autoseg.errors import DatasetError, UsageError
+from autoseg.errors import UsageError
 from autoseg.imaging.datasets.layouts.bids import find_bids_images
 from autoseg.imaging.datasets.layouts.dicom_entries import dicom_entries, is_series_folder, share_a_study
 from autoseg.imaging.datasets.layouts.folders import folders_with_images
@@ -24,35 +24,26 @@ from autoseg.imaging.datasets.layouts.grouping import readings
 from autoseg.imaging.datasets.layouts.mask_files import has_label_word
 from autoseg.imaging.datasets.layouts.names import IMAGE_FOLDERS, composed, split_image_word, split_label_word
 from autoseg.imaging.datasets.layouts.pairing import image_files, visible_folders
-from autoseg.imaging.datasets.lists.case_lists import row_images
-from autoseg.imaging.datasets.lists.case_names import name_cases
-from autoseg.imaging.datasets.lists.datalists import entries_to_predict, find_datalist
-from autoseg.imaging.datasets.lists.list_columns import ListColumns, cell_parts, find_columns
-from autoseg.imaging.datasets.lists.list_files import ListTable, is_list_file, read_list_table
+from autoseg.imaging.datasets.lists.list_files import is_list_file
 from autoseg.imaging.formats.dicom.addresses import read_address
 from autoseg.imaging.formats.dicom.sources import DICOM_ENDINGS, ZIP_ENDING
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, is_series, split_ending
 from autoseg.imaging.formats.volume import split_channel
 from autoseg.inference.files.channel_groups import group_by_number, holds_all_channels, refuse_unknown_words
+from autoseg.inference.files.input_cases import InputCase, ModelChannels
+from autoseg.inference.files.listed_inputs import listed_cases
 from autoseg.inference.files.pattern_inputs import find_pattern_images
-from autoseg.records.names import is_file_name
 
 logger = logging.getLogger("autoseg.predict")
 
 
-@dataclass(frozen=True)
-class InputCase:
-    """One case to predict."""
-
-    case: str
-    images: tuple[Path, ...]
-    """One file, or one per channel in channel order."""
-    fault: str = ""
-    """Why the case cannot be predicted; empty when its files look complete."""
-
-
 def find_inputs(
-    inputs: Path, channel_names: Sequence[str], image_pattern: str | None = None, label_names: Collection[str] = ()
+    inputs: Path,
+    channel_names: Sequence[str],
+    image_pattern: str | None = None,
+    label_names: Collection[str] = (),
+    *,
+    may_lack_channels: bool = False,
 ) -> tuple[InputCase, ...]:
     """Cases in the order of their names, or of the list.
 
@@ -61,21 +52,27 @@ def find_inputs(
         channel_names: The channels that the model expects.
         image_pattern: Names of the images in the folder; None: they are recognised.
         label_names: Labels of the model: in a folder, `X_liver` beside the image X is the mask of its liver.
+        may_lack_channels: Whether a case may lack some of the channels; else it has a fault then.
 
     Raises:
         UsageError: If there is no such file or folder, it holds no image, or the list cannot be understood.
     """
+    channels = ModelChannels(tuple(channel_names), may_lack_channels)
     if not read_address(inputs).path.exists():
         raise UsageError(f"{inputs}: no such file or folder")
     if image_pattern is not None:
-        found = find_pattern_images(inputs, image_pattern, channel_names)
-        cases = tuple(InputCase(case, tuple(images), fault) for case, images, fault in found)
+        cases = tuple(
+            InputCase(case, tuple(images), "" if may_lack_channels else fault, absent if may_lack_channels else ())
+            for case, images, fault, absent in find_pattern_images(inputs, image_pattern, channels)
+        )
     elif not inputs.exists() or is_series_folder(inputs):
         cases = (InputCase(_case_of_series(inputs), (inputs,)),)
     elif inputs.is_dir():
-        cases = _cases_in_folder(inputs, channel_names, label_names)
+        cases = _cases_in_folder(inputs, channels, label_names)
     elif is_list_file(inputs):
-        cases = tuple(_listed_cases(inputs, channel_names))
+        cases = tuple(listed_cases(inputs, channels))
+    elif may_lack_channels:
+        cases = _cases_of_files(inputs.parent, [inputs.name], channels)
     else:
         cases = (InputCase(_case_name(inputs), (inputs,)),)
     if not cases:
@@ -128,25 +125,23 @@ def _stem(name: str) -> str:
     return composed(stem if ending in (*IMAGE_ENDINGS, *DICOM_ENDINGS, ZIP_ENDING) else name)
 
 
-def _cases_in_folder(folder: Path, channel_names: Sequence[str], label_names: Collection[str]) -> tuple[InputCase, ...]:
+def _cases_in_folder(folder: Path, channels: ModelChannels, label_names: Collection[str]) -> tuple[InputCase, ...]:
     names = image_files(folder)
     if not names:
-        return _cases_in_subfolders(folder, channel_names, label_names)
-    if _is_one_study(folder, names, channel_names):
+        return _cases_in_subfolders(folder, channels, label_names)
+    if _is_one_study(folder, names, channels.names):
         return (InputCase(_case_of_series(folder), (folder,)),)
-    kept = _without_label_maps(names, channel_names, label_names)
+    kept = _without_label_maps(names, channels.names, label_names)
     _log_left_out(folder, [name for name in names if name not in kept])
-    return _cases_of_files(folder, kept, channel_names)
+    return _cases_of_files(folder, kept, channels)
 
 
-def _cases_in_subfolders(
-    folder: Path, channel_names: Sequence[str], label_names: Collection[str]
-) -> tuple[InputCase, ...]:
+def _cases_in_subfolders(folder: Path, channels: ModelChannels, label_names: Collection[str]) -> tuple[InputCase, ...]:
     """Cases of a dataset's folder of images, or of a folder with one subfolder for each case, or of BIDS."""
     subfolders = visible_folders(folder)
-    of_bids = find_bids_images(folder, channel_names)
+    of_bids = find_bids_images(folder, channels.names)
     if of_bids:
-        return tuple(_bids_case(folder, case, files, channel_names) for case, files in sorted(of_bids.items()))
+        return tuple(_bids_case(folder, case, files, channels) for case, files in sorted(of_bids.items()))
     images = [name for name in subfolders if name.lower() in {*IMAGE_FOLDERS, "imagests"}]
     if images:
         if len(images) > 1:
@@ -154,7 +149,7 @@ def _cases_in_subfolders(
                 f"{folder}: has the folders {' and '.join(images)}; give the one with the images to predict"
             )
         logger.info("the images in %s are predicted", folder / images[0])
-        return _cases_in_folder(folder / images[0], channel_names, label_names)
+        return _cases_in_folder(folder / images[0], channels, label_names)
     by_folder: list[tuple[str, tuple[InputCase, ...]]] = []
     left_out = []
     for name in folders_with_images(folder, subfolders):
@@ -162,10 +157,10 @@ def _cases_in_subfolders(
         unmarked = [file for stem, file in files.items() if split_label_word(stem) is None]
         left_out += [f"{name}/{file}" for file in files.values() if unmarked and file not in unmarked]
         case = composed("_".join(part for part in name.split("/") if part.lower() not in IMAGE_FOLDERS))
-        if _is_one_study(folder / name, list(files.values()), channel_names):
+        if _is_one_study(folder / name, list(files.values()), channels.names):
             by_folder.append((case, (InputCase(case, (folder / name,)),)))
             continue
-        by_folder.append((case, _cases_of_files(folder / name, unmarked or list(files.values()), channel_names)))
+        by_folder.append((case, _cases_of_files(folder / name, unmarked or list(files.values()), channels)))
     _log_left_out(folder, left_out)
     cases = [item for _, found in by_folder for item in found]
     if len(cases) == len(by_folder) == len({case for case, _ in by_folder}):
@@ -187,13 +182,16 @@ def _is_one_study(folder: Path, names: Sequence[str], channel_names: Sequence[st
     return share_a_study([folder / name for name in names])
 
 
-def _bids_case(folder: Path, case: str, files: Mapping[int, str], channel_names: Sequence[str]) -> InputCase:
-    missing = [name for number, name in enumerate(channel_names) if number not in files]
-    fault = f"there is no image of the channels {', '.join(missing)}; add it" if missing else ""
-    return InputCase(case, tuple(folder / files[number] for number in sorted(files)), fault)
+def _bids_case(folder: Path, case: str, files: Mapping[int, str], channels: ModelChannels) -> InputCase:
+    images = tuple(folder / files[number] for number in sorted(files))
+    absent = tuple(number for number in range(len(channels.names)) if number not in files)
+    if channels.may_lack or not absent:
+        return InputCase(case, images, absent_channels=absent)
+    missing = ", ".join(channels.names[number] for number in absent)
+    return InputCase(case, images, f"there is no image of the channels {missing}; add it")
 
 
-def _cases_of_files(folder: Path, names: Sequence[str], channel_names: Sequence[str]) -> tuple[InputCase, ...]:
+def _cases_of_files(folder: Path, names: Sequence[str], channels: ModelChannels) -> tuple[InputCase, ...]:
     """Cases of files in one folder: channels are numbered, or called as the model calls them."""
     singles: list[tuple[str, Path]] = []
     numbered: dict[str, list[tuple[int, Path]]] = {}
@@ -202,22 +200,22 @@ def _cases_of_files(folder: Path, names: Sequence[str], channel_names: Sequence[
         stem, path = _stem(name), folder / name
         if (channel := split_channel(stem)) is not None:
             numbered.setdefault(channel[0], []).append((channel[1], path))
-        elif (word := _split_channel_name(stem, channel_names)) is not None:
+        elif (word := _split_channel_name(stem, channels.names)) is not None:
             named.setdefault(word[0], []).append((word[1], path))
         else:
             singles.append((stem, path))
-    cases = _cases_of_singles(folder, singles, channel_names)
+    cases = _cases_of_singles(folder, singles, channels.names)
     for case, found in numbered.items():
         found.sort()
-        if _are_cases(found, len(channel_names)):
+        if _are_cases(found, len(channels.names)):
             cases += [InputCase(_stem(path.name), (path,)) for _, path in found]
         else:
-            cases.append(_channel_case(case, found, channel_names))
+            cases.append(_channel_case(case, found, channels))
     for case, found in named.items():
-        if len(found) == 1:  # one file may hold all channels
+        if len(found) == 1 and not channels.find_absent((found[0][0],), (found[0][1],)):  # it may hold all channels
             cases.append(InputCase(_stem(found[0][1].name), (found[0][1],)))
         else:
-            cases.append(_channel_case(case, sorted(found), channel_names))
+            cases.append(_channel_case(case, sorted(found), channels))
     return tuple(sorted(cases, key=lambda item: item.case))
 
 
@@ -313,71 +311,15 @@ def _are_cases(found: Sequence[tuple[int, Path]], num_channels: int) -> bool:
     return numbers != {0}
 
 
-def _channel_case(case: str, found: Sequence[tuple[int, Path]], channel_names: Sequence[str]) -> InputCase:
+def _channel_case(case: str, found: Sequence[tuple[int, Path]], channels: ModelChannels) -> InputCase:
     images = tuple(path for _, path in found)
-    numbers = [number for number, _ in found]
-    if numbers in ([0], list(range(len(channel_names)))):  # one file may hold all channels
-        return InputCase(case, images)
+    absent = channels.find_absent([number for number, _ in found], images)
+    if absent is not None:
+        return InputCase(case or _stem(images[0].name), images, absent_channels=absent)
     stem = f"{case}_" if case else ""
-    expected = ", ".join(f"{stem}{index:04d} ({name})" for index, name in enumerate(channel_names))
+    expected = ", ".join(f"{stem}{index:04d} ({name})" for index, name in enumerate(channels.names))
     fault = (
         f"found {', '.join(path.name for path in images)}, the model expects {expected}. Add or remove files; images "
         "that are cases of their own must not end in four digits, or must be given as a CSV or JSON list."
     )
     return InputCase(case, images, fault)
-
-
-def _listed_cases(path: Path, channel_names: Sequence[str]) -> Iterator[InputCase]:
-    table, columns = _read_list(path)
-    columns = replace(columns, images=_ordered_columns(columns, channel_names, path))
-    images = [row_images(row, columns, path.parent) for row in table.rows]
-    names = _listed_names(images, by_common_part=columns.channels is not None)
-    for number, (row, files, name) in enumerate(zip(table.rows, images, names, strict=True), start=1):
-        if not files:
-            found = {key: value for key, value in row.items() if value}
-            raise UsageError(
-                f"{path}: entry {number} names no image: found {found}, expected `image` with a file name, or one "
-                "per channel (CSV: columns image_0, image_1, ..., or called like the channels)"
-            )
-        case = (cell_parts(row[columns.case])[0] if columns.case and row[columns.case] else "") or name
-        if not is_file_name(case):
-            raise UsageError(
-                f"{path}: entry {number} has the case name {case!r}; it must be a file name, without folders"
-            )
-        empty = [column for column in columns.images if columns.channels is not None and not row[column]]
-        fault = f"no image is listed in the column {', '.join(empty)}" if empty else ""
-        yield InputCase(case, tuple(path.parent / file for file in files), fault)
-
-
-def _read_list(path: Path) -> tuple[ListTable, ListColumns]:
-    try:
-        content = find_datalist(path)
-        if content is None:
-            table = read_list_table(path)
-        else:
-            key, table = entries_to_predict(path, content)
-            logger.info("%s: the %d cases under %s are predicted", path, len(table.rows), key)
-        return table, find_columns(table, needs_label=False) if table.rows else ListColumns(images=(), channels=None)
-    except DatasetError as error:
-        raise UsageError(str(error)) from error
-
-
-def _ordered_columns(columns: ListColumns, channel_names: Sequence[str], path: Path) -> tuple[str, ...]:
-    """The columns of images in the order of the model's channels, if they are called like channels."""
-    if columns.channels is None:
-        return columns.images
-    by_name = {name.casefold(): name for name in columns.channels}
-    if all(name.casefold() in by_name for name in channel_names):
-        return tuple(by_name[name.casefold()] for name in channel_names)
-    raise UsageError(
-        f"{path}: the channels of the model are {', '.join(channel_names)}, the columns of the list "
-        f"{', '.join(columns.channels)}. Call the columns like the channels, or image_0, image_1, ... in the order of "
-        "the channels."
-    )
-
-
-def _listed_names(images: Sequence[Sequence[str]], *, by_common_part: bool) -> list[str]:
-    """Names of cases that the list does not name, without the number of the first channel."""
-    names = name_cases(images, by_common_part=by_common_part)
-    short = [name.removesuffix("_0000") for name in names]
-    return short if len(set(short)) == len(short) else names

@@ -14,7 +14,7 @@ from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Template, is_series, split_ending, stored_ending
 from autoseg.imaging.formats.volume import PICTURE_ENDINGS
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map, write_share_map
-from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.input_cases import InputCase
 from autoseg.inference.files.tables import LabelStatistics
 from autoseg.inference.models.label_colors import name_label_values, with_label_table
 from autoseg.records.dataset import LabelEncoding

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import ImageFileError, RecordError
-from autoseg.imaging.formats.reading import read_image, read_label_map
-from autoseg.inference.files.inputs import InputCase
+from autoseg.imaging.formats.reading import read_label_map
+from autoseg.inference.files.input_cases import InputCase, read_input
 from autoseg.inference.files.label_maps import read_named_prediction
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile
 from autoseg.inference.files.tables import (
@@ -236,7 +236,7 @@ def measure_written(file: OutputFile, plan: Plan) -> tuple[LabelStatistics, ...]
         ImageFileError: If image or label map cannot be read.
         ValueError: If they differ in shape, or values of the label map are not whole numbers.
     """
-    volume, labels = read_image(file.item.images), read_named_prediction(file.target, plan.labels, None).array[0]
+    volume, labels = read_input(file.item), read_named_prediction(file.target, plan.labels, None).array[0]
     if labels.shape != volume.grid.shape or labels.dtype.kind not in "ui":
         raise ValueError(f"{file.target}: is not a label map of {file.item.images[0]}; predict this case again")
     return measure_labels(file.item.case, labels, volume, plan.labels)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.inference.models.loading import LoadedConfiguration
+from autoseg.inference.windows.channel_presence import append_planes, list_presence
 from autoseg.inference.windows.mirrored_variants import Variant, mirror_variants
 from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.inference.windows.sliding_window import (
@@ -100,7 +101,10 @@ class Detector(Protocol):
 
 
 def find_in_windows(
-    loaded: LoadedConfiguration, image: NDArray[np.float32], settings: WindowSettings
+    loaded: LoadedConfiguration,
+    image: NDArray[np.float32],
+    settings: WindowSettings,
+    absent_channels: Sequence[int] = (),
 ) -> tuple[FoundInstances, Views]:
     """Let every network look at every window and its mirrored variants.
 
@@ -108,6 +112,7 @@ def find_in_windows(
         loaded: Networks of the folds, with device and precision.
         image: (C, Z, Y, X), preprocessed; neighbouring slices are appended where the configuration has some.
         settings: Overlap, mirroring and batch.
+        absent_channels: Numbers of the channels that the image lacks.
 
     Returns:
         What was found, and the looks, on the grid of the image.
@@ -120,12 +125,13 @@ def find_in_windows(
     size = windows_per_pass(choose_window_batch(patch, device, settings), variants)
     views = Views(_as_boxes(boxes), len(loaded.networks) * len(variants))
     channels = append_neighbors(list(image), loaded.configuration.neighbor_slices)
+    presence = list_presence(loaded.configuration, absent_channels)
     parts: list[FoundInstances] = []
     kept_bytes = 0
     for first in range(0, len(boxes), size):
         group = boxes[first : first + size]
         windows = cut_windows(channels, group, device)
-        windows = windows.squeeze(2) if flat else windows
+        windows = append_planes(windows.squeeze(2) if flat else windows, presence)
         for look, variant, detections in _look(loaded, windows, variants):
             for index, found in enumerate(detections, start=first):
                 own = _unmirrored(found, variant, patch, loaded.swap)

@@ -6,7 +6,7 @@ windows of the image go through copies of the networks once, one at a time, befo
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +37,7 @@ def with_image_statistics(
     image: NDArray[np.float32],
     previous: NDArray[np.integer] | None,
     settings: WindowSettings,
+    absent_channels: Sequence[int] = (),
 ) -> LoadedConfiguration:
     """The same configuration with networks for this image alone; itself where they keep no statistics.
 
@@ -45,6 +46,7 @@ def with_image_statistics(
         image: (C, Z, Y, X), preprocessed.
         previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
         settings: How windows cover the image.
+        absent_channels: Numbers of the channels that the image lacks.
 
     References:
         Schneider et al. 2020, "Improving robustness against common corruptions by covariate shift adaptation": a
@@ -62,7 +64,7 @@ def with_image_statistics(
         layer.train()
     alone = replace(loaded.passes, dtype=torch.float32, trial=None, batch=BatchTrial(limit=1), seen=Counter())
     reading = replace(loaded, networks=networks, passes=alone)
-    for _ in stream_case_logits(reading, image, previous, replace(settings, mirroring=False)):
+    for _ in stream_case_logits(reading, image, previous, replace(settings, mirroring=False), absent_channels):
         pass  # only the statistics are wanted
     for layer, (mean, variance) in zip(layers, trained, strict=True):
         layer.eval()

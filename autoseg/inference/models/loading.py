@@ -18,6 +18,7 @@ from autoseg.imaging.arrays.storage import StoredCase
 from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.fold_mirroring import common_mirroring
 from autoseg.inference.restoring.restore import LogitStream
+from autoseg.inference.windows.channel_presence import list_presence
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
@@ -332,6 +333,7 @@ def stream_case_logits(
     image: NDArray[np.float32],
     previous: AnyArray | None = None,
     settings: WindowSettings | None = None,
+    absent_channels: Sequence[int] = (),
 ) -> Iterator[Tensor]:
     """Mean logits of one configuration's networks, slice by slice.
 
@@ -340,6 +342,7 @@ def stream_case_logits(
         image: (C, Z, Y, X), preprocessed; neighbouring slices are appended where the configuration has some.
         previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
         settings: How windows cover the image; None: the defaults, with sums beside the networks.
+        absent_channels: Numbers of the channels that the image lacks.
 
     Returns:
         Z times (K, Y, X), where the sums are kept, first to last, in the configuration's `logits_precision`. The
@@ -357,10 +360,13 @@ def stream_case_logits(
     channels: list[AnyArray] = [*append_neighbors(list(image), configuration.neighbor_slices)]
     if previous is not None:
         channels.append(previous)
-    num_labels = 0 if previous is None else configuration.network.input_channels - len(channels) + 1
+    presence = list_presence(configuration, absent_channels)
+    num_inputs = configuration.network.input_channels - len(presence)
+    num_labels = 0 if previous is None else num_inputs - len(channels) + 1
     forward = NetworkPass(
-        mean_forward(loaded.networks), loaded.passes, num_labels=num_labels, mirror_axes=mirror_axes, swap=loaded.swap
-    )
+        mean_forward(loaded.networks), loaded.passes,
+        num_labels=num_labels, mirror_axes=mirror_axes, swap=loaded.swap, presence=presence,
+    )  # fmt: skip
     slices = stream_logits(
         forward,
         channels,
@@ -384,5 +390,6 @@ def stream_stored_case(
         stored: Preprocessed case of the same configuration.
         previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
     """
-    slices = stream_case_logits(loaded, stored.read_image(), previous)
+    absent = stored.record.absent_channels
+    slices = stream_case_logits(loaded, stored.read_image(), previous, absent_channels=absent)
     return LogitStream(slices, stored.record, loaded.configuration.resampling, loaded.weight)

@@ -14,7 +14,6 @@ pass for a region of interest, run before it, when the streams are opened.
 Tested in tests/stages/test_predict.py and tests/stages/test_predictor.py.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,11 +51,13 @@ from autoseg.inference.memory.estimate import (
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
 from autoseg.inference.models.image_statistics import with_image_statistics
 from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
+from autoseg.inference.models.weights_hash import hash_weights
 from autoseg.inference.predictor.contrast import NO_ADAPTING, Adapting, compare_with_training
 from autoseg.inference.predictor.expected_dice import decide_stored, restore_by_expected_dice
 from autoseg.inference.predictor.images import check_image
 from autoseg.inference.predictor.instance_maps import finds_instances, map_instances
 from autoseg.inference.predictor.instances import find_instances_of_image
+from autoseg.inference.predictor.missing_channels import check_presence
 from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
 from autoseg.inference.predictor.training_range import TrainingRange
@@ -141,13 +142,14 @@ class CasePredictor:
             PredictionError: If the image does not fit the model, or more memory is needed than is allowed.
         """
         check_image(volume, case, self.plan.channel_names)
+        missing = check_presence(volume.array, case, self.plan)
         clock = StepClock()
         clock.seconds["read"] = read_seconds
         orientation = choose_orientation(volume.grid, self.plan.orientation)
         grid = orient_grid(volume.grid, orientation)
         image = orient_array(volume.array, orientation)
         channels, specs = self.plan.channel_names, self.members[0].configuration.normalization
-        compared = compare_with_training(self.training_range, image, grid, channels, specs, self.adapting)
+        compared = compare_with_training(self.training_range, image, grid, channels, specs, self.adapting, missing)
         reuse = overwrite and self.refiners is None
         estimate, windows = self._estimate_memory(image, grid.spacing, case, overwrite=reuse)
         images, records, crop = {}, {}, None
@@ -179,13 +181,7 @@ class CasePredictor:
     @cached_property
     def weights_hash(self) -> str:
         """Hash of the weights of all networks that predict: what identifies the model in DICOM files."""
-        digest = hashlib.blake2b(digest_size=16)
-        for member in self.members:
-            for network in member.networks:
-                for name, values in sorted(network.state_dict().items()):
-                    digest.update(name.encode())
-                    digest.update(values.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return hash_weights(self.members)
 
     def predict(
         self, case: PreparedCase, choices: OutputChoices = LABEL_MAP_ONLY, probability_path: Path | None = None
@@ -310,8 +306,8 @@ class CasePredictor:
         windows = replace(case.windows, storage=storage)
         if case.takes_statistics:
             with case.clock.step("network"):
-                member = with_image_statistics(member, image, labels, windows)
-        slices = stream_case_logits(member, image, labels, settings=windows)
+                member = with_image_statistics(member, image, labels, windows, record.absent_channels)
+        slices = stream_case_logits(member, image, labels, windows, record.absent_channels)
         if region is not None:
             is_softmax = self.plan.encoding.activation == "softmax"
             slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)
@@ -332,7 +328,7 @@ class CasePredictor:
         if self.coarse_pass is None:
             return None
         with case.clock.step("network"):
-            return self.coarse_pass.find_region(member, case.images, labels)
+            return self.coarse_pass.find_region(member, case.images, labels, case.absent_channels(member.name))
 
     def _postprocess(self, labels: NDArray[np.integer], case: PreparedCase) -> NDArray[np.integer]:
         spacing = measurable_spacing(orient_grid(case.grid, case.orientation))

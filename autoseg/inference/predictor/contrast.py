@@ -98,6 +98,7 @@ def compare_with_training(
     channel_names: Sequence[str],
     normalization: Sequence[NormalizationSpec],
     adapting: Adapting = NO_ADAPTING,
+    missing: Sequence[int] = (),
 ) -> Comparison:
     """Compare an image with the training images.
 
@@ -108,11 +109,12 @@ def compare_with_training(
         channel_names: Channels of the model.
         normalization: Normalisation of each channel.
         adapting: How, and which images are adapted.
+        missing: Numbers of the channels that the image lacks and may lack.
     """
     takes_statistics = adapting.adaptation == "statistics"
     if training is None:
         return Comparison(takes_statistics=takes_statistics)
-    deviations = training.describe_deviations(grid, intensity_ranges(image), channel_names, normalization)
+    deviations = training.describe_deviations(grid, intensity_ranges(image), channel_names, normalization, missing)
     if not training.contrasts:
         return Comparison(deviations, takes_statistics=takes_statistics)
     measured = measure_contrast(image)

@@ -4,6 +4,7 @@ Tested in tests/stages/test_predictor.py.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import PredictionError, UsageError
+from autoseg.imaging.arrays.absent_channels import fill_absent_channels
 from autoseg.imaging.formats.reading import (
     Volume,
     read_image,
@@ -24,10 +26,11 @@ from autoseg.records.case import Affine, Spacing
 if TYPE_CHECKING:
     import SimpleITK
 
-Image: TypeAlias = (
-    "Path | str | Sequence[Path | str] | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]"
-)
-"""One file, one file per channel, an image object, or an array (Z, Y, X) or (C, Z, Y, X)."""
+Files: TypeAlias = "Path | str | Sequence[Path | str | None]"
+"""One file, or one per channel; None in the place of a channel that the image lacks, where images may lack some."""
+
+Image: TypeAlias = "Files | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]"
+"""Files, an image object, or an array (Z, Y, X) or (C, Z, Y, X), with zeros for a channel that the image lacks."""
 
 
 def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> Volume:
@@ -35,7 +38,7 @@ def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> V
 
     Raises:
         ImageFileError: If a file cannot be read.
-        UsageError: If spacing is missing, or given for something that knows its own.
+        UsageError: If spacing is missing, or given for something that knows its own; or no file is given.
     """
     if isinstance(image, np.ndarray):
         if spacing is None:
@@ -47,11 +50,15 @@ def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> V
         return volume_from_nibabel(image)
     if isinstance(image, str | Path):
         return read_image([Path(image)])
+    if isinstance(image, list | tuple) and all(path is None for path in image):
+        raise UsageError("an image needs the file of one channel at least, found none")
     import SimpleITK  # slow to import, and files of other formats do without
 
     if isinstance(image, SimpleITK.Image):
         return volume_from_simpleitk(image)
-    return read_image([Path(path) for path in image])
+    volume = read_image([Path(path) for path in image if path is not None])
+    absent = tuple(number for number, path in enumerate(image) if path is None)
+    return replace(volume, array=fill_absent_channels(volume.array, absent))
 
 
 def check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:

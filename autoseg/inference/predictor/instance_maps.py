@@ -136,7 +136,7 @@ def _find(
     member: LoadedConfiguration, image: NDArray[np.float32], record: PreprocessedCase, windows: WindowSettings
 ) -> tuple[FoundInstances, list[Cluster]]:
     """What one configuration finds in all windows, on the grid of the cropped image, and the clusters of it."""
-    found, views = find_in_windows(member, image, windows)
+    found, views = find_in_windows(member, image, windows, record.absent_channels)
     factors = [size / length for size, length in zip(crop_shape(record), record.shape, strict=True)]
     found, views = found.scaled(factors), views.scaled(factors)
     clusters = cluster_instances(found, views, _detection(member).detection_nms_iou)

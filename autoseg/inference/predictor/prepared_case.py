@@ -44,6 +44,10 @@ class PreparedCase:
     clock: StepClock
     """Seconds by step, so far."""
 
+    def absent_channels(self, configuration_name: str) -> tuple[int, ...]:
+        """Numbers of the channels that the image lacks, as one configuration was preprocessed."""
+        return self.records[configuration_name].absent_channels
+
     @property
     def grid(self) -> Grid:
         """Grid of the image in stored order."""

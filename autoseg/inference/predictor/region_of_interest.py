@@ -48,7 +48,11 @@ class CoarsePass:
     """A coarser configuration; None: the configuration itself, on the halved image."""
 
     def find_region(
-        self, member: LoadedConfiguration, images: Mapping[str, NDArray[np.float32]], labels: AnyArray | None
+        self,
+        member: LoadedConfiguration,
+        images: Mapping[str, NDArray[np.float32]],
+        labels: AnyArray | None,
+        absent_channels: Sequence[int] = (),
     ) -> Slices3 | None:
         """Region that a configuration has to predict in detail, on its own grid.
 
@@ -57,6 +61,7 @@ class CoarsePass:
             images: Preprocessed images (C, Z, Y, X) by configuration name.
             labels: Label map (Z, Y, X) of the previous cascade step on this grid, which spares the coarse pass; None:
                 no cascade.
+            absent_channels: Numbers of the channels that the image lacks.
 
         Returns:
             The region; None: the whole image, because one window holds it, nothing was found, or too much.
@@ -71,15 +76,17 @@ class CoarsePass:
             found, grid = find_in_labels(labels), tuple(labels.shape)
         else:
             image = halve(images[member.name], flat=is_flat) if self.coarser is None else images[self.coarser.name]
-            found, grid = self._find_by_network(self.coarser or member, image), image.shape[1:]
+            found = self._find_by_network(self.coarser or member, image, absent_channels)
+            grid = image.shape[1:]
         return None if found is None else enlarge(found, grid, shape, window)
 
-    def _find_by_network(self, coarser: LoadedConfiguration, image: NDArray[np.float32]) -> Slices3 | None:
+    def _find_by_network(
+        self, coarser: LoadedConfiguration, image: NDArray[np.float32], absent_channels: Sequence[int]
+    ) -> Slices3 | None:
         """The smallest box of what one network takes for foreground, on the image's grid."""
         first_network = replace(coarser, networks=coarser.networks[:1])
-        return foreground_box(
-            stream_case_logits(first_network, image, settings=COARSE_WINDOWS), is_softmax=self.is_softmax
-        )
+        slices = stream_case_logits(first_network, image, settings=COARSE_WINDOWS, absent_channels=absent_channels)
+        return foreground_box(slices, is_softmax=self.is_softmax)
 
 
 def find_in_labels(labels: AnyArray) -> Slices3 | None:

@@ -3,7 +3,7 @@
 A network predicts something for any image. These rules say when to check the prediction; they never refuse an image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from autoseg.errors import RecordError
 from autoseg.records.case import Grid, Spacing
 from autoseg.records.contrast import ChannelContrast
 from autoseg.records.files import read_record
-from autoseg.records.fingerprint import Fingerprint
+from autoseg.records.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.records.network import NormalizationSpec
 
 SPACING_FACTOR = 1.5
@@ -62,6 +62,7 @@ class TrainingRange:
         intensities: Sequence[Range],
         channel_names: Sequence[str],
         normalization: Sequence[NormalizationSpec],
+        missing: Collection[int] = (),
     ) -> tuple[str, ...]:
         """Deviations of an image from the training images, one sentence per kind of deviation; empty if there are none.
 
@@ -71,11 +72,12 @@ class TrainingRange:
             channel_names: Channels of the model, as many as the image has.
             normalization: Normalisation of each channel; where images are scaled by their own intensities, only a
                 constant channel is reported.
+            missing: Numbers of channels that the image lacks and may lack; nothing is said of their intensities.
         """
         return (
             *_spacing_deviations(self, grid.spacing),
             *_field_of_view_deviations(self, grid),
-            *_intensity_deviations(self, intensities, channel_names, normalization),
+            *_intensity_deviations(self, intensities, channel_names, normalization, missing),
         )
 
 
@@ -106,14 +108,20 @@ def summarize_training(fingerprint: Fingerprint) -> TrainingRange:
     """Training range of a fingerprint, which has at least one case."""
     spacings = np.array([case.spacing for case in fingerprint.cases])
     fields = spacings * np.array([case.shape for case in fingerprint.cases])
-    extremes = np.array([case.channel_ranges for case in fingerprint.cases])  # (cases, C, 2)
+    extremes = [_ranges_of_channel(fingerprint.cases, channel) for channel in range(len(fingerprint.channel_names))]
     return TrainingRange(
         spacings=(_range(spacings[:, 0]), _range(spacings[:, 1]), _range(spacings[:, 2])),
         fields_of_view=(_range(fields[:, 0]), _range(fields[:, 1]), _range(fields[:, 2])),
-        lowest=tuple(_range(channel[:, 0]) for channel in extremes.swapaxes(0, 1)),
-        highest=tuple(_range(channel[:, 1]) for channel in extremes.swapaxes(0, 1)),
+        lowest=tuple(_range(channel[:, 0]) for channel in extremes),
+        highest=tuple(_range(channel[:, 1]) for channel in extremes),
         contrasts=fingerprint.contrasts,
     )
+
+
+def _ranges_of_channel(cases: Sequence[CaseFingerprint], channel: int) -> NDArray[np.float64]:
+    """Smallest and largest intensity (N, 2) of the N cases that have a channel; of all where none has it."""
+    having = [case for case in cases if channel not in case.absent_channels] or cases
+    return np.array([case.channel_ranges[channel] for case in having])
 
 
 def intensity_ranges(image: NDArray[np.float32]) -> tuple[Range, ...]:
@@ -143,11 +151,17 @@ def _is_outside(values: Sequence[float], ranges: Sequence[Range], factor: float)
 
 
 def _intensity_deviations(
-    training: TrainingRange, intensities: Sequence[Range], names: Sequence[str], specs: Sequence[NormalizationSpec]
+    training: TrainingRange,
+    intensities: Sequence[Range],
+    names: Sequence[str],
+    specs: Sequence[NormalizationSpec],
+    missing: Collection[int],
 ) -> Iterator[str]:
     rules = zip(names, intensities, specs, training.lowest, training.highest, strict=True)
     constant, shifted = [], []
-    for name, (low, high), spec, lowest, highest in rules:
+    for channel, (name, (low, high), spec, lowest, highest) in enumerate(rules):
+        if channel in missing:
+            continue
         if low == high:
             constant.append(f"{name} is {low:.6g} everywhere")
         elif spec.scheme in ABSOLUTE_SCHEMES and _is_shifted((low, high), lowest, highest):

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from autoseg.inference.windows.channel_presence import append_planes
 from autoseg.inference.windows.logit_slab import CPU
 from autoseg.inference.windows.mirrored_variants import Forward, mirror_variants, sum_unmirrored
 from autoseg.networks.devices import is_out_of_memory, release_cached_memory, synchronize, use_precision
@@ -258,6 +259,7 @@ class NetworkPass:
         num_labels: int = 0,
         mirror_axes: Sequence[int] = (),
         swap: SideSwap | None = None,
+        presence: Sequence[bool] = (),
     ) -> None:
         """Combine networks with their settings.
 
@@ -268,7 +270,9 @@ class NetworkPass:
             mirror_axes: Spatial axes along which prediction mirrors: a trial compares labels after averaging over the
                 mirrored variants where a call holds all of them.
             swap: Heads that change places when a mirrored variant is mirrored back; None: none do.
+            presence: Whether the image has each channel, where images may lack some; empty: they have all.
         """
+        self._presence = tuple(presence)
         self._forward = forward
         self._passes = passes
         self._num_labels = num_labels
@@ -282,6 +286,7 @@ class NetworkPass:
         windows = windows.to(passes.device, memory_format=layout)
         if self._num_labels:
             windows = expand_label_map(windows, self._num_labels)
+        windows = append_planes(windows, self._presence)
         with passes.lock:
             size, is_timed = passes.batch.next_size(len(windows)), passes.is_learning(len(windows))
             passes.seen[size, *windows.shape] += 1

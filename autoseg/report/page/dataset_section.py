@@ -166,7 +166,11 @@ def _case_figures(fingerprint: Fingerprint, flagged: Sequence[str]) -> list[Figu
             boxes = [BoxRow(name, values[name], 0) for _, name in axes]
             figures.append(draw_boxes(f"{what.capitalize()} of every case", boxes, f"{what} ({unit})"))
     for channel, name in list(enumerate(distinct_names(fingerprint.channel_names)))[:MAX_CHANNELS]:
-        known = {case.case: case.channel_ranges[channel] for case in cases if channel < len(case.channel_ranges)}
+        known = {
+            case.case: case.channel_ranges[channel]
+            for case in cases
+            if channel < len(case.channel_ranges) and channel not in case.absent_channels
+        }
         if len(known) > 1 and len(set(known.values())) > 1:
             title = f"{name}: smallest to largest intensity of every case" + (
                 ", unusual cases in orange" if set(flagged) & set(known) else ""

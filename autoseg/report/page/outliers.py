@@ -86,7 +86,11 @@ def _quantities(fingerprint: Fingerprint) -> Iterator[tuple[str, str, dict[str, 
         yield (
             f"{name}, largest intensity",
             "",
-            {case.case: case.channel_ranges[channel][1] for case in cases if channel < len(case.channel_ranges)},
+            {
+                case.case: case.channel_ranges[channel][1]
+                for case in cases
+                if channel < len(case.channel_ranges) and channel not in case.absent_channels
+            },
         )
     for axis, name in enumerate("zyx"):
         yield f"spacing along {name}", "mm", {case.case: case.spacing[axis] for case in cases}

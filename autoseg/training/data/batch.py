@@ -68,7 +68,8 @@ class Batch(TypedDict):
 
     image: NDArray[np.float32]
     """(B, C, Z, Y, X), or (B, C, Y, X) for a 2D configuration; contiguous. In a cascade the previous configuration's
-    label maps are the last channels, one per foreground label, 0 or 1."""
+    label maps come after the channels, one per foreground label, 0 or 1; where images may lack channels, a plane of 1
+    or 0 for each of them comes last."""
     target: NDArray[np.int8] | NDArray[np.int16]
     """Label indices, (B, Z, Y, X) or (B, Y, X), in the smallest type; the ignore index is kept. Where the case has no
     voxel: background, or -1 if augmentation continues on the device. Of networks that find objects one by one the codes
@@ -87,5 +88,7 @@ class DrawnBatch(Batch):
 
     generators: list[np.random.Generator]
     """One per sample, the only source of randomness: a sample does not depend on what else is in its batch."""
+    presence: NotRequired[NDArray[np.bool_]]
+    """Which channels each sample's case has, (B, C), where cases may lack some."""
     previous: NotRequired[NDArray[np.int16]]
     """Label indices by the cascade's previous configuration, shaped as `target`; 0 outside the volume."""

@@ -23,7 +23,7 @@ from autoseg.records.case import Triple
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.mirrored_sides import find_training_swap
 from autoseg.records.partial_labels import code_labels, count_indices, find_set, heads_of_set
-from autoseg.records.plan import Configuration, count_slices
+from autoseg.records.plan import Configuration, count_presence_planes, count_slices
 from autoseg.system import count_cores
 from autoseg.training.data.augmentation.compose import compose_transforms
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
@@ -70,6 +70,13 @@ class TrainingCase:
     targets: NDArray[np.int16] | None = None
     """Target by label index, and last that of -1, in a case in which some labels were not looked for, see
     `records.partial_labels`; None: the label indices themselves."""
+    absent_channels: tuple[int, ...] = ()
+    """Numbers of the channels that the case lacks."""
+
+    def presence(self) -> NDArray[np.bool_]:
+        """Whether the case has each channel, (C,)."""
+        channels = np.arange(self.array.shape[0] - 1)
+        return ~np.isin(channels, self.absent_channels)
 
 
 def default_workers(device: torch.device, *, ranks_here: int = 1) -> int:
@@ -156,6 +163,7 @@ def training_cases(
             annotated=stored[case].annotated,
             previous=label_maps[case][everything] if fits and label_maps else label_maps.get(case),
             targets=np.array(code_labels(encoding, sets[case]), dtype=np.int16) if sets[case] else None,
+            absent_channels=stored[case].record.absent_channels,
         )
         for case in sorted(stored)
     )
@@ -214,6 +222,7 @@ class PatchLoader:
         self.samples = stream.share.samples(batch_size)
         self.planned_patch_size = configuration.patch_size
         self.neighbor_slices, self.num_slices = configuration.neighbor_slices, count_slices(configuration)
+        self.num_planes = count_presence_planes(configuration)
         depth, height, width = (1, *self.patch_size)[-3:]  # a 2D patch is one slice
         self.box: Triple = (depth, height, width)
         is_balanced = configuration.training.case_sampling == "balanced"
@@ -246,7 +255,7 @@ class PatchLoader:
     def batch_bytes(self) -> int:
         """Size of all arrays of a batch in bytes."""
         voxels = len(self.samples) * math.prod(self.box)
-        channels = self.num_slices * (self.cases[0].array.shape[0] - 1) + self.num_previous
+        channels = self.num_slices * (self.cases[0].array.shape[0] - 1) + self.num_previous + self.num_planes
         seeds = len(self.samples) * np.dtype(np.int64).itemsize
         maps = count_map_classes(self.encoding) * sum(math.prod(shape) for shape in self.map_shapes)
         floats = voxels * channels + len(self.samples) * maps
@@ -321,6 +330,8 @@ class PatchLoader:
         drawn = DrawnBatch(image=image, target=target, cases=names, generators=generators)
         if previous:
             drawn["previous"] = previous[0]
+        if self.num_planes:
+            drawn["presence"] = np.stack([case.presence() for case in cases])
         with self._naming(f"Augmenting patches of the cases {', '.join(names)}"):
             made = self.transform(**drawn)
         batch = Batch(image=made["image"], target=made["target"].astype(self.label_type), cases=names)

@@ -101,5 +101,6 @@ def _with_labels(
         array=image.array,
         locations={head: voxels for head, voxels in labels.locations.items() if head in foreground},
         annotated=labels.annotated,
+        absent_channels=image.absent_channels,
         soft=SoftLabels(labels.array, len(encoding.values), soft.min_confidence),
     )

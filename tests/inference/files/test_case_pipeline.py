@@ -13,7 +13,7 @@ import torch
 from autoseg.errors import PredictionError, WriteError
 from autoseg.inference.files import case_pipeline
 from autoseg.inference.files.case_pipeline import predict_cases
-from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.input_cases import InputCase
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile
 from autoseg.records.prediction import OutputChoices
 

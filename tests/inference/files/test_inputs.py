@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from autoseg.errors import UsageError
-from autoseg.inference.files.inputs import InputCase, find_inputs
+from autoseg.inference.files.input_cases import InputCase
+from autoseg.inference.files.inputs import find_inputs
 
 TWO = ("T1", "T2")
 ONE = ("CT",)
@@ -374,3 +375,46 @@ def test_masks_that_are_called_like_labels_of_the_model_are_no_images(tmp_path):
         (tmp_path / name).touch()
     found = find_inputs(tmp_path, ONE, None, {"background": 0, "liver": 1, "left_kidney": 2})
     assert [case.case for case in found] == ["a", "b", "c_liver"]  # nothing says that c_liver is a mask
+
+
+def lacking(cases):
+    assert not any(case.fault for case in cases)
+    return {case.case: ([path.name for path in case.images], case.absent_channels) for case in cases}
+
+
+def test_models_that_can_do_without_channels(tmp_path):
+    touch(tmp_path, "p_1_0001.nii.gz", "p_2_0000.nii.gz", "p_2_0001.nii.gz", "p_3_0000.nii.gz", "q_t1.nii.gz")
+    assert lacking(find_inputs(tmp_path, TWO, may_lack_channels=True)) == {
+        "p_1": (["p_1_0001.nii.gz"], (0,)),
+        "p_2": (["p_2_0000.nii.gz", "p_2_0001.nii.gz"], ()),
+        "p_3": (["p_3_0000.nii.gz"], (1,)),
+        "q": (["q_t1.nii.gz"], (1,)),
+    }
+    assert lacking(find_inputs(tmp_path / "p_1_0001.nii.gz", TWO, may_lack_channels=True)) == {
+        "p_1": (["p_1_0001.nii.gz"], (0,))
+    }
+    pattern = "p_{case}_{channel}.nii.gz"
+    assert lacking(find_inputs(tmp_path, TWO, pattern, may_lack_channels=True)) == {
+        "1": (["p_1_0001.nii.gz"], (0,)),
+        "2": (["p_2_0000.nii.gz", "p_2_0001.nii.gz"], ()),
+        "3": (["p_3_0000.nii.gz"], (1,)),
+    }
+
+
+def test_a_file_with_all_channels_lacks_none(tmp_path):
+    for name, shape in {"a": (3, 4, 5, 2), "b": (3, 4, 5)}.items():
+        nibabel.save(nibabel.Nifti1Image(np.ones(shape, dtype=np.float32), np.eye(4)), tmp_path / f"{name}_0000.nii.gz")
+    assert lacking(find_inputs(tmp_path, TWO, may_lack_channels=True)) == {
+        "a": (["a_0000.nii.gz"], ()), "b": (["b_0000.nii.gz"], (1,))
+    }  # fmt: skip
+
+
+def test_lists_with_gaps(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii", "c.nii")
+    (tmp_path / "l.csv").write_text("case,T2,T1\nx,,a.nii\ny,b.nii,\nz,b.nii,c.nii\n")
+    expected = {"x": (["a.nii"], (1,)), "y": (["b.nii"], (0,)), "z": (["c.nii", "b.nii"], ())}
+    assert lacking(find_inputs(tmp_path / "l.csv", TWO, may_lack_channels=True)) == expected
+    (tmp_path / "m.csv").write_text("case,T2\ny,b.nii\n")
+    assert lacking(find_inputs(tmp_path / "m.csv", TWO, may_lack_channels=True)) == {"y": (["b.nii"], (0,))}
+    (tmp_path / "n.json").write_text(json.dumps([{"case": "x", "image": [None, "b.nii"]}]))
+    assert lacking(find_inputs(tmp_path / "n.json", TWO, may_lack_channels=True)) == {"x": (["b.nii"], (0,))}

@@ -9,7 +9,7 @@ from nibabel.affines import apply_affine
 from PIL import Image
 
 from autoseg.cli.main import main
-from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.input_cases import InputCase
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.meshes import file_stems, write_meshes
 from autoseg.inference.files.outputs import OutputFile

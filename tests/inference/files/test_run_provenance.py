@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from autoseg.inference.files.inputs import InputCase
+from autoseg.inference.files.input_cases import InputCase
 from autoseg.inference.files.label_maps import find_label_maps
 from autoseg.inference.files.outputs import OutputFile
 from autoseg.inference.files.run_provenance import hash_inputs

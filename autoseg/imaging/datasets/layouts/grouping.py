@@ -137,13 +137,14 @@ def name_channels(groups: list[Group]) -> GroupedCases:
         for word in ordered:
             if word not in files:
                 what = f"the image of channel {word!r}, which most cases have, is missing"
-                faults.append(_fault("error", group, what))
+                faults.append(_fault("error", group, what).model_copy(update={"is_missing_channel": True}))
         for word, file in files.items():
             if word not in ordered:
                 what = f"not used: most cases have no image {word!r}"
                 faults.append(Fault(severity="warning", case=group.case, file=file, what=what))
         images = tuple(files[word] for word in ordered if word in files)
-        cases.append(CaseFiles(case=group.case, images=images, label=group.label))
+        absent = tuple(number for number, word in enumerate(ordered) if word not in files)
+        cases.append(CaseFiles(case=group.case, images=images, label=group.label, absent_channels=absent))
     are_numbers = all(word.isdecimal() for word in ordered)
     return GroupedCases(_by_id(cases), tuple(faults), None if are_numbers else _spelled(ordered, groups))
 

@@ -72,7 +72,8 @@ def pair_files(
             faults.append(_error(stem, file, "the name lacks a channel number; expected CASE_0000, CASE_0001, ..."))
         else:
             channels.setdefault(case, {})[channel] = file
-    faults += _missing_channels(channels, num_channels)
+    expected = _expected_channels(channels, num_channels)
+    faults += _missing_channels(channels, expected)
     faults += [
         _error(case, next(iter(files.values())), f"there is no label map for this image in {label_folder}/")
         for case, files in channels.items()
@@ -89,6 +90,7 @@ def pair_files(
             images=tuple(files[index] for index in sorted(files)),
             label=labels.get(case, ""),
             instances=instances.get(labels.get(case, ""), ""),
+            absent_channels=tuple(sorted(expected - set(files))),
         )
         for case, files in sorted(channels.items())
     )
@@ -229,18 +231,24 @@ def _visible_paths(folder: Path, depth: int = _MAX_DEPTH) -> list[str]:
     return [*_visible_names(folder), *below]
 
 
-def _missing_channels(channels: dict[str, dict[int, str]], num_channels: int | None) -> Iterable[Fault]:
-    """Faults about channel files that the other cases have or the declared channel names require."""
+def _expected_channels(channels: Mapping[str, Mapping[int, str]], num_channels: int | None) -> set[int]:
+    """Numbers of the channels that some case has or the declared channel names require."""
     found = {index for files in channels.values() for index in files}
     all_in_one_file = found == {0}
     expected = set(range(max(found, default=0) + 1))
     if num_channels is not None and not all_in_one_file:
         expected |= set(range(num_channels))
+    return expected
+
+
+def _missing_channels(channels: Mapping[str, Mapping[int, str]], expected: Collection[int]) -> Iterable[Fault]:
+    """Faults about channels that a case has no file of."""
     for case, files in channels.items():
-        for index in sorted(expected - set(files)):
+        for index in sorted(set(expected) - set(files)):
             first = next(iter(files.values()))
             file = re.sub(r"_\d{4}(?=\.[^/]*$)", f"_{index:04d}", first)
-            yield _error(case, file, f"the file of channel {index} is missing")
+            what = f"the file of channel {index} is missing"
+            yield Fault(severity="error", case=case, file=file, what=what, is_missing_channel=True)
 
 
 def _error(case_id: str, file: str, what: str) -> Fault:

@@ -185,7 +185,7 @@ def order_images(found: FoundDataset, names: Sequence[str]) -> FoundDataset:
     """The dataset with images in the order of channel names, where the names of the files tell their channels.
 
     Args:
-        found: Dataset; a case that lacks a channel, which is an error, stays as it is.
+        found: Dataset; a case with another number of channels, which is an error, stays as it is.
         names: Channel names that the user or dataset.json gives.
 
     Raises:
@@ -202,12 +202,19 @@ def order_images(found: FoundDataset, names: Sequence[str]) -> FoundDataset:
         )
     order = [position[name.casefold()] for name in names]
     cases = tuple(
-        files.model_copy(update={"images": tuple(files.images[index] for index in order)})
-        if len(files.images) == len(words)
-        else files
+        _with_order(files, order) if len(files.images) + len(files.absent_channels) == len(words) else files
         for files in found.cases
     )
     return replace(found, cases=cases, channel_words=tuple(words[index] for index in order))
+
+
+def _with_order(files: CaseFiles, order: Sequence[int]) -> CaseFiles:
+    """The case with its channels in another order: `order` has the old number of each new channel."""
+    present = [channel for channel in range(len(order)) if channel not in files.absent_channels]
+    file_of = dict(zip(present, files.images, strict=True))
+    images = tuple(file_of[channel] for channel in order if channel in file_of)
+    absent = tuple(number for number, channel in enumerate(order) if channel not in file_of)
+    return files.model_copy(update={"images": images, "absent_channels": absent})
 
 
 def _is_left_over_list(folder: Path, declared: DatasetJson) -> bool:

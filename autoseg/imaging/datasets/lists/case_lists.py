@@ -81,12 +81,14 @@ def cases_of_table(table: ListTable, *, by_common_part: bool = False) -> ListedC
     groups = [_text(row, columns.group) for row in rows]
     if columns.group and all(groups) and len(set(groups)) == len(groups):
         names = groups
+    filled = filled_columns(rows, columns)
     cases, faults = [], []
     for row, files, name in zip(rows, images, names, strict=True):
         label = [part for column in _label_columns(columns) for part in cell_parts(row[column])]
         listed = listed_case(folder, _text(row, columns.case) or name, files, label[0] if label else "")
+        listed = listed.model_copy(update={"absent_channels": find_absent(row, filled)})
         fold, fault = read_fold(_fold_word(row, columns))
-        faults += [*_error(listed, fault), *_error(listed, _missing_image(row, columns))]
+        faults += [*_error(listed, fault), *_missing_images(listed, filled)]
         if len(label) > max(1, len(columns.masks)):
             faults += _error(listed, "several label maps are listed; expected one")
         masks = _read_masks(row, columns, folder)
@@ -131,14 +133,14 @@ def listed_case(folder: Path, case_id: str, images: Sequence[str], label: str) -
 def listing_faults(cases: list[CaseFiles]) -> list[Fault]:
     """Faults of listed cases that show before any file is opened: names, and files that are not listed."""
     count = Counter(files.case for files in cases)
-    channels = Counter(len(files.images) for files in cases if files.images)
+    channels = Counter(len(files.images) + len(files.absent_channels) for files in cases if files.images)
     expected = channels.most_common(1)[0][0] if channels else 0
     faults = []
     for files in cases:
         what = []
         if not files.images:
             what.append("no image is listed for this case")
-        elif len(files.images) != expected:
+        elif len(files.images) + len(files.absent_channels) != expected:
             what.append(f"{len(files.images)} image files are listed, most cases have {expected}")
         if not files.label:
             what.append("no label map is listed for this case")
@@ -196,14 +198,37 @@ def fold_faults(cases: Sequence[CaseFiles]) -> Iterator[Fault]:
         yield Fault(severity="error", case="", file="", what=what)
 
 
-def _missing_image(row: Mapping[str, Cell], columns: ListColumns) -> str:
-    """What to say of a row that has images in some columns only."""
-    empty = [name for name in columns.images if not cell_parts(row[name])]
-    first_images = columns.images[: len(columns.images) - len(empty)]
-    is_gap = columns.channels is not None or any(name in first_images for name in empty)
-    if not empty or len(empty) == len(columns.images) or not is_gap:
-        return ""
-    return f"no image is listed in the column {', '.join(empty)}"
+def filled_columns(rows: Sequence[Mapping[str, Cell]], columns: ListColumns) -> tuple[str, ...]:
+    """Columns of images without the last ones, where these are empty in every row and so are no channels."""
+    last = [number for number, name in enumerate(columns.images) if any(cell_parts(row[name]) for row in rows)]
+    return columns.images[: max(last, default=-1) + 1]
+
+
+def find_absent(row: Mapping[str, Cell], columns: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the channels that a row has no image of, ascending: its empty cells, or the empty parts of its cell.
+
+    Args:
+        row: Cells by column.
+        columns: Column of each channel, empty for a channel without one; or one column for all of them.
+
+    A row without any image lacks none: that is a fault of its own.
+    """
+    if len(columns) == 1:
+        cell = row.get(columns[0], "")
+        parts = [bool(part) for part in cell] if isinstance(cell, tuple) else []
+    else:
+        parts = [bool(cell_parts(row.get(name, ""))) for name in columns]
+    return tuple(number for number, part in enumerate(parts) if not part) if any(parts) else ()
+
+
+def _missing_images(files: CaseFiles, columns: Sequence[str]) -> list[Fault]:
+    """The fault of a row that has images of some channels only."""
+    absent = files.absent_channels
+    if not absent:
+        return []
+    where = ", ".join(columns[number] if len(columns) > 1 else f"{columns[0]}[{number}]" for number in absent)
+    what = f"no image is listed in the column {where}"
+    return [Fault(severity="error", case=files.case, file=files.images[0], what=what, is_missing_channel=True)]
 
 
 def _error(files: CaseFiles, what: str) -> list[Fault]:

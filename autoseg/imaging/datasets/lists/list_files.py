@@ -80,9 +80,9 @@ def table_of_entries(path: Path, entries: object) -> ListTable:
 
 
 def _json_cell(value: object) -> Cell:
-    """Text or several texts; empty for anything else that is not a number."""
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return tuple(part.strip() for part in value)
+    """Text or several texts, in which null is an empty one; empty for anything else that is not a number."""
+    if isinstance(value, list) and all(isinstance(part, str | None) for part in value):
+        return tuple((part or "").strip() for part in value)
     return str(value).strip() if isinstance(value, (str, int, float)) else ""
 
 

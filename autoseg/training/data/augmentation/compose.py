@@ -10,8 +10,9 @@ from typing import Unpack
 import numpy as np
 from batchgenerators.transforms.abstract_transforms import AbstractTransform, Compose
 
-from autoseg.records.plan import Configuration, masked_channels
+from autoseg.records.plan import Configuration, count_slices, masked_channels
 from autoseg.records.sides import SideSwap
+from autoseg.training.data.augmentation.channel_dropout import DropChannels
 from autoseg.training.data.augmentation.intensity import (
     ChangeImages,
     add_noise,
@@ -72,12 +73,26 @@ def compose_transforms(
     """Everything between reading a batch and handing it over.
 
     Args:
-        configuration: Patch, mirror axes, channels with a mask.
+        configuration: Patch, mirror axes, channels with a mask; whether images may lack channels.
         rules: Probabilities and ranges; None: no augmentation, as in validation.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
         intensity_on_device: The device continues with `DeviceAugmentation`.
         swap: Labels that change places where its axis is mirrored; None: none do.
     """
+    augmenting = _compose_with_all_channels(configuration, rules, num_previous_labels, intensity_on_device, swap)
+    if not configuration.channel_presence:
+        return augmenting
+    probability = 0.0 if rules is None else configuration.training.channel_dropout
+    return Compose([augmenting, DropChannels(probability, count_slices(configuration))])
+
+
+def _compose_with_all_channels(
+    configuration: Configuration,
+    rules: AugmentationRules | None,
+    num_previous_labels: int,
+    intensity_on_device: bool,
+    swap: SideSwap | None,
+) -> Compose:
     if rules is None:
         return compose_validation_transforms(num_previous_labels=num_previous_labels)
     if intensity_on_device:

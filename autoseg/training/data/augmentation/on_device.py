@@ -23,7 +23,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from autoseg.networks.device_types import device_type
-from autoseg.records.plan import Configuration, count_slices, masked_channels
+from autoseg.records.plan import Configuration, count_presence_planes, count_slices, masked_channels
 from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.intensity import MIN_RANGE, Range, draw_factor
 from autoseg.training.data.augmentation.parameters import AugmentationRules, is_dummy_2d
@@ -74,6 +74,8 @@ class DeviceAugmentation:
     """Spatial axes that keep their resolution."""
     swap: SideSwap | None = None
     """Labels that change places where its axis is mirrored; None: none do."""
+    num_planes: int = 0
+    """Planes at the end, one for each image channel of a slice: where one is 0, its channel becomes 0; 0: none are."""
 
     @torch.no_grad()
     def __call__(self, image: Tensor, target: Tensor, seeds: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -100,9 +102,11 @@ class DeviceAugmentation:
         _mirror((image, target), mirrored_axes, image.ndim - 2)
         if self.swap is not None:
             swapped = [sample for sample, axes in enumerate(mirrored_axes) if self.swap.axis in axes]
-            _swap_sides(image[:, self.num_channels :], target, swapped, self.swap)
+            _swap_sides(image[:, self.num_channels : image.shape[1] - self.num_planes], target, swapped, self.swap)
         for channel in self.masked_channels:
             image[:, channel].masked_fill_(target < 0, 0.0)
+        for plane in range(self.num_planes):
+            image[:, plane : self.num_channels : self.num_planes] *= image[:, plane - self.num_planes].unsqueeze(1)
         return image, target.clamp_(min=0)
 
     def draw(self, generator: np.random.Generator, num_axes: int) -> DrawnChanges:
@@ -175,6 +179,7 @@ def build_device_augmentation(
         mirror_axes=configuration.training.mirror_axes,
         kept_axes=(0,) if is_dummy_2d(configuration.patch_size) else (),
         swap=swap,
+        num_planes=count_presence_planes(configuration),
     )
 
 
