@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.costs.runs import Training
 from autoseg.device_resampling import choose_resampler
 from autoseg.errors import TrainingError, UsageError
 from autoseg.imaging.arrays.damage import find_case_damage
@@ -47,6 +48,7 @@ from autoseg.selection.validated_folds import ALL_CASES_FOLD, read_validated_fol
 from autoseg.stages.plan_students import add_student, find_teacher, list_students, refuse_teacher, student_name
 from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.stages.train import prepare_fold, train_fold
+from autoseg.stages.train_all import train_on_devices
 from autoseg.stages.unlabelled_images import store_unlabelled
 from autoseg.text import format_command
 from autoseg.training.folds.soft_cases import RECORD_NAME, with_ignored
@@ -128,8 +130,7 @@ def learn_unlabelled(
     for fold in names:
         with bar(f"labels of fold {fold}") as progress:
             label_images(run, plan, student, fold, temperatures[fold], progress)
-        training = _options_of_fold(workspace, student, fold, options.training)
-        if not train_fold(workspace, student, fold, training, bar=bar).finished:
+        if not _train(workspace, plan, Training(student, fold), options.training, bar):
             raise TrainingError(f"{student}, fold {fold}: was interrupted. Run the same command again to resume.")
     selection = select_model(workspace, options=options.selection, workers=workers, bar=bar)
     return Learnt(images, read_record(StudentRecord, workspace.student_record(student)), selection)
@@ -199,6 +200,21 @@ def _write_student(workspace: Workspace, teacher: str, min_confidence: float | N
         if changed != plan:
             write_record(changed, workspace.plan)
     return changed
+
+
+def _train(workspace: Workspace, plan: Plan, training: Training, options: TrainingOptions, bar: ProgressBar) -> bool:
+    """Train a fold of a student on as many devices as planned; whether it is finished."""
+    options = _options_of_fold(workspace, training.configuration, training.fold, options)
+    if plan.budget.devices == 1:
+        return train_fold(workspace, training.configuration, training.fold, options, bar=bar).finished
+    given = {
+        "--epochs": options.epochs,
+        "--steps-per-epoch": options.steps_per_epoch,
+        "--max-time": None if options.max_time_seconds is None else f"{options.max_time_seconds:g}s",
+    }
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    words += ["--restart"] if options.restart else []
+    return train_on_devices(workspace, training, plan.budget.devices, options.device, words)
 
 
 def _options_of_fold(workspace: Workspace, student: str, fold: str, options: TrainingOptions) -> TrainingOptions:

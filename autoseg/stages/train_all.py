@@ -104,7 +104,7 @@ def train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: 
             began = time.monotonic()
             try:
                 if plan.budget.devices > 1:
-                    is_finished = _train_on_devices(workspace, training, plan.budget.devices, device)
+                    is_finished = train_on_devices(workspace, training, plan.budget.devices, device)
                 else:
                     options = TrainingOptions(device=device)
                     is_finished = train_fold(workspace, configuration, fold, options, bar=bar).finished
@@ -120,8 +120,17 @@ def train_folds(workspace: Workspace, plan: Plan, folds: Sequence[str], device: 
     return failures
 
 
-def _train_on_devices(workspace: Workspace, training: Training, devices: int, device: str) -> bool:
+def train_on_devices(
+    workspace: Workspace, training: Training, devices: int, device: str, further: Sequence[str] = ()
+) -> bool:
     """Train a fold in as many processes as devices were planned for, each with one of them.
+
+    Args:
+        workspace: Planned and preprocessed.
+        training: Configuration and fold.
+        devices: Number of processes.
+        device: A name of `choose_device`.
+        further: Further options of `autoseg train`.
 
     Returns:
         Whether the training is finished; False after a signal.
@@ -131,7 +140,17 @@ def _train_on_devices(workspace: Workspace, training: Training, devices: int, de
     """
     from autoseg.training.distributed import SIGNALLED, launch
 
-    words = ["train", str(workspace.root), "-c", training.configuration, "-f", training.fold, "--device", device]
+    words = [
+        "train",
+        str(workspace.root),
+        "-c",
+        training.configuration,
+        "-f",
+        training.fold,
+        "--device",
+        device,
+        *further,
+    ]
     code = launch(devices, words)
     if code == 0 or code >= SIGNALLED:
         return code == 0

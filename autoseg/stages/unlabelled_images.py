@@ -7,7 +7,7 @@ Images that are stored as they are now are not read again, so an interrupted run
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.arrays.storage import RECORD_ENDING, array_hashes, open_case, remove_other_cases, save_case
 from autoseg.imaging.datasets.cases import choose_orientation
+from autoseg.imaging.formats.reading import Volume
 from autoseg.imaging.formats.volume import orient_array, orient_grid
 from autoseg.inference.files.case_pipeline import CASE_ERRORS, describe_error
 from autoseg.inference.files.input_cases import InputCase, read_input
@@ -83,14 +84,28 @@ def announce_unlabelled(unlabelled: Path, description: DatasetDescription) -> No
     """Say how many images a student will learn from; a folder without any is refused before anything is trained.
 
     Raises:
-        UsageError: If there are no images, or all of them are labelled cases.
+        UsageError: If there are no images, all of them are labelled cases, or none has the channels of the dataset.
     """
     found, left_out = find_unlabelled(unlabelled, description, Path(description.folder))
+    _refuse_unusable(unlabelled, found, description)
     logger.info(
         "%s: %d unlabelled images%s. When the labelled cases are trained on, a student of the best configuration "
         "learns from both; that takes as long again",
         unlabelled, len(found), f", {len(left_out)} others are labelled cases" if left_out else "",
     )  # fmt: skip
+
+
+def _refuse_unusable(unlabelled: Path, cases: Sequence[InputCase], description: DatasetDescription) -> None:
+    """Read images until one can be used."""
+    first = ""
+    for item in cases:
+        try:
+            _read(item, description.channel_names)
+        except CASE_ERRORS as error:
+            first = first or f"{item.case}: {describe_error(error)}"
+        else:
+            return
+    raise UsageError(f"{unlabelled}: none of the images can be used, the first: {first}")
 
 
 def store_unlabelled(
@@ -150,16 +165,13 @@ def store_unlabelled(
 
 def _store(item: InputCase, plan: Plan, configuration: str, folder: Path, resampler: ImageResampler) -> UnlabelledImage:
     """Preprocess one image unless it is stored as it is now."""
-    if item.fault:
-        raise UsageError(item.fault)
     source = hash_of([*hash_images(item.images).values(), *item.absent_channels])
     image = UnlabelledImage(case=item.case, images=tuple(map(str, item.images)), content_hash=source)
     origins = array_hashes(source, plan, configuration)
     path = folder / (item.case + RECORD_ENDING)
     if not find_case_damage(folder, item.case) and read_record(PreprocessedCase, path).content_hash in origins:
         return image
-    volume = read_input(item)
-    check_image(volume, item.case, plan.channel_names)
+    volume = _read(item, plan.channel_names)
     check_presence(volume.array, item.case, plan)
     orientation = choose_orientation(volume.grid, plan.orientation)
     grid, array = orient_grid(volume.grid, orientation), orient_array(volume.array, orientation)
@@ -174,6 +186,15 @@ def _store(item: InputCase, plan: Plan, configuration: str, folder: Path, resamp
     no_locations: dict[int, Locations] = {}
     save_case(folder, record, values, labels, (no_locations, None), plan.configurations[configuration].patch_size)
     return image
+
+
+def _read(item: InputCase, channel_names: Sequence[str]) -> Volume:
+    """An image with the channels of the dataset."""
+    if item.fault:
+        raise UsageError(item.fault)
+    volume = read_input(item)
+    check_image(volume, item.case, channel_names)
+    return volume
 
 
 class LabelledImages:

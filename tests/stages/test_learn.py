@@ -12,16 +12,22 @@ from autoseg.imaging.arrays.soft_codes import decode_soft_labels
 from autoseg.imaging.arrays.storage import open_case
 from autoseg.inference.models.loading import load_configuration, stream_stored_case
 from autoseg.networks.devices import choose_device
+from autoseg.pipeline import PlanningOptions, plan_dataset
+from autoseg.records.budget import Budget, Throughput
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan
 from autoseg.records.selection import Selection
 from autoseg.records.unlabelled import SoftLabelsRecord, StudentRecord, UnlabelledImages
 from autoseg.records.workspace import Workspace
+from autoseg.report.page.render import render_report
 from autoseg.stages import learn, unlabelled_images
 from autoseg.stages.learn import LearningOptions, learn_unlabelled
+from autoseg.stages.plan_students import add_student
 from autoseg.stages.select import SelectionOptions
 from autoseg.stages.train import train_fold
+from autoseg.stages.unlabelled_images import announce_unlabelled
 from autoseg.training.folds.soft_cases import RECORD_NAME, find_soft_cases
 from tests.training.small_folds import NAME, SHORT, shrink_plan
 
@@ -94,6 +100,11 @@ def test_a_student_learns_and_resumes_and_is_judged(taught, images, monkeypatch,
     assert record.reason in selection.reasons
     assert (STUDENT in {item.configurations[0] for item in selection.candidates}) is record.is_kept
 
+    page = render_report(taught).read_text()
+    section = page[page.index('<section id="unlabelled">') :]
+    assert record.reason.split(";")[0] in section
+    assert "has the name of the labelled case phantom_002" in section
+
     def refuse(*_arguments, **_options):
         raise AssertionError("made again")
 
@@ -154,11 +165,39 @@ def test_a_student_needs_labels_of_todays_teacher(taught, images):
     with pytest.raises(UsageError, match=f"fold 1 of {NAME} has not labelled"):
         train_fold(taught, STUDENT, "1", SHORT)
     assert find_soft_cases(taught, plan, NAME, "0") is None
+    with pytest.raises(UsageError, match=f"{STUDENT} is trained on single folds"):
+        train_fold(taught, STUDENT, "all", SHORT)
 
 
 def test_a_folder_of_labelled_images_is_refused(taught, phantom_dataset):
     with pytest.raises(UsageError, match="all 6 images are labelled cases of the dataset"):
         learn_unlabelled(taught, phantom_dataset / "imagesTr", OPTIONS)
+
+
+def test_an_unusable_folder_is_refused_before_a_run_begins(taught, images, tmp_path):
+    description = read_record(DatasetDescription, taught.dataset)
+    folder = taught.dataset_folder(description.folder)
+    description = description.model_copy(update={"folder": str(folder)})
+    announce_unlabelled(images, description)
+    (tmp_path / "bad").mkdir()
+    for name in ("new0", "new1"):
+        image = nibabel.load(images / f"{name}.nii.gz")
+        twice = np.stack([np.asarray(image.dataobj)] * 2, axis=-1)
+        nibabel.save(nibabel.Nifti1Image(twice, image.affine), tmp_path / "bad" / f"{name}.nii.gz")
+    with pytest.raises(UsageError, match=r"none of the images can be used, the first: new0: .*has 2 channel\(s\)"):
+        announce_unlabelled(tmp_path / "bad", description)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no images here"):
+        announce_unlabelled(tmp_path / "none", description)
+
+
+def test_planning_again_keeps_the_student(taught, phantom_dataset):
+    plan = read_record(Plan, taught.plan)
+    write_record(add_student(plan, NAME), taught.plan)
+    slow = tuple(Throughput(dimensions=d, base_features=8, macs_per_second=1e9) for d in (2, 3))
+    options = PlanningOptions(planner="unet", folds=3, preprocess=False)
+    plan_dataset(phantom_dataset, taught, Budget(device="cpu", throughput=slow), options)
+    assert STUDENT in read_record(Plan, taught.plan).configurations
 
 
 def test_images_of_which_none_can_be_used_are_refused(taught, tmp_path):

@@ -37,6 +37,7 @@ from autoseg.report.page.sections import (
 from autoseg.report.page.suspects import render_suspects
 from autoseg.report.page.templates import render_template
 from autoseg.report.page.trials_section import render_trials
+from autoseg.report.page.unlabelled import render_unlabelled
 from autoseg.report.page.validation import (
     PooledFolds,
     read_histories,
@@ -93,6 +94,7 @@ def render_report(workspace: Workspace) -> Path:
         trials=_render_trials(workspace, plan),
         training=render_training(read_histories(workspace)),
         results=render_results(selection, selected, validations, unit) if validations or selected else None,
+        unlabelled=render_unlabelled(workspace, plan),
         cases=_render_cases(workspace, description, _shown(selection, validations), choose_window(plan)),
         suspects=_render_suspects(workspace, description, selection, validations, choose_window(plan)),
         calibration=_render_calibration(workspace, _members(selection, validations)),

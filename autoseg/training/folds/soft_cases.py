@@ -55,6 +55,11 @@ def find_soft_cases(workspace: Workspace, plan: Plan, name: str, fold_name: str)
     spec = plan.configurations[name].training.soft_labels
     if spec is None:
         return None
+    if fold_name == "all":
+        raise UsageError(
+            f"{name} is trained on single folds, because on all cases there is nothing to judge it by. "
+            f"{format_command('autoseg', 'learn', workspace.root, '-c', spec.teacher)} trains them all."
+        )
     labels, teacher = workspace.soft_labels(name, fold_name), workspace.fold(spec.teacher, fold_name)
     advice = f"Run first: {format_command('autoseg', 'learn', workspace.root, '-c', spec.teacher)}"
     if not (labels / RECORD_NAME).exists() or not (teacher / "checkpoint_final.json").exists():
