@@ -4,6 +4,8 @@
     store_unlabelled   read, checked and preprocessed; copies of labelled images left out -> unlabelled/images
 
 Images that are stored as they are now are not read again, so an interrupted run resumes. One is in memory at a time.
+
+Tested in tests/stages/test_learn.py.
 """
 
 import logging

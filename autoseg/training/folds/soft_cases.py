@@ -3,7 +3,7 @@
 `stages.learn` writes both; here they are found, checked and opened. Tested in tests/stages/test_learn.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
@@ -101,9 +101,8 @@ def _with_labels(
     image: TrainingCase, labels: StoredCase, soft: SoftLabelledCases, encoding: LabelEncoding
 ) -> TrainingCase:
     foreground = {head for head, _ in foreground_heads(encoding)}
-    return TrainingCase(
-        case_id=image.case_id,
-        array=image.array,
+    return replace(
+        image,
         locations={head: voxels for head, voxels in labels.locations.items() if head in foreground},
         annotated=labels.annotated,
         absent_channels=image.absent_channels,
