@@ -39,7 +39,7 @@ INPUT_SCALE: Final = 0.5
 (value - 127) / 128 of bytes. Our images have a deviation of 1, so the first kernels are multiplied by it."""
 
 
-def load_published_encoder(network: nn.Module, name: EncoderName) -> None:
+def load_published_encoder(network: nn.Module, name: EncoderName, num_planes: int = 0) -> None:
     """Put an encoder's published weights into a fresh network, in place.
 
     The first convolution follows the channels: three take the kernels of red, green and blue in their order; otherwise
@@ -49,6 +49,7 @@ def load_published_encoder(network: nn.Module, name: EncoderName) -> None:
     Args:
         network: Built from a NetworkSpec with that encoder; of any number of levels and channels.
         name: Which weights.
+        num_planes: Last inputs of the network that say which channels an image has; their kernels become zeros.
 
     Raises:
         TrainingError: If the package with the weights is not installed, or its file is not the published one.
@@ -57,7 +58,9 @@ def load_published_encoder(network: nn.Module, name: EncoderName) -> None:
     encoder = network.get_submodule("encoder")
     own = encoder.state_dict()
     first = next(iter(own))
-    published[first] = adapt_colours(published[first], own[first].shape[1])
+    kernels = adapt_colours(published[first], own[first].shape[1] - num_planes)
+    planes = kernels.new_zeros((len(kernels), num_planes, *kernels.shape[2:]))
+    published[first] = torch.cat([kernels, planes], dim=1)
     encoder.load_state_dict({key: published[key] for key in own})
     weights = ENCODER_WEIGHTS[name]
     logger.info(

@@ -72,8 +72,9 @@ class ParityCheck(Record):
 class OnnxNetwork(Record):
     """The JSON file beside a network; docs/onnx.md says in which order its constants are used."""
 
-    schema_version: Literal[2, 3, 4] = 2
-    """3 where `windows.swap` is to be heeded, 4 where `settings.neighbor_slices` is, which readers of 2 do not know."""
+    schema_version: Literal[2, 3, 4, 5] = 2
+    """3 where `windows.swap` is to be heeded, 4 where `settings.neighbor_slices` is, 5 where `presence_planes` are, of
+    which readers of 2 do not know."""
     guide: str
     """Where the description of all steps is found."""
     file: FileName
@@ -96,6 +97,9 @@ class OnnxNetwork(Record):
     """First channels of the input, in this order."""
     previous_label_indices: tuple[int, ...]
     """Cascade: after the image's channels, one 0/1 channel for each of these label indices, in this order."""
+    presence_planes: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Channels that an image may lack: the last inputs are a constant plane for each, 1 where the image has it and 0
+    where it lacks it. Its own input is 0 then."""
     orientation: OrientationName
     transpose: Triple
     """Transposed axis i is axis transpose[i] of the oriented image."""

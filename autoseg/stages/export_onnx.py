@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
 from autoseg.records.onnx_network import OnnxNetwork, ParityCheck, SwappedOutputs, TensorFacts, WindowConstants
-from autoseg.records.plan import Plan
+from autoseg.records.plan import Configuration, Plan
 from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, write_manifest
 
 OVERLAP: Final = 0.5
@@ -119,7 +119,7 @@ def _describe(
     previous = tuple(range(1, len(plan.encoding.values))) if is_cascade else ()
     swap = _describe_swap(stage, previous)
     return OnnxNetwork(
-        schema_version=4 if configuration.neighbor_slices else 2 if swap is None else 3,
+        schema_version=_choose_version(configuration, swap),
         guide=f"docs/onnx.md of {DISTRIBUTION} {version(DISTRIBUTION)}",
         file=_file_name(stage.name, fold),
         dataset_name=plan.dataset_name,
@@ -134,6 +134,7 @@ def _describe(
         output=TensorFacts(name=OUTPUT, shape=(BATCH, heads, *configuration.patch_size)),
         channel_names=plan.channel_names,
         previous_label_indices=previous,
+        presence_planes=plan.channel_names if configuration.channel_presence else (),
         orientation=plan.orientation,
         transpose=plan.transpose,
         settings=configuration,
@@ -155,6 +156,15 @@ def _describe(
         is_refined=chosen.selection.refinement is not None,
         parity=parity,
     )
+
+
+def _choose_version(configuration: Configuration, swap: SwappedOutputs | None) -> Literal[2, 3, 4, 5]:
+    """The oldest version whose readers know all that is to be heeded."""
+    if configuration.channel_presence:
+        return 5
+    if configuration.neighbor_slices:
+        return 4
+    return 2 if swap is None else 3
 
 
 def _describe_swap(stage: LoadedConfiguration, previous: Sequence[int]) -> SwappedOutputs | None:

@@ -91,8 +91,13 @@ class _Model:
         earlier = [names[:index].count(name) for index, name in enumerate(names)]
         return [f"{name} ({count + 1})" if count else name for name, count in zip(names, earlier, strict=True)]
 
-    def label_channels(self) -> list[str]:
-        """Labels of the previous configuration that follow the image's channels; a value without a name is named so."""
+    def further_inputs(self) -> list[str]:
+        """What follows the image's channels: labels of the previous configuration, planes that say what is present."""
+        planes = [f"presence of {name}" for name in self.channels()] if self.configuration.channel_presence else []
+        return [*self._label_channels(), *planes]
+
+    def _label_channels(self) -> list[str]:
+        """Labels of the previous configuration; a value without a name is named so."""
         if self.configuration.previous_configuration is None:
             return []
         names = {
@@ -112,8 +117,8 @@ def load_pretrained(
 
     A head that the source does not have keeps its fresh row. A channel that it does not have gets the mean of its
     channels, and then all kernels are scaled by the old number of channels over the new one, so that the response keeps
-    its size. A label channel of a cascade that it does not have gets zeros. Depthwise kernels may be smaller than the
-    network's; see `_enlarge`.
+    its size. A label channel of a cascade, or a plane of a channel's presence, that it does not have gets zeros.
+    Depthwise kernels may be smaller than the network's; see `_enlarge`.
 
     Args:
         network: Built from the plan; changed in place.
@@ -149,7 +154,9 @@ def load_pretrained(
     return report
 
 
-def load_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> TransferReport:
+def load_encoder(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: Path, num_planes: int = 0
+) -> TransferReport:
     """Put another project's encoder into a fresh network, as far as it fits; level DEBUG logs the names.
 
     The first convolution takes the mean of its kernels for each channel, times the old number of channels over the
@@ -160,6 +167,7 @@ def load_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: Path
         network: Changed in place.
         tensors: Tensors of the encoder by the network's names.
         source: File, for messages.
+        num_planes: Last inputs of the network that say which channels an image has; their kernels become zeros.
 
     Raises:
         UsageError: If no convolution fits.
@@ -167,7 +175,9 @@ def load_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: Path
     fresh = {name: start for name, start in network.state_dict().items() if name.startswith("encoder.")}
     first = _find_first_kernel(fresh)
     fitted = {
-        name: _fit(tensors[name], start, is_first=name == first) for name, start in fresh.items() if name in tensors
+        name: _fit(tensors[name], start, is_first=name == first, num_planes=num_planes)
+        for name, start in fresh.items()
+        if name in tensors
     }
     taken = {name: tensor for name, tensor in fitted.items() if tensor.shape == fresh[name].shape}
     if not any(tensor.ndim > 1 for tensor in taken.values()):
@@ -187,17 +197,18 @@ def load_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: Path
     return report
 
 
-def _fit(source: Tensor, start: Tensor, *, is_first: bool) -> Tensor:
+def _fit(source: Tensor, start: Tensor, *, is_first: bool, num_planes: int) -> Tensor:
     """A tensor for the shape of `start`, as far as rules can make it fit."""
     if source.ndim != start.ndim or source.ndim < MIN_KERNEL_AXES:
         return source
     for axis in range(2, source.ndim):
         if start.shape[axis] == 1:
             source = source.sum(dim=axis, keepdim=True)
-    channels, wanted = source.shape[1], start.shape[1]
+    channels, wanted = source.shape[1], start.shape[1] - num_planes
     if is_first and channels != wanted:
-        repeated = source.mean(dim=1, keepdim=True).expand(-1, wanted, *source.shape[2:])
-        source = repeated * (channels / wanted)
+        source = source.mean(dim=1, keepdim=True).expand(-1, wanted, *source.shape[2:]) * (channels / wanted)
+    if is_first:
+        source = torch.cat([source, source.new_zeros((len(source), num_planes, *source.shape[2:]))], dim=1)
     return source
 
 
@@ -283,7 +294,7 @@ def _match(
     """Tensors for the network by name, and which of them are not as they were found."""
     first = _find_first_kernel(fresh)
     same_heads = old.heads() == new.heads()
-    same_inputs = (old.channels(), old.label_channels()) == (new.channels(), new.label_channels())
+    same_inputs = (old.channels(), old.further_inputs()) == (new.channels(), new.further_inputs())
     taken, adapted = {}, []
     for name, start in fresh.items():
         source = found.get(name)
@@ -341,15 +352,15 @@ def _enlarge(kernels: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _adapt_inputs(source: Tensor, old: _Model, new: _Model) -> Tensor:
     """Kernels by the names of the channels, (F, C_old, *K) -> (F, C_new, *K)."""
-    old_channels, old_labels = old.channels(), old.label_channels()
-    images, labels = source[:, : len(old_channels)], source[:, len(old_channels) :]
+    old_channels, old_others = old.channels(), old.further_inputs()
+    images, others = source[:, : len(old_channels)], source[:, len(old_channels) :]
     mean = images.mean(dim=1)
     kernels = [images[:, old_channels.index(name)] if name in old_channels else mean for name in new.channels()]
     if not set(new.channels()) <= set(old_channels):
         kernels = [kernel * (len(old_channels) / len(kernels)) for kernel in kernels]
     kernels += [
-        labels[:, old_labels.index(name)] if name in old_labels else torch.zeros_like(mean)
-        for name in new.label_channels()
+        others[:, old_others.index(name)] if name in old_others else torch.zeros_like(mean)
+        for name in new.further_inputs()
     ]
     return torch.stack(kernels, dim=1)
 

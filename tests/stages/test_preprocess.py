@@ -13,9 +13,9 @@ from skimage.transform import resize
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.imaging.arrays.preprocessing import preprocess_case
+from autoseg.imaging.arrays.preprocessing import normalized_crop, preprocess_case
 from autoseg.imaging.arrays.resampling import resample_image
-from autoseg.imaging.arrays.storage import open_case, stored_cases
+from autoseg.imaging.arrays.storage import array_hashes, open_case, stored_cases
 from autoseg.imaging.datasets.cases import content_hash, read_case
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import CaseFiles, LabelValues
@@ -458,3 +458,33 @@ def test_an_unknown_configuration_is_refused(dataset, tmp_path):
     _, description = dataset
     with pytest.raises(UsageError, match="no configuration 3d_ful in the plan; it has 2d, 3d_fullres"):
         preprocess_dataset(description, simple_plan(), Workspace(tmp_path), ("3d_ful",), 1)
+
+
+def lacking_plan(scheme):
+    spec = NormalizationSpec(scheme=scheme, mean=50.0, std=10.0, lower=-100.0, upper=200.0)
+    network = make_network_spec(3, input_channels=4)
+    configuration = make_configuration(network=network, normalization=(spec,) * 2, channel_presence=True)
+    return make_plan(channel_names=("CT", "PET"), configurations={"3d_fullres": configuration})
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "ct", "rescale_0_1", "none"])
+def test_a_missing_channel_is_0_whatever_the_normalisation(scheme):
+    image = np.zeros((2, 9, 10, 11), dtype=np.float32)
+    image[0, 1:8] = np.random.default_rng(3).normal(60, 20, size=(7, 10, 11))
+    plan = lacking_plan(scheme)
+    values, _, record = preprocess_case(
+        image, None, (1.0, 1.0, 1.0), case_id="a", plan=plan, configuration_name="3d_fullres"
+    )
+    assert record.absent_channels == (1,)
+    assert not values[1].any()
+    assert values[0].std() > 0
+    assert values.shape == (2, 7, 10, 11)
+    crop = normalized_crop(image, record, plan.configurations["3d_fullres"].normalization)
+    np.testing.assert_array_equal(crop, values)
+    complete = plan.configurations["3d_fullres"].model_copy(update={"channel_presence": False})
+    plain = plan.model_copy(update={"configurations": {"3d_fullres": complete}})
+    _, _, record = preprocess_case(
+        image, None, (1.0, 1.0, 1.0), case_id="a", plan=plain, configuration_name="3d_fullres"
+    )
+    assert record.absent_channels == ()
+    assert array_hashes("", plan, "3d_fullres") != array_hashes("", plain, "3d_fullres")

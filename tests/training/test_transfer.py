@@ -393,3 +393,25 @@ def test_messages_call_an_unpacked_model_as_the_user_does(tmp_path):
     assert report.source == given / "models" / NAME / "fold_0"
     with pytest.raises(UsageError, match=rf"^--pretrained {given}: neither a workspace nor"):
         load_pretrained(network, plan, NAME, tmp_path / "empty", given)
+
+
+def test_planes_of_presence_start_from_zeros_or_from_those_of_the_model(tmp_path):
+    def with_presence(plan):
+        configuration = plan.configurations[NAME]
+        inputs = configuration.network.input_channels + len(plan.channel_names)
+        network = configuration.network.model_copy(update={"input_channels": inputs})
+        changes = {"network": network, "channel_presence": True}
+        return plan.model_copy(update={"configurations": {NAME: configuration.model_copy(update=changes)}})
+
+    first = FIRST["unet"]
+    old = train(tmp_path / "plain", make_plan(channels=("T1", "T2")))
+    report, _, after = transfer(with_presence(make_plan(channels=("T2", "T1"), dataset="new")), tmp_path / "plain")
+    assert report.adapted == (first,)
+    assert torch.equal(after[first][:, :2], old[first].flip(1))
+    assert not after[first][:, 2:].any()
+
+    old = train(tmp_path / "lacking", with_presence(make_plan(channels=("T1", "T2"))))
+    report, _, after = transfer(with_presence(make_plan(channels=("T2", "T1"), dataset="new")), tmp_path / "lacking")
+    assert torch.equal(after[first], old[first][:, [1, 0, 3, 2]])
+    report, _, after = transfer(make_plan(channels=("T1", "T2"), dataset="new"), tmp_path / "lacking")
+    assert torch.equal(after[first], old[first][:, :2])

@@ -10,6 +10,7 @@ from dataclasses import replace
 from torch import nn
 
 from autoseg.networks.published_weights import load_published_encoder
+from autoseg.records.plan import count_presence_planes
 from autoseg.training.folds.fold import Fold
 from autoseg.training.steps.setup import build_initial_network
 from autoseg.training.transfer import freeze_encoder, load_encoder, load_pretrained
@@ -28,18 +29,18 @@ def make_first_network(fold: Fold) -> nn.Module:
         UsageError: If no layer of the other model fits.
     """
     network = build_initial_network(fold.configuration, fold.options.seed)
-    given = fold.options.pretrained
+    given, num_planes = fold.options.pretrained, count_presence_planes(fold.configuration)
     if fold.pretrained is not None:
         report = load_pretrained(network, fold.plan, fold.configuration_name, fold.pretrained, given)
     elif fold.pretrained_encoder is not None and given is not None:
-        report = load_encoder(network, fold.pretrained_encoder, given)
+        report = load_encoder(network, fold.pretrained_encoder, given, num_planes)
     elif fold.soft is not None and fold.starts_afresh and given is None:
         loaded = load_pretrained(network, fold.plan, fold.configuration_name, fold.soft.teacher)
         report = replace(loaded, notes=())  # the same fold of the teacher has the same cases
     else:
         report = None
         if fold.spec.initial_weights is not None and fold.starts_afresh:
-            load_published_encoder(network, fold.spec.initial_weights)
+            load_published_encoder(network, fold.spec.initial_weights, num_planes)
     for line in () if report is None else report.lines():
         logger.info("%s", line)
     if fold.options.freeze_encoder:
