@@ -27,6 +27,7 @@ from autoseg.records.evaluation import (
     MetricSummary,
 )
 from autoseg.records.files import replacing
+from autoseg.records.partial_labels import is_looked_for
 from autoseg.records.plan import Configuration, Decision, Plan
 from autoseg.records.selection import Selection
 from autoseg.text import (
@@ -218,6 +219,8 @@ def scores_table(columns: Row, rows: Sequence[Row], footer: Row = ()) -> Table:
 def write_case_table(evaluation: Evaluation, path: Path) -> None:
     """Write a row per case and label: `case`, `label`, then every field of LabelScores; missing values are empty cells.
 
+    Labels that were not looked for in a case have no row there.
+
     UTF-8, lines end in CR LF, cells with commas or quotes are quoted (RFC 4180), names are no formulas
     (`text.format_cell`). Written atomically.
     """
@@ -227,6 +230,8 @@ def write_case_table(evaluation: Evaluation, path: Path) -> None:
         writer.writerow(("case", "label", *fields))
         for case in evaluation.cases:
             for label, scores in case.labels.items():
+                if not is_looked_for(label, case.annotated):
+                    continue
                 writer.writerow(
                     (format_cell(case.case), format_cell(label), *(getattr(scores, field) for field in fields))
                 )

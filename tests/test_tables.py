@@ -112,7 +112,7 @@ def test_a_comparison_shows_differences_and_their_test():
 
 def make_scores(dice):
     counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
-    return LabelScores(dice=dice, iou=dice, annotated=True, predicted_voxels=2, reference_voxels=2, **counts)
+    return LabelScores(dice=dice, iou=dice, predicted_voxels=2, reference_voxels=2, **counts)
 
 
 def test_an_evaluation_is_shown_by_label_with_its_mean():

@@ -16,7 +16,6 @@ NOT_LOOKED_FOR = LabelScores(
     false_negatives=0,
     predicted_voxels=0,
     reference_voxels=0,
-    annotated=False,
 )
 """Stands for a label that was not looked for: neither a success nor a miss."""
 
@@ -35,4 +34,4 @@ def keep_annotated(scores: CaseScores, annotated: Sequence[str] | None) -> CaseS
     labels = {
         name: of_label if is_looked_for(name, annotated) else NOT_LOOKED_FOR for name, of_label in scores.labels.items()
     }
-    return scores.model_copy(update={"labels": labels})
+    return scores.model_copy(update={"labels": labels, "annotated": tuple(annotated)})

@@ -28,6 +28,7 @@ from autoseg.records.evaluation import (
     LabelSummary,
     MetricSummary,
 )
+from autoseg.records.partial_labels import is_looked_for
 from autoseg.records.selection import Interval
 
 
@@ -67,7 +68,10 @@ def summarize(cases: Sequence[CaseScores], label_names: Sequence[str], missing: 
         surface_tolerance_mm=tolerances.pop() if len(tolerances) == 1 else None,
         labels=labels,
         cases=tuple(cases),
-        counts={name: _count_empty(of_label) for name, of_label in scores.items()},
+        counts={
+            name: _count_empty([case.labels[name] for case in cases if is_looked_for(name, case.annotated)])
+            for name in label_names
+        },
         missing_predictions=tuple(missing),
     )
 
@@ -157,8 +161,7 @@ def _is_missed_or_false_alarm(scores: LabelScores) -> bool:
 
 
 def _count_empty(scores: Sequence[LabelScores]) -> EmptyCounts:
-    counted = [score for score in scores if score.annotated]
-    empty = [(score.reference_voxels == 0, score.predicted_voxels == 0) for score in counted]
+    empty = [(score.reference_voxels == 0, score.predicted_voxels == 0) for score in scores]
     return EmptyCounts(
         both_empty=empty.count((True, True)),
         missed=empty.count((False, True)),

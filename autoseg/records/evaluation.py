@@ -56,9 +56,6 @@ class LabelScores(Record):
     reference_lesions: int | None = None
     matched_lesions: int | None = None
     """Pairs of components with IoU > 0.5."""
-    annotated: bool = Field(default=True, exclude_if=lambda value: value)
-    """Whether the label was looked for in this case. False: nothing is known, no score has a value and all counts are
-    0; the label of this case enters no mean and is neither missed nor a false alarm."""
 
 
 class CaseScores(Record):
@@ -66,6 +63,9 @@ class CaseScores(Record):
 
     case: FileName
     labels: dict[str, LabelScores]
+    annotated: tuple[str, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Labels that were looked for in this case; None: all. The others have no score and counts of 0; they enter no
+    mean, and are neither missed nor false alarms."""
     surface_tolerance_mm: float | None = None
     """Tolerance of the surface Dice; None when surfaces were not measured."""
     largest_distance_mm: float | None = None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autoseg.metrics.summary import mean_of_known
 from autoseg.records.case import Spacing
 from autoseg.records.evaluation import LabelScores
+from autoseg.records.partial_labels import is_looked_for
 from autoseg.selection.verdicts import Means, Verdict, judge_step
 
 ROUND_NUMBERS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
@@ -97,6 +98,8 @@ class CaseComponents:
     """Scores of the labels or regions that share voxels with the union, in the order of the table's columns."""
     spacing: Spacing
     """Lengths in mm whose product is the volume of a voxel."""
+    annotated: tuple[str, ...] | None = None
+    """Labels that were looked for in the case; None: all."""
 
     @property
     def voxel_mm3(self) -> float:
@@ -144,6 +147,9 @@ def remove_below(cases: Sequence[CaseComponents], smallest: Sequence[int]) -> Re
     for case, voxels in zip(cases, smallest, strict=True):
         is_change |= case.table.count_below(voxels) > 0
         for (name, scores), predicted, shared in zip(case.scores.items(), *case.table.below(voxels), strict=True):
+            if not is_looked_for(name, case.annotated):
+                dice[name].append(None)
+                continue
             true_positives = scores.true_positives - int(shared)
             voxels_of_both = scores.predicted_voxels - int(predicted) + scores.reference_voxels
             dice[name].append(2 * true_positives / voxels_of_both if voxels_of_both else None)

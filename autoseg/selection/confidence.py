@@ -105,8 +105,10 @@ def learn_confidence(
         return ConfidenceOutcome(None, None, (reason,))
     with bar("confidence") as progress:
         measured = _measure_all(run, names, folds, thresholds, progress)
-    folds_of_cases = [case.fold for case in measured]
-    learnt = learn_temperatures([case.voxels for case in measured], folds_of_cases, run.plan.encoding)
+    # where some labels were not looked for, nobody knows which voxels are background
+    complete = [case for case in measured if run.files(case.case).annotated is None]
+    folds_of_cases = [case.fold for case in complete]
+    learnt = learn_temperatures([case.voxels for case in complete], folds_of_cases, run.plan.encoding)
     by_case = {case.case: case for case in scores}
     labels = [
         learn_expected_dice(label, [_scored(case, place, label, by_case) for case in measured])

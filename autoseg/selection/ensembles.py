@@ -34,6 +34,7 @@ from autoseg.inference.models.loading import (
     with_precision,
 )
 from autoseg.inference.restoring.restore import LabelIndices, LogitStream, restore_combinations
+from autoseg.metrics.annotated import keep_annotated
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.networks.devices import choose_device
@@ -366,6 +367,7 @@ def _score(run: ValidationRun, case: str, prediction: Path) -> CaseScores:
     reference = read_reference(run.dataset_folder, run.files(case), run.plan.encoding)
     predicted = read_prediction(case, prediction, reference)
     grid = reference.grid
-    return measure_case(
+    scores = measure_case(
         case, predicted.array[0], reference.array[0], run.plan.labels, grid.spacing, voxel_mm3=voxel_mm3(grid)
     )
+    return keep_annotated(scores, run.files(case).annotated)

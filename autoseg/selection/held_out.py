@@ -22,10 +22,12 @@ from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.refinement.patches import cut_patch, patch_box
 from autoseg.inference.refinement.refine import CoarseCase, coarse_case, find_head_surface
 from autoseg.inference.restoring.decisions import Thresholds
+from autoseg.metrics.annotated import keep_annotated
 from autoseg.metrics.case_scores import measure_case
 from autoseg.records.case import Triple
 from autoseg.records.dataset import CaseFiles, LabelEncoding, label_values
 from autoseg.records.evaluation import CaseScores
+from autoseg.records.partial_labels import is_looked_for
 from autoseg.records.selection import PatchSettings
 from autoseg.selection.ensembles import ValidationRun
 from autoseg.training.refinement import UNKNOWN, Patches
@@ -62,16 +64,19 @@ class HeldOutCase:
     """Image and reference in working orientation."""
     mirror_axes: tuple[int, ...]
     """Spatial axes that training mirrored; 0, 1, 2 are z, y, x."""
+    annotated: tuple[str, ...] | None = None
+    """Labels that were looked for; None: all."""
 
     def score(self, encoding: LabelEncoding, tolerance_mm: float) -> CaseScores:
         """Measure the label map as it is now, in the whole image; `tolerance_mm` is that of the surface Dice."""
         if self.volume.labels is None:
             raise ValueError(f"case {self.case} was read without its label map")
         grid = self.volume.grid
-        return measure_case(
+        scores = measure_case(
             self.case, self.coarse.volume, self.volume.labels, label_values(encoding), grid.spacing, tolerance_mm,
             voxel_mm3(grid),
         )  # fmt: skip
+        return keep_annotated(scores, self.annotated)
 
 
 def group_cases(folds: Mapping[str, Sequence[str]]) -> tuple[frozenset[str], ...]:
@@ -123,7 +128,7 @@ def predict_held_out(cases: HeldOutCases) -> Iterator[HeldOutCase]:
 
 
 def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchSettings, max_count: int) -> Patches:
-    """Cut patches along the predicted surface of every label or region.
+    """Cut patches along the predicted surface of every label or region that was looked for.
 
     Args:
         held_out: The case.
@@ -134,6 +139,8 @@ def cut_patches(held_out: HeldOutCase, encoding: LabelEncoding, settings: PatchS
     coarse, size = held_out.coarse, settings.size
     found = []
     for number, head in foreground_heads(encoding):
+        if not is_looked_for(head.part_of or head.name, held_out.annotated):
+            continue
         surface = find_head_surface(coarse.labels, head, size, settings.training_distance)
         if surface is not None:
             found.append((number, head, *surface))
@@ -192,7 +199,7 @@ def _predict_case(
         predictor.open_streams(prepared) as streams,
         coarse_case(streams, image, encoding, (), cases.thresholds) as coarse,
     ):
-        yield HeldOutCase(files.case, coarse, reference, volume, axes)
+        yield HeldOutCase(files.case, coarse, reference, volume, axes, files.annotated)
 
 
 def _cut_target(target: NDArray[np.uint8], centre: Triple, size: Triple) -> NDArray[np.uint8]:

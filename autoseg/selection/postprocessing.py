@@ -27,6 +27,7 @@ from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.reading import Volume
 from autoseg.imaging.formats.volume import measurable_spacing
 from autoseg.inference.files.label_maps import read_prediction
+from autoseg.metrics.annotated import keep_annotated
 from autoseg.metrics.case_scores import measure_case
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import mean_of_known, summarize
@@ -90,6 +91,8 @@ class CaseMaps:
     """Slices that cut the arrays from the whole image."""
     scores: CaseScores
     """Metrics that follow from counts of voxels."""
+    annotated: tuple[str, ...] | None = None
+    """Labels that were looked for; None: all."""
 
     def apply(self, step: PostprocessingStep) -> "CaseMaps":
         """The case after a step, scored again; the same object when nothing changes."""
@@ -98,7 +101,7 @@ class CaseMaps:
         if np.array_equal(before, after):
             return self
         scores = score_case(self.case, after, _unpack(self.reference), label_values(self.encoding))
-        return replace(self, prediction=_pack(after), scores=scores)
+        return replace(self, prediction=_pack(after), scores=keep_annotated(scores, self.annotated))
 
     def tabulate(self, indices: Sequence[int], labels: Sequence[tuple[int, ...]]) -> ComponentTable:
         """Components of the union of some indices, with counts for the labels or regions that share voxels with it."""
@@ -117,10 +120,11 @@ class CaseMaps:
             labels = np.zeros(self.shape, dtype=array.dtype)
             labels[self.box] = array
             whole.append(labels)
-        return measure_case(
+        scores = measure_case(
             self.case, whole[0], whole[1], label_values(self.encoding), self.spacing,
             voxel_mm3=prod(self.volume_spacing),
         )  # fmt: skip
+        return keep_annotated(scores, self.annotated)
 
 
 def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
@@ -134,6 +138,8 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
     prediction = read_prediction(files.files.case, files.prediction, reference)
     predicted, expected = (_encode(volume, encoding) for volume in (prediction, reference))
     box = _surroundings((predicted != 0) | (expected != 0))
+    annotated = files.files.annotated
+    scores = score_case(files.files.case, predicted[box], expected[box], label_values(encoding))
     return CaseMaps(
         case=files.files.case,
         encoding=encoding,
@@ -143,7 +149,8 @@ def load_case_maps(files: CaseMapFiles, encoding: LabelEncoding) -> CaseMaps:
         volume_spacing=measurable_spacing(prediction.grid),
         shape=prediction.grid.shape,
         box=box,
-        scores=score_case(files.files.case, predicted[box], expected[box], label_values(encoding)),
+        scores=keep_annotated(scores, annotated),
+        annotated=annotated,
     )
 
 
@@ -310,7 +317,9 @@ class _Search:
             work = partial(CaseMaps.tabulate, indices=indices, labels=list(sharing.values()))
             self.tables[indices] = list(self._on_each(work, self.cases))
         return [
-            CaseComponents(table, {name: case.scores.labels[name] for name in sharing}, case.volume_spacing)
+            CaseComponents(
+                table, {name: case.scores.labels[name] for name in sharing}, case.volume_spacing, case.annotated
+            )
             for case, table in zip(self.cases, self.tables[indices], strict=True)
         ]
 

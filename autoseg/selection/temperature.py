@@ -24,6 +24,8 @@ MAX_TEMPERATURE = 5.0
 """Largest temperature that is tried; its inverse is the smallest."""
 NO_CHANGE = 1.0
 """Temperature that leaves probabilities as they are."""
+NOT_FITTED = "Temperature: not fitted, two held-out cases in which all labels were looked for are needed."
+"""Reason where there are fewer."""
 SMALLEST = 1e-7
 """Smallest probability in a logarithm: one certain voxel that is wrong must not decide alone."""
 
@@ -62,7 +64,7 @@ def learn_temperatures(cases: Sequence[Voxels], folds: Sequence[str], encoding: 
     """
     unchanged = {head.name: NO_CHANGE for head in encoding.heads}
     if len(cases) < 2:
-        return LearntTemperatures(unchanged, {}, "Temperature: not fitted, two held-out cases are needed.")
+        return LearntTemperatures(unchanged, {}, NOT_FITTED)
     before, after = [], []
     for learnt, tested in leave_out(folds):
         known = fit_temperatures(join_voxels(_where(cases, learnt)), encoding)

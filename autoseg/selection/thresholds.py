@@ -24,6 +24,7 @@ from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.volume import orient_array
 from autoseg.inference.restoring.restore import restore_labels
 from autoseg.inference.sinks.quantized import open_quantized, quantized_file
+from autoseg.metrics.annotated import keep_annotated
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize
 from autoseg.progress import Progress, no_progress
@@ -31,6 +32,7 @@ from autoseg.records.case import PreprocessedCase
 from autoseg.records.dataset import LabelEncoding, indices_after_painting, label_values
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.files import read_record, write_record
+from autoseg.records.partial_labels import is_looked_for
 from autoseg.records.plan import hash_of
 from autoseg.records.selection import Names, ThresholdSweep
 from autoseg.records.workspace import EVALUATION_NAME
@@ -76,15 +78,22 @@ class QuantizedCase:
     reference: blosc2.NDArray
     """Label indices of the whole image, (Z, Y, X) in the plan's order of axes."""
     encoding: LabelEncoding
+    annotated: tuple[str, ...] | None = None
+    """Regions that were looked for; None: all."""
 
     def dice_by_threshold(self) -> NDArray[np.float64]:
-        """Dice (thresholds, regions) from counts of each region's own probabilities; NaN where both are empty."""
+        """Dice (thresholds, regions) from counts of each region's own probabilities.
+
+        It is NaN where both are empty, and for regions that were not looked for.
+        """
         quantized, record = open_quantized(self.quantized)
         reference = self.reference[:]
         counted = reference != len(self.encoding.values)  # without ignored voxels, if there are any
         box = crop_slices(record)
         dice = np.full((len(THRESHOLDS), len(self.encoding.heads)), np.nan)
         for region, head in enumerate(self.encoding.heads):
+            if not is_looked_for(head.name, self.annotated):
+                continue
             is_region = np.isin(reference, head.indices)
             own, inside = quantized[region][counted[box]], is_region[box][counted[box]]
             right, wrong = (np.bincount(own[mask], minlength=len(THRESHOLDS) + 1) for mask in (inside, ~inside))
@@ -106,7 +115,9 @@ class QuantizedCase:
 
     def score(self, thresholds: Mapping[str, float]) -> CaseScores:
         """Scores of the label map that these thresholds give."""
-        return score_case(self.name, self.decide(thresholds)[0], self.reference[:], label_values(self.encoding))
+        labels = self.decide(thresholds)[0]
+        scores = score_case(self.name, labels, self.reference[:], label_values(self.encoding))
+        return keep_annotated(scores, self.annotated)
 
 
 def tune_thresholds(
@@ -197,11 +208,12 @@ def _write_quantized(run: ValidationRun, predict: PredictCase, item: tuple[str, 
 
 
 def _open_case(run: ValidationRun, fold: str, case: str, quantized: Path) -> QuantizedCase:
-    label_map = read_reference(run.dataset_folder, run.files(case), run.plan.encoding)
+    files = run.files(case)
+    label_map = read_reference(run.dataset_folder, files, run.plan.encoding)
     indices = encode_label_map(label_map.array[0], run.plan.encoding)
     working = orient_array(indices, choose_orientation(label_map.grid, run.plan.orientation))
     reference = np.ascontiguousarray(working.transpose(run.plan.transpose), dtype=np.int16)
-    return QuantizedCase(case, fold, quantized, blosc2.asarray(reference), run.plan.encoding)
+    return QuantizedCase(case, fold, quantized, blosc2.asarray(reference), run.plan.encoding, files.annotated)
 
 
 def _sweep(run: ValidationRun, cases: Sequence[QuantizedCase], begun: ThresholdSweep) -> ThresholdSweep:

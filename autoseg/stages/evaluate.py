@@ -23,6 +23,7 @@ from autoseg.imaging.arrays.soft_masks import (
 )
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
+from autoseg.imaging.datasets.labels.annotated_labels import name_annotated
 from autoseg.imaging.datasets.labels.label_parts import read_named_reference
 from autoseg.imaging.datasets.labels.label_reading import (
     MIXED_SCALES,
@@ -40,6 +41,7 @@ from autoseg.inference.files.label_maps import (
     read_on_one_grid,
     read_prediction,
 )
+from autoseg.metrics.annotated import keep_annotated
 from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM, measure_case
 from autoseg.metrics.summary import summarize
 from autoseg.processes import WorkerDeath
@@ -113,6 +115,7 @@ def evaluate_predictions(
                 f"{references}: labels are in masks and segments by name; give the model with its labels (-m)"
             )
         given, reading = _labels_in(references, [Path(files.label) for files in expected.values()], reading, workers)
+    expected |= {files.case: files for files in name_annotated(expected.values(), given, references)}
     pairs = [(case, predicted[case], expected[case]) for case in matched]
     score = partial(_score_files, given, reading, tolerance_mm)
     scoring = map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress)
@@ -233,6 +236,7 @@ def _score_files(
     if is_sheared(grid):
         faults = (*faults, Fault(severity="warning", case=case, file=str(reference), what=SHEAR_NOTE))
     scores = measure_case(case, predicted, expected, labels, grid.spacing, tolerance_mm, voxel_mm3(grid))
+    scores = keep_annotated(scores, reference_files.annotated)
     return _CaseOutcome(case, scores, faults, volumes[0].notes, volumes[1].notes)
 
 

@@ -10,7 +10,7 @@ from autoseg.records.evaluation import CaseScores, LabelScores
 def make_case(case, dice, voxels=(100, 100), label="liver"):
     counts = {"true_positives": 0, "false_positives": 0, "false_negatives": 0}
     sizes = {"predicted_voxels": voxels[0], "reference_voxels": voxels[1]}
-    return CaseScores(case=case, labels={label: LabelScores(dice=dice, iou=dice, annotated=True, **counts, **sizes)})
+    return CaseScores(case=case, labels={label: LabelScores(dice=dice, iou=dice, **counts, **sizes)})
 
 
 def logit(values):

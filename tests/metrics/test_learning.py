@@ -10,10 +10,7 @@ from autoseg.records.evaluation import CaseScores, LabelScores
 def make_evaluation(**dice):
     """Two cases; each label has the same Dice in both."""
     counts = ("true_positives", "false_positives", "false_negatives", "predicted_voxels", "reference_voxels")
-    labels = {
-        name: LabelScores(dice=value, iou=value, annotated=True, **dict.fromkeys(counts, 1))
-        for name, value in dice.items()
-    }
+    labels = {name: LabelScores(dice=value, iou=value, **dict.fromkeys(counts, 1)) for name, value in dice.items()}
     return summarize([CaseScores(case=case, labels=labels) for case in "ab"], list(dice))
 
 

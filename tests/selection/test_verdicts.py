@@ -24,7 +24,7 @@ def dice_of(case, **dice):
     )
     return CaseScores(
         case=case,
-        labels={name: LabelScores(dice=value, iou=value, annotated=True, **counts) for name, value in dice.items()},
+        labels={name: LabelScores(dice=value, iou=value, **counts) for name, value in dice.items()},
     )
 
 

@@ -22,7 +22,7 @@ def make_evaluation(*dices):
     counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
     counts |= {"predicted_voxels": 2, "reference_voxels": 2}
     cases = [
-        CaseScores(case=str(index), labels={"liver": LabelScores(dice=dice, iou=dice, annotated=True, **counts)})
+        CaseScores(case=str(index), labels={"liver": LabelScores(dice=dice, iou=dice, **counts)})
         for index, dice in enumerate(dices)
     ]
     return summarize(cases, ["liver"])

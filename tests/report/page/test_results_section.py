@@ -12,7 +12,7 @@ from autoseg.report.page.validation import read_pooled_folds
 
 def make_scores(dice, **metrics):
     counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives"), 1)
-    return LabelScores(dice=dice, iou=dice, annotated=True, predicted_voxels=2, reference_voxels=2, **counts, **metrics)
+    return LabelScores(dice=dice, iou=dice, predicted_voxels=2, reference_voxels=2, **counts, **metrics)
 
 
 def make_evaluation(**metrics):
