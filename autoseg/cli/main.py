@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "export a trained model: one file without pickles, ONNX networks, or nnU-Net's format",
     "cluster": "print a job for SLURM or Kubernetes that trains or predicts on many machines",
     "serve": "answer requests for label maps over HTTP, with a page for the browser",
+    "merge": "write one list of several datasets, with the labels that were looked for in each case",
     "learn": "learn from unlabelled images, and keep what was learnt if cross-validation gets better",
     "suggest": "say which unlabelled images to label next",
     "report": "write one HTML page about a workspace",

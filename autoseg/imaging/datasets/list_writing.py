@@ -4,6 +4,7 @@ Tested in tests/imaging/datasets/test_list_writing.py.
 """
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from autoseg.errors import UsageError
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset
 from autoseg.imaging.datasets.lists.list_columns import is_channel_column, mask_label
 from autoseg.records.dataset import CaseFiles
-from autoseg.records.files import real_path, relative_path, replacing
+from autoseg.records.files import real_path, relative_path, replacing, write_text
 from autoseg.text import format_cell
 
 
@@ -58,6 +59,30 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
             texts = [files.case, *images, *references, *[files.group] * has_groups, *[fold] * has_folds]
             texts += ["; ".join(files.annotated or ())] * has_annotated
             writer.writerow(map(format_cell, texts))
+
+
+def write_datalist(found: FoundDataset, path: Path) -> None:
+    """Write a datalist of MONAI: name, labels and channels, and under `training` an object for each case.
+
+    Args:
+        found: The dataset, with its images in the order of the channels.
+        path: File that ends in .json.
+    """
+    columns = image_columns(found)
+    about: dict[str, object] = {"name": found.name, "labels": found.labels, "channel_names": found.channel_names}
+    if found.regions_class_order is not None:
+        about["regions_class_order"] = found.regions_class_order
+    entries = []
+    for files in found.cases:
+        images = [_listed_path(found, image, path) for image in files.images]
+        entry: dict[str, object] = {"case": files.case}
+        entry |= dict(zip(columns, images, strict=True)) if len(images) == len(columns) else {"image": images}
+        entry["label"] = _listed_path(found, files.label, path)
+        entry |= {"group": files.group} if files.group else {}
+        entry |= {"fold": files.fold} if files.fold is not None else {}
+        entry |= {"annotated": files.annotated} if files.annotated is not None else {}
+        entries.append(entry)
+    write_text(json.dumps({**about, "training": entries}, indent=2) + "\n", path)
 
 
 def image_columns(found: FoundDataset) -> list[str]:
