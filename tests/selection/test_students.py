@@ -74,6 +74,17 @@ def test_a_student_that_lacks_folds_is_left_out_without_a_verdict(tmp_path):
     assert "its teacher 3d_fullres has no validated fold" in reason
 
 
+def test_only_folds_of_both_are_compared(tmp_path):
+    singles = {
+        TEACHER: [make_fold(tmp_path, "1", (80, 50))],
+        STUDENT: [make_fold(tmp_path, fold, right) for fold, right in (("0", (1, 1)), ("1", (90, 60)))],
+    }
+    judge_students(Workspace(tmp_path), PLAN, singles)
+    record = read_record(StudentRecord, Workspace(tmp_path).student_record(STUDENT))
+    assert (record.folds, record.num_labelled) == (("1",), 2)
+    assert record.student_dice == pytest.approx((dice(90) + dice(60)) / 2)
+
+
 def test_without_students_nothing_is_said(tmp_path):
     singles = {TEACHER: [make_fold(tmp_path, "0", (80, 50))]}
     assert judge_students(Workspace(tmp_path), PLAN, singles) == (singles, [])
