@@ -26,12 +26,15 @@ from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Decision, Plan
+from planners.cascades import plan_cascade, plan_interactive
 from planners.configuration import ConfigurationPlanner
 from planners.context import PlanningContext
 from planners.preset import Preset
 from planners.rules import Decided, as_decision
 from planners.rules.configurations import (
+    CORRECTED,
     FLAT_PLANNER_REASON,
+    INTERACTIVE,
     SINGLE_SLICE_REASON,
     SPACING_REASONS,
     THICK_SLICE,
@@ -43,7 +46,6 @@ from planners.rules.configurations import (
 from planners.rules.memory import check_adopted_memory
 from planners.rules.normalization import adopt_normalization, choose_masks, choose_normalization
 from planners.rules.sampling import choose_case_sampling
-from planners.rules.schedule import choose_schedule
 from planners.rules.sides import choose_side_pairs
 from planners.rules.spacing import (
     COVERED_FRACTION,
@@ -98,9 +100,12 @@ def compose(
     has_low_resolution = any(planner.name == "3d_lowres" for planner in possible)
     configurations, own_decisions = _plan_each(chosen, has_low_resolution=has_low_resolution)
     if CASCADE in names.value:
-        configurations[CASCADE] = _plan_cascade(context, configurations["3d_fullres"])
+        configurations[CASCADE] = plan_cascade(context, configurations["3d_fullres"])
     if {"2d", THICK_SLICE} <= configurations.keys():
         configurations[THICK_SLICE] = configurations[THICK_SLICE].model_copy(update={"preprocessed_as": "2d"})
+    if INTERACTIVE in names.value:
+        configurations[INTERACTIVE], added = plan_interactive(context, configurations)
+        own_decisions += added
     return Plan(
         dataset_name=fingerprint.dataset_name,
         planner=name or preset.name,
@@ -286,8 +291,10 @@ def _plan_at(context: PlanningContext, low: LowResolution) -> ConfigurationPlann
 def list_names(planners: Sequence[ConfigurationPlanner], budget: Budget) -> list[str]:
     """Names of all configurations that make sense, the cascade included, in the order of a plan."""
     names = [planner.name for planner in planners]
-    has_cascade = "3d_lowres" in names and (budget.like is None or CASCADE in budget.like.configurations)
-    return [*names, CASCADE] if has_cascade and choose_cascade(budget).value else names
+    adopted = {CASCADE, INTERACTIVE} if budget.like is None else budget.like.configurations.keys()
+    if "3d_lowres" in names and CASCADE in adopted and choose_cascade(budget).value:
+        names.append(CASCADE)
+    return [*names, INTERACTIVE] if INTERACTIVE in adopted and {*names}.intersection(CORRECTED) else names
 
 
 def _adopt_configurations(context: PlanningContext, model: AdoptedModel) -> list[ConfigurationPlanner]:
@@ -295,7 +302,7 @@ def _adopt_configurations(context: PlanningContext, model: AdoptedModel) -> list
     planners = [
         _adopt_configuration(context, name, configuration, model.model)
         for name, configuration in model.configurations.items()
-        if name != CASCADE and (len(configuration.spacing) == 2 or min(context.median_shape) > 1)
+        if name not in {CASCADE, INTERACTIVE} and (len(configuration.spacing) == 2 or min(context.median_shape) > 1)
     ]
     if not planners:
         raise PlanningError(
@@ -375,20 +382,3 @@ def _plan_each(
             decisions += added
     raise_largest(refusals)
     return configurations, decisions
-
-
-def _plan_cascade(context: PlanningContext, full: Configuration) -> Configuration:
-    """3d_fullres with the low resolution's label map as further input channels, one per foreground label."""
-    num_labels = len(context.fingerprint.encoding.values) - 1
-    network = full.network.model_copy(update={"input_channels": full.network.input_channels + num_labels})
-    schedule = choose_schedule(full.training, context.budget, network, full.patch_size, full.batch_size)
-    estimates = context.estimate_costs(network, full.patch_size, full.batch_size, schedule.value.optimizer)
-    return full.model_copy(
-        update={
-            "network": network,
-            "training": schedule.value,
-            "estimates": estimates,
-            "preprocessed_as": "3d_fullres",
-            "previous_configuration": "3d_lowres",
-        }
-    )

@@ -17,6 +17,7 @@ from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint, EpochHistory
+from autoseg.records.clicks import ClickSettings
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding, LabelValues
 from autoseg.records.external import CostPoint, NetworkCosts
 from autoseg.records.files import write_record
@@ -121,6 +122,24 @@ def make_cascade_plan(low_spacing, spacing, **changes) -> Plan:
         }
     )
     return Plan.model_validate(plan.model_copy(update={"configurations": {**plan.configurations, CASCADE: cascade}}))
+
+
+def make_interactive_plan(spacing, reach_mm=4.0, **changes) -> Plan:
+    """A configuration named 3d_fullres (2d where the spacing is a pair), and `interactive`, which corrects it."""
+    name = "3d_fullres" if len(spacing) == 3 else "2d"
+    plan = make_plan({name: spacing}, **changes)
+    corrected, values = plan.configurations[name], len(plan.encoding.values)
+    inputs = corrected.network.input_channels + 2 * values - 1
+    interactive = corrected.model_copy(
+        update={
+            "network": corrected.network.model_copy(update={"input_channels": inputs}),
+            "previous_configuration": name,
+            "previous_labels": "label_map",
+            "clicks": ClickSettings(reach_mm=reach_mm),
+        }
+    )
+    both = {**plan.configurations, "interactive": interactive}
+    return Plan.model_validate(plan.model_copy(update={"configurations": both}))
 
 
 def make_dataset(cases, plan: Plan | None = None, **changes) -> DatasetDescription:

@@ -235,7 +235,12 @@ def _add_planner_arguments(parser: argparse.ArgumentParser) -> None:
         help="which installed planner decides (default: auto, or that of --like); an unknown name lists all of them",
     )
     group.add_argument(
-        "-c", "--configurations", nargs="+", default=(), metavar="NAME", help="2d 2.5d 3d_fullres 3d_lowres ..."
+        "-c",
+        "--configurations",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="2d 2.5d 3d_fullres 3d_lowres interactive ...",
     )
     group.add_argument(
         "--target",

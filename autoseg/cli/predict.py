@@ -48,11 +48,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accept-other-plan", action="store_true",
         help="use weights that were trained for another plan, with a warning (default: they are refused)",
     )  # fmt: skip
+    _add_correction(parser.add_argument_group("correction by clicks"))
     _add_quality(parser.add_argument_group("quality and speed"))
     _add_outputs(parser.add_argument_group("what else to write"))
     _add_dicom(parser.add_argument_group("DICOM images"))
     _add_work(parser.add_argument_group("work"))
     add_shared(parser)
+
+
+def _add_correction(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--clicks", type=Path, default=None, metavar="FILE",
+        help="correct the label maps of the cases that this JSON file names, near its clicks; needs a trained "
+        "configuration `interactive` (docs/correction.md)",
+    )  # fmt: skip
+    group.add_argument(
+        "--first-labels", type=Path, default=None, metavar="FOLDER",
+        help="label maps that --clicks corrects (default: they are predicted first)",
+    )  # fmt: skip
 
 
 def _add_quality(group: argparse._ArgumentGroup) -> None:
@@ -146,8 +159,10 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.locks import warn_of_writers
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
+    from autoseg.stages.correct import CorrectionOptions, correct_files
     from autoseg.stages.predict import SPEEDS, Predictor, RunOptions, predict_files
 
+    _refuse_idle_labels(arguments)
     limit, speed = arguments.max_memory, SPEEDS[arguments.speed]
     if limit is None:
         keep_freed_memory()  # faster, but freed memory still counts as used
@@ -189,12 +204,24 @@ def run(arguments: argparse.Namespace) -> int:
         series=arguments.series,
         resample_gaps=arguments.resample_gaps,
     )
-    with progress_bar("predicting") as progress:
-        failures = predict_files(predictor, images, output, choices, run_options, progress)
+    if arguments.clicks is None:
+        with progress_bar("predicting") as progress:
+            failures = predict_files(predictor, images, output, choices, run_options, progress)
+    else:
+        correction = CorrectionOptions(clicks=arguments.clicks, first_labels=arguments.first_labels, outputs=choices)
+        with progress_bar("correcting") as progress:
+            failures = correct_files(predictor, images, output, correction, run_options, progress)
     for failure in failures:
         print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {arguments.output}")
     return SOME_FAILED if failures else DONE
+
+
+def _refuse_idle_labels(arguments: argparse.Namespace) -> None:
+    from autoseg.errors import UsageError
+
+    if arguments.first_labels is not None and arguments.clicks is None:
+        raise UsageError("--first-labels names label maps that clicks correct: add --clicks FILE.json, or leave it out")
 
 
 def _refuse_idle_options(choices: OutputChoices) -> None:

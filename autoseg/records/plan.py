@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from autoseg.records.budget import Budget, NeighborSlices
 from autoseg.records.case import Triple
+from autoseg.records.clicks import ClickSettings
 from autoseg.records.dataset import LabelEncoding, LabelValues, OrientationName, foreground_names
 from autoseg.records.files import FieldFault, Record, refuse_faults
 from autoseg.records.names import FileEnding, FileName
@@ -60,6 +61,9 @@ class Configuration(Record):
     neighbor_slices: NeighborSlices = Field(default=0, exclude_if=lambda value: value == 0)
     """Slices before a slice, and as many after it, whose channels a 2D network gets too, in the order of the slices;
     beyond the image its first or last slice again."""
+    clicks: ClickSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Clicks that correct the previous configuration's label map: one channel for each label, background included,
+    between those of the image and of that label map; None: no clicks."""
     channel_presence: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether images may lack channels, which are 0 then. The last inputs of the network are one constant plane per
     channel: 1 where the image has it, 0 where it lacks it."""
@@ -217,13 +221,15 @@ class Plan(Record):
 def _find_channel_faults(configuration: Configuration, plan: Plan) -> Iterator[FieldFault]:
     network, channels = configuration.network, len(plan.channel_names)
     labels = len(plan.encoding.values) - 1 if configuration.previous_configuration is not None else 0
+    clicks = 0 if configuration.clicks is None else len(plan.encoding.values)
     slices = count_slices(configuration)
     planes = count_presence_planes(configuration)
-    if network.input_channels != slices * channels + labels + planes:
+    if network.input_channels != slices * channels + clicks + labels + planes:
         repeated = f" of {slices} slices" if slices > 1 else ""
-        appended = f" and {labels} foreground labels of the previous configuration" if labels else ""
+        appended = f", {clicks} for clicks" if clicks else ""
+        appended += f" and {labels} foreground labels of the previous configuration" if labels else ""
         appended += f" and {planes} planes for `channel_presence`" if planes else ""
-        total = slices * channels + labels + planes
+        total = slices * channels + clicks + labels + planes
         expected = f"expected {total}: {channels} in `channel_names`{repeated}{appended}"
         yield ("network", "input_channels"), f"{network.input_channels}, {expected}"
     heads = len(plan.encoding.heads)
@@ -256,6 +262,8 @@ def _find_side_faults(configuration: Configuration, plan: Plan) -> Iterator[Fiel
 def _find_reference_faults(name: str, configuration: Configuration, plan: Plan) -> Iterator[FieldFault]:
     others = [other for other in plan.configurations if other != name]
     previous = configuration.previous_configuration
+    if previous is None and configuration.clicks is not None:
+        yield ("previous_configuration",), f"null, expected whose label maps clicks correct: {_list(others)}"
     if previous is not None and previous not in others:
         yield ("previous_configuration",), f"'{previous}', expected another configuration: {_list(others)}"
     elif name in (stages := _previous_stages(name, plan)):

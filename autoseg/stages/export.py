@@ -5,7 +5,7 @@ workspace --choose recipe--> networks --copy without names and paths--> plan, we
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from autoseg import DISTRIBUTION
-from autoseg.errors import PredictionError
+from autoseg.errors import InteropError, PredictionError
+from autoseg.inference.models.correction import find_correcting, load_correcting
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
     choose_recipe,
@@ -88,6 +89,8 @@ class ModelToExport:
     """Manifest of a model that was exported before; None: a workspace."""
     label_dice: dict[str, float | None]
     """Cross-validated Dice of this selection by label; empty: not known."""
+    correcting: LoadedConfiguration | None = None
+    """Networks that correct label maps by clicks; None: none are exported."""
 
     @property
     def license(self) -> str:
@@ -102,7 +105,7 @@ class ModelToExport:
 
     def stages(self) -> Iterator[LoadedConfiguration]:
         """Every configuration, each followed by the cascade steps before it."""
-        for member in self.members:
+        for member in self.members if self.correcting is None else (*self.members, self.correcting):
             stage: LoadedConfiguration | None = member
             while stage is not None:
                 yield stage
@@ -180,7 +183,29 @@ def choose_model(workspace: Workspace, options: ExportOptions) -> ModelToExport:
         plan_hash=hash_plan(plan) if earlier is None else earlier.plan_hash,
         earlier=earlier,
         label_dice=_read_label_dice(workspace, earlier) if selection == stated else {},
+        correcting=_load_correcting(workspace, plan, options),
     )
+
+
+def _load_correcting(workspace: Workspace, plan: Plan, options: ExportOptions) -> LoadedConfiguration | None:
+    """Networks that correct by clicks, where no configurations were named, or these among others."""
+    if options.configurations and find_correcting(plan) not in options.configurations:
+        return None
+    return load_correcting(workspace, plan, options.folds or None, options.checkpoint, torch.device("cpu"))
+
+
+def without_correcting(chosen: ModelToExport, form: str) -> ModelToExport:
+    """The same model in a format that has no clicks.
+
+    Raises:
+        InteropError: If the networks that correct by clicks were named.
+    """
+    if find_correcting(chosen.plan) in chosen.options.configurations:
+        raise InteropError(
+            f"{chosen.plan.dataset_name}: {find_correcting(chosen.plan)} takes clicks as input, which {form} models do "
+            f"not have. Leave -c {find_correcting(chosen.plan)} out, or export without --format."
+        )
+    return replace(chosen, correcting=None)
 
 
 def write_manifest(chosen: ModelToExport, folder: Path, form: Literal["autoseg", "onnx", "nnunet"]) -> Manifest:
@@ -231,7 +256,8 @@ def _list_pretrained(chosen: ModelToExport) -> Iterator[PretrainedEncoder]:
 
 
 def _choose_recipe(workspace: Workspace, plan: Plan, options: ExportOptions) -> Selection:
-    requested = options.configurations or (None,)
+    named = tuple(name for name in options.configurations if name != find_correcting(plan))
+    requested = named or (None,)
     recipes = [choose_recipe(workspace, plan, name, options.folds, options.checkpoint) for name in requested]
     names = dict.fromkeys(name for recipe in recipes for name in recipe.configurations)
     return recipes[0].model_copy(update={"configurations": tuple(names)})

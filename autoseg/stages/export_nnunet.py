@@ -25,7 +25,7 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record, write_text
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import Manifest
-from autoseg.stages.export import FINAL, ExportOptions, ModelToExport, choose_model, write_manifest
+from autoseg.stages.export import FINAL, ExportOptions, ModelToExport, choose_model, without_correcting, write_manifest
 
 logger = logging.getLogger("autoseg.export")
 
@@ -61,7 +61,7 @@ def export_nnunet(
     options = options or ExportOptions()
     refuse_output(output, model, overwrite=options.overwrite)
     with open_model(model) as workspace:
-        chosen = choose_model(workspace, options)
+        chosen = without_correcting(choose_model(workspace, options), "nnU-Net's")
         stages = {stage.name: stage for stage in chosen.stages()}
         refuse_inexpressible(chosen.plan, stages)
         notes = [*describe_differences(chosen.plan, chosen.selection, stages)]

@@ -21,7 +21,7 @@ from autoseg.records.files import write_record
 from autoseg.records.manifest import Manifest
 from autoseg.records.onnx_network import OnnxNetwork, ParityCheck, SwappedOutputs, TensorFacts, WindowConstants
 from autoseg.records.plan import Configuration, Plan
-from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, write_manifest
+from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, without_correcting, write_manifest
 
 OVERLAP: Final = 0.5
 """Default overlap fraction of `Predictor`."""
@@ -60,7 +60,7 @@ def export_onnx(
     check_packages()
     refuse_output(output, model, overwrite=options.overwrite)
     with open_model(model) as workspace:
-        chosen = choose_model(workspace, options)
+        chosen = without_correcting(choose_model(workspace, options), "ONNX")
         _refuse_objects(chosen.plan)
         networks = _list_networks(chosen)
         with staged_output(output) as folder:

@@ -56,6 +56,11 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     if budget.overrides.spacing is not None:
         _check_asked_spacing(fingerprint, budget.overrides.spacing)
     check_asked_pairs(fingerprint, budget.overrides.side_pairs)
+    if target != "labels" and "interactive" in budget.configurations:
+        raise PlanningError(
+            f"-c interactive corrects label maps by clicks, which --target {target.replace('_', '-')} has no use for; "
+            "leave one of them out."
+        )
     if target == "mask_rcnn":
         refuse_impossible(fingerprint)
     like, budget = budget.like, without_detection(budget, target)

@@ -27,22 +27,23 @@ from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
 from autoseg.inference.files.run_provenance import keep_provenance
+from autoseg.inference.models.correction import load_correcting
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
     choose_recipe,
-    find_weights_of_other_plans,
     load_coarse_configuration,
     load_with_previous,
     refuse_other_plans,
     with_first_folds,
     with_precision,
 )
-from autoseg.inference.models.mirroring import describe_mirroring, find_swapped_sides, with_mirror_axes
+from autoseg.inference.models.mirroring import choose_mirroring
 from autoseg.inference.models.nested_levels import keep_nested_levels
-from autoseg.inference.models.recipe_sentence import describe_recipe
+from autoseg.inference.models.recipe_sentence import describe_recipe, name_weights_of_other_plans
 from autoseg.inference.predictor.adaptation import choose_adapting
 from autoseg.inference.predictor.case_predictor import CasePredictor
-from autoseg.inference.predictor.images import Image, as_volume
+from autoseg.inference.predictor.correction import correct_volume
+from autoseg.inference.predictor.images import Image, LabelMap, as_label_map, as_volume
 from autoseg.inference.predictor.instance_maps import complete_choices, refuse_voxel_options
 from autoseg.inference.predictor.missing_channels import may_lack_channels
 from autoseg.inference.predictor.region_of_interest import CoarsePass
@@ -55,6 +56,7 @@ from autoseg.postprocessing import check_labels_are_known
 from autoseg.progress import Progress, no_progress
 from autoseg.provenance import describe_provenance
 from autoseg.records.case import Affine, Spacing
+from autoseg.records.clicks import Click
 from autoseg.records.contrast import Adaptation
 from autoseg.records.files import read_record
 from autoseg.records.part import WHOLE_RUN, Part
@@ -175,9 +177,11 @@ class Predictor:
             logger.warning("warning: %s", fault)
         with open_model(Path(model)) as workspace:
             self.case_predictor = load_case_predictor(workspace, options, device)
+            coarse = self.case_predictor.coarse_pass
+            coarser = None if coarse is None else coarse.coarser
             self.provenance = describe_provenance(workspace, device=str(device)).model_copy(
                 update={
-                    "weights_of_other_plans": _name_weights_of_other_plans(self.case_predictor),
+                    "weights_of_other_plans": name_weights_of_other_plans(self.case_predictor.members, coarser),
                     "decision": self.case_predictor.decision,
                 }
             )
@@ -226,6 +230,33 @@ class Predictor:
         prepared = self.case_predictor.prepare(volume, overwrite=is_own, read_seconds=time.perf_counter() - start)
         return self.case_predictor.predict(prepared, choices)
 
+    def correct(
+        self,
+        image: Image,
+        labels: LabelMap,
+        clicks: Sequence[Click],
+        *,
+        spacing: Spacing | None = None,
+        affine: Affine | None = None,
+    ) -> Prediction:
+        """Correct the label map of an image by clicks, near these; needs a trained configuration `interactive`.
+
+        Args:
+            image: Files, an image object or an array, as for `predict`.
+            labels: The label map to correct: label values (Z, Y, X), a file, or an image object. It is not changed.
+            clicks: Voxels and the labels that they should have; see `records.clicks.Click`. All clicks about a label
+                map may be given each time, or only those about the answer before.
+            spacing: Spacing of an array in mm, (z, y, x).
+            affine: Affine of an array.
+
+        Raises:
+            PredictionError: If the model has no such networks, a click is outside the image or its label unknown, or
+                image or label map do not fit.
+            ImageFileError: If a file cannot be read.
+        """
+        volume = as_volume(image, spacing, affine)
+        return correct_volume(self.case_predictor, volume, as_label_map(labels), clicks)
+
     def describe(self) -> Provenance:
         """The provenance of its predictions, with the hash of its weights, which takes a moment."""
         return self.provenance.model_copy(update={"weights_hash": self.case_predictor.weights_hash})
@@ -254,7 +285,7 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
     if options.nested_levels is not None:
         keep_nested_levels(members, options.nested_levels)
     if options.mirroring:
-        members = _with_mirroring(members, plan, options)
+        members = choose_mirroring(members, plan, options.mirror_axes)
     coarse_pass, coarser = None, None
     if options.region_of_interest:
         coarser = load_coarse_configuration(workspace, plan, members, checkpoint, device)
@@ -268,14 +299,16 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         logger.info("thresholds of regions in %s are not used: --decision expected-dice", workspace.selection)
     if not options.accept_other_plan:
         refuse_other_plans(workspace, members if coarser is None else (*members, coarser))
+    correcting = load_correcting(workspace, plan, options.folds, checkpoint, device)
+
+    def finish(member: LoadedConfiguration) -> LoadedConfiguration:
+        first = with_first_folds(member, options.max_folds)
+        return with_precision(first, options.precision, device, plan.encoding, options.threads)
+
     return CasePredictor(
         plan=plan,
-        members=tuple(
-            with_precision(
-                with_first_folds(member, options.max_folds), options.precision, device, plan.encoding, options.threads
-            )
-            for member in members
-        ),
+        members=tuple(map(finish, members)),
+        correcting=None if correcting is None else finish(correcting),
         windows=WindowSettings(overlap=options.overlap, mirroring=options.mirroring),
         thresholds=recipe.region_thresholds if decision == "argmax" else {},
         decision=decision,
@@ -295,33 +328,6 @@ def _with_weights(members: Sequence[LoadedConfiguration], weights: Sequence[floa
     if not weights:
         return tuple(members)
     return tuple(replace(member, weight=weight) for member, weight in zip(members, weights, strict=True))
-
-
-def _name_weights_of_other_plans(predictor: CasePredictor) -> tuple[str, ...]:
-    """Name the networks that predict all the same, also in a warning."""
-    coarser = None if predictor.coarse_pass is None else predictor.coarse_pass.coarser
-    members = predictor.members if coarser is None else (*predictor.members, coarser)
-    names = tuple(f"{name}, fold {fold}" for name, fold in find_weights_of_other_plans(members))
-    if names:
-        logger.warning(
-            "warning: trained for another plan (spacing, normalisation, labels or network differ), but used with this "
-            "one: %s; label maps may be wrong", "; ".join(names),
-        )  # fmt: skip
-    return names
-
-
-def _with_mirroring(
-    members: tuple[LoadedConfiguration, ...], plan: Plan, options: PredictionOptions
-) -> tuple[LoadedConfiguration, ...]:
-    """Networks mirrored along the axes that were asked for; says where mirroring does nothing, or swaps sides."""
-    if options.mirror_axes is None:
-        if sentence := describe_mirroring(members):
-            logger.info("%s", sentence)
-        return members
-    members = with_mirror_axes(members, options.mirror_axes)
-    if sided := find_swapped_sides(members, plan):
-        logger.warning("--mirror-axes swaps left and right, but labels have a side: %s", ", ".join(sided))
-    return members
 
 
 def predict_files(

@@ -18,6 +18,7 @@ from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
+from autoseg.inference.models.correction import find_correcting
 from autoseg.inference.models.loading import TIE_ORDER, cascade_steps, order_configurations
 from autoseg.inference.predictor.instance_maps import finds_instances, refuse_voxel_options
 from autoseg.locks import lock
@@ -149,7 +150,7 @@ def _select(
     )
     options = _suit(plan, options)
     sweep_temporaries(workspace.root, recursive=True)
-    trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace))
+    trained, outdated = _leave_out_outdated(workspace, plan, _trained_configurations(workspace, plan))
     names = foreground_names(plan.encoding)
     singles, reasons = read_validated_folds(workspace, trained, names)
     singles, judged = judge_students(workspace, plan, singles)
@@ -314,10 +315,10 @@ def _interval(evaluation: Evaluation) -> Interval | None:
     return bootstrap_interval(dice_table(evaluation.cases, list(evaluation.labels)))
 
 
-def _trained_configurations(workspace: Workspace) -> dict[str, tuple[str, ...]]:
-    """Trained folds by configuration, in tie order."""
-    names = sorted(path.name for path in (workspace.root / "models").glob("*") if path.is_dir())
-    ordered = order_configurations(names, TIE_ORDER)
+def _trained_configurations(workspace: Workspace, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Trained folds by configuration, in tie order, but that which only corrects by clicks."""
+    names = {path.name for path in (workspace.root / "models").glob("*") if path.is_dir()} - {find_correcting(plan)}
+    ordered = order_configurations(sorted(names), TIE_ORDER)
     trained = {name: folds for name in ordered if (folds := workspace.trained_folds(name))}
     if not trained:
         raise UsageError(f"{workspace.root}: no fold is fully trained; run autoseg-train first")

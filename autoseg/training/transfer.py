@@ -92,12 +92,12 @@ class _Model:
         return [f"{name} ({count + 1})" if count else name for name, count in zip(names, earlier, strict=True)]
 
     def further_inputs(self) -> list[str]:
-        """What follows the image's channels: labels of the previous configuration, planes that say what is present."""
+        """What follows the image's channels: clicks, labels of the previous configuration, planes of presence."""
         planes = [f"presence of {name}" for name in self.channels()] if self.configuration.channel_presence else []
         return [*self._label_channels(), *planes]
 
     def _label_channels(self) -> list[str]:
-        """Labels of the previous configuration; a value without a name is named so."""
+        """Clicks, and labels of the previous configuration; a value without a name is named so."""
         if self.configuration.previous_configuration is None:
             return []
         names = {
@@ -106,8 +106,10 @@ class _Model:
             if isinstance(value, int) or len(value) == 1
         }
         parts = {head.painted_index: head.name.casefold() for head in self.plan.encoding.heads if head.part_of}
-        values = enumerate(self.plan.encoding.values[1:], start=1)
-        return [parts.get(index) or names.get(value, f"value {value}") for index, value in values]
+        values = enumerate(self.plan.encoding.values)
+        found = [parts.get(index) or names.get(value, f"value {value}") for index, value in values]
+        clicks = [] if self.configuration.clicks is None else [f"click on {name}" for name in found]
+        return clicks + found[1:]
 
 
 def load_pretrained(

@@ -21,7 +21,13 @@ CASCADE_NEEDS = ("3d_fullres", "3d_lowres", "3d_cascade_fullres")
 THICK_SLICE = "2.5d"
 """A 2D network that sees the neighbouring slices, too."""
 
-ON_REQUEST = frozenset({THICK_SLICE})
+INTERACTIVE = "interactive"
+"""A network that corrects label maps of another configuration by clicks."""
+
+CORRECTED = ("3d_fullres", "2d")
+"""Configurations whose label maps are corrected; the first that is planned."""
+
+ON_REQUEST = frozenset({THICK_SLICE, INTERACTIVE})
 """Configurations that are planned only where they are asked for."""
 
 NEIGHBOR_SLICES = 1
@@ -63,6 +69,11 @@ def choose_cascade(budget: Budget) -> Decided[bool]:
     )
 
 
+def choose_corrected(names: Sequence[str]) -> str:
+    """The configuration whose label maps are corrected by clicks, among others."""
+    return next(name for name in CORRECTED if name in names)
+
+
 def choose_configurations(
     available: Sequence[str], asked: Sequence[str], left_out: Mapping[str, str]
 ) -> Decided[tuple[str, ...]]:
@@ -88,12 +99,14 @@ def choose_configurations(
         )
     if not asked:
         return _all_but(available, left_out)
-    if "3d_cascade_fullres" in asked and not set(asked).issuperset(CASCADE_NEEDS):
-        names = tuple(name for name in available if name in {*asked, *CASCADE_NEEDS})
-        return Decided(
-            names, "Requested; the cascade also needs 3d_lowres for its label maps, and the arrays of 3d_fullres."
-        )
-    return Decided(tuple(name for name in available if name in asked), "Only these were requested.")
+    needed, reason = set(asked), "Only these were requested."
+    if "3d_cascade_fullres" in asked and not needed.issuperset(CASCADE_NEEDS):
+        needed.update(CASCADE_NEEDS)
+        reason = "Requested; the cascade also needs 3d_lowres for its label maps, and the arrays of 3d_fullres."
+    if INTERACTIVE in asked and not needed.intersection(CORRECTED):
+        needed.add(choose_corrected(available))
+        reason = f"Requested; {INTERACTIVE} also needs {choose_corrected(available)}, whose label maps it corrects."
+    return Decided(tuple(name for name in available if name in needed), reason)
 
 
 def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> Decided[tuple[str, ...]]:

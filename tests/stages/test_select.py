@@ -33,6 +33,7 @@ from tests.builders import (
     make_case_fingerprint,
     make_dataset,
     make_fingerprint,
+    make_interactive_plan,
     make_plan,
 )
 
@@ -158,6 +159,16 @@ def test_a_cascade_may_win(run):
     selection = select_model(run.workspace)
     assert selection.configurations == ("3d_cascade_fullres",)
     assert read_record(Selection, run.workspace.selection).folds == ("0",)
+
+
+def test_what_only_corrects_by_clicks_is_no_candidate(run):
+    plan = make_interactive_plan((3.0, 0.9, 0.7), labels=LABELS, encoding=ENCODING)
+    write_record(plan, run.workspace.plan)
+    for configuration, predictions in {"3d_fullres": POOR, "interactive": GOOD}.items():
+        run.train(configuration, "0", predictions)
+    selection = select_model(run.workspace)
+    assert selection.configurations == ("3d_fullres",)
+    assert [candidate.configurations for candidate in selection.candidates] == [("3d_fullres",)]
 
 
 def test_of_equal_scores_2d_wins_whatever_the_alphabet_says(run):

@@ -10,6 +10,7 @@ from autoseg.errors import UsageError
 from autoseg.networks.build import build_network
 from autoseg.records.budget import Budget
 from autoseg.records.checkpoint import Checkpoint
+from autoseg.records.clicks import ClickSettings
 from autoseg.records.dataset import Head, LabelEncoding, LabelValues
 from autoseg.records.detection import DetectionSpec
 from autoseg.records.files import write_record
@@ -253,6 +254,21 @@ def test_a_new_channel_beside_known_ones_gets_their_mean(tmp_path):
     _, _, after = transfer(make_plan(channels=("T2", "CT", "T1"), dataset="new"), tmp_path)
     expected = torch.stack([old[:, 1], (old[:, 0] + old[:, 1]) / 2, old[:, 0]], dim=1) * 2 / 3
     torch.testing.assert_close(after[name], expected)
+
+
+def test_what_clicks_correct_starts_as_the_corrected_network_and_ignores_clicks(tmp_path):
+    name, first = "interactive", FIRST["unet"]
+    full = train(tmp_path / "full", make_plan(("tumor", "liver")))
+    cascade = make_plan(("tumor", "liver"), name=name, previous=NAME)
+    configuration = cascade.configurations[name]
+    network = configuration.network.model_copy(update={"input_channels": 6})
+    changed = configuration.model_copy(update={"network": network, "clicks": ClickSettings(reach_mm=9.0)})
+    plan = cascade.model_copy(update={"configurations": {**cascade.configurations, name: changed}})
+    report, _, after = transfer(plan, tmp_path / "full", name)
+    assert torch.equal(after[first][:, :1], full[first])
+    assert after[first].shape[1] == 6
+    assert not after[first][:, 1:].any()
+    assert report.adapted == (first,)
 
 
 def test_a_cascade_starts_as_the_full_resolution_and_keeps_its_labels_by_name(tmp_path):

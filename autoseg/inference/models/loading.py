@@ -19,6 +19,7 @@ from autoseg.imaging.formats.volume import AnyArray
 from autoseg.inference.models.fold_mirroring import common_mirroring
 from autoseg.inference.restoring.restore import LogitStream
 from autoseg.inference.windows.channel_presence import list_presence
+from autoseg.inference.windows.click_channels import no_clicks
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, choose_passes, mean_forward
@@ -334,6 +335,7 @@ def stream_case_logits(
     previous: AnyArray | None = None,
     settings: WindowSettings | None = None,
     absent_channels: Sequence[int] = (),
+    clicks: Sequence[AnyArray] = (),
 ) -> Iterator[Tensor]:
     """Mean logits of one configuration's networks, slice by slice.
 
@@ -343,6 +345,8 @@ def stream_case_logits(
         previous: Label indices of a cascade's previous step on the same grid, (Z, Y, X); None without a cascade.
         settings: How windows cover the image; None: the defaults, with sums beside the networks.
         absent_channels: Numbers of the channels that the image lacks.
+        clicks: Channels of clicks, (Z, Y, X), one for each label; where the configuration has them and none are given
+            there is no click.
 
     Returns:
         Z times (K, Y, X), where the sums are kept, first to last, in the configuration's `logits_precision`. The
@@ -359,6 +363,7 @@ def stream_case_logits(
     mirror_axes = loaded.mirror_axes if settings.mirroring else ()
     channels: list[AnyArray] = [*append_neighbors(list(image), configuration.neighbor_slices)]
     if previous is not None:
+        channels += list(clicks) or no_clicks(configuration, len(channels), image.shape[1:])
         channels.append(previous)
     presence = list_presence(configuration, absent_channels)
     num_inputs = configuration.network.input_channels - len(presence)

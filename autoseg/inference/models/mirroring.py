@@ -1,5 +1,6 @@
 """Axes along which a loaded model averages over mirrored images: those of its training, or others on request."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,6 +8,31 @@ from autoseg.errors import UsageError
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.records.plan import Plan
 from autoseg.records.sides import AXIS_LETTERS, find_sided_names, left_right_axes, read_axes
+
+logger = logging.getLogger("autoseg.predict")
+
+
+def choose_mirroring(
+    members: tuple[LoadedConfiguration, ...], plan: Plan, letters: str | None
+) -> tuple[LoadedConfiguration, ...]:
+    """Networks mirrored along the axes that were asked for; says where mirroring does nothing, or swaps sides.
+
+    Args:
+        members: Configurations with their networks.
+        plan: Plan of the model.
+        letters: Letters of `with_mirror_axes`; None: the axes of the training.
+
+    Raises:
+        UsageError: If no patch has one of the axes.
+    """
+    if letters is None:
+        if sentence := describe_mirroring(members):
+            logger.info("%s", sentence)
+        return members
+    members = with_mirror_axes(members, letters)
+    if sided := find_swapped_sides(members, plan):
+        logger.warning("--mirror-axes swaps left and right, but labels have a side: %s", ", ".join(sided))
+    return members
 
 
 def with_mirror_axes(members: Sequence[LoadedConfiguration], letters: str) -> tuple[LoadedConfiguration, ...]:

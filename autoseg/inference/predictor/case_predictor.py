@@ -50,7 +50,8 @@ from autoseg.inference.memory.estimate import (
 )
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
 from autoseg.inference.models.image_statistics import with_image_statistics
-from autoseg.inference.models.loading import LoadedConfiguration, cascade_steps, stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
+from autoseg.inference.models.recipe_sentence import loaded_steps
 from autoseg.inference.models.weights_hash import hash_weights
 from autoseg.inference.predictor.contrast import NO_ADAPTING, Adapting, compare_with_training
 from autoseg.inference.predictor.expected_dice import decide_stored, restore_by_expected_dice
@@ -111,6 +112,8 @@ class CasePredictor:
     """Finds the region of interest; None: the whole image is predicted in detail."""
     refiners: LoadedRefiners | None = None
     """Networks that predict the surroundings of surfaces again; None: no refinement."""
+    correcting: LoadedConfiguration | None = None
+    """Networks that correct label maps by clicks; None: the model has none."""
     postprocessing: tuple[PostprocessingStep, ...] = ()
     confidence: Confidence | None = None
     """What held-out cases say of the probabilities; None: not known."""
@@ -238,7 +241,7 @@ class CasePredictor:
     def _predict_instances(self, case: PreparedCase) -> Prediction:
         """The label map and the instances of networks that find these one by one."""
         encoding, orientation, clock = self.plan.encoding, case.orientation, case.clock
-        with self._reserve(case), clock.step("network"):
+        with self.reserve(case), clock.step("network"):
             found = map_instances(self.members, case.images, case.records, case.windows)
         case.images.clear()
         with clock.step("export"):
@@ -255,11 +258,11 @@ class CasePredictor:
         Raises:
             PredictionError: If more memory is needed than is allowed.
         """
-        with self._reserve(case) as storage:
+        with self.reserve(case) as storage:
             yield [self._open_stream(member, case, storage) for member in self.members]
 
     @contextmanager
-    def _reserve(self, case: PreparedCase) -> Iterator[SlabStorage]:
+    def reserve(self, case: PreparedCase) -> Iterator[SlabStorage]:
         """Memory of a case, and the place of its sums of windows, within the block."""
         available = measure_available(self.max_memory, self.device, case.estimate.image_bytes + case.array_bytes)
         available = replace(available, resident=available.resident - case.array_bytes)
@@ -351,7 +354,7 @@ class CasePredictor:
 
     def _configuration_names(self) -> list[str]:
         """Names of all configurations that see the image, the last member last."""
-        names = list(dict.fromkeys(name for member in self.members for name in cascade_steps(self.plan, member.name)))
+        names = list(dict.fromkeys(name for member in self.members for name in loaded_steps(member)))
         coarser = None if self.coarse_pass is None else self.coarse_pass.coarser
         return names if coarser is None or coarser.name in names else [coarser.name, *names]
 

@@ -17,10 +17,12 @@ from autoseg.imaging.arrays.absent_channels import fill_absent_channels
 from autoseg.imaging.formats.reading import (
     Volume,
     read_image,
+    read_label_map,
     volume_from_array,
     volume_from_nibabel,
     volume_from_simpleitk,
 )
+from autoseg.imaging.formats.volume import AnyArray
 from autoseg.records.case import Affine, Spacing
 
 if TYPE_CHECKING:
@@ -31,6 +33,26 @@ Files: TypeAlias = "Path | str | Sequence[Path | str | None]"
 
 Image: TypeAlias = "Files | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]"
 """Files, an image object, or an array (Z, Y, X) or (C, Z, Y, X), with zeros for a channel that the image lacks."""
+
+
+LabelMap: TypeAlias = "Path | str | nibabel.spatialimages.SpatialImage | SimpleITK.Image | NDArray[np.generic]"
+"""A file, an image object, or label values (Z, Y, X)."""
+
+
+def as_label_map(labels: LabelMap) -> AnyArray:
+    """Label values (Z, Y, X), axes in stored order, of a file or of what an object holds.
+
+    Raises:
+        ImageFileError: If a file cannot be read.
+        UsageError: If an array does not have three axes.
+    """
+    if isinstance(labels, np.ndarray) and labels.ndim != 3:
+        raise UsageError(f"a label map has three axes (z, y, x), not {labels.ndim}")
+    if isinstance(labels, np.ndarray):
+        return labels
+    volume = read_label_map(Path(labels)) if isinstance(labels, str | Path) else as_volume(labels, None, None)
+    values: AnyArray = volume.array[0]
+    return values
 
 
 def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> Volume:

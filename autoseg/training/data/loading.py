@@ -244,7 +244,8 @@ class PatchLoader:
         self.first_batch = stream.first_batch
         has_objects = configuration.network.detection is not None
         self.label_type = np.dtype(np.int16) if has_objects else smallest_label_type(encoding)
-        self.num_previous = num_previous
+        num_clicks = num_previous + 1 if num_previous and configuration.clicks is not None else 0
+        self.num_appended = num_previous + num_clicks
         self.encoding = encoding
         self.map_shapes = stream.map_shapes
         self.make_map = MAPS[configuration.training.loss] if stream.map_shapes else None
@@ -255,7 +256,7 @@ class PatchLoader:
     def batch_bytes(self) -> int:
         """Size of all arrays of a batch in bytes."""
         voxels = len(self.samples) * math.prod(self.box)
-        channels = self.num_slices * (self.cases[0].array.shape[0] - 1) + self.num_previous + self.num_planes
+        channels = self.num_slices * (self.cases[0].array.shape[0] - 1) + self.num_appended + self.num_planes
         seeds = len(self.samples) * np.dtype(np.int64).itemsize
         maps = count_map_classes(self.encoding) * sum(math.prod(shape) for shape in self.map_shapes)
         floats = voxels * channels + len(self.samples) * maps

@@ -13,6 +13,7 @@ from batchgenerators.transforms.abstract_transforms import AbstractTransform, Co
 from autoseg.records.plan import Configuration, count_slices, masked_channels
 from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.channel_dropout import DropChannels
+from autoseg.training.data.augmentation.clicks import AppendClickMaps
 from autoseg.training.data.augmentation.intensity import (
     ChangeImages,
     add_noise,
@@ -93,16 +94,18 @@ def _compose_with_all_channels(
     intensity_on_device: bool,
     swap: SideSwap | None,
 ) -> Compose:
+    clicks = _click_transforms(configuration, num_previous_labels)
     if rules is None:
-        return compose_validation_transforms(num_previous_labels=num_previous_labels)
+        return compose_validation_transforms(num_previous_labels=num_previous_labels, clicks=clicks)
     if intensity_on_device:
-        return compose_transforms_before_device(rules=rules, num_previous_labels=num_previous_labels)
+        return compose_transforms_before_device(rules=rules, num_previous_labels=num_previous_labels, clicks=clicks)
     return compose_training_transforms(
         configuration.patch_size,
         masked_channels=masked_channels(configuration),
         mirror_axes=configuration.training.mirror_axes,
         rules=rules,
         num_previous_labels=num_previous_labels,
+        clicks=clicks,
         swap=swap,
     )
 
@@ -114,6 +117,7 @@ def compose_training_transforms(
     mirror_axes: Sequence[int],
     rules: AugmentationRules,
     num_previous_labels: int = 0,
+    clicks: Sequence[AppendClickMaps] = (),
     swap: SideSwap | None = None,
 ) -> Compose:
     """Everything between reading a training batch and the loss.
@@ -124,6 +128,7 @@ def compose_training_transforms(
         mirror_axes: Spatial axes of the patch that may be mirrored.
         rules: Probabilities and ranges.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
+        clicks: What draws clicks that correct its label map, if anything does.
         swap: Labels that change places where its axis is mirrored; None: none do.
 
     References:
@@ -136,12 +141,14 @@ def compose_training_transforms(
             Mirror(mirror_axes, probability=rules.mirror_axis_probability, swap=swap),
             ZeroOutsideMask(masked_channels),
             OutsideToBackground(),
-            *_previous_label_transforms(num_previous_labels, rules),
+            *_previous_label_transforms(num_previous_labels, rules, clicks),
         ]
     )
 
 
-def compose_transforms_before_device(*, rules: AugmentationRules, num_previous_labels: int = 0) -> Compose:
+def compose_transforms_before_device(
+    *, rules: AugmentationRules, num_previous_labels: int = 0, clicks: Sequence[AppendClickMaps] = ()
+) -> Compose:
     """What is done to a training batch before the device continues with `DeviceAugmentation`.
 
     A cascade's label maps are appended before they are mirrored there, which gives the same distribution.
@@ -149,24 +156,35 @@ def compose_transforms_before_device(*, rules: AugmentationRules, num_previous_l
     Args:
         rules: Probabilities and ranges.
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
+        clicks: What draws clicks that correct its label map, if anything does.
     """
-    return Compose([*_random_contrasts(rules), *_previous_label_transforms(num_previous_labels, rules), DrawSeeds()])
+    previous = _previous_label_transforms(num_previous_labels, rules, clicks)
+    return Compose([*_random_contrasts(rules), *previous, DrawSeeds()])
 
 
-def compose_validation_transforms(*, num_previous_labels: int = 0) -> Compose:
+def compose_validation_transforms(*, num_previous_labels: int = 0, clicks: Sequence[AppendClickMaps] = ()) -> Compose:
     """Everything between reading a validation batch and the loss: no augmentation.
 
     Args:
         num_previous_labels: Foreground labels of the cascade's previous configuration; 0: no cascade.
+        clicks: What draws clicks that correct its label map, if anything does.
     """
-    return Compose([OutsideToBackground(), *_previous_label_transforms(num_previous_labels, None)])
+    return Compose([OutsideToBackground(), *_previous_label_transforms(num_previous_labels, None, clicks)])
 
 
-def _previous_label_transforms(num_labels: int, rules: AugmentationRules | None) -> list[AbstractTransform]:
+def _click_transforms(configuration: Configuration, num_labels: int) -> list[AppendClickMaps]:
+    if configuration.clicks is None or num_labels == 0:
+        return []
+    return [AppendClickMaps(num_labels, configuration.spacing, configuration.clicks)]
+
+
+def _previous_label_transforms(
+    num_labels: int, rules: AugmentationRules | None, clicks: Sequence[AppendClickMaps]
+) -> list[AbstractTransform]:
     if num_labels == 0:
         return []
     distortions = [] if rules is None else [DistortPreviousLabels(num_labels, rules)]
-    return [*distortions, AppendPreviousLabels(num_labels)]
+    return [*distortions, *clicks, AppendPreviousLabels(num_labels)]
 
 
 def _random_contrasts(rules: AugmentationRules) -> list[ChangeImages]:

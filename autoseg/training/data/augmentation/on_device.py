@@ -65,7 +65,8 @@ class DeviceAugmentation:
 
     rules: AugmentationRules
     num_channels: int
-    """Image channels; later ones, label maps of a cascade's previous configuration, are mirrored and nothing else."""
+    """Image channels; later ones, label maps of a cascade's previous configuration and clicks, are mirrored and nothing
+    else."""
     masked_channels: tuple[int, ...]
     """Channels of the patch itself that were normalised inside the nonzero mask, and are 0 outside."""
     mirror_axes: tuple[int, ...]
@@ -76,6 +77,8 @@ class DeviceAugmentation:
     """Labels that change places where its axis is mirrored; None: none do."""
     num_planes: int = 0
     """Planes at the end, one for each image channel of a slice: where one is 0, its channel becomes 0; 0: none are."""
+    has_clicks: bool = False
+    """Whether there are channels of clicks before those of the previous configuration's labels."""
 
     @torch.no_grad()
     def __call__(self, image: Tensor, target: Tensor, seeds: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -102,7 +105,8 @@ class DeviceAugmentation:
         _mirror((image, target), mirrored_axes, image.ndim - 2)
         if self.swap is not None:
             swapped = [sample for sample, axes in enumerate(mirrored_axes) if self.swap.axis in axes]
-            _swap_sides(image[:, self.num_channels : image.shape[1] - self.num_planes], target, swapped, self.swap)
+            appended = image[:, self.num_channels : image.shape[1] - self.num_planes]
+            _swap_sides(appended, target, swapped, self.swap, has_clicks=self.has_clicks)
         for channel in self.masked_channels:
             image[:, channel].masked_fill_(target < 0, 0.0)
         for plane in range(self.num_planes):
@@ -180,6 +184,7 @@ def build_device_augmentation(
         kept_axes=(0,) if is_dummy_2d(configuration.patch_size) else (),
         swap=swap,
         num_planes=count_presence_planes(configuration),
+        has_clicks=configuration.clicks is not None,
     )
 
 
@@ -306,21 +311,26 @@ def _mirror(tensors: Iterable[Tensor], axes_by_sample: Sequence[tuple[int, ...]]
             tensor[chosen] = tensor[chosen].flip([axis - num_axes for axis in axes])
 
 
-def _swap_sides(previous: Tensor, target: Tensor, samples: Sequence[int], swap: SideSwap) -> None:
+def _swap_sides(previous: Tensor, target: Tensor, samples: Sequence[int], swap: SideSwap, *, has_clicks: bool) -> None:
     """Let the labels of some samples change places, in place.
 
     Args:
-        previous: Channels of a cascade's previous labels, one for each label index from 1, (B, N, *S); N may be 0.
+        previous: Channels of a cascade's previous labels, one for each label index from 1, (B, N, *S); N may be 0. In
+            front of them those of clicks, if there are any, one for each label index from 0.
         target: Label indices, -1 outside the nonzero mask, (B, *S).
         samples: Positions in the batch.
         swap: What changes places.
+        has_clicks: Whether there are channels of clicks.
     """
     if not samples:
         return
     chosen = _to_device(np.array(samples), target.device)
     after = _to_device(np.array([*swap.labels, OUTSIDE_LABEL]), target.device).to(target.dtype)
     target[chosen] = after[target[chosen].long()]  # the index -1 is that of the last one
-    sources = _to_device(np.array(swap.labels[1 : previous.shape[1] + 1], dtype=np.int64) - 1, target.device)
+    num_labels = previous.shape[1] // 2 if has_clicks else previous.shape[1]
+    clicks = swap.labels[: num_labels + 1] if has_clicks else ()
+    labels = [len(clicks) + label - 1 for label in swap.labels[1 : num_labels + 1]]
+    sources = _to_device(np.array([*clicks, *labels], dtype=np.int64), target.device)
     previous[chosen] = previous[chosen][:, sources]
 
 

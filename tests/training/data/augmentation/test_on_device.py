@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.stats import kstest
 
+from autoseg.records.clicks import ClickSettings
 from autoseg.records.sides import SideSwap
 from autoseg.training.data.augmentation.compose import compose_training_transforms
 from autoseg.training.data.augmentation.on_device import (
@@ -310,3 +311,12 @@ def test_sides_change_places_as_on_the_cpu(shape):
     np.testing.assert_array_equal(result[:, :2].numpy(), expected["image"])
     for label in (1, 2, 3):
         np.testing.assert_array_equal(result[:, 1 + label].numpy() > 0, expected["previous"] == label)
+
+    clicked = torch.cat([image[:, :1] * 0, channels], dim=1) / 2  # as if there were clicks all over the labels
+    interactive = configuration.model_copy(update={"clicks": ClickSettings(reach_mm=3.0)})
+    again, _ = build_device_augmentation(interactive, rules, swap)(
+        torch.cat([image, clicked, channels], dim=1), target.to(torch.int8), seeds
+    )
+    assert torch.equal(again[:, 6:], result[:, 2:])
+    assert torch.equal(again[:, 3:6], result[:, 2:] / 2)
+    assert not again[:, 2].any()
