@@ -259,7 +259,7 @@ def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[st
         labels=labels,
         reading=reading,
         connectivity=arguments.connectivity or ("face" if is_divided else "full"),
-        reference_ids=arguments.reference_ids,
+        reference_ids=arguments.reference_ids or (reading is not None and reading.are_ids),
     )
     predictions, references = arguments.predictions, arguments.references
     workers = limit_scoring(choose_workers(arguments) or count_cores(), predictions, max_memory_bytes(arguments))

@@ -313,7 +313,7 @@ def max_memory_bytes(arguments: argparse.Namespace) -> int | None:
 
 
 def add_label_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add --label-colors and --label-threshold."""
+    """Add --label-colors, --label-threshold and --label-ids."""
     parser.add_argument(
         "--label-colors", default=None, metavar="COLOURS",
         help='labels of colour masks: "red=tumour, 0,255,0=liver, #0000ff=vessel", or a file with one on each line',
@@ -322,10 +322,13 @@ def add_label_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup)
         "--label-threshold", type=positive_number, default=None, metavar="VALUE",
         help="soft or noisy masks of one structure: values from here on are the structure, smaller ones background",
     )  # fmt: skip
+    parser.add_argument(
+        "--label-ids", action="store_true", help="label maps hold a number for each object, all of one label"
+    )
 
 
 def read_label_reading(arguments: argparse.Namespace) -> ReadingOptions:
-    """What --label-colors and --label-threshold ask for.
+    """What --label-colors, --label-threshold and --label-ids ask for.
 
     Raises:
         UsageError: If the colours cannot be understood.
@@ -334,7 +337,7 @@ def read_label_reading(arguments: argparse.Namespace) -> ReadingOptions:
     from autoseg.imaging.datasets.labels.label_reading import ReadingOptions
 
     colors = () if arguments.label_colors is None else parse_label_colors(arguments.label_colors)
-    return ReadingOptions(colors=colors, threshold=arguments.label_threshold)
+    return ReadingOptions(colors=colors, threshold=arguments.label_threshold, are_ids=arguments.label_ids)
 
 
 def add_scheduler(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -61,6 +61,8 @@ class LabelReading(Record):
     """Smallest value that means `threshold_value`; smaller ones are background. None: values are label values."""
     threshold_value: int = 1
     """Label value of everything from the threshold on."""
+    are_ids: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether pixels are numbers of objects, all of one label; the threshold is then 1."""
 
 
 class LabelEncoding(Record):
@@ -185,7 +187,8 @@ def label_files(files: CaseFiles) -> tuple[str, ...]:
 
 def reference_files(files: CaseFiles) -> tuple[str, ...]:
     """All files of a case that hold labels or numbers of objects, each once."""
-    return (*label_files(files), files.instances) if files.instances else label_files(files)
+    found = (*label_files(files), files.instances) if files.instances else label_files(files)
+    return tuple(dict.fromkeys(found))
 
 
 class Fault(Record):

@@ -27,11 +27,12 @@ from autoseg.imaging.datasets.labels.label_naming import name_labels
 from autoseg.imaging.datasets.labels.label_reading import (
     AS_LABEL_VALUES,
     MIXED_SCALES,
-    MIXED_SCALES_NOTE,
     ReadingOptions,
+    describe_reading,
     has_mixed_scales,
     resolve_reading,
     suggest_colors,
+    with_own_numbers,
 )
 from autoseg.imaging.datasets.labels.label_tables import LabelNames
 from autoseg.imaging.datasets.labels.mirror_pairs import ask_about_sides, find_mirror_pairs
@@ -109,10 +110,10 @@ def describe_dataset(
     if reading != AS_LABEL_VALUES and has_parts(found):
         raise DatasetError(
             f"{found.folder}: every label has a mask file of its own, so there are no colours or grey levels to read. "
-            "Leave --label-colors and --label-threshold out."
+            "Leave --label-colors, --label-threshold and --label-ids out."
         )
     rule, declared = resolve_reading(reading, found.labels)
-    found = replace(found, labels=declared)
+    found = replace(found, labels=declared, cases=with_own_numbers(found.cases, rule))
     workers = workers or choose_workers(found.folder, found.cases, count_cores())
     workers = limit_workers(workers, reading_memory_bytes(found.folder, found.cases), max_memory, "checking")
     facts = _check_cases(found, rule, orientation, workers, progress)
@@ -152,7 +153,7 @@ def describe_dataset(
         warnings=tuple(warnings),
         notes=(
             *found.notes,
-            *_describe_reading(rule),
+            *describe_reading(rule),
             *label_notes,
             *describe_annotated(kept, encoding),
             *_ask_about_sides(kept, all_labels, orientation),
@@ -225,21 +226,6 @@ def _with_one_label(case: CaseFacts) -> CaseFacts:
     return replace(case, label_voxels={min(value, 1): voxels for value, voxels in case.label_voxels.items()})
 
 
-def _describe_reading(rule: LabelReading | None) -> list[str]:
-    """What the pixels of label files mean, where they are not label values."""
-    if rule is None:
-        return []
-    if rule is MIXED_SCALES:
-        return [MIXED_SCALES_NOTE]
-    if rule.threshold is not None:
-        return [
-            f"values from {rule.threshold:g} on are the label {rule.threshold_value}, smaller ones background; files "
-            "that hold 0 and 1 only are read as they are"
-        ]
-    colors = ", ".join(f"{color.rgb} is {color.value}" for color in rule.colors)
-    return [f"label maps are colour masks, each pixel the nearest of these colours (red, green, blue): {colors}"]
-
-
 def _suggest_reading(dataset: Path, found: FoundDataset, facts: Sequence[CaseFacts]) -> str:
     """The command that reads colour masks, or soft masks; empty where there are none, or they are the exception."""
     colors: Counter[Rgb] = sum((Counter(case.mask_colors) for case in facts), Counter())
@@ -262,7 +248,10 @@ def _refuse_intensities(case: CaseFacts) -> CaseFacts:
     values = sorted(case.label_voxels or ())
     if len(values) <= _MAX_FOUND_LABELS:
         return case
-    what = f"{len(values)} different values ({value_list(values)}), expected one per structure; is it a label map?"
+    what = (
+        f"{len(values)} different values ({value_list(values)}), expected one per structure; is it a label map? "
+        "Numbers of objects are read with --label-ids"
+    )
     fault = Fault(severity="error", case=case.files.case, file=case.files.label, what=what)
     return replace(case, faults=(*case.faults, fault), label_voxels=None)
 

@@ -66,6 +66,7 @@ def evaluate_fold_instances(fold: Fold) -> InstanceEvaluation:
             read_reference(dataset, by_case[case], fold.plan.encoding),
             options,
             table.by_case.get(case, {}),
+            reference_map=read_label_map(dataset / by_case[case].instances) if by_case[case].instances else None,
         )
         for case in fold.split.validation
     ]

@@ -374,6 +374,19 @@ def test_a_threshold_reads_masks_of_the_only_declared_label(tmp_path):
     assert read_labels(description, 0).sum() == 42
 
 
+def test_label_maps_that_hold_numbers_of_objects(tmp_path):
+    ids = np.zeros((20, 30), np.uint16)
+    ids[2:9, 3:9], ids[2:9, 9:12], ids[15:, 20:] = 700, 3, 1
+    save_masks(tmp_path, [ids, ids])
+    description = describe_dataset(tmp_path, labels={"cell": 2}, reading=ReadingOptions(are_ids=True))
+    assert description.labels == {"background": 0, "cell": 2}
+    assert [files.instances for files in description.cases] == [files.label for files in description.cases]
+    assert any("a number for each object, all of the label 2" in note for note in description.notes)
+    np.testing.assert_array_equal(read_labels(description, 0)[0], np.where(ids > 0, 1, 0))
+    with pytest.raises(DatasetError, match=r"undeclared label values: 1, 3, 700"):
+        describe_dataset(tmp_path, labels={"cell": 2})
+
+
 def test_masks_of_stacks_without_voxel_size_lie_on_the_grid_of_their_image(tmp_path):
     mask = np.zeros((4, 20, 30), np.uint8)
     mask[1:3, 2:9, 3:9] = 1

@@ -18,6 +18,35 @@ from tests.builders import make_plan
 AFFINE = np.diag([-1.5, 1.0, 2.0, 1.0])  # runs against the working orientation
 
 
+def test_references_have_the_numbers_that_the_dataset_names(tmp_path):
+    """Two objects that touch, found as two; components would be one."""
+    reference = np.zeros((9, 8, 6), np.uint8)
+    reference[1:7, 1:5, 1:4] = 3
+    numbers = np.where(reference, 70, 0).astype(np.uint16)
+    numbers[4:7, 1:5, 1:4] = 7
+    files = CaseFiles(case="a", images=("a_image.nii.gz",), label="a.nii.gz", instances="ids/a.nii.gz")
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "ids").mkdir()
+    for name, voxels in (
+        (files.label, reference),
+        (files.instances, numbers),
+        ("validation/a.nii.gz", reference),
+        ("validation/a_instances.nii.gz", (numbers + 1) // 8),
+    ):
+        nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), tmp_path / name)
+    fold: Any = SimpleNamespace(
+        plan=make_plan({"3d_fullres": (1.0, 1.0, 1.0)}, labels={"background": 0, "cell": 3}),
+        fold_name="0",
+        validation_folder=tmp_path / "validation",
+        split=SimpleNamespace(validation=("a",)),
+        dataset=SimpleNamespace(file_ending=".nii.gz", folder="", cases=(files,)),
+        workspace=SimpleNamespace(dataset_folder=lambda _: tmp_path),
+    )
+    cells = evaluate_fold_instances(fold).labels["cell"]
+    assert (cells.true_positives, cells.false_positives, cells.false_negatives) == (2, 0, 0)
+    assert cells.panoptic_quality == 1.0
+
+
 def test_instances_are_written_and_scored(tmp_path, caplog):
     reference = np.zeros((9, 8, 6), np.uint8)
     reference[1:4, 1:4, 1:4], reference[6:8, 5:8, 1:4] = 3, 3

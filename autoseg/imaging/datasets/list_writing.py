@@ -18,7 +18,9 @@ from autoseg.text import format_cell
 
 
 def write_case_list(found: FoundDataset, path: Path) -> None:
-    """Write a row for each case: `case`, its images, `label`; `group`, `fold` and `annotated` where there are any.
+    """Write a row for each case: `case`, its images, `label`; what else lists may have where there is any.
+
+    Columns that may be added: `group`, `fold`, `annotated`, `instances`.
 
     Columns of images are called like the channels if these are known and can be told from other columns, else `image`,
     or `image_0`, `image_1`, ...; they are empty where a case has another number of images than most. Paths are relative
@@ -38,6 +40,7 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
     columns, labels = image_columns(found), _mask_labels(found)
     has_groups, has_folds = any(files.group for files in found.cases), any(f.fold is not None for f in found.cases)
     has_annotated = any(files.annotated is not None for files in found.cases)
+    has_instances = any(files.instances for files in found.cases)
     header = [
         "case",
         *columns,
@@ -45,6 +48,7 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
         *["group"] * has_groups,
         *["fold"] * has_folds,
         *["annotated"] * has_annotated,
+        *["instances"] * has_instances,
     ]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -58,6 +62,7 @@ def write_case_list(found: FoundDataset, path: Path) -> None:
             references = [_listed_path(found, file, path) if file else "" for file in _label_cells(files, labels)]
             texts = [files.case, *images, *references, *[files.group] * has_groups, *[fold] * has_folds]
             texts += ["; ".join(files.annotated or ())] * has_annotated
+            texts += [_listed_path(found, files.instances, path) if files.instances else ""] * has_instances
             writer.writerow(map(format_cell, texts))
 
 

@@ -75,7 +75,13 @@ class InstanceOptions:
 
 
 def score_instances(
-    case: str, predicted: Volume, expected: Volume, options: InstanceOptions, score_of: Mapping[int, float]
+    case: str,
+    predicted: Volume,
+    expected: Volume,
+    options: InstanceOptions,
+    score_of: Mapping[int, float],
+    *,
+    reference_map: Volume | None = None,
 ) -> ScoredCase:
     """Match the instances of two label maps, with maps of instances beside them where they have some.
 
@@ -85,6 +91,7 @@ def score_instances(
         expected: Reference label map.
         options: Labels, and how instances are found.
         score_of: Score of predicted instances by number; others have score one.
+        reference_map: Map of instances of the reference; None: one beside it, if there is one.
 
     Raises:
         ImageFileError: If maps do not lie on one grid, or a map of instances cannot be read.
@@ -93,6 +100,9 @@ def score_instances(
     predicted_ids, reference_ids = _read_ids(predicted), _read_ids(expected)
     if options.reference_ids:
         reference_ids = expected.array[0]
+    if reference_map is not None:
+        check_grid(reference_map, expected)
+        reference_ids = reference_map.array[0]
     if predicted_ids is None:
         score_of = {}  # components have numbers of their own
     scores, matches, num_unscored = {}, {}, 0

@@ -8,10 +8,13 @@ import numpy as np
 from autoseg.errors import UsageError
 from autoseg.imaging.datasets.labels.label_colors import NamedColor, resolve_colors
 from autoseg.imaging.formats.color_masks import COLOR_TOLERANCE
-from autoseg.records.dataset import BACKGROUND, IGNORE, LabelReading, LabelValues, Rgb
+from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, LabelReading, LabelValues, Rgb
 
 FULL_SCALES = (255, 65535)
 """Values that stand for 1 in masks of 8 and 16 bits that are meant to be looked at."""
+
+MIN_ID = 1.0
+"""Smallest number of an object."""
 
 MIXED_SCALES = LabelReading(threshold=1.0)
 """Rule for a dataset whose masks of one structure are 0 and 1 in some files, and 0 and 255 in others."""
@@ -30,6 +33,8 @@ class ReadingOptions:
     """Colours of colour masks with the names of their labels; empty: label files have one value per pixel."""
     threshold: float | None = None
     """Smallest value of the structure in masks of a single one; None: pixels are label values."""
+    are_ids: bool = False
+    """Whether pixels are numbers of objects, all of one label."""
 
 
 AS_LABEL_VALUES = ReadingOptions()
@@ -52,20 +57,53 @@ def resolve_reading(
         UsageError: If colours and a threshold are given together, or they do not fit the labels.
     """
     declared = None if labels is None else dict(labels)
-    if options.colors and options.threshold is not None:
-        raise UsageError("--label-colors and --label-threshold contradict each other: give only one of them")
+    asked = {
+        "--label-colors": bool(options.colors),
+        "--label-threshold": options.threshold is not None,
+        "--label-ids": options.are_ids,
+    }
+    if sum(asked.values()) > 1:
+        words = " and ".join(name for name, is_asked in asked.items() if is_asked)
+        raise UsageError(f"{words} contradict each other: give only one of them")
     if options.colors:
         return resolve_colors(options.colors, labels)
-    if options.threshold is None:
+    threshold = MIN_ID if options.are_ids else options.threshold
+    if threshold is None:
         return None, declared
     foreground = {name: value for name, value in (labels or {}).items() if name != BACKGROUND}
     values = [value for value in foreground.values() if isinstance(value, int)]
     if foreground and (len(foreground) != 1 or not values or IGNORE in foreground):
+        option = "--label-ids" if options.are_ids else "--label-threshold"
         raise UsageError(
-            f"--label-threshold makes one label of everything from {options.threshold:g} on, but the labels are "
+            f"{option} makes one label of everything from {threshold:g} on, but the labels are "
             f"{', '.join(foreground)}. Leave it out, or declare one label"
         )
-    return LabelReading(threshold=options.threshold, threshold_value=values[0] if values else 1), declared
+    value = values[0] if values else 1
+    return LabelReading(threshold=threshold, threshold_value=value, are_ids=options.are_ids), declared
+
+
+def with_own_numbers(cases: Sequence[CaseFiles], rule: LabelReading | None) -> tuple[CaseFiles, ...]:
+    """Cases whose label maps are maps of objects, too, where the rule says that they hold numbers."""
+    if rule is None or not rule.are_ids:
+        return tuple(cases)
+    return tuple(files.model_copy(update={"instances": files.instances or files.label}) for files in cases)
+
+
+def describe_reading(rule: LabelReading | None) -> list[str]:
+    """What the pixels of label files mean, where they are not label values."""
+    if rule is None:
+        return []
+    if rule is MIXED_SCALES:
+        return [MIXED_SCALES_NOTE]
+    if rule.are_ids:
+        return [f"label maps hold a number for each object, all of the label {rule.threshold_value}"]
+    if rule.threshold is not None:
+        return [
+            f"values from {rule.threshold:g} on are the label {rule.threshold_value}, smaller ones background; files "
+            "that hold 0 and 1 only are read as they are"
+        ]
+    colors = ", ".join(f"{color.rgb} is {color.value}" for color in rule.colors)
+    return [f"label maps are colour masks, each pixel the nearest of these colours (red, green, blue): {colors}"]
 
 
 def has_mixed_scales(values_by_file: Sequence[set[int]]) -> bool:

@@ -46,9 +46,9 @@ def read_case_list(path: Path) -> ListedCases:
 
     Columns, or keys: `image` (in JSON one path, or one for each channel), `image_0`, `image_1`, ... or a column for
     each channel that is called like it; `label`, under any of its usual names; and, where they are wanted, `case`,
-    `group` (cases that stay in one fold), `fold` (the fold whose validation set the case belongs to) and `annotated`
-    (labels that were looked for in the case; empty: all). Without `case`, cases are named after their groups if each
-    case has its own, else after their files and folders.
+    `group` (cases that stay in one fold), `fold` (the fold whose validation set the case belongs to), `annotated`
+    (labels that were looked for in the case; empty: all) and `instances` (map with a number for each object). Without
+    `case`, cases are named after their groups if each case has its own, else after their files and folders.
 
     Args:
         path: List file; its cases' paths become relative to its folder, symbolic links resolved.
@@ -94,7 +94,9 @@ def cases_of_table(table: ListTable, *, by_common_part: bool = False) -> ListedC
         masks = _read_masks(row, columns, folder)
         about = {"group": _text(row, columns.group), "fold": fold, "parts": masks}
         annotated = read_annotated(row[columns.annotated]) if columns.annotated else None
-        cases.append(listed.model_copy(update={**about, "annotated": annotated}))
+        numbers = cell_parts(row[columns.instances])[:1] if columns.instances else ()
+        numbered = _relative_path(folder, numbers[0]) if numbers else ""
+        cases.append(listed.model_copy(update={**about, "annotated": annotated, "instances": numbered}))
     cases.sort(key=lambda files: files.case)
     faults += [*listing_faults(cases), *fold_faults(cases)]
     notes = tuple(_unused(columns, len(table.rows) - len(rows)))
@@ -255,6 +257,7 @@ def _recognized(table: ListTable, columns: ListColumns) -> str:
         f"groups in {columns.group}": bool(columns.group),
         f"folds in {columns.fold or columns.split}": bool(columns.fold or columns.split),
         f"labels that were looked for in {columns.annotated}": bool(columns.annotated),
+        f"numbers of objects in {columns.instances}": bool(columns.instances),
     }
     recognized = [what for what, is_held in held.items() if is_held]
     return f"recognised a list of {len(table.rows)} cases: {', '.join(recognized)}" if recognized else ""

@@ -39,8 +39,13 @@ SPLIT_FOLDS = {
 ANNOTATED_COLUMNS = ("annotated", "annotated_labels", "labels_annotated")
 """Names of the column with the labels that were looked for in a case."""
 
+INSTANCE_COLUMNS = ("instances", "instance_map", "instance_ids")
+"""Names of the column with the map that has a number for each object."""
+
 LABEL_COLUMNS = frozenset({*LABEL_WORDS, "reference", "target", "annotations"})
 """Names of the column with the label map, without `_`; a name with one of `LABEL_WORDS` at either end will do."""
+
+_KNOWN_COLUMNS = (CASE_COLUMNS, GROUP_COLUMNS, FOLD_COLUMNS, SPLIT_COLUMNS, ANNOTATED_COLUMNS, INSTANCE_COLUMNS)
 
 _IMAGE_COLUMNS = frozenset({*IMAGE_WORDS, "images", "input"})
 _NUMBERED_IMAGE = re.compile(r"(?:image|img|channel|input|modality)_?([0-9]{1,9})")
@@ -62,6 +67,7 @@ class ListColumns:
     fold: str = ""
     split: str = ""
     annotated: str = ""
+    instances: str = ""
     unused: tuple[str, ...] = ()
     """Columns that are not used."""
 
@@ -78,11 +84,13 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
             the same.
     """
     words = {name: _normalize(name) for name in table.columns}
-    case, group, fold, split, annotated = (
-        _first(words, known) for known in (CASE_COLUMNS, GROUP_COLUMNS, FOLD_COLUMNS, SPLIT_COLUMNS, ANNOTATED_COLUMNS)
-    )
+    case, group, fold, split, annotated, instances = (_first(words, known) for known in _KNOWN_COLUMNS)
     split = split if split and all(_is_split_word(row[split]) for row in table.rows) else ""
-    left = {name: word for name, word in words.items() if not name or name not in (case, group, fold, split, annotated)}
+    left = {
+        name: word
+        for name, word in words.items()
+        if not name or name not in (case, group, fold, split, annotated, instances)
+    }
     marked = [name for name, word in left.items() if _is_exact(word) or split_label_word(word) is not None]
     masks = _mask_columns(table, marked)
     label = "" if masks else _label_column(table, marked)
@@ -104,6 +112,7 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
         fold=fold,
         split=split,
         annotated=annotated,
+        instances=instances,
         unused=tuple(name for name in left if name not in images),
     )
 
@@ -111,8 +120,7 @@ def find_columns(table: ListTable, *, needs_label: bool = True) -> ListColumns:
 def is_channel_column(name: str) -> bool:
     """Whether a column of this name with image files is read as the channel of this name."""
     word = _normalize(name)
-    columns = (*CASE_COLUMNS, *GROUP_COLUMNS, *FOLD_COLUMNS, *SPLIT_COLUMNS, *ANNOTATED_COLUMNS)
-    is_known = word in columns or _is_exact(word)
+    is_known = any(word in columns for columns in _KNOWN_COLUMNS) or _is_exact(word)
     is_plain = name == name.strip() != "" and not is_known and split_label_word(word) is None
     return is_plain and _channel_number(word) is None
 

@@ -1,5 +1,8 @@
 """The rule by which label files are read, from options and labels."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from autoseg.errors import UsageError
@@ -10,6 +13,7 @@ from autoseg.imaging.datasets.labels.label_reading import (
     resolve_reading,
     suggest_colors,
 )
+from autoseg.imaging.formats.label_values import read_values
 from autoseg.records.dataset import LabelReading
 
 
@@ -24,6 +28,21 @@ def test_a_threshold_makes_the_only_label():
 def test_a_threshold_does_not_fit_other_labels(labels):
     with pytest.raises(UsageError, match="--label-threshold makes one label of everything from 128 on, but the labels"):
         resolve_reading(ReadingOptions(threshold=128), labels)
+
+
+def test_numbers_of_objects_make_the_only_label():
+    reading, labels = resolve_reading(ReadingOptions(are_ids=True), {"background": 0, "cell": 5})
+    assert reading == LabelReading(threshold=1.0, threshold_value=5, are_ids=True)
+    assert labels == {"background": 0, "cell": 5}
+    values, _ = read_values(np.array([[[[0, 5, 70_000, 1]]]]), reading, Path("a.png"))
+    assert values.tolist() == [[[[0, 5, 5, 5]]]]
+    with pytest.raises(
+        UsageError, match="--label-ids makes one label of everything from 1 on, but the labels are a, b"
+    ):
+        resolve_reading(ReadingOptions(are_ids=True), {"a": 1, "b": 2})
+    with pytest.raises(UsageError, match="--label-threshold and --label-ids contradict each other"):
+        resolve_reading(ReadingOptions(threshold=3, are_ids=True), None)
+    assert "are_ids" not in LabelReading(threshold=128).model_dump_json()
 
 
 def test_colours_and_threshold_contradict_each_other():

@@ -2,7 +2,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.layouts.recognition import find_dataset, order_images
@@ -50,6 +52,18 @@ def test_an_image_that_is_a_link_keeps_its_name(linked: Path):
     listed = read_case_list(path)
     assert (listed.cases[0].case, listed.cases[0].images) == ("named", ("named.nii.gz",))
     assert listed.faults == ()
+
+
+def test_maps_with_numbers_of_objects_are_no_channels(tmp_path: Path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((3, 5), np.uint8)).save(tmp_path / name)
+    path = tmp_path / "cases.csv"
+    path.write_text("image,label,Instances file\na.png,a_seg.png,ids/a.png\nb.png,b_seg.png,\n")
+    listed = read_case_list(path)
+    assert [files.instances for files in listed.cases] == ["ids/a.png", ""]
+    assert [files.images for files in listed.cases] == [("a.png",), ("b.png",)]
+    assert "numbers of objects in Instances file" in listed.recognized
+    assert listed.notes == ()
 
 
 def test_missing_columns_are_named(tmp_path: Path):
