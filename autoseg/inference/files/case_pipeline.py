@@ -140,7 +140,8 @@ def finish_case(
             inputs = hash_inputs(file)
         start = time.perf_counter()
         if choices.statistics and prepared.volume is not None:
-            rows = measure_labels(file.item.case, prediction.labels, prepared.volume, predictor.plan.labels)
+            item, absent = file.item, file.item.absent_channels
+            rows = measure_labels(item.case, prediction.labels, prepared.volume, predictor.plan.labels, absent)
             expected = prediction.expected_dice
             rows = tuple(replace(row, expected_dice=expected.get(row.label) if row.voxels else None) for row in rows)
         if choices.overlay and prepared.volume is not None:

@@ -239,7 +239,7 @@ def measure_written(file: OutputFile, plan: Plan) -> tuple[LabelStatistics, ...]
     volume, labels = read_input(file.item), read_named_prediction(file.target, plan.labels, None).array[0]
     if labels.shape != volume.grid.shape or labels.dtype.kind not in "ui":
         raise ValueError(f"{file.target}: is not a label map of {file.item.images[0]}; predict this case again")
-    return measure_labels(file.item.case, labels, volume, plan.labels)
+    return measure_labels(file.item.case, labels, volume, plan.labels, file.item.absent_channels)
 
 
 def measure_written_instances(file: OutputFile, plan: Plan) -> tuple[Instance, ...]:

@@ -13,7 +13,7 @@ Tested in tests/inference/files/test_label_statistics.py and tests/inference/fil
 import csv
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +172,11 @@ class LabelStatistics:
 
 
 def measure_labels(
-    case: str, label_map: NDArray[np.integer], volume: Volume, labels: Mapping[str, LabelValues]
+    case: str,
+    label_map: NDArray[np.integer],
+    volume: Volume,
+    labels: Mapping[str, LabelValues],
+    absent_channels: Collection[int] = (),
 ) -> tuple[LabelStatistics, ...]:
     """Measure all labels of one case, slice by slice: memory beyond image and label map is that of one slice.
 
@@ -181,6 +185,7 @@ def measure_labels(
         label_map: Label values (Z, Y, X) on the image's grid.
         volume: The image, (C, Z, Y, X), with the values of its file.
         labels: Value of each label, or all values of a region, by name; `background` and `ignore` are left out.
+        absent_channels: Numbers of the channels that the case lacks, which have no mean intensities.
 
     Returns:
         One record per label, in the order of `labels`; a label that is absent has 0 voxels.
@@ -202,7 +207,10 @@ def measure_labels(
     for name, values in groups.items():
         voxels = int(counts[list(values)].sum())
         totals = sums[:, list(values)].sum(axis=1)
-        means = tuple(float(total) / voxels if voxels else None for total in totals)
+        means = tuple(
+            float(total) / voxels if voxels and channel not in absent_channels else None
+            for channel, total in enumerate(totals)
+        )
         rows.append(LabelStatistics(case, name, values, voxels, None if voxel_ml is None else voxels * voxel_ml, means))
     return tuple(rows)
 

@@ -124,7 +124,7 @@ class CasePredictor:
     max_memory: int | None = None
     """Bytes that the whole process may use; None: what the machine has free."""
     memory_log_level: int = logging.INFO
-    """Level of the estimate that is logged for every case."""
+    """Level of what is logged for every case: its memory, and the channels that it lacks."""
     promised: PromisedMemory = field(default_factory=PromisedMemory, compare=False)
     """What running cases may take; shared by all threads that use this model."""
     resampler: ImageResampler = resample_on_cpu
@@ -145,7 +145,7 @@ class CasePredictor:
             PredictionError: If the image does not fit the model, or more memory is needed than is allowed.
         """
         check_image(volume, case, self.plan.channel_names)
-        missing = check_presence(volume.array, case, self.plan)
+        missing = check_presence(volume.array, case, self.plan, self.memory_log_level)
         clock = StepClock()
         clock.seconds["read"] = read_seconds
         orientation = choose_orientation(volume.grid, self.plan.orientation)

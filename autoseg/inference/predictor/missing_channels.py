@@ -22,13 +22,14 @@ def find_missing_channels(image: NDArray[np.float32], plan: Plan) -> tuple[int, 
     return find_absent_channels(image) if may_lack_channels(plan) else ()
 
 
-def check_presence(image: NDArray[np.float32], case: str, plan: Plan) -> tuple[int, ...]:
+def check_presence(image: NDArray[np.float32], case: str, plan: Plan, log_level: int = logging.INFO) -> tuple[int, ...]:
     """Numbers of the channels that an image lacks, which are logged; none where the model needs all of them.
 
     Args:
         image: (C, Z, Y, X), zeros where the image lacks a channel.
         case: Case id for messages.
         plan: Plan of the model.
+        log_level: Level of the sentence.
 
     Raises:
         PredictionError: If it has no channel at all.
@@ -42,5 +43,5 @@ def check_presence(image: NDArray[np.float32], case: str, plan: Plan) -> tuple[i
             f"{case}: every channel is missing or 0 everywhere: {absent}. Give an image of one of them at least."
         )
     present = ", ".join(name for channel, name in enumerate(plan.channel_names) if channel not in missing)
-    logger.info("%s: predicted from %s; without %s", case, present, absent)
+    logger.log(log_level, "%s: predicted from %s; without %s", case, present, absent)
     return missing
