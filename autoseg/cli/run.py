@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from autoseg.cli.plan import add_planning_arguments, print_trials
 from autoseg.cli.select import add_refinement, refinement_options
+from autoseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from autoseg.pipeline import PlanningOptions
+    from autoseg.records.dataset import DatasetDescription
     from autoseg.records.selection import Selection
     from autoseg.records.workspace import Workspace
 
@@ -60,11 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     budget, planning, device = read_request(arguments)
     workers = choose_workers(arguments)
     description = check_dataset(arguments.dataset, planning, workers=workers, bar=progress_bar)
-    budget = add_speed(budget, planning, device, arguments, bar=progress_bar)
     if arguments.unlabelled is not None:
-        from autoseg.stages.unlabelled_images import announce_unlabelled  # loads torch
-
-        announce_unlabelled(arguments.unlabelled, description)
+        _check_unlabelled(arguments.unlabelled, description, planning)
+    budget = add_speed(budget, planning, device, arguments, bar=progress_bar)
     if arguments.dry_run:
         planned = decide_plan(description, workspace, budget, planning, workers=workers, bar=progress_bar)
         Console(highlight=False).print(plan_table(planned.plan))
@@ -100,6 +101,18 @@ def run(arguments: argparse.Namespace) -> int:
     for failure in failures:
         print(f"failed: {failure}")
     return SOME_FAILED if failures else DONE
+
+
+def _check_unlabelled(unlabelled: Path, description: "DatasetDescription", planning: "PlanningOptions") -> None:
+    """Refuse what nobody could learn from, before anything is planned and trained."""
+    from autoseg.stages.unlabelled_images import announce_unlabelled  # loads torch
+
+    if planning.target == "mask_rcnn":
+        raise UsageError(
+            "--unlabelled needs probabilities of voxels, but --target mask-rcnn finds objects one by one. Leave out "
+            "one of both."
+        )
+    announce_unlabelled(unlabelled, description)
 
 
 def _learn(workspace: "Workspace", arguments: argparse.Namespace) -> "Selection":

@@ -207,6 +207,13 @@ def test_images_of_which_none_can_be_used_are_refused(taught, tmp_path):
         learn_unlabelled(taught, tmp_path / "bad", OPTIONS)
 
 
+def test_a_run_that_finds_objects_refuses_unlabelled_images(phantom_dataset, tmp_path, capsys):
+    words = ["run", str(phantom_dataset), "-w", str(tmp_path / "w"), "--target", "mask-rcnn", "--device", "cpu"]
+    assert main([*words, "--unlabelled", str(phantom_dataset / "imagesTs"), "--dry-run"]) == 2
+    assert "--unlabelled needs probabilities of voxels" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
 def test_words_of_the_terminal(taught, tmp_path, capsys):
     assert main(["learn", str(taught.root)]) == 2
     assert "learns from no unlabelled images yet; name their folder with --unlabelled" in capsys.readouterr().err
