@@ -76,7 +76,7 @@ def read_parts(options: Mapping[str, str], defaults: Parts = PLAIN_PARTS) -> Par
         PlanningError: If a value does not exist, or two parts do not go together.
     """
     kinds = {"block": Block, "skip": Skip, "attention": Attention, "bottleneck": Bottleneck}
-    asked = {name: options[name] for name in PART_NAMES if name in options}
+    asked = {name: options[name].replace("+", "_") for name in PART_NAMES if name in options}
     for name, value in asked.items():
         if value not in get_args(kinds[name]):
             known = ", ".join(get_args(kinds[name]))

@@ -119,6 +119,8 @@ CASES: dict[str, tuple[str, FingerprintSummary, Budget]] = {
     "hippocampus_unext": ("unext", HIPPOCAMPUS, Budget()),
     "hippocampus_unext_cpu_10min": ("unext", HIPPOCAMPUS, TEN_MINUTES),
     "acdc_unext": ("unext", ACDC, Budget()),
+    "acdc_hrnet": ("hrnet", ACDC, Budget()),
+    "hippocampus_hrnet_cpu_10min": ("hrnet", HIPPOCAMPUS, TEN_MINUTES),
     "pictures_unext": ("unext", FingerprintSummary(groups=PICTURES, channel_names=("R", "G", "B")), Budget()),
     "acdc_auto": ("auto", ACDC, Budget()),
     "pictures_auto": ("auto", FingerprintSummary(groups=PICTURES, channel_names=("R", "G", "B")), Budget()),

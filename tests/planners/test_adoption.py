@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from autoseg.errors import PlanningError
+from autoseg.plugins import find_planner
 from autoseg.records.budget import AdoptedModel, Budget, Overrides, Throughput
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import ResamplingSpec
@@ -60,6 +61,26 @@ def test_networks_are_the_models_but_for_inputs_and_outputs(planner, other):
     assert made.configurations["3d_fullres"].median_shape == (88.0, 160.0, 130.0)
     assert made.planner == other
     assert make_plan(TWO_CHANNELS, Budget(like=like), other) == made
+
+
+@pytest.mark.parametrize(
+    ("planner", "options"),
+    [
+        ("unet", {"block": "inception", "skip": "gate", "attention": "mixed", "bottleneck": "atrous_nonlocal"}),
+        ("unet++", {}),
+        ("mednext", {"kernel": "5", "grn": "true"}),
+        ("hrnet", {"stem": "2", "head": "v1"}),
+        ("resenc-m", {"head": "points"}),
+    ],
+)
+def test_networks_of_every_family_are_taken_as_they_are(planner, options):
+    budget = Budget(configurations=("2d", "3d_fullres"), overrides=Overrides(options=options))
+    own = find_planner(planner)(HEART, budget)
+    made = make_plan(TWO_CHANNELS, Budget(like=adopt_model(own, "old")), "auto")
+    for name, configuration in made.configurations.items():
+        network = configuration.network.model_copy(update={"input_channels": 1, "output_channels": 2})
+        assert network == own.configurations[name].network
+        assert configuration.patch_size == own.configurations[name].patch_size
 
 
 def test_reasons_name_the_model():

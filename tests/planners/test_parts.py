@@ -44,6 +44,10 @@ def test_parts_are_settings_of_unet():
     assert {name: getattr(network, name) for name in options} == options
 
 
+def test_two_bottlenecks_may_be_joined_by_a_plus():
+    assert read_parts({"bottleneck": "atrous+nonlocal"}) == read_parts({"bottleneck": "atrous_nonlocal"})
+
+
 def test_plain_parts_change_nothing():
     options = {"block": "plain", "skip": "plain", "attention": "none", "bottleneck": "plain"}
     plain, asked = (unet.plan(VOLUMES, budget_of(each)) for each in ({}, options))
