@@ -34,7 +34,10 @@ CORRECTED_FRACTION = 0.5
 
 
 class AppendClickMaps(AbstractTransform):  # type: ignore[misc]  # batchgenerators has no type hints
-    """Append one channel per label, background included, to the image: how near each voxel is to drawn clicks."""
+    """Append one channel per label, background included, to the image: how near each voxel is to drawn clicks.
+
+    Targets beyond the labels, as those of ignored voxels and of partly labelled cases are, get no click.
+    """
 
     def __init__(self, num_labels: int, spacing: Sequence[float], settings: ClickSettings) -> None:
         self.num_labels = num_labels

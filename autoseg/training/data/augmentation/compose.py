@@ -183,8 +183,10 @@ def _previous_label_transforms(
 ) -> list[AbstractTransform]:
     if num_labels == 0:
         return []
+    if clicks:  # the mistakes are those that a user will see; others would teach what to do about others
+        return [*clicks, AppendPreviousLabels(num_labels)]
     distortions = [] if rules is None else [DistortPreviousLabels(num_labels, rules)]
-    return [*distortions, *clicks, AppendPreviousLabels(num_labels)]
+    return [*distortions, AppendPreviousLabels(num_labels)]
 
 
 def _random_contrasts(rules: AugmentationRules) -> list[ChangeImages]:
