@@ -33,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels", type=channel_list, default=None, metavar="NAMES", help="channels of every dataset, such as T1,T2"
     )
+    parser.add_argument(
+        "--allow-missing-channels", action="store_true",
+        help="cases, or whole datasets, may lack some of the channels; give it to autoseg-plan too",
+    )  # fmt: skip
     add_workers(parser)
     add_shared(parser)
 
@@ -56,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         label_names=tuple(arguments.label_names),
         renamed=dict(arguments.rename),
         channel_names=arguments.channels,
+        may_lack_channels=arguments.allow_missing_channels,
         workers=None if arguments.workers is None else worker_count(arguments),
     )
     with progress_bar("writing label maps") as progress:
@@ -71,14 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
     if merged.num_written:
         print(f"Label maps with other values: {arguments.output.with_name(f'{arguments.output.stem}_labels')}")
     print(f"List: {arguments.output} ({sum(count for _, count, _ in merged.counts)} cases)")
-    print(f"Next: {format_command('autoseg-plan', arguments.output, *_plan_options(arguments.output, merged))}")
+    print(f"Next: {format_command('autoseg-plan', arguments.output, *_plan_options(arguments, merged))}")
     return DONE
 
 
-def _plan_options(output: Path, merged: "MergedDatasets") -> list[str]:
-    """What a table of cases cannot hold."""
-    if output.suffix.lower() == ".json":
-        return []
+def _plan_options(arguments: argparse.Namespace, merged: "MergedDatasets") -> list[str]:
+    """What a list cannot hold."""
+    lacking = ["--allow-missing-channels"] * arguments.allow_missing_channels
+    if arguments.output.suffix.lower() == ".json":
+        return lacking
     values = {name: (value,) if isinstance(value, int) else value for name, value in merged.labels.items()}
     names = ",".join(f"{name}={'+'.join(map(str, value))}" for name, value in values.items())
-    return ["--label-names", names, "--channels", ",".join(merged.channel_names)]
+    return ["--label-names", names, "--channels", ",".join(merged.channel_names), *lacking]

@@ -20,6 +20,7 @@ from autoseg.imaging.datasets.merging import (
     check_grids,
     match_channels,
     match_labels,
+    merge_images,
     name_merged_cases,
 )
 from autoseg.imaging.formats.writing import label_map_ending, write_label_map
@@ -41,6 +42,8 @@ class MergeOptions:
     """Names in the merged list by names in a dataset."""
     channel_names: tuple[str, ...] | None = None
     """Channels of every dataset; None: their own."""
+    may_lack_channels: bool = False
+    """Whether cases, or whole datasets, may lack some of the channels."""
     workers: int | None = None
     """Processes that check files; None: one per core, or fewer for small files."""
 
@@ -81,10 +84,17 @@ def merge_datasets(
     _check_request(folders, output, options)
     names = [*options.label_names, *[None] * len(folders)]
     datasets = [
-        describe_dataset(folder, labels=given, channel_names=options.channel_names, workers=options.workers)
+        describe_dataset(
+            folder,
+            labels=given,
+            channel_names=options.channel_names,
+            missing_channels=options.may_lack_channels,
+            workers=options.workers,
+        )
         for folder, given in zip(folders, names, strict=False)
     ]
-    orders, labels = match_channels(datasets), match_labels(datasets, options.renamed or {})
+    channels = match_channels(datasets, may_lack=options.may_lack_channels)
+    labels = match_labels(datasets, options.renamed or {})
     notes = [*check_grids(datasets), *_lost(datasets)]
     ids = name_merged_cases(datasets)
     cases: list[CaseFiles] = []
@@ -100,23 +110,22 @@ def merge_datasets(
                 reference = _write_labels(dataset, files, labels.values[number], maps / case)
                 num_written += 1
                 progress(num_written, total)
-            images = [(Path(dataset.folder) / file).absolute() for file in files.images]
-            if len(images) == len(orders[number]):
-                images = [images[position] for position in orders[number]]
+            images, absent = merge_images(dataset, files, channels.positions[number])
             cases.append(
                 CaseFiles(
                     case=case,
-                    images=tuple(map(str, images)),
+                    images=images,
+                    absent_channels=absent,
                     label=str(reference),
                     group=files.group,
                     fold=files.fold if has_folds else None,
                     annotated=_annotated(files, labels, number),
                 )
             )
-    _write(output, cases, datasets, labels)
+    _write(output, cases, datasets[0], labels, channels.names)
     return MergedDatasets(
         labels.labels,
-        datasets[0].channel_names,
+        channels.names,
         tuple(
             (dataset.folder, len(dataset.cases), tuple(own.values()))
             for dataset, own in zip(datasets, labels.names, strict=True)
@@ -178,9 +187,12 @@ def _annotated(files: CaseFiles, labels: CommonLabels, number: int) -> tuple[str
 
 
 def _write(
-    output: Path, cases: Sequence[CaseFiles], datasets: Sequence[DatasetDescription], labels: CommonLabels
+    output: Path,
+    cases: Sequence[CaseFiles],
+    first: DatasetDescription,
+    labels: CommonLabels,
+    channel_names: tuple[str, ...],
 ) -> None:
-    first = datasets[0]
     order = [first.encoding.values[head.painted_index] for head in first.encoding.heads]
     merged = FoundDataset(
         name=output.stem,
@@ -189,7 +201,7 @@ def _write(
         cases=tuple(sorted(cases, key=lambda files: files.case)),
         labels=labels.labels,
         regions_class_order=tuple(order) if first.encoding.activation == "sigmoid" else None,
-        channel_names=first.channel_names,
+        channel_names=channel_names,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix.lower() == ".json":

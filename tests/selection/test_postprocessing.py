@@ -326,3 +326,23 @@ def test_the_first_steps_are_those_of_nnunet(tmp_path):
         maps.add(as_map("1122000110", "1122000220"), true)
     tuned = maps.tune()
     assert tuned.steps == (KeepLargestComponent(labels=("one", "two")),)
+
+
+def test_a_label_that_was_not_looked_for_decides_nothing(tmp_path):
+    maps = Maps(tmp_path, LABELS)
+    true = as_map("1110000000000", "1110000000000", "0000022222222", depth=2)
+    spotted = as_map("1110010000000", "1110010000000", "0000022222222", depth=2)
+    maps.add(spotted, true)
+    plain = maps.tune()
+    assert plain.evaluation.labels["one"].dice == 1.0
+    assert any("one" in step.labels for step in plain.steps)
+    # the same spot in a case in which nobody looked for it is no fault, and its absence elsewhere no success
+    files = maps.files[0].files.model_copy(update={"annotated": ("two",)})
+    maps.files = [replace(maps.files[0], files=files)]
+    maps.add(true, true)
+    tuned = maps.tune()
+    assert tuned.steps == ()
+    assert tuned.evaluation.labels["one"].num_cases == 1
+    assert tuned.evaluation.labels["two"].num_cases == 2
+    assert tuned.evaluation.cases[0].annotated == ("two",)
+    assert tuned.before.counts["one"].false_alarm == 0

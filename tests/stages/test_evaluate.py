@@ -1,5 +1,6 @@
 """Matching, scoring and reporting of two folders of label maps, written here with SimpleITK, nibabel and Pillow."""
 
+import json
 import os
 import signal
 
@@ -9,7 +10,7 @@ import pytest
 import SimpleITK
 from PIL import Image, ImageFilter
 
-from autoseg.errors import ImageFileError, UsageError
+from autoseg.errors import DatasetError, ImageFileError, UsageError
 from autoseg.imaging.datasets.labels.label_colors import parse_label_colors, resolve_colors
 from autoseg.inference.files.label_maps import find_label_maps, read_on_one_grid
 from autoseg.records.dataset import LabelReading, LabelValues
@@ -458,3 +459,25 @@ def test_segments_of_slicer_are_references_by_name(tmp_path):
     )
     assert faults == ()
     assert {name: scores.dice for name, scores in evaluation.cases[0].labels.items()} == {"liver": 1.0, "spleen": 1.0}
+
+
+def test_references_of_a_partly_labelled_dataset(tmp_path):
+    for case, values in (("a", block(0, 4)), ("b", block(1, 3, 7))):
+        write(tmp_path / "data" / "imagesTr" / f"{case}_0000.nii.gz", block(0, 5))
+        write(tmp_path / "data" / "labelsTr" / f"{case}.nii.gz", values)
+        write(tmp_path / "predictions" / f"{case}.nii.gz", values)
+    write(tmp_path / "predictions" / "b.nii.gz", block(1, 3, 7) + block(3, 5))
+    about = {
+        "labels": LABELS, "channel_names": {"0": "CT"}, "numTraining": 2, "file_ending": ".nii.gz",
+        "annotated": {"b": ["Lesion"]},
+    }  # fmt: skip
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(about))
+    evaluation, faults = evaluate_predictions(tmp_path / "predictions", tmp_path / "data", labels=LABELS)
+    assert faults == ()
+    assert evaluation.labels["liver"].dice == 1.0
+    assert evaluation.labels["liver"].num_cases == 1
+    assert evaluation.counts["liver"].false_alarm == 0
+    about["annotated"] = {"b": ["tumour"]}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(about))
+    with pytest.raises(DatasetError, match="names 'tumour', which is no label of this dataset"):
+        evaluate_predictions(tmp_path / "predictions", tmp_path / "data", labels=LABELS)

@@ -11,6 +11,8 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.records.contrast import CONTRAST_LEVELS
 from autoseg.records.dataset import CaseFiles
+from autoseg.records.fingerprint import data_hash
+from autoseg.records.plan import Split
 from autoseg.stages.fingerprint import extract_fingerprint
 from tests.builders import make_dataset, make_plan
 
@@ -224,3 +226,18 @@ def test_sizes_of_objects_with_numbers(tmp_path):
     facts = extract_fingerprint(description, tmp_path).cases[0].labels["near"]
     assert facts.components == 1
     assert facts.instance_sizes == ((2, 6, 7), (2, 6, 8))
+
+
+def test_labels_that_were_not_looked_for_have_no_facts(tmp_path):
+    for case in "abc":
+        write_case(tmp_path, case, *blocks())
+    dataset = description_of(tmp_path, "abc")
+    whole = extract_fingerprint(dataset, tmp_path)
+    cases = [files.model_copy(update={"annotated": ("far",) if files.case == "b" else None}) for files in dataset.cases]
+    partial = extract_fingerprint(dataset.model_copy(update={"cases": tuple(cases)}), tmp_path)
+    assert [sorted(case.labels) for case in partial.cases] == [["far", "near"], ["far"], ["far", "near"]]
+    assert partial.cases[1].labels["far"] == whole.cases[1].labels["far"]
+    split = Split(training=("a",), validation=("b",))
+    assert data_hash(partial, split) != data_hash(whole, split)
+    other = Split(training=("a",), validation=("c",))
+    assert data_hash(partial, other) == data_hash(whole, other)

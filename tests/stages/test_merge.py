@@ -162,3 +162,20 @@ def test_the_command_says_what_it_wrote(pair, tmp_path, capsys):
     assert "--label-names background=0,liver=1,spleen=2,kidney=5 --channels T1,T2" in printed
     assert main(["merge", str(pair[0]), str(pair[1]), "-o", str(output), "-q"]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".json", ".csv"])
+def test_datasets_may_lack_channels_where_it_is_allowed(tmp_path, ending):
+    first = make(tmp_path / "A", {"liver": 1}, ["a"], channels=("T1", "T2"))
+    second = make(tmp_path / "BB", {"liver": 1}, ["b"], channels=("FLAIR", "t2"))
+    output = tmp_path / f"list{ending}"
+    with pytest.raises(DatasetError, match="--allow-missing-channels"):
+        merge_datasets([first, second], output, PLAIN)
+    merged = merge_datasets([first, second], output, MergeOptions(may_lack_channels=True))
+    assert merged.channel_names == ("T1", "T2", "FLAIR")
+    given = None if ending == ".json" else {"liver": 1}
+    described = describe_dataset(output, labels=given, channel_names=merged.channel_names, missing_channels=True)
+    assert [(files.absent_channels, files.images) for files in described.cases] == [
+        ((2,), ("A/imagesTr/a_0000.nii.gz", "A/imagesTr/a_0001.nii.gz")),
+        ((0,), ("BB/imagesTr/b_0001.nii.gz", "BB/imagesTr/b_0000.nii.gz")),
+    ]

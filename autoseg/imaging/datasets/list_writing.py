@@ -80,6 +80,8 @@ def write_datalist(found: FoundDataset, path: Path) -> None:
     entries = []
     for files in found.cases:
         images = [_listed_path(found, image, path) for image in files.images]
+        for channel in files.absent_channels:
+            images.insert(channel, "")
         entry: dict[str, object] = {"case": files.case}
         entry |= dict(zip(columns, images, strict=True)) if len(images) == len(columns) else {"image": images}
         entry["label"] = _listed_path(found, files.label, path)

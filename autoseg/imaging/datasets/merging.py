@@ -14,7 +14,7 @@ import numpy as np
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.reading import read_image
-from autoseg.records.dataset import BACKGROUND, IGNORE, DatasetDescription, LabelValues
+from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, DatasetDescription, LabelValues
 
 MAX_SPACING_RATIO = 20.0
 """Ratio of the mean edges of voxels of two datasets from which on a wrong unit is more likely than another scanner:
@@ -83,30 +83,60 @@ def match_labels(datasets: Sequence[DatasetDescription], renamed: Mapping[str, s
     return CommonLabels(labels, tuple(names), tuple(map(_values, datasets, names, [labels] * len(datasets))))
 
 
-def match_channels(datasets: Sequence[DatasetDescription]) -> list[tuple[int, ...]]:
-    """Positions of the first dataset's channels among those of each dataset.
+@dataclass(frozen=True)
+class CommonChannels:
+    """Channels of merged datasets."""
+
+    names: tuple[str, ...]
+    positions: tuple[tuple[int | None, ...], ...]
+    """Of each dataset: the number among its own channels of each merged one; None: it lacks the channel."""
+
+
+def match_channels(datasets: Sequence[DatasetDescription], *, may_lack: bool = False) -> CommonChannels:
+    """Channels of all datasets, those of the first one first, matched by name.
+
+    Args:
+        datasets: At least two.
+        may_lack: Whether a dataset may lack channels that another one has.
 
     Raises:
-        DatasetError: If a dataset has other channels.
+        DatasetError: If a dataset has other channels, or its images hold several that are in another order.
     """
-    wanted = [_word(name) for name in datasets[0].channel_names]
-    orders = []
+    spelled: dict[str, str] = {}
+    for dataset in datasets if may_lack else datasets[:1]:
+        for name in dataset.channel_names:
+            spelled.setdefault(_word(name), name)
+    first, positions = datasets[0], []
     for dataset in datasets:
         own = [_word(name) for name in dataset.channel_names]
-        if sorted(own) != sorted(wanted):
+        if not may_lack and sorted(own) != sorted(spelled):
             raise DatasetError(
-                f"{dataset.folder}: has the channels {', '.join(dataset.channel_names)}, and {datasets[0].folder} "
-                f"has {', '.join(datasets[0].channel_names)}; merged datasets have the same channels. If only their "
-                "names differ, give the names with --channels."
+                f"{dataset.folder}: has the channels {', '.join(dataset.channel_names)}, and {first.folder} has "
+                f"{', '.join(first.channel_names)}; merged datasets have the same channels. If only their names "
+                "differ, give the names with --channels; if cases may lack channels, --allow-missing-channels."
             )
-        order = tuple(own.index(word) for word in wanted)
-        if order != tuple(range(len(order))) and any(len(files.images) != len(order) for files in dataset.cases):
+        of_dataset = tuple(own.index(word) if word in own else None for word in spelled)
+        is_reordered = of_dataset != tuple(range(len(own)))
+        if is_reordered and any(len(files.images) + len(files.absent_channels) != len(own) for files in dataset.cases):
             raise DatasetError(
-                f"{dataset.folder}: the channels are in another order than in {datasets[0].folder}, and each image "
-                "file holds all of them. Store each channel in a file of its own."
+                f"{dataset.folder}: the channels are others, or in another order, than in {first.folder}, and each "
+                "image file holds all of them. Store each channel in a file of its own."
             )
-        orders.append(order)
-    return orders
+        positions.append(of_dataset)
+    return CommonChannels(tuple(spelled.values()), tuple(positions))
+
+
+def merge_images(
+    dataset: DatasetDescription, files: CaseFiles, positions: Sequence[int | None]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Absolute paths of the images of a case in the order of the merged channels, and the channels that it lacks."""
+    images = [str((Path(dataset.folder) / file).absolute()) for file in files.images]
+    if len(images) + len(files.absent_channels) != len(dataset.channel_names):
+        return tuple(images), files.absent_channels
+    for channel in files.absent_channels:
+        images.insert(channel, "")
+    merged = ["" if own is None else images[own] for own in positions]
+    return tuple(filter(None, merged)), tuple(number for number, image in enumerate(merged) if not image)
 
 
 def check_grids(datasets: Sequence[DatasetDescription]) -> list[str]:

@@ -72,3 +72,14 @@ def test_parts_of_one_label_are_counted_together():
     ((name, counts),) = counter.counts().labels.items()
     assert name == "core"
     assert counts.voxels[15] == counts.label_voxels[15] == 7 * 6 * 5
+
+
+def test_labels_that_were_not_looked_for_are_not_counted():
+    generator = np.random.default_rng(5)
+    reference = generator.integers(0, 3, (6, 5, 7)).astype(np.int16)
+    probabilities = torch.from_numpy(generator.random((3, 5, 6, 3)).astype(np.float32))
+    whole, partial = CalibrationCounter(LABELS), CalibrationCounter(LABELS)
+    whole.case_sink(reference).write(RECORD, 0, 5, probabilities)
+    partial.case_sink(reference, ("b",)).write(RECORD, 0, 5, probabilities)
+    assert partial.counts().labels["b"] == whole.counts().labels["b"]
+    assert sum(partial.counts().labels["a"].voxels) == 0
