@@ -89,7 +89,7 @@ class CommonChannels:
 
     names: tuple[str, ...]
     positions: tuple[tuple[int | None, ...], ...]
-    """Of each dataset: the number among its own channels of each merged one; None: it lacks the channel."""
+    """Number of each merged channel among the own ones of each dataset; None: it lacks the channel."""
 
 
 def match_channels(datasets: Sequence[DatasetDescription], *, may_lack: bool = False) -> CommonChannels:
