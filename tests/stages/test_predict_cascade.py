@@ -105,9 +105,9 @@ def test_a_plan_may_bring_the_label_map_of_the_whole_image_to_the_next_stage(tmp
     write_model(tmp_path, plan, {"3d_lowres": ("0",), CASCADE: ("0",)})
     seen = []
 
-    def watch(loaded, image, previous, *options):
+    def watch(loaded, image, previous, **options):
         seen.append(previous)
-        return stream_case_logits(loaded, image, previous, *options)
+        return stream_case_logits(loaded, image, previous, **options)
 
     monkeypatch.setattr(case_predictor, "stream_case_logits", watch)
     load_exactly(tmp_path, configuration=CASCADE).predict(make_image(), spacing=SPACING)

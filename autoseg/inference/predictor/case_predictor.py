@@ -310,7 +310,7 @@ class CasePredictor:
         if case.takes_statistics:
             with case.clock.step("network"):
                 member = with_image_statistics(member, image, labels, windows, record.absent_channels)
-        slices = stream_case_logits(member, image, labels, windows, record.absent_channels)
+        slices = stream_case_logits(member, image, labels, settings=windows, absent_channels=record.absent_channels)
         if region is not None:
             is_softmax = self.plan.encoding.activation == "softmax"
             slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)
