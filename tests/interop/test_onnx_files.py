@@ -52,6 +52,8 @@ def make_network(architecture, dimensions, **changes):
         ("mednext", 2, {"expansions": (2, 3, 2)}),
         ("mednext", 3, {"expansions": (2, 1, 3), "response_normalization": True}),
         ("unet", 3, {"block": "factorized", "skip": "respath", "attention": "channel"}),
+        ("unet", 2, {"block": "recurrent", "attention": "spatial", "bottleneck": "nonlocal"}),
+        ("unet", 3, {"block": "dense", "bottleneck": "atrous"}),
         ("residual_unet", 2, {"head": "points", "coarse_level": 1, "independent_heads": True}),
         ("hrnet", 2, {"branches": BranchSpec(first_blocks=1, modules=(1, 1), joined_features=8)}),
         ("hrnet", 3, {"branches": BranchSpec(stem_levels=1, first_blocks=1, modules=(2,), joined_features=8)}),
