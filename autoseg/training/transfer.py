@@ -12,13 +12,11 @@ References:
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -28,6 +26,7 @@ from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.files import read_record
 from autoseg.records.plan import Configuration, Plan, is_model_of
 from autoseg.records.workspace import Workspace
+from autoseg.training.adapted_tensors import adapt_heads, adapt_inputs, enlarge_kernels
 
 logger = logging.getLogger("autoseg.train")
 
@@ -304,13 +303,15 @@ def _match(
             continue
         if name.startswith(tuple(HEADS)) and not same_heads:
             first_row = 0 if next(rows for begin, rows in HEADS.items() if name.startswith(begin)) else 1
-            tensor = _adapt_heads(source, start.to(source.device), old.heads()[first_row:], new.heads()[first_row:])
+            tensor = adapt_heads(source, start.to(source.device), old.heads()[first_row:], new.heads()[first_row:])
             adapted.append(name)
         elif name == first and not same_inputs:
-            tensor = _adapt_inputs(source, old, new)
+            tensor = adapt_inputs(
+                source, (old.channels(), old.further_inputs()), (new.channels(), new.further_inputs())
+            )
             adapted.append(name)
         elif name.endswith(ENLARGED) and source.shape != start.shape:
-            tensor = _enlarge(source, start.shape[2:])
+            tensor = enlarge_kernels(source, start.shape[2:])
             adapted.append(name)
         else:
             tensor = source
@@ -322,49 +323,6 @@ def _match(
 def _find_first_kernel(tensors: Mapping[str, Tensor]) -> str:
     """Name of the weights of the first convolution, which works on the image."""
     return next(name for name, tensor in tensors.items() if tensor.ndim >= MIN_KERNEL_AXES)
-
-
-def _adapt_heads(source: Tensor, start: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor | None:
-    """Rows by the names of the heads, (K_old * R, ...) -> (K_new * R, ...); None: no row fits."""
-    rows, rest = divmod(len(source), len(old))
-    if rest or len(start) != rows * len(new) or source.shape[1:] != start.shape[1:] or not set(old) & set(new):
-        return None
-    found, fresh = (each.reshape(-1, rows, *each.shape[1:]) for each in (source, start))
-    kept = [found[old.index(name)] if name in old else fresh[position] for position, name in enumerate(new)]
-    return torch.cat(kept)
-
-
-def _enlarge(kernels: Tensor, shape: Sequence[int]) -> Tensor:
-    """Depthwise kernels (F, 1, *K) interpolated linearly to a larger shape, with the same response on even images.
-
-    Kernels stay as they are, so that they do not fit, if an axis becomes smaller, or had one voxel, which says nothing
-    of its neighbours.
-
-    References:
-        Roy et al., "MedNeXt", MICCAI 2023, section 2.3 (UpKern). Differs: kernels are divided by how many times as many
-        voxels they have; where a norm follows, as in MedNeXt, that changes nothing.
-    """
-    old = kernels.shape[2:]
-    if any(after < before or after > before == 1 for after, before in zip(shape, old, strict=True)):
-        return kernels
-    mode = "bilinear" if len(shape) == 2 else "trilinear"
-    larger = F.interpolate(kernels, size=tuple(shape), mode=mode, align_corners=False)
-    return larger * (prod(old) / prod(shape))
-
-
-def _adapt_inputs(source: Tensor, old: _Model, new: _Model) -> Tensor:
-    """Kernels by the names of the channels, (F, C_old, *K) -> (F, C_new, *K)."""
-    old_channels, old_others = old.channels(), old.further_inputs()
-    images, others = source[:, : len(old_channels)], source[:, len(old_channels) :]
-    mean = images.mean(dim=1)
-    kernels = [images[:, old_channels.index(name)] if name in old_channels else mean for name in new.channels()]
-    if not set(new.channels()) <= set(old_channels):
-        kernels = [kernel * (len(old_channels) / len(kernels)) for kernel in kernels]
-    kernels += [
-        others[:, old_others.index(name)] if name in old_others else torch.zeros_like(mean)
-        for name in new.further_inputs()
-    ]
-    return torch.stack(kernels, dim=1)
 
 
 def _list_differences(old: _Model, new: _Model) -> str:
