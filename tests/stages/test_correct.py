@@ -242,7 +242,7 @@ def test_a_case_that_fails_is_named_and_does_not_stop_the_others(model, tmp_path
     path = write_clicks(tmp_path, case0=[{"label": 3, **place, "x": 99}], case1=[{"label": 3, **place}])
     words = ["predict", "-m", str(model), "-i", str(tmp_path / "images"), "-o", str(tmp_path / "out"), "--clicks"]
     assert main([*words, str(path), "--device", "cpu", "-q"]) == 1
-    assert "failed: case0: case0: click 1 is outside the image" in " ".join(capsys.readouterr().out.split())
+    assert "failed: case0: click 1 is outside the image" in " ".join(capsys.readouterr().out.split())
     assert (tmp_path / "out" / "case1.nii.gz").is_file()
 
 

@@ -14,22 +14,19 @@ from autoseg.records.clicks import Click
 from autoseg.records.dataset import BACKGROUND, LabelEncoding
 
 
-def place_clicks(clicks: Sequence[Click], grid: Grid, encoding: LabelEncoding, case: str) -> list[PlacedClick]:
+def place_clicks(clicks: Sequence[Click], grid: Grid, encoding: LabelEncoding) -> list[PlacedClick]:
     """Label index and voxel (z, y, x) of each click.
 
     Args:
         clicks: Clicks of a user.
         grid: The image's own grid.
         encoding: Labels that may be clicked: by name, or by value in label maps.
-        case: Case id for messages.
 
     Raises:
         PredictionError: If a label is unknown, or a click is outside the image; it names the click by its number.
     """
     return [
-        PlacedClick(
-            _find_index(click, encoding, f"{case}: click {number}"), _find_voxel(click, grid, f"{case}: click {number}")
-        )
+        PlacedClick(_find_index(click, encoding, f"click {number}"), _find_voxel(click, grid, f"click {number}"))
         for number, click in enumerate(clicks, start=1)
     ]
 

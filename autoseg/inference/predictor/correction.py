@@ -65,9 +65,9 @@ def correcting_alone(predictor: CasePredictor) -> CasePredictor:
 
 def correct_prepared(alone: CasePredictor, case: PreparedCase, labels: AnyArray, clicks: Sequence[Click]) -> Prediction:
     """Correct the label map of an image that was prepared by `correcting_alone`; see `correct_volume`."""
-    encoding, name = alone.plan.encoding, case.estimate.case
+    encoding = alone.plan.encoding
     indices = _encode(labels, case, encoding)
-    placed = place_clicks(clicks, case.grid, encoding, name)
+    placed = place_clicks(clicks, case.grid, encoding)
     corrected = indices.copy()
     if placed:
         answer = _answer(alone, case, indices, placed)
@@ -88,16 +88,15 @@ def _settings(loaded: LoadedConfiguration) -> ClickSettings:
 
 
 def _encode(labels: AnyArray, case: PreparedCase, encoding: LabelEncoding) -> NDArray[np.int16]:
-    name = case.estimate.case
     if labels.shape != case.grid.shape:
         raise PredictionError(
-            f"{name}: the label map to correct has the shape {labels.shape}, expected {case.grid.shape} (z, y, x), "
+            f"the label map to correct has the shape {labels.shape}, expected {case.grid.shape} (z, y, x), "
             "that of the image. Give the label map of this image, on its own grid."
         )
     try:
         return encode_label_map(labels, encoding)
     except ValueError as error:
-        raise PredictionError(f"{name}: the label map to correct is not of this model: {error}") from error
+        raise PredictionError(f"the label map to correct is not of this model: {error}") from error
 
 
 def _answer(
