@@ -157,10 +157,9 @@ def test_contrasts_that_are_asked_for_are_planned(planner):
 
 
 @pytest.mark.parametrize("planner", ["unet", "resenc-m", "unext", "pretrained-2d"])
-def test_thick_slices_are_planned_by_every_planner(planner):
+def test_thick_slices_are_planned_by_every_planner(planner, monkeypatch):
+    monkeypatch.setattr("autoseg.stages.plan.find_installed_weights", lambda: ("efficientnet-lite0",))
     budget = Budget(configurations=("2d", "2.5d"), overrides=Overrides(neighbor_slices=2))
-    if planner == "pretrained-2d":
-        budget = budget.model_copy(update={"installed_weights": ("efficientnet-lite0",)})
     plan = make_plan(FINGERPRINT, budget, planner)
     flat, thick = plan.configurations["2d"], plan.configurations["2.5d"]
     assert thick.network.input_channels == 5 * flat.network.input_channels

@@ -13,7 +13,7 @@ from tests.builders import make_configuration
 @pytest.fixture
 def loaded(monkeypatch):
     names: list[str] = []
-    monkeypatch.setattr(first_weights, "load_published_encoder", lambda _network, name: names.append(name))
+    monkeypatch.setattr(first_weights, "load_published_encoder", lambda _network, name, _planes: names.append(name))
     return names
 
 
@@ -26,6 +26,7 @@ def fold(**changes: Any) -> Any:
         "options": SimpleNamespace(seed=0, pretrained=None, freeze_encoder=False),
         "pretrained": None,
         "pretrained_encoder": None,
+        "soft": None,
         "starts_afresh": True,
     }
     return SimpleNamespace(**(values | changes))

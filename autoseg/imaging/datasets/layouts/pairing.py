@@ -242,12 +242,15 @@ def _expected_channels(channels: Mapping[str, Mapping[int, str]], num_channels: 
 
 
 def _missing_channels(channels: Mapping[str, Mapping[int, str]], expected: Collection[int]) -> Iterable[Fault]:
-    """Faults about channels that a case has no file of."""
+    """Faults about channels that a case has no file of; of a channel that few cases have, one of those is named."""
+    having = {index: [case for case, files in channels.items() if index in files] for index in expected}
     for case, files in channels.items():
         for index in sorted(set(expected) - set(files)):
             first = next(iter(files.values()))
             file = re.sub(r"_\d{4}(?=\.[^/]*$)", f"_{index:04d}", first)
-            what = f"the file of channel {index} is missing"
+            are_few = 0 < len(having[index]) < len(channels) / 2
+            who = f", which {having[index][0]} has," if are_few else ""
+            what = f"the file of channel {index}{who} is missing"
             yield Fault(severity="error", case=case, file=file, what=what, is_missing_channel=True)
 
 
