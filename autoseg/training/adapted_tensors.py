@@ -1,7 +1,7 @@
 """Tensors of one network for another one: rows of heads, kernels of inputs, larger kernels.
 
-Called by the transfer of weights, for the tensors whose meaning or shape differs. Tested in
-tests/training/test_transfer.py.
+Called by the transfer of weights, for the tensors whose meaning or shape differs.
+Tested in tests/training/test_transfer.py.
 """
 
 from collections.abc import Sequence
