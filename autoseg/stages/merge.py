@@ -16,6 +16,7 @@ from autoseg.imaging.datasets.labels.label_tables import LabelNames
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset
 from autoseg.imaging.datasets.list_writing import write_case_list, write_datalist
 from autoseg.imaging.datasets.merging import (
+    CommonChannels,
     CommonLabels,
     check_grids,
     match_channels,
@@ -96,32 +97,9 @@ def merge_datasets(
     channels = match_channels(datasets, may_lack=options.may_lack_channels)
     labels = match_labels(datasets, options.renamed or {})
     notes = [*check_grids(datasets), *_lost(datasets)]
-    ids = name_merged_cases(datasets)
-    cases: list[CaseFiles] = []
     maps = output.with_name(f"{output.stem}_labels")
-    total, num_written = sum(_is_rewritten(labels, number, dataset) * len(dataset.cases)
-                             for number, dataset in enumerate(datasets)), 0  # fmt: skip
-    has_folds = all(any(files.fold is not None for files in dataset.cases) for dataset in datasets)
-    for number, dataset in enumerate(datasets):
-        for files in dataset.cases:
-            case = ids[number][files.case]
-            reference = (Path(dataset.folder) / files.label).absolute()
-            if _is_rewritten(labels, number, dataset):
-                reference = _write_labels(dataset, files, labels.values[number], maps / case)
-                num_written += 1
-                progress(num_written, total)
-            images, absent = merge_images(dataset, files, channels.positions[number])
-            cases.append(
-                CaseFiles(
-                    case=case,
-                    images=images,
-                    absent_channels=absent,
-                    label=str(reference),
-                    group=files.group,
-                    fold=files.fold if has_folds else None,
-                    annotated=_annotated(files, labels, number),
-                )
-            )
+    rewritten = _rewrite_labels(datasets, labels, maps, progress)
+    cases = _list_cases(datasets, labels, channels, rewritten)
     _write(output, cases, datasets[0], labels, channels.names)
     return MergedDatasets(
         labels.labels,
@@ -130,9 +108,56 @@ def merge_datasets(
             (dataset.folder, len(dataset.cases), tuple(own.values()))
             for dataset, own in zip(datasets, labels.names, strict=True)
         ),
-        num_written,
+        len(rewritten),
         tuple(notes),
     )
+
+
+def _rewrite_labels(
+    datasets: Sequence[DatasetDescription], labels: CommonLabels, folder: Path, progress: Progress
+) -> dict[str, Path]:
+    """Write label maps again that need other values; each by the name that its case has in the list."""
+    ids = name_merged_cases(datasets)
+    waiting = [
+        (number, dataset, files)
+        for number, dataset in enumerate(datasets)
+        for files in dataset.cases
+        if _is_rewritten(labels, number, dataset)
+    ]
+    written = {}
+    for number, dataset, files in waiting:
+        case = ids[number][files.case]
+        written[case] = _write_labels(dataset, files, labels.values[number], folder / case)
+        progress(len(written), len(waiting))
+    return written
+
+
+def _list_cases(
+    datasets: Sequence[DatasetDescription],
+    labels: CommonLabels,
+    channels: CommonChannels,
+    rewritten: Mapping[str, Path],
+) -> list[CaseFiles]:
+    """All cases, with the files, channels and labels that they have in the list."""
+    ids = name_merged_cases(datasets)
+    has_folds = all(any(files.fold is not None for files in dataset.cases) for dataset in datasets)
+    cases = []
+    for number, dataset in enumerate(datasets):
+        for files in dataset.cases:
+            case = ids[number][files.case]
+            images, absent = merge_images(dataset, files, channels.positions[number])
+            cases.append(
+                CaseFiles(
+                    case=case,
+                    images=images,
+                    absent_channels=absent,
+                    label=str(rewritten.get(case) or (Path(dataset.folder) / files.label).absolute()),
+                    group=files.group,
+                    fold=files.fold if has_folds else None,
+                    annotated=_annotated(files, labels, number),
+                )
+            )
+    return cases
 
 
 def _check_request(folders: Sequence[Path], output: Path, options: MergeOptions) -> None:

@@ -62,6 +62,8 @@ def test_writes_a_picture_into_a_new_folder(workspace, tmp_path):
 
     with Image.open(path) as picture:
         picture.load()
+        assert picture.format == "PNG"
+        assert min(picture.size) > 1
 
 
 def test_rows_are_training_cases_first_as_they_lie(workspace, tmp_path, drawn):
