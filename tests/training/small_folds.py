@@ -1,11 +1,15 @@
 """Folds of the phantoms that train in milliseconds a step."""
 
+from contextlib import contextmanager
+
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan
 from autoseg.training.options import TrainingOptions
+from autoseg.training.steps import gradients, loop
 
 NAME = "3d_fullres"
 SHORT = TrainingOptions(device="cpu", precision="fp32", epochs=2, steps_per_epoch=3, workers=0)
@@ -83,3 +87,19 @@ def change_schedule(workspace, **changes):
     training = configuration.training.model_copy(update=changes)
     changed = configuration.model_copy(update={"training": training})
     write_record(plan.model_copy(update={"configurations": {NAME: changed}}), workspace.plan)
+
+
+@contextmanager
+def killed_at(step, monkeypatch):
+    """A training within ends with an error where the gradients of this step begin."""
+    compute = gradients.compute_gradients
+
+    def end(run, *arguments):
+        if run.step == step:
+            raise RuntimeError("killed")
+        return compute(run, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "compute_gradients", end)
+        with pytest.raises(RuntimeError, match="killed"):
+            yield

@@ -15,9 +15,8 @@ from autoseg.stages.measure import measure_networks
 from autoseg.stages.plan import make_plan
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.stages.train import train_fold
-from autoseg.training.steps import gradients, loop
 from tests.builders import install_networks
-from tests.training.small_folds import NAME, SHORT, equal, short, weights
+from tests.training.small_folds import NAME, SHORT, equal, killed_at, short, weights
 
 NARROW = {"base_features": "4"}
 
@@ -70,16 +69,8 @@ def test_a_killed_training_resumes_to_the_very_same_weights(workspace, tmp_path,
     give_network(workspace, family)
     monkeypatch.setattr(training_stage, "_score_validation_cases", lambda *_: None)  # whole volumes take seconds
     train_fold(workspace, NAME, "0", SHORT)
-    whole, compute = weights(workspace), gradients.compute_gradients
-
-    def end(run, *arguments):
-        if run.step == 4:
-            raise RuntimeError("killed")
-        return compute(run, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "compute_gradients", end)
-        with pytest.raises(RuntimeError, match="killed"):
-            train_fold(workspace, NAME, "0", short(restart=True))
+    whole = weights(workspace)
+    with killed_at(4, monkeypatch):
+        train_fold(workspace, NAME, "0", short(restart=True))
     assert train_fold(workspace, NAME, "0", SHORT).step == 6
     assert equal(weights(workspace), whole)

@@ -31,6 +31,7 @@ from tests.training.small_folds import (
     change_schedule,
     equal,
     give_point_head,
+    killed_at,
     short,
     shrink_plan,
     weights,
@@ -246,18 +247,9 @@ def test_a_training_that_was_killed_while_patches_grew_resumes_to_the_very_same_
     change_schedule(workspace, growing_patches=GROWING)
     train_fold(workspace, NAME, "0", TEN_STEPS)
     whole = weights(workspace)
-
-    def end(run, *arguments):
-        if run.step == 5:
-            raise RuntimeError("killed")
-        return compute(run, *arguments)
-
-    compute = gradients.compute_gradients
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, killed_at(5, patched):
         patched.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-        patched.setattr(loop, "compute_gradients", end)
-        with pytest.raises(RuntimeError, match="killed"):
-            train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(TEN_STEPS), "restart": True}))
+        train_fold(workspace, NAME, "0", TrainingOptions(**{**vars(TEN_STEPS), "restart": True}))
     assert train_fold(workspace, NAME, "0", TEN_STEPS).step == 10
     assert equal(weights(workspace), whole)
 
@@ -265,17 +257,9 @@ def test_a_training_that_was_killed_while_patches_grew_resumes_to_the_very_same_
 def test_a_training_with_points_that_was_killed_resumes_to_the_very_same_weights(workspace, monkeypatch):
     give_point_head(workspace)
     train_fold(workspace, NAME, "0", SHORT)
-    whole, compute = weights(workspace), gradients.compute_gradients
-
-    def end(run, *arguments):
-        if run.step == 4:
-            raise RuntimeError("killed")
-        return compute(run, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "compute_gradients", end)
-        with pytest.raises(RuntimeError, match="killed"):
-            train_fold(workspace, NAME, "0", short(restart=True))
+    whole = weights(workspace)
+    with killed_at(4, monkeypatch):
+        train_fold(workspace, NAME, "0", short(restart=True))
     assert train_fold(workspace, NAME, "0", SHORT).step == 6
     assert equal(weights(workspace), whole)
     train_fold(workspace, NAME, "0", short(restart=True, seed=1))
