@@ -7,6 +7,7 @@ import pytest
 
 from autoseg.cli import speed
 from autoseg.cli.planning_request import PlanningDevice
+from autoseg.cli.speed import time_product
 from autoseg.progress import no_bar
 from autoseg.records.budget import KeptSpeed, Throughput
 from autoseg.records.files import read_record
@@ -218,4 +219,4 @@ def test_a_user_without_a_home_measures_each_time(machine, monkeypatch, caplog):
 
 
 def test_the_product_takes_time():
-    assert 0 < speed.time_product() < 60
+    assert 0 < time_product() < 60
