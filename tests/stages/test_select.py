@@ -24,6 +24,7 @@ from autoseg.records.plan import Plan, Split, Splits, model_hash
 from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.suspects import Suspects
 from autoseg.records.workspace import Workspace
+from autoseg.selection import comparison, usable_folds
 from autoseg.selection.ensembles import ValidatedFold
 from autoseg.stages import select
 from autoseg.stages.select import SelectionOptions
@@ -324,7 +325,7 @@ def combine(run, monkeypatch, predictions):
         names = [name for name in run.labels if name != "background"]
         return {PAIR: [ValidatedFold("0", folder, summarize(scores, names))]}
 
-    monkeypatch.setattr(select, "validate_pairs", validate_pairs)
+    monkeypatch.setattr(comparison, "validate_pairs", validate_pairs)
     return asked
 
 
@@ -517,7 +518,7 @@ def test_a_cascade_trained_on_maps_of_other_weights_is_left_out(trained_run, mon
     trained_run.train(CASCADE, "0", {"a": GOOD["a"]})
     record_training(trained_run, CASCADE, "0", read_record(Splits, workspace.splits).folds[0])
     asked = []
-    monkeypatch.setattr(select, "is_trained_on_maps_of_today", lambda *of: asked.append(of[2:4]))
+    monkeypatch.setattr(usable_folds, "is_trained_on_maps_of_today", lambda *of: asked.append(of[2:4]))
     selection = select_model(workspace)
     assert asked == [(CASCADE, read_record(Splits, workspace.splits).folds[0])]
     assert [one.configurations for one in selection.candidates] == [("3d_fullres",)]
