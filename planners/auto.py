@@ -78,7 +78,8 @@ def choose_preset_for(fingerprint: Fingerprint, budget: Budget) -> Decided[Prese
         PlanningError: See `choose_preset`.
     """
     preset = choose_preset(budget)
-    if budget.like is not None or time_per_fold(budget) is None or not is_photographs(fingerprint):
+    may_be_pretrained = budget.like is None and time_per_fold(budget) is not None and not budget.finds_objects
+    if not may_be_pretrained or not is_photographs(fingerprint):
         return preset
     if pretrained_2d.WEIGHTS not in budget.installed_weights:
         missing = explain_missing_weights(pretrained_2d.WEIGHTS)
@@ -154,7 +155,7 @@ def _plan_fast_prediction(fingerprint: Fingerprint, budget: Budget, preset: Deci
     """The first of ever smaller networks that predicts a median case fast enough."""
     options = budget.overrides.options
     smaller = [unet.make_unet_preset(options)] if preset.value.name != unet.NAME else []
-    if not options:  # those of a U-Net mean nothing to a UNeXt
+    if not options and not budget.finds_objects:  # options of a U-Net, and heads for objects, mean nothing to a UNeXt
         smaller.append(unext.make_unext_preset({}))
     rejected = ""
     for candidate in smaller:

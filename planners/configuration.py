@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.costs.memory import (
@@ -18,11 +17,13 @@ from autoseg.costs.memory import (
     count_feature_map_elements,
     estimate_training_memory_bytes,
 )
+from autoseg.costs.usual_detection import with_usual_detection
 from autoseg.records.budget import AdoptedConfiguration
 from autoseg.records.network import NetworkSpec, ResamplingSpec
 from autoseg.records.plan import Configuration, Decision
-from autoseg.records.training import GrowingPatch, TrainingSpec
+from autoseg.records.training import TrainingSpec
 from planners.context import PlanningContext
+from planners.optional_decisions import list_asked, list_growth, list_of_preset
 from planners.rules import Decided, as_decision
 from planners.rules.channels import choose_channel_dropout, count_inputs
 from planners.rules.devices import check_asked_batch, largest_share, scale_rate, spread_batch, timed_batch
@@ -58,8 +59,13 @@ from planners.rules.speed import (
     refuse_latency,
     smaller_batches,
     smaller_patches,
+    step_seconds,
 )
 from planners.rules.topology import Topology, adopt_topology, describe_levels
+
+MAX_STEP_FRACTION = 0.75
+"""A patch that finds objects is halved only where its step takes no more than this fraction of the time: below that the
+heads are most of it, and a smaller patch cuts more objects for little."""
 
 NO_NEIGHBORS = Decided(0, "Every slice is segmented on its own.")
 
@@ -108,15 +114,16 @@ class ConfigurationPlanner:
         mirror_axes = choose_mirror_axes(self.dimensions, context.fingerprint, budget, context.transpose)
         full = self._plan_training(network, mirror_axes.value, batch_dice=batch_dice.value)
         timed, min_steps = timed_batch(budget, batch_size.value), context.preset.min_steps
-        schedule = choose_schedule(full, budget, network, topology.patch_size, timed, min_steps)
+        costed = self._as_trained(network)
+        schedule = choose_schedule(full, budget, costed, topology.patch_size, timed, min_steps)
         total, rate = self._spread(batch_size, topology.patch_size, schedule.value)
         growth = choose_growth(
             budget,
-            network,
+            costed,
             topology.patch_size,
             total.value,
             are_slices_far_apart=self._suits_small_patches,
-            expected_steps=self._count_expected_steps(network, topology, timed),
+            expected_steps=self._count_expected_steps(costed, topology, timed),
         )
         training = rate.value.model_copy(update={"growing_patches": growth.value})
         configuration = Configuration(
@@ -143,12 +150,12 @@ class ConfigurationPlanner:
             "levels": levels,
             "base_features": base_features,
             "schedule": Decided(epochs, schedule.reason),
-            **self._list_asked(),
+            **list_asked(context, self.neighbor_slices),
             **({} if budget.devices == 1 else {"learning_rate": Decided(rate.value.learning_rate, rate.reason)}),
-            **self._list_growth(growth),
+            **list_growth(budget, growth),
             "batch_dice": batch_dice,
             "mirror_axes": mirror_axes,
-            **self._list_of_preset(),
+            **(list_of_preset(context.preset) if self.adopted is None else {}),
         }
         return configuration, tuple(as_decision(f"{self.name}.{what}", decided) for what, decided in decisions.items())
 
@@ -181,27 +188,6 @@ class ConfigurationPlanner:
         by_data = count_patches_of_data(patch_size, self._dataset_voxels, context.preset.dataset_fraction)
         total = spread_batch(batch_size, devices, by_data)
         return total, scale_rate(training, total.value, batch_size.value)
-
-    def _list_asked(self) -> dict[str, Decided[Any]]:
-        """What is a decision only where it was asked for, or is not nothing."""
-        overrides = self.context.budget.overrides
-        asked = {"contrasts": overrides.contrasts, "regularizer": overrides.regularizer}
-        neighbors = {"neighbor_slices": self.neighbor_slices} if self.neighbor_slices.value else {}
-        requested = {what: Decided(value, "Requested.") for what, value in asked.items() if value is not None}
-        dropout = choose_channel_dropout(self.context.fingerprint)
-        return {**neighbors, **requested, **({"channel_dropout": dropout} if dropout.value else {})}
-
-    def _list_growth(self, growth: Decided[tuple[GrowingPatch, ...]]) -> dict[str, Decided[Any]]:
-        """Growing patches are a decision of its own only where there are some, or somebody wanted none."""
-        if self.context.budget.overrides.progressive is None and not growth.value:
-            return {}
-        return {"growing_patches": Decided(tuple(growing.patch_size for growing in growth.value), growth.reason)}
-
-    def _list_of_preset(self) -> dict[str, Decided[Any]]:
-        """Head and weights that the planner starts from, where it has some; an adopted network brings its own."""
-        preset = self.context.preset
-        found = {"head": preset.head, "initial_weights": preset.initial_weights} if self.adopted is None else {}
-        return {what: decided for what, decided in found.items() if decided is not None}
 
     @cached_property
     def patch(self) -> Decided[Topology]:
@@ -268,9 +254,15 @@ class ConfigurationPlanner:
             return network
         return network.model_copy(update={"independent_heads": encoding.activation == "sigmoid"})
 
+    def _as_trained(self, network: NetworkSpec) -> NetworkSpec:
+        """The network whose costs count: with the heads that take its decoder's place, where it gets such."""
+        return with_usual_detection(network) if self.context.budget.finds_objects else network
+
     def _count_elements(self, topology: Topology) -> int:
         """Feature-map elements at the preset's full width."""
-        network = self.plan_network(topology, self.context.preset.widths[0])
+        return self._count_elements_of(self.plan_network(topology, self.context.preset.widths[0]), topology)
+
+    def _count_elements_of(self, network: NetworkSpec, topology: Topology) -> int:
         return count_feature_map_elements(
             network, topology.patch_size, output_channels=len(self.context.fingerprint.labels)
         )
@@ -299,7 +291,8 @@ class ConfigurationPlanner:
         if asked is not None and self.adopted is not None:
             # the adopted network was compared with the memory in bytes
             return Decided(largest_share(asked, devices), "Requested.")
-        elements, reference = self._count_elements(topology), self._reference
+        network, reference = self.plan_network(topology, context.preset.widths[0]), self._reference
+        elements = max(self._count_elements_of(each, topology) for each in (network, self._as_trained(network)))
         if asked is not None:
             return take_batch_size(largest_share(asked, devices), elements, reference, context.memory_gigabytes)
         batch_size = choose_batch_size(
@@ -325,7 +318,7 @@ class ConfigurationPlanner:
         chosen, fastest = None, math.inf
         for patch, width, batch_size, required_steps in self._list_sizes():
             patch_size = patch.value.patch_size
-            network = self.plan_network(patch.value, width)
+            network = self._as_trained(self.plan_network(patch.value, width))
             seconds = prediction_seconds(budget, network, patch_size, self.image_shape)
             fastest = min(fastest, seconds)
             if not keeps_latency(budget, seconds):
@@ -353,14 +346,30 @@ class ConfigurationPlanner:
             batches = list(smaller_batches(batches[0], self.dimensions))
         is_free = self._asked_patch is None and self.adopted is None
         grid = self.spacing.value, self.median_shape, preset.depth(self.dimensions)
-        if is_free and self._suits_small_patches:
+        if is_free and self._suits_small_patches and not budget.finds_objects:
             yield from list_sizes_of_slices(patch, widths, batches, *grid)
             return
         yield from ((patch, width, batches[0], preset.wanted_steps) for width in widths[:-1])
         yield from ((patch, widths[-1], batch_size, preset.min_steps) for batch_size in batches)
         if is_free:
-            for smaller in smaller_patches(patch, *grid, preset.min_steps):
-                yield smaller, widths[-1], batches[-1], preset.min_steps
+            smaller = smaller_patches(patch, *grid, preset.min_steps)
+            for worthwhile in self._keep_worthwhile(patch, smaller) if budget.finds_objects else smaller:
+                yield worthwhile, widths[-1], batches[-1], preset.min_steps
+
+    def _keep_worthwhile(
+        self, patch: Decided[Topology], smaller: Iterator[Decided[Topology]]
+    ) -> Iterator[Decided[Topology]]:
+        """Smaller patches, as long as each saves enough of the step of the one before: the heads stay as they are."""
+        seconds = self._narrowest_step_seconds(patch.value)
+        for each in smaller:
+            before, seconds = seconds, self._narrowest_step_seconds(each.value)
+            if seconds > MAX_STEP_FRACTION * before:
+                return
+            yield each
+
+    def _narrowest_step_seconds(self, topology: Topology) -> float:
+        network = self._as_trained(self.plan_network(topology, self._widths[-1]))
+        return step_seconds(self.context.budget, network, topology.patch_size, 1)
 
     @property
     def _suits_small_patches(self) -> bool:

@@ -109,7 +109,7 @@ def add_speed(
     architectures = [name for name in architectures if ARCHITECTURES[name].build_small is not None]
     earlier = None if arguments.measure_again else _earlier_budget(arguments, of_trials=has_trials)
     known = set() if earlier is None else {point.architecture for point in earlier.throughput}
-    found_later = {"throughput": (), "installed_weights": (), "external_networks": ()}
+    found_later = {"throughput": (), "installed_weights": (), "external_networks": (), "finds_objects": False}
     is_same = earlier is not None and earlier.model_copy(update=found_later) == budget and known >= set(architectures)
     if (
         earlier is not None

@@ -1,7 +1,8 @@
 """Operations of the part of a network that finds objects: feature pyramid, proposals, and the heads of the regions.
 
 Pyramid and proposals are exact. The regions that training compares are counted as if a sample always had the planned
-number, and as many objects among them as may be drawn; a patch with fewer objects costs less.
+number, and as many objects among them as may be drawn; a patch with fewer objects costs less. A prediction has other
+numbers of them (`at_prediction`).
 
 Tested in tests/costs/test_detection.py.
 """
@@ -30,6 +31,18 @@ def detection_operations(
     objects = int(detection.regions_per_sample * detection.region_positive_fraction)
     yield from _box_head(detection, detection.regions_per_sample)
     yield from _mask_head(detection, objects)
+
+
+def at_prediction(network: NetworkSpec) -> NetworkSpec:
+    """The network as prediction uses it: every proposal has a box, and as many as are kept at most have a mask."""
+    if network.detection is None:
+        return network
+    proposals, detections = network.detection.proposals, network.detection.detections
+    numbers = {
+        "regions_per_sample": proposals,
+        "region_positive_fraction": min(detections / proposals, 1.0),
+    }
+    return network.model_copy(update={"detection": network.detection.model_copy(update=numbers)})
 
 
 def _pyramid(network: NetworkSpec, detection: DetectionSpec, voxels: Sequence[int]) -> Iterator[Operation]:

@@ -185,6 +185,9 @@ class Budget(Record):
     overrides: Overrides = Overrides()
     like: AdoptedModel | None = None
     """Start from this model."""
+    finds_objects: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the planned networks get heads that find objects in place of their decoder; sizes and schedule count what
+    these heads cost."""
     installed_weights: tuple[EncoderName, ...] = Field(default=(), exclude_if=lambda value: value == ())
     """Published weights of encoders that are installed where the plan is made."""
     external_networks: tuple[ExternalNetwork, ...] = Field(default=(), exclude_if=lambda value: value == ())

@@ -64,6 +64,7 @@ def make_plan(fingerprint: Fingerprint, budget: Budget, planner: str, target: Ta
     if target == "mask_rcnn":
         refuse_impossible(fingerprint)
     like, budget = budget.like, without_detection(budget, target)
+    budget = budget.model_copy(update={"finds_objects": target == "mask_rcnn"})
     budget = add_installed_weights(fingerprint, budget, planner)
     encoded = encode_target(fingerprint, target)
     budget = measure_networks(encoded, budget, find_planner(planner))

@@ -1,46 +1,20 @@
 """From a plan for label maps to one for objects one by one (`--target mask-rcnn`).
 
 Patch, batch, encoder, strides and kernels stay as they were planned; a feature pyramid with the heads of Mask R-CNN
-takes the place of the decoder.
+takes the place of the decoder. Planners know of it (`Budget.finds_objects`), and keep time and memory for it.
 """
 
 import math
-from collections.abc import Sequence
 
 from autoseg.costs.memory import DEVICES_OF_16_BITS, estimate_costs
+from autoseg.costs.usual_detection import PYRAMID_LEVELS, usual_anchors, usual_levels, with_detection
 from autoseg.errors import PlanningError
 from autoseg.records.budget import AdoptedModel, Budget
-from autoseg.records.detection import Anchor, DetectionSpec
 from autoseg.records.fingerprint import Fingerprint
-from autoseg.records.network import DETECTING, NetworkSpec
+from autoseg.records.network import DETECTING
 from autoseg.records.plan import Configuration, Decision, Plan, Target
 from autoseg.records.training import TrainingSpec
 from autoseg.stages.plan_anchors import AnchorChoice, choose_anchors, measured_sizes
-
-FINEST_LEVEL = 1
-"""Finest level of the pyramid: half the resolution, because objects of medical images are small. Published: the second
-(Lin et al. 2017)."""
-
-PYRAMID_LEVELS = 4
-"""Largest number of levels of the pyramid, as published (Lin et al. 2017, without the pooled fifth)."""
-
-ANCHOR_EDGE = 4
-"""Edge of an anchor in voxels of its level: 8 at half resolution, 16 at a quarter (as published: 32 at a quarter)."""
-
-SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-"""Factors of the anchors of one level (Lin et al., "Focal loss", 2017)."""
-
-PYRAMID_WIDTH = 4
-"""Feature maps of the pyramid for each of the encoder at full resolution (Jaeger et al. 2019)."""
-
-BOX_WIDTH = 4
-"""Numbers of a hidden layer of the box head for each feature map of the pyramid (1024 for 256 as published)."""
-
-ROI_BINS = {2: (7, 14), 3: (5, 8)}
-"""Bins along an axis for the box head and for the mask head, by dimensions; those of 2D as published."""
-
-REGIONS = {2: 128, 3: 32}
-"""Regions of each sample that are compared in training."""
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
@@ -161,20 +135,7 @@ def _can_detect(configuration: Configuration) -> bool:
 def _with_pyramid(
     configuration: Configuration, choice: AnchorChoice, plan: Plan, fingerprint: Fingerprint
 ) -> Configuration:
-    network = configuration.network
-    box, mask = ROI_BINS[network.dimensions]
-    features = PYRAMID_WIDTH * network.features[0]
-    detection = DetectionSpec(
-        num_labels=network.output_channels - 1,
-        levels=choice.levels,
-        anchors=choice.anchors,
-        pyramid_features=features,
-        box_features=BOX_WIDTH * features,
-        box_size=(box,) * network.dimensions,
-        mask_roi_size=(mask,) * network.dimensions,
-        regions_per_sample=REGIONS[network.dimensions],
-    )
-    changed = network.model_copy(update={"detection": detection, "deep_supervision": False})
+    changed = with_detection(configuration.network, choice.levels, choice.anchors)
     training = _with_optimizer(configuration.training)
     estimates = estimate_costs(
         changed,
@@ -198,18 +159,3 @@ def _with_optimizer(training: TrainingSpec) -> TrainingSpec:
         "mirror_axes": axes if sides is None else tuple(axis for axis in axes if axis != sides.axis),
     }
     return training.model_copy(update=changes)
-
-
-def usual_levels(network: NetworkSpec) -> tuple[int, ...]:
-    """Levels of the encoder that the pyramid has."""
-    stop = min(len(network.features), FINEST_LEVEL + PYRAMID_LEVELS)
-    return tuple(range(FINEST_LEVEL, stop))
-
-
-def usual_anchors(strides: Sequence[Sequence[int]], levels: Sequence[int]) -> tuple[tuple[Anchor, ...], ...]:
-    """Cubes of so many voxels of each level, in three sizes."""
-    anchors = []
-    for level in levels:
-        step = [math.prod(sizes) for sizes in zip(*strides[: level + 1], strict=True)]
-        anchors.append(tuple(tuple(ANCHOR_EDGE * scale * edge for edge in step) for scale in SCALES))
-    return tuple(anchors)

@@ -73,7 +73,8 @@ def choose_growth(
     """
     asked, is_limited = budget.overrides.progressive, time_per_fold(budget) is not None
     has_few_steps = expected_steps < WANTED_STEPS
-    helps = is_limited and network.dimensions == 3 and (are_slices_far_apart or has_few_steps)
+    suits = network.dimensions == 3 and network.detection is None  # small patches cut objects, and heads cost as much
+    helps = is_limited and suits and (are_slices_far_apart or has_few_steps)
     if not (helps if asked is None else asked):
         return Decided((), "Not requested.")
     why = "Requested" if asked else FAR_APART_REASON if are_slices_far_apart else FEW_STEPS_REASON

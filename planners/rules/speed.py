@@ -34,6 +34,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from autoseg.costs.architectures import ARCHITECTURES, FORWARD_FRACTION, forward_macs, list_operations
+from autoseg.costs.detection import at_prediction
 from autoseg.costs.parts import relative_speed_of_parts
 from autoseg.costs.windows import count_windows
 from autoseg.errors import BudgetError
@@ -72,6 +73,7 @@ def step_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int]
 
 def forward_seconds(budget: Budget, network: NetworkSpec, patch_size: Sequence[int]) -> float:
     """Expected time of predicting one window: launches of its operations, and its multiply-accumulates."""
+    network = at_prediction(network)
     launches = [point.prediction_seconds_per_operation for point in _measured_for(budget, network)]
     return _launch_seconds(launches, network, patch_size) + _forward_mac_seconds(budget, network, patch_size)
 

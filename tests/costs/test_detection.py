@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.costs.architectures import list_operations
-from autoseg.costs.detection import detection_operations
+from autoseg.costs.detection import at_prediction, detection_operations
 from autoseg.costs.memory import count_parameters
 from autoseg.networks.build import build_network
 from autoseg.networks.detection.mask_rcnn import MaskRCNN
@@ -94,3 +94,22 @@ def test_kept_features_of_pyramid_and_proposals_are_those_that_autograd_keeps(ca
     )
     expected = sum(operation.elements for operation in operations[:heads] if operation.kept)
     assert sum(math.prod(tensor.shape) for tensor in kept.values()) == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_prediction_has_a_box_for_each_proposal_and_a_mask_for_each_detection(case):
+    spec, patch = CASES[case]
+    numbers = {"proposals": 20, "detections": 5}
+    spec = spec.model_copy(update={"detection": spec.detection.model_copy(update=numbers)})
+    network, detection = build(spec), spec.detection
+    with FlopCounterMode(display=False) as counter:
+        network.score_anchors(torch.rand(1, 2, *patch))
+        network.boxes(torch.rand(20, 6, *detection.box_size))
+        network.masks(torch.rand(5, 6, *detection.mask_roi_size))
+    macs = sum(operation.macs for operation in list_operations(at_prediction(spec), patch))
+    assert macs == counter.get_total_flops() / 2
+
+
+def test_networks_without_objects_predict_as_they_train():
+    spec = make_spec(2).model_copy(update={"detection": None})
+    assert at_prediction(spec) is spec

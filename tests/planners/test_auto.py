@@ -12,8 +12,8 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Decision, Plan
 from autoseg.stages.plan import adopt_model
 from autoseg.testing import synthetic_fingerprint
-from planners import residual_encoder
-from planners.auto import choose_preset, leave_out, plan
+from planners import pretrained_2d, residual_encoder
+from planners.auto import choose_preset, choose_preset_for, leave_out, plan
 
 
 def alike(spacing, shape, count=40, **more) -> Fingerprint:
@@ -286,3 +286,12 @@ def test_caps_hold_and_something_is_always_planned(spacing, shape, count, device
     for configuration in made.configurations.values():
         assert 2 <= configuration.batch_size <= {2: 32, 3: 8}[configuration.network.dimensions]
     assert Plan.model_validate_json(made.model_dump_json()) == made
+
+
+def test_networks_that_find_objects_have_an_encoder_that_can():
+    """A pretrained encoder for photographs, and a UNeXt for a latency, cannot."""
+    from_photographs = alike((999.0, 1.0, 1.0), (1, 128, 128), 40, channel_names=("red", "green", "blue"))
+    budget = Budget(device="cpu", time_per_fold_seconds=600.0, installed_weights=(pretrained_2d.WEIGHTS,))
+    assert choose_preset_for(from_photographs, budget).value.name == pretrained_2d.NAME
+    finding = budget.model_copy(update={"finds_objects": True})
+    assert choose_preset_for(from_photographs, finding).value.name == "unet"

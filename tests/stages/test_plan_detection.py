@@ -10,6 +10,7 @@ from autoseg.records.fingerprint import LabelFacts
 from autoseg.records.plan import Plan
 from autoseg.stages.plan import adopt_model, make_plan
 from autoseg.testing import synthetic_fingerprint
+from planners.rules.speed import step_seconds
 
 SMALL = synthetic_fingerprint([(3.0, 1.0, 1.0)] * 3, [(12, 80, 96)] * 3)
 
@@ -98,3 +99,35 @@ def test_a_model_that_is_adopted_brings_its_anchors():
     assert plan.configurations["2d"].network == edited.network
     with pytest.raises(PlanningError, match=r"--like cells\.zip: its networks find objects one by one"):
         make_plan(SMALL, Budget(like=like, configurations=("2d",)), "unet")
+
+
+@pytest.mark.parametrize(("shape", "name"), [((1, 128, 144), "2d"), ((24, 64, 56), "3d_fullres")])
+def test_planned_steps_fit_the_time_with_the_heads(shape, name):
+    """Boxes and masks of the regions cost a narrow network more than its encoder."""
+    fingerprint = synthetic_fingerprint([(2.0, 1.0, 1.0)] * 20, [shape] * 20)
+    budget = Budget(device="cpu", time_per_fold_seconds=600.0)
+    objects = make_plan(fingerprint, budget, "auto", "mask_rcnn").configurations[name]
+    steps = (objects.training.epochs or 0) * objects.training.steps_per_epoch
+    assert steps * step_seconds(budget, objects.network, objects.patch_size, objects.batch_size) <= 480.0
+
+
+def test_batches_fit_the_memory_with_the_heads():
+    """Patches that are so small that each has as many regions as large ones."""
+    fingerprint = synthetic_fingerprint([(999.0, 1.0, 1.0)] * 3000, [(1, 160, 160)] * 3000)
+    budget = Budget(device="cuda", memory_gigabytes=8.0)
+    labels, objects = (make_plan(fingerprint, budget, "unet", target) for target in ("labels", "mask_rcnn"))
+    assert objects.configurations["2d"].batch_size < labels.configurations["2d"].batch_size
+    needed = objects.configurations["2d"].estimates.training_memory_bytes
+    assert needed is not None
+    assert needed <= 8e9
+
+
+def test_patches_are_halved_only_as_long_as_that_saves_time():
+    """The heads cost the same in small patches, which cut more objects."""
+    budget = Budget(device="cpu", time_per_fold_seconds=300.0)
+    patches = {}
+    for edge in (48, 192):
+        fingerprint = synthetic_fingerprint([(1.0, 1.0, 1.0)] * 20, [(edge, edge, edge)] * 20)
+        patches[edge] = make_plan(fingerprint, budget, "unet", "mask_rcnn").configurations["3d_fullres"].patch_size
+    assert max(patches[192]) <= 96
+    assert min(patches[48]) >= 24

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoseg.costs.usual_detection import with_usual_detection
 from autoseg.records.budget import Budget, Overrides
 from autoseg.testing import synthetic_fingerprint
 from planners.residual_encoder import plan_m
@@ -142,3 +143,11 @@ def test_few_steps_begin_with_small_patches(strides, patch_size, steps, asked, g
 
 def test_few_steps_of_a_full_schedule_change_nothing():
     assert choose_growth(Budget(), network(HIPPOCAMPUS), (40, 56, 40), 2, expected_steps=10).value == ()
+
+
+def test_patches_that_cut_objects_are_small_only_where_that_is_asked_for():
+    spec = with_usual_detection(network(HIPPOCAMPUS))
+    limited = Budget(device="cpu", time_per_fold_seconds=600.0)
+    assert choose_growth(limited, network(HIPPOCAMPUS), (40, 56, 40), 2, expected_steps=100.0).value
+    assert not choose_growth(limited, spec, (40, 56, 40), 2, expected_steps=100.0).value
+    assert choose_growth(LIMITED, spec, (40, 56, 40), 2).value
