@@ -28,7 +28,8 @@ def refuse_impossible(fingerprint: Fingerprint) -> None:
     """Refuse labels that objects cannot be found of.
 
     Raises:
-        PlanningError: If labels are regions, or an ignore label is declared.
+        PlanningError: If labels are regions, an ignore label is declared, or some labels alone were looked for in a
+            case: places without an object would count as background.
     """
     if fingerprint.encoding.activation != "softmax":
         raise PlanningError(
@@ -39,6 +40,15 @@ def refuse_impossible(fingerprint: Fingerprint) -> None:
         raise PlanningError(
             "--target mask-rcnn needs labels for every voxel, but this dataset has an ignore label. Plan without "
             "--target, or annotate the rest."
+        )
+    every = {name for case in fingerprint.cases for name in case.labels}
+    partial = [case for case in fingerprint.cases if every - case.labels.keys()]
+    if partial:
+        missing = ", ".join(sorted(every - partial[0].labels.keys()))
+        raise PlanningError(
+            f"--target mask-rcnn needs every label in every case, but {len(partial)} of {len(fingerprint.cases)} cases "
+            f"were searched for some labels alone (`annotated`; {partial[0].case} not for {missing}). Plan without "
+            "--target, or leave these cases out."
         )
 
 

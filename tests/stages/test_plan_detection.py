@@ -69,6 +69,15 @@ def test_labels_that_have_no_objects_are_refused(labels, what):
         make_plan(fingerprint, Budget(), "unet", "mask_rcnn")
 
 
+def test_cases_that_were_searched_for_some_labels_are_refused():
+    facts = LabelFacts(voxels=9, volume_mm3=9.0, components=1)
+    looked_for = ({"cell": facts, "spot": facts}, {"spot": facts}, {"cell": facts})
+    cases = [case.model_copy(update={"labels": labels}) for case, labels in zip(SMALL.cases, looked_for, strict=True)]
+    partial = SMALL.model_copy(update={"cases": tuple(cases)})
+    with pytest.raises(PlanningError, match=r"2 of 3 cases .* \(`annotated`; case_0001 not for cell\)\. Plan without"):
+        make_plan(partial, Budget(), "unet", "mask_rcnn")
+
+
 def test_anchors_are_planned_from_the_sizes_in_the_fingerprint():
     facts = LabelFacts(voxels=900, volume_mm3=900.0, components=9, instance_sizes=((3, 20, 9),) * 4)
     cases = tuple(case.model_copy(update={"labels": {"label1": facts}}) for case in SMALL.cases)
