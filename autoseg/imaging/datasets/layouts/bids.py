@@ -6,8 +6,8 @@
 
 A label map belongs to the images of its subject and session in its space. Where several have one suffix, it is the one
 whose other entities (run, acq, ...) are those of the label map. Masks of one label (`_label-lesion_mask`) are used
-where there are no label maps. participants.tsv is not read. No voxel is read; headers tell which images lie on the grid
-of the label maps.
+where there are no label maps. The column `annotated` of participants.tsv says which labels were looked for in a subject.
+No voxel is read; headers tell which images lie on the grid of the label maps.
 
 References:
     BIDS specification 1.9, common principles (entities) and common derivatives (segmentations).
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError, ImageFileError
 from autoseg.imaging.datasets.layouts.bids_names import BidsFile, find_bids_files
-from autoseg.imaging.datasets.layouts.bids_tables import ValueNames, find_value_names
+from autoseg.imaging.datasets.layouts.bids_tables import ValueNames, find_annotated, find_value_names
 from autoseg.imaging.formats.reading import read_grid
 from autoseg.imaging.formats.volume import grid_difference
 from autoseg.records.dataset import CaseFiles, Fault, LabelPart
@@ -71,6 +71,9 @@ def find_bids_cases(folder: Path) -> BidsCases | None:
     labels = _usable_labels(labels, images, found)
     groups = _by_case(labels, folder)
     _add_cases(folder, groups, {case: _images_of(files[0], images) for case, files in groups.items()}, found)
+    annotated = find_annotated(root)
+    subjects = {case: files[0].entities["sub"] for case, files in groups.items()}
+    found.cases = [files.model_copy(update={"annotated": annotated.get(subjects[files.case])}) for files in found.cases]
     found.names = find_value_names(folder, root, [files[0] for files in groups.values() if not _is_mask(files[0])])
     if without_label := {file.session for file in images} - {file.session for file in labels}:
         found.notes.append(f"not used: {len(without_label)} subjects or sessions without label map")

@@ -1,4 +1,7 @@
-"""Names of label values in tables of the Brain Imaging Data Structure: `dseg.tsv` with the columns index and name.
+"""Tables of the Brain Imaging Data Structure.
+
+    dseg.tsv            index, name                    names of label values
+    participants.tsv    participant_id, annotated      labels that were looked for in a subject
 
 Tested in tests/imaging/datasets/layouts/test_bids.py.
 
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.errors import DatasetError
+from autoseg.imaging.datasets.labels.annotated_labels import read_annotated
 from autoseg.imaging.datasets.layouts.bids_names import BidsFile, read_name
 from autoseg.records.files import real_path
 
@@ -55,6 +59,32 @@ def find_value_names(folder: Path, root: Path, files: Iterable[BidsFile]) -> Val
     return found
 
 
+def find_annotated(root: Path) -> dict[str, tuple[str, ...]]:
+    """Labels that were looked for, by subject (`01` for `sub-01`), from the column `annotated` of participants.tsv.
+
+    Args:
+        root: Topmost folder of the dataset.
+
+    Returns:
+        Empty where there is no such table or column; subjects with an empty cell, or `n/a`, have all labels.
+
+    Raises:
+        DatasetError: If the table is damaged.
+    """
+    path = root / "participants.tsv"
+    if not path.is_file():
+        return {}
+    try:
+        rows = _read_rows(path)
+        cells = {row["participant_id"]: row["annotated"] for row in rows if row.get("annotated", "n/a") != "n/a"}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise DatasetError(
+            f"{path}: is no table of subjects ({error}); expected the column participant_id, separated by tabs"
+        ) from error
+    named = {subject.removeprefix("sub-"): read_annotated(cell) for subject, cell in cells.items()}
+    return {subject: names for subject, names in named.items() if names is not None}
+
+
 def _find_table(file: BidsFile, start: Path, root: Path, tables: dict[Path, list[Path]]) -> Path | None:
     """The table of a label map; `tables` remembers those of each folder."""
     start, root = real_path(start), real_path(root)
@@ -76,8 +106,7 @@ def _is_table_of(path: Path, file: BidsFile) -> bool:
 
 def _read_table(path: Path) -> dict[int, str]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [_lower_keys(row) for row in csv.DictReader(file, delimiter="\t")]
+        rows = _read_rows(path)
         names = {int(row["index"]): row["name"] for row in rows if row["name"] not in ("", "n/a")}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError) as error:
         raise DatasetError(
@@ -87,6 +116,11 @@ def _read_table(path: Path) -> dict[int, str]:
     if len(names) < sum(row["name"] not in ("", "n/a") for row in rows):
         raise DatasetError(f"{path}: names a value twice; give each index one row")
     return {value: name for value, name in names.items() if value}
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [_lower_keys(row) for row in csv.DictReader(file, delimiter="\t")]
 
 
 def _lower_keys(row: Mapping[str | None, str | None]) -> dict[str, str]:

@@ -73,6 +73,22 @@ def test_channels_are_those_of_all_cases_on_the_grid_of_the_label_maps(tmp_path)
     )
 
 
+def test_a_table_of_subjects_says_which_labels_were_looked_for(tmp_path):
+    make(tmp_path, ("sub-01/ses-a", "sub-01/ses-b", "sub-02", "sub-03"))
+    rows = ["participant_id\tage\tAnnotated", "sub-01\t50\tedema", "02\t61\tn/a", "sub-03\tn/a\tEdema; Tumour core"]
+    (tmp_path / "participants.tsv").write_text("\n".join(rows))
+    described = describe_dataset(tmp_path)
+    looked_for = {files.case: files.annotated for files in described.cases}
+    assert looked_for == {
+        "sub-01_ses-a": ("Edema",), "sub-01_ses-b": ("Edema",), "sub-02": None, "sub-03": None,
+    }  # fmt: skip
+    (tmp_path / "participants.tsv").write_text("annotated\nedema\n")
+    with pytest.raises(
+        DatasetError, match=r"participants\.tsv: is no table of subjects \('participant_id'\); expected"
+    ):
+        find_dataset(tmp_path)
+
+
 def test_subjects_without_label_map_are_counted(tmp_path):
     make(tmp_path)
     add_image(tmp_path, "sub-04", "T1w")
