@@ -6,8 +6,8 @@
 
 A label map belongs to the images of its subject and session in its space. Where several have one suffix, it is the one
 whose other entities (run, acq, ...) are those of the label map. Masks of one label (`_label-lesion_mask`) are used
-where there are no label maps. The column `annotated` of participants.tsv says which labels were looked for in a subject.
-No voxel is read; headers tell which images lie on the grid of the label maps.
+where there are no label maps. The column `annotated` of participants.tsv has the labels that were looked for in a
+subject. No voxel is read; headers tell which images lie on the grid of the label maps.
 
 References:
     BIDS specification 1.9, common principles (entities) and common derivatives (segmentations).
