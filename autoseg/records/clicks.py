@@ -3,7 +3,7 @@
 Tested in tests/records/test_clicks.py.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
@@ -49,6 +49,8 @@ class Click(Record):
 
 class CaseClicks(Record):
     """The file of `autoseg predict --clicks`."""
+
+    advice: ClassVar[str] = "Fix the fields listed above in the file of clicks, and run the command again."
 
     schema_version: Literal[1] = 1
     cases: dict[str, tuple[Click, ...]] = Field(min_length=1)

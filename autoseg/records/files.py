@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from os.path import relpath
 from pathlib import Path, PurePath
-from typing import TypeVar, get_args
+from typing import ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
@@ -30,6 +30,9 @@ class Record(BaseModel):
     """A frozen, strictly validated piece of data; unknown keys, NaN and infinities are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    advice: ClassVar[str] = "Fix the fields listed above, or delete the file and run the command that writes it again."
+    """What to do about a file with faults; another sentence for records that people write."""
 
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -285,10 +288,7 @@ def _validate(record_type: type[RecordType], text: str, where: str) -> RecordTyp
     except ValidationError as error:
         _refuse_newer(record_type, text, where)
         faults = "\n".join(f"  {path}: {what}" for path, what in _describe_faults(error, text))
-        raise RecordError(
-            f"{where}: not a valid {record_type.__name__}:\n{faults}\n"
-            "Fix the fields listed above, or delete the file and run the command that writes it again."
-        ) from error
+        raise RecordError(f"{where}: not a valid {record_type.__name__}:\n{faults}\n{record_type.advice}") from error
 
 
 def _refuse_newer(record_type: type[Record], text: str, where: str) -> None:

@@ -42,3 +42,13 @@ def test_a_file_without_cases_is_refused(tmp_path):
     path.write_text('{"cases": {}}')
     with pytest.raises(RecordError, match="cases"):
         read_record(CaseClicks, path)
+
+
+def test_a_broken_file_is_to_be_fixed_by_its_author_and_no_command_writes_it_again(tmp_path):
+    path = tmp_path / "clicks.json"
+    path.write_text('{"cases": {"a": [{"label": "liver", "x": "left", "y": 4, "z": 5}]}}')
+    with pytest.raises(
+        RecordError, match=r"cases\.a\.0\.x: .*(?s:.)Fix the fields listed above in the file of clicks"
+    ) as found:
+        read_record(CaseClicks, path)
+    assert "delete" not in str(found.value)

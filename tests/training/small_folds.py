@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from autoseg.records.clicks import ClickSettings
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan
 from autoseg.training.options import TrainingOptions
@@ -64,12 +65,27 @@ def add_cascade(workspace):
     write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
 
 
+def add_interactive(workspace):
+    """What corrects the label maps of the small configuration: channels of clicks and of its labels."""
+    plan = read_record(Plan, workspace.plan)
+    first, num_values = plan.configurations[NAME], len(plan.encoding.values)
+    inputs = first.network.input_channels + 2 * num_values - 1
+    changes = {
+        "network": first.network.model_copy(update={"input_channels": inputs}),
+        "previous_configuration": NAME,
+        "previous_labels": "label_map",
+        "clicks": ClickSettings(reach_mm=6.0),
+    }
+    configurations = {NAME: first, "interactive": first.model_copy(update=changes)}
+    write_record(plan.model_copy(update={"configurations": configurations}), workspace.plan)
+
+
 def short(**changes):
     return TrainingOptions(**{**vars(SHORT), **changes})
 
 
-def weights(workspace, fold="0"):
-    return load_file(workspace.fold(NAME, fold) / "checkpoint_final.safetensors")
+def weights(workspace, fold="0", name=NAME):
+    return load_file(workspace.fold(name, fold) / "checkpoint_final.safetensors")
 
 
 def equal(first, second):

@@ -16,6 +16,7 @@ from autoseg.errors import TrainingError
 from autoseg.records.checkpoint import Checkpoint, CompilingTrial
 from autoseg.records.files import read_record
 from autoseg.records.training import GrowingPatch
+from autoseg.stages import train as training_stage
 from autoseg.stages.train import train_fold
 from autoseg.training.distributed import Ranks
 from autoseg.training.folds import training
@@ -28,6 +29,7 @@ from tests.training.small_folds import (
     NAME,
     SHORT,
     add_cascade,
+    add_interactive,
     change_schedule,
     equal,
     give_point_head,
@@ -86,6 +88,19 @@ def test_a_cascade_does_not_go_on_with_other_label_maps(workspace):
     train_fold(workspace, NAME, "1", TrainingOptions(**{**vars(SHORT), "restart": True, "seed": 3}))
     with pytest.raises(TrainingError, match=r"other label maps of its previous configuration.*--restart"):
         train_fold(workspace, "3d_cascade_fullres", "0", SHORT)
+
+
+def test_what_learns_from_clicks_resumes_to_the_very_same_weights(workspace, monkeypatch):
+    add_interactive(workspace)
+    for number in ("0", "1", "2"):
+        train_fold(workspace, NAME, number, short(epochs=1, steps_per_epoch=1))
+    monkeypatch.setattr(training_stage, "_score_validation_cases", lambda *_: None)  # whole volumes take seconds
+    train_fold(workspace, "interactive", "0", SHORT)
+    whole = weights(workspace, name="interactive")
+    with killed_at(4, monkeypatch):
+        train_fold(workspace, "interactive", "0", short(restart=True))
+    assert train_fold(workspace, "interactive", "0", SHORT).step == 6
+    assert equal(weights(workspace, name="interactive"), whole)
 
 
 @pytest.mark.parametrize("stopped_epoch", [0, 1])
