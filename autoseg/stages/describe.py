@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from autoseg.cluster.dask_workers import Workers
 from autoseg.errors import DatasetError
-from autoseg.imaging.arrays.labels import make_encoding, value_list
+from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.channel_names import check_channel_names, choose_channel_names
 from autoseg.imaging.datasets.checks import (
@@ -22,7 +22,9 @@ from autoseg.imaging.datasets.checks import (
     stray_values,
 )
 from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
+from autoseg.imaging.datasets.findings import Findings, fault_table
 from autoseg.imaging.datasets.labels.annotated_labels import describe_annotated, name_annotated_facts
+from autoseg.imaging.datasets.labels.dataset_labels import choose_labels, refuse_intensities
 from autoseg.imaging.datasets.labels.label_naming import name_labels
 from autoseg.imaging.datasets.labels.label_reading import (
     AS_LABEL_VALUES,
@@ -36,7 +38,7 @@ from autoseg.imaging.datasets.labels.label_reading import (
 )
 from autoseg.imaging.datasets.labels.label_tables import LabelNames
 from autoseg.imaging.datasets.labels.mirror_pairs import ask_about_sides, find_mirror_pairs
-from autoseg.imaging.datasets.labels.part_names import has_parts, name_parts
+from autoseg.imaging.datasets.labels.part_names import has_parts
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset, order_images
 from autoseg.imaging.datasets.missing_channels import describe_channels, settle_missing_channels
@@ -49,6 +51,7 @@ from autoseg.records.dataset import (
     CaseFiles,
     DatasetDescription,
     Fault,
+    LabelEncoding,
     LabelReading,
     LabelValues,
     OrientationName,
@@ -61,9 +64,6 @@ from autoseg.worker_memory import limit_workers
 logger = logging.getLogger("autoseg.pipeline")
 
 _Value = TypeVar("_Value", int, str)
-
-_MAX_FOUND_LABELS = 256
-"""With more different values than this, the files are assumed to be images in the wrong folder."""
 
 
 def describe_dataset(
@@ -107,37 +107,33 @@ def describe_dataset(
     """
     found = settle_missing_channels(find_dataset(folder, patterns), allowed=missing_channels)
     found = _with_names(found, labels, channel_names)
-    if reading != AS_LABEL_VALUES and has_parts(found):
-        raise DatasetError(
-            f"{found.folder}: every label has a mask file of its own, so there are no colours or grey levels to read. "
-            "Leave --label-colors, --label-threshold and --label-ids out."
-        )
-    rule, declared = resolve_reading(reading, found.labels)
-    found = replace(found, labels=declared, cases=with_own_numbers(found.cases, rule))
+    found, rule = _with_reading(found, reading)
     workers = workers or choose_workers(found.folder, found.cases, count_cores())
     workers = limit_workers(workers, reading_memory_bytes(found.folder, found.cases), max_memory, "checking")
     facts = _check_cases(found, rule, orientation, workers, progress)
     if found.labels is None and rule is None and has_mixed_scales([set(case.label_voxels or ()) for case in facts]):
         facts, rule = [_with_one_label(case) for case in facts], MIXED_SCALES
-    remedy = _suggest_reading(folder, found, facts)
-    faults = [*found.faults, *(fault for case in facts for fault in case.faults)]
-    counted = _counted_cases(facts, faults, skip_faulty=skip_faulty)
-    num_channels = _most_common([len(case.hounsfield_channels) for case in counted if case.image_hash] or [1])
-    faults += channel_faults(counted, num_channels)
-    counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
-    if has_parts(found):
-        found, counted = name_parts(found, counted)
-    all_labels, label_notes = _labels(found, counted, faults, remedy)
-    encoding = make_encoding(all_labels, found.regions_class_order, overlapping=found.overlapping)
-    encoding = encoding.model_copy(update={"reading": rule})
-    faults += label_faults(counted, encoding)
-    faults += stray_values(counted) if found.labels is None and found.value_names is None else []
-    counted = _counted_cases(counted, faults, skip_faulty=skip_faulty)
-    names, channel_notes = choose_channel_names(found, counted, channel_names, num_channels)
-    faults += check_channel_names(names, num_channels, is_given=channel_names is not None)
-    faults += compare_cases(counted, all_labels)
-    kept, warnings = _keep_sound_cases(found, facts, faults, remedy, skip_faulty=skip_faulty)
-    kept = name_annotated_facts(kept, all_labels, found.folder)
+    findings = Findings(found, facts, _suggest_reading(folder, found, facts), skip_faulty=skip_faulty)
+    return _describe(findings, rule, channel_names, orientation, missing_channels=missing_channels)
+
+
+def _describe(
+    findings: Findings,
+    rule: LabelReading | None,
+    channel_names: Sequence[str] | None,
+    orientation: OrientationName,
+    *,
+    missing_channels: bool,
+) -> DatasetDescription:
+    """Name labels and channels, compare the cases, and leave out those with faults."""
+    num_channels = _check_channels(findings)
+    labels, encoding, label_notes = _check_labels(findings, rule)
+    names, channel_notes = choose_channel_names(findings.found, findings.counted, channel_names, num_channels)
+    findings.report(check_channel_names(names, num_channels, is_given=channel_names is not None))
+    findings.report(compare_cases(findings.counted, labels))
+    kept, warnings = findings.take_sound_cases()
+    found = findings.found
+    kept = name_annotated_facts(kept, labels, found.folder)
     channel_notes += describe_channels(found, kept, names) if missing_channels else []
     return DatasetDescription(
         name=found.name,
@@ -145,7 +141,7 @@ def describe_dataset(
         layout=found.layout,
         orientation=orientation,
         channel_names=names,
-        labels=all_labels,
+        labels=labels,
         encoding=encoding,
         file_ending=_most_common([_map_ending(found.folder / case.files.images[0]) for case in kept]),
         cases=tuple(case.files for case in kept),
@@ -156,11 +152,46 @@ def describe_dataset(
             *describe_reading(rule),
             *label_notes,
             *describe_annotated(kept, encoding),
-            *_ask_about_sides(kept, all_labels, orientation),
+            *_ask_about_sides(kept, labels, orientation),
             *channel_notes,
             *describe_notes({case.files.case: case.notes for case in kept}),
         ),
     )
+
+
+def _check_channels(findings: Findings) -> int:
+    """Number of channels that most cases have; the others have a fault."""
+    counts = [len(case.hounsfield_channels) for case in findings.counted if case.image_hash]
+    num_channels = _most_common(counts or [1])
+    findings.report(channel_faults(findings.counted, num_channels))
+    return num_channels
+
+
+def _check_labels(
+    findings: Findings, rule: LabelReading | None
+) -> tuple[dict[str, LabelValues], LabelEncoding, list[str]]:
+    """Labels, their encoding, and notes; values that do not fit them are faults."""
+    findings.name_parts()
+    found = findings.found
+    labels, notes = choose_labels(findings)
+    encoding = make_encoding(labels, found.regions_class_order, overlapping=found.overlapping)
+    encoding = encoding.model_copy(update={"reading": rule})
+    counted = findings.counted
+    findings.report(label_faults(counted, encoding))
+    if found.labels is None and found.value_names is None:
+        findings.report(stray_values(counted))
+    return labels, encoding, notes
+
+
+def _with_reading(found: FoundDataset, reading: ReadingOptions) -> tuple[FoundDataset, LabelReading | None]:
+    """The dataset with the labels that colours or grey levels stand for, and the rule that reads them."""
+    if reading != AS_LABEL_VALUES and has_parts(found):
+        raise DatasetError(
+            f"{found.folder}: every label has a mask file of its own, so there are no colours or grey levels to read. "
+            "Leave --label-colors, --label-threshold and --label-ids out."
+        )
+    rule, declared = resolve_reading(reading, found.labels)
+    return replace(found, labels=declared, cases=with_own_numbers(found.cases, rule)), rule
 
 
 def _with_names(
@@ -182,7 +213,7 @@ def _with_names(
         if found.layout == "list":
             remedy = f"Add a row for each case to the list {found.name}, with its image and its label map."
         raise DatasetError(
-            _fault_table(found, found.faults, ending) if found.faults else f"{found.folder}: {ending} {remedy}"
+            fault_table(found, found.faults, ending) if found.faults else f"{found.folder}: {ending} {remedy}"
         )
     return found
 
@@ -203,7 +234,7 @@ def _check_cases(
         _without_facts(files, outcome) if isinstance(outcome, WorkerDeath) else outcome
         for files, outcome in zip(found.cases, outcomes, strict=True)
     ]
-    return [case if has_declared_labels else _refuse_intensities(case) for case in facts]
+    return [case if has_declared_labels else refuse_intensities(case) for case in facts]
 
 
 def _without_facts(files: CaseFiles, death: WorkerDeath) -> CaseFacts:
@@ -241,107 +272,6 @@ def _suggest_reading(dataset: Path, found: FoundDataset, facts: Sequence[CaseFac
     threshold = max(thresholds)
     command = format_command("autoseg-plan", dataset, "--label-threshold", f"{threshold:g}")
     return f"\nFor masks of one structure, this reads every value from {threshold:g} on as the structure:\n  {command}"
-
-
-def _refuse_intensities(case: CaseFacts) -> CaseFacts:
-    """Drop the label map of a case when it looks like an image, and record the fault."""
-    values = sorted(case.label_voxels or ())
-    if len(values) <= _MAX_FOUND_LABELS:
-        return case
-    what = (
-        f"{len(values)} different values ({value_list(values)}), expected one per structure; is it a label map? "
-        "Numbers of objects are read with --label-ids"
-    )
-    fault = Fault(severity="error", case=case.files.case, file=case.files.label, what=what)
-    return replace(case, faults=(*case.faults, fault), label_voxels=None)
-
-
-def _counted_cases(facts: Sequence[CaseFacts], faults: Sequence[Fault], *, skip_faulty: bool) -> list[CaseFacts]:
-    """The cases that describe the dataset: all, or only those without errors when the others are left out."""
-    faulty = {fault.case for fault in faults if fault.severity == "error"} if skip_faulty else set()
-    return [case for case in facts if case.files.case not in faulty]
-
-
-def _labels(
-    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault], remedy: str
-) -> tuple[dict[str, LabelValues], list[str]]:
-    """Declared labels with the background first, else one label for each value in the files."""
-    if found.labels is not None:
-        return {BACKGROUND: 0, **found.labels}, []
-    if found.value_names is not None:
-        return _named_values(found.value_names, facts), []
-    values = sorted({0, *(value for case in facts for value in case.label_voxels or ())})
-    if len(values) > _MAX_FOUND_LABELS:
-        raise DatasetError(
-            f"{found.folder}: the label files have {len(values)} different values ({value_list(values)}), expected one "
-            "whole number per structure. Check that they are label maps."
-        )
-    if len(values) == 1:
-        is_read = any(case.label_voxels is not None for case in facts)
-        ending = "No label map has any foreground." if is_read else "Every case has errors."
-        raise DatasetError(_fault_table(found, faults, f"{ending}{remedy}"))
-    labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
-    return labels, [
-        f"no labels are declared; found in the label files: {value_list(values)} (0 is background); name "
-        "them with --label-names"
-    ]
-
-
-def _named_values(names: Mapping[int, str], facts: Sequence[CaseFacts]) -> dict[str, LabelValues]:
-    """The labels of a table that occur; other values are undeclared.
-
-    Raises:
-        DatasetError: If two values that occur have one name.
-    """
-    occurring = {value for case in facts for value in case.label_voxels or {}} & names.keys() - {0}
-    labels: dict[str, LabelValues] = {BACKGROUND: 0}
-    for value in sorted(occurring):
-        if names[value] in labels:
-            raise DatasetError(
-                f"the values {labels[names[value]]} and {value} are both called {names[value]!r}; give each a name of "
-                "its own"
-            )
-        labels[names[value]] = value
-    return labels
-
-
-def _keep_sound_cases(
-    found: FoundDataset, facts: Sequence[CaseFacts], faults: Sequence[Fault], remedy: str, *, skip_faulty: bool
-) -> tuple[list[CaseFacts], list[Fault]]:
-    """Cases without errors, and warnings.
-
-    Raises:
-        DatasetError: If there are errors that may not be skipped; lists all faults.
-    """
-    errors = [fault for fault in faults if fault.severity == "error"]
-    faulty = {fault.case for fault in errors}
-    kept = [case for case in facts if case.files.case not in faulty]
-    if not kept:
-        raise DatasetError(_fault_table(found, faults, f"Every case has errors.{remedy}"))
-    if "" in faulty:
-        raise DatasetError(_fault_table(found, faults, "Fix the errors that concern the whole dataset first."))
-    if errors and not skip_faulty:
-        hint = f"Fix these files, or leave out the {len(faulty)} faulty cases with --skip-faulty.{remedy}"
-        raise DatasetError(_fault_table(found, faults, hint))
-    warnings = [
-        fault
-        if fault.severity == "warning"
-        else fault.model_copy(update={"severity": "warning", "what": f"left out: {fault.what}"})
-        for fault in faults
-    ]
-    return kept, warnings
-
-
-def _fault_table(found: FoundDataset, faults: Sequence[Fault], ending: str) -> str:
-    """All faults, errors first, in columns: severity, case, file, message."""
-    ordered = sorted(faults, key=lambda fault: fault.severity != "error")
-    rows = [(fault.severity, fault.case or "-", fault.file or "-", fault.what) for fault in ordered]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    lines = ["  ".join((*map(str.ljust, row[:3], widths), row[3])) for row in rows]
-    num_errors = sum(fault.severity == "error" for fault in faults)
-    return "\n".join(
-        [f"{found.folder}: {num_errors} errors and {len(faults) - num_errors} warnings in this dataset", *lines, ending]
-    )
 
 
 def _map_ending(image: Path) -> str:
