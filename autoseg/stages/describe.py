@@ -11,16 +11,10 @@ from typing import TypeVar
 from autoseg.cluster.dask_workers import Workers
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import make_encoding
+from autoseg.imaging.datasets.case_comparison import channel_faults, compare_cases, label_faults, stray_values
 from autoseg.imaging.datasets.cases import map_in_processes
 from autoseg.imaging.datasets.channel_names import check_channel_names, choose_channel_names
-from autoseg.imaging.datasets.checks import (
-    CaseFacts,
-    channel_faults,
-    check_case,
-    compare_cases,
-    label_faults,
-    stray_values,
-)
+from autoseg.imaging.datasets.checks import CaseFacts, check_case
 from autoseg.imaging.datasets.effort import choose_workers, reading_memory_bytes
 from autoseg.imaging.datasets.findings import Findings, fault_table
 from autoseg.imaging.datasets.labels.annotated_labels import describe_annotated, name_annotated_facts

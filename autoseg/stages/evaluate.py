@@ -4,7 +4,7 @@ A reference without prediction, a prediction without reference and a case that c
 result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,9 @@ from autoseg.worker_memory import limit_workers
 
 MAX_NUMBER_OF_VALUES = 256
 """A reference with more different values is an image, not a label map."""
+
+_Pair = tuple[str, Path, CaseFiles]
+"""Name of a case, its prediction and its reference."""
 
 
 @dataclass(frozen=True)
@@ -102,40 +105,28 @@ def evaluate_predictions(
     """
     predicted = find_label_maps(predictions)
     expected = find_reference_files(references, predicted)
-    matched = sorted(predicted.keys() & expected.keys())
-    if not matched:
+    if not predicted.keys() & expected.keys():
         raise UsageError(
             f"no case is in both folders: {predictions} has {_first_names(predicted)}, {references} has "
             f"{_first_names(expected)}. File names without their endings must be equal."
         )
     given = labels
     if given is None:
-        if any(files.parts is not None for files in expected.values()):
-            raise UsageError(
-                f"{references}: labels are in masks and segments by name; give the model with its labels (-m)"
-            )
-        given, reading = _labels_in(references, [Path(files.label) for files in expected.values()], reading, workers)
+        given, reading = _labels_in(references, list(expected.values()), reading, workers)
     expected |= {files.case: files for files in name_annotated(expected.values(), given, references)}
-    pairs = [(case, predicted[case], expected[case]) for case in matched]
-    score = partial(_score_files, given, reading, tolerance_mm)
-    scoring = map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress)
-    outcomes = [
-        _CaseOutcome(case, None, (not_compared(case, path, outcome),)) if isinstance(outcome, WorkerDeath) else outcome
-        for (case, path, _), outcome in zip(pairs, scoring, strict=True)
-    ]
+    pairs = [(case, predicted[case], expected[case]) for case in sorted(predicted.keys() & expected.keys())]
+    outcomes = _score_all(partial(_score_files, given, reading, tolerance_mm), pairs, workers, progress)
     faults = [fault for outcome in outcomes for fault in outcome.faults]
     scored = [outcome.scores for outcome in outcomes if outcome.scores is not None]
     if not scored:
-        listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
-        raise UsageError(f"no case could be compared:\n{listed}")
-    names = [name for name in given if name not in (BACKGROUND, IGNORE)]
-    missing = sorted(expected.keys() - predicted.keys())
+        raise none_compared(faults)
     faults += [_without_reference(case, predicted[case]) for case in sorted(predicted.keys() - expected.keys())]
     if reading is MIXED_SCALES:
         faults.append(Fault(severity="warning", case="", file=str(references), what=MIXED_SCALES_NOTE))
     faults += note_faults(predictions, {outcome.case: outcome.prediction_notes for outcome in outcomes})
     faults += note_faults(references, {outcome.case: outcome.reference_notes for outcome in outcomes})
-    return summarize(scored, names, missing), tuple(faults)
+    names = [name for name in given if name not in (BACKGROUND, IGNORE)]
+    return summarize(scored, names, sorted(expected.keys() - predicted.keys())), tuple(faults)
 
 
 def limit_scoring(workers: Workers, predictions: Path, max_memory: int | None) -> Workers:
@@ -166,12 +157,32 @@ def note_faults(folder: Path, notes_by_case: Mapping[str, Sequence[str]]) -> lis
     return [Fault(severity="warning", case="", file=str(folder), what=note) for note in describe_notes(about_values)]
 
 
+def none_compared(faults: Sequence[Fault]) -> UsageError:
+    """The error where no case could be compared, with the faults of all."""
+    listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
+    return UsageError(f"no case could be compared:\n{listed}")
+
+
+def _score_all(
+    score: Callable[[_Pair], _CaseOutcome], pairs: Sequence[_Pair], workers: Workers, progress: Progress
+) -> list[_CaseOutcome]:
+    """What became of each case, in processes; one that ends its process is a fault."""
+    scoring = map_in_processes(score, pairs, task="evaluation", workers=workers, progress=progress)
+    return [
+        _CaseOutcome(case, None, (not_compared(case, path, outcome),)) if isinstance(outcome, WorkerDeath) else outcome
+        for (case, path, _), outcome in zip(pairs, scoring, strict=True)
+    ]
+
+
 def _labels_in(
-    folder: Path, references: Sequence[Path], reading: LabelReading | None, workers: Workers
+    folder: Path, references: Sequence[CaseFiles], reading: LabelReading | None, workers: Workers
 ) -> tuple[dict[str, LabelValues], LabelReading | None]:
     """A label for each value, and the rule by which the files are read."""
+    if any(files.parts is not None for files in references):
+        raise UsageError(f"{folder}: labels are in masks and segments by name; give the model with its labels (-m)")
     find = partial(_values_in, reading)
-    values_by_case = map_in_processes(find, references, task="evaluation", workers=workers)
+    paths = [Path(files.label) for files in references]
+    values_by_case = map_in_processes(find, paths, task="evaluation", workers=workers)
     found = [values for values in values_by_case if isinstance(values, set)]  # scoring reports the others
     foreground = sorted(set().union(*found) - {0})
     if found and not foreground:
@@ -213,7 +224,7 @@ def _score_files(
     labels: dict[str, LabelValues],
     reading: LabelReading | None,
     tolerance_mm: float | None,
-    files: tuple[str, Path, CaseFiles],
+    files: _Pair,
 ) -> _CaseOutcome:
     case, prediction, reference_files = files
     reference = Path(reference_files.label)

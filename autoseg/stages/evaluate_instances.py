@@ -27,7 +27,7 @@ from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import Fault
 from autoseg.records.evaluation import InstanceEvaluation
-from autoseg.stages.evaluate import not_compared, note_faults, undeclared_values
+from autoseg.stages.evaluate import none_compared, not_compared, note_faults, undeclared_values
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ def evaluate_instances(
     ]
     faults = [fault for outcome in outcomes for fault in outcome.faults]
     if not any(outcome.scored for outcome in outcomes):
-        listed = "\n".join(f"  {fault.file}: {fault.what}" for fault in faults)
-        raise UsageError(f"no case could be compared:\n{listed}")
+        raise none_compared(faults)
     missing = sorted(expected.keys() - predicted.keys())
     evaluation = pool_cases([outcome.scored for outcome in outcomes if outcome.scored], options, table.source, missing)
     faults += _unscored_faults(predictions, table, outcomes)

@@ -1,12 +1,12 @@
-"""Faults in the files of one case, and in a case compared with the others.
+"""Faults in the files of one case.
 
-`check_case` opens every file of a case once; the other checks only use the facts that it returns.
+`check_case` opens every file of a case once; other checks (`imaging.datasets.case_comparison`) only use the facts that
+it returns.
 """
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,16 +38,10 @@ from autoseg.imaging.formats.volume import (
     split_ending,
 )
 from autoseg.records.case import Grid, Spacing
-from autoseg.records.dataset import CaseFiles, Fault, LabelEncoding, LabelReading, OrientationName, Rgb
-
-SPACING_OUTLIER_FACTOR = 3.0
-"""Ratio of the spacing of a case along an axis to the median, or the inverse, above which a warning is given."""
+from autoseg.records.dataset import CaseFiles, Fault, LabelReading, OrientationName, Rgb
 
 _AIR_HU, _MAX_HU = -900.0, 4100.0
 """Bounds of Hounsfield units: CT images show air (-1000 HU with noise) and end near the 12-bit limit."""
-
-STRAY_FRACTION = 0.01
-"""Part of all foreground voxels below which a value of a single case may be a slip of the mouse."""
 
 _SAMPLED_VOXELS = 1_000_000
 """Voxels inspected to decide whether intensities are whole numbers."""
@@ -98,6 +92,16 @@ class _Notebook:
         self.faults.append(Fault(severity="warning", case=self.case, file=file, what=what))
 
 
+@dataclass(frozen=True)
+class _ImageFacts:
+    """What the images of one case have in common; see `CaseFacts`."""
+
+    grid: Grid | None
+    """That of the first image that could be read."""
+    hounsfield_channels: tuple[bool, ...]
+    hash: str
+
+
 def check_case(
     folder: Path,
     files: CaseFiles,
@@ -120,6 +124,38 @@ def check_case(
         reading: How label files are read; None: their pixels are label values.
     """
     notebook = _Notebook(files.case)
+    images = _check_images(folder, files, notebook)
+    grid = images.grid
+    oriented = choose_orientation(grid, orientation) if grid else None
+    label_map = _read_label(folder, files, grid, notebook, reading) if files.parts is None else None
+    label_voxels = None if label_map is None else _check_label(label_map, files.label, notebook)
+    places: dict[int, LabelPlace] = {}
+    if label_map is not None and label_voxels is not None and not has_declared_labels:
+        if reading is None:
+            label_voxels = _check_grey_levels(label_map, label_voxels, files.label, notebook)
+        if oriented and label_voxels is not None:
+            spacing = orient_grid(label_map.grid, oriented).spacing
+            places = find_places(orient_array(label_map.array[0], oriented), spacing)
+    combinations = None if files.parts is None else _check_parts(folder, files, grid, notebook)
+    return CaseFacts(
+        files=files,
+        faults=tuple(notebook.faults),
+        spacing=orient_grid(grid, oriented).spacing if grid and oriented else None,
+        places=places,
+        hounsfield_channels=images.hounsfield_channels,
+        is_colour_picture=len(images.hounsfield_channels) == 3
+        and all(split_ending(file)[1] in PICTURE_ENDINGS for file in files.images),
+        label_voxels=label_voxels,
+        combinations=combinations,
+        mask_colors=notebook.mask_colors,
+        suggested_threshold=notebook.suggested_threshold,
+        image_hash=images.hash,
+        notes=tuple(dict.fromkeys(notebook.notes)),
+    )
+
+
+def _check_images(folder: Path, files: CaseFiles, notebook: _Notebook) -> _ImageFacts:
+    """Read the images of a case one after the other."""
     digest = hashlib.blake2b(digest_size=16)
     hounsfield: list[bool] = []
     constant: list[tuple[str, float]] = []
@@ -145,71 +181,8 @@ def check_case(
     _report_constant(constant, len(hounsfield), notebook)
     for channel in files.absent_channels:
         hounsfield.insert(channel, False)
-    label_map = _read_label(folder, files, grid, notebook, reading) if files.parts is None else None
-    label_voxels = None if label_map is None else _check_label(label_map, files.label, notebook)
-    if label_map is not None and label_voxels is not None and not has_declared_labels and reading is None:
-        label_voxels = _check_grey_levels(label_map, label_voxels, files.label, notebook)
-    oriented = choose_orientation(grid, orientation) if grid else None
-    places: dict[int, LabelPlace] = {}
-    if oriented and label_map is not None and label_voxels is not None and not has_declared_labels:
-        spacing = orient_grid(label_map.grid, oriented).spacing
-        places = find_places(orient_array(label_map.array[0], oriented), spacing)
-    combinations = None if files.parts is None else _check_parts(folder, files, grid, notebook)
-    return CaseFacts(
-        files=files,
-        faults=tuple(notebook.faults),
-        spacing=orient_grid(grid, oriented).spacing if grid and oriented else None,
-        places=places,
-        hounsfield_channels=tuple(hounsfield),
-        is_colour_picture=len(hounsfield) == 3
-        and all(split_ending(file)[1] in PICTURE_ENDINGS for file in files.images),
-        label_voxels=label_voxels,
-        combinations=combinations,
-        mask_colors=notebook.mask_colors,
-        suggested_threshold=notebook.suggested_threshold,
-        image_hash=digest.hexdigest() if 0 < num_read == len(files.images) else "",
-        notes=tuple(dict.fromkeys(notebook.notes)),
-    )
-
-
-def channel_faults(facts: Sequence[CaseFacts], num_channels: int) -> list[Fault]:
-    """Errors about images with another number of channels than expected."""
-    return [
-        _fault(
-            "error", case, case.files.images[0], f"{len(case.hounsfield_channels)} channels, expected {num_channels}"
-        )
-        for case in facts
-        if case.image_hash and len(case.hounsfield_channels) != num_channels
-    ]
-
-
-def label_faults(facts: Sequence[CaseFacts], encoding: LabelEncoding) -> list[Fault]:
-    """Errors about undeclared label values, and warnings about label maps without foreground."""
-    return [fault for case in facts for fault in _label_faults(case, encoding)]
-
-
-def stray_values(facts: Sequence[CaseFacts]) -> list[Fault]:
-    """Warnings about rare values of a single case, where every value in the files becomes a label."""
-    with_values = [case for case in facts if case.label_voxels is not None]
-    cases = Counter(value for case in with_values for value in case.label_voxels or {})
-    num_foreground = sum(voxels for case in with_values for value, voxels in (case.label_voxels or {}).items() if value)
-    return [
-        _fault(
-            "warning",
-            case,
-            case.files.label,
-            f"the value {value} occurs in {voxels} voxels of this case alone and becomes the label label_{value}; "
-            "correct the label map unless it is a structure",
-        )
-        for case in with_values
-        for value, voxels in (case.label_voxels or {}).items()
-        if value and cases[value] == 1 < len(with_values) and voxels < STRAY_FRACTION * num_foreground
-    ]
-
-
-def compare_cases(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
-    """Warnings that need all cases: equal images, unusual spacings, labels that occur in no case."""
-    return _equal_images(facts) + _unusual_spacings(facts) + _absent_labels(facts, labels)
+    are_complete = 0 < num_read == len(files.images)
+    return _ImageFacts(grid, tuple(hounsfield), digest.hexdigest() if are_complete else "")
 
 
 def _read_image(folder: Path, file: str, notebook: _Notebook) -> Volume | None:
@@ -329,67 +302,3 @@ def _check_grey_levels(
 
 def _without_path(error: ImageFileError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ")
-
-
-def _label_faults(case: CaseFacts, encoding: LabelEncoding) -> list[Fault]:
-    if case.label_voxels is None:
-        return []
-    no_foreground = {encoding.values[0], encoding.ignore_value}
-    undeclared = sorted(set(case.label_voxels) - set(encoding.values) - no_foreground)
-    if undeclared:
-        voxels = sum(case.label_voxels[value] for value in undeclared)
-        what = (
-            f"undeclared label values: {value_list(undeclared)} in {voxels} voxels; "
-            f"declared are {value_list(sorted(encoding.values))}"
-        )
-        if len(encoding.values) == 2 and min(case.label_voxels) >= 0:
-            threshold = middle_value(max(case.label_voxels))
-            what += f"; for masks of this one structure, --label-threshold {threshold} reads the values from there on"
-        return [_fault("error", case, case.files.label, what)]
-    if not set(case.label_voxels) - no_foreground:
-        return [_fault("warning", case, case.files.label, "the label map has no foreground")]
-    return []
-
-
-def _equal_images(facts: Sequence[CaseFacts]) -> list[Fault]:
-    first_case: dict[str, CaseFacts] = {}
-    faults = []
-    for case in facts:
-        other = first_case.setdefault(case.image_hash, case) if case.image_hash else case
-        if other is not case:
-            what = f"the image is the same as that of case {other.files.case}; keep both in one fold, or drop one"
-            faults.append(_fault("warning", case, case.files.images[0], what))
-    return faults
-
-
-def _unusual_spacings(facts: Sequence[CaseFacts]) -> list[Fault]:
-    with_spacing = [(case, np.array(case.spacing)) for case in facts if case.spacing is not None]
-    if not with_spacing:
-        return []
-    median = np.median([spacing for _, spacing in with_spacing], axis=0)
-    return [
-        _fault(
-            "warning",
-            case,
-            case.files.images[0],
-            f"unusual spacing: {value_list(spacing.tolist())} mm (z, y, x), the median is "
-            f"{value_list(median.tolist())}; is the header right?",
-        )
-        for case, spacing in with_spacing
-        if max((spacing / median).max(), (median / spacing).max()) > SPACING_OUTLIER_FACTOR
-    ]
-
-
-def _absent_labels(facts: Sequence[CaseFacts], labels: Mapping[str, int | tuple[int, ...]]) -> list[Fault]:
-    found = Counter(value for case in facts for value in case.label_voxels or {})
-    if not found:
-        return []  # no label map could be read
-    return [
-        Fault(severity="warning", case="", file="", what=f"the label '{name}' ({entry}) occurs in no case")
-        for name, entry in labels.items()
-        if name != "ignore" and not any(found[value] for value in (entry if isinstance(entry, tuple) else (entry,)))
-    ]
-
-
-def _fault(severity: str, case: CaseFacts, file: str, what: str) -> Fault:
-    return Fault(severity="error" if severity == "error" else "warning", case=case.files.case, file=file, what=what)
