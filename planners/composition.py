@@ -22,16 +22,19 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from autoseg.errors import BudgetError, PlanningError
-from autoseg.records.budget import AdoptedConfiguration, AdoptedModel, Budget
+from autoseg.records.budget import Budget
 from autoseg.records.case import Spacing, Triple
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Decision, Plan
+from planners.adopted import adopt_configurations
 from planners.cascades import plan_cascade, plan_interactive
 from planners.configuration import ConfigurationPlanner
 from planners.context import PlanningContext
 from planners.preset import Preset
+from planners.requests import check_options_with_model, check_requests
 from planners.rules import Decided, as_decision
 from planners.rules.configurations import (
+    CASCADE,
     CORRECTED,
     FLAT_PLANNER_REASON,
     INTERACTIVE,
@@ -43,7 +46,6 @@ from planners.rules.configurations import (
     choose_configurations,
     choose_neighbor_slices,
 )
-from planners.rules.memory import check_adopted_memory
 from planners.rules.normalization import adopt_normalization, choose_masks, choose_normalization
 from planners.rules.sampling import choose_case_sampling
 from planners.rules.sides import choose_side_pairs
@@ -57,8 +59,6 @@ from planners.rules.spacing import (
     covered_fraction,
     median_resampled_shape,
 )
-
-CASCADE = "3d_cascade_fullres"
 
 
 def compose(
@@ -87,25 +87,16 @@ def compose(
         PlanningError: If there is no case, nothing fits the memory or the time, or something that was asked for does
             not exist for this data.
     """
-    _check_options_with_model(budget)
+    check_options_with_model(budget)
     context, shared_decisions = decide_shared(preset, fingerprint, budget)
     left_out = left_out or {}
     possible, outline_decisions = outline_configurations(context, left_out)
     names = choose_configurations(list_names(possible, budget), budget.configurations, left_out)
     chosen = [planner for planner in possible if planner.name in names.value]
-    _check_patch_override(budget, chosen)
-    _check_neighbor_override(budget, names.value)
-    _check_regularizer(budget, fingerprint)
-    _check_adopted_memory(context, chosen)
+    check_requests(context, chosen, names.value)
     has_low_resolution = any(planner.name == "3d_lowres" for planner in possible)
     configurations, own_decisions = _plan_each(chosen, has_low_resolution=has_low_resolution)
-    if CASCADE in names.value:
-        configurations[CASCADE] = plan_cascade(context, configurations["3d_fullres"])
-    if {"2d", THICK_SLICE} <= configurations.keys():
-        configurations[THICK_SLICE] = configurations[THICK_SLICE].model_copy(update={"preprocessed_as": "2d"})
-    if INTERACTIVE in names.value:
-        configurations[INTERACTIVE], added = plan_interactive(context, configurations)
-        own_decisions += added
+    own_decisions += _plan_dependent(context, configurations, names.value)
     return Plan(
         dataset_name=fingerprint.dataset_name,
         planner=name or preset.name,
@@ -126,6 +117,20 @@ def compose(
             *own_decisions,
         ),
     )
+
+
+def _plan_dependent(
+    context: PlanningContext, configurations: dict[str, Configuration], names: Container[str]
+) -> Sequence[Decision]:
+    """Add the configurations that follow from others, and share preprocessed cases; their decisions."""
+    if CASCADE in names:
+        configurations[CASCADE] = plan_cascade(context, configurations["3d_fullres"])
+    if {"2d", THICK_SLICE} <= configurations.keys():
+        configurations[THICK_SLICE] = configurations[THICK_SLICE].model_copy(update={"preprocessed_as": "2d"})
+    if INTERACTIVE not in names:
+        return ()
+    configurations[INTERACTIVE], decisions = plan_interactive(context, configurations)
+    return decisions
 
 
 def _list_devices(budget: Budget) -> tuple[Decision, ...]:
@@ -199,14 +204,6 @@ def _choose_target_spacing(budget: Budget, spacings: Sequence[Spacing], shapes: 
     return choose_target_spacing(spacings, shapes)
 
 
-def _check_options_with_model(budget: Budget) -> None:
-    if budget.like is not None and budget.overrides.options:
-        raise PlanningError(
-            f"--planner-option {', '.join(sorted(budget.overrides.options))}: the network is that of --like "
-            f"{budget.like.model}; leave one of them out."
-        )
-
-
 def outline_configurations(
     context: PlanningContext, left_out: Container[str]
 ) -> tuple[list[ConfigurationPlanner], list[Decision]]:
@@ -226,7 +223,7 @@ def outline_configurations(
     budget, shape = context.budget, context.median_shape
     cascade = as_decision(CASCADE, choose_cascade(budget))
     if budget.like is not None:
-        return _adopt_configurations(context, budget.like), [cascade] if CASCADE in budget.like.configurations else []
+        return adopt_configurations(context, budget.like), [cascade] if CASCADE in budget.like.configurations else []
     flat_spacing = Decided(context.spacing[1:], SPACING_REASONS["2d"])
     flat = ConfigurationPlanner(context, "2d", flat_spacing, shape, math.prod(shape))
     thick = replace(flat, name=THICK_SLICE, neighbor_slices=choose_neighbor_slices(budget))
@@ -295,70 +292,6 @@ def list_names(planners: Sequence[ConfigurationPlanner], budget: Budget) -> list
     if "3d_lowres" in names and CASCADE in adopted and choose_cascade(budget).value:
         names.append(CASCADE)
     return [*names, INTERACTIVE] if INTERACTIVE in adopted and {*names}.intersection(CORRECTED) else names
-
-
-def _adopt_configurations(context: PlanningContext, model: AdoptedModel) -> list[ConfigurationPlanner]:
-    """The model's configurations, the cascade left aside; only 2D ones for images of a single slice."""
-    planners = [
-        _adopt_configuration(context, name, configuration, model.model)
-        for name, configuration in model.configurations.items()
-        if name not in {CASCADE, INTERACTIVE} and (len(configuration.spacing) == 2 or min(context.median_shape) > 1)
-    ]
-    if not planners:
-        raise PlanningError(
-            f"--like {model.model}: its configurations are {', '.join(model.configurations)}, but the images have a "
-            "single slice and need 2d. Take another model, or plan without it."
-        )
-    return planners
-
-
-def _adopt_configuration(
-    context: PlanningContext, name: str, configuration: AdoptedConfiguration, model: str
-) -> ConfigurationPlanner:
-    """The model's spacing, unless the user chose another one; and the median image at that spacing."""
-    spacing = Decided(configuration.spacing, f"That of {model}.")
-    if context.budget.overrides.spacing is not None and name in {"2d", THICK_SLICE, "3d_fullres"}:
-        asked = context.spacing[-len(spacing.value) :]
-        spacing = spacing if asked == spacing.value else Decided(asked, SPACING_REASONS[name])
-    through_plane = context.spacing[: 3 - len(spacing.value)]
-    z, y, x = (
-        old / new * size
-        for old, new, size in zip(context.spacing, (*through_plane, *spacing.value), context.median_shape, strict=True)
-    )
-    shape = (max(round(z), 1.0), max(round(y), 1.0), max(round(x), 1.0))
-    neighbors = Decided(configuration.neighbor_slices, f"That of {model}.")
-    return ConfigurationPlanner(context, name, spacing, shape, max(z * y * x, 1.0), configuration, neighbors)
-
-
-def _check_patch_override(budget: Budget, planners: Sequence[ConfigurationPlanner]) -> None:
-    asked = budget.overrides.patch_size
-    if asked is not None and all(len(asked) != planner.dimensions for planner in planners):
-        needs = ", ".join(f"{planner.name} needs {planner.dimensions}" for planner in planners)
-        raise PlanningError(f"--patch-size has {len(asked)} numbers, but {needs}.")
-
-
-def _check_neighbor_override(budget: Budget, names: Container[str]) -> None:
-    if budget.overrides.neighbor_slices is not None and THICK_SLICE not in names:
-        raise PlanningError(
-            f"--neighbor-slices is meant for the configuration {THICK_SLICE}, which is not planned. Add -c "
-            f"{THICK_SLICE}, or leave it out."
-        )
-
-
-def _check_regularizer(budget: Budget, fingerprint: Fingerprint) -> None:
-    asked = budget.overrides.regularizer
-    if asked not in (None, "none") and fingerprint.encoding.ignore_value is None:
-        raise PlanningError(
-            f"--regularizer {asked} is for voxels whose label is not known, but the dataset {fingerprint.dataset_name} "
-            "has no ignore label. Declare it (--label-names ...,ignore=N), or leave the option out."
-        )
-
-
-def _check_adopted_memory(context: PlanningContext, planners: Sequence[ConfigurationPlanner]) -> None:
-    """A preset's reference counts feature maps of its own kind of network, so bytes decide about another's."""
-    adopted = [planner for planner in planners if planner.adopted is not None]
-    smallest_bytes = {planner.name: planner.estimate_smallest_bytes() for planner in adopted}
-    check_adopted_memory(smallest_bytes, context.memory_gigabytes)
 
 
 def _plan_each(

@@ -126,22 +126,6 @@ class ConfigurationPlanner:
             expected_steps=self._count_expected_steps(costed, topology, timed),
         )
         training = rate.value.model_copy(update={"growing_patches": growth.value})
-        configuration = Configuration(
-            spacing=self.spacing.value,
-            median_shape=self.median_shape,
-            patch_size=topology.patch_size,
-            batch_size=total.value,
-            network=network,
-            normalization=context.normalization,
-            resampling=ResamplingSpec() if self.adopted is None else self.adopted.resampling,
-            training=training,
-            estimates=context.estimate_costs(
-                network, topology.patch_size, largest_share(total.value, budget.devices), training.optimizer
-            ),
-            preprocessed_as=self.name,
-            neighbor_slices=self.neighbor_slices.value,
-            channel_presence=context.fingerprint.missing_channels,
-        )
         epochs = f"{training.optimizer}, {training.epochs} epochs of {training.steps_per_epoch} steps"
         decisions = {
             "spacing": self.spacing,
@@ -157,7 +141,29 @@ class ConfigurationPlanner:
             "mirror_axes": mirror_axes,
             **(list_of_preset(context.preset) if self.adopted is None else {}),
         }
+        configuration = self._assemble(network, topology.patch_size, total.value, training)
         return configuration, tuple(as_decision(f"{self.name}.{what}", decided) for what, decided in decisions.items())
+
+    def _assemble(
+        self, network: NetworkSpec, patch_size: tuple[int, ...], batch_size: int, training: TrainingSpec
+    ) -> Configuration:
+        context, devices = self.context, self.context.budget.devices
+        return Configuration(
+            spacing=self.spacing.value,
+            median_shape=self.median_shape,
+            patch_size=patch_size,
+            batch_size=batch_size,
+            network=network,
+            normalization=context.normalization,
+            resampling=ResamplingSpec() if self.adopted is None else self.adopted.resampling,
+            training=training,
+            estimates=context.estimate_costs(
+                network, patch_size, largest_share(batch_size, devices), training.optimizer
+            ),
+            preprocessed_as=self.name,
+            neighbor_slices=self.neighbor_slices.value,
+            channel_presence=context.fingerprint.missing_channels,
+        )
 
     def _plan_training(self, network: NetworkSpec, mirror_axes: tuple[int, ...], *, batch_dice: bool) -> TrainingSpec:
         """The full schedule, before the time is looked at."""

@@ -81,10 +81,9 @@ def extract_fingerprint(
         fingerprints.append(case)
         lacking = case.absent_channels
         contrasts.append([None if channel in lacking else measured for channel, measured in enumerate(contrast)])
-        if summaries:
-            for channel, (pool, summary) in enumerate(zip(pools, summaries, strict=True)):
-                if channel not in case.absent_channels:
-                    pool.add(summary)
+        for channel, summary in enumerate(summaries):  # none for a case without foreground
+            if channel not in lacking:
+                pools[channel].add(summary)
     return Fingerprint(
         dataset_name=description.name,
         channel_names=description.channel_names,

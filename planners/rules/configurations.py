@@ -21,6 +21,9 @@ CASCADE_NEEDS = ("3d_fullres", "3d_lowres", "3d_cascade_fullres")
 THICK_SLICE = "2.5d"
 """A 2D network that sees the neighbouring slices, too."""
 
+CASCADE = "3d_cascade_fullres"
+"""It corrects the label map of a coarser configuration."""
+
 INTERACTIVE = "interactive"
 """A network that corrects label maps of another configuration by clicks."""
 

@@ -69,21 +69,12 @@ def preprocess_case(
     image = image.transpose(0, *(axis + 1 for axis in order))
     spacing = (spacing[order[0]], spacing[order[1]], spacing[order[2]])
     absent = find_absent_channels(image) if settings.channel_presence else ()
-    inside = None
-    if labels is not None or any(spec.use_mask for spec in settings.normalization):
-        mask = nonzero_mask(image)
-        bounds = find_bounds(mask)
-        inside = mask[to_slices(bounds)]
-    else:
-        bounds = find_content_bounds(image)  # the mask itself, which costs 5 bytes per voxel, is not needed
+    needs_mask = labels is not None or any(spec.use_mask for spec in settings.normalization)
+    bounds, inside = _find_content(image, needs_mask=needs_mask)
     cropped = _normalize_crop(image, bounds, inside, settings.normalization, maps, overwrite=overwrite)
     cropped[list(absent)] = 0
     target_spacing, shape = preprocessed_grid(_shape(cropped[0]), spacing, settings.spacing)
     resampled, resampled_on = resampler(cropped, shape, spacing, target_spacing, settings.resampling)
-    resampled_labels = None
-    if labels is not None and inside is not None:
-        cropped_labels = _mark_outside(labels.transpose(order)[to_slices(bounds)], inside)
-        resampled_labels = resample_labels(cropped_labels, shape, spacing, target_spacing, settings.resampling)
     record = PreprocessedCase(
         case=case_id,
         configuration=configuration_name,
@@ -97,7 +88,10 @@ def preprocess_case(
         absent_channels=absent,
         resampled_on=resampled_on,
     )
-    return resampled, resampled_labels, record
+    if labels is None or inside is None:
+        return resampled, None, record
+    marked = _mark_outside(labels.transpose(order)[to_slices(bounds)], inside)
+    return resampled, resample_labels(marked, shape, spacing, target_spacing, settings.resampling), record
 
 
 def normalized_crop(
@@ -147,6 +141,15 @@ def labels_on_grid(
     """
     cropped = labels.transpose(grid.transpose)[crop_slices(grid)].astype(np.int16)
     return resample_labels(cropped, grid.shape, grid.original_spacing, grid.spacing, spec)
+
+
+def _find_content(image: NDArray[np.float32], *, needs_mask: bool) -> tuple[Bounds, NDArray[np.bool_] | None]:
+    """Bounds of the nonzero voxels, and their mask within them; None where no mask, 5 bytes per voxel, is needed."""
+    if not needs_mask:
+        return find_content_bounds(image), None
+    mask = nonzero_mask(image)
+    bounds = find_bounds(mask)
+    return bounds, mask[to_slices(bounds)]
 
 
 def _normalize_crop(
