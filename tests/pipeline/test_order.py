@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from autoseg import pipeline
 from autoseg.costs.runs import Training
 from autoseg.errors import TrainingError, UsageError
 from autoseg.inference.models import cascade_maps
-from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run
+from autoseg.pipeline import PipelineOptions, PlannedDataset, PlanningOptions, describe_run, planning, whole_run
 from autoseg.progress import no_bar
 from autoseg.records.budget import Budget
 from autoseg.records.files import write_record
@@ -90,10 +89,10 @@ def run(tmp_path, monkeypatch, *, num_folds=2, folds=()):
     description = make_dataset(cases, plan)
     write_record(description, workspace.dataset)
     planned = PlannedDataset(description, make_fingerprint([make_case_fingerprint("0")], plan), plan, kept)
-    monkeypatch.setattr(pipeline, "check_dataset", lambda *_, **__: description)
-    monkeypatch.setattr(pipeline, "decide_plan", lambda *_, **__: planned)
-    monkeypatch.setattr(pipeline, "write_plan", lambda *_, **__: None)
-    return pipeline.run_pipeline(tmp_path, workspace, Budget(), PlanningOptions(), PipelineOptions(folds=folds))
+    monkeypatch.setattr(whole_run, "check_dataset", lambda *_, **__: description)
+    monkeypatch.setattr(whole_run, "decide_plan", lambda *_, **__: planned)
+    monkeypatch.setattr(whole_run, "write_plan", lambda *_, **__: None)
+    return whole_run.run_pipeline(tmp_path, workspace, Budget(), PlanningOptions(), PipelineOptions(folds=folds))
 
 
 @pytest.mark.usefixtures("maps_of_every_fold")
@@ -246,9 +245,9 @@ def test_the_time_of_a_run_is_that_of_the_trainings_that_are_left(tmp_path, capl
 
 def test_the_ignore_label_is_not_listed_among_the_labels(tmp_path, monkeypatch, caplog):
     description = make_dataset("ab", make_plan(labels={"background": 0, "liver": 1, "ignore": 2}))
-    monkeypatch.setattr(pipeline, "describe_dataset", lambda *_, **__: description)
+    monkeypatch.setattr(planning, "describe_dataset", lambda *_, **__: description)
     caplog.set_level("INFO", logger="autoseg.pipeline")
-    pipeline.check_dataset(tmp_path, PlanningOptions())
+    planning.check_dataset(tmp_path, PlanningOptions())
     assert caplog.messages == ["made: 2 cases, channels MR, labels liver"]
 
 

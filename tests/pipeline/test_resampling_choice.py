@@ -5,11 +5,10 @@ import sys
 import pytest
 import torch
 
-from autoseg import pipeline
 from autoseg.cluster.dask_workers import DaskCluster
 from autoseg.device_resampling import DeviceResampler
 from autoseg.imaging.arrays.resampling import resample_on_cpu
-from autoseg.pipeline import PlannedDataset, PlanningOptions, write_plan
+from autoseg.pipeline import PlannedDataset, PlanningOptions, planning, write_plan
 from autoseg.records.plan import Split, Splits
 from autoseg.records.workspace import Workspace
 from tests.builders import make_case_fingerprint, make_dataset, make_fingerprint, make_plan
@@ -23,9 +22,9 @@ def chosen(tmp_path, monkeypatch):
     """What resamples for options and workers, where resampling takes a core 300 s."""
     used = []
     monkeypatch.setattr(
-        pipeline, "_preprocess", lambda _planned, _workspace, _workers, resampler, _bar: used.append(resampler)
+        planning, "_preprocess", lambda _planned, _workspace, _workers, resampler, _bar: used.append(resampler)
     )
-    monkeypatch.setattr(pipeline, "resampling_seconds", lambda _plan, _fingerprint: 300.0)
+    monkeypatch.setattr(planning, "resampling_seconds", lambda _plan, _fingerprint: 300.0)
     names = [f"case{number}" for number in range(8)]
     plan = make_plan({"3d_fullres": (1.0, 1.0, 1.0)})
     cases = [make_case_fingerprint(name, (6, 7, 8)) for name in names]
@@ -56,6 +55,6 @@ def test_a_gpu_resamples_where_that_takes_long(chosen, device, workers, expected
 
 
 def test_where_it_takes_no_time_torch_is_not_loaded(chosen, monkeypatch):
-    monkeypatch.setattr(pipeline, "resampling_seconds", lambda _plan, _fingerprint: 59.0)
+    monkeypatch.setattr(planning, "resampling_seconds", lambda _plan, _fingerprint: 59.0)
     monkeypatch.setitem(sys.modules, "autoseg.device_resampling", None)
     assert chosen(1, resampling_device="cuda:0") is resample_on_cpu
