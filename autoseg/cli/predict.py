@@ -5,7 +5,7 @@ import re
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoseg.cli.options import (
     add_device,
@@ -18,6 +18,9 @@ from autoseg.cli.options import (
 )
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.prediction import OutputChoices
+
+if TYPE_CHECKING:
+    from autoseg.stages.predict import PredictionOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,31 +163,12 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.workspace import Workspace
     from autoseg.stages.correct import CorrectionOptions, correct_files
-    from autoseg.stages.predict import SPEEDS, Predictor, RunOptions, predict_files
+    from autoseg.stages.predict import Predictor, RunOptions, predict_files
 
     _refuse_idle_labels(arguments)
-    limit, speed = arguments.max_memory, SPEEDS[arguments.speed]
-    if limit is None:
+    if arguments.max_memory is None:
         keep_freed_memory()  # faster, but freed memory still counts as used
-    options = replace(
-        speed,
-        configuration=arguments.configuration,
-        folds=arguments.folds,
-        max_folds=speed.max_folds if arguments.folds is None else None,
-        device=arguments.device,
-        precision=arguments.precision,
-        threads=arguments.threads,
-        mirroring=_is_mirrored(arguments, is_default=speed.mirroring),
-        mirror_axes=read_mirror_axes(arguments),
-        overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
-        nested_levels=arguments.nested_levels,
-        region_of_interest=arguments.roi,
-        decision=None if arguments.decision == "auto" else arguments.decision,
-        adapt=None if arguments.adapt == "auto" else arguments.adapt,
-        refine=arguments.refine == "auto",
-        accept_other_plan=arguments.accept_other_plan,
-        max_memory=None if limit is None else round(limit * 1e9),
-    )
+    options = _read_options(arguments)
     choices = OutputChoices(**{output.name: getattr(arguments, output.name) for output in fields(OutputChoices)})
     _refuse_idle_options(choices)
     model, images, output = arguments.model.absolute(), arguments.images, arguments.output
@@ -215,6 +199,32 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"failed: {failure.case}: {failure.error}")
     print(f"Output: {arguments.output}")
     return SOME_FAILED if failures else DONE
+
+
+def _read_options(arguments: argparse.Namespace) -> "PredictionOptions":
+    """How images are predicted: as the speed says, but for what was asked for."""
+    from autoseg.stages.predict import SPEEDS
+
+    limit, speed = arguments.max_memory, SPEEDS[arguments.speed]
+    return replace(
+        speed,
+        configuration=arguments.configuration,
+        folds=arguments.folds,
+        max_folds=speed.max_folds if arguments.folds is None else None,
+        device=arguments.device,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        mirroring=_is_mirrored(arguments, is_default=speed.mirroring),
+        mirror_axes=read_mirror_axes(arguments),
+        overlap=speed.overlap if arguments.overlap is None else arguments.overlap,
+        nested_levels=arguments.nested_levels,
+        region_of_interest=arguments.roi,
+        decision=None if arguments.decision == "auto" else arguments.decision,
+        adapt=None if arguments.adapt == "auto" else arguments.adapt,
+        refine=arguments.refine == "auto",
+        accept_other_plan=arguments.accept_other_plan,
+        max_memory=None if limit is None else round(limit * 1e9),
+    )
 
 
 def _refuse_idle_labels(arguments: argparse.Namespace) -> None:

@@ -48,14 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.options import choose_workers
     from autoseg.cli.planning_request import find_workspace, read_request
     from autoseg.cli.speed import add_speed
-    from autoseg.cli.suspect_table import print_suspects
     from autoseg.cli.terminal import progress_bar
     from autoseg.imaging.formats.volume import length_unit
     from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, request_trials, run_pipeline
-    from autoseg.records.evaluation import Evaluation
-    from autoseg.records.files import read_record
-    from autoseg.tables import candidate_table, evaluation_table, plan_table
-    from autoseg.text import format_command
+    from autoseg.tables import plan_table
 
     if arguments.write_list is not None:
         return write_list(arguments)
@@ -89,7 +85,21 @@ def run(arguments: argparse.Namespace) -> int:
         selection = _learn(workspace, arguments)
     if arguments.trials is not None:
         print_trials(workspace)
-    unit = length_unit(description.file_ending)
+    _print_results(workspace, selection, length_unit(description.file_ending))
+    for failure in failures:
+        print(f"failed: {failure}")
+    return SOME_FAILED if failures else DONE
+
+
+def _print_results(workspace: "Workspace", selection: "Selection", unit: str) -> None:
+    from rich.console import Console
+
+    from autoseg.cli.suspect_table import print_suspects
+    from autoseg.records.evaluation import Evaluation
+    from autoseg.records.files import read_record
+    from autoseg.tables import candidate_table, evaluation_table
+    from autoseg.text import format_command
+
     if workspace.evaluation.exists():
         Console().print(evaluation_table(read_record(Evaluation, workspace.evaluation), unit))
     Console().print(candidate_table(selection))
@@ -98,9 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
     print_suspects(workspace)
     print(f"Report: {workspace.report}")
     print(f"Next: {format_command('autoseg-predict', '-m', workspace.root, '-i', 'IMAGES', '-o', 'OUTPUT')}")
-    for failure in failures:
-        print(f"failed: {failure}")
-    return SOME_FAILED if failures else DONE
 
 
 def _check_unlabelled(unlabelled: Path, description: "DatasetDescription", planning: "PlanningOptions") -> None:

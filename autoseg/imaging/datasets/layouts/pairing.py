@@ -60,30 +60,20 @@ def pair_files(
     instances = _take_instances(found_labels, images)
     labels, clashes = _labels_by_case(found_labels, images)
     if channel_numbers is None:
-        numbered = {channel[0] for channel in map(split_channel, images) if channel}
-        channel_numbers = bool(numbered) and len(numbered & set(labels)) >= len(set(images) & set(labels))
+        channel_numbers = _have_channel_numbers(images, labels)
     faults = [*(_of_case(fault, channel_numbers) for fault in image_faults), *label_faults, *clashes]
     if not has_subfolders:
         faults += [*unused_folders(folder, image_folder), *unused_folders(folder, label_folder)]
-    channels: dict[str, dict[int, str]] = {}
-    for stem, file in images.items():
-        case, channel = (split_channel(stem) or (None, 0)) if channel_numbers else (stem, 0)
-        if case is None:
-            faults.append(_error(stem, file, "the name lacks a channel number; expected CASE_0000, CASE_0001, ..."))
-        else:
-            channels.setdefault(case, {})[channel] = file
+    channels, unnumbered = _channels_by_case(images, channel_numbers=channel_numbers)
     expected = _expected_channels(channels, num_channels)
-    faults += _missing_channels(channels, expected)
-    faults += [
-        _error(case, next(iter(files.values())), f"there is no label map for this image in {label_folder}/")
-        for case, files in channels.items()
-        if case not in labels
-    ]
-    faults += [
-        _error(case, file, f"there is no image for this label map in {image_folder}/")
-        for case, file in labels.items()
-        if case not in channels
-    ]
+    faults += [*unnumbered, *_missing_channels(channels, expected)]
+    for case, files in channels.items():
+        if case not in labels:
+            what = f"there is no label map for this image in {label_folder}/"
+            faults.append(_error(case, next(iter(files.values())), what))
+    for case, file in labels.items():
+        if case not in channels:
+            faults.append(_error(case, file, f"there is no image for this label map in {image_folder}/"))
     cases = tuple(
         CaseFiles(
             case=case,
@@ -149,6 +139,27 @@ def _labels_by_case(labels: Mapping[str, str], images: Mapping[str, str]) -> tup
         else:
             by_case[case] = file
     return by_case, faults
+
+
+def _have_channel_numbers(images: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether stems of images end in channel numbers: as many cases have a label map with it as without it."""
+    numbered = {channel[0] for channel in map(split_channel, images) if channel}
+    return bool(numbered) and len(numbered & set(labels)) >= len(set(images) & set(labels))
+
+
+def _channels_by_case(
+    images: Mapping[str, str], *, channel_numbers: bool
+) -> tuple[dict[str, dict[int, str]], list[Fault]]:
+    """Files of images by case and number of the channel, and faults of names without a number."""
+    channels: dict[str, dict[int, str]] = {}
+    faults = []
+    for stem, file in images.items():
+        case, channel = (split_channel(stem) or (None, 0)) if channel_numbers else (stem, 0)
+        if case is None:
+            faults.append(_error(stem, file, "the name lacks a channel number; expected CASE_0000, CASE_0001, ..."))
+        else:
+            channels.setdefault(case, {})[channel] = file
+    return channels, faults
 
 
 def files_by_stem(folder: Path, subfolder: str, *, has_subfolders: bool = False) -> tuple[dict[str, str], list[Fault]]:
