@@ -281,7 +281,7 @@ def _describe_gzip() -> str:
 
     import numpy as np
 
-    from autoseg.imaging.formats.nifti import open_gzip
+    from autoseg.imaging.formats.gzip_files import open_gzip
 
     labels = np.repeat(np.random.default_rng(0).integers(0, 3, 2**16).astype(np.uint8), 16).tobytes()  # in runs
     written, began = 0, time.perf_counter()

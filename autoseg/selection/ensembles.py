@@ -25,14 +25,9 @@ from autoseg.imaging.formats.volume import voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.files.label_maps import find_label_maps, read_prediction
 from autoseg.inference.models.cascade_maps import load_previous
-from autoseg.inference.models.loading import (
-    LoadedConfiguration,
-    cascade_steps,
-    load_configuration,
-    refuse_other_plans,
-    stream_stored_case,
-    with_precision,
-)
+from autoseg.inference.models.case_logits import stream_stored_case
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, refuse_other_plans, with_precision
+from autoseg.inference.models.recipes import cascade_steps
 from autoseg.inference.restoring.restore import LabelIndices, LogitStream, restore_combinations
 from autoseg.metrics.annotated import keep_annotated
 from autoseg.metrics.case_scores import measure_case

@@ -16,7 +16,7 @@ import numpy as np
 from autoseg.errors import RecordError
 from autoseg.imaging.formats.volume import length_unit
 from autoseg.imaging.formats.writing import label_map_ending
-from autoseg.inference.models.loading import cascade_steps
+from autoseg.inference.models.recipes import cascade_steps
 from autoseg.inference.refinement.loading import load_refiner, refiner_path
 from autoseg.inference.refinement.patches import plan_patches, plan_refiner
 from autoseg.inference.refinement.refine import LoadedRefiners, refine_labels

@@ -9,7 +9,7 @@ from autoseg.errors import UsageError
 from autoseg.folds import find_outdated_results, find_split
 from autoseg.inference.models.cascade_maps import is_trained_on_maps_of_today
 from autoseg.inference.models.correction import find_correcting
-from autoseg.inference.models.loading import TIE_ORDER, order_configurations
+from autoseg.inference.models.recipes import TIE_ORDER, order_configurations
 from autoseg.records.checkpoint import Checkpoint
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record

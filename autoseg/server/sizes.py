@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.dicom.addresses import read_address
 from autoseg.imaging.formats.dicom.reading import list_series
-from autoseg.imaging.formats.nifti import GZIP_DAMAGES
+from autoseg.imaging.formats.gzip_files import GZIP_DAMAGES
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, is_series, split_ending
 from autoseg.imaging.formats.volume import ITK_ENDINGS, NIFTI_ENDINGS
 from autoseg.interop.archives import ZIP_ENDING, list_safely

@@ -17,12 +17,8 @@ import torch
 from autoseg import DISTRIBUTION
 from autoseg.errors import InteropError, PredictionError
 from autoseg.inference.models.correction import find_correcting, load_correcting
-from autoseg.inference.models.loading import (
-    LoadedConfiguration,
-    choose_recipe,
-    load_with_previous,
-    refuse_other_plans,
-)
+from autoseg.inference.models.loading import LoadedConfiguration, load_with_previous, refuse_other_plans
+from autoseg.inference.models.recipes import choose_recipe
 from autoseg.inference.refinement.loading import load_refiners, refiner_path
 from autoseg.interop.anonymous import anonymous_checkpoint, anonymous_fingerprint, anonymous_plan, anonymous_selection
 from autoseg.interop.archives import refuse_output, staged_output

@@ -30,7 +30,6 @@ from autoseg.inference.files.run_provenance import keep_provenance
 from autoseg.inference.models.correction import load_correcting
 from autoseg.inference.models.loading import (
     LoadedConfiguration,
-    choose_recipe,
     load_coarse_configuration,
     load_with_previous,
     refuse_other_plans,
@@ -40,6 +39,7 @@ from autoseg.inference.models.loading import (
 from autoseg.inference.models.mirroring import choose_mirroring
 from autoseg.inference.models.nested_levels import keep_nested_levels
 from autoseg.inference.models.recipe_sentence import describe_recipe, name_weights_of_other_plans
+from autoseg.inference.models.recipes import choose_recipe
 from autoseg.inference.predictor.adaptation import choose_adapting
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.correction import correct_volume

@@ -15,7 +15,7 @@ from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.errors import UsageError
 from autoseg.folds import hash_trainings
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
-from autoseg.inference.models.loading import cascade_steps
+from autoseg.inference.models.recipes import cascade_steps
 from autoseg.inference.predictor.instance_maps import finds_instances, refuse_voxel_options
 from autoseg.locks import lock
 from autoseg.metrics.bootstrap import bootstrap_interval

@@ -1,14 +1,10 @@
 """Train one configuration on one fold, then predict and score the fold's validation cases as whole volumes."""
 
 import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-
-from typing_extensions import override
 
 from autoseg.costs.memory import estimate_gpu_bytes
 from autoseg.errors import TrainingError, UsageError
@@ -43,6 +39,7 @@ from autoseg.text import format_memory, format_this_command
 from autoseg.training.distributed import device_of_process, is_first_process, join_ranks
 from autoseg.training.folds.earlier_training import describe_changed_options, finished_earlier, list_ignored
 from autoseg.training.folds.fold import Fold
+from autoseg.training.folds.fold_logs import fold_log, warnings_only
 from autoseg.training.folds.planned_data import (
     check_fold_files,
     check_preprocessed,
@@ -346,46 +343,3 @@ def _describe_short_training(fold: Fold, unlearned: Mapping[str, float], steps: 
         f"validation cases below {LEARNED_DICE:g} for {found}. Train it again with --restart and more time "
         "(--max-time TIME), or plan again with a longer --time-per-fold."
     )
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that stops at the first line that cannot be written; training goes on until it has to write itself."""
-
-    @override
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Say once why the log ends."""
-        logging.getLogger("autoseg").removeHandler(self)
-        with suppress(OSError):  # the line that could not be written is still in the stream
-            self.close()
-        logger.warning("%s ends here: it cannot be written (%s)", self.baseFilename, sys.exc_info()[1])
-
-
-@contextmanager
-def fold_log(folder: Path) -> Iterator[None]:
-    """Write autoseg's log lines to `log.txt` in the fold's folder too; a resumed training appends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = _LogFile(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-    logger = logging.getLogger("autoseg")
-    level = logger.level
-    if logger.getEffectiveLevel() > logging.INFO:
-        logger.setLevel(logging.INFO)  # called from Python, where nobody set up logging
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()
-
-
-@contextmanager
-def warnings_only() -> Iterator[None]:
-    """Only the first of several processes logs how training goes; the others log what goes wrong with them."""
-    autoseg = logging.getLogger("autoseg")
-    level = autoseg.level
-    autoseg.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        autoseg.setLevel(level)

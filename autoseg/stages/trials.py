@@ -15,9 +15,8 @@ Also tested in tests/pipeline/test_trials.py.
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.cluster.dask_workers import Workers
@@ -25,22 +24,19 @@ from autoseg.errors import RecordError, TrainingError, UsageError
 from autoseg.imaging.arrays.resampling import ImageResampler
 from autoseg.locks import lock, refuse_trainings
 from autoseg.progress import ProgressBar, no_bar
-from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, real_path, relative_path, write_record
 from autoseg.records.fingerprint import data_hash
-from autoseg.records.plan import Plan, Split
-from autoseg.records.trials import CurvePoint, Trial, TrialRound, Trials
+from autoseg.records.plan import Plan
+from autoseg.records.trials import Trial, TrialRound, Trials
 from autoseg.records.workspace import Workspace
 from autoseg.stages.candidates import FOLD, TrialRequest, name_trial, outline_trials, plan_trials, plan_winner
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.train import naming_lack_of_memory, prepare_fold, warnings_only
-from autoseg.stages.validate import estimate_validation_seconds, validate_fold
+from autoseg.stages.train import naming_lack_of_memory, prepare_fold
+from autoseg.stages.trial_trainings import failed_trial, train_candidate, warm_up, with_validation_cases, without_advice
+from autoseg.stages.validate import estimate_validation_seconds
 from autoseg.text import format_duration
 from autoseg.training.folds.fold import Fold
-from autoseg.training.folds.history import read_history
-from autoseg.training.folds.training import train_until_done
 from autoseg.training.options import TrainingOptions
-from autoseg.training.steps.pseudo_dice import mean_dice
 from autoseg.trials.halving import (
     MIN_FINALISTS,
     MIN_TRAINING_SECONDS,
@@ -56,11 +52,6 @@ logger = logging.getLogger("autoseg.trials")
 
 STARTUP_SECONDS = 1.0
 """Seconds of a trial besides training and validation: opening cases, building the network, writing weights."""
-
-WARM_UP_SECONDS = 1.0
-"""Training that is not counted, before the first trial of a round."""
-
-INTERRUPTED = "The trials were interrupted. Run the same command again to resume; finished ones are kept."
 
 VALIDATION_MARGIN = 1.3
 """Factor on the measured time of a validation: later cases may be larger, and the machine busier."""
@@ -175,13 +166,13 @@ def _run_round(
     folds = {
         name: _prepare(workspace, name_trial(name, number), tools.device) for name in names if name not in finished
     }
-    _warm_up(next(iter(folds.values())))
+    warm_up(next(iter(folds.values())))
     if len(trials.rounds) <= number:
         trials = _begin_round(workspace, trials, number, folds)
     for name in trials.rounds[number].candidates:
         if name in folds and not any((trial.candidate, trial.round) == (name, number) for trial in trials.trials):
-            fold = _with_cases(folds[name], trials.validation_cases)
-            trial = _try_candidate(fold, name, number, trials.rounds[number].training_seconds, tools.bar)
+            fold = with_validation_cases(folds[name], trials.validation_cases)
+            trial = train_candidate(fold, name, number, trials.rounds[number].training_seconds, tools.bar)
             trials = _keep_trial(workspace, trials, trial)
             shutil.rmtree(fold.folder, ignore_errors=True)
     _remove_arrays(workspace, plan, _find_entrants(trials, number + 1))
@@ -230,41 +221,6 @@ def _prepare(workspace: Workspace, name: str, device: str) -> Fold:
     return prepare_fold(workspace.trials, name, FOLD, TrainingOptions(device=device))
 
 
-def _with_cases(fold: Fold, cases: tuple[str, ...]) -> Fold:
-    """The fold with these validation cases, or with its own where none are decided."""
-    return replace(fold, split=Split(training=fold.split.training, validation=cases or fold.split.validation))
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Advice of a training on workers, speed and time is for `autoseg train`; the record of a trial has its figures."""
-    training = logging.getLogger("autoseg.train")
-    level = training.level
-    training.setLevel(logging.ERROR)
-    try:
-        with warnings_only():
-            yield
-    finally:
-        training.setLevel(level)
-
-
-def _warm_up(fold: Fold) -> None:
-    """Train for a second and forget it: the first training of a process loads libraries, which takes a while.
-
-    Raises:
-        TrainingError: If a signal stopped it.
-    """
-    other = replace(fold, fold_name="warm_up")
-    try:
-        with naming_lack_of_memory(fold), _without_advice():
-            is_finished = train_until_done(other, WARM_UP_SECONDS).finished
-    except TrainingError:  # the trial of this candidate fails in the same way, and says so
-        is_finished = True
-    shutil.rmtree(other.folder, ignore_errors=True)
-    if not is_finished:
-        raise TrainingError(INTERRUPTED)
-
-
 def _begin_round(workspace: Workspace, trials: Trials, number: int, folds: Mapping[str, Fold]) -> Trials:
     """Decide for how long the candidates of a round train, and in the first one which cases score all trials.
 
@@ -275,10 +231,10 @@ def _begin_round(workspace: Workspace, trials: Trials, number: int, folds: Mappi
     whole: dict[str, float] = {}
     for name, fold in folds.items():
         try:
-            with naming_lack_of_memory(fold), _without_advice():
-                whole[name] = estimate_validation_seconds(_with_cases(fold, trials.validation_cases))
+            with naming_lack_of_memory(fold), without_advice():
+                whole[name] = estimate_validation_seconds(with_validation_cases(fold, trials.validation_cases))
         except TrainingError as error:
-            trials = _keep_trial(workspace, trials, _fail(name, number, error))
+            trials = _keep_trial(workspace, trials, failed_trial(name, number, error))
     slowest = VALIDATION_MARGIN * max(whole.values(), default=0.0)
     if not trials.validation_cases:
         slot = slot_seconds(trials.seconds, trials.round_sizes, 0)
@@ -304,58 +260,6 @@ def _begin_round(workspace: Workspace, trials: Trials, number: int, folds: Mappi
         number + 1, len(trials.round_sizes), len(folds), seconds, describe_cases(trials),
     )  # fmt: skip
     return trials
-
-
-def _try_candidate(fold: Fold, name: str, number: int, seconds: float, bar: ProgressBar) -> Trial:
-    """Train and validate one candidate; one that fails does not stop the others.
-
-    Raises:
-        TrainingError: If a signal stopped the training.
-    """
-    try:
-        with naming_lack_of_memory(fold), _without_advice():
-            with bar(f"{name}, round {number + 1}") as progress:
-                checkpoint = train_until_done(fold, seconds, progress=progress)
-            began = time.monotonic()
-            evaluation = validate_fold(fold) if checkpoint.finished else None
-    except TrainingError as error:
-        return _fail(name, number, error)
-    if evaluation is None:
-        raise TrainingError(
-            "The trials were interrupted. Run the same command again to resume; finished ones are kept."
-        )
-    return Trial(
-        candidate=name,
-        round=number,
-        training_seconds=checkpoint.elapsed_seconds,
-        steps=checkpoint.step,
-        mean_foreground_dice=evaluation.mean_foreground_dice,
-        label_dice=_dice_by_label(evaluation),
-        validation_seconds=time.monotonic() - began,
-        failure="" if evaluation.mean_foreground_dice is not None else "no validation case has foreground",
-        curve=_read_curve(fold, checkpoint.epoch),
-    )
-
-
-def _fail(name: str, number: int, error: TrainingError) -> Trial:
-    return Trial(
-        candidate=name, round=number, training_seconds=0.0, steps=0, mean_foreground_dice=None, failure=str(error)
-    )
-
-
-def _dice_by_label(evaluation: Evaluation) -> dict[str, float | None]:
-    return {label: summary.dice for label, summary in evaluation.labels.items()}
-
-
-def _read_curve(fold: Fold, epochs: int) -> tuple[CurvePoint, ...]:
-    """Pseudo-Dice of every epoch in which a label was seen."""
-    points, seconds = [], 0.0
-    for line in read_history(fold.folder / "history.jsonl", before=epochs):
-        seconds += line.seconds
-        dice = mean_dice(line.pseudo_dice)
-        if dice is not None:
-            points.append(CurvePoint(seconds=seconds, pseudo_dice=dice))
-    return tuple(points)
 
 
 def _keep_trial(workspace: Workspace, trials: Trials, trial: Trial) -> Trials:

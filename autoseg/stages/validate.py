@@ -19,13 +19,8 @@ from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.volume import orient_array, voxel_mm3
 from autoseg.imaging.formats.writing import label_map_ending
 from autoseg.inference.models.cascade_maps import NextStepMaps, load_previous, next_step_maps
-from autoseg.inference.models.loading import (
-    LoadedConfiguration,
-    load_configuration,
-    refuse_other_plans,
-    stream_stored_case,
-    with_precision,
-)
+from autoseg.inference.models.case_logits import stream_stored_case
+from autoseg.inference.models.loading import LoadedConfiguration, load_configuration, refuse_other_plans, with_precision
 from autoseg.inference.predictor.instance_maps import finds_instances
 from autoseg.inference.restoring.restore import LabelIndices, ProbabilitySink, restore_with_grids
 from autoseg.inference.sinks.calibration import CalibrationCounter

@@ -20,7 +20,7 @@ from autoseg.folds import find_outdated_results, find_split, hash_trainings
 from autoseg.imaging.arrays.damage import find_case_damage
 from autoseg.imaging.arrays.storage import ARRAY_ENDING, RECORD_ENDING, is_label_map_damaged, stored_cases
 from autoseg.imaging.datasets.cases import content_hash
-from autoseg.inference.models.loading import cascade_steps
+from autoseg.inference.models.recipes import cascade_steps
 from autoseg.inference.refinement.loading import load_refiners
 from autoseg.interop.models import open_model, read_manifest
 from autoseg.locks import find_locks

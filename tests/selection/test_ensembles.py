@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autoseg.errors import UsageError
-from autoseg.inference.models.loading import stream_stored_case
+from autoseg.inference.models.case_logits import stream_stored_case
 from autoseg.metrics.overlap import score_case
 from autoseg.progress import no_progress
 from autoseg.records.checkpoint import Checkpoint

@@ -10,7 +10,8 @@ from autoseg.cli.main import main
 from autoseg.errors import UsageError
 from autoseg.imaging.arrays.soft_codes import decode_soft_labels
 from autoseg.imaging.arrays.storage import open_case
-from autoseg.inference.models.loading import load_configuration, stream_stored_case
+from autoseg.inference.models.case_logits import stream_stored_case
+from autoseg.inference.models.loading import load_configuration
 from autoseg.networks.devices import choose_device
 from autoseg.pipeline import PlanningOptions, plan_dataset
 from autoseg.records.budget import Budget, Throughput

@@ -9,7 +9,8 @@ import torch
 from skimage.transform import resize
 
 from autoseg.imaging.arrays.preprocessing import preprocess_case
-from autoseg.inference.models.loading import load_configuration, stream_case_logits
+from autoseg.inference.models.case_logits import stream_case_logits
+from autoseg.inference.models.loading import load_configuration
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.restoring.restore import LogitStream, restore_labels, restore_on_grid
 from autoseg.inference.windows import logit_slab

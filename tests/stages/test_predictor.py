@@ -16,7 +16,7 @@ import torch
 from autoseg import device_resampling
 from autoseg.device_resampling import DeviceResampler
 from autoseg.inference.memory.estimate import device_bytes, measure_available
-from autoseg.inference.models.loading import stream_case_logits
+from autoseg.inference.models.case_logits import stream_case_logits
 from autoseg.inference.predictor import case_predictor
 from autoseg.inference.predictor.images import as_volume
 from autoseg.inference.windows.logit_slab import SlabStorage

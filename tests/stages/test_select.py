@@ -11,7 +11,7 @@ from autoseg.errors import ImageFileError, LockedError, UsageError
 from autoseg.folds import find_retrained_folds
 from autoseg.imaging.arrays.labels import make_encoding
 from autoseg.imaging.datasets.cases import files_state
-from autoseg.inference.models.loading import choose_recipe
+from autoseg.inference.models.recipes import choose_recipe
 from autoseg.locks import lock, refuse_trainings
 from autoseg.metrics.overlap import score_case
 from autoseg.metrics.summary import summarize

@@ -25,9 +25,10 @@ from autoseg.records.plan import Plan, Splits
 from autoseg.stages import train
 from autoseg.stages.fingerprint import extract_fingerprint
 from autoseg.stages.preprocess import preprocess_dataset
-from autoseg.stages.train import fold_log, train_fold
+from autoseg.stages.train import train_fold
 from autoseg.stages.validate import validate_fold
 from autoseg.training.folds import planned_data, training
+from autoseg.training.folds.fold_logs import fold_log
 from autoseg.training.options import TrainingOptions
 from tests.training.small_folds import (
     NAME,

@@ -17,6 +17,7 @@ from autoseg.records.files import read_record, write_record, write_text
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Split, Splits
 from autoseg.records.trials import Trials
+from autoseg.stages import trial_trainings
 from autoseg.stages import trials as stage
 from autoseg.stages.candidates import TrialRequest
 from autoseg.stages.plan import make_plan
@@ -97,8 +98,8 @@ class Training:
 @pytest.fixture
 def training(monkeypatch):
     stand_in = Training()
-    monkeypatch.setattr(stage, "train_until_done", stand_in.train)
-    monkeypatch.setattr(stage, "validate_fold", stand_in.validate)
+    monkeypatch.setattr(trial_trainings, "train_until_done", stand_in.train)
+    monkeypatch.setattr(trial_trainings, "validate_fold", stand_in.validate)
     monkeypatch.setattr(stage, "estimate_validation_seconds", lambda _fold: 2.0)
     return stand_in
 
@@ -163,7 +164,7 @@ def test_arrays_of_losers_are_removed_after_their_round(request_, workspace, tra
         seen[fold.configuration_name] = {path.name for path in (workspace.trials.root / "preprocessed").iterdir()}
         return train(fold, seconds, progress=progress)
 
-    monkeypatch.setattr(stage, "train_until_done", look)
+    monkeypatch.setattr(trial_trainings, "train_until_done", look)
     try_plans(request_, workspace, TOOLS)
     assert seen["unet-2d-1"] == {"unet-2d-1", "unet-3d_fullres-1"}
     assert seen["unet-3d_fullres-2"] == {"unet-3d_fullres-1"}
@@ -280,7 +281,7 @@ def test_advice_for_a_training_of_its_own_is_not_given(request_, workspace, trai
         logging.getLogger("autoseg.train").warning("plan again with --measure-again")
         return train(fold, seconds, progress=progress)
 
-    monkeypatch.setattr(stage, "train_until_done", advise)
+    monkeypatch.setattr(trial_trainings, "train_until_done", advise)
     try_plans(request_, workspace, TOOLS)
     assert "--measure-again" not in caplog.text
     logging.getLogger("autoseg.train").warning("heard again")

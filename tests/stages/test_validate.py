@@ -13,7 +13,8 @@ from skimage.transform import resize
 
 from autoseg.errors import DatasetError, TrainingError
 from autoseg.imaging.arrays.storage import open_case
-from autoseg.inference.models.loading import load_configuration, stream_stored_case
+from autoseg.inference.models.case_logits import stream_stored_case
+from autoseg.inference.models.loading import load_configuration
 from autoseg.records.calibration import Calibration
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.evaluation import Evaluation

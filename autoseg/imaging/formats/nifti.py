@@ -4,18 +4,12 @@ Voxels are decompressed in parts, directly into the array that is returned, so t
 number type need memory beside it. A gzip stream is read to its end, where its checksum is; readers that stop after the
 last voxel do not detect damage. Bytes behind the stream are ignored with a note, as the program gzip does: the checksum
 proves that the voxels are whole.
-
-Gzip is read and written by ISA-L where it is installed (extra `fast`): it is several times faster than the standard
-library.
 """
 
 import gzip
 import logging
 import math
 import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,26 +22,13 @@ from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from autoseg.errors import ImageFileError
-from autoseg.imaging.formats.units import DEFAULT_UNIT, MM_PER_UNIT, nifti_unit, refuse_absurd_spacing
+from autoseg.imaging.formats.gzip_files import GZIP_DAMAGES, read_gzip
+from autoseg.imaging.formats.nifti_geometry import make_volume
 from autoseg.imaging.formats.volume import (
-    CORNER_TOLERANCE,
-    FLAT_SLICE_FACTOR,
-    SHEAR_NOTE,
-    SPACING_TOLERANCE,
     AnyArray,
-    Template,
     Volume,
-    corner_distance_mm,
-    is_sheared,
-    make_grid,
-    reverse_voxel_axes,
     split_ending,
 )
-
-try:
-    from isal import igzip
-except ImportError:
-    igzip = None
 
 _CIFTI_INTENTS = range(3000, 3100)
 """CIFTI-2 stores matrices over brain surfaces in NIfTI-2 files and marks them with these intent codes."""
@@ -60,22 +41,6 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 _MAX_GZIP_RATIO = 1032
 """Largest number of bytes that one byte of a deflate stream can encode (RFC 1951: 258 bytes in 2 bits)."""
-
-_MIN_VOLUME_RATIO = 1e-6
-"""An affine whose determinant is below this fraction of the product of its column lengths has axes in one plane."""
-
-GZIP_LEVEL = 3
-"""Level of the standard library for label maps: a sixth smaller than level 1 for a sixth more time; level 6 takes three
-times as long for files smaller by another quarter."""
-
-ISAL_LEVEL = 2
-"""Level of ISA-L: a fifth of the time of `GZIP_LEVEL`, files larger by an eighth."""
-
-GZIP_DAMAGES: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
-"""Errors of a truncated or damaged stream, and of a file that is not gzip."""
-
-if igzip is not None:
-    GZIP_DAMAGES = (*GZIP_DAMAGES, igzip.isal_zlib.error)
 
 
 def read_nifti(path: Path, *, as_float32: bool = False) -> Volume:
@@ -120,7 +85,7 @@ def volume_from_nibabel(image: nibabel.Nifti1Image) -> Volume:
         header.set_sform(image.affine, code=2)
         header.set_qform(image.affine, code=0)
     try:
-        return _volume(np.asanyarray(image.dataobj), header, ending=".nii.gz", notes=[], path=None)
+        return make_volume(np.asanyarray(image.dataobj), header, ending=".nii.gz", notes=[], path=None)
     except ValueError as error:
         raise ImageFileError(f"{image.get_filename()}: cannot be used as an image: {error}") from error
 
@@ -136,7 +101,7 @@ def _read_file(path: Path, *, by_isal: bool, as_float32: bool) -> Volume:
     """Header and voxels of a file, or of a pair."""
     notes: list[str] = []
     is_pair = path.suffix.lower() == ".hdr"
-    with np.errstate(all="ignore"):  # damaged numbers in the header are found by the checks of `_volume`
+    with np.errstate(all="ignore"):  # damaged numbers in the header are found by the checks of `make_volume`
         with _open(path, by_isal=by_isal) as stream:
             header = _read_header(stream, is_pair=is_pair, notes=notes)
             array = None if is_pair else _read_voxels(stream, path, header, notes, as_float32=as_float32)
@@ -144,7 +109,7 @@ def _read_file(path: Path, *, by_isal: bool, as_float32: bool) -> Volume:
             data = image_data_file(path)
             with _open(data, by_isal=by_isal) as stream:
                 array = _read_voxels(stream, data, header, notes, as_float32=as_float32)
-        return _volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
+        return make_volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)
 
 
 def _open(path: Path, *, by_isal: bool) -> BinaryIO:
@@ -270,131 +235,3 @@ def _header_class(start: bytes, *, is_pair: bool) -> type[Nifti1Header]:
         if size in sizes:
             return header_class
     raise ValueError("it does not begin with a NIfTI header; is it really this format?")
-
-
-def _volume(array: AnyArray, header: Nifti1Header, *, ending: str, notes: list[str], path: Path | None) -> Volume:
-    file_dimensions = min(3, max(2, array.ndim))
-    array = _channels_first(array, notes)
-    shape = array.shape[1:]
-    affine, spacing = _in_millimetres(*_geometry(header, (shape[2], shape[1], shape[0]), notes), header, notes)
-    refuse_absurd_spacing(spacing[:file_dimensions].tolist(), shape[::-1][:file_dimensions])
-    if file_dimensions == 2:
-        slice_mm = FLAT_SLICE_FACTOR * float(spacing[:2].max())
-        affine[:3, 2] *= slice_mm / np.linalg.norm(affine[:3, 2])
-        spacing[2] = slice_mm
-    grid = make_grid(shape, spacing[::-1].tolist(), reverse_voxel_axes(affine))
-    if is_sheared(grid):
-        notes.append(SHEAR_NOTE)
-    template = Template(ending=ending, grid=grid, file_dimensions=file_dimensions, nifti_header=header)
-    return Volume(array=array, grid=grid, template=template, notes=tuple(notes), path=path)
-
-
-def _channels_first(array: AnyArray, notes: list[str]) -> AnyArray:
-    """(X, Y[, Z[, further axes, one of them longer than 1]]) -> (C, Z, Y, X)."""
-    if array.size == 0 or array.ndim == 0:
-        raise ValueError(f"the image has no voxels: its shape is {array.shape}")
-    if array.dtype.kind == "c":
-        raise ValueError("the voxels are complex numbers; save magnitude or phase instead")
-    further = [size for size in array.shape[3:] if size > 1]
-    if len(further) > 1 or (further and array.dtype.names):
-        raise ValueError(f"the shape {array.shape} has too many axes; autoseg reads 2D, 3D, 4D, and colours in 3D")
-    spatial = array.shape[:3] + (1,) * (3 - array.ndim)
-    if array.dtype.names is None:
-        return array.reshape((*spatial, *(further or [1])), order="F").T
-    if len(array.dtype.names) > 3:
-        notes.append("the alpha channel was ignored")
-    return np.stack([array[name].reshape(spatial, order="F").T for name in array.dtype.names[:3]])
-
-
-def _geometry(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list[str]) -> tuple[AnyArray, AnyArray]:
-    """Affine from (x, y, z, 1) to the world, and spacing (x, y, z), in the header's unit."""
-    affine = _best_affine(header, shape_xyz, notes)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
-    if np.allclose(pixdim, lengths, rtol=SPACING_TOLERANCE, atol=0):
-        return affine, pixdim
-    if header.get_data_shape()[2:]:
-        notes.append("the voxel sizes in the header (pixdim) disagree with its affine; the affine was used")
-    return affine, lengths
-
-
-def _in_millimetres(
-    affine: AnyArray, spacing: AnyArray, header: Nifti1Header, notes: list[str]
-) -> tuple[AnyArray, AnyArray]:
-    """Affine and spacing in mm; rounded like the header's numbers, so that 0.001 m are 1 mm."""
-    unit = nifti_unit(int(header["xyzt_units"]), notes)
-    if unit == DEFAULT_UNIT:
-        return affine, spacing
-    affine = affine.copy()
-    affine[:3] = (affine[:3] * MM_PER_UNIT[unit]).astype(np.float32)
-    return affine, (spacing * MM_PER_UNIT[unit]).astype(np.float32).astype(np.float64)
-
-
-def _best_affine(header: Nifti1Header, shape_xyz: tuple[int, int, int], notes: list[str]) -> AnyArray:
-    """The sform if it is set, else the qform, else one made from the voxel sizes."""
-    sform = _usable(header.get_sform(coded=True)[0])
-    qform = _usable(_qform(header))
-    if int(header["sform_code"]) > 0 and sform is None:
-        notes.append("the sform of the header is not usable and was ignored")
-    if sform is not None and qform is not None:
-        tolerance_mm = CORNER_TOLERANCE * float(np.linalg.norm(sform[:3, :3], axis=0).min())
-        if corner_distance_mm(sform, qform, shape_xyz) > tolerance_mm:
-            notes.append("sform and qform of the header disagree about the position of the voxels; the sform was used")
-    affine = sform if sform is not None else qform
-    if affine is None:
-        notes.append("the header has no orientation (neither sform nor qform); left and right are assumed")
-        affine = _usable(header.get_base_affine())
-    if affine is None:
-        raise ValueError(f"the header gives no usable voxel sizes: pixdim {header['pixdim'][1:4].tolist()}")
-    return affine
-
-
-def _qform(header: Nifti1Header) -> AnyArray | None:
-    try:
-        affine: AnyArray | None = header.get_qform(coded=True)[0]
-    except (HeaderDataError, ValueError):
-        return None
-    return affine
-
-
-def _usable(affine: AnyArray | None) -> AnyArray | None:
-    """The affine in double precision; None when it is not finite or flattens space."""
-    if affine is None or not np.isfinite(affine).all():
-        return None
-    affine = np.array(affine, dtype=np.float64)
-    volume = float(np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
-    if abs(float(np.linalg.det(affine[:3, :3]))) <= _MIN_VOLUME_RATIO * volume:
-        return None
-    return affine
-
-
-def read_gzip(path: Path, *, by_isal: bool = True) -> BinaryIO:
-    """Open a gzip file for reading; its checksum is verified at the end of the stream.
-
-    Args:
-        path: The file.
-        by_isal: Whether ISA-L decompresses, where it is installed; else the standard library.
-
-    Raises:
-        OSError: If it cannot be opened. Reading raises OSError and GZIP_DAMAGES.
-    """
-    opened: BinaryIO = (igzip if by_isal and igzip is not None else gzip).open(path)  # the caller closes it
-    return opened
-
-
-@contextmanager
-def open_gzip(path: Path) -> Iterator[gzip.GzipFile]:
-    """Open a new gzip file for writing; equal content gives equal bytes, because neither time nor name is stored.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    with path.open("wb") as file:
-        if igzip is not None:
-            stream: gzip.GzipFile = igzip.IGzipFile(
-                filename="", mode="wb", compresslevel=ISAL_LEVEL, fileobj=file, mtime=0
-            )
-        else:
-            stream = gzip.GzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=file, mtime=0)
-        with stream:
-            yield stream

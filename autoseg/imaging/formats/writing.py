@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.errors import ImageFileError
+from autoseg.imaging.formats.gzip_files import open_gzip
 from autoseg.imaging.formats.itk import geometry_of_grid
-from autoseg.imaging.formats.nifti import open_gzip
 from autoseg.imaging.formats.units import DEFAULT_UNIT, MM_PER_UNIT
 from autoseg.imaging.formats.volume import (
     IMAGE_ENDINGS,

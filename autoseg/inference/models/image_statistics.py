@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
+from autoseg.inference.models.case_logits import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.network_pass import BatchTrial
 from autoseg.inference.windows.sliding_window import WindowSettings
 

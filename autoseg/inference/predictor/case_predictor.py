@@ -49,8 +49,9 @@ from autoseg.inference.memory.estimate import (
     with_bins,
 )
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
+from autoseg.inference.models.case_logits import stream_case_logits
 from autoseg.inference.models.image_statistics import with_image_statistics
-from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.models.recipe_sentence import loaded_steps
 from autoseg.inference.models.weights_hash import hash_weights
 from autoseg.inference.predictor.contrast import NO_ADAPTING, Adapting, compare_with_training

@@ -19,7 +19,8 @@ from autoseg.imaging.arrays.clicks import PlacedClick, box_around, make_click_ma
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
 from autoseg.imaging.arrays.preprocessing import labels_on_grid
 from autoseg.imaging.formats.volume import AnyArray, Volume, orient_array, restore_array
-from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
+from autoseg.inference.models.case_logits import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.click_places import place_clicks, position_on_grid
 from autoseg.inference.predictor.prepared_case import PreparedCase

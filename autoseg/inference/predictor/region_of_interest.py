@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from autoseg.imaging.arrays.cropping import find_bounds, to_slices
 from autoseg.imaging.formats.volume import AnyArray
-from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
+from autoseg.inference.models.case_logits import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.sliding_window import WindowSettings
 from autoseg.records.case import Slices3, Triple
 from autoseg.records.plan import count_slices

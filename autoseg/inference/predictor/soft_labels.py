@@ -10,7 +10,8 @@ from torch import Tensor
 from autoseg.imaging.arrays.preprocessing import OUTSIDE
 from autoseg.imaging.arrays.soft_codes import encode_soft_labels
 from autoseg.imaging.arrays.storage import StoredCase
-from autoseg.inference.models.loading import LoadedConfiguration, stream_stored_case
+from autoseg.inference.models.case_logits import stream_stored_case
+from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.restoring.decisions import activate, decide_probabilities
 from autoseg.inference.sinks.temperature import divide_logits
 from autoseg.records.dataset import LabelEncoding

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from autoseg.imaging.formats import nifti
+from autoseg.imaging.formats import gzip_files
 from autoseg.imaging.formats.reading import read_label_map, volume_from_array
 from autoseg.imaging.formats.writing import write_label_map
 
@@ -17,7 +17,7 @@ def library(request, monkeypatch):
     if request.param == "isal":
         pytest.importorskip("isal", reason="isal is not installed (extra `fast`)")
     else:
-        monkeypatch.setattr(nifti, "igzip", None)
+        monkeypatch.setattr(gzip_files, "igzip", None)
     return request.param
 
 
@@ -25,21 +25,21 @@ CONTENT = np.random.default_rng(3).integers(0, 4, 100_000, dtype=np.uint8).tobyt
 
 
 def test_what_one_library_packs_the_other_unpacks(library, tmp_path):
-    with nifti.open_gzip(tmp_path / "a.gz") as stream:
+    with gzip_files.open_gzip(tmp_path / "a.gz") as stream:
         stream.write(CONTENT[:70_001])
         stream.write(CONTENT[70_001:])
     packed = (tmp_path / "a.gz").read_bytes()
     assert gzip.decompress(packed) == CONTENT
     for stored, expected in ((gzip.compress(CONTENT), CONTENT), (packed + packed, 2 * CONTENT)):
         (tmp_path / "b.gz").write_bytes(stored)
-        with nifti.read_gzip(tmp_path / "b.gz") as stream:
+        with gzip_files.read_gzip(tmp_path / "b.gz") as stream:
             assert stream.read() == expected
     assert len(packed) < len(CONTENT) / 2
 
 
 def test_equal_content_gives_equal_bytes(library, tmp_path):
     for name in ("a.gz", "b.gz"):
-        with nifti.open_gzip(tmp_path / name) as stream:
+        with gzip_files.open_gzip(tmp_path / name) as stream:
             stream.write(CONTENT)
     packed = (tmp_path / "a.gz").read_bytes()
     assert packed == (tmp_path / "b.gz").read_bytes()
@@ -59,7 +59,7 @@ def test_damage_is_noticed(library, damage, tmp_path):
         case "middle":
             packed[100:120] = bytes(20)
     (tmp_path / "a.gz").write_bytes(packed)
-    with nifti.read_gzip(tmp_path / "a.gz") as stream, pytest.raises((*nifti.GZIP_DAMAGES, OSError)):
+    with gzip_files.read_gzip(tmp_path / "a.gz") as stream, pytest.raises((*gzip_files.GZIP_DAMAGES, OSError)):
         stream.read()
 
 

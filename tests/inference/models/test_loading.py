@@ -8,13 +8,13 @@ from safetensors.torch import load_file, save_file
 
 from autoseg.errors import PredictionError
 from autoseg.inference.models.loading import (
-    choose_recipe,
     find_weights_of_other_plans,
     load_configuration,
     load_with_previous,
     refuse_other_plans,
     with_first_folds,
 )
+from autoseg.inference.models.recipes import choose_recipe
 from autoseg.records.files import write_record
 from autoseg.records.selection import KeepLargestComponent, Selection
 from tests.builders import CASCADE, make_cascade_plan, make_dataset, make_plan, write_model

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
+from autoseg.inference.models.case_logits import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration
 from tests.builders import make_plan
 
 IMAGE = np.random.default_rng(3).normal(size=(1, 12, 16, 20)).astype(np.float32)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from autoseg.inference.models.loading import LoadedConfiguration, stream_case_logits
+from autoseg.inference.models.case_logits import stream_case_logits
+from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.windows.channel_presence import append_planes, list_presence
 from autoseg.inference.windows.network_pass import choose_passes
 from tests.training.small_cases import make_configuration
