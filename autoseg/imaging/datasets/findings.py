@@ -18,7 +18,7 @@ class Findings:
     def __init__(self, found: FoundDataset, facts: Sequence[CaseFacts], remedy: str, *, skip_faulty: bool) -> None:
         self.found = found
         self.facts = facts
-        """Of every case, as its files were read."""
+        """The facts of every case, as its files were read."""
         self.remedy = remedy
         """How the files are read instead, as the end of an error; empty where they are read as they should be."""
         self.skip_faulty = skip_faulty
