@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from autoseg.cluster.dask_workers import ToolCluster
-from autoseg.device_resampling import choose_resampler
-from autoseg.errors import PredictionError, UsageError
+from autoseg.errors import UsageError
 from autoseg.imaging.formats.reading import is_series
 from autoseg.inference.files.case_pipeline import predict_case, predict_cases
 from autoseg.inference.files.confidence import check_confidence
@@ -27,105 +26,26 @@ from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
 from autoseg.inference.files.run_provenance import keep_provenance
-from autoseg.inference.models.correction import load_correcting
-from autoseg.inference.models.loading import (
-    LoadedConfiguration,
-    load_coarse_configuration,
-    load_with_previous,
-    refuse_other_plans,
-    with_first_folds,
-    with_precision,
-)
-from autoseg.inference.models.mirroring import choose_mirroring
-from autoseg.inference.models.nested_levels import keep_nested_levels
 from autoseg.inference.models.recipe_sentence import describe_recipe, name_weights_of_other_plans
-from autoseg.inference.models.recipes import choose_recipe
-from autoseg.inference.predictor.adaptation import choose_adapting
-from autoseg.inference.predictor.case_predictor import CasePredictor
 from autoseg.inference.predictor.correction import correct_volume
 from autoseg.inference.predictor.images import Image, LabelMap, as_label_map, as_volume
-from autoseg.inference.predictor.instance_maps import complete_choices, refuse_voxel_options
+from autoseg.inference.predictor.instance_maps import complete_choices
+from autoseg.inference.predictor.loading import load_case_predictor
 from autoseg.inference.predictor.missing_channels import may_lack_channels
-from autoseg.inference.predictor.region_of_interest import CoarsePass
-from autoseg.inference.predictor.training_range import read_training_range
-from autoseg.inference.refinement.loading import load_refiners
-from autoseg.inference.windows.sliding_window import WindowSettings
+from autoseg.inference.predictor.options import SPEEDS, PredictionOptions
 from autoseg.interop.models import open_model
 from autoseg.networks.devices import choose_device, describe_faulty_versions, use_precision
-from autoseg.postprocessing import check_labels_are_known
 from autoseg.progress import Progress, no_progress
 from autoseg.provenance import describe_provenance
 from autoseg.records.case import Affine, Spacing
 from autoseg.records.clicks import Click
-from autoseg.records.contrast import Adaptation
-from autoseg.records.files import read_record
 from autoseg.records.part import WHOLE_RUN, Part
-from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
 from autoseg.records.provenance import Provenance
-from autoseg.records.selection import LabelDecision
-from autoseg.records.workspace import Workspace
-from autoseg.system import ThreadOption
+
+__all__ = ["SPEEDS", "PredictionOptions", "Predictor", "RunOptions", "predict_files"]
 
 logger = logging.getLogger("autoseg.predict")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionOptions:
-    """How a model predicts."""
-
-    configuration: str | None = None
-    """Configuration name; None: the choice of selection.json (with its folds and post-processing), else the first of
-    3d_cascade_fullres, 3d_fullres, 3d_lowres and 2d that is trained. A cascade includes its earlier steps."""
-    folds: Sequence[str] | None = None
-    """Fold names; None: those in selection.json if it chose the configuration, else all trained ones except `all`,
-    unless only that exists."""
-    max_folds: int | None = None
-    """Maximum number of folds; None: all."""
-    checkpoint: str = "final"
-    """final or best."""
-    device: str = "auto"
-    """A name of `choose_device`."""
-    precision: str = "auto"
-    """auto, fp32, tf32, bf16 or fp16. `auto` takes 16 bits where the hardware has them and label maps of the first
-    windows agree with those of float32 (`inference.windows.network_pass`)."""
-    threads: ThreadOption = "auto"
-    """Threads on a CPU; auto: what is fastest beside other programs."""
-    mirroring: bool = True
-    """Whether logits are averaged over variants of the image mirrored along the axes that training mirrored: up to 8
-    (2D: 4) times the work. A plan for limited time mirrors none, and there is nothing to average."""
-    mirror_axes: str | None = None
-    """Axes of the patch that are mirrored whatever training mirrored: letters of `zyx`, of which a 2D patch has the
-    last two, or `all`; None: the axes of the training."""
-    overlap: float = 0.5
-    """Smallest fraction of a window that it has in common with the next one, [0, 1)."""
-    region_of_interest: bool = False
-    """Whether a coarse pass (3d_lowres if it is trained, else the halved image) finds the foreground first, and only
-    its surroundings are predicted. Saves most of the work where foreground fills little of the image; a structure that
-    the coarse pass misses is lost."""
-    decision: LabelDecision | None = None
-    """How labels follow from probabilities; None: as selection.json says, else argmax."""
-    adapt: Adaptation | None = None
-    """How all images are adapted; None: images with another contrast than the training images, as selection.json
-    says."""
-    refine: bool = True
-    """Whether boundaries are refined if selection.json says so. Saved probabilities are those before refinement."""
-    nested_levels: int | None = None
-    """Levels of a U-Net++ that predict; None: all. Fewer are faster."""
-    accept_other_plan: bool = False
-    """Whether weights that were trained for another plan than the model's may be used, with a warning and as the
-    plan says: its spacing, normalisation and labels."""
-    max_memory: int | None = None
-    """Approximate limit in bytes of the whole process, from reading to writing; None: what the machine has free. Where
-    RAM does not suffice, sums of windows are kept in a temporary file (in TMPDIR); label maps do not depend on it."""
-
-
-SPEEDS = {
-    "best": PredictionOptions(),
-    "balanced": PredictionOptions(mirroring=False),
-    "fast": PredictionOptions(mirroring=False, overlap=0.25, max_folds=1),
-}
-"""From the best label map to the fastest one; what they cost and lose stands in docs/benchmarks.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,74 +180,6 @@ class Predictor:
     def describe(self) -> Provenance:
         """The provenance of its predictions, with the hash of its weights, which takes a moment."""
         return self.provenance.model_copy(update={"weights_hash": self.case_predictor.weights_hash})
-
-
-def load_case_predictor(workspace: Workspace, options: PredictionOptions, device: torch.device) -> CasePredictor:
-    """Load the networks of a recipe.
-
-    Raises:
-        PredictionError: If there is no such model, or it cannot be loaded.
-        RecordError: If its post-processing names labels that it does not have.
-    """
-    if not workspace.plan.is_file():
-        raise PredictionError(
-            f"{workspace.root}: not a model, it has no plan.json; give a folder that autoseg-plan made"
-        )
-    plan, checkpoint = read_record(Plan, workspace.plan), options.checkpoint
-    asked = {"--decision expected-dice": options.decision == "expected-dice", "--roi": options.region_of_interest}
-    refuse_voxel_options(plan, asked)
-    recipe = choose_recipe(workspace, plan, options.configuration, options.folds, checkpoint)
-    check_labels_are_known(recipe.postprocessing, plan.encoding)
-    members = tuple(
-        load_with_previous(workspace, plan, name, recipe.folds, checkpoint, device) for name in recipe.configurations
-    )
-    members = _with_weights(members, recipe.member_weights)
-    if options.nested_levels is not None:
-        keep_nested_levels(members, options.nested_levels)
-    if options.mirroring:
-        members = choose_mirroring(members, plan, options.mirror_axes)
-    coarse_pass, coarser = None, None
-    if options.region_of_interest:
-        coarser = load_coarse_configuration(workspace, plan, members, checkpoint, device)
-        if coarser is not None:
-            coarser = with_precision(coarser, options.precision, device, plan.encoding, options.threads)
-        coarse_pass = CoarsePass(plan.encoding.activation == "softmax", coarser)
-    refinement = recipe.refinement if options.refine else None
-    training_range = read_training_range(workspace.fingerprint)
-    decision = options.decision or recipe.decision
-    if recipe.region_thresholds and decision == "expected-dice":
-        logger.info("thresholds of regions in %s are not used: --decision expected-dice", workspace.selection)
-    if not options.accept_other_plan:
-        refuse_other_plans(workspace, members if coarser is None else (*members, coarser))
-    correcting = load_correcting(workspace, plan, options.folds, checkpoint, device)
-
-    def finish(member: LoadedConfiguration) -> LoadedConfiguration:
-        first = with_first_folds(member, options.max_folds)
-        return with_precision(first, options.precision, device, plan.encoding, options.threads)
-
-    return CasePredictor(
-        plan=plan,
-        members=tuple(map(finish, members)),
-        correcting=None if correcting is None else finish(correcting),
-        windows=WindowSettings(overlap=options.overlap, mirroring=options.mirroring),
-        thresholds=recipe.region_thresholds if decision == "argmax" else {},
-        decision=decision,
-        coarse_pass=coarse_pass,
-        refiners=None if refinement is None else load_refiners(workspace, refinement, device),
-        postprocessing=recipe.postprocessing,
-        confidence=recipe.confidence,
-        training_range=training_range,
-        adapting=choose_adapting(workspace, members, training_range, options.adapt, recipe.adaptation),
-        max_memory=options.max_memory,
-        resampler=choose_resampler(device, options.precision),
-    )
-
-
-def _with_weights(members: Sequence[LoadedConfiguration], weights: Sequence[float]) -> tuple[LoadedConfiguration, ...]:
-    """Members of an ensemble with their parts of the mean of probabilities; no weights: equal parts."""
-    if not weights:
-        return tuple(members)
-    return tuple(replace(member, weight=weight) for member, weight in zip(members, weights, strict=True))
 
 
 def predict_files(

@@ -13,7 +13,8 @@ from autoseg.plugins import Planner, find_architectures
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.plan import Configuration, Plan
-from autoseg.stages.plan import adopt_model, find_ignored_model, find_ignored_options
+from autoseg.stages.plan import adopt_model
+from autoseg.stages.plan_demands import find_ignored_model, find_ignored_options
 from autoseg.testing.trials import THICK_SLICES, WEIGHTS, Trial, adoption_trial, make_trials
 
 MIN_BATCH = 2

@@ -8,6 +8,7 @@ import torch
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.formats.reading import read_image
+from autoseg.inference.predictor.loading import load_case_predictor
 from autoseg.inference.sinks.label_sums import LabelSumsCounter
 from autoseg.metrics.expected_dice import expect_dice, fit_dice_model
 from autoseg.metrics.overlap import score_case
@@ -22,7 +23,7 @@ from autoseg.selection.confidence import learn_confidence, write_report
 from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.expected_dice import ScoredCase, describe_unlearnt, learn_expected_dice
 from autoseg.stages.describe import describe_dataset
-from autoseg.stages.predict import PredictionOptions, load_case_predictor
+from autoseg.stages.predict import PredictionOptions
 from autoseg.stages.preprocess import preprocess_dataset
 from autoseg.testing import write_phantom_dataset
 from autoseg.testing.phantoms import PHANTOM_LABELS
