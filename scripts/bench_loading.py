@@ -18,7 +18,7 @@ from rich.table import Table
 from autoseg.records.plan import Configuration
 from autoseg.training.data.batch import Batch, BatchStream
 from autoseg.training.data.loading import TrainingCase, build_loader
-from autoseg.training.probe import NOISE_ENCODING, measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING, measured_configuration
 
 PATCH = (128, 128, 128)
 CHANNELS = (1, 4)

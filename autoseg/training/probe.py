@@ -14,13 +14,12 @@ down for a moment is left out: what counts is the speed that a training will hav
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from statistics import mean
 from typing import Final, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,14 +29,12 @@ from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import choose_device, choose_dtype, is_out_of_memory, release_cached_memory
 from autoseg.networks.threads import choose_threads
 from autoseg.records.budget import Throughput
-from autoseg.records.dataset import Head, LabelEncoding
-from autoseg.records.network import Architecture, NetworkSpec, NormalizationSpec, ResamplingSpec, Sizes
-from autoseg.records.plan import Configuration, Estimates
-from autoseg.records.training import TrainingSpec
-from autoseg.training.data.augmentation.parameters import choose_rules
-from autoseg.training.data.batch import Batch, BatchStream
-from autoseg.training.data.loading import TrainingCase, build_loader, default_workers
+from autoseg.records.dataset import LabelEncoding
+from autoseg.records.network import Architecture, NetworkSpec, Sizes
+from autoseg.records.plan import Configuration
+from autoseg.training.data.loading import default_workers
 from autoseg.training.data.workers import BATCHES_AHEAD_PER_WORKER
+from autoseg.training.invented_data import NOISE_ENCODING, measured_configuration, open_invented_batches
 from autoseg.training.steps.loop import train_epoch
 from autoseg.training.steps.run import Clock, StepSettings, TrainingRun
 from autoseg.training.steps.setup import build_initial_network, start_run
@@ -69,17 +66,6 @@ STEPS_PER_EPOCH = 8
 MIN_COMPUTING_FRACTION = 0.1
 """At least this part of a large patch's time counts as computing, also where launches seem to be all of it: then the
 speed is a lower bound."""
-
-VOXELS_WITH_LABEL = 1000
-"""Voxels of the invented volume that are drawn at random for the sampling of foreground."""
-
-NOISE_ENCODING = LabelEncoding(
-    values=(0, 1, 2),
-    activation="softmax",
-    heads=tuple(
-        Head(name=name, indices=(index,), painted_index=index) for index, name in enumerate(("background", "a", "b"))
-    ),
-)
 
 
 def measure_training_speed(
@@ -297,7 +283,7 @@ def _training_seconds(
     settings = StepSettings(device, choose_dtype("auto", device), threads=choose_threads("auto", device))
     run = start_run(build_initial_network(configuration, seed=0), configuration, encoding, settings)
     workers = default_workers(device)
-    with closing(_open_batches(configuration, encoding, workers, intensity_on_device=row.is_gpu)) as batches:
+    with closing(open_invented_batches(configuration, encoding, workers, intensity_on_device=row.is_gpu)) as batches:
         # sets up kernels and threads, and uses up what was ready
         for _ in range(math.ceil((2 + BATCHES_AHEAD_PER_WORKER * workers) / steps_per_epoch)):
             train_epoch(run, batches, clock, _ignore)
@@ -338,62 +324,6 @@ def _prediction_seconds(run: TrainingRun, windows: Tensor) -> float:
     with run.settings.threads.applied():
         predict()  # sets up kernels
         return undisturbed_seconds(predict, SECONDS_PER_PREDICTION)
-
-
-def _open_batches(
-    configuration: Configuration, encoding: LabelEncoding, workers: int, *, intensity_on_device: bool = False
-) -> Generator[Batch, None, None]:
-    """Augmented batches of one invented case, prepared as in training, which leaves intensities to a GPU."""
-    stream = BatchStream(
-        seed=(0,),
-        rules=choose_rules(configuration.training.contrasts),
-        intensity_on_device=intensity_on_device,
-    )
-    return build_loader([_invent_case(configuration, encoding)], configuration, encoding, stream, workers=workers)
-
-
-def _invent_case(configuration: Configuration, encoding: LabelEncoding) -> TrainingCase:
-    """Noise with random labels, a quarter longer than the patch along each of its axes; 2D: eight slices."""
-    generator = np.random.default_rng(0)
-    shape = [math.ceil(1.25 * edge) for edge in configuration.patch_size]
-    if len(shape) == 2:
-        shape = [8, *shape]
-    array = generator.standard_normal((len(configuration.normalization) + 1, *shape), dtype=np.float32)
-    array[-1] = generator.integers(len(encoding.values), size=shape)
-    voxels = generator.integers(shape, size=(VOXELS_WITH_LABEL, 3)).astype(np.int32)
-    labels = array[-1][tuple(voxels.T)]
-    locations = {
-        head: voxels[np.isin(labels, spec.indices)]
-        for head, spec in enumerate(encoding.heads)
-        if set(spec.indices) != {0} and np.isin(labels, spec.indices).any()
-    }
-    previous = None if configuration.previous_configuration is None else array[-1].astype(np.int16)
-    return TrainingCase(case_id="noise", array=array, locations=locations, annotated=None, previous=previous)
-
-
-def measured_configuration(
-    dimensions: Literal[2, 3], base_features: int, architecture: Architecture = "unet"
-) -> Configuration:
-    """A network of four levels on a patch of the size that short trainings use."""
-    patch = (32, 48, 48) if dimensions == 3 else (160, 160)
-    build_small = ARCHITECTURES[architecture].build_small
-    if build_small is None:
-        raise ValueError(f"{architecture} has no small networks")
-    network = build_small(dimensions, base_features)
-    return Configuration(
-        spacing=tuple(1.0 for _ in patch),
-        median_shape=tuple(float(size) for size in patch),
-        patch_size=patch,
-        batch_size=2 if dimensions == 3 else 4,
-        network=network.model_copy(update={"output_channels": len(NOISE_ENCODING.heads)}),
-        normalization=(NormalizationSpec(scheme="zscore"),),
-        resampling=ResamplingSpec(),
-        training=TrainingSpec(
-            optimizer="adamw", steps_per_epoch=1, epochs=1, mirror_axes=tuple(range(dimensions)), batch_dice=False
-        ),
-        estimates=Estimates(feature_map_elements=0, parameters=0, macs=math.prod(patch), training_memory_bytes=0),
-        preprocessed_as="noise",
-    )
 
 
 def _ignore(_step: int) -> None:

@@ -18,7 +18,7 @@ from autoseg.records.network import Architecture, NormalizationSpec
 from autoseg.records.plan import Configuration
 from autoseg.system import free_disk_bytes
 from autoseg.training.data.augmentation.on_device import build_device_augmentation
-from autoseg.training.probe import measured_configuration
+from autoseg.training.invented_data import measured_configuration
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.run import TrainingRun
 from gpu_checks.machine import CPU, Machine

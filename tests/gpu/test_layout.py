@@ -13,7 +13,7 @@ from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device
 from autoseg.networks.layout import place_network
 from autoseg.training.data.batch import Batch
-from autoseg.training.probe import NOISE_ENCODING, measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING, measured_configuration
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.run import Clock, StepSettings
 from autoseg.training.steps.setup import build_initial_network, start_run

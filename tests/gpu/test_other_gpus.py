@@ -16,7 +16,8 @@ from autoseg.networks.layout import place_network
 from autoseg.training.data.batch import Batch
 from autoseg.training.data.loading import default_workers
 from autoseg.training.folds.checkpointing import cpu_weights
-from autoseg.training.probe import NOISE_ENCODING, describe_torch_device, measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING, measured_configuration
+from autoseg.training.probe import describe_torch_device
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.run import Clock, StepSettings
 from autoseg.training.steps.setup import build_initial_network, start_run

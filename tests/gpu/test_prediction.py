@@ -15,7 +15,7 @@ from autoseg.networks.devices import choose_device
 from autoseg.networks.kernels import REPEATS
 from autoseg.records.dataset import Head, LabelEncoding
 from autoseg.records.network import ResamplingSpec
-from autoseg.training.probe import measured_configuration
+from autoseg.training.invented_data import measured_configuration
 from tests.builders import make_record
 from tests.gpu.pretended_gpu import PretendedGpu
 

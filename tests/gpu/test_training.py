@@ -18,9 +18,9 @@ from autoseg.training.data.augmentation.on_device import build_device_augmentati
 from autoseg.training.data.augmentation.parameters import AugmentationRules
 from autoseg.training.data.batch import Batch
 from autoseg.training.folds.checkpointing import cpu_weights, flatten_optimizer, restore_optimizer
+from autoseg.training.invented_data import NOISE_ENCODING as LABELS
+from autoseg.training.invented_data import measured_configuration
 from autoseg.training.losses.maps import MAPS, make_maps, map_shapes
-from autoseg.training.probe import NOISE_ENCODING as LABELS
-from autoseg.training.probe import measured_configuration
 from autoseg.training.steps.gradients import compute_gradients
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.run import Clock, StepSettings

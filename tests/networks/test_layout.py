@@ -5,7 +5,7 @@ import torch
 
 from autoseg.networks.build import build_network
 from autoseg.networks.layout import channels_last, choose_layout, place_network
-from autoseg.training.probe import measured_configuration
+from autoseg.training.invented_data import measured_configuration
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SHAPES = {2: (2, 3, 4, 5), 3: (2, 3, 4, 5, 6)}

@@ -14,15 +14,8 @@ from autoseg.networks.build import build_network
 from autoseg.training import probe
 from autoseg.training.data import loading
 from autoseg.training.data.loading import default_workers
-from autoseg.training.probe import (
-    _invent_case,
-    _open_batches,
-    describe_torch_device,
-    measure_step,
-    measure_training_speed,
-    measured_configuration,
-    split_time,
-)
+from autoseg.training.invented_data import NOISE_ENCODING, invent_case, measured_configuration, open_invented_batches
+from autoseg.training.probe import describe_torch_device, measure_step, measure_training_speed, split_time
 from autoseg.training.steps.loop import train_epoch
 from tests.gpu.pretended_gpu import PretendedGpu
 
@@ -143,7 +136,7 @@ def test_steps_on_a_gpu_are_those_of_training(gpu, monkeypatch):
         return train_epoch(run, watch(batches), *arguments)
 
     monkeypatch.setattr(probe, "train_epoch", train)
-    assert measure_step(measured_configuration(2, 2), probe.NOISE_ENCODING, "cuda") is not None
+    assert measure_step(measured_configuration(2, 2), NOISE_ENCODING, "cuda") is not None
     assert epochs == [2, 2]
     assert changed == [True] * 4
 
@@ -180,7 +173,7 @@ def test_a_gpu_whose_memory_is_too_small_gives_no_time(monkeypatch):
 def test_an_image_that_no_memory_can_hold_gives_no_time():
     vast = small_configuration(measured_configuration(3, 2), patch_size=(2**17,) * 3, channels=1, heads=2)  # 2^55 bytes
     with pytest.raises(MemoryError, match="Unable to allocate"):
-        _invent_case(vast, REGIONS)
+        invent_case(vast, REGIONS)
     assert measure_step(vast, REGIONS, "cpu") is None
 
 
@@ -213,7 +206,7 @@ def test_a_device_that_is_not_there_is_named():
 
 def test_the_invented_case_has_every_foreground_head_where_its_labels_are():
     planned = small_configuration(measured_configuration(2, 2), patch_size=(24, 40), channels=3, heads=2)
-    case = _invent_case(planned, REGIONS)
+    case = invent_case(planned, REGIONS)
     assert case.array.shape == (4, 8, 30, 50)
     [labels] = case.array[3:4,]
     assert set(np.unique(labels)) == {0, 1, 2, 3}
@@ -225,12 +218,15 @@ def test_the_invented_case_has_every_foreground_head_where_its_labels_are():
 
 
 def test_the_background_is_no_head_to_look_for():
-    assert set(_invent_case(measured_configuration(2, 2), probe.NOISE_ENCODING).locations) == {1, 2}
+    assert set(invent_case(measured_configuration(2, 2), NOISE_ENCODING).locations) == {1, 2}
 
 
 def test_workers_prepare_the_same_batches():
     planned = small_configuration(measured_configuration(2, 2), patch_size=(24, 40), channels=1, heads=2)
-    with closing(_open_batches(planned, REGIONS, 0)) as alone, closing(_open_batches(planned, REGIONS, 2)) as helped:
+    with (
+        closing(open_invented_batches(planned, REGIONS, 0)) as alone,
+        closing(open_invented_batches(planned, REGIONS, 2)) as helped,
+    ):
         for _ in range(3):
             expected, batch = next(alone), next(helped)
             np.testing.assert_array_equal(batch["image"], expected["image"])
@@ -245,7 +241,7 @@ def test_as_many_workers_as_in_training_prepare_batches(hasty, monkeypatch):
         return 0
 
     monkeypatch.setattr(probe, "default_workers", no_workers)
-    assert measure_step(measured_configuration(2, 2), probe.NOISE_ENCODING, "cpu") is not None
+    assert measure_step(measured_configuration(2, 2), NOISE_ENCODING, "cpu") is not None
     assert used == [torch.device("cpu")]
 
 

@@ -14,7 +14,7 @@ from autoseg.training.folds.collapse import (
     follow_restart,
     judge_collapse,
 )
-from autoseg.training.probe import NOISE_ENCODING, measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING, measured_configuration
 from autoseg.training.steps.foreground import ForegroundWatch
 from tests.builders import make_epoch
 from tests.training.small_folds import NAME, equal, short, shrink_plan, weights

@@ -6,8 +6,8 @@ import torch
 
 from autoseg.training.data.batch import Batch
 from autoseg.training.folds.final_weights import MIN_BATCHES, choose_final_weights
-from autoseg.training.probe import NOISE_ENCODING as ENCODING
-from autoseg.training.probe import measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING as ENCODING
+from autoseg.training.invented_data import measured_configuration
 from autoseg.training.steps.run import Clock
 from tests.training.small_runs import start_on_cpu
 

@@ -7,10 +7,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from autoseg.networks.build import build_network
 from autoseg.networks.points import list_training_inputs
+from autoseg.training.invented_data import measured_configuration
 from autoseg.training.losses import build_loss
 from autoseg.training.losses.level import downsample_target
 from autoseg.training.losses.maps import MAPS, make_maps, map_shapes, signed_distance, tubed_skeleton
-from autoseg.training.probe import measured_configuration
 from tests.training.losses.oracle import brute_force_distance, tube_by_hand
 from tests.training.losses.small_batches import draw, labels, regions
 

@@ -9,8 +9,8 @@ from torch import nn
 from typing_extensions import override
 
 from autoseg.training.distributed import Ranks
-from autoseg.training.probe import NOISE_ENCODING as ENCODING
-from autoseg.training.probe import measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING as ENCODING
+from autoseg.training.invented_data import measured_configuration
 from autoseg.training.steps import gradients
 from autoseg.training.steps.gradients import compute_gradients
 from autoseg.training.steps.run import MemorySaving

@@ -9,8 +9,8 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.training.data.batch import Batch
-from autoseg.training.probe import NOISE_ENCODING as ENCODING
-from autoseg.training.probe import measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING as ENCODING
+from autoseg.training.invented_data import measured_configuration
 from autoseg.training.steps import loop
 from autoseg.training.steps.loop import train_epoch, validate_epoch
 from autoseg.training.steps.run import Clock

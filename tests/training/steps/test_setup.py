@@ -3,8 +3,8 @@ import torch
 from torch.cuda._utils import _get_device_index
 
 from autoseg.networks.points import list_training_inputs
-from autoseg.training.probe import NOISE_ENCODING as ENCODING
-from autoseg.training.probe import measured_configuration
+from autoseg.training.invented_data import NOISE_ENCODING as ENCODING
+from autoseg.training.invented_data import measured_configuration
 from autoseg.training.steps.run import StepSettings
 from autoseg.training.steps.setup import build_initial_network, start_run, use_gpu
 from tests.training.small_runs import start_on_cpu
