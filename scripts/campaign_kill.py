@@ -11,29 +11,22 @@ fields and the rounding of weights; nothing that was finished is written again, 
 """
 
 import argparse
-import gzip
-import io
 import json
-import math
 import os
 import random
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import psutil
+from run_contents import compare, contents, find_half_files, finished_files, written_state
 
-from autoseg.records.temporaries import is_temporary
 from autoseg.testing import write_phantom_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -76,31 +69,11 @@ STATES = {
 }
 """Files to start from: those before, and the commands that are run undisturbed on them."""
 
-HALF_FILE_ERRORS = (ValueError, OSError, EOFError, zlib.error, struct.error, zipfile.BadZipFile)
-
 SECONDS_TO_END = 10.0
 """Time from a signal to the end of the command and all its processes."""
 
 SECONDS_OF_START = 0.3
 """Time in which the interpreter starts; only SIGKILL is sent then, because no program can answer to others."""
-
-VARYING_FIELDS = frozenset({
-    "seconds", "elapsed_seconds", "data_wait_fraction", "peak_memory_bytes", "created", "finished_at", "started_at",
-    "command", "command_line", "host", "process", "sha256", "weights", "origin",
-})  # fmt: skip
-"""Fields of JSON files that tell of a run, not of its result; sha256, weights and origin: hashes over such fields."""
-
-FREE_FILES = ("log.txt", "curves.png", "progress.png", "report.html")
-"""Files that show times; they must exist and be complete, but need not be equal."""
-
-FINISHED_ENDINGS = (".b2nd", ".nii.gz", "checkpoint_final.safetensors")
-"""Files that take long to make: one that is complete after a kill is not written again."""
-
-RELATIVE_ROUNDING, ABSOLUTE_ROUNDING = 1e-3, 1e-5
-"""How far weights and scores may differ: the same training has other last digits now and then, also undisturbed."""
-
-FOREIGN_TEMPORARIES = ("torchinductor_", "pymp-")
-"""Beginnings of temporary names: a cache of torch, and a socket that Python's forkserver leaves when it is killed."""
 
 
 @dataclass
@@ -164,7 +137,7 @@ def main() -> int:
             start = _make_state(campaign, before)
             campaign.reset(start)
             seconds = campaign.finish(words)
-            expected = _contents(campaign.run)
+            expected = contents(campaign.run)
             for name in options.signals:
                 row = Row(command, name)
                 for _ in range(options.rounds):
@@ -254,15 +227,15 @@ def _disturb(campaign: Campaign, start: Path, seconds: float, expected: "dict[st
         faults.append(f"exit code {process.returncode}: {messages[-300:]}")
     if "Traceback" in messages:
         faults.append(messages[-600:])
-    faults += _find_half_files(campaign.run)
-    finished = _finished_files(campaign.run, expected)
-    if any(_compare(campaign.run, expected)):  # else it had written everything before it was ended
+    faults += find_half_files(campaign.run)
+    finished = finished_files(campaign.run, expected)
+    if any(compare(campaign.run, expected)):  # else it had written everything before it was ended
         try:
             seconds = campaign.finish(words)
         except RuntimeError as error:
             faults.append(str(error)[-600:])
-        faults += _compare(campaign.run, expected)
-    again = [name for name, state in finished.items() if _state(campaign.run / name) != state]
+        faults += compare(campaign.run, expected)
+    again = [name for name, state in finished.items() if written_state(campaign.run / name) != state]
     faults += [f"{name} was finished and is written again" for name in again]
     row.faults += [f"after {delay:.2f} s: {fault}" for fault in faults]
     return seconds
@@ -273,127 +246,6 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
         return []
-
-
-def _files(run: Path) -> Iterator[Path]:
-    return (path for path in sorted(run.rglob("*")) if path.is_file() and "tmp" not in path.relative_to(run).parts)
-
-
-def _contents(run: Path) -> "dict[str, object]":
-    """What every file says, by its path, without times and memory; None for half files and temporary ones."""
-    return {str(path.relative_to(run)): _whole_content(path) for path in _files(run)}
-
-
-def _whole_content(path: Path) -> object:
-    """Content of a file, or None if it is not complete or has a temporary name."""
-    if is_temporary(path.name):
-        return None
-    try:
-        return _content(path.name, path.read_bytes())
-    except HALF_FILE_ERRORS:
-        return None
-
-
-def _compare(run: Path, expected: "dict[str, object]") -> Iterator[str]:
-    """Faults of a folder after the second run."""
-    found = _contents(run)
-    yield from (f"{name} is missing" for name in expected.keys() - found.keys())
-    for name in sorted(found.keys() - expected.keys()):
-        yield f"{name} is a temporary file" if is_temporary(Path(name).name) else f"{name} is too many"
-    for name in sorted(expected.keys() & found.keys()):
-        if Path(name).name not in FREE_FILES and not _is_equal(found[name], expected[name]):
-            yield f"{name} differs"
-    left = (path.name for path in (run / "tmp").iterdir() if not path.name.startswith(FOREIGN_TEMPORARIES))
-    yield from (f"tmp/{name} is left in the folder of temporary files" for name in left)
-
-
-def _finished_files(run: Path, expected: "dict[str, object]") -> "dict[str, tuple[int, int]]":
-    """Files that take long to make and are complete, with their state; validated cases once their scores are kept."""
-    return {
-        name: _state(run / name)
-        for name, content in expected.items()
-        if name.endswith(FINISHED_ENDINGS) and (run / name).exists() and _is_equal(_whole_content(run / name), content)
-    }
-
-
-def _has_scores(path: Path) -> bool:
-    """Whether the label map of a validation case was scored, in a record of its own or in that of the fold."""
-    records = (f".{path.name.removesuffix('.nii.gz')}.json", "evaluation.json")
-    return path.parent.name != "validation" or any((path.parent / name).exists() for name in records)
-
-
-def _is_equal(first: object, second: object) -> bool:
-    """Whether contents agree; weights, and what follows from them, up to the rounding of float32."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_is_equal(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
-        return len(first) == len(second) and all(map(_is_equal, first, second))
-    if isinstance(first, float) and isinstance(second, float):
-        return math.isclose(first, second, rel_tol=RELATIVE_ROUNDING, abs_tol=ABSOLUTE_ROUNDING)
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return first.shape == second.shape and np.allclose(first, second, RELATIVE_ROUNDING, ABSOLUTE_ROUNDING)
-    return first == second
-
-
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns
-
-
-def _find_half_files(run: Path) -> Iterator[str]:
-    """Files under a final name that are not complete."""
-    for path in _files(run):
-        if is_temporary(path.name) or any(is_temporary(parent.name) for parent in path.parents):
-            continue
-        is_empty = path.stat().st_size == 0 and path.name != "log.txt"
-        if is_empty or _whole_content(path) is None:
-            yield f"{path.relative_to(run)} is half a file"
-
-
-def _content(name: str, data: bytes) -> object:
-    """Content of a file in a form that can be compared; raises if it is not complete."""
-    if name.endswith((".json", ".jsonl")):
-        return [
-            _without_varying(json.loads(line)) for line in ([data] if name.endswith(".json") else data.splitlines())
-        ]
-    if name.endswith(".safetensors"):
-        return _weights(data)
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return {member: _content(member, archive.read(member)) for member in archive.namelist()}
-    if name.endswith(".npz"):
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {member: arrays[member] for member in arrays.files}
-    if name.endswith(".gz"):
-        return gzip.decompress(data)
-    if name.endswith(".png") and not data.endswith(b"IEND\xaeB`\x82"):
-        raise ValueError("no end of a picture")
-    if name.endswith(".html") and not data.rstrip().endswith(b"</html>"):
-        raise ValueError("no end of a page")
-    return data
-
-
-def _weights(data: bytes) -> object:
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    metadata = {key: _without_varying(_parsed(text)) for key, text in header.pop("__metadata__", {}).items()}
-    tensors = np.frombuffer(data[8 + length :], dtype=np.float32)
-    if tensors.nbytes != max((entry["data_offsets"][1] for entry in header.values()), default=0):
-        raise ValueError("not as many bytes as the header says")
-    return metadata, header, tensors
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _without_varying(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_varying(entry) for key, entry in value.items() if key not in VARYING_FIELDS}
-    return [_without_varying(entry) for entry in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":
