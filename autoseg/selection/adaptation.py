@@ -25,9 +25,9 @@ from autoseg.records.contrast import Adaptation
 from autoseg.records.dataset import foreground_names
 from autoseg.records.evaluation import CaseScores, Evaluation
 from autoseg.records.selection import Names
-from autoseg.selection.ensembles import ValidationRun
 from autoseg.selection.held_out import HeldOutCases, load_fold
 from autoseg.selection.label_decision import TriedDecision
+from autoseg.selection.validation_run import ValidationRun, scores_of
 from autoseg.text import format_score
 
 MAX_LOSS = 0.005
@@ -85,11 +85,11 @@ def try_adaptation(
             "again."
         )
         return TriedAdaptation("none", (reason,))
-    before = [scores for fold in decided.folds for scores in fold.evaluation.cases]
+    before = scores_of(decided.folds)
     cases = HeldOutCases(
         run=run,
         configurations=names,
-        folds={fold.fold: [scores.case for scores in fold.evaluation.cases] for fold in decided.folds},
+        folds={fold.fold: fold.cases for fold in decided.folds},
         thresholds=thresholds,
     )
     after = []

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from autoseg.progress import ProgressBar, no_bar
 from autoseg.records.dataset import foreground_names
 from autoseg.records.selection import Candidate, Names
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
+from autoseg.selection.ensembles import validate_pairs
 from autoseg.selection.relative_costs import with_relative_costs
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun, scores_of
 from autoseg.selection.verdicts import rank_candidates
 from autoseg.selection.weights import weigh_members
 
@@ -86,7 +87,7 @@ def _why_no_pairs(singles: Singles) -> list[str]:
     """One sentence if pairs cannot be compared; empty if they can."""
     if len(singles) < 2:
         return ["No ensemble was tried: two validated configurations are needed."]
-    cases = [{scores.case for fold in folds for scores in fold.evaluation.cases} for folds in singles.values()]
+    cases = [{case for fold in folds for case in fold.cases} for folds in singles.values()]
     return [] if set.intersection(*cases) else ["No ensemble was tried: the configurations share no validation case."]
 
 
@@ -94,7 +95,7 @@ def _rank(
     validated: Mapping[Names, Sequence[ValidatedFold]], label_names: Sequence[str]
 ) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
     return rank_candidates(
-        {names: [case for fold in folds for case in fold.evaluation.cases] for names, folds in validated.items()},
+        {names: scores_of(folds) for names, folds in validated.items()},
         {names: tuple(fold.fold for fold in folds) for names, folds in validated.items()},
         label_names,
     )

@@ -36,7 +36,9 @@ from autoseg.records.files import read_record, replacing, write_record
 from autoseg.records.plan import hash_of
 from autoseg.records.selection import EnsembleOrigin, Names
 from autoseg.records.workspace import Workspace
-from autoseg.selection.ensembles import (
+from autoseg.selection.expected_dice import ScoredCase, describe_unlearnt, learn_expected_dice
+from autoseg.selection.temperature import NO_CHANGE, Voxels, learn_temperatures
+from autoseg.selection.validation_run import (
     ORIGIN_FILE,
     PredictCase,
     ValidatedFold,
@@ -44,8 +46,6 @@ from autoseg.selection.ensembles import (
     predict_each,
     weights_origin,
 )
-from autoseg.selection.expected_dice import ScoredCase, describe_unlearnt, learn_expected_dice
-from autoseg.selection.temperature import NO_CHANGE, Voxels, learn_temperatures
 
 MAX_NUMBERS = 2**24
 """Probabilities of all drawn voxels together; 64 MiB in float32."""
@@ -170,7 +170,7 @@ def write_report(outcome: ConfidenceOutcome, workspace: Workspace) -> None:
 def _count_missing(run: ValidationRun, names: Names, folds: Sequence[ValidatedFold]) -> int:
     """Number of held-out cases that cannot be predicted again."""
     configurations = run.plan.configurations
-    cases = [scores.case for fold in folds for scores in fold.evaluation.cases]
+    cases = [case for fold in folds for case in fold.cases]
     if not configurations.keys() >= set(names):
         return len(cases)
     folders = [run.workspace.preprocessed(configurations[name].preprocessed_as) for name in names]
@@ -186,7 +186,7 @@ def _measure_all(
     pending: dict[str, list[tuple[str, Path]]] = {}
     paths = []
     for fold in folds:
-        cases = [scores.case for scores in fold.evaluation.cases]
+        cases = fold.cases
         folder = run.workspace.confidence_cases(names, fold.fold).absolute()
         weights = weights_origin(run, names, fold.fold, cases)
         origin = hash_of([weights, dict(thresholds), max_voxels])

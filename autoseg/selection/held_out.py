@@ -29,7 +29,7 @@ from autoseg.records.dataset import CaseFiles, LabelEncoding, label_values
 from autoseg.records.evaluation import CaseScores
 from autoseg.records.partial_labels import is_looked_for
 from autoseg.records.selection import PatchSettings
-from autoseg.selection.ensembles import ValidationRun
+from autoseg.selection.validation_run import ValidationRun
 from autoseg.training.refinement import UNKNOWN, Patches
 
 MAX_GROUPS = 3

@@ -15,14 +15,14 @@ from autoseg.inference.predictor.expected_dice import restore_by_expected_dice
 from autoseg.metrics.summary import summarize
 from autoseg.progress import Progress, ProgressBar, no_bar
 from autoseg.records.dataset import foreground_names
-from autoseg.records.evaluation import CaseScores
 from autoseg.records.selection import LabelDecision, Names, Refinement
-from autoseg.selection.ensembles import (
+from autoseg.selection.validation_run import (
     FoldMaps,
     PredictCase,
     ValidatedFold,
     ValidationRun,
     predict_each,
+    scores_of,
     why_not_again,
     write_validation_maps,
 )
@@ -68,7 +68,7 @@ def try_expected_dice(
     with bar("expected Dice") as progress:
         decided = _predict(run, names, folds, progress)
     labels = foreground_names(run.plan.encoding)
-    before, after = (summarize(_all_cases(of), labels) for of in (folds, decided))
+    before, after = (summarize(scores_of(of), labels) for of in (folds, decided))
     is_accepted, sentence = judge_decision(before, after)
     kept = decided if is_accepted else folds
     return TriedDecision("expected-dice" if is_accepted else "argmax", tuple(kept), (sentence,))
@@ -79,8 +79,7 @@ def _predict(
 ) -> list[ValidatedFold]:
     """The folds with label maps of the largest expected Dice; existing ones of the same weights stay."""
     wanted = [
-        FoldMaps(run, names, fold.fold, _case_names(fold), run.workspace.expected_dice(names, fold.fold))
-        for fold in folds
+        FoldMaps(run, names, fold.fold, fold.cases, run.workspace.expected_dice(names, fold.fold)) for fold in folds
     ]
     for maps in wanted:
         maps.remove_outdated()
@@ -101,11 +100,3 @@ def _write_decided(run: ValidationRun, predict: PredictCase, item: tuple[str, Pa
     case, folder = item
     labels = restore_by_expected_dice([predict(name, case) for name in names], run.plan.encoding)
     write_validation_maps(run, case, [(labels, folder)])
-
-
-def _case_names(fold: ValidatedFold) -> tuple[str, ...]:
-    return tuple(scores.case for scores in fold.evaluation.cases)
-
-
-def _all_cases(folds: Sequence[ValidatedFold]) -> list[CaseScores]:
-    return [scores for fold in folds for scores in fold.evaluation.cases]

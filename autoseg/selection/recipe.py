@@ -16,7 +16,6 @@ from autoseg.records.selection import LabelDecision, Names, Refinement
 from autoseg.records.suspects import Suspects
 from autoseg.selection.adaptation import TriedAdaptation, try_adaptation
 from autoseg.selection.confidence import ConfidenceOutcome, learn_confidence
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.label_decision import TriedDecision, try_expected_dice
 from autoseg.selection.options import SelectionOptions
 from autoseg.selection.postprocessing import CaseMapFiles, TunedPostprocessing, tune_postprocessing
@@ -24,6 +23,7 @@ from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.suspects import find_suspects
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds
 from autoseg.selection.validated_folds import find_validation_maps
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from autoseg.training.refinement import RefinementOptions
 
 
@@ -104,7 +104,7 @@ def _refine(
     """Try to refine the winner's boundaries if there are settings for it."""
     if options is None:
         return RefinementOutcome(None, (), ())
-    held_out = {fold.fold: [case.case for case in fold.evaluation.cases] for fold in swept.folds}
+    held_out = {fold.fold: fold.cases for fold in swept.folds}
     with bar("refinement") as progress:
         return refine_model(run, winner, held_out, options, thresholds=swept.thresholds, progress=progress)
 

@@ -9,7 +9,7 @@ from autoseg.costs.windows import prediction_macs
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.selection import Candidate
-from autoseg.selection.ensembles import ValidationRun
+from autoseg.selection.validation_run import ValidationRun
 
 
 def with_relative_costs(run: ValidationRun, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -14,7 +14,7 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan
 from autoseg.records.unlabelled import StudentRecord, UnlabelledImages
 from autoseg.records.workspace import Workspace
-from autoseg.selection.ensembles import ValidatedFold
+from autoseg.selection.validation_run import ValidatedFold
 from autoseg.selection.verdicts import ROUNDING, describe_difference
 from autoseg.text import format_command, format_score
 

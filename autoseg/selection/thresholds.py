@@ -36,7 +36,7 @@ from autoseg.records.partial_labels import is_looked_for
 from autoseg.records.plan import hash_of
 from autoseg.records.selection import Names, ThresholdSweep
 from autoseg.records.workspace import EVALUATION_NAME
-from autoseg.selection.ensembles import (
+from autoseg.selection.validation_run import (
     PredictCase,
     ValidatedFold,
     ValidationRun,
@@ -160,7 +160,7 @@ def tune_thresholds(
 
 def _begin(run: ValidationRun, names: Names, folds: Sequence[ValidatedFold], folders: Sequence[Path]) -> ThresholdSweep:
     """Sweep that an earlier run with the same weights finished or began; else a new one in empty folders."""
-    origins = [weights_origin(run, names, fold.fold, _case_names(fold)) for fold in folds]
+    origins = [weights_origin(run, names, fold.fold, fold.cases) for fold in folds]
     begun = ThresholdSweep(origin=hash_of([origins, THRESHOLDS, MIN_GAIN]), finished=False)
     path = folders[0] / SWEEP_FILE
     if path.exists() and (found := read_record(ThresholdSweep, path)).origin == begun.origin:
@@ -173,10 +173,6 @@ def _begin(run: ValidationRun, names: Names, folds: Sequence[ValidatedFold], fol
     return begun
 
 
-def _case_names(fold: ValidatedFold) -> list[str]:
-    return [scores.case for scores in fold.evaluation.cases]
-
-
 def _predict_quantized(
     run: ValidationRun,
     names: Names,
@@ -185,9 +181,7 @@ def _predict_quantized(
     progress: Progress,
 ) -> list[QuantizedCase]:
     """All cases; those without stored probabilities are predicted first."""
-    paths = [
-        (fold, case, folders[fold.fold] / (case + QUANTIZED_ENDING)) for fold in folds for case in _case_names(fold)
-    ]
+    paths = [(fold, case, folders[fold.fold] / (case + QUANTIZED_ENDING)) for fold in folds for case in fold.cases]
     pending = {path for _, _, path in paths if not path.exists()}
     done = 0
     for fold in folds:

@@ -15,8 +15,8 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Splits
 from autoseg.records.selection import Names
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.postprocessing import CaseMapFiles
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 
 ALL_CASES_FOLD = "all"
 """Name of the fold that trains on every case, so it has no validation cases and no score."""

@@ -18,12 +18,13 @@ from autoseg.progress import Progress, ProgressBar, no_progress
 from autoseg.records.dataset import foreground_names
 from autoseg.records.evaluation import CaseScores
 from autoseg.records.selection import Candidate, Names
-from autoseg.selection.ensembles import (
+from autoseg.selection.validation_run import (
     FoldMaps,
     PredictCase,
     ValidatedFold,
     ValidationRun,
     predict_each,
+    scores_of,
     why_not_again,
     write_validation_maps,
 )
@@ -47,7 +48,7 @@ class WeightedPair:
     @property
     def cases(self) -> list[CaseScores]:
         """Scores of all its cases."""
-        return [scores for fold in self.folds for scores in fold.evaluation.cases]
+        return scores_of(self.folds)
 
 
 def weigh_members(
@@ -78,7 +79,7 @@ def weigh_members(
         return candidates, folds, (f"No weights of {format_names(pair)} were tried: {fault}.",)
     with bar("weights of members") as progress:
         weighted = validate_weights(run, pair, validated[pair], progress)
-    cases = {names: [scores for fold in of for scores in fold.evaluation.cases] for names, of in validated.items()}
+    cases = {names: scores_of(of) for names, of in validated.items()}
     candidates, sentence = rank_weighted(candidates, cases, weighted, foreground_names(run.plan.encoding))
     chosen = [item.folds for item in weighted if item.weights == candidates[0].member_weights]
     return candidates, chosen[0] if chosen else folds, (sentence,)
@@ -105,7 +106,7 @@ def validate_weights(
     }
     wanted = {
         fold.fold: {
-            first: FoldMaps(weighted, pair, fold.fold, _case_names(fold), fold.folder / f"weighted_{first:g}")
+            first: FoldMaps(weighted, pair, fold.fold, fold.cases, fold.folder / f"weighted_{first:g}")
             for first, weighted in runs.items()
         }
         for fold in folds
@@ -199,10 +200,6 @@ def _pending_cases(by_weight: Mapping[float, FoldMaps]) -> list[tuple[str, Names
 
 def _weights(first: float) -> Weights:
     return first, round(1 - first, 6)
-
-
-def _case_names(fold: ValidatedFold) -> tuple[str, ...]:
-    return tuple(scores.case for scores in fold.evaluation.cases)
 
 
 def _score(candidate: Candidate) -> float:

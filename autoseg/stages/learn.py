@@ -43,8 +43,8 @@ from autoseg.records.training import SoftLabelSpec
 from autoseg.records.unlabelled import SoftLabelsRecord, StudentRecord, UnlabelledImages
 from autoseg.records.workspace import Workspace
 from autoseg.selection.confidence import learn_fold_temperatures
-from autoseg.selection.ensembles import ValidationRun
 from autoseg.selection.validated_folds import ALL_CASES_FOLD, read_validated_folds
+from autoseg.selection.validation_run import ValidationRun
 from autoseg.stages.plan_students import add_student, find_teacher, list_students, refuse_teacher, student_name
 from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.stages.train import prepare_fold, train_fold

@@ -31,13 +31,13 @@ from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
 from autoseg.selection.comparison import Comparison, Singles, compare_candidates
 from autoseg.selection.confidence import write_report
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.options import SelectionOptions
 from autoseg.selection.recipe import Recipe, find_recipe
 from autoseg.selection.students import judge_students
 from autoseg.selection.suspects import write_suspects
 from autoseg.selection.usable_folds import find_usable_folds
 from autoseg.selection.validated_folds import ALL_CASES_FOLD, name_short_trainings, read_validated_folds
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from autoseg.selection.verdicts import dice_table
 from autoseg.system import count_cores
 from autoseg.training.folds.planned_data import check_planned_files, read_fingerprint
@@ -164,7 +164,7 @@ def _start_run(
 
 
 def _check_validation_files(run: ValidationRun, singles: Singles) -> None:
-    validated = {scores.case for folds in singles.values() for fold in folds for scores in fold.evaluation.cases}
+    validated = {case for folds in singles.values() for fold in folds for case in fold.cases}
     files = [case for case in run.dataset.cases if case.case in validated]
     check_planned_files(run.dataset_folder, files, read_fingerprint(run.workspace))
 

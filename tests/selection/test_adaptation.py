@@ -13,8 +13,8 @@ from autoseg.records.dataset import foreground_names
 from autoseg.records.evaluation import CaseScores, LabelScores
 from autoseg.records.files import write_record
 from autoseg.selection.adaptation import judge_adaptation, try_adaptation
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.label_decision import TriedDecision
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from tests.builders import (
     load_exactly,
     make_case_fingerprint,

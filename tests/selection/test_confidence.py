@@ -18,10 +18,10 @@ from autoseg.records.dataset import DatasetDescription, LabelValues
 from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan
 from autoseg.records.workspace import Workspace
-from autoseg.selection import ensembles
+from autoseg.selection import validation_run
 from autoseg.selection.confidence import learn_confidence, write_report
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
 from autoseg.selection.expected_dice import ScoredCase, describe_unlearnt, learn_expected_dice
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import PredictionOptions
 from autoseg.stages.preprocess import preprocess_dataset
@@ -131,7 +131,7 @@ def test_held_out_cases_are_measured_once_for_the_same_weights(run, monkeypatch,
     assert [path.stem for path in written] == ["phantom_000", "phantom_002", "phantom_001"]
 
     calls = []
-    monkeypatch.setattr(ensembles, "load_configuration", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(validation_run, "load_configuration", lambda *arguments: calls.append(arguments))
     assert learn(run, names) == first
     assert not calls
 

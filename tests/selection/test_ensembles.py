@@ -18,8 +18,9 @@ from autoseg.records.files import read_record, write_record
 from autoseg.records.plan import Plan, Split, Splits
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
-from autoseg.selection import ensembles
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun, validate_pairs
+from autoseg.selection import validation_run
+from autoseg.selection.ensembles import validate_pairs
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.predict import PredictionOptions, Predictor
 from autoseg.stages.preprocess import preprocess_dataset
@@ -91,7 +92,7 @@ def passes(monkeypatch):
         calls.append(loaded.name)
         return stream_stored_case(loaded, *arguments, **options)
 
-    monkeypatch.setattr(ensembles, "stream_stored_case", watch)
+    monkeypatch.setattr(validation_run, "stream_stored_case", watch)
     return calls
 
 
@@ -176,7 +177,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_runs_no_network(workspace, data
     assert sorted(passes) == sorted(["2d", "3d_lowres", *NAMES])
     np.testing.assert_array_equal(read_map(lost), content)
     passes.clear()
-    monkeypatch.setattr(ensembles, "load_configuration", None)
+    monkeypatch.setattr(validation_run, "load_configuration", None)
     assert validate_all(workspace, dataset) == first
     assert passes == []
 

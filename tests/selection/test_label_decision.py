@@ -15,8 +15,8 @@ from autoseg.progress import no_progress
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
-from autoseg.selection import ensembles, label_decision
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
+from autoseg.selection import label_decision, validation_run
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from autoseg.selection.verdicts import judge_decision
 from tests.builders import make_dataset, make_plan, make_record
 
@@ -32,8 +32,8 @@ class Run:
     def __init__(self, root, monkeypatch):
         self.root, self.predicted, self.origin = root, [], "weights"
         self.probabilities, self.references = {}, {}
-        monkeypatch.setattr(ensembles, "weights_origin", lambda *_arguments: self.origin)
-        monkeypatch.setattr(ensembles, "predict_again", lambda *_arguments: self.answer)
+        monkeypatch.setattr(validation_run, "weights_origin", lambda *_arguments: self.origin)
+        monkeypatch.setattr(validation_run, "predict_again", lambda *_arguments: self.answer)
 
     def add(self, case, *rows):
         """Voxels one after the other: `probabilities of one and two, reference, how often`; then background."""

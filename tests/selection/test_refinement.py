@@ -23,9 +23,9 @@ from autoseg.records.plan import Plan, Split, Splits, model_hash
 from autoseg.records.selection import Selection
 from autoseg.records.workspace import Workspace
 from autoseg.selection import refinement
-from autoseg.selection.ensembles import ValidationRun
 from autoseg.selection.held_out import group_cases
 from autoseg.selection.refinement import refine_model
+from autoseg.selection.validation_run import ValidationRun
 from autoseg.stages.describe import describe_dataset
 from autoseg.stages.export import export_model
 from autoseg.stages.fingerprint import extract_fingerprint

@@ -8,8 +8,8 @@ from autoseg.metrics.summary import summarize
 from autoseg.records.files import read_record
 from autoseg.records.unlabelled import StudentRecord
 from autoseg.records.workspace import Workspace
-from autoseg.selection.ensembles import ValidatedFold
 from autoseg.selection.students import judge_students
+from autoseg.selection.validation_run import ValidatedFold
 from autoseg.stages.plan_students import add_student
 from tests.builders import LABELS, make_plan
 

@@ -14,9 +14,9 @@ from autoseg.progress import no_progress
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
-from autoseg.selection import ensembles, thresholds
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
+from autoseg.selection import thresholds, validation_run
 from autoseg.selection.thresholds import THRESHOLDS, QuantizedCase, TunedThresholds
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from tests.builders import make_dataset, make_plan, make_record
 
 LABELS: dict[str, LabelValues] = {"background": 0, "whole": (10, 20), "core": 20, "ignore": 99}
@@ -49,7 +49,7 @@ class Run:
         self.root, self.monkeypatch, self.predicted = root, monkeypatch, []
         self.probabilities, self.references = {}, {}
         monkeypatch.setattr(thresholds, "weights_origin", lambda *_arguments: "weights")
-        monkeypatch.setattr(ensembles, "predict_again", self.predict_again)
+        monkeypatch.setattr(validation_run, "predict_again", self.predict_again)
 
     def add(self, case, probabilities, reference):
         self.probabilities[case] = {name: np.asarray(probabilities) for name in MODEL}

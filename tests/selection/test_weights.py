@@ -13,8 +13,8 @@ from autoseg.progress import no_bar
 from autoseg.records.dataset import LabelValues
 from autoseg.records.network import ResamplingSpec
 from autoseg.records.workspace import Workspace
-from autoseg.selection import ensembles
-from autoseg.selection.ensembles import ValidatedFold, ValidationRun
+from autoseg.selection import validation_run
+from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 from autoseg.selection.verdicts import rank_candidates
 from autoseg.selection.weights import FIRST_WEIGHTS, weigh_members
 from tests.builders import make_dataset, make_plan, make_record
@@ -30,12 +30,14 @@ class Run:
 
     def __init__(self, root, monkeypatch):
         self.root, self.predicted, self.references, self.probabilities = root, [], {}, {}
-        monkeypatch.setattr(ensembles, "predict_again", lambda run, *_others: lambda *of: self.answer(run, *of))
+        monkeypatch.setattr(validation_run, "predict_again", lambda run, *_others: lambda *of: self.answer(run, *of))
         for fold in "01":
             for name in PAIR:
                 folder = self.workspace.fold(name, fold)
                 folder.mkdir(parents=True)
-        monkeypatch.setattr(ensembles, "weights_origin", lambda run, *_others: f"{sorted(run.member_weights.items())}")
+        monkeypatch.setattr(
+            validation_run, "weights_origin", lambda run, *_others: f"{sorted(run.member_weights.items())}"
+        )
 
     @property
     def workspace(self):

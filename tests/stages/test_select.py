@@ -25,7 +25,7 @@ from autoseg.records.selection import KeepLargestComponent, Selection
 from autoseg.records.suspects import Suspects
 from autoseg.records.workspace import Workspace
 from autoseg.selection import comparison, usable_folds
-from autoseg.selection.ensembles import ValidatedFold
+from autoseg.selection.validation_run import ValidatedFold
 from autoseg.stages import select
 from autoseg.stages.select import SelectionOptions
 from tests.builders import (
