@@ -85,7 +85,7 @@ def _evaluate_labels(arguments: argparse.Namespace) -> "tuple[Record, dict[str, 
     from autoseg.metrics.paired import NamedEvaluation, compare_evaluations
     from autoseg.provenance import describe_provenance
     from autoseg.records.workspace import EVALUATION_NAME
-    from autoseg.tables import comparison_table, evaluation_details_table, evaluation_table
+    from autoseg.tables.evaluations import comparison_table, evaluation_details_table, evaluation_table
 
     _refuse_contradictions(arguments)
     evaluation, is_complete = _evaluate(arguments, arguments.predictions)
@@ -197,7 +197,7 @@ def _write(records: "dict[Path, Record]", evaluation: "Evaluation", output: Path
     from autoseg.errors import UsageError
     from autoseg.records.files import write_record
     from autoseg.records.temporaries import sweep_temporaries
-    from autoseg.tables import write_case_table
+    from autoseg.tables.evaluations import write_case_table
 
     table = output.with_suffix(".csv")
     sweep_temporaries(output.parent)

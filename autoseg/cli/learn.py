@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.stages.learn import LearningOptions, learn_unlabelled
     from autoseg.stages.select import SelectionOptions
     from autoseg.system import count_cores
-    from autoseg.tables import candidate_table
+    from autoseg.tables.evaluations import candidate_table
     from autoseg.training.options import TrainingOptions
 
     workspace = Workspace(arguments.workspace)

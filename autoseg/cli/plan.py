@@ -118,7 +118,7 @@ def print_trials(workspace: Workspace) -> None:
 def _print_plan(plan: Plan, arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from autoseg.tables import plan_explanation, plan_table
+    from autoseg.tables.plans import plan_explanation, plan_table
 
     console = Console(highlight=False)
     if not arguments.quiet:
@@ -135,7 +135,7 @@ def _print_profile(plan: Plan, device: PlanningDevice) -> None:
     from rich.markup import escape
 
     from autoseg.errors import UsageError
-    from autoseg.tables import profile_table
+    from autoseg.tables.plans import profile_table
 
     seconds: dict[str, float | None] = {}
     try:

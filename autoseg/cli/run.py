@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.terminal import progress_bar
     from autoseg.imaging.formats.volume import length_unit
     from autoseg.pipeline import PipelineOptions, check_dataset, decide_plan, describe_run, request_trials, run_pipeline
-    from autoseg.tables import plan_table
+    from autoseg.tables.plans import plan_table
 
     if arguments.write_list is not None:
         return write_list(arguments)
@@ -97,7 +97,7 @@ def _print_results(workspace: "Workspace", selection: "Selection", unit: str) ->
     from autoseg.cli.suspect_table import print_suspects
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
-    from autoseg.tables import candidate_table, evaluation_table
+    from autoseg.tables.evaluations import candidate_table, evaluation_table
     from autoseg.text import format_command
 
     if workspace.evaluation.exists():

@@ -91,7 +91,7 @@ def _select(arguments: argparse.Namespace) -> "Selection":
     from autoseg.records.workspace import Workspace
     from autoseg.stages.select import SelectionOptions, select_model
     from autoseg.system import count_cores
-    from autoseg.tables import candidate_table
+    from autoseg.tables.evaluations import candidate_table
 
     keep_freed_memory()
     workspace = Workspace(arguments.workspace)

@@ -323,7 +323,7 @@ def _print_validation(workspace: Workspace, configuration_name: str, fold_name: 
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import read_record
     from autoseg.records.plan import Plan
-    from autoseg.tables import evaluation_table
+    from autoseg.tables.evaluations import evaluation_table
 
     path = workspace.validation_evaluation((configuration_name,), fold_name)
     if path.exists():

@@ -20,7 +20,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.report.charts.charts import Figure, draw_curves
 from autoseg.report.page.templates import render_template
 from autoseg.report.page.validation import PooledFolds
-from autoseg.tables import configuration_rows, decision_rows
+from autoseg.tables.plans import configuration_rows, decision_rows
 from autoseg.text import (
     Row,
     format_command,
