@@ -15,10 +15,11 @@ from autoseg.records.contrast import Adaptation
 from autoseg.records.selection import LabelDecision, Names, Refinement
 from autoseg.records.suspects import Suspects
 from autoseg.selection.adaptation import TriedAdaptation, try_adaptation
+from autoseg.selection.case_maps import CaseMapFiles
 from autoseg.selection.confidence import ConfidenceOutcome, learn_confidence
 from autoseg.selection.label_decision import TriedDecision, try_expected_dice
 from autoseg.selection.options import SelectionOptions
-from autoseg.selection.postprocessing import CaseMapFiles, TunedPostprocessing, tune_postprocessing
+from autoseg.selection.postprocessing import TunedPostprocessing, tune_postprocessing
 from autoseg.selection.refinement import RefinementOutcome, refine_model
 from autoseg.selection.suspects import find_suspects
 from autoseg.selection.thresholds import TunedThresholds, tune_thresholds

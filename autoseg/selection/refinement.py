@@ -29,8 +29,8 @@ from autoseg.records.files import hash_file, read_record, write_record
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.selection import PatchSettings, Refinement, Refiner
 from autoseg.records.workspace import Workspace
+from autoseg.selection.case_maps import CaseMapFiles
 from autoseg.selection.held_out import HeldOutCases, cut_patches, group_cases, predict_held_out
-from autoseg.selection.postprocessing import CaseMapFiles
 from autoseg.selection.validation_run import ValidationRun
 from autoseg.selection.verdicts import RefinementVerdict, judge_refinement
 from autoseg.training.refinement import Patches, RefinementOptions, join_patches, save_refiner, train_refiner

@@ -19,7 +19,7 @@ from autoseg.records.files import replacing, write_record
 from autoseg.records.plan import Plan
 from autoseg.records.suspects import Suspect, Suspects
 from autoseg.records.workspace import Workspace
-from autoseg.selection.postprocessing import CaseMapFiles
+from autoseg.selection.case_maps import CaseMapFiles
 from autoseg.text import format_cell
 
 MIN_DEVIATION = 1.0

@@ -15,7 +15,7 @@ from autoseg.records.files import read_record
 from autoseg.records.plan import Splits
 from autoseg.records.selection import Names
 from autoseg.records.workspace import EVALUATION_NAME, Workspace
-from autoseg.selection.postprocessing import CaseMapFiles
+from autoseg.selection.case_maps import CaseMapFiles
 from autoseg.selection.validation_run import ValidatedFold, ValidationRun
 
 ALL_CASES_FOLD = "all"

@@ -20,7 +20,8 @@ from autoseg.postprocessing import apply_postprocessing
 from autoseg.processes import WorkerDeath
 from autoseg.records.dataset import CaseFiles
 from autoseg.records.selection import FillHoles, KeepLargestComponent, RemoveSmallComponents
-from autoseg.selection.postprocessing import CaseMapFiles, load_case_maps, tune_postprocessing
+from autoseg.selection.case_maps import CaseMapFiles, load_case_maps
+from autoseg.selection.postprocessing import tune_postprocessing
 
 SPACING = (4.0, 1.0, 0.5)  # (z, y, x): 2 mm³ a voxel
 LABELS = make_encoding({"background": 0, "one": 10, "two": 20})

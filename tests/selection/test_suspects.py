@@ -10,7 +10,7 @@ from autoseg.records.dataset import CaseFiles, LabelValues
 from autoseg.records.files import read_record
 from autoseg.records.suspects import Suspects
 from autoseg.records.workspace import Workspace
-from autoseg.selection.postprocessing import CaseMapFiles
+from autoseg.selection.case_maps import CaseMapFiles
 from autoseg.selection.suspects import find_suspects, write_suspects
 from tests.builders import make_plan, write_nifti
 
