@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_shared, count, positive_integer
+from autoseg.cli.options import add_shared
+from autoseg.cli.values import count, positive_integer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,9 +12,9 @@ from autoseg.cli.options import (
     add_shared,
     add_workers,
     max_memory_bytes,
-    positive_number,
     read_label_reading,
 )
+from autoseg.cli.values import positive_number
 
 if TYPE_CHECKING:
     from autoseg.records.dataset import LabelReading, LabelValues

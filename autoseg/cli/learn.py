@@ -6,7 +6,8 @@ Tested in tests/stages/test_learn.py.
 import argparse
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared, duration, fraction, positive_integer
+from autoseg.cli.options import add_device, add_shared
+from autoseg.cli.values import duration, fraction, positive_integer
 from autoseg.errors import UsageError
 
 

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import add_shared, add_workers, channel_list, key_and_value, named_labels, worker_count
+from autoseg.cli.options import add_shared, add_workers, worker_count
+from autoseg.cli.values import channel_list, key_and_value, named_labels
 
 if TYPE_CHECKING:
     from autoseg.imaging.datasets.labels.label_tables import LabelNames

@@ -7,7 +7,8 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from autoseg.cli.options import add_device, add_json, add_shared, duration
+from autoseg.cli.options import add_device, add_json, add_shared
+from autoseg.cli.values import duration
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,9 +14,11 @@ from autoseg.cli.options import (
     add_scheduler,
     add_shared,
     add_workers,
+    choose_workers,
+)
+from autoseg.cli.values import (
     axis_letters,
     channel_list,
-    choose_workers,
     duration,
     gigabytes,
     key_and_value,

@@ -7,15 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.cli.options import (
-    add_device,
-    add_scheduler,
-    add_shared,
-    axis_letters,
-    gigabytes,
-    read_mirror_axes,
-    thread_option,
-)
+from autoseg.cli.options import add_device, add_scheduler, add_shared, read_mirror_axes
+from autoseg.cli.values import axis_letters, gigabytes, thread_option
 from autoseg.records.part import WHOLE_RUN, Part
 from autoseg.records.prediction import OutputChoices
 

@@ -12,9 +12,9 @@ from autoseg.cli.options import (
     add_shared,
     add_workers,
     add_workspace,
-    duration,
     max_memory_bytes,
 )
+from autoseg.cli.values import duration
 
 if TYPE_CHECKING:
     from autoseg.records.selection import Selection

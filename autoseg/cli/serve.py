@@ -5,7 +5,8 @@ import re
 from ipaddress import ip_address
 from pathlib import Path
 
-from autoseg.cli.options import add_device, add_shared, duration, gigabytes, positive_integer
+from autoseg.cli.options import add_device, add_shared
+from autoseg.cli.values import duration, gigabytes, positive_integer
 
 MIN_TOKEN_LENGTH = 16
 """Characters of a token; shorter ones can be guessed."""

@@ -6,15 +6,8 @@ Tested in tests/stages/test_suggest.py.
 import argparse
 from pathlib import Path
 
-from autoseg.cli.options import (
-    add_device,
-    add_shared,
-    axis_letters,
-    gigabytes,
-    max_memory_bytes,
-    positive_integer,
-    read_mirror_axes,
-)
+from autoseg.cli.options import add_device, add_shared, max_memory_bytes, read_mirror_axes
+from autoseg.cli.values import axis_letters, gigabytes, positive_integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.options import (
+from autoseg.cli.options import add_device, add_shared, add_workspace
+from autoseg.cli.values import (
     AXES,
-    add_device,
-    add_shared,
-    add_workspace,
     axis_letters,
     count,
     duration,

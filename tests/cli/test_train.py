@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autoseg.cli.main import main
-from autoseg.cli.options import axis_letters
+from autoseg.cli.values import axis_letters
 from autoseg.errors import TrainingError, UsageError
 from autoseg.records.files import read_record, write_record
 from autoseg.records.losses import LOSS_MODULES, LossName

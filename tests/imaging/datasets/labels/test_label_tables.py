@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from autoseg.cli.options import named_labels
+from autoseg.cli.values import named_labels
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.labels.label_tables import find_label_names, read_label_names
 from autoseg.inference.models.label_colors import LabelColor, itk_snap_table, slicer_table
