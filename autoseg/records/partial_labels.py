@@ -24,6 +24,17 @@ def is_looked_for(name: str, annotated: Sequence[str] | None) -> bool:
     return annotated is None or name in annotated
 
 
+def find_never_sought(
+    encoding: LabelEncoding, annotated: Iterable[Names | None], swap: SideSwap | None = None
+) -> Names:
+    """Labels that were looked for in none of these cases, nor in their mirror images where a swap makes any."""
+    every = tuple(foreground_names(encoding))
+    sets = [tuple(name for name in every if is_looked_for(name, names)) for names in annotated]
+    if swap is not None:
+        sets += [_mirrored(names, encoding, swap) for names in sets]
+    return tuple(name for name in every if not any(name in names for names in sets))
+
+
 def with_annotated_sets(
     encoding: LabelEncoding, annotated: Iterable[Names | None], swap: SideSwap | None = None
 ) -> LabelEncoding:

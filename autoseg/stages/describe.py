@@ -127,7 +127,7 @@ def _describe(
     findings.report(compare_cases(findings.counted, labels))
     kept, warnings = findings.take_sound_cases()
     found = findings.found
-    kept = name_annotated_facts(kept, labels, found.folder)
+    kept = name_annotated_facts(kept, labels, found.source)
     channel_notes += describe_channels(found, kept, names) if missing_channels else []
     return DatasetDescription(
         name=found.name,

@@ -30,7 +30,7 @@ from autoseg.progress import Progress, no_progress
 from autoseg.records.case import Bounds, Triple
 from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelEncoding
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics, LabelFacts
-from autoseg.records.partial_labels import is_looked_for
+from autoseg.records.partial_labels import find_never_sought, is_looked_for
 from autoseg.system import count_cores
 from autoseg.worker_memory import limit_workers
 
@@ -60,7 +60,8 @@ def extract_fingerprint(
         progress: Called after each case.
 
     Raises:
-        DatasetError: If there is no case, cases could not be read (lists them all), or no case has foreground.
+        DatasetError: If there is no case, cases could not be read (lists them all), no case has foreground, or a label
+            was looked for in no case.
 
     References:
         nnU-Net v2 (Isensee et al. 2021, Nature Methods), dataset fingerprint. Differs: all foreground voxels enter
@@ -69,6 +70,7 @@ def extract_fingerprint(
     """
     if not description.cases:
         raise DatasetError(f"{description.name}: there are no training cases to measure in {dataset_folder}")
+    _check_every_label_is_sought(description)
     cases = sorted(description.cases, key=lambda files: files.case)
     pools = [IntensityPool() for _ in description.channel_names]
     fingerprints, contrasts = [], []
@@ -98,6 +100,16 @@ def extract_fingerprint(
         ),
         contrasts=summarize_contrasts(contrasts),
     )
+
+
+def _check_every_label_is_sought(description: DatasetDescription) -> None:
+    never = find_never_sought(description.encoding, (files.annotated for files in description.cases))
+    if never:
+        raise DatasetError(
+            f"{description.name}: no case names {', '.join(never)} in `annotated`, and none leaves it empty, so there "
+            f"is nothing to learn of {'it' if len(never) == 1 else 'them'}; expected every label to be looked for in some "
+            "case. Correct `annotated`, or declare the value as ignore where it occurs and take the label out."
+        )
 
 
 def _pooled_statistics(pools: list[IntensityPool], description: DatasetDescription) -> tuple[IntensityStatistics, ...]:

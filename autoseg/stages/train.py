@@ -213,6 +213,11 @@ def _warn_of_missing_labels(fold: Fold) -> None:
             "cannot learn it",
             len(fold.split.training), fold.fold_name, label,
         )  # fmt: skip
+    if fold.never_sought:
+        logger.warning(
+            "warning: `annotated` of no training case of fold %s names %s, so this network takes them for absent",
+            fold.fold_name, ", ".join(fold.never_sought),
+        )  # fmt: skip
 
 
 def _check_ranks(fold: Fold) -> None:

@@ -1,7 +1,14 @@
 """Sets of labels that were looked for, and the numbers that targets carry."""
 
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.records.partial_labels import code_labels, find_set, heads_of_set, swap_codes, with_annotated_sets
+from autoseg.records.partial_labels import (
+    code_labels,
+    find_never_sought,
+    find_set,
+    heads_of_set,
+    swap_codes,
+    with_annotated_sets,
+)
 from autoseg.records.sides import find_side_swap
 
 ENCODING = make_encoding({"background": 0, "liver": 4, "kidney left": 7, "kidney right": 9, "ignore": 200})
@@ -30,6 +37,14 @@ def test_regions_keep_their_indices_because_each_has_a_mask():
     encoding = with_annotated_sets(REGIONS, [("whole",), None])
     assert encoding.annotated_sets == (("whole", "core"), ("whole",))
     assert code_labels(encoding, 1) == (4, 5, 6, 7, -1)
+
+
+def test_labels_that_no_case_looks_for():
+    assert find_never_sought(ENCODING, [None]) == ()
+    assert find_never_sought(ENCODING, [("liver",), ("kidney left",)]) == ("kidney right",)
+    assert find_never_sought(REGIONS, [("core",)]) == ("whole",)
+    swap = find_side_swap(2, (("kidney left", "kidney right"),), ENCODING)
+    assert find_never_sought(ENCODING, [("kidney left",)], swap) == ("liver",), "a mirrored image shows the other side"
 
 
 def test_a_mirrored_case_is_one_of_the_other_side():

@@ -228,6 +228,16 @@ def test_sizes_of_objects_with_numbers(tmp_path):
     assert facts.instance_sizes == ((2, 6, 7), (2, 6, 8))
 
 
+def test_a_label_that_was_looked_for_nowhere_is_refused(tmp_path):
+    for case in "ab":
+        write_case(tmp_path, case, *blocks())
+    dataset = description_of(tmp_path, "ab")
+    cases = tuple(files.model_copy(update={"annotated": ("far",)}) for files in dataset.cases)
+    with pytest.raises(DatasetError, match="no case names near in `annotated`, and none leaves it empty"):
+        extract_fingerprint(dataset.model_copy(update={"cases": cases}), tmp_path)
+    extract_fingerprint(dataset.model_copy(update={"cases": (cases[0], dataset.cases[1])}), tmp_path)
+
+
 def test_labels_that_were_not_looked_for_have_no_facts(tmp_path):
     for case in "abc":
         write_case(tmp_path, case, *blocks())

@@ -1,5 +1,6 @@
 """The file dataset.json, in the form of nnU-Net v2, of nnU-Net v1 and of the Medical Segmentation Decathlon."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -28,12 +29,32 @@ ChannelNames = Annotated[dict[str, str], BeforeValidator(_key_channels)]
 
 
 def _read_names(value: object) -> object:
-    """Names of labels from a text with commas; anything else as it is."""
-    return read_annotated(value) if isinstance(value, str) else value
+    """Names of labels from a text with commas, or a list of names and values; None as it is.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if value is None:
+        return None
+    parts = value if isinstance(value, str | list) else [value]
+    if not all(isinstance(part, str) or type(part) is int for part in parts):
+        raise ValueError(f'expected a list of names such as ["liver"], found {json.dumps(value)}')
+    return read_annotated(value if isinstance(value, str) else [str(part) for part in parts])
+
+
+def _check_by_case(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(
+            f'expected lists of names by case, such as {{"case_17": ["liver"]}}, found {json.dumps(value)}'
+        )
+    return value
 
 
 AnnotatedNames = Annotated[tuple[str, ...] | None, BeforeValidator(_read_names)]
-"""Labels that were looked for in a case: a list of names, or a text with commas; None: all."""
+"""Labels that were looked for in a case: a list of names or values, or a text with commas; None: all."""
+
+AnnotatedCases = Annotated[dict[str, AnnotatedNames], BeforeValidator(_check_by_case)]
+"""Labels that were looked for, by case id; all were in cases that are not listed."""
 
 
 class TrainingEntry(BaseModel):
@@ -72,8 +93,7 @@ class DatasetJson(BaseModel):
     num_training: int | str | None = Field(default=None, alias="numTraining")
     regions_class_order: list[int] | None = None
     dataset: dict[str, ExplicitCase] | None = None
-    annotated: dict[str, AnnotatedNames] = {}
-    """Labels that were looked for, by case id; all were in cases that are not listed."""
+    annotated: AnnotatedCases = {}
 
     @property
     def is_nnunet_v2(self) -> bool:
@@ -102,7 +122,10 @@ def parse_dataset_json(content: object, path: Path) -> DatasetJson:
     try:
         return DatasetJson.model_validate(content)
     except ValidationError as error:
-        wrong = "\n".join(f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        wrong = "\n".join(
+            f"  {'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
         raise DatasetError(f"{path}: these fields are missing or wrong:\n{wrong}") from error
 
 

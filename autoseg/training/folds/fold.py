@@ -17,7 +17,7 @@ from autoseg.networks.threads import ThreadChoice, choose_threads, own_threads
 from autoseg.records.checkpoint import hash_of_cases
 from autoseg.records.dataset import DatasetDescription, LabelEncoding
 from autoseg.records.mirrored_sides import find_training_swap
-from autoseg.records.partial_labels import with_annotated_sets
+from autoseg.records.partial_labels import find_never_sought, with_annotated_sets
 from autoseg.records.plan import Configuration, Plan, Split, model_hash
 from autoseg.records.training import GrowingPatch, TrainingSpec
 from autoseg.records.workspace import Workspace
@@ -111,9 +111,21 @@ class Fold:
         return self.configuration.training
 
     @property
+    def never_sought(self) -> tuple[str, ...]:
+        """Labels that were looked for in no training case."""
+        training = set(self.split.training)
+        sets = (files.annotated for files in self.dataset.cases if files.case in training)
+        return find_never_sought(self.plan.encoding, sets, find_training_swap(self.spec, self.plan.encoding))
+
+    @property
     def annotated(self) -> dict[str, tuple[str, ...]]:
-        """Labels that were looked for, by case; all were in cases that are not listed."""
-        return {files.case: files.annotated for files in self.dataset.cases if files.annotated is not None}
+        """Labels that were looked for, by case; all were in cases that are not listed.
+
+        Labels that no training case looked for count as absent everywhere: left open, they would be found at random.
+        """
+        partial = {files.case: files.annotated for files in self.dataset.cases if files.annotated is not None}
+        unsought = self.never_sought if partial else ()
+        return {case: (*names, *unsought) for case, names in partial.items()}
 
     @property
     def model_hash(self) -> str:
@@ -134,7 +146,8 @@ class Fold:
         """
         encoding = self.plan.encoding if self.soft is None else with_ignored(self.plan.encoding)
         swap = find_training_swap(self.spec, encoding)
-        return with_annotated_sets(encoding, (files.annotated for files in self.dataset.cases), swap)
+        annotated = self.annotated
+        return with_annotated_sets(encoding, (annotated.get(files.case) for files in self.dataset.cases), swap)
 
     @property
     def workers(self) -> int:

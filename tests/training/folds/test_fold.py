@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from autoseg.records.dataset import CaseFiles, foreground_names
+from autoseg.records.partial_labels import find_set, heads_of_set
 from autoseg.records.plan import Split
 from autoseg.records.workspace import Workspace
 from autoseg.training.data import loading
@@ -46,3 +48,21 @@ def test_the_loaders_of_all_processes_share_a_quarter_of_the_memory(training, mo
         open_validation_batches(fold, 0)
     assert len(given) == 2 * count_here
     assert sum(given) == 4096 * 1024 / 4
+
+
+def test_a_label_that_no_training_case_looks_for_counts_as_absent(training):
+    first, second = foreground_names(training.plan.encoding)
+    annotated = {"a": (first,), "b": (first,), "c": (second,), "d": None}
+    cases = [CaseFiles(case=case, images=("i",), label="l", annotated=names) for case, names in annotated.items()]
+    dataset = training.dataset.model_copy(update={"cases": tuple(cases)})
+
+    def fold_of(*training_cases):
+        return replace(training, dataset=dataset, split=Split(training=training_cases, validation=("b",)))
+
+    fold = fold_of("a")
+    assert fold.never_sought == (second,)
+    assert [find_set(fold.encoding, fold.annotated.get(case)) for case in "abd"] == [0, 0, 0]
+    assert heads_of_set(fold.encoding, find_set(fold.encoding, fold.annotated["c"])) == {0, 2}
+    for sought in (fold_of("a", "c"), fold_of("a", "d")):
+        assert sought.never_sought == ()
+        assert sought.annotated == {case: names for case, names in annotated.items() if names}

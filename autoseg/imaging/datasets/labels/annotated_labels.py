@@ -1,11 +1,13 @@
 """Which labels were looked for in a case: the column or key `annotated`, and what label maps say beyond it.
 
-A cell holds names of labels, separated by commas, semicolons or `|`, or a JSON list of them; an empty one means all.
+A cell holds names or values of labels, separated by commas, semicolons or `|`, or a JSON list of them; an empty cell
+means all labels. An empty JSON list may mean all labels or none, and is refused.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.checks import CaseFacts
@@ -19,25 +21,58 @@ _SEPARATORS = re.compile(r"[,;|]")
 
 
 def read_annotated(cell: str | Sequence[str]) -> tuple[str, ...] | None:
-    """Names in a cell or in a JSON list; None for an empty one."""
+    """Names in a cell or in a JSON list; None for an empty cell, none for an empty list."""
     parts = _SEPARATORS.split(cell) if isinstance(cell, str) else cell
-    return tuple(dict.fromkeys(name for part in parts if (name := part.strip()))) or None
+    names = tuple(dict.fromkeys(name for part in parts if (name := part.strip())))
+    return None if isinstance(cell, str) and not names else names
+
+
+def with_declared(
+    cases: Sequence[CaseFiles], declared: Mapping[str, tuple[str, ...] | None], source: Path
+) -> list[CaseFiles]:
+    """The cases with the labels that dataset.json says were looked for, by case id.
+
+    Args:
+        cases: Cases of the dataset, with what stands in their own entries.
+        declared: Key `annotated` of the file.
+        source: The file, for messages.
+
+    Raises:
+        DatasetError: If it says so of a case that is not there, or otherwise than the entry of the case.
+    """
+    unknown = sorted(declared.keys() - {files.case for files in cases})
+    if unknown:
+        raise DatasetError(
+            f"{source}: `annotated` has the case {unknown[0]}, which is not in the dataset; expected names of "
+            f"cases{f' such as {cases[0].case}' if cases else ''}. Correct the name, or remove it."
+        )
+    for files in cases:
+        if files.annotated not in (None, declared.get(files.case, files.annotated)):
+            raise DatasetError(
+                f"{source}: `annotated` of case {files.case} names {_listed(declared[files.case])}, and the case's own "
+                f"entry {_listed(files.annotated)}; expected one of them. Remove the other."
+            )
+    return [
+        files.model_copy(update={"annotated": declared[files.case]}) if files.case in declared else files
+        for files in cases
+    ]
 
 
 def name_annotated(cases: Iterable[CaseFiles], labels: Mapping[str, object], source: object) -> tuple[CaseFiles, ...]:
     """The cases with the names in `annotated` as the dataset has them; all labels together become None.
 
-    Capitals, and blanks or hyphens for `_`, make no difference.
+    Capitals, and blanks or hyphens for `_`, make no difference. The value of a label stands for its name.
 
     Args:
         cases: Cases of a dataset.
-        labels: Its labels by name; the background and the ignore label need not be looked for.
+        labels: Values in label maps by name; the background and the ignore label need not be looked for.
         source: Dataset, for messages.
 
     Raises:
-        DatasetError: If a name is no label's.
+        DatasetError: If a name is no label's, or a case names none.
     """
-    known = {_word(name): name for name in labels}
+    values = {str(value): name for name, value in labels.items() if isinstance(value, int)}
+    known = values | {_word(name): name for name in labels}
     every = [name for name in labels if name not in (BACKGROUND, IGNORE)]
     named: list[CaseFiles] = []
     unknown: dict[str, list[str]] = {}
@@ -48,13 +83,19 @@ def name_annotated(cases: Iterable[CaseFiles], labels: Mapping[str, object], sou
                 unknown.setdefault(name, []).append(files.case)
         found = {known.get(word) for word in words}
         wanted = tuple(name for name in every if name in found)
+        if files.annotated is not None and not wanted and set(words) <= known.keys():
+            raise DatasetError(
+                f"{source}: `annotated` of case {files.case} names no label that could be looked for; expected some of "
+                f"{', '.join(every)}. Leave it empty where every label was looked for, and take the case out where "
+                "none was (autoseg learn --unlabelled learns from its image)."
+            )
         is_partial = files.annotated is not None and len(wanted) < len(every)
         named.append(files if files.annotated is None else files.model_copy(update={"annotated": None}))
         if is_partial:
             named[-1] = files.model_copy(update={"annotated": wanted})
     if unknown:
         name, cases_with = next(iter(unknown.items()))
-        more = f" and {len(cases_with) - 1} more" if len(cases_with) > 1 else ""
+        more = f" (and {len(cases_with) - 1} more)" if len(cases_with) > 1 else ""
         raise DatasetError(
             f"{source}: `annotated` of case {cases_with[0]}{more} names {name!r}, which is no label of this dataset; "
             f"expected some of {', '.join(every)}. Correct the name, or leave `annotated` empty where every label was "
@@ -76,7 +117,7 @@ def describe_annotated(facts: Sequence[CaseFacts], encoding: LabelEncoding) -> l
         sets[case.files.annotated] = sets.get(case.files.annotated, 0) + 1
     if set(sets) <= {None}:
         return []
-    listed = [f"{', '.join(names) if names else 'all labels'} in {count}" for names, count in list(sets.items())]
+    listed = [f"{_listed(names)} in {count}" for names, count in sets.items()]
     shown = "; ".join(listed[:_MAX_NAMED_SETS])
     if len(listed) > _MAX_NAMED_SETS:
         shown += f"; {len(listed) - _MAX_NAMED_SETS} other sets"
@@ -85,7 +126,7 @@ def describe_annotated(facts: Sequence[CaseFacts], encoding: LabelEncoding) -> l
     if stray:
         first, found = stray[0]
         notes.append(
-            f"{len(stray)} cases have voxels of labels that their `annotated` leaves out, {first} first "
+            f"{_count_cases(len(stray))} voxels of labels that their `annotated` leaves out, {first} first "
             f"({', '.join(found)}); these voxels count as not labelled"
         )
     return notes
@@ -104,6 +145,14 @@ def _find_stray(case: CaseFacts, encoding: LabelEncoding) -> list[str]:
         for name, indices in by_label.items()
         if name != BACKGROUND and not is_looked_for(name, annotated) and (present - counted) & set(indices)
     ]
+
+
+def _count_cases(count: int) -> str:
+    return "1 case has" if count == 1 else f"{count} cases have"
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    return ", ".join(names) if names else "all labels"
 
 
 def _word(name: str) -> str:

@@ -41,7 +41,7 @@ def name_labels(found: FoundDataset, given: Mapping[str, LabelValues] | LabelNam
     named = select_parts(named) if has_parts(named) else named
     if named.labels is None:
         return named
-    return replace(named, cases=name_annotated(named.cases, named.labels, named.folder))
+    return replace(named, cases=name_annotated(named.cases, named.labels, named.source))
 
 
 def _with_names(found: FoundDataset, names: LabelNames) -> FoundDataset:

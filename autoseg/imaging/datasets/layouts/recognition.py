@@ -20,6 +20,7 @@ from autoseg.imaging.datasets.dataset_json import (
     declared_labels,
     read_dataset_json,
 )
+from autoseg.imaging.datasets.labels.annotated_labels import with_declared
 from autoseg.imaging.datasets.layouts.folders import FOLDER_LAYOUTS, find_cases
 from autoseg.imaging.datasets.layouts.pairing import image_files, pair_files
 from autoseg.imaging.datasets.layouts.pattern_cases import find_pattern_cases
@@ -78,6 +79,13 @@ class FoundDataset:
     """Channels that the names of the files tell, in the order of each case's images; None: they tell none."""
     notes: tuple[str, ...] = ()
     """What was recognised, one sentence each."""
+    list_file: Path | None = None
+    """The list that names the files; None: a folder."""
+
+    @property
+    def source(self) -> Path:
+        """The list or folder, for messages."""
+        return self.list_file or self.folder
 
 
 def find_dataset(path: Path, patterns: FilePatterns | None = None) -> FoundDataset:
@@ -123,6 +131,7 @@ def _listed(path: Path, content: Datalist | None) -> FoundDataset:
         channel_names=dataset.channel_names,
         channel_words=dataset.listed.channel_words,
         notes=_without_empty(dataset.listed.recognized, *dataset.listed.notes),
+        list_file=path,
     )
 
 
@@ -139,7 +148,7 @@ def _find_by_patterns(folder: Path, patterns: FilePatterns) -> FoundDataset:
         name=folder.name,
         folder=folder,
         layout="pattern",
-        cases=found.cases if declared is None else tuple(_with_annotated(found.cases, declared)),
+        cases=tuple(with_declared(found.cases, {} if declared is None else declared.annotated, file)),
         faults=found.faults,
         labels=None if declared is None else declared_labels(declared, file),
         regions_class_order=_regions_class_order(declared),
@@ -342,34 +351,17 @@ def _found(
     if declared.num_training is not None and str(declared.num_training) != str(len(cases)):
         what = f"numTraining is {declared.num_training}, but {len(cases)} cases were found"
         faults = [*faults, Fault(severity="warning", case="", file="dataset.json", what=what)]
+    annotated = with_declared(cases, declared.annotated, folder / "dataset.json")
     return FoundDataset(
         name=folder.name,
         folder=folder,
         layout=layout,
-        cases=tuple(sorted(_with_annotated(cases, declared), key=lambda files: files.case)),
+        cases=tuple(sorted(annotated, key=lambda files: files.case)),
         faults=tuple(faults),
         labels=declared_labels(declared, folder / "dataset.json"),
         regions_class_order=_regions_class_order(declared),
         channel_names=declared_channels(declared),
     )
-
-
-def _with_annotated(cases: Sequence[CaseFiles], declared: DatasetJson) -> list[CaseFiles]:
-    """The cases with the labels that dataset.json says were looked for.
-
-    Raises:
-        DatasetError: If it says so of a case that is not there.
-    """
-    named = declared.annotated
-    unknown = sorted(named.keys() - {files.case for files in cases})
-    if unknown:
-        raise DatasetError(
-            f"dataset.json: `annotated` has the case {unknown[0]}, which is not in the dataset; expected names of "
-            f"cases{f' such as {cases[0].case}' if cases else ''}. Correct the name, or remove it."
-        )
-    return [
-        files.model_copy(update={"annotated": named[files.case]}) if files.case in named else files for files in cases
-    ]
 
 
 def _regions_class_order(declared: DatasetJson | None) -> tuple[int, ...] | None:

@@ -18,6 +18,7 @@ from autoseg.imaging.datasets.dataset_json import (
     declared_labels,
     parse_dataset_json,
 )
+from autoseg.imaging.datasets.labels.annotated_labels import with_declared
 from autoseg.imaging.datasets.lists.case_lists import ListedCases, cases_of_table
 from autoseg.imaging.datasets.lists.list_files import ListTable, table_of_entries
 from autoseg.records.dataset import LabelValues
@@ -27,7 +28,7 @@ TRAINING = "training"
 VALIDATION = ("validation", "val")
 TESTING = ("testing", "test")
 
-_DECLARATIONS = ("labels", "modality", "channel_names", "regions_class_order")
+_DECLARATIONS = ("labels", "modality", "channel_names", "regions_class_order", "annotated")
 
 Datalist = Mapping[str, object]
 """Content of the file."""
@@ -95,10 +96,11 @@ def read_datalist(path: Path, content: Datalist) -> ListedDataset:
     has_folds = any(entry.get("fold") is not None for entry in training)
     used = [] if has_folds else [{**entry, "fold": 0} for entry in validation]
     table = table_of_entries(path, [*training, *used])
-    listed = cases_of_table(table, by_common_part=True)
     declared = parse_dataset_json(
         {"labels": {}, **{key: content[key] for key in _DECLARATIONS if key in content}}, path
     )
+    listed = cases_of_table(table, by_common_part=True)
+    listed = replace(listed, cases=tuple(with_declared(listed.cases, declared.annotated, path)))
     num_tests = len(_entries(path, content, TESTING)) + len(validation) - len(used)
     return ListedDataset(
         listed=replace(listed, recognized=_describe(len(training), len(used), num_tests, listed)),

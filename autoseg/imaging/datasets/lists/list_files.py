@@ -5,6 +5,7 @@ Tested in tests/imaging/datasets/lists/test_case_lists.py.
 
 import csv
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,16 @@ def table_of_entries(path: Path, entries: object) -> ListTable:
 
 
 def _json_cell(value: object) -> Cell:
-    """Text or several texts, in which null is an empty one; empty for anything else that is not a number."""
-    if isinstance(value, list) and all(isinstance(part, str | None) for part in value):
-        return tuple((part or "").strip() for part in value)
-    return str(value).strip() if isinstance(value, (str, int, float)) else ""
+    """Text or several texts; numbers are written out, null is empty, anything else stays as it is in the file."""
+    if isinstance(value, list):
+        return tuple(_json_text(part) for part in value)
+    return _json_text(value)
+
+
+def _json_text(value: object) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, list | dict) else str(value).strip()
 
 
 def _read_csv_table(path: Path) -> ListTable:

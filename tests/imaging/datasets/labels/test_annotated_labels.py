@@ -40,7 +40,8 @@ def annotated(description):
 @pytest.mark.parametrize(
     ("cell", "names"),
     [
-        ("", None), (" ; ", None), ((), None), ("liver", ("liver",)), ("liver; left kidney", ("liver", "left kidney")),
+        ("", None), (" ; ", None), ((), ()), (("", " "), ()), ("liver", ("liver",)),
+        ("liver; left kidney", ("liver", "left kidney")),
         ("liver,spleen|liver", ("liver", "spleen")), (("liver", " spleen "), ("liver", "spleen")),
     ],
 )  # fmt: skip
@@ -56,7 +57,7 @@ def test_dataset_json_says_what_was_looked_for(folder):
         "labels that were looked for, by number of cases: left kidney, spleen in 1; all labels in 2; where others are "
         "is not known there"
     ]
-    assert any("1 cases have voxels of labels that their `annotated` leaves out, a first (liver)" in note
+    assert any("1 case has voxels of labels that their `annotated` leaves out, a first (liver)" in note
                for note in description.notes)  # fmt: skip
 
 
@@ -72,15 +73,90 @@ def test_an_unknown_name_is_one_sentence_with_the_names_that_exist(folder):
     with pytest.raises(DatasetError) as error:
         describe_dataset(folder)
     assert (
-        "`annotated` of case b and 1 more names 'kidney', which is no label of this dataset; expected some of liver, "
-        "left kidney, spleen." in str(error.value)
+        f"{folder}: `annotated` of case b (and 1 more) names 'kidney', which is no label of this dataset; expected "
+        "some of liver, left kidney, spleen." in str(error.value)
     )
 
 
 def test_an_unknown_case_is_named(folder):
     declare(folder, annotated={"d": ["liver"]})
-    with pytest.raises(DatasetError, match="`annotated` has the case d, which is not in the dataset"):
+    with pytest.raises(DatasetError) as error:
         describe_dataset(folder)
+    assert f"{folder / 'dataset.json'}: `annotated` has the case d, which is not in the dataset" in str(error.value)
+
+
+def test_values_stand_for_names(folder):
+    declare(folder, annotated={"a": [3, 1], "b": "2", "c": ["3", "liver"]})
+    expected = {"a": ("liver", "spleen"), "b": ("left kidney",), "c": ("liver", "spleen")}
+    assert annotated(describe_dataset(folder)) == expected
+    declare(folder, annotated={"a": ["1"]}, labels={"background": 0, "1": 2, "liver": 1, "spleen": 3})
+    assert annotated(describe_dataset(folder))["a"] == ("1",), "a name counts before a value"
+
+
+@pytest.mark.parametrize("names", [[], [""], ["background"]])
+def test_a_case_in_which_nothing_was_looked_for_is_refused(folder, names):
+    declare(folder, annotated={"a": ["liver"], "b": names})
+    with pytest.raises(DatasetError) as error:
+        describe_dataset(folder)
+    assert "`annotated` of case b names no label that could be looked for; expected some of liver," in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["liver"], 'annotated: expected lists of names by case, such as {"case_17": ["liver"]}, found ["liver"]'),
+        ({"a": {"liver": 1}}, 'annotated.a: expected a list of names such as ["liver"], found {"liver": 1}'),
+        ({"a": [["liver"]]}, 'annotated.a: expected a list of names such as ["liver"], found [["liver"]]'),
+        ({"a": True}, 'annotated.a: expected a list of names such as ["liver"], found true'),
+    ],
+)
+def test_something_else_in_dataset_json_is_refused(folder, wrong, sentence):
+    declare(folder, annotated=wrong)
+    with pytest.raises(DatasetError) as error:
+        describe_dataset(folder)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("is_datalist", [True, False])
+@pytest.mark.parametrize(
+    ("cell", "outcome"),
+    [
+        ([3], ("spleen",)), (1, ("liver",)), (None, None), ("", None), (["spleen", None], ("spleen",)),
+        ({"liver": 1}, "names '{\"liver\": 1}'"), ([["liver"]], "names '[\"liver\"]'"), ([], "names no label"),
+    ],
+)  # fmt: skip
+def test_cells_of_a_json_list(folder, is_datalist, cell, outcome):
+    files = {case: {"image": f"imagesTr/{case}_0000.nii.gz", "label": f"labelsTr/{case}.nii.gz"} for case in "abc"}
+    entries = [{"case": case, **entry} for case, entry in files.items()]
+    entries[1]["annotated"] = cell
+    path = folder / "cases.json"
+    path.write_text(json.dumps({"training": entries} if is_datalist else entries))
+    names = {name: value for name, value in LABELS.items() if value}
+    if isinstance(outcome, str):
+        with pytest.raises(DatasetError) as error:
+            describe_dataset(path, labels=names)
+        assert str(error.value).startswith(f"{path}: `annotated` of case b {outcome}")
+    else:
+        assert annotated(describe_dataset(path, labels=names)) == {"a": None, "b": outcome, "c": None}
+
+
+def test_entries_and_the_key_of_the_whole_file_may_not_contradict_each_other(folder):
+    entries = [
+        {"image": f"imagesTr/{case}_0000.nii.gz", "label": f"labelsTr/{case}.nii.gz", "annotated": ["liver"]}
+        for case in "ab"
+    ]
+    path = folder / "cases.json"
+    content = {"training": entries, "labels": LABELS, "annotated": {"a_0000": ["liver"], "b_0000": ["spleen"]}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError) as error:
+        describe_dataset(path)
+    assert (
+        f"{path}: `annotated` of case b_0000 names spleen, and the case's own entry liver; expected one of them. "
+        "Remove the other." in str(error.value)
+    )
+    content["annotated"].pop("b_0000")
+    path.write_text(json.dumps(content))
+    assert annotated(describe_dataset(path)) == {"a_0000": ("liver",), "b_0000": ("liver",)}
 
 
 @pytest.mark.parametrize("ending", [".csv", ".json"])
