@@ -107,8 +107,8 @@ def _check_every_label_is_sought(description: DatasetDescription) -> None:
     if never:
         raise DatasetError(
             f"{description.name}: no case names {', '.join(never)} in `annotated`, and none leaves it empty, so there "
-            f"is nothing to learn of {'it' if len(never) == 1 else 'them'}; expected every label to be looked for in some "
-            "case. Correct `annotated`, or declare the value as ignore where it occurs and take the label out."
+            f"is nothing to learn of {'it' if len(never) == 1 else 'them'}; expected some case in which each label was "
+            "looked for. Correct `annotated`, or declare the value as ignore where it occurs and take the label out."
         )
 
 
