@@ -146,16 +146,15 @@ def test_entries_and_the_key_of_the_whole_file_may_not_contradict_each_other(fol
         for case in "ab"
     ]
     path = folder / "cases.json"
-    content = {"training": entries, "labels": LABELS, "annotated": {"a_0000": ["liver"], "b_0000": ["spleen"]}}
-    path.write_text(json.dumps(content))
+    content = {"training": entries, "labels": LABELS}
+    path.write_text(json.dumps({**content, "annotated": {"a_0000": ["liver"], "b_0000": ["spleen"]}}))
     with pytest.raises(DatasetError) as error:
         describe_dataset(path)
     assert (
         f"{path}: `annotated` of case b_0000 names spleen, and the case's own entry liver; expected one of them. "
         "Remove the other." in str(error.value)
     )
-    content["annotated"].pop("b_0000")
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps({**content, "annotated": {"a_0000": ["liver"]}}))
     assert annotated(describe_dataset(path)) == {"a_0000": ("liver",), "b_0000": ("liver",)}
 
 
