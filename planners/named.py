@@ -8,6 +8,7 @@ Tested in tests/planners/test_parts.py.
 
 from dataclasses import dataclass
 
+from autoseg.errors import PlanningError
 from autoseg.records.budget import Budget
 from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.network import Architecture
@@ -16,7 +17,7 @@ from autoseg.records.trials import Candidate
 from planners.candidates import list_candidates
 from planners.composition import compose
 from planners.heads import HEAD_OPTIONS
-from planners.parts import NAMED_PARTS, PART_NAMES, read_parts
+from planners.parts import NAMED_PARTS, PART_NAMES, PLAIN_PARTS, Parts, read_parts
 from planners.preset import check_options
 from planners.unet import WIDTHS, make_preset_of_parts
 
@@ -29,15 +30,27 @@ class NamedPlanner:
     """A key of NAMED_PARTS."""
 
     def __call__(self, fingerprint: Fingerprint, budget: Budget) -> Plan:
-        """The plan; the options of the parts change those that the name stands for.
+        """The plan; options choose the parts that the name says nothing about.
 
         Raises:
-            PlanningError: Under the conditions of `planners.unet.plan`.
+            PlanningError: If an option takes away what the name stands for, and under the conditions of
+                `planners.unet.plan`.
         """
         options = budget.overrides.options
         check_options(options, ("base_features", *PART_NAMES, *HEAD_OPTIONS), self.name)
         parts = read_parts(options, NAMED_PARTS[self.name])
+        self._refuse_other(parts)
         return compose(make_preset_of_parts(self.name, parts, options), fingerprint, budget)
+
+    def _refuse_other(self, parts: Parts) -> None:
+        own = NAMED_PARTS[self.name]
+        for part in PART_NAMES:
+            found, promised, plain = (getattr(each, part) for each in (parts, own, PLAIN_PARTS))
+            if promised not in (plain, found):
+                raise PlanningError(
+                    f"--planner-option {part}={found}: the planner '{self.name}' is the U-Net with {part}={promised}. "
+                    "Leave this option out, or take --planner unet."
+                )
 
 
 plan_vnet = NamedPlanner("vnet")

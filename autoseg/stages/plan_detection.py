@@ -93,6 +93,7 @@ def detect_objects(plan: Plan, fingerprint: Fingerprint, like: AdoptedModel | No
             f"--target mask-rcnn needs the encoder of {' or '.join(DETECTING)}, but the planner '{plan.planner}' plans "
             f"{', '.join(planned)}. Name another one with --planner, such as unet."
         )
+    _refuse_cascades(plan)
     _refuse_decoder_settings(plan)
     choices = {name: _adopt(name, like) or _choose(plan, name, fingerprint) for name in kept}
     configurations = {name: _with_pyramid(kept[name], choice, plan, fingerprint) for name, choice in choices.items()}
@@ -127,6 +128,16 @@ def _choose(plan: Plan, name: str, fingerprint: Fingerprint) -> AnchorChoice:
     levels = usual_levels(network)
     reason = f"As published, scaled to the levels: the fingerprint has the sizes of {len(sizes)} objects."
     return AnchorChoice(levels, usual_anchors(network.strides, levels), reason)
+
+
+def _refuse_cascades(plan: Plan) -> None:
+    """A cascade is left out where nobody asked for it, and refused where somebody did."""
+    for name in plan.budget.configurations:
+        if plan.configurations[name].previous_configuration is not None:
+            raise PlanningError(
+                f"-c {name} takes the label map of another configuration as input, which --target mask-rcnn does not "
+                "give. Leave this configuration out, or plan without --target."
+            )
 
 
 def _refuse_decoder_settings(plan: Plan) -> None:

@@ -89,3 +89,10 @@ def test_less_speed_of_a_part_gives_a_smaller_network():
     plain = unet.plan(VOLUMES, budget_of({}, **limited)).configurations["3d_fullres"]
     slow = unet.plan(VOLUMES, budget_of({"block": "inception"}, **limited)).configurations["3d_fullres"]
     assert slow.estimates.macs < plain.estimates.macs
+
+
+def test_a_named_planner_refuses_to_lose_its_part():
+    with pytest.raises(PlanningError, match=r"'attention-unet' is the U-Net with skip=gate\. Leave this option out"):
+        find_planner("attention-unet")(VOLUMES, budget_of({"skip": "plain"}))
+    kept = find_planner("multiresunet")(VOLUMES, budget_of({"block": "multires", "bottleneck": "pyramid"}))
+    assert kept.configurations["2d"].network.skip == "respath"

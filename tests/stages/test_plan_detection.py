@@ -140,3 +140,10 @@ def test_patches_are_halved_only_as_long_as_that_saves_time():
         patches[edge] = make_plan(fingerprint, budget, "unet", "mask_rcnn").configurations["3d_fullres"].patch_size
     assert max(patches[192]) <= 96
     assert min(patches[48]) >= 24
+
+
+def test_cascades_that_are_asked_for_are_refused():
+    large = synthetic_fingerprint([(1.5, 0.8, 0.8)] * 3, [(400, 512, 500)] * 3)
+    budget = Budget(configurations=("3d_lowres", "3d_cascade_fullres"))
+    with pytest.raises(PlanningError, match="-c 3d_cascade_fullres takes the label map of another configuration"):
+        make_plan(large, budget, "unet", "mask_rcnn")
