@@ -99,6 +99,11 @@ def _quote(word: str, *, windows: bool) -> str:
     return word if _PLAIN_ON_WINDOWS.fullmatch(word) else f'"{word}"'
 
 
+def format_count(count: int, noun: str) -> str:
+    """A number of things, such as `1 case` or `3 cases`; the noun takes an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def format_number(value: float | None, decimals: int = 3) -> str:
     """A value with three decimals; a dash without a value."""
     return "–" if value is None else f"{value:.{decimals}f}"

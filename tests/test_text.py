@@ -8,6 +8,7 @@ import pytest
 from autoseg.text import (
     format_cell,
     format_command,
+    format_count,
     format_duration,
     format_folds,
     format_interval,
@@ -29,6 +30,11 @@ from autoseg.text import (
 )  # fmt: skip
 def test_a_duration_has_at_most_two_units(seconds, expected):
     assert format_duration(seconds) == expected
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases")])
+def test_a_single_thing_is_not_plural(count, expected):
+    assert format_count(count, "case") == expected
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     from autoseg.cli.speed import add_speed
     from autoseg.cli.terminal import progress_bar
     from autoseg.pipeline import check_dataset, plan_dataset
-    from autoseg.text import format_command
 
     workspace = find_workspace(arguments)
     budget, options, device = read_request(arguments)
@@ -97,13 +96,22 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         print_trials(workspace)
     _print_plan(plan, arguments)
     if not arguments.dry_run:
-        name = "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
         # shown at once: a measurement for the profile may exhaust the memory and end the process
-        command = format_command("autoseg-train", workspace.root, "-c", name, "-f", "0")
-        print(f"\nWorkspace: {workspace.root}\nNext: {command}", flush=True)
+        print(f"\nWorkspace: {workspace.root}\nNext: {_first_training(plan, workspace)}", flush=True)
     if arguments.profile:
         _print_profile(plan, device)
     return plan
+
+
+def _first_training(plan: Plan, workspace: Workspace) -> str:
+    """The command that trains the first fold; without folds, as a single case has none, that of all cases."""
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Splits
+    from autoseg.text import format_command
+
+    name = "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
+    fold = "0" if read_record(Splits, workspace.splits).folds else "all"
+    return format_command("autoseg-train", workspace.root, "-c", name, "-f", fold)
 
 
 def print_trials(workspace: Workspace) -> None:

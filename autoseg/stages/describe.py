@@ -52,7 +52,7 @@ from autoseg.records.dataset import (
     Rgb,
 )
 from autoseg.system import count_cores
-from autoseg.text import format_command
+from autoseg.text import format_command, format_count
 from autoseg.worker_memory import limit_workers
 
 logger = logging.getLogger("autoseg.pipeline")
@@ -281,8 +281,8 @@ def _most_common(values: Sequence[_Value]) -> _Value:
 def log_description(description: DatasetDescription) -> None:
     """Log what a dataset is, with its notes and warnings."""
     logger.info(
-        "%s: %d cases, channels %s, labels %s",
-        description.name, len(description.cases), ", ".join(description.channel_names),
+        "%s: %s, channels %s, labels %s",
+        description.name, format_count(len(description.cases), "case"), ", ".join(description.channel_names),
         ", ".join(name for name in description.labels if name not in ("background", "ignore")),
     )  # fmt: skip
     for note in description.notes:

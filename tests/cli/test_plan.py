@@ -132,6 +132,13 @@ def test_the_next_command_can_be_pasted(phantom_dataset, planned, tmp_path, caps
     assert shlex.split(command.removeprefix("Next: ")) == expected
 
 
+def test_the_next_command_trains_on_the_only_case(tmp_path, capsys):
+    write_slices(tmp_path / "data", np.arange(48) % 2)
+    words = ["--device", "cuda", "--planner", "unet", "--no-preprocess", "-c", "3d_fullres"]
+    assert plan(tmp_path / "data", tmp_path / "w", *words) == 0
+    assert f"Next: autoseg-train {tmp_path / 'w'} -c 3d_fullres -f all\n" in capsys.readouterr().out
+
+
 def write_slices(folder, label):
     for name, values in (("images", np.arange(48)), ("labels", label)):
         (folder / name).mkdir(parents=True)
@@ -145,7 +152,7 @@ def write_slices(folder, label):
     [
         (lambda folder: folder.mkdir(), "no known dataset layout"),
         (lambda folder: [(folder / name).mkdir(parents=True) for name in ("images", "labels")], "No cases were found"),
-        (lambda folder: write_slices(folder, np.zeros(48)), "No label map has any foreground"),
+        (lambda folder: write_slices(folder, np.zeros(48)), "data: No label map has any foreground: they hold 0 only."),
         (lambda folder: write_slices(folder, np.full(48, -1)), "label values must lie between 0"),
     ],
 )

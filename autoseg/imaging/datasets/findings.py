@@ -10,6 +10,7 @@ from autoseg.imaging.datasets.checks import CaseFacts
 from autoseg.imaging.datasets.labels.part_names import has_parts, name_parts
 from autoseg.imaging.datasets.layouts.recognition import FoundDataset
 from autoseg.records.dataset import Fault
+from autoseg.text import format_count
 
 
 class Findings:
@@ -57,7 +58,7 @@ class Findings:
         if "" in faulty:
             raise self.refusal("Fix the errors that concern the whole dataset first.")
         if errors and not self.skip_faulty:
-            remedy = f"Fix these files, or leave out the {len(faulty)} faulty cases with --skip-faulty.{self.remedy}"
+            remedy = f"Fix these files, or leave out the {format_count(len(faulty), 'faulty case')} with --skip-faulty.{self.remedy}"
             raise self.refusal(remedy)
         warnings = [
             fault
@@ -73,12 +74,13 @@ class Findings:
 
 
 def fault_table(found: FoundDataset, faults: Sequence[Fault], ending: str) -> str:
-    """All faults, errors first, in columns: severity, case, file, message."""
+    """All faults, errors first, in columns: severity, case, file, message; without faults the ending alone."""
+    if not faults:
+        return f"{found.folder}: {ending}"
     ordered = sorted(faults, key=lambda fault: fault.severity != "error")
     rows = [(fault.severity, fault.case or "-", fault.file or "-", fault.what) for fault in ordered]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     lines = ["  ".join((*map(str.ljust, row[:3], widths), row[3])) for row in rows]
-    num_errors = sum(fault.severity == "error" for fault in faults)
-    return "\n".join(
-        [f"{found.folder}: {num_errors} errors and {len(faults) - num_errors} warnings in this dataset", *lines, ending]
-    )
+    errors = sum(fault.severity == "error" for fault in faults)
+    counted = f"{format_count(errors, 'error')} and {format_count(len(faults) - errors, 'warning')}"
+    return "\n".join([f"{found.folder}: {counted} in this dataset", *lines, ending])

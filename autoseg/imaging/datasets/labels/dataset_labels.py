@@ -35,7 +35,7 @@ def choose_labels(findings: Findings) -> tuple[dict[str, LabelValues], list[str]
         )
     if len(values) == 1:
         is_read = any(case.label_voxels is not None for case in facts)
-        ending = "No label map has any foreground." if is_read else "Every case has errors."
+        ending = "No label map has any foreground: they hold 0 only." if is_read else "Every case has errors."
         raise findings.refusal(f"{ending}{findings.remedy}")
     labels: dict[str, LabelValues] = {BACKGROUND: 0, **{f"label_{value}": value for value in values if value}}
     return labels, [

@@ -265,10 +265,12 @@ def _with_masks(find: Callable[[Path], MaskCases | None], folder: Path) -> Folde
         files.model_copy(update={"parts": found.masks[files.case]}) if files.case in found.masks else files
         for files in named.cases
     )
-    without_label = [_error(Path(file).name, file, "there is no mask for this image") for file in found.left_over]
+    kind = "mask" if found.masks else "label map"
+    without_label = [_error(Path(file).name, file, f"there is no {kind} for this image") for file in found.left_over]
+    faults = (*found.faults, *without_label, *named.faults)
     if not found.masks:
         recognized = _describe(cases, "a label map for each case")
-        return FolderCases(cases, (*found.faults, *named.faults), named.channel_words, recognized=recognized)
+        return FolderCases(cases, faults, named.channel_words, recognized=recognized)
     labels = list(dict.fromkeys(part.label for parts in found.masks.values() for part in parts))
     few = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
     example = next(files for files in cases if files.parts)
@@ -277,9 +279,7 @@ def _with_masks(find: Callable[[Path], MaskCases | None], folder: Path) -> Folde
         f"recognised {kind} ({few}): {len(cases)} cases, such as {example.case} with "
         f"{', '.join(example.images)} and the mask {example.label}"
     )
-    return FolderCases(
-        cases, (*found.faults, *without_label, *named.faults), named.channel_words, recognized=recognized
-    )
+    return FolderCases(cases, faults, named.channel_words, recognized=recognized)
 
 
 def _with_unique_ids(groups: Sequence[Group]) -> list[Group]:

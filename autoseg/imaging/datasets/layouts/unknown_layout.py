@@ -137,6 +137,9 @@ def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
         return (
             "Nearest: images/CASE and labels/CASE; there is a folder of label maps, but none of images: name it images."
         )
+    above = _describe_inside(folder.parent) if folder.name.lower() in IMAGE_FOLDERS | LABEL_FOLDERS else None
+    if above is not None:
+        return f"The folder above it is a dataset ({above}): give {folder.parent}."
     marked = sum(split_label_word(split_ending(path.name)[0]) is not None for path in images)
     kind = (
         "one folder with CASE and CASE_seg"

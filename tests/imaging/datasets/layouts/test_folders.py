@@ -138,6 +138,9 @@ def test_no_file_is_dropped_without_a_word(tmp_path):
     assert [(fault.file, fault.what) for fault in one.faults] == [
         ("p_1_image.nii", "there is no label map for this image")
     ]
+    by_hand = find_dataset(make(tmp_path / "by_hand", *repeated("{}.nii", "{}_seg-manual.nii"), "q.nii"))
+    assert len(by_hand.cases) == 3
+    assert [(fault.file, fault.what) for fault in by_hand.faults] == [("q.nii", "there is no label map for this image")]
     files = repeated("{0}/{0}_t1.nii", "{0}/{0}_t2.nii", "{0}/{0}_seg.nii")
     cases = find_dataset(make(tmp_path / "cases", *files, "p_1/p_1_T1.nii", "p_2/t1.nii"))
     assert [(fault.severity, fault.case, fault.file) for fault in cases.faults] == [
@@ -211,6 +214,13 @@ UNKNOWN = {
     ),
     "empty": ([], "It holds no files"),
 }
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_one_folder_too_deep(tmp_path, name):
+    make(tmp_path, *repeated("images/{}.png", "labels/{}.png"))
+    with pytest.raises(DatasetError, match=rf"The folder above it is a dataset \(.*, 3 cases\): give {tmp_path}\."):
+        find_dataset(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
