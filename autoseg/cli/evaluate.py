@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `autoseg evaluate`."""
     parser.add_argument("predictions", type=Path, help="folder of predicted label maps")
-    parser.add_argument("references", type=Path, help="folder of reference label maps, same names")
+    parser.add_argument(
+        "references", type=Path, help="label maps with the same names: a folder, or a dataset in any layout"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=None,
         help="file to write (default: evaluation.json in the folder of predictions); a table of all cases, .csv, is "
@@ -117,7 +119,8 @@ def _length_unit(references: Path, predictions: Path) -> str:
     from autoseg.imaging.formats.volume import length_unit
     from autoseg.inference.files.label_maps import find_label_maps
 
-    files = find_label_maps(references) or find_label_maps(predictions)  # references may lie in subfolders
+    beside = find_label_maps(references) if references.is_dir() else {}
+    files = beside or find_label_maps(predictions)  # references may lie in subfolders, or in a list
     units = {length_unit(stored_ending(path)) for path in files.values()}
     return "pixels" if units == {"pixels"} else "mm"
 

@@ -288,4 +288,5 @@ def log_description(description: DatasetDescription) -> None:
     for note in description.notes:
         logger.info("note: %s", note)
     for warning in description.warnings:
-        logger.warning("warning: %s %s: %s", warning.case, warning.file, warning.what)
+        concerned = " ".join(name for name in (warning.case, warning.file) if name)
+        logger.warning("warning: %s%s", f"{concerned}: " if concerned else "", warning.what)

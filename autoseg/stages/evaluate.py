@@ -36,7 +36,7 @@ from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
 from autoseg.inference.files.label_maps import (
     find_label_maps,
-    find_reference_files,
+    find_pairs,
     read_named_prediction,
     read_on_one_grid,
     read_prediction,
@@ -103,13 +103,7 @@ def evaluate_predictions(
             folders, no case could be compared, worker processes cannot start, or, without `labels`, the references have
             no foreground, are no label maps, or are soft, noisy or colour masks.
     """
-    predicted = find_label_maps(predictions)
-    expected = find_reference_files(references, predicted)
-    if not predicted.keys() & expected.keys():
-        raise UsageError(
-            f"no case is in both folders: {predictions} has {_first_names(predicted)}, {references} has "
-            f"{_first_names(expected)}. File names without their endings must be equal."
-        )
+    predicted, expected = find_pairs(predictions, references)
     given = labels
     if given is None:
         given, reading = _labels_in(references, list(expected.values()), reading, workers)
@@ -285,10 +279,6 @@ def _values_of(group: LabelValues) -> tuple[int, ...]:
 
 def _without_reference(case: str, path: Path) -> Fault:
     return Fault(severity="warning", case=case, file=str(path), what=f"no reference for case {case}; not scored")
-
-
-def _first_names(found: Mapping[str, object]) -> str:
-    return _shorten(list(found)) if found else "no label maps"
 
 
 def _shorten(items: Sequence[object]) -> str:

@@ -21,11 +21,11 @@ from autoseg.inference.files.instance_scoring import (
     pool_cases,
     score_instances,
 )
-from autoseg.inference.files.label_maps import find_label_maps, find_references
+from autoseg.inference.files.label_maps import find_pairs
 from autoseg.inference.files.tables import INSTANCES_FILE
 from autoseg.processes import WorkerDeath
 from autoseg.progress import Progress, no_progress
-from autoseg.records.dataset import Fault
+from autoseg.records.dataset import CaseFiles, Fault
 from autoseg.records.evaluation import InstanceEvaluation
 from autoseg.stages.evaluate import none_compared, not_compared, note_faults, undeclared_values
 
@@ -55,7 +55,7 @@ def evaluate_instances(
     Args:
         predictions: Folder of label maps, with or without maps of instances.
         references: Folder of label maps (with or without maps of instances), or of maps of instances alone; equal
-            case names.
+            case names. Or a dataset in any layout with a label map for each case.
         options: Labels, and how instances are found.
         workers: Cases scored at the same time, in processes.
         progress: Called after each case.
@@ -65,15 +65,15 @@ def evaluate_instances(
         declares and notes of the readers.
 
     Raises:
-        UsageError: If a folder is missing, no case is in both, no case could be compared, or worker processes cannot
-            start.
+        UsageError: If a folder is missing, no case is in both, references are masks of single labels, no case could be
+            compared, or worker processes cannot start.
     """
-    predicted = find_label_maps(predictions)
-    expected = find_references(references, predicted)
+    predicted, expected = find_pairs(predictions, references)
     matched = sorted(predicted.keys() & expected.keys())
-    if not matched:
+    if any(part.file != expected[case].label for case in matched for part in expected[case].parts or ()):
         raise UsageError(
-            f"no case is in both folders, {predictions} and {references}; file names without endings must be equal"
+            f"{references}: each label has a mask of its own, and instances are compared with label maps. Give a "
+            "folder of label maps, or leave out --instances"
         )
     table = read_instance_scores(predictions)
     files = [(case, predicted[case], expected[case], table.by_case.get(case, {})) for case in matched]
@@ -103,8 +103,9 @@ def _unscored_faults(folder: Path, table: InstanceScoreTable, outcomes: Sequence
     return [Fault(severity="warning", case="", file=str(folder / INSTANCES_FILE), what=what)]
 
 
-def _score_case(options: InstanceOptions, files: tuple[str, Path, Path, Mapping[int, float]]) -> _CaseOutcome:
-    case, prediction, reference, score_of = files
+def _score_case(options: InstanceOptions, files: tuple[str, Path, CaseFiles, Mapping[int, float]]) -> _CaseOutcome:
+    case, prediction, reference_files, score_of = files
+    reference, listed_map = Path(reference_files.label), reference_files.instances
     try:
         reading = None if options.reference_ids else options.reading
         predicted, expected = read_label_map(prediction, reading), read_label_map(reference, reading)
@@ -117,7 +118,10 @@ def _score_case(options: InstanceOptions, files: tuple[str, Path, Path, Mapping[
             faults = undeclared_values(case, arrays, dict(options.labels))
         if any(fault.severity == "error" for fault in faults):
             return _failed(case, *faults)
-        scored = score_instances(case, predicted, expected, options, score_of)
+        reference_map = read_label_map(Path(listed_map)) if listed_map else None
+        if reference_map is not None:
+            check_whole_numbers(reference_map.array, reference_map.path)
+        scored = score_instances(case, predicted, expected, options, score_of, reference_map=reference_map)
     except ImageFileError as error:
         return _failed(case, Fault(severity="error", case=case, file=str(prediction), what=str(error)))
     return _CaseOutcome(case, scored, faults, predicted.notes, expected.notes)

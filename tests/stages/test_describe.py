@@ -16,8 +16,9 @@ from autoseg.imaging.datasets.checks import check_case
 from autoseg.imaging.datasets.labels.label_colors import parse_label_colors
 from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.datasets.labels.label_reading import ReadingOptions
-from autoseg.records.dataset import CaseFiles, DatasetDescription, LabelValues
-from autoseg.stages.describe import describe_dataset
+from autoseg.records.dataset import CaseFiles, DatasetDescription, Fault, LabelValues
+from autoseg.stages.describe import describe_dataset, log_description
+from tests.builders import make_dataset
 from tests.imaging.datasets.small_datasets import AFFINE, SHAPE_XYZ, image, label, make_nnunet, make_plain, save, whats
 
 
@@ -414,3 +415,19 @@ def test_damaged_json_is_named(tmp_path):
 def test_description_survives_json(tmp_path):
     description = describe_dataset(make_plain(tmp_path, ["a"]))
     assert DatasetDescription.model_validate_json(description.model_dump_json()) == description
+
+
+def test_warnings_are_logged_with_the_names_that_they_have(caplog):
+    warnings = (
+        Fault(severity="warning", case="", file="", what="the label 'b' (2) occurs in no case"),
+        Fault(severity="warning", case="a", file="labels/a.nii", what="the label map has no foreground"),
+    )
+    description = make_dataset(["a"], warnings=warnings)
+    with caplog.at_level("INFO", logger="autoseg"):
+        log_description(description)
+    first, *following = [record.getMessage() for record in caplog.records]
+    assert ": 1 case, channels " in first
+    assert following == [
+        "warning: the label 'b' (2) occurs in no case",
+        "warning: a labels/a.nii: the label map has no foreground",
+    ]

@@ -84,6 +84,28 @@ def test_maps_of_instances_are_taken_before_components(tmp_path):
     assert same.labels["nerve"].panoptic_quality is None
 
 
+def test_references_of_a_dataset(tmp_path):
+    touching, ids = np.array([[3, 3, 3, 3, 0, 3, 3]]), np.array([[7, 7, 2, 2, 0, 300, 300]])
+    predictions = write(tmp_path / "p", a=touching, a_instances=ids)
+    dataset = tmp_path / "dataset"
+    for folder, maps in (("images", {"a": touching}), ("labels", {"a": touching, "a_instances": ids})):
+        (dataset / folder).mkdir(parents=True)
+        write(dataset / folder, **maps)
+    (tmp_path / "list.csv").write_text("image,label\ndataset/images/a.png,dataset/labels/a.png\n")
+    for references in (dataset, tmp_path / "list.csv"):
+        found, faults = evaluate_instances(predictions, references, InstanceOptions(labels=LABELS))
+        assert (counts(found.labels["cell"]), faults) == ((3, 0, 0), ())
+
+
+def test_masks_of_single_labels_are_refused(tmp_path):
+    write(tmp_path / "images", a=REFERENCE, b=REFERENCE)
+    for case in ("a", "b"):
+        (tmp_path / "masks" / case).mkdir(parents=True)
+        write(tmp_path / "masks" / case, cell=REFERENCE == 3, nerve=REFERENCE == 5)
+    with pytest.raises(UsageError, match="each label has a mask of its own"):
+        evaluate_instances(write(tmp_path / "p", a=REFERENCE, b=REFERENCE), tmp_path, InstanceOptions(labels=LABELS))
+
+
 def test_references_with_numbers_alone(tmp_path):
     ids = np.array([[11, 11, 40, 40, 0, 1000, 1000, 9]])
     predictions = write(tmp_path / "p", a=ids > 0, a_instances=[[1, 1, 2, 2, 0, 3, 3, 0]])

@@ -13,6 +13,7 @@ from autoseg.imaging.datasets.labels.part_names import segment_parts, split_segm
 from autoseg.imaging.datasets.layouts.grouping import readings
 from autoseg.imaging.datasets.layouts.names import CHANNEL_WORDS, composed, split_label_word
 from autoseg.imaging.datasets.layouts.recognition import find_dataset
+from autoseg.imaging.datasets.lists.list_files import is_list_file
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.label_values import check_whole_numbers
 from autoseg.imaging.formats.reading import IMAGE_ENDINGS, Volume, read_label_map, split_ending
@@ -73,23 +74,56 @@ def find_reference_files(folder: Path, cases: Collection[str]) -> dict[str, Case
     """References of a folder by case name, with absolute paths: label maps, or the masks and segments of a dataset.
 
     Args:
-        folder: Folder of label maps, or a dataset in any layout.
+        folder: Folder of label maps, or a dataset in any layout, or its list.
         cases: Names of the cases that were predicted.
 
     Raises:
         UsageError: If the folder does not exist, or two of its files have the same case name.
+        DatasetError: If it is a list that cannot be read.
     """
+    if is_list_file(folder):
+        return _listed_references(folder, cases)
     paths = find_references(folder, cases)
     found = {case: CaseFiles(case=case, images=(), label=str(path.absolute())) for case, path in paths.items()}
     if not found.keys() & set(cases):
         try:
-            dataset = split_segmentations(find_dataset(folder))
+            return _listed_references(folder, cases)
         except DatasetError:
             return found
-        predicted = _names_by_case(cases)
-        labelled = (_absolute(files, dataset.folder) for files in dataset.cases if files.label)
-        return {predicted.get(files.case, files.case): files for files in labelled}
     return {case: _with_segments(files) for case, files in found.items()}
+
+
+def _listed_references(path: Path, cases: Collection[str]) -> dict[str, CaseFiles]:
+    """References of a dataset, under the names of the predictions."""
+    dataset = split_segmentations(find_dataset(path))
+    predicted = _names_by_case(cases)
+    labelled = (_absolute(files, dataset.folder) for files in dataset.cases if files.label)
+    return {predicted.get(files.case, files.case): files for files in labelled}
+
+
+def find_pairs(predictions: Path, references: Path) -> tuple[dict[str, Path], dict[str, CaseFiles]]:
+    """Label maps of predictions and files of references by case name, of which at least one case has both.
+
+    Args:
+        predictions: Folder of label maps.
+        references: Folder of label maps, or a dataset in any layout.
+
+    Raises:
+        UsageError: If a folder does not exist, two of its files have the same case name, or no case is in both.
+    """
+    predicted = find_label_maps(predictions)
+    expected = find_reference_files(references, predicted)
+    if not predicted.keys() & expected.keys():
+        raise UsageError(
+            f"no case is in both folders: {predictions} has {_first_names(predicted)}, {references} has "
+            f"{_first_names(expected)}. File names without their endings must be equal."
+        )
+    return predicted, expected
+
+
+def _first_names(found: Mapping[str, object]) -> str:
+    few = ", ".join(list(found)[:5]) or "no label maps"
+    return few if len(found) <= 5 else f"{few}, ... ({len(found)})"
 
 
 def _names_by_case(names: Collection[str]) -> dict[str, str]:
@@ -102,7 +136,9 @@ def _names_by_case(names: Collection[str]) -> dict[str, str]:
 
 def _absolute(files: CaseFiles, folder: Path) -> CaseFiles:
     parts = files.parts and tuple(part.model_copy(update={"file": str(folder / part.file)}) for part in files.parts)
-    return files.model_copy(update={"label": str(folder / files.label), "images": (), "parts": parts})
+    instances = str(folder / files.instances) if files.instances else ""
+    changes = {"label": str(folder / files.label), "images": (), "parts": parts, "instances": instances}
+    return files.model_copy(update=changes)
 
 
 def _with_segments(files: CaseFiles) -> CaseFiles:
