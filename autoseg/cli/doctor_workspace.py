@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from autoseg.cli.planned_workspace import find_planned_workspace
+
 if TYPE_CHECKING:
     from autoseg.records.diagnosis import LockState, WorkspaceDiagnosis
     from autoseg.records.workspace import Workspace
@@ -18,15 +20,11 @@ def examine_workspace(arguments: argparse.Namespace) -> WorkspaceDiagnosis:
     """Print what is wrong with a workspace, and correct it if that was asked for."""
     from autoseg.cli.options import worker_count
     from autoseg.cli.terminal import progress_bar
-    from autoseg.errors import UsageError
     from autoseg.records.diagnosis import WorkspaceDiagnosis
-    from autoseg.records.workspace import Workspace
     from autoseg.stages.repair import find_damage, remove_leftovers, store_damaged_again
     from autoseg.text import format_command
 
-    workspace, workers = Workspace(arguments.workspace), worker_count(arguments)
-    if not workspace.plan.is_file():
-        raise UsageError(f"{workspace.root}: not a workspace, it has no plan.json; give a folder of autoseg-plan")
+    workspace, workers = find_planned_workspace(arguments), worker_count(arguments)
     locks = _print_locks(workspace)
     damage = find_damage(workspace, workers=workers, bar=progress_bar) if workspace.dataset.is_file() else {}
     _print_damage(workspace, damage)

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from autoseg.cli.options import add_device, add_shared
+from autoseg.cli.planned_workspace import find_planned_workspace
 from autoseg.cli.values import duration, fraction, positive_integer
 from autoseg.errors import UsageError
 
@@ -47,7 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.networks.devices import keep_freed_memory
     from autoseg.records.files import read_record
     from autoseg.records.unlabelled import UnlabelledImages
-    from autoseg.records.workspace import Workspace
     from autoseg.report.page.render import render_report
     from autoseg.stages.learn import LearningOptions, learn_unlabelled
     from autoseg.stages.select import SelectionOptions
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.tables.evaluations import candidate_table
     from autoseg.training.options import TrainingOptions
 
-    workspace = Workspace(arguments.workspace)
+    workspace = find_planned_workspace(arguments)
     unlabelled = arguments.unlabelled
     if unlabelled is None:
         if not workspace.unlabelled.exists():

@@ -130,8 +130,15 @@ def _check_trials(arguments: argparse.Namespace, device: PlanningDevice) -> None
 
 
 def find_workspace(arguments: argparse.Namespace) -> Workspace:
-    """Give -w, or the folder named after the dataset."""
-    return Workspace(arguments.workspace or default_workspace(arguments.dataset))
+    """Give -w, or the folder named after the dataset.
+
+    Raises:
+        UsageError: If there is a file of that name.
+    """
+    workspace = Workspace(arguments.workspace or default_workspace(arguments.dataset))
+    if workspace.root.exists() and not workspace.root.is_dir():
+        raise UsageError(f"{workspace.root}: is a file; name a folder for the workspace with -w")
+    return workspace
 
 
 def _keep_plan(arguments: argparse.Namespace) -> tuple[Budget, PlanningOptions, PlanningDevice]:

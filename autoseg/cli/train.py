@@ -21,6 +21,7 @@ from autoseg.cli.values import (
     worker_count_from_zero,
     worker_number,
 )
+from autoseg.cli.planned_workspace import find_planned_workspace
 from autoseg.records.losses import LOSS_MODULES
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--configuration",
         required=True,
         metavar="NAME",
-        help="configuration of the plan: 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres",
+        help="configuration of the plan, such as 3d_fullres; an unknown one lists all",
     )
     parser.add_argument(
         "-f", "--fold", required=True, help='index of the fold, or "all" (trains on every case, validates on none)'
@@ -194,11 +195,10 @@ def run(arguments: argparse.Namespace) -> int:
     from autoseg.cli.main import DONE, SOME_FAILED
     from autoseg.cli.terminal import progress_bar
     from autoseg.networks.devices import keep_freed_memory
-    from autoseg.records.workspace import Workspace
     from autoseg.stages.train import train_fold
     from autoseg.training.distributed import is_first_process, is_launched, launch
 
-    workspace = Workspace(arguments.workspace)
+    workspace = find_planned_workspace(arguments)
     arguments.devices = _count_devices(workspace, arguments.devices)
     starts_others = arguments.devices > 1 and not is_launched()
     options = _read_options(workspace, arguments, warn=is_first_process() and not starts_others)

@@ -25,6 +25,7 @@ from autoseg.tables.rows import add_rows
 from autoseg.text import (
     Row,
     format_cell,
+    format_count,
     format_interval,
     format_names,
     format_number,
@@ -67,7 +68,7 @@ def evaluation_table(evaluation: Evaluation, unit: str = "mm") -> Table:
     bounds = format_interval(evaluation.mean_foreground_dice_interval, separator="–")
     mean = ("mean", format_number(evaluation.mean_foreground_dice), bounds)
     table = scores_table(evaluation_columns(unit), evaluation_rows(evaluation), footer=mean)
-    table.title = f"{len(evaluation.cases)} cases"
+    table.title = format_count(len(evaluation.cases), "case")
     table.caption = _describe_surfaces(evaluation, unit)
     return table
 
@@ -108,9 +109,10 @@ def _describe_surfaces(evaluation: Evaluation, unit: str) -> str | None:
     if evaluation.surface_tolerance_mm is None:
         return None
     tolerance = _quantity(evaluation.surface_tolerance_mm, unit)
+    volume = "" if unit == "pixels" else "; volume: predicted minus reference"
     return (
         f"surface Dice at {tolerance}; HD95, ASSD: a missed structure or a false alarm "
-        "counts as the diagonal of the image; volume: predicted minus reference"
+        f"counts as the diagonal of the image{volume}"
     )
 
 
@@ -149,7 +151,7 @@ def comparison_table(comparison: EvaluationComparison, unit: str = "mm") -> Tabl
     if comparison.mean_foreground_dice is not None:
         rows.append(_comparison_row("mean of labels", "Dice", comparison.mean_foreground_dice))
     table = scores_table(COMPARISON_COLUMNS, rows)
-    table.title = escape(f"{comparison.first} minus {comparison.second}, {len(comparison.cases)} cases")
+    table.title = escape(f"{comparison.first} minus {comparison.second}, {format_count(len(comparison.cases), 'case')}")
     table.caption = (
         "a missed structure or a false alarm has the worst value; p: over the cases that differ, not corrected"
     )

@@ -139,6 +139,13 @@ def test_the_next_command_trains_on_the_only_case(tmp_path, capsys):
     assert f"Next: autoseg-train {tmp_path / 'w'} -c 3d_fullres -f all\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_file_in_place_of_the_workspace_is_refused_before_anything_is_read(tmp_path, capsys, command):
+    (tmp_path / "w").write_text("")
+    assert main([command, str(tmp_path / "nowhere"), "-w", str(tmp_path / "w")]) == UNUSABLE
+    assert "w: is a file; name a folder for the workspace with -w" in capsys.readouterr().err
+
+
 def write_slices(folder, label):
     for name, values in (("images", np.arange(48)), ("labels", label)):
         (folder / name).mkdir(parents=True)

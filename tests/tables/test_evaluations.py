@@ -104,6 +104,14 @@ def test_an_evaluation_is_shown_by_label_with_its_mean():
     text = show(evaluation_table(evaluation))
     assert "2 cases" in text
     assert "0.500–1.000" in text.splitlines()[-2]  # the mean over labels
+    assert evaluation_table(summarize(cases[:1], ["liver"])).title == "1 case"
+
+
+def test_the_caption_speaks_of_volumes_where_there_are_any():
+    shown = {unit: " ".join(show(evaluation_table(evaluate(2), unit), width=120).split()) for unit in ("mm", "pixels")}
+    assert "diagonal of the image; volume: predicted minus reference" in shown["mm"]
+    assert "counts as the diagonal of the image" in shown["pixels"]
+    assert "predicted minus reference" not in shown["pixels"]
 
 
 def test_labels_without_any_score_show_a_dash():

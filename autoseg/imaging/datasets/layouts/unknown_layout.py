@@ -36,6 +36,8 @@ _PATTERNS = "--image-pattern 'FOLDER/{case}_{channel}.nii.gz' --label-pattern 'F
 _MAX_SUBFOLDERS = 20
 """Folders in the dataset folder that are tried as datasets of their own."""
 
+_PLAN = "plan.json"
+
 _MARKS = "_seg, _label, _mask or _gt"
 
 
@@ -105,20 +107,32 @@ def _describe_names(images: list[Path]) -> Iterator[str]:
 
 
 def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
-    """The layout that lacks least, and what it lacks."""
+    """What to give instead, or the layout that lacks least, and what it lacks."""
     if lists := [path.name for path in files if path.parent == folder and _is_case_list(path)]:
         return f"The list {lists[0]} in it names cases: give {folder / lists[0]}."
     if not images:
-        looks_like_dicom = any(split_ending(path.name)[1] in ("", ".dcm", ".ima") for path in files)
-        dicom = f" {_DICOM_HINT}" if looks_like_dicom else ""
-        return f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)}).{dicom}"
-    subfolders = visible_folders(folder)
+        return _describe_no_images(folder, files)
     if subjects := {file.entities["sub"] for file in find_bids_files(folder, folder, is_nested=False)}:
         return (
             f"Nearest: BIDS; there are images of {len(subjects)} subjects (sub-*), and no label map of them: put them "
             "into derivatives/NAME/sub-*/anat/sub-*_dseg.nii.gz."
         )
-    inside = {name: found for name in subfolders[:_MAX_SUBFOLDERS] if (found := _describe_inside(folder / name))}
+    return _describe_datasets_near(folder) or _nearest_by_names(folder, images)
+
+
+def _describe_no_images(folder: Path, files: list[Path]) -> str:
+    if (folder / _PLAN).is_file():
+        return "It is a workspace of autoseg-plan: train in it, or give the dataset that it was planned for."
+    looks_like_dicom = any(split_ending(path.name)[1] in ("", ".dcm", ".ima") for path in files)
+    dicom = f" {_DICOM_HINT}" if looks_like_dicom else ""
+    return f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)}).{dicom}"
+
+
+def _describe_datasets_near(folder: Path) -> str:
+    """Which folder in it, or above it, is a dataset; empty where none is."""
+    inside = {
+        name: found for name in visible_folders(folder)[:_MAX_SUBFOLDERS] if (found := _describe_inside(folder / name))
+    }
     if len(inside) == 1:
         name, layout = inside.popitem()
         return f"The folder {name} in it is a dataset ({layout}): give {folder / name}."
@@ -127,7 +141,13 @@ def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
         return (
             f"Several folders in it are datasets: {listed}. Give one of them, or all of them with patterns or a list."
         )
-    kinds = {name.lower() for name in subfolders}
+    above = _describe_inside(folder.parent) if folder.name.lower() in IMAGE_FOLDERS | LABEL_FOLDERS else None
+    return "" if above is None else f"The folder above it is a dataset ({above}): give {folder.parent}."
+
+
+def _nearest_by_names(folder: Path, images: list[Path]) -> str:
+    """The layout that the names of folders and files come nearest to."""
+    kinds = {name.lower() for name in visible_folders(folder)}
     if kinds & IMAGE_FOLDERS:
         return (
             "Nearest: images/CASE and labels/CASE; there is a folder of images, but none of label maps beside it: name "
@@ -137,9 +157,6 @@ def _nearest(folder: Path, files: list[Path], images: list[Path]) -> str:
         return (
             "Nearest: images/CASE and labels/CASE; there is a folder of label maps, but none of images: name it images."
         )
-    above = _describe_inside(folder.parent) if folder.name.lower() in IMAGE_FOLDERS | LABEL_FOLDERS else None
-    if above is not None:
-        return f"The folder above it is a dataset ({above}): give {folder.parent}."
     marked = sum(split_label_word(split_ending(path.name)[0]) is not None for path in images)
     kind = (
         "one folder with CASE and CASE_seg"

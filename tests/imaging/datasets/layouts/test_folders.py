@@ -213,6 +213,7 @@ UNKNOWN = {
         r"Found: 6 \.dcm 1 folder below; 3 folders \(p_03, p_1, p_2\)\. No file has .* into labels/CASE\.dcm",
     ),
     "empty": ([], "It holds no files"),
+    "a workspace": (["plan.json", "preprocessed/2d/a.b2nd"], "It is a workspace of autoseg-plan: train in it, or give"),
 }
 
 
@@ -225,6 +226,8 @@ def test_one_folder_too_deep(tmp_path, name):
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_lies_in_an_unknown_folder(tmp_path, name):
+    if name == "dicom":
+        pytest.importorskip("pydicom")
     files, message = UNKNOWN[name]
     make(tmp_path, *files)
     if "cases.csv" in files:
