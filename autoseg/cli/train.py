@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cli.options import add_device, add_shared, add_workspace
+from autoseg.cli.planned_workspace import find_planned_workspace
 from autoseg.cli.values import (
     AXES,
     axis_letters,
@@ -21,7 +22,6 @@ from autoseg.cli.values import (
     worker_count_from_zero,
     worker_number,
 )
-from autoseg.cli.planned_workspace import find_planned_workspace
 from autoseg.records.losses import LOSS_MODULES
 
 if TYPE_CHECKING:

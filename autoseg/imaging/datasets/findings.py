@@ -58,8 +58,8 @@ class Findings:
         if "" in faulty:
             raise self.refusal("Fix the errors that concern the whole dataset first.")
         if errors and not self.skip_faulty:
-            remedy = f"Fix these files, or leave out the {format_count(len(faulty), 'faulty case')} with --skip-faulty.{self.remedy}"
-            raise self.refusal(remedy)
+            left_out = format_count(len(faulty), "faulty case")
+            raise self.refusal(f"Fix these files, or leave out the {left_out} with --skip-faulty.{self.remedy}")
         warnings = [
             fault
             if fault.severity == "warning"
