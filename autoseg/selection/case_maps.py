@@ -27,11 +27,7 @@ from autoseg.records.case import Slices, Spacing, Triple
 from autoseg.records.dataset import CaseFiles, LabelEncoding, label_values
 from autoseg.records.evaluation import CaseScores
 from autoseg.records.selection import PostprocessingStep
-from autoseg.selection.component_removal import (
-    ComponentTable,
-    no_components,
-    tabulate_components,
-)
+from autoseg.selection.component_removal import ComponentTable, no_components, tabulate_components
 
 
 @dataclass(frozen=True)

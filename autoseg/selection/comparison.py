@@ -21,7 +21,7 @@ Singles = Mapping[str, Sequence[ValidatedFold]]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedCandidates:
     """All candidates, and what is known of the winner."""
 
     candidates: tuple[Candidate, ...]
@@ -40,7 +40,7 @@ class Comparison:
 
 def compare_candidates(
     run: ValidationRun, singles: Singles, bar: ProgressBar = no_bar, *, pairs: bool, member_weights: bool
-) -> Comparison:
+) -> ComparedCandidates:
     """Compare configurations and pairs of them on the validation cases that all of them have.
 
     Args:
@@ -60,7 +60,7 @@ def compare_candidates(
     candidates, folds, weighing = weigh_members(run, candidates, validated, bar, wanted=member_weights)
     candidates = with_relative_costs(run, candidates)
     winner = validated[candidates[0].configurations]
-    return Comparison(
+    return ComparedCandidates(
         candidates=candidates,
         folds=folds,
         missing_predictions=tuple(case for fold in winner for case in fold.evaluation.missing_predictions),

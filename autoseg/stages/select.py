@@ -29,7 +29,7 @@ from autoseg.records.plan import IMPORTED, Plan
 from autoseg.records.selection import Candidate, Interval, Names, Selection
 from autoseg.records.temporaries import sweep_temporaries
 from autoseg.records.workspace import Workspace
-from autoseg.selection.comparison import Comparison, Singles, compare_candidates
+from autoseg.selection.comparison import ComparedCandidates, Singles, compare_candidates
 from autoseg.selection.confidence import write_report
 from autoseg.selection.options import SelectionOptions
 from autoseg.selection.recipe import Recipe, find_recipe
@@ -169,7 +169,7 @@ def _check_validation_files(run: ValidationRun, singles: Singles) -> None:
     check_planned_files(run.dataset_folder, files, read_fingerprint(run.workspace))
 
 
-def _make_selection(run: ValidationRun, compared: Comparison, recipe: Recipe, reasons: list[str]) -> Selection:
+def _make_selection(run: ValidationRun, compared: ComparedCandidates, recipe: Recipe, reasons: list[str]) -> Selection:
     winner, evaluation = compared.winner, recipe.tuned.evaluation
     return Selection(
         configurations=winner.configurations,
@@ -202,7 +202,7 @@ def _hash_weights(workspace: Workspace, plan: Plan, names: Names, folds: tuple[s
     return hash_trainings(workspace, dict.fromkeys(steps), folds)
 
 
-def _write_results(run: ValidationRun, compared: Comparison, recipe: Recipe, selection: Selection) -> None:
+def _write_results(run: ValidationRun, compared: ComparedCandidates, recipe: Recipe, selection: Selection) -> None:
     workspace, missing = run.workspace, compared.missing_predictions
     evaluation = recipe.tuned.evaluation.model_copy(update={"missing_predictions": missing})
     write_record(evaluation, workspace.evaluation)

@@ -24,11 +24,7 @@ from nibabel.wrapstruct import WrapStructError
 from autoseg.errors import ImageFileError
 from autoseg.imaging.formats.gzip_files import GZIP_DAMAGES, read_gzip
 from autoseg.imaging.formats.nifti_geometry import make_volume
-from autoseg.imaging.formats.volume import (
-    AnyArray,
-    Volume,
-    split_ending,
-)
+from autoseg.imaging.formats.volume import AnyArray, Volume, split_ending
 
 _CIFTI_INTENTS = range(3000, 3100)
 """CIFTI-2 stores matrices over brain surfaces in NIfTI-2 files and marks them with these intent codes."""

@@ -20,7 +20,7 @@ from autoseg.records.workspace import Workspace
 from autoseg.text import format_command
 
 
-def read_checkpoint(workspace: Workspace, name: str, fold: str, checkpoint: str) -> Checkpoint:
+def read_fold_record(workspace: Workspace, name: str, fold: str, checkpoint: str) -> Checkpoint:
     """The record of a fold's weights, which belong to this fold, its model, and the record inside the weights file.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import nn
 
 from autoseg.errors import PredictionError
 from autoseg.inference.models.fold_mirroring import common_mirroring
-from autoseg.inference.models.fold_weights import advise_on_fold, load_network, read_checkpoint
+from autoseg.inference.models.fold_weights import advise_on_fold, load_network, read_fold_record
 from autoseg.inference.windows.network_pass import NetworkPasses, choose_passes
 from autoseg.networks.threads import choose_threads
 from autoseg.records.dataset import LabelEncoding
@@ -150,7 +150,7 @@ def load_configuration(
             f"{workspace.root}: configuration {name!r} has no checkpoint_{checkpoint} for fold(s) "
             f"{', '.join(missing) or 'any'}; trained folds: {', '.join(trained) or 'none'}"
         )
-    records = [read_checkpoint(workspace, name, fold, checkpoint) for fold in chosen]
+    records = [read_fold_record(workspace, name, fold, checkpoint) for fold in chosen]
     others = tuple(record.fold for record in records if not is_model_of(plan, name, record.model_hash))
     axes, swap = common_mirroring(name, records, plan.encoding)
     networks = tuple(load_network(workspace, configuration, name, fold, checkpoint, device) for fold in chosen)
