@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autoseg.imaging.datasets.labels.label_tables import LabelNames
-    from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+    from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 
 
 def write_list(arguments: argparse.Namespace) -> int:
@@ -18,7 +18,8 @@ def write_list(arguments: argparse.Namespace) -> int:
     """
     from autoseg.cli.main import DONE
     from autoseg.cli.planning_request import read_patterns
-    from autoseg.imaging.datasets.layouts.recognition import find_dataset, order_images
+    from autoseg.imaging.datasets.layouts.found_dataset import order_images
+    from autoseg.imaging.datasets.layouts.recognition import find_dataset
     from autoseg.imaging.datasets.list_writing import image_columns, write_case_list
     from autoseg.imaging.datasets.missing_channels import OPTION, settle_missing_channels
     from autoseg.text import format_command

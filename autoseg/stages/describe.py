@@ -33,8 +33,9 @@ from autoseg.imaging.datasets.labels.label_reading import (
 from autoseg.imaging.datasets.labels.label_tables import LabelNames
 from autoseg.imaging.datasets.labels.mirror_pairs import ask_about_sides, find_mirror_pairs
 from autoseg.imaging.datasets.labels.part_names import has_parts
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset, order_images
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset, order_images
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 from autoseg.imaging.datasets.missing_channels import describe_channels, settle_missing_channels
 from autoseg.imaging.formats.dicom.reading import SERIES_ENDING
 from autoseg.imaging.formats.reading import describe_notes, stored_ending

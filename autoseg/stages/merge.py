@@ -13,7 +13,7 @@ import numpy as np
 from autoseg.errors import UsageError
 from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.datasets.labels.label_tables import LabelNames
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.imaging.datasets.list_writing import write_case_list, write_datalist
 from autoseg.imaging.datasets.merging import (
     CommonChannels,

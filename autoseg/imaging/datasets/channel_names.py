@@ -6,7 +6,7 @@ Tested in tests/stages/test_describe.py.
 from collections.abc import Sequence
 
 from autoseg.imaging.datasets.checks import CaseFacts
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.records.dataset import Fault
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.checks import CaseFacts
 from autoseg.imaging.datasets.labels.part_names import has_parts, name_parts
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.records.dataset import Fault
 from autoseg.text import format_count
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.errors import UsageError
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.imaging.datasets.lists.list_columns import is_channel_column, mask_label
 from autoseg.records.dataset import CaseFiles
 from autoseg.records.files import real_path, relative_path, replacing, write_text

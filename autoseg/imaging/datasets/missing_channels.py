@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.checks import CaseFacts
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.records.dataset import Fault
 
 OPTION = "--allow-missing-channels"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import UsageError
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 from autoseg.imaging.datasets.list_writing import write_case_list
 from tests.builders import touch_files
 

@@ -7,7 +7,8 @@ import pytest
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.cases import content_hash, read_case
-from autoseg.imaging.datasets.layouts.recognition import find_dataset, order_images
+from autoseg.imaging.datasets.layouts.found_dataset import order_images
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 from autoseg.imaging.datasets.list_writing import write_case_list
 from autoseg.imaging.datasets.missing_channels import settle_missing_channels
 from autoseg.stages.describe import describe_dataset

@@ -10,7 +10,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.labels.annotated_labels import name_annotated
 from autoseg.imaging.datasets.labels.label_tables import LabelNames, find_label_names, given_labels
 from autoseg.imaging.datasets.labels.part_names import has_parts, select_parts, split_segmentations
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.records.dataset import BACKGROUND, IGNORE, LabelValues
 from autoseg.records.files import real_path, relative_path
 

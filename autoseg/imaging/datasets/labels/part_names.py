@@ -11,7 +11,7 @@ from pathlib import Path
 from autoseg.errors import DatasetError, ImageFileError
 from autoseg.imaging.datasets.checks import CaseFacts
 from autoseg.imaging.datasets.labels.label_parts import name_values
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.imaging.formats.segmentations import is_dicom_file, is_segmentation, read_segments
 from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, Fault, LabelPart
 

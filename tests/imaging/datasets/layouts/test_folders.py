@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.datasets.layouts.recognition import find_dataset, order_images
+from autoseg.imaging.datasets.layouts.found_dataset import order_images
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 
 MRI = ("flair", "t1", "t1ce", "t2")
 

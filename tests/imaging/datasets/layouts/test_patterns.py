@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import DatasetError, UsageError
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
 from autoseg.imaging.datasets.layouts.patterns import FilePatterns, check_pattern
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 
 
 def make(folder: Path, *files: str) -> Path:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.datasets.layouts.recognition import find_dataset, order_images
+from autoseg.imaging.datasets.layouts.found_dataset import order_images
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 from autoseg.imaging.datasets.lists.case_lists import read_case_list
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from autoseg.errors import DatasetError
-from autoseg.imaging.datasets.layouts.recognition import FoundDataset, find_dataset
+from autoseg.imaging.datasets.layouts.found_dataset import FoundDataset
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 
 BRATS = ("flair", "t1ce", "t1", "t2")
 
