@@ -16,7 +16,8 @@ from joblib import Parallel, delayed
 
 from autoseg.cluster.dask_workers import DaskCluster, ToolCluster
 from autoseg.errors import PredictionError, TrainingError, UsageError
-from autoseg.imaging.arrays.storage import RECORD_ENDING, StoredArray, open_case
+from autoseg.imaging.arrays.storage import RECORD_ENDING, open_case
+from autoseg.imaging.arrays.stored_arrays import StoredArray
 from autoseg.imaging.datasets.cases import read_case
 from autoseg.imaging.datasets.labels.label_parts import read_reference
 from autoseg.imaging.formats.volume import voxel_mm3

@@ -4,27 +4,28 @@ A case is `<case>.b2nd` (blosc2: float32 image channels, the label indices as la
 as metadata) and `<case>.json` (PreprocessedCase). The record is written last: a case is complete when it has one.
 Example: a patch of 64^3 out of a volume of 300^3 decompresses the few blocks that it touches, not the volume.
 
-An array on disk is opened for each reading (`StoredArray`): a training with thousands of cases would need more open
-files than systems allow. `keep_open` saves the opening for the arrays that were read last.
-
 The label maps that one cascade step passes to the next are stored alike, one `<case>.b2nd` each.
 """
 
 import hashlib
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from autoseg.errors import DatasetError
 from autoseg.imaging.arrays.labels import ClassLocations, Locations
-from autoseg.records.case import PreprocessedCase, Triple
+from autoseg.imaging.arrays.stored_arrays import (
+    Opener,
+    StoredArray,
+    chunk_layout,
+    describe_array,
+    open_array,
+    write_array,
+)
+from autoseg.records.case import PreprocessedCase
 from autoseg.records.files import hash_file, read_record, replacing, write_record
 from autoseg.records.plan import Plan, hash_of, used_normalization
 from autoseg.records.temporaries import is_temporary
@@ -36,61 +37,11 @@ STORAGE_VERSION = 1
 """Version in the content hash; raise it when the same settings give other arrays."""
 ARRAY_ENDING = ".b2nd"
 RECORD_ENDING = ".json"
-MAX_BLOCK_BYTES = 128 * 1024
-"""Largest block in bytes: fits the second-level cache of a core."""
-MAX_CHUNK_BYTES = 6 * 1024 * 1024
-"""Largest chunk in bytes: fits a core's part of the third-level cache."""
-COMPRESSION_LEVEL = 5
-"""Level of LZ4: writes about 30 times faster than LZ4HC at level 8 and reads as fast; files are about 30 % larger."""
 LOCATIONS = "locations"
 LOCATION_COUNTS = "location_counts"
 ANNOTATED = "annotated"
 ORIGIN = "origin"
 CHECKSUM = "checksum"
-VOXEL_BYTES = 4
-Opener: TypeAlias = "Callable[[Path], blosc2.NDArray]"
-"""Function that opens an array on disk: `open_array`, or what `keep_open` gives."""
-
-MAX_OPEN_ARRAYS = 64
-"""Number of arrays that stay open for one loader; systems allow a process 256 to 1,024 open files."""
-
-MAX_ROUNDING_NS = 2_000_000_000
-"""Largest difference between two times of one file, ns: file systems round, and network drives do so later."""
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """An array on disk, read box by box."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: "np.dtype[Any]"
-    opener: Opener
-    """Function that opens the file whenever it is read."""
-    written_ns: int
-    """Time at which the file was written, ns: another time means another file."""
-
-    def __getitem__(self, box: int | slice | tuple[slice | int, ...], /) -> NDArray[Any]:
-        """Read a box.
-
-        Raises:
-            DatasetError: If the file has been replaced since.
-            OSError: If the file is missing.
-            RuntimeError: If it is damaged.
-        """
-        array = self.opener(self.path)
-        if array.shape != self.shape:
-            raise DatasetError(
-                f"{self.path}: has the shape {array.shape}, and {self.shape} when it was opened first: it was replaced "
-                "while it was in use. Run the same command again."
-            )
-        if abs(self.path.stat().st_mtime_ns - self.written_ns) > MAX_ROUNDING_NS:
-            raise DatasetError(
-                f"{self.path}: was written again while it was in use, as planning again does. Run the same command "
-                "again."
-            )
-        values: NDArray[Any] = array[box]
-        return values
 
 
 @dataclass(frozen=True)
@@ -136,37 +87,11 @@ def save_case(
     chunks, blocks = chunk_layout(labels.shape, patch_size)
     path = folder / (record.case + ARRAY_ENDING)
     with replacing(path) as temporary:
-        array = _write_array(
+        array = write_array(
             np.concatenate([image, labels[None]], axis=0, dtype=np.float32), (1, *chunks), (1, *blocks), temporary
         )
         _write_locations(array, *locations)
     write_record(record.model_copy(update={"checksum": hash_file(path)}), record_path)
-
-
-def open_array(path: Path) -> "blosc2.NDArray":
-    """Open an array, mapped into memory; its file stays open as long as the result is kept."""
-    import blosc2  # slow to import, and prediction does not need it
-
-    return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
-
-
-class _KeptOpen:
-    """Opens arrays as `open_array` does and keeps the MAX_OPEN_ARRAYS that were used last; in each process its own."""
-
-    def __init__(self) -> None:
-        self._open = lru_cache(MAX_OPEN_ARRAYS)(open_array)
-
-    def __call__(self, path: Path) -> "blosc2.NDArray":
-        return self._open(path)
-
-    @override
-    def __reduce__(self) -> tuple[type["_KeptOpen"], tuple[()]]:
-        return _KeptOpen, ()
-
-
-def keep_open() -> Opener:
-    """A function that opens arrays as `open_array` does and keeps the MAX_OPEN_ARRAYS that were used last."""
-    return _KeptOpen()
 
 
 def open_case(folder: Path, case_id: str, opener: Opener = open_array) -> StoredCase:
@@ -192,11 +117,7 @@ def open_case(folder: Path, case_id: str, opener: Opener = open_array) -> Stored
         raise DatasetError(
             f"{path}: case {case_id}: the array has the shape {array.shape[1:]}, its record {record.shape}. {_ADVICE}"
         )
-    return StoredCase(record, _describe_array(path, array, opener), locations, annotated)
-
-
-def _describe_array(path: Path, array: "blosc2.NDArray", opener: Opener) -> StoredArray:
-    return StoredArray(path, array.shape, array.dtype, opener, path.stat().st_mtime_ns)
+    return StoredCase(record, describe_array(path, array, opener), locations, annotated)
 
 
 def stored_cases(folder: Path) -> tuple[str, ...]:
@@ -220,7 +141,7 @@ def save_label_map(path: Path, labels: NDArray[np.int16], patch_size: tuple[int,
         origin: Text about the source of the label map; returned by `open_label_map`.
     """
     with replacing(path) as temporary:
-        array = _write_array(np.ascontiguousarray(labels), *chunk_layout(labels.shape, patch_size), temporary)
+        array = write_array(np.ascontiguousarray(labels), *chunk_layout(labels.shape, patch_size), temporary)
         array.schunk.vlmeta[ORIGIN] = origin
         array.schunk.vlmeta[CHECKSUM] = _hash_chunks(array)
 
@@ -240,7 +161,7 @@ def open_label_map(path: Path, opener: Opener = open_array) -> tuple[StoredArray
     """
     try:
         array = opener(path)
-        return _describe_array(path, array, opener), str(array.schunk.vlmeta[ORIGIN])
+        return describe_array(path, array, opener), str(array.schunk.vlmeta[ORIGIN])
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DatasetError(f"{path}: this label map is missing or damaged ({error})") from error
 
@@ -278,58 +199,6 @@ def remove_other_cases(folder: Path, cases: frozenset[str]) -> None:
     for path in folder.glob("*"):
         if path.name not in kept and path.name.endswith((ARRAY_ENDING, RECORD_ENDING)) and not is_temporary(path.name):
             path.unlink()
-
-
-def chunk_layout(shape: tuple[int, ...], patch_size: tuple[int, ...]) -> tuple[Triple, Triple]:
-    """Chunk and block shape that suit reading patches of one size.
-
-    A block is decompressed at once: it is the power of two above the patch, limited to the array, then halved along
-    the axis that covers most of the patch until it is small enough. A chunk is written at once: it grows from one
-    block along the axis that covers least of the array.
-
-    Args:
-        shape: Shape of the array, (z, y, x).
-        patch_size: Patch size, (z, y, x) or (y, x), voxels; with a pair, single planes are read.
-
-    Returns:
-        Shapes of chunks and of blocks, (z, y, x), voxels.
-
-    References:
-        nnU-Net v2 (Isensee et al. 2021), layout of preprocessed arrays. Differs: chunks may be much larger than a
-        patch, as single blocks are read out of them; many small chunks take ten times as long to write.
-    """
-    patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-    block = [min(size, 1 << (extent - 1).bit_length()) for size, extent in zip(shape, patch, strict=True)]
-    while math.prod(block) * VOXEL_BYTES > MAX_BLOCK_BYTES:
-        axis = max(range(3), key=lambda axis: block[axis] / patch[axis] if block[axis] > 1 else 0)
-        block[axis] = (block[axis] + 1) // 2
-    chunk = block
-    while True:
-        grown = [
-            [*chunk[:axis], min(shape[axis], chunk[axis] + block[axis]), *chunk[axis + 1 :]]
-            for axis in sorted(range(3), key=lambda axis: chunk[axis] / shape[axis])
-            if chunk[axis] < shape[axis]
-        ]
-        fitting = [larger for larger in grown if math.prod(larger) * VOXEL_BYTES <= MAX_CHUNK_BYTES]
-        if not fitting:
-            return (chunk[0], chunk[1], chunk[2]), (block[0], block[1], block[2])
-        chunk = fitting[0]
-
-
-def _write_array(
-    values: NDArray[np.generic], chunks: tuple[int, ...], blocks: tuple[int, ...], path: Path
-) -> "blosc2.NDArray":
-    import blosc2  # slow to import, and prediction does not need it
-
-    return blosc2.asarray(
-        values,
-        chunks=chunks,
-        blocks=blocks,
-        cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=COMPRESSION_LEVEL, nthreads=1),
-        dparams=blosc2.DParams(nthreads=1),
-        urlpath=str(path),
-        mode="w",
-    )
 
 
 def _write_locations(array: "blosc2.NDArray", locations: dict[int, Locations], annotated: Locations | None) -> None:

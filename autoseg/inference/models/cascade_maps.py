@@ -18,14 +18,12 @@ from autoseg.errors import DatasetError, TrainingError
 from autoseg.imaging.arrays.storage import (
     ARRAY_ENDING,
     RECORD_ENDING,
-    Opener,
-    StoredArray,
     is_label_map_damaged,
-    keep_open,
     label_map_origin,
     open_label_map,
     save_label_map,
 )
+from autoseg.imaging.arrays.stored_arrays import Opener, StoredArray, keep_open
 from autoseg.inference.restoring.restore import LabelIndices
 from autoseg.records.case import PreprocessedCase
 from autoseg.records.checkpoint import Checkpoint, hash_of_cases, map_origin

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays.storage import Opener, StoredCase, keep_open, open_array, open_case
+from autoseg.imaging.arrays.storage import StoredCase, open_case
+from autoseg.imaging.arrays.stored_arrays import Opener, keep_open, open_array
 from autoseg.networks.device_types import device_type
 from autoseg.networks.threads import ThreadChoice, choose_threads, own_threads
 from autoseg.records.checkpoint import hash_of_cases

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from autoseg.errors import DatasetError, UsageError
 from autoseg.imaging.arrays.labels import foreground_heads
-from autoseg.imaging.arrays.storage import StoredCase, keep_open, open_case
+from autoseg.imaging.arrays.storage import StoredCase, open_case
+from autoseg.imaging.arrays.stored_arrays import keep_open
 from autoseg.records.checkpoint import Checkpoint, training_hash
 from autoseg.records.dataset import LabelEncoding
 from autoseg.records.files import read_record

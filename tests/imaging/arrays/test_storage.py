@@ -10,14 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import DatasetError, RecordError
-from autoseg.imaging.arrays import storage
+from autoseg.imaging.arrays import stored_arrays
 from autoseg.imaging.arrays.storage import (
-    MAX_BLOCK_BYTES,
-    MAX_CHUNK_BYTES,
-    chunk_layout,
-    keep_open,
     label_map_origin,
-    open_array,
     open_case,
     open_label_map,
     remove_other_cases,
@@ -25,6 +20,7 @@ from autoseg.imaging.arrays.storage import (
     save_label_map,
     stored_cases,
 )
+from autoseg.imaging.arrays.stored_arrays import MAX_BLOCK_BYTES, MAX_CHUNK_BYTES, chunk_layout, keep_open, open_array
 from tests.builders import make_record
 
 SHAPE = (9, 17, 23)
@@ -88,7 +84,7 @@ def test_opened_cases_do_not_keep_their_files_open(tmp_path):
 
 
 def test_only_the_arrays_that_were_read_last_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_OPEN_ARRAYS", 2)
+    monkeypatch.setattr(stored_arrays, "MAX_OPEN_ARRAYS", 2)
     images = {f"c{number}": save(tmp_path, f"c{number}", seed=number)[0] for number in range(5)}
     before = count_open_files()
     opener = keep_open()

@@ -10,9 +10,10 @@ import torch
 from typing_extensions import override
 
 from autoseg.errors import TrainingError
-from autoseg.imaging.arrays import storage
+from autoseg.imaging.arrays import stored_arrays
 from autoseg.imaging.arrays.labels import make_encoding
-from autoseg.imaging.arrays.storage import keep_open, open_case, save_case
+from autoseg.imaging.arrays.storage import open_case, save_case
+from autoseg.imaging.arrays.stored_arrays import keep_open
 from autoseg.inference.windows.neighbor_slices import append_neighbors
 from autoseg.networks.devices import is_out_of_memory
 from autoseg.records.mirrored_sides import find_training_swap
@@ -322,7 +323,7 @@ def test_files_written_by_preprocessing_can_be_loaded(cases, tmp_path, monkeypat
     for stored in cases.values():
         array = stored.array[:]
         save_case(tmp_path, stored.record, array[:-1], array[-1].astype(np.int16), (stored.locations, None), PATCH)
-    monkeypatch.setattr(storage, "MAX_OPEN_ARRAYS", 1)  # fewer than cases
+    monkeypatch.setattr(stored_arrays, "MAX_OPEN_ARRAYS", 1)  # fewer than cases
     opener = keep_open()
     opened = {case: open_case(tmp_path, case, opener) for case in cases}
 
