@@ -27,11 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from autoseg.imaging.arrays.labels import decode_label_map
-from autoseg.imaging.arrays.preprocessing import labels_on_grid, normalized_crop, preprocess_case
+from autoseg.imaging.arrays.preprocessing import normalized_crop, preprocess_case
 from autoseg.imaging.arrays.resampling import ImageResampler, resample_on_cpu
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.volume import (
-    AnyArray,
     Volume,
     measurable_spacing,
     orient_array,
@@ -49,8 +48,6 @@ from autoseg.inference.memory.estimate import (
     with_bins,
 )
 from autoseg.inference.memory.promises import CaseEstimate, PromisedMemory
-from autoseg.inference.models.case_logits import stream_case_logits
-from autoseg.inference.models.image_statistics import with_image_statistics
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.models.recipe_sentence import loaded_steps
 from autoseg.inference.models.weights_hash import hash_weights
@@ -59,9 +56,10 @@ from autoseg.inference.predictor.expected_dice import decide_stored, restore_by_
 from autoseg.inference.predictor.images import check_image
 from autoseg.inference.predictor.instance_maps import finds_instances, map_instances
 from autoseg.inference.predictor.instances import find_instances_of_image
+from autoseg.inference.predictor.member_streams import open_stream
 from autoseg.inference.predictor.missing_channels import check_presence
 from autoseg.inference.predictor.prepared_case import PreparedCase
-from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
+from autoseg.inference.predictor.region_of_interest import CoarsePass
 from autoseg.inference.predictor.training_range import TrainingRange
 from autoseg.inference.refinement.refine import LoadedRefiners, coarse_case, refine_labels
 from autoseg.inference.restoring.decisions import Thresholds
@@ -71,7 +69,6 @@ from autoseg.inference.restoring.restore import (
     ProbabilitySink,
     StepClock,
     restore_labels,
-    restore_on_grid,
 )
 from autoseg.inference.sinks.label_sums import LabelSumsCounter
 from autoseg.inference.sinks.probabilities import ProbabilityVolume, probability_file
@@ -83,7 +80,7 @@ from autoseg.inference.windows.sliding_window import CPU_LIMITS, WindowSettings
 from autoseg.networks.device_types import device_type
 from autoseg.networks.devices import total_memory_bytes
 from autoseg.postprocessing import apply_postprocessing
-from autoseg.records.case import Slices3, Spacing
+from autoseg.records.case import Spacing
 from autoseg.records.confidence import Confidence
 from autoseg.records.plan import Plan
 from autoseg.records.prediction import OutputChoices, Prediction
@@ -260,7 +257,8 @@ class CasePredictor:
             PredictionError: If more memory is needed than is allowed.
         """
         with self.reserve(case) as storage:
-            yield [self._open_stream(member, case, storage) for member in self.members]
+            encoding, coarse_pass = self.plan.encoding, self.coarse_pass
+            yield [open_stream(member, case, storage, encoding, coarse_pass) for member in self.members]
 
     @contextmanager
     def reserve(self, case: PreparedCase) -> Iterator[SlabStorage]:
@@ -294,45 +292,6 @@ class CasePredictor:
                     if self.decision == "expected-dice":
                         decide_stored(coarse.volume, streams[0].record, coarse.probabilities, encoding, winning)
                 return coarse.volume
-
-    def _open_stream(
-        self, member: LoadedConfiguration, case: PreparedCase, storage: SlabStorage, *, everywhere: bool = False
-    ) -> LogitStream:
-        """Logits of one configuration; the cascade steps before it run here, on the whole image."""
-        image, record = case.images[member.name], case.records[member.name]
-        labels = None
-        if member.previous is not None:
-            previous = self._open_stream(member.previous, case, storage, everywhere=True)
-            labels = self._restore_previous(member, previous, case)
-        region = None if everywhere else self._find_region(member, case, labels)
-        if region is not None:
-            image, labels = image[:, *region], None if labels is None else labels[region]
-        windows = replace(case.windows, storage=storage)
-        if case.takes_statistics:
-            with case.clock.step("network"):
-                member = with_image_statistics(member, image, labels, windows, record.absent_channels)
-        slices = stream_case_logits(member, image, labels, settings=windows, absent_channels=record.absent_channels)
-        if region is not None:
-            is_softmax = self.plan.encoding.activation == "softmax"
-            slices = surround(slices, region, record.shape, len(self.plan.encoding.heads), is_softmax=is_softmax)
-        return LogitStream(slices, record, member.configuration.resampling, member.weight)
-
-    def _restore_previous(
-        self, member: LoadedConfiguration, stream: LogitStream, case: PreparedCase
-    ) -> NDArray[np.integer]:
-        """Label map of the previous cascade step, which runs here, on the grid of `member`."""
-        grid = case.records[member.name]
-        if member.configuration.previous_labels == "logits":
-            return restore_on_grid(stream, grid, self.plan.encoding, case.clock)
-        labels = restore_labels([stream], self.plan.encoding, clock=case.clock)
-        return labels_on_grid(labels, grid, member.configuration.resampling)
-
-    def _find_region(self, member: LoadedConfiguration, case: PreparedCase, labels: AnyArray | None) -> Slices3 | None:
-        """Region of interest on the grid of a configuration; None: everywhere."""
-        if self.coarse_pass is None:
-            return None
-        with case.clock.step("network"):
-            return self.coarse_pass.find_region(member, case.images, labels, case.absent_channels(member.name))
 
     def _postprocess(self, labels: NDArray[np.integer], case: PreparedCase) -> NDArray[np.integer]:
         spacing = measurable_spacing(orient_grid(case.grid, case.orientation))
