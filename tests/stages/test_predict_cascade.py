@@ -11,7 +11,7 @@ from skimage.transform import resize
 from autoseg.imaging.arrays.preprocessing import preprocess_case
 from autoseg.inference.models.case_logits import stream_case_logits
 from autoseg.inference.models.loading import load_configuration
-from autoseg.inference.predictor import case_predictor
+from autoseg.inference.predictor import member_streams
 from autoseg.inference.restoring.restore import LogitStream, restore_labels, restore_on_grid
 from autoseg.inference.windows import logit_slab
 from autoseg.inference.windows.logit_slab import LogitSlab
@@ -91,7 +91,7 @@ def test_the_first_stage_matters_and_is_gone_before_the_second(tmp_path, monkeyp
     before = load_exactly(tmp_path).predict(make_image(), spacing=SPACING).labels
     assert len(earlier) == 2
     monkeypatch.setattr(
-        case_predictor, "restore_on_grid", lambda _stream, grid, *_arguments: np.ones(grid.shape, dtype=np.int16)
+        member_streams, "restore_on_grid", lambda _stream, grid, *_arguments: np.ones(grid.shape, dtype=np.int16)
     )
     earlier.clear()
     assert (load_exactly(tmp_path).predict(make_image(), spacing=SPACING).labels != before).any()
@@ -110,7 +110,7 @@ def test_a_plan_may_bring_the_label_map_of_the_whole_image_to_the_next_stage(tmp
         seen.append(previous)
         return stream_case_logits(loaded, image, previous, **options)
 
-    monkeypatch.setattr(case_predictor, "stream_case_logits", watch)
+    monkeypatch.setattr(member_streams, "stream_case_logits", watch)
     load_exactly(tmp_path, configuration=CASCADE).predict(make_image(), spacing=SPACING)
     first, brought = seen
     assert first is None

@@ -242,7 +242,7 @@ def places(monkeypatch) -> list[tuple[str, str]]:
         found.append((threading.current_thread().name, options["settings"].storage.place))
         return stream_case_logits(*arguments, **options)
 
-    monkeypatch.setattr("autoseg.inference.predictor.case_predictor.stream_case_logits", stream)
+    monkeypatch.setattr("autoseg.inference.predictor.member_streams.stream_case_logits", stream)
     return found
 
 

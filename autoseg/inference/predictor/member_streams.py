@@ -14,11 +14,7 @@ from autoseg.inference.models.image_statistics import with_image_statistics
 from autoseg.inference.models.loading import LoadedConfiguration
 from autoseg.inference.predictor.prepared_case import PreparedCase
 from autoseg.inference.predictor.region_of_interest import CoarsePass, surround
-from autoseg.inference.restoring.restore import (
-    LogitStream,
-    restore_labels,
-    restore_on_grid,
-)
+from autoseg.inference.restoring.restore import LogitStream, restore_labels, restore_on_grid
 from autoseg.inference.windows.logit_slab import SlabStorage
 from autoseg.records.dataset import LabelEncoding
 
