@@ -19,6 +19,7 @@ from autoseg.inference.files.input_cases import InputCase
 from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import OutputFile, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_provenance import hash_inputs
+from autoseg.inference.predictor.images import refuse_constant
 from autoseg.inference.predictor.instance_maps import finds_instances
 from autoseg.inference.predictor.missing_channels import may_lack_channels
 from autoseg.networks.devices import check_device_works
@@ -165,6 +166,8 @@ def _measure_case(predictor: Predictor, file: OutputFile, output: Path, settings
             return found
     case_predictor = predictor.case_predictor
     prepared = prepare_case(case_predictor, file, OutputChoices(uncertainty=True))
+    for image in prepared.images.values():
+        refuse_constant(image)
     signs, prediction = measure_signs(case_predictor, prepared, file.item.case, origin)
     prediction = replace(prediction, uncertainty=None, disagreement=None)  # only the label map is written
     outcome = finish_case(case_predictor, file, prepared, prediction, OutputChoices())

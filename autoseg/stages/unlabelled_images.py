@@ -28,7 +28,7 @@ from autoseg.inference.files.case_pipeline import CASE_ERRORS, describe_error
 from autoseg.inference.files.input_cases import InputCase, read_input
 from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.run_provenance import hash_images
-from autoseg.inference.predictor.images import check_image
+from autoseg.inference.predictor.images import check_image, refuse_constant
 from autoseg.inference.predictor.missing_channels import check_presence
 from autoseg.progress import Progress, no_progress
 from autoseg.records.case import PreprocessedCase
@@ -196,6 +196,7 @@ def _read(item: InputCase, channel_names: Sequence[str]) -> Volume:
         raise UsageError(item.fault)
     volume = read_input(item)
     check_image(volume, item.case, channel_names)
+    refuse_constant(volume.array)
     return volume
 
 

@@ -35,10 +35,13 @@ from autoseg.records.fingerprint import Fingerprint
 from autoseg.records.manifest import MANIFEST_NAME
 from autoseg.records.plan import Plan, Splits, hash_of_folds, is_model_of
 from autoseg.records.selection import Selection
+from autoseg.records.unlabelled import SoftLabelsRecord, StudentRecord, UnlabelledImages
 from autoseg.records.verification import Mismatch, Verification
 from autoseg.records.workspace import Workspace
+from autoseg.stages.plan_students import STUDENT_ENDING
 from autoseg.text import format_command
 from autoseg.training.folds.planned_data import planned_arrays
+from autoseg.training.folds.soft_cases import RECORD_NAME
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -139,6 +142,7 @@ def _verify(report: _Report) -> None:
         _verify_arrays(report, plan, dataset, fingerprint, plan_again)
     for name, fold in _find_folds(workspace):
         _verify_fold(report, plan, name, fold)
+    _verify_unlabelled(report)
     _verify_selection(report, plan)
     for found in find_locks(workspace):
         gone = "the process does not run any more; the next command takes the lock over"
@@ -258,6 +262,31 @@ def _verify_next_step_maps(report: _Report, name: str, fold: str, command: str) 
         except DatasetError as error:
             report.add(path, _first_lines(error, path), command)
         report.count("label maps of cascade steps")
+
+
+def _verify_unlabelled(report: _Report) -> None:
+    """Compare the arrays of unlabelled images, and the labels that teachers gave them, with their checksums."""
+    workspace = report.workspace
+    learn = format_command("autoseg", "learn", workspace.root)
+    images = report.read(UnlabelledImages, workspace.unlabelled, learn)
+    cases = [] if images is None else [image.case for image in images.cases]
+    for folder in sorted((workspace.unlabelled.parent / "images").glob("*")):
+        _verify_stored(report, folder, cases, "arrays of unlabelled images", learn)
+    for path in sorted((workspace.unlabelled.parent / "labels").glob(f"*/fold_*/{RECORD_NAME}")):
+        labels = report.read(SoftLabelsRecord, path, learn)
+        _verify_stored(report, path.parent, labels.cases if labels else (), "labels of unlabelled images", learn)
+    for path in sorted(workspace.unlabelled.parent.glob(f"*{STUDENT_ENDING}.json")):
+        report.read(StudentRecord, path, learn)
+
+
+def _verify_stored(report: _Report, folder: Path, cases: Sequence[str], kind: str, command: str) -> None:
+    if not cases:
+        return
+    found = report.work(partial(find_case_damage, folder), cases, kind)
+    for case, damage in zip(cases, found, strict=True):
+        if damage:
+            report.add(folder, f"case {case} {damage}", command)
+    report.count(kind, len(cases))
 
 
 def _find_weights_fault(path: Path, record: Checkpoint | None) -> str:

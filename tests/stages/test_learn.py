@@ -203,8 +203,8 @@ def test_planning_again_keeps_the_student(taught, phantom_dataset):
 
 def test_images_of_which_none_can_be_used_are_refused(taught, tmp_path):
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "x.nii.gz").touch()
-    with pytest.raises(UsageError, match="none of the images can be used, the first: x: "):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((9, 8, 7), np.float32), np.eye(4)), tmp_path / "bad" / "x.nii.gz")
+    with pytest.raises(UsageError, match="the first: x: the image is constant, every voxel is 0"):
         learn_unlabelled(taught, tmp_path / "bad", OPTIONS)
 
 

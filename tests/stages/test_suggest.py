@@ -74,11 +74,13 @@ def test_one_network_disagrees_with_its_mirrored_variants(model):
 
 def test_cases_are_suggested_and_a_second_run_predicts_nothing(predictor, images, tmp_path, monkeypatch):
     (images / "broken.nii.gz").write_text("not an image")
+    write_nifti(np.full_like(make_image(0), 7), images / "constant.nii.gz", SPACING)
     found = suggest_cases(predictor, images, tmp_path / "out", 4)
     suggested = found.suggestions.suggestions
     assert found.suggestions.num_cases == 5
     assert len({own.case for own in suggested} & {"copy", "n0"}) == 1  # of two equal images one is left for last
-    assert [failure.partition(":")[0] for failure in found.failures] == ["broken"]
+    assert [failure.partition(":")[0] for failure in found.failures] == ["broken", "constant"]
+    assert "constant: the image is constant, every voxel is " in found.failures[1]
     assert read_record(Suggestions, tmp_path / "out" / "suggestions.json") == found.suggestions
     with (tmp_path / "out" / "suggestions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -11,11 +11,16 @@ import pytest
 from autoseg.errors import UsageError
 from autoseg.imaging.arrays.storage import save_label_map
 from autoseg.locks import lock
+from autoseg.records.files import read_record, write_record
+from autoseg.records.plan import Plan
+from autoseg.records.unlabelled import SoftLabelsRecord
 from autoseg.records.workspace import Workspace
 from autoseg.stages.export import export_model
 from autoseg.stages.select import SelectionOptions, select_model
 from autoseg.stages.train import train_fold
+from autoseg.stages.unlabelled_images import store_unlabelled
 from autoseg.stages.verify import verify_model
+from autoseg.training.folds.soft_cases import RECORD_NAME
 from tests.builders import CASCADE, write_two_configurations
 from tests.training.small_folds import NAME, SHORT, shrink_plan
 
@@ -66,6 +71,30 @@ def test_what_belongs_together_has_no_mismatch_and_everything_is_compared(traine
     # per fold: last, best and final weights; records: four of planning, a record of each weights file, evaluations
     assert verification.checked == {"records": 14, "cases of the dataset": 6, "arrays": 6, "weights": 6}
     assert {path: path.stat().st_mtime_ns for path in trained.root.rglob("*")} == before
+
+
+def test_unlabelled_images_and_their_labels_are_compared(copied):
+    store_unlabelled(copied, read_record(Plan, copied.plan), NAME, copied.root.parent / "phantoms" / "imagesTs")
+    arrays, labels = copied.unlabelled_arrays(NAME), copied.soft_labels(f"{NAME}_student", "0")
+    shutil.copytree(arrays, labels)
+    cases = tuple(sorted(path.stem for path in arrays.glob("*.json")))
+    record = SoftLabelsRecord(
+        teacher=NAME, fold="0", teacher_hash="", temperatures={}, cases=cases, confident_fraction=1.0
+    )
+    write_record(record, labels / RECORD_NAME)
+    verification = verify_model(copied.root)
+    assert verification.mismatches == ()
+    assert verification.checked["arrays of unlabelled images"] == len(cases)
+    assert verification.checked["labels of unlabelled images"] == len(cases)
+    flip(first(arrays, "*.b2nd"))
+    first(labels, "*.b2nd").unlink()
+    copied.student_record(f"{NAME}_student").write_text("{")
+    found = verify_model(copied.root).mismatches
+    assert [mismatch.file for mismatch in found] == [
+        str(arrays), str(labels), str(copied.student_record(f"{NAME}_student")),
+    ]  # fmt: skip
+    assert all(mismatch.command == f"autoseg learn {copied.root}" for mismatch in found)
+    assert all(f"case {cases[0]} " in mismatch.what for mismatch in found[:2])
 
 
 def alter_image(workspace):

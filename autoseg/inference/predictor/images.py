@@ -83,6 +83,18 @@ def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> V
     return replace(volume, array=fill_absent_channels(volume.array, absent))
 
 
+def refuse_constant(image: NDArray[np.float32]) -> None:
+    """Refuse an image (C, Z, Y, X) in which there is nothing to label.
+
+    Raises:
+        PredictionError: If each of its channels has one value.
+    """
+    if all(channel.min() == channel.max() for channel in image):
+        raise PredictionError(
+            f"the image is constant, every voxel is {image.flat[0]:g}: there is nothing to label in it"
+        )
+
+
 def check_image(volume: Volume, case: str, channel_names: Sequence[str]) -> None:
     """Refuse an image that the model cannot predict.
 

@@ -40,7 +40,7 @@ def check_presence(image: NDArray[np.float32], case: str, plan: Plan, log_level:
     absent = ", ".join(plan.channel_names[channel] for channel in missing)
     if len(missing) == len(image):
         raise PredictionError(
-            f"{case}: every channel is missing or 0 everywhere: {absent}. Give an image of one of them at least."
+            f"every channel of the image is missing or 0 everywhere: {absent}. Give an image of one of them at least."
         )
     present = ", ".join(name for channel, name in enumerate(plan.channel_names) if channel not in missing)
     logger.log(log_level, "%s: predicted from %s; without %s", case, present, absent)

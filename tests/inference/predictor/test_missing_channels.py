@@ -36,5 +36,5 @@ def test_the_log_says_what_an_image_lacks(caplog):
 
 
 def test_an_image_without_any_channel_is_refused():
-    with pytest.raises(PredictionError, match=r"p7: every channel is missing or 0 everywhere: t1, t2\. Give"):
+    with pytest.raises(PredictionError, match=r"^every channel of the image is missing or 0 everywhere: t1, t2\. Give"):
         check_presence(image_with(), "p7", plan_of(presence=True))
