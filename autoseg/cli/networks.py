@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--planner", nargs="+", default=(), metavar="NAME", help="planners whose networks are listed (default: all)"
     )
     parser.add_argument(
+        "--target", choices=("labels", "border-core", "mask-rcnn"), default=None,
+        help="what the networks learn, as for `autoseg plan`; mask-rcnn lists those that find objects one by one "
+        "(default: that of the workspace, else labels)",
+    )  # fmt: skip
+    parser.add_argument(
         "--measure", action="store_true", help="measure a training step and a prediction of each on --device"
     )
     parser.add_argument(
@@ -101,17 +106,20 @@ def _list(
     arguments: argparse.Namespace, device: DeviceName, progress: Progress
 ) -> tuple[list[ListedNetwork], dict[str, str]]:
     """Networks, and choices that cannot be planned with the reason, for a workspace or for what the options say."""
+    from autoseg.cli.planning_request import TARGETS
     from autoseg.errors import UsageError
     from autoseg.records.workspace import Workspace
-    from autoseg.stages.list_networks import list_networks, list_networks_for
+    from autoseg.stages.list_networks import Listing, list_networks, list_networks_for
 
+    target = None if arguments.target is None else TARGETS[arguments.target]
+    listing = Listing(device, arguments.planner, target)
     given = (arguments.patch_size, arguments.channels, arguments.classes)
     if arguments.workspace is not None:
         if any(value is not None for value in given):
             raise UsageError(
                 "--patch-size, --channels and --classes are those of the workspace: leave them out, or the workspace."
             )
-        return list_networks_for(Workspace(arguments.workspace), device, arguments.planner, progress)
+        return list_networks_for(Workspace(arguments.workspace), listing, progress)
     patch_size, channels, classes = (
         default if value is None else value for value, default in zip(given, DEFAULTS, strict=True)
     )
@@ -119,7 +127,7 @@ def _list(
         raise UsageError("--patch-size: expected two or three numbers, each at least 1, such as 64 64 64")
     if channels < 1 or classes < 2:
         raise UsageError("--channels needs at least 1, --classes at least 2 (background and a label)")
-    return list_networks(patch_size, channels, classes, device, arguments.planner, progress)
+    return list_networks(patch_size, channels, classes, listing, progress)
 
 
 def make_table(found: NetworkTable) -> Table:
@@ -127,7 +135,9 @@ def make_table(found: NetworkTable) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="Networks" + (f", measured on {escape(found.device)}" if found.device else ""))
+    target = found.rows[0].target
+    words = "Networks" if target == "labels" else f"Networks for --target {target.replace('_', '-')}"
+    table = Table(title=words + (f", measured on {escape(found.device)}" if found.device else ""))
     table.add_column("planner", overflow="fold")
     for column in ("patch", "parameters", "MACs", "memory"):
         table.add_column(column, justify="right")
@@ -174,6 +184,6 @@ def _write_csv(found: NetworkTable, path: Path) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in found.rows:
-            fields = row.model_dump(mode="json")
+            fields = row.model_dump(mode="json", exclude={"target"})  # `network` says it in words
             options = " ".join(map("=".join, row.options.items()))
             writer.writerow(fields | {"options": options, "patch_size": format_sizes(row.patch_size)})

@@ -197,13 +197,14 @@ class ArchitectureDescription:
 
     def name(self, network: NetworkSpec) -> str:
         """A network in words, with the name of its width where it has one, and the parts that it is made of."""
+        if network.detection is not None:
+            encoder = self.name(network.model_copy(update={"detection": None}))
+            return f"Mask R-CNN over the encoder of a {encoder}"
         chosen = {name: getattr(network, name) for name in NETWORK_PARTS}
         parts = [f"{name} {value}" for name, value in chosen.items() if value != NETWORK_PARTS[name]]
         head = ["a point head"] if network.head == "points" else []
         if parts:
             return f"U-Net with {', '.join([*parts, *head])}"
-        if network.detection is not None:
-            return f"Mask R-CNN over the encoder of a {self.words}"
         if network.network_name:
             return f"{network.network_name} of {network.network_package}"
         width = self.width_names.get(network.features[0])

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from autoseg.records.files import Record
 from autoseg.records.network import Sizes
+from autoseg.records.plan import Target
 
 
 class NetworkRow(Record):
@@ -20,6 +21,8 @@ class NetworkRow(Record):
     configuration: str
     network: str
     """Network in words."""
+    target: Target = Field(default="labels", exclude_if=lambda value: value == "labels")
+    """What it learns."""
     dimensions: Literal[2, 3]
     patch_size: Sizes
     """Voxels, (z, y, x) or (y, x)."""

@@ -7,7 +7,7 @@ Tested in tests/stages/test_list_networks.py.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoseg.costs.architectures import ARCHITECTURES
 from autoseg.costs.memory import DEVICES_OF_16_BITS, estimate_training_memory_bytes
@@ -21,7 +21,7 @@ from autoseg.records.dataset import LabelValues
 from autoseg.records.files import read_record
 from autoseg.records.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
 from autoseg.records.network_table import NetworkRow
-from autoseg.records.plan import Configuration, Plan
+from autoseg.records.plan import Configuration, Plan, Target
 from autoseg.records.workspace import Workspace
 from autoseg.stages.plan import make_plan
 
@@ -44,6 +44,18 @@ class ListedNetwork:
 
     row: NetworkRow
     configuration: Configuration
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is listed."""
+
+    device: DeviceName
+    """Decides how many bits the memory of a step is estimated for."""
+    planners: Sequence[str] = ()
+    """Names; empty: all that are installed, except the one that chooses among the others."""
+    target: Target | None = None
+    """What the networks learn; None: what those of the workspace do, without one labels."""
 
 
 def describe_images(patch_size: Sequence[int], channels: int, classes: int) -> Fingerprint:
@@ -87,8 +99,7 @@ def list_networks(
     patch_size: Sequence[int],
     channels: int,
     classes: int,
-    device: DeviceName,
-    planners: Sequence[str] = (),
+    listing: Listing,
     progress: Progress = no_progress,
 ) -> tuple[list[ListedNetwork], dict[str, str]]:
     """Ask the planners for the networks that they would plan for a patch.
@@ -97,8 +108,7 @@ def list_networks(
         patch_size: (z, y, x), whose last two are the patch of 2D networks; or (y, x) for those alone.
         channels: Input channels.
         classes: Heads, background included.
-        device: Decides how many bits the memory of a step is estimated for.
-        planners: Names; empty: all that are installed, except the one that chooses among the others.
+        listing: Planners, target and device.
         progress: Called after each choice; a network of another package takes seconds, because it is counted.
 
     Returns:
@@ -108,18 +118,17 @@ def list_networks(
         UsageError: If a planner does not exist.
     """
     images = {patch: describe_images(patch, channels, classes) for patch in _list_patches(patch_size)}
-    return _list(images, device, planners, progress)
+    return _list(images, listing, progress)
 
 
 def list_networks_for(
-    workspace: Workspace, device: DeviceName, planners: Sequence[str] = (), progress: Progress = no_progress
+    workspace: Workspace, listing: Listing, progress: Progress = no_progress
 ) -> tuple[list[ListedNetwork], dict[str, str]]:
     """Ask the planners for the networks that they would plan for a workspace's images and patches.
 
     Args:
         workspace: A planned one; of its configurations the first one in 2D and the first one in 3D say the patches.
-        device: Decides how many bits the memory of a step is estimated for.
-        planners: Names; empty: all.
+        listing: Planners, target and device.
         progress: Called after each choice.
 
     Returns:
@@ -138,14 +147,14 @@ def list_networks_for(
     for configuration in plan.configurations.values():
         by_axes.setdefault(len(configuration.patch_size), tuple(configuration.patch_size))
     images = {by_axes[axes]: fingerprint for axes in sorted(by_axes)}
-    return _list(images, device, planners, progress)
+    return _list(images, replace(listing, target=listing.target or plan.target), progress)
 
 
 def _list(
-    images: Mapping[tuple[int, ...], Fingerprint], device: DeviceName, planners: Sequence[str], progress: Progress
+    images: Mapping[tuple[int, ...], Fingerprint], listing: Listing, progress: Progress
 ) -> tuple[list[ListedNetwork], dict[str, str]]:
     """The networks for each patch and its images."""
-    names = planners or [name for name in planner_names() if name != DEFAULT_PLANNER]
+    names = listing.planners or [name for name in planner_names() if name != DEFAULT_PLANNER]
     others = names_of_other_packages()
     choices = [(name, options) for name in names for options in find_variants(find_planner(name), others)]
     listed: list[ListedNetwork] = []
@@ -153,7 +162,7 @@ def _list(
     for done, (name, options) in enumerate(choices, start=1):
         for patch, fingerprint in images.items():
             try:
-                listed.append(_plan_network(name, options, fingerprint, patch, device))
+                listed.append(_plan_network(name, options, fingerprint, patch, listing))
             except (PlanningError, UsageError) as error:
                 refused[" ".join((name, *map("=".join, options.items()), f"{len(patch)}D"))] = str(error)
         progress(done, len(choices))
@@ -172,23 +181,24 @@ def _order(listed: ListedNetwork) -> tuple[int, int, str, str]:
 
 
 def _plan_network(
-    name: str, options: Mapping[str, str], fingerprint: Fingerprint, patch: tuple[int, ...], device: DeviceName
+    name: str, options: Mapping[str, str], fingerprint: Fingerprint, patch: tuple[int, ...], listing: Listing
 ) -> ListedNetwork:
     configuration_name = "2d" if len(patch) == len(("y", "x")) else "3d_fullres"
     overrides = Overrides(patch_size=patch, batch_size=BATCH_SIZE, options=dict(options))
     budget = Budget(memory_gigabytes=AMPLE_GIGABYTES, configurations=(configuration_name,), overrides=overrides)
-    plan = make_plan(fingerprint, budget, name)
+    plan = make_plan(fingerprint, budget, name, listing.target or "labels")
     configuration = plan.configurations[configuration_name]
     network = configuration.network
     memory = estimate_training_memory_bytes(
         network, configuration.patch_size, BATCH_SIZE,
-        mixed_precision=device in DEVICES_OF_16_BITS, optimizer=configuration.training.optimizer,
+        mixed_precision=listing.device in DEVICES_OF_16_BITS, optimizer=configuration.training.optimizer,
     )  # fmt: skip
     row = NetworkRow(
         planner=name,
         options=dict(options),
         configuration=configuration_name,
         network=ARCHITECTURES[network.architecture].name(network),
+        target=plan.target,
         dimensions=network.dimensions,
         patch_size=configuration.patch_size,
         batch_size=BATCH_SIZE,

@@ -102,9 +102,8 @@ def time_network(network: NetworkSpec, patch_size: Sizes, device_name: str) -> T
         Its speed; None where no such device is here, or its memory is too small.
     """
     usual = measured_configuration(network.dimensions, MEASURED_FEATURES[0])
-    changes = {"output_channels": len(NOISE_ENCODING.heads)}
     configuration = usual.model_copy(
-        update={"network": network.model_copy(update=changes), "patch_size": patch_size, "batch_size": 2}
+        update={"network": _with_labels_of_noise(network), "patch_size": patch_size, "batch_size": 2}
     )
     try:
         device = choose_device(device_name)
@@ -132,8 +131,7 @@ def time_configuration(configuration: Configuration, device_name: str) -> tuple[
         UsageError: If the device does not exist.
     """
     device, network = choose_device(device_name), configuration.network
-    changes = {"output_channels": len(NOISE_ENCODING.heads)}
-    configuration = configuration.model_copy(update={"network": network.model_copy(update=changes)})
+    configuration = configuration.model_copy(update={"network": _with_labels_of_noise(network)})
     try:
         step, run = _training_seconds(configuration, NOISE_ENCODING, device, SECONDS_PER_TRAINING)
         windows = torch.zeros((1, network.input_channels, *configuration.patch_size))
@@ -143,6 +141,14 @@ def time_configuration(configuration: Configuration, device_name: str) -> tuple[
             raise
         release_cached_memory(device)
         return None
+
+
+def _with_labels_of_noise(network: NetworkSpec) -> NetworkSpec:
+    """The network for the labels of invented images, its heads of objects included."""
+    classes, detection = len(NOISE_ENCODING.heads), network.detection
+    if detection is not None:
+        detection = detection.model_copy(update={"num_labels": classes - 1})
+    return network.model_copy(update={"output_channels": classes, "detection": detection})
 
 
 def measure_step(configuration: Configuration, encoding: LabelEncoding, device_name: str) -> float | None:

@@ -9,7 +9,7 @@ from autoseg.plugins import planner_names
 from autoseg.records.budget import Budget, Overrides
 from autoseg.records.files import write_record
 from autoseg.records.workspace import Workspace
-from autoseg.stages.list_networks import list_networks, list_networks_for
+from autoseg.stages.list_networks import Listing, list_networks, list_networks_for
 from autoseg.stages.plan import make_plan
 from autoseg.testing import synthetic_fingerprint
 from tests.builders import install_networks
@@ -18,7 +18,7 @@ PATCH = (16, 32, 48)
 
 
 def test_rows_are_what_the_planner_plans_for_that_patch():
-    listed, refused = list_networks(PATCH, 2, 4, "cpu", ["unext", "pretrained-2d"])
+    listed, refused = list_networks(PATCH, 2, 4, Listing("cpu", ["unext", "pretrained-2d"]))
     rows = [each.row for each in listed]
     assert [(row.dimensions, row.options.get("width")) for row in rows if row.planner == "unext"] == [
         (2, "s"), (2, "base"), (2, "text"), (3, "s"), (3, "base"), (3, "text"),
@@ -43,7 +43,7 @@ def test_a_workspace_gives_images_patches_channels_and_labels(tmp_path):
     plan = make_plan(fingerprint, Budget(configurations=("2d", "3d_fullres")), "unet")
     write_record(fingerprint, workspace.fingerprint)
     write_record(plan, workspace.plan)
-    listed, _refused = list_networks_for(workspace, "cuda", ["unet"])
+    listed, _refused = list_networks_for(workspace, Listing("cuda", ["unet"]))
     flat, solid = (each for each in listed if not each.row.options)
     for found, name in ((flat, "2d"), (solid, "3d_fullres")):
         own = plan.configurations[name]
@@ -57,18 +57,18 @@ def test_a_workspace_without_a_3d_configuration_has_no_3d_networks(tmp_path):
     workspace, fingerprint = Workspace(tmp_path), synthetic_fingerprint([(999.0, 1.0, 1.0)] * 4, [(1, 90, 70)] * 4)
     write_record(fingerprint, workspace.fingerprint)
     write_record(make_plan(fingerprint, Budget(), "unet"), workspace.plan)
-    listed, refused = list_networks_for(workspace, "cuda", ["unet"])
+    listed, refused = list_networks_for(workspace, Listing("cuda", ["unet"]))
     assert {each.row.dimensions for each in listed} == {2}
     assert refused == {}
 
 
 def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"not a workspace, it has no plan.json .* give --patch-size"):
-        list_networks_for(Workspace(tmp_path), "cuda")
+        list_networks_for(Workspace(tmp_path), Listing("cuda"))
 
 
 def test_memory_is_that_of_the_device():
-    of_cpu, of_gpu = (list_networks((256, 256), 1, 2, device, ["unet"])[0] for device in ("cpu", "cuda"))
+    of_cpu, of_gpu = (list_networks((256, 256), 1, 2, Listing(device, ["unet"]))[0] for device in ("cpu", "cuda"))
     for first, second in zip(of_cpu, of_gpu, strict=True):
         assert first.row.macs == second.row.macs
         assert first.row.training_memory_bytes is not None
@@ -77,13 +77,13 @@ def test_memory_is_that_of_the_device():
 
 
 def test_every_planner_but_the_one_that_chooses_has_a_row():
-    listed, _refused = list_networks((64, 64), 1, 2, "cuda")
+    listed, _refused = list_networks((64, 64), 1, 2, Listing("cuda"))
     assert {each.row.planner for each in listed} >= set(planner_names()) - {"auto", "external", "pretrained-2d", "zoo"}
     assert [each.row.macs for each in listed] == sorted(each.row.macs for each in listed)
 
 
 def test_parts_without_a_name_of_their_own_are_listed_once():
-    listed, _refused = list_networks((64, 64), 1, 2, "cuda", ["unet", "vnet"])
+    listed, _refused = list_networks((64, 64), 1, 2, Listing("cuda", ["unet", "vnet"]))
     found = [each.row.options for each in listed]
     assert {"block": "dense"} in found
     assert {"head": "points", "point_stride": "4"} in found
@@ -95,7 +95,7 @@ def test_networks_of_other_packages_are_listed_where_they_are_installed(tmp_path
     install_networks(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    listed, refused = list_networks((64, 64), 1, 2, "cuda", ["external"])
+    listed, refused = list_networks((64, 64), 1, 2, Listing("cuda", ["external"]))
     [row] = [each.row for each in listed]
     assert row.options == {"network": "small"}
     assert row.network == "small of small-networks torch"
@@ -105,4 +105,22 @@ def test_networks_of_other_packages_are_listed_where_they_are_installed(tmp_path
 
 def test_a_planner_that_does_not_exist_is_refused():
     with pytest.raises(UsageError, match="No planner is called 'nnet'"):
-        list_networks((64, 64), 1, 2, "cuda", ["nnet"])
+        list_networks((64, 64), 1, 2, Listing("cuda", ["nnet"]))
+
+
+def test_networks_that_find_objects():
+    listed, refused = list_networks((64, 64), 1, 3, Listing("cpu", ["unet", "hrnet"], "mask_rcnn"))
+    assert {each.row.planner for each in listed} == {"unet"}
+    assert {each.row.target for each in listed} == {"mask_rcnn"}
+    assert listed[0].row.network.startswith("Mask R-CNN over the encoder of a U-Net with block separable")
+    assert "needs the encoder of unet or residual_unet" in refused["hrnet stem=1 head=v2 2D"]
+
+
+def test_a_workspace_gives_its_target(tmp_path):
+    workspace, fingerprint = Workspace(tmp_path), synthetic_fingerprint([(999.0, 1.0, 1.0)] * 4, [(1, 90, 70)] * 4)
+    write_record(fingerprint, workspace.fingerprint)
+    write_record(make_plan(fingerprint, Budget(), "unet", "mask_rcnn"), workspace.plan)
+    listed, _refused = list_networks_for(workspace, Listing("cuda", ["unet"]))
+    assert listed[0].configuration.network.detection is not None
+    labels, _refused = list_networks_for(workspace, Listing("cuda", ["unet"], "labels"))
+    assert labels[0].configuration.network.detection is None

@@ -1,11 +1,11 @@
 """Listed networks are measured in their order, until the time is over."""
 
-from autoseg.stages.list_networks import list_networks
+from autoseg.stages.list_networks import Listing, list_networks
 from autoseg.stages.time_networks import time_networks
 
 
 def test_cheap_networks_are_measured_first_and_none_after_the_time(monkeypatch):
-    listed, _refused = list_networks((32, 32), 1, 2, "cpu", ["unext"])
+    listed, _refused = list_networks((32, 32), 1, 2, Listing("cpu", ["unext"]))
     moments = iter([0.0, 1.0, 4.0, 6.0])
     monkeypatch.setattr("autoseg.stages.time_networks.time.monotonic", lambda: next(moments))
     monkeypatch.setattr(
@@ -20,14 +20,30 @@ def test_cheap_networks_are_measured_first_and_none_after_the_time(monkeypatch):
 
 
 def test_a_network_that_the_memory_is_too_small_for_has_no_times(monkeypatch):
-    listed, _refused = list_networks((32, 32), 1, 2, "cpu", ["unext"])
+    listed, _refused = list_networks((32, 32), 1, 2, Listing("cpu", ["unext"]))
     monkeypatch.setattr("autoseg.stages.time_networks.time_configuration", lambda _configuration, _device: None)
     assert all(row.step_seconds is None for row in time_networks(listed, "cpu", 60.0))
 
 
 def test_a_small_network_is_measured():
-    listed, _refused = list_networks((32, 32), 1, 2, "cpu", ["unext"])
+    listed, _refused = list_networks((32, 32), 1, 2, Listing("cpu", ["unext"]))
     [row] = time_networks(listed[:1], "cpu", 60.0)
     assert row.step_seconds is not None
     assert row.prediction_seconds is not None
     assert 0 < row.prediction_seconds < row.step_seconds
+
+
+def test_heads_of_objects_have_the_labels_of_the_invented_images(monkeypatch):
+    """One label was asked for, and noise has two."""
+    listed, _refused = list_networks((32, 32), 1, 2, Listing("cpu", ["unet"], "mask_rcnn"))
+    timed = []
+
+    def refuse(configuration, *_rest):
+        timed.append(configuration.network)
+        raise MemoryError
+
+    monkeypatch.setattr("autoseg.training.probe._training_seconds", refuse)
+    [row] = time_networks(listed[:1], "cpu", 60.0)
+    assert row.step_seconds is None
+    assert timed[0].output_channels == 3
+    assert timed[0].detection.num_labels == 2
