@@ -1,6 +1,8 @@
 """`autoseg evaluate`: predictions against references."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,8 @@ from autoseg.cli.options import (
 from autoseg.cli.values import positive_number
 
 if TYPE_CHECKING:
-    from autoseg.records.dataset import LabelReading, LabelValues
+    from autoseg.inference.files.instance_scoring import InstanceOptions
+    from autoseg.records.dataset import Fault, LabelReading, LabelValues
     from autoseg.records.evaluation import Evaluation
     from autoseg.records.files import Record
 
@@ -138,8 +141,6 @@ def _refuse_contradictions(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evaluation, bool]":
     """The evaluation, and whether every case could be scored."""
-    import sys
-
     from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.metrics.case_scores import DEFAULT_TOLERANCE_MM
@@ -161,11 +162,16 @@ def _evaluate(arguments: argparse.Namespace, predictions: Path) -> "tuple[Evalua
             workers=workers,
             progress=progress,
         )
-    for case in evaluation.missing_predictions:
+    return evaluation, _print_faults(evaluation.missing_predictions, faults)
+
+
+def _print_faults(missing: Sequence[str], faults: "Sequence[Fault]") -> bool:
+    """Print which cases were not scored, and other faults; whether every case was scored."""
+    for case in missing:
         print(f"not scored: {case}: reference without prediction", file=sys.stderr)
     for fault in faults:
         print(f"{fault.severity}: {f'{fault.case} ' if fault.case else ''}{fault.file}: {fault.what}", file=sys.stderr)
-    return evaluation, not evaluation.missing_predictions and all(fault.severity != "error" for fault in faults)
+    return not missing and all(fault.severity != "error" for fault in faults)
 
 
 def _read_labels(arguments: argparse.Namespace) -> "tuple[dict[str, LabelValues] | None, LabelReading | None]":
@@ -235,22 +241,44 @@ def _add_instance_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[str, Record], bool]":
     """Evaluate instances, print the table, write instance_evaluation.json; returns as `_evaluate_labels`."""
-    import sys
-
     from rich.console import Console
 
     from autoseg.cli.instance_table import average_precision_table, instance_scores_table
     from autoseg.cli.options import choose_workers
     from autoseg.cli.terminal import progress_bar
     from autoseg.errors import UsageError
-    from autoseg.inference.files.instance_scoring import InstanceOptions
-    from autoseg.interop.models import open_model
     from autoseg.provenance import describe_provenance
-    from autoseg.records.files import read_record, write_record
-    from autoseg.records.plan import Plan
+    from autoseg.records.files import write_record
     from autoseg.stages.evaluate import limit_scoring
     from autoseg.stages.evaluate_instances import evaluate_instances
     from autoseg.system import count_cores
+
+    options = _read_instance_options(arguments)
+    predictions, references = arguments.predictions, arguments.references
+    workers = limit_scoring(choose_workers(arguments) or count_cores(), predictions, max_memory_bytes(arguments))
+    if arguments.scheduler is not None:
+        predictions, references = predictions.absolute(), references.absolute()
+    with progress_bar("evaluating") as progress:
+        evaluation, faults = evaluate_instances(predictions, references, options, workers=workers, progress=progress)
+    output = arguments.output or arguments.predictions / "instance_evaluation.json"
+    Console().print(instance_scores_table(evaluation))
+    Console().print(average_precision_table(evaluation))
+    is_complete = _print_faults(evaluation.missing_predictions, faults)
+    evaluation = evaluation.model_copy(update={"provenance": describe_provenance(None)})
+    try:
+        write_record(evaluation, output)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written ({error}); choose another file with -o") from error
+    print(f"Written: {output}")
+    return evaluation, {}, is_complete
+
+
+def _read_instance_options(arguments: argparse.Namespace) -> "InstanceOptions":
+    """How instances are found: where networks learnt borders, those that touch by faces alone are one."""
+    from autoseg.inference.files.instance_scoring import InstanceOptions
+    from autoseg.interop.models import open_model
+    from autoseg.records.files import read_record
+    from autoseg.records.plan import Plan
 
     plan = None
     if arguments.model is not None:
@@ -258,36 +286,9 @@ def _evaluate_instances(arguments: argparse.Namespace) -> "tuple[Record, dict[st
             plan = read_record(Plan, model.plan)
     labels, reading = _read_labels(arguments)
     is_divided = plan is not None and plan.target == "border_core"
-    options = InstanceOptions(
+    return InstanceOptions(
         labels=labels,
         reading=reading,
         connectivity=arguments.connectivity or ("face" if is_divided else "full"),
         reference_ids=arguments.reference_ids or (reading is not None and reading.are_ids),
     )
-    predictions, references = arguments.predictions, arguments.references
-    workers = limit_scoring(choose_workers(arguments) or count_cores(), predictions, max_memory_bytes(arguments))
-    if arguments.scheduler is not None:
-        predictions, references = predictions.absolute(), references.absolute()
-    with progress_bar("evaluating") as progress:
-        evaluation, faults = evaluate_instances(
-            predictions,
-            references,
-            options,
-            workers=workers,
-            progress=progress,
-        )
-    output = arguments.output or arguments.predictions / "instance_evaluation.json"
-    Console().print(instance_scores_table(evaluation))
-    Console().print(average_precision_table(evaluation))
-    for case in evaluation.missing_predictions:
-        print(f"not scored: {case}: reference without prediction", file=sys.stderr)
-    for fault in faults:
-        print(f"{fault.severity}: {f'{fault.case} ' if fault.case else ''}{fault.file}: {fault.what}", file=sys.stderr)
-    evaluation = evaluation.model_copy(update={"provenance": describe_provenance(None)})
-    try:
-        write_record(evaluation, output)
-    except OSError as error:
-        raise UsageError(f"{output}: cannot be written ({error}); choose another file with -o") from error
-    print(f"Written: {output}")
-    is_complete = not evaluation.missing_predictions and all(fault.severity != "error" for fault in faults)
-    return evaluation, {}, is_complete

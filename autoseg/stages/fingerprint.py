@@ -1,5 +1,6 @@
 """Stage fingerprint: the facts about the training cases that planning uses. Every case is read once and released."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -72,20 +73,11 @@ def extract_fingerprint(
         raise DatasetError(f"{description.name}: there are no training cases to measure in {dataset_folder}")
     _check_every_label_is_sought(description)
     cases = sorted(description.cases, key=lambda files: files.case)
-    pools = [IntensityPool() for _ in description.channel_names]
-    fingerprints, contrasts = [], []
     workers = workers or choose_workers(dataset_folder, cases, count_cores())
     workers = limit_workers(workers, reading_memory_bytes(dataset_folder, cases), max_memory, "measuring")
     measure = partial(_measure_case, dataset_folder, description)
-    for case, summaries, contrast in work_on_cases(
-        measure, cases, task="measuring", workers=workers, progress=progress
-    ):
-        fingerprints.append(case)
-        lacking = case.absent_channels
-        contrasts.append([None if channel in lacking else measured for channel, measured in enumerate(contrast)])
-        for channel, summary in enumerate(summaries):  # none for a case without foreground
-            if channel not in lacking:
-                pools[channel].add(summary)
+    measured = work_on_cases(measure, cases, task="measuring", workers=workers, progress=progress)
+    fingerprints, pools, contrasts = _collect(measured, len(description.channel_names))
     return Fingerprint(
         dataset_name=description.name,
         channel_names=description.channel_names,
@@ -110,6 +102,23 @@ def _check_every_label_is_sought(description: DatasetDescription) -> None:
             f"is nothing to learn of {'it' if len(never) == 1 else 'them'}; expected some case in which each label was "
             "looked for. Correct `annotated`, or declare the value as ignore where it occurs and take the label out."
         )
+
+
+def _collect(
+    measured: Iterable[tuple[CaseFingerprint, tuple[IntensitySummary, ...], tuple[ChannelMeasurements, ...]]],
+    num_channels: int,
+) -> tuple[list[CaseFingerprint], list[IntensityPool], list[list[ChannelMeasurements | None]]]:
+    """Facts of all cases; their intensities by channel, pooled; their contrasts, None for channels that they lack."""
+    fingerprints, contrasts = [], []
+    pools = [IntensityPool() for _ in range(num_channels)]
+    for case, summaries, contrast in measured:
+        fingerprints.append(case)
+        lacking = case.absent_channels
+        contrasts.append([None if channel in lacking else found for channel, found in enumerate(contrast)])
+        for channel, summary in enumerate(summaries):  # none for a case without foreground
+            if channel not in lacking:
+                pools[channel].add(summary)
+    return fingerprints, pools, contrasts
 
 
 def _pooled_statistics(pools: list[IntensityPool], description: DatasetDescription) -> tuple[IntensityStatistics, ...]:

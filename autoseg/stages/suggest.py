@@ -26,7 +26,7 @@ from autoseg.networks.devices import check_device_works
 from autoseg.progress import Progress, no_progress
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.files import read_record, real_path, replacing, write_record
-from autoseg.records.plan import hash_of
+from autoseg.records.plan import Plan, hash_of
 from autoseg.records.prediction import OutputChoices
 from autoseg.records.suggestions import CaseSigns, Suggestion, Suggestions
 from autoseg.records.workspace import Workspace
@@ -84,11 +84,7 @@ def suggest_cases(
             "autoseg suggest needs probabilities of voxels, but this model finds objects one by one (--target "
             "mask-rcnn). Give a model of another target."
         )
-    plan = predictor.plan
-    may_lack = may_lack_channels(plan)
-    cases = find_inputs(unlabelled, plan.channel_names, None, plan.labels, may_lack_channels=may_lack)
-    cases = _leave_out_known(choose_series(cases, None, resample_gaps=False), known, unlabelled)
-    files = refuse_clashes(assign_outputs(cases, output / "labels"), OutputChoices())
+    files = _find_files(predictor.plan, unlabelled, known, output)
     measured: list[tuple[OutputFile, CaseSigns]] = []
     failures = []
     for number, (file, signs) in enumerate(_measure_all(predictor, files, output), start=1):
@@ -110,6 +106,14 @@ def suggest_cases(
     write_record(found, output / f"{SUGGESTIONS}.json")
     by_case = {file.item.case: file for file, _ in measured}
     return SuggestedRun(found, tuple(by_case[own.case] for own in suggested), tuple(failures))
+
+
+def _find_files(plan: Plan, unlabelled: Path, known: Workspace | None, output: Path) -> tuple[OutputFile, ...]:
+    """The unlabelled cases, with the label map of each."""
+    may_lack = may_lack_channels(plan)
+    cases = find_inputs(unlabelled, plan.channel_names, None, plan.labels, may_lack_channels=may_lack)
+    cases = _leave_out_known(choose_series(cases, None, resample_gaps=False), known, unlabelled)
+    return refuse_clashes(assign_outputs(cases, output / "labels"), OutputChoices())
 
 
 def _leave_out_known(cases: Sequence[InputCase], known: Workspace | None, unlabelled: Path) -> tuple[InputCase, ...]:

@@ -59,7 +59,6 @@ def render_headline(
         selected: Evaluation of the selected model after tuning; None where it does not exist.
         outdated: Folds, as (configuration, fold), whose results are not shown, with the reason; None: none.
     """
-    tiles: list[Row] = []
     best = max(validations, key=lambda validation: validation.evaluation.mean_foreground_dice or 0.0, default=None)
     score, interval, origin = None, None, ""
     if selection is not None:
@@ -74,12 +73,6 @@ def render_headline(
         origin = f"{_describe_cases(len(best.evaluation.cases), best.folds)}, before any tuning"
     else:
         state = "Planned, not trained yet" if plan is not None else "Described, not planned yet"
-    if description is not None:
-        tiles.append(("cases", str(len(description.cases))))
-        tiles.append(("labels", str(sum(label not in ("background", "ignore") for label in description.labels))))
-        tiles.append(("warnings", str(len(description.warnings))))
-    if plan is not None:
-        tiles.append(("configurations", ", ".join(plan.configurations)))
     outdated = outdated or {}
     command, does = _next_command(workspace, plan, selection, outdated)
     between = "" if interval is None else f"95 % interval {format_interval(interval)}"
@@ -89,11 +82,23 @@ def render_headline(
         score="" if score is None else f"{score:.3f}",
         interval=between,
         origin=origin,
-        tiles=tiles,
+        tiles=_headline_tiles(description, plan),
         command=command,
         command_does=does,
         notes=[f"{name}, fold {fold} {fault}; its results are not shown." for (name, fold), fault in outdated.items()],
     )
+
+
+def _headline_tiles(description: DatasetDescription | None, plan: Plan | None) -> list[Row]:
+    """Counts of the dataset, and the configurations."""
+    tiles: list[Row] = []
+    if description is not None:
+        tiles.append(("cases", str(len(description.cases))))
+        tiles.append(("labels", str(sum(label not in ("background", "ignore") for label in description.labels))))
+        tiles.append(("warnings", str(len(description.warnings))))
+    if plan is not None:
+        tiles.append(("configurations", ", ".join(plan.configurations)))
+    return tiles
 
 
 def _describe_origin(selection: Selection, validations: Sequence[PooledFolds], selected: Evaluation | None) -> str:
