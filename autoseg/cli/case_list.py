@@ -24,7 +24,8 @@ def write_list(arguments: argparse.Namespace) -> int:
     from autoseg.imaging.datasets.missing_channels import OPTION, settle_missing_channels
     from autoseg.text import format_command
 
-    found = find_dataset(arguments.dataset, read_patterns(arguments))
+    allowed = arguments.allow_missing_channels
+    found = find_dataset(arguments.dataset, read_patterns(arguments), missing_channels=allowed)
     if arguments.allow_missing_channels:
         found = settle_missing_channels(found, allowed=True)
     names = arguments.channels or found.channel_names

@@ -100,7 +100,8 @@ def describe_dataset(
         DatasetError: If anything is wrong; the message lists every fault of every case.
         UsageError: If worker processes cannot start, or `reading` does not fit the labels.
     """
-    found = settle_missing_channels(find_dataset(folder, patterns), allowed=missing_channels)
+    found = find_dataset(folder, patterns, missing_channels=missing_channels)
+    found = settle_missing_channels(found, allowed=missing_channels)
     found = _with_names(found, labels, channel_names)
     found, rule = _with_reading(found, reading)
     workers = workers or choose_workers(found.folder, found.cases, count_cores())

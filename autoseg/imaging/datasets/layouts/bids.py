@@ -48,11 +48,12 @@ class BidsCases:
     notes: list[str] = field(default_factory=list)
 
 
-def find_bids_cases(folder: Path) -> BidsCases | None:
+def find_bids_cases(folder: Path, *, missing_channels: bool = False) -> BidsCases | None:
     """Cases with label maps; None where the folder is not one of BIDS, or has no label maps.
 
     Args:
         folder: The dataset, or one derivative of it (`derivatives/manual`), whose label maps alone count then.
+        missing_channels: Whether cases may lack channels: those of most cases are used, else those of all.
 
     Raises:
         DatasetError: If a case has several label maps, or a table of labels is damaged.
@@ -70,7 +71,8 @@ def find_bids_cases(folder: Path) -> BidsCases | None:
     images = list({file.path: file for file in (*images, *in_other_spaces)}.values())
     labels = _usable_labels(labels, images, found)
     groups = _by_case(labels, folder)
-    _add_cases(folder, groups, {case: _images_of(files[0], images) for case, files in groups.items()}, found)
+    images_of = {case: _images_of(files[0], images) for case, files in groups.items()}
+    _add_cases(folder, groups, images_of, found, missing_channels=missing_channels)
     annotated = find_annotated(root)
     subjects = {case: files[0].entities["sub"] for case, files in groups.items()}
     found.cases = [files.model_copy(update={"annotated": annotated.get(subjects[files.case])}) for files in found.cases]
@@ -200,16 +202,23 @@ def _add_cases(
     groups: Mapping[str, Sequence[BidsFile]],
     images: Mapping[str, Mapping[str, Sequence[BidsFile]]],
     found: BidsCases,
+    *,
+    missing_channels: bool,
 ) -> None:
-    """Cases with the channels that all of them have on the grid of their label maps."""
+    """Cases with the channels that all of them, or most, have on the grid of their label maps."""
     with_images = {case: of_case for case, of_case in images.items() if of_case}
     for case in groups.keys() - with_images.keys():
         found.faults.append(_error(case, groups[case][0].path, "there is no image for this label map"))
-    found.channels = _choose_channels(folder, groups, with_images, found)
+    found.channels = _choose_channels(folder, groups, with_images, found, missing_channels=missing_channels)
     subjects = Counter(groups[case][0].entities["sub"] for case in with_images)
     for case, of_case in sorted(with_images.items()):
         files = groups[case]
-        for channel in found.channels:
+        present = [channel for channel in found.channels if channel in of_case]
+        if not present:
+            what = f"there is no image of the channels {', '.join(found.channels)} for this label map"
+            found.faults.append(_error(case, files[0].path, what))
+            continue
+        for channel in present:
             if len(of_case[channel]) > 1:
                 listed = ", ".join(file.path for file in of_case[channel])
                 what = (
@@ -221,7 +230,8 @@ def _add_cases(
         found.cases.append(
             CaseFiles(
                 case=case,
-                images=tuple(of_case[channel][0].path for channel in found.channels),
+                images=tuple(of_case[channel][0].path for channel in present),
+                absent_channels=tuple(at for at, channel in enumerate(found.channels) if channel not in of_case),
                 label=files[0].path,
                 parts=parts if _is_mask(files[0]) else None,
                 group=f"sub-{subject}" if subjects[subject] > 1 else "",
@@ -234,32 +244,38 @@ def _choose_channels(
     groups: Mapping[str, Sequence[BidsFile]],
     images: Mapping[str, Mapping[str, Sequence[BidsFile]]],
     found: BidsCases,
+    *,
+    missing_channels: bool,
 ) -> list[str]:
-    """Channels that every case has, and most on the grid of the label map; the others are named in notes."""
+    """Channels that every case has, or most, on the grid of most label maps; the others are named in notes."""
     count = Counter(channel for of_case in images.values() for channel in of_case)
-    everywhere = sorted(channel for channel in count if count[channel] == len(images))
+    needed = len(images) // 2 + 1 if missing_channels else len(images)
+    frequent = sorted(channel for channel in count if count[channel] >= needed)
     rare = [
         f"{channel} ({count[channel]} of {len(images)} cases have it)"
-        for channel in sorted(count.keys() - set(everywhere))
+        for channel in sorted(count.keys() - set(frequent))
     ]
     apart = {
         channel: sum(
-            _is_apart(folder, of_case[channel][0].path, groups[case][0].path) for case, of_case in images.items()
+            _is_apart(folder, of_case[channel][0].path, groups[case][0].path)
+            for case, of_case in images.items()
+            if channel in of_case
         )
-        for channel in everywhere
+        for channel in frequent
     }
-    on_grid = [channel for channel in everywhere if 2 * apart[channel] <= len(images)] or everywhere
+    on_grid = [channel for channel in frequent if 2 * apart[channel] <= count[channel]] or frequent
     rare += [
-        f"{channel} (not on the grid of the label map in {apart[channel]} of {len(images)} cases)"
-        for channel in everywhere
+        f"{channel} (not on the grid of the label map in {apart[channel]} of {count[channel]} cases)"
+        for channel in frequent
         if channel not in on_grid
     ]
     if rare:
         found.notes.append(f"channels that are not used: {', '.join(rare)}")
     if not on_grid:
+        where = "most cases" if missing_channels else "every case"
         raise DatasetError(
-            f"{folder}: no channel is there in every case: {', '.join(rare)}. Complete the images, or list the "
-            "cases to be used in a CSV file"
+            f"{folder}: no channel is there in {where}: {', '.join(rare)}. Complete the images, or list the cases to "
+            "be used in a CSV file"
         )
     return on_grid
 

@@ -69,8 +69,10 @@ class FolderLayout:
     """The cases of a folder, paths relative to it; None: the folder has another layout."""
 
 
-def find_cases(folder: Path) -> tuple[FolderLayout, FolderCases] | None:
-    """The first layout that fits, with its cases; None when none fits."""
+def find_cases(folder: Path, *, missing_channels: bool = False) -> tuple[FolderLayout, FolderCases] | None:
+    """The first layout that fits, with its cases, which may lack channels in BIDS too if asked; None: none fits."""
+    if missing_channels and (in_bids := _bids(folder, missing_channels=True)) is not None:
+        return FOLDER_LAYOUTS[0], in_bids
     for layout in FOLDER_LAYOUTS:
         found = layout.find(folder)
         if found is not None:
@@ -78,9 +80,9 @@ def find_cases(folder: Path) -> tuple[FolderLayout, FolderCases] | None:
     return None
 
 
-def _bids(folder: Path) -> FolderCases | None:
+def _bids(folder: Path, *, missing_channels: bool = False) -> FolderCases | None:
     """The Brain Imaging Data Structure."""
-    found = find_bids_cases(folder)
+    found = find_bids_cases(folder, missing_channels=missing_channels)
     if found is None:
         return None
     tables = [relative_path(real_path(table), real_path(folder)) for table in found.names.tables]

@@ -52,12 +52,13 @@ _EXPECTED = "\n  ".join([
 ])  # fmt: skip
 
 
-def find_dataset(path: Path, patterns: FilePatterns | None = None) -> FoundDataset:
+def find_dataset(path: Path, patterns: FilePatterns | None = None, *, missing_channels: bool = False) -> FoundDataset:
     """Recognise the layout of a dataset and list its cases.
 
     Args:
         path: Dataset folder (or the dataset.json in it), or a CSV or JSON list.
         patterns: Names of its files, as the user gives them; None: the layout is recognised.
+        missing_channels: Whether cases may lack channels, so that BIDS keeps those that most cases have.
 
     Raises:
         DatasetError: If the path does not exist, has no known layout, or its JSON or CSV is damaged.
@@ -77,8 +78,10 @@ def find_dataset(path: Path, patterns: FilePatterns | None = None) -> FoundDatas
             return replace(_listed(path / "dataset.json", content), name=path.name)
         declared = read_dataset_json(path / "dataset.json")
         is_list = bool(declared.training) and declared.dataset is None and not is_left_over_list(path, declared)
-        return list_decathlon(path, declared) if is_list else _find_nnunet(path, declared)
-    return _find_by_names(path)
+        if is_list:
+            return list_decathlon(path, declared)
+        return _find_nnunet(path, declared, missing_channels=missing_channels)
+    return _find_by_names(path, missing_channels=missing_channels)
 
 
 def _listed(path: Path, content: Datalist | None) -> FoundDataset:
@@ -132,9 +135,11 @@ def _without_empty(*notes: str) -> tuple[str, ...]:
     return tuple(note for note in notes if note)
 
 
-def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDataset:
+def _find_by_names(
+    folder: Path, declared: DatasetJson | None = None, *, missing_channels: bool = False
+) -> FoundDataset:
     """Cases of a folder by the names in it; labels and channels are those of its dataset.json, if it has one."""
-    found = find_cases(folder)
+    found = find_cases(folder, missing_channels=missing_channels)
     if found is None:
         raise DatasetError(f"{folder}: no known dataset layout; {_EXPECTED}\n{describe_unknown_layout(folder)}")
     layout, cases = found
@@ -154,7 +159,7 @@ def _find_by_names(folder: Path, declared: DatasetJson | None = None) -> FoundDa
     )
 
 
-def _find_nnunet(folder: Path, declared: DatasetJson) -> FoundDataset:
+def _find_nnunet(folder: Path, declared: DatasetJson, *, missing_channels: bool) -> FoundDataset:
     """Cases of a dataset.json that lists them, else those of nnU-Net's folders, else those of another layout."""
     missing = [name for name in ("imagesTr", "labelsTr") if not (folder / name).is_dir()]
     if declared.dataset is not None or not missing:
@@ -164,4 +169,4 @@ def _find_nnunet(folder: Path, declared: DatasetJson) -> FoundDataset:
             f"{folder}: the folder {' and '.join(missing)} is missing beside dataset.json; {_EXPECTED}\n"
             f"{describe_unknown_layout(folder)}"
         )
-    return _find_by_names(folder, declared)
+    return _find_by_names(folder, declared, missing_channels=missing_channels)

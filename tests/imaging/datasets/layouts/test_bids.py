@@ -89,6 +89,30 @@ def test_a_table_of_subjects_says_which_labels_were_looked_for(tmp_path):
         find_dataset(tmp_path)
 
 
+def test_cases_may_lack_channels_that_most_have(tmp_path):
+    make(tmp_path)
+    for session in ("sub-01", "sub-03"):
+        add_image(tmp_path, session, "T2w")
+    add_image(tmp_path, "sub-02", "PDw")
+    description = describe_dataset(tmp_path, missing_channels=True)
+    assert description.channel_names == ("FLAIR", "T1w", "T2w")
+    assert [files.absent_channels for files in description.cases] == [(), (2,), ()]
+    assert description.cases[1].images == ("sub-02/anat/sub-02_FLAIR.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+    assert description.cases[2].images[2] == "sub-03/anat/sub-03_T2w.nii.gz"
+    assert "channels that are not used: PDw (1 of 3 cases have it)" in description.notes
+    assert describe_dataset(tmp_path).channel_names == ("FLAIR", "T1w")
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "core": 1, "edema": 2}}')
+    assert describe_dataset(tmp_path, missing_channels=True).channel_names == ("FLAIR", "T1w", "T2w")
+
+
+def test_a_case_without_any_of_the_channels_is_a_fault(tmp_path):
+    make(tmp_path, ("sub-01", "sub-02"))
+    add_image(tmp_path, "sub-03", "PDw")
+    add_label(tmp_path, "sub-03")
+    (fault,) = find_dataset(tmp_path, missing_channels=True).faults
+    assert (fault.case, fault.what) == ("sub-03", "there is no image of the channels FLAIR, T1w for this label map")
+
+
 def test_subjects_without_label_map_are_counted(tmp_path):
     make(tmp_path)
     add_image(tmp_path, "sub-04", "T1w")
