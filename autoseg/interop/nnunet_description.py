@@ -77,9 +77,10 @@ def refuse_inexpressible(plan: Plan, names: Collection[str]) -> None:
     if plan.encoding.overlapping:
         faults.append("its labels overlap, and nnU-Net writes each region over those before it")
     if faults:
+        other = "" if plan.target == "mask_rcnn" else ", or with --format onnx"
         raise InteropError(
             f"{plan.dataset_name}: cannot be expressed in nnU-Net's format: {'; '.join(faults)}. Export it without "
-            "--format, or with --format onnx."
+            f"--format{other}."
         )
 
 

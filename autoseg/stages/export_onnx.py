@@ -17,10 +17,11 @@ from autoseg.interop.archives import refuse_output, staged_output
 from autoseg.interop.models import open_model
 from autoseg.interop.onnx_files import BATCH, INPUT, OUTPUT, check_packages, write_onnx
 from autoseg.progress import Progress, no_progress
-from autoseg.records.files import write_record
+from autoseg.records.files import read_record, write_record
 from autoseg.records.manifest import Manifest
 from autoseg.records.onnx_network import OnnxNetwork, ParityCheck, SwappedOutputs, TensorFacts, WindowConstants
 from autoseg.records.plan import Configuration, Plan
+from autoseg.records.workspace import Workspace
 from autoseg.stages.export import ExportOptions, ModelToExport, choose_model, without_correcting, write_manifest
 
 OVERLAP: Final = 0.5
@@ -57,11 +58,11 @@ def export_onnx(
         RecordError: If one of the model's JSON files is damaged.
     """
     options = options or ExportOptions()
-    check_packages()
     refuse_output(output, model, overwrite=options.overwrite)
     with open_model(model) as workspace:
+        _refuse_objects(workspace)
+        check_packages()
         chosen = without_correcting(choose_model(workspace, options), "ONNX")
-        _refuse_objects(chosen.plan)
         networks = _list_networks(chosen)
         with staged_output(output) as folder:
             for done, ((name, fold), (stage, network)) in enumerate(networks.items(), start=1):
@@ -75,7 +76,11 @@ def export_onnx(
             return write_manifest(chosen, folder, "onnx")
 
 
-def _refuse_objects(plan: Plan) -> None:
+def _refuse_objects(workspace: Workspace) -> None:
+    """Refuse networks that no package helps to write."""
+    if not workspace.plan.is_file():  # said where the model is chosen
+        return
+    plan = read_record(Plan, workspace.plan)
     if plan.target == "mask_rcnn":
         raise InteropError(
             f"{plan.dataset_name}: its networks find objects one by one (--target mask-rcnn), and how many there are "

@@ -33,7 +33,8 @@ def inspect_model(model: Path) -> ModelInfo:
     """
     with open_model(model) as workspace:
         if not workspace.plan.is_file():
-            raise PredictionError(f"{model}: not a model, it has no plan.json. Give a workspace or an exported model.")
+            lack = "has no plan.json" if model.exists() else "does not exist"
+            raise PredictionError(f"{model}: not a model, it {lack}. Give a workspace or an exported model.")
         plan = read_record(Plan, workspace.plan)
         manifest = read_manifest(workspace.root)
         selection = read_record(Selection, workspace.selection) if workspace.selection.is_file() else None

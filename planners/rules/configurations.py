@@ -113,7 +113,7 @@ def choose_configurations(
 
 
 def _all_but(available: Sequence[str], left_out: Mapping[str, str]) -> Decided[tuple[str, ...]]:
-    usual = tuple(name for name in available if name not in ON_REQUEST)
+    usual = tuple(name for name in available if name not in ON_REQUEST) or tuple(available)
     kept = tuple(name for name in usual if name not in left_out)
     if not kept or len(kept) == len(usual):
         return Decided(usual, "All configurations that make sense for the data.")

@@ -30,7 +30,7 @@ def keep_nested_levels(members: Sequence[LoadedConfiguration], num_levels: int) 
         num_levels: Levels that are kept.
 
     Raises:
-        UsageError: If a network is no U-Net++, or has no trained head for so many levels.
+        UsageError: If a network is no U-Net++, has a point head, or has no trained head for so many levels.
     """
     for member in members:
         _check_levels(member.name, member.configuration.network, num_levels)
@@ -45,6 +45,11 @@ def _check_levels(name: str, spec: NetworkSpec, num_levels: int) -> None:
         raise UsageError(
             f"--nested-levels {num_levels}: the network of {name} is no U-Net++ (skip=nested), and has no other levels "
             "that predict; leave the option out"
+        )
+    if spec.head == "points":
+        raise UsageError(
+            f"--nested-levels {num_levels}: the point head of {name} has learnt from the last column, which needs all "
+            "levels; leave the option out"
         )
     most = len(spec.features)
     least = min(MIN_LEVELS, most) if spec.deep_supervision else most

@@ -47,9 +47,8 @@ def load_case_predictor(workspace: Workspace, options: PredictionOptions, device
         RecordError: If its post-processing names labels that it does not have.
     """
     if not workspace.plan.is_file():
-        raise PredictionError(
-            f"{workspace.root}: not a model, it has no plan.json; give a folder that autoseg-plan made"
-        )
+        lack = "has no plan.json" if workspace.root.exists() else "does not exist"
+        raise PredictionError(f"{workspace.root}: not a model, it {lack}; give a folder that autoseg-plan made")
     plan, checkpoint = read_record(Plan, workspace.plan), options.checkpoint
     asked = {"--decision expected-dice": options.decision == "expected-dice", "--roi": options.region_of_interest}
     refuse_voxel_options(plan, asked)

@@ -65,6 +65,7 @@ def test_label_maps_of_fewer_levels_differ_and_no_choice_is_all_of_them(tmp_path
         ({}, 2, "--nested-levels 2: expected 3 to 4 for the network of 2d"),
         ({}, 5, "--nested-levels 5: expected 3 to 4"),
         ({"deep_supervision": False}, 3, "--nested-levels 3: expected 4 for the network of 2d"),
+        ({"head": "points", "coarse_level": 1}, 3, "the point head of 2d has learnt from the last column"),
     ],
 )
 def test_what_no_head_was_trained_for_is_refused(tmp_path, network, levels, sentence):

@@ -52,3 +52,9 @@ def test_never_everything_is_left_out(left_out):
     names, reason = choose_configurations(("2d",), (), left_out)
     assert names == ("2d",)
     assert "left out" not in reason
+
+
+def test_what_is_planned_on_request_alone_is_planned_where_there_is_nothing_else():
+    """A model to start from may have 2.5d alone."""
+    assert choose_configurations(("2.5d",), (), {}).value == ("2.5d",)
+    assert choose_configurations(("2d", "2.5d"), (), {}).value == ("2d",)
