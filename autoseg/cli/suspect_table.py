@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autoseg.metrics.label_noise import MIN_CASES
 from autoseg.records.files import read_record
 from autoseg.records.suspects import Suspects
 from autoseg.records.workspace import Workspace
@@ -17,6 +18,9 @@ def print_suspects(workspace: Workspace) -> None:
     if not workspace.suspects.exists():
         return
     found = read_record(Suspects, workspace.suspects)
+    if not found.num_cases:
+        print(f"Suspects of wrong labels: not looked for; {MIN_CASES} validation cases with the same label are needed.")
+        return
     if not found.suspects:
         print(f"Suspects of wrong labels: none among {found.num_cases} validation cases.")
         return

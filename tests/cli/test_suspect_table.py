@@ -34,3 +34,9 @@ def test_no_suspects_are_said_to_be_none(tmp_path, capsys):
     write_record(Suspects(num_cases=40, suspects=()), Workspace(tmp_path).suspects)
     print_suspects(Workspace(tmp_path))
     assert capsys.readouterr().out == "Suspects of wrong labels: none among 40 validation cases.\n"
+
+
+def test_too_few_cases_are_not_said_to_be_free_of_suspects(tmp_path, capsys):
+    write_record(Suspects(num_cases=0, suspects=()), Workspace(tmp_path).suspects)
+    print_suspects(Workspace(tmp_path))
+    assert "not looked for; 5 validation cases with the same label are needed." in capsys.readouterr().out

@@ -6,6 +6,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from autoseg.imaging.arrays.display import Window
+from autoseg.metrics.label_noise import MIN_CASES
 from autoseg.records.dataset import DatasetDescription
 from autoseg.records.suspects import Suspect, Suspects
 from autoseg.report.page.case_pictures import CaseCard, show_cases
@@ -35,6 +36,7 @@ def render_suspects(
     return render_template(
         "suspects.html",
         num_cases=found.num_cases,
+        min_cases=MIN_CASES,
         rows=[_row(suspect) for suspect in found.suspects],
         range_words=describe_window(window) if window is not None else "",
         legend=label_legend(description.encoding),

@@ -36,6 +36,10 @@ def test_nobody_stands_out(selected):
     html = render_report(selected).read_text(encoding="utf-8")
     assert "Of 40 cases\nnone stands out." in html
     assert "hide-suspected-reference" not in html[html.index("<body>") :]
+    write_record(make_suspects().model_copy(update={"num_cases": 0}), selected.suspects)
+    html = render_report(selected).read_text(encoding="utf-8")
+    assert "Not looked for: 5 validation cases with the same label are needed." in html
+    assert "none stands out" not in html
 
 
 def test_suspects_of_a_selection_that_is_not_shown_are_not_shown(trained, selected):
