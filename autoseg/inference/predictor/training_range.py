@@ -5,12 +5,14 @@ A network predicts something for any image. These rules say when to check the pr
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.errors import RecordError
+from autoseg.imaging.formats.volume import FLAT_SLICE_FACTOR, SPACING_TOLERANCE
 from autoseg.records.case import Grid, Spacing
 from autoseg.records.contrast import ChannelContrast
 from autoseg.records.files import read_record
@@ -36,6 +38,8 @@ mean another unit."""
 
 ABSOLUTE_SCHEMES = ("ct", "none")
 """Normalisations that keep the scale of intensities; the others scale each image by its own intensities."""
+
+_AXIS_NAMES = {2: "(y, x)", 3: "(z, y, x)"}
 
 Range = tuple[float, float]
 """Smallest and largest value."""
@@ -130,20 +134,29 @@ def intensity_ranges(image: NDArray[np.float32]) -> tuple[Range, ...]:
 
 
 def _spacing_deviations(training: TrainingRange, spacing: Spacing) -> Iterator[str]:
-    if _is_outside(spacing, training.spacings, SPACING_FACTOR):
-        yield (
-            f"the spacing {_product(spacing)} mm (z, y, x) is unlike that of the training images, "
-            f"{_ranges(training.spacings)} mm"
-        )
+    first = _first_axis(training)
+    usual = training.spacings[first:]
+    if _is_outside(spacing[first:], usual, SPACING_FACTOR):
+        found = f"{_product(spacing[first:])} mm {_AXIS_NAMES[len(usual)]}"
+        yield f"the spacing {found} is unlike that of the training images, {_ranges(usual)} mm"
 
 
 def _field_of_view_deviations(training: TrainingRange, grid: Grid) -> Iterator[str]:
-    field = tuple(size * spacing for size, spacing in zip(grid.shape, grid.spacing, strict=True))
-    if _is_outside(field, training.fields_of_view, FIELD_OF_VIEW_FACTOR):
-        yield (
-            f"the field of view {_product(field)} mm (z, y, x) is unlike that of the training images, "
-            f"{_ranges(training.fields_of_view)} mm"
-        )
+    first = _first_axis(training)
+    field = tuple(size * spacing for size, spacing in zip(grid.shape, grid.spacing, strict=True))[first:]
+    usual = training.fields_of_view[first:]
+    if _is_outside(field, usual, FIELD_OF_VIEW_FACTOR):
+        are_pixels = len(usual) == 2 and {*grid.spacing[first:], *chain(*training.spacings[first:])} == {1.0}
+        unit = "pixels" if are_pixels else "mm"
+        found = f"{_product(field)} {unit} {_AXIS_NAMES[len(usual)]}"
+        yield f"the field of view {found} is unlike that of the training images, {_ranges(usual)} {unit}"
+
+
+def _first_axis(training: TrainingRange) -> int:
+    """First axis that is compared: 1 where training images are 2D, so that their slice spacing is artificial."""
+    across, *in_plane = (lowest for lowest, _ in training.spacings)
+    is_flat = across >= FLAT_SLICE_FACTOR * max(in_plane) * (1 - SPACING_TOLERANCE)
+    return int(is_flat)
 
 
 def _is_outside(values: Sequence[float], ranges: Sequence[Range], factor: float) -> bool:

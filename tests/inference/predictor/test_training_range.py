@@ -55,6 +55,31 @@ def test_fields_of_view_beyond_a_factor_of_two(slices, told):
         assert f"the field of view {4 * slices} x 409.6 x 409.6 mm" in found[0]
 
 
+PICTURES = TrainingRange(
+    spacings=((999.0, 999.0), (1.0, 1.0), (1.0, 1.0)),
+    fields_of_view=((999.0, 999.0), (512.0, 512.0), (400.0, 600.0)),
+    lowest=((0.0, 5.0),),
+    highest=((250.0, 255.0),),
+)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "told"),
+    [
+        ((1, 512, 512), (999.0, 1.0, 1.0), []),
+        ((7, 512, 512), (1.0, 1.0, 1.0), []),  # slices of a stack are predicted one by one
+        ((1, 80, 96), (999.0, 1.0, 1.0),
+         ["the field of view 80 x 96 pixels (y, x) is unlike that of the training images, 512 x 400 to 600 pixels"]),
+        ((1, 512, 512), (299.7, 0.3, 0.3),
+         ["the spacing 0.3 x 0.3 mm (y, x) is unlike that of the training images, 1 x 1 mm",
+          "the field of view 153.6 x 153.6 mm (y, x) is unlike that of the training images, 512 x 400 to 600 mm"]),
+    ],
+)  # fmt: skip
+def test_images_of_one_slice_have_no_length_across(shape, spacing, told):
+    grid = make_grid(shape, spacing, canonical_affine(spacing))
+    assert list(PICTURES.describe_deviations(grid, ((0.0, 255.0),), ("grey",), (BY_ZSCORE,))) == told
+
+
 @pytest.mark.parametrize(
     ("intensities", "told"),
     [
