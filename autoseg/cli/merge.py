@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "written beside it",
     )  # fmt: skip
     parser.add_argument(
-        "--rename", type=key_and_value, nargs="+", default=[], metavar="OLD=NEW",
+        "--rename", type=key_and_value, nargs="+", action="extend", default=[], metavar="OLD=NEW",
         help="names of labels that mean the same, such as spl=spleen",
     )  # fmt: skip
     parser.add_argument(
-        "--label-names", type=_labels_of_dataset, nargs="+", default=[], metavar="LABELS",
+        "--label-names", type=_labels_of_dataset, nargs="+", action="extend", default=[], metavar="LABELS",
         help="labels of each dataset in turn, such as liver=1,spleen=2, or a file; - for one that names its own",
     )  # fmt: skip
     parser.add_argument(

@@ -31,6 +31,7 @@ from autoseg.imaging.datasets.labels.label_reading import (
     has_mixed_scales,
     suggest_colors,
 )
+from autoseg.imaging.datasets.layouts.recognition import find_dataset
 from autoseg.imaging.formats.label_values import MAX_LABEL_VALUE, VALUE_NOTES
 from autoseg.imaging.formats.reading import describe_notes, read_label_map
 from autoseg.imaging.formats.volume import SHEAR_NOTE, is_sheared, voxel_mm3
@@ -86,7 +87,7 @@ def evaluate_predictions(
         references: Folder of label maps with equal case names, for example `labelsTr` of a dataset, or with names
             such as `CASE_seg`, also beside their images.
         labels: Name -> value(s) in the files. None: every value found in the references except 0, as
-            `label_<value>`.
+            `label_<value>`, or the labels that a dataset with `annotated` declares.
         reading: How the label files of both folders are read; None: their pixels are label values. Masks of 0 and 1
             beside masks of 0 and 255 are one label.
         tolerance_mm: Tolerance of the surface Dice in mm. None: only metrics that follow from counts of voxels, without
@@ -171,9 +172,14 @@ def _score_all(
 def _labels_in(
     folder: Path, references: Sequence[CaseFiles], reading: LabelReading | None, workers: Workers
 ) -> tuple[dict[str, LabelValues], LabelReading | None]:
-    """A label for each value, and the rule by which the files are read."""
+    """A label for each value, and the rule by which the files are read.
+
+    Where `annotated` names the labels that were looked for, those that the dataset declares.
+    """
     if any(files.parts is not None for files in references):
         raise UsageError(f"{folder}: labels are in masks and segments by name; give the model with its labels (-m)")
+    if any(files.annotated for files in references) and (declared := find_dataset(folder).labels):
+        return declared, reading
     find = partial(_values_in, reading)
     paths = [Path(files.label) for files in references]
     values_by_case = map_in_processes(find, paths, task="evaluation", workers=workers)

@@ -477,6 +477,8 @@ def test_references_of_a_partly_labelled_dataset(tmp_path):
     assert evaluation.labels["liver"].dice == 1.0
     assert evaluation.labels["liver"].num_cases == 1
     assert evaluation.counts["liver"].false_alarm == 0
+    own_labels, _ = evaluate_predictions(tmp_path / "predictions", tmp_path / "data")
+    assert own_labels.labels == evaluation.labels, "the dataset declares the labels that it names"
     about["annotated"] = {"b": ["tumour"]}
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(about))
     with pytest.raises(DatasetError, match="names 'tumour', which is no label of this dataset"):
