@@ -50,7 +50,15 @@ def with_head(preset: Preset, options: Mapping[str, str]) -> Preset:
         return preset
     stride = choice(options, "point_stride", POINT_STRIDES, "2")
     plan_network = partial(_plan_point_network, plan_full=preset.plan_network, stride=stride)
-    return replace(preset, plan_network=plan_network, head=Decided(f"points, stride {stride}", REASONS[stride]))
+    points = Decided(f"points, stride {stride}", REASONS[stride])
+    return replace(
+        preset, plan_network=plan_network, head=points, is_deep_enough=partial(_is_deep_enough, stride=stride)
+    )
+
+
+def _is_deep_enough(topology: Topology, stride: int) -> bool:
+    """Whether levels are left below the one at which the decoder ends."""
+    return find_coarse_level(topology.strides, stride) <= topology.levels - MIN_LEVELS
 
 
 def _plan_point_network(
@@ -67,7 +75,7 @@ def _plan_point_network(
         PlanningError: If the patch allows no decoder that is coarser.
     """
     level = find_coarse_level(topology.strides, stride)
-    if level > topology.levels - MIN_LEVELS:
+    if not _is_deep_enough(topology, stride):
         patch = " ".join(str(edge) for edge in topology.patch_size)
         raise PlanningError(
             f"--planner-option head=points: a patch of {patch} has {topology.levels} levels, and points at stride "

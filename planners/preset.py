@@ -20,6 +20,11 @@ NetworkPlanner = Callable[[Topology, int, int, int], NetworkSpec]
 """(topology, base features, input channels, output channels) -> the network; a wider one has more base features."""
 
 
+def always(_topology: Topology) -> bool:
+    """Any number of levels will do."""
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """The constants of a planner."""
@@ -46,6 +51,8 @@ class Preset:
     """With limited time a wider network is taken only if it gets so many training steps."""
     min_steps: int = MIN_STEPS
     """With limited time batch and patch shrink until the narrowest network gets so many."""
+    is_deep_enough: Callable[[Topology], bool] = always
+    """Whether a topology has the levels that its networks need; with limited time patches shrink no further."""
     head: Decided[str] | None = None
     """Head other than one at full resolution, in words."""
     full_training: Mapping[str, str | float] = field(default_factory=dict)

@@ -212,7 +212,9 @@ class SizePlanner:
         """
         budget = self.context.budget
         chosen, fastest = None, math.inf
-        for patch, width, batch_size, required_steps in self._list_sizes():
+        for number, (patch, width, batch_size, required_steps) in enumerate(self._list_sizes()):
+            if number > 0 and not self.context.preset.is_deep_enough(patch.value):
+                break
             patch_size = patch.value.patch_size
             network = self.as_trained(self.plan_network(patch.value, width))
             seconds = prediction_seconds(budget, network, patch_size, self.image_shape)

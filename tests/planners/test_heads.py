@@ -90,3 +90,12 @@ def test_a_patch_without_a_coarser_decoder_is_refused():
 def test_the_coarse_level_is_the_first_that_reaches_the_stride_along_some_axis():
     strides = ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2))
     assert [find_coarse_level(strides, stride) for stride in (2, 4, 8, 16)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("planner", ["unet", "mednext"])
+def test_patches_shrink_no_further_than_the_stride_allows(planner):
+    """A short time makes small patches; points of stride 4 need four levels."""
+    flat = synthetic_fingerprint([(5.0, 1.0, 1.0)] * 8, [(12, 200, 200)] * 8)
+    limits = {"device": "cpu", "time_per_fold_seconds": 30.0, "configurations": ("3d_fullres",)}
+    plan = planned(flat, {"head": "points", "point_stride": "4"}, planner, **limits)
+    assert len(plan.configurations["3d_fullres"].network.features) == 4
