@@ -94,6 +94,24 @@ def test_spacing_goes_with_arrays_only(tmp_path, predictor):
         predictor.predict(write_nifti(make_image(), tmp_path / "a.nii.gz"), spacing=SPACING)
 
 
+@pytest.mark.parametrize(
+    ("image", "spacing", "message"),
+    [
+        (None, None, "an image is a file, .*, or an array of numpy with its spacing; found NoneType"),
+        (torch.zeros(4, 4, 4), None, "found Tensor"),
+        (torch.zeros(4, 4, 4), SPACING, "belong to arrays of numpy; .* found Tensor"),
+        ([], None, "needs the file of one channel at least"),
+        (np.zeros((4, 4, 4)), (1.0, 1.0), r"three lengths above 0 mm, \(z, y, x\), found \(1.0, 1.0\)"),
+        (np.zeros((4, 4, 4)), (1.0, -1.0, 1.0), "three lengths above 0 mm"),
+        (np.zeros((4, 0, 4)), SPACING, r"no voxels: its shape is \(1, 4, 0, 4\)"),
+        (np.zeros((4, 4)), SPACING, r"expected an array \(C, Z, Y, X\) or \(Z, Y, X\), found the shape \(4, 4\)"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_words(predictor, image, spacing, message):
+    with pytest.raises((UsageError, ValueError), match=message):
+        predictor.predict(image, spacing=spacing)
+
+
 @pytest.mark.parametrize("axes", ["LPS", "SRA", "PIR"])
 def test_three_orientations_give_the_same_labels_in_their_own_grid(tmp_path, predictor, axes):
     path = write_nifti(make_image(), tmp_path / "image.nii.gz")

@@ -154,13 +154,18 @@ def volume_from_array(
         ending: Ending of the files that label maps will be written to, for example `.nii.gz`.
 
     Raises:
-        ValueError: If the array has other than 3 or 4 axes, spacing and affine disagree, or the spacing is absurd.
+        ValueError: If the array has other than 3 or 4 axes or no voxels, the spacing is not three lengths above 0 or is
+            absurd, or spacing and affine disagree.
     """
     voxels: AnyArray = np.asarray(array)
     if voxels.ndim == 3:
         voxels = voxels[np.newaxis]
     if voxels.ndim != 4:
         raise ValueError(f"expected an array (C, Z, Y, X) or (Z, Y, X), found the shape {voxels.shape}")
+    if not voxels.size:
+        raise ValueError(f"the array has no voxels: its shape is {voxels.shape}")
+    if len(spacing) != 3 or not all(length > 0 for length in spacing):
+        raise ValueError(f"expected a spacing of three lengths above 0 mm, (z, y, x), found {tuple(spacing)}")
     matrix = canonical_affine(spacing) if affine is None else np.asarray(affine, dtype=np.float64)
     if not np.allclose(np.linalg.norm(matrix[:3, :3], axis=0), spacing, rtol=1e-2):
         raise ValueError(f"the affine's columns are not {tuple(spacing)} mm long; both have the order (z, y, x)")

@@ -60,26 +60,42 @@ def as_volume(image: Image, spacing: Spacing | None, affine: Affine | None) -> V
 
     Raises:
         ImageFileError: If a file cannot be read.
-        UsageError: If spacing is missing, or given for something that knows its own; or no file is given.
+        UsageError: If spacing is missing, or given for something that knows its own; no file is given; or it is no
+            image.
+        ValueError: If an array and its spacing do not fit.
     """
     if isinstance(image, np.ndarray):
         if spacing is None:
             raise UsageError("an array needs spacing=(z, y, x) in mm")
         return volume_from_array(image, spacing, affine)
     if spacing is not None or affine is not None:
-        raise UsageError("spacing and affine belong to arrays; files and image objects have their own")
+        raise UsageError(
+            "spacing and affine belong to arrays of numpy; files and image objects have their own, found "
+            f"{type(image).__name__}"
+        )
     if isinstance(image, nibabel.spatialimages.SpatialImage):
         return volume_from_nibabel(image)
     if isinstance(image, str | Path):
         return read_image([Path(image)])
-    if isinstance(image, list | tuple) and all(path is None for path in image):
-        raise UsageError("an image needs the file of one channel at least, found none")
+    if isinstance(image, Sequence):
+        return _read_channels(image)
     import SimpleITK  # slow to import, and files of other formats do without
 
     if isinstance(image, SimpleITK.Image):
         return volume_from_simpleitk(image)
-    volume = read_image([Path(path) for path in image if path is not None])
-    absent = tuple(number for number, path in enumerate(image) if path is None)
+    raise UsageError(
+        "an image is a file, a list with a file for each channel, an image of nibabel or SimpleITK, or an array of "
+        f"numpy with its spacing; found {type(image).__name__}"
+    )
+
+
+def _read_channels(files: Sequence[Path | str | None]) -> Volume:
+    """One file for each channel; None where the image lacks it."""
+    given = [Path(path) for path in files if path is not None]
+    if not given:
+        raise UsageError("an image needs the file of one channel at least, found none")
+    volume = read_image(given)
+    absent = tuple(number for number, path in enumerate(files) if path is None)
     return replace(volume, array=fill_absent_channels(volume.array, absent))
 
 
