@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -143,6 +144,20 @@ def test_kept_outputs_do_not_hide_clashing_names_and_faulty_cases(tmp_path, pred
     (tmp_path / "out" / "a.nii.gz").write_bytes(b"old")
     (failure,) = predict_files(predictor, tmp_path / "l.json", tmp_path / "out", options=RunOptions(skip_existing=True))
     assert "another case of this run has the same name" in failure.error
+
+
+@pytest.mark.parametrize("choice", ["statistics", "overlay"])
+def test_equal_names_with_two_endings_are_not_mixed_up(tmp_path, predictor, choice):
+    source = tmp_path / "in"
+    source.mkdir()
+    image = SimpleITK.ReadImage(write_nifti(make_image(), source / "a.nii.gz"))
+    SimpleITK.WriteImage(image, source / "a.nrrd")
+    choices = OutputChoices(statistics=choice == "statistics", overlay=choice == "overlay")
+    (failure,) = predict_files(predictor, source, tmp_path / "out", choices)
+    assert re.search(rf"a\.\S+: has the same case name as \S+a\..*the {choice} of both", failure.error)
+    assert len(list((tmp_path / "out").glob("a.n*"))) == 1
+    assert predict_files(predictor, source, tmp_path / "both") == []
+    assert len(list((tmp_path / "both").glob("a.n*"))) == 2
 
 
 def test_no_label_map_without_its_probabilities(tmp_path, predictor, monkeypatch):

@@ -10,6 +10,7 @@ import gzip
 import logging
 import math
 import struct
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -127,7 +128,9 @@ def _read_header(stream: BinaryIO, *, is_pair: bool, notes: list[str]) -> Nifti1
     """The checked header; corrections are added to the notes."""
     start = stream.read(4)
     stream.seek(0)
-    header = _header_class(start, is_pair=is_pair).from_fileobj(stream, check=False)
+    with warnings.catch_warnings():  # other programs write such extensions; voxels and geometry do not depend on them
+        warnings.filterwarnings("ignore", "Extension size is not a multiple of 16", UserWarning)
+        header = _header_class(start, is_pair=is_pair).from_fileobj(stream, check=False)
     header.check_fix(logger=_recording_logger(notes), error_level=logging.ERROR)
     if int(header["intent_code"]) in _CIFTI_INTENTS:
         raise ValueError("this is a CIFTI matrix over brain surfaces, not an image; export it as a volume first")

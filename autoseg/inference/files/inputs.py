@@ -75,6 +75,8 @@ def find_inputs(
         cases = _cases_of_files(inputs.parent, [inputs.name], channels)
     else:
         cases = (InputCase(_case_name(inputs), (inputs,)),)
+    if not cases and is_list_file(inputs):
+        raise UsageError(f"{inputs}: the list has no rows; expected an image in each")
     if not cases:
         raise UsageError(f"{inputs}: no images here; readable endings are {', '.join(IMAGE_ENDINGS)}")
     return cases

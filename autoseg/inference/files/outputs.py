@@ -26,6 +26,9 @@ from autoseg.records.temporaries import sweep_temporaries
 SIDE_MAPS: tuple[str, ...] = tuple(kind for choice in fields(OutputChoices) for kind in choice.metadata["maps"])
 """Kinds of maps beside a label map, `CASE_kind.ext`."""
 
+_NAMED_BY_CASE = ("probabilities", "statistics", "instances", "overlay", "meshes", "provenance")
+"""Choices whose files or rows have the name of the case alone, whatever the ending of its label map."""
+
 
 @dataclass(frozen=True)
 class OutputFile:
@@ -118,11 +121,16 @@ def assign_outputs(cases: Sequence[InputCase], output: Path) -> tuple[OutputFile
 
 
 def refuse_clashes(outputs: Sequence[OutputFile], choices: OutputChoices) -> tuple[OutputFile, ...]:
-    """Give a fault to each case with a map that would replace an image or a label map of the run."""
+    """Give a fault to each case with a map that would replace an image or a label map of the run.
+
+    So does a case with the name of an earlier one, and another ending, where more than label maps is asked for.
+    """
     kinds = [kind for choice in fields(choices) if getattr(choices, choice.name) for kind in choice.metadata["maps"]]
     taken = {real_path(image) for file in outputs for image in file.item.images}
     taken |= {real_path(file.target) for file in outputs}
-    return tuple(_refuse_clash(file, kinds, taken) for file in outputs)
+    refused = [_refuse_clash(file, kinds, taken) for file in outputs]
+    shared = [name for name in _NAMED_BY_CASE if getattr(choices, name)]
+    return tuple(_refuse_equal_names(refused, shared[0]) if shared else refused)
 
 
 def write_side_maps(prediction: Prediction, template: Template, file: OutputFile) -> None:
@@ -221,3 +229,18 @@ def _refuse_clash(file: OutputFile, kinds: Sequence[str], taken: set[Path]) -> O
         "one of them"
     )
     return replace(file, fault=fault)
+
+
+def _refuse_equal_names(outputs: Sequence[OutputFile], shared: str) -> Iterator[OutputFile]:
+    """Give a fault to each case whose name an earlier case has: both would write the same file or row."""
+    first: dict[str, OutputFile] = {}
+    for file in outputs:
+        earlier = first.setdefault(file.item.case, file)
+        if earlier is file or file.fault:
+            yield file
+            continue
+        fault = (
+            f"{file.item.images[0]}: has the same case name as {earlier.item.images[0]}, and the {shared} of both "
+            "would be mixed up; rename one of them, or predict them into two folders"
+        )
+        yield replace(file, fault=fault)

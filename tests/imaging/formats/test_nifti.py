@@ -28,6 +28,16 @@ def test_nifti(tmp_path, ending: str):
     assert volume.template.ending == ending
 
 
+def test_an_extension_of_an_odd_size_does_not_matter(tmp_path):
+    path = tmp_path / "x.nii"
+    nibabel.Nifti1Image(INTENSITIES, AFFINE).to_filename(path)
+    content = bytearray(path.read_bytes())
+    extension = b"\x01\0\0\0" + struct.pack("<ii", 20, 6) + bytes(12)  # 20 bytes, of which 12 are its text
+    content[108:112] = struct.pack("<f", 348 + 4 + 20)  # where the voxels begin
+    path.write_bytes(content[:348] + extension + content[352:])
+    np.testing.assert_array_equal(read_image([path]).array[0], INTENSITIES.transpose(2, 1, 0))
+
+
 def test_header_spacing_is_kept_to_the_last_bit(tmp_path):
     affine = np.diag([3.90625, 3.90625, 3.9000000953674316, 1])
     volume = read_image([save_nifti(tmp_path / "x.nii.gz", INTENSITIES, affine)])

@@ -38,8 +38,18 @@ def test_split_ending(name: str, parts: tuple[str, str]):
 def test_missing_file_is_named(tmp_path):
     for ending in IMAGE_ENDINGS:
         path = tmp_path / f"gone{ending}"
-        with pytest.raises(ImageFileError, match="gone"):
+        with pytest.raises(ImageFileError, match=rf"gone{ending}: there is no such file$"):
             read_image([path])
+
+
+def test_a_link_to_nothing_and_a_header_without_its_voxels_are_named(tmp_path):
+    (tmp_path / "link.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    with pytest.raises(ImageFileError, match="is a link to a file that does not exist"):
+        read_image([tmp_path / "link.nii.gz"])
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "pair.hdr")
+    (tmp_path / "pair.img").unlink()
+    with pytest.raises(ImageFileError, match=r"pair.hdr: the file with its voxels, pair.img, does not exist"):
+        read_image([tmp_path / "pair.hdr"])
 
 
 def test_one_file_per_channel(tmp_path):

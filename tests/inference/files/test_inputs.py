@@ -281,7 +281,8 @@ def test_images_of_one_name_in_several_folders(tmp_path):
         ("l.json", '[{"image": ["a.png", 3]}]', "entry 1 names no image"),
         ("l.json", '{"image": "a.png"}', "expected a list of"),
         ("l.json", "[", "cannot be read as JSON"),
-        ("l.json", "[]", "no images here"),
+        ("l.json", "[]", "the list has no rows; expected an image in each"),
+        ("l.csv", "image\n", "the list has no rows"),
     ],
 )
 def test_unusable_lists(tmp_path, name, text, message):
