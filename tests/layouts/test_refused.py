@@ -11,7 +11,7 @@ from autoseg.stages.describe import describe_dataset
 from tests.layouts.folders import CASES, COLOURS, FOLDER, IMAGE, LABEL, MASK_1, Content, build, encode
 
 READABLE = f"No file has an ending that can be read ({' '.join(IMAGE_ENDINGS)})."
-FIX = "Fix these files, or leave out the 1 faulty cases with --skip-faulty."
+FIX = "Fix these files, or leave out the 1 faulty case with --skip-faulty."
 TWO_LABELS = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
 
 

@@ -104,6 +104,8 @@ def _read_file(path: Path, *, by_isal: bool, as_float32: bool) -> Volume:
             array = None if is_pair else _read_voxels(stream, path, header, notes, as_float32=as_float32)
         if array is None:
             data = image_data_file(path)
+            if not data.exists():
+                raise ValueError(f"the file with its voxels, {data.name}, does not exist")
             with _open(data, by_isal=by_isal) as stream:
                 array = _read_voxels(stream, data, header, notes, as_float32=as_float32)
         return make_volume(array, header, ending=split_ending(path.name)[1], notes=notes, path=path)

@@ -243,7 +243,7 @@ def _read(path: Path, *, as_labels: bool, with_palette: bool = True) -> Volume:
         what = "is a link to a file that does not exist" if path.is_symlink() else "there is no such file"
         raise ImageFileError(f"{path}: {what}")
     missing = [file.name for file in data_files(path) if not file.exists()]
-    if missing:
+    if missing and ending in ITK_ENDINGS:
         raise ImageFileError(f"{path}: the file with its voxels, {missing[0]}, does not exist")
     if ending in NIFTI_ENDINGS:
         return read_nifti(path, as_float32=not as_labels)

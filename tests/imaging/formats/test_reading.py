@@ -48,7 +48,7 @@ def test_a_link_to_nothing_and_a_header_without_its_voxels_are_named(tmp_path):
         read_image([tmp_path / "link.nii.gz"])
     nibabel.save(nibabel.Nifti1Pair(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "pair.hdr")
     (tmp_path / "pair.img").unlink()
-    with pytest.raises(ImageFileError, match=r"pair.hdr: the file with its voxels, pair.img, does not exist"):
+    with pytest.raises(ImageFileError, match=r"pair.hdr: .*the file with its voxels, pair.img, does not exist"):
         read_image([tmp_path / "pair.hdr"])
 
 

@@ -278,7 +278,7 @@ def test_images_of_one_name_in_several_folders(tmp_path):
         ("l.csv", "case,image\n../a,b.png\n", "case name '../a'; it must be a file name"),
         ("l.csv", "case,image\n..,b.png\n", "case name '..'; it must be a file name"),
         ("l.json", '[{"case": "a\\u0000", "image": "b.png"}]', "it must be a file name"),
-        ("l.json", '[{"image": ["a.png", 3]}]', "entry 1 names no image"),
+        ("l.json", '[{"image": [null, ""]}]', "entry 1 names no image"),
         ("l.json", '{"image": "a.png"}', "expected a list of"),
         ("l.json", "[", "cannot be read as JSON"),
         ("l.json", "[]", "the list has no rows; expected an image in each"),
