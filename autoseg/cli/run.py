@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.plan import add_planning_arguments, print_trials
+from autoseg.cli.plan import print_trials
+from autoseg.cli.planning_arguments import add_planning_arguments
 from autoseg.cli.select import add_refinement, refinement_options
 from autoseg.errors import UsageError
 

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from autoseg.cli import planning_request, speed
-from autoseg.cli.plan import add_planning_arguments
+from autoseg.cli.planning_arguments import add_planning_arguments
 from autoseg.cli.planning_request import read_request
 from autoseg.cli.speed import add_speed
 from autoseg.errors import RecordError, UsageError

@@ -8,7 +8,8 @@ import torch
 
 from autoseg.inference.restoring.restore import LogitStream, restore_labels
 from autoseg.inference.windows.logit_slab import CPU, SlabStorage
-from autoseg.inference.windows.network_pass import BatchTrial, NetworkPass, NetworkPasses, PrecisionTrial, mean_forward
+from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses, mean_forward
+from autoseg.inference.windows.pass_trials import BatchTrial, PrecisionTrial
 from autoseg.inference.windows.sliding_window import WindowSettings, stream_logits
 from autoseg.networks.build import build_network
 from autoseg.networks.devices import choose_device

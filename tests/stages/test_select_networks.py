@@ -9,7 +9,7 @@ import torch
 
 from autoseg.errors import UsageError
 from autoseg.imaging.arrays.labels import decode_label_map, encode_label_map
-from autoseg.inference.models import loading as inference_case
+from autoseg.inference.models import case_logits as inference_case
 from autoseg.postprocessing import apply_postprocessing
 from autoseg.records.evaluation import Evaluation
 from autoseg.records.files import read_record, write_record, write_text

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoseg.inference.models.case_logits import stream_case_logits
 from autoseg.inference.models.loading import LoadedConfiguration
-from autoseg.inference.windows.network_pass import BatchTrial
+from autoseg.inference.windows.pass_trials import BatchTrial
 from autoseg.inference.windows.sliding_window import WindowSettings
 
 IMAGE_FRACTION = 0.5

@@ -6,7 +6,8 @@ import threading
 import pytest
 import torch
 
-from autoseg.inference.windows.network_pass import BatchTrial, NetworkPass, NetworkPasses, PrecisionTrial
+from autoseg.inference.windows.network_pass import NetworkPass, NetworkPasses
+from autoseg.inference.windows.pass_trials import BatchTrial, PrecisionTrial
 
 
 def tried(trial: BatchTrial, num_windows: int, seconds_per_window, calls=40) -> list[int]:
