@@ -27,7 +27,10 @@ SELECTION = Selection(
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def asked(monkeypatch, tmp_path):
+    """What is asked for of the planned workspace `w`."""
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "plan.json").touch()
     calls = []
 
     def select_model(workspace, dataset, options, *, workers, bar):
