@@ -14,6 +14,7 @@ from autoseg.inference.files.inputs import choose_series, find_inputs
 from autoseg.inference.files.outputs import CaseOutcome, assign_outputs, refuse_clashes
 from autoseg.inference.files.run_lists import PredictionFailure, keep_lists
 from autoseg.inference.files.run_provenance import keep_provenance
+from autoseg.inference.predictor.missing_channels import may_lack_channels
 from autoseg.progress import Progress, no_progress
 from autoseg.records.part import WHOLE_RUN
 from autoseg.records.prediction import OutputChoices
@@ -62,7 +63,8 @@ def correct_files(
     """
     choices, options = correction.outputs, options or RunOptions()
     _refuse_probabilities(choices, options)
-    cases = find_inputs(inputs, predictor.plan.channel_names, options.image_pattern, predictor.plan.labels)
+    names, labels, may_lack = predictor.plan.channel_names, predictor.plan.labels, may_lack_channels(predictor.plan)
+    cases = find_inputs(inputs, names, options.image_pattern, labels, may_lack_channels=may_lack)
     cases = choose_series(cases, options.series, resample_gaps=options.resample_gaps)
     clicks = read_clicks(correction.clicks, [item.case for item in cases])
     clicked = [item for item in cases if item.case in clicks]

@@ -213,6 +213,22 @@ def test_files_of_the_cases_with_clicks_are_corrected(model, predictor, tmp_path
     assert written[ZYX] == 300
 
 
+def test_images_that_lack_channels_are_corrected_under_their_own_name(tmp_path, capsys):
+    plan = make_interactive_plan(SPACING, reach_mm=6.0, channel_names=("t1", "t2"))
+    changed = {}
+    for name, configuration in plan.configurations.items():
+        inputs = configuration.network.input_channels + 2
+        network = configuration.network.model_copy(update={"input_channels": inputs})
+        changed[name] = configuration.model_copy(update={"network": network, "channel_presence": True})
+    write_model(tmp_path / "model", plan.model_copy(update={"configurations": changed}), FOLDS)
+    write_nifti(make_image(), tmp_path / "images" / "p7_t2.nii.gz", SPACING)
+    path = write_clicks(tmp_path, p7=[{"label": "posterior", "x": 12, "y": 10, "z": 4}])
+    words = ["predict", "-m", str(tmp_path / "model"), "-i", str(tmp_path / "images"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--clicks", str(path), "--device", "cpu", "--precision", "fp32"]) == 0, capsys.readouterr()
+    assert "p7: predicted from t2; without t1" in capsys.readouterr().err
+    assert np.asarray(nibabel.load(tmp_path / "out" / "p7.nii.gz").dataobj).T[ZYX] == 300
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
