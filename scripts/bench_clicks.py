@@ -3,8 +3,9 @@
     python scripts/bench_clicks.py hippocampus.autoseg Task04_Hippocampus/imagesTr Task04_Hippocampus/labelsTr
 
 The first label map of a case is the one of its fold's validation. The user clicks in the middle of the largest wrong
-place, with the label that it should have, looks at the answer, and clicks again. Folds are those that the configuration
-`interactive` has; each of its networks corrects the cases that it did not see.
+place, with the label that it should have, looks at the answer, and clicks again. Each time the last answer is corrected
+with all clicks so far, or in another way that --way names. Folds are those that the configuration `interactive` has;
+each of its networks corrects the cases that it did not see.
 """
 
 import argparse
@@ -36,8 +37,9 @@ def main() -> int:
     parser.add_argument("--clicks", type=int, nargs="+", default=[1, 3, 5])
     parser.add_argument("--cases", type=int, default=None, help="of each fold (default: all)")
     parser.add_argument(
-        "--from-first", action="store_true", help="all clicks correct the first label map, not the last"
-    )
+        "--way", choices=["onwards", "newest", "from-first"], default="onwards",
+        help="all clicks correct the last answer (default), the newest click does, or all correct the first label map",
+    )  # fmt: skip
     options = parser.parse_args()
     workspace = Workspace(options.workspace)
     plan = read_record(Plan, workspace.plan)
@@ -72,7 +74,8 @@ def correct_case(
     for number in range(1, max(options.clicks) + 1):
         clicks.append(click_on_largest_mistake(labels, reference))
         began = time.perf_counter()
-        start, given = (first, clicks) if options.from_first else (labels, clicks[-1:])
+        start = first if options.way == "from-first" else labels
+        given = clicks[-1:] if options.way == "newest" else clicks
         labels = predictor.correct(options.images / f"{case}.nii.gz", start, given).labels
         seconds.append(time.perf_counter() - began)
         if number in options.clicks:

@@ -164,8 +164,8 @@ class Predictor:
         Args:
             image: Files, an image object or an array, as for `predict`.
             labels: The label map to correct: label values (Z, Y, X), a file, or an image object. It is not changed.
-            clicks: Voxels and the labels that they should have; see `records.clicks.Click`. All clicks about a label
-                map may be given each time, or only those about the answer before.
+            clicks: Voxels and the labels that they should have; see `records.clicks.Click`. After more clicks give all
+                of them with the last answer as `labels`; the newest alone, or the first label map, may say less.
             spacing: Spacing of an array in mm, (z, y, x).
             affine: Affine of an array.
 
