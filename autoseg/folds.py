@@ -20,6 +20,20 @@ OTHER_PLAN = "was trained for another plan"
 OTHER_DATA = "was trained and validated on other cases, images or label maps than those of today"
 
 
+def check_planned(workspace: Workspace) -> None:
+    """Refuse a folder that is no planned workspace.
+
+    Raises:
+        UsageError: If there is no such folder, or it has no plan.
+    """
+    if not workspace.root.is_dir():
+        raise UsageError(f"{workspace.root}: there is no such folder; give the workspace that autoseg-plan wrote")
+    if not workspace.plan.exists():
+        raise UsageError(
+            f"{workspace.root}: not a workspace, it has no plan.json; give the folder that autoseg-plan wrote"
+        )
+
+
 def listed_splits(cases: Sequence[CaseFiles]) -> Splits | None:
     """The folds that a dataset names itself; a case without one is in every training part.
 

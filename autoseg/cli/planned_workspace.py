@@ -13,14 +13,9 @@ def find_planned_workspace(arguments: argparse.Namespace) -> "Workspace":
     Raises:
         UsageError: If there is no such folder, or it has no plan.
     """
-    from autoseg.errors import UsageError
+    from autoseg.folds import check_planned
     from autoseg.records.workspace import Workspace
 
     workspace = Workspace(arguments.workspace)
-    if not workspace.root.is_dir():
-        raise UsageError(f"{workspace.root}: there is no such folder; give the workspace that autoseg-plan wrote")
-    if not workspace.plan.exists():
-        raise UsageError(
-            f"{workspace.root}: not a workspace, it has no plan.json; give the folder that autoseg-plan wrote"
-        )
+    check_planned(workspace)
     return workspace

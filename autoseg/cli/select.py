@@ -14,7 +14,6 @@ from autoseg.cli.options import (
     add_workspace,
     max_memory_bytes,
 )
-from autoseg.cli.planned_workspace import find_planned_workspace
 from autoseg.cli.values import duration
 
 if TYPE_CHECKING:
@@ -89,12 +88,13 @@ def _select(arguments: argparse.Namespace) -> "Selection":
     from autoseg.cli.terminal import progress_bar
     from autoseg.locks import warn_of_writers
     from autoseg.networks.devices import keep_freed_memory
+    from autoseg.records.workspace import Workspace
     from autoseg.stages.select import SelectionOptions, select_model
     from autoseg.system import count_cores
     from autoseg.tables.evaluations import candidate_table
 
     keep_freed_memory()
-    workspace = find_planned_workspace(arguments)
+    workspace = Workspace(arguments.workspace)
     warn_of_writers(workspace)
     options = SelectionOptions(
         ensembles=not arguments.no_ensembles,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autoseg.cluster.dask_workers import DaskCluster, Workers
 from autoseg.errors import UsageError
-from autoseg.folds import hash_trainings
+from autoseg.folds import check_planned, hash_trainings
 from autoseg.imaging.datasets.effort import label_map_memory_bytes
 from autoseg.inference.models.recipes import cascade_steps
 from autoseg.inference.predictor.instance_maps import finds_instances, refuse_voxel_options
@@ -81,15 +81,16 @@ def select_model(
         The selection, with its score after post-processing over all cases of the chosen folds.
 
     Raises:
-        UsageError: If nothing is trained for plan and data as they are now, images or label maps were changed after
-            planning, a validation or reference label map or, for pairs, a preprocessed case is missing, a fold was
-            validated for other labels than the plan's, or the model was imported.
+        UsageError: If there is no plan, nothing is trained for plan and data as they are now, images or label maps were
+            changed after planning, a validation or reference label map or, for pairs, a preprocessed case is missing, a
+            fold was validated for other labels than the plan's, or the model was imported.
         ImageFileError: If an image or label map cannot be read, has values that no label declares, or does not lie on
             its reference's grid.
         LockedError: If another process selects in this workspace.
         PredictionError: If weights that are needed again are damaged.
         RecordError: If a JSON file is missing or damaged.
     """
+    check_planned(workspace)  # before the lock makes the folder
     with lock(workspace.selection_lock, "selected from"):
         return _select(workspace, dataset_folder, options or SelectionOptions(), workers, bar)
 
