@@ -203,3 +203,8 @@ def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
     numbered = tuple(f"{name}_{index}" for index, name in enumerate(names))
     shortest = tuple(longer if names.count(name) > 1 else name for name, longer in zip(names, numbered, strict=True))
     return shortest if len(set(shortest)) == len(names) else numbered
+
+
+def comparable_name(name: str) -> str:
+    """The name without what makes no difference between names of labels or channels: capitals, blanks, hyphens."""
+    return re.sub(r"[\s\-_]+", "_", name.strip().casefold())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.text import (
+    comparable_name,
     format_cell,
     format_command,
     format_count,
@@ -118,3 +119,8 @@ def test_what_a_spreadsheet_computes_gets_an_apostrophe_that_reading_takes_away(
 def test_numbers_and_other_texts_stay_as_they_are(text):
     assert format_cell(text) == text
     assert parse_cell(text) == text
+
+
+@pytest.mark.parametrize("name", ["left_kidney", "Left Kidney", " left-kidney ", "LEFT -_KIDNEY"])
+def test_names_that_mean_the_same(name):
+    assert comparable_name(name) == "left_kidney"

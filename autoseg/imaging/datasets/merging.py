@@ -15,6 +15,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.cases import choose_orientation
 from autoseg.imaging.formats.reading import read_image
 from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, DatasetDescription, LabelValues
+from autoseg.text import comparable_name
 
 MAX_SPACING_RATIO = 20.0
 """Ratio of the mean edges of voxels of two datasets from which on a wrong unit is more likely than another scanner:
@@ -65,7 +66,7 @@ def match_labels(datasets: Sequence[DatasetDescription], renamed: Mapping[str, s
     names: list[dict[str, str]] = []
     spelled: dict[str, str] = {}
     for dataset in datasets:
-        own = {name: spelled.setdefault(_word(renamed.get(name, name)), renamed.get(name, name))
+        own = {name: spelled.setdefault(comparable_name(renamed.get(name, name)), renamed.get(name, name))
                for name in _foreground(dataset)}  # fmt: skip
         twice = [name for name, count in Counter(own.values()).items() if count > 1]
         if twice:
@@ -105,10 +106,10 @@ def match_channels(datasets: Sequence[DatasetDescription], *, may_lack: bool = F
     spelled: dict[str, str] = {}
     for dataset in datasets if may_lack else datasets[:1]:
         for name in dataset.channel_names:
-            spelled.setdefault(_word(name), name)
+            spelled.setdefault(comparable_name(name), name)
     first, positions = datasets[0], []
     for dataset in datasets:
-        own = [_word(name) for name in dataset.channel_names]
+        own = [comparable_name(name) for name in dataset.channel_names]
         if not may_lack and sorted(own) != sorted(spelled):
             raise DatasetError(
                 f"{dataset.folder}: has the channels {', '.join(dataset.channel_names)}, and {first.folder} has "
@@ -266,7 +267,3 @@ def _foreground(dataset: DatasetDescription) -> list[str]:
 
 def _next_value(labels: Mapping[str, LabelValues]) -> int:
     return 1 + max(value for value in labels.values() if isinstance(value, int))
-
-
-def _word(name: str) -> str:
-    return re.sub(r"[\s\-_]+", "_", name.strip().casefold())

@@ -13,6 +13,7 @@ from autoseg.errors import DatasetError
 from autoseg.imaging.datasets.checks import CaseFacts
 from autoseg.records.dataset import BACKGROUND, IGNORE, CaseFiles, LabelEncoding, indices_by_label
 from autoseg.records.partial_labels import is_looked_for
+from autoseg.text import comparable_name
 
 _MAX_NAMED_SETS = 6
 """Sets of labels that a note names; it counts the others."""
@@ -72,12 +73,12 @@ def name_annotated(cases: Iterable[CaseFiles], labels: Mapping[str, object], sou
         DatasetError: If a name is no label's, or a case names none.
     """
     values = {str(value): name for name, value in labels.items() if isinstance(value, int)}
-    known = values | {_word(name): name for name in labels}
+    known = values | {comparable_name(name): name for name in labels}
     every = [name for name in labels if name not in (BACKGROUND, IGNORE)]
     named: list[CaseFiles] = []
     unknown: dict[str, list[str]] = {}
     for files in cases:
-        words = [_word(name) for name in files.annotated or ()]
+        words = [comparable_name(name) for name in files.annotated or ()]
         for name, word in zip(files.annotated or (), words, strict=True):
             if word not in known:
                 unknown.setdefault(name, []).append(files.case)
@@ -153,7 +154,3 @@ def _count_cases(count: int) -> str:
 
 def _listed(names: Sequence[str] | None) -> str:
     return ", ".join(names) if names else "all labels"
-
-
-def _word(name: str) -> str:
-    return re.sub(r"[\s\-_]+", "_", name.strip().casefold())
